@@ -1,0 +1,139 @@
+//! `load`: clients that echo through a server, check every byte and measure.
+//!
+//! One thread, epoll. Prints one line of `key=value`; any wrong, missing or surplus byte
+//! ends it with exit code 1.
+
+mod client;
+mod connection;
+mod report;
+mod swarm;
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use swarm::{Goal, Swarm};
+use uakari_bench::Result;
+use uakari_bench::args::Args;
+
+const USAGE: &str = "load --addr HOST:PORT [--path /echo] [--clients N] [--size BYTES] \
+[--inflight K]
+     [--seconds S] [--warmup S] [--raw] [--idle | --connects N] [--cpu PID[,PID...]]
+
+  --raw       plain bytes, no WebSocket: blocks of BYTES bytes, the same number back
+  --idle      one message each, then print `ready` and hold all clients open until stdin ends
+  --connects  N times connect, upgrade, one echo, close, CLIENTS at once; latencies are theirs
+  --cpu       also print the CPU microseconds a message of these processes, as cpu_us=A,B,...";
+
+const VALUED: &[&str] = &["addr", "path", "clients", "size", "inflight", "seconds", "warmup", "connects", "cpu"];
+
+/// The command line, typed.
+struct Options {
+    address: SocketAddr,
+    host: String,
+    path: String,
+    clients: usize,
+    size: usize,
+    inflight: u64,
+    seconds: Duration,
+    warmup: Duration,
+    raw: bool,
+    idle: bool,
+    connects: usize,
+    cpu_pids: Vec<i32>,
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("load: {error}\nusage: {USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options> {
+    let args = Args::from_env(VALUED, &["raw", "idle"])?;
+    let host = args.required("addr")?.to_owned();
+    let options = Options {
+        address: host.parse().map_err(|error| format!("{host}: {error}"))?,
+        host,
+        path: args.value("path").unwrap_or("/echo").to_owned(),
+        clients: args.number("clients", 1)?,
+        size: args.number("size", 64)?,
+        inflight: args.number("inflight", 1)?,
+        seconds: seconds(&args, "seconds", 3.0)?,
+        warmup: seconds(&args, "warmup", 0.5)?,
+        raw: args.flag("raw"),
+        idle: args.flag("idle"),
+        connects: args.number("connects", 0)?,
+        cpu_pids: pids(args.value("cpu").unwrap_or(""))?,
+    };
+    if options.clients == 0 || options.inflight == 0 || options.raw && options.size == 0 {
+        return Err("clients, inflight and a raw size must be at least 1".into());
+    }
+    Ok(options)
+}
+
+fn seconds(args: &Args, name: &str, default: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(args.number(name, default)?).map_err(|error| format!("--{name}: {error}").into())
+}
+
+fn pids(list: &str) -> Result<Vec<i32>> {
+    list.split(',')
+        .filter(|pid| !pid.is_empty())
+        .map(|pid| pid.parse().map_err(|_| format!("--cpu {pid}?").into()))
+        .collect()
+}
+
+fn run(options: &Options) -> Result<()> {
+    if options.connects > 0 {
+        connects(options)
+    } else if options.idle {
+        idle(options)
+    } else {
+        echo(options)
+    }
+}
+
+/// All clients talk for the warm-up and then for the measured time.
+fn echo(options: &Options) -> Result<()> {
+    let mut swarm = Swarm::new(options, Goal::Open, options.clients)?;
+    swarm.settle(options.clients)?;
+    swarm.talk()?;
+    swarm.run_until(Instant::now() + options.warmup)?;
+    swarm.report.begin(&options.cpu_pids)?;
+    swarm.run_until(Instant::now() + options.seconds)?;
+    let line = swarm.report.finish(&options.cpu_pids)?;
+    swarm.drain()?;
+    println!("{line}");
+    Ok(())
+}
+
+/// Connections one after the other; the first tenth is the warm-up.
+fn connects(options: &Options) -> Result<()> {
+    let warmup = options.connects / 10;
+    let mut swarm = Swarm::new(options, Goal::Close, options.connects + warmup)?;
+    swarm.settle(warmup)?;
+    swarm.report.begin(&options.cpu_pids)?;
+    swarm.settle(warmup + options.connects)?;
+    println!("{}", swarm.report.finish(&options.cpu_pids)?);
+    Ok(())
+}
+
+/// Holds idle clients open until stdin ends.
+fn idle(options: &Options) -> Result<()> {
+    let mut swarm = Swarm::new(options, Goal::Echo, options.clients)?;
+    swarm.settle(options.clients)?;
+    println!("ready");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}

@@ -1,0 +1,16 @@
+//! What the benchmark programs share.
+//!
+//! The modules: the command line ([`args`]), both ends of the HTTP upgrade ([`handshake`]),
+//! WebSocket headers, masks and an incremental decoder ([`frame`]), message contents that can
+//! be checked without being kept ([`pattern`]), latencies ([`histogram`]).
+
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod frame;
+pub mod handshake;
+pub mod histogram;
+pub mod pattern;
+
+/// These programs end at the first error, so an error is just a sentence.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -1,0 +1,134 @@
+"""Renders the results of benches/run as Markdown tables; `tables.py bench.json` does it again."""
+
+import json
+import statistics
+import sys
+
+
+def render(results):
+    """All tables of one run of the benchmark."""
+    runs = [run for run in results["runs"] if "error" not in run]
+    rounds = 1 + max((run["round"] for run in runs), default=0)
+    parts = [
+        f"{results['machine']}; rounds: {rounds}, of {results['seconds']:g} s; medians (least–most).",
+        figures_table(runs),
+        ratios_table(runs),
+        memory_table(results["memory"]),
+        failures(results["runs"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def table(head, rows):
+    """A Markdown table, or nothing if it has no rows."""
+    if not rows:
+        return ""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def figures_table(runs):
+    head = ["workload", "server", "CPU µs a message", "with backend", "messages/s", "p50 µs", "p99 µs"]
+    rows = []
+    for workload in names(runs, "workload"):
+        for server in names(runs, "server"):
+            chosen = select(runs, workload, server)
+            if chosen:
+                rows.append([workload, server, *figures(chosen)])
+    return table(head, rows)
+
+
+def figures(chosen):
+    rate = statistics.median(run["rate"] for run in chosen)
+    return [
+        median_and_spread([run["cpu_gateway_us"] for run in chosen]),
+        median_and_spread([run["cpu_all_us"] for run in chosen]),
+        f"{rate:,.0f}",
+        number(statistics.median(run["p50_us"] for run in chosen)),
+        number(statistics.median(run["p99_us"] for run in chosen)),
+    ]
+
+
+def ratios_table(runs):
+    """Ratios are taken within a round, where the neighbours were most alike."""
+    subject, *others = names(runs, "server") or [""]
+    if not others:
+        return ""
+    head = ["workload"]
+    for other in others:
+        head += [f"{subject} / {other}", f"with backend, / {other}", f"p50 µs − {other}'s"]
+    rows = [
+        [workload] + [cell for other in others for cell in ratios(runs, workload, subject, other)]
+        for workload in names(runs, "workload")
+    ]
+    return table(head, rows)
+
+
+def ratios(runs, workload, subject, other):
+    ours = {run["round"]: run for run in select(runs, workload, subject)}
+    theirs = {run["round"]: run for run in select(runs, workload, other)}
+    pairs = [(ours[turn], theirs[turn]) for turn in ours.keys() & theirs.keys()]
+    if not pairs:
+        return ["failed"] * 3
+    return [
+        median_and_spread([one["cpu_gateway_us"] / two["cpu_gateway_us"] for one, two in pairs]),
+        median_and_spread([one["cpu_all_us"] / two["cpu_all_us"] for one, two in pairs]),
+        f"{statistics.median(one['p50_us'] - two['p50_us'] for one, two in pairs):+.1f}",
+    ]
+
+
+def memory_table(memory):
+    """Pss of the gateway's processes."""
+    head = [
+        "server",
+        "Pss, nothing connected",
+        "idle clients",
+        "bytes an idle client",
+        "bytes each further one",
+        "binary",
+    ]
+    rows = [
+        [
+            server,
+            f"{figures['pss_empty'] / 2**20:.2f} MiB",
+            str(figures["clients"]),
+            f"{figures['growth_per_client']:,.0f}",
+            f"{figures['growth_per_further_client']:,.0f}",
+            f"{figures['binary_size'] / 1e3:,.0f} kB",
+        ]
+        for server, figures in memory.items()
+    ]
+    return table(head, rows)
+
+
+def failures(runs):
+    failed = [run for run in runs if "error" in run]
+    return "\n".join(f"FAILED: round {run['round'] + 1}, {run['workload']}, {run['server']}" for run in failed)
+
+
+def names(runs, key):
+    """The values of `key` in order of appearance."""
+    return list(dict.fromkeys(run[key] for run in runs))
+
+
+def select(runs, workload, server):
+    return [run for run in runs if run["workload"] == workload and run["server"] == server]
+
+
+def median_and_spread(values):
+    middle = number(statistics.median(values))
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({number(min(values))}–{number(max(values))})"
+
+
+def number(value):
+    """Three significant digits, at least."""
+    if value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.3f}" if value < 1 else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1], encoding="utf-8") as file:
+        print(render(json.load(file)))

@@ -1,0 +1,223 @@
+//! Bytes on their way: buffers lent from the receive pool, batches of segments to send, and the pool that the
+//! kernel fills (a provided-buffer ring, io_uring_register_buf_ring(3)).
+
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::{Submitter, types::BufRingEntry};
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::limits::{POOL_BUFFER_SIZE, POOL_BUFFERS, POOL_HEADROOM};
+
+/// A pool buffer on loan and which of its bytes count. It has one owner, who gives it to a send or back to
+/// the driver.
+#[derive(Debug)]
+pub struct Lease {
+    pub(super) buffer: u16,
+    /// The first byte that counts, from the start of the whole buffer.
+    pub start: u32,
+    /// Behind the last byte that counts.
+    pub end: u32,
+}
+
+impl Lease {
+    /// How many bytes count.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether none counts.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// Bytes to send, in one piece.
+#[derive(Debug)]
+pub enum Segment {
+    /// In a pool buffer.
+    Pool(Lease),
+    /// On the heap, from `start` on.
+    Heap {
+        /// All the bytes.
+        bytes: Box<[u8]>,
+        /// The first that is still to be sent.
+        start: usize,
+    },
+}
+
+impl Segment {
+    /// A heap segment, none of it sent yet.
+    pub fn heap(bytes: Box<[u8]>) -> Segment {
+        Segment::Heap { bytes, start: 0 }
+    }
+
+    /// How many bytes are to be sent.
+    pub fn len(&self) -> usize {
+        match self {
+            Segment::Pool(lease) => lease.len(),
+            Segment::Heap { bytes, start } => bytes.len() - start,
+        }
+    }
+
+    /// Whether nothing is to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops the first `size` bytes, which were sent.
+    pub fn advance(&mut self, size: usize) {
+        match self {
+            Segment::Pool(lease) => lease.start += size as u32,
+            Segment::Heap { start, .. } => *start += size,
+        }
+    }
+}
+
+/// Segments that go out in one send. A single one, the usual case, costs no allocation.
+#[derive(Debug)]
+pub struct Batch {
+    /// The first segment.
+    pub first: Segment,
+    /// Those behind it.
+    pub rest: Vec<Segment>,
+}
+
+impl Batch {
+    /// A batch of one.
+    pub fn one(first: Segment) -> Batch {
+        Batch { first, rest: Vec::new() }
+    }
+
+    /// A batch of all these; None where there are none.
+    pub fn collect(segments: impl IntoIterator<Item = Segment>) -> Option<Batch> {
+        let mut segments = segments.into_iter();
+        let first = segments.next()?;
+        Some(Batch { first, rest: segments.collect() })
+    }
+
+    /// The segments in order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
+        std::iter::once(&mut self.first).chain(&mut self.rest)
+    }
+
+    /// Bytes in all.
+    pub fn len(&self) -> usize {
+        self.first.len() + self.rest.iter().map(Segment::len).sum::<usize>()
+    }
+
+    /// Whether there are no bytes in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The segments in order, taken out.
+    pub fn into_segments(self) -> impl Iterator<Item = Segment> {
+        std::iter::once(self.first).chain(self.rest)
+    }
+}
+
+/// The receive pool: a fixed number of buffers of a fixed size, in memory that costs nothing until used.
+pub(super) struct Pool {
+    memory: NonNull<u8>,
+    ring: NonNull<BufRingEntry>,
+    tail: u16,
+    lent: usize,
+}
+
+const MEMORY_SIZE: usize = POOL_BUFFERS as usize * POOL_BUFFER_SIZE;
+const RING_SIZE: usize = POOL_BUFFERS as usize * size_of::<BufRingEntry>();
+
+fn map(size: usize) -> Result<NonNull<u8>, Errno> {
+    let size = std::num::NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new private mapping at an address of the kernel's choice aliases nothing.
+    unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_PRIVATE) }.map(NonNull::cast)
+}
+
+impl Pool {
+    /// Maps the pool and hands all of it to the kernel as buffer group `group`.
+    pub(super) fn new(submitter: &Submitter<'_>, group: u16) -> Result<Pool, std::io::Error> {
+        let ring: NonNull<BufRingEntry> = map(RING_SIZE)?.cast();
+        let memory = map(MEMORY_SIZE)?;
+        // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
+        // which is after the io_uring instance is (field order in `Uring`).
+        unsafe { submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, POOL_BUFFERS, group, 0) }?;
+        let mut pool = Pool { memory, ring, tail: 0, lent: POOL_BUFFERS as usize };
+        for buffer in 0..POOL_BUFFERS {
+            pool.provide(buffer);
+        }
+        Ok(pool)
+    }
+
+    /// The lease of a buffer that the kernel has just filled with `size` bytes.
+    pub(super) fn lend(&mut self, buffer: u16, size: usize) -> Lease {
+        self.lent += 1;
+        Lease { buffer, start: POOL_HEADROOM as u32, end: (POOL_HEADROOM + size) as u32 }
+    }
+
+    /// Where the bytes of a lease begin, for the kernel to read.
+    pub(super) fn bytes(&self, lease: &Lease) -> *const u8 {
+        self.at(lease.buffer, lease.start as usize).as_ptr()
+    }
+
+    /// The whole buffer of a lease.
+    pub(super) fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
+        let start = self.at(lease.buffer, 0);
+        // SAFETY: the lease is the only owner of this buffer while it is lent: the kernel has given it up and
+        // no send has it, since a send takes the lease with it.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), POOL_BUFFER_SIZE) }
+    }
+
+    /// Gives a buffer to the kernel again.
+    pub(super) fn release(&mut self, lease: Lease) {
+        self.provide(lease.buffer);
+    }
+
+    /// Buffers that the kernel has.
+    pub(super) fn free(&self) -> usize {
+        POOL_BUFFERS as usize - self.lent
+    }
+
+    fn at(&self, buffer: u16, offset: usize) -> NonNull<u8> {
+        debug_assert!(buffer < POOL_BUFFERS && offset <= POOL_BUFFER_SIZE);
+        // SAFETY: the buffer's number is below POOL_BUFFERS, so the place lies within the mapping.
+        unsafe { self.memory.add(buffer as usize * POOL_BUFFER_SIZE + offset) }
+    }
+
+    fn provide(&mut self, buffer: u16) {
+        let address = self.at(buffer, POOL_HEADROOM).as_ptr() as u64;
+        let index = (self.tail & (POOL_BUFFERS - 1)) as usize;
+        // SAFETY: the index is below the ring's length.
+        let mut entry = unsafe { self.ring.add(index) };
+        // SAFETY: the kernel reads an entry only below the tail, and this one is at the tail.
+        let entry = unsafe { entry.as_mut() };
+        entry.set_addr(address);
+        entry.set_len((POOL_BUFFER_SIZE - POOL_HEADROOM) as u32);
+        entry.set_bid(buffer);
+        self.tail = self.tail.wrapping_add(1);
+        self.lent -= 1;
+        // SAFETY: the ring's base is its first entry, mapped and initialised.
+        let tail = unsafe { BufRingEntry::tail(self.ring.as_ptr()) };
+        // SAFETY: the tail is a u16 that only this thread writes and the kernel reads atomically.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and the ring that used it is closed.
+        let _ = unsafe { munmap(self.memory.cast(), MEMORY_SIZE) };
+        // SAFETY: as above.
+        let _ = unsafe { munmap(self.ring.cast(), RING_SIZE) };
+    }
+}
+
+/// A raw fd for a submission entry: the one place where an fd is not owned or borrowed.
+pub(super) fn raw(fd: &impl std::os::fd::AsRawFd) -> io_uring::types::Fd {
+    let raw: RawFd = fd.as_raw_fd();
+    io_uring::types::Fd(raw)
+}

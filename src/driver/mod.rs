@@ -1,0 +1,230 @@
+//! The mechanism: the only code that asks the kernel for anything, and it knows no protocol.
+//!
+//! Operations go in, completions come out. An operation owns its buffers until its completion returns them, so
+//! no caller can free what the kernel still reads or writes. Two implementations: io_uring, and a simulated
+//! kernel with a seed for the tests.
+
+use std::ffi::CString;
+use std::net::SocketAddr;
+
+pub use nix::errno::Errno;
+
+pub mod buffers;
+pub mod uring;
+
+
+pub use buffers::{Batch, Lease, Segment};
+
+/// What an operation was for; it comes back with the completion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Accept = 1,
+    ClientReceive = 2,
+    ClientSend = 3,
+    BackendReceive = 4,
+    BackendSend = 5,
+    Open = 6,
+    Connect = 7,
+    FileRead = 8,
+    Signal = 9,
+}
+
+impl Kind {
+    fn from_bits(bits: u8) -> Option<Kind> {
+        use Kind::*;
+        [Accept, ClientReceive, ClientSend, BackendReceive, BackendSend, Open, Connect, FileRead, Signal]
+            .into_iter()
+            .find(|kind| *kind as u8 == bits)
+    }
+}
+
+/// Whose operation it is. The generation tells a slot's owner from the one before it, so that a completion
+/// that comes late never reaches the wrong connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Token {
+    /// The place in the gateway's table.
+    pub slot: u32,
+    /// Counts the owners of that place; 24 bits are kept.
+    pub generation: u32,
+    /// What was asked for.
+    pub kind: Kind,
+}
+
+impl Token {
+    /// Generations are counted in 24 bits.
+    pub const GENERATION_MASK: u32 = 0xff_ffff;
+
+    fn to_bits(self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.generation & Token::GENERATION_MASK) << 8 | self.kind as u64
+    }
+
+    fn from_bits(bits: u64) -> Option<Token> {
+        let kind = Kind::from_bits(bits as u8)?;
+        Some(Token { slot: (bits >> 32) as u32, generation: (bits >> 8) as u32 & Token::GENERATION_MASK, kind })
+    }
+}
+
+/// Where a client connects from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Through a UNIX socket; the peer has no address.
+    Unix,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// How to receive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Receive {
+    /// One completion, at most one buffer.
+    Once,
+    /// A completion for whatever comes, until it is cancelled or ends.
+    Multishot,
+    /// As Multishot from a SOCK_SEQPACKET socket: each completion is one packet, a cut one is `EMSGSIZE`.
+    Packets,
+}
+
+/// What is opened beneath a folder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenFor {
+    /// To read it.
+    Reading,
+    /// To know what it is, and to connect to it if it is a socket.
+    Connecting,
+}
+
+/// What was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileKind {
+    /// A regular file of so many bytes.
+    Regular(u64),
+    /// A folder.
+    Folder,
+    /// A UNIX socket.
+    Socket,
+    /// Something that is not served.
+    Other,
+}
+
+/// The type of a UNIX socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum SocketType {
+    Stream,
+    SeqPacket,
+}
+
+/// What a receive brought.
+#[derive(Debug)]
+pub enum Received {
+    /// Bytes, in a buffer lent from the pool.
+    Data(Lease),
+    /// The peer sends no more.
+    End,
+    /// The receive failed; `ENOBUFS`: the pool was empty, ask again when it is not.
+    Failed(Errno),
+}
+
+/// What became of an operation.
+#[derive(Debug)]
+pub enum Event<H> {
+    /// A new connection.
+    Accepted {
+        /// The connection, or why there is none.
+        result: Result<(H, Address), Errno>,
+        /// Whether more will follow without being asked for.
+        more: bool,
+    },
+    /// A receive.
+    Received {
+        /// What came.
+        result: Received,
+        /// Whether more will follow without being asked for.
+        more: bool,
+    },
+    /// A send; the batch comes back, with how many of its bytes the kernel took.
+    Sent {
+        /// What was to be sent.
+        batch: Batch,
+        /// Bytes taken: maybe fewer than there were.
+        result: Result<usize, Errno>,
+    },
+    /// A path was opened.
+    Opened(Result<(H, FileKind), Errno>),
+    /// A UNIX socket was connected.
+    Connected(Result<H, Errno>),
+    /// A signal came.
+    Signal(i32),
+}
+
+/// An event and whose it is.
+#[derive(Debug)]
+pub struct Completion<H> {
+    /// The operation's token.
+    pub token: Token,
+    /// What became of it.
+    pub event: Event<H>,
+}
+
+/// What the event loop asks of a kernel. Nothing here blocks but `wait`, and every operation except `close`,
+/// `cancel` and `shutdown` completes exactly once (receives and accepts: once with `more` false).
+pub trait Driver {
+    /// A socket, folder or file.
+    type Handle;
+
+    /// Milliseconds since some fixed point; never goes back.
+    fn now_ms(&self) -> u64;
+    /// Accepts connections until it fails.
+    fn accept(&mut self, token: Token, listener: &Self::Handle);
+    /// Receives into pool buffers.
+    fn receive(&mut self, token: Token, socket: &Self::Handle, how: Receive);
+    /// Sends a batch in order; with `wait` it waits for room, without it fails with EAGAIN.
+    fn send(&mut self, token: Token, socket: &Self::Handle, batch: Batch, wait: bool);
+    /// Opens a path beneath a folder; no step of the path leads out of it.
+    fn open(&mut self, token: Token, folder: &Self::Handle, path: CString, purpose: OpenFor);
+    /// Connects to an opened UNIX socket; EAGAIN: its backlog is full.
+    fn connect(&mut self, token: Token, file: &Self::Handle, socket_type: SocketType);
+    /// Reads a pool buffer full from a file.
+    fn read(&mut self, token: Token, file: &Self::Handle, offset: u64);
+    /// Ends the operations with this token, which then complete with an error.
+    fn cancel(&mut self, token: Token);
+    /// Ends a connection's sending half, or both halves.
+    fn shutdown(&mut self, socket: &Self::Handle, both: bool);
+    /// Closes; nothing may be in flight on it.
+    fn close(&mut self, handle: Self::Handle);
+    /// Submits all that was asked for and waits for completions, `timeout_ms` at most.
+    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Self::Handle>>) -> Result<(), Errno>;
+    /// Whether the peer sends no more: what tells the end of a SOCK_SEQPACKET stream from an empty packet.
+    fn peer_is_gone(&self, socket: &Self::Handle) -> bool;
+    /// The whole buffer of a lease, headroom included.
+    fn buffer(&mut self, lease: &Lease) -> &mut [u8];
+    /// Gives a buffer back to the pool.
+    fn release(&mut self, lease: Lease);
+    /// Buffers that are not lent.
+    fn buffers_free(&self) -> usize;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_kernel() {
+        for kind in [Kind::Accept, Kind::ClientSend, Kind::Signal] {
+            let token = Token { slot: u32::MAX, generation: Token::GENERATION_MASK, kind };
+            assert_eq!(Token::from_bits(token.to_bits()), Some(token));
+        }
+        assert_eq!(Token::from_bits(0), None);
+    }
+}

@@ -1,0 +1,450 @@
+//! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
+
+use std::ffi::CString;
+use std::fmt;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Instant;
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr};
+use nix::sys::stat::{SFlag, fstat};
+use slab::Slab;
+
+use super::buffers::{Pool, raw};
+use super::{
+    Address, Batch, Completion, Driver, Event, FileKind, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType, Token,
+};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, RING_ENTRIES, RING_ENTRIES_MIN, SEND_SEGMENTS_MAX};
+
+const BUFFER_GROUP: u16 = 0;
+/// Completions that nobody waits for: of cancels, shutdowns and closes.
+const UNWATCHED: u64 = 0;
+/// In the kind's place: the rest is an index into `in_flight`.
+const INDEXED: u64 = 0xff;
+
+/// Why io_uring cannot be used here. Display names the cause and the remedy.
+#[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum StartError {
+    NoKernelSupport,
+    Disabled(String),
+    Forbidden,
+    KernelTooOld,
+    LockedMemory,
+    Other(Errno),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::NoKernelSupport => f.write_str(
+                "this kernel has no io_uring (or a container hides it): run Linux 6.1 or later built with CONFIG_IO_URING",
+            ),
+            StartError::Disabled(value) => write!(
+                f,
+                "io_uring is switched off by kernel.io_uring_disabled = {value}: set it to 0 with `sysctl -w kernel.io_uring_disabled=0`"
+            ),
+            StartError::Forbidden => f.write_str(
+                "io_uring is forbidden here, most likely by a container's seccomp profile: allow io_uring_setup, io_uring_enter and io_uring_register in it",
+            ),
+            StartError::KernelTooOld => f.write_str("this kernel's io_uring is too old: run Linux 6.1 or later"),
+            StartError::LockedMemory => f.write_str(
+                "the limit of locked memory (RLIMIT_MEMLOCK) is too low for a ring: raise it with `ulimit -l` or LimitMEMLOCK= to 1 MiB",
+            ),
+            StartError::Other(errno) => write!(f, "io_uring cannot be set up: {}", errno.desc()),
+        }
+    }
+}
+
+/// An operation whose memory the kernel may still use.
+enum InFlight {
+    Send { token: Token, batch: Batch, _message: Option<Box<Message>> },
+    Open { token: Token, _path: CString, _how: Box<types::OpenHow> },
+    Connect { token: Token, socket: OwnedFd, _address: Box<UnixAddr> },
+}
+
+struct Message {
+    header: libc::msghdr,
+    segments: [libc::iovec; SEND_SEGMENTS_MAX],
+}
+
+/// io_uring.
+pub struct Uring {
+    // Dropped first: the kernel lets go of all buffers before they are freed.
+    ring: IoUring,
+    pool: Pool,
+    in_flight: Slab<InFlight>,
+    signals: Option<(Token, SignalFd)>,
+    /// Completions that did not wait for `wait`.
+    ready: Vec<Completion<OwnedFd>>,
+    epoch: Instant,
+}
+
+impl Uring {
+    /// Sets the ring up, as large as the limit of locked memory allows.
+    pub fn new() -> Result<Uring, StartError> {
+        let mut entries = RING_ENTRIES;
+        let mut ring = loop {
+            match build(entries) {
+                Ok(ring) => break ring,
+                Err(Errno::ENOMEM) if entries > RING_ENTRIES_MIN => entries /= 2,
+                Err(errno) => return Err(start_error(errno)),
+            }
+        };
+        // Saves a look-up of the fd on each call; not every kernel has it.
+        let _ = ring.submitter().register_ring_fd();
+        let pool = Pool::new(&ring.submitter(), BUFFER_GROUP).map_err(|error| start_error(errno_of(&error)))?;
+        ring.submission().sync();
+        Ok(Uring { ring, pool, in_flight: Slab::new(), signals: None, ready: Vec::new(), epoch: Instant::now() })
+    }
+
+    /// Reports these signals, which must be blocked, as events with `token`.
+    pub fn watch_signals(&mut self, token: Token, signals: &[Signal]) -> Result<(), Errno> {
+        let mask = SigSet::from_iter(signals.iter().copied());
+        let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        self.signals = Some((token, fd));
+        self.poll_signals();
+        Ok(())
+    }
+
+    fn poll_signals(&mut self) {
+        if let Some((token, fd)) = &self.signals {
+            let entry = opcode::PollAdd::new(raw(fd), libc::POLLIN as u32).build().user_data(token.to_bits());
+            self.push(entry);
+        }
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: what the entry points to is kept in `in_flight` or the pool until its completion.
+            let pushed = unsafe { self.ring.submission().push(&entry) };
+            match pushed {
+                Ok(()) => return,
+                // A full queue is emptied by submitting it, which needs room for completions.
+                Err(_) => {
+                    if self.ring.submit().is_err() {
+                        self.reap();
+                    }
+                }
+            }
+        }
+    }
+
+    fn push_indexed(&mut self, entry: squeue::Entry, index: usize) {
+        self.push(entry.user_data((index as u64) << 8 | INDEXED));
+    }
+
+    /// Takes all completions out of the ring.
+    fn reap(&mut self) {
+        loop {
+            let entry = self.ring.completion().next();
+            let Some(entry) = entry else { return };
+            if let Some(completion) = self.on_entry(&entry) {
+                self.ready.push(completion);
+            }
+        }
+    }
+
+    fn on_entry(&mut self, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
+        let bits = entry.user_data();
+        if bits & 0xff == INDEXED {
+            let done = self.in_flight.remove((bits >> 8) as usize);
+            return Some(complete_indexed(done, result_of(entry)));
+        }
+        let token = Token::from_bits(bits)?;
+        let event = match token.kind {
+            Kind::Accept => accepted(entry),
+            Kind::Signal => {
+                let number = self.signals.as_ref().and_then(|(_, fd)| fd.read_signal().ok().flatten());
+                self.poll_signals();
+                Event::Signal(number?.ssi_signo as i32)
+            }
+            _ => self.received(entry),
+        };
+        Some(Completion { token, event })
+    }
+
+    fn received(&mut self, entry: &cqueue::Entry) -> Event<OwnedFd> {
+        let capacity = POOL_BUFFER_SIZE - POOL_HEADROOM;
+        let buffer = cqueue::buffer_select(entry.flags());
+        let result = match (result_of(entry), buffer) {
+            (Err(errno), None) => Received::Failed(errno),
+            (Ok(0), None) => Received::End,
+            (Ok(_), None) => Received::Failed(Errno::EIO),
+            (result, Some(buffer)) => {
+                let size = result.unwrap_or(0);
+                let lease = self.pool.lend(buffer, size.min(capacity));
+                // Only MSG_TRUNC, which is asked for packets alone, says more than the buffer holds.
+                let unusable = match result {
+                    Err(errno) => Some(Received::Failed(errno)),
+                    Ok(0) => Some(Received::End),
+                    Ok(size) if size > capacity => Some(Received::Failed(Errno::EMSGSIZE)),
+                    Ok(_) => None,
+                };
+                match unusable {
+                    None => Received::Data(lease),
+                    Some(unusable) => {
+                        self.pool.release(lease);
+                        unusable
+                    }
+                }
+            }
+        };
+        Event::Received { result, more: cqueue::more(entry.flags()) }
+    }
+
+    fn iovec(&self, segment: &Segment) -> libc::iovec {
+        let start = match segment {
+            Segment::Pool(lease) => self.pool.bytes(lease),
+            Segment::Heap { bytes, start } => bytes[*start..].as_ptr(),
+        };
+        libc::iovec { iov_base: start.cast_mut().cast(), iov_len: segment.len() }
+    }
+
+    fn message(&self, batch: &Batch) -> Box<Message> {
+        let empty = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        // SAFETY: a msghdr of zeros names no address, no segments and no control data.
+        let header = unsafe { std::mem::zeroed() };
+        let mut message = Box::new(Message { header, segments: [empty; SEND_SEGMENTS_MAX] });
+        let segments = std::iter::once(&batch.first).chain(&batch.rest);
+        for (place, segment) in message.segments.iter_mut().zip(segments) {
+            *place = self.iovec(segment);
+        }
+        message.header.msg_iov = message.segments.as_mut_ptr();
+        message.header.msg_iovlen = (1 + batch.rest.len()).min(SEND_SEGMENTS_MAX) as _;
+        message
+    }
+}
+
+fn build(entries: u32) -> Result<IoUring, Errno> {
+    let mut first_error = Errno::EINVAL;
+    for no_sqarray in [true, false] {
+        let mut builder = IoUring::builder();
+        builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all().setup_cqsize(entries * 4);
+        if no_sqarray {
+            builder.setup_no_sqarray();
+        }
+        match builder.build(entries) {
+            Ok(ring) => return Ok(ring),
+            Err(error) => first_error = errno_of(&error),
+        }
+        if first_error != Errno::EINVAL {
+            break;
+        }
+    }
+    Err(first_error)
+}
+
+fn start_error(errno: Errno) -> StartError {
+    match errno {
+        Errno::ENOSYS => StartError::NoKernelSupport,
+        Errno::EINVAL => StartError::KernelTooOld,
+        Errno::ENOMEM => StartError::LockedMemory,
+        Errno::EPERM | Errno::EACCES => match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
+            Ok(value) if value.trim() != "0" => StartError::Disabled(value.trim().to_owned()),
+            _ => StartError::Forbidden,
+        },
+        errno => StartError::Other(errno),
+    }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(0))
+}
+
+fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
+    match entry.result() {
+        result if result < 0 => Err(Errno::from_raw(-result)),
+        result => Ok(result as usize),
+    }
+}
+
+/// Owns an fd that the kernel has just made.
+fn own(fd: usize) -> OwnedFd {
+    // SAFETY: the number is the result of an accept or an open, so it is a new fd that nobody else has.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+fn accepted(entry: &cqueue::Entry) -> Event<OwnedFd> {
+    let result = result_of(entry).map(|fd| {
+        let fd = own(fd);
+        let address = address_of(&fd);
+        (fd, address)
+    });
+    Event::Accepted { result, more: cqueue::more(entry.flags()) }
+}
+
+fn address_of(fd: &OwnedFd) -> Address {
+    let Ok(address) = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()) else { return Address::Unix };
+    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => Address::Tcp(std::net::SocketAddrV4::from(*v4).into()),
+        (_, Some(v6)) => Address::Tcp(std::net::SocketAddrV6::from(*v6).into()),
+        _ => Address::Unix,
+    }
+}
+
+fn complete_indexed(done: InFlight, result: Result<usize, Errno>) -> Completion<OwnedFd> {
+    match done {
+        InFlight::Send { token, batch, .. } => Completion { token, event: Event::Sent { batch, result } },
+        InFlight::Open { token, .. } => {
+            let opened = result.map(own).and_then(|fd| kind_of(&fd).map(|kind| (fd, kind)));
+            Completion { token, event: Event::Opened(opened) }
+        }
+        InFlight::Connect { token, socket, .. } => {
+            let connected = result.and_then(|_| set_blocking(&socket)).map(|()| socket);
+            Completion { token, event: Event::Connected(connected) }
+        }
+    }
+}
+
+fn kind_of(fd: &OwnedFd) -> Result<FileKind, Errno> {
+    let status = fstat(fd)?;
+    Ok(match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => FileKind::Regular(status.st_size as u64),
+        SFlag::S_IFDIR => FileKind::Folder,
+        SFlag::S_IFSOCK => FileKind::Socket,
+        _ => FileKind::Other,
+    })
+}
+
+/// A ring waits on a blocking socket; on a non-blocking one its operations fail at once.
+fn set_blocking(socket: &OwnedFd) -> Result<(), Errno> {
+    fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
+}
+
+impl Driver for Uring {
+    type Handle = OwnedFd;
+
+    fn now_ms(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    fn accept(&mut self, token: Token, listener: &OwnedFd) {
+        let entry = opcode::AcceptMulti::new(raw(listener)).flags(libc::SOCK_CLOEXEC).build();
+        self.push(entry.user_data(token.to_bits()));
+    }
+
+    fn receive(&mut self, token: Token, socket: &OwnedFd, how: Receive) {
+        let entry = match how {
+            Receive::Once => opcode::Recv::new(raw(socket), std::ptr::null_mut(), 0)
+                .buf_group(BUFFER_GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+            Receive::Multishot => opcode::RecvMulti::new(raw(socket), BUFFER_GROUP).build(),
+            Receive::Packets => opcode::RecvMulti::new(raw(socket), BUFFER_GROUP).flags(libc::MSG_TRUNC).build(),
+        };
+        self.push(entry.user_data(token.to_bits()));
+    }
+
+    fn send(&mut self, token: Token, socket: &OwnedFd, batch: Batch, wait: bool) {
+        let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
+        let (entry, message) = if batch.rest.is_empty() {
+            let bytes = self.iovec(&batch.first);
+            let send = opcode::Send::new(raw(socket), bytes.iov_base.cast(), bytes.iov_len as u32);
+            (send.flags(flags).build(), None)
+        } else {
+            let message = self.message(&batch);
+            (opcode::SendMsg::new(raw(socket), &raw const message.header).flags(flags as u32).build(), Some(message))
+        };
+        let index = self.in_flight.insert(InFlight::Send { token, batch, _message: message });
+        self.push_indexed(entry, index);
+    }
+
+    fn open(&mut self, token: Token, folder: &OwnedFd, path: CString, purpose: OpenFor) {
+        let flags = match purpose {
+            OpenFor::Reading => libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY,
+            OpenFor::Connecting => libc::O_PATH,
+        };
+        let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+        let how = types::OpenHow::new().flags((flags | libc::O_CLOEXEC) as u64).resolve(resolve);
+        let how = Box::new(how);
+        let entry = opcode::OpenAt2::new(raw(folder), path.as_ptr(), &raw const *how).build();
+        let index = self.in_flight.insert(InFlight::Open { token, _path: path, _how: how });
+        self.push_indexed(entry, index);
+    }
+
+    fn connect(&mut self, token: Token, file: &OwnedFd, socket_type: SocketType) {
+        let socket_type = match socket_type {
+            SocketType::Stream => SockType::Stream,
+            SocketType::SeqPacket => SockType::SeqPacket,
+        };
+        // Non-blocking, so that a full backlog is an EAGAIN at once and not a parked kernel thread.
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        // Through the opened inode: a long path works and nothing can be swapped behind the check.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let made = socket::socket(AddressFamily::Unix, socket_type, flags, None)
+            .and_then(|socket| UnixAddr::new(path.as_str()).map(|address| (socket, Box::new(address))));
+        match made {
+            Ok((socket, address)) => {
+                let entry = opcode::Connect::new(raw(&socket), address.as_ptr().cast(), address.len()).build();
+                let index = self.in_flight.insert(InFlight::Connect { token, socket, _address: address });
+                self.push_indexed(entry, index);
+            }
+            Err(errno) => self.ready.push(Completion { token, event: Event::Connected(Err(errno)) }),
+        }
+    }
+
+    fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {
+        let size = (POOL_BUFFER_SIZE - POOL_HEADROOM) as u32;
+        let read = opcode::Read::new(raw(file), std::ptr::null_mut(), size).buf_group(BUFFER_GROUP).offset(offset);
+        self.push(read.build().flags(squeue::Flags::BUFFER_SELECT).user_data(token.to_bits()));
+    }
+
+    fn cancel(&mut self, token: Token) {
+        self.push(opcode::AsyncCancel::new(token.to_bits()).build().user_data(UNWATCHED));
+    }
+
+    fn shutdown(&mut self, socket: &OwnedFd, both: bool) {
+        let how = if both { libc::SHUT_RDWR } else { libc::SHUT_WR };
+        self.push(opcode::Shutdown::new(raw(socket), how).build().user_data(UNWATCHED));
+    }
+
+    fn close(&mut self, handle: OwnedFd) {
+        // The kernel closes in its turn; the number is its own from here on.
+        let fd = types::Fd(handle.into_raw_fd());
+        self.push(opcode::Close::new(fd).build().user_data(UNWATCHED));
+    }
+
+    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<OwnedFd>>) -> Result<(), Errno> {
+        // Behind a full queue, what was reaped early has waited long enough.
+        let timeout_ms = if self.ready.is_empty() { timeout_ms } else { Some(0) };
+        let waited = match timeout_ms {
+            None => self.ring.submit_and_wait(1),
+            Some(ms) => {
+                let time = types::Timespec::new().sec(ms / 1000).nsec((ms % 1000) as u32 * 1_000_000);
+                self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
+            }
+        };
+        match waited.map_err(|error| errno_of(&error)) {
+            // A full completion queue is emptied below; what was not submitted is next time.
+            Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => {}
+            Err(errno) => return Err(errno),
+        }
+        self.reap();
+        completions.append(&mut self.ready);
+        Ok(())
+    }
+
+    fn peer_is_gone(&self, socket: &OwnedFd) -> bool {
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
+    fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
+        self.pool.buffer(lease)
+    }
+
+    fn release(&mut self, lease: Lease) {
+        self.pool.release(lease);
+    }
+
+    fn buffers_free(&self) -> usize {
+        self.pool.free()
+    }
+}

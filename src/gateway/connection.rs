@@ -1,0 +1,326 @@
+//! One connection: its session, its two peers, and what is in flight for them.
+
+use std::time::Duration;
+
+use super::World;
+use super::peer::{Peer, SendResult, give_back, part_of};
+use super::timers::Owner;
+use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Segment, Token};
+use crate::limits;
+use crate::observe::log::{self, Quoted};
+use crate::session::{Action, Chunk, Ending, Folder, Input, Session, Side};
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection<H> {
+    id: u64,
+    owner: Owner,
+    address: Address,
+    started_ms: u64,
+    session: Session,
+    client: Peer<H>,
+    backend: Peer<H>,
+    /// What was opened last, and how many operations on it are in flight.
+    file: Option<H>,
+    files_in_flight: u8,
+    /// Where the next read of the file begins, and whether it waits to be asked for.
+    read_offset: u64,
+    is_read_wanted: bool,
+    /// When the earliest timer of this connection fires.
+    timer_ms: Option<u64>,
+    ending: Option<Ending>,
+}
+
+/// Where the bytes lie that a session may ask to forward.
+enum Source<'a> {
+    Lease(Lease),
+    Bytes(&'a [u8]),
+    Nothing,
+}
+
+impl<H> Connection<H> {
+    /// A connection that was just accepted.
+    pub fn new(id: u64, owner: Owner, client: H, address: Address, started_ms: u64) -> Connection<H> {
+        Connection {
+            id,
+            owner,
+            address,
+            started_ms,
+            session: Session::default(),
+            client: Peer::new(client),
+            backend: Peer::default(),
+            file: None,
+            files_in_flight: 0,
+            read_offset: 0,
+            is_read_wanted: false,
+            timer_ms: None,
+            ending: None,
+        }
+    }
+
+    /// Its place in the table.
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// Whether nothing of it is left: no handle, nothing in flight.
+    pub fn is_over(&self) -> bool {
+        self.ending.is_some() && self.client.is_closed() && self.backend.is_closed() && self.files_in_flight == 0
+    }
+
+    /// The timer that is to be set, if its deadline is earlier than the timers it has.
+    pub fn timer_to_set(&mut self) -> Option<u64> {
+        let deadline_ms = self.session.deadline_ms()?;
+        if self.timer_ms.is_some_and(|timer_ms| timer_ms <= deadline_ms) {
+            return None;
+        }
+        self.timer_ms = Some(deadline_ms);
+        Some(deadline_ms)
+    }
+
+    /// Hands an input to the session and does what it asks for.
+    pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
+        self.session.handle(world.now_ms, &world.site, input, &mut world.actions);
+        self.apply(Source::Nothing, world);
+    }
+
+    /// A timer fired; the deadline may have moved since.
+    pub fn on_timer<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        self.timer_ms = None;
+        if self.session.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= world.now_ms) {
+            self.handle(Input::Deadline, world);
+        }
+    }
+
+    /// A receive or a read from a file completed.
+    pub fn on_received<D: Driver<Handle = H>>(
+        &mut self,
+        kind: Kind,
+        result: Received,
+        more: bool,
+        world: &mut World<D>,
+    ) {
+        let size = match &result {
+            Received::Data(lease) => Some(lease.len()),
+            _ => None,
+        };
+        let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
+        match kind {
+            Kind::FileRead => {
+                self.files_in_flight -= 1;
+                self.is_read_wanted = is_starved;
+            }
+            Kind::ClientReceive => self.client.on_received(size, more, is_starved),
+            _ => self.backend.on_received(size, more, is_starved),
+        }
+        match (result, kind) {
+            (Received::Data(lease), _) => self.handle_lease(lease, kind, world),
+            (Received::Failed(Errno::ECANCELED | Errno::ENOBUFS | Errno::EINTR | Errno::EAGAIN), _) => {}
+            (Received::End, Kind::ClientReceive) => {
+                self.client.on_end();
+                self.handle(Input::ClientEnd, world);
+            }
+            (Received::Failed(errno), Kind::ClientReceive) => {
+                self.client.on_end();
+                self.handle(Input::ClientFailed(errno), world);
+            }
+            (Received::End, Kind::BackendReceive) => self.on_backend_end(world),
+            (Received::Failed(errno), Kind::BackendReceive) => {
+                self.backend.on_end();
+                self.handle(Input::BackendFailed(errno), world);
+            }
+            (Received::End | Received::Failed(_), _) => self.handle_nothing(kind, world),
+        }
+    }
+
+    /// A send completed.
+    pub fn on_sent<D: Driver<Handle = H>>(
+        &mut self,
+        kind: Kind,
+        batch: Batch,
+        result: Result<usize, Errno>,
+        world: &mut World<D>,
+    ) {
+        let is_client = kind == Kind::ClientSend;
+        let peer = if is_client { &mut self.client } else { &mut self.backend };
+        match (peer.on_sent(batch, result, &mut world.driver), is_client) {
+            (SendResult::Waiting, _) => {}
+            (SendResult::Drained, true) if self.session.wants_drained() => self.handle(Input::Drained, world),
+            (SendResult::Drained, _) => {}
+            (SendResult::Failed(errno), true) => self.handle(Input::ClientFailed(errno), world),
+            (SendResult::Failed(errno), false) => self.handle(Input::BackendFailed(errno), world),
+        }
+    }
+
+    /// A path was opened, or not.
+    pub fn on_opened<D: Driver<Handle = H>>(&mut self, result: Result<(H, FileKind), Errno>, world: &mut World<D>) {
+        self.files_in_flight -= 1;
+        let kind = result.map(|(handle, kind)| {
+            self.set_file(Some(handle), world);
+            kind
+        });
+        self.handle(Input::Opened(kind), world);
+    }
+
+    /// The server was connected, or not.
+    pub fn on_connected<D: Driver<Handle = H>>(&mut self, result: Result<H, Errno>, world: &mut World<D>) {
+        self.files_in_flight -= 1;
+        let connected = result.map(|handle| match self.ending {
+            None => self.backend = Peer::new(handle),
+            Some(_) => world.driver.close(handle),
+        });
+        self.handle(Input::Connected(connected), world);
+    }
+
+    /// The end of a turn. True: a receive found the pool empty and is to be asked for again.
+    pub fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> bool {
+        if self.ending.is_some() {
+            self.client.abandon(&mut world.driver);
+            self.backend.abandon(&mut world.driver);
+            if self.files_in_flight == 0 {
+                self.set_file(None, world);
+            }
+        }
+        let (up, down) = (self.backend.queued_size(), self.client.queued_size());
+        let (receive, send) = (self.token(Kind::ClientReceive), self.token(Kind::ClientSend));
+        let client_starved = self.client.settle(receive, send, up, &mut world.driver);
+        let (receive, send) = (self.token(Kind::BackendReceive), self.token(Kind::BackendSend));
+        let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
+        let file_starved = self.settle_file(world);
+        client_starved || backend_starved || file_starved
+    }
+
+    /// The one line at the end.
+    pub fn log_end(&self, now_ms: u64) {
+        let Some(ending) = self.ending else { return };
+        if !log::is_on(ending.level()) {
+            return;
+        }
+        let traffic = self.session.traffic();
+        let lasted = Duration::from_millis(now_ms - self.started_ms);
+        log::event(
+            ending.level(),
+            format_args!(
+                "c{} end client={} name={} lasted={lasted:.3?} up={}B/{} down={}B/{}: {ending}",
+                self.id,
+                self.address,
+                Quoted(self.session.name()),
+                traffic.up_bytes,
+                traffic.up_messages,
+                traffic.down_bytes,
+                traffic.down_messages,
+            ),
+        );
+    }
+
+    fn token(&self, kind: Kind) -> Token {
+        Token { slot: self.owner.slot, generation: self.owner.generation, kind }
+    }
+
+    fn handle_lease<D: Driver<Handle = H>>(&mut self, lease: Lease, kind: Kind, world: &mut World<D>) {
+        let (start, end) = (lease.start as usize, lease.end as usize);
+        let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
+        self.session.handle(world.now_ms, &world.site, input_of(kind, chunk), &mut world.actions);
+        self.apply(Source::Lease(lease), world);
+    }
+
+    /// As `handle_lease`, for no bytes at all.
+    fn handle_nothing<D: Driver<Handle = H>>(&mut self, kind: Kind, world: &mut World<D>) {
+        let mut buffer = [0; limits::POOL_HEADROOM];
+        let chunk = Chunk { start: buffer.len(), end: buffer.len(), buffer: &mut buffer };
+        self.session.handle(world.now_ms, &world.site, input_of(kind, chunk), &mut world.actions);
+        self.apply(Source::Bytes(&buffer), world);
+    }
+
+    fn on_backend_end<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        let is_empty_packet = self.backend.has_packets()
+            && self.backend.handle().is_some_and(|handle| !world.driver.peer_is_gone(handle));
+        if is_empty_packet {
+            return self.handle_nothing(Kind::BackendReceive, world);
+        }
+        self.backend.on_end();
+        self.handle(Input::BackendEnd, world);
+    }
+
+    /// Asks for the next part of the file. True: the pool is empty.
+    fn settle_file<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> bool {
+        let (Some(file), true, None) = (&self.file, self.is_read_wanted, self.ending) else { return false };
+        if world.driver.buffers_free() == 0 {
+            return true;
+        }
+        self.is_read_wanted = false;
+        self.files_in_flight += 1;
+        world.driver.read(self.token(Kind::FileRead), file, self.read_offset);
+        false
+    }
+
+    fn peer(&mut self, side: Side) -> &mut Peer<H> {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Backend => &mut self.backend,
+        }
+    }
+
+    fn set_file<D: Driver<Handle = H>>(&mut self, file: Option<H>, world: &mut World<D>) {
+        if let Some(old) = std::mem::replace(&mut self.file, file) {
+            world.driver.close(old);
+        }
+    }
+
+    fn apply<D: Driver<Handle = H>>(&mut self, mut source: Source<'_>, world: &mut World<D>) {
+        let mut actions = std::mem::take(&mut world.actions);
+        for action in actions.drain() {
+            match action {
+                Action::Forward { to, range } => {
+                    let segment = match std::mem::replace(&mut source, Source::Nothing) {
+                        Source::Lease(lease) => part_of(lease, range),
+                        Source::Bytes(bytes) => Segment::heap(bytes[range].into()),
+                        Source::Nothing => continue,
+                    };
+                    self.peer(to).enqueue(segment, &mut world.driver);
+                }
+                Action::Send { to, bytes } => self.peer(to).enqueue(Segment::heap(bytes), &mut world.driver),
+                Action::Pong { to, bytes } => self.peer(to).enqueue_pong(bytes, &mut world.driver),
+                Action::Demand(side, demand) => self.peer(side).set_demand(demand),
+                Action::Finish(side) => self.peer(side).finish(),
+                Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
+                Action::Log(level, line) => log::event(level, format_args!("c{} {line}", self.id)),
+                Action::End(ending) => self.ending = Some(ending),
+                Action::CloseFile => self.set_file(None, world),
+                file_action => self.apply_to_file(file_action, world),
+            }
+        }
+        world.actions = actions;
+        if let Source::Lease(lease) = source {
+            give_back(Segment::Pool(lease), &mut world.driver);
+        }
+    }
+
+    fn apply_to_file<D: Driver<Handle = H>>(&mut self, action: Action, world: &mut World<D>) {
+        match (action, &self.file) {
+            (Action::Open { folder, path, purpose }, _) => {
+                let folder = match folder {
+                    Folder::Docroot => &world.folders.docroot,
+                    Folder::Www => &world.folders.www,
+                };
+                let Some(folder) = folder else { return };
+                world.driver.open(self.token(Kind::Open), folder, path, purpose);
+                self.files_in_flight += 1;
+            }
+            (Action::Connect(socket_type), Some(file)) => {
+                world.driver.connect(self.token(Kind::Connect), file, socket_type);
+                self.files_in_flight += 1;
+            }
+            (Action::ReadFile { offset }, _) => (self.read_offset, self.is_read_wanted) = (offset, true),
+            _ => {}
+        }
+    }
+}
+
+fn input_of(kind: Kind, chunk: Chunk<'_>) -> Input<'_> {
+    match kind {
+        Kind::ClientReceive => Input::ClientBytes(chunk),
+        Kind::BackendReceive => Input::BackendBytes(chunk),
+        _ => Input::FileBytes(chunk),
+    }
+}

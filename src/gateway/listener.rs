@@ -1,0 +1,148 @@
+//! Listening sockets: TCP over IPv4 and IPv6, and UNIX sockets.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, setsockopt, sockopt,
+};
+
+use crate::limits::{BACKLOG_MAX, BIND_RETRY_MS};
+
+/// Where to listen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ListenAddress {
+    /// IPv4 or IPv6; port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A path.
+    Unix(String),
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ListenAddress, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("the path is missing: write unix:/run/uakari.sock".to_owned()),
+            Some(path) => Ok(ListenAddress::Unix(path.to_owned())),
+            None => text.parse().map(ListenAddress::Tcp).map_err(|_| {
+                format!("{text:?} is no address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// An address that cannot be listened on. Display names it and the remedy.
+#[derive(Debug)]
+pub struct ListenError {
+    address: ListenAddress,
+    errno: Errno,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remedy = match self.errno {
+            Errno::EADDRINUSE => "another program listens there: stop it or choose another address",
+            Errno::EACCES => "ports below 1024 and this path need more rights: start as root with -u USER",
+            Errno::EADDRNOTAVAIL => "this machine has no such address",
+            Errno::ENOENT => "its folder does not exist",
+            Errno::EEXIST => "a file that is no socket is in the way",
+            _ => "choose another address",
+        };
+        write!(f, "cannot listen on {}: {}: {remedy}", self.address, self.errno.desc())
+    }
+}
+
+/// Listens; the address that comes back has the port that the kernel chose.
+pub fn listen(address: &ListenAddress) -> Result<(OwnedFd, ListenAddress), ListenError> {
+    let failed = |errno| ListenError { address: address.clone(), errno };
+    match address {
+        ListenAddress::Tcp(tcp) => listen_tcp(*tcp).map_err(failed).map(|(fd, tcp)| (fd, ListenAddress::Tcp(tcp))),
+        ListenAddress::Unix(path) => listen_unix(Path::new(path)).map_err(failed).map(|fd| (fd, address.clone())),
+    }
+}
+
+fn listen_tcp(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Errno> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    // Accepted sockets inherit this: a message must not wait for the one before it to be acknowledged.
+    setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    if address.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    bind_patiently(&fd, &SockaddrStorage::from(address))?;
+    socket::listen(&fd, Backlog::new(BACKLOG_MAX)?)?;
+    let bound: SockaddrStorage = socket::getsockname(fd.as_raw_fd())?;
+    let port = match (bound.as_sockaddr_in(), bound.as_sockaddr_in6()) {
+        (Some(v4), _) => v4.port(),
+        (_, Some(v6)) => v6.port(),
+        _ => address.port(),
+    };
+    Ok((fd, SocketAddr::new(address.ip(), port)))
+}
+
+/// A ring that was killed keeps its port for a moment, since the kernel tears it down behind the process.
+fn bind_patiently(fd: &OwnedFd, address: &SockaddrStorage) -> Result<(), Errno> {
+    let give_up = Instant::now() + Duration::from_millis(BIND_RETRY_MS);
+    loop {
+        match socket::bind(fd.as_raw_fd(), address) {
+            Err(Errno::EADDRINUSE) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(20)),
+            result => return result,
+        }
+    }
+}
+
+fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
+    let address = UnixAddr::new(path)?;
+    let new_socket = || socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(Errno::EEXIST);
+        }
+        // A socket that somebody answers on is not stolen; a stale one is replaced.
+        if socket::connect(new_socket()?.as_raw_fd(), &address) != Err(Errno::ECONNREFUSED) {
+            return Err(Errno::EADDRINUSE);
+        }
+        std::fs::remove_file(path).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+    }
+    let fd = new_socket()?;
+    socket::bind(fd.as_raw_fd(), &address)?;
+    socket::listen(&fd, Backlog::new(BACKLOG_MAX)?)?;
+    debug_assert!(address.len() > 0);
+    Ok(fd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for (text, shown) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("[::1]:80", "http://[::1]:80"),
+            ("unix:/run/u.sock", "unix:/run/u.sock"),
+        ] {
+            assert_eq!(text.parse::<ListenAddress>().map(|address| address.to_string()), Ok(shown.to_owned()));
+        }
+        for wrong in ["8080", "localhost:80", "127.0.0.1", "unix:", "1.2.3.4:99999"] {
+            assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! One end of a connection, the client or the server alike: a handle, a receive's state, a bounded send queue.
+
+use crate::driver::{Batch, Driver, Errno, Lease, Receive, Segment, Token};
+use crate::limits::{
+    POOL_BUFFER_SIZE, POOL_FREE_LOW, POOL_HEADROOM, QUEUE_HIGH_SIZE, QUEUE_LOW_SIZE, SEND_SEGMENTS_MAX,
+};
+use crate::session::Demand;
+
+/// Bytes of a receive that filled its buffer.
+const FULL: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Receiving {
+    No,
+    Once,
+    Multishot,
+    /// A multishot whose end was asked for.
+    Cancelling,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Peer<H> {
+    handle: Option<H>,
+    demand: Demand,
+    receiving: Receiving,
+    /// The opposite end does not take what this one sends (hysteresis between the two marks).
+    is_paused: bool,
+    /// Much is coming: buffer by buffer, so that no burst outruns the marks.
+    is_bulk: bool,
+    /// The stream has ended, or failed.
+    is_ended: bool,
+    queue: Option<Batch>,
+    queued_size: usize,
+    is_sending: bool,
+    /// The peer took less than all: the next send waits for room.
+    is_blocked: bool,
+    /// The latest pong that found the queue too long.
+    pong: Option<Box<[u8]>>,
+    finish: Finish,
+    /// Nothing is wanted any more; closed as soon as nothing is in flight.
+    is_abandoned: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Finish {
+    No,
+    WhenDrained,
+    Done,
+}
+
+/// What a send's completion means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendResult {
+    /// Something is still queued.
+    Waiting,
+    /// Nothing is queued any more.
+    Drained,
+    /// The connection broke.
+    Failed(Errno),
+}
+
+impl<H> Default for Peer<H> {
+    fn default() -> Peer<H> {
+        Peer {
+            handle: None,
+            demand: Demand::Nothing,
+            receiving: Receiving::No,
+            is_paused: false,
+            is_bulk: false,
+            is_ended: false,
+            queue: None,
+            queued_size: 0,
+            is_sending: false,
+            is_blocked: false,
+            pong: None,
+            finish: Finish::No,
+            is_abandoned: false,
+        }
+    }
+}
+
+impl<H> Peer<H> {
+    /// A connected peer.
+    pub fn new(handle: H) -> Peer<H> {
+        Peer { handle: Some(handle), ..Peer::default() }
+    }
+
+    /// The handle, while it is open.
+    pub fn handle(&self) -> Option<&H> {
+        self.handle.as_ref()
+    }
+
+    /// Whether it is closed, or never was open.
+    pub fn is_closed(&self) -> bool {
+        self.handle.is_none()
+    }
+
+    /// Sets what is to be received.
+    pub fn set_demand(&mut self, demand: Demand) {
+        self.demand = demand;
+    }
+
+    /// Packets keep their borders: each is sent by itself.
+    pub fn has_packets(&self) -> bool {
+        self.demand == Demand::Packets
+    }
+
+    /// Bytes that wait to be sent, those in flight included.
+    pub fn queued_size(&self) -> usize {
+        self.queued_size
+    }
+
+    /// Queues bytes to be sent; for an abandoned peer they go back to where they came from.
+    pub fn enqueue<D: Driver<Handle = H>>(&mut self, segment: Segment, driver: &mut D) {
+        if self.is_abandoned || self.handle.is_none() || self.finish == Finish::Done {
+            return give_back(segment, driver);
+        }
+        self.queued_size += segment.len();
+        match &mut self.queue {
+            Some(batch) => batch.rest.push(segment),
+            None => self.queue = Some(Batch::one(segment)),
+        }
+    }
+
+    /// Queues a pong, or keeps the latest where the queue is long already.
+    pub fn enqueue_pong<D: Driver<Handle = H>>(&mut self, frame: Box<[u8]>, driver: &mut D) {
+        if self.queued_size < QUEUE_LOW_SIZE {
+            self.enqueue(Segment::heap(frame), driver);
+        } else {
+            self.pong = Some(frame);
+        }
+    }
+
+    /// Ends the sending half once all is sent.
+    pub fn finish(&mut self) {
+        if self.finish == Finish::No {
+            self.finish = Finish::WhenDrained;
+        }
+    }
+
+    /// Forgets the peer: what is queued is given back, what is in flight is ended.
+    pub fn abandon<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        if std::mem::replace(&mut self.is_abandoned, true) {
+            return;
+        }
+        self.demand = Demand::Nothing;
+        self.pong = None;
+        for segment in self.queue.take().into_iter().flat_map(Batch::into_segments) {
+            self.queued_size -= segment.len();
+            give_back(segment, driver);
+        }
+        if let (Some(handle), true) = (&self.handle, self.is_in_flight()) {
+            driver.shutdown(handle, true);
+        }
+    }
+
+    /// Notes a receive's completion. `size` is what it brought, if anything; a starved one is asked for again.
+    pub fn on_received(&mut self, size: Option<usize>, more: bool, is_starved: bool) {
+        if !more {
+            self.receiving = Receiving::No;
+        }
+        if self.demand == Demand::Once && !is_starved {
+            self.demand = Demand::Nothing;
+        }
+        match size {
+            Some(size) if size >= FULL => self.is_bulk = true,
+            Some(size) if size < FULL / 2 && !more => self.is_bulk = false,
+            _ => {}
+        }
+    }
+
+    /// Notes that nothing more will come.
+    pub fn on_end(&mut self) {
+        self.is_ended = true;
+    }
+
+    /// Notes a send's completion; what was not taken goes back to the head of the queue.
+    pub fn on_sent<D: Driver<Handle = H>>(
+        &mut self,
+        batch: Batch,
+        result: Result<usize, Errno>,
+        driver: &mut D,
+    ) -> SendResult {
+        self.is_sending = false;
+        let (mut taken, error) = match result {
+            Ok(taken) => (taken, None),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => (0, None),
+            Err(errno) => (0, Some(errno)),
+        };
+        let is_sent = result.is_ok();
+        let mut left = Vec::new();
+        for mut segment in batch.into_segments() {
+            let size = segment.len();
+            // An empty packet is sent when its send succeeded; it takes nothing of the count.
+            if error.is_some() || self.is_abandoned || (is_sent && size <= taken && left.is_empty()) {
+                taken -= size.min(taken);
+                self.queued_size -= size;
+                give_back(segment, driver);
+            } else {
+                segment.advance(taken);
+                self.queued_size -= taken;
+                taken = 0;
+                left.push(segment);
+            }
+        }
+        self.is_blocked = !left.is_empty();
+        if !left.is_empty() {
+            left.extend(self.queue.take().into_iter().flat_map(Batch::into_segments));
+            self.queue = Batch::collect(left);
+        }
+        match error {
+            Some(errno) => SendResult::Failed(errno),
+            None if self.queue.is_none() => SendResult::Drained,
+            None => SendResult::Waiting,
+        }
+    }
+
+    /// The end of a turn: what is queued is sent, and what should be received is asked for. `opposite` is how
+    /// much waits at the other end. True: a receive found the pool empty.
+    pub fn settle<D: Driver<Handle = H>>(&mut self, receive: Token, send: Token, opposite: usize, driver: &mut D) -> bool {
+        if self.is_abandoned {
+            self.settle_abandoned(receive, driver);
+            return false;
+        }
+        self.settle_sending(send, driver);
+        self.settle_receiving(receive, opposite, driver)
+    }
+
+    fn is_in_flight(&self) -> bool {
+        self.is_sending || self.receiving != Receiving::No
+    }
+
+    fn settle_abandoned<D: Driver<Handle = H>>(&mut self, receive: Token, driver: &mut D) {
+        self.cancel_receive(receive, driver);
+        if !self.is_in_flight() {
+            if let Some(handle) = self.handle.take() {
+                driver.close(handle);
+            }
+        }
+    }
+
+    fn settle_sending<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {
+        if self.queue.is_none() && !self.is_sending {
+            if let Some(frame) = self.pong.take() {
+                self.enqueue(Segment::heap(frame), driver);
+            }
+        }
+        if self.is_blocked || self.is_sending {
+            self.spill(driver);
+        }
+        let Some(handle) = &self.handle else { return };
+        if self.is_sending {
+            return;
+        }
+        let most = if self.has_packets() { 1 } else { SEND_SEGMENTS_MAX };
+        match self.queue.take() {
+            Some(mut batch) => {
+                if batch.rest.len() >= most {
+                    self.queue = Batch::collect(batch.rest.split_off(most - 1));
+                }
+                self.is_sending = true;
+                driver.send(token, handle, batch, self.is_blocked);
+            }
+            None if self.finish == Finish::WhenDrained => {
+                self.finish = Finish::Done;
+                driver.shutdown(handle, false);
+            }
+            None => {}
+        }
+    }
+
+    /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
+    fn spill<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        for segment in self.queue.iter_mut().flat_map(Batch::iter_mut) {
+            if driver.buffers_free() >= POOL_FREE_LOW {
+                return;
+            }
+            if let Segment::Pool(lease) = segment {
+                let bytes = driver.buffer(lease)[lease.start as usize..lease.end as usize].into();
+                give_back(std::mem::replace(segment, Segment::heap(bytes)), driver);
+            }
+        }
+    }
+
+    fn settle_receiving<D: Driver<Handle = H>>(&mut self, token: Token, opposite: usize, driver: &mut D) -> bool {
+        if opposite > QUEUE_HIGH_SIZE {
+            self.is_paused = true;
+        } else if opposite < QUEUE_LOW_SIZE {
+            self.is_paused = false;
+        }
+        let is_wanted = self.demand != Demand::Nothing && !self.is_paused && !self.is_ended;
+        let is_one_by_one = self.is_bulk && self.demand != Demand::Packets;
+        if self.receiving == Receiving::Multishot && (!is_wanted || is_one_by_one) {
+            self.cancel_receive(token, driver);
+        }
+        let (Some(handle), Receiving::No, true) = (&self.handle, self.receiving, is_wanted) else { return false };
+        if driver.buffers_free() == 0 {
+            return true;
+        }
+        let (how, receiving) = match self.demand {
+            Demand::Packets => (Receive::Packets, Receiving::Multishot),
+            Demand::Flow if !self.is_bulk => (Receive::Multishot, Receiving::Multishot),
+            _ => (Receive::Once, Receiving::Once),
+        };
+        driver.receive(token, handle, how);
+        self.receiving = receiving;
+        false
+    }
+
+    fn cancel_receive<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {
+        if matches!(self.receiving, Receiving::Multishot | Receiving::Once) {
+            driver.cancel(token);
+            self.receiving = Receiving::Cancelling;
+        }
+    }
+}
+
+/// Returns what a segment holds of the pool.
+pub fn give_back<D: Driver>(segment: Segment, driver: &mut D) {
+    if let Segment::Pool(lease) = segment {
+        driver.release(lease);
+    }
+}
+
+/// The part of a lease that is to be sent.
+pub fn part_of(mut lease: Lease, range: std::ops::Range<usize>) -> Segment {
+    debug_assert!(range.start <= range.end && range.end <= POOL_BUFFER_SIZE);
+    (lease.start, lease.end) = (range.start as u32, range.end as u32);
+    Segment::Pool(lease)
+}

@@ -1,0 +1,38 @@
+//! Deadlines. A connection has at most one; a timer that fires early is set anew, so that moving a deadline
+//! later, the usual case, costs nothing.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// Whose deadline it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Owner {
+    /// The place in the table.
+    pub slot: u32,
+    /// The owner of that place.
+    pub generation: u32,
+}
+
+/// All deadlines, the earliest first.
+#[derive(Default, Debug)]
+pub struct Timers(BinaryHeap<Reverse<(u64, Owner)>>);
+
+impl Timers {
+    /// Adds a timer.
+    pub fn add(&mut self, at_ms: u64, owner: Owner) {
+        self.0.push(Reverse((at_ms, owner)));
+    }
+
+    /// When the earliest is due.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.0.peek().map(|Reverse((at_ms, _))| *at_ms)
+    }
+
+    /// Takes out one that is due.
+    pub fn pop_due(&mut self, now_ms: u64) -> Option<Owner> {
+        if self.next_ms()? > now_ms {
+            return None;
+        }
+        self.0.pop().map(|Reverse((_, owner))| owner)
+    }
+}

@@ -1,0 +1,28 @@
+//! uakari, a WebSocket gateway daemon. The modules in the order in which a byte meets them.
+
+/// Every limit, in one place.
+pub mod limits;
+
+/// What was typed.
+pub mod cli;
+
+/// The mechanism: operations to the kernel and completions from it.
+pub mod driver;
+
+/// The shell: where driver and sessions meet.
+pub mod gateway;
+
+/// The core: one connection's life, without I/O.
+pub mod session;
+
+/// HTTP heads, replies, files.
+pub mod http;
+
+/// RFC 6455.
+pub mod websocket;
+
+/// From a path to a server.
+pub mod route;
+
+/// What the operator sees.
+pub mod observe;

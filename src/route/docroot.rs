@@ -1,0 +1,27 @@
+//! The folders that requests lead to, opened once at the start.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+/// A folder that cannot be used. Display names the path and the remedy.
+#[derive(Debug)]
+pub struct FolderError {
+    path: String,
+    errno: Errno,
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the folder {} cannot be opened: {}: make it, or name another one", self.path, self.errno.desc())
+    }
+}
+
+/// Opens a folder as the root of what may be reached through it (openat2(2), RESOLVE_BENEATH).
+pub fn open_folder(path: &str) -> Result<OwnedFd, FolderError> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(|errno| FolderError { path: path.to_owned(), errno })
+}

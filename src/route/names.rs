@@ -1,0 +1,157 @@
+//! Names: what a path asks for, and whether it may (docs/compatibility.md section "Names").
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+/// A path that names nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NameError;
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the path is not percent-encoded UTF-8, or has a NUL in it")
+    }
+}
+
+/// The name that a path means: percent-decoded, empty and dot segments folded, no slash at either end.
+/// Segments above the root fold away, so that no name ever leads out.
+pub fn from_path(path: &str) -> Result<String, NameError> {
+    let is_encoded = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    if !path.split('%').skip(1).all(is_encoded) {
+        return Err(NameError);
+    }
+    let decoded = percent_decode_str(path).decode_utf8().map_err(|_| NameError)?;
+    if decoded.contains('\0') {
+        return Err(NameError);
+    }
+    let mut segments: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
+        }
+    }
+    Ok(segments.join("/"))
+}
+
+/// A list of patterns, separated by commas. An element is searched for in "/" + name: "^" anchors its start,
+/// "$" its end, "*" stands for any run of characters, slashes included.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Patterns(Vec<Pattern>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Pattern {
+    /// The literal runs between the stars.
+    runs: Vec<String>,
+    at_start: bool,
+    at_end: bool,
+}
+
+impl Patterns {
+    /// Reads a list; blanks around an element are trimmed, an empty element matches nothing.
+    pub fn parse(list: &str) -> Patterns {
+        Patterns(list.split(',').map(str::trim).filter(|one| !one.is_empty()).map(Pattern::parse).collect())
+    }
+
+    /// Whether any element is found in `subject`.
+    pub fn matches(&self, subject: &str) -> bool {
+        self.0.iter().any(|pattern| pattern.is_found_in(subject))
+    }
+}
+
+impl Pattern {
+    fn parse(element: &str) -> Pattern {
+        let element = element.replace("\\*", "*");
+        let (at_start, element) = element.strip_prefix('^').map_or((false, &element[..]), |rest| (true, rest));
+        let (at_end, element) = element.strip_suffix('$').map_or((false, element), |rest| (true, rest));
+        Pattern { runs: element.split('*').map(str::to_owned).collect(), at_start, at_end }
+    }
+
+    /// Each run is looked for behind the one before. The leftmost place is always good enough, since a star
+    /// takes whatever lies between, so the work is linear in the subject for each run.
+    fn is_found_in(&self, subject: &str) -> bool {
+        let Some((last, before)) = self.runs.split_last() else { return false };
+        let mut rest = subject;
+        for (i, run) in before.iter().enumerate() {
+            rest = match (i == 0 && self.at_start, rest.find(run.as_str())) {
+                (true, _) => match rest.strip_prefix(run.as_str()) {
+                    Some(rest) => rest,
+                    None => return false,
+                },
+                (false, Some(at)) => &rest[at + run.len()..],
+                (false, None) => return false,
+            };
+        }
+        match (before.is_empty() && self.at_start, self.at_end) {
+            (true, true) => rest == last,
+            (true, false) => rest.starts_with(last.as_str()),
+            (false, true) => rest.ends_with(last.as_str()),
+            (false, false) => rest.contains(last.as_str()),
+        }
+    }
+}
+
+/// Which names may be asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// What is accepted.
+    pub allow: Patterns,
+    /// What is refused before that.
+    pub deny: Patterns,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules { allow: Patterns::parse("*"), deny: Patterns::default() }
+    }
+}
+
+impl Rules {
+    /// Whether the name may be asked for: refused if `deny` matches, else accepted if `allow` does.
+    pub fn permit(&self, name: &str) -> bool {
+        let subject = format!("/{name}");
+        !self.deny.matches(&subject) && self.allow.matches(&subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_paths() {
+        for (path, name) in [
+            ("/echo", Ok("echo")), ("/%65cho", Ok("echo")), ("//echo", Ok("echo")), ("/sub/../echo", Ok("echo")),
+            ("/sub/echo2", Ok("sub/echo2")), ("/echo/", Ok("echo")), ("/./echo/.", Ok("echo")), ("/", Ok("")),
+            ("/../../etc/passwd", Ok("etc/passwd")), ("/%2e%2e/x", Ok("x")), ("/a%2f..%2fb", Ok("b")),
+            ("/%00", Err(NameError)), ("/%ff", Err(NameError)), ("/caf%c3%a9", Ok("caf\u{e9}")), ("/%zz", Err(NameError)), ("/%4", Err(NameError)),
+        ] {
+            assert_eq!(from_path(path).as_deref(), name.as_ref().copied(), "{path}");
+        }
+    }
+
+    #[test]
+    fn patterns() {
+        for (list, subject, found) in [
+            ("echo", "/echo", true), ("echo", "/echo2", true), ("echo", "/sub/echo", true), ("echo", "/ech", false),
+            ("^/echo$", "/echo", true), ("^/echo$", "/echo2", false), ("^/echo$", "/sub/echo", false),
+            ("*", "/anything/at/all", true), ("\\*", "/x", true), ("", "/x", false), ("a,", "/x", false),
+            (" ^/ws_ , chat$ ", "/ws_gps", true), (" ^/ws_ , chat$ ", "/webchat", true), ("chat$", "/chats", false),
+            ("^/a*c", "/abbbc", true), ("^/a*c$", "/abcbd", false), ("^/a*c$", "/abcbc", true), ("a*b*c", "/xaybzc", true),
+            ("a*a", "/a", false), ("^/a*a$", "/aa", true), ("^", "/x", true), ("$", "/x", true), ("^/*/x$", "/a/b/x", true),
+            ("^*x", "/ax", true), ("ab*ab$", "/ab", false), ("^/ab*ab$", "/abab", true),
+        ] {
+            assert_eq!(Patterns::parse(list).matches(subject), found, "{list:?} in {subject}");
+        }
+    }
+
+    #[test]
+    fn deny_comes_first() {
+        let rules = Rules { allow: Patterns::parse("^/ws_"), deny: Patterns::parse("^/ws_internal") };
+        assert!(rules.permit("ws_gps") && !rules.permit("ws_internal") && !rules.permit("echo"));
+        assert!(Rules::default().permit("echo"));
+    }
+}

@@ -1,0 +1,101 @@
+//! The end of a connection: the closing handshake (RFC 6455 section 7), then each stream's own end.
+//!
+//! The client's half is closed first and its end awaited, since closing a socket with unread bytes would destroy
+//! what is still on its way to the client. The server gets all that was sent to it, then the end.
+
+use super::relay::find_close;
+use super::{Action, Context, Demand, Ending, Input, Phase, Side};
+use crate::limits;
+use crate::websocket::decoder::Decoder;
+
+/// A connection that ends.
+#[derive(Debug)]
+pub struct Closing {
+    client: Client,
+    has_backend: bool,
+    ending: Ending,
+}
+
+#[derive(Debug)]
+enum Client {
+    /// Its close frame is awaited.
+    OwesClose(Box<Decoder>),
+    /// Its end is awaited.
+    OwesEnd,
+    Gone,
+}
+
+impl Closing {
+    /// A plain HTTP connection: the reply goes out, then the end.
+    pub fn client_only(ending: Ending, context: &mut Context<'_>) -> Closing {
+        context.out.push(Action::Abandon(Side::Backend));
+        context.out.push(Action::CloseFile);
+        Closing::new(Client::OwesEnd, false, ending, context)
+    }
+
+    /// Both close frames are sent, or the client broke the protocol and what it still says has no meaning.
+    pub fn after_close(ending: Ending, context: &mut Context<'_>) -> Closing {
+        Closing::new(Client::OwesEnd, true, ending, context)
+    }
+
+    /// The gateway's close frame is sent, the client's is awaited. A server that has ended is forgotten.
+    pub fn after_servers_close(up: Decoder, has_backend: bool, ending: Ending, context: &mut Context<'_>) -> Closing {
+        if !has_backend {
+            context.out.push(Action::Abandon(Side::Backend));
+        }
+        Closing::new(Client::OwesClose(Box::new(up)), has_backend, ending, context)
+    }
+
+    /// The client is gone; the server still gets what was sent to it.
+    pub fn without_client(ending: Ending, context: &mut Context<'_>) -> Closing {
+        context.out.push(Action::Abandon(Side::Client));
+        Closing::new(Client::Gone, true, ending, context)
+    }
+
+    fn new(client: Client, has_backend: bool, ending: Ending, context: &mut Context<'_>) -> Closing {
+        match client {
+            Client::OwesEnd => {
+                context.out.push(Action::Demand(Side::Client, Demand::Flow));
+                context.out.push(Action::Finish(Side::Client));
+            }
+            Client::OwesClose(_) | Client::Gone => {}
+        }
+        if has_backend {
+            context.out.push(Action::Finish(Side::Backend));
+        }
+        context.deadline_in(limits::CLOSE_MS);
+        Closing { client, has_backend, ending }
+    }
+
+    /// Takes an input; Some: it is over.
+    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        match input {
+            Input::ClientBytes(mut chunk) => {
+                if let Client::OwesClose(up) = &mut self.client {
+                    // A client that breaks the protocol now owes no more than one that keeps it.
+                    if find_close(up, &mut chunk).unwrap_or(true) {
+                        self.client = Client::OwesEnd;
+                        context.out.push(Action::Finish(Side::Client));
+                    }
+                }
+            }
+            Input::ClientEnd | Input::ClientFailed(_) => {
+                self.client = Client::Gone;
+                context.out.push(Action::Abandon(Side::Client));
+            }
+            Input::BackendEnd | Input::BackendFailed(_) => {
+                self.has_backend = false;
+                context.out.push(Action::Abandon(Side::Backend));
+            }
+            Input::Deadline => return Some(self.end(context)),
+            _ => {}
+        }
+        let is_over = matches!(self.client, Client::Gone) && !self.has_backend;
+        is_over.then(|| self.end(context))
+    }
+
+    fn end(&self, context: &mut Context<'_>) -> Phase {
+        context.out.push(Action::End(self.ending));
+        Phase::Over
+    }
+}

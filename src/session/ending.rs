@@ -1,0 +1,105 @@
+//! Why a connection ended: the operator's sentence. A normal end is a reason, not an error.
+
+use std::fmt;
+
+use crate::driver::Errno;
+use crate::http::head::HeadError;
+use crate::observe::log::Level;
+use crate::websocket::close::CloseCode;
+use crate::websocket::header::ProtocolError;
+use crate::websocket::upgrade::UpgradeError;
+
+/// What took too long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Step {
+    Head,
+    NextRequest,
+    Reply,
+    Connect,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Ending {
+    Served,
+    ClientClosed(Option<CloseCode>),
+    ClientLeft,
+    ClientFailed(Errno),
+    ServerClosed(Option<CloseCode>),
+    ServerFailed(Errno),
+    ServerCutShort,
+    ServerNotUtf8,
+    ClientProtocol(ProtocolError),
+    ServerProtocol(ProtocolError),
+    Head(HeadError),
+    Upgrade(UpgradeError),
+    Method,
+    Name,
+    Denied,
+    NoSuchServer,
+    NotASocket,
+    Outside,
+    Refused(Errno),
+    FileCutShort,
+    TimedOut(Step),
+    Overload,
+    Stopping,
+}
+
+impl Ending {
+    /// Whose business it is: Warn where an operator may want to mend something.
+    pub fn level(self) -> Level {
+        match self {
+            Ending::ServerFailed(_)
+            | Ending::ServerCutShort
+            | Ending::ServerNotUtf8
+            | Ending::ServerProtocol(_)
+            | Ending::NotASocket
+            | Ending::Outside
+            | Ending::Refused(_)
+            | Ending::FileCutShort
+            | Ending::TimedOut(Step::Connect)
+            | Ending::Overload => Level::Warn,
+            _ => Level::Info,
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ending::Served => f.write_str("served"),
+            Ending::ClientClosed(Some(code)) => write!(f, "the client closed with {code}"),
+            Ending::ClientClosed(None) => f.write_str("the client closed without a code (1005)"),
+            Ending::ClientLeft => f.write_str("the client left without a close frame (1006)"),
+            Ending::ClientFailed(errno) => write!(f, "the client's connection broke (1006): {}", errno.desc()),
+            Ending::ServerClosed(Some(code)) => write!(f, "the server closed with {code}"),
+            Ending::ServerClosed(None) => f.write_str("the server closed"),
+            Ending::ServerFailed(errno) => write!(f, "the server died (1011): {}", errno.desc()),
+            Ending::ServerCutShort => f.write_str("the server died in mid-message (1011)"),
+            Ending::ServerNotUtf8 => {
+                f.write_str("the server sent bytes that are not UTF-8 although type is text (1011): use auto or binary")
+            }
+            Ending::ClientProtocol(error) => write!(f, "the client broke the protocol ({}): {error}", error.close_code()),
+            Ending::ServerProtocol(error) => write!(f, "the server broke the frames protocol (1011): {error}"),
+            Ending::Head(error) => write!(f, "refused with {}: {error}", error.status()),
+            Ending::Upgrade(error) => write!(f, "refused with {}: {error}", error.status()),
+            Ending::Method => f.write_str("refused with 405: only GET and HEAD are served"),
+            Ending::Name => f.write_str("refused with 400: the path names nothing"),
+            Ending::Denied => f.write_str("refused with 403: the name is not allowed"),
+            Ending::NoSuchServer => f.write_str("refused with 404: no server has this name"),
+            Ending::NotASocket => f.write_str("refused with 404: what has this name is not a socket"),
+            Ending::Outside => f.write_str("refused with 403: the name leads out of docroot, or may not be opened"),
+            Ending::Refused(errno) => write!(f, "refused with 502: the server cannot be connected: {}", errno.desc()),
+            Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
+            Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),
+            Ending::TimedOut(Step::NextRequest) => f.write_str("idle"),
+            Ending::TimedOut(Step::Reply) => f.write_str("timed out: the client takes nothing of its reply"),
+            Ending::TimedOut(Step::Connect) => f.write_str("refused with 504: the server does not accept"),
+            Ending::Overload => f.write_str("refused with 503: too many clients"),
+            Ending::Stopping => f.write_str("the gateway stops (1001)"),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The core: one connection from its first byte to its last. No file descriptors, no clock, no I/O: inputs come
+//! in, actions go out, and time is an argument.
+#![forbid(unsafe_code)]
+
+mod head;
+mod opening;
+mod relay;
+mod reply;
+
+mod closing;
+
+mod action;
+mod ending;
+
+use std::mem;
+
+use crate::driver::{Errno, FileKind};
+use crate::limits;
+use crate::route::Site;
+use crate::websocket::close::CloseCode;
+use crate::websocket::encoder;
+
+pub use action::{Action, Actions, Chunk, Demand, Folder, Side};
+pub use ending::{Ending, Step};
+
+use closing::Closing;
+use head::Head;
+use opening::Opening;
+use relay::Relay;
+use reply::Reply;
+
+/// What happened to the connection.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// The client is there.
+    Accepted,
+    /// The client came when there was no room for it.
+    Overload,
+    /// Bytes from the client; decoded in place.
+    ClientBytes(Chunk<'a>),
+    /// The client sends no more.
+    ClientEnd,
+    /// The client's connection broke.
+    ClientFailed(Errno),
+    /// Bytes from the server.
+    BackendBytes(Chunk<'a>),
+    /// The server sends no more.
+    BackendEnd,
+    /// The server's connection broke.
+    BackendFailed(Errno),
+    /// A path was opened, as `Action::Open` asked.
+    Opened(Result<FileKind, Errno>),
+    /// The server was connected, as `Action::Connect` asked.
+    Connected(Result<(), Errno>),
+    /// Bytes of the file, as `Action::ReadFile` asked; none: its end, or it could not be read.
+    FileBytes(Chunk<'a>),
+    /// All that was queued for the client has been sent.
+    Drained,
+    /// The time of `deadline_ms` has come.
+    Deadline,
+    /// The gateway stops.
+    Stop,
+}
+
+/// Payload bytes and messages, each way.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Traffic {
+    /// Payload bytes from the client to the server.
+    pub up_bytes: u64,
+    /// Messages from the client to the server.
+    pub up_messages: u64,
+    /// Payload bytes from the server to the client.
+    pub down_bytes: u64,
+    /// Messages from the server to the client.
+    pub down_messages: u64,
+}
+
+/// One connection's life.
+#[derive(Debug)]
+pub struct Session {
+    phase: Phase,
+    /// Bytes of a head that is not whole, or that came behind a request and wait for their turn.
+    input: Vec<u8>,
+    /// When `Input::Deadline` is due.
+    deadline_ms: Option<u64>,
+    traffic: Traffic,
+    /// The name last asked for.
+    name: Box<str>,
+    is_stopping: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Before a request's end.
+    Head(Head),
+    /// A request that is being answered with a file or a refusal.
+    Reply(Reply),
+    /// A handshake that waits for its server.
+    Opening(Box<Opening>),
+    /// Messages each way.
+    Relay(Box<Relay>),
+    /// The end: close frames, then the streams' ends.
+    Closing(Box<Closing>),
+    /// Nothing more happens.
+    Over,
+}
+
+/// What a phase needs of the world, for one input.
+struct Context<'a> {
+    now_ms: u64,
+    site: &'a Site,
+    traffic: &'a mut Traffic,
+    deadline_ms: &'a mut Option<u64>,
+    out: &'a mut Actions,
+}
+
+impl Context<'_> {
+    fn deadline_in(&mut self, ms: u64) {
+        *self.deadline_ms = Some(self.now_ms + ms);
+    }
+}
+
+impl Default for Session {
+    fn default() -> Session {
+        Session {
+            phase: Phase::Head(Head::default()),
+            input: Vec::new(),
+            deadline_ms: None,
+            traffic: Traffic::default(),
+            name: Box::default(),
+            is_stopping: false,
+        }
+    }
+}
+
+impl Session {
+    /// When `Input::Deadline` is due, if ever.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.deadline_ms
+    }
+
+    /// What was carried so far.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// The name last asked for.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether `Input::Drained` is waited for.
+    pub fn wants_drained(&self) -> bool {
+        matches!(self.phase, Phase::Reply(_))
+    }
+
+    /// Takes one input. After `Action::End` no input changes anything.
+    pub fn handle(&mut self, now_ms: u64, site: &Site, input: Input<'_>, out: &mut Actions) {
+        // The usual case first: nothing moves while messages flow.
+        let mut context =
+            Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out };
+        let next = match (&mut self.phase, input) {
+            (Phase::Relay(relay), input) => relay.handle(input, &mut context),
+            (Phase::Closing(closing), input) => closing.handle(input, &mut context),
+            (Phase::Over, _) => return,
+            (_, input) => return self.handle_http(now_ms, site, input, out),
+        };
+        if let Some(next) = next {
+            self.enter(next);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        if matches!(phase, Phase::Over) {
+            self.deadline_ms = None;
+        }
+        self.phase = phase;
+    }
+
+    /// Before messages flow: phases follow each other as long as there is input for them.
+    fn handle_http(&mut self, now_ms: u64, site: &Site, mut input: Input<'_>, out: &mut Actions) {
+        match &mut input {
+            Input::ClientBytes(chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
+            Input::ClientFailed(errno) => return self.end(Ending::ClientFailed(*errno), out),
+            Input::ClientEnd => return self.end(Ending::ClientLeft, out),
+            Input::Stop => self.is_stopping = true,
+            _ => {}
+        }
+        let mut input = Some(input);
+        loop {
+            let phase = mem::replace(&mut self.phase, Phase::Over);
+            let mut context =
+                Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out };
+            let (phase, goes_on) = match phase {
+                Phase::Head(head) => head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context),
+                Phase::Reply(reply) => reply.step(input.take(), &mut context),
+                Phase::Opening(opening) => opening.step(input.take(), &mut context),
+                Phase::Relay(mut relay) => match self.take_input(&mut relay, now_ms, site, out) {
+                    Some(next) => (next, false),
+                    None => (Phase::Relay(relay), false),
+                },
+                other => (other, false),
+            };
+            self.enter(phase);
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Feeds the relay what the client sent right behind its handshake.
+    fn take_input(&mut self, relay: &mut Relay, now_ms: u64, site: &Site, out: &mut Actions) -> Option<Phase> {
+        let input = mem::take(&mut self.input);
+        if input.is_empty() {
+            return None;
+        }
+        let start = limits::POOL_HEADROOM;
+        let mut buffer = vec![0; start + input.len()];
+        buffer[start..].copy_from_slice(&input);
+        let mut actions = Actions::default();
+        let mut context = Context {
+            now_ms,
+            site,
+            traffic: &mut self.traffic,
+            deadline_ms: &mut self.deadline_ms,
+            out: &mut actions,
+        };
+        let end = buffer.len();
+        let next = relay.handle(Input::ClientBytes(Chunk { buffer: &mut buffer, start, end }), &mut context);
+        // These bytes are in no pool buffer that could be forwarded: they are sent as a copy.
+        out.extend(actions.drain().map(|action| match action {
+            Action::Forward { to, range } => Action::Send { to, bytes: buffer[range].into() },
+            other => other,
+        }));
+        next
+    }
+
+    fn end(&mut self, ending: Ending, out: &mut Actions) {
+        out.push(Action::End(ending));
+        self.enter(Phase::Over);
+    }
+}
+
+/// Refuses a request and ends the connection behind the reply.
+fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
+    let bytes = crate::http::reply::refusal(status, sentence, false, false);
+    context.out.push(Action::Send { to: Side::Client, bytes });
+    Phase::Closing(Box::new(Closing::client_only(ending, context)))
+}
+
+/// Tells the client, by a close frame, that the conversation is over.
+fn send_close(code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
+    context.out.push(Action::Send { to: Side::Client, bytes: encoder::close_frame(code, reason) });
+}

@@ -1,0 +1,185 @@
+//! A handshake that waits for its server: backend first, 101 second.
+
+use super::{Action, Context, Demand, Ending, Folder, Input, Phase, Relay, Side, Step, refuse};
+use crate::driver::{Errno, FileKind, OpenFor, SocketType};
+use crate::http::reply;
+use crate::limits;
+use crate::observe::log::{Level, Quoted};
+use crate::route::Protocol;
+use crate::websocket::upgrade::Upgrade;
+
+/// A handshake in progress.
+#[derive(Debug)]
+pub struct Opening {
+    name: Box<str>,
+    upgrade: Upgrade,
+    /// The offered subprotocol that names the candidate; none: the path's own name is tried.
+    candidate: Option<usize>,
+    /// The name is a folder: subprotocols name sockets inside it.
+    is_folder: bool,
+    /// Some candidate was refused by its name.
+    was_denied: bool,
+    socket_type: SocketType,
+    give_up_ms: u64,
+    retry_ms: u64,
+    /// A full backlog is to be tried again at the deadline.
+    is_retrying: bool,
+}
+
+impl Opening {
+    /// Begins to look for the server of a good handshake.
+    pub fn start(name: &str, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
+        if !context.site.has_docroot {
+            return (refuse(404, "no server has this name", Ending::NoSuchServer, context), false);
+        }
+        // The root has no name of its own: there, only the subprotocol's name counts.
+        if !name.is_empty() && !context.site.rules.permit(name) {
+            return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
+        }
+        let socket_type = match context.site.protocol {
+            Protocol::Packet => SocketType::SeqPacket,
+            Protocol::Stream | Protocol::Frames => SocketType::Stream,
+        };
+        let opening = Opening {
+            name: name.into(),
+            upgrade,
+            candidate: None,
+            is_folder: name.is_empty(),
+            was_denied: false,
+            socket_type,
+            give_up_ms: context.now_ms + limits::CONNECT_MS,
+            retry_ms: limits::CONNECT_RETRY_MS,
+            is_retrying: false,
+        };
+        context.out.push(Action::Demand(Side::Client, Demand::Nothing));
+        context.deadline_in(limits::CONNECT_MS);
+        if opening.is_folder {
+            return opening.try_next(context);
+        }
+        opening.open(context);
+        (Phase::Opening(Box::new(opening)), false)
+    }
+
+    /// Takes an input. True: the next phase wants a step.
+    pub fn step(mut self: Box<Self>, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
+        match input {
+            Some(Input::Opened(opened)) => return self.opened(opened, context),
+            Some(Input::Connected(connected)) => return self.connected(connected, context),
+            Some(Input::Deadline) if context.now_ms >= self.give_up_ms => {
+                let ending = Ending::TimedOut(Step::Connect);
+                return (refuse(504, "the server does not accept", ending, context), false);
+            }
+            Some(Input::Deadline) => {
+                if std::mem::take(&mut self.is_retrying) {
+                    context.out.push(Action::Connect(self.socket_type));
+                }
+                *context.deadline_ms = Some(self.give_up_ms);
+            }
+            Some(Input::Stop) => {
+                return (refuse(503, "the gateway stops", Ending::Stopping, context), false);
+            }
+            _ => {}
+        }
+        (Phase::Opening(self), false)
+    }
+
+    /// The path of the candidate within docroot.
+    fn path(&self) -> Box<str> {
+        match self.candidate.map(|index| &self.upgrade.subprotocols[index]) {
+            None => self.name.clone(),
+            Some(subprotocol) if self.is_folder && !self.name.is_empty() => {
+                format!("{}/{subprotocol}", self.name).into()
+            }
+            Some(subprotocol) => subprotocol.as_str().into(),
+        }
+    }
+
+    fn open(&self, context: &mut Context<'_>) {
+        context.out.push(Action::open(Folder::Docroot, &self.path(), OpenFor::Connecting));
+    }
+
+    /// Goes on to the next offered subprotocol whose name is allowed, or ends the search.
+    fn try_next(mut self, context: &mut Context<'_>) -> (Phase, bool) {
+        let first = self.candidate.map_or(0, |index| index + 1);
+        for index in first..self.upgrade.subprotocols.len() {
+            self.candidate = Some(index);
+            let path = self.path();
+            // A token has no slash, but it may be made of dots.
+            if path.split('/').any(|segment| segment == "." || segment == "..") {
+                continue;
+            }
+            if !context.site.rules.permit(&path) {
+                self.was_denied = true;
+                continue;
+            }
+            self.open(context);
+            return (Phase::Opening(Box::new(self)), false);
+        }
+        let refused = if self.was_denied {
+            refuse(403, "this name is not allowed", Ending::Denied, context)
+        } else {
+            refuse(404, "no server has this name", Ending::NoSuchServer, context)
+        };
+        (refused, false)
+    }
+
+    fn opened(mut self: Box<Self>, opened: Result<FileKind, Errno>, context: &mut Context<'_>) -> (Phase, bool) {
+        let refused = match opened {
+            Ok(FileKind::Socket) => {
+                context.out.push(Action::Connect(self.socket_type));
+                return (Phase::Opening(self), false);
+            }
+            Ok(FileKind::Folder) if self.candidate.is_none() => {
+                self.is_folder = true;
+                return self.try_next(context);
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => return self.try_next(context),
+            Ok(_) => refuse(404, "no server has this name", Ending::NotASocket, context),
+            Err(Errno::EMFILE | Errno::ENFILE) => refuse(503, "out of file descriptors", Ending::Overload, context),
+            Err(_) => refuse(403, "this name is not allowed", Ending::Outside, context),
+        };
+        (refused, false)
+    }
+
+    fn connected(mut self: Box<Self>, connected: Result<(), Errno>, context: &mut Context<'_>) -> (Phase, bool) {
+        let site = context.site;
+        match connected {
+            Ok(()) => (self.accept(context), true),
+            // The socket is of the other type: what it is decides, unless the protocol needs a stream.
+            Err(Errno::EPROTOTYPE) if self.socket_type == SocketType::Stream && site.protocol == Protocol::Stream => {
+                self.socket_type = SocketType::SeqPacket;
+                context.out.push(Action::Connect(self.socket_type));
+                (Phase::Opening(self), false)
+            }
+            Err(Errno::EAGAIN) => {
+                self.is_retrying = true;
+                *context.deadline_ms = Some((context.now_ms + self.retry_ms).min(self.give_up_ms));
+                self.retry_ms = (self.retry_ms * 2).min(limits::CONNECT_RETRY_MS_MAX);
+                (Phase::Opening(self), false)
+            }
+            Err(Errno::EMFILE | Errno::ENFILE) => {
+                (refuse(503, "out of file descriptors", Ending::Overload, context), false)
+            }
+            Err(errno) => (refuse(502, "the server cannot be connected", Ending::Refused(errno), context), false),
+        }
+    }
+
+    fn accept(self, context: &mut Context<'_>) -> Phase {
+        let subprotocols = &self.upgrade.subprotocols;
+        let chosen = self.candidate.map_or(subprotocols.first(), |index| subprotocols.get(index));
+        let bytes = reply::switching_protocols(&self.upgrade.accept, chosen.map(String::as_str));
+        let protocol = match self.socket_type {
+            SocketType::SeqPacket => Protocol::Packet,
+            SocketType::Stream => context.site.protocol,
+        };
+        let line = format!("connected to {} ({protocol:?})", Quoted(&self.path()));
+        context.out.push(Action::Log(Level::Debug, line));
+        context.out.push(Action::CloseFile);
+        context.out.push(Action::Send { to: Side::Client, bytes });
+        context.out.push(Action::Demand(Side::Client, Demand::Flow));
+        let demand = if protocol == Protocol::Packet { Demand::Packets } else { Demand::Flow };
+        context.out.push(Action::Demand(Side::Backend, demand));
+        *context.deadline_ms = None;
+        Phase::Relay(Box::new(Relay::new(protocol, context.site.message_type)))
+    }
+}

@@ -1,0 +1,87 @@
+//! Close codes and the close frame's payload (RFC 6455 section 7.4).
+
+use std::fmt;
+
+/// A status code of a close frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CloseCode(pub u16);
+
+impl CloseCode {
+    /// The purpose is fulfilled.
+    pub const NORMAL: CloseCode = CloseCode(1000);
+    /// The endpoint goes away: the gateway stops.
+    pub const GOING_AWAY: CloseCode = CloseCode(1001);
+    /// The peer broke the protocol.
+    pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
+    /// A text message was not UTF-8.
+    pub const INVALID_PAYLOAD: CloseCode = CloseCode(1007);
+    /// A message is larger than this endpoint takes.
+    pub const TOO_BIG: CloseCode = CloseCode(1009);
+    /// Something unexpected on the server's side.
+    pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
+
+    /// Whether the code may stand in a close frame: 1004, 1005, 1006 and 1015 never may, and what is
+    /// below 1000 or above 4999 or not yet assigned is an error (RFC 6455 section 7.4.2, IANA registry).
+    pub fn may_be_sent(self) -> bool {
+        matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Why a close payload cannot be taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseError {
+    /// One byte: too short for a code.
+    Short,
+    /// A code that may not be sent.
+    Code(u16),
+    /// A reason that is not UTF-8.
+    Reason,
+}
+
+/// The code and the reason of a close frame's payload; None where it is empty (status 1005).
+pub fn parse(payload: &[u8]) -> Result<Option<(CloseCode, &str)>, CloseError> {
+    let (code, reason) = match payload {
+        [] => return Ok(None),
+        [_] => return Err(CloseError::Short),
+        [high, low, reason @ ..] => (CloseCode(u16::from_be_bytes([*high, *low])), reason),
+    };
+    if !code.may_be_sent() {
+        return Err(CloseError::Code(code.0));
+    }
+    match std::str::from_utf8(reason) {
+        Ok(reason) => Ok(Some((code, reason))),
+        Err(_) => Err(CloseError::Reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_may_be_sent() {
+        for (code, good) in [
+            (0, false), (999, false), (1000, true), (1001, true), (1003, true), (1004, false), (1005, false),
+            (1006, false), (1007, true), (1011, true), (1014, true), (1015, false), (1016, false), (2999, false),
+            (3000, true), (4999, true), (5000, false), (65535, false),
+        ] {
+            assert_eq!(CloseCode(code).may_be_sent(), good, "{code}");
+        }
+    }
+
+    #[test]
+    fn payloads() {
+        assert_eq!(parse(b""), Ok(None));
+        assert_eq!(parse(b"\x03"), Err(CloseError::Short));
+        assert_eq!(parse(b"\x03\xe8"), Ok(Some((CloseCode::NORMAL, ""))));
+        assert_eq!(parse(b"\x03\xe8bye"), Ok(Some((CloseCode::NORMAL, "bye"))));
+        assert_eq!(parse(b"\x03\xed"), Err(CloseError::Code(1005)));
+        assert_eq!(parse(b"\x03\xe8\xff"), Err(CloseError::Reason));
+    }
+}

@@ -1,0 +1,189 @@
+//! Frames in, pieces of messages out: unmasked in place, checked, nothing held back (RFC 6455 sections 5 and 8).
+
+use std::ops::Range;
+
+use super::close::{self, CloseCode};
+use super::header::{self, HEADER_SIZE_MAX, Header, Masking, Opcode, ProtocolError};
+use super::mask;
+use super::utf8::{InvalidUtf8, Validator};
+
+/// What the next bytes mean.
+#[derive(PartialEq, Eq, Debug)]
+pub enum Piece {
+    /// Bytes of a data message, at this place in the buffer, unmasked.
+    Data(Data),
+    /// A whole ping with its payload.
+    Ping(Box<[u8]>),
+    /// A whole pong.
+    Pong,
+    /// A close frame: its code, if it has one, and its reason.
+    Close(Option<CloseCode>, Box<str>),
+}
+
+/// A piece of a data message.
+#[derive(PartialEq, Eq, Debug, Clone)]
+pub struct Data {
+    /// Where in the buffer the bytes lie; empty in an empty frame.
+    pub range: Range<usize>,
+    /// Text or Binary: what the message is.
+    pub opcode: Opcode,
+    /// The first piece of its message.
+    pub first: bool,
+    /// The last piece of its message.
+    pub last: bool,
+}
+
+/// One direction's decoder. The caller owns the bytes; of a header cut by the end of a receive at most
+/// 14 bytes are kept, of a control frame its payload.
+#[derive(Debug)]
+pub struct Decoder {
+    masking: Masking,
+    message_size_max: u64,
+    /// A header's first bytes, where the receive ended within it.
+    partial: [u8; HEADER_SIZE_MAX],
+    partial_size: u8,
+    /// The frame being read and how many of its payload bytes have come.
+    frame: Option<(Header, u64)>,
+    /// The data message being read.
+    message: Option<Message>,
+    control: Vec<u8>,
+    utf8: Validator,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Message {
+    opcode: Opcode,
+    size: u64,
+    started: bool,
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a connection.
+    pub fn new(masking: Masking, message_size_max: u64) -> Decoder {
+        Decoder {
+            masking,
+            message_size_max,
+            partial: [0; HEADER_SIZE_MAX],
+            partial_size: 0,
+            frame: None,
+            message: None,
+            control: Vec::new(),
+            utf8: Validator::default(),
+        }
+    }
+
+    /// Whether the stream may end here: between messages.
+    pub fn is_between_messages(&self) -> bool {
+        self.partial_size == 0 && self.frame.is_none() && self.message.is_none()
+    }
+
+    /// The next piece of `buffer[*at..end]`; `at` moves behind what was consumed. None: all was consumed.
+    /// After an error the decoder is of no further use.
+    pub fn next(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
+        loop {
+            let Some((header, done)) = self.frame else {
+                if *at == end || !self.read_header(buffer, at, end)? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let take = (header.length - done).min((end - *at) as u64) as usize;
+            if take == 0 && done < header.length {
+                return Ok(None);
+            }
+            let range = *at..*at + take;
+            *at += take;
+            if let Some(key) = header.key {
+                mask::apply(&mut buffer[range.clone()], key, done);
+            }
+            let whole = done + take as u64 == header.length;
+            self.frame = if whole { None } else { Some((header, done + take as u64)) };
+            if header.opcode.is_control() {
+                if let Some(piece) = self.control_piece(header.opcode, &buffer[range], whole)? {
+                    return Ok(Some(piece));
+                }
+            } else {
+                return self.data_piece(buffer, range, whole && header.fin).map(Some);
+            }
+        }
+    }
+
+    /// Reads a header, with what an earlier receive left of it. False: it is not whole yet.
+    fn read_header(&mut self, buffer: &[u8], at: &mut usize, end: usize) -> Result<bool, ProtocolError> {
+        let kept = self.partial_size as usize;
+        let parsed = if kept == 0 {
+            header::parse(&buffer[*at..end], self.masking)?
+        } else {
+            let take = (HEADER_SIZE_MAX - kept).min(end - *at);
+            self.partial[kept..kept + take].copy_from_slice(&buffer[*at..*at + take]);
+            header::parse(&self.partial[..kept + take], self.masking)?
+        };
+        let Some((header, size)) = parsed else {
+            if kept == 0 {
+                self.partial[..end - *at].copy_from_slice(&buffer[*at..end]);
+            }
+            self.partial_size = (kept + end - *at) as u8;
+            *at = end;
+            return Ok(false);
+        };
+        self.partial_size = 0;
+        *at += size - kept;
+        self.judge(&header)?;
+        self.frame = Some((header, 0));
+        Ok(true)
+    }
+
+    /// All that can be said before a payload byte has come: the order of fragments and the size.
+    fn judge(&mut self, header: &Header) -> Result<(), ProtocolError> {
+        if header.opcode.is_control() {
+            return Ok(());
+        }
+        let message = match (header.opcode, &mut self.message) {
+            (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutStart),
+            (Opcode::Continuation, Some(message)) => message,
+            (_, Some(_)) => return Err(ProtocolError::StartInsideMessage),
+            (opcode, message) => message.insert(Message { opcode, size: 0, started: false }),
+        };
+        message.size = message.size.saturating_add(header.length);
+        if message.size > self.message_size_max {
+            return Err(ProtocolError::TooBig { size: message.size, size_max: self.message_size_max });
+        }
+        Ok(())
+    }
+
+    fn data_piece(&mut self, buffer: &[u8], range: Range<usize>, last: bool) -> Result<Piece, ProtocolError> {
+        let Some(message) = &mut self.message else { return Err(ProtocolError::ContinuationWithoutStart) };
+        let piece = Data { range: range.clone(), opcode: message.opcode, first: !message.started, last };
+        message.started = true;
+        if piece.opcode == Opcode::Text {
+            let invalid = |InvalidUtf8| ProtocolError::InvalidUtf8;
+            self.utf8.feed(&buffer[range]).map_err(invalid)?;
+            if last {
+                self.utf8.finish().map_err(invalid)?;
+            }
+        }
+        if last {
+            self.message = None;
+        }
+        Ok(Piece::Data(piece))
+    }
+
+    fn control_piece(&mut self, opcode: Opcode, part: &[u8], whole: bool) -> Result<Option<Piece>, ProtocolError> {
+        self.control.extend_from_slice(part);
+        if !whole {
+            return Ok(None);
+        }
+        let payload = std::mem::take(&mut self.control);
+        Ok(Some(match opcode {
+            Opcode::Ping => Piece::Ping(payload.into()),
+            Opcode::Close => match close::parse(&payload).map_err(ProtocolError::Close)? {
+                Some((code, reason)) => Piece::Close(Some(code), reason.into()),
+                None => Piece::Close(None, "".into()),
+            },
+            _ => Piece::Pong,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

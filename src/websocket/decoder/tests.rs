@@ -1,0 +1,132 @@
+//! The decoder's golden inputs, each fed whole, byte by byte and cut at every place.
+
+use super::*;
+
+/// What the bytes mean, however they were cut: messages whole, control frames as they are.
+#[derive(PartialEq, Debug, Default, Clone)]
+struct Outcome {
+    messages: Vec<(bool, Vec<u8>)>,
+    controls: Vec<String>,
+    error: Option<ProtocolError>,
+}
+
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [0x37, 0xfa, 0x21, 0x3d];
+    let mut bytes = vec![first];
+    match payload.len() {
+        length @ 0..=125 => bytes.push(0x80 | length as u8),
+        length @ 126..=65_535 => {
+            bytes.push(0xfe);
+            bytes.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            bytes.push(0xff);
+            bytes.extend((length as u64).to_be_bytes());
+        }
+    }
+    bytes.extend(key);
+    let start = bytes.len();
+    bytes.extend(payload);
+    mask::apply(&mut bytes[start..], key, 0);
+    bytes
+}
+
+fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
+    let mut decoder = Decoder::new(Masking::Required, 1 << 20);
+    let mut outcome = Outcome::default();
+    let mut message = Vec::new();
+    for bytes in pieces {
+        let mut buffer = bytes.to_vec();
+        let mut at = 0;
+        loop {
+            match decoder.next(&mut buffer, &mut at, bytes.len()) {
+                Ok(None) => break,
+                Ok(Some(Piece::Data(data))) => {
+                    assert_eq!(data.first, message.is_empty() && data.first);
+                    message.extend_from_slice(&buffer[data.range.clone()]);
+                    if data.last {
+                        outcome.messages.push((data.opcode == Opcode::Text, std::mem::take(&mut message)));
+                    }
+                }
+                Ok(Some(control)) => outcome.controls.push(format!("{control:?}")),
+                Err(error) => {
+                    outcome.error = Some(error);
+                    return outcome;
+                }
+            }
+        }
+        assert_eq!(at, bytes.len());
+    }
+    outcome
+}
+
+fn golden() -> Vec<(&'static str, Vec<u8>)> {
+    let join = |frames: &[Vec<u8>]| frames.concat();
+    vec![
+        ("two messages", join(&[frame(0x81, b"Hello"), frame(0x82, &[0, 255, 7])])),
+        ("empty messages", join(&[frame(0x81, b""), frame(0x82, b""), frame(0x81, b"x")])),
+        ("lengths", join(&[frame(0x82, &[1; 125]), frame(0x82, &[2; 126]), frame(0x82, &[3; 300])])),
+        ("a ping between fragments", join(&[frame(0x01, b"fra"), frame(0x89, b"?"), frame(0x80, b"gment")])),
+        ("empty fragments", join(&[frame(0x01, b""), frame(0x00, b"a"), frame(0x00, b""), frame(0x80, b"")])),
+        ("a character over fragments", join(&[frame(0x01, b"\xce"), frame(0x80, b"\xba")])),
+        ("a character cut off", frame(0x81, b"abc\xce")),
+        ("bad text", join(&[frame(0x81, b"ok"), frame(0x81, b"\xed\xa0\x80")])),
+        ("close with a reason", join(&[frame(0x81, b"last"), frame(0x88, b"\x03\xe8bye")])),
+        ("close without a code", frame(0x88, b"")),
+        ("close with a bad code", frame(0x88, b"\x03\xed")),
+        ("close with a bad reason", frame(0x88, b"\x03\xe8\xff")),
+        ("pong", frame(0x8a, &[9; 125])),
+        ("a continuation alone", frame(0x80, b"x")),
+        ("a start inside a message", join(&[frame(0x01, b"a"), frame(0x81, b"b")])),
+        ("a reserved bit", join(&[frame(0x82, b"good"), frame(0xc2, b"bad")])),
+        ("an unmasked frame", vec![0x81, 0x02, b'h', b'i']),
+        ("too big", vec![0x82, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4]),
+    ]
+}
+
+#[test]
+fn cut_anywhere_the_meaning_is_the_same() {
+    for (name, bytes) in golden() {
+        let whole = decode([&bytes[..]].into_iter());
+        assert_eq!(decode(bytes.chunks(1)), whole, "{name}, byte by byte");
+        for cut in 0..bytes.len() {
+            let (a, b) = bytes.split_at(cut);
+            assert_eq!(decode([a, b].into_iter()), whole, "{name}, cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn golden_meanings() {
+    let meaning = |name: &str| {
+        let (_, bytes) = golden().into_iter().find(|(other, _)| *other == name).unwrap();
+        decode([&bytes[..]].into_iter())
+    };
+    assert_eq!(meaning("two messages").messages, [(true, b"Hello".to_vec()), (false, vec![0, 255, 7])]);
+    assert_eq!(meaning("empty messages").messages.len(), 3);
+    let between = meaning("a ping between fragments");
+    assert_eq!(between.messages, [(true, b"fragment".to_vec())]);
+    assert_eq!(between.controls, ["Ping([63])"]);
+    assert_eq!(meaning("close with a reason").controls, ["Close(Some(CloseCode(1000)), \"bye\")"]);
+    for (name, error) in [
+        ("a character cut off", ProtocolError::InvalidUtf8),
+        ("bad text", ProtocolError::InvalidUtf8),
+        ("close with a bad code", ProtocolError::Close(close::CloseError::Code(1005))),
+        ("a continuation alone", ProtocolError::ContinuationWithoutStart),
+        ("a start inside a message", ProtocolError::StartInsideMessage),
+        ("a reserved bit", ProtocolError::ReservedBits),
+        ("an unmasked frame", ProtocolError::Unmasked),
+        ("too big", ProtocolError::TooBig { size: 1 << 32, size_max: 1 << 20 }),
+    ] {
+        assert_eq!(meaning(name).error, Some(error), "{name}");
+    }
+}
+
+#[test]
+fn fragments_count_against_the_message_limit() {
+    let mut bytes = frame(0x02, &vec![0; 1 << 19]);
+    bytes.extend(frame(0x00, &vec![0; 1 << 19]));
+    bytes.extend(frame(0x80, &[0]));
+    let size = (1 << 20) + 1;
+    assert_eq!(decode([&bytes[..]].into_iter()).error, Some(ProtocolError::TooBig { size, size_max: 1 << 20 }));
+}

@@ -1,0 +1,118 @@
+//! UTF-8 that arrives in pieces (RFC 6455 section 8.1): at most three bytes are carried from piece to piece.
+
+/// What a piece ends with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tail {
+    /// On a character's border.
+    Whole,
+    /// In a character that may still become valid; so many bytes of it have come.
+    Cut(usize),
+    /// The bytes cannot be UTF-8, whatever follows.
+    Invalid,
+}
+
+/// How `bytes`, which begin on a character's border, end.
+pub fn tail(bytes: &[u8]) -> Tail {
+    match std::str::from_utf8(bytes) {
+        Ok(_) => Tail::Whole,
+        Err(error) if error.error_len().is_none() => Tail::Cut(bytes.len() - error.valid_up_to()),
+        Err(_) => Tail::Invalid,
+    }
+}
+
+/// The bytes can never become UTF-8.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InvalidUtf8;
+
+/// Checks a text piece by piece and fails at the first byte that cannot be right.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Validator {
+    carried: [u8; 3],
+    carried_size: u8,
+}
+
+impl Validator {
+    /// Takes the next piece.
+    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
+        while self.carried_size > 0 {
+            let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
+            piece = rest;
+            self.complete_carried(byte)?;
+        }
+        match tail(piece) {
+            Tail::Whole => Ok(()),
+            Tail::Invalid => Err(InvalidUtf8),
+            Tail::Cut(size) => {
+                self.carried[..size].copy_from_slice(&piece[piece.len() - size..]);
+                self.carried_size = size as u8;
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the text: a character cut off here is an error. The validator is ready for the next text.
+    pub fn finish(&mut self) -> Result<(), InvalidUtf8> {
+        match std::mem::take(&mut self.carried_size) {
+            0 => Ok(()),
+            _ => Err(InvalidUtf8),
+        }
+    }
+
+    fn complete_carried(&mut self, byte: u8) -> Result<(), InvalidUtf8> {
+        let size = self.carried_size as usize;
+        let mut character = [0; 4];
+        character[..size].copy_from_slice(&self.carried[..size]);
+        character[size] = byte;
+        match tail(&character[..=size]) {
+            Tail::Whole => self.carried_size = 0,
+            Tail::Invalid => return Err(InvalidUtf8),
+            Tail::Cut(_) => {
+                self.carried[size] = byte;
+                self.carried_size += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXTS: [&[u8]; 13] = [
+        b"", b"plain", "\u{3ba}\u{1f79}\u{3c3}\u{3bc}\u{3b5}".as_bytes(), "\u{10ffff}\u{7ff}\u{800}\u{ffff}".as_bytes(),
+        b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\xaf", b"\xe0\x80\xaf", b"a\xff", b"\xce", b"\xf0\x9f\x98", b"\x80",
+        b"\xf0\x9f\x98\x80\xf0\x9f",
+    ];
+
+    fn whole(text: &[u8]) -> bool {
+        std::str::from_utf8(text).is_ok()
+    }
+
+    #[test]
+    fn agrees_with_std_at_every_cut() {
+        for text in TEXTS {
+            for first in 0..=text.len() {
+                for second in first..=text.len() {
+                    let mut validator = Validator::default();
+                    let good = [&text[..first], &text[first..second], &text[second..]]
+                        .iter()
+                        .all(|piece| validator.feed(piece).is_ok())
+                        && validator.finish().is_ok();
+                    assert_eq!(good, whole(text), "{text:x?} cut at {first} and {second}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fails_at_the_first_impossible_byte() {
+        for (prefix, bad) in [(&b"\xf4"[..], 0x90), (b"\xed", 0xa0), (b"\xe0", 0x80), (b"ab\xce\xba", 0xff)] {
+            let mut validator = Validator::default();
+            for byte in prefix {
+                validator.feed(&[*byte]).unwrap();
+            }
+            assert_eq!(validator.feed(&[bad]), Err(InvalidUtf8), "{prefix:x?} {bad:x}");
+        }
+    }
+}

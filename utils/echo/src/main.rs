@@ -1,0 +1,28 @@
+//! An ordinary UNIX server that sends back what it receives. It knows nothing of HTTP or WebSocket: it listens on
+//! a socket file, waits with poll(2) for all its clients at once, and keeps little for each of them.
+//!
+//! With `--protocol frames` what it receives are RFC 6455 frames without masks, and sending them back as they
+//! are keeps the borders and types of the messages.
+
+mod options;
+mod server;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options = match options::parse() {
+        Ok(Some(options)) => options,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("websocket_echo: {sentence}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match server::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("websocket_echo: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}

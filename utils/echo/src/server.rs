@@ -1,0 +1,232 @@
+//! The server: one process, one poll(2) loop for all clients.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, recv, send,
+};
+use nix::unistd::{Gid, Uid, User, daemon, initgroups, setgid, setuid};
+
+use crate::options::{Options, Protocol};
+
+/// Bytes read at once; a packet is never longer.
+const READ_SIZE: usize = 64 * 1024;
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 1024;
+
+static IS_STOPPING: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn on_signal(_: i32) {
+    IS_STOPPING.store(true, Ordering::Relaxed);
+}
+
+/// One client: what it sent and has not got back yet. Nothing more is read from it until that is gone, so this
+/// never grows beyond one read.
+struct Client {
+    socket: OwnedFd,
+    /// Packets keep their borders, so that each read is an answer of its own.
+    owed: Vec<u8>,
+    owed_start: usize,
+    owes_packet: bool,
+    has_answered: bool,
+}
+
+/// Whether a client stays.
+#[derive(PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Leaves,
+}
+
+/// Serves until a signal says stop, or with `-t` until one answer was given.
+pub fn run(options: &Options) -> Result<(), String> {
+    raise_fd_limit();
+    let path = make_folder(&options.root)?.join(&options.name);
+    let listener = listen_at(&path, options)?;
+    if options.daemonize {
+        daemon(false, false).map_err(|errno| format!("-D: {}", errno.desc()))?;
+    }
+    if let Some(user) = &options.user {
+        become_user(user)?;
+    }
+    stop_on_signals()?;
+    let result = serve(&listener, options);
+    let _ = fs::remove_file(&path);
+    result
+}
+
+fn serve(listener: &OwnedFd, options: &Options) -> Result<(), String> {
+    let mut clients: Vec<Client> = Vec::new();
+    let mut buffer = vec![0; READ_SIZE];
+    while !IS_STOPPING.load(Ordering::Relaxed) {
+        let events = wait(listener, &clients, options)?;
+        let (accepts, ready) = (events[0], &events[1..]);
+        let mut answered = false;
+        let mut index = 0;
+        // The events are those of the clients before any of them leaves.
+        clients.retain_mut(|client| {
+            let event = ready.get(index).copied().unwrap_or(PollFlags::empty());
+            index += 1;
+            let stays = event.is_empty() || client.turn(&mut buffer, options.protocol) == Fate::Stays;
+            answered |= client.has_answered;
+            stays
+        });
+        if options.once && answered {
+            return Ok(());
+        }
+        if !accepts.is_empty() {
+            accept(listener, &mut clients);
+        }
+    }
+    Ok(())
+}
+
+/// Waits for whatever may go on: reading where nothing is owed, writing where something is, accepting where
+/// there is room.
+fn wait(listener: &OwnedFd, clients: &[Client], options: &Options) -> Result<Vec<PollFlags>, String> {
+    let room = if options.once { 1 } else { options.clients_max };
+    let accepts = if clients.len() < room { PollFlags::POLLIN } else { PollFlags::empty() };
+    let mut fds = vec![PollFd::new(listener.as_fd(), accepts)];
+    fds.extend(clients.iter().map(|client| PollFd::new(client.socket.as_fd(), client.interest())));
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(format!("poll: {}", errno.desc())),
+    }
+    Ok(fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect())
+}
+
+fn accept(listener: &OwnedFd, clients: &mut Vec<Client>) {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    if let Ok(fd) = accept4(listener.as_raw_fd(), flags) {
+        clients.push(Client { socket: own(fd), owed: Vec::new(), owed_start: 0, owes_packet: false, has_answered: false });
+    }
+}
+
+fn own(fd: i32) -> OwnedFd {
+    // SAFETY: accept4 has just made this fd, and nobody else has it.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) }
+}
+
+impl Client {
+    fn interest(&self) -> PollFlags {
+        if self.owes() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+    }
+
+    fn owes(&self) -> bool {
+        self.owes_packet || self.owed_start < self.owed.len()
+    }
+
+    /// Reads if nothing is owed, then writes what is.
+    fn turn(&mut self, buffer: &mut [u8], protocol: Protocol) -> Fate {
+        if !self.owes() {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Ok(0) if protocol != Protocol::Packet || has_hung_up(self.socket.as_fd()) => return Fate::Leaves,
+                Ok(size) => {
+                    self.owed.clear();
+                    self.owed.extend_from_slice(&buffer[..size]);
+                    self.owed_start = 0;
+                    self.owes_packet = protocol == Protocol::Packet;
+                }
+                Err(Errno::EAGAIN | Errno::EINTR) => return Fate::Stays,
+                Err(_) => return Fate::Leaves,
+            }
+        }
+        self.write()
+    }
+
+    fn write(&mut self) -> Fate {
+        while self.owes() {
+            match send(self.socket.as_raw_fd(), &self.owed[self.owed_start..], MsgFlags::MSG_NOSIGNAL) {
+                Ok(size) => {
+                    self.owed_start += size;
+                    self.owes_packet = false;
+                }
+                Err(Errno::EAGAIN | Errno::EINTR) => return Fate::Stays,
+                Err(_) => return Fate::Leaves,
+            }
+        }
+        self.has_answered = true;
+        Fate::Stays
+    }
+}
+
+/// Tells the end of the packets from an empty packet.
+fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let peer_ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+    let mut fds = [PollFd::new(socket, peer_ended)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+}
+
+fn make_folder(root: &str) -> Result<PathBuf, String> {
+    let folder = PathBuf::from(root);
+    match fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder) {
+        Ok(()) => Ok(folder),
+        Err(error) => Err(format!("-R {root}: {error}: name a folder that may be made")),
+    }
+}
+
+/// Takes the socket's place: a stale socket is replaced, a live one is not stolen.
+fn listen_at(path: &Path, options: &Options) -> Result<OwnedFd, String> {
+    let failed = |errno: Errno| format!("{}: {}", path.display(), errno.desc());
+    let socket_type = if options.protocol == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let new_socket = || socket::socket(AddressFamily::Unix, socket_type, flags, None).map_err(failed);
+    let address = UnixAddr::new(path).map_err(failed)?;
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(format!("{}: a file that is no socket is in the way: choose another name", path.display()));
+        }
+        Ok(_) => match connect(new_socket()?.as_raw_fd(), &address) {
+            Err(Errno::ECONNREFUSED) => {
+                fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            }
+            _ => return Err(format!("{}: another server listens there: choose another name", path.display())),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("{}: {error}", path.display())),
+    }
+    let listener = new_socket()?;
+    bind(listener.as_raw_fd(), &address).map_err(failed)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(options.mode))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    listen(&listener, Backlog::new(BACKLOG).map_err(failed)?).map_err(failed)?;
+    Ok(listener)
+}
+
+fn raise_fd_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Without it there is room for fewer clients, and accept says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+fn become_user(name: &str) -> Result<(), String> {
+    let failed = |errno: Errno| format!("-u {name}: {}: start as root, or leave it out", errno.desc());
+    let user = User::from_name(name).map_err(failed)?.ok_or_else(|| format!("-u {name}: there is no such user"))?;
+    if Uid::effective() == user.uid && Gid::effective() == user.gid {
+        return Ok(());
+    }
+    let c_name = std::ffi::CString::new(name).map_err(|_| format!("-u {name:?} has a NUL in it"))?;
+    initgroups(&c_name, user.gid).map_err(failed)?;
+    setgid(user.gid).map_err(failed)?;
+    setuid(user.uid).map_err(failed)
+}
+
+/// Signals end the loop at its next turn, so that the socket file is removed.
+fn stop_on_signals() -> Result<(), String> {
+    let action = SigAction::new(SigHandler::Handler(on_signal), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
+        unsafe { sigaction(signal, &action) }.map_err(|errno| format!("sigaction: {}", errno.desc()))?;
+    }
+    Ok(())
+}
