@@ -55,6 +55,8 @@ pub const CONNECT_MS: u64 = 5_000;
 pub const CONNECT_RETRY_MS: u64 = 1;
 /// The longest pause before a full backlog is tried again.
 pub const CONNECT_RETRY_MS_MAX: u64 = 64;
+/// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages.
+pub const LAST_WORDS_MS: u64 = 500;
 /// The closing handshake, from the first close frame to the end of the TCP connection (RFC 6455 section 7.1.1).
 pub const CLOSE_MS: u64 = 3_000;
 /// From a SIGTERM to the end of the process, whatever the peers do.

@@ -23,7 +23,7 @@ use super::{
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, RING_ENTRIES, RING_ENTRIES_MIN, SEND_SEGMENTS_MAX};
 
 const BUFFER_GROUP: u16 = 0;
-/// Completions that nobody waits for: of cancels, shutdowns and closes.
+/// Completions that nobody waits for: of cancels and closes.
 const UNWATCHED: u64 = 0;
 /// In the kind's place: the rest is an index into `in_flight`.
 const INDEXED: u64 = 0xff;
@@ -401,8 +401,11 @@ impl Driver for Uring {
     }
 
     fn shutdown(&mut self, socket: &OwnedFd, both: bool) {
-        let how = if both { libc::SHUT_RDWR } else { libc::SHUT_WR };
-        self.push(opcode::Shutdown::new(raw(socket), how).build().user_data(UNWATCHED));
+        // Not through the ring: the kernel leaves IORING_OP_SHUTDOWN to a worker, which looks the fd up when it
+        // comes to it, and by then the number may be another connection's.
+        let how = if both { socket::Shutdown::Both } else { socket::Shutdown::Write };
+        // A peer that is gone already needs no shutdown.
+        let _ = socket::shutdown(socket.as_raw_fd(), how);
     }
 
     fn close(&mut self, handle: OwnedFd) {

@@ -28,21 +28,18 @@ enum Client {
 impl Closing {
     /// A plain HTTP connection: the reply goes out, then the end.
     pub fn client_only(ending: Ending, context: &mut Context<'_>) -> Closing {
-        context.out.push(Action::Abandon(Side::Backend));
         context.out.push(Action::CloseFile);
         Closing::new(Client::OwesEnd, false, ending, context)
     }
 
-    /// Both close frames are sent, or the client broke the protocol and what it still says has no meaning.
-    pub fn after_close(ending: Ending, context: &mut Context<'_>) -> Closing {
-        Closing::new(Client::OwesEnd, true, ending, context)
+    /// Both close frames are sent, or the client broke the protocol and what it still says has no meaning. A server
+    /// that has ended is forgotten.
+    pub fn after_close(has_backend: bool, ending: Ending, context: &mut Context<'_>) -> Closing {
+        Closing::new(Client::OwesEnd, has_backend, ending, context)
     }
 
     /// The gateway's close frame is sent, the client's is awaited. A server that has ended is forgotten.
     pub fn after_servers_close(up: Decoder, has_backend: bool, ending: Ending, context: &mut Context<'_>) -> Closing {
-        if !has_backend {
-            context.out.push(Action::Abandon(Side::Backend));
-        }
         Closing::new(Client::OwesClose(Box::new(up)), has_backend, ending, context)
     }
 
@@ -60,9 +57,8 @@ impl Closing {
             }
             Client::OwesClose(_) | Client::Gone => {}
         }
-        if has_backend {
-            context.out.push(Action::Finish(Side::Backend));
-        }
+        let end = if has_backend { Action::Finish(Side::Backend) } else { Action::Abandon(Side::Backend) };
+        context.out.push(end);
         context.deadline_in(limits::CLOSE_MS);
         Closing { client, has_backend, ending }
     }

@@ -9,6 +9,9 @@ use crate::websocket::encoder;
 use crate::websocket::header::{self, Masking, Opcode, ProtocolError};
 use crate::websocket::utf8::{self, Tail};
 
+/// A close frame's code and reason.
+type Close = (Option<CloseCode>, Box<str>);
+
 /// Messages each way.
 #[derive(Debug)]
 pub struct Relay {
@@ -24,6 +27,14 @@ pub struct Relay {
     cut: [u8; 3],
     cut_size: u8,
     is_backend_gone: bool,
+    /// The client has said its last; its close frame is sent behind the server's last words.
+    parting: Option<Parting>,
+}
+
+#[derive(Debug)]
+struct Parting {
+    frame: Box<[u8]>,
+    ending: Ending,
 }
 
 impl Relay {
@@ -39,11 +50,15 @@ impl Relay {
             cut: [0; 3],
             cut_size: 0,
             is_backend_gone: false,
+            parting: None,
         }
     }
 
     /// Takes an input; Some: the conversation is over.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        if self.parting.is_some() {
+            return self.part(input, context);
+        }
         match input {
             Input::ClientBytes(chunk) => self.client_bytes(chunk, context),
             Input::BackendBytes(chunk) => self.backend_bytes(chunk, context),
@@ -73,19 +88,50 @@ impl Relay {
             }
         };
         packed.forward(Side::Backend, context);
-        Some(match next? {
-            Ok((code, reason)) => {
-                self.tell_backend(code, &reason, context);
-                send_close(code, "", context);
-                Phase::Closing(Box::new(Closing::after_close(Ending::ClientClosed(code), context)))
+        let (code, reason, ending) = match next? {
+            Ok((code, reason)) => (code, reason, Ending::ClientClosed(code)),
+            Err(error) => (Some(error.close_code()), error.to_string().into(), Ending::ClientProtocol(error)),
+        };
+        self.tell_backend(code, &reason, context);
+        // A close is answered with its code alone; a failure with what was wrong.
+        let frame = match ending {
+            Ending::ClientClosed(_) => encoder::close_frame(code, ""),
+            _ => encoder::close_frame(code, &reason),
+        };
+        self.parting = Some(Parting { frame, ending });
+        context.out.push(Action::Finish(Side::Backend));
+        context.deadline_in(limits::LAST_WORDS_MS);
+        None
+    }
+
+    /// What the client sent before its end is still answered; then comes the close frame (RFC 6455 section 5.5.1
+    /// lets it wait for messages under way).
+    fn part(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        let is_said = match input {
+            Input::ClientEnd | Input::ClientFailed(_) => {
+                let ending = self.parting.take()?.ending;
+                return Some(self.lose_client(ending, context));
             }
-            Err(error) => {
-                let code = error.close_code();
-                self.tell_backend(Some(code), "", context);
-                send_close(Some(code), &error.to_string(), context);
-                Phase::Closing(Box::new(Closing::after_close(Ending::ClientProtocol(error), context)))
+            Input::BackendBytes(chunk) => self.last_words(chunk, context),
+            Input::BackendEnd | Input::BackendFailed(_) => {
+                self.is_backend_gone = true;
+                self.send_cut(context);
+                true
             }
-        })
+            Input::Deadline | Input::Stop => true,
+            _ => false,
+        };
+        if !is_said {
+            return None;
+        }
+        let Parting { frame, ending } = self.parting.take()?;
+        context.out.push(Action::Send { to: Side::Client, bytes: frame });
+        Some(Phase::Closing(Box::new(Closing::after_close(!self.is_backend_gone, ending, context))))
+    }
+
+    /// Passes bytes on; true: the server has closed too, or makes no sense any more.
+    fn last_words(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+        if self.down.is_some() { self.down_frames(chunk, context).is_some() } else { !self.down_bytes(chunk, context) }
     }
 
     fn up_data(&mut self, data: Data, buffer: &mut [u8], packed: &mut Packed, context: &mut Context<'_>) {
@@ -105,9 +151,23 @@ impl Relay {
     }
 
     fn backend_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Phase> {
-        if self.down.is_some() {
-            return self.backend_frames(chunk, context);
+        if self.down.is_none() {
+            return match self.down_bytes(chunk, context) {
+                true => None,
+                false => Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerNotUtf8, context)),
+            };
         }
+        Some(match self.down_frames(chunk, context)? {
+            Ok((code, reason)) => {
+                send_close(code, &reason, context);
+                self.close(Ending::ServerClosed(code), context)
+            }
+            Err(error) => self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerProtocol(error), context),
+        })
+    }
+
+    /// One read is one message. False: it should be text and cannot be.
+    fn down_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
         let Chunk { buffer, mut start, mut end } = chunk;
         // The cut character goes in front: the headroom has space for it and for the header.
         let cut_size = std::mem::take(&mut self.cut_size) as usize;
@@ -115,16 +175,14 @@ impl Relay {
         buffer[start..start + cut_size].copy_from_slice(&self.cut[..cut_size]);
         let opcode = match (self.message_type, self.tail(&buffer[start..end])) {
             (MessageType::Binary, _) | (MessageType::Auto, Tail::Invalid) => Opcode::Binary,
-            (MessageType::Text, Tail::Invalid) => {
-                return Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerNotUtf8, context));
-            }
+            (MessageType::Text, Tail::Invalid) => return false,
             (_, Tail::Whole) => Opcode::Text,
             (_, Tail::Cut(size)) => {
                 end -= size;
                 self.cut[..size].copy_from_slice(&buffer[end..end + size]);
                 self.cut_size = size as u8;
                 if start == end {
-                    return None;
+                    return true;
                 }
                 Opcode::Text
             }
@@ -133,7 +191,7 @@ impl Relay {
         context.traffic.down_messages += 1;
         let start = header::write_before(buffer, start, true, opcode, end - start);
         context.out.push(Action::Forward { to: Side::Client, range: start..end });
-        None
+        true
     }
 
     /// How a read ends; a packet is whole, so that a cut character in it is just invalid.
@@ -145,11 +203,12 @@ impl Relay {
         }
     }
 
-    fn backend_frames(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Phase> {
+    /// The server's frames, checked; Some: its close frame or its mistake.
+    fn down_frames(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Result<Close, ProtocolError>> {
         let down = self.down.as_mut()?;
         let mut packed = Packed::default();
         let mut at = chunk.start;
-        let next = loop {
+        let end = loop {
             match down.next(chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
                 Ok(Some(Piece::Data(data))) => {
@@ -164,13 +223,7 @@ impl Relay {
             }
         };
         packed.forward(Side::Client, context);
-        Some(match next? {
-            Ok((code, reason)) => {
-                send_close(code, &reason, context);
-                self.close(Ending::ServerClosed(code), context)
-            }
-            Err(error) => self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerProtocol(error), context),
-        })
+        end
     }
 
     fn backend_end(&mut self, context: &mut Context<'_>) -> Phase {
@@ -178,15 +231,20 @@ impl Relay {
         if self.down.as_ref().is_some_and(|down| !down.is_between_messages()) {
             return self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerCutShort, context);
         }
-        if self.cut_size > 0 {
-            let cut = &self.cut[..self.cut_size as usize];
+        self.send_cut(context);
+        self.close_client(CloseCode::NORMAL, Ending::ServerClosed(None), context)
+    }
+
+    /// A character that was cut off for good goes out as the bytes that it is.
+    fn send_cut(&mut self, context: &mut Context<'_>) {
+        let cut = &self.cut[..std::mem::take(&mut self.cut_size) as usize];
+        if !cut.is_empty() {
             let size = header::size_of(cut.len());
             let mut bytes = vec![0; size];
             header::write_before(&mut bytes, size, true, Opcode::Binary, cut.len());
             bytes.extend_from_slice(cut);
             context.out.push(Action::Send { to: Side::Client, bytes: bytes.into() });
         }
-        self.close_client(CloseCode::NORMAL, Ending::ServerClosed(None), context)
     }
 
     /// Begins the closing handshake from the server's side.

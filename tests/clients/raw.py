@@ -298,6 +298,9 @@ class Client(Wire):
         parts = [payload]
         while not fin:
             more, fin, payload = self.read_frame()
+            if more == CLOSE:
+                # Control frames may stand between fragments (RFC 6455 section 5.4), and this one ends it all.
+                return more, payload
             expect(more == CONTINUATION, f"the gateway sent opcode {more} inside a fragmented message")
             parts.append(payload)
         return opcode, b"".join(parts)
