@@ -96,8 +96,7 @@ impl Arguments {
             }
             other => return Err(format!("--options {other:?} is not known: leave it out")),
         }
-        let protocols =
-            [("stream", Protocol::Stream), ("packet", Protocol::Packet), ("frames", Protocol::Frames)];
+        let protocols = [("stream", Protocol::Stream), ("packet", Protocol::Packet), ("frames", Protocol::Frames)];
         let types = [("auto", MessageType::Auto), ("text", MessageType::Text), ("binary", MessageType::Binary)];
         let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| (level.name(), level));
         let site = Site {
@@ -158,8 +157,24 @@ mod tests {
         assert_eq!(settings.listen, [ListenAddress::Tcp(([127, 0, 0, 1], 8080).into())]);
         assert_eq!(settings.site.origins, Origins::Same);
         let settings = parse(&[
-            "--docroot", "/d", "--www", "/w", "--listen", "[::]:0", "--listen", "unix:/s", "--protocol", "frames", "--type",
-            "binary", "--origins", "https://a.example, http://b:1", "-u", "nobody", "--log-level", "debug",
+            "--docroot",
+            "/d",
+            "--www",
+            "/w",
+            "--listen",
+            "[::]:0",
+            "--listen",
+            "unix:/s",
+            "--protocol",
+            "frames",
+            "--type",
+            "binary",
+            "--origins",
+            "https://a.example, http://b:1",
+            "-u",
+            "nobody",
+            "--log-level",
+            "debug",
         ])
         .unwrap();
         assert_eq!(settings.listen.len(), 2);

@@ -59,8 +59,10 @@ pub const CONNECT_RETRY_MS_MAX: u64 = 64;
 pub const LAST_WORDS_MS: u64 = 500;
 /// The closing handshake, from the first close frame to the end of the TCP connection (RFC 6455 section 7.1.1).
 pub const CLOSE_MS: u64 = 3_000;
-/// From a SIGTERM to the end of the process, whatever the peers do.
+/// From a SIGTERM on, clients are waited for this long.
 pub const DRAIN_MS: u64 = 5_000;
+/// Then the connections that are left are broken off, which takes no longer than this.
+pub const ABORT_MS: u64 = 1_000;
 
 /// Bytes of a message, whole or fragmented (close code 1009 beyond). Messages stream: this is no buffer's size.
 pub const MESSAGE_SIZE_MAX: u64 = 64 * 1024 * 1024;

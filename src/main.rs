@@ -64,7 +64,10 @@ fn run(settings: Settings) -> Result<(), String> {
     let token = Token { slot: 0, generation: 0, kind: Kind::Signal };
     driver.watch_signals(token, &signals).map_err(|errno| format!("cannot watch signals: {}", errno.desc()))?;
     let mut gateway = Gateway::new(driver, settings.site, Folders { docroot, www }, listeners, clients_max);
-    log::event(Level::Info, format_args!("uakari {} on io_uring, {clients_max} clients at most", env!("CARGO_PKG_VERSION")));
+    log::event(
+        Level::Info,
+        format_args!("uakari {} on io_uring, {clients_max} clients at most", env!("CARGO_PKG_VERSION")),
+    );
     for address in bound {
         log::announce(format_args!("listening on {address}"));
     }

@@ -12,6 +12,8 @@ pub use nix::errno::Errno;
 pub mod buffers;
 pub mod uring;
 
+#[cfg(test)]
+pub mod sim;
 
 pub use buffers::{Batch, Lease, Segment};
 

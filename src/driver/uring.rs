@@ -18,7 +18,8 @@ use slab::Slab;
 
 use super::buffers::{Pool, raw};
 use super::{
-    Address, Batch, Completion, Driver, Event, FileKind, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType, Token,
+    Address, Batch, Completion, Driver, Event, FileKind, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType,
+    Token,
 };
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, RING_ENTRIES, RING_ENTRIES_MIN, SEND_SEGMENTS_MAX};
 

@@ -22,6 +22,7 @@ pub struct Connection<H> {
     backend: Peer<H>,
     /// What was opened last, and how many operations on it are in flight.
     file: Option<H>,
+    keeps_file: bool,
     files_in_flight: u8,
     /// Where the next read of the file begins, and whether it waits to be asked for.
     read_offset: u64,
@@ -50,6 +51,7 @@ impl<H> Connection<H> {
             client: Peer::new(client),
             backend: Peer::default(),
             file: None,
+            keeps_file: false,
             files_in_flight: 0,
             read_offset: 0,
             is_read_wanted: false,
@@ -82,6 +84,11 @@ impl<H> Connection<H> {
     pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
         self.session.handle(world.now_ms, &world.site, input, &mut world.actions);
         self.apply(Source::Nothing, world);
+    }
+
+    /// Ends it without another word.
+    pub fn abort(&mut self) {
+        self.ending.get_or_insert(Ending::Stopping);
     }
 
     /// A timer fired; the deadline may have moved since.
@@ -177,9 +184,10 @@ impl<H> Connection<H> {
         if self.ending.is_some() {
             self.client.abandon(&mut world.driver);
             self.backend.abandon(&mut world.driver);
-            if self.files_in_flight == 0 {
-                self.set_file(None, world);
-            }
+            self.keeps_file = false;
+        }
+        if !self.keeps_file && self.files_in_flight == 0 {
+            self.set_file(None, world);
         }
         let (up, down) = (self.backend.queued_size(), self.client.queued_size());
         let (receive, send) = (self.token(Kind::ClientReceive), self.token(Kind::ClientSend));
@@ -280,13 +288,14 @@ impl<H> Connection<H> {
                     self.peer(to).enqueue(segment, &mut world.driver);
                 }
                 Action::Send { to, bytes } => self.peer(to).enqueue(Segment::heap(bytes), &mut world.driver),
+                Action::SendLast { to, bytes } => self.peer(to).enqueue_last(bytes, &mut world.driver),
                 Action::Pong { to, bytes } => self.peer(to).enqueue_pong(bytes, &mut world.driver),
                 Action::Demand(side, demand) => self.peer(side).set_demand(demand),
                 Action::Finish(side) => self.peer(side).finish(),
                 Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
                 Action::Log(level, line) => log::event(level, format_args!("c{} {line}", self.id)),
                 Action::End(ending) => self.ending = Some(ending),
-                Action::CloseFile => self.set_file(None, world),
+                Action::CloseFile => self.keeps_file = false,
                 file_action => self.apply_to_file(file_action, world),
             }
         }
@@ -305,6 +314,7 @@ impl<H> Connection<H> {
                 };
                 let Some(folder) = folder else { return };
                 world.driver.open(self.token(Kind::Open), folder, path, purpose);
+                self.keeps_file = true;
                 self.files_in_flight += 1;
             }
             (Action::Connect(socket_type), Some(file)) => {

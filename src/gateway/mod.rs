@@ -6,8 +6,8 @@ pub mod listener;
 pub mod peer;
 mod timers;
 
-
-
+#[cfg(test)]
+mod simulation;
 
 use slab::Slab;
 
@@ -59,8 +59,9 @@ pub struct Gateway<D: Driver> {
     paused: Vec<u32>,
     resume_ms: Option<u64>,
     next_id: u64,
-    /// When the gateway ends, whoever is still there.
+    /// When those who are still there are no longer waited for.
     give_up_ms: Option<u64>,
+    is_aborting: bool,
 }
 
 impl<D: Driver> Gateway<D> {
@@ -85,6 +86,7 @@ impl<D: Driver> Gateway<D> {
             resume_ms: None,
             next_id: 1,
             give_up_ms: None,
+            is_aborting: false,
         };
         for index in 0..gateway.listeners.len() {
             gateway.accept(index as u32);
@@ -103,7 +105,7 @@ impl<D: Driver> Gateway<D> {
 
     /// Whether there is nothing left to do.
     pub fn is_over(&self) -> bool {
-        self.give_up_ms.is_some_and(|ms| self.connections.is_empty() || self.world.now_ms >= ms)
+        self.give_up_ms.is_some_and(|ms| self.connections.is_empty() || self.world.now_ms >= ms + limits::ABORT_MS)
     }
 
     /// How many connections there are.
@@ -131,7 +133,7 @@ impl<D: Driver> Gateway<D> {
     /// Tells every client that the gateway stops, and takes no more of them. Asked again, it ends at once.
     pub fn stop(&mut self) {
         if self.give_up_ms.is_some() {
-            self.give_up_ms = Some(0);
+            self.give_up_ms = Some(self.world.now_ms);
             return;
         }
         self.give_up_ms = Some(self.world.now_ms + limits::DRAIN_MS);
@@ -145,7 +147,8 @@ impl<D: Driver> Gateway<D> {
     }
 
     fn timeout_ms(&self) -> Option<u64> {
-        let due = [self.timers.next_ms(), self.resume_ms, self.give_up_ms];
+        let abort_ms = if self.is_aborting { limits::ABORT_MS } else { 0 };
+        let due = [self.timers.next_ms(), self.resume_ms, self.give_up_ms.map(|ms| ms + abort_ms)];
         let due_ms = due.into_iter().flatten().min()?;
         Some(due_ms.saturating_sub(self.world.driver.now_ms()))
     }
@@ -221,6 +224,13 @@ impl<D: Driver> Gateway<D> {
             self.resume_ms = None;
             for index in std::mem::take(&mut self.paused) {
                 self.accept(index);
+            }
+        }
+        if self.give_up_ms.is_some_and(|ms| ms <= self.world.now_ms) && !self.is_aborting {
+            self.is_aborting = true;
+            for (_, connection) in &mut self.connections {
+                connection.abort();
+                self.touched.push(connection.owner());
             }
         }
         while let Some(owner) = self.timers.pop_due(self.world.now_ms) {

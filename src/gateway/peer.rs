@@ -37,6 +37,8 @@ pub struct Peer<H> {
     is_blocked: bool,
     /// The latest pong that found the queue too long.
     pong: Option<Box<[u8]>>,
+    /// What was queued last is the last.
+    has_last: bool,
     finish: Finish,
     /// Nothing is wanted any more; closed as soon as nothing is in flight.
     is_abandoned: bool,
@@ -74,6 +76,7 @@ impl<H> Default for Peer<H> {
             is_sending: false,
             is_blocked: false,
             pong: None,
+            has_last: false,
             finish: Finish::No,
             is_abandoned: false,
         }
@@ -113,7 +116,7 @@ impl<H> Peer<H> {
 
     /// Queues bytes to be sent; for an abandoned peer they go back to where they came from.
     pub fn enqueue<D: Driver<Handle = H>>(&mut self, segment: Segment, driver: &mut D) {
-        if self.is_abandoned || self.handle.is_none() || self.finish == Finish::Done {
+        if self.is_abandoned || self.has_last || self.handle.is_none() || self.finish == Finish::Done {
             return give_back(segment, driver);
         }
         self.queued_size += segment.len();
@@ -123,11 +126,18 @@ impl<H> Peer<H> {
         }
     }
 
+    /// Queues what nothing may follow.
+    pub fn enqueue_last<D: Driver<Handle = H>>(&mut self, frame: Box<[u8]>, driver: &mut D) {
+        self.enqueue(Segment::heap(frame), driver);
+        self.pong = None;
+        self.has_last = true;
+    }
+
     /// Queues a pong, or keeps the latest where the queue is long already.
     pub fn enqueue_pong<D: Driver<Handle = H>>(&mut self, frame: Box<[u8]>, driver: &mut D) {
         if self.queued_size < QUEUE_LOW_SIZE {
             self.enqueue(Segment::heap(frame), driver);
-        } else {
+        } else if !self.has_last {
             self.pong = Some(frame);
         }
     }
@@ -218,7 +228,13 @@ impl<H> Peer<H> {
 
     /// The end of a turn: what is queued is sent, and what should be received is asked for. `opposite` is how
     /// much waits at the other end. True: a receive found the pool empty.
-    pub fn settle<D: Driver<Handle = H>>(&mut self, receive: Token, send: Token, opposite: usize, driver: &mut D) -> bool {
+    pub fn settle<D: Driver<Handle = H>>(
+        &mut self,
+        receive: Token,
+        send: Token,
+        opposite: usize,
+        driver: &mut D,
+    ) -> bool {
         if self.is_abandoned {
             self.settle_abandoned(receive, driver);
             return false;

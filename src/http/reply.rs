@@ -38,8 +38,7 @@ pub fn refusal(status: u16, sentence: &str, keep_alive: bool, is_head: bool) -> 
         503 => "Retry-After: 5\r\n",
         _ => "",
     };
-    let fields =
-        format!("{own}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n", body.len());
+    let fields = format!("{own}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n", body.len());
     let mut reply = head(status, &fields, keep_alive);
     if !is_head {
         reply.push_str(&body);
@@ -64,9 +63,12 @@ mod tests {
 
     #[test]
     fn refusals_say_what_the_rfcs_ask_for() {
-        for (status, field) in
-            [(405, "Allow: GET, HEAD"), (426, "Sec-WebSocket-Version: 13"), (503, "Retry-After: "), (404, "Content-Length: ")]
-        {
+        for (status, field) in [
+            (405, "Allow: GET, HEAD"),
+            (426, "Sec-WebSocket-Version: 13"),
+            (503, "Retry-After: "),
+            (404, "Content-Length: "),
+        ] {
             let text = String::from_utf8(refusal(status, "why", false, false).into()).unwrap();
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")) && text.contains(field), "{text}");
             assert!(text.ends_with(": why\n") && text.contains("Connection: close"), "{text}");

@@ -66,6 +66,13 @@ pub enum Action {
         /// What.
         bytes: Box<[u8]>,
     },
+    /// Send these bytes and never anything behind them: a close frame (RFC 6455 section 5.5.1).
+    SendLast {
+        /// To whom.
+        to: Side,
+        /// What.
+        bytes: Box<[u8]>,
+    },
     /// Send this pong; where the peer takes nothing, the latest one replaces those before it (RFC 6455 section
     /// 5.5.3).
     Pong {

@@ -83,6 +83,8 @@ impl Closing {
                 self.has_backend = false;
                 context.out.push(Action::Abandon(Side::Backend));
             }
+            // A server that accepted when nobody waited for it any more.
+            Input::Connected(Ok(())) => context.out.push(Action::Abandon(Side::Backend)),
             Input::Deadline => return Some(self.end(context)),
             _ => {}
         }

@@ -82,7 +82,9 @@ impl fmt::Display for Ending {
             Ending::ServerNotUtf8 => {
                 f.write_str("the server sent bytes that are not UTF-8 although type is text (1011): use auto or binary")
             }
-            Ending::ClientProtocol(error) => write!(f, "the client broke the protocol ({}): {error}", error.close_code()),
+            Ending::ClientProtocol(error) => {
+                write!(f, "the client broke the protocol ({}): {error}", error.close_code())
+            }
             Ending::ServerProtocol(error) => write!(f, "the server broke the frames protocol (1011): {error}"),
             Ending::Head(error) => write!(f, "refused with {}: {error}", error.status()),
             Ending::Upgrade(error) => write!(f, "refused with {}: {error}", error.status()),

@@ -157,8 +157,7 @@ impl Session {
     /// Takes one input. After `Action::End` no input changes anything.
     pub fn handle(&mut self, now_ms: u64, site: &Site, input: Input<'_>, out: &mut Actions) {
         // The usual case first: nothing moves while messages flow.
-        let mut context =
-            Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out };
+        let mut context = Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out };
         let next = match (&mut self.phase, input) {
             (Phase::Relay(relay), input) => relay.handle(input, &mut context),
             (Phase::Closing(closing), input) => closing.handle(input, &mut context),
@@ -192,7 +191,9 @@ impl Session {
             let mut context =
                 Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out };
             let (phase, goes_on) = match phase {
-                Phase::Head(head) => head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context),
+                Phase::Head(head) => {
+                    head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context)
+                }
                 Phase::Reply(reply) => reply.step(input.take(), &mut context),
                 Phase::Opening(opening) => opening.step(input.take(), &mut context),
                 Phase::Relay(mut relay) => match self.take_input(&mut relay, now_ms, site, out) {
@@ -218,13 +219,8 @@ impl Session {
         let mut buffer = vec![0; start + input.len()];
         buffer[start..].copy_from_slice(&input);
         let mut actions = Actions::default();
-        let mut context = Context {
-            now_ms,
-            site,
-            traffic: &mut self.traffic,
-            deadline_ms: &mut self.deadline_ms,
-            out: &mut actions,
-        };
+        let mut context =
+            Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out: &mut actions };
         let end = buffer.len();
         let next = relay.handle(Input::ClientBytes(Chunk { buffer: &mut buffer, start, end }), &mut context);
         // These bytes are in no pool buffer that could be forwarded: they are sent as a copy.
@@ -250,5 +246,5 @@ fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>
 
 /// Tells the client, by a close frame, that the conversation is over.
 fn send_close(code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
-    context.out.push(Action::Send { to: Side::Client, bytes: encoder::close_frame(code, reason) });
+    context.out.push(Action::SendLast { to: Side::Client, bytes: encoder::close_frame(code, reason) });
 }

@@ -125,7 +125,7 @@ impl Relay {
             return None;
         }
         let Parting { frame, ending } = self.parting.take()?;
-        context.out.push(Action::Send { to: Side::Client, bytes: frame });
+        context.out.push(Action::SendLast { to: Side::Client, bytes: frame });
         Some(Phase::Closing(Box::new(Closing::after_close(!self.is_backend_gone, ending, context))))
     }
 
@@ -272,7 +272,7 @@ impl Relay {
     /// A server that speaks frames learns why the conversation is over.
     fn tell_backend(&mut self, code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
         if self.protocol == Protocol::Frames {
-            context.out.push(Action::Send { to: Side::Backend, bytes: encoder::close_frame(code, reason) });
+            context.out.push(Action::SendLast { to: Side::Backend, bytes: encoder::close_frame(code, reason) });
         }
     }
 }

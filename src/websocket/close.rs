@@ -67,9 +67,24 @@ mod tests {
     #[test]
     fn codes_that_may_be_sent() {
         for (code, good) in [
-            (0, false), (999, false), (1000, true), (1001, true), (1003, true), (1004, false), (1005, false),
-            (1006, false), (1007, true), (1011, true), (1014, true), (1015, false), (1016, false), (2999, false),
-            (3000, true), (4999, true), (5000, false), (65535, false),
+            (0, false),
+            (999, false),
+            (1000, true),
+            (1001, true),
+            (1003, true),
+            (1004, false),
+            (1005, false),
+            (1006, false),
+            (1007, true),
+            (1011, true),
+            (1014, true),
+            (1015, false),
+            (1016, false),
+            (2999, false),
+            (3000, true),
+            (4999, true),
+            (5000, false),
+            (65535, false),
         ] {
             assert_eq!(CloseCode(code).may_be_sent(), good, "{code}");
         }

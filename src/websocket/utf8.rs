@@ -80,8 +80,18 @@ mod tests {
     use super::*;
 
     const TEXTS: [&[u8]; 13] = [
-        b"", b"plain", "\u{3ba}\u{1f79}\u{3c3}\u{3bc}\u{3b5}".as_bytes(), "\u{10ffff}\u{7ff}\u{800}\u{ffff}".as_bytes(),
-        b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\xaf", b"\xe0\x80\xaf", b"a\xff", b"\xce", b"\xf0\x9f\x98", b"\x80",
+        b"",
+        b"plain",
+        "\u{3ba}\u{1f79}\u{3c3}\u{3bc}\u{3b5}".as_bytes(),
+        "\u{10ffff}\u{7ff}\u{800}\u{ffff}".as_bytes(),
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xc0\xaf",
+        b"\xe0\x80\xaf",
+        b"a\xff",
+        b"\xce",
+        b"\xf0\x9f\x98",
+        b"\x80",
         b"\xf0\x9f\x98\x80\xf0\x9f",
     ];
 

@@ -107,7 +107,13 @@ fn wait(listener: &OwnedFd, clients: &[Client], options: &Options) -> Result<Vec
 fn accept(listener: &OwnedFd, clients: &mut Vec<Client>) {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     if let Ok(fd) = accept4(listener.as_raw_fd(), flags) {
-        clients.push(Client { socket: own(fd), owed: Vec::new(), owed_start: 0, owes_packet: false, has_answered: false });
+        clients.push(Client {
+            socket: own(fd),
+            owed: Vec::new(),
+            owed_start: 0,
+            owes_packet: false,
+            has_answered: false,
+        });
     }
 }
 

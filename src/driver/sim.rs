@@ -1,0 +1,503 @@
+//! A simulated kernel with a seed: short reads and writes, any cut, delayed and reordered completions, errors,
+//! an empty pool, and time that jumps. What the real kernel was seen to do has its counterpart here:
+//! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet that looks like
+//! the end, a cut packet, a full backlog.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::CString;
+
+use slab::Slab;
+
+use super::*;
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+
+/// Bytes of a receive at most.
+const CAPACITY: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
+
+/// A small generator (splitmix64): the same seed gives the same run everywhere.
+pub struct Rng(pub u64);
+
+impl Rng {
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0 to `below` - 1.
+    pub fn below(&mut self, below: usize) -> usize {
+        (self.next() % below.max(1) as u64) as usize
+    }
+
+    /// True once in `n`.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// Something open. Not to be copied: who has it closes it.
+#[derive(Debug)]
+pub struct Handle(usize);
+
+/// Bytes or packets on their way in one direction.
+#[derive(Default)]
+pub struct Pipe {
+    chunks: VecDeque<Vec<u8>>,
+    size: usize,
+    capacity: usize,
+    /// The writer sends no more.
+    finished: bool,
+    /// The reader is gone, or the connection was reset.
+    broken: bool,
+}
+
+/// One end of a simulated connection, for the other side of which an actor of the test speaks.
+pub struct Wire {
+    /// What the gateway reads.
+    pub to_gateway: Pipe,
+    /// What the gateway writes.
+    pub from_gateway: Pipe,
+    packets: bool,
+    /// The gateway has closed its end.
+    pub is_closed: bool,
+}
+
+impl Wire {
+    fn new(capacity: usize, packets: bool) -> Wire {
+        let pipe = || Pipe { capacity, ..Pipe::default() };
+        Wire { to_gateway: pipe(), from_gateway: pipe(), packets, is_closed: false }
+    }
+
+    /// The actor writes; returns how much there was room for. A packet fits whole or not at all (None).
+    pub fn write(&mut self, bytes: &[u8]) -> Option<usize> {
+        let pipe = &mut self.to_gateway;
+        let room = pipe.capacity.saturating_sub(pipe.size);
+        let fits = if self.packets { pipe.chunks.is_empty() || bytes.len() <= room } else { room > 0 };
+        if !fits || pipe.finished || pipe.broken {
+            return None;
+        }
+        let size = if self.packets { bytes.len() } else { bytes.len().min(room) };
+        pipe.chunks.push_back(bytes[..size].to_vec());
+        pipe.size += size;
+        Some(size)
+    }
+
+    /// The actor reads a chunk, or a packet.
+    pub fn read(&mut self) -> Option<Vec<u8>> {
+        let chunk = self.from_gateway.chunks.pop_front()?;
+        self.from_gateway.size -= chunk.len();
+        Some(chunk)
+    }
+
+    /// The actor has read all, and nothing more will come.
+    pub fn is_at_end(&self) -> bool {
+        self.from_gateway.chunks.is_empty() && (self.from_gateway.finished || self.is_closed)
+    }
+
+    /// The actor sends no more.
+    pub fn finish(&mut self) {
+        self.to_gateway.finished = true;
+    }
+
+    /// The actor vanishes: what is on its way is lost.
+    pub fn reset(&mut self) {
+        self.to_gateway.broken = true;
+        self.from_gateway.broken = true;
+    }
+
+    /// The actor goes in order: what it sent arrives, what is sent to it breaks.
+    pub fn leave(&mut self) {
+        self.to_gateway.finished = true;
+        self.from_gateway.broken = true;
+    }
+}
+
+/// What a path leads to.
+#[derive(Clone)]
+pub enum Node {
+    /// A folder.
+    Folder,
+    /// A file with these bytes.
+    File(Vec<u8>),
+    /// A listening socket of this type.
+    Server(SocketType),
+    /// A socket nobody listens on.
+    Dead,
+    /// A server whose backlog is full until this time.
+    Full(u64),
+    /// A link that leads out.
+    Outside,
+}
+
+enum Object {
+    Listener,
+    Folder,
+    File(String),
+    Wire(usize),
+}
+
+enum Ask {
+    Accept,
+    Receive { how: Receive },
+    Send { batch: Batch, wait: bool },
+    Open { path: String },
+    Connect { socket_type: SocketType },
+    Read { offset: u64 },
+}
+
+struct Op {
+    token: Token,
+    object: usize,
+    ask: Ask,
+    is_cancelled: bool,
+}
+
+/// The kernel.
+pub struct Sim {
+    /// Decides everything that is left open.
+    pub rng: Rng,
+    /// The time.
+    pub now_ms: u64,
+    /// What paths lead to.
+    pub nodes: BTreeMap<String, Node>,
+    /// All connections that ever were.
+    pub wires: Vec<Wire>,
+    /// Clients that wait to be accepted.
+    pub waiting: VecDeque<usize>,
+    /// Servers' connections that were just made: the name and the wire.
+    pub connected: Vec<(String, usize)>,
+    objects: Slab<Object>,
+    ops: Vec<Op>,
+    buffers: Vec<Vec<u8>>,
+    free: Vec<u16>,
+}
+
+impl Sim {
+    /// A kernel with a pool of so many buffers.
+    pub fn new(seed: u64, buffers: usize) -> Sim {
+        Sim {
+            rng: Rng(seed),
+            now_ms: 1,
+            nodes: BTreeMap::new(),
+            wires: Vec::new(),
+            waiting: VecDeque::new(),
+            connected: Vec::new(),
+            objects: Slab::new(),
+            ops: Vec::new(),
+            buffers: (0..buffers).map(|_| vec![0; POOL_BUFFER_SIZE]).collect(),
+            free: (0..buffers as u16).collect(),
+        }
+    }
+
+    /// A listening socket.
+    pub fn listener(&mut self) -> Handle {
+        Handle(self.objects.insert(Object::Listener))
+    }
+
+    /// A folder; all paths are in one tree.
+    pub fn folder(&mut self) -> Handle {
+        Handle(self.objects.insert(Object::Folder))
+    }
+
+    /// A client comes; its wire speaks for it.
+    pub fn client(&mut self, capacity: usize) -> usize {
+        self.wires.push(Wire::new(capacity, false));
+        self.waiting.push_back(self.wires.len() - 1);
+        self.wires.len() - 1
+    }
+
+    /// What is still open or lent: nothing but listeners and folders, once all is over.
+    pub fn leaks(&self) -> String {
+        let open =
+            self.objects.iter().filter(|(_, object)| matches!(object, Object::File(_) | Object::Wire(_))).count();
+        let lent = self.buffers.len() - self.free.len();
+        let in_flight = self.ops.iter().filter(|op| !matches!(op.ask, Ask::Accept)).count();
+        match (open, lent, in_flight) {
+            (0, 0, 0) => String::new(),
+            _ => format!("{open} handles open, {lent} buffers lent, {in_flight} operations in flight"),
+        }
+    }
+
+    fn start(&mut self, token: Token, handle: &Handle, ask: Ask) {
+        self.ops.push(Op { token, object: handle.0, ask, is_cancelled: false });
+    }
+
+    fn wire(&mut self, object: usize) -> &mut Wire {
+        match self.objects[object] {
+            Object::Wire(wire) => &mut self.wires[wire],
+            _ => panic!("not a socket"),
+        }
+    }
+
+    /// Completes an operation if it can be, or gives it back.
+    fn attempt(&mut self, op: Op) -> Result<(Event<Handle>, Option<Op>), Op> {
+        let Op { token, object, ask, is_cancelled } = op;
+        let again = |ask| Op { token, object, ask, is_cancelled };
+        match ask {
+            Ask::Accept if is_cancelled => Ok((Event::Accepted { result: Err(Errno::ECANCELED), more: false }, None)),
+            Ask::Accept => self
+                .attempt_accept()
+                .map(|(event, more)| (event, more.then(|| again(Ask::Accept))))
+                .ok_or_else(|| again(Ask::Accept)),
+            Ask::Receive { how } => match self.attempt_receive(object, how, is_cancelled) {
+                Some(result) => {
+                    let goes_on = how != Receive::Once && matches!(result, Received::Data(_)) && !self.rng.one_in(20);
+                    let more = goes_on.then(|| again(Ask::Receive { how }));
+                    Ok((Event::Received { result, more: goes_on }, more))
+                }
+                None => Err(again(Ask::Receive { how })),
+            },
+            Ask::Send { batch, wait } => match self.attempt_send(object, &batch, wait) {
+                Some(result) => Ok((Event::Sent { batch, result }, None)),
+                None => Err(again(Ask::Send { batch, wait })),
+            },
+            Ask::Open { path } => Ok((Event::Opened(self.attempt_open(&path)), None)),
+            Ask::Connect { socket_type } => Ok((Event::Connected(self.attempt_connect(object, socket_type)), None)),
+            Ask::Read { offset } => {
+                Ok((Event::Received { result: self.attempt_read(object, offset), more: false }, None))
+            }
+        }
+    }
+
+    fn attempt_accept(&mut self) -> Option<(Event<Handle>, bool)> {
+        let &wire = self.waiting.front()?;
+        if self.rng.one_in(30) {
+            return Some((Event::Accepted { result: Err(Errno::EMFILE), more: false }, false));
+        }
+        self.waiting.pop_front();
+        let handle = Handle(self.objects.insert(Object::Wire(wire)));
+        Some((Event::Accepted { result: Ok((handle, Address::Unix)), more: true }, true))
+    }
+
+    fn attempt_receive(&mut self, object: usize, how: Receive, is_cancelled: bool) -> Option<Received> {
+        if is_cancelled && self.rng.one_in(2) {
+            return Some(Received::Failed(Errno::ECANCELED));
+        }
+        let pipe = &self.wire(object).to_gateway;
+        if pipe.broken {
+            return Some(Received::Failed(Errno::ECONNRESET));
+        }
+        let Some(first) = pipe.chunks.front() else {
+            return if pipe.finished {
+                Some(Received::End)
+            } else {
+                is_cancelled.then_some(Received::Failed(Errno::ECANCELED))
+            };
+        };
+        let most = first.len().min(CAPACITY);
+        if self.free.is_empty() {
+            return Some(Received::Failed(Errno::ENOBUFS));
+        }
+        let size = if most < 2 || !self.rng.one_in(3) { most } else { 1 + self.rng.below(most) };
+        let pipe = &mut self.wire(object).to_gateway;
+        let mut bytes = pipe.chunks.pop_front()?;
+        if how != Receive::Packets && size < bytes.len() {
+            pipe.chunks.push_front(bytes.split_off(size));
+        }
+        pipe.size -= bytes.len();
+        Some(match bytes.len() {
+            0 => Received::End,
+            size if size > CAPACITY => Received::Failed(Errno::EMSGSIZE),
+            _ => self.lend(&bytes),
+        })
+    }
+
+    fn lend(&mut self, bytes: &[u8]) -> Received {
+        let Some(buffer) = self.free.pop() else { return Received::Failed(Errno::ENOBUFS) };
+        let end = POOL_HEADROOM + bytes.len();
+        self.buffers[buffer as usize][POOL_HEADROOM..end].copy_from_slice(bytes);
+        Received::Data(Lease { buffer, start: POOL_HEADROOM as u32, end: end as u32 })
+    }
+
+    fn attempt_send(&mut self, object: usize, batch: &Batch, wait: bool) -> Option<Result<usize, Errno>> {
+        let wire = self.wire(object);
+        let (is_broken, packets) = (wire.from_gateway.broken || wire.from_gateway.finished, wire.packets);
+        let room = wire.from_gateway.capacity.saturating_sub(wire.from_gateway.size);
+        if is_broken {
+            return Some(Err(Errno::EPIPE));
+        }
+        let fits = if packets { room >= batch.len() || self.wire(object).from_gateway.size == 0 } else { room > 0 };
+        if !fits {
+            return if wait { None } else { Some(Err(Errno::EAGAIN)) };
+        }
+        let bytes = self.gather(batch);
+        let most = if packets { bytes.len() } else { bytes.len().min(room) };
+        let size = if packets || most < 2 || !self.rng.one_in(3) { most } else { 1 + self.rng.below(most) };
+        let pipe = &mut self.wire(object).from_gateway;
+        pipe.chunks.push_back(bytes[..size].to_vec());
+        pipe.size += size;
+        Some(Ok(size))
+    }
+
+    fn gather(&mut self, batch: &Batch) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for segment in std::iter::once(&batch.first).chain(&batch.rest) {
+            match segment {
+                Segment::Pool(lease) => {
+                    bytes.extend_from_slice(
+                        &self.buffers[lease.buffer as usize][lease.start as usize..lease.end as usize],
+                    );
+                }
+                Segment::Heap { bytes: all, start } => bytes.extend_from_slice(&all[*start..]),
+            }
+        }
+        bytes
+    }
+
+    fn attempt_open(&mut self, path: &str) -> Result<(Handle, FileKind), Errno> {
+        if self.rng.one_in(60) {
+            return Err(Errno::EMFILE);
+        }
+        let kind = match self.nodes.get(path) {
+            None => return Err(Errno::ENOENT),
+            Some(Node::Outside) => return Err(Errno::EXDEV),
+            Some(Node::Folder) => FileKind::Folder,
+            Some(Node::File(bytes)) => FileKind::Regular(bytes.len() as u64),
+            Some(Node::Server(_) | Node::Dead | Node::Full(_)) => FileKind::Socket,
+        };
+        Ok((Handle(self.objects.insert(Object::File(path.to_owned()))), kind))
+    }
+
+    fn attempt_connect(&mut self, object: usize, socket_type: SocketType) -> Result<Handle, Errno> {
+        let Object::File(name) = &self.objects[object] else { panic!("not an opened socket") };
+        match self.nodes.get(name) {
+            Some(Node::Server(other)) if *other != socket_type => return Err(Errno::EPROTOTYPE),
+            Some(Node::Server(_)) => {}
+            Some(Node::Full(until_ms)) if self.now_ms < *until_ms => return Err(Errno::EAGAIN),
+            Some(Node::Full(_)) => {}
+            _ => return Err(Errno::ECONNREFUSED),
+        }
+        let name = name.clone();
+        let capacity = 1 << (6 + self.rng.below(12));
+        self.wires.push(Wire::new(capacity, socket_type == SocketType::SeqPacket));
+        self.connected.push((name, self.wires.len() - 1));
+        Ok(Handle(self.objects.insert(Object::Wire(self.wires.len() - 1))))
+    }
+
+    fn attempt_read(&mut self, object: usize, offset: u64) -> Received {
+        let Object::File(name) = &self.objects[object] else { panic!("not a file") };
+        let Some(Node::File(bytes)) = self.nodes.get(name) else { return Received::Failed(Errno::EIO) };
+        let rest = &bytes[(offset as usize).min(bytes.len())..];
+        let size = rest.len().min(1 + self.rng.below(CAPACITY));
+        let part = rest[..size].to_vec();
+        if part.is_empty() { Received::End } else { self.lend(&part) }
+    }
+
+    /// Lets a random part of what can happen happen, in a random order. Whether anything did.
+    fn complete_some(&mut self, completions: &mut Vec<Completion<Handle>>) -> bool {
+        let before = completions.len();
+        let mut ops = std::mem::take(&mut self.ops);
+        for i in (1..ops.len()).rev() {
+            ops.swap(i, self.rng.below(i + 1));
+        }
+        for op in ops {
+            if self.rng.one_in(4) {
+                self.ops.push(op);
+                continue;
+            }
+            let token = op.token;
+            match self.attempt(op) {
+                Ok((event, more)) => {
+                    completions.push(Completion { token, event });
+                    self.ops.extend(more);
+                }
+                Err(op) => self.ops.push(op),
+            }
+        }
+        completions.len() > before
+    }
+}
+
+impl Driver for Sim {
+    type Handle = Handle;
+
+    fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn accept(&mut self, token: Token, listener: &Handle) {
+        self.start(token, listener, Ask::Accept);
+    }
+
+    fn receive(&mut self, token: Token, socket: &Handle, how: Receive) {
+        let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Receive { .. }));
+        assert!(!is_twice, "two receives at once would mix up the stream");
+        self.start(token, socket, Ask::Receive { how });
+    }
+
+    fn send(&mut self, token: Token, socket: &Handle, batch: Batch, wait: bool) {
+        let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
+        assert!(!is_twice, "two sends at once would mix up the stream");
+        self.start(token, socket, Ask::Send { batch, wait });
+    }
+
+    fn open(&mut self, token: Token, folder: &Handle, path: CString, _: OpenFor) {
+        let path = path.into_string().expect("names are UTF-8");
+        self.start(token, folder, Ask::Open { path });
+    }
+
+    fn connect(&mut self, token: Token, file: &Handle, socket_type: SocketType) {
+        self.start(token, file, Ask::Connect { socket_type });
+    }
+
+    fn read(&mut self, token: Token, file: &Handle, offset: u64) {
+        self.start(token, file, Ask::Read { offset });
+    }
+
+    fn cancel(&mut self, token: Token) {
+        for op in self.ops.iter_mut().filter(|op| op.token == token) {
+            op.is_cancelled = true;
+        }
+    }
+
+    fn shutdown(&mut self, socket: &Handle, both: bool) {
+        let wire = self.wire(socket.0);
+        wire.from_gateway.finished = true;
+        if both {
+            wire.to_gateway.chunks.clear();
+            wire.to_gateway.size = 0;
+            wire.to_gateway.finished = true;
+        }
+    }
+
+    fn close(&mut self, handle: Handle) {
+        let is_busy = self.ops.iter().any(|op| op.object == handle.0);
+        assert!(!is_busy, "closed with operations in flight: they would go on, on whatever gets its number");
+        if let Object::Wire(wire) = self.objects.remove(handle.0) {
+            let wire = &mut self.wires[wire];
+            wire.is_closed = true;
+            wire.from_gateway.finished = true;
+            // Unread bytes make a close a reset, which may overtake what was sent.
+            wire.to_gateway.broken = true;
+        }
+    }
+
+    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Handle>>) -> Result<(), Errno> {
+        if !self.complete_some(completions) {
+            self.now_ms += timeout_ms.unwrap_or(20).min(1 + self.rng.below(20) as u64);
+        }
+        Ok(())
+    }
+
+    fn peer_is_gone(&self, socket: &Handle) -> bool {
+        match self.objects[socket.0] {
+            Object::Wire(wire) => self.wires[wire].to_gateway.finished,
+            _ => panic!("not a socket"),
+        }
+    }
+
+    fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
+        &mut self.buffers[lease.buffer as usize]
+    }
+
+    fn release(&mut self, lease: Lease) {
+        assert!(!self.free.contains(&lease.buffer), "a buffer was given back twice");
+        self.free.push(lease.buffer);
+    }
+
+    fn buffers_free(&self) -> usize {
+        self.free.len()
+    }
+}

@@ -1,0 +1,364 @@
+//! A simulated client and what it may rightly expect: the shadow of what it sent.
+
+use std::collections::VecDeque;
+
+use crate::driver::sim::{Rng, Sim};
+use crate::route::Protocol;
+use crate::websocket::mask;
+
+/// How a client ends its conversation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// Waits for all answers, then closes with 1000 and waits for the echo.
+    Polite,
+    /// Closes right behind its last message.
+    Hasty,
+    /// Vanishes somewhere on the way.
+    Vanishes,
+    /// Sends an unmasked frame at the end.
+    Breaks,
+    /// Stops reading and writing in the middle.
+    Stalls,
+    /// Sends half a request head and waits.
+    Dawdles,
+    /// Asks for pages, several at once.
+    Browses,
+}
+
+const MANNERS: [Manner; 7] =
+    [Manner::Polite, Manner::Hasty, Manner::Vanishes, Manner::Breaks, Manner::Stalls, Manner::Dawdles, Manner::Browses];
+
+/// A simulated client.
+pub struct Client {
+    /// Its wire.
+    pub wire: usize,
+    pub manner: Manner,
+    pub name: &'static str,
+    protocol: Protocol,
+    out: Vec<u8>,
+    written: usize,
+    /// So many bytes are written before it does what its manner says.
+    patience: usize,
+    received: Vec<u8>,
+    /// The status line and headers of the answer, once whole.
+    pub head: Option<String>,
+    /// What should come back: messages, or for a stream their bytes.
+    expected: Vec<(bool, Vec<u8>)>,
+    /// Those bytes without borders, and how many of them have come back.
+    stream: Vec<u8>,
+    stream_size: usize,
+    messages: Vec<(bool, Vec<u8>)>,
+    partial: Option<(bool, Vec<u8>)>,
+    pings: VecDeque<Vec<u8>>,
+    pub close: Option<Option<u16>>,
+    has_closed: bool,
+    pub is_over: bool,
+}
+
+impl Client {
+    /// A client that asks for a name, with all it is going to say.
+    pub fn new(sim: &mut Sim, protocol: Protocol, names: &[&'static str], pages: &[(&'static str, usize)]) -> Client {
+        let capacity = 1 << (4 + sim.rng.below(14));
+        let wire = sim.client(capacity);
+        let rng = &mut sim.rng;
+        let manner = MANNERS[rng.below(MANNERS.len())];
+        let name = names[rng.below(names.len())];
+        let mut client = Client {
+            wire,
+            manner,
+            name,
+            protocol,
+            out: Vec::new(),
+            written: 0,
+            patience: 0,
+            received: Vec::new(),
+            head: None,
+            expected: Vec::new(),
+            stream: Vec::new(),
+            stream_size: 0,
+            messages: Vec::new(),
+            partial: None,
+            pings: VecDeque::new(),
+            close: None,
+            has_closed: false,
+            is_over: false,
+        };
+        match manner {
+            Manner::Browses => client.browse(rng, pages),
+            Manner::Dawdles => client.out.extend(b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: "),
+            _ => client.converse(rng),
+        }
+        client.patience = match manner {
+            Manner::Vanishes | Manner::Stalls => rng.below(client.out.len() + 1),
+            _ => usize::MAX,
+        };
+        client
+    }
+
+    fn browse(&mut self, rng: &mut Rng, pages: &[(&'static str, usize)]) {
+        for _ in 0..1 + rng.below(4) {
+            let (page, size) = pages[rng.below(pages.len())];
+            self.out.extend(format!("GET /{page} HTTP/1.1\r\nHost: h\r\n\r\n").bytes());
+            self.expected.push((false, vec![0; size]));
+        }
+        self.out.extend(b"GET /none HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        self.expected.push((false, vec![]));
+    }
+
+    fn converse(&mut self, rng: &mut Rng) {
+        let head = format!(
+            "GET /{} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            self.name
+        );
+        self.out.extend(head.bytes());
+        for _ in 0..rng.below(12) {
+            self.say(rng);
+        }
+        match self.manner {
+            Manner::Hasty => self.frame(rng, 0x88, &1000u16.to_be_bytes()),
+            Manner::Breaks => self.out.extend([0x81, 0x01, b'x']),
+            _ => {}
+        }
+    }
+
+    fn say(&mut self, rng: &mut Rng) {
+        let size = match rng.below(10) {
+            0 => 0,
+            1 => 60_000 + rng.below(if self.protocol == Protocol::Packet { 5_000 } else { 140_000 }),
+            2..5 => 120 + rng.below(300),
+            _ => rng.below(64),
+        };
+        let text = rng.one_in(2);
+        let payload: Vec<u8> =
+            (0..size).map(|_| if text { b'a' + rng.below(26) as u8 } else { rng.next() as u8 | 0x80 }).collect();
+        let opcode = if text { 0x1 } else { 0x2 };
+        if rng.one_in(4) && size > 2 {
+            let cut = 1 + rng.below(size - 1);
+            self.frame(rng, opcode, &payload[..cut]);
+            if rng.one_in(2) {
+                self.ping(rng);
+            }
+            self.frame(rng, 0x80, &payload[cut..]);
+        } else {
+            self.frame(rng, 0x80 | opcode, &payload);
+        }
+        if rng.one_in(6) {
+            self.ping(rng);
+        }
+        self.stream.extend_from_slice(&payload);
+        self.expected.push((text, payload));
+    }
+
+    fn ping(&mut self, rng: &mut Rng) {
+        let payload = rng.next().to_be_bytes().to_vec();
+        self.frame(rng, 0x89, &payload);
+        self.pings.push_back(payload);
+    }
+
+    fn frame(&mut self, rng: &mut Rng, first: u8, payload: &[u8]) {
+        let key = (rng.next() as u32).to_be_bytes();
+        self.out.push(first);
+        match payload.len() {
+            size @ 0..=125 => self.out.push(0x80 | size as u8),
+            size @ 126..=65_535 => {
+                self.out.push(0xfe);
+                self.out.extend((size as u16).to_be_bytes());
+            }
+            size => {
+                self.out.push(0xff);
+                self.out.extend((size as u64).to_be_bytes());
+            }
+        }
+        self.out.extend(key);
+        let mut payload = payload.to_vec();
+        mask::apply(&mut payload, key, 0);
+        self.out.extend(payload);
+    }
+
+    /// Does a little, or nothing.
+    pub fn act(&mut self, sim: &mut Sim) {
+        if self.is_over || sim.rng.one_in(3) {
+            return;
+        }
+        if self.patience == 0 {
+            if self.manner == Manner::Vanishes {
+                let wire = &mut sim.wires[self.wire];
+                if sim.rng.one_in(2) {
+                    wire.reset()
+                } else {
+                    wire.leave()
+                }
+                self.is_over = true;
+            }
+            // One that stalls waits for the gateway to lose its patience, or for the test to end.
+            return;
+        }
+        self.write(sim);
+        self.read(sim);
+        if self.manner == Manner::Polite && !self.has_closed && self.has_all() {
+            self.has_closed = true;
+            let mut rng = Rng(sim.rng.next());
+            self.frame(&mut rng, 0x88, &1000u16.to_be_bytes());
+        }
+        if sim.wires[self.wire].is_at_end() {
+            sim.wires[self.wire].finish();
+            self.is_over = true;
+        }
+    }
+
+    fn write(&mut self, sim: &mut Sim) {
+        let most = (1 + sim.rng.below(100_000)).min(self.out.len() - self.written).min(self.patience);
+        if most > 0 {
+            let bytes = &self.out[self.written..self.written + most];
+            let written = sim.wires[self.wire].write(bytes).unwrap_or(0);
+            self.written += written;
+            self.patience = self.patience.saturating_sub(written);
+        }
+    }
+
+    fn read(&mut self, sim: &mut Sim) {
+        while let Some(chunk) = sim.wires[self.wire].read() {
+            self.received.extend(chunk);
+        }
+        if self.manner == Manner::Browses {
+            while self.read_page() {}
+            return;
+        }
+        if self.head.is_none() {
+            let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") else { return };
+            let rest = self.received.split_off(at + 4);
+            let head = std::mem::replace(&mut self.received, rest);
+            self.head = Some(String::from_utf8(head).expect("an ASCII head"));
+        }
+        if self.has_opened() {
+            while self.read_frame() {}
+        }
+    }
+
+    /// Whether the handshake succeeded.
+    pub fn has_opened(&self) -> bool {
+        self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 101 "))
+    }
+
+    fn read_page(&mut self) -> bool {
+        let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+        let head = String::from_utf8_lossy(&self.received[..at]).into_owned();
+        let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let size: usize = length.expect("a length").parse().expect("a number");
+        if self.received.len() < at + 4 + size {
+            return false;
+        }
+        let body = self.received.drain(..at + 4 + size).skip(at + 4).collect();
+        self.messages.push((head.starts_with("HTTP/1.1 200"), body));
+        true
+    }
+
+    fn read_frame(&mut self) -> bool {
+        let bytes = &self.received;
+        let (Some(&first), Some(&second)) = (bytes.first(), bytes.get(1)) else { return false };
+        assert!(second < 0x80, "a server's frame is masked");
+        let (size, start) = match second {
+            126 if bytes.len() >= 4 => (u64::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),
+            127 if bytes.len() >= 10 => (u64::from_be_bytes(bytes[2..10].try_into().unwrap()), 10),
+            126 | 127 => return false,
+            size => (u64::from(size), 2),
+        };
+        let end = start + size as usize;
+        if bytes.len() < end {
+            return false;
+        }
+        let payload: Vec<u8> = self.received.drain(..end).skip(start).collect();
+        assert!(self.close.is_none(), "a frame behind the close frame");
+        self.on_frame(first, payload);
+        true
+    }
+
+    fn on_frame(&mut self, first: u8, payload: Vec<u8>) {
+        match (first & 0x0f, first & 0x80 != 0) {
+            (opcode @ (1 | 2), fin) => {
+                assert!(self.partial.is_none(), "a message inside another");
+                self.partial = Some((opcode == 1, payload));
+                self.end_message(fin);
+            }
+            (0, fin) => {
+                self.partial.as_mut().expect("a continuation of nothing").1.extend(payload);
+                self.end_message(fin);
+            }
+            (8, true) => {
+                self.close = Some(payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code)));
+            }
+            (10, true) => {
+                // Pongs come in order; of many, earlier ones may be left out.
+                while let Some(ping) = self.pings.pop_front() {
+                    if ping == payload {
+                        return;
+                    }
+                }
+                panic!("a pong that answers no ping");
+            }
+            other => panic!("a frame that nobody expects: {other:?}"),
+        }
+    }
+
+    fn end_message(&mut self, fin: bool) {
+        if fin {
+            let message = self.partial.take().expect("a message");
+            self.messages.push(message);
+            self.check_prefix();
+        }
+    }
+
+    /// What came is the beginning of what was sent, byte for byte and, where the protocol keeps them, message for
+    /// message.
+    fn check_prefix(&mut self) {
+        let Some(got) = self.messages.last() else { return };
+        if self.protocol == Protocol::Stream {
+            let rest = &self.stream[self.stream_size..];
+            assert!(rest.starts_with(&got.1), "bytes lost, doubled or out of order in a stream");
+            self.stream_size += got.1.len();
+            return;
+        }
+        let index = self.messages.len() - 1;
+        let sent = self.expected.get(index).expect("more messages than were sent");
+        assert!(got.1 == sent.1, "message {index} is not what was sent");
+        // An empty packet has no type of its own.
+        assert!(got.0 == sent.0 || sent.1.is_empty() && self.protocol == Protocol::Packet, "type of message {index}");
+    }
+
+    fn has_all(&self) -> bool {
+        let is_complete = match self.protocol {
+            Protocol::Stream => self.stream_size == self.stream.len(),
+            _ => self.messages.len() == self.expected.len(),
+        };
+        self.written == self.out.len() && is_complete && self.has_opened()
+    }
+
+    /// At the end of a run: the promises that were to be kept to this client.
+    pub fn check_end(&self, is_stopped: bool) {
+        let context =
+            format!("{:?} client of {:?}: head {:?} close {:?}", self.manner, self.name, self.head, self.close);
+        match self.manner {
+            Manner::Browses if !is_stopped => {
+                assert!(self.messages.len() <= self.expected.len(), "{context}");
+                for (got, sent) in self.messages.iter().zip(&self.expected) {
+                    assert!(!got.0 || got.1.len() == sent.1.len(), "a page of another size; {context}");
+                    assert!(got.1.iter().enumerate().all(|(i, byte)| !got.0 || *byte == i as u8), "{context}");
+                }
+            }
+            Manner::Dawdles if !is_stopped => {
+                assert!(self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 408 ")), "{context}");
+            }
+            // One that sends its last words in a hurry may find that the time for closing runs out first.
+            Manner::Polite | Manner::Hasty | Manner::Breaks
+                if self.name == "echo" && self.has_opened() && !is_stopped =>
+            {
+                let code = if self.manner == Manner::Breaks { 1002 } else { 1000 };
+                let is_whole = self.partial.is_none() && self.has_all();
+                assert!(is_whole || self.manner != Manner::Polite, "{context}");
+                assert!(self.close == Some(Some(code)) || !is_whole && self.close.is_none(), "{context}");
+            }
+            _ => {}
+        }
+    }
+}
