@@ -13,7 +13,7 @@ use crate::websocket::upgrade::Origins;
 #[derive(FromArgs, Debug, PartialEq, Eq)]
 #[argh(
     example = "Pages and servers on port 8080:\n  {command_name} --listen 0.0.0.0:8080 --www /srv/www --docroot /run/websocket",
-    example = "Only names that begin with ws_, from the pages of one site, as user nobody:\n  {command_name} --listen [::]:80 --docroot /run/websocket --allow '^/ws_' --origins https://app.example -u nobody",
+    example = "Only names that begin with ws_, from the pages of one site, as user nobody:\n  {command_name} --listen 0.0.0.0:80 --docroot /run/websocket --allow '^/ws_' --origins https://app.example -u nobody",
     note = "Patterns of --allow and --deny are searched for in \"/NAME\": ^ anchors the start, $ the end, * is any run\nof characters; a comma separates them. A name is refused if --deny matches, else served if --allow does.",
     error_code(1, "It could not start or had to stop; the line on standard error says why.")
 )]

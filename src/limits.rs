@@ -43,11 +43,11 @@ pub const LOG_VALUE_SIZE_MAX: usize = 200;
 /// Subprotocols a client may offer.
 pub const SUBPROTOCOLS_MAX: usize = 16;
 
-/// From the first byte of a request to the end of its head.
+/// From accept, or from a next request's first byte, to the end of the request's head.
 pub const HEAD_MS: u64 = 10_000;
 /// A kept-alive connection without a next request.
 pub const KEEPALIVE_MS: u64 = 5_000;
-/// A reply of which the client takes nothing.
+/// A piece of a reply, one pool buffer at most, that the client does not take.
 pub const REPLY_STALL_MS: u64 = 30_000;
 /// From the request to the backend's acceptance.
 pub const CONNECT_MS: u64 = 5_000;
@@ -55,6 +55,8 @@ pub const CONNECT_MS: u64 = 5_000;
 pub const CONNECT_RETRY_MS: u64 = 1;
 /// The longest pause before a full backlog is tried again.
 pub const CONNECT_RETRY_MS_MAX: u64 = 64;
+/// How long a character that the end of a server's read cut waits for its other bytes.
+pub const CUT_CHARACTER_MS: u64 = 100;
 /// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages.
 pub const LAST_WORDS_MS: u64 = 500;
 /// The closing handshake, from the first close frame to the end of the TCP connection (RFC 6455 section 7.1.1).

@@ -68,10 +68,12 @@ fn run(settings: Settings) -> Result<(), String> {
         Level::Info,
         format_args!("uakari {} on io_uring, {clients_max} clients at most", env!("CARGO_PKG_VERSION")),
     );
-    for address in bound {
+    for address in &bound {
         log::announce(format_args!("listening on {address}"));
     }
-    gateway.run().map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
+    let ran = gateway.run();
+    bound.iter().for_each(listener::remove);
+    ran.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
     log::event(Level::Info, format_args!("stopped"));
     Ok(())
 }

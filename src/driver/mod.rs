@@ -10,12 +10,14 @@ use std::net::SocketAddr;
 pub use nix::errno::Errno;
 
 pub mod buffers;
+mod start;
 pub mod uring;
 
 #[cfg(test)]
 pub mod sim;
 
 pub use buffers::{Batch, Lease, Segment};
+pub use start::StartError;
 
 /// What an operation was for; it comes back with the completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,7 +1,6 @@
 //! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
 
 use std::ffi::CString;
-use std::fmt;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Instant;
 
@@ -17,51 +16,18 @@ use nix::sys::stat::{SFlag, fstat};
 use slab::Slab;
 
 use super::buffers::{Pool, raw};
+use super::start::{self, StartError, errno_of, start_error};
 use super::{
     Address, Batch, Completion, Driver, Event, FileKind, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType,
     Token,
 };
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, RING_ENTRIES, RING_ENTRIES_MIN, SEND_SEGMENTS_MAX};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
 const BUFFER_GROUP: u16 = 0;
 /// Completions that nobody waits for: of cancels and closes.
 const UNWATCHED: u64 = 0;
 /// In the kind's place: the rest is an index into `in_flight`.
 const INDEXED: u64 = 0xff;
-
-/// Why io_uring cannot be used here. Display names the cause and the remedy.
-#[derive(Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum StartError {
-    NoKernelSupport,
-    Disabled(String),
-    Forbidden,
-    KernelTooOld,
-    LockedMemory,
-    Other(Errno),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::NoKernelSupport => f.write_str(
-                "this kernel has no io_uring (or a container hides it): run Linux 6.1 or later built with CONFIG_IO_URING",
-            ),
-            StartError::Disabled(value) => write!(
-                f,
-                "io_uring is switched off by kernel.io_uring_disabled = {value}: set it to 0 with `sysctl -w kernel.io_uring_disabled=0`"
-            ),
-            StartError::Forbidden => f.write_str(
-                "io_uring is forbidden here, most likely by a container's seccomp profile: allow io_uring_setup, io_uring_enter and io_uring_register in it",
-            ),
-            StartError::KernelTooOld => f.write_str("this kernel's io_uring is too old: run Linux 6.1 or later"),
-            StartError::LockedMemory => f.write_str(
-                "the limit of locked memory (RLIMIT_MEMLOCK) is too low for a ring: raise it with `ulimit -l` or LimitMEMLOCK= to 1 MiB",
-            ),
-            StartError::Other(errno) => write!(f, "io_uring cannot be set up: {}", errno.desc()),
-        }
-    }
-}
 
 /// An operation whose memory the kernel may still use.
 enum InFlight {
@@ -90,14 +56,7 @@ pub struct Uring {
 impl Uring {
     /// Sets the ring up, as large as the limit of locked memory allows.
     pub fn new() -> Result<Uring, StartError> {
-        let mut entries = RING_ENTRIES;
-        let mut ring = loop {
-            match build(entries) {
-                Ok(ring) => break ring,
-                Err(Errno::ENOMEM) if entries > RING_ENTRIES_MIN => entries /= 2,
-                Err(errno) => return Err(start_error(errno)),
-            }
-        };
+        let mut ring = start::new_ring()?;
         // Saves a look-up of the fd on each call; not every kernel has it.
         let _ = ring.submitter().register_ring_fd();
         let pool = Pool::new(&ring.submitter(), BUFFER_GROUP).map_err(|error| start_error(errno_of(&error)))?;
@@ -221,42 +180,6 @@ impl Uring {
         message.header.msg_iovlen = (1 + batch.rest.len()).min(SEND_SEGMENTS_MAX) as _;
         message
     }
-}
-
-fn build(entries: u32) -> Result<IoUring, Errno> {
-    let mut first_error = Errno::EINVAL;
-    for no_sqarray in [true, false] {
-        let mut builder = IoUring::builder();
-        builder.setup_single_issuer().setup_defer_taskrun().setup_submit_all().setup_cqsize(entries * 4);
-        if no_sqarray {
-            builder.setup_no_sqarray();
-        }
-        match builder.build(entries) {
-            Ok(ring) => return Ok(ring),
-            Err(error) => first_error = errno_of(&error),
-        }
-        if first_error != Errno::EINVAL {
-            break;
-        }
-    }
-    Err(first_error)
-}
-
-fn start_error(errno: Errno) -> StartError {
-    match errno {
-        Errno::ENOSYS => StartError::NoKernelSupport,
-        Errno::EINVAL => StartError::KernelTooOld,
-        Errno::ENOMEM => StartError::LockedMemory,
-        Errno::EPERM | Errno::EACCES => match std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled") {
-            Ok(value) if value.trim() != "0" => StartError::Disabled(value.trim().to_owned()),
-            _ => StartError::Forbidden,
-        },
-        errno => StartError::Other(errno),
-    }
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_raw(error.raw_os_error().unwrap_or(0))
 }
 
 fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {

@@ -205,11 +205,11 @@ impl<H> Connection<H> {
             return;
         }
         let traffic = self.session.traffic();
-        let lasted = Duration::from_millis(now_ms - self.started_ms);
+        let lasted = Duration::from_millis(now_ms - self.started_ms).as_secs_f64();
         log::event(
             ending.level(),
             format_args!(
-                "c{} end client={} name={} lasted={lasted:.3?} up={}B/{} down={}B/{}: {ending}",
+                "c{} end client={} name={} lasted={lasted:.3}s up={}B/{} down={}B/{}: {ending}",
                 self.id,
                 self.address,
                 Quoted(self.session.name()),

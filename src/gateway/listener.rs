@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, setsockopt, sockopt,
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, setsockopt, sockopt,
 };
 
 use crate::limits::{BACKLOG_MAX, BIND_RETRY_MS};
@@ -77,6 +77,14 @@ pub fn listen(address: &ListenAddress) -> Result<(OwnedFd, ListenAddress), Liste
     }
 }
 
+/// Removes the file of a UNIX listener, so that the next start finds none.
+pub fn remove(address: &ListenAddress) {
+    if let ListenAddress::Unix(path) = address {
+        // Without the right to do so, as after -u, it stays, and the next start replaces it.
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 fn listen_tcp(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Errno> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
@@ -124,7 +132,6 @@ fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
     let fd = new_socket()?;
     socket::bind(fd.as_raw_fd(), &address)?;
     socket::listen(&fd, Backlog::new(BACKLOG_MAX)?)?;
-    debug_assert!(address.len() > 0);
     Ok(fd)
 }
 

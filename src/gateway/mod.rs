@@ -11,12 +11,13 @@ mod simulation;
 
 use slab::Slab;
 
-use crate::driver::{Address, Completion, Driver, Errno, Event, Kind, Token};
+use crate::driver::{Address, Completion, Driver, Errno, Event, Kind, Received, Token};
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::route::Site;
 use crate::session::{Actions, Input};
 use connection::Connection;
+use peer::give_back;
 use timers::{Owner, Timers};
 
 /// Slots from here on are listeners', not connections'.
@@ -163,11 +164,11 @@ impl<D: Driver> Gateway<D> {
             _ => {}
         }
         // A slot is reused only when nothing is in flight for it, so that a stale completion is a bug of ours.
-        let Some(connection) = self.connections.get_mut(token.slot as usize) else {
+        let owner = Owner { slot: token.slot, generation: token.generation };
+        let Some(connection) = find(&mut self.connections, owner) else {
             debug_assert!(false, "a completion for nobody: {token:?}");
-            return;
+            return self.drop_stale(event);
         };
-        debug_assert_eq!(connection.owner().generation, token.generation);
         match event {
             Event::Received { result, more } => connection.on_received(token.kind, result, more, &mut self.world),
             Event::Sent { batch, result } => connection.on_sent(token.kind, batch, result, &mut self.world),
@@ -175,7 +176,19 @@ impl<D: Driver> Gateway<D> {
             Event::Connected(result) => connection.on_connected(result, &mut self.world),
             Event::Accepted { .. } | Event::Signal(_) => {}
         }
-        self.touched.push(connection.owner());
+        self.touched.push(owner);
+    }
+
+    /// Gives back what an event holds that reaches nobody.
+    fn drop_stale(&mut self, event: Event<D::Handle>) {
+        match event {
+            Event::Received { result: Received::Data(lease), .. } => self.world.driver.release(lease),
+            Event::Sent { batch, .. } => {
+                batch.into_segments().for_each(|segment| give_back(segment, &mut self.world.driver));
+            }
+            Event::Opened(Ok((handle, _))) | Event::Connected(Ok(handle)) => self.world.driver.close(handle),
+            _ => {}
+        }
     }
 
     fn accept(&mut self, index: u32) {

@@ -136,6 +136,8 @@ impl<H> Peer<H> {
     /// Queues a pong, or keeps the latest where the queue is long already.
     pub fn enqueue_pong<D: Driver<Handle = H>>(&mut self, frame: Box<[u8]>, driver: &mut D) {
         if self.queued_size < QUEUE_LOW_SIZE {
+            // A kept one would come behind this one, out of order.
+            self.pong = None;
             self.enqueue(Segment::heap(frame), driver);
         } else if !self.has_last {
             self.pong = Some(frame);
@@ -249,18 +251,19 @@ impl<H> Peer<H> {
 
     fn settle_abandoned<D: Driver<Handle = H>>(&mut self, receive: Token, driver: &mut D) {
         self.cancel_receive(receive, driver);
-        if !self.is_in_flight() {
-            if let Some(handle) = self.handle.take() {
-                driver.close(handle);
-            }
+        if !self.is_in_flight()
+            && let Some(handle) = self.handle.take()
+        {
+            driver.close(handle);
         }
     }
 
     fn settle_sending<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {
-        if self.queue.is_none() && !self.is_sending {
-            if let Some(frame) = self.pong.take() {
-                self.enqueue(Segment::heap(frame), driver);
-            }
+        if self.queue.is_none()
+            && !self.is_sending
+            && let Some(frame) = self.pong.take()
+        {
+            self.enqueue(Segment::heap(frame), driver);
         }
         if self.is_blocked || self.is_sending {
             self.spill(driver);

@@ -1,4 +1,4 @@
-//! Names: what a path asks for, and whether it may (docs/compatibility.md section "Names").
+//! Names: what a path asks for, and whether it may (docs/backends.md).
 #![forbid(unsafe_code)]
 
 use std::fmt;

@@ -14,7 +14,7 @@ use crate::websocket::upgrade::UpgradeError;
 #[allow(missing_docs)]
 pub enum Step {
     Head,
-    NextRequest,
+    Request,
     Reply,
     Connect,
 }
@@ -77,6 +77,9 @@ impl fmt::Display for Ending {
             Ending::ClientFailed(errno) => write!(f, "the client's connection broke (1006): {}", errno.desc()),
             Ending::ServerClosed(Some(code)) => write!(f, "the server closed with {code}"),
             Ending::ServerClosed(None) => f.write_str("the server closed"),
+            Ending::ServerFailed(Errno::EMSGSIZE) => {
+                f.write_str("the server sent a packet that is larger than a receive buffer (1011)")
+            }
             Ending::ServerFailed(errno) => write!(f, "the server died (1011): {}", errno.desc()),
             Ending::ServerCutShort => f.write_str("the server died in mid-message (1011)"),
             Ending::ServerNotUtf8 => {
@@ -97,7 +100,7 @@ impl fmt::Display for Ending {
             Ending::Refused(errno) => write!(f, "refused with 502: the server cannot be connected: {}", errno.desc()),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),
-            Ending::TimedOut(Step::NextRequest) => f.write_str("idle"),
+            Ending::TimedOut(Step::Request) => f.write_str("idle: no request came"),
             Ending::TimedOut(Step::Reply) => f.write_str("timed out: the client takes nothing of its reply"),
             Ending::TimedOut(Step::Connect) => f.write_str("refused with 504: the server does not accept"),
             Ending::Overload => f.write_str("refused with 503: too many clients"),

@@ -4,7 +4,7 @@ use super::{Action, Context, Demand, Ending, Input, Opening, Phase, Reply, Side,
 use crate::http::head::{self, HeadError};
 use crate::limits;
 use crate::route::names;
-use crate::websocket::upgrade;
+use crate::websocket::upgrade::{self, UpgradeError};
 
 /// Before a request's end.
 #[derive(Debug, Default)]
@@ -31,8 +31,7 @@ impl Head {
                 return (refuse(503, sentence, Ending::Overload, context), false);
             }
             Some(Input::Deadline) if bytes.is_empty() => {
-                let step = if self.is_next { Step::NextRequest } else { Step::Head };
-                return (over(Ending::TimedOut(step), context), false);
+                return (over(Ending::TimedOut(Step::Request), context), false);
             }
             Some(Input::Deadline) => {
                 let sentence = "the request head was too slow";
@@ -78,6 +77,10 @@ fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Head(error), context)
 }
 
+fn refuse_upgrade(error: UpgradeError, context: &mut Context<'_>) -> Phase {
+    refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)
+}
+
 fn answer(bytes: &[u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phase, bool) {
     let head = match head::parse(bytes) {
         Ok(head) => head,
@@ -88,9 +91,13 @@ fn answer(bytes: &[u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phas
     };
     *name = asked.into();
     if upgrade::is_asked(&head.headers) {
+        if head.has_body {
+            // Its bytes would be taken for frames.
+            return (refuse_upgrade(UpgradeError::Body, context), false);
+        }
         return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, &context.site.origins) {
             Ok(upgrade) => Opening::start(name, upgrade, context),
-            Err(error) => (refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context), false),
+            Err(error) => (refuse_upgrade(error, context), false),
         };
     }
     let is_head = head.method == "HEAD";

@@ -69,6 +69,10 @@ impl Relay {
                 self.is_backend_gone = true;
                 Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerFailed(errno), context))
             }
+            Input::Deadline => {
+                self.send_cut(context);
+                None
+            }
             Input::Stop => Some(self.close_client(CloseCode::GOING_AWAY, Ending::Stopping, context)),
             _ => None,
         }
@@ -115,7 +119,6 @@ impl Relay {
             Input::BackendBytes(chunk) => self.last_words(chunk, context),
             Input::BackendEnd | Input::BackendFailed(_) => {
                 self.is_backend_gone = true;
-                self.send_cut(context);
                 true
             }
             Input::Deadline | Input::Stop => true,
@@ -124,6 +127,7 @@ impl Relay {
         if !is_said {
             return None;
         }
+        self.send_cut(context);
         let Parting { frame, ending } = self.parting.take()?;
         context.out.push(Action::SendLast { to: Side::Client, bytes: frame });
         Some(Phase::Closing(Box::new(Closing::after_close(!self.is_backend_gone, ending, context))))
@@ -181,6 +185,9 @@ impl Relay {
                 end -= size;
                 self.cut[..size].copy_from_slice(&buffer[end..end + size]);
                 self.cut_size = size as u8;
+                if self.parting.is_none() && self.message_type == MessageType::Auto {
+                    context.deadline_in(limits::CUT_CHARACTER_MS);
+                }
                 if start == end {
                     return true;
                 }
@@ -237,21 +244,27 @@ impl Relay {
 
     /// A character that was cut off for good goes out as the bytes that it is.
     fn send_cut(&mut self, context: &mut Context<'_>) {
+        *context.deadline_ms = None;
         let cut = &self.cut[..std::mem::take(&mut self.cut_size) as usize];
         if !cut.is_empty() {
             let size = header::size_of(cut.len());
             let mut bytes = vec![0; size];
             header::write_before(&mut bytes, size, true, Opcode::Binary, cut.len());
             bytes.extend_from_slice(cut);
+            context.traffic.down_bytes += cut.len() as u64;
+            context.traffic.down_messages += 1;
             context.out.push(Action::Send { to: Side::Client, bytes: bytes.into() });
         }
     }
 
     /// Begins the closing handshake from the server's side.
     fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Phase {
-        let reason = if code == CloseCode::NORMAL { String::new() } else { ending.to_string() };
-        let reason = if matches!(ending, Ending::Stopping) { "the gateway stops" } else { reason.as_str() };
-        send_close(Some(code), reason, context);
+        let reason = match ending {
+            Ending::ServerClosed(_) => String::new(),
+            Ending::Stopping => "the gateway stops".to_owned(),
+            _ => ending.to_string(),
+        };
+        send_close(Some(code), &reason, context);
         self.close(ending, context)
     }
 

@@ -36,6 +36,7 @@ pub struct Upgrade {
 #[allow(missing_docs)]
 pub enum UpgradeError {
     Method,
+    Body,
     HttpVersion,
     Version,
     Key,
@@ -50,7 +51,7 @@ impl UpgradeError {
             UpgradeError::Method => 405,
             UpgradeError::Version => 426,
             UpgradeError::Origin => 403,
-            UpgradeError::HttpVersion | UpgradeError::Key | UpgradeError::Subprotocols => 400,
+            UpgradeError::Body | UpgradeError::HttpVersion | UpgradeError::Key | UpgradeError::Subprotocols => 400,
         }
     }
 }
@@ -59,6 +60,7 @@ impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             UpgradeError::Method => "a WebSocket handshake is a GET",
+            UpgradeError::Body => "a WebSocket handshake has no body",
             UpgradeError::HttpVersion => "a WebSocket handshake needs HTTP/1.1",
             UpgradeError::Version => "only Sec-WebSocket-Version 13 is spoken here",
             UpgradeError::Key => "Sec-WebSocket-Key must be one base64 value of 16 bytes",

@@ -33,19 +33,20 @@ impl Backend {
             self.is_over = sim.wires[self.wire].is_closed;
             return;
         }
-        if sim.rng.one_in(2) && self.owed.len() < 4 {
-            if let Some(chunk) = sim.wires[self.wire].read() {
-                self.patience = self.patience.saturating_sub(chunk.len().max(1));
-                self.owed.push_back(chunk);
-            }
+        if sim.rng.one_in(2)
+            && self.owed.len() < 4
+            && let Some(chunk) = sim.wires[self.wire].read()
+        {
+            self.patience = self.patience.saturating_sub(chunk.len().max(1));
+            self.owed.push_back(chunk);
         }
         let wire = &mut sim.wires[self.wire];
-        if let Some(chunk) = self.owed.front_mut() {
-            if let Some(size) = wire.write(chunk) {
-                chunk.drain(..size);
-                if chunk.is_empty() || self.packets {
-                    self.owed.pop_front();
-                }
+        if let Some(chunk) = self.owed.front_mut()
+            && let Some(size) = wire.write(chunk)
+        {
+            chunk.drain(..size);
+            if chunk.is_empty() || self.packets {
+                self.owed.pop_front();
             }
         }
         match self.name.as_str() {

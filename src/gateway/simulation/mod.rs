@@ -48,7 +48,7 @@ fn seeds() {
 fn world(seed: u64) -> (Sim, Site) {
     let mut sim = Sim::new(seed, 0);
     let buffers = [3, 16, limits::POOL_BUFFERS as usize][sim.rng.below(3)];
-    let mut sim = Sim::new(sim.rng.next(), buffers);
+    let mut sim = Sim::new(sim.rng.draw(), buffers);
     let protocol = [Protocol::Stream, Protocol::Packet, Protocol::Frames][sim.rng.below(3)];
     let socket_type = if protocol == Protocol::Packet { SocketType::SeqPacket } else { SocketType::Stream };
     for name in ["echo", "dies", "leaves", "deaf"] {

@@ -3,6 +3,8 @@
 //! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet that looks like
 //! the end, a cut packet, a full backlog.
 
+mod wire;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::CString;
 
@@ -10,126 +12,15 @@ use slab::Slab;
 
 use super::*;
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+use wire::Wire;
+pub use wire::{Node, Rng};
 
 /// Bytes of a receive at most.
 const CAPACITY: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
 
-/// A small generator (splitmix64): the same seed gives the same run everywhere.
-pub struct Rng(pub u64);
-
-impl Rng {
-    /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number from 0 to `below` - 1.
-    pub fn below(&mut self, below: usize) -> usize {
-        (self.next() % below.max(1) as u64) as usize
-    }
-
-    /// True once in `n`.
-    pub fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
-
 /// Something open. Not to be copied: who has it closes it.
 #[derive(Debug)]
 pub struct Handle(usize);
-
-/// Bytes or packets on their way in one direction.
-#[derive(Default)]
-pub struct Pipe {
-    chunks: VecDeque<Vec<u8>>,
-    size: usize,
-    capacity: usize,
-    /// The writer sends no more.
-    finished: bool,
-    /// The reader is gone, or the connection was reset.
-    broken: bool,
-}
-
-/// One end of a simulated connection, for the other side of which an actor of the test speaks.
-pub struct Wire {
-    /// What the gateway reads.
-    pub to_gateway: Pipe,
-    /// What the gateway writes.
-    pub from_gateway: Pipe,
-    packets: bool,
-    /// The gateway has closed its end.
-    pub is_closed: bool,
-}
-
-impl Wire {
-    fn new(capacity: usize, packets: bool) -> Wire {
-        let pipe = || Pipe { capacity, ..Pipe::default() };
-        Wire { to_gateway: pipe(), from_gateway: pipe(), packets, is_closed: false }
-    }
-
-    /// The actor writes; returns how much there was room for. A packet fits whole or not at all (None).
-    pub fn write(&mut self, bytes: &[u8]) -> Option<usize> {
-        let pipe = &mut self.to_gateway;
-        let room = pipe.capacity.saturating_sub(pipe.size);
-        let fits = if self.packets { pipe.chunks.is_empty() || bytes.len() <= room } else { room > 0 };
-        if !fits || pipe.finished || pipe.broken {
-            return None;
-        }
-        let size = if self.packets { bytes.len() } else { bytes.len().min(room) };
-        pipe.chunks.push_back(bytes[..size].to_vec());
-        pipe.size += size;
-        Some(size)
-    }
-
-    /// The actor reads a chunk, or a packet.
-    pub fn read(&mut self) -> Option<Vec<u8>> {
-        let chunk = self.from_gateway.chunks.pop_front()?;
-        self.from_gateway.size -= chunk.len();
-        Some(chunk)
-    }
-
-    /// The actor has read all, and nothing more will come.
-    pub fn is_at_end(&self) -> bool {
-        self.from_gateway.chunks.is_empty() && (self.from_gateway.finished || self.is_closed)
-    }
-
-    /// The actor sends no more.
-    pub fn finish(&mut self) {
-        self.to_gateway.finished = true;
-    }
-
-    /// The actor vanishes: what is on its way is lost.
-    pub fn reset(&mut self) {
-        self.to_gateway.broken = true;
-        self.from_gateway.broken = true;
-    }
-
-    /// The actor goes in order: what it sent arrives, what is sent to it breaks.
-    pub fn leave(&mut self) {
-        self.to_gateway.finished = true;
-        self.from_gateway.broken = true;
-    }
-}
-
-/// What a path leads to.
-#[derive(Clone)]
-pub enum Node {
-    /// A folder.
-    Folder,
-    /// A file with these bytes.
-    File(Vec<u8>),
-    /// A listening socket of this type.
-    Server(SocketType),
-    /// A socket nobody listens on.
-    Dead,
-    /// A server whose backlog is full until this time.
-    Full(u64),
-    /// A link that leads out.
-    Outside,
-}
 
 enum Object {
     Listener,
