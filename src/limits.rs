@@ -32,6 +32,9 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a listening address may stay busy after its last owner was killed.
 pub const BIND_RETRY_MS: u64 = 1_000;
 
+/// Timers kept beyond four for each connection: those of connections that ended before their deadlines.
+pub const TIMERS_SPARE_MAX: usize = 1024;
+
 /// Bytes of a request head: request line and all headers.
 pub const HEAD_SIZE_MAX: usize = 16 * 1024;
 /// Bytes of a request target.

@@ -272,6 +272,9 @@ impl<D: Driver> Gateway<D> {
             }
         }
         self.touched = touched;
+        if self.timers.len() > limits::TIMERS_SPARE_MAX + 4 * self.connections.len() {
+            self.timers.retain(|owner| find(&mut self.connections, owner).is_some());
+        }
     }
 }
 

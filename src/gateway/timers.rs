@@ -23,6 +23,16 @@ impl Timers {
         self.0.push(Reverse((at_ms, owner)));
     }
 
+    /// How many there are, those of ended connections included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Drops the timers of those who are gone.
+    pub fn retain(&mut self, mut is_there: impl FnMut(Owner) -> bool) {
+        self.0.retain(|Reverse((_, owner))| is_there(*owner));
+    }
+
     /// When the earliest is due.
     pub fn next_ms(&self) -> Option<u64> {
         self.0.peek().map(|Reverse((at_ms, _))| *at_ms)

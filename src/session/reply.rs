@@ -83,7 +83,9 @@ impl Reply {
         match opened {
             Ok(FileKind::Regular(size)) => {
                 let content_type = files::content_type(&self.path);
-                let fields = format!("Content-Type: {content_type}\r\nContent-Length: {size}\r\n");
+                let fields = format!(
+                    "Content-Type: {content_type}\r\nContent-Length: {size}\r\nX-Content-Type-Options: nosniff\r\n"
+                );
                 self.send(200, reply::head(200, &fields, self.keep_alive).into_bytes().into(), context);
                 if size > 0 && !self.is_head {
                     self.stage = Stage::Sending { done: 0, size, is_reading: false };
