@@ -130,3 +130,36 @@ fn fragments_count_against_the_message_limit() {
     let size = (1 << 20) + 1;
     assert_eq!(decode([&bytes[..]].into_iter()).error, Some(ProtocolError::TooBig { size, size_max: 1 << 20 }));
 }
+
+/// Random bytes, made likelier to be frames: most headers are good, lengths are short.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    let mut bytes = Vec::new();
+    for _ in 0..12 {
+        let first = [0x81, 0x82, 0x01, 0x80, 0x00, 0x89, 0x8a, 0x88, 0x02, draw()][draw() as usize % 10];
+        let length = if draw() % 8 == 0 { draw() % 126 } else { draw() % 20 };
+        bytes.extend([first, 0x80 | length]);
+        let size = if draw() % 16 == 0 { draw() } else { 4 + length };
+        bytes.extend((0..size).map(|_| if draw() % 2 == 0 { b'a' } else { draw() }));
+    }
+    bytes
+}
+
+#[test]
+fn noise_means_the_same_at_every_cut() {
+    for seed in 1..300 {
+        let bytes = noise(seed);
+        let whole = decode([&bytes[..]].into_iter());
+        assert_eq!(decode(bytes.chunks(1)), whole, "seed {seed}, byte by byte");
+        for cut in (0..bytes.len()).step_by(7) {
+            let (a, b) = bytes.split_at(cut);
+            assert_eq!(decode([a, b].into_iter()), whole, "seed {seed}, cut at {cut}");
+        }
+    }
+}
