@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             log::announce(format_args!("{}", exit.output));
             return ExitCode::SUCCESS;
         }
-        Err(exit) => return fail(exit.output.trim_end()),
+        Err(exit) => return fail(&format!("{}: see uakari --help", exit.output.trim_end().trim_end_matches('.'))),
     };
     if arguments.version {
         log::announce(format_args!("uakari {}", env!("CARGO_PKG_VERSION")));

@@ -24,6 +24,7 @@ pub enum Step {
 #[allow(missing_docs)]
 pub enum Ending {
     Served,
+    HttpClientLeft,
     ClientClosed(Option<CloseCode>),
     ClientLeft,
     ClientFailed(Errno),
@@ -71,6 +72,7 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ending::Served => f.write_str("served"),
+            Ending::HttpClientLeft => f.write_str("the client left before its request was answered"),
             Ending::ClientClosed(Some(code)) => write!(f, "the client closed with {code}"),
             Ending::ClientClosed(None) => f.write_str("the client closed without a code (1005)"),
             Ending::ClientLeft => f.write_str("the client left without a close frame (1006)"),

@@ -181,7 +181,10 @@ impl Session {
         match &mut input {
             Input::ClientBytes(chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
             Input::ClientFailed(errno) => return self.end(Ending::ClientFailed(*errno), out),
-            Input::ClientEnd => return self.end(Ending::ClientLeft, out),
+            Input::ClientEnd => {
+                let is_served = matches!(&self.phase, Phase::Head(head) if head.is_next && self.input.is_empty());
+                return self.end(if is_served { Ending::Served } else { Ending::HttpClientLeft }, out);
+            }
             Input::Stop => self.is_stopping = true,
             _ => {}
         }

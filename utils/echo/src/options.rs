@@ -54,7 +54,7 @@ pub fn parse() -> Result<Option<Options>, String> {
             println!("{}", exit.output);
             return Ok(None);
         }
-        Err(exit) => return Err(exit.output.trim_end().to_owned()),
+        Err(exit) => return Err(format!("{}: see --help", exit.output.trim_end().trim_end_matches('.'))),
     };
     if options.name.is_empty() || options.name.contains('/') {
         return Err(format!("-n {:?} is no file name: give a name without a slash", options.name));

@@ -54,6 +54,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     let listener = listen_at(&path, options)?;
     if options.daemonize {
         daemon(false, false).map_err(|errno| format!("-D: {}", errno.desc()))?;
+        // Once more, so that SO_PEERCRED names this process and not the parent that ended.
+        start_listening(&listener).map_err(|errno| format!("-D: {}", errno.desc()))?;
     }
     if let Some(user) = &options.user {
         become_user(user)?;
@@ -204,8 +206,12 @@ fn listen_at(path: &Path, options: &Options) -> Result<OwnedFd, String> {
     bind(listener.as_raw_fd(), &address).map_err(failed)?;
     fs::set_permissions(path, fs::Permissions::from_mode(options.mode))
         .map_err(|error| format!("{}: {error}", path.display()))?;
-    listen(&listener, Backlog::new(BACKLOG).map_err(failed)?).map_err(failed)?;
+    start_listening(&listener).map_err(failed)?;
     Ok(listener)
+}
+
+fn start_listening(listener: &OwnedFd) -> Result<(), Errno> {
+    listen(listener, Backlog::new(BACKLOG)?)
 }
 
 fn raise_fd_limit() {

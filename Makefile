@@ -1,0 +1,37 @@
+# The front door; `make help` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: run test tools bench conformance lint clean help
+
+PORT ?= 8080
+
+run: ## build all and try it: an echo server behind the gateway on PORT (8080), until Ctrl-C
+	cargo build --release --workspace
+	@PORT=$(PORT) utils/try
+
+test: ## run all tests; the last line counts them
+	tests/install-tools
+	cargo build --workspace
+	@tests/tally cargo test --workspace --no-fail-fast
+
+tools: ## install what the tests need beside Rust: browser, clients, Autobahn
+	tests/install-tools --conformance
+
+bench: ## measure uakari beside its peers
+	tests/install-tools --bench
+	benches/run
+
+conformance: ## run Autobahn's test suite on a release build
+	tests/install-tools --conformance
+	cargo build --release --workspace
+	@tests/tally cargo test --release --test main -- --ignored --exact conformance::autobahn
+
+lint: ## check formatting, and let clippy look for mistakes
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+clean: ## remove what was built
+	cargo clean
+	rm -rf benches/target
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

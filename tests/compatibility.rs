@@ -1,0 +1,248 @@
+//! Each place where ouistiti, whose users' servers and pages uakari takes over, was seen to break.
+
+use std::io::Write;
+use std::thread;
+
+use crate::client::{BINARY, CONTINUATION, Client, Frame, PING, TEXT};
+use crate::daemon::Daemon;
+use crate::process::{Process, eventually};
+use crate::server::Backend;
+use crate::wire::{handshake, request};
+
+/// A daemon with a server that the test plays, in the default protocol.
+fn connect() -> (Daemon, Client, Backend) {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("server");
+    let client = daemon.connect("/server");
+    let backend = server.accept();
+    (daemon, client, backend)
+}
+
+/// A daemon with an echo server that keeps messages as they are.
+fn with_echo(options: &[&str]) -> (Daemon, Process) {
+    let daemon = Daemon::start(&["--protocol", "frames"]);
+    let echo = daemon.echo("echo", &[&["--protocol", "frames"], options].concat());
+    (daemon, echo)
+}
+
+#[test]
+fn two_frames_in_one_segment() {
+    let (_daemon, mut client, mut backend) = connect();
+    client.send(&[Frame::new(TEXT, b"one"), Frame::new(BINARY, b"two"), Frame::new(PING, b"three")]);
+    client.expect_pong(b"three");
+    backend.expect(b"onetwo");
+}
+
+#[test]
+fn a_frame_split_over_segments() {
+    let (_daemon, mut client, mut backend) = connect();
+    for size in [10, 130] {
+        let payload = vec![b'x'; size];
+        let bytes = Frame::new(TEXT, &payload).masked().bytes();
+        // Each byte is a segment of its own, and behind it a page shows that the daemon has been awake.
+        for (at, byte) in bytes.iter().enumerate() {
+            client.wire.send([*byte]);
+            if at < 16 {
+                _daemon.get("/nosuch");
+            }
+        }
+        backend.expect(&payload);
+    }
+}
+
+#[test]
+fn fragmented_messages() {
+    let (_daemon, mut client, mut backend) = connect();
+    client.send(&[Frame::part(TEXT, b"one "), Frame::part(CONTINUATION, b"two ")]);
+    backend.expect(b"one two ");
+    client.send(&[Frame::new(CONTINUATION, b"three")]);
+    backend.expect(b"three");
+}
+
+#[test]
+fn client_messages_of_64_kib_and_more() {
+    let (_daemon, mut client, mut backend) = connect();
+    for size in [65_535, 65_536, 65_537, 1 << 20] {
+        let message: Vec<u8> = (0..size).map(|at| (at % 253) as u8).collect();
+        thread::scope(|scope| {
+            scope.spawn(|| client.binary(&message));
+            backend.expect(&message);
+        });
+    }
+}
+
+#[test]
+fn server_messages_over_65530_bytes() {
+    let (daemon, mut client, mut backend) = connect();
+    let message: Vec<u8> = (0..200_000).map(|at| 0x80 | (at % 113) as u8).collect();
+    thread::scope(|scope| {
+        scope.spawn(|| backend.send(&message));
+        let mut got = Vec::new();
+        while got.len() < message.len() {
+            let (opcode, bytes) = client.message();
+            assert_eq!(opcode, BINARY);
+            got.extend(bytes);
+        }
+        assert!(got == message);
+    });
+    let server = daemon.listen_packets("packets");
+    let mut client = daemon.connect("/packets");
+    let mut backend = server.accept();
+    for size in [65_530, 65_531, 65_535, 65_536] {
+        backend.send(&message[..size]);
+        client.expect_binary(&message[..size]);
+    }
+}
+
+#[test]
+fn the_pings_payload_comes_back() {
+    let (_daemon, mut client, mut backend) = connect();
+    for payload in [&b""[..], b"x", &[0xff; 125]] {
+        client.send(&[Frame::new(PING, payload)]);
+        client.expect_pong(payload);
+    }
+    client.text("and the server sees nothing of it");
+    backend.expect("and the server sees nothing of it");
+}
+
+#[test]
+fn a_close_is_answered_with_its_own_code() {
+    for code in [1000, 1001, 1003, 1011, 3000, 4999] {
+        let (_daemon, mut client, backend) = connect();
+        client.close(code);
+        drop(backend);
+        client.expect_close(code);
+        client.wire.expect_end();
+    }
+}
+
+#[test]
+fn unmasked_frames_rsv_bits_and_reserved_opcodes_are_refused() {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("server");
+    let mut cases = vec![("no mask".to_owned(), Frame::new(TEXT, b"x"))];
+    for rsv in 1..8 {
+        cases.push((format!("RSV {rsv}"), Frame { rsv, ..Frame::new(TEXT, b"x") }.masked()));
+    }
+    for opcode in (3..8).chain(11..16) {
+        cases.push((format!("opcode {opcode}"), Frame::new(opcode, b"x").masked()));
+    }
+    for (what, frame) in cases {
+        let mut client = daemon.connect("/server");
+        let mut backend = server.accept();
+        client.wire.send(frame.bytes());
+        backend.expect_end();
+        // The server has nothing more to say, so that nobody waits for it.
+        drop(backend);
+        let (code, reason) = client.frame().close_code();
+        assert_eq!(code, 1002, "{what}: {reason}");
+        client.wire.expect_end();
+    }
+}
+
+#[test]
+fn version_key_method_and_http_version_are_checked() {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("server");
+    let good = handshake("/server", &[], &[]);
+    let (version, key) = ("Sec-WebSocket-Version", "Sec-WebSocket-Key");
+    for (what, head, status) in [
+        ("no version", handshake("/server", &[version], &[]), 426),
+        ("version 8", handshake("/server", &[version], &["Sec-WebSocket-Version: 8"]), 426),
+        ("no key", handshake("/server", &[key], &[]), 400),
+        ("a key of 15 bytes", handshake("/server", &[key], &["Sec-WebSocket-Key: MTIzNDU2Nzg5MDEyMzQ1"]), 400),
+        (
+            "a key that is no base64",
+            handshake("/server", &[key], &["Sec-WebSocket-Key: ######################=="]),
+            400,
+        ),
+        ("two keys", handshake("/server", &[], &["Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEA=="]), 400),
+        ("POST", good.replacen("GET", "POST", 1), 405),
+        ("HTTP/1.0", good.replacen("HTTP/1.1", "HTTP/1.0", 1), 400),
+        ("HTTP/2.0", good.replacen("HTTP/1.1", "HTTP/2.0", 1), 505),
+        ("no Host", good.replacen("Host: gate.example\r\n", "", 1), 400),
+        ("no Upgrade", handshake("/server", &["Upgrade"], &[]), 404),
+        ("no Connection", handshake("/server", &["Connection"], &[]), 404),
+        ("no handshake at all", request("GET", "/server", &[]), 404),
+    ] {
+        let mut wire = daemon.wire();
+        wire.send(head);
+        let response = wire.response();
+        assert_eq!(response.status, status, "{what}: {response:?}");
+        if status == 426 {
+            assert_eq!(response.field(version), "13", "{what}");
+        }
+        assert!(server.is_idle(), "{what}");
+    }
+}
+
+#[test]
+fn data_behind_the_handshake() {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("server");
+    let mut wire = daemon.wire();
+    // More than the head's own limit follows in the same breath.
+    let message = vec![b'x'; 50_000];
+    let frame = Frame::new(TEXT, &message).masked().bytes();
+    wire.send([handshake("/server", &[], &[]).as_bytes(), &frame].concat());
+    let mut backend = server.accept();
+    backend.expect(&message);
+    assert_eq!(wire.response().status, 101);
+}
+
+#[test]
+fn the_11th_client() {
+    let (daemon, _echo) = with_echo(&["-m", "200"]);
+    let mut clients: Vec<Client> = (0..100).map(|_| daemon.connect("/echo")).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.text(&format!("client {number}"));
+    }
+    for (number, client) in clients.iter_mut().enumerate().rev() {
+        client.expect_text(&format!("client {number}"));
+        client.finish(1000);
+    }
+}
+
+#[test]
+fn a_connection_takes_little_and_no_process() {
+    let (daemon, echo) = with_echo(&["-m", "1000"]);
+    let talk = |count| -> Vec<Client> {
+        (0..count)
+            .map(|_| {
+                let mut client = daemon.connect("/echo");
+                client.text("hello");
+                client.expect_text("hello");
+                client
+            })
+            .collect()
+    };
+    let first = talk(10);
+    let before_kib = daemon.resident_kib();
+    let more = talk(200);
+    let grown_kib = daemon.resident_kib().saturating_sub(before_kib);
+    assert!(grown_kib < 200 * 8, "200 connections took {grown_kib} KiB");
+    let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
+    assert_eq!(children, "", "processes of the daemon");
+    drop((first, more));
+    // All of them are gone in the end.
+    eventually("the echo server has no clients any more", || {
+        let sockets = std::fs::read_dir(format!("/proc/{}/fd", echo.pid())).unwrap().count();
+        sockets < 10
+    });
+}
+
+#[test]
+fn a_slow_server_loses_nothing() {
+    let (_daemon, client, mut backend) = connect();
+    let message: Vec<u8> = (0..4 << 20).map(|at| (at % 251) as u8).collect();
+    let bytes = Frame::new(BINARY, &message).masked().bytes();
+    thread::scope(|scope| {
+        let mut stream = client.wire.stream();
+        scope.spawn(move || stream.write_all(&bytes).unwrap());
+        for piece in message.chunks(4096) {
+            // Slow: it lets others run before each read.
+            thread::yield_now();
+            backend.expect(piece);
+        }
+    });
+}

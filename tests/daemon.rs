@@ -1,0 +1,179 @@
+//! The daemon in a fresh folder, and the programs beside it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::client::Client;
+use crate::process::{DEADLINE, Finished, Folder, Lines, Process};
+use crate::server::{Kind, Listener};
+use crate::wire::{Response, Wire};
+
+/// The daemon that is tested.
+pub const UAKARI: &str = env!("CARGO_BIN_EXE_uakari");
+
+/// The project's folder.
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A program of the workspace beside the daemon.
+pub fn program(name: &str) -> PathBuf {
+    let path = Path::new(UAKARI).with_file_name(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first, as `make test` does", path.display());
+    path
+}
+
+/// A running daemon with a folder of its own: `run` for sockets, `www` for pages.
+pub struct Daemon {
+    process: Process,
+    folder: Folder,
+    /// The port of its first TCP address.
+    pub port: u16,
+}
+
+impl Daemon {
+    /// Starts a daemon with these flags. Unless they say otherwise it listens on a free port, and sockets and
+    /// pages are looked for in its folder.
+    pub fn start(flags: &[&str]) -> Daemon {
+        Daemon::start_in(Folder::new(), flags)
+    }
+
+    /// As `start`, in a folder in which something lies already.
+    pub fn start_in(folder: Folder, flags: &[&str]) -> Daemon {
+        let mut command = Command::new(UAKARI);
+        command.args(flags);
+        Daemon::start_command(folder, flags, command)
+    }
+
+    /// As `start`, with so many file descriptors at most.
+    pub fn start_with_few_fds(fds: u32, flags: &[&str]) -> Daemon {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &fds.to_string(), UAKARI]).args(flags);
+        Daemon::start_command(Folder::new(), flags, command)
+    }
+
+    fn start_command(folder: Folder, flags: &[&str], mut command: Command) -> Daemon {
+        for name in ["run", "www"] {
+            std::fs::create_dir_all(folder.join(name)).unwrap();
+        }
+        for (flag, value) in
+            [("--listen", "127.0.0.1:0".to_owned()), ("--docroot", folder.join("run")), ("--www", folder.join("www"))]
+        {
+            if !flags.contains(&flag) {
+                command.args([flag, &value]);
+            }
+        }
+        let process = Process::start(&mut command);
+        let line = process.out.wait_for(&["listening on "]);
+        let port = line.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
+        Daemon { process, folder, port }
+    }
+
+    /// The log so far, and its lines to come.
+    pub fn log(&self) -> &Lines {
+        &self.process.err
+    }
+
+    /// What it announced.
+    pub fn announced(&self) -> &Lines {
+        &self.process.out
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// A path in the folder of its sockets.
+    pub fn socket(&self, name: &str) -> PathBuf {
+        self.folder.path().join("run").join(name)
+    }
+
+    /// A server with this name, which the test plays.
+    pub fn listen(&self, name: &str) -> Listener {
+        Listener::bind(&self.socket(name), Kind::Stream)
+    }
+
+    /// As `listen`, for packets.
+    pub fn listen_packets(&self, name: &str) -> Listener {
+        Listener::bind(&self.socket(name), Kind::Packets)
+    }
+
+    /// The sample server, with these options besides its folder and name.
+    pub fn echo(&self, name: &str, options: &[&str]) -> Process {
+        start_echo(&self.socket(name), options)
+    }
+
+    /// A TCP connection.
+    pub fn wire(&self) -> Wire {
+        Wire::connect(self.port)
+    }
+
+    /// A WebSocket; the handshake must succeed.
+    pub fn connect(&self, path: &str) -> Client {
+        self.connect_with(path, &[])
+    }
+
+    /// As `connect`, with more header lines.
+    pub fn connect_with(&self, path: &str, fields: &[&str]) -> Client {
+        let mut wire = self.wire();
+        let response = wire.upgrade(path, fields);
+        assert_eq!(response.status, 101, "{path} {fields:?}: {response:?}");
+        Client::new(wire)
+    }
+
+    /// The answer to a handshake.
+    pub fn upgrade(&self, path: &str, fields: &[&str]) -> Response {
+        self.wire().upgrade(path, fields)
+    }
+
+    /// The answer to a request.
+    pub fn get(&self, path: &str) -> Response {
+        self.wire().get(path)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    /// The kilobytes of memory it has now.
+    pub fn resident_kib(&self) -> u64 {
+        self.process.resident_kib()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, time: Duration) -> Finished {
+        self.process.wait(time)
+    }
+
+    /// Stops it; that must succeed.
+    pub fn stop(&mut self) -> Finished {
+        self.signal(Signal::SIGTERM);
+        let finished = self.wait(DEADLINE);
+        assert!(finished.status.success(), "the daemon ended with {}", finished.status);
+        finished
+    }
+}
+
+/// Starts the sample server at this path and waits until it listens.
+pub fn start_echo(path: &Path, options: &[&str]) -> Process {
+    let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
+    let mut command = Command::new(program("websocket_echo"));
+    command.arg("-R").arg(folder).arg("-n").arg(name).args(options);
+    let process = Process::start(&mut command);
+    crate::process::eventually("the echo server listens", || {
+        let is_packet = options.contains(&"packet");
+        crate::server::connect(path, if is_packet { Kind::Packets } else { Kind::Stream }).is_ok()
+    });
+    process
+}

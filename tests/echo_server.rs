@@ -1,0 +1,239 @@
+//! The sample server: its options, and how it takes its place.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Command;
+
+use nix::cmsg_space;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
+use nix::unistd::Pid;
+
+use crate::daemon::{Daemon, program, start_echo};
+use crate::process::{DEADLINE, Finished, Folder, eventually, run};
+use crate::server::{Backend, Kind, connect};
+
+fn echo(options: &[&str]) -> Finished {
+    run(Command::new(program("websocket_echo")).args(options), DEADLINE)
+}
+
+fn client(path: &Path) -> Backend {
+    Backend::new(connect(path, Kind::Stream).unwrap())
+}
+
+fn expect_echo(client: &mut Backend, text: &str) {
+    client.send(text);
+    client.expect(text);
+}
+
+#[test]
+fn help() {
+    for option in ["-h", "--help"] {
+        let Finished { status, out, err } = echo(&[option]);
+        assert!(status.success() && err.is_empty(), "{option}: {err}");
+        for part in ["-R,", "-n,", "-u,", "-m,", "-D,", "-t,", "--mode", "--protocol", "-h", "/var/run/websocket"] {
+            assert!(out.contains(part), "{option}: {part} is not in\n{out}");
+        }
+    }
+}
+
+#[test]
+fn wrong_use_is_one_line() {
+    let folder = Folder::new();
+    let root = folder.join("");
+    let file = folder.join("file");
+    std::fs::write(&file, "").unwrap();
+    let below_file = format!("{file}/x");
+    for (options, parts) in [
+        (&["--nonsense"][..], &["--nonsense"][..]),
+        (&["-R", &root, "-n", "a/b"], &["-n", "a/b", "without a slash"]),
+        (&["-R", &root, "-n", "echo", "-m", "0"], &["-m 0", "1 or more"]),
+        (&["-R", &root, "-n", "echo", "-m", "many"], &["-m", "many"]),
+        (&["-R", &root, "-n", "echo", "--mode", "999"], &["--mode", "999", "660"]),
+        (&["-R", &root, "-n", "echo", "--protocol", "udp"], &["--protocol", "udp", "stream, packet or frames"]),
+        (&["-R", &root, "-n", "echo", "-u", "nosuchuser"], &["-u nosuchuser", "no such user"]),
+        (&["-R", &root, "-n", "file"], &["file", "no socket is in the way"]),
+        (&["-R", &below_file], &["-R", &below_file]),
+    ] {
+        let Finished { status, out, err } = echo(options);
+        assert_eq!(status.code(), Some(1), "{options:?}: {out}{err}");
+        assert_eq!(err.lines().count(), 1, "{options:?}: {err}");
+        assert!(parts.iter().all(|part| err.contains(part)), "{options:?}: {err}");
+    }
+}
+
+#[test]
+fn the_folder_is_made() {
+    let folder = Folder::new();
+    let path = folder.path().join("new/sub/echo");
+    let _echo = start_echo(&path, &[]);
+    expect_echo(&mut client(&path), "hello");
+}
+
+#[test]
+fn the_name_is_the_programs_unless_given() {
+    let folder = Folder::new();
+    let mut process =
+        crate::process::Process::start(Command::new(program("websocket_echo")).arg("-R").arg(folder.path()));
+    let path = folder.path().join("websocket_echo");
+    eventually("it listens under its own name", || connect(&path, Kind::Stream).is_ok());
+    process.signal(Signal::SIGTERM);
+    assert!(process.wait(DEADLINE).status.success());
+    assert!(!path.exists(), "its socket goes with it");
+}
+
+#[test]
+fn clients_over_the_limit_wait() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let _echo = start_echo(&path, &["-m", "2"]);
+    let (mut first, mut second, mut third) = (client(&path), client(&path), client(&path));
+    expect_echo(&mut first, "first");
+    expect_echo(&mut second, "second");
+    third.send("third");
+    // Two turns of the others, and the third is still not served.
+    expect_echo(&mut first, "first again");
+    expect_echo(&mut second, "second again");
+    third.stream().set_nonblocking(true).unwrap();
+    assert!(third.stream().read(&mut [0]).is_err(), "the third client is served too early");
+    third.stream().set_nonblocking(false).unwrap();
+    drop(first);
+    third.expect("third");
+    expect_echo(&mut second, "second still");
+}
+
+#[test]
+fn test_mode_answers_once() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let mut process = crate::process::Process::start(
+        Command::new(program("websocket_echo")).arg("-t").arg("-R").arg(folder.path()).args(["-n", "echo"]),
+    );
+    eventually("it listens", || path.exists());
+    // Its socket is there before it listens.
+    let mut only = None;
+    eventually("it accepts", || {
+        only = connect(&path, Kind::Stream).ok();
+        only.is_some()
+    });
+    let mut only = Backend::new(only.unwrap());
+    expect_echo(&mut only, "once");
+    only.expect_end();
+    assert!(process.wait(DEADLINE).status.success());
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_mode_of_the_socket() {
+    let folder = Folder::new();
+    for (options, mode) in [(&[][..], 0o777), (&["--mode", "660"], 0o660), (&["--mode", "0700"], 0o700)] {
+        let path = folder.path().join("echo");
+        let _echo = start_echo(&path, options);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{options:?}");
+    }
+}
+
+#[test]
+fn a_stale_socket_is_replaced() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    drop(UnixListener::bind(&path).unwrap());
+    let _echo = start_echo(&path, &[]);
+    expect_echo(&mut client(&path), "hello");
+}
+
+#[test]
+fn a_live_socket_is_not_stolen() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let _first = start_echo(&path, &[]);
+    let inode = std::fs::metadata(&path).unwrap().ino();
+    for protocol in ["stream", "packet"] {
+        let Finished { status, err, .. } = echo(&["-R", &folder.join(""), "-n", "echo", "--protocol", protocol]);
+        assert_eq!(status.code(), Some(1), "{protocol}: {err}");
+        assert!(err.contains("another server listens there"), "{protocol}: {err}");
+    }
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
+    expect_echo(&mut client(&path), "still mine");
+}
+
+/// Who answers. The credentials of a message are the sender's own; those of the connection (SO_PEERCRED) are of
+/// the process that called listen(2), which a daemon's parent did before it ended.
+fn pid_of_answerer(client: &mut Backend) -> Pid {
+    setsockopt(client.stream(), sockopt::PassCred, &true).unwrap();
+    client.send("who?");
+    let mut bytes = [0; 4];
+    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+    let mut space = cmsg_space!(UnixCredentials);
+    let fd = std::os::fd::AsRawFd::as_raw_fd(client.stream());
+    let message = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
+    let found = message.cmsgs().unwrap().find_map(|one| match one {
+        ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
+        _ => None,
+    });
+    Pid::from_raw(found.unwrap())
+}
+
+#[test]
+fn daemonized() {
+    let folder = Folder::new();
+    let Finished { status, out, err } = echo(&["-D", "-R", &folder.join(""), "-n", "echo"]);
+    assert!(status.success(), "{err}");
+    assert_eq!((out.as_str(), err.as_str()), ("", ""));
+    // The parent has ended, and the socket is there already.
+    let path = folder.path().join("echo");
+    let mut client = client(&path);
+    let pid = pid_of_answerer(&mut client);
+    let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    assert!(parent.contains("(websocket_echo)"), "{parent}");
+    kill(pid, Signal::SIGTERM).unwrap();
+    client.expect_end();
+    eventually("its socket is gone", || !path.exists());
+}
+
+#[test]
+fn packets_come_back_one_by_one() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let _echo = start_echo(&path, &["--protocol", "packet"]);
+    let mut client = Backend::new(connect(&path, Kind::Packets).unwrap());
+    for text in ["one", "two", "three"] {
+        client.send(text);
+    }
+    for text in ["one", "two", "three"] {
+        assert_eq!(client.read(), text.as_bytes());
+    }
+}
+
+#[test]
+fn one_who_does_not_read_does_not_hold_up_the_others() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let _echo = start_echo(&path, &[]);
+    let stuck = client(&path);
+    stuck.stream().set_nonblocking(true).unwrap();
+    let bytes = vec![0; 64 * 1024];
+    while stuck.stream().write(&bytes).is_ok() {}
+    let mut other = client(&path);
+    for number in 0..10 {
+        expect_echo(&mut other, &format!("number {number}"));
+    }
+}
+
+#[test]
+fn behind_the_gateway_in_each_protocol() {
+    for protocol in ["stream", "packet", "frames"] {
+        let daemon = Daemon::start(&["--protocol", protocol]);
+        let _echo = daemon.echo("echo", &["--protocol", protocol]);
+        let mut client = daemon.connect("/echo");
+        for text in ["hello", "Gr\u{fc}\u{df}e"] {
+            client.text(text);
+            client.expect_text(text);
+        }
+        client.binary(b"\xff\x00");
+        client.expect_binary(b"\xff\x00");
+        client.finish(1000);
+    }
+}

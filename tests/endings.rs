@@ -1,0 +1,265 @@
+//! How connections end, and what each side and the log hear of it.
+
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
+use crate::daemon::Daemon;
+use crate::process::DEADLINE;
+use crate::server::Backend;
+
+fn connect(daemon: &Daemon) -> (Client, Backend) {
+    let server = daemon.listen("server");
+    let client = daemon.connect("/server");
+    let backend = server.accept();
+    std::fs::remove_file(daemon.socket("server")).unwrap();
+    (client, backend)
+}
+
+#[test]
+fn the_client_closes_and_the_server_sees_the_end() {
+    let daemon = Daemon::start(&[]);
+    for code in [1000, 1001, 3000, 4999] {
+        let (mut client, mut backend) = connect(&daemon);
+        client.close(code);
+        backend.expect_end();
+        drop(backend);
+        client.expect_close(code);
+        client.wire.expect_end();
+        daemon.log().wait_for(&["info", "name=\"server\"", &format!("the client closed with {code}")]);
+    }
+    let (mut client, backend) = connect(&daemon);
+    client.send(&[Frame::new(CLOSE, b"")]);
+    drop(backend);
+    assert_eq!(client.frame(), Frame::new(CLOSE, b""), "a close without a code is answered without one");
+    client.wire.expect_end();
+    daemon.log().wait_for(&["the client closed without a code (1005)"]);
+}
+
+#[test]
+fn a_server_that_stays_does_not_hold_up_the_close() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, mut backend) = connect(&daemon);
+    let start = Instant::now();
+    client.finish(1000);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    backend.expect_end();
+}
+
+#[test]
+fn the_server_closes_and_the_client_gets_1000() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, mut backend) = connect(&daemon);
+    backend.send("last");
+    drop(backend);
+    client.expect_text("last");
+    assert_eq!(client.expect_close_handshake(1000), "");
+    daemon.log().wait_for(&["info", "the server closed", "down=4B/1"]);
+}
+
+#[test]
+fn a_server_that_only_stops_sending_has_closed() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, mut backend) = connect(&daemon);
+    backend.stream().shutdown(Shutdown::Write).unwrap();
+    client.expect_close_handshake(1000);
+    backend.expect_end();
+}
+
+#[test]
+fn a_server_that_dies_in_mid_message_is_1011() {
+    let daemon = Daemon::start(&["--protocol", "frames"]);
+    let whole = Frame::new(BINARY, b"hello").bytes();
+    let part = Frame::part(BINARY, b"hello").bytes();
+    for (what, bytes) in [("half a header", &whole[..1]), ("half a frame", &whole[..4]), ("half a message", &part)] {
+        let (mut client, mut backend) = connect(&daemon);
+        backend.send(bytes);
+        drop(backend);
+        let mut frame = client.frame();
+        while frame.opcode != CLOSE {
+            frame = client.frame();
+        }
+        assert_eq!(frame.close_code().0, 1011, "{what}");
+        client.close(1011);
+        client.wire.expect_end();
+        drop(client);
+        daemon.log().wait_for(&["warn", "the server died in mid-message (1011)"]);
+    }
+}
+
+#[test]
+fn a_server_that_dies_with_unread_bytes_is_1011() {
+    for flags in [&[][..], &["--protocol", "frames"]] {
+        let daemon = Daemon::start(flags);
+        let (mut client, backend) = connect(&daemon);
+        client.text("never read");
+        backend.wait_for_input();
+        drop(backend);
+        client.expect_close_handshake(1011);
+        daemon.log().wait_for(&["warn", "the server died (1011)", "reset"]);
+    }
+}
+
+#[test]
+fn a_killed_server_is_like_one_that_closed() {
+    let daemon = Daemon::start(&["--protocol", "frames"]);
+    let mut echo = daemon.echo("echo", &["--protocol", "frames"]);
+    let mut client = daemon.connect("/echo");
+    client.text("hello");
+    client.expect_text("hello");
+    echo.signal(Signal::SIGKILL);
+    echo.wait(DEADLINE);
+    client.expect_close_handshake(1000);
+    daemon.log().wait_for(&["the server closed"]);
+}
+
+#[test]
+fn the_last_answer_still_arrives() {
+    for flags in [&[][..], &["--protocol", "frames"]] {
+        let daemon = Daemon::start(flags);
+        let (mut client, mut backend) = connect(&daemon);
+        client.send(&[Frame::new(TEXT, b"question"), Frame::close(1000, "")]);
+        let answer = if flags.is_empty() {
+            backend.expect(b"question");
+            backend.expect_end();
+            b"answer".to_vec()
+        } else {
+            assert_eq!(backend.frame(), Frame::new(TEXT, b"question"));
+            assert_eq!(backend.frame().close_code().0, 1000);
+            backend.expect_end();
+            Frame::new(TEXT, b"answer").bytes()
+        };
+        backend.send(answer);
+        drop(backend);
+        client.expect_text("answer");
+        client.expect_close(1000);
+        client.wire.expect_end();
+    }
+}
+
+#[test]
+fn an_answer_that_takes_long_is_not_waited_for() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, mut backend) = connect(&daemon);
+    let start = Instant::now();
+    client.send(&[Frame::new(TEXT, b"question"), Frame::close(1000, "")]);
+    client.expect_close(1000);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    client.wire.expect_end();
+    backend.expect(b"question");
+    backend.expect_end();
+}
+
+#[test]
+fn a_client_that_vanishes() {
+    let daemon = Daemon::start(&[]);
+    let half = Frame::new(TEXT, b"half a frame").masked().bytes();
+    for (what, bytes) in [("nothing", &[][..]), ("half a header", &half[..3]), ("half a frame", &half[..10])] {
+        let (mut client, mut backend) = connect(&daemon);
+        client.wire.send(bytes);
+        drop(client);
+        let rest = backend.read();
+        assert!(b"half a frame".starts_with(&rest), "{what}");
+        if !rest.is_empty() {
+            backend.expect_end();
+        }
+        drop(backend);
+        daemon.log().wait_for(&["info", "the client left without a close frame (1006)"]);
+    }
+    let (client, mut backend) = connect(&daemon);
+    let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+    setsockopt(client.wire.stream(), sockopt::Linger, &linger).unwrap();
+    drop(client);
+    backend.expect_end();
+    drop(backend);
+    daemon.log().wait_for(&["info", "the client's connection broke (1006)", "reset"]);
+}
+
+#[test]
+fn what_the_client_sent_last_reaches_the_server() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, mut backend) = connect(&daemon);
+    client.text("last words");
+    drop(client);
+    backend.expect(b"last words");
+    backend.expect_end();
+}
+
+#[test]
+fn a_client_that_never_answers_the_close_is_left() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, backend) = connect(&daemon);
+    drop(backend);
+    client.expect_close(1000);
+    let start = Instant::now();
+    assert_eq!(client.wire.take_rest(), b"");
+    let waited = start.elapsed();
+    assert!((2_000..6_000).contains(&waited.as_millis()), "{waited:?}");
+    daemon.log().wait_for(&["the server closed"]);
+}
+
+#[test]
+fn what_comes_behind_a_close_frame_is_passed_over() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, mut backend) = connect(&daemon);
+    client.send(&[Frame::close(1000, ""), Frame::new(TEXT, b"too late")]);
+    backend.expect_end();
+    drop(backend);
+    client.expect_close(1000);
+    client.wire.expect_end();
+}
+
+#[test]
+fn the_log_counts_what_was_carried() {
+    let daemon = Daemon::start(&[]);
+    let (mut client, mut backend) = connect(&daemon);
+    client.text("12345");
+    client.binary(b"678");
+    backend.expect(b"12345678");
+    backend.send("abc");
+    client.expect_text("abc");
+    client.close(1000);
+    backend.expect_end();
+    drop((client, backend));
+    daemon.log().wait_for(&["client=127.0.0.1:", "name=\"server\"", "up=8B/2 down=3B/1: the client closed with 1000"]);
+}
+
+#[test]
+fn sigterm_tells_everybody() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut daemon = Daemon::start(&["--protocol", "frames"]);
+        let server = daemon.listen("server");
+        let mut pairs: Vec<_> = (0..3).map(|_| (daemon.connect("/server"), server.accept())).collect();
+        let mut idle = daemon.wire();
+        assert_eq!(idle.get("/nosuch").status, 404);
+        let mut slow = daemon.wire();
+        slow.send("GET / HT");
+        daemon.signal(signal);
+        for (client, backend) in &mut pairs {
+            client.expect_close_handshake(1001);
+            assert_eq!(backend.frame().close_code().0, 1001);
+            backend.expect_end();
+        }
+        drop(pairs);
+        idle.expect_end();
+        // Half a request gets no answer; a reset may tell, since some of it may be unread.
+        assert_eq!(slow.take_rest(), b"");
+        let finished = daemon.wait(DEADLINE);
+        assert_eq!(finished.status.code(), Some(0), "{signal}: {}", finished.err);
+        assert!(finished.err.contains("stopped"), "{}", finished.err);
+    }
+}
+
+#[test]
+fn sigterm_ends_it_whatever_the_peers_do() {
+    let mut daemon = Daemon::start(&[]);
+    // Neither answers anything, and both stay.
+    let (_client, _backend) = connect(&daemon);
+    let start = Instant::now();
+    let finished = daemon.stop();
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(finished.err.contains("the gateway stops (1001)"), "{}", finished.err);
+}

@@ -1,0 +1,168 @@
+//! What was typed, and what is said when it is wrong: exit code 1 and one line with flag, value and remedy.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
+
+use crate::daemon::{Daemon, UAKARI};
+use crate::process::{DEADLINE, Finished, Folder, run};
+use crate::wire::{Wire, request};
+
+fn uakari(flags: &[&str]) -> Finished {
+    run(Command::new(UAKARI).args(flags), DEADLINE)
+}
+
+/// Runs into a failure; its one line must have all these parts.
+fn expect_failure(flags: &[&str], parts: &[&str]) {
+    let Finished { status, out, err } = uakari(flags);
+    assert_eq!(status.code(), Some(1), "{flags:?}: {err}");
+    assert_eq!(out, "", "{flags:?}");
+    // A warning about the limits of this machine may come before it.
+    let lines: Vec<&str> = err.lines().filter(|line| !line.contains(" warn ")).collect();
+    assert_eq!(lines.len(), 1, "{flags:?}: {err}");
+    assert!(lines[0].contains(" error "), "{flags:?}: {err}");
+    for part in parts {
+        assert!(lines[0].contains(part), "{flags:?}: {part:?} is not in {:?}", lines[0]);
+    }
+}
+
+#[test]
+fn version() {
+    let Finished { status, out, err } = uakari(&["--version"]);
+    assert!(status.success(), "{err}");
+    assert_eq!((out.as_str(), err.as_str()), (concat!("uakari ", env!("CARGO_PKG_VERSION")), ""));
+}
+
+#[test]
+fn help_shows_examples() {
+    let Finished { status, out, err } = uakari(&["--help"]);
+    assert!(status.success() && err.is_empty(), "{err}");
+    for part in ["Usage: uakari", "Examples:", "--docroot /run/websocket", "--allow '^/ws_'", "default 127.0.0.1:8080"]
+    {
+        assert!(out.contains(part), "{part:?} is not in:\n{out}");
+    }
+}
+
+#[test]
+fn wrong_use_names_flag_value_and_remedy() {
+    let folder = Folder::new();
+    let docroot = folder.join("");
+    let missing = folder.join("missing");
+    let file = folder.join("file");
+    std::fs::write(&file, "").unwrap();
+    let unix_nowhere = format!("unix:{missing}/socket");
+    let unix_file = format!("unix:{file}");
+    let cases: &[(&[&str], &[&str])] = &[
+        (&[], &["--docroot DIR", "--www DIR"]),
+        (&["--docroot", &missing], &["--docroot", &missing, "make it"]),
+        (&["--docroot", &file], &["--docroot", &file, "another one"]),
+        (&["--www", &missing], &["--www", &missing, "make it"]),
+        (&["--docroot", &docroot, "--listen", "8080"], &["--listen", "\"8080\"", "127.0.0.1:8080"]),
+        (&["--docroot", &docroot, "--listen", "localhost:80"], &["--listen", "localhost:80", "127.0.0.1:8080"]),
+        (&["--docroot", &docroot, "--listen", "unix:"], &["--listen", "path is missing"]),
+        (&["--docroot", &docroot, "--listen", "192.0.2.1:0"], &["--listen", "192.0.2.1", "no such address"]),
+        (&["--docroot", &docroot, "--listen", &unix_nowhere], &["--listen", &missing, "folder does not exist"]),
+        (&["--docroot", &docroot, "--listen", &unix_file], &["--listen", &file, "no socket is in the way"]),
+        (&["--docroot", &docroot, "--listen", "127.0.0.1:0", "-u", "nosuchuser"], &["-u nosuchuser", "/etc/passwd"]),
+        (&["--docroot", &docroot, "--protocol", "udp"], &["--protocol", "\"udp\"", "stream, packet, frames"]),
+        (&["--docroot", &docroot, "--type", "json"], &["--type", "\"json\"", "auto, text, binary"]),
+        (&["--docroot", &docroot, "--origins", "app.example"], &["--origins", "app.example", "https://"]),
+        (&["--docroot", &docroot, "--options", "direct"], &["--options direct", "not there yet", "leave it out"]),
+        (&["--docroot", &docroot, "--options", "fast"], &["--options", "\"fast\"", "leave it out"]),
+        (&["--docroot", &docroot, "--log-level", "loud"], &["--log-level", "\"loud\"", "error, warn, info, debug"]),
+        (&["--docroot", &docroot, "--nonsense"], &["--nonsense", "--help"]),
+        (&["--docroot", &docroot, "--listen"], &["--listen", "value"]),
+    ];
+    for (flags, parts) in cases {
+        expect_failure(flags, parts);
+    }
+}
+
+#[test]
+fn a_taken_port_is_not_shared() {
+    let folder = Folder::new();
+    let owner = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = owner.local_addr().unwrap().to_string();
+    expect_failure(
+        &["--docroot", &folder.join(""), "--listen", &address],
+        &["--listen", &address, "another program listens there", "choose another address"],
+    );
+}
+
+#[test]
+fn port_0_takes_a_free_port_and_tells_which() {
+    let daemon = Daemon::start(&[]);
+    assert_ne!(daemon.port, 0);
+    assert_eq!(daemon.announced().text(), format!("listening on http://127.0.0.1:{}", daemon.port));
+    assert_eq!(daemon.get("/nosuch").status, 404);
+}
+
+/// Asks for a page that is not there, over any stream.
+fn expect_404(mut stream: impl Read + Write) {
+    stream.write_all(request("GET", "/nosuch", &["Connection: close"]).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[test]
+fn several_addresses_at_once() {
+    let folder = Folder::new();
+    let path = folder.join("gate.sock");
+    let unix = format!("unix:{path}");
+    let has_ipv6 = TcpListener::bind("[::1]:0").is_ok();
+    let mut flags = vec!["--listen", "127.0.0.1:0", "--listen", &unix];
+    if has_ipv6 {
+        flags.extend(["--listen", "[::1]:0"]);
+    }
+    let daemon = Daemon::start_in(folder, &flags);
+    expect_404(TcpStream::connect(("127.0.0.1", daemon.port)).unwrap());
+    assert_eq!(daemon.announced().wait_for(&["listening on unix:"]), format!("listening on {unix}"));
+    expect_404(UnixStream::connect(&path).unwrap());
+    if has_ipv6 {
+        let line = daemon.announced().wait_for(&["listening on http://[::1]:"]);
+        let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
+        let mut wire = Wire::new(TcpStream::connect(("::1", port)).unwrap());
+        assert_eq!(wire.get("/nosuch").status, 404);
+        drop(wire);
+        daemon.log().wait_for(&["client=[::1]:", "end"]);
+    }
+    daemon.log().wait_for(&["client=unix", "end"]);
+}
+
+#[test]
+fn a_stale_socket_is_replaced() {
+    let folder = Folder::new();
+    let path = folder.join("gate.sock");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(UnixStream::connect(&path).is_err(), "nobody listens there");
+    let _daemon = Daemon::start_in(folder, &["--listen", &format!("unix:{path}")]);
+    expect_404(UnixStream::connect(&path).unwrap());
+}
+
+#[test]
+fn a_live_socket_is_not_stolen() {
+    let folder = Folder::new();
+    let path = folder.join("gate.sock");
+    let _owner = UnixListener::bind(&path).unwrap();
+    let inode = std::fs::metadata(&path).unwrap().ino();
+    let unix = format!("unix:{path}");
+    expect_failure(
+        &["--docroot", &folder.join(""), "--listen", &unix],
+        &["--listen", &unix, "another program listens"],
+    );
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
+    UnixStream::connect(&path).unwrap();
+}
+
+#[test]
+fn the_log_level_is_obeyed() {
+    for (level, shown) in [("error", false), ("info", true)] {
+        let mut daemon = Daemon::start(&["--log-level", level]);
+        assert_eq!(daemon.get("/nosuch").status, 404);
+        let finished = daemon.stop();
+        assert_eq!(finished.err.contains("404"), shown, "{level}: {}", finished.err);
+    }
+}

@@ -1,0 +1,260 @@
+//! Pages and other plain requests.
+
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use crate::daemon::Daemon;
+use crate::wire::request;
+
+const INDEX: &str = "<!doctype html><title>index</title>";
+
+/// A daemon whose pages' folder has an index, a style sheet and a folder with an index.
+fn daemon() -> Daemon {
+    let daemon = Daemon::start(&[]);
+    let www = daemon.folder().path().join("www");
+    std::fs::create_dir_all(www.join("sub/empty")).unwrap();
+    for (name, text) in [
+        ("index.html", INDEX),
+        ("style.css", "body {}"),
+        ("empty.txt", ""),
+        ("a b.txt", "blank"),
+        ("sub/index.html", "inner"),
+        ("sub/.well-known", "hidden"),
+    ] {
+        std::fs::write(www.join(name), text).unwrap();
+    }
+    std::fs::write(daemon.folder().join("secret.txt"), "secret").unwrap();
+    daemon
+}
+
+/// Bytes of which no two stretches are alike.
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+#[test]
+fn files_by_their_names() {
+    let daemon = daemon();
+    let mut wire = daemon.wire();
+    for (path, status, content_type, body) in [
+        ("/", 200, "text/html; charset=utf-8", INDEX),
+        ("/index.html", 200, "text/html; charset=utf-8", INDEX),
+        ("/?query=1", 200, "text/html; charset=utf-8", INDEX),
+        ("/style.css", 200, "text/css; charset=utf-8", "body {}"),
+        ("/%73tyle.css", 200, "text/css; charset=utf-8", "body {}"),
+        ("/sub/../style.css", 200, "text/css; charset=utf-8", "body {}"),
+        ("http://gate.example/style.css", 200, "text/css; charset=utf-8", "body {}"),
+        ("/a%20b.txt", 200, "text/plain; charset=utf-8", "blank"),
+        ("/empty.txt", 200, "text/plain; charset=utf-8", ""),
+        ("/sub/", 200, "text/html; charset=utf-8", "inner"),
+        ("/sub/.well-known", 200, "application/octet-stream", "hidden"),
+    ] {
+        let response = wire.get(path);
+        let got = (response.status, response.field("Content-Type"), response.text());
+        assert_eq!(got, (status, content_type, body.to_owned()), "{path}");
+    }
+    for path in ["/nosuch", "/sub/empty/", "/style.css/x", "/../secret.txt", "/%2e%2e/secret.txt", "/index.html/"] {
+        let response = wire.get(path);
+        assert_eq!(response.status, 404, "{path}: {response:?}");
+        assert!(response.text().contains("404"), "{path}: {response:?}");
+    }
+}
+
+#[test]
+fn head_has_the_fields_alone() {
+    let daemon = daemon();
+    let mut wire = daemon.wire();
+    for (path, status, size) in [("/", 200, INDEX.len().to_string()), ("/nosuch", 404, String::new())] {
+        wire.send(request("HEAD", path, &[]));
+        let response = wire.response_head();
+        assert_eq!(response.status, status, "{response:?}");
+        assert!(size.is_empty() || response.field("Content-Length") == size, "{response:?}");
+    }
+    // What follows is the next response, since no body came.
+    assert_eq!(wire.get("/style.css").text(), "body {}");
+}
+
+#[test]
+fn a_folder_without_slash_is_redirected() {
+    let daemon = daemon();
+    for (path, location) in [("/sub", "/sub/"), ("/x/../sub", "/sub/"), ("/sub/empty", "/sub/empty/")] {
+        let response = daemon.get(path);
+        assert_eq!((response.status, response.field("Location")), (301, location), "{path}");
+    }
+}
+
+#[test]
+fn a_link_out_of_the_folder_is_refused() {
+    let daemon = daemon();
+    let www = daemon.folder().path().join("www");
+    symlink("../secret.txt", www.join("relative.txt")).unwrap();
+    symlink(daemon.folder().join("secret.txt"), www.join("absolute.txt")).unwrap();
+    symlink("..", www.join("parent")).unwrap();
+    symlink("sub/index.html", www.join("inside.html")).unwrap();
+    for path in ["/relative.txt", "/absolute.txt", "/parent/secret.txt"] {
+        let response = daemon.get(path);
+        assert_eq!(response.status, 403, "{path}: {response:?}");
+        assert!(!response.text().contains("secret"), "{path}: {response:?}");
+    }
+    let response = daemon.get("/inside.html");
+    assert_eq!((response.status, response.text().as_str()), (200, "inner"));
+}
+
+#[test]
+fn what_is_no_file_is_not_served() {
+    let daemon = daemon();
+    let path = daemon.folder().path().join("www/pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // A pipe that nobody writes to must not hold the daemon up.
+    assert_eq!(daemon.get("/pipe").status, 404);
+}
+
+#[test]
+fn a_large_file_arrives_byte_for_byte() {
+    let daemon = daemon();
+    let bytes = noise(5 * 1024 * 1024 + 1);
+    std::fs::write(daemon.folder().join("www/large.bin"), &bytes).unwrap();
+    let mut wire = daemon.wire();
+    for _ in 0..2 {
+        let response = wire.get("/large.bin");
+        assert_eq!((response.status, response.body.len()), (200, bytes.len()));
+        assert!(response.body == bytes, "the bytes differ");
+    }
+}
+
+#[test]
+fn a_file_that_shrinks_ends_the_connection() {
+    let daemon = daemon();
+    let path = daemon.folder().join("www/shrinking.bin");
+    // More than the sockets' buffers hold, so that the end is not read before it is cut off.
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len(64 * 1024 * 1024).unwrap();
+    let mut wire = daemon.wire();
+    wire.send(request("GET", "/shrinking.bin", &[]));
+    let head = wire.response_head();
+    assert_eq!(head.field("Content-Length"), (64 * 1024 * 1024).to_string());
+    file.set_len(0).unwrap();
+    assert!(wire.take_rest().len() < 64 * 1024 * 1024);
+    daemon.log().wait_for(&["the file became shorter while it was sent"]);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let daemon = daemon();
+    let mut wire = daemon.wire();
+    let paths = ["/style.css", "/nosuch", "/", "/sub", "/sub/"];
+    wire.send(paths.map(|path| request("GET", path, &[])).concat());
+    for (path, (status, body)) in
+        paths.iter().zip([(200, "body {}"), (404, "404"), (200, INDEX), (301, ""), (200, "inner")])
+    {
+        let response = wire.response();
+        assert_eq!(response.status, status, "{path}");
+        assert!(response.text().starts_with(body), "{path}: {response:?}");
+    }
+}
+
+#[test]
+fn a_request_may_be_followed_by_a_handshake() {
+    let daemon = daemon();
+    let server = daemon.listen("echo");
+    let mut wire = daemon.wire();
+    assert_eq!(wire.get("/style.css").status, 200);
+    assert_eq!(wire.upgrade("/echo", &[]).status, 101);
+    server.accept();
+}
+
+#[test]
+fn a_client_that_ends_behind_its_requests_is_answered() {
+    let daemon = daemon();
+    let mut wire = daemon.wire();
+    wire.send(request("GET", "/style.css", &[]) + &request("GET", "/", &[]));
+    wire.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(wire.response().text(), "body {}");
+    assert_eq!(wire.response().text(), INDEX);
+    wire.expect_end();
+}
+
+#[test]
+fn keep_alive_is_said_and_kept() {
+    let daemon = daemon();
+    for (version, fields, kept) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.0", "", false),
+        ("1.0", "Connection: keep-alive\r\n", true),
+    ] {
+        let mut wire = daemon.wire();
+        wire.send(format!("GET / HTTP/{version}\r\nHost: h\r\n{fields}\r\n"));
+        let response = wire.response();
+        assert_eq!(response.field("Connection"), if kept { "keep-alive" } else { "close" }, "{version} {fields:?}");
+        match kept {
+            true => assert_eq!(wire.get("/style.css").status, 200, "{version} {fields:?}"),
+            false => wire.expect_end(),
+        }
+    }
+}
+
+#[test]
+fn other_methods_are_refused() {
+    let daemon = daemon();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+        let mut wire = daemon.wire();
+        wire.send(request(method, "/", &[]));
+        let response = wire.response();
+        assert_eq!((response.status, response.field("Allow")), (405, "GET, HEAD"), "{method}");
+    }
+}
+
+#[test]
+fn a_slow_head_is_given_up() {
+    let daemon = daemon();
+    let mut wire = daemon.wire();
+    let start = Instant::now();
+    // A byte now and then must not keep the head's time from running out.
+    wire.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    for byte in request("GET", "/", &[]).bytes().take(15) {
+        wire.send([byte]);
+        match wire.stream().peek(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => panic!("{other:?} after {:?}", start.elapsed()),
+        }
+    }
+    wire.stream().set_read_timeout(Some(crate::process::DEADLINE)).unwrap();
+    assert_eq!(wire.response().status, 408);
+    wire.expect_end();
+    let waited = start.elapsed();
+    assert!((9_000..13_000).contains(&waited.as_millis()), "{waited:?}");
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let daemon = daemon();
+    let mut wire = daemon.wire();
+    assert_eq!(wire.get("/").status, 200);
+    let start = Instant::now();
+    wire.expect_end();
+    let waited = start.elapsed();
+    assert!((4_000..8_000).contains(&waited.as_millis()), "{waited:?}");
+}
+
+#[test]
+fn a_body_is_never_taken_for_a_request() {
+    let daemon = daemon();
+    let smuggled = request("GET", "/style.css", &[]);
+    let length = format!("Content-Length: {}", smuggled.len());
+    for fields in [&[length.as_str()][..], &["Transfer-Encoding: chunked"], &["Content-Length: 5", "Content-Length: 6"]]
+    {
+        let mut wire = daemon.wire();
+        wire.send(request("GET", "/", fields) + &smuggled);
+        let response = wire.response();
+        assert!([200, 400].contains(&response.status), "{fields:?}: {response:?}");
+        assert_eq!(response.field("Connection"), "close", "{fields:?}");
+        wire.expect_end();
+    }
+}

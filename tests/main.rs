@@ -1,0 +1,60 @@
+//! The daemon as its users meet it: started for real, on a free port, in a folder of its own.
+//!
+//! First what the tests stand on, then the tests in the order in which a connection meets what they look at.
+
+/// Child processes: what they say, line by line, and their end, each with a deadline.
+mod process;
+
+/// The daemon in a fresh folder, because every test begins with one.
+mod daemon;
+
+/// A TCP connection and HTTP on it, byte by byte, because a library would hide what is looked at.
+mod wire;
+
+/// Frames and a client of WebSockets, because a test must be able to send what no library would.
+mod client;
+
+/// UNIX servers that the test itself plays, because only so it knows what arrived and when.
+mod server;
+
+/// What was typed, and what is said when it is wrong.
+mod flags;
+
+/// Pages and other plain requests.
+mod http;
+
+/// The opening handshake: origins, subprotocols, and servers that cannot be reached.
+mod handshake;
+
+/// From a path to a socket, and never to one outside.
+mod names;
+
+/// Messages as plain bytes, the default.
+mod stream;
+
+/// Messages as packets.
+mod packet;
+
+/// Messages as frames.
+mod frames;
+
+/// How connections end, and what each side and the log hear of it.
+mod endings;
+
+/// Slow readers, slow servers and large messages, with an eye on the memory.
+mod pressure;
+
+/// Each place where the daemon that uakari replaces breaks.
+mod compatibility;
+
+/// The sample server.
+mod echo_server;
+
+/// Clients that others wrote, a browser among them.
+mod foreign;
+
+/// Autobahn's test suite.
+mod conformance;
+
+/// How the project is written: fences, sizes, banned words.
+mod style;

@@ -1,0 +1,165 @@
+//! From a path to a socket, and never to one outside.
+
+use std::os::unix::fs::symlink;
+
+use crate::daemon::Daemon;
+use crate::process::Folder;
+use crate::server::{Kind, Listener};
+
+#[test]
+fn every_way_to_write_a_name() {
+    let daemon = Daemon::start(&[]);
+    let servers = ["echo", "sub/echo2", "a b", "caf\u{e9}"].map(|name| (name, daemon.listen(name)));
+    for (path, name) in [
+        ("/echo", "echo"),
+        ("/echo?x=1", "echo"),
+        ("/echo?/../sub/echo2", "echo"),
+        ("/%65cho", "echo"),
+        ("//echo", "echo"),
+        ("/echo/", "echo"),
+        ("/./echo/.", "echo"),
+        ("/sub/../echo", "echo"),
+        ("/nosuch/../echo", "echo"),
+        ("/../../echo", "echo"),
+        ("/%2e%2e/echo", "echo"),
+        ("/sub%2f..%2fecho", "echo"),
+        ("http://gate.example/echo", "echo"),
+        ("/sub/echo2", "sub/echo2"),
+        ("/sub%2Fecho2", "sub/echo2"),
+        ("//sub//./echo2", "sub/echo2"),
+        ("/a%20b", "a b"),
+        ("/caf%C3%A9", "caf\u{e9}"),
+    ] {
+        let _client = daemon.connect(path);
+        servers.iter().find(|(other, _)| *other == name).unwrap().1.accept();
+        assert!(servers.iter().all(|(_, server)| server.is_idle()), "{path}");
+    }
+    for (path, status) in [
+        ("/ECHO", 404),
+        ("/echo2", 404),
+        ("/sub/echo", 404),
+        ("/echo/x", 404),
+        ("/echo%00", 400),
+        ("/%ff", 400),
+        ("/%zz", 400),
+        ("/a+b", 404),
+    ] {
+        assert_eq!(daemon.upgrade(path, &[]).status, status, "{path}");
+    }
+    let long = format!("/{}", "x".repeat(300));
+    assert_eq!(daemon.upgrade(&long, &[]).status, 404, "a name longer than a file's may be");
+}
+
+#[test]
+fn allow_and_deny() {
+    let cases: &[(&[&str], &[&str], &[&str])] = &[
+        (&[], &["/echo", "/internal"], &[]),
+        (&["--allow", "^/ws_"], &["/ws_gps"], &["/echo", "/sub/ws_gps"]),
+        (&["--allow", "echo"], &["/echo", "/echo2", "/sub/echo"], &["/internal"]),
+        (&["--allow", "^/echo$"], &["/echo", "/%65cho", "/sub/../echo"], &["/echo2", "/sub/echo"]),
+        (&["--allow", "^/ws_ , ^/echo$"], &["/ws_gps", "/echo"], &["/echo2", "/internal"]),
+        (&["--allow", "^/*/echo$"], &["/sub/echo"], &["/echo"]),
+        (&["--allow", ""], &[], &["/echo"]),
+        (&["--deny", "^/internal"], &["/echo"], &["/internal", "/%69nternal", "//internal", "/sub/../internal"]),
+        (&["--deny", "a,"], &["/echo", "/sub/echo"], &["/internal"]),
+        (&["--allow", "*", "--deny", "*"], &[], &["/echo"]),
+        (&["--allow", "echo", "--deny", "^/sub"], &["/echo"], &["/sub/echo"]),
+    ];
+    for (flags, accepted, refused) in cases {
+        let daemon = Daemon::start(flags);
+        let _servers =
+            ["echo", "echo2", "internal", "ws_gps", "sub/echo", "sub/ws_gps"].map(|name| daemon.listen(name));
+        for path in *accepted {
+            assert_eq!(daemon.upgrade(path, &[]).status, 101, "{flags:?}: {path}");
+        }
+        for path in *refused {
+            assert_eq!(daemon.upgrade(path, &[]).status, 403, "{flags:?}: {path}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_name_says_nothing_of_what_is_there() {
+    let daemon = Daemon::start(&["--deny", "^/internal"]);
+    let _server = daemon.listen("internal");
+    let there = daemon.upgrade("/internal", &[]);
+    let not_there = daemon.upgrade("/internal2", &[]);
+    assert_eq!((there.head, there.body), (not_there.head, not_there.body));
+}
+
+#[test]
+fn links_that_lead_out_are_refused() {
+    let daemon = Daemon::start(&[]);
+    let outside = daemon.folder().path().join("outside");
+    let secret = Listener::bind(&outside.join("secret"), Kind::Stream);
+    let echo = daemon.listen("echo");
+    let sub = daemon.listen("sub/echo2");
+    for (link, target) in [
+        ("absolute", outside.join("secret").to_str().unwrap()),
+        ("relative", "../outside/secret"),
+        ("parent", ".."),
+        ("sub/relative", "../../outside/secret"),
+        ("root", "/"),
+        ("process", "/proc/self/root"),
+    ] {
+        symlink(target, daemon.socket(link)).unwrap();
+    }
+    for path in
+        ["/absolute", "/relative", "/parent/outside/secret", "/sub/relative", "/root", "/process", "/parent/run/echo"]
+    {
+        assert_eq!(daemon.upgrade(path, &[]).status, 403, "{path}");
+    }
+    let response = daemon.upgrade("/parent", &["Sec-WebSocket-Protocol: secret"]);
+    assert_eq!(response.status, 403);
+    assert!(secret.is_idle() && echo.is_idle());
+    for (link, target, server) in [
+        ("inside", "echo", &echo),
+        ("deeper", "sub/echo2", &sub),
+        ("sub/up", "../echo", &echo),
+        ("chain", "inside", &echo),
+    ] {
+        symlink(target, daemon.socket(link)).unwrap();
+        let _client = daemon.connect(&format!("/{link}"));
+        server.accept();
+    }
+}
+
+#[test]
+fn links_in_a_circle_are_refused() {
+    let daemon = Daemon::start(&[]);
+    symlink("b", daemon.socket("a")).unwrap();
+    symlink("a", daemon.socket("b")).unwrap();
+    assert_eq!(daemon.upgrade("/a", &[]).status, 403);
+}
+
+#[test]
+fn a_long_path_is_no_hindrance() {
+    let folder = Folder::new();
+    let docroot = folder.path().join("d".repeat(120)).join("e".repeat(200));
+    let server = Listener::bind(&docroot.join("f".repeat(100)).join("echo"), Kind::Stream);
+    let daemon = Daemon::start_in(folder, &["--docroot", docroot.to_str().unwrap()]);
+    let mut client = daemon.connect(&format!("/{}/echo", "f".repeat(100)));
+    client.text("hello");
+    server.accept().expect(b"hello");
+}
+
+#[test]
+fn a_socket_made_later_is_found() {
+    let daemon = Daemon::start(&[]);
+    assert_eq!(daemon.upgrade("/late", &[]).status, 404);
+    let server = daemon.listen("late");
+    let _client = daemon.connect("/late");
+    server.accept();
+}
+
+#[test]
+fn without_a_folder_of_servers_there_are_none() {
+    let folder = Folder::new();
+    let www = folder.join("");
+    let mut command = std::process::Command::new(crate::daemon::UAKARI);
+    command.args(["--listen", "127.0.0.1:0", "--www", &www]);
+    let process = crate::process::Process::start(&mut command);
+    let line = process.out.wait_for(&["listening on "]);
+    let port = line.rsplit(':').next().unwrap().parse().unwrap();
+    assert_eq!(crate::wire::Wire::connect(port).upgrade("/echo", &[]).status, 404);
+}

@@ -1,0 +1,128 @@
+//! Messages as packets (SOCK_SEQPACKET): one packet is one message, both ways.
+
+use crate::client::{CONTINUATION, Frame, TEXT};
+use crate::daemon::Daemon;
+
+#[test]
+fn borders_are_kept_both_ways() {
+    for flags in [&["--protocol", "packet"][..], &["--protocol", "stream"], &[]] {
+        let daemon = Daemon::start(flags);
+        let server = daemon.listen_packets("server");
+        let mut client = daemon.connect("/server");
+        let mut backend = server.accept();
+        client.send(&["one", "two", "three"].map(|text| Frame::new(TEXT, text.as_bytes())));
+        for text in ["one", "two", "three"] {
+            assert_eq!(backend.read(), text.as_bytes(), "{flags:?}");
+        }
+        for text in ["un", "deux", "trois"] {
+            backend.send(text);
+        }
+        for text in ["un", "deux", "trois"] {
+            client.expect_text(text);
+        }
+        client.finish(1000);
+        backend.expect_end();
+    }
+}
+
+#[test]
+fn fragments_become_one_packet() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    client.send(&[Frame::part(TEXT, b"one "), Frame::part(CONTINUATION, b""), Frame::part(CONTINUATION, b"packet ")]);
+    client.send(&[Frame::new(CONTINUATION, b"only"), Frame::new(TEXT, b"next")]);
+    assert_eq!(backend.read(), b"one packet only");
+    assert_eq!(backend.read(), b"next");
+}
+
+#[test]
+fn empty_packets_are_messages() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    client.send(&[Frame::new(TEXT, b""), Frame::new(TEXT, b"x"), Frame::new(TEXT, b"")]);
+    for text in ["", "x", ""] {
+        assert_eq!(backend.read(), text.as_bytes());
+    }
+    // write(2) sends no empty packet, send(2) does.
+    let no_bytes = nix::sys::socket::MsgFlags::empty();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(backend.stream());
+    for text in ["", "y", "", ""] {
+        nix::sys::socket::send(fd, text.as_bytes(), no_bytes).unwrap();
+    }
+    for text in ["", "y", "", ""] {
+        client.expect_text(text);
+    }
+    drop(backend);
+    client.expect_close_handshake(1000);
+}
+
+#[test]
+fn text_where_a_packet_is_utf8_else_binary() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    backend.send("\u{e9}");
+    client.expect_text("\u{e9}");
+    // A packet is whole, so that half a character in it waits for nothing.
+    backend.send(b"cut \xc3");
+    client.expect_binary(b"cut \xc3");
+    backend.send(b"\xa9");
+    client.expect_binary(b"\xa9");
+}
+
+#[test]
+fn the_largest_packet_and_one_byte_more() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    let largest = vec![0xff; 64 * 1024];
+    client.binary(&largest);
+    assert!(backend.read() == largest);
+    backend.send(&largest);
+    client.expect_binary(&largest);
+    client.binary(&vec![0xff; 64 * 1024 + 1]);
+    backend.expect_end();
+    drop(backend);
+    client.expect_close(1009);
+    client.wire.expect_end();
+    daemon.log().wait_for(&["1009"]);
+}
+
+#[test]
+fn fragments_over_the_limit_are_too_big_too() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    client.send(&[Frame::part(TEXT, &[b'x'; 60_000]), Frame::new(CONTINUATION, &[b'x'; 6_000])]);
+    client.expect_close(1009);
+    backend.expect_end();
+}
+
+#[test]
+fn a_packet_too_large_for_a_message_is_the_servers_mistake() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    backend.send(vec![0xff; 100_000]);
+    client.expect_close_handshake(1011);
+    drop(backend);
+    daemon.log().wait_for(&["warn", "1011"]);
+}
+
+#[test]
+fn a_stream_server_is_no_packet_server() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let _server = daemon.listen("server");
+    assert_eq!(daemon.upgrade("/server", &[]).status, 502);
+    let daemon = Daemon::start(&["--protocol", "frames"]);
+    let _server = daemon.listen_packets("server");
+    assert_eq!(daemon.upgrade("/server", &[]).status, 502);
+}

@@ -1,0 +1,288 @@
+//! Slow readers, slow servers and large messages, with an eye on the memory.
+
+use std::io::{ErrorKind, Read, Write};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::client::{BINARY, Client, Frame, TEXT};
+use crate::daemon::Daemon;
+use crate::process::{DEADLINE, expect_eq};
+use crate::server::Backend;
+
+const MIB: usize = 1024 * 1024;
+/// What is sent in all to somebody who does not read.
+const FLOOD_SIZE: usize = 64 * MIB;
+/// A prime, so that bytes that are lost, doubled or out of order never fit.
+const PERIOD: usize = 1_999_993;
+/// So long without a byte taken means that the other end has stopped reading.
+const STALL: Duration = Duration::from_millis(400);
+/// The daemon's memory, whatever is thrown at it: its pool alone is 8 MiB.
+const RESIDENT_KIB_MAX: u64 = 24 * 1024;
+
+/// Bytes of which every stretch is where it belongs, or not.
+struct Pattern(Vec<u8>);
+
+impl Pattern {
+    fn new() -> Pattern {
+        let mut state = 7u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let mut bytes: Vec<u8> = (0..PERIOD).map(|_| next()).collect();
+        bytes.extend_from_within(..MIB);
+        Pattern(bytes)
+    }
+
+    /// The bytes from `offset` on, at most a MiB.
+    fn at(&self, offset: usize, size: usize) -> &[u8] {
+        &self.0[offset % PERIOD..][..size.min(MIB)]
+    }
+
+    fn check(&self, offset: usize, bytes: &[u8]) {
+        for (number, piece) in bytes.chunks(MIB).enumerate() {
+            let at = offset + number * MIB;
+            assert!(piece == self.at(at, piece.len()), "wrong bytes within the {} from {at} on", piece.len());
+        }
+    }
+}
+
+/// Writes `bytes`, and reports the first time that nobody takes any.
+fn write_slowly(mut stream: impl Write, mut bytes: &[u8], mut on_stall: impl FnMut()) {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(size) => bytes = &bytes[size..],
+            Err(error) if error.kind() == ErrorKind::WouldBlock => on_stall(),
+            Err(error) => panic!("{} bytes were not sent: {error}", bytes.len()),
+        }
+    }
+}
+
+/// The server floods the client; once it stalls, the amount sent so far comes through the channel.
+fn flood(backend: &Backend, pattern: &Pattern, frame: impl Fn(&[u8]) -> Vec<u8>, stalled: impl Fn(usize)) {
+    backend.stream().set_write_timeout(Some(STALL)).unwrap();
+    let mut offset = 0;
+    while offset < FLOOD_SIZE {
+        let piece = pattern.at(offset, MIB);
+        write_slowly(backend.stream(), &frame(piece), || stalled(offset));
+        offset += piece.len();
+    }
+}
+
+fn expect_stall(stalls: &Receiver<usize>) {
+    let sent = stalls.recv_timeout(DEADLINE).expect("the sender should have been held up");
+    assert!(sent < FLOOD_SIZE / 2, "{sent} bytes are on the way");
+}
+
+fn expect_small(daemon: &Daemon) {
+    let resident_kib = daemon.resident_kib();
+    assert!(resident_kib < RESIDENT_KIB_MAX, "the daemon has {resident_kib} KiB");
+}
+
+fn read_flood(client: &mut Client, pattern: &Pattern) {
+    let mut offset = 0;
+    while offset < FLOOD_SIZE {
+        let frame = client.frame();
+        pattern.check(offset, &frame.payload);
+        offset += frame.payload.len();
+    }
+    expect_eq(offset, FLOOD_SIZE, "bytes in all");
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_its_server() {
+    for flags in [&["--type", "binary"][..], &["--protocol", "frames"]] {
+        let is_frames = flags.contains(&"frames");
+        let daemon = Daemon::start(flags);
+        let server = daemon.listen("server");
+        let mut client = daemon.connect("/server");
+        let backend = server.accept();
+        let pattern = Pattern::new();
+        let (sender, stalls) = channel();
+        let framed = |bytes: &[u8]| if is_frames { Frame::new(BINARY, bytes).bytes() } else { bytes.to_vec() };
+        thread::scope(|scope| {
+            scope.spawn(|| flood(&backend, &pattern, framed, |offset| _ = sender.send(offset)));
+            expect_stall(&stalls);
+            expect_small(&daemon);
+            // Others are served meanwhile.
+            expect_eq(daemon.get("/nosuch").status, 404, "a request beside a flood");
+            read_flood(&mut client, &pattern);
+        });
+        expect_small(&daemon);
+        client.close(1000);
+        drop(backend);
+        client.expect_close(1000);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_read_holds_up_its_client() {
+    for flags in [&[][..], &["--protocol", "frames"]] {
+        let is_frames = flags.contains(&"frames");
+        let daemon = Daemon::start(flags);
+        let server = daemon.listen("server");
+        let client = daemon.connect("/server");
+        let mut backend = server.accept();
+        let pattern = Pattern::new();
+        let (sender, stalls) = channel();
+        client.wire.stream().set_write_timeout(Some(STALL)).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for offset in (0..FLOOD_SIZE).step_by(MIB) {
+                    let bytes = Frame::new(BINARY, pattern.at(offset, MIB)).masked().bytes();
+                    write_slowly(client.wire.stream(), &bytes, || _ = sender.send(offset));
+                }
+            });
+            expect_stall(&stalls);
+            expect_small(&daemon);
+            expect_eq(daemon.get("/nosuch").status, 404, "a request beside a flood");
+            for offset in (0..FLOOD_SIZE).step_by(MIB) {
+                let bytes = if is_frames { backend.message().1 } else { backend.take(MIB) };
+                pattern.check(offset, &bytes);
+            }
+        });
+        expect_small(&daemon);
+    }
+}
+
+#[test]
+fn many_that_do_not_read_leave_room_for_others() {
+    let daemon = Daemon::start(&["--type", "binary"]);
+    let server = daemon.listen("server");
+    // Each holds a few buffers' worth, together more than the pool has.
+    let stuck: Vec<_> = (0..40).map(|_| (daemon.connect("/server"), server.accept())).collect();
+    let bytes = vec![0xff; 16 * MIB];
+    thread::scope(|scope| {
+        let writers: Vec<_> = stuck
+            .iter()
+            .map(|(_, backend)| {
+                let (stream, bytes) = (backend.stream(), &bytes);
+                stream.set_write_timeout(Some(STALL)).unwrap();
+                scope.spawn(move || {
+                    let mut stream = stream;
+                    bytes.chunks(MIB / 4).all(|piece| stream.write_all(piece).is_ok())
+                })
+            })
+            .collect();
+        let finished = writers.into_iter().map(|writer| writer.join().unwrap()).filter(|is_done| *is_done).count();
+        expect_eq(finished, 0, "floods that were not held up");
+    });
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    for _ in 0..20 {
+        client.text("hello");
+        backend.expect("hello");
+        backend.send("world");
+        client.expect_binary(b"world");
+    }
+    let resident_kib = daemon.resident_kib();
+    assert!(resident_kib < 2 * RESIDENT_KIB_MAX, "the daemon has {resident_kib} KiB");
+}
+
+#[test]
+fn a_message_of_16_mib_there_and_back() {
+    let daemon = Daemon::start(&["--protocol", "frames"]);
+    let _echo = daemon.echo("echo", &["--protocol", "frames"]);
+    let mut client = daemon.connect("/echo");
+    let pattern = Pattern::new();
+    let message: Vec<u8> = (0..16).flat_map(|number| pattern.at(number * MIB, MIB).to_vec()).collect();
+    let bytes = Frame::new(BINARY, &message).masked().bytes();
+    for _ in 0..2 {
+        let mut sender = client.wire.stream().try_clone().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| sender.write_all(&bytes).unwrap());
+            client.expect_binary(&message);
+        });
+        expect_small(&daemon);
+    }
+    client.finish(1000);
+}
+
+#[test]
+fn a_message_has_a_limit() {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    // The header alone is enough to refuse it.
+    let size = (64 * MIB as u64 + 1).to_be_bytes();
+    client.wire.send([&[0x82, 0xff][..], &size, &[0; 4]].concat());
+    client.expect_close(1009);
+    client.wire.expect_end();
+    backend.expect_end();
+}
+
+#[test]
+fn pings_that_nobody_takes_the_answers_of() {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("server");
+    let mut client = daemon.connect("/server");
+    let _backend = server.accept();
+    let ping = Frame::new(9, &[7; 125]).masked().bytes();
+    let pings = ping.repeat(64 * 1024 / ping.len());
+    client.wire.stream().set_write_timeout(Some(STALL)).unwrap();
+    // 32 MiB of pings; whether the sender is held up or answers are dropped, the memory must not grow.
+    let mut stream = client.wire.stream();
+    for _ in 0..512 {
+        if stream.write_all(&pings).is_err() {
+            break;
+        }
+    }
+    expect_small(&daemon);
+    assert_eq!(client.frame(), Frame::new(10, &[7; 125]));
+}
+
+#[test]
+fn what_the_server_sent_before_its_end_arrives_at_a_slow_client() {
+    let daemon = Daemon::start(&["--type", "binary"]);
+    let server = daemon.listen("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = server.accept();
+    let pattern = Pattern::new();
+    // As much as the gateway and the kernel take without the client reading.
+    backend.send(pattern.at(0, 300 * 1024));
+    drop(backend);
+    daemon.get("/nosuch");
+    let mut offset = 0;
+    while offset < 300 * 1024 {
+        let frame = client.frame();
+        pattern.check(offset, &frame.payload);
+        offset += frame.payload.len();
+    }
+    client.expect_close_handshake(1000);
+}
+
+#[test]
+fn many_small_messages_keep_their_order() {
+    let daemon = Daemon::start(&["--protocol", "frames"]);
+    let _echo = daemon.echo("echo", &["--protocol", "frames"]);
+    let mut client = daemon.connect("/echo");
+    let messages: Vec<Frame> = (0..20_000).map(|number| Frame::new(TEXT, format!("{number}").as_bytes())).collect();
+    let bytes: Vec<u8> = messages.iter().flat_map(|frame| frame.clone().masked().bytes()).collect();
+    let mut sender = client.wire.stream().try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| sender.write_all(&bytes).unwrap());
+        for message in &messages {
+            assert_eq!(client.message(), (TEXT, message.payload.clone()));
+        }
+    });
+    client.finish(1000);
+}
+
+#[test]
+fn a_server_reads_byte_by_byte_and_loses_nothing() {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("server");
+    let mut client = daemon.connect("/server");
+    let backend = server.accept();
+    let text = "0123456789".repeat(500);
+    client.text(&text);
+    client.close(1000);
+    let mut got = Vec::new();
+    let mut byte = [0];
+    while backend.stream().read(&mut byte).unwrap() == 1 {
+        got.push(byte[0]);
+    }
+    expect_eq(String::from_utf8(got).unwrap(), text, "what was read");
+}

@@ -1,0 +1,203 @@
+//! Child processes: what they say, line by line, and their end, each with a deadline.
+
+use std::fmt::Debug;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long anything may take that has to happen; generous, since the machine may be busy.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The lines that a process has written so far.
+#[derive(Default)]
+pub struct Lines {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    lines: Vec<String>,
+    is_ended: bool,
+}
+
+impl Lines {
+    fn read(pipe: impl Read + Send + 'static) -> Arc<Lines> {
+        let lines = Arc::new(Lines::default());
+        let shared = Arc::clone(&lines);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                shared.change(|state| state.lines.push(String::from_utf8_lossy(&line).into_owned()));
+            }
+            shared.change(|state| state.is_ended = true);
+        });
+        lines
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
+    }
+
+    /// All lines so far.
+    pub fn text(&self) -> String {
+        self.state.lock().unwrap().lines.join("\n")
+    }
+
+    /// Waits for a line that has all these parts, and returns it.
+    pub fn wait_for(&self, parts: &[&str]) -> String {
+        self.wait(|lines| lines.iter().find(|line| parts.iter().all(|part| line.contains(part))).cloned())
+            .unwrap_or_else(|| panic!("no line with {parts:?} in:\n{}", self.text()))
+    }
+
+    /// Waits until `find` finds something; None: the lines ended, or the deadline came.
+    pub fn wait<T>(&self, mut find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
+        let give_up = Instant::now() + DEADLINE;
+        let mut state = self.state.lock().unwrap();
+        loop {
+            let found = find(&state.lines);
+            let left = give_up.saturating_duration_since(Instant::now());
+            if found.is_some() || state.is_ended || left.is_zero() {
+                return found;
+            }
+            state = self.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    fn wait_for_end(&self, give_up: Instant) -> bool {
+        let left = give_up.saturating_duration_since(Instant::now());
+        let state = self.state.lock().unwrap();
+        self.changed.wait_timeout_while(state, left, |state| !state.is_ended).unwrap().0.is_ended
+    }
+}
+
+/// A running program. A test that fails prints its command and all that it said; in any case it is ended.
+pub struct Process {
+    child: Child,
+    command: String,
+    /// Standard output.
+    pub out: Arc<Lines>,
+    /// Standard error.
+    pub err: Arc<Lines>,
+    is_ended: bool,
+}
+
+/// What a program left behind.
+#[derive(Debug)]
+pub struct Finished {
+    pub status: ExitStatus,
+    pub out: String,
+    pub err: String,
+}
+
+impl Process {
+    /// Starts a program.
+    pub fn start(command: &mut Command) -> Process {
+        let shown = format!("{command:?}");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
+        let out = Lines::read(child.stdout.take().unwrap());
+        let err = Lines::read(child.stderr.take().unwrap());
+        Process { child, command: shown, out, err, is_ended: false }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for its end. Its pipes tell, since they close with it.
+    pub fn wait(&mut self, time: Duration) -> Finished {
+        let give_up = Instant::now() + time;
+        let has_ended = self.out.wait_for_end(give_up) && self.err.wait_for_end(give_up);
+        assert!(has_ended, "{} has not ended after {time:?}", self.command);
+        let status = self.child.wait().unwrap();
+        self.is_ended = true;
+        Finished { status, out: self.out.text(), err: self.err.text() }
+    }
+
+    /// The kilobytes of memory it has now.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.is_ended {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let give_up = Instant::now() + Duration::from_secs(1);
+            let _ = self.out.wait_for_end(give_up) && self.err.wait_for_end(give_up);
+        }
+        let said = self.err.text();
+        if thread::panicking() {
+            eprintln!("--- {}\n--- stdout:\n{}\n--- stderr:\n{said}\n---", self.command, self.out.text());
+        } else {
+            assert!(!said.contains("panicked at"), "{} panicked:\n{said}", self.command);
+        }
+    }
+}
+
+/// Runs a program to its end.
+pub fn run(command: &mut Command, time: Duration) -> Finished {
+    Process::start(command).wait(time)
+}
+
+/// Waits for what announces itself in no other way.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let give_up = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < give_up, "after {DEADLINE:?} it is still not so: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Fails with both values where they differ.
+pub fn expect_eq<T: PartialEq + Debug>(got: T, wanted: T, what: impl Debug) {
+    assert!(got == wanted, "{what:?}: got {got:?}, expected {wanted:?}");
+}
+
+/// A folder of a test's own, gone with it.
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes one.
+    pub fn new() -> Folder {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("uakari-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A file or folder within it, as text.
+    pub fn join(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

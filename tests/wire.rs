@@ -1,0 +1,198 @@
+//! A TCP connection and HTTP on it, byte by byte.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use crate::process::DEADLINE;
+
+/// The key of the handshakes here, and the accept value that answers it (RFC 6455 section 1.3).
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// Bytes of either direction that a failure shows.
+const SHOWN_SIZE_MAX: usize = 600;
+
+/// A connection. A test that fails prints what went over it.
+pub struct Wire {
+    stream: TcpStream,
+    /// Received and not taken yet, from `taken` on.
+    buffer: Vec<u8>,
+    taken: usize,
+    /// How the stream ended.
+    ended: Option<&'static str>,
+    first_sent: Vec<u8>,
+    first_received: Vec<u8>,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The values of a header.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        let fields = self.head.lines().skip(1).filter_map(|line| line.split_once(':'));
+        fields.filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim()).collect()
+    }
+
+    /// The one value of a header, or "".
+    pub fn field(&self, name: &str) -> &str {
+        let all = self.all(name);
+        assert!(all.len() < 2, "{name} stands twice: {self:?}");
+        all.first().copied().unwrap_or("")
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// A request's head; of no header but Host anything is assumed.
+pub fn request(method: &str, path: &str, fields: &[&str]) -> String {
+    let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
+    format!("{method} {path} HTTP/1.1\r\nHost: gate.example\r\n{fields}\r\n")
+}
+
+/// A handshake's head, in which no header of `without` stands.
+pub fn handshake(path: &str, without: &[&str], more: &[&str]) -> String {
+    let key = format!("Sec-WebSocket-Key: {KEY}");
+    let fields = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", &key];
+    let kept = fields.into_iter().filter(|field| !without.iter().any(|name| field.starts_with(name)));
+    request("GET", path, &kept.chain(more.iter().copied()).collect::<Vec<_>>())
+}
+
+impl Wire {
+    /// Connects to the daemon's port.
+    pub fn connect(port: u16) -> Wire {
+        Wire::new(TcpStream::connect(("127.0.0.1", port)).unwrap())
+    }
+
+    /// A connection that exists.
+    pub fn new(stream: TcpStream) -> Wire {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let (first_sent, first_received) = (Vec::new(), Vec::new());
+        Wire { stream, buffer: Vec::new(), taken: 0, ended: None, first_sent, first_received }
+    }
+
+    /// The stream itself, to send from another thread or to break it.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Sends all these bytes, in one go.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref();
+        remember(&mut self.first_sent, bytes);
+        self.stream.write_all(bytes).unwrap_or_else(|error| panic!("cannot send {} bytes: {error}", bytes.len()));
+    }
+
+    /// Receives once; false at the end of the stream.
+    pub fn fill(&mut self) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
+        if self.taken == self.buffer.len() {
+            self.buffer.clear();
+            self.taken = 0;
+        }
+        let old = self.buffer.len();
+        self.buffer.resize(old + 256 * 1024, 0);
+        let (size, ended) = match self.stream.read(&mut self.buffer[old..]) {
+            Ok(0) => (0, Some("the end of the stream")),
+            Ok(size) => (size, None),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => (0, Some("a reset")),
+            Err(error) => panic!("nothing came for {DEADLINE:?}: {error}"),
+        };
+        self.ended = ended;
+        self.buffer.truncate(old + size);
+        remember(&mut self.first_received, &self.buffer[old..]);
+        size > 0
+    }
+
+    /// The next bytes.
+    pub fn take(&mut self, size: usize) -> Vec<u8> {
+        while self.buffer.len() - self.taken < size {
+            assert!(self.fill(), "{} where {size} bytes were due", self.ended.unwrap_or_default());
+        }
+        self.taken += size;
+        self.buffer[self.taken - size..self.taken].to_vec()
+    }
+
+    /// All bytes up to the end of the stream.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        while self.fill() {}
+        self.take(self.buffer.len() - self.taken)
+    }
+
+    /// Nothing may come any more but the end of the stream, in order; then this side ends too.
+    pub fn expect_end(&mut self) {
+        let rest = self.take_rest();
+        assert!(rest.is_empty(), "{} bytes where the end was due: {}", rest.len(), show(&rest));
+        assert_eq!(self.ended, Some("the end of the stream"));
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// The next response to a request other than HEAD.
+    pub fn response(&mut self) -> Response {
+        let mut response = self.response_head();
+        if response.status >= 200 {
+            let size = response.field("Content-Length").parse().unwrap_or_else(|_| panic!("no length: {response:?}"));
+            response.body = self.take(size);
+        }
+        response
+    }
+
+    /// The next response without its body.
+    pub fn response_head(&mut self) -> Response {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.take(1));
+        }
+        let head = String::from_utf8(head).unwrap();
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+        Response { status: status.unwrap_or_else(|| panic!("no status: {head:?}")), head, body: Vec::new() }
+    }
+
+    /// Asks for a page.
+    pub fn get(&mut self, path: &str) -> Response {
+        self.send(request("GET", path, &[]));
+        self.response()
+    }
+
+    /// Shakes hands; an answer of 101 is checked.
+    pub fn upgrade(&mut self, path: &str, fields: &[&str]) -> Response {
+        self.send(handshake(path, &[], fields));
+        let response = self.response();
+        if response.status == 101 {
+            assert_eq!(response.field("Sec-WebSocket-Accept"), ACCEPT, "{response:?}");
+            assert!(response.field("Upgrade").eq_ignore_ascii_case("websocket"), "{response:?}");
+            assert!(response.field("Connection").eq_ignore_ascii_case("upgrade"), "{response:?}");
+        }
+        response
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- sent: {}\n--- received: {}", show(&self.first_sent), show(&self.first_received));
+        }
+    }
+}
+
+fn remember(first: &mut Vec<u8>, bytes: &[u8]) {
+    let room = (SHOWN_SIZE_MAX + 1).saturating_sub(first.len());
+    first.extend_from_slice(&bytes[..bytes.len().min(room)]);
+}
+
+fn show(bytes: &[u8]) -> String {
+    let more = if bytes.len() > SHOWN_SIZE_MAX { "..." } else { "" };
+    format!("{}{more}", bytes[..bytes.len().min(SHOWN_SIZE_MAX)].escape_ascii())
+}
