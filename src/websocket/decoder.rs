@@ -80,6 +80,9 @@ impl Decoder {
     /// The next piece of `buffer[*at..end]`; `at` moves behind what was consumed. None: all was consumed.
     /// After an error the decoder is of no further use.
     pub fn next(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
+        if let Some(data) = self.whole_message(buffer, at, end) {
+            return Ok(Some(Piece::Data(data)));
+        }
         loop {
             let Some((header, done)) = self.frame else {
                 if *at == end || !self.read_header(buffer, at, end)? {
@@ -106,6 +109,42 @@ impl Decoder {
                 return self.data_piece(buffer, range, whole && header.fin).map(Some);
             }
         }
+    }
+
+    /// The usual case, in a few instructions: a short message in one frame, all of it there. Whatever is not that,
+    /// or not right, is left as it was for the long way.
+    fn whole_message(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Option<Data> {
+        if !self.is_between_messages() {
+            return None;
+        }
+        let (header_size, mask_bit) = match self.masking {
+            Masking::Required => (6, 0x80),
+            Masking::Forbidden => (2, 0),
+        };
+        let bytes = buffer.get_mut(*at..end)?;
+        let (opcode, length) = match *bytes {
+            [0x81, second, ..] => (Opcode::Text, second ^ mask_bit),
+            [0x82, second, ..] => (Opcode::Binary, second ^ mask_bit),
+            _ => return None,
+        };
+        let frame = bytes.get_mut(..header_size + length as usize)?;
+        if u64::from(length) > header::CONTROL_PAYLOAD_SIZE_MAX.min(self.message_size_max) {
+            return None;
+        }
+        let (header, payload) = frame.split_at_mut(header_size);
+        let key = header.last_chunk::<4>().copied().filter(|_| self.masking == Masking::Required);
+        if let Some(key) = key {
+            mask::apply(payload, key, 0);
+        }
+        if opcode == Opcode::Text && std::str::from_utf8(payload).is_err() {
+            if let Some(key) = key {
+                mask::apply(payload, key, 0);
+            }
+            return None;
+        }
+        let start = *at + header_size;
+        *at = start + length as usize;
+        Some(Data { range: start..*at, opcode, first: true, last: true })
     }
 
     /// Reads a header, with what an earlier receive left of it. False: it is not whole yet.
