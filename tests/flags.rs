@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
-use crate::daemon::{Daemon, UAKARI};
+use crate::daemon::{Daemon, UAKARI, project};
 use crate::process::{DEADLINE, Finished, Folder, run};
 use crate::wire::{Wire, request};
 
@@ -25,6 +25,20 @@ fn expect_failure(flags: &[&str], parts: &[&str]) {
     assert!(lines[0].contains(" error "), "{flags:?}: {err}");
     for part in parts {
         assert!(lines[0].contains(part), "{flags:?}: {part:?} is not in {:?}", lines[0]);
+    }
+}
+
+/// io_uring refused as container profiles refuse it: one line names the cause and the remedy.
+#[test]
+fn io_uring_refused() {
+    let folder = Folder::new();
+    for (errno, cause, remedy) in [("1", "seccomp profile", "io_uring_setup"), ("38", "no io_uring", "Linux 6.1")] {
+        let mut command = Command::new(project().join("tests/clients/refuse_io_uring.py"));
+        command.args([errno, UAKARI, "--listen", "127.0.0.1:0", "--docroot", &folder.join("")]);
+        let Finished { status, out, err } = run(&mut command, DEADLINE);
+        assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
+        let line = err.lines().find(|line| line.contains(" error ")).unwrap_or_default();
+        assert!(line.contains(cause) && line.contains(remedy), "errno {errno}: {err}");
     }
 }
 
