@@ -50,7 +50,7 @@ pub const SUBPROTOCOLS_MAX: usize = 16;
 pub const HEAD_MS: u64 = 10_000;
 /// A kept-alive connection without a next request.
 pub const KEEPALIVE_MS: u64 = 5_000;
-/// A piece of a reply, one pool buffer at most, that the client does not take.
+/// A peer that takes nothing of a reply, or of what is left for it at the end.
 pub const REPLY_STALL_MS: u64 = 30_000;
 /// From the request to the backend's acceptance.
 pub const CONNECT_MS: u64 = 5_000;
@@ -62,7 +62,7 @@ pub const CONNECT_RETRY_MS_MAX: u64 = 64;
 pub const CUT_CHARACTER_MS: u64 = 100;
 /// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages.
 pub const LAST_WORDS_MS: u64 = 500;
-/// The closing handshake, from the first close frame to the end of the TCP connection (RFC 6455 section 7.1.1).
+/// The closing handshake, from the last byte that was sent to the end of the connection (RFC 6455 section 7.1.1).
 pub const CLOSE_MS: u64 = 3_000;
 /// From a SIGTERM on, clients are waited for this long.
 pub const DRAIN_MS: u64 = 5_000;
@@ -73,6 +73,8 @@ pub const ABORT_MS: u64 = 1_000;
 pub const MESSAGE_SIZE_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of a message for a SOCK_SEQPACKET server, where one packet has to hold it.
 pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
+/// What a queued piece counts beside its bytes, so that empty packets count too.
+pub const SEGMENT_SIZE: usize = 64;
 /// Bytes waiting for a peer above which nothing more is read for it.
 pub const QUEUE_HIGH_SIZE: usize = 128 * 1024;
 /// Bytes waiting for a peer below which reading for it goes on.

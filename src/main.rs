@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use argh::FromArgs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Uid, User, initgroups, setgid, setuid};
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 
 use uakari::cli::{Arguments, Settings};
 use uakari::driver::uring::Uring;
@@ -94,7 +94,7 @@ fn become_user(name: &str) -> Result<(), String> {
     let user = User::from_name(name)
         .map_err(failed)?
         .ok_or_else(|| format!("-u {name}: there is no such user: name one of /etc/passwd"))?;
-    if Uid::effective() == user.uid {
+    if Uid::effective() == user.uid && Gid::effective() == user.gid {
         return Ok(());
     }
     let c_name = std::ffi::CString::new(name).map_err(|_| format!("-u {name:?} has a NUL in it"))?;

@@ -126,3 +126,21 @@ fn a_stream_server_is_no_packet_server() {
     let _server = daemon.listen_packets("server");
     assert_eq!(daemon.upgrade("/server", &[]).status, 502);
 }
+
+/// An empty packet reads like the end, and here the end has come as well: what lies between must not be lost.
+#[test]
+fn an_empty_packet_before_the_end_hides_nothing() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    let mut client = daemon.connect("/server");
+    let backend = server.accept();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(backend.stream());
+    for text in ["", "hello", "", "world"] {
+        nix::sys::socket::send(fd, text.as_bytes(), nix::sys::socket::MsgFlags::empty()).unwrap();
+    }
+    drop(backend);
+    for text in ["", "hello", "", "world"] {
+        client.expect_text(text);
+    }
+    client.expect_close_handshake(1000);
+}

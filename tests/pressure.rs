@@ -1,6 +1,7 @@
 //! Slow readers, slow servers and large messages, with an eye on the memory.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -285,4 +286,61 @@ fn a_server_reads_byte_by_byte_and_loses_nothing() {
         got.push(byte[0]);
     }
     expect_eq(String::from_utf8(got).unwrap(), text, "what was read");
+}
+
+/// Empty packets have no bytes to count, and still take room.
+#[test]
+fn a_flood_of_empty_messages_is_held_up() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    let client = daemon.connect("/server");
+    let _deaf = server.accept();
+    client.wire.stream().set_write_timeout(Some(STALL)).unwrap();
+    let frames = Frame::new(BINARY, b"").masked().bytes().repeat(10_000);
+    let is_held_up = (0..500).any(|_| client.wire.stream().write_all(&frames).is_err());
+    assert!(is_held_up, "{} empty messages were taken in", 500 * 10_000);
+    expect_small(&daemon);
+}
+
+/// Writes until nobody takes any more, or all is written; how much that was.
+fn write_until_stalled(mut stream: &UnixStream, pattern: &Pattern, size_max: usize) -> usize {
+    stream.set_write_timeout(Some(STALL)).unwrap();
+    let mut done = 0;
+    while done < size_max {
+        match stream.write(pattern.at(done, (size_max - done).min(16 * 1024))) {
+            Ok(size) => done += size,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => panic!("after {done} bytes: {error}"),
+        }
+    }
+    done
+}
+
+/// What a server said before it closed arrives, however long a client takes to begin to read.
+#[test]
+fn a_late_reader_gets_a_closed_servers_last_bytes() {
+    let daemon = Daemon::start(&["--type", "binary"]);
+    let server = daemon.listen("server");
+    let pattern = Pattern::new();
+    let _first = daemon.connect("/server");
+    let most = write_until_stalled(server.accept().stream(), &pattern, FLOOD_SIZE);
+    // Some of these amounts end in the gateway's queue: all read, not all sent.
+    let late: Vec<(Client, usize)> = (1..=8)
+        .map(|number| {
+            let client = daemon.connect("/server");
+            let size = write_until_stalled(server.accept().stream(), &pattern, most - number * 48 * 1024);
+            (client, size)
+        })
+        .collect();
+    // Longer than the closing handshake may take (CLOSE_MS): the pause itself is what is tested.
+    thread::sleep(Duration::from_millis(4_000));
+    for (mut client, size) in late {
+        let mut got = 0;
+        while got < size {
+            let (_, message) = client.message();
+            pattern.check(got, &message);
+            got += message.len();
+        }
+        client.expect_close_handshake(1000);
+    }
 }

@@ -86,23 +86,6 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A batch of one.
-    pub fn one(first: Segment) -> Batch {
-        Batch { first, rest: Vec::new() }
-    }
-
-    /// A batch of all these; None where there are none.
-    pub fn collect(segments: impl IntoIterator<Item = Segment>) -> Option<Batch> {
-        let mut segments = segments.into_iter();
-        let first = segments.next()?;
-        Some(Batch { first, rest: segments.collect() })
-    }
-
-    /// The segments in order.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Segment> {
-        std::iter::once(&mut self.first).chain(&mut self.rest)
-    }
-
     /// Bytes in all.
     pub fn len(&self) -> usize {
         self.first.len() + self.rest.iter().map(Segment::len).sum::<usize>()
@@ -125,6 +108,8 @@ pub(super) struct Pool {
     ring: NonNull<BufRingEntry>,
     tail: u16,
     lent: usize,
+    /// Reads of files in flight: each takes its buffer when it is submitted.
+    pub(super) reads: usize,
 }
 
 const MEMORY_SIZE: usize = POOL_BUFFERS as usize * POOL_BUFFER_SIZE;
@@ -145,7 +130,7 @@ impl Pool {
         // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
         // which is after the io_uring instance is (field order in `Uring`).
         unsafe { submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, POOL_BUFFERS, group, 0) }?;
-        let mut pool = Pool { memory, ring, tail: 0, lent: POOL_BUFFERS as usize };
+        let mut pool = Pool { memory, ring, tail: 0, lent: POOL_BUFFERS as usize, reads: 0 };
         for buffer in 0..POOL_BUFFERS {
             pool.provide(buffer);
         }
@@ -176,9 +161,9 @@ impl Pool {
         self.provide(lease.buffer);
     }
 
-    /// Buffers that the kernel has.
+    /// Buffers that the kernel has and that nothing is going to take for sure.
     pub(super) fn free(&self) -> usize {
-        POOL_BUFFERS as usize - self.lent
+        (POOL_BUFFERS as usize).saturating_sub(self.lent + self.reads)
     }
 
     fn at(&self, buffer: u16, offset: usize) -> NonNull<u8> {

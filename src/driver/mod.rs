@@ -77,6 +77,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// Through a UNIX socket; the peer has no address.
     Unix,
+    /// The peer was gone before it could be asked.
+    Unknown,
 }
 
 impl std::fmt::Display for Address {
@@ -84,6 +86,7 @@ impl std::fmt::Display for Address {
         match self {
             Address::Tcp(address) => address.fmt(f),
             Address::Unix => f.write_str("unix"),
+            Address::Unknown => f.write_str("unknown"),
         }
     }
 }

@@ -11,7 +11,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr};
 use nix::sys::stat::{SFlag, fstat};
 use slab::Slab;
 
@@ -57,8 +57,6 @@ impl Uring {
     /// Sets the ring up, as large as the limit of locked memory allows.
     pub fn new() -> Result<Uring, StartError> {
         let mut ring = start::new_ring()?;
-        // Saves a look-up of the fd on each call; not every kernel has it.
-        let _ = ring.submitter().register_ring_fd();
         let pool = Pool::new(&ring.submitter(), BUFFER_GROUP).map_err(|error| start_error(errno_of(&error)))?;
         ring.submission().sync();
         Ok(Uring { ring, pool, in_flight: Slab::new(), signals: None, ready: Vec::new(), epoch: Instant::now() })
@@ -125,6 +123,10 @@ impl Uring {
                 self.poll_signals();
                 Event::Signal(number?.ssi_signo as i32)
             }
+            Kind::FileRead => {
+                self.pool.reads -= 1;
+                self.received(entry)
+            }
             _ => self.received(entry),
         };
         Some(Completion { token, event })
@@ -182,6 +184,20 @@ impl Uring {
     }
 }
 
+impl Drop for Uring {
+    /// The kernel takes a ring down behind the process's back: what it may still read must outlive it.
+    fn drop(&mut self) {
+        let time = types::Timespec::new().sec(1);
+        // Where it fails, something is left in flight, which is seen below.
+        let _ = self.ring.submitter().register_sync_cancel(Some(time), types::CancelBuilder::any());
+        self.reap();
+        if !self.in_flight.is_empty() {
+            // Not freed: a leak at the end of the process is better than memory that changes under a send.
+            let _ = std::mem::ManuallyDrop::new(std::mem::take(&mut self.in_flight));
+        }
+    }
+}
+
 fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
     match entry.result() {
         result if result < 0 => Err(Errno::from_raw(-result)),
@@ -205,7 +221,7 @@ fn accepted(entry: &cqueue::Entry) -> Event<OwnedFd> {
 }
 
 fn address_of(fd: &OwnedFd) -> Address {
-    let Ok(address) = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()) else { return Address::Unix };
+    let Ok(address) = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()) else { return Address::Unknown };
     match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
         (Some(v4), _) => Address::Tcp(std::net::SocketAddrV4::from(*v4).into()),
         (_, Some(v6)) => Address::Tcp(std::net::SocketAddrV6::from(*v6).into()),
@@ -317,6 +333,7 @@ impl Driver for Uring {
     fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {
         let size = (POOL_BUFFER_SIZE - POOL_HEADROOM) as u32;
         let read = opcode::Read::new(raw(file), std::ptr::null_mut(), size).buf_group(BUFFER_GROUP).offset(offset);
+        self.pool.reads += 1;
         self.push(read.build().flags(squeue::Flags::BUFFER_SELECT).user_data(token.to_bits()));
     }
 
@@ -359,6 +376,11 @@ impl Driver for Uring {
     }
 
     fn peer_is_gone(&self, socket: &OwnedFd) -> bool {
+        // A packet behind the empty one tells that it was no end, whatever the peer did since.
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        if !matches!(socket::recv(socket.as_raw_fd(), &mut [0], flags), Ok(0)) {
+            return false;
+        }
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
     }

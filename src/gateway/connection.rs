@@ -27,6 +27,10 @@ pub struct Connection<H> {
     /// Where the next read of the file begins, and whether it waits to be asked for.
     read_offset: u64,
     is_read_wanted: bool,
+    /// When a peer last took something.
+    moved_ms: u64,
+    /// It is in one of the gateway's lists already.
+    pub is_listed: bool,
     /// When the earliest timer of this connection fires.
     timer_ms: Option<u64>,
     ending: Option<Ending>,
@@ -55,6 +59,8 @@ impl<H> Connection<H> {
             files_in_flight: 0,
             read_offset: 0,
             is_read_wanted: false,
+            moved_ms: started_ms,
+            is_listed: false,
             timer_ms: None,
             ending: None,
         }
@@ -94,9 +100,19 @@ impl<H> Connection<H> {
     /// A timer fired; the deadline may have moved since.
     pub fn on_timer<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         self.timer_ms = None;
-        if self.session.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= world.now_ms) {
-            self.handle(Input::Deadline, world);
+        if self.session.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.now_ms) {
+            return;
         }
+        // At the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
+        if let Some(since_ms) = self.session.closing_since_ms() {
+            let is_owed = self.client.queued_size() + self.backend.queued_size() > 0;
+            let patience_ms = if is_owed { limits::REPLY_STALL_MS } else { limits::CLOSE_MS };
+            let until_ms = self.moved_ms.max(since_ms) + patience_ms;
+            if world.now_ms < until_ms {
+                return self.session.put_off(until_ms.min(world.now_ms + limits::CLOSE_MS));
+            }
+        }
+        self.handle(Input::Deadline, world);
     }
 
     /// A receive or a read from a file completed.
@@ -122,7 +138,11 @@ impl<H> Connection<H> {
         }
         match (result, kind) {
             (Received::Data(lease), _) => self.handle_lease(lease, kind, world),
-            (Received::Failed(Errno::ECANCELED | Errno::ENOBUFS | Errno::EINTR | Errno::EAGAIN), _) => {}
+            (Received::Failed(Errno::ENOBUFS), _) => {}
+            (
+                Received::Failed(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN),
+                Kind::ClientReceive | Kind::BackendReceive,
+            ) => {}
             (Received::End, Kind::ClientReceive) => {
                 self.client.on_end();
                 self.handle(Input::ClientEnd, world);
@@ -149,13 +169,17 @@ impl<H> Connection<H> {
         world: &mut World<D>,
     ) {
         let is_client = kind == Kind::ClientSend;
+        if result.is_ok_and(|taken| taken > 0) {
+            self.moved_ms = world.now_ms;
+        }
         let peer = if is_client { &mut self.client } else { &mut self.backend };
         match (peer.on_sent(batch, result, &mut world.driver), is_client) {
             (SendResult::Waiting, _) => {}
             (SendResult::Drained, true) if self.session.wants_drained() => self.handle(Input::Drained, world),
             (SendResult::Drained, _) => {}
             (SendResult::Failed(errno), true) => self.handle(Input::ClientFailed(errno), world),
-            (SendResult::Failed(errno), false) => self.handle(Input::BackendFailed(errno), world),
+            // What the server has sent may still be on its way: its own receive tells how it ended.
+            (SendResult::Failed(_), false) => self.backend.mute(&mut world.driver),
         }
     }
 

@@ -118,18 +118,19 @@ fn bind_patiently(fd: &OwnedFd, address: &SockaddrStorage) -> Result<(), Errno> 
 
 fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
     let address = UnixAddr::new(path)?;
-    let new_socket = || socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+    let new_socket = |flags| socket::socket(AddressFamily::Unix, SockType::Stream, flags, None);
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
             return Err(Errno::EEXIST);
         }
         // A socket that somebody answers on is not stolen; a stale one is replaced.
-        if socket::connect(new_socket()?.as_raw_fd(), &address) != Err(Errno::ECONNREFUSED) {
+        let probe = new_socket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
+        if socket::connect(probe.as_raw_fd(), &address) != Err(Errno::ECONNREFUSED) {
             return Err(Errno::EADDRINUSE);
         }
         std::fs::remove_file(path).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
     }
-    let fd = new_socket()?;
+    let fd = new_socket(SockFlag::SOCK_CLOEXEC)?;
     socket::bind(fd.as_raw_fd(), &address)?;
     socket::listen(&fd, Backlog::new(BACKLOG_MAX)?)?;
     Ok(fd)

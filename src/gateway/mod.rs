@@ -143,11 +143,15 @@ impl<D: Driver> Gateway<D> {
         }
         for (_, connection) in &mut self.connections {
             connection.handle(Input::Stop, &mut self.world);
-            self.touched.push(connection.owner());
+            list(connection, &mut self.touched);
         }
     }
 
     fn timeout_ms(&self) -> Option<u64> {
+        // A buffer that came free behind a starved connection's turn must not wait for somebody else's event.
+        if !self.starved.is_empty() && self.world.driver.buffers_free() > 0 {
+            return Some(0);
+        }
         let abort_ms = if self.is_aborting { limits::ABORT_MS } else { 0 };
         let due = [self.timers.next_ms(), self.resume_ms, self.give_up_ms.map(|ms| ms + abort_ms)];
         let due_ms = due.into_iter().flatten().min()?;
@@ -176,7 +180,7 @@ impl<D: Driver> Gateway<D> {
             Event::Connected(result) => connection.on_connected(result, &mut self.world),
             Event::Accepted { .. } | Event::Signal(_) => {}
         }
-        self.touched.push(owner);
+        list(connection, &mut self.touched);
     }
 
     /// Gives back what an event holds that reaches nobody.
@@ -229,7 +233,7 @@ impl<D: Driver> Gateway<D> {
         let connection = entry.insert(Connection::new(self.next_id, owner, handle, address, self.world.now_ms));
         self.next_id += 1;
         connection.handle(if excess > 0 { Input::Overload } else { Input::Accepted }, &mut self.world);
-        self.touched.push(owner);
+        list(connection, &mut self.touched);
     }
 
     fn fire_timers(&mut self) {
@@ -243,13 +247,13 @@ impl<D: Driver> Gateway<D> {
             self.is_aborting = true;
             for (_, connection) in &mut self.connections {
                 connection.abort();
-                self.touched.push(connection.owner());
+                list(connection, &mut self.touched);
             }
         }
         while let Some(owner) = self.timers.pop_due(self.world.now_ms) {
             if let Some(connection) = find(&mut self.connections, owner) {
                 connection.on_timer(&mut self.world);
-                self.touched.push(owner);
+                list(connection, &mut self.touched);
             }
         }
     }
@@ -260,8 +264,9 @@ impl<D: Driver> Gateway<D> {
         touched.append(&mut self.starved);
         for owner in touched.drain(..) {
             let Some(connection) = find(&mut self.connections, owner) else { continue };
+            connection.is_listed = false;
             if connection.settle(&mut self.world) {
-                self.starved.push(owner);
+                list(connection, &mut self.starved);
             }
             if let Some(at_ms) = connection.timer_to_set() {
                 self.timers.add(at_ms, owner);
@@ -280,6 +285,13 @@ impl<D: Driver> Gateway<D> {
 
 fn listener_token(index: u32) -> Token {
     Token { slot: LISTENER_SLOTS + index, generation: 0, kind: Kind::Accept }
+}
+
+/// Adds a connection to a list of those to be settled, once.
+fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
+    if !std::mem::replace(&mut connection.is_listed, true) {
+        owners.push(connection.owner());
+    }
 }
 
 /// The connection that an owner names, unless its slot belongs to another one by now.

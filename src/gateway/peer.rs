@@ -1,8 +1,10 @@
 //! One end of a connection, the client or the server alike: a handle, a receive's state, a bounded send queue.
 
+use std::collections::VecDeque;
+
 use crate::driver::{Batch, Driver, Errno, Lease, Receive, Segment, Token};
 use crate::limits::{
-    POOL_BUFFER_SIZE, POOL_FREE_LOW, POOL_HEADROOM, QUEUE_HIGH_SIZE, QUEUE_LOW_SIZE, SEND_SEGMENTS_MAX,
+    POOL_BUFFER_SIZE, POOL_FREE_LOW, POOL_HEADROOM, QUEUE_HIGH_SIZE, QUEUE_LOW_SIZE, SEGMENT_SIZE, SEND_SEGMENTS_MAX,
 };
 use crate::session::Demand;
 
@@ -30,7 +32,9 @@ pub struct Peer<H> {
     is_bulk: bool,
     /// The stream has ended, or failed.
     is_ended: bool,
-    queue: Option<Batch>,
+    /// What waits to be sent: a single piece, the usual case, needs no memory of its own.
+    first: Option<Segment>,
+    rest: VecDeque<Segment>,
     queued_size: usize,
     is_sending: bool,
     /// The peer took less than all: the next send waits for room.
@@ -71,7 +75,8 @@ impl<H> Default for Peer<H> {
             is_paused: false,
             is_bulk: false,
             is_ended: false,
-            queue: None,
+            first: None,
+            rest: VecDeque::new(),
             queued_size: 0,
             is_sending: false,
             is_blocked: false,
@@ -119,10 +124,10 @@ impl<H> Peer<H> {
         if self.is_abandoned || self.has_last || self.handle.is_none() || self.finish == Finish::Done {
             return give_back(segment, driver);
         }
-        self.queued_size += segment.len();
-        match &mut self.queue {
-            Some(batch) => batch.rest.push(segment),
-            None => self.queue = Some(Batch::one(segment)),
+        self.queued_size += cost(&segment);
+        match &self.first {
+            Some(_) => self.rest.push_back(segment),
+            None => self.first = Some(segment),
         }
     }
 
@@ -158,12 +163,23 @@ impl<H> Peer<H> {
         }
         self.demand = Demand::Nothing;
         self.pong = None;
-        for segment in self.queue.take().into_iter().flat_map(Batch::into_segments) {
-            self.queued_size -= segment.len();
-            give_back(segment, driver);
-        }
+        self.drop_queue(driver);
         if let (Some(handle), true) = (&self.handle, self.is_in_flight()) {
             driver.shutdown(handle, true);
+        }
+    }
+
+    /// The peer takes nothing any more, although it may still send: what waits for it is dropped.
+    pub fn mute<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        self.drop_queue(driver);
+        self.pong = None;
+        self.has_last = true;
+    }
+
+    fn drop_queue<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        for segment in self.first.take().into_iter().chain(std::mem::take(&mut self.rest)) {
+            self.queued_size -= cost(&segment);
+            give_back(segment, driver);
         }
     }
 
@@ -207,7 +223,7 @@ impl<H> Peer<H> {
             // An empty packet is sent when its send succeeded; it takes nothing of the count.
             if error.is_some() || self.is_abandoned || (is_sent && size <= taken && left.is_empty()) {
                 taken -= size.min(taken);
-                self.queued_size -= size;
+                self.queued_size -= cost(&segment);
                 give_back(segment, driver);
             } else {
                 segment.advance(taken);
@@ -217,13 +233,14 @@ impl<H> Peer<H> {
             }
         }
         self.is_blocked = !left.is_empty();
-        if !left.is_empty() {
-            left.extend(self.queue.take().into_iter().flat_map(Batch::into_segments));
-            self.queue = Batch::collect(left);
+        for segment in left.into_iter().rev() {
+            if let Some(second) = self.first.replace(segment) {
+                self.rest.push_front(second);
+            }
         }
         match error {
             Some(errno) => SendResult::Failed(errno),
-            None if self.queue.is_none() => SendResult::Drained,
+            None if self.first.is_none() => SendResult::Drained,
             None => SendResult::Waiting,
         }
     }
@@ -259,7 +276,7 @@ impl<H> Peer<H> {
     }
 
     fn settle_sending<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {
-        if self.queue.is_none()
+        if self.first.is_none()
             && !self.is_sending
             && let Some(frame) = self.pong.take()
         {
@@ -273,13 +290,15 @@ impl<H> Peer<H> {
             return;
         }
         let most = if self.has_packets() { 1 } else { SEND_SEGMENTS_MAX };
-        match self.queue.take() {
-            Some(mut batch) => {
-                if batch.rest.len() >= most {
-                    self.queue = Batch::collect(batch.rest.split_off(most - 1));
+        match self.first.take() {
+            Some(first) => {
+                let rest = self.rest.drain(..self.rest.len().min(most - 1)).collect();
+                self.first = self.rest.pop_front();
+                if self.rest.is_empty() {
+                    self.rest = VecDeque::new();
                 }
                 self.is_sending = true;
-                driver.send(token, handle, batch, self.is_blocked);
+                driver.send(token, handle, Batch { first, rest }, self.is_blocked);
             }
             None if self.finish == Finish::WhenDrained => {
                 self.finish = Finish::Done;
@@ -291,7 +310,7 @@ impl<H> Peer<H> {
 
     /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
     fn spill<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
-        for segment in self.queue.iter_mut().flat_map(Batch::iter_mut) {
+        for segment in self.first.iter_mut().chain(&mut self.rest) {
             if driver.buffers_free() >= POOL_FREE_LOW {
                 return;
             }
@@ -333,6 +352,11 @@ impl<H> Peer<H> {
             self.receiving = Receiving::Cancelling;
         }
     }
+}
+
+/// What a segment counts in its queue.
+fn cost(segment: &Segment) -> usize {
+    SEGMENT_SIZE + segment.len()
 }
 
 /// Returns what a segment holds of the pool.

@@ -128,6 +128,7 @@ fn has_bare_line_end(bytes: &[u8]) -> bool {
 
 /// The path of an origin-form or absolute-form target (RFC 9112 section 3.2).
 fn path(target: &str) -> Result<&str, HeadError> {
+    let target = target.split('?').next().unwrap_or(target);
     let path = match target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) {
         Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
         None => target,
@@ -135,7 +136,7 @@ fn path(target: &str) -> Result<&str, HeadError> {
     if !path.starts_with('/') || path.contains('#') {
         return Err(HeadError::Target);
     }
-    Ok(path.split('?').next().unwrap_or(path))
+    Ok(path)
 }
 
 fn named<'a>(headers: &[(&str, &'a [u8])], name: &str) -> Vec<&'a [u8]> {
@@ -185,6 +186,7 @@ mod tests {
         let head = parse(b"GET /a%20b?q=1 HTTP/1.1\r\nHost: h:80\r\nX: y\r\n\r\n").unwrap();
         assert_eq!((head.method, head.path, head.host, head.keep_alive), ("GET", "/a%20b", "h:80", true));
         assert_eq!(parse(b"GET http://h/x HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().path, "/x");
+        assert_eq!(parse(b"GET http://h?x=/y HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().path, "/");
         assert!(!parse(b"GET / HTTP/1.0\r\n\r\n").unwrap().keep_alive);
         assert!(!parse(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\n\r\n").unwrap().keep_alive);
         let body = parse(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n").unwrap();

@@ -25,7 +25,12 @@ pub fn phrase(status: u16) -> &'static str {
 
 /// A reply's head; `fields` are whole header lines, each with its CRLF.
 pub fn head(status: u16, fields: &str, keep_alive: bool) -> String {
-    let connection = if keep_alive { "keep-alive" } else { "close" };
+    let connection = match (status, keep_alive) {
+        // An Upgrade field is named in Connection (RFC 9110 section 7.8).
+        (426, _) => "upgrade, close",
+        (_, true) => "keep-alive",
+        (_, false) => "close",
+    };
     format!("HTTP/1.1 {status} {}\r\nServer: uakari\r\n{fields}Connection: {connection}\r\n\r\n", phrase(status))
 }
 
@@ -71,7 +76,7 @@ mod tests {
         ] {
             let text = String::from_utf8(refusal(status, "why", false, false).into()).unwrap();
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")) && text.contains(field), "{text}");
-            assert!(text.ends_with(": why\n") && text.contains("Connection: close"), "{text}");
+            assert!(text.ends_with(": why\n") && text.contains("close\r\n"), "{text}");
         }
         assert!(refusal(404, "why", true, true).ends_with(b"\r\n\r\n"));
     }

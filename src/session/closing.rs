@@ -14,6 +14,7 @@ pub struct Closing {
     client: Client,
     has_backend: bool,
     ending: Ending,
+    since_ms: u64,
 }
 
 #[derive(Debug)]
@@ -60,7 +61,12 @@ impl Closing {
         let end = if has_backend { Action::Finish(Side::Backend) } else { Action::Abandon(Side::Backend) };
         context.out.push(end);
         context.deadline_in(limits::CLOSE_MS);
-        Closing { client, has_backend, ending }
+        Closing { client, has_backend, ending, since_ms: context.now_ms }
+    }
+
+    /// Since when it ends.
+    pub fn since_ms(&self) -> u64 {
+        self.since_ms
     }
 
     /// Takes an input; Some: it is over.

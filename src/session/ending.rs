@@ -42,6 +42,7 @@ pub enum Ending {
     NoSuchServer,
     NotASocket,
     Outside,
+    NoLookUp(Errno),
     Refused(Errno),
     FileCutShort,
     TimedOut(Step),
@@ -59,6 +60,7 @@ impl Ending {
             | Ending::ServerProtocol(_)
             | Ending::NotASocket
             | Ending::Outside
+            | Ending::NoLookUp(_)
             | Ending::Refused(_)
             | Ending::FileCutShort
             | Ending::TimedOut(Step::Connect)
@@ -99,6 +101,7 @@ impl fmt::Display for Ending {
             Ending::NoSuchServer => f.write_str("refused with 404: no server has this name"),
             Ending::NotASocket => f.write_str("refused with 404: what has this name is not a socket"),
             Ending::Outside => f.write_str("refused with 403: the name leads out of docroot, or may not be opened"),
+            Ending::NoLookUp(errno) => write!(f, "refused with 500: docroot cannot be searched: {}", errno.desc()),
             Ending::Refused(errno) => write!(f, "refused with 502: the server cannot be connected: {}", errno.desc()),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),

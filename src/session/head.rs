@@ -25,6 +25,7 @@ impl Head {
         is_stopping: bool,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
+        context.is_head = bytes.starts_with(b"HEAD ");
         match input {
             Some(Input::Overload) => {
                 let sentence = "too many clients; try again later";
@@ -41,6 +42,7 @@ impl Head {
             // From accept, or from a next request's first byte, the whole head has this long.
             Some(Input::Accepted) => context.deadline_in(limits::HEAD_MS),
             Some(Input::ClientBytes(_)) if self.is_next && self.scanned == 0 => context.deadline_in(limits::HEAD_MS),
+            None if self.is_next && !bytes.is_empty() => context.deadline_in(limits::HEAD_MS),
             _ => {}
         }
         let Some(end) = head::end(bytes, self.scanned) else {

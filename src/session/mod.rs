@@ -109,6 +109,8 @@ enum Phase {
 struct Context<'a> {
     now_ms: u64,
     site: &'a Site,
+    /// The request is a HEAD: a reply to it has no body.
+    is_head: bool,
     traffic: &'a mut Traffic,
     deadline_ms: &'a mut Option<u64>,
     out: &'a mut Actions,
@@ -139,6 +141,19 @@ impl Session {
         self.deadline_ms
     }
 
+    /// Since when the connection is being closed.
+    pub fn closing_since_ms(&self) -> Option<u64> {
+        match &self.phase {
+            Phase::Closing(closing) => Some(closing.since_ms()),
+            _ => None,
+        }
+    }
+
+    /// Moves the deadline.
+    pub fn put_off(&mut self, until_ms: u64) {
+        self.deadline_ms = Some(until_ms);
+    }
+
     /// What was carried so far.
     pub fn traffic(&self) -> Traffic {
         self.traffic
@@ -157,7 +172,14 @@ impl Session {
     /// Takes one input. After `Action::End` no input changes anything.
     pub fn handle(&mut self, now_ms: u64, site: &Site, input: Input<'_>, out: &mut Actions) {
         // The usual case first: nothing moves while messages flow.
-        let mut context = Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out };
+        let mut context = Context {
+            now_ms,
+            site,
+            is_head: false,
+            traffic: &mut self.traffic,
+            deadline_ms: &mut self.deadline_ms,
+            out,
+        };
         let next = match (&mut self.phase, input) {
             (Phase::Relay(relay), input) => relay.handle(input, &mut context),
             (Phase::Closing(closing), input) => closing.handle(input, &mut context),
@@ -191,8 +213,14 @@ impl Session {
         let mut input = Some(input);
         loop {
             let phase = mem::replace(&mut self.phase, Phase::Over);
-            let mut context =
-                Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out };
+            let mut context = Context {
+                now_ms,
+                site,
+                is_head: false,
+                traffic: &mut self.traffic,
+                deadline_ms: &mut self.deadline_ms,
+                out,
+            };
             let (phase, goes_on) = match phase {
                 Phase::Head(head) => {
                     head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context)
@@ -222,8 +250,14 @@ impl Session {
         let mut buffer = vec![0; start + input.len()];
         buffer[start..].copy_from_slice(&input);
         let mut actions = Actions::default();
-        let mut context =
-            Context { now_ms, site, traffic: &mut self.traffic, deadline_ms: &mut self.deadline_ms, out: &mut actions };
+        let mut context = Context {
+            now_ms,
+            site,
+            is_head: false,
+            traffic: &mut self.traffic,
+            deadline_ms: &mut self.deadline_ms,
+            out: &mut actions,
+        };
         let end = buffer.len();
         let next = relay.handle(Input::ClientBytes(Chunk { buffer: &mut buffer, start, end }), &mut context);
         // These bytes are in no pool buffer that could be forwarded: they are sent as a copy.
@@ -242,7 +276,7 @@ impl Session {
 
 /// Refuses a request and ends the connection behind the reply.
 fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
-    let bytes = crate::http::reply::refusal(status, sentence, false, false);
+    let bytes = crate::http::reply::refusal(status, sentence, false, context.is_head);
     context.out.push(Action::Send { to: Side::Client, bytes });
     Phase::Closing(Box::new(Closing::client_only(ending, context)))
 }

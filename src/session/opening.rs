@@ -136,7 +136,10 @@ impl Opening {
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => return self.try_next(context),
             Ok(_) => refuse(404, "no server has this name", Ending::NotASocket, context),
             Err(Errno::EMFILE | Errno::ENFILE) => refuse(503, "out of file descriptors", Ending::Overload, context),
-            Err(_) => refuse(403, "this name is not allowed", Ending::Outside, context),
+            Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM) => {
+                refuse(403, "this name is not allowed", Ending::Outside, context)
+            }
+            Err(errno) => refuse(500, "this name cannot be looked up", Ending::NoLookUp(errno), context),
         };
         (refused, false)
     }

@@ -374,7 +374,10 @@ impl Driver for Sim {
 
     fn peer_is_gone(&self, socket: &Handle) -> bool {
         match self.objects[socket.0] {
-            Object::Wire(wire) => self.wires[wire].to_gateway.finished,
+            Object::Wire(wire) => {
+                let pipe = &self.wires[wire].to_gateway;
+                pipe.finished && pipe.chunks.front().is_none_or(Vec::is_empty)
+            }
             _ => panic!("not a socket"),
         }
     }

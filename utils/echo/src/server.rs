@@ -6,20 +6,24 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, recv, send,
 };
+use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, User, daemon, initgroups, setgid, setuid};
 
 use crate::options::{Options, Protocol};
 
 /// Bytes read at once; a packet is never longer.
 const READ_SIZE: usize = 64 * 1024;
+/// A pause of accepting where file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -69,8 +73,9 @@ pub fn run(options: &Options) -> Result<(), String> {
 fn serve(listener: &OwnedFd, options: &Options) -> Result<(), String> {
     let mut clients: Vec<Client> = Vec::new();
     let mut buffer = vec![0; READ_SIZE];
+    let mut can_accept = true;
     while !IS_STOPPING.load(Ordering::Relaxed) {
-        let events = wait(listener, &clients, options)?;
+        let events = wait(listener, &clients, can_accept, options)?;
         let (accepts, ready) = (events[0], &events[1..]);
         let mut answered = false;
         let mut index = 0;
@@ -85,38 +90,39 @@ fn serve(listener: &OwnedFd, options: &Options) -> Result<(), String> {
         if options.once && answered {
             return Ok(());
         }
-        if !accepts.is_empty() {
-            accept(listener, &mut clients);
-        }
+        can_accept = accepts.is_empty() || accept(listener, &mut clients);
     }
     Ok(())
 }
 
 /// Waits for whatever may go on: reading where nothing is owed, writing where something is, accepting where
 /// there is room.
-fn wait(listener: &OwnedFd, clients: &[Client], options: &Options) -> Result<Vec<PollFlags>, String> {
+fn wait(listener: &OwnedFd, clients: &[Client], can_accept: bool, options: &Options) -> Result<Vec<PollFlags>, String> {
     let room = if options.once { 1 } else { options.clients_max };
-    let accepts = if clients.len() < room { PollFlags::POLLIN } else { PollFlags::empty() };
+    let accepts = if clients.len() < room && can_accept { PollFlags::POLLIN } else { PollFlags::empty() };
     let mut fds = vec![PollFd::new(listener.as_fd(), accepts)];
     fds.extend(clients.iter().map(|client| PollFd::new(client.socket.as_fd(), client.interest())));
-    match poll(&mut fds, PollTimeout::NONE) {
+    let time = if can_accept { None } else { Some(TimeSpec::from(ACCEPT_PAUSE)) };
+    // Signals are let in here only, so that none is lost between the look at the flag and the wait.
+    match ppoll(&mut fds, time, Some(SigSet::empty())) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => return Err(format!("poll: {}", errno.desc())),
     }
     Ok(fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect())
 }
 
-fn accept(listener: &OwnedFd, clients: &mut Vec<Client>) {
+/// False: there is no file descriptor for another client, and it would come again at once.
+fn accept(listener: &OwnedFd, clients: &mut Vec<Client>) -> bool {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    if let Ok(fd) = accept4(listener.as_raw_fd(), flags) {
-        clients.push(Client {
-            socket: own(fd),
-            owed: Vec::new(),
-            owed_start: 0,
-            owes_packet: false,
-            has_answered: false,
-        });
+    match accept4(listener.as_raw_fd(), flags) {
+        Ok(fd) => {
+            let socket = own(fd);
+            clients.push(Client { socket, owed: Vec::new(), owed_start: 0, owes_packet: false, has_answered: false });
+        }
+        Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => return false,
+        Err(_) => {}
     }
+    true
 }
 
 fn own(fd: i32) -> OwnedFd {
@@ -169,6 +175,10 @@ impl Client {
 
 /// Tells the end of the packets from an empty packet.
 fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    // A packet behind the empty one tells that it was no end, whatever the peer did since.
+    if !matches!(recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK), Ok(0)) {
+        return false;
+    }
     let peer_ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
     let mut fds = [PollFd::new(socket, peer_ended)];
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
@@ -177,7 +187,8 @@ fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
 fn make_folder(root: &str) -> Result<PathBuf, String> {
     let folder = PathBuf::from(root);
     match fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder) {
-        Ok(()) => Ok(folder),
+        // Absolute, since -D goes to another folder.
+        Ok(()) => folder.canonicalize().map_err(|error| format!("-R {root}: {error}")),
         Err(error) => Err(format!("-R {root}: {error}: name a folder that may be made")),
     }
 }
@@ -216,7 +227,7 @@ fn start_listening(listener: &OwnedFd) -> Result<(), Errno> {
 
 fn raise_fd_limit() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // Without it there is room for fewer clients, and accept says so.
+        // Without it there is room for fewer clients; the others wait.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
@@ -236,7 +247,9 @@ fn become_user(name: &str) -> Result<(), String> {
 /// Signals end the loop at its next turn, so that the socket file is removed.
 fn stop_on_signals() -> Result<(), String> {
     let action = SigAction::new(SigHandler::Handler(on_signal), SaFlags::empty(), SigSet::empty());
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    let signals = [Signal::SIGTERM, Signal::SIGINT];
+    SigSet::from_iter(signals).thread_block().map_err(|errno| format!("sigprocmask: {}", errno.desc()))?;
+    for signal in signals {
         // SAFETY: the handler only stores to an atomic, which is async-signal-safe.
         unsafe { sigaction(signal, &action) }.map_err(|errno| format!("sigaction: {}", errno.desc()))?;
     }
