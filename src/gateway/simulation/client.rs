@@ -58,7 +58,7 @@ pub struct Client {
 impl Client {
     /// A client that asks for a name, with all it is going to say.
     pub fn new(sim: &mut Sim, protocol: Protocol, names: &[&'static str], pages: &[(&'static str, usize)]) -> Client {
-        let capacity = 1 << (4 + sim.rng.below(14));
+        let capacity = 1 << (6 + sim.rng.below(12));
         let wire = sim.client(capacity);
         let rng = &mut sim.rng;
         let manner = MANNERS[rng.below(MANNERS.len())];

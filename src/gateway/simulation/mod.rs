@@ -17,7 +17,7 @@ use client::{Client, Manner};
 
 const SEEDS: u64 = 256;
 /// Turns after which a run is said not to end.
-const TURNS_MAX: usize = 400_000;
+const TURNS_MAX: usize = 1_000_000;
 const NAMES: [&str; 9] = ["echo", "echo", "echo", "dies", "leaves", "deaf", "dead", "full", "outside"];
 const PAGES: [(&str, usize); 4] = [("empty", 0), ("small.html", 1_000), ("large.bin", 300_000), ("gone", 0)];
 
