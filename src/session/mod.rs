@@ -116,7 +116,17 @@ struct Context<'a> {
     out: &'a mut Actions,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    fn new(
+        now_ms: u64,
+        site: &'a Site,
+        traffic: &'a mut Traffic,
+        deadline_ms: &'a mut Option<u64>,
+        out: &'a mut Actions,
+    ) -> Context<'a> {
+        Context { now_ms, site, is_head: false, traffic, deadline_ms, out }
+    }
+
     fn deadline_in(&mut self, ms: u64) {
         *self.deadline_ms = Some(self.now_ms + ms);
     }
@@ -172,14 +182,7 @@ impl Session {
     /// Takes one input. After `Action::End` no input changes anything.
     pub fn handle(&mut self, now_ms: u64, site: &Site, input: Input<'_>, out: &mut Actions) {
         // The usual case first: nothing moves while messages flow.
-        let mut context = Context {
-            now_ms,
-            site,
-            is_head: false,
-            traffic: &mut self.traffic,
-            deadline_ms: &mut self.deadline_ms,
-            out,
-        };
+        let mut context = Context::new(now_ms, site, &mut self.traffic, &mut self.deadline_ms, out);
         let next = match (&mut self.phase, input) {
             (Phase::Relay(relay), input) => relay.handle(input, &mut context),
             (Phase::Closing(closing), input) => closing.handle(input, &mut context),
@@ -213,14 +216,7 @@ impl Session {
         let mut input = Some(input);
         loop {
             let phase = mem::replace(&mut self.phase, Phase::Over);
-            let mut context = Context {
-                now_ms,
-                site,
-                is_head: false,
-                traffic: &mut self.traffic,
-                deadline_ms: &mut self.deadline_ms,
-                out,
-            };
+            let mut context = Context::new(now_ms, site, &mut self.traffic, &mut self.deadline_ms, out);
             let (phase, goes_on) = match phase {
                 Phase::Head(head) => {
                     head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context)
@@ -250,14 +246,7 @@ impl Session {
         let mut buffer = vec![0; start + input.len()];
         buffer[start..].copy_from_slice(&input);
         let mut actions = Actions::default();
-        let mut context = Context {
-            now_ms,
-            site,
-            is_head: false,
-            traffic: &mut self.traffic,
-            deadline_ms: &mut self.deadline_ms,
-            out: &mut actions,
-        };
+        let mut context = Context::new(now_ms, site, &mut self.traffic, &mut self.deadline_ms, &mut actions);
         let end = buffer.len();
         let next = relay.handle(Input::ClientBytes(Chunk { buffer: &mut buffer, start, end }), &mut context);
         // These bytes are in no pool buffer that could be forwarded: they are sent as a copy.
