@@ -195,3 +195,25 @@ fn one_client_too_many_is_told_so() {
     daemon.log().wait_for(&["the client closed with 1000"]);
     daemon.connect("/echo");
 }
+
+/// Its bytes would be taken for frames.
+#[test]
+fn a_handshake_has_no_body() {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("server");
+    for field in ["Content-Length: 6", "Transfer-Encoding: chunked"] {
+        assert_eq!(daemon.upgrade("/server", &[field]).status, 400, "{field}");
+    }
+    assert!(server.is_idle(), "the server was connected all the same");
+}
+
+/// The reply that names the version also names Upgrade in Connection (RFC 9110 section 7.8).
+#[test]
+fn another_version_is_told_the_right_one() {
+    let daemon = Daemon::start(&[]);
+    let mut wire = daemon.wire();
+    wire.send(handshake("/server", &["Sec-WebSocket-Version"], &["Sec-WebSocket-Version: 8"]));
+    let response = wire.response();
+    assert_eq!((response.status, response.field("Sec-WebSocket-Version")), (426, "13"));
+    assert_eq!((response.field("Upgrade"), response.field("Connection")), ("websocket", "upgrade, close"));
+}

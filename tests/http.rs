@@ -258,3 +258,17 @@ fn a_body_is_never_taken_for_a_request() {
         wire.expect_end();
     }
 }
+
+/// A refusal has a body, a reply to a HEAD has none (RFC 9110 section 9.3.2).
+#[test]
+fn a_refused_head_gets_no_body() {
+    let daemon = Daemon::start(&[]);
+    for text in
+        ["HEAD /%zz HTTP/1.1\r\nHost: h\r\n\r\n", "HEAD / HTTP/1.1\r\n\r\n", "HEAD / HTTP/1.1\r\nHost: a b\r\n\r\n"]
+    {
+        let mut wire = daemon.wire();
+        wire.send(text);
+        assert_eq!(wire.response_head().status, 400, "{text:?}");
+        wire.expect_end();
+    }
+}
