@@ -31,6 +31,8 @@ pub const BACKLOG_MAX: i32 = 4096;
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a listening address may stay busy after its last owner was killed.
 pub const BIND_RETRY_MS: u64 = 1_000;
+/// A pause between two tries of that.
+pub const BIND_PAUSE_MS: u64 = 20;
 
 /// Timers kept beyond four for each connection: those of connections that ended before their deadlines.
 pub const TIMERS_SPARE_MAX: usize = 1024;
@@ -51,7 +53,7 @@ pub const HEAD_MS: u64 = 10_000;
 /// A kept-alive connection without a next request.
 pub const KEEPALIVE_MS: u64 = 5_000;
 /// A peer that takes nothing of a reply, or of what is left for it at the end.
-pub const REPLY_STALL_MS: u64 = 30_000;
+pub const STALL_MS: u64 = 30_000;
 /// From the request to the backend's acceptance.
 pub const CONNECT_MS: u64 = 5_000;
 /// The first pause before a full backlog is tried again; it doubles up to `CONNECT_RETRY_MS_MAX`.
@@ -66,7 +68,7 @@ pub const LAST_WORDS_MS: u64 = 500;
 pub const CLOSE_MS: u64 = 3_000;
 /// From a SIGTERM on, clients are waited for this long.
 pub const DRAIN_MS: u64 = 5_000;
-/// Then the connections that are left are broken off, which takes no longer than this.
+/// Then the connections that are left are broken off, which takes no longer than this; nor does the ring's end.
 pub const ABORT_MS: u64 = 1_000;
 
 /// Bytes of a message, whole or fragmented (close code 1009 beyond). Messages stream: this is no buffer's size.

@@ -128,7 +128,7 @@ impl Pool {
         let ring: NonNull<BufRingEntry> = map(RING_SIZE)?.cast();
         let memory = map(MEMORY_SIZE)?;
         // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
-        // which is after the io_uring instance is (field order in `Uring`).
+        // which is after the operations that use it have ended (`Uring`'s drop).
         unsafe { submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, POOL_BUFFERS, group, 0) }?;
         let mut pool = Pool { memory, ring, tail: 0, lent: POOL_BUFFERS as usize, reads: 0 };
         for buffer in 0..POOL_BUFFERS {
@@ -194,7 +194,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and the ring that used it is closed.
+        // SAFETY: the mapping is ours, and `Uring` has ended the operations that used it.
         let _ = unsafe { munmap(self.memory.cast(), MEMORY_SIZE) };
         // SAFETY: as above.
         let _ = unsafe { munmap(self.ring.cast(), RING_SIZE) };

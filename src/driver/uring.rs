@@ -21,7 +21,7 @@ use super::{
     Address, Batch, Completion, Driver, Event, FileKind, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType,
     Token,
 };
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
+use crate::limits::{ABORT_MS, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
 const BUFFER_GROUP: u16 = 0;
 /// Completions that nobody waits for: of cancels and closes.
@@ -43,7 +43,6 @@ struct Message {
 
 /// io_uring.
 pub struct Uring {
-    // Dropped first: the kernel lets go of all buffers before they are freed.
     ring: IoUring,
     pool: Pool,
     in_flight: Slab<InFlight>,
@@ -56,9 +55,8 @@ pub struct Uring {
 impl Uring {
     /// Sets the ring up, as large as the limit of locked memory allows.
     pub fn new() -> Result<Uring, StartError> {
-        let mut ring = start::new_ring()?;
+        let ring = start::new_ring()?;
         let pool = Pool::new(&ring.submitter(), BUFFER_GROUP).map_err(|error| start_error(errno_of(&error)))?;
-        ring.submission().sync();
         Ok(Uring { ring, pool, in_flight: Slab::new(), signals: None, ready: Vec::new(), epoch: Instant::now() })
     }
 
@@ -139,22 +137,15 @@ impl Uring {
             (Err(errno), None) => Received::Failed(errno),
             (Ok(0), None) => Received::End,
             (Ok(_), None) => Received::Failed(Errno::EIO),
+            (Ok(size @ 1..), Some(buffer)) if size <= capacity => Received::Data(self.pool.lend(buffer, size)),
             (result, Some(buffer)) => {
-                let size = result.unwrap_or(0);
-                let lease = self.pool.lend(buffer, size.min(capacity));
-                // Only MSG_TRUNC, which is asked for packets alone, says more than the buffer holds.
-                let unusable = match result {
-                    Err(errno) => Some(Received::Failed(errno)),
-                    Ok(0) => Some(Received::End),
-                    Ok(size) if size > capacity => Some(Received::Failed(Errno::EMSGSIZE)),
-                    Ok(_) => None,
-                };
-                match unusable {
-                    None => Received::Data(lease),
-                    Some(unusable) => {
-                        self.pool.release(lease);
-                        unusable
-                    }
+                let unused = self.pool.lend(buffer, 0);
+                self.pool.release(unused);
+                match result {
+                    Err(errno) => Received::Failed(errno),
+                    Ok(0) => Received::End,
+                    // Only MSG_TRUNC, which is asked for packets alone, says more than the buffer holds.
+                    Ok(_) => Received::Failed(Errno::EMSGSIZE),
                 }
             }
         };
@@ -187,7 +178,7 @@ impl Uring {
 impl Drop for Uring {
     /// The kernel takes a ring down behind the process's back: what it may still read must outlive it.
     fn drop(&mut self) {
-        let time = types::Timespec::new().sec(1);
+        let time = timespec(ABORT_MS);
         // Where it fails, something is left in flight, which is seen below.
         let _ = self.ring.submitter().register_sync_cancel(Some(time), types::CancelBuilder::any());
         self.reap();
@@ -256,6 +247,10 @@ fn kind_of(fd: &OwnedFd) -> Result<FileKind, Errno> {
 /// A ring waits on a blocking socket; on a non-blocking one its operations fail at once.
 fn set_blocking(socket: &OwnedFd) -> Result<(), Errno> {
     fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
+}
+
+fn timespec(ms: u64) -> types::Timespec {
+    types::Timespec::new().sec(ms / 1000).nsec((ms % 1000) as u32 * 1_000_000)
 }
 
 impl Driver for Uring {
@@ -361,7 +356,7 @@ impl Driver for Uring {
         let waited = match timeout_ms {
             None => self.ring.submit_and_wait(1),
             Some(ms) => {
-                let time = types::Timespec::new().sec(ms / 1000).nsec((ms % 1000) as u32 * 1_000_000);
+                let time = timespec(ms);
                 self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
             }
         };

@@ -106,7 +106,7 @@ impl<H> Connection<H> {
         // At the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
         if let Some(since_ms) = self.session.closing_since_ms() {
             let is_owed = self.client.queued_size() + self.backend.queued_size() > 0;
-            let patience_ms = if is_owed { limits::REPLY_STALL_MS } else { limits::CLOSE_MS };
+            let patience_ms = if is_owed { limits::STALL_MS } else { limits::CLOSE_MS };
             let until_ms = self.moved_ms.max(since_ms) + patience_ms;
             if world.now_ms < until_ms {
                 return self.session.put_off(until_ms.min(world.now_ms + limits::CLOSE_MS));

@@ -13,7 +13,7 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, setsockopt, sockopt,
 };
 
-use crate::limits::{BACKLOG_MAX, BIND_RETRY_MS};
+use crate::limits::{BACKLOG_MAX, BIND_PAUSE_MS, BIND_RETRY_MS};
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,7 +110,9 @@ fn bind_patiently(fd: &OwnedFd, address: &SockaddrStorage) -> Result<(), Errno> 
     let give_up = Instant::now() + Duration::from_millis(BIND_RETRY_MS);
     loop {
         match socket::bind(fd.as_raw_fd(), address) {
-            Err(Errno::EADDRINUSE) if Instant::now() < give_up => std::thread::sleep(Duration::from_millis(20)),
+            Err(Errno::EADDRINUSE) if Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(BIND_PAUSE_MS))
+            }
             result => return result,
         }
     }

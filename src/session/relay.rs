@@ -203,10 +203,12 @@ impl Relay {
 
     /// How a read ends; a packet is whole, so that a cut character in it is just invalid.
     fn tail(&self, bytes: &[u8]) -> Tail {
-        match (self.message_type, self.protocol) {
-            (MessageType::Binary, _) => Tail::Whole,
-            (_, Protocol::Packet) if utf8::tail(bytes) != Tail::Whole => Tail::Invalid,
-            _ => utf8::tail(bytes),
+        if self.message_type == MessageType::Binary {
+            return Tail::Whole;
+        }
+        match utf8::tail(bytes) {
+            Tail::Cut(_) if self.protocol == Protocol::Packet => Tail::Invalid,
+            tail => tail,
         }
     }
 

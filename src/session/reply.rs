@@ -43,7 +43,7 @@ impl Reply {
         } else {
             reply.refuse(404, "there are no pages here", context);
         }
-        context.deadline_in(limits::REPLY_STALL_MS);
+        context.deadline_in(limits::STALL_MS);
         Phase::Reply(reply)
     }
 
@@ -66,7 +66,7 @@ impl Reply {
                 }
             }
             Some(Input::Drained) => {
-                context.deadline_in(limits::REPLY_STALL_MS);
+                context.deadline_in(limits::STALL_MS);
                 return self.drained(context);
             }
             Some(Input::Deadline) => {
