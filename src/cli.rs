@@ -1,16 +1,19 @@
 //! What was typed, and what is wrong with it: flag, value, remedy.
 
+use std::sync::Arc;
+
 use argh::FromArgs;
 
+use crate::config::{Config, Places, Server};
 use crate::gateway::listener::ListenAddress;
-use crate::observe::log::Level;
+use crate::observe::log::{self, Level};
 use crate::route::names::{Patterns, Rules};
-use crate::route::{MessageType, Protocol, Site};
+use crate::route::{MessageType, Protocol, Service, Site};
 use crate::websocket::upgrade::Origins;
 
 /// A WebSocket gateway: HTTP clients in front, ordinary UNIX socket servers behind.
 /// ws://host/NAME is served by the UNIX server whose socket is DOCROOT/NAME.
-#[derive(FromArgs, Debug, PartialEq, Eq)]
+#[derive(FromArgs, Clone, Debug, PartialEq, Eq)]
 #[argh(
     example = "Pages and servers on port 8080:\n  {command_name} --listen 0.0.0.0:8080 --www /srv/www --docroot /run/websocket",
     example = "Only names that begin with ws_, from the pages of one site, as user nobody:\n  {command_name} --listen 0.0.0.0:80 --docroot /run/websocket --allow '^/ws_' --origins https://app.example -u nobody",
@@ -37,7 +40,7 @@ pub struct Arguments {
     /// options of the docroot, as in ouistiti's configuration; "direct" is not there yet (default "")
     #[argh(option, default = "String::new()", arg_name = "list")]
     pub options: String,
-    /// how messages travel to the servers: stream, packet or frames (default stream; a SOCK_SEQPACKET socket
+    /// how messages travel to the servers: stream, packet, lines, nul or frames (default stream; a SOCK_SEQPACKET socket
     /// is found by itself)
     #[argh(option, default = "String::from(\"stream\")", arg_name = "name")]
     pub protocol: String,
@@ -59,26 +62,9 @@ pub struct Arguments {
     pub version: bool,
 }
 
-/// What the flags mean.
-#[derive(Debug)]
-pub struct Settings {
-    /// Where to listen.
-    pub listen: Vec<ListenAddress>,
-    /// The servers' folder.
-    pub docroot: Option<String>,
-    /// The pages' folder.
-    pub www: Option<String>,
-    /// What is served.
-    pub site: Site,
-    /// The user to become.
-    pub user: Option<String>,
-    /// What is logged.
-    pub log_level: Level,
-}
-
 impl Arguments {
     /// Checks every flag. The error names flag, value and remedy.
-    pub fn check(self) -> Result<Settings, String> {
+    pub fn check(self) -> Result<Config, String> {
         let mut listen = Vec::new();
         for text in &self.listen {
             listen.push(text.parse().map_err(|error| format!("--listen: {error}"))?);
@@ -96,19 +82,32 @@ impl Arguments {
             }
             other => return Err(format!("--options {other:?} is not known: leave it out")),
         }
-        let protocols = [("stream", Protocol::Stream), ("packet", Protocol::Packet), ("frames", Protocol::Frames)];
+        let protocols = [
+            ("stream", Protocol::Stream),
+            ("packet", Protocol::Packet),
+            ("lines", Protocol::Lines),
+            ("nul", Protocol::Nul),
+            ("frames", Protocol::Frames),
+        ];
         let types = [("auto", MessageType::Auto), ("text", MessageType::Text), ("binary", MessageType::Binary)];
         let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug].map(|level| (level.name(), level));
         let site = Site {
             has_www: self.www.is_some(),
             has_docroot: self.docroot.is_some(),
-            rules: Rules { allow: Patterns::parse(&self.allow), deny: Patterns::parse(&self.deny) },
-            protocol: one_of("--protocol", &self.protocol, &protocols)?,
-            message_type: one_of("--type", &self.message_type, &types)?,
+            rules: Rules { allow: Patterns::parse(&self.allow), deny: Patterns::parse(&self.deny), deny_last: false },
             origins: origins(&self.origins)?,
+            service: Arc::new(Service {
+                protocol: one_of("--protocol", &self.protocol, &protocols)?,
+                message_type: one_of("--type", &self.message_type, &types)?,
+                ..Service::default()
+            }),
+            ..Site::default()
         };
         let log_level = one_of("--log-level", &self.log_level, &levels)?;
-        Ok(Settings { listen, docroot: self.docroot, www: self.www, site, user: self.user, log_level })
+        let log = log::Settings { level: log_level, ..log::Settings::default() };
+        let places = Places { listen: "--listen".into(), docroot: "--docroot".into(), www: "--www".into() };
+        let server = Server { places, listen, www: self.www, docroot: self.docroot, site };
+        Ok(Config { user: self.user, log, servers: vec![server], ..Config::default() })
     }
 }
 
@@ -147,15 +146,15 @@ fn origins(list: &str) -> Result<Origins, String> {
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Result<Settings, String> {
+    fn parse(arguments: &[&str]) -> Result<Config, String> {
         Arguments::from_args(&["uakari"], arguments).map_err(|exit| exit.output)?.check()
     }
 
     #[test]
     fn good_flags() {
         let settings = parse(&["--docroot", "/d"]).unwrap();
-        assert_eq!(settings.listen, [ListenAddress::Tcp(([127, 0, 0, 1], 8080).into())]);
-        assert_eq!(settings.site.origins, Origins::Same);
+        assert_eq!(settings.servers[0].listen, [ListenAddress::Tcp(([127, 0, 0, 1], 8080).into())]);
+        assert_eq!(settings.servers[0].site.origins, Origins::Same);
         let settings = parse(&[
             "--docroot",
             "/d",
@@ -177,9 +176,12 @@ mod tests {
             "debug",
         ])
         .unwrap();
-        assert_eq!(settings.listen.len(), 2);
-        assert_eq!(settings.site.protocol, Protocol::Frames);
-        assert_eq!(settings.site.origins, Origins::List(vec!["https://a.example".into(), "http://b:1".into()]));
+        assert_eq!(settings.servers[0].listen.len(), 2);
+        assert_eq!(settings.servers[0].site.service.protocol, Protocol::Frames);
+        assert_eq!(
+            settings.servers[0].site.origins,
+            Origins::List(vec!["https://a.example".into(), "http://b:1".into()])
+        );
         assert_eq!(settings.user.as_deref(), Some("nobody"));
     }
 
@@ -188,7 +190,10 @@ mod tests {
         for (arguments, expected) in [
             (&[][..], &["--docroot"][..]),
             (&["--docroot", "/d", "--listen", "80"], &["--listen", "\"80\"", "127.0.0.1:8080"]),
-            (&["--docroot", "/d", "--protocol", "udp"], &["--protocol", "\"udp\"", "stream, packet, frames"]),
+            (
+                &["--docroot", "/d", "--protocol", "udp"],
+                &["--protocol", "\"udp\"", "stream, packet, lines, nul, frames"],
+            ),
             (&["--docroot", "/d", "--type", "json"], &["--type", "\"json\"", "auto, text, binary"]),
             (&["--docroot", "/d", "--log-level", "loud"], &["--log-level", "\"loud\"", "info"]),
             (&["--docroot", "/d", "--origins", "app.example"], &["--origins", "\"app.example\"", "https://"]),

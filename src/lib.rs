@@ -6,6 +6,12 @@ pub mod limits;
 /// What was typed.
 pub mod cli;
 
+/// What the daemon is to do.
+pub mod config;
+
+/// From a configuration to listeners and folders, and what signals ask for.
+pub mod daemon;
+
 /// The mechanism: operations to the kernel and completions from it.
 pub mod driver;
 

@@ -1,20 +1,14 @@
 //! The daemon: parse, open, run, one line on failure.
 
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use argh::FromArgs;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 
-use uakari::cli::{Arguments, Settings};
-use uakari::driver::uring::Uring;
-use uakari::driver::{Kind, Token};
-use uakari::gateway::{Folders, Gateway, listener};
-use uakari::limits;
+use uakari::cli::Arguments;
+use uakari::daemon::Daemon;
 use uakari::observe::log::{self, Level};
-use uakari::route::docroot::open_folder;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,7 +25,7 @@ fn main() -> ExitCode {
         log::announce(format_args!("uakari {}", env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;
     }
-    match arguments.check().and_then(run) {
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => fail(&sentence),
     }
@@ -42,51 +36,11 @@ fn fail(sentence: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(settings: Settings) -> Result<(), String> {
-    log::set_level(settings.log_level);
-    let folder = |path: Option<&String>| path.map(|path| open_folder(path)).transpose();
-    let docroot = folder(settings.docroot.as_ref()).map_err(|error| format!("--docroot: {error}"))?;
-    let www = folder(settings.www.as_ref()).map_err(|error| format!("--www: {error}"))?;
-    let clients_max = clients_max();
-    let mut listeners: Vec<OwnedFd> = Vec::new();
-    let mut bound = Vec::new();
-    for address in &settings.listen {
-        let (fd, address) = listener::listen(address).map_err(|error| format!("--listen: {error}"))?;
-        listeners.push(fd);
-        bound.push(address);
-    }
-    if let Some(user) = &settings.user {
-        become_user(user)?;
-    }
-    let signals = [Signal::SIGTERM, Signal::SIGINT];
-    SigSet::from_iter(signals).thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))?;
-    let mut driver = Uring::new().map_err(|error| error.to_string())?;
-    let token = Token { slot: 0, generation: 0, kind: Kind::Signal };
-    driver.watch_signals(token, &signals).map_err(|errno| format!("cannot watch signals: {}", errno.desc()))?;
-    let mut gateway = Gateway::new(driver, settings.site, Folders { docroot, www }, listeners, clients_max);
-    log::event(
-        Level::Info,
-        format_args!("uakari {} on io_uring, {clients_max} clients at most", env!("CARGO_PKG_VERSION")),
-    );
-    for address in &bound {
-        log::announce(format_args!("listening on {address}"));
-    }
-    let ran = gateway.run();
-    bound.iter().for_each(listener::remove);
-    ran.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
-    log::event(Level::Info, format_args!("stopped"));
-    Ok(())
-}
-
-/// As many clients as the limits allow: each takes two file descriptors.
-fn clients_max() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limits::CLIENTS_MAX };
-    let fds = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
-    let clients = (fds.saturating_sub(limits::FDS_RESERVED) / 2) as usize;
-    if clients < limits::CLIENTS_MAX {
-        log::event(Level::Warn, format_args!("ulimit -n {fds} allows {clients} clients only"));
-    }
-    clients.clamp(1, limits::CLIENTS_MAX)
+fn run(arguments: Arguments) -> Result<(), String> {
+    let load = move || arguments.clone().check().map_err(|sentence| vec![sentence]);
+    let config = load().map_err(|sentences| sentences.join("\n"))?;
+    log::set_level(config.log.level);
+    Daemon::start(config, Arc::new(load), become_user)?.run()
 }
 
 fn become_user(name: &str) -> Result<(), String> {

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 pub use nix::errno::Errno;
 
 pub mod buffers;
+mod results;
 mod start;
 pub mod uring;
 
@@ -214,10 +215,14 @@ pub trait Driver {
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Self::Handle>>) -> Result<(), Errno>;
     /// Whether the peer sends no more: what tells the end of a SOCK_SEQPACKET stream from an empty packet.
     fn peer_is_gone(&self, socket: &Self::Handle) -> bool;
+    /// Whether a folder has been removed since it was opened.
+    fn is_removed(&self, folder: &Self::Handle) -> bool;
     /// The whole buffer of a lease, headroom included.
     fn buffer(&mut self, lease: &Lease) -> &mut [u8];
     /// Gives a buffer back to the pool.
     fn release(&mut self, lease: Lease);
+    /// Buffers in the pool.
+    fn buffers(&self) -> usize;
     /// Buffers that are not lent.
     fn buffers_free(&self) -> usize;
 }

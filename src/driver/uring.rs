@@ -1,26 +1,23 @@
 //! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::time::Instant;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr};
+use nix::sys::stat::fstat;
 use slab::Slab;
 
 use super::buffers::{Pool, raw};
+use super::results::{accepted, kind_of, own, result_of, set_blocking};
 use super::start::{self, StartError, errno_of, start_error};
-use super::{
-    Address, Batch, Completion, Driver, Event, FileKind, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType,
-    Token,
-};
+use super::{Batch, Completion, Driver, Event, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType, Token};
 use crate::limits::{ABORT_MS, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
 const BUFFER_GROUP: u16 = 0;
@@ -53,10 +50,11 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// Sets the ring up, as large as the limit of locked memory allows.
-    pub fn new() -> Result<Uring, StartError> {
+    /// Sets the ring up, as large as the limit of locked memory allows, with a pool of so many buffers.
+    pub fn new(buffers: u16) -> Result<Uring, StartError> {
         let ring = start::new_ring()?;
-        let pool = Pool::new(&ring.submitter(), BUFFER_GROUP).map_err(|error| start_error(errno_of(&error)))?;
+        let pool =
+            Pool::new(&ring.submitter(), BUFFER_GROUP, buffers).map_err(|error| start_error(errno_of(&error)))?;
         Ok(Uring { ring, pool, in_flight: Slab::new(), signals: None, ready: Vec::new(), epoch: Instant::now() })
     }
 
@@ -189,37 +187,6 @@ impl Drop for Uring {
     }
 }
 
-fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
-    match entry.result() {
-        result if result < 0 => Err(Errno::from_raw(-result)),
-        result => Ok(result as usize),
-    }
-}
-
-/// Owns an fd that the kernel has just made.
-fn own(fd: usize) -> OwnedFd {
-    // SAFETY: the number is the result of an accept or an open, so it is a new fd that nobody else has.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-}
-
-fn accepted(entry: &cqueue::Entry) -> Event<OwnedFd> {
-    let result = result_of(entry).map(|fd| {
-        let fd = own(fd);
-        let address = address_of(&fd);
-        (fd, address)
-    });
-    Event::Accepted { result, more: cqueue::more(entry.flags()) }
-}
-
-fn address_of(fd: &OwnedFd) -> Address {
-    let Ok(address) = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()) else { return Address::Unknown };
-    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-        (Some(v4), _) => Address::Tcp(std::net::SocketAddrV4::from(*v4).into()),
-        (_, Some(v6)) => Address::Tcp(std::net::SocketAddrV6::from(*v6).into()),
-        _ => Address::Unix,
-    }
-}
-
 fn complete_indexed(done: InFlight, result: Result<usize, Errno>) -> Completion<OwnedFd> {
     match done {
         InFlight::Send { token, batch, .. } => Completion { token, event: Event::Sent { batch, result } },
@@ -232,21 +199,6 @@ fn complete_indexed(done: InFlight, result: Result<usize, Errno>) -> Completion<
             Completion { token, event: Event::Connected(connected) }
         }
     }
-}
-
-fn kind_of(fd: &OwnedFd) -> Result<FileKind, Errno> {
-    let status = fstat(fd)?;
-    Ok(match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFREG => FileKind::Regular(status.st_size as u64),
-        SFlag::S_IFDIR => FileKind::Folder,
-        SFlag::S_IFSOCK => FileKind::Socket,
-        _ => FileKind::Other,
-    })
-}
-
-/// A ring waits on a blocking socket; on a non-blocking one its operations fail at once.
-fn set_blocking(socket: &OwnedFd) -> Result<(), Errno> {
-    fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
 }
 
 fn timespec(ms: u64) -> types::Timespec {
@@ -380,12 +332,20 @@ impl Driver for Uring {
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
     }
 
+    fn is_removed(&self, folder: &OwnedFd) -> bool {
+        fstat(folder).is_ok_and(|status| status.st_nlink == 0)
+    }
+
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
         self.pool.buffer(lease)
     }
 
     fn release(&mut self, lease: Lease) {
         self.pool.release(lease);
+    }
+
+    fn buffers(&self) -> usize {
+        self.pool.size()
     }
 
     fn buffers_free(&self) -> usize {

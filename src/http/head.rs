@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::limits::{HEAD_SIZE_MAX, HEADERS_MAX, TARGET_SIZE_MAX};
+use crate::limits::{self, TARGET_SIZE_MAX};
+
+const HEAD_SIZE_MAX: usize = limits::HEAD_SIZE_MAX.default as usize;
+const HEADERS_MAX: usize = limits::HEADERS_MAX.default as usize;
 
 /// A request head within the bytes it was read from.
 #[derive(Debug)]

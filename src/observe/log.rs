@@ -34,6 +34,32 @@ impl Level {
     }
 }
 
+/// How a line is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, how and where to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// The last level that is shown.
+    pub level: Level,
+    /// How a line is written.
+    pub format: Format,
+    /// The file; none: standard error.
+    pub file: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { level: Level::Info, format: Format::Text, file: None }
+    }
+}
+
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 
 /// Sets what is shown from now on.

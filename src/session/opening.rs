@@ -1,11 +1,13 @@
 //! A handshake that waits for its server: backend first, 101 second.
 
-use super::{Action, Context, Demand, Ending, Folder, Input, Phase, Relay, Side, Step, refuse};
+use std::sync::Arc;
+
+use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, refuse};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
 use crate::http::reply;
-use crate::limits;
+use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
-use crate::route::Protocol;
+use crate::route::{Protocol, Service};
 use crate::websocket::upgrade::Upgrade;
 
 /// A handshake in progress.
@@ -13,6 +15,7 @@ use crate::websocket::upgrade::Upgrade;
 pub struct Opening {
     name: Box<str>,
     upgrade: Upgrade,
+    service: Arc<Service>,
     /// The offered subprotocol that names the candidate; none: the path's own name is tried.
     candidate: Option<usize>,
     /// The name is a folder: subprotocols name sockets inside it.
@@ -27,19 +30,27 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Begins to look for the server of a good handshake.
-    pub fn start(name: &str, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
-        if !context.site.has_docroot {
+    /// Begins to look for the server of a good handshake, whose head began to come at `since_ms`.
+    pub fn start(name: &str, upgrade: Upgrade, since_ms: u64, context: &mut Context<'_>) -> (Phase, bool) {
+        let site = context.site();
+        if !site.has_docroot {
             return (refuse(404, "no server has this name", Ending::NoSuchServer, context), false);
         }
         // The root has no name of its own: there, only the subprotocol's name counts.
-        if !name.is_empty() && !context.site.rules.permit(name) {
+        if !name.is_empty() && !site.rules.permit(name) {
             return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
         }
-        let socket_type = match context.site.protocol {
+        let service = site.service.clone();
+        // The site has one, and each conversation of it.
+        if Arc::strong_count(&service) as u64 > service.limits.clients_max + 1 {
+            let full = Full::Name;
+            return (refuse(503, &full.to_string(), Ending::Overload(full), context), false);
+        }
+        let socket_type = match service.protocol {
             Protocol::Packet => SocketType::SeqPacket,
-            Protocol::Stream | Protocol::Frames => SocketType::Stream,
+            _ => SocketType::Stream,
         };
+        let give_up_ms = until_ms(&service.limits, since_ms, context);
         let opening = Opening {
             name: name.into(),
             upgrade,
@@ -47,12 +58,13 @@ impl Opening {
             is_folder: name.is_empty(),
             was_denied: false,
             socket_type,
-            give_up_ms: context.now_ms + limits::CONNECT_MS,
+            give_up_ms,
+            service,
             retry_ms: limits::CONNECT_RETRY_MS,
             is_retrying: false,
         };
         context.out.push(Action::Demand(Side::Client, Demand::Nothing));
-        context.deadline_in(limits::CONNECT_MS);
+        *context.deadline_ms = Some(give_up_ms);
         if opening.is_folder {
             return opening.try_next(context);
         }
@@ -108,7 +120,7 @@ impl Opening {
             if path.split('/').any(|segment| segment == "." || segment == "..") {
                 continue;
             }
-            if !context.site.rules.permit(&path) {
+            if !context.site().rules.permit(&path) {
                 self.was_denied = true;
                 continue;
             }
@@ -135,7 +147,7 @@ impl Opening {
             }
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => return self.try_next(context),
             Ok(_) => refuse(404, "no server has this name", Ending::NotASocket, context),
-            Err(Errno::EMFILE | Errno::ENFILE) => refuse(503, "out of file descriptors", Ending::Overload, context),
+            Err(Errno::EMFILE | Errno::ENFILE) => no_descriptors(context),
             Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM) => {
                 refuse(403, "this name is not allowed", Ending::Outside, context)
             }
@@ -145,11 +157,11 @@ impl Opening {
     }
 
     fn connected(mut self: Box<Self>, connected: Result<(), Errno>, context: &mut Context<'_>) -> (Phase, bool) {
-        let site = context.site;
+        let has_stream = self.socket_type == SocketType::Stream && self.service.protocol == Protocol::Stream;
         match connected {
             Ok(()) => (self.accept(context), true),
             // The socket is of the other type: what it is decides, unless the protocol needs a stream.
-            Err(Errno::EPROTOTYPE) if self.socket_type == SocketType::Stream && site.protocol == Protocol::Stream => {
+            Err(Errno::EPROTOTYPE) if has_stream => {
                 self.socket_type = SocketType::SeqPacket;
                 context.out.push(Action::Connect(self.socket_type));
                 (Phase::Opening(self), false)
@@ -160,9 +172,7 @@ impl Opening {
                 self.retry_ms = (self.retry_ms * 2).min(limits::CONNECT_RETRY_MS_MAX);
                 (Phase::Opening(self), false)
             }
-            Err(Errno::EMFILE | Errno::ENFILE) => {
-                (refuse(503, "out of file descriptors", Ending::Overload, context), false)
-            }
+            Err(Errno::EMFILE | Errno::ENFILE) => (no_descriptors(context), false),
             Err(errno) => (refuse(502, "the server cannot be connected", Ending::Refused(errno), context), false),
         }
     }
@@ -173,7 +183,7 @@ impl Opening {
         let bytes = reply::switching_protocols(&self.upgrade.accept, chosen.map(String::as_str));
         let protocol = match self.socket_type {
             SocketType::SeqPacket => Protocol::Packet,
-            SocketType::Stream => context.site.protocol,
+            SocketType::Stream => self.service.protocol,
         };
         let line = format!("connected to {} ({protocol:?})", Quoted(&self.path()));
         context.out.push(Action::Log(Level::Debug, line));
@@ -182,7 +192,18 @@ impl Opening {
         context.out.push(Action::Demand(Side::Client, Demand::Flow));
         let demand = if protocol == Protocol::Packet { Demand::Packets } else { Demand::Flow };
         context.out.push(Action::Demand(Side::Backend, demand));
-        *context.deadline_ms = None;
-        Phase::Relay(Box::new(Relay::new(protocol, context.site.message_type)))
+        *context.status = 101;
+        Phase::Relay(Box::new(Relay::new(self.service, protocol, context)))
     }
+}
+
+/// When a server is no longer waited for.
+fn until_ms(limits: &WebSocket, since_ms: u64, context: &Context<'_>) -> u64 {
+    let handshake_ms = since_ms + context.site().limits.handshake_ms;
+    (context.now_ms + limits.connect_ms).min(handshake_ms).max(context.now_ms)
+}
+
+fn no_descriptors(context: &mut Context<'_>) -> Phase {
+    let full = Full::Descriptors;
+    refuse(503, &full.to_string(), Ending::Overload(full), context)
 }

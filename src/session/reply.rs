@@ -6,7 +6,6 @@ use super::head::Head;
 use super::{Action, Closing, Context, Demand, Ending, Folder, Input, Phase, Side, Step};
 use crate::driver::{Errno, FileKind, OpenFor};
 use crate::http::{files, reply};
-use crate::limits;
 use crate::observe::log::{Level, Quoted};
 
 /// What stays as it is in the path of a Location.
@@ -38,12 +37,12 @@ impl Reply {
         let path: Box<str> = files::file_of(name, slash).into();
         context.out.push(Action::Demand(Side::Client, Demand::Nothing));
         let mut reply = Reply { name: name.into(), path, is_head, keep_alive, stage: Stage::Opening };
-        if context.site.has_www {
+        if context.site().has_www {
             context.out.push(Action::open(Folder::Www, &reply.path, OpenFor::Reading));
         } else {
             reply.refuse(404, "there are no pages here", context);
         }
-        context.deadline_in(limits::STALL_MS);
+        context.deadline_in(context.site().limits.stall_ms);
         Phase::Reply(reply)
     }
 
@@ -66,7 +65,7 @@ impl Reply {
                 }
             }
             Some(Input::Drained) => {
-                context.deadline_in(limits::STALL_MS);
+                context.deadline_in(context.site().limits.stall_ms);
                 return self.drained(context);
             }
             Some(Input::Deadline) => {
@@ -111,6 +110,7 @@ impl Reply {
     }
 
     fn send(&mut self, status: u16, bytes: Box<[u8]>, context: &mut Context<'_>) {
+        *context.status = status;
         let method = if self.is_head { "HEAD" } else { "GET" };
         context.out.push(Action::Log(Level::Info, format!("{method} {} {status}", Quoted(&self.name))));
         context.out.push(Action::Send { to: Side::Client, bytes });
@@ -135,7 +135,7 @@ impl Reply {
             Stage::Sending { .. } | Stage::Finishing => {
                 context.out.push(Action::CloseFile);
                 if self.keep_alive {
-                    context.deadline_in(limits::KEEPALIVE_MS);
+                    context.deadline_in(context.site().limits.keepalive_ms);
                     (Phase::Head(Head::next()), true)
                 } else {
                     (Phase::Closing(Box::new(Closing::client_only(Ending::Served, context))), false)

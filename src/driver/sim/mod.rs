@@ -3,6 +3,7 @@
 //! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet that looks like
 //! the end, a cut packet, a full backlog.
 
+mod objects;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,38 +13,13 @@ use slab::Slab;
 
 use super::*;
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+pub use objects::Handle;
+use objects::{Ask, Object, Op};
 use wire::Wire;
 pub use wire::{Node, Rng};
 
 /// Bytes of a receive at most.
 const CAPACITY: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
-
-/// Something open. Not to be copied: who has it closes it.
-#[derive(Debug)]
-pub struct Handle(usize);
-
-enum Object {
-    Listener,
-    Folder,
-    File(String),
-    Wire(usize),
-}
-
-enum Ask {
-    Accept,
-    Receive { how: Receive },
-    Send { batch: Batch, wait: bool },
-    Open { path: String },
-    Connect { socket_type: SocketType },
-    Read { offset: u64 },
-}
-
-struct Op {
-    token: Token,
-    object: usize,
-    ask: Ask,
-    is_cancelled: bool,
-}
 
 /// The kernel.
 pub struct Sim {
@@ -382,6 +358,10 @@ impl Driver for Sim {
         }
     }
 
+    fn is_removed(&self, _: &Handle) -> bool {
+        false
+    }
+
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
         &mut self.buffers[lease.buffer as usize]
     }
@@ -389,6 +369,10 @@ impl Driver for Sim {
     fn release(&mut self, lease: Lease) {
         assert!(!self.free.contains(&lease.buffer), "a buffer was given back twice");
         self.free.push(lease.buffer);
+    }
+
+    fn buffers(&self) -> usize {
+        self.buffers.len()
     }
 
     fn buffers_free(&self) -> usize {
