@@ -262,6 +262,22 @@ pub const DEVICE_CLIENTS_MAX: Bounds = bounds(1, 1, 1_024);
 pub const SERVERS_MAX: usize = 256;
 /// Links of one server.
 pub const LINKS_MAX: usize = 256;
+/// Addresses that one server listens on.
+pub const LISTEN_MAX: usize = 64;
+/// Bytes of a configuration, all included files together.
+pub const CONFIG_SIZE_MAX: usize = 1024 * 1024;
+/// Bytes of a key in a configuration.
+pub const CONFIG_NAME_SIZE_MAX: usize = 200;
+/// Brackets that are open at once in a configuration.
+pub const CONFIG_DEPTH_MAX: usize = 32;
+/// Files that include each other.
+pub const INCLUDE_DEPTH_MAX: usize = 10;
+/// Files that a configuration may include.
+pub const INCLUDES_MAX: usize = 256;
+/// Problems of a configuration that are shown.
+pub const PROBLEMS_MAX: usize = 100;
+/// Bytes that are shown of one of them.
+pub const PROBLEM_SIZE_MAX: usize = 1_000;
 
 /// What the program itself takes, whatever it serves: its code, its ring, its tables.
 pub const PROGRAM_SIZE: u64 = 4 * MIB;

@@ -7,6 +7,8 @@ use argh::FromArgs;
 use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 
 use uakari::cli::Arguments;
+use uakari::config::Config;
+use uakari::config::problem::Problem;
 use uakari::daemon::Daemon;
 use uakari::observe::log::{self, Level};
 
@@ -25,9 +27,17 @@ fn main() -> ExitCode {
         log::announce(format_args!("uakari {}", env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;
     }
+    if arguments.check {
+        let checked = arguments.check();
+        checked.lines.iter().for_each(|line| log::announce(format_args!("{line}")));
+        return if checked.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => fail(&sentence),
+        Err(sentences) => {
+            sentences.iter().for_each(|sentence| log::event(Level::Error, format_args!("{sentence}")));
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -36,11 +46,23 @@ fn fail(sentence: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(arguments: Arguments) -> Result<(), String> {
-    let load = move || arguments.clone().check().map_err(|sentence| vec![sentence]);
-    let config = load().map_err(|sentences| sentences.join("\n"))?;
+fn run(arguments: Arguments) -> Result<(), Vec<String>> {
+    let load = move || load(&arguments);
+    let config = load()?;
     log::set_level(config.log.level);
-    Daemon::start(config, Arc::new(load), become_user)?.run()
+    Daemon::start(config, Arc::new(load), become_user).and_then(|mut daemon| daemon.run()).map_err(|error| vec![error])
+}
+
+/// Warnings go to the log at once; the error is what keeps the configuration from being used.
+fn load(arguments: &Arguments) -> Result<Config, Vec<String>> {
+    let (loaded, problems) = match arguments.load() {
+        Ok(loaded) => (Some(loaded.config), loaded.warnings),
+        Err(problems) => (None, problems),
+    };
+    let (warnings, errors): (Vec<Problem>, Vec<Problem>) =
+        problems.into_iter().partition(|problem| problem.level == Level::Warn);
+    warnings.iter().for_each(|warning| log::event(Level::Warn, format_args!("{warning}")));
+    loaded.ok_or_else(|| errors.iter().map(Problem::to_string).collect())
 }
 
 fn become_user(name: &str) -> Result<(), String> {
