@@ -20,6 +20,9 @@ mod server;
 /// What was typed, and what is said when it is wrong.
 mod flags;
 
+/// Configuration files.
+mod configuration;
+
 /// Pages and other plain requests.
 mod http;
 

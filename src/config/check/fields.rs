@@ -12,6 +12,8 @@ pub struct Fields<'t> {
     /// Where it begins.
     pub place: Place,
     found: Vec<Field<'t>>,
+    /// Keys that misspelt ones may stand for.
+    meant: Vec<&'static str>,
 }
 
 struct Field<'t> {
@@ -29,11 +31,13 @@ impl<'t> Fields<'t> {
         settings: &'t [Setting],
         problems: &mut Problems,
     ) -> Fields<'t> {
-        let mut fields = Fields { path, place, found: Vec::new() };
+        let mut fields = Fields { path, place, found: Vec::new(), meant: Vec::new() };
         for setting in settings {
             let path = fields.path_of(&setting.name);
             let Some(key) = keys::find(scope, &setting.name) else {
-                problems.error(setting.place, &path, keys::unknown(scope, &setting.name));
+                let (sentence, meant) = keys::unknown(scope, &setting.name);
+                problems.error(setting.place, &path, sentence);
+                fields.meant.extend(meant);
                 continue;
             };
             let meaning = key.meaning.trim_end_matches('.');
@@ -65,6 +69,11 @@ impl<'t> Fields<'t> {
         self.found.iter().any(|field| field.key.name == name)
     }
 
+    /// Whether a key is set, or was meant to be.
+    pub fn means(&self, name: &str) -> bool {
+        self.has(name) || self.meant.contains(&name)
+    }
+
     /// Where a key is set.
     pub fn place_of(&self, name: &str) -> Option<Place> {
         self.found.iter().find(|field| field.key.name == name).map(|field| field.setting.place)
@@ -86,9 +95,9 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Notes that a key is missing, unless it is there.
+    /// Notes that a key is missing, unless it is there, be it misspelt.
     pub fn require(&self, problems: &mut Problems, name: &str) {
-        if !self.has(name) {
+        if !self.means(name) {
             problems.error(self.place, &self.path, format_args!("{name} is missing: write {name} = VALUE;"));
         }
     }

@@ -30,7 +30,7 @@ pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Con
         }
     }
     let groups = top.groups("servers", SERVERS_MAX, problems);
-    if groups.is_empty() && !(top.has("servers") && problems.has_errors()) {
+    if groups.is_empty() && !(top.means("servers") && problems.has_errors()) {
         problems.error(whole, "", "has no server: write servers = ( { ... } );");
     }
     let mut servers = server::Servers::default();

@@ -42,7 +42,7 @@ impl Servers {
         if let Some(seconds) = group.number("keepalivetimeout") {
             limits.http.keepalive_ms = seconds * 1000;
         }
-        if !group.has("document") && !group.has("websocket") {
+        if !group.means("document") && !group.means("websocket") {
             let sentence =
                 "serves nothing: write document = { docroot = \"DIR\"; }; or websocket = { docroot = \"DIR\"; };";
             group.error(problems, "", sentence);
@@ -150,7 +150,7 @@ fn websocket(
 ) -> Option<(String, String)> {
     let websocket = group.group("websocket", problems)?;
     // Flags may set the rest of the group for pages alone.
-    if !websocket.has("docroot") && !websocket.has("links") && websocket.place.line > 0 {
+    if !websocket.means("docroot") && !websocket.means("links") && websocket.place.line > 0 {
         websocket.error(problems, "", "serves nothing: write docroot = \"DIR\"; or links = ( { ... } );");
     }
     let mut limits = limits.clone();

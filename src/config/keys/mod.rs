@@ -148,23 +148,23 @@ pub fn find(scope: Scope, name: &str) -> Option<&'static Key> {
     of(scope).find(|key| key.name == name)
 }
 
-/// What to say about a name that is no key of this group.
-pub fn unknown(scope: Scope, name: &str) -> String {
+/// What to say about a name that is no key of this group, and the key that it may stand for.
+pub fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>) {
     let is_served = |key: &Key| !matches!(key.kind, Kind::Ignored | Kind::Refused);
     let belongs_in = |other: &Scope| find(*other, name).is_some_and(is_served);
     if scope.limits().is_some_and(|limits| belongs_in(&limits)) {
-        return "unknown key here: it belongs in limits = { }".to_owned();
+        return ("unknown key here: it belongs in limits = { }".to_owned(), None);
     }
     let others: Vec<&str> = Scope::ALL.into_iter().filter(belongs_in).map(Scope::title).collect();
     if !others.is_empty() {
-        return format!("unknown key here: it belongs in {}", others.join(" or "));
+        return (format!("unknown key here: it belongs in {}", others.join(" or ")), None);
     }
     let near = |key: &'static Key| (distance(key.name, name), key.name);
     match of(scope).filter(|key| is_served(key)).map(near).min() {
         Some((distance, nearest)) if distance <= 1 + nearest.len().min(name.len()) / 4 => {
-            format!("unknown key: did you mean {nearest:?}?")
+            (format!("unknown key: did you mean {nearest:?}?"), Some(nearest))
         }
-        _ => "unknown key: leave it out".to_owned(),
+        _ => ("unknown key: leave it out".to_owned(), None),
     }
 }
 
@@ -256,7 +256,7 @@ mod tests {
             (Scope::LinkLimits, "head-ms", "unknown key here: it belongs in the file's limits or a server's limits"),
             (Scope::Server, "colour", "unknown key: leave it out"),
         ] {
-            assert_eq!(unknown(scope, name), said, "{name}");
+            assert_eq!(unknown(scope, name).0, said, "{name}");
         }
     }
 
