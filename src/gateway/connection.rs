@@ -1,14 +1,12 @@
 //! One connection: its session, its two peers, and what is in flight for them.
 
-use std::time::Duration;
-
 use super::World;
 use super::peer::{Peer, SendResult, give_back, part_of};
 use super::timers::Owner;
 use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Segment, Token};
 use crate::limits;
-use crate::observe::log::{self, Quoted};
-use crate::session::{Action, Chunk, Ending, Folder, Input, Session, Side};
+use crate::observe::log::{self, Access};
+use crate::session::{Action, Chunk, Ending, Folder, Input, Session, Side, Step};
 
 /// One connection.
 #[derive(Debug)]
@@ -33,6 +31,8 @@ pub struct Connection<H> {
     pub is_listed: bool,
     /// When the earliest timer of this connection fires.
     timer_ms: Option<u64>,
+    /// Its handshake was answered with 101.
+    is_websocket: bool,
     ending: Option<Ending>,
 }
 
@@ -62,6 +62,7 @@ impl<H> Connection<H> {
             moved_ms: started_ms,
             is_listed: false,
             timer_ms: None,
+            is_websocket: false,
             ending: None,
         }
     }
@@ -196,6 +197,8 @@ impl<H> Connection<H> {
     /// The server was connected, or not.
     pub fn on_connected<D: Driver<Handle = H>>(&mut self, result: Result<H, Errno>, world: &mut World<D>) {
         self.files_in_flight -= 1;
+        // A session that has not begun to close still waits for its server, and answers with 101 now.
+        self.is_websocket = result.is_ok() && self.ending.is_none() && self.session.closing_since_ms().is_none();
         let connected = result.map(|handle| match self.ending {
             None => self.backend = Peer::new(handle),
             Some(_) => world.driver.close(handle),
@@ -225,24 +228,23 @@ impl<H> Connection<H> {
     /// The one line at the end.
     pub fn log_end(&self, now_ms: u64) {
         let Some(ending) = self.ending else { return };
-        if !log::is_on(ending.level()) {
-            return;
-        }
         let traffic = self.session.traffic();
-        let lasted = Duration::from_millis(now_ms - self.started_ms).as_secs_f64();
-        log::event(
-            ending.level(),
-            format_args!(
-                "c{} end client={} name={} lasted={lasted:.3}s up={}B/{} down={}B/{}: {ending}",
-                self.id,
-                self.address,
-                Quoted(self.session.name()),
-                traffic.up_bytes,
-                traffic.up_messages,
-                traffic.down_bytes,
-                traffic.down_messages,
-            ),
-        );
+        let (status, code) = if self.is_websocket { (101, Some(close_code(ending))) } else { (status(ending), None) };
+        log::access(&Access {
+            level: ending.level(),
+            id: self.id,
+            client: &self.address,
+            host: "",
+            name: self.session.name(),
+            status,
+            code,
+            lasted_ms: now_ms - self.started_ms,
+            up_bytes: traffic.up_bytes,
+            up_messages: traffic.up_messages,
+            down_bytes: traffic.down_bytes,
+            down_messages: traffic.down_messages,
+            ending: &ending,
+        });
     }
 
     fn token(&self, kind: Kind) -> Token {
@@ -317,7 +319,7 @@ impl<H> Connection<H> {
                 Action::Demand(side, demand) => self.peer(side).set_demand(demand),
                 Action::Finish(side) => self.peer(side).finish(),
                 Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
-                Action::Log(level, line) => log::event(level, format_args!("c{} {line}", self.id)),
+                Action::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
                 Action::End(ending) => self.ending = Some(ending),
                 Action::CloseFile => self.keeps_file = false,
                 file_action => self.apply_to_file(file_action, world),
@@ -356,5 +358,36 @@ fn input_of(kind: Kind, chunk: Chunk<'_>) -> Input<'_> {
         Kind::ClientReceive => Input::ClientBytes(chunk),
         Kind::BackendReceive => Input::BackendBytes(chunk),
         _ => Input::FileBytes(chunk),
+    }
+}
+
+/// The close code of a WebSocket that ended so; 1005 and 1006 stand for frames that were never sent (RFC 6455
+/// section 7.4.1).
+fn close_code(ending: Ending) -> u16 {
+    match ending {
+        Ending::ClientClosed(code) => code.map_or(1005, |code| code.0),
+        Ending::ServerClosed(code) => code.map_or(1000, |code| code.0),
+        Ending::ClientLeft | Ending::ClientFailed(_) => 1006,
+        Ending::ClientProtocol(error) => error.close_code().0,
+        Ending::Stopping => 1001,
+        _ => 1011,
+    }
+}
+
+/// The status of the refusal that ended a connection so; 0: it was none.
+fn status(ending: Ending) -> u16 {
+    match ending {
+        Ending::Head(error) => error.status(),
+        Ending::Upgrade(error) => error.status(),
+        Ending::Name => 400,
+        Ending::Denied | Ending::Outside => 403,
+        Ending::NoSuchServer | Ending::NotASocket => 404,
+        Ending::Method => 405,
+        Ending::TimedOut(Step::Head) => 408,
+        Ending::NoLookUp(_) => 500,
+        Ending::Refused(_) => 502,
+        Ending::Overload => 503,
+        Ending::TimedOut(Step::Connect) => 504,
+        _ => 0,
     }
 }
