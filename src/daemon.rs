@@ -23,9 +23,11 @@ use crate::route::docroot::open_folder;
 /// Reads the configuration again, as at the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
-/// What the daemon is told from outside. A loaded configuration announces itself with a signal too, so that the loop
+/// What the daemon is told from outside. SIGXFSZ is among them only to be blocked: a log that may not grow is no
+/// reason to end. A loaded configuration announces itself with a signal too, so that the loop
 /// has one thing to wait for.
-const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, LOADED];
+const SIGNALS: [Signal; 6] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGXFSZ, LOADED];
 const LOADED: Signal = Signal::SIGUSR2;
 
 /// A running daemon.
@@ -49,6 +51,7 @@ impl Daemon {
         become_user: fn(&str) -> Result<(), String>,
     ) -> Result<Daemon, String> {
         raise_descriptors(&mut config.limits);
+        log::start(&config.log).map_err(|error| error.to_string())?;
         let (openings, bound) = open_all(&config, &[])?;
         if let Some(user) = &config.user {
             become_user(user)?;
@@ -76,9 +79,11 @@ impl Daemon {
             if self.gateway.take_lost_folder() {
                 self.look_for_folders();
             }
+            log::flush();
         }
         self.bound.iter().for_each(listener::remove);
         log::event(Level::Info, format_args!("stopped"));
+        log::flush();
         Ok(())
     }
 
@@ -90,6 +95,11 @@ impl Daemon {
             }
             Ok(Signal::SIGHUP) => self.begin_loading(),
             Ok(LOADED) => self.end_loading(),
+            Ok(Signal::SIGUSR1) => {
+                if let Err(error) = log::reopen() {
+                    log::event(Level::Error, format_args!("{error}"));
+                }
+            }
             _ => {}
         }
     }
@@ -141,12 +151,12 @@ impl Daemon {
         raise_descriptors(&mut config.limits);
         let known: Vec<ListenAddress> = self.gateway.addresses().cloned().collect();
         let (openings, bound) = open_all(&config, &known)?;
+        log::start(&config.log).map_err(|error| error.to_string())?;
         self.gateway.configure(config.limits.clone(), openings);
         for address in &bound {
             log::announce(format_args!("listening on {address}"));
         }
         self.bound.extend(bound);
-        log::set_level(config.log.level);
         self.config = config;
         Ok(())
     }

@@ -39,7 +39,6 @@ fn fail(sentence: &str) -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), String> {
     let load = move || arguments.clone().check().map_err(|sentence| vec![sentence]);
     let config = load().map_err(|sentences| sentences.join("\n"))?;
-    log::set_level(config.log.level);
     Daemon::start(config, Arc::new(load), become_user)?.run()
 }
 

@@ -94,6 +94,7 @@ fn fences() {
             &[
                 "src/driver/",
                 "src/gateway/listener.rs",
+                "src/observe/",
                 "src/route/docroot.rs",
                 "src/daemon.rs",
                 "src/main.rs",

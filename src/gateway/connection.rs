@@ -1,7 +1,6 @@
 //! One connection: its session, its two peers, and what is in flight for them.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::World;
 use super::entrance::Endpoint;
@@ -11,7 +10,7 @@ use super::queue::{give_back, part_of};
 use super::timers::Owner;
 use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Segment, Token};
 use crate::limits;
-use crate::observe::log::{self, Quoted};
+use crate::observe::log::{self, Access};
 use crate::session::{Action, Chunk, Ending, Folder, Input, Patience, Session, Side, Surroundings};
 
 /// One connection.
@@ -266,24 +265,24 @@ impl<H> Connection<H> {
     /// The one line at the end.
     pub fn log_end(&self, now_ms: u64) {
         let Some(ending) = self.ending else { return };
-        if !log::is_on(ending.level()) {
-            return;
-        }
         let traffic = self.session.traffic();
-        let lasted = Duration::from_millis(now_ms - self.started_ms).as_secs_f64();
-        log::event(
-            ending.level(),
-            format_args!(
-                "c{} end client={} name={} lasted={lasted:.3}s up={}B/{} down={}B/{}: {ending}",
-                self.id,
-                self.address,
-                Quoted(self.session.name()),
-                traffic.up_bytes,
-                traffic.up_messages,
-                traffic.down_bytes,
-                traffic.down_messages,
-            ),
-        );
+        let status = self.session.status();
+        let site = self.endpoint.sites.get(self.session.site());
+        log::access(&Access {
+            level: ending.level(),
+            id: self.id,
+            client: &self.address,
+            host: site.hostname.as_deref().unwrap_or_default(),
+            name: self.session.name(),
+            status,
+            code: (status == 101).then(|| ending.close_code().0),
+            lasted_ms: now_ms - self.started_ms,
+            up_bytes: traffic.up_bytes,
+            up_messages: traffic.up_messages,
+            down_bytes: traffic.down_bytes,
+            down_messages: traffic.down_messages,
+            ending: &ending,
+        });
     }
 
     fn token(&self, kind: Kind) -> Token {
@@ -342,7 +341,7 @@ impl<H> Connection<H> {
                 Action::Demand(side, demand) => self.peer(side).set_demand(demand),
                 Action::Finish(side) => self.peer(side).finish(),
                 Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
-                Action::Log(level, line) => log::event(level, format_args!("c{} {line}", self.id)),
+                Action::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
                 Action::End(ending) => self.ending = Some(ending),
                 Action::CloseFile => self.file.keep(false),
                 file_action => self.apply_to_file(file_action, world),
