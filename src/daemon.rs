@@ -237,7 +237,7 @@ fn open_endpoint(all: &[Server], indices: &[usize]) -> Result<Endpoint<OwnedFd>,
         let www = open(&server.www).map_err(|error| format!("{}: {error}", server.places.www))?;
         folders.push(Folders { docroot, www });
     }
-    let mut sites = servers.iter().map(|server| Arc::new(server.site.clone()));
+    let mut sites = servers.iter().map(|server| Arc::new(server.site.fresh()));
     let first = sites.next().ok_or("there is no server")?;
     let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
     Ok(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })

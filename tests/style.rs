@@ -82,7 +82,13 @@ fn fences() {
     let fences: &[(&str, &[&str], &str)] = &[
         (
             "io_uring",
-            &["src/driver/uring.rs", "src/driver/start.rs", "src/driver/buffers.rs", "src/driver/results.rs"],
+            &[
+                "src/driver/uring.rs",
+                "src/driver/start.rs",
+                "src/driver/buffers.rs",
+                "src/driver/results.rs",
+                "src/driver/in_flight.rs",
+            ],
             "src/",
         ),
         ("httparse", &["src/http/head.rs"], ""),
