@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use argh::FromArgs;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 
 use uakari::cli::{Arguments, Settings};
 use uakari::driver::uring::Uring;
@@ -14,6 +13,7 @@ use uakari::driver::{Kind, Token};
 use uakari::gateway::{Folders, Gateway, listener};
 use uakari::limits;
 use uakari::observe::log::{self, Level};
+use uakari::process::privileges;
 use uakari::route::docroot::open_folder;
 
 fn main() -> ExitCode {
@@ -55,8 +55,12 @@ fn run(settings: Settings) -> Result<(), String> {
         listeners.push(fd);
         bound.push(address);
     }
-    if let Some(user) = &settings.user {
-        become_user(user)?;
+    match &settings.user {
+        Some(user) => {
+            let keeps_binding = bound.iter().any(privileges::is_needed_to_bind);
+            privileges::drop_to(user, keeps_binding).map_err(|error| format!("-u {user}: {error}"))?;
+        }
+        None => privileges::harden().map_err(|error| error.to_string())?,
     }
     let signals = [Signal::SIGTERM, Signal::SIGINT];
     SigSet::from_iter(signals).thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))?;
@@ -87,18 +91,4 @@ fn clients_max() -> usize {
         log::event(Level::Warn, format_args!("ulimit -n {fds} allows {clients} clients only"));
     }
     clients.clamp(1, limits::CLIENTS_MAX)
-}
-
-fn become_user(name: &str) -> Result<(), String> {
-    let failed = |errno: nix::errno::Errno| format!("-u {name}: {}: start as root, or leave it out", errno.desc());
-    let user = User::from_name(name)
-        .map_err(failed)?
-        .ok_or_else(|| format!("-u {name}: there is no such user: name one of /etc/passwd"))?;
-    if Uid::effective() == user.uid && Gid::effective() == user.gid {
-        return Ok(());
-    }
-    let c_name = std::ffi::CString::new(name).map_err(|_| format!("-u {name:?} has a NUL in it"))?;
-    initgroups(&c_name, user.gid).map_err(failed)?;
-    setgid(user.gid).map_err(failed)?;
-    setuid(user.uid).map_err(failed)
 }

@@ -20,6 +20,9 @@ mod server;
 /// What was typed, and what is said when it is wrong.
 mod flags;
 
+/// Rights that are given up, as the kernel sees them.
+mod privileges;
+
 /// Pages and other plain requests.
 mod http;
 

@@ -1,0 +1,3 @@
+//! The daemon as a process: the rights it keeps, the file that names it, and the service manager that started it.
+
+pub mod privileges;
