@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 pub use nix::errno::Errno;
 
 pub mod buffers;
+pub mod inherit;
 mod start;
 pub mod uring;
 
