@@ -53,6 +53,9 @@ mod compatibility;
 /// The sample server.
 mod echo_server;
 
+/// What `make install` puts where.
+mod install;
+
 /// Clients that others wrote, a browser among them.
 mod foreign;
 
