@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use argh::FromArgs;
 
-use crate::config::{Config, Places, Server};
+use crate::config::{Config, Places, Said, Server};
 use crate::gateway::listener::ListenAddress;
 use crate::observe::log::{self, Level};
 use crate::route::names::{Patterns, Rules};
@@ -107,7 +107,8 @@ impl Arguments {
         let log = log::Settings { level: log_level, ..log::Settings::default() };
         let places = Places { listen: "--listen".into(), docroot: "--docroot".into(), www: "--www".into() };
         let server = Server { places, listen, www: self.www, docroot: self.docroot, site };
-        Ok(Config { user: self.user, log, servers: vec![server], ..Config::default() })
+        let user = self.user.map(|value| Said { value, place: "-u".into() });
+        Ok(Config { user, log, servers: vec![server], ..Config::default() })
     }
 }
 
@@ -182,7 +183,7 @@ mod tests {
             settings.servers[0].site.origins,
             Origins::List(vec!["https://a.example".into(), "http://b:1".into()])
         );
-        assert_eq!(settings.user.as_deref(), Some("nobody"));
+        assert_eq!(settings.user.map(|user| user.value).as_deref(), Some("nobody"));
     }
 
     #[test]

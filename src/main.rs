@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 
 use uakari::cli::Arguments;
 use uakari::daemon::Daemon;
@@ -39,19 +38,5 @@ fn fail(sentence: &str) -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), String> {
     let load = move || arguments.clone().check().map_err(|sentence| vec![sentence]);
     let config = load().map_err(|sentences| sentences.join("\n"))?;
-    Daemon::start(config, Arc::new(load), become_user)?.run()
-}
-
-fn become_user(name: &str) -> Result<(), String> {
-    let failed = |errno: nix::errno::Errno| format!("-u {name}: {}: start as root, or leave it out", errno.desc());
-    let user = User::from_name(name)
-        .map_err(failed)?
-        .ok_or_else(|| format!("-u {name}: there is no such user: name one of /etc/passwd"))?;
-    if Uid::effective() == user.uid && Gid::effective() == user.gid {
-        return Ok(());
-    }
-    let c_name = std::ffi::CString::new(name).map_err(|_| format!("-u {name:?} has a NUL in it"))?;
-    initgroups(&c_name, user.gid).map_err(failed)?;
-    setgid(user.gid).map_err(failed)?;
-    setuid(user.uid).map_err(failed)
+    Daemon::start(config, Arc::new(load))?.run()
 }

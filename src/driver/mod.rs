@@ -12,6 +12,7 @@ pub use nix::errno::Errno;
 pub mod buffers;
 pub mod device;
 mod in_flight;
+pub mod inherit;
 mod results;
 mod start;
 pub mod uring;
