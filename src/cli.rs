@@ -146,7 +146,7 @@ impl Arguments {
             text("--type", WebSocket, "type", &self.message_type),
             switch("--hello", "hello", self.hello),
             text("--origins", WebSocket, "origins", &self.origins),
-            text("--user", Top, "user", &self.user),
+            text("-u", Top, "user", &self.user),
             text("--pid-file", Top, "pid-file", &self.pid_file),
             text("--log-file", Top, "log-file", &self.log_file),
             text("--log-level", Top, "log-level", &self.log_level),
@@ -160,7 +160,7 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Said};
     use crate::gateway::listener::ListenAddress;
     use crate::route::{MessageType, Protocol};
     use crate::websocket::upgrade::Origins;
@@ -212,7 +212,8 @@ mod tests {
         assert!(site.service.hello && site.follows_symlinks && site.has_www);
         assert!(site.rules.permit("a") && site.rules.permit("ab") && !site.rules.permit("b"));
         assert_eq!(site.origins, Origins::List(vec!["https://a.example".into(), "http://b:1".into()]));
-        assert_eq!((config.user.as_deref(), config.pid_file.as_deref()), (Some("nobody"), Some("/p")));
+        let said = |value: &str, place: &str| Some(Said { value: value.into(), place: place.into() });
+        assert_eq!((config.user, config.pid_file), (said("nobody", "-u"), said("/p", "--pid-file")));
         assert_eq!((config.log.level, config.log.file.as_deref()), (Level::Debug, Some("/l")));
     }
 

@@ -30,5 +30,8 @@ pub mod websocket;
 /// From a path to a server.
 pub mod route;
 
+/// The daemon as a process: its rights, its pid file, the service manager.
+pub mod process;
+
 /// What the operator sees.
 pub mod observe;

@@ -286,6 +286,23 @@ pub const CLIENT_SIZE: u64 = 2 * KIB;
 /// A folder that was removed is looked for again, no more often than this.
 pub const FOLDER_RETRY_MS: u64 = 1_000;
 
+// Log.
+
+/// Bytes of a log line, its newline included; a longer one is cut.
+pub const LOG_LINE_SIZE_MAX: usize = 4000;
+/// Bytes of lines that wait for the end of the turn, or for somebody who reads them.
+pub const LOG_BUFFER_SIZE: usize = 64 * 1024;
+/// Bytes of that which are kept for errors.
+pub const LOG_BUFFER_RESERVED: usize = 8 * 1024;
+/// Bytes of one write: as many as a pipe takes whole (`PIPE_BUF`, pipe(7)).
+pub const LOG_WRITE_SIZE_MAX: usize = 4096;
+/// Lines of one level in a second, in the long run.
+pub const LOG_LINES_PER_SECOND_MAX: u64 = 1_000;
+/// Lines of one level at once: many clients may end in one moment.
+pub const LOG_LINES_BURST_MAX: u64 = 10_000;
+/// Between two lines that tell how many lines were left out.
+pub const LOG_TELL_MS: u64 = 1_000;
+
 const _: () = assert!(POOL_BUFFERS.default.is_power_of_two());
 const _: () = assert!(POOL_BUFFERS.max <= 32_768, "the kernel's rings of buffers are no longer");
 const _: () = assert!(POOL_HEADROOM >= 14 + 3, "a header and a cut UTF-8 character go before the payload");
@@ -295,3 +312,7 @@ const _: () = assert!(HEAD_SIZE_MAX.max < (POOL_BUFFER_SIZE - POOL_HEADROOM) as 
 const _: () = assert!(TARGET_SIZE_MAX < HEAD_SIZE_MAX.default as usize);
 const _: () = assert!(RING_ENTRIES_MIN <= RING_ENTRIES);
 const _: () = assert!(CLOSE_MS.default < DRAIN_MS.default);
+const _: () = assert!(LOG_LINE_SIZE_MAX < LOG_WRITE_SIZE_MAX, "a newline may go before a line");
+const _: () = assert!(LOG_BUFFER_SIZE > LOG_BUFFER_RESERVED && LOG_BUFFER_RESERVED > LOG_LINE_SIZE_MAX);
+const _: () = assert!(4 * LOG_VALUE_SIZE_MAX + 400 < LOG_LINE_SIZE_MAX, "three values and the numbers fit into JSON");
+const _: () = assert!(LOG_LINES_PER_SECOND_MAX <= LOG_LINES_BURST_MAX);

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use argh::FromArgs;
-use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 
 use uakari::cli::Arguments;
 use uakari::config::Config;
@@ -49,8 +48,7 @@ fn fail(sentence: &str) -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Vec<String>> {
     let load = move || load(&arguments);
     let config = load()?;
-    log::set_level(config.log.level);
-    Daemon::start(config, Arc::new(load), become_user).and_then(|mut daemon| daemon.run()).map_err(|error| vec![error])
+    Daemon::start(config, Arc::new(load)).and_then(|mut daemon| daemon.run()).map_err(|error| vec![error])
 }
 
 /// Warnings go to the log at once; the error is what keeps the configuration from being used.
@@ -63,18 +61,4 @@ fn load(arguments: &Arguments) -> Result<Config, Vec<String>> {
         problems.into_iter().partition(|problem| problem.level == Level::Warn);
     warnings.iter().for_each(|warning| log::event(Level::Warn, format_args!("{warning}")));
     loaded.ok_or_else(|| errors.iter().map(Problem::to_string).collect())
-}
-
-fn become_user(name: &str) -> Result<(), String> {
-    let failed = |errno: nix::errno::Errno| format!("-u {name}: {}: start as root, or leave it out", errno.desc());
-    let user = User::from_name(name)
-        .map_err(failed)?
-        .ok_or_else(|| format!("-u {name}: there is no such user: name one of /etc/passwd"))?;
-    if Uid::effective() == user.uid && Gid::effective() == user.gid {
-        return Ok(());
-    }
-    let c_name = std::ffi::CString::new(name).map_err(|_| format!("-u {name:?} has a NUL in it"))?;
-    initgroups(&c_name, user.gid).map_err(failed)?;
-    setgid(user.gid).map_err(failed)?;
-    setuid(user.uid).map_err(failed)
 }

@@ -20,6 +20,9 @@ mod server;
 /// What was typed, and what is said when it is wrong.
 mod flags;
 
+/// Rights that are given up, as the kernel sees them.
+mod privileges;
+
 /// Configuration files.
 mod configuration;
 
@@ -52,6 +55,9 @@ mod compatibility;
 
 /// The sample server.
 mod echo_server;
+
+/// What `make install` puts where.
+mod install;
 
 /// Clients that others wrote, a browser among them.
 mod foreign;

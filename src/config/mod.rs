@@ -26,13 +26,22 @@ use crate::route::Site;
 use flags::Flag;
 use problem::{Place, Problem, Problems};
 
+/// A value and where it was said, as an error names it: `-u`, or file, line and key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Said {
+    /// The value.
+    pub value: String,
+    /// Where.
+    pub place: String,
+}
+
 /// All that a configuration says.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The user to become once the addresses are taken.
-    pub user: Option<String>,
+    pub user: Option<Said>,
     /// The file that holds the process's number.
-    pub pid_file: Option<String>,
+    pub pid_file: Option<Said>,
     /// What is logged, how and where to.
     pub log: log::Settings,
     /// The limits of the process.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::flags::Value;
 use super::keys::Scope;
 use super::*;
+use crate::driver::device::Direction;
 use crate::limits::WhenOver;
 use crate::observe::log::{Format, Level};
 use crate::route::{Destination, MessageType, Protocol};
@@ -74,7 +75,7 @@ fn all_keys() {
                       message-type = "binary"; limits = { clients = 20; pong-ms = 210; }; },
                     { origin = "^/t"; type = "tcp"; destination = "127.0.0.1:7000"; },
                     { origin = "^/s"; type = "tty"; destination = "/dev/ttyS1"; baud = "115200"; },
-                    { origin = "^/f"; type = "fifo"; destination = "/f"; limits = { clients = 3; }; hello = true; },
+                    { origin = "^/f"; type = "fifo"; destination = "/f"; direction = "write"; limits = { clients = 3; }; hello = true; },
                     { origin = "^/o"; type = "tcp"; destination = "127.0.0.1"; port = "1"; options = ""; }
                 );
             };
@@ -85,7 +86,9 @@ fn all_keys() {
         });
         "#,
     );
-    assert_eq!((config.user.as_deref(), config.pid_file.as_deref()), (Some("www-data"), Some("/p")));
+    let said = |value: &str, place: &str| Some(Said { value: value.into(), place: place.into() });
+    assert_eq!(config.user, said("www-data", "f:2: user"));
+    assert_eq!(config.pid_file, said("/p", "f:2: pid-file"));
     assert_eq!(config.log, log::Settings { level: Level::Debug, format: Format::Json, file: Some("/l".into()) });
     let process = limits::Process {
         clients_max: 10,
@@ -155,7 +158,7 @@ fn all_links(server: &Server, websocket: &limits::WebSocket) {
     assert_eq!(tty.destination, Destination::Tty { path: "/dev/ttyS1".into(), baud: 115_200 });
     assert_eq!((tty.service.limits.clients_max, tty.service.hello), (1, false));
     assert_eq!(tty.service.protocol, Protocol::Lines);
-    assert_eq!(fifo.destination, Destination::Fifo("/f".into()));
+    assert_eq!(fifo.destination, Destination::Fifo { path: "/f".into(), direction: Direction::Write });
     assert_eq!((fifo.service.limits.clients_max, fifo.service.hello), (3, true));
     assert_eq!(old.destination, Destination::Tcp(["127.0.0.1:1".parse().unwrap()].into()));
 }

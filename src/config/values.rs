@@ -4,6 +4,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 
+use crate::driver::device::{BAUD_RATES, Direction};
 use crate::limits::{Bounds, WhenOver};
 use crate::observe::log::{Format, Level};
 use crate::route::{MessageType, Protocol};
@@ -45,6 +46,9 @@ pub enum LinkKind {
 pub const LINKS: Words<LinkKind, 4> =
     [("unix", LinkKind::Unix), ("tcp", LinkKind::Tcp), ("tty", LinkKind::Tty), ("fifo", LinkKind::Fifo)];
 
+/// For `direction` of a link.
+pub const DIRECTIONS: Words<Direction, 2> = [("read", Direction::Read), ("write", Direction::Write)];
+
 /// The words of [`PROTOCOLS`].
 pub const PROTOCOL_NAMES: [&str; 5] = names(&PROTOCOLS);
 /// The words of [`TYPES`].
@@ -57,15 +61,12 @@ pub const FORMAT_NAMES: [&str; 2] = names(&FORMATS);
 pub const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
 /// The words of [`LINKS`].
 pub const LINK_NAMES: [&str; 4] = names(&LINKS);
+/// The words of [`DIRECTIONS`].
+pub const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
 
-/// The speeds that a terminal line can have (termios(3)).
-pub const BAUDS: [u32; 30] = [
-    50, 75, 110, 134, 150, 200, 300, 600, 1_200, 1_800, 2_400, 4_800, 9_600, 19_200, 38_400, 57_600, 115_200, 230_400,
-    460_800, 500_000, 576_000, 921_600, 1_000_000, 1_152_000, 1_500_000, 2_000_000, 2_500_000, 3_000_000, 3_500_000,
-    4_000_000,
-];
-/// The least and the most of them, and what holds where none is set.
-pub const BAUD: Bounds = Bounds { default: 9_600, min: BAUDS[0] as u64, max: BAUDS[29] as u64 };
+/// The least and the most speed of a terminal line, and what holds where none is set.
+pub const BAUD: Bounds =
+    Bounds { default: 9_600, min: BAUD_RATES[0].0 as u64, max: BAUD_RATES[BAUD_RATES.len() - 1].0 as u64 };
 
 const fn names<T: Copy, const N: usize>(words: &Words<T, N>) -> [&'static str; N] {
     let mut names = [""; N];
@@ -192,7 +193,8 @@ mod tests {
         assert_eq!(PROTOCOL_NAMES, ["stream", "packet", "lines", "nul", "frames"]);
         assert_eq!(word(&LINKS, "tty"), Some(LinkKind::Tty));
         assert_eq!(word(&LINKS, "TTY"), None);
-        assert!(BAUDS.is_sorted() && BAUDS.contains(&(BAUD.default as u32)));
+        assert!(BAUD_RATES.is_sorted_by_key(|(bits, _)| *bits));
+        assert!(BAUD_RATES.iter().any(|(bits, _)| u64::from(*bits) == BAUD.default));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self, SockaddrStorage};
 use nix::sys::stat::{SFlag, fstat};
 
-use super::{Address, Event, FileKind};
+use super::{Address, Event, FileKind, OpenFor, device};
 
 /// What an operation gave back.
 pub(super) fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
@@ -43,8 +43,11 @@ fn address_of(fd: &OwnedFd) -> Address {
     }
 }
 
-/// What was opened.
-pub(super) fn kind_of(fd: &OwnedFd) -> Result<FileKind, Errno> {
+/// What was opened, and made ready for its purpose.
+pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno> {
+    if let OpenFor::Speaking(device) = purpose {
+        return device::prepare(fd, device).map(|()| FileKind::Device);
+    }
     let status = fstat(fd)?;
     Ok(match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => FileKind::Regular(status.st_size as u64),

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::listener::ListenAddress;
+use crate::driver::Reach;
 use crate::route::Sites;
+use crate::session::Folder;
 
 /// The folders that a site's requests lead to.
 #[derive(Debug)]
@@ -24,6 +26,25 @@ pub struct Endpoint<H> {
     pub folders: Vec<Folders<H>>,
     /// Clients at once.
     pub clients_max: u64,
+}
+
+impl<H> Endpoint<H> {
+    /// Where a path of a site begins; None: the site has no such folder.
+    pub fn reach(&self, site: u16, folder: Folder) -> Option<Reach<'_, H>> {
+        let folders = self.folders.get(site as usize);
+        match folder {
+            Folder::Anywhere => Some(Reach::Anywhere),
+            Folder::Www => folders?.www.as_ref().map(Reach::Beneath),
+            Folder::Docroot if self.sites.get(site).follows_symlinks => folders?.docroot.as_ref().map(Reach::From),
+            Folder::Docroot => folders?.docroot.as_ref().map(Reach::Beneath),
+        }
+    }
+
+    /// The folders of a site.
+    pub fn folders_of(&self, site: u16) -> impl Iterator<Item = &H> {
+        let folders = self.folders.get(site as usize);
+        folders.into_iter().flat_map(|folders| folders.docroot.iter().chain(&folders.www))
+    }
 }
 
 /// An address that is to be listened on.

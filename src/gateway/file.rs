@@ -14,11 +14,13 @@ pub struct File<H> {
     read_from: Option<u64>,
     /// Where the last one began.
     last_offset: u64,
+    /// A TCP connection is being made, which may take long.
+    is_connecting: bool,
 }
 
 impl<H> Default for File<H> {
     fn default() -> File<H> {
-        File { handle: None, is_kept: false, in_flight: 0, read_from: None, last_offset: 0 }
+        File { handle: None, is_kept: false, in_flight: 0, read_from: None, last_offset: 0, is_connecting: false }
     }
 }
 
@@ -38,9 +40,29 @@ impl<H> File<H> {
         self.in_flight += 1;
     }
 
+    /// A TCP connection is being made.
+    pub fn begin_connecting(&mut self) {
+        self.begin();
+        self.is_connecting = true;
+    }
+
     /// An operation has ended.
     pub fn end(&mut self) {
         self.in_flight -= 1;
+        self.is_connecting = false;
+    }
+
+    /// Takes the handle out, to be used for something else.
+    pub fn take(&mut self) -> Option<H> {
+        self.handle.take()
+    }
+
+    /// It is not wanted any more, nor is the connection that is being made.
+    pub fn give_up<D: Driver<Handle = H>>(&mut self, connect: Token, driver: &mut D) {
+        self.is_kept = false;
+        if std::mem::take(&mut self.is_connecting) {
+            driver.cancel(connect);
+        }
     }
 
     /// It is wanted, or not any more.

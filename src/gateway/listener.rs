@@ -111,7 +111,7 @@ fn listen_tcp(address: SocketAddr, limits: &Http) -> Result<(OwnedFd, SocketAddr
 }
 
 /// The kernel finds out about clients that vanish; accepted sockets inherit this (tcp(7)).
-fn watch_peers(fd: &OwnedFd, limits: &Http) -> Result<(), Errno> {
+pub fn watch_peers(fd: &OwnedFd, limits: &Http) -> Result<(), Errno> {
     if limits.tcp_keepalive_ms > 0 {
         setsockopt(fd, sockopt::KeepAlive, &true)?;
         setsockopt(fd, sockopt::TcpKeepIdle, &seconds(limits.tcp_keepalive_ms))?;

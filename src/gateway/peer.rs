@@ -1,7 +1,7 @@
 //! One end of a connection, the client or the server alike: a handle, a receive's state, a bounded send queue.
 
 use super::queue::{Queue, give_back};
-use crate::driver::{Batch, Driver, Errno, Receive, Segment, Token};
+use crate::driver::{Batch, Driver, Errno, Kind, Receive, Segment, Sending, Token};
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, QUEUE_SIZE_MAX, SEND_SEGMENTS_MAX};
 use crate::session::Demand;
 
@@ -21,6 +21,8 @@ enum Receiving {
 #[derive(Debug)]
 pub struct Peer<H> {
     handle: Option<H>,
+    /// It is no socket, but a terminal line or a pipe.
+    is_device: bool,
     demand: Demand,
     receiving: Receiving,
     /// The opposite end does not take what this one sends (hysteresis between the two marks).
@@ -66,6 +68,7 @@ impl<H> Default for Peer<H> {
     fn default() -> Peer<H> {
         Peer {
             handle: None,
+            is_device: false,
             demand: Demand::Nothing,
             receiving: Receiving::No,
             is_paused: false,
@@ -87,6 +90,22 @@ impl<H> Peer<H> {
     /// A connected peer.
     pub fn new(handle: H) -> Peer<H> {
         Peer { handle: Some(handle), ..Peer::default() }
+    }
+
+    /// An opened device.
+    pub fn device(handle: H) -> Peer<H> {
+        Peer { handle: Some(handle), is_device: true, ..Peer::default() }
+    }
+
+    /// Whether it is no socket.
+    pub fn is_device(&self) -> bool {
+        self.is_device
+    }
+
+    /// Whether it is a device to which all was written that there was for it.
+    pub fn is_drained_device(&self) -> bool {
+        let has_all = self.queue.is_empty() && !self.is_sending;
+        self.is_device && has_all && self.finish == Finish::WhenDrained && !self.is_abandoned
     }
 
     /// The handle, while it is open.
@@ -251,6 +270,11 @@ impl<H> Peer<H> {
 
     fn settle_abandoned<D: Driver<Handle = H>>(&mut self, receive: Token, driver: &mut D) {
         self.cancel_receive(receive, driver);
+        // A socket's send ends with its shutdown, which a device has not.
+        if self.is_device && self.is_sending && self.finish != Finish::Done {
+            self.finish = Finish::Done;
+            driver.cancel(Token { kind: Kind::BackendWritable, ..receive });
+        }
         if !self.is_in_flight()
             && let Some(handle) = self.handle.take()
         {
@@ -276,9 +300,14 @@ impl<H> Peer<H> {
         match self.queue.take_batch(most) {
             Some(batch) => {
                 self.is_sending = true;
-                driver.send(token, handle, batch, self.is_blocked);
+                let how = match (self.is_device, self.is_blocked) {
+                    (true, _) => Sending::Device,
+                    (false, true) => Sending::Wait,
+                    (false, false) => Sending::Now,
+                };
+                driver.send(token, handle, batch, how);
             }
-            None if self.finish == Finish::WhenDrained => {
+            None if self.finish == Finish::WhenDrained && !self.is_device => {
                 self.finish = Finish::Done;
                 driver.shutdown(handle, false);
             }
@@ -302,6 +331,7 @@ impl<H> Peer<H> {
             return true;
         }
         let (how, receiving) = match self.demand {
+            _ if self.is_device => (Receive::Device, Receiving::Once),
             Demand::Packets => (Receive::Packets, Receiving::Multishot),
             Demand::Flow if !self.is_bulk => (Receive::Multishot, Receiving::Multishot),
             _ => (Receive::Once, Receiving::Once),
@@ -313,7 +343,8 @@ impl<H> Peer<H> {
 
     fn cancel_receive<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {
         if matches!(self.receiving, Receiving::Multishot | Receiving::Once) {
-            driver.cancel(token);
+            let kind = if self.is_device { Kind::BackendReadable } else { token.kind };
+            driver.cancel(Token { kind, ..token });
             self.receiving = Receiving::Cancelling;
         }
     }

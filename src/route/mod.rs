@@ -7,6 +7,7 @@ pub mod docroot;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::driver::device::Direction;
 use crate::limits;
 use crate::websocket::upgrade::Origins;
 use names::{Patterns, Rules};
@@ -64,8 +65,13 @@ pub enum Destination {
         /// Bits a second.
         baud: u32,
     },
-    /// A named pipe, or a character device, that is read and written.
-    Fifo(Box<str>),
+    /// A named pipe, or a device that is read or written like one.
+    Fifo {
+        /// Its absolute path.
+        path: Box<str>,
+        /// Whether messages come out of it or go into it.
+        direction: Direction,
+    },
 }
 
 /// Names that are served by something other than a socket in docroot.
@@ -102,6 +108,24 @@ pub struct Site {
     pub links: Vec<Link>,
     /// The limits of its HTTP connections.
     pub limits: limits::Http,
+}
+
+impl Site {
+    /// The first link that serves a name.
+    pub fn link_of(&self, name: &str) -> Option<usize> {
+        let subject = format!("/{name}");
+        self.links.iter().position(|link| link.origin.matches(&subject))
+    }
+
+    /// A copy whose links and docroot count their clients anew.
+    pub fn fresh(&self) -> Site {
+        let mut site = self.clone();
+        site.service = Arc::new(Service::clone(&site.service));
+        for link in &mut site.links {
+            link.service = Arc::new(Service::clone(&link.service));
+        }
+        site
+    }
 }
 
 impl Default for Service {

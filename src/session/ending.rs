@@ -50,6 +50,7 @@ pub enum Ending {
     ClientSilent,
     Idle,
     TooFast,
+    TakesNothing,
     HeldTooMuch,
     TimedOut(Step),
     Overload(Full),
@@ -117,6 +118,7 @@ impl Ending {
             | Ending::ServerLineTooLong
             | Ending::ServerProtocol(_) => CloseCode::INTERNAL_ERROR,
             Ending::TooFast => CloseCode::POLICY_VIOLATION,
+            Ending::TakesNothing => CloseCode::UNSUPPORTED_DATA,
             Ending::Idle | Ending::Stopping => CloseCode::GOING_AWAY,
             _ => CloseCode::ABNORMAL,
         }
@@ -167,6 +169,7 @@ impl fmt::Display for Ending {
             Ending::ClientSilent => f.write_str("the client answered no ping (1006)"),
             Ending::Idle => f.write_str("idle for too long (1001)"),
             Ending::TooFast => f.write_str("the client sent more a second than it may (1008)"),
+            Ending::TakesNothing => f.write_str("this name takes no messages (1003)"),
             Ending::HeldTooMuch => {
                 f.write_str("broken off (1006): it held most when all held more than limits.queued-size")
             }

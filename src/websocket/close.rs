@@ -13,6 +13,8 @@ impl CloseCode {
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
+    /// The endpoint takes no data of this kind.
+    pub const UNSUPPORTED_DATA: CloseCode = CloseCode(1003);
     /// A close frame had no code. Never sent.
     pub const NO_STATUS: CloseCode = CloseCode(1005);
     /// The connection ended without a close frame. Never sent.

@@ -6,6 +6,7 @@ use super::fields::Fields;
 use crate::config::keys::Limits;
 use crate::config::problem::Problems;
 use crate::config::values::{self, LinkKind};
+use crate::driver::device::{BAUD_RATES, Direction};
 use crate::limits::DEVICE_CLIENTS_MAX;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service};
@@ -24,7 +25,7 @@ pub fn link(group: &Fields<'_>, websocket: &Service, limits: &Limits, problems: 
         other => other,
     });
     let kind = group.word("type", &values::LINKS)?;
-    for (name, needed) in [("port", LinkKind::Tcp), ("baud", LinkKind::Tty)] {
+    for (name, needed) in [("port", LinkKind::Tcp), ("baud", LinkKind::Tty), ("direction", LinkKind::Fifo)] {
         if group.has(name) && kind != needed {
             group.error(problems, name, format_args!("is for type = \"{}\" only: leave it out", name_of(needed)));
         }
@@ -80,10 +81,13 @@ fn destination(group: &Fields<'_>, kind: LinkKind, problems: &mut Problems) -> O
     let path = |problems: &mut Problems| group.parsed(problems, "destination", values::path);
     match kind {
         LinkKind::Unix => path(problems).map(Destination::Unix),
-        LinkKind::Fifo => path(problems).map(Destination::Fifo),
+        LinkKind::Fifo => {
+            let direction = group.word("direction", &values::DIRECTIONS).unwrap_or(Direction::Read);
+            path(problems).map(|path| Destination::Fifo { path, direction })
+        }
         LinkKind::Tty => {
             let baud = group.number("baud").unwrap_or(values::BAUD.default);
-            let baud = values::BAUDS.into_iter().find(|known| u64::from(*known) == baud).or_else(|| {
+            let baud = BAUD_RATES.iter().map(|(bits, _)| *bits).find(|bits| u64::from(*bits) == baud).or_else(|| {
                 group.error(
                     problems,
                     "baud",

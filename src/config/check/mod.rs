@@ -10,7 +10,7 @@ mod server;
 use super::keys::{Limits, Scope};
 use super::problem::{Place, Problems};
 use super::syntax::Setting;
-use super::{Config, values};
+use super::{Config, Said, values};
 use crate::limits::SERVERS_MAX;
 use crate::observe::log;
 use fields::Fields;
@@ -37,17 +37,20 @@ pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Con
     for group in &groups {
         servers.add(group, &limits, problems);
     }
-    let owned = |name| top.text(name).map(str::to_owned);
     let log = log::Settings::default();
     Config {
-        user: owned("user"),
-        pid_file: owned("pid-file"),
+        user: said(&top, "user", problems),
+        pid_file: said(&top, "pid-file", problems),
         log: log::Settings {
             level: top.word("log-level", &values::LEVELS).unwrap_or(log.level),
             format: top.word("log-format", &values::FORMATS).unwrap_or(log.format),
-            file: owned("log-file"),
+            file: top.text("log-file").map(str::to_owned),
         },
         limits: limits.process,
         servers: servers.finish(problems),
     }
+}
+
+fn said(group: &Fields<'_>, name: &str, problems: &Problems) -> Option<Said> {
+    Some(Said { value: group.text(name)?.to_owned(), place: group.describe(problems, &[name]) })
 }

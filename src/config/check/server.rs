@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::fields::Fields;
 use super::link::link;
+use super::said;
 use crate::config::keys::Limits;
 use crate::config::problem::{Place, Problems};
-use crate::config::{Places, Server, values};
+use crate::config::{Places, Said, Server, values};
 use crate::gateway::listener::ListenAddress;
 use crate::limits::{LINKS_MAX, LISTEN_MAX};
 use crate::route::names::{Patterns, Rules};
@@ -47,16 +48,18 @@ impl Servers {
                 "serves nothing: write document = { docroot = \"DIR\"; }; or websocket = { docroot = \"DIR\"; };";
             group.error(problems, "", sentence);
         }
-        let (www, www_place) = document(group, &mut site, problems).unzip();
-        let (docroot, docroot_place) = websocket(group, &mut site, &limits, problems).unzip();
+        let www = document(group, &mut site, problems);
+        let docroot = websocket(group, &mut site, &limits, problems);
         site.has_www = www.is_some();
         site.has_docroot = docroot.is_some();
         site.limits = limits.http;
+        let place_of = |said: &Option<Said>| said.as_ref().map(|said| said.place.clone()).unwrap_or_default();
         let places = Places {
             listen: group.describe(problems, &["listen", "addr", "port"]),
-            docroot: docroot_place.unwrap_or_default(),
-            www: www_place.unwrap_or_default(),
+            docroot: place_of(&docroot),
+            www: place_of(&www),
         };
+        let (www, docroot) = (www.map(|said| said.value), docroot.map(|said| said.value));
         let listen = listen.into_iter().map(|(_, address)| address).collect();
         self.all.push(Server { places, listen, www, docroot, site });
     }
@@ -134,20 +137,15 @@ fn hostname(group: &Fields<'_>, problems: &mut Problems) -> Option<Box<str>> {
     group.parsed(problems, "hostname", |name| values::hostname(name).map(|()| name.into()))
 }
 
-fn document(group: &Fields<'_>, site: &mut Site, problems: &mut Problems) -> Option<(String, String)> {
+fn document(group: &Fields<'_>, site: &mut Site, problems: &mut Problems) -> Option<Said> {
     let document = group.group("document", problems)?;
     document.require(problems, "docroot");
     site.cache_control =
         document.parsed(problems, "cache-control", |value| values::header(value).map(|()| value.into()));
-    folder(&document, problems)
+    said(&document, "docroot", problems)
 }
 
-fn websocket(
-    group: &Fields<'_>,
-    site: &mut Site,
-    limits: &Limits,
-    problems: &mut Problems,
-) -> Option<(String, String)> {
+fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mut Problems) -> Option<Said> {
     let websocket = group.group("websocket", problems)?;
     // Flags may set the rest of the group for pages alone.
     if !websocket.means("docroot") && !websocket.means("links") && websocket.place.line > 0 {
@@ -180,10 +178,5 @@ fn websocket(
     let links = websocket.groups("links", LINKS_MAX, problems);
     site.links = links.iter().filter_map(|group| link(group, &service, &limits, problems)).collect();
     site.service = Arc::new(service);
-    folder(&websocket, problems)
-}
-
-/// A docroot, and what an error about it names.
-fn folder(group: &Fields<'_>, problems: &Problems) -> Option<(String, String)> {
-    Some((group.text("docroot")?.to_owned(), group.describe(problems, &["docroot"])))
+    said(&websocket, "docroot", problems)
 }

@@ -158,6 +158,13 @@ pub const KEYS: &[Key] = &[
         unit: "bits a second",
         ..key(&[Link], "baud", Kind::Digits(values::BAUD), "", "The speed of a tty, one of those of termios(3).")
     },
+    key(
+        &[Link],
+        "direction",
+        Kind::Word(&values::DIRECTION_NAMES),
+        "\"read\"",
+        "Whether messages come out of a fifo or go into it.",
+    ),
     key(&[Link], "options", Kind::Commas, "\"\"", "None is there yet."),
     key(&[Link], "limits", Kind::Group(Scope::LinkLimits), "websocket's", "The limits of its conversations."),
 ];

@@ -294,19 +294,26 @@ impl Driver for Sim {
         self.start(token, socket, Ask::Receive { how });
     }
 
-    fn send(&mut self, token: Token, socket: &Handle, batch: Batch, wait: bool) {
+    fn send(&mut self, token: Token, socket: &Handle, batch: Batch, how: Sending) {
         let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
         assert!(!is_twice, "two sends at once would mix up the stream");
-        self.start(token, socket, Ask::Send { batch, wait });
+        self.start(token, socket, Ask::Send { batch, wait: how != Sending::Now });
     }
 
-    fn open(&mut self, token: Token, folder: &Handle, path: CString, _: OpenFor) {
+    fn open(&mut self, token: Token, reach: Reach<'_, Handle>, path: CString, _: OpenFor) {
         let path = path.into_string().expect("names are UTF-8");
-        self.start(token, folder, Ask::Open { path });
+        match reach {
+            Reach::Beneath(folder) | Reach::From(folder) => self.start(token, folder, Ask::Open { path }),
+            Reach::Anywhere => panic!("the simulated configuration has no links"),
+        }
     }
 
     fn connect(&mut self, token: Token, file: &Handle, socket_type: SocketType) {
         self.start(token, file, Ask::Connect { socket_type });
+    }
+
+    fn connect_tcp(&mut self, _: Token, _: SocketAddr) {
+        panic!("the simulated configuration has no links");
     }
 
     fn read(&mut self, token: Token, file: &Handle, offset: u64) {

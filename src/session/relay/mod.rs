@@ -37,6 +37,8 @@ pub struct Relay {
     cut: [u8; 3],
     cut_size: u8,
     is_backend_gone: bool,
+    /// What serves the name can be written to.
+    takes_messages: bool,
     vigil: Vigil,
     /// The client has said its last; its close frame is sent behind the server's last words.
     parting: Option<Box<Parting>>,
@@ -50,7 +52,7 @@ struct Parting {
 
 impl Relay {
     /// A conversation at its beginning.
-    pub fn new(service: Arc<Service>, protocol: Protocol, context: &mut Context<'_>) -> Relay {
+    pub fn new(service: Arc<Service>, protocol: Protocol, takes_messages: bool, context: &mut Context<'_>) -> Relay {
         let limits = &service.limits;
         let message_size_max = match protocol {
             Protocol::Packet => limits.message_size_max.min(limits::PACKET_SIZE_MAX),
@@ -67,6 +69,7 @@ impl Relay {
             cut: [0; 3],
             cut_size: 0,
             is_backend_gone: false,
+            takes_messages,
             vigil,
             parting: None,
             service,
@@ -117,6 +120,11 @@ impl Relay {
         let end = loop {
             match self.up.next(chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
+                Ok(Some(Piece::Data(_))) if !self.takes_messages => {
+                    let (code, reason) = (Some(CloseCode::UNSUPPORTED_DATA), Ending::TakesNothing.to_string());
+                    self.begin_parting((code, &reason), &reason, Ending::TakesNothing, context);
+                    return None;
+                }
                 Ok(Some(Piece::Data(data))) => self.up_data(data, chunk.buffer, &mut packed, context),
                 Ok(Some(Piece::Ping(payload))) => {
                     controls += 1;

@@ -1,18 +1,19 @@
 //! One connection: its session, its two peers, and what is in flight for them.
 
+mod apply;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::World;
 use super::entrance::Endpoint;
 use super::file::File;
 use super::peer::{Peer, SendResult};
-use super::queue::{give_back, part_of};
 use super::timers::Owner;
-use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Segment, Token};
+use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Token};
 use crate::limits;
-use crate::observe::log::{self, Quoted};
-use crate::session::{Action, Chunk, Ending, Folder, Input, Patience, Session, Side, Surroundings};
+use crate::observe::log::{self, Access};
+use crate::session::{Chunk, Ending, Input, Patience, Session, Side, Surroundings};
+use apply::Source;
 
 /// One connection.
 #[derive(Debug)]
@@ -37,13 +38,6 @@ pub struct Connection<H> {
     held_size: usize,
     /// It is counted among those who are no WebSockets yet.
     is_handshake: bool,
-}
-
-/// Where the bytes lie that a session may ask to forward.
-enum Source<'a> {
-    Lease(Lease),
-    Bytes(&'a [u8]),
-    Nothing,
 }
 
 impl<H> Connection<H> {
@@ -217,6 +211,10 @@ impl<H> Connection<H> {
             (SendResult::Drained, true) if self.session.wants_drained() => self.handle(Input::Drained, world),
             (SendResult::Drained, _) => {}
             (SendResult::Failed(errno), true) => self.handle(Input::ClientFailed(errno), world),
+            // Of a pipe that is only written nothing else will tell.
+            (SendResult::Failed(errno), false) if self.backend.is_device() => {
+                self.handle(Input::BackendFailed(errno), world);
+            }
             // What the server has sent may still be on its way: its own receive tells how it ended.
             (SendResult::Failed(_), false) => self.backend.mute(&mut world.driver),
         }
@@ -226,9 +224,8 @@ impl<H> Connection<H> {
     pub fn on_opened<D: Driver<Handle = H>>(&mut self, result: Result<(H, FileKind), Errno>, world: &mut World<D>) {
         self.file.end();
         if matches!(result, Err(Errno::ENOENT)) {
-            let folders = self.endpoint.folders.get(self.session.site() as usize);
-            let mut all = folders.into_iter().flat_map(|folders| folders.docroot.iter().chain(&folders.www));
-            world.has_lost_folder |= all.any(|folder| world.driver.is_removed(folder));
+            let mut folders = self.endpoint.folders_of(self.session.site());
+            world.has_lost_folder |= folders.any(|folder| world.driver.is_removed(folder));
         }
         let kind = result.map(|(handle, kind)| {
             self.file.set(Some(handle), &mut world.driver);
@@ -249,10 +246,14 @@ impl<H> Connection<H> {
 
     /// The end of a turn. True: a receive found the pool empty and is to be asked for again.
     pub fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> bool {
+        // A device tells no end: it is there as soon as all is written.
+        if self.backend.is_drained_device() && self.session.patience().is_some() {
+            self.handle(Input::BackendEnd, world);
+        }
         if self.ending.is_some() {
             self.client.abandon(&mut world.driver);
             self.backend.abandon(&mut world.driver);
-            self.file.keep(false);
+            self.file.give_up(self.token(Kind::Connect), &mut world.driver);
         }
         let (up, down) = (self.backend.queued_size(), self.client.queued_size());
         let (receive, send) = (self.token(Kind::ClientReceive), self.token(Kind::ClientSend));
@@ -266,24 +267,24 @@ impl<H> Connection<H> {
     /// The one line at the end.
     pub fn log_end(&self, now_ms: u64) {
         let Some(ending) = self.ending else { return };
-        if !log::is_on(ending.level()) {
-            return;
-        }
         let traffic = self.session.traffic();
-        let lasted = Duration::from_millis(now_ms - self.started_ms).as_secs_f64();
-        log::event(
-            ending.level(),
-            format_args!(
-                "c{} end client={} name={} lasted={lasted:.3}s up={}B/{} down={}B/{}: {ending}",
-                self.id,
-                self.address,
-                Quoted(self.session.name()),
-                traffic.up_bytes,
-                traffic.up_messages,
-                traffic.down_bytes,
-                traffic.down_messages,
-            ),
-        );
+        let status = self.session.status();
+        let site = self.endpoint.sites.get(self.session.site());
+        log::access(&Access {
+            level: ending.level(),
+            id: self.id,
+            client: &self.address,
+            host: site.hostname.as_deref().unwrap_or_default(),
+            name: self.session.name(),
+            status,
+            code: (status == 101).then(|| ending.close_code().0),
+            lasted_ms: now_ms - self.started_ms,
+            up_bytes: traffic.up_bytes,
+            up_messages: traffic.up_messages,
+            down_bytes: traffic.down_bytes,
+            down_messages: traffic.down_messages,
+            ending: &ending,
+        });
     }
 
     fn token(&self, kind: Kind) -> Token {
@@ -321,58 +322,6 @@ impl<H> Connection<H> {
         match side {
             Side::Client => &mut self.client,
             Side::Backend => &mut self.backend,
-        }
-    }
-
-    fn apply<D: Driver<Handle = H>>(&mut self, mut source: Source<'_>, world: &mut World<D>) {
-        let mut actions = std::mem::take(&mut world.actions);
-        for action in actions.drain() {
-            match action {
-                Action::Forward { to, range } => {
-                    let segment = match std::mem::replace(&mut source, Source::Nothing) {
-                        Source::Lease(lease) => part_of(lease, range),
-                        Source::Bytes(bytes) => Segment::heap(bytes[range].into()),
-                        Source::Nothing => continue,
-                    };
-                    self.peer(to).enqueue(segment, &mut world.driver);
-                }
-                Action::Send { to, bytes } => self.peer(to).enqueue(Segment::heap(bytes), &mut world.driver),
-                Action::SendLast { to, bytes } => self.peer(to).enqueue_last(bytes, &mut world.driver),
-                Action::Pong { to, bytes } => self.peer(to).enqueue_pong(bytes, &mut world.driver),
-                Action::Demand(side, demand) => self.peer(side).set_demand(demand),
-                Action::Finish(side) => self.peer(side).finish(),
-                Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
-                Action::Log(level, line) => log::event(level, format_args!("c{} {line}", self.id)),
-                Action::End(ending) => self.ending = Some(ending),
-                Action::CloseFile => self.file.keep(false),
-                file_action => self.apply_to_file(file_action, world),
-            }
-        }
-        world.actions = actions;
-        if let Source::Lease(lease) = source {
-            give_back(Segment::Pool(lease), &mut world.driver);
-        }
-    }
-
-    fn apply_to_file<D: Driver<Handle = H>>(&mut self, action: Action, world: &mut World<D>) {
-        match (action, self.file.handle()) {
-            (Action::Open { folder, path, purpose }, _) => {
-                let folders = self.endpoint.folders.get(self.session.site() as usize);
-                let folder = folders.and_then(|folders| match folder {
-                    Folder::Docroot => folders.docroot.as_ref(),
-                    Folder::Www => folders.www.as_ref(),
-                });
-                let Some(folder) = folder else { return };
-                world.driver.open(self.token(Kind::Open), folder, path, purpose);
-                self.file.keep(true);
-                self.file.begin();
-            }
-            (Action::Connect(socket_type), Some(file)) => {
-                world.driver.connect(self.token(Kind::Connect), file, socket_type);
-                self.file.begin();
-            }
-            (Action::ReadFile { offset }, _) => self.file.want_read(offset),
-            _ => {}
         }
     }
 }

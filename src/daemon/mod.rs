@@ -1,31 +1,35 @@
 //! The daemon: from a configuration to listeners and folders, and what signals ask for while it runs.
 
-use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+mod resources;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
-use crate::config::{Config, Server};
+use crate::config::{Config, Said};
 use crate::driver::uring::Uring;
 use crate::driver::{Kind, Token};
 use crate::gateway::Gateway;
-use crate::gateway::entrance::{Endpoint, Folders, Opening};
 use crate::gateway::listener::{self, ListenAddress};
 use crate::limits;
 use crate::observe::log::{self, Level};
-use crate::route::Sites;
-use crate::route::docroot::open_folder;
+use crate::process::inherited::inherited_listeners;
+use crate::process::pid_file::PidFile;
+use crate::process::privileges;
+use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
+use resources::{Opened, open_all, raise_descriptors};
 
 /// Reads the configuration again, as at the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
-/// What the daemon is told from outside. A loaded configuration announces itself with a signal too, so that the loop
+/// What the daemon is told from outside. SIGXFSZ is among them only to be blocked: a log that may not grow is no
+/// reason to end. A loaded configuration announces itself with a signal too, so that the loop
 /// has one thing to wait for.
-const SIGNALS: [Signal; 5] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, LOADED];
+const SIGNALS: [Signal; 6] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGXFSZ, LOADED];
 const LOADED: Signal = Signal::SIGUSR2;
 
 /// A running daemon.
@@ -35,24 +39,37 @@ pub struct Daemon {
     load: Load,
     /// A configuration that is being loaded.
     loading: Option<Receiver<Result<Config, Vec<String>>>>,
-    /// The addresses with the ports that the kernel chose.
+    /// The addresses that were taken, with the ports that the kernel chose.
     bound: Vec<ListenAddress>,
     /// When a folder that is gone was last looked for.
     looked_ms: Option<u64>,
+    notifier: Notifier,
+    /// When the watchdog wants to hear from the loop, and how often.
+    watchdog_ms: Option<(u64, u64)>,
+    /// Removed at the end.
+    _pid_file: Option<PidFile>,
 }
 
 impl Daemon {
     /// Takes the addresses, becomes the user, sets the ring up.
-    pub fn start(
-        mut config: Config,
-        load: Load,
-        become_user: fn(&str) -> Result<(), String>,
-    ) -> Result<Daemon, String> {
+    pub fn start(mut config: Config, load: Load) -> Result<Daemon, String> {
+        // Before anything else is opened: they have numbers, not names.
+        let inherited = inherited_listeners().map_err(|error| error.to_string())?;
+        let notifier = Notifier::from_env().map_err(|error| error.to_string())?;
         raise_descriptors(&mut config.limits);
-        let (openings, bound) = open_all(&config, &[])?;
-        if let Some(user) = &config.user {
-            become_user(user)?;
+        let pid_file = config.pid_file.as_ref().map(|Said { value, place }| {
+            PidFile::create(Path::new(value)).map_err(|error| format!("{place}: {error}"))
+        });
+        let pid_file = pid_file.transpose()?;
+        log::start(&config.log).map_err(|error| error.to_string())?;
+        let Opened { openings, bound, inherited: taken } = open_all(&config, &[], &inherited)?;
+        for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
+            log::event(
+                Level::Warn,
+                format_args!("the inherited {} is in no server's listen, addr or port", given.address),
+            );
         }
+        become_user(&config)?;
         // The mask is inherited by the thread that loads, so that signals reach the loop alone.
         SigSet::from_iter(SIGNALS).thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))?;
         let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(|error| error.to_string())?;
@@ -60,15 +77,29 @@ impl Daemon {
         driver.watch_signals(token, &SIGNALS).map_err(|errno| format!("cannot watch signals: {}", errno.desc()))?;
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), openings);
-        announce(&config, &bound);
-        Ok(Daemon { gateway, config, load, loading: None, bound, looked_ms: None })
+        announce(&config, bound.iter().chain(&taken));
+        let watchdog_ms = watchdog_interval_ms().map(|interval_ms| (0, interval_ms));
+        let daemon = Daemon {
+            gateway,
+            config,
+            load,
+            loading: None,
+            bound,
+            looked_ms: None,
+            notifier,
+            watchdog_ms,
+            _pid_file: pid_file,
+        };
+        daemon.tell(daemon.notifier.ready("serving"));
+        Ok(daemon)
     }
 
     /// Serves until a signal asks it to stop and all clients have been told.
     pub fn run(&mut self) -> Result<(), String> {
         let mut completions = Vec::new();
         while !self.gateway.is_over() {
-            let turned = self.gateway.turn(None, &mut completions);
+            let wait_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
+            let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
             for number in self.gateway.take_signals() {
                 self.on_signal(number);
@@ -76,20 +107,46 @@ impl Daemon {
             if self.gateway.take_lost_folder() {
                 self.look_for_folders();
             }
+            self.feed_watchdog();
+            log::flush();
         }
         self.bound.iter().for_each(listener::remove);
         log::event(Level::Info, format_args!("stopped"));
+        log::flush();
         Ok(())
+    }
+
+    fn feed_watchdog(&mut self) {
+        let now_ms = self.gateway.now_ms();
+        if let Some((at_ms, interval_ms)) = self.watchdog_ms
+            && at_ms <= now_ms
+        {
+            self.watchdog_ms = Some((now_ms + interval_ms, interval_ms));
+            self.tell(self.notifier.watchdog());
+        }
+    }
+
+    /// What the service manager does not take is no reason to stop serving.
+    fn tell(&self, told: Result<(), NotifyError>) {
+        if let Err(error) = told {
+            log::event(Level::Warn, format_args!("{error}"));
+        }
     }
 
     fn on_signal(&mut self, number: i32) {
         match Signal::try_from(number) {
             Ok(Signal::SIGTERM | Signal::SIGINT) => {
                 log::event(Level::Info, format_args!("stopping on signal {number}"));
+                self.tell(self.notifier.stopping());
                 self.gateway.stop();
             }
             Ok(Signal::SIGHUP) => self.begin_loading(),
             Ok(LOADED) => self.end_loading(),
+            Ok(Signal::SIGUSR1) => {
+                if let Err(error) = log::reopen() {
+                    log::event(Level::Error, format_args!("{error}"));
+                }
+            }
             _ => {}
         }
     }
@@ -99,6 +156,7 @@ impl Daemon {
         if self.loading.is_some() {
             return log::event(Level::Warn, format_args!("reload: the one before is not done yet; send SIGHUP again"));
         }
+        self.tell(self.notifier.reloading());
         let (sender, receiver) = channel();
         let load = self.load.clone();
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
@@ -108,7 +166,10 @@ impl Daemon {
         });
         match thread {
             Ok(_) => self.loading = Some(receiver),
-            Err(error) => log::event(Level::Error, format_args!("reload: cannot start: {error}")),
+            Err(error) => {
+                log::event(Level::Error, format_args!("reload: cannot start: {error}"));
+                self.tell(self.notifier.ready("serving"));
+            }
         }
     }
 
@@ -124,6 +185,7 @@ impl Daemon {
                 log::event(Level::Error, format_args!("reload: the old configuration stays"));
             }
         }
+        self.tell(self.notifier.ready("serving"));
     }
 
     /// Puts a configuration in the place of the old one, or leaves all as it is.
@@ -140,13 +202,13 @@ impl Daemon {
         }
         raise_descriptors(&mut config.limits);
         let known: Vec<ListenAddress> = self.gateway.addresses().cloned().collect();
-        let (openings, bound) = open_all(&config, &known)?;
+        let Opened { openings, bound, .. } = open_all(&config, &known, &[])?;
+        log::start(&config.log).map_err(|error| error.to_string())?;
         self.gateway.configure(config.limits.clone(), openings);
         for address in &bound {
             log::announce(format_args!("listening on {address}"));
         }
         self.bound.extend(bound);
-        log::set_level(config.log.level);
         self.config = config;
         Ok(())
     }
@@ -165,7 +227,17 @@ impl Daemon {
     }
 }
 
-fn announce(config: &Config, bound: &[ListenAddress]) {
+/// Gives up all rights that serving does not need.
+fn become_user(config: &Config) -> Result<(), String> {
+    let Some(Said { value: user, place }) = &config.user else {
+        return privileges::harden().map_err(|error| error.to_string());
+    };
+    let mut addresses = config.servers.iter().flat_map(|server| &server.listen);
+    let keeps_binding = addresses.any(privileges::is_needed_to_bind);
+    privileges::drop_to(user, keeps_binding).map_err(|error| format!("{place} {user}: {error}"))
+}
+
+fn announce<'a>(config: &Config, addresses: impl Iterator<Item = &'a ListenAddress>) {
     let limits = &config.limits;
     log::event(
         Level::Info,
@@ -176,80 +248,7 @@ fn announce(config: &Config, bound: &[ListenAddress]) {
             limits.memory_size_max().div_ceil(1024 * 1024),
         ),
     );
-    for address in bound {
+    for address in addresses {
         log::announce(format_args!("listening on {address}"));
-    }
-}
-
-/// Opens what a configuration names. Addresses that are `known` go on with the listeners that they have; the others
-/// come back with the ports that they got.
-fn open_all(config: &Config, known: &[ListenAddress]) -> Result<(Vec<Opening<OwnedFd>>, Vec<ListenAddress>), String> {
-    // Servers with the same addresses share an endpoint.
-    let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
-    for (index, server) in config.servers.iter().enumerate() {
-        for address in &server.listen {
-            match servers_at.iter_mut().find(|(other, _)| *other == address) {
-                Some((_, servers)) => servers.push(index),
-                None => servers_at.push((address, vec![index])),
-            }
-        }
-    }
-    let mut endpoints: BTreeMap<Vec<usize>, Arc<Endpoint<OwnedFd>>> = BTreeMap::new();
-    let (mut openings, mut bound) = (Vec::new(), Vec::new());
-    for (address, servers) in servers_at {
-        let endpoint = match endpoints.get(&servers) {
-            Some(endpoint) => endpoint.clone(),
-            None => Arc::new(open_endpoint(&config.servers, &servers)?),
-        };
-        endpoints.insert(servers.clone(), endpoint.clone());
-        let listener = if known.contains(address) {
-            None
-        } else {
-            let place = || {
-                servers.first().and_then(|first| config.servers.get(*first)).map_or("", |server| &server.places.listen)
-            };
-            let limits = &endpoint.sites.get(0).limits;
-            let (listener, at) = listener::listen(address, limits).map_err(|error| format!("{}: {error}", place()))?;
-            bound.push(at);
-            Some(listener)
-        };
-        openings.push(Opening { address: address.clone(), listener, endpoint });
-    }
-    Ok((openings, bound))
-}
-
-fn open_endpoint(all: &[Server], indices: &[usize]) -> Result<Endpoint<OwnedFd>, String> {
-    let servers: Vec<&Server> = indices.iter().filter_map(|index| all.get(*index)).collect();
-    let open = |path: &Option<String>| path.as_ref().map(|path| open_folder(path)).transpose();
-    let mut folders = Vec::new();
-    for server in &servers {
-        let docroot = open(&server.docroot).map_err(|error| format!("{}: {error}", server.places.docroot))?;
-        let www = open(&server.www).map_err(|error| format!("{}: {error}", server.places.www))?;
-        folders.push(Folders { docroot, www });
-    }
-    let mut sites = servers.iter().map(|server| Arc::new(server.site.clone()));
-    let first = sites.next().ok_or("there is no server")?;
-    let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
-    Ok(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })
-}
-
-/// Sees to it that the clients can have their file descriptors: two each, a third while they are connected. Where
-/// the system allows fewer, there are fewer clients.
-fn raise_descriptors(limits: &mut limits::Process) {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    let handshakes = limits.handshakes_max.min(limits.clients_max);
-    let needed = 2 * limits.clients_max + handshakes + limits::FDS_RESERVED;
-    let wanted = if limits.fds_max > 0 { limits.fds_max } else { needed };
-    let fds = wanted.min(hard);
-    let fds = if fds <= soft || setrlimit(Resource::RLIMIT_NOFILE, fds, hard).is_ok() { fds } else { soft };
-    if fds < needed {
-        let clients_max = (fds.saturating_sub(limits::FDS_RESERVED) / 2).max(1);
-        if clients_max < limits.clients_max {
-            log::event(
-                Level::Warn,
-                format_args!("{fds} file descriptors (ulimit -n) allow {clients_max} clients only"),
-            );
-            limits.clients_max = clients_max;
-        }
     }
 }
