@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn the_record_byte_by_byte() {
         let hello = Hello { path: "/gps".into(), query: "q=1".into(), host: "h:80".into(), ..Hello::default() };
-        let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x27".to_vec();
+        let mut expected = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x26".to_vec();
         expected.extend(b"\x01\x02\x03\x04\x7f\0\0\x01\x30\x39\0\x50");
         expected.extend(b"\x02\0\x04h:80\x05\0\x03c12\xe0\0\x04/gps\xe1\0\x03q=1");
         let record = hello.encode(tcp("1.2.3.4:12345"), tcp("127.0.0.1:80"), 12);
