@@ -157,6 +157,7 @@ impl Arguments {
         .collect()
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
