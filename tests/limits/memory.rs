@@ -1,0 +1,1 @@
+//! The memory that all of it takes, beside the bound that the log names.
