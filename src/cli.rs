@@ -106,6 +106,7 @@ impl Arguments {
             protocol: one_of("--protocol", &self.protocol, &protocols)?,
             message_type: one_of("--type", &self.message_type, &types)?,
             origins: origins(&self.origins)?,
+            ..Site::default()
         };
         let log_level = one_of("--log-level", &self.log_level, &levels)?;
         Ok(Settings { listen, docroot: self.docroot, www: self.www, site, user: self.user, log_level })

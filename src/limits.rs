@@ -82,6 +82,15 @@ pub const QUEUE_HIGH_SIZE: usize = 128 * 1024;
 /// Bytes waiting for a peer below which reading for it goes on.
 pub const QUEUE_LOW_SIZE: usize = 32 * 1024;
 
+/// Bytes of a request's body that are read for nothing, so that the connection can stay. Behind the reply to a
+/// request with a larger one it ends.
+pub const BODY_DRAIN_SIZE_MAX: usize = 64 * 1024;
+/// Bytes of all extensions of a body's chunks.
+pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 1024;
+/// Bytes of the names and values of the trailers behind a body's chunks.
+pub const TRAILERS_SIZE_MAX: usize = 4 * 1024;
+
+const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX + TRAILERS_SIZE_MAX < BODY_DRAIN_SIZE_MAX);
 const _: () = assert!(POOL_BUFFERS.is_power_of_two());
 const _: () = assert!(POOL_HEADROOM >= 14 + 3, "a header and a cut UTF-8 character go before the payload");
 const _: () = assert!(POOL_BUFFER_SIZE - POOL_HEADROOM >= 65_536 + 14);

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 pub use nix::errno::Errno;
 
 pub mod buffers;
+mod file;
 mod start;
 pub mod uring;
 
@@ -17,6 +18,7 @@ pub mod uring;
 pub mod sim;
 
 pub use buffers::{Batch, Lease, Segment};
+pub use file::{FileKind, FileStatus, OpenFor};
 pub use start::StartError;
 
 /// What an operation was for; it comes back with the completion.
@@ -102,28 +104,6 @@ pub enum Receive {
     Packets,
 }
 
-/// What is opened beneath a folder.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OpenFor {
-    /// To read it.
-    Reading,
-    /// To know what it is, and to connect to it if it is a socket.
-    Connecting,
-}
-
-/// What was opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FileKind {
-    /// A regular file of so many bytes.
-    Regular(u64),
-    /// A folder.
-    Folder,
-    /// A UNIX socket.
-    Socket,
-    /// Something that is not served.
-    Other,
-}
-
 /// The type of a UNIX socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
@@ -192,6 +172,8 @@ pub trait Driver {
 
     /// Milliseconds since some fixed point; never goes back.
     fn now_ms(&self) -> u64;
+    /// The wall clock in whole seconds since 1970; goes wherever somebody sets it.
+    fn unix_s(&self) -> u64;
     /// Accepts connections until it fails.
     fn accept(&mut self, token: Token, listener: &Self::Handle);
     /// Receives into pool buffers.

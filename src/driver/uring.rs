@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
@@ -12,14 +12,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr};
-use nix::sys::stat::{SFlag, fstat};
 use slab::Slab;
 
 use super::buffers::{Pool, raw};
+use super::file::kind_of;
 use super::start::{self, StartError, errno_of, start_error};
 use super::{
-    Address, Batch, Completion, Driver, Event, FileKind, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType,
-    Token,
+    Address, Batch, Completion, Driver, Event, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
@@ -234,16 +233,6 @@ fn complete_indexed(done: InFlight, result: Result<usize, Errno>) -> Completion<
     }
 }
 
-fn kind_of(fd: &OwnedFd) -> Result<FileKind, Errno> {
-    let status = fstat(fd)?;
-    Ok(match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFREG => FileKind::Regular(status.st_size as u64),
-        SFlag::S_IFDIR => FileKind::Folder,
-        SFlag::S_IFSOCK => FileKind::Socket,
-        _ => FileKind::Other,
-    })
-}
-
 /// A ring waits on a blocking socket; on a non-blocking one its operations fail at once.
 fn set_blocking(socket: &OwnedFd) -> Result<(), Errno> {
     fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
@@ -258,6 +247,11 @@ impl Driver for Uring {
 
     fn now_ms(&self) -> u64 {
         self.epoch.elapsed().as_millis() as u64
+    }
+
+    fn unix_s(&self) -> u64 {
+        // A clock before 1970 was never set.
+        SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
     }
 
     fn accept(&mut self, token: Token, listener: &OwnedFd) {

@@ -123,6 +123,7 @@ impl<D: Driver> Gateway<D> {
     pub fn turn(&mut self, completions: &mut Vec<Completion<D::Handle>>) -> Result<(), Errno> {
         self.world.driver.wait(self.timeout_ms(), completions)?;
         self.world.now_ms = self.world.driver.now_ms();
+        self.world.site.date.set(self.world.driver.unix_s());
         for Completion { token, event } in completions.drain(..) {
             self.on_completion(token, event);
         }

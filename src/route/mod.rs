@@ -4,6 +4,7 @@ pub mod names;
 
 pub mod docroot;
 
+use crate::http::date::Date;
 use crate::limits;
 use crate::websocket::upgrade::Origins;
 use names::Rules;
@@ -45,6 +46,11 @@ pub struct Site {
     pub message_type: MessageType,
     /// Which pages may connect.
     pub origins: Origins,
+    /// What pages are sent with as Cache-Control (RFC 9111 section 5.2): a header's value, so without control
+    /// characters. None: each browser decides by itself how often it asks whether a page has changed.
+    pub cache_control: Option<Box<str>>,
+    /// The wall clock of this turn, which the shell keeps right.
+    pub date: Date,
 }
 
 impl Default for Site {
@@ -56,6 +62,8 @@ impl Default for Site {
             protocol: Protocol::Stream,
             message_type: MessageType::Auto,
             origins: Origins::Same,
+            cache_control: None,
+            date: Date::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! From the first byte of a request to its answer's kind.
 
-use super::{Action, Context, Demand, Ending, Input, Opening, Phase, Reply, Side, Step, refuse};
+use super::{Action, Context, Demand, Draining, Ending, Input, Opening, Phase, Reply, Side, Step, refuse};
+use crate::http::body::{Body, Framing};
 use crate::http::head::{self, HeadError};
 use crate::limits;
 use crate::route::names;
@@ -13,6 +14,8 @@ pub struct Head {
     scanned: usize,
     /// A request has been answered on this connection.
     pub is_next: bool,
+    /// An empty line came before the request (RFC 9112 section 2.2). One is not looked at, a second one is refused.
+    has_empty_line: bool,
 }
 
 impl Head {
@@ -25,6 +28,10 @@ impl Head {
         is_stopping: bool,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
+        if !self.has_empty_line && bytes.starts_with(b"\r\n") {
+            bytes.drain(..2);
+            (self.scanned, self.has_empty_line) = (0, true);
+        }
         context.is_head = bytes.starts_with(b"HEAD ");
         match input {
             Some(Input::Overload) => {
@@ -45,7 +52,11 @@ impl Head {
             None if self.is_next && !bytes.is_empty() => context.deadline_in(limits::HEAD_MS),
             _ => {}
         }
-        let Some(end) = head::end(bytes, self.scanned) else {
+        let end = match head::scan(bytes, self.scanned) {
+            Ok(end) => end,
+            Err(error) => return (refuse_head(error, context), false),
+        };
+        let Some(end) = end else {
             // Garbage shows in the first bytes; later ones are looked at again only when the head is whole.
             let judged = if self.scanned == 0 || bytes.len() > limits::HEAD_SIZE_MAX {
                 head::check_partial(bytes)
@@ -66,16 +77,18 @@ impl Head {
 
     /// For the request behind an answered one; what came with it is looked at first.
     pub fn next() -> Head {
-        Head { scanned: 0, is_next: true }
+        Head { is_next: true, ..Head::default() }
     }
 }
 
-fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
+/// Ends the connection without another word.
+pub fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
     context.out.push(Action::End(ending));
     Phase::Over
 }
 
-fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
+/// Refuses a request that makes no sense.
+pub fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Head(error), context)
 }
 
@@ -93,7 +106,7 @@ fn answer(bytes: &[u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phas
     };
     *name = asked.into();
     if upgrade::is_asked(&head.headers) {
-        if head.has_body {
+        if head.framing != Framing::Empty {
             // Its bytes would be taken for frames.
             return (refuse_upgrade(UpgradeError::Body, context), false);
         }
@@ -102,9 +115,14 @@ fn answer(bytes: &[u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phas
             Err(error) => (refuse_upgrade(error, context), false),
         };
     }
-    let is_head = head.method == "HEAD";
-    if !is_head && head.method != "GET" {
-        return (refuse(405, "only GET and HEAD are served", Ending::Method, context), false);
+    let mut reply = Box::new(Reply::new(&head, name, context.site));
+    if head.framing != Framing::Empty {
+        // A client that waits for a word may never send the body once it has the reply, or may send it all the same:
+        // what follows is its body or a next request, and nobody can tell (RFC 9110 section 10.1.1).
+        if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
+            return (Phase::Body(Box::new(Draining::new(body, reply))), true);
+        }
+        reply.leave_body();
     }
-    (Reply::start(name, head.path.ends_with('/'), is_head, head.keep_alive, context), true)
+    (reply.start(context), false)
 }

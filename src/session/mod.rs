@@ -2,6 +2,7 @@
 //! in, actions go out, and time is an argument.
 #![forbid(unsafe_code)]
 
+mod body;
 mod head;
 mod opening;
 mod relay;
@@ -23,6 +24,7 @@ use crate::websocket::encoder;
 pub use action::{Action, Actions, Chunk, Demand, Folder, Side};
 pub use ending::{Ending, Step};
 
+use body::Draining;
 use closing::Closing;
 use head::Head;
 use opening::Opening;
@@ -93,8 +95,10 @@ pub struct Session {
 enum Phase {
     /// Before a request's end.
     Head(Head),
+    /// A request whose body is not whole.
+    Body(Box<Draining>),
     /// A request that is being answered with a file or a refusal.
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// A handshake that waits for its server.
     Opening(Box<Opening>),
     /// Messages each way.
@@ -204,6 +208,7 @@ impl Session {
     /// Before messages flow: phases follow each other as long as there is input for them.
     fn handle_http(&mut self, now_ms: u64, site: &Site, mut input: Input<'_>, out: &mut Actions) {
         match &mut input {
+            Input::ClientBytes(_) | Input::ClientEnd if self.leaves_body() => {}
             Input::ClientBytes(chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
             Input::ClientFailed(errno) => return self.end(Ending::ClientFailed(*errno), out),
             Input::ClientEnd => {
@@ -221,6 +226,7 @@ impl Session {
                 Phase::Head(head) => {
                     head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context)
                 }
+                Phase::Body(body) => (body.step(input.take(), &mut self.input, self.is_stopping, &mut context), false),
                 Phase::Reply(reply) => reply.step(input.take(), &mut context),
                 Phase::Opening(opening) => opening.step(input.take(), &mut context),
                 Phase::Relay(mut relay) => match self.take_input(&mut relay, now_ms, site, out) {
@@ -234,6 +240,10 @@ impl Session {
                 return;
             }
         }
+    }
+
+    fn leaves_body(&self) -> bool {
+        matches!(&self.phase, Phase::Reply(reply) if reply.leaves_body())
     }
 
     /// Feeds the relay what the client sent right behind its handshake.
@@ -265,7 +275,7 @@ impl Session {
 
 /// Refuses a request and ends the connection behind the reply.
 fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
-    let bytes = crate::http::reply::refusal(status, sentence, false, context.is_head);
+    let bytes = crate::http::reply::refusal(status, sentence, "", false, context.is_head, &context.site.date);
     context.out.push(Action::Send { to: Side::Client, bytes });
     Phase::Closing(Box::new(Closing::client_only(ending, context)))
 }
