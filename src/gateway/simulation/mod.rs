@@ -5,6 +5,7 @@
 
 mod backend;
 mod client;
+mod pages;
 
 use super::{Folders, Gateway};
 use crate::driver::SocketType;
@@ -19,7 +20,6 @@ const SEEDS: u64 = 256;
 /// Turns after which a run is said not to end.
 const TURNS_MAX: usize = 1_000_000;
 const NAMES: [&str; 9] = ["echo", "echo", "echo", "dies", "leaves", "deaf", "dead", "full", "outside"];
-const PAGES: [(&str, usize); 4] = [("empty", 0), ("small.html", 1_000), ("large.bin", 300_000), ("gone", 0)];
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
@@ -58,10 +58,9 @@ fn world(seed: u64) -> (Sim, Site) {
     let until_ms = if sim.rng.one_in(2) { u64::MAX } else { 2_000 };
     sim.nodes.insert("full".into(), Node::Full(until_ms));
     sim.nodes.insert("outside".into(), Node::Outside);
-    for (page, size) in &PAGES[..3] {
-        sim.nodes.insert((*page).into(), Node::File((0..*size).map(|i| i as u8).collect()));
-    }
-    let site = Site { has_www: true, has_docroot: true, protocol, ..Site::default() };
+    pages::add_files(&mut sim);
+    let cache_control = Some("no-cache".into());
+    let site = Site { has_www: true, has_docroot: true, protocol, cache_control, ..Site::default() };
     (sim, site)
 }
 
@@ -73,7 +72,7 @@ fn run(seed: u64) {
     let clients_max = if sim.rng.one_in(8) { 1 } else { limits::CLIENTS_MAX };
     // Some runs are stopped in the middle, the others when all clients have had their say.
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
-    let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, protocol, &NAMES, &PAGES)).collect();
+    let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, protocol, &NAMES)).collect();
     let mut backends: Vec<Backend> = Vec::new();
     let (listener, docroot, www) = (sim.listener(), sim.folder(), sim.folder());
     let folders = Folders { docroot: Some(docroot), www: Some(www) };
