@@ -1,6 +1,6 @@
 # The front door; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: run test tools bench conformance lint clean help
+.PHONY: run test tools bench conformance lint install uninstall clean help
 
 PORT ?= 8080
 
@@ -28,6 +28,13 @@ conformance: ## run Autobahn's test suite on a release build
 lint: ## check formatting, and let clippy look for mistakes
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+# Both take variables such as DESTDIR=... and PREFIX=/usr; the script lists them.
+install: ## install below PREFIX (/usr/local); a configuration that is there is kept
+	@utils/install/install
+
+uninstall: ## remove what install put there, but not the configuration
+	@utils/install/install --remove
 
 clean: ## remove what was built
 	cargo clean

@@ -6,6 +6,12 @@ pub mod limits;
 /// What was typed.
 pub mod cli;
 
+/// What the daemon is to do.
+pub mod config;
+
+/// From a configuration to listeners and folders, and what signals ask for.
+pub mod daemon;
+
 /// The mechanism: operations to the kernel and completions from it.
 pub mod driver;
 
@@ -23,6 +29,9 @@ pub mod websocket;
 
 /// From a path to a server.
 pub mod route;
+
+/// The daemon as a process: its rights, its pid file, the service manager.
+pub mod process;
 
 /// What the operator sees.
 pub mod observe;

@@ -1,16 +1,206 @@
 //! Every limit of the daemon, in one place, with its unit in its name.
 //!
-//! Memory is bounded by these numbers: the receive pool is `POOL_BUFFERS x POOL_BUFFER_SIZE`, a connection
-//! that nobody reads from holds at most one burst beyond `QUEUE_HIGH_SIZE`, and an idle one holds no buffer.
+//! A [`Bounds`] is a limit that the configuration may set; the structs below carry what it set. A size is in bytes,
+//! a time in milliseconds. Memory is bounded by these numbers: the pool of receive buffers, what all connections
+//! together may hold beside it (`QUEUED_SIZE_MAX`), and a fixed part for each connection.
 
+/// A limit that the configuration may set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// What holds where nothing is set.
+    pub default: u64,
+    /// The least that may be set.
+    pub min: u64,
+    /// The most that may be set.
+    pub max: u64,
+}
+
+const fn bounds(default: u64, min: u64, max: u64) -> Bounds {
+    assert!(min <= default && default <= max);
+    Bounds { default, min, max }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const SECOND: u64 = 1000;
+const HOUR: u64 = 3600 * SECOND;
+const DAY: u64 = 24 * HOUR;
+
+/// Clients at once, in all; one more gets a 503 (RFC 9110 section 15.6.4).
+pub const CLIENTS_MAX: Bounds = bounds(2_048, 1, 1_000_000);
+/// Clients at once from one address; of IPv6 the first 64 bits count. 0: as many as there may be.
+pub const CLIENTS_PER_ADDRESS_MAX: Bounds = bounds(1_024, 0, 1_000_000);
+/// Clients at once that are no WebSockets yet: requests being read, pages being sent, servers being connected.
+pub const HANDSHAKES_MAX: Bounds = bounds(1_024, 1, 1_000_000);
+/// Bytes that all connections together may hold beside the pool: heads, what is queued, packets and lines that are
+/// not whole. Beyond it the connection that holds most is closed.
+pub const QUEUED_SIZE_MAX: Bounds = bounds(16 * MIB, MIB, 1024 * 1024 * MIB);
 /// Receive buffers in the pool, shared by all connections. A power of two, as the kernel's ring wants it.
-pub const POOL_BUFFERS: u16 = 128;
+pub const POOL_BUFFERS: Bounds = bounds(128, 16, 4_096);
+/// File descriptors. 0: as many as the clients need.
+pub const FDS_MAX: Bounds = bounds(0, 0, 4_000_000);
+/// From a SIGTERM on, clients are waited for this long.
+pub const DRAIN_MS: Bounds = bounds(5 * SECOND, 0, HOUR);
+
+/// Bytes of a request head: request line and all headers.
+pub const HEAD_SIZE_MAX: Bounds = bounds(16 * KIB, KIB, 60 * KIB);
+/// Headers of a request.
+pub const HEADERS_MAX: Bounds = bounds(64, 8, 128);
+/// From accept, or from a next request's first byte, to the end of the request's head.
+pub const HEAD_MS: Bounds = bounds(10 * SECOND, 100, HOUR);
+/// From the same moment to the 101 of a WebSocket.
+pub const HANDSHAKE_MS: Bounds = bounds(15 * SECOND, 100, HOUR);
+/// A kept-alive connection without a next request.
+pub const KEEPALIVE_MS: Bounds = bounds(5 * SECOND, 0, HOUR);
+/// A peer that takes nothing of a reply, or of what is left for it at the end.
+pub const STALL_MS: Bounds = bounds(30 * SECOND, SECOND, HOUR);
+/// Silence on a client's TCP connection after which the kernel asks whether it is there (tcp(7), TCP_KEEPIDLE).
+/// 0: never.
+pub const TCP_KEEPALIVE_MS: Bounds = bounds(60 * SECOND, 0, DAY);
+/// Bytes sent to a client that its kernel has not acknowledged for this long break the connection (tcp(7),
+/// TCP_USER_TIMEOUT). 0: the kernel's own patience.
+pub const TCP_USER_TIMEOUT_MS: Bounds = bounds(60 * SECOND, 0, DAY);
+
+/// From the request to the server's acceptance.
+pub const CONNECT_MS: Bounds = bounds(5 * SECOND, 1, HOUR);
+/// A conversation without a message in either direction. 0: it may last for ever.
+pub const IDLE_MS: Bounds = bounds(0, 0, 30 * DAY);
+/// Silence of a client after which it gets a ping (RFC 6455 section 5.5.2). 0: no pings.
+pub const PING_MS: Bounds = bounds(30 * SECOND, 0, DAY);
+/// From that ping to any byte of the client.
+pub const PONG_MS: Bounds = bounds(20 * SECOND, 100, DAY);
+/// The closing handshake, from the last byte that was sent to the end of the connection (RFC 6455 section 7.1.1).
+pub const CLOSE_MS: Bounds = bounds(3 * SECOND, 1, HOUR);
+/// Bytes of a frame's payload (close code 1009 beyond).
+pub const FRAME_SIZE_MAX: Bounds = bounds(64 * MIB, 125, 1 << 62);
+/// Bytes of a message, whole or fragmented (close code 1009 beyond). Messages stream: this is no buffer's size.
+pub const MESSAGE_SIZE_MAX: Bounds = bounds(64 * MIB, 1, 1 << 62);
+/// Bytes waiting for a peer above which nothing more is read for it; below a quarter of them reading goes on.
+pub const QUEUE_SIZE_MAX: Bounds = bounds(128 * KIB, 4 * KIB, 64 * MIB);
+/// Messages a second that a client may send. 0: any number.
+pub const MESSAGES_PER_SECOND_MAX: Bounds = bounds(0, 0, 1_000_000_000);
+/// Bytes a second that a client may send, frame headers included. 0: any number.
+pub const BYTES_PER_SECOND_MAX: Bounds = bounds(0, 0, 1 << 62);
+
+/// The limits of the whole process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Process {
+    pub clients_max: u64,
+    pub clients_per_address_max: u64,
+    pub handshakes_max: u64,
+    pub queued_size_max: u64,
+    pub pool_buffers: u64,
+    pub fds_max: u64,
+    pub drain_ms: u64,
+}
+
+/// The limits of a server's HTTP connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Http {
+    pub clients_max: u64,
+    pub head_size_max: u64,
+    pub headers_max: u64,
+    pub head_ms: u64,
+    pub handshake_ms: u64,
+    pub keepalive_ms: u64,
+    pub stall_ms: u64,
+    pub tcp_keepalive_ms: u64,
+    pub tcp_user_timeout_ms: u64,
+}
+
+/// The limits of the WebSockets of a docroot or a link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct WebSocket {
+    pub clients_max: u64,
+    pub connect_ms: u64,
+    pub idle_ms: u64,
+    pub ping_ms: u64,
+    pub pong_ms: u64,
+    pub close_ms: u64,
+    pub stall_ms: u64,
+    pub frame_size_max: u64,
+    pub message_size_max: u64,
+    pub queue_size_max: u64,
+    pub messages_per_second_max: u64,
+    pub bytes_per_second_max: u64,
+    pub when_over: WhenOver,
+}
+
+/// What becomes of a client that sends more a second than it may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhenOver {
+    /// It is read more slowly.
+    Slow,
+    /// It is closed with 1008.
+    Close,
+}
+
+impl Process {
+    /// The most memory that the process may come to take, in bytes. What one turn copies out of the pool comes on top
+    /// before anybody is broken off for it.
+    pub fn memory_size_max(&self) -> u64 {
+        let pool_size = self.pool_buffers * POOL_BUFFER_SIZE as u64;
+        PROGRAM_SIZE + 2 * pool_size + self.queued_size_max + self.clients_max * CLIENT_SIZE
+    }
+}
+
+impl Default for Process {
+    fn default() -> Process {
+        Process {
+            clients_max: CLIENTS_MAX.default,
+            clients_per_address_max: CLIENTS_PER_ADDRESS_MAX.default,
+            handshakes_max: HANDSHAKES_MAX.default,
+            queued_size_max: QUEUED_SIZE_MAX.default,
+            pool_buffers: POOL_BUFFERS.default,
+            fds_max: FDS_MAX.default,
+            drain_ms: DRAIN_MS.default,
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Http {
+        Http {
+            clients_max: CLIENTS_MAX.max,
+            head_size_max: HEAD_SIZE_MAX.default,
+            headers_max: HEADERS_MAX.default,
+            head_ms: HEAD_MS.default,
+            handshake_ms: HANDSHAKE_MS.default,
+            keepalive_ms: KEEPALIVE_MS.default,
+            stall_ms: STALL_MS.default,
+            tcp_keepalive_ms: TCP_KEEPALIVE_MS.default,
+            tcp_user_timeout_ms: TCP_USER_TIMEOUT_MS.default,
+        }
+    }
+}
+
+impl Default for WebSocket {
+    fn default() -> WebSocket {
+        WebSocket {
+            clients_max: CLIENTS_MAX.max,
+            connect_ms: CONNECT_MS.default,
+            idle_ms: IDLE_MS.default,
+            ping_ms: PING_MS.default,
+            pong_ms: PONG_MS.default,
+            close_ms: CLOSE_MS.default,
+            stall_ms: STALL_MS.default,
+            frame_size_max: FRAME_SIZE_MAX.default,
+            message_size_max: MESSAGE_SIZE_MAX.default,
+            queue_size_max: QUEUE_SIZE_MAX.default,
+            messages_per_second_max: MESSAGES_PER_SECOND_MAX.default,
+            bytes_per_second_max: BYTES_PER_SECOND_MAX.default,
+            when_over: WhenOver::Slow,
+        }
+    }
+}
+
 /// Bytes of one pool buffer, headroom included: a 64 KiB message and its header arrive in one piece.
 pub const POOL_BUFFER_SIZE: usize = 66 * 1024;
 /// Bytes kept free before the received bytes, so that a frame header can be written in front of them.
 pub const POOL_HEADROOM: usize = 32;
-/// With fewer free buffers than this, what a peer does not take at once is copied out of the pool.
-pub const POOL_FREE_LOW: usize = POOL_BUFFERS as usize / 2;
 
 /// Submission entries of the ring; the completion queue has four times as many.
 pub const RING_ENTRIES: u32 = 256;
@@ -19,14 +209,16 @@ pub const RING_ENTRIES_MIN: u32 = 32;
 /// Segments gathered into one send.
 pub const SEND_SEGMENTS_MAX: usize = 64;
 
-/// Clients at once; one more gets a 503 (RFC 9110 section 15.6.4).
-pub const CLIENTS_MAX: usize = 10_000;
-/// Clients beyond `CLIENTS_MAX` that are told so at once; those beyond them are closed without a word.
-pub const OVERLOAD_REPLIES_MAX: usize = 64;
+/// Clients beyond a limit that are told so at once; those beyond them are closed without a word.
+pub const OVERLOAD_REPLIES_MAX: u64 = 64;
 /// File descriptors kept for what is not a connection: logs, listeners, files being served.
 pub const FDS_RESERVED: u64 = 64;
 /// Connections waiting in a listener's backlog.
 pub const BACKLOG_MAX: i32 = 4096;
+/// From one of the kernel's questions to a silent client to the next (tcp(7), TCP_KEEPINTVL).
+pub const TCP_KEEPALIVE_INTERVAL_MS: u64 = 10 * SECOND;
+/// So many of them without an answer break the connection (tcp(7), TCP_KEEPCNT).
+pub const TCP_KEEPALIVE_PROBES_MAX: u32 = 6;
 /// A pause of accepting after the kernel ran out of file descriptors.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a listening address may stay busy after its last owner was killed.
@@ -37,50 +229,79 @@ pub const BIND_PAUSE_MS: u64 = 20;
 /// Timers kept beyond four for each connection: those of connections that ended before their deadlines.
 pub const TIMERS_SPARE_MAX: usize = 1024;
 
-/// Bytes of a request head: request line and all headers.
-pub const HEAD_SIZE_MAX: usize = 16 * 1024;
 /// Bytes of a request target.
 pub const TARGET_SIZE_MAX: usize = 8 * 1024;
-/// Headers of a request.
-pub const HEADERS_MAX: usize = 64;
 /// Bytes of a header line's value that a log line may quote.
 pub const LOG_VALUE_SIZE_MAX: usize = 200;
 /// Subprotocols a client may offer.
 pub const SUBPROTOCOLS_MAX: usize = 16;
 
-/// From accept, or from a next request's first byte, to the end of the request's head.
-pub const HEAD_MS: u64 = 10_000;
-/// A kept-alive connection without a next request.
-pub const KEEPALIVE_MS: u64 = 5_000;
-/// A peer that takes nothing of a reply, or of what is left for it at the end.
-pub const STALL_MS: u64 = 30_000;
-/// From the request to the backend's acceptance.
-pub const CONNECT_MS: u64 = 5_000;
 /// The first pause before a full backlog is tried again; it doubles up to `CONNECT_RETRY_MS_MAX`.
 pub const CONNECT_RETRY_MS: u64 = 1;
 /// The longest pause before a full backlog is tried again.
 pub const CONNECT_RETRY_MS_MAX: u64 = 64;
 /// How long a character that the end of a server's read cut waits for its other bytes.
 pub const CUT_CHARACTER_MS: u64 = 100;
+/// So much of a client's messages may come ahead of its rate.
+pub const RATE_BURST_MS: u64 = 1_000;
 /// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages.
 pub const LAST_WORDS_MS: u64 = 500;
-/// The closing handshake, from the last byte that was sent to the end of the connection (RFC 6455 section 7.1.1).
-pub const CLOSE_MS: u64 = 3_000;
-/// From a SIGTERM on, clients are waited for this long.
-pub const DRAIN_MS: u64 = 5_000;
 /// Then the connections that are left are broken off, which takes no longer than this; nor does the ring's end.
 pub const ABORT_MS: u64 = 1_000;
 
-/// Bytes of a message, whole or fragmented (close code 1009 beyond). Messages stream: this is no buffer's size.
-pub const MESSAGE_SIZE_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of a message for a SOCK_SEQPACKET server, where one packet has to hold it.
 pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
 /// What a queued piece counts beside its bytes, so that empty packets count too.
 pub const SEGMENT_SIZE: usize = 64;
-/// Bytes waiting for a peer above which nothing more is read for it.
-pub const QUEUE_HIGH_SIZE: usize = 128 * 1024;
-/// Bytes waiting for a peer below which reading for it goes on.
-pub const QUEUE_LOW_SIZE: usize = 32 * 1024;
+
+/// Bytes of a line, or of what comes before a NUL, from a server whose protocol has them.
+pub const LINE_SIZE_MAX: usize = 64 * 1024;
+/// Clients of a tty or a fifo: what one reads, no other gets.
+pub const DEVICE_CLIENTS_MAX: Bounds = bounds(1, 1, 1_024);
+/// Servers in one configuration.
+pub const SERVERS_MAX: usize = 256;
+/// Links of one server.
+pub const LINKS_MAX: usize = 256;
+/// Addresses that one server listens on.
+pub const LISTEN_MAX: usize = 64;
+/// Bytes of a configuration, all included files together.
+pub const CONFIG_SIZE_MAX: usize = 1024 * 1024;
+/// Bytes of a key in a configuration.
+pub const CONFIG_NAME_SIZE_MAX: usize = 200;
+/// Brackets that are open at once in a configuration.
+pub const CONFIG_DEPTH_MAX: usize = 32;
+/// Files that include each other.
+pub const INCLUDE_DEPTH_MAX: usize = 10;
+/// Files that a configuration may include.
+pub const INCLUDES_MAX: usize = 256;
+/// Problems of a configuration that are shown.
+pub const PROBLEMS_MAX: usize = 100;
+/// Bytes that are shown of one of them.
+pub const PROBLEM_SIZE_MAX: usize = 1_000;
+
+/// What the program itself takes, whatever it serves: its code, its ring, its tables.
+pub const PROGRAM_SIZE: u64 = 4 * MIB;
+/// What a client takes beside what is queued for it.
+pub const CLIENT_SIZE: u64 = 2 * KIB;
+/// A folder that was removed is looked for again, no more often than this.
+pub const FOLDER_RETRY_MS: u64 = 1_000;
+
+// Log.
+
+/// Bytes of a log line, its newline included; a longer one is cut.
+pub const LOG_LINE_SIZE_MAX: usize = 4000;
+/// Bytes of lines that wait for the end of the turn, or for somebody who reads them.
+pub const LOG_BUFFER_SIZE: usize = 64 * 1024;
+/// Bytes of that which are kept for errors.
+pub const LOG_BUFFER_RESERVED: usize = 8 * 1024;
+/// Bytes of one write: as many as a pipe takes whole (`PIPE_BUF`, pipe(7)).
+pub const LOG_WRITE_SIZE_MAX: usize = 4096;
+/// Lines of one level in a second, in the long run.
+pub const LOG_LINES_PER_SECOND_MAX: u64 = 1_000;
+/// Lines of one level at once: many clients may end in one moment.
+pub const LOG_LINES_BURST_MAX: u64 = 10_000;
+/// Between two lines that tell how many lines were left out.
+pub const LOG_TELL_MS: u64 = 1_000;
 
 /// Bytes of a request's body that are read for nothing, so that the connection can stay. Behind the reply to a
 /// request with a larger one it ends.
@@ -91,11 +312,16 @@ pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 1024;
 pub const TRAILERS_SIZE_MAX: usize = 4 * 1024;
 
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX + TRAILERS_SIZE_MAX < BODY_DRAIN_SIZE_MAX);
-const _: () = assert!(POOL_BUFFERS.is_power_of_two());
+const _: () = assert!(POOL_BUFFERS.default.is_power_of_two());
+const _: () = assert!(POOL_BUFFERS.max <= 32_768, "the kernel's rings of buffers are no longer");
 const _: () = assert!(POOL_HEADROOM >= 14 + 3, "a header and a cut UTF-8 character go before the payload");
 const _: () = assert!(POOL_BUFFER_SIZE - POOL_HEADROOM >= 65_536 + 14);
 const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM);
-const _: () = assert!(HEAD_SIZE_MAX + 1 < POOL_BUFFER_SIZE - POOL_HEADROOM && TARGET_SIZE_MAX < HEAD_SIZE_MAX);
-const _: () = assert!(QUEUE_LOW_SIZE < QUEUE_HIGH_SIZE);
+const _: () = assert!(HEAD_SIZE_MAX.max < (POOL_BUFFER_SIZE - POOL_HEADROOM) as u64);
+const _: () = assert!(TARGET_SIZE_MAX < HEAD_SIZE_MAX.default as usize);
 const _: () = assert!(RING_ENTRIES_MIN <= RING_ENTRIES);
-const _: () = assert!(CLOSE_MS < DRAIN_MS);
+const _: () = assert!(CLOSE_MS.default < DRAIN_MS.default);
+const _: () = assert!(LOG_LINE_SIZE_MAX < LOG_WRITE_SIZE_MAX, "a newline may go before a line");
+const _: () = assert!(LOG_BUFFER_SIZE > LOG_BUFFER_RESERVED && LOG_BUFFER_RESERVED > LOG_LINE_SIZE_MAX);
+const _: () = assert!(4 * LOG_VALUE_SIZE_MAX + 400 < LOG_LINE_SIZE_MAX, "three values and the numbers fit into JSON");
+const _: () = assert!(LOG_LINES_PER_SECOND_MAX <= LOG_LINES_BURST_MAX);

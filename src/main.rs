@@ -1,20 +1,15 @@
 //! The daemon: parse, open, run, one line on failure.
 
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use argh::FromArgs;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 
-use uakari::cli::{Arguments, Settings};
-use uakari::driver::uring::Uring;
-use uakari::driver::{Kind, Token};
-use uakari::gateway::{Folders, Gateway, listener};
-use uakari::limits;
+use uakari::cli::Arguments;
+use uakari::config::Config;
+use uakari::config::problem::Problem;
+use uakari::daemon::Daemon;
 use uakari::observe::log::{self, Level};
-use uakari::route::docroot::open_folder;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,9 +26,17 @@ fn main() -> ExitCode {
         log::announce(format_args!("uakari {}", env!("CARGO_PKG_VERSION")));
         return ExitCode::SUCCESS;
     }
-    match arguments.check().and_then(run) {
+    if arguments.check {
+        let checked = arguments.check();
+        checked.lines.iter().for_each(|line| log::announce(format_args!("{line}")));
+        return if checked.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => fail(&sentence),
+        Err(sentences) => {
+            sentences.iter().for_each(|sentence| log::event(Level::Error, format_args!("{sentence}")));
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -42,63 +45,20 @@ fn fail(sentence: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(settings: Settings) -> Result<(), String> {
-    log::set_level(settings.log_level);
-    let folder = |path: Option<&String>| path.map(|path| open_folder(path)).transpose();
-    let docroot = folder(settings.docroot.as_ref()).map_err(|error| format!("--docroot: {error}"))?;
-    let www = folder(settings.www.as_ref()).map_err(|error| format!("--www: {error}"))?;
-    let clients_max = clients_max();
-    let mut listeners: Vec<OwnedFd> = Vec::new();
-    let mut bound = Vec::new();
-    for address in &settings.listen {
-        let (fd, address) = listener::listen(address).map_err(|error| format!("--listen: {error}"))?;
-        listeners.push(fd);
-        bound.push(address);
-    }
-    if let Some(user) = &settings.user {
-        become_user(user)?;
-    }
-    let signals = [Signal::SIGTERM, Signal::SIGINT];
-    SigSet::from_iter(signals).thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))?;
-    let mut driver = Uring::new().map_err(|error| error.to_string())?;
-    let token = Token { slot: 0, generation: 0, kind: Kind::Signal };
-    driver.watch_signals(token, &signals).map_err(|errno| format!("cannot watch signals: {}", errno.desc()))?;
-    let mut gateway = Gateway::new(driver, settings.site, Folders { docroot, www }, listeners, clients_max);
-    log::event(
-        Level::Info,
-        format_args!("uakari {} on io_uring, {clients_max} clients at most", env!("CARGO_PKG_VERSION")),
-    );
-    for address in &bound {
-        log::announce(format_args!("listening on {address}"));
-    }
-    let ran = gateway.run();
-    bound.iter().for_each(listener::remove);
-    ran.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
-    log::event(Level::Info, format_args!("stopped"));
-    Ok(())
+fn run(arguments: Arguments) -> Result<(), Vec<String>> {
+    let load = move || load(&arguments);
+    let config = load()?;
+    Daemon::start(config, Arc::new(load)).and_then(|mut daemon| daemon.run()).map_err(|error| vec![error])
 }
 
-/// As many clients as the limits allow: each takes two file descriptors.
-fn clients_max() -> usize {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return limits::CLIENTS_MAX };
-    let fds = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
-    let clients = (fds.saturating_sub(limits::FDS_RESERVED) / 2) as usize;
-    if clients < limits::CLIENTS_MAX {
-        log::event(Level::Warn, format_args!("ulimit -n {fds} allows {clients} clients only"));
-    }
-    clients.clamp(1, limits::CLIENTS_MAX)
-}
-
-fn become_user(name: &str) -> Result<(), String> {
-    let failed = |errno: nix::errno::Errno| format!("-u {name}: {}: start as root, or leave it out", errno.desc());
-    let user = User::from_name(name)
-        .map_err(failed)?
-        .ok_or_else(|| format!("-u {name}: there is no such user: name one of /etc/passwd"))?;
-    if Uid::effective() == user.uid && Gid::effective() == user.gid {
-        return Ok(());
-    }
-    let c_name = std::ffi::CString::new(name).map_err(|_| format!("-u {name:?} has a NUL in it"))?;
-    initgroups(&c_name, user.gid).map_err(failed)?;
-    setgid(user.gid).map_err(failed)?;
-    setuid(user.uid).map_err(failed)
+/// Warnings go to the log at once; the error is what keeps the configuration from being used.
+fn load(arguments: &Arguments) -> Result<Config, Vec<String>> {
+    let (loaded, problems) = match arguments.load() {
+        Ok(loaded) => (Some(loaded.config), loaded.warnings),
+        Err(problems) => (None, problems),
+    };
+    let (warnings, errors): (Vec<Problem>, Vec<Problem>) =
+        problems.into_iter().partition(|problem| problem.level == Level::Warn);
+    warnings.iter().for_each(|warning| log::event(Level::Warn, format_args!("{warning}")));
+    loaded.ok_or_else(|| errors.iter().map(Problem::to_string).collect())
 }

@@ -20,6 +20,12 @@ mod server;
 /// What was typed, and what is said when it is wrong.
 mod flags;
 
+/// Rights that are given up, as the kernel sees them.
+mod privileges;
+
+/// Configuration files.
+mod configuration;
+
 /// Pages and other plain requests.
 mod http;
 
@@ -55,6 +61,9 @@ mod compatibility;
 
 /// The sample server.
 mod echo_server;
+
+/// What `make install` puts where.
+mod install;
 
 /// Clients that others wrote, a browser among them.
 mod foreign;

@@ -9,7 +9,7 @@ use io_uring::{Submitter, types::BufRingEntry};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use crate::limits::{POOL_BUFFER_SIZE, POOL_BUFFERS, POOL_HEADROOM};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 
 /// A pool buffer on loan and which of its bytes count. It has one owner, who gives it to a send or back to
 /// the driver.
@@ -106,14 +106,21 @@ impl Batch {
 pub(super) struct Pool {
     memory: NonNull<u8>,
     ring: NonNull<BufRingEntry>,
+    /// How many buffers there are: a power of two.
+    buffers: u16,
     tail: u16,
     lent: usize,
     /// Reads of files in flight: each takes its buffer when it is submitted.
     pub(super) reads: usize,
 }
 
-const MEMORY_SIZE: usize = POOL_BUFFERS as usize * POOL_BUFFER_SIZE;
-const RING_SIZE: usize = POOL_BUFFERS as usize * size_of::<BufRingEntry>();
+fn memory_size(buffers: u16) -> usize {
+    buffers as usize * POOL_BUFFER_SIZE
+}
+
+fn ring_size(buffers: u16) -> usize {
+    buffers as usize * size_of::<BufRingEntry>()
+}
 
 fn map(size: usize) -> Result<NonNull<u8>, Errno> {
     let size = std::num::NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
@@ -123,15 +130,15 @@ fn map(size: usize) -> Result<NonNull<u8>, Errno> {
 }
 
 impl Pool {
-    /// Maps the pool and hands all of it to the kernel as buffer group `group`.
-    pub(super) fn new(submitter: &Submitter<'_>, group: u16) -> Result<Pool, std::io::Error> {
-        let ring: NonNull<BufRingEntry> = map(RING_SIZE)?.cast();
-        let memory = map(MEMORY_SIZE)?;
+    /// Maps a pool of so many buffers, a power of two, and hands all of it to the kernel as buffer group `group`.
+    pub(super) fn new(submitter: &Submitter<'_>, group: u16, buffers: u16) -> Result<Pool, std::io::Error> {
+        let ring: NonNull<BufRingEntry> = map(ring_size(buffers))?.cast();
+        let memory = map(memory_size(buffers))?;
         // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
         // which is after the operations that use it have ended (`Uring`'s drop).
-        unsafe { submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, POOL_BUFFERS, group, 0) }?;
-        let mut pool = Pool { memory, ring, tail: 0, lent: POOL_BUFFERS as usize, reads: 0 };
-        for buffer in 0..POOL_BUFFERS {
+        unsafe { submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, buffers, group, 0) }?;
+        let mut pool = Pool { memory, ring, buffers, tail: 0, lent: buffers as usize, reads: 0 };
+        for buffer in 0..buffers {
             pool.provide(buffer);
         }
         Ok(pool)
@@ -161,20 +168,25 @@ impl Pool {
         self.provide(lease.buffer);
     }
 
+    /// Buffers in all.
+    pub(super) fn size(&self) -> usize {
+        self.buffers as usize
+    }
+
     /// Buffers that the kernel has and that nothing is going to take for sure.
     pub(super) fn free(&self) -> usize {
-        (POOL_BUFFERS as usize).saturating_sub(self.lent + self.reads)
+        (self.buffers as usize).saturating_sub(self.lent + self.reads)
     }
 
     fn at(&self, buffer: u16, offset: usize) -> NonNull<u8> {
-        debug_assert!(buffer < POOL_BUFFERS && offset <= POOL_BUFFER_SIZE);
-        // SAFETY: the buffer's number is below POOL_BUFFERS, so the place lies within the mapping.
+        debug_assert!(buffer < self.buffers && offset <= POOL_BUFFER_SIZE);
+        // SAFETY: the buffer's number is below `buffers`, so the place lies within the mapping.
         unsafe { self.memory.add(buffer as usize * POOL_BUFFER_SIZE + offset) }
     }
 
     fn provide(&mut self, buffer: u16) {
         let address = self.at(buffer, POOL_HEADROOM).as_ptr() as u64;
-        let index = (self.tail & (POOL_BUFFERS - 1)) as usize;
+        let index = (self.tail & (self.buffers - 1)) as usize;
         // SAFETY: the index is below the ring's length.
         let mut entry = unsafe { self.ring.add(index) };
         // SAFETY: the kernel reads an entry only below the tail, and this one is at the tail.
@@ -195,9 +207,9 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and `Uring` has ended the operations that used it.
-        let _ = unsafe { munmap(self.memory.cast(), MEMORY_SIZE) };
+        let _ = unsafe { munmap(self.memory.cast(), memory_size(self.buffers)) };
         // SAFETY: as above.
-        let _ = unsafe { munmap(self.ring.cast(), RING_SIZE) };
+        let _ = unsafe { munmap(self.ring.cast(), ring_size(self.buffers)) };
     }
 }
 

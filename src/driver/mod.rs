@@ -10,7 +10,10 @@ use std::net::SocketAddr;
 pub use nix::errno::Errno;
 
 pub mod buffers;
-mod file;
+pub mod device;
+mod in_flight;
+pub mod inherit;
+mod results;
 mod start;
 pub mod uring;
 
@@ -18,7 +21,7 @@ pub mod uring;
 pub mod sim;
 
 pub use buffers::{Batch, Lease, Segment};
-pub use file::{FileKind, FileStatus, OpenFor};
+use device::Device;
 pub use start::StartError;
 
 /// What an operation was for; it comes back with the completion.
@@ -35,14 +38,28 @@ pub enum Kind {
     Connect = 7,
     FileRead = 8,
     Signal = 9,
+    /// A device that is waited for before it is read or written.
+    BackendReadable = 10,
+    BackendWritable = 11,
 }
 
 impl Kind {
     fn from_bits(bits: u8) -> Option<Kind> {
         use Kind::*;
-        [Accept, ClientReceive, ClientSend, BackendReceive, BackendSend, Open, Connect, FileRead, Signal]
-            .into_iter()
-            .find(|kind| *kind as u8 == bits)
+        let all = [
+            Accept,
+            ClientReceive,
+            ClientSend,
+            BackendReceive,
+            BackendSend,
+            Open,
+            Connect,
+            FileRead,
+            Signal,
+            BackendReadable,
+            BackendWritable,
+        ];
+        all.into_iter().find(|kind| *kind as u8 == bits)
     }
 }
 
@@ -102,6 +119,69 @@ pub enum Receive {
     Multishot,
     /// As Multishot from a SOCK_SEQPACKET socket: each completion is one packet, a cut one is `EMSGSIZE`.
     Packets,
+    /// As Once from a device; its token is of the kind BackendReceive. It ends by cancelling BackendReadable.
+    Device,
+}
+
+/// How to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sending {
+    /// What there is room for; where there is none, it fails with EAGAIN.
+    Now,
+    /// It waits for room.
+    Wait,
+    /// To a device, as Wait. It ends by cancelling BackendWritable.
+    Device,
+}
+
+/// Where a path begins and how far it may lead.
+#[derive(Debug)]
+pub enum Reach<'a, H> {
+    /// In this folder, and no step of it leads out.
+    Beneath(&'a H),
+    /// In this folder; symbolic links may lead out.
+    From(&'a H),
+    /// It is absolute, and the operator's own.
+    Anywhere,
+}
+
+/// What is opened beneath a folder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OpenFor {
+    /// To read it.
+    Reading,
+    /// To know what it is, and to connect to it if it is a socket.
+    Connecting,
+    /// To speak to it as it is.
+    Speaking(Device),
+}
+
+/// What was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileKind {
+    /// A regular file.
+    Regular(FileStatus),
+    /// A folder.
+    Folder,
+    /// A UNIX socket.
+    Socket,
+    /// What was opened for speaking to it.
+    Device,
+    /// Something that is not served.
+    Other,
+}
+
+/// A regular file as it was when it was opened (stat(2)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileStatus {
+    /// Its bytes.
+    pub size: u64,
+    /// When it was last modified, in whole seconds since 1970; negative before.
+    pub modified_s: i64,
+    /// The nanoseconds beyond those seconds.
+    pub modified_ns: u32,
+    /// Its number in its file system.
+    pub inode: u64,
 }
 
 /// The type of a UNIX socket.
@@ -178,12 +258,14 @@ pub trait Driver {
     fn accept(&mut self, token: Token, listener: &Self::Handle);
     /// Receives into pool buffers.
     fn receive(&mut self, token: Token, socket: &Self::Handle, how: Receive);
-    /// Sends a batch in order; with `wait` it waits for room, without it fails with EAGAIN.
-    fn send(&mut self, token: Token, socket: &Self::Handle, batch: Batch, wait: bool);
-    /// Opens a path beneath a folder; no step of the path leads out of it.
-    fn open(&mut self, token: Token, folder: &Self::Handle, path: CString, purpose: OpenFor);
+    /// Sends a batch in order.
+    fn send(&mut self, token: Token, socket: &Self::Handle, batch: Batch, how: Sending);
+    /// Opens a path.
+    fn open(&mut self, token: Token, reach: Reach<'_, Self::Handle>, path: CString, purpose: OpenFor);
     /// Connects to an opened UNIX socket; EAGAIN: its backlog is full.
     fn connect(&mut self, token: Token, file: &Self::Handle, socket_type: SocketType);
+    /// Connects to a TCP server.
+    fn connect_tcp(&mut self, token: Token, address: SocketAddr);
     /// Reads a pool buffer full from a file.
     fn read(&mut self, token: Token, file: &Self::Handle, offset: u64);
     /// Ends the operations with this token, which then complete with an error.
@@ -196,10 +278,14 @@ pub trait Driver {
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Self::Handle>>) -> Result<(), Errno>;
     /// Whether the peer sends no more: what tells the end of a SOCK_SEQPACKET stream from an empty packet.
     fn peer_is_gone(&self, socket: &Self::Handle) -> bool;
+    /// Whether a folder has been removed since it was opened.
+    fn is_removed(&self, folder: &Self::Handle) -> bool;
     /// The whole buffer of a lease, headroom included.
     fn buffer(&mut self, lease: &Lease) -> &mut [u8];
     /// Gives a buffer back to the pool.
     fn release(&mut self, lease: Lease);
+    /// Buffers in the pool.
+    fn buffers(&self) -> usize;
     /// Buffers that are not lent.
     fn buffers_free(&self) -> usize;
 }

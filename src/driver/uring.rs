@@ -1,24 +1,28 @@
 //! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::time::{Instant, SystemTime};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr};
+use nix::sys::stat::fstat;
 use slab::Slab;
 
 use super::buffers::{Pool, raw};
-use super::file::kind_of;
+use super::device;
+use super::in_flight::{self, InFlight, Message, ServerAddress};
+use super::results::{accepted, result_of};
 use super::start::{self, StartError, errno_of, start_error};
 use super::{
-    Address, Batch, Completion, Driver, Event, Kind, Lease, OpenFor, Receive, Received, Segment, SocketType, Token,
+    Batch, Completion, Driver, Event, Kind, Lease, OpenFor, Reach, Receive, Received, Segment, Sending, SocketType,
+    Token,
 };
 use crate::limits::{ABORT_MS, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
@@ -27,18 +31,6 @@ const BUFFER_GROUP: u16 = 0;
 const UNWATCHED: u64 = 0;
 /// In the kind's place: the rest is an index into `in_flight`.
 const INDEXED: u64 = 0xff;
-
-/// An operation whose memory the kernel may still use.
-enum InFlight {
-    Send { token: Token, batch: Batch, _message: Option<Box<Message>> },
-    Open { token: Token, _path: CString, _how: Box<types::OpenHow> },
-    Connect { token: Token, socket: OwnedFd, _address: Box<UnixAddr> },
-}
-
-struct Message {
-    header: libc::msghdr,
-    segments: [libc::iovec; SEND_SEGMENTS_MAX],
-}
 
 /// io_uring.
 pub struct Uring {
@@ -52,10 +44,11 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// Sets the ring up, as large as the limit of locked memory allows.
-    pub fn new() -> Result<Uring, StartError> {
+    /// Sets the ring up, as large as the limit of locked memory allows, with a pool of so many buffers.
+    pub fn new(buffers: u16) -> Result<Uring, StartError> {
         let ring = start::new_ring()?;
-        let pool = Pool::new(&ring.submitter(), BUFFER_GROUP).map_err(|error| start_error(errno_of(&error)))?;
+        let pool =
+            Pool::new(&ring.submitter(), BUFFER_GROUP, buffers).map_err(|error| start_error(errno_of(&error)))?;
         Ok(Uring { ring, pool, in_flight: Slab::new(), signals: None, ready: Vec::new(), epoch: Instant::now() })
     }
 
@@ -92,7 +85,30 @@ impl Uring {
     }
 
     fn push_indexed(&mut self, entry: squeue::Entry, index: usize) {
-        self.push(entry.user_data((index as u64) << 8 | INDEXED));
+        self.push(entry.user_data(index_bits(index)));
+    }
+
+    /// What is pushed next waits until the device is ready; only a wait that failed completes by itself.
+    fn push_poll(&mut self, token: Token, device: &OwnedFd, events: i16) {
+        let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        let poll = opcode::PollAdd::new(raw(device), events as u32).build().flags(flags);
+        self.push(poll.user_data(token.to_bits()));
+    }
+
+    fn push_connect(&mut self, token: Token, made: Result<(OwnedFd, ServerAddress), Errno>) {
+        match made {
+            Ok((socket, address)) => {
+                let address = Box::new(address);
+                let (start, size) = match &*address {
+                    ServerAddress::Unix(unix) => (unix.as_ptr().cast(), unix.len()),
+                    ServerAddress::Tcp(tcp) => (tcp.as_ptr(), tcp.len()),
+                };
+                let entry = opcode::Connect::new(raw(&socket), start, size).build();
+                let index = self.in_flight.insert(InFlight::Connect { token, socket, _address: address });
+                self.push_indexed(entry, index);
+            }
+            Err(errno) => self.ready.push(Completion { token, event: Event::Connected(Err(errno)) }),
+        }
     }
 
     /// Takes all completions out of the ring.
@@ -110,7 +126,7 @@ impl Uring {
         let bits = entry.user_data();
         if bits & 0xff == INDEXED {
             let done = self.in_flight.remove((bits >> 8) as usize);
-            return Some(complete_indexed(done, result_of(entry)));
+            return Some(in_flight::complete(done, result_of(entry)));
         }
         let token = Token::from_bits(bits)?;
         let event = match token.kind {
@@ -120,6 +136,7 @@ impl Uring {
                 self.poll_signals();
                 Event::Signal(number?.ssi_signo as i32)
             }
+            Kind::BackendReadable | Kind::BackendWritable => return None,
             Kind::FileRead => {
                 self.pool.reads -= 1;
                 self.received(entry)
@@ -188,54 +205,8 @@ impl Drop for Uring {
     }
 }
 
-fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
-    match entry.result() {
-        result if result < 0 => Err(Errno::from_raw(-result)),
-        result => Ok(result as usize),
-    }
-}
-
-/// Owns an fd that the kernel has just made.
-fn own(fd: usize) -> OwnedFd {
-    // SAFETY: the number is the result of an accept or an open, so it is a new fd that nobody else has.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-}
-
-fn accepted(entry: &cqueue::Entry) -> Event<OwnedFd> {
-    let result = result_of(entry).map(|fd| {
-        let fd = own(fd);
-        let address = address_of(&fd);
-        (fd, address)
-    });
-    Event::Accepted { result, more: cqueue::more(entry.flags()) }
-}
-
-fn address_of(fd: &OwnedFd) -> Address {
-    let Ok(address) = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()) else { return Address::Unknown };
-    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
-        (Some(v4), _) => Address::Tcp(std::net::SocketAddrV4::from(*v4).into()),
-        (_, Some(v6)) => Address::Tcp(std::net::SocketAddrV6::from(*v6).into()),
-        _ => Address::Unix,
-    }
-}
-
-fn complete_indexed(done: InFlight, result: Result<usize, Errno>) -> Completion<OwnedFd> {
-    match done {
-        InFlight::Send { token, batch, .. } => Completion { token, event: Event::Sent { batch, result } },
-        InFlight::Open { token, .. } => {
-            let opened = result.map(own).and_then(|fd| kind_of(&fd).map(|kind| (fd, kind)));
-            Completion { token, event: Event::Opened(opened) }
-        }
-        InFlight::Connect { token, socket, .. } => {
-            let connected = result.and_then(|_| set_blocking(&socket)).map(|()| socket);
-            Completion { token, event: Event::Connected(connected) }
-        }
-    }
-}
-
-/// A ring waits on a blocking socket; on a non-blocking one its operations fail at once.
-fn set_blocking(socket: &OwnedFd) -> Result<(), Errno> {
-    fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
+fn index_bits(index: usize) -> u64 {
+    (index as u64) << 8 | INDEXED
 }
 
 fn timespec(ms: u64) -> types::Timespec {
@@ -266,14 +237,26 @@ impl Driver for Uring {
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT),
             Receive::Multishot => opcode::RecvMulti::new(raw(socket), BUFFER_GROUP).build(),
+            Receive::Device => {
+                self.push_poll(Token { kind: Kind::BackendReadable, ..token }, socket, libc::POLLIN);
+                let size = (POOL_BUFFER_SIZE - POOL_HEADROOM) as u32;
+                let read = opcode::Read::new(raw(socket), std::ptr::null_mut(), size).offset(u64::MAX);
+                read.buf_group(BUFFER_GROUP).build().flags(squeue::Flags::BUFFER_SELECT)
+            }
             Receive::Packets => opcode::RecvMulti::new(raw(socket), BUFFER_GROUP).flags(libc::MSG_TRUNC).build(),
         };
         self.push(entry.user_data(token.to_bits()));
     }
 
-    fn send(&mut self, token: Token, socket: &OwnedFd, batch: Batch, wait: bool) {
-        let flags = libc::MSG_NOSIGNAL | if wait { 0 } else { libc::MSG_DONTWAIT };
-        let (entry, message) = if batch.rest.is_empty() {
+    fn send(&mut self, token: Token, socket: &OwnedFd, batch: Batch, how: Sending) {
+        let flags = libc::MSG_NOSIGNAL | if how == Sending::Now { libc::MSG_DONTWAIT } else { 0 };
+        let (entry, message) = if how == Sending::Device {
+            self.push_poll(Token { kind: Kind::BackendWritable, ..token }, socket, libc::POLLOUT);
+            let message = self.message(&batch);
+            let count = 1 + batch.rest.len() as u32;
+            let write = opcode::Writev::new(raw(socket), message.segments.as_ptr(), count).offset(u64::MAX);
+            (write.build(), Some(message))
+        } else if batch.rest.is_empty() {
             let bytes = self.iovec(&batch.first);
             let send = opcode::Send::new(raw(socket), bytes.iov_base.cast(), bytes.iov_len as u32);
             (send.flags(flags).build(), None)
@@ -285,16 +268,21 @@ impl Driver for Uring {
         self.push_indexed(entry, index);
     }
 
-    fn open(&mut self, token: Token, folder: &OwnedFd, path: CString, purpose: OpenFor) {
+    fn open(&mut self, token: Token, reach: Reach<'_, OwnedFd>, path: CString, purpose: OpenFor) {
         let flags = match purpose {
             OpenFor::Reading => libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY,
             OpenFor::Connecting => libc::O_PATH,
+            OpenFor::Speaking(device) => device::open_flags(device).bits(),
         };
-        let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
+        let (folder, resolve) = match reach {
+            Reach::Beneath(folder) => (raw(folder), libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS),
+            Reach::From(folder) => (raw(folder), libc::RESOLVE_NO_MAGICLINKS),
+            Reach::Anywhere => (types::Fd(libc::AT_FDCWD), 0),
+        };
         let how = types::OpenHow::new().flags((flags | libc::O_CLOEXEC) as u64).resolve(resolve);
         let how = Box::new(how);
-        let entry = opcode::OpenAt2::new(raw(folder), path.as_ptr(), &raw const *how).build();
-        let index = self.in_flight.insert(InFlight::Open { token, _path: path, _how: how });
+        let entry = opcode::OpenAt2::new(folder, path.as_ptr(), &raw const *how).build();
+        let index = self.in_flight.insert(InFlight::Open { token, purpose, _path: path, _how: how });
         self.push_indexed(entry, index);
     }
 
@@ -308,15 +296,17 @@ impl Driver for Uring {
         // Through the opened inode: a long path works and nothing can be swapped behind the check.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let made = socket::socket(AddressFamily::Unix, socket_type, flags, None)
-            .and_then(|socket| UnixAddr::new(path.as_str()).map(|address| (socket, Box::new(address))));
-        match made {
-            Ok((socket, address)) => {
-                let entry = opcode::Connect::new(raw(&socket), address.as_ptr().cast(), address.len()).build();
-                let index = self.in_flight.insert(InFlight::Connect { token, socket, _address: address });
-                self.push_indexed(entry, index);
-            }
-            Err(errno) => self.ready.push(Completion { token, event: Event::Connected(Err(errno)) }),
-        }
+            .and_then(|socket| Ok((socket, ServerAddress::Unix(UnixAddr::new(path.as_str())?))));
+        self.push_connect(token, made);
+    }
+
+    fn connect_tcp(&mut self, token: Token, address: SocketAddr) {
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let made = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).and_then(|socket| {
+            socket::setsockopt(&socket, socket::sockopt::TcpNoDelay, &true)?;
+            Ok((socket, ServerAddress::Tcp(address.into())))
+        });
+        self.push_connect(token, made);
     }
 
     fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {
@@ -327,7 +317,15 @@ impl Driver for Uring {
     }
 
     fn cancel(&mut self, token: Token) {
-        self.push(opcode::AsyncCancel::new(token.to_bits()).build().user_data(UNWATCHED));
+        let is_it = |done: &InFlight| matches!(done, InFlight::Connect { token: other, .. } if *other == token);
+        let bits = match token.kind {
+            Kind::Connect => match self.in_flight.iter().find(|(_, done)| is_it(done)) {
+                Some((index, _)) => index_bits(index),
+                None => return,
+            },
+            _ => token.to_bits(),
+        };
+        self.push(opcode::AsyncCancel::new(bits).build().user_data(UNWATCHED));
     }
 
     fn shutdown(&mut self, socket: &OwnedFd, both: bool) {
@@ -374,12 +372,20 @@ impl Driver for Uring {
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
     }
 
+    fn is_removed(&self, folder: &OwnedFd) -> bool {
+        fstat(folder).is_ok_and(|status| status.st_nlink == 0)
+    }
+
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
         self.pool.buffer(lease)
     }
 
     fn release(&mut self, lease: Lease) {
         self.pool.release(lease);
+    }
+
+    fn buffers(&self) -> usize {
+        self.pool.size()
     }
 
     fn buffers_free(&self) -> usize {

@@ -13,7 +13,9 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, setsockopt, sockopt,
 };
 
-use crate::limits::{BACKLOG_MAX, BIND_PAUSE_MS, BIND_RETRY_MS};
+use crate::limits::{
+    BACKLOG_MAX, BIND_PAUSE_MS, BIND_RETRY_MS, Http, TCP_KEEPALIVE_INTERVAL_MS, TCP_KEEPALIVE_PROBES_MAX,
+};
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,10 +71,12 @@ impl fmt::Display for ListenError {
 }
 
 /// Listens; the address that comes back has the port that the kernel chose.
-pub fn listen(address: &ListenAddress) -> Result<(OwnedFd, ListenAddress), ListenError> {
+pub fn listen(address: &ListenAddress, limits: &Http) -> Result<(OwnedFd, ListenAddress), ListenError> {
     let failed = |errno| ListenError { address: address.clone(), errno };
     match address {
-        ListenAddress::Tcp(tcp) => listen_tcp(*tcp).map_err(failed).map(|(fd, tcp)| (fd, ListenAddress::Tcp(tcp))),
+        ListenAddress::Tcp(tcp) => {
+            listen_tcp(*tcp, limits).map_err(failed).map(|(fd, tcp)| (fd, ListenAddress::Tcp(tcp)))
+        }
         ListenAddress::Unix(path) => listen_unix(Path::new(path)).map_err(failed).map(|fd| (fd, address.clone())),
     }
 }
@@ -85,12 +89,13 @@ pub fn remove(address: &ListenAddress) {
     }
 }
 
-fn listen_tcp(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Errno> {
+fn listen_tcp(address: SocketAddr, limits: &Http) -> Result<(OwnedFd, SocketAddr), Errno> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     // Accepted sockets inherit this: a message must not wait for the one before it to be acknowledged.
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    watch_peers(&fd, limits)?;
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
@@ -103,6 +108,23 @@ fn listen_tcp(address: SocketAddr) -> Result<(OwnedFd, SocketAddr), Errno> {
         _ => address.port(),
     };
     Ok((fd, SocketAddr::new(address.ip(), port)))
+}
+
+/// The kernel finds out about clients that vanish; accepted sockets inherit this (tcp(7)).
+pub fn watch_peers(fd: &OwnedFd, limits: &Http) -> Result<(), Errno> {
+    if limits.tcp_keepalive_ms > 0 {
+        setsockopt(fd, sockopt::KeepAlive, &true)?;
+        setsockopt(fd, sockopt::TcpKeepIdle, &seconds(limits.tcp_keepalive_ms))?;
+        setsockopt(fd, sockopt::TcpKeepInterval, &seconds(TCP_KEEPALIVE_INTERVAL_MS))?;
+        setsockopt(fd, sockopt::TcpKeepCount, &TCP_KEEPALIVE_PROBES_MAX)?;
+    }
+    // 0 is the kernel's own default.
+    setsockopt(fd, sockopt::TcpUserTimeout, &(limits.tcp_user_timeout_ms as u32))
+}
+
+/// The kernel counts in seconds here; it takes no less than one and no more than 32767.
+fn seconds(ms: u64) -> u32 {
+    ms.div_ceil(1000).clamp(1, 32_767) as u32
 }
 
 /// A ring that was killed keeps its port for a moment, since the kernel tears it down behind the process.

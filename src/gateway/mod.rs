@@ -1,46 +1,46 @@
 //! The shell: where driver and sessions meet. One switch over completions, then one settling of all that they
 //! touched, then one submission.
 
+mod admission;
 pub mod connection;
+pub mod entrance;
+mod file;
 pub mod listener;
 pub mod peer;
+mod queue;
 mod timers;
 
 #[cfg(test)]
 mod simulation;
 
+use std::sync::Arc;
+
 use slab::Slab;
 
 use crate::driver::{Address, Completion, Driver, Errno, Event, Kind, Received, Token};
+use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Level};
-use crate::route::Site;
-use crate::session::{Actions, Input};
+use crate::session::{Actions, Ending, Input};
+use admission::{Admission, Verdict};
 use connection::Connection;
-use peer::give_back;
+use entrance::{Entrance, Opening};
+use queue::give_back;
 use timers::{Owner, Timers};
 
 /// Slots from here on are listeners', not connections'.
 const LISTENER_SLOTS: u32 = 0xffff_0000;
 
-/// The folders that requests lead to.
-pub struct Folders<H> {
-    /// The servers' sockets.
-    pub docroot: Option<H>,
-    /// The pages.
-    pub www: Option<H>,
-}
-
 /// What a connection finds around it.
 pub struct World<D: Driver> {
     /// The kernel.
     pub driver: D,
-    /// What is served.
-    pub site: Site,
-    /// Where it lies.
-    pub folders: Folders<D::Handle>,
     /// The time of this turn.
     pub now_ms: u64,
+    /// The wall clock of this turn.
+    pub date: Date,
+    /// A folder of the configuration has been removed.
+    pub has_lost_folder: bool,
     /// What a session asks for; empty between inputs.
     actions: Actions,
 }
@@ -48,17 +48,18 @@ pub struct World<D: Driver> {
 /// The gateway on a driver.
 pub struct Gateway<D: Driver> {
     world: World<D>,
-    listeners: Vec<D::Handle>,
+    entrances: Slab<Entrance<D::Handle>>,
     connections: Slab<Connection<D::Handle>>,
+    admission: Admission,
     timers: Timers,
     /// Connections that this turn touched.
     touched: Vec<Owner>,
     /// Connections whose receive found the pool empty.
     starved: Vec<Owner>,
-    clients_max: usize,
-    /// Listeners that stopped for want of file descriptors, and when they go on.
-    paused: Vec<u32>,
+    /// When listeners that stopped for want of file descriptors go on.
     resume_ms: Option<u64>,
+    /// Signals that came and that nobody has looked at.
+    signals: Vec<i32>,
     next_id: u64,
     /// When those who are still there are no longer waited for.
     give_up_ms: Option<u64>,
@@ -66,42 +67,70 @@ pub struct Gateway<D: Driver> {
 }
 
 impl<D: Driver> Gateway<D> {
-    /// A gateway that serves `site` on these listeners, for so many clients at most.
-    pub fn new(
-        driver: D,
-        site: Site,
-        folders: Folders<D::Handle>,
-        listeners: Vec<D::Handle>,
-        clients_max: usize,
-    ) -> Gateway<D> {
+    /// A gateway that listens nowhere yet.
+    pub fn new(driver: D, limits: limits::Process) -> Gateway<D> {
         let now_ms = driver.now_ms();
-        let mut gateway = Gateway {
-            world: World { driver, site, folders, now_ms, actions: Actions::default() },
-            listeners,
+        Gateway {
+            world: World { driver, now_ms, date: Date::default(), has_lost_folder: false, actions: Actions::default() },
+            entrances: Slab::new(),
             connections: Slab::new(),
+            admission: Admission::new(limits),
             timers: Timers::default(),
             touched: Vec::new(),
             starved: Vec::new(),
-            clients_max,
-            paused: Vec::new(),
             resume_ms: None,
+            signals: Vec::new(),
             next_id: 1,
             give_up_ms: None,
             is_aborting: false,
-        };
-        for index in 0..gateway.listeners.len() {
-            gateway.accept(index as u32);
         }
-        gateway
     }
 
-    /// Serves until a signal asks it to stop and all clients have been told.
-    pub fn run(&mut self) -> Result<(), Errno> {
-        let mut completions = Vec::new();
-        while !self.is_over() {
-            self.turn(&mut completions)?;
+    /// Listens on these addresses and on no others. Connections that are there stay as they are; those to come find
+    /// what is new.
+    pub fn configure(&mut self, limits: limits::Process, openings: Vec<Opening<D::Handle>>) {
+        self.admission.limits = limits;
+        for (_, entrance) in &mut self.entrances {
+            entrance.is_leaving = true;
         }
-        Ok(())
+        for Opening { address, listener, endpoint } in openings {
+            let known = self.entrances.iter_mut().map(|(_, entrance)| entrance).find(|known| known.address == address);
+            match (known, listener) {
+                (Some(known), None) => {
+                    known.is_leaving = false;
+                    known.endpoint = endpoint;
+                }
+                (_, Some(listener)) => {
+                    let entrance = Entrance { address, listener, endpoint, is_leaving: false, is_paused: false };
+                    let index = self.entrances.insert(entrance);
+                    self.accept(index);
+                }
+                (None, None) => {}
+            }
+        }
+        let leaving: Vec<usize> =
+            self.entrances.iter().filter(|(_, entrance)| entrance.is_leaving).map(|(index, _)| index).collect();
+        leaving.into_iter().for_each(|index| self.leave(index));
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> impl Iterator<Item = &listener::ListenAddress> {
+        self.entrances.iter().filter(|(_, entrance)| !entrance.is_leaving).map(|(_, entrance)| &entrance.address)
+    }
+
+    /// The time of this turn.
+    pub fn now_ms(&self) -> u64 {
+        self.world.now_ms
+    }
+
+    /// Whether a request found, since this was asked last, that a folder of the configuration has been removed.
+    pub fn take_lost_folder(&mut self) -> bool {
+        std::mem::take(&mut self.world.has_lost_folder)
+    }
+
+    /// The signals that came since this was asked last.
+    pub fn take_signals(&mut self) -> Vec<i32> {
+        std::mem::take(&mut self.signals)
     }
 
     /// Whether there is nothing left to do.
@@ -109,21 +138,25 @@ impl<D: Driver> Gateway<D> {
         self.give_up_ms.is_some_and(|ms| self.connections.is_empty() || self.world.now_ms >= ms + limits::ABORT_MS)
     }
 
-    /// How many connections there are.
-    pub fn connections(&self) -> usize {
-        self.connections.len()
+    /// Whether nothing is counted that is not there.
+    #[cfg(test)]
+    fn has_empty_counts(&self) -> bool {
+        self.connections.is_empty() && self.admission.is_empty()
     }
 
     /// The driver, for those who look at it from outside.
-    pub fn driver_mut(&mut self) -> &mut D {
+    #[cfg(test)]
+    fn driver_mut(&mut self) -> &mut D {
         &mut self.world.driver
     }
 
-    /// One turn of the loop. `completions` is empty before and after; it only keeps its memory.
-    pub fn turn(&mut self, completions: &mut Vec<Completion<D::Handle>>) -> Result<(), Errno> {
-        self.world.driver.wait(self.timeout_ms(), completions)?;
+    /// One turn of the loop, which waits for `wait_ms` at most. `completions` is empty before and after; it only keeps
+    /// its memory.
+    pub fn turn(&mut self, wait_ms: Option<u64>, completions: &mut Vec<Completion<D::Handle>>) -> Result<(), Errno> {
+        let timeout_ms = [self.timeout_ms(), wait_ms].into_iter().flatten().min();
+        self.world.driver.wait(timeout_ms, completions)?;
         self.world.now_ms = self.world.driver.now_ms();
-        self.world.site.date.set(self.world.driver.unix_s());
+        self.world.date.set(self.world.driver.unix_s());
         for Completion { token, event } in completions.drain(..) {
             self.on_completion(token, event);
         }
@@ -138,10 +171,9 @@ impl<D: Driver> Gateway<D> {
             self.give_up_ms = Some(self.world.now_ms);
             return;
         }
-        self.give_up_ms = Some(self.world.now_ms + limits::DRAIN_MS);
-        for index in 0..self.listeners.len() {
-            self.world.driver.cancel(listener_token(index as u32));
-        }
+        self.give_up_ms = Some(self.world.now_ms + self.admission.limits.drain_ms);
+        let all: Vec<usize> = self.entrances.iter().map(|(index, _)| index).collect();
+        all.into_iter().for_each(|index| self.leave(index));
         for (_, connection) in &mut self.connections {
             connection.handle(Input::Stop, &mut self.world);
             list(connection, &mut self.touched);
@@ -161,11 +193,10 @@ impl<D: Driver> Gateway<D> {
 
     fn on_completion(&mut self, token: Token, event: Event<D::Handle>) {
         match event {
-            Event::Accepted { result, more } => return self.on_accepted(token.slot - LISTENER_SLOTS, result, more),
-            Event::Signal(number) => {
-                log::event(Level::Info, format_args!("stopping on signal {number}"));
-                return self.stop();
+            Event::Accepted { result, more } => {
+                return self.on_accepted((token.slot - LISTENER_SLOTS) as usize, result, more);
             }
+            Event::Signal(number) => return self.signals.push(number),
             _ => {}
         }
         // A slot is reused only when nothing is in flight for it, so that a stale completion is a bug of ours.
@@ -196,14 +227,28 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    fn accept(&mut self, index: u32) {
-        self.world.driver.accept(listener_token(index), &self.listeners[index as usize]);
+    fn accept(&mut self, index: usize) {
+        let Some(entrance) = self.entrances.get_mut(index) else { return };
+        entrance.is_paused = false;
+        self.world.driver.accept(listener_token(index), &entrance.listener);
     }
 
-    fn on_accepted(&mut self, index: u32, result: Result<(D::Handle, Address), Errno>, more: bool) {
+    /// Ends an entrance: at once if nothing is in flight for it, else when its accept has ended.
+    fn leave(&mut self, index: usize) {
+        let Some(entrance) = self.entrances.get_mut(index) else { return };
+        entrance.is_leaving = true;
+        if entrance.is_paused {
+            let entrance = self.entrances.remove(index);
+            self.world.driver.close(entrance.listener);
+        } else {
+            self.world.driver.cancel(listener_token(index));
+        }
+    }
+
+    fn on_accepted(&mut self, index: usize, result: Result<(D::Handle, Address), Errno>, more: bool) {
         let is_failure = match result {
             Ok((handle, address)) => {
-                self.admit(handle, address);
+                self.admit(index, handle, address);
                 false
             }
             Err(Errno::ECANCELED | Errno::ECONNABORTED) => false,
@@ -212,42 +257,51 @@ impl<D: Driver> Gateway<D> {
                 true
             }
         };
-        if more || self.give_up_ms.is_some() {
-            return;
-        }
-        if is_failure {
-            self.paused.push(index);
+        let Some(entrance) = self.entrances.get_mut(index).filter(|_| !more) else { return };
+        // With nothing in flight, a leaving one can be closed.
+        entrance.is_paused = is_failure || entrance.is_leaving;
+        if entrance.is_leaving {
+            self.leave(index);
+        } else if is_failure {
             self.resume_ms = Some(self.world.now_ms + limits::ACCEPT_PAUSE_MS);
         } else {
             self.accept(index);
         }
     }
 
-    fn admit(&mut self, handle: D::Handle, address: Address) {
-        let excess = (self.connections.len() + 1).saturating_sub(self.clients_max);
-        if self.give_up_ms.is_some() || excess > limits::OVERLOAD_REPLIES_MAX {
+    fn admit(&mut self, index: usize, handle: D::Handle, address: Address) {
+        let Some(entrance) = self.entrances.get(index).filter(|_| self.give_up_ms.is_none()) else {
             return self.world.driver.close(handle);
-        }
+        };
+        let endpoint = &entrance.endpoint;
+        let sharing = self.entrances.iter().filter(|(_, other)| Arc::ptr_eq(&other.endpoint, endpoint)).count();
+        let clients = (Arc::strong_count(endpoint) - sharing) as u64;
+        let input = match self.admission.enter(address, clients, endpoint.clients_max) {
+            Verdict::Welcome => Input::Accepted,
+            Verdict::Refused(full) => Input::Overload(full),
+            Verdict::Dropped => return self.world.driver.close(handle),
+        };
         let entry = self.connections.vacant_entry();
         let generation = self.next_id as u32 & Token::GENERATION_MASK;
         let owner = Owner { slot: entry.key() as u32, generation };
-        let connection = entry.insert(Connection::new(self.next_id, owner, handle, address, self.world.now_ms));
+        let connection = Connection::new(self.next_id, owner, handle, address, endpoint.clone(), self.world.now_ms);
+        let connection = entry.insert(connection);
         self.next_id += 1;
-        connection.handle(if excess > 0 { Input::Overload } else { Input::Accepted }, &mut self.world);
+        connection.handle(input, &mut self.world);
         list(connection, &mut self.touched);
     }
 
     fn fire_timers(&mut self) {
         if self.resume_ms.is_some_and(|ms| ms <= self.world.now_ms) {
             self.resume_ms = None;
-            for index in std::mem::take(&mut self.paused) {
-                self.accept(index);
-            }
+            let paused: Vec<usize> =
+                self.entrances.iter().filter(|(_, entrance)| entrance.is_paused).map(|(index, _)| index).collect();
+            paused.into_iter().for_each(|index| self.accept(index));
         }
         if self.give_up_ms.is_some_and(|ms| ms <= self.world.now_ms) && !self.is_aborting {
             self.is_aborting = true;
             for (_, connection) in &mut self.connections {
-                connection.abort();
+                connection.break_off(Ending::Stopping);
                 list(connection, &mut self.touched);
             }
         }
@@ -261,8 +315,30 @@ impl<D: Driver> Gateway<D> {
 
     /// Brings every touched connection in order: sends what is queued, asks for what is wanted, frees what is over.
     fn settle(&mut self) {
+        let starved = std::mem::take(&mut self.starved);
+        self.touched.extend(starved);
+        self.settle_touched();
+        while self.admission.holds_too_much() && self.break_greediest() {
+            self.settle_touched();
+        }
+        if self.timers.len() > limits::TIMERS_SPARE_MAX + 4 * self.connections.len() {
+            self.timers.retain(|owner| find(&mut self.connections, owner).is_some());
+        }
+    }
+
+    /// Breaks off the connection that holds most. False: none that could be.
+    fn break_greediest(&mut self) -> bool {
+        let greediest = self.connections.iter_mut().map(|(_, connection)| connection);
+        let Some(connection) = greediest.filter(|one| !one.is_ending()).max_by_key(|one| one.held_size()) else {
+            return false;
+        };
+        connection.break_off(Ending::HeldTooMuch);
+        list(connection, &mut self.touched);
+        true
+    }
+
+    fn settle_touched(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
-        touched.append(&mut self.starved);
         for owner in touched.drain(..) {
             let Some(connection) = find(&mut self.connections, owner) else { continue };
             connection.is_listed = false;
@@ -272,20 +348,24 @@ impl<D: Driver> Gateway<D> {
             if let Some(at_ms) = connection.timer_to_set() {
                 self.timers.add(at_ms, owner);
             }
+            let (before, now) = connection.update_held_size();
+            self.admission.hold(before, now);
+            if connection.has_ended_handshake() {
+                self.admission.end_handshake();
+            }
             if connection.is_over() {
                 connection.log_end(self.world.now_ms);
+                self.admission.leave(connection.address());
                 self.connections.remove(owner.slot as usize);
             }
         }
+        touched.append(&mut self.touched);
         self.touched = touched;
-        if self.timers.len() > limits::TIMERS_SPARE_MAX + 4 * self.connections.len() {
-            self.timers.retain(|owner| find(&mut self.connections, owner).is_some());
-        }
     }
 }
 
-fn listener_token(index: u32) -> Token {
-    Token { slot: LISTENER_SLOTS + index, generation: 0, kind: Kind::Accept }
+fn listener_token(index: usize) -> Token {
+    Token { slot: LISTENER_SLOTS + index as u32, generation: 0, kind: Kind::Accept }
 }
 
 /// Adds a connection to a list of those to be settled, once.

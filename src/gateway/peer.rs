@@ -1,11 +1,8 @@
 //! One end of a connection, the client or the server alike: a handle, a receive's state, a bounded send queue.
 
-use std::collections::VecDeque;
-
-use crate::driver::{Batch, Driver, Errno, Lease, Receive, Segment, Token};
-use crate::limits::{
-    POOL_BUFFER_SIZE, POOL_FREE_LOW, POOL_HEADROOM, QUEUE_HIGH_SIZE, QUEUE_LOW_SIZE, SEGMENT_SIZE, SEND_SEGMENTS_MAX,
-};
+use super::queue::{Queue, give_back};
+use crate::driver::{Batch, Driver, Errno, Kind, Receive, Segment, Sending, Token};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, QUEUE_SIZE_MAX, SEND_SEGMENTS_MAX};
 use crate::session::Demand;
 
 /// Bytes of a receive that filled its buffer.
@@ -24,6 +21,8 @@ enum Receiving {
 #[derive(Debug)]
 pub struct Peer<H> {
     handle: Option<H>,
+    /// It is no socket, but a terminal line or a pipe.
+    is_device: bool,
     demand: Demand,
     receiving: Receiving,
     /// The opposite end does not take what this one sends (hysteresis between the two marks).
@@ -32,10 +31,9 @@ pub struct Peer<H> {
     is_bulk: bool,
     /// The stream has ended, or failed.
     is_ended: bool,
-    /// What waits to be sent: a single piece, the usual case, needs no memory of its own.
-    first: Option<Segment>,
-    rest: VecDeque<Segment>,
-    queued_size: usize,
+    queue: Queue,
+    /// Above so much waiting at the other end this one is not read; below a quarter of it, it is again.
+    queue_size_max: u32,
     is_sending: bool,
     /// The peer took less than all: the next send waits for room.
     is_blocked: bool,
@@ -70,14 +68,14 @@ impl<H> Default for Peer<H> {
     fn default() -> Peer<H> {
         Peer {
             handle: None,
+            is_device: false,
             demand: Demand::Nothing,
             receiving: Receiving::No,
             is_paused: false,
             is_bulk: false,
             is_ended: false,
-            first: None,
-            rest: VecDeque::new(),
-            queued_size: 0,
+            queue: Queue::default(),
+            queue_size_max: QUEUE_SIZE_MAX.default as u32,
             is_sending: false,
             is_blocked: false,
             pong: None,
@@ -92,6 +90,22 @@ impl<H> Peer<H> {
     /// A connected peer.
     pub fn new(handle: H) -> Peer<H> {
         Peer { handle: Some(handle), ..Peer::default() }
+    }
+
+    /// An opened device.
+    pub fn device(handle: H) -> Peer<H> {
+        Peer { handle: Some(handle), is_device: true, ..Peer::default() }
+    }
+
+    /// Whether it is no socket.
+    pub fn is_device(&self) -> bool {
+        self.is_device
+    }
+
+    /// Whether it is a device to which all was written that there was for it.
+    pub fn is_drained_device(&self) -> bool {
+        let has_all = self.queue.is_empty() && !self.is_sending;
+        self.is_device && has_all && self.finish == Finish::WhenDrained && !self.is_abandoned
     }
 
     /// The handle, while it is open.
@@ -116,7 +130,26 @@ impl<H> Peer<H> {
 
     /// Bytes that wait to be sent, those in flight included.
     pub fn queued_size(&self) -> usize {
-        self.queued_size
+        self.queue.size()
+    }
+
+    /// Bytes that it holds outside the pool.
+    pub fn heap_size(&self) -> usize {
+        self.queue.heap_size()
+    }
+
+    /// Sets how much may wait for a peer before the other one is not read any more.
+    pub fn set_queue_size_max(&mut self, size: u64) {
+        self.queue_size_max = size.min(QUEUE_SIZE_MAX.max) as u32;
+    }
+
+    /// Whether nothing is read from it because the other end does not take what it sends.
+    pub fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    fn low_size(&self) -> usize {
+        self.queue_size_max as usize / 4
     }
 
     /// Queues bytes to be sent; for an abandoned peer they go back to where they came from.
@@ -124,11 +157,7 @@ impl<H> Peer<H> {
         if self.is_abandoned || self.has_last || self.handle.is_none() || self.finish == Finish::Done {
             return give_back(segment, driver);
         }
-        self.queued_size += cost(&segment);
-        match &self.first {
-            Some(_) => self.rest.push_back(segment),
-            None => self.first = Some(segment),
-        }
+        self.queue.push(segment);
     }
 
     /// Queues what nothing may follow.
@@ -140,7 +169,7 @@ impl<H> Peer<H> {
 
     /// Queues a pong, or keeps the latest where the queue is long already.
     pub fn enqueue_pong<D: Driver<Handle = H>>(&mut self, frame: Box<[u8]>, driver: &mut D) {
-        if self.queued_size < QUEUE_LOW_SIZE {
+        if self.queue.size() < self.low_size() {
             // A kept one would come behind this one, out of order.
             self.pong = None;
             self.enqueue(Segment::heap(frame), driver);
@@ -163,7 +192,7 @@ impl<H> Peer<H> {
         }
         self.demand = Demand::Nothing;
         self.pong = None;
-        self.drop_queue(driver);
+        self.queue.clear(driver);
         if let (Some(handle), true) = (&self.handle, self.is_in_flight()) {
             driver.shutdown(handle, true);
         }
@@ -171,16 +200,9 @@ impl<H> Peer<H> {
 
     /// The peer takes nothing any more, although it may still send: what waits for it is dropped.
     pub fn mute<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
-        self.drop_queue(driver);
+        self.queue.clear(driver);
         self.pong = None;
         self.has_last = true;
-    }
-
-    fn drop_queue<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
-        for segment in self.first.take().into_iter().chain(std::mem::take(&mut self.rest)) {
-            self.queued_size -= cost(&segment);
-            give_back(segment, driver);
-        }
     }
 
     /// Notes a receive's completion. `size` is what it brought, if anything; a starved one is asked for again.
@@ -211,36 +233,16 @@ impl<H> Peer<H> {
         driver: &mut D,
     ) -> SendResult {
         self.is_sending = false;
-        let (mut taken, error) = match result {
+        let (taken, error) = match result {
             Ok(taken) => (taken, None),
             Err(Errno::EAGAIN | Errno::EINTR | Errno::ENOBUFS) => (0, None),
             Err(errno) => (0, Some(errno)),
         };
-        let is_sent = result.is_ok();
-        let mut left = Vec::new();
-        for mut segment in batch.into_segments() {
-            let size = segment.len();
-            // An empty packet is sent when its send succeeded; it takes nothing of the count.
-            if error.is_some() || self.is_abandoned || (is_sent && size <= taken && left.is_empty()) {
-                taken -= size.min(taken);
-                self.queued_size -= cost(&segment);
-                give_back(segment, driver);
-            } else {
-                segment.advance(taken);
-                self.queued_size -= taken;
-                taken = 0;
-                left.push(segment);
-            }
-        }
-        self.is_blocked = !left.is_empty();
-        for segment in left.into_iter().rev() {
-            if let Some(second) = self.first.replace(segment) {
-                self.rest.push_front(second);
-            }
-        }
+        let is_dropped = error.is_some() || self.is_abandoned;
+        self.is_blocked = self.queue.settle(batch, (!is_dropped).then_some(taken), result.is_ok(), driver);
         match error {
             Some(errno) => SendResult::Failed(errno),
-            None if self.first.is_none() => SendResult::Drained,
+            None if self.queue.is_empty() => SendResult::Drained,
             None => SendResult::Waiting,
         }
     }
@@ -268,6 +270,11 @@ impl<H> Peer<H> {
 
     fn settle_abandoned<D: Driver<Handle = H>>(&mut self, receive: Token, driver: &mut D) {
         self.cancel_receive(receive, driver);
+        // A socket's send ends with its shutdown, which a device has not.
+        if self.is_device && self.is_sending && self.finish != Finish::Done {
+            self.finish = Finish::Done;
+            driver.cancel(Token { kind: Kind::BackendWritable, ..receive });
+        }
         if !self.is_in_flight()
             && let Some(handle) = self.handle.take()
         {
@@ -276,31 +283,31 @@ impl<H> Peer<H> {
     }
 
     fn settle_sending<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {
-        if self.first.is_none()
+        if self.queue.is_empty()
             && !self.is_sending
             && let Some(frame) = self.pong.take()
         {
             self.enqueue(Segment::heap(frame), driver);
         }
         if self.is_blocked || self.is_sending {
-            self.spill(driver);
+            self.queue.spill(driver);
         }
         let Some(handle) = &self.handle else { return };
         if self.is_sending {
             return;
         }
         let most = if self.has_packets() { 1 } else { SEND_SEGMENTS_MAX };
-        match self.first.take() {
-            Some(first) => {
-                let rest = self.rest.drain(..self.rest.len().min(most - 1)).collect();
-                self.first = self.rest.pop_front();
-                if self.rest.is_empty() {
-                    self.rest = VecDeque::new();
-                }
+        match self.queue.take_batch(most) {
+            Some(batch) => {
                 self.is_sending = true;
-                driver.send(token, handle, Batch { first, rest }, self.is_blocked);
+                let how = match (self.is_device, self.is_blocked) {
+                    (true, _) => Sending::Device,
+                    (false, true) => Sending::Wait,
+                    (false, false) => Sending::Now,
+                };
+                driver.send(token, handle, batch, how);
             }
-            None if self.finish == Finish::WhenDrained => {
+            None if self.finish == Finish::WhenDrained && !self.is_device => {
                 self.finish = Finish::Done;
                 driver.shutdown(handle, false);
             }
@@ -308,23 +315,10 @@ impl<H> Peer<H> {
         }
     }
 
-    /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
-    fn spill<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
-        for segment in self.first.iter_mut().chain(&mut self.rest) {
-            if driver.buffers_free() >= POOL_FREE_LOW {
-                return;
-            }
-            if let Segment::Pool(lease) = segment {
-                let bytes = driver.buffer(lease)[lease.start as usize..lease.end as usize].into();
-                give_back(std::mem::replace(segment, Segment::heap(bytes)), driver);
-            }
-        }
-    }
-
     fn settle_receiving<D: Driver<Handle = H>>(&mut self, token: Token, opposite: usize, driver: &mut D) -> bool {
-        if opposite > QUEUE_HIGH_SIZE {
+        if opposite > self.queue_size_max as usize {
             self.is_paused = true;
-        } else if opposite < QUEUE_LOW_SIZE {
+        } else if opposite < self.low_size() {
             self.is_paused = false;
         }
         let is_wanted = self.demand != Demand::Nothing && !self.is_paused && !self.is_ended;
@@ -337,6 +331,7 @@ impl<H> Peer<H> {
             return true;
         }
         let (how, receiving) = match self.demand {
+            _ if self.is_device => (Receive::Device, Receiving::Once),
             Demand::Packets => (Receive::Packets, Receiving::Multishot),
             Demand::Flow if !self.is_bulk => (Receive::Multishot, Receiving::Multishot),
             _ => (Receive::Once, Receiving::Once),
@@ -348,27 +343,9 @@ impl<H> Peer<H> {
 
     fn cancel_receive<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {
         if matches!(self.receiving, Receiving::Multishot | Receiving::Once) {
-            driver.cancel(token);
+            let kind = if self.is_device { Kind::BackendReadable } else { token.kind };
+            driver.cancel(Token { kind, ..token });
             self.receiving = Receiving::Cancelling;
         }
     }
-}
-
-/// What a segment counts in its queue.
-fn cost(segment: &Segment) -> usize {
-    SEGMENT_SIZE + segment.len()
-}
-
-/// Returns what a segment holds of the pool.
-pub fn give_back<D: Driver>(segment: Segment, driver: &mut D) {
-    if let Segment::Pool(lease) = segment {
-        driver.release(lease);
-    }
-}
-
-/// The part of a lease that is to be sent.
-pub fn part_of(mut lease: Lease, range: std::ops::Range<usize>) -> Segment {
-    debug_assert!(range.start <= range.end && range.end <= POOL_BUFFER_SIZE);
-    (lease.start, lease.end) = (range.start as u32, range.end as u32);
-    Segment::Pool(lease)
 }

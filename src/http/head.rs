@@ -1,13 +1,18 @@
 //! A request head: bytes in, a judged `Head` out. The only file that knows httparse.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 
 use super::body::Framing;
 use super::target::{self, Target};
-use crate::limits::{HEAD_SIZE_MAX, HEADERS_MAX, TARGET_SIZE_MAX};
+use crate::limits::{HEADERS_MAX, Http, TARGET_SIZE_MAX};
 
 /// A request's headers in the order in which they came, names and values.
 pub type Fields<'a> = [(&'a str, &'a [u8])];
+
+type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MAX.max as usize];
+
+const NO_HEADERS: Headers<'static> = [const { MaybeUninit::uninit() }; HEADERS_MAX.max as usize];
 
 /// A request head within the bytes it was read from.
 #[derive(Debug)]
@@ -40,8 +45,10 @@ pub enum HeadError {
     NotHttp,
     HttpVersion,
     TargetTooLong,
-    TooLarge,
-    TooManyHeaders,
+    /// Over so many bytes.
+    TooLarge(u64),
+    /// Over so many.
+    TooManyHeaders(u64),
     Host,
     OtherHost,
     Target,
@@ -57,7 +64,7 @@ impl HeadError {
         match self {
             HeadError::TargetTooLong => 414,
             HeadError::Expectation => 417,
-            HeadError::TooLarge | HeadError::TooManyHeaders => 431,
+            HeadError::TooLarge(_) | HeadError::TooManyHeaders(_) => 431,
             HeadError::Coding => 501,
             HeadError::HttpVersion => 505,
             HeadError::NotHttp
@@ -76,8 +83,8 @@ impl fmt::Display for HeadError {
             HeadError::NotHttp => f.write_str("this is not an HTTP/1.1 request"),
             HeadError::HttpVersion => f.write_str("only HTTP/1.1 and 1.0 are spoken here"),
             HeadError::TargetTooLong => write!(f, "the request target is over {TARGET_SIZE_MAX} bytes"),
-            HeadError::TooLarge => write!(f, "the request head is over {HEAD_SIZE_MAX} bytes"),
-            HeadError::TooManyHeaders => write!(f, "the request has over {HEADERS_MAX} headers"),
+            HeadError::TooLarge(most) => write!(f, "the request head is over {most} bytes"),
+            HeadError::TooManyHeaders(most) => write!(f, "the request has over {most} headers"),
             HeadError::Host => f.write_str("a request needs exactly one valid Host header"),
             HeadError::OtherHost => f.write_str("the request target names another host than the Host header"),
             HeadError::Target => f.write_str("the request target is not a path"),
@@ -112,19 +119,17 @@ pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
 }
 
 /// Judges what has come of a head that is not whole: garbage and excess are refused at once.
-pub fn check_partial(bytes: &[u8]) -> Result<(), HeadError> {
-    check_size(bytes)?;
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    httparse::Request::new(&mut headers).parse(bytes).map_err(|error| from_httparse(error, bytes)).map(drop)
+pub fn check_partial(bytes: &[u8], limits: &Http) -> Result<(), HeadError> {
+    let mut headers = NO_HEADERS;
+    read(&mut httparse::Request::new(&mut []), bytes, &mut headers, limits).map(drop)
 }
 
 /// Reads a whole head of which `scan` found the end, empty line included.
-pub fn parse(bytes: &[u8]) -> Result<Head<'_>, HeadError> {
+pub fn parse<'a>(bytes: &'a [u8], limits: &Http) -> Result<Head<'a>, HeadError> {
     debug_assert_eq!(scan(bytes, 0), Ok(Some(bytes.len())));
-    check_size(bytes)?;
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let parsed = request.parse(bytes).map_err(|error| from_httparse(error, bytes))?;
+    let mut headers = NO_HEADERS;
+    let mut request = httparse::Request::new(&mut []);
+    let parsed = read(&mut request, bytes, &mut headers, limits)?;
     let whole = matches!(parsed, httparse::Status::Complete(size) if size == bytes.len());
     let (true, Some(method), Some(target), Some(version)) = (whole, request.method, request.path, request.version)
     else {
@@ -157,27 +162,33 @@ pub fn single<'a>(fields: &'a Fields, name: &'a str) -> Option<&'a [u8]> {
     all.next().filter(|_| all.next().is_none())
 }
 
-fn check_size(bytes: &[u8]) -> Result<(), HeadError> {
+/// Reads a head, whole or not, into places for headers.
+fn read<'h, 'b>(
+    request: &mut httparse::Request<'h, 'b>,
+    bytes: &'b [u8],
+    headers: &'h mut Headers<'b>,
+    limits: &Http,
+) -> Result<httparse::Status<usize>, HeadError> {
     let is_too_long = |target: &[u8]| target.len() > TARGET_SIZE_MAX;
     if words(bytes).nth(1).is_some_and(is_too_long) {
         return Err(HeadError::TargetTooLong);
     }
-    if bytes.len() > HEAD_SIZE_MAX { Err(HeadError::TooLarge) } else { Ok(()) }
+    if bytes.len() as u64 > limits.head_size_max {
+        return Err(HeadError::TooLarge(limits.head_size_max));
+    }
+    let most = limits.headers_max.min(HEADERS_MAX.max);
+    // What only looks like a version is none.
+    let is_version = |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']);
+    request.parse_with_uninit_headers(bytes, &mut headers[..most as usize]).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders(most),
+        httparse::Error::Version if words(bytes).nth(2).is_some_and(is_version) => HeadError::HttpVersion,
+        _ => HeadError::NotHttp,
+    })
 }
 
 /// The words of the request line, whole or not.
 fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\r').next().unwrap_or_default().split(|byte| *byte == b' ')
-}
-
-fn from_httparse(error: httparse::Error, bytes: &[u8]) -> HeadError {
-    // What only looks like a version is none.
-    let is_version = |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']);
-    match error {
-        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders,
-        httparse::Error::Version if words(bytes).nth(2).is_some_and(is_version) => HeadError::HttpVersion,
-        _ => HeadError::NotHttp,
-    }
 }
 
 /// The host that is meant. A target that names one must name the same as Host does: RFC 9112 section 3.2.2 has the

@@ -1,40 +1,51 @@
-//! Log lines to standard error: the one place that prints. One line an event, no byte of a client's choosing
-//! unescaped.
+//! The log: the one place that prints. One line an event, no byte of a client's choosing unescaped.
+//!
+//! Lines are gathered and written once a turn of the event loop, by `flush`; errors at once, and before `start`
+//! all lines at once. Writing never waits: what nobody takes is counted, and told when lines go out again.
 
 use std::fmt;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
-use crate::limits::LOG_VALUE_SIZE_MAX;
+pub use super::format::Format;
+pub use super::record::{Access, Level, Quoted};
+pub use super::sink::LogError;
 
-/// How much an event matters; a level shows itself and all before it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[repr(u8)]
-pub enum Level {
-    /// The daemon cannot do what it was asked to.
-    Error,
-    /// Something that the operator may want to mend.
-    Warn,
-    /// Beginnings and ends.
-    Info,
-    /// Every step.
-    Debug,
-}
+use super::record::Record;
+use super::sink::Sink;
+use super::writer::{Now, Writer};
 
-impl Level {
-    /// The name that `--log-level` takes.
-    pub fn name(self) -> &'static str {
-        match self {
-            Level::Error => "error",
-            Level::Warn => "warn",
-            Level::Info => "info",
-            Level::Debug => "debug",
-        }
-    }
+/// What is logged, how and where.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Settings {
+    /// This level is shown, and all before it.
+    pub level: Level,
+    /// What a line looks like.
+    pub format: Format,
+    /// The file that lines are appended to; None: standard error.
+    pub file: Option<String>,
 }
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
+static LOG: LazyLock<Mutex<Writer>> = LazyLock::new(|| Mutex::new(Writer::new(Sink::standard_error())));
+/// Where the monotonic clock of the log begins.
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Logs as the settings say from now on, and opens the file that they name. It may be called again; after an
+/// error all is as it was.
+pub fn start(settings: &Settings) -> Result<(), LogError> {
+    log().start(settings, now())?;
+    set_level(settings.level);
+    Ok(())
+}
+
+/// Opens the file again, after it was renamed (logrotate(8)). After an error the old file goes on being used.
+/// Standard error stays what it is.
+pub fn reopen() -> Result<(), LogError> {
+    log().reopen(now())
+}
 
 /// Sets what is shown from now on.
 pub fn set_level(level: Level) {
@@ -46,11 +57,33 @@ pub fn is_on(level: Level) -> bool {
     level as u8 <= LEVEL.load(Ordering::Relaxed)
 }
 
-/// Writes one event, if its level is shown. A log that cannot be written is no reason to stop serving.
+/// Logs an event that is no single connection's, if its level is shown.
 pub fn event(level: Level, what: fmt::Arguments<'_>) {
     if is_on(level) {
-        let line = format!("{} {:5} {what}\n", Timestamp(SystemTime::now()), level.name());
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        log().add(&Record::Event { level, connection: None, what }, now());
+    }
+}
+
+/// Logs an event of the connection `c<id>`, if its level is shown.
+pub fn connection_event(level: Level, id: u64, what: fmt::Arguments<'_>) {
+    if is_on(level) {
+        log().add(&Record::Event { level, connection: Some(id), what }, now());
+    }
+}
+
+/// Logs the end of a connection, if its level is shown.
+pub fn access(access: &Access<'_>) {
+    if is_on(access.level) {
+        log().add(&Record::End(access), now());
+    }
+}
+
+/// Writes what is gathered, as much as is taken without waiting. For the end of a turn, for the end of the
+/// process, and before a fork(2), which would double what is gathered.
+pub fn flush() {
+    let mut log = log();
+    if !log.is_idle() {
+        log.flush(now());
     }
 }
 
@@ -60,62 +93,11 @@ pub fn announce(line: fmt::Arguments<'_>) {
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
-/// A value that a peer chose: quoted, escaped, cut at a limit.
-pub struct Quoted<'a>(pub &'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cut = &self.0[..self.0.floor_char_boundary(LOG_VALUE_SIZE_MAX)];
-        let more = if cut.len() < self.0.len() { "..." } else { "" };
-        write!(f, "\"{}{more}\"", cut.escape_default())
-    }
+/// A log that panicked in mid-line is still a log.
+fn log() -> MutexGuard<'static, Writer> {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// UTC, to the millisecond, as RFC 3339 writes it.
-struct Timestamp(SystemTime);
-
-impl fmt::Display for Timestamp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-        let (year, month, day) = civil(days);
-        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
-    }
-}
-
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar: years are counted from
-/// March, so that the leap day is the last of its year.
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let (shown, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (year + era * 400 + carry, shown, day - (153 * month + 2) / 5 + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates() {
-        for (days, date) in [
-            (0, (1970, 1, 1)),
-            (59, (1970, 3, 1)),
-            (11_016, (2000, 2, 29)),
-            (19_782, (2024, 2, 29)),
-            (20_778, (2026, 11, 21)),
-        ] {
-            assert_eq!(civil(days), date);
-        }
-    }
-
-    #[test]
-    fn quoting() {
-        assert_eq!(Quoted("a\r\nb\"\u{1b}").to_string(), r#""a\r\nb\"\u{1b}""#);
-        assert!(Quoted(&"x".repeat(1000)).to_string().len() < LOG_VALUE_SIZE_MAX + 10);
-    }
+fn now() -> Now {
+    Now { ms: BEGIN.elapsed().as_millis() as u64, wall: SystemTime::now() }
 }

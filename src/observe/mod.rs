@@ -1,3 +1,12 @@
 //! What the operator sees.
 
 pub mod log;
+
+mod record;
+
+mod format;
+mod timestamp;
+
+mod lines;
+mod sink;
+mod writer;

@@ -4,18 +4,25 @@ pub mod names;
 
 pub mod docroot;
 
-use crate::http::date::Date;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::driver::device::Direction;
 use crate::limits;
 use crate::websocket::upgrade::Origins;
-use names::Rules;
+use names::{Patterns, Rules};
 
-/// How messages travel on the UNIX socket (docs/backends.md).
+/// How messages travel to and from a server (docs/backends.md).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
     /// The payloads' bytes alone; one read is one message.
     Stream,
     /// SOCK_SEQPACKET: one packet is one message.
     Packet,
+    /// One line is one message.
+    Lines,
+    /// What stands before a NUL is one message.
+    Nul,
     /// RFC 6455 frames without masks.
     Frames,
 }
@@ -31,49 +38,171 @@ pub enum MessageType {
     Binary,
 }
 
-/// What the gateway serves and how: the same for every connection.
-#[derive(Clone, Debug)]
-pub struct Site {
-    /// Whether files are served.
-    pub has_www: bool,
-    /// Whether UNIX servers are served.
-    pub has_docroot: bool,
-    /// Which names may be asked for.
-    pub rules: Rules,
-    /// How messages travel to the servers.
+/// How the servers of a docroot or a link are spoken to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// How messages travel.
     pub protocol: Protocol,
     /// What their messages are sent as.
     pub message_type: MessageType,
+    /// Whether a first record tells the server who the client is.
+    pub hello: bool,
+    /// The limits of each conversation.
+    pub limits: limits::WebSocket,
+}
+
+/// Where a link leads to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// The socket at this absolute path.
+    Unix(Box<str>),
+    /// The first of these addresses that accepts.
+    Tcp(Box<[SocketAddr]>),
+    /// A terminal line in raw mode.
+    Tty {
+        /// Its absolute path.
+        path: Box<str>,
+        /// Bits a second.
+        baud: u32,
+    },
+    /// A named pipe, or a device that is read or written like one.
+    Fifo {
+        /// Its absolute path.
+        path: Box<str>,
+        /// Whether messages come out of it or go into it.
+        direction: Direction,
+    },
+}
+
+/// Names that are served by something other than a socket in docroot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// The names, as patterns that are searched for in "/" + name.
+    pub origin: Patterns,
+    /// What serves them.
+    pub destination: Destination,
+    /// How. Each conversation holds this `Arc`, which so counts the link's clients.
+    pub service: Arc<Service>,
+}
+
+/// What one server of the configuration serves.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The Host that it answers to, where several share an address.
+    pub hostname: Option<Box<str>>,
+    /// Whether files are served.
+    pub has_www: bool,
+    /// What files are sent with as Cache-Control (RFC 9111 section 5.2): a header's value, so without control
+    /// characters. None: each browser decides by itself how often it asks whether a file has changed.
+    pub cache_control: Option<Box<str>>,
+    /// Whether UNIX servers are served.
+    pub has_docroot: bool,
+    /// Symbolic links in docroot may lead out of it.
+    pub follows_symlinks: bool,
+    /// Which names may be asked for.
+    pub rules: Rules,
     /// Which pages may connect.
     pub origins: Origins,
-    /// What pages are sent with as Cache-Control (RFC 9111 section 5.2): a header's value, so without control
-    /// characters. None: each browser decides by itself how often it asks whether a page has changed.
-    pub cache_control: Option<Box<str>>,
-    /// The wall clock of this turn, which the shell keeps right.
-    pub date: Date,
+    /// How the servers in docroot are spoken to.
+    pub service: Arc<Service>,
+    /// Asked before docroot, in this order.
+    pub links: Vec<Link>,
+    /// The limits of its HTTP connections.
+    pub limits: limits::Http,
+}
+
+impl Site {
+    /// The first link that serves a name.
+    pub fn link_of(&self, name: &str) -> Option<usize> {
+        let subject = format!("/{name}");
+        self.links.iter().position(|link| link.origin.matches(&subject))
+    }
+
+    /// A copy whose links and docroot count their clients anew.
+    pub fn fresh(&self) -> Site {
+        let mut site = self.clone();
+        site.service = Arc::new(Service::clone(&site.service));
+        for link in &mut site.links {
+            link.service = Arc::new(Service::clone(&link.service));
+        }
+        site
+    }
+}
+
+impl Default for Service {
+    fn default() -> Service {
+        Service {
+            protocol: Protocol::Stream,
+            message_type: MessageType::Auto,
+            hello: false,
+            limits: limits::WebSocket::default(),
+        }
+    }
 }
 
 impl Default for Site {
     fn default() -> Site {
         Site {
+            hostname: None,
             has_www: false,
-            has_docroot: false,
-            rules: Rules::default(),
-            protocol: Protocol::Stream,
-            message_type: MessageType::Auto,
-            origins: Origins::Same,
             cache_control: None,
-            date: Date::default(),
+            has_docroot: false,
+            follows_symlinks: false,
+            rules: Rules::default(),
+            origins: Origins::Same,
+            service: Arc::default(),
+            links: Vec::new(),
+            limits: limits::Http::default(),
         }
     }
 }
 
-impl Protocol {
-    /// The largest message that this protocol carries from a client.
-    pub fn message_size_max(self) -> u64 {
-        match self {
-            Protocol::Packet => limits::PACKET_SIZE_MAX,
-            Protocol::Stream | Protocol::Frames => limits::MESSAGE_SIZE_MAX,
+/// The servers that share an address. There is always a first one, which answers where no hostname fits.
+#[derive(Clone, Debug)]
+pub struct Sites {
+    first: Arc<Site>,
+    others: Vec<Arc<Site>>,
+}
+
+impl Sites {
+    /// One server, alone or before others.
+    pub fn new(first: Arc<Site>, others: Vec<Arc<Site>>) -> Sites {
+        Sites { first, others }
+    }
+
+    /// The site of a number that `of_host` gave.
+    pub fn get(&self, index: u16) -> &Site {
+        index.checked_sub(1).and_then(|index| self.others.get(index as usize)).unwrap_or(&self.first)
+    }
+
+    /// The number of the site that a Host header names, its port left aside.
+    pub fn of_host(&self, host: &str) -> u16 {
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if !port.contains(']') => name,
+            _ => host,
+        };
+        let is_named = |site: &Arc<Site>| site.hostname.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name));
+        if is_named(&self.first) {
+            return 0;
         }
+        self.others.iter().position(is_named).map_or(0, |at| at as u16 + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        let site = |name: Option<&str>| Arc::new(Site { hostname: name.map(Into::into), ..Site::default() });
+        let sites = Sites::new(site(Some("a.example")), vec![site(Some("b.example")), site(Some("[::1]"))]);
+        for (host, index) in
+            [("a.example", 0), ("B.example:8080", 1), ("[::1]:80", 2), ("[::1]", 2), ("c.example", 0), ("", 0)]
+        {
+            assert_eq!(sites.of_host(host), index, "{host}");
+        }
+        assert_eq!(sites.get(1).hostname.as_deref(), Some("b.example"));
+        assert_eq!(sites.get(9).hostname.as_deref(), Some("a.example"));
     }
 }

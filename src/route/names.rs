@@ -99,21 +99,24 @@ impl Pattern {
 pub struct Rules {
     /// What is accepted.
     pub allow: Patterns,
-    /// What is refused before that.
+    /// What is refused.
     pub deny: Patterns,
+    /// `allow` is asked before `deny`, so that what matches both is accepted.
+    pub deny_last: bool,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { allow: Patterns::parse("*"), deny: Patterns::default() }
+        Rules { allow: Patterns::parse("*"), deny: Patterns::default(), deny_last: false }
     }
 }
 
 impl Rules {
-    /// Whether the name may be asked for: refused if `deny` matches, else accepted if `allow` does.
+    /// Whether the name may be asked for: refused if `deny` matches, else accepted if `allow` does, else refused;
+    /// with `deny_last` the first two change places.
     pub fn permit(&self, name: &str) -> bool {
         let subject = format!("/{name}");
-        !self.deny.matches(&subject) && self.allow.matches(&subject)
+        self.allow.matches(&subject) && (self.deny_last || !self.deny.matches(&subject))
     }
 }
 
@@ -180,9 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn deny_comes_first() {
-        let rules = Rules { allow: Patterns::parse("^/ws_"), deny: Patterns::parse("^/ws_internal") };
+    fn deny_comes_first_unless_last() {
+        let mut rules =
+            Rules { allow: Patterns::parse("^/ws_"), deny: Patterns::parse("^/ws_internal"), deny_last: false };
         assert!(rules.permit("ws_gps") && !rules.permit("ws_internal") && !rules.permit("echo"));
+        rules.deny_last = true;
+        assert!(rules.permit("ws_gps") && rules.permit("ws_internal") && !rules.permit("echo"));
         assert!(Rules::default().permit("echo"));
     }
 }

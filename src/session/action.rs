@@ -34,6 +34,8 @@ pub enum Folder {
     Docroot,
     /// The pages.
     Www,
+    /// None: the path is absolute, and a link's.
+    Anywhere,
 }
 
 /// What a session wants to receive from a side.
@@ -92,6 +94,15 @@ pub enum Action {
     },
     /// Connect to the opened socket; answered by `Input::Connected`.
     Connect(SocketType),
+    /// Connect to a link's TCP server; answered by `Input::Connected`.
+    ConnectTcp {
+        /// Which of the site's links.
+        link: usize,
+        /// Which of its addresses.
+        address: usize,
+    },
+    /// What was opened is the server from here on.
+    UseDevice,
     /// Read the opened file; answered by `Input::FileBytes`.
     ReadFile {
         /// From this byte on.

@@ -5,7 +5,7 @@
 
 use super::relay::find_close;
 use super::{Action, Context, Demand, Ending, Input, Phase, Side};
-use crate::limits;
+use crate::limits::{self, WebSocket};
 use crate::websocket::decoder::Decoder;
 
 /// A connection that ends.
@@ -14,7 +14,18 @@ pub struct Closing {
     client: Client,
     has_backend: bool,
     ending: Ending,
-    since_ms: u64,
+    patience: Patience,
+}
+
+/// How long an end may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    /// When it began.
+    pub since_ms: u64,
+    /// From then, or from the last byte that went out, the peer has this long.
+    pub close_ms: u64,
+    /// Where bytes are still owed to it, it has this long from the last one.
+    pub stall_ms: u64,
 }
 
 #[derive(Debug)]
@@ -26,31 +37,55 @@ enum Client {
     Gone,
 }
 
+impl Patience {
+    fn of(limits: &WebSocket, context: &Context<'_>) -> Patience {
+        Patience { since_ms: context.now_ms, close_ms: limits.close_ms, stall_ms: limits.stall_ms }
+    }
+}
+
 impl Closing {
     /// A plain HTTP connection: the reply goes out, then the end.
     pub fn client_only(ending: Ending, context: &mut Context<'_>) -> Closing {
         context.out.push(Action::CloseFile);
-        Closing::new(Client::OwesEnd, false, ending, context)
+        let patience = Patience {
+            since_ms: context.now_ms,
+            close_ms: limits::CLOSE_MS.default,
+            stall_ms: context.site().limits.stall_ms,
+        };
+        Closing::new(Client::OwesEnd, false, ending, patience, context)
     }
 
     /// Both close frames are sent, or the client broke the protocol and what it still says has no meaning. A server
     /// that has ended is forgotten.
-    pub fn after_close(has_backend: bool, ending: Ending, context: &mut Context<'_>) -> Closing {
-        Closing::new(Client::OwesEnd, has_backend, ending, context)
+    pub fn after_close(has_backend: bool, ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
+        Closing::new(Client::OwesEnd, has_backend, ending, Patience::of(limits, context), context)
     }
 
     /// The gateway's close frame is sent, the client's is awaited. A server that has ended is forgotten.
-    pub fn after_servers_close(up: Decoder, has_backend: bool, ending: Ending, context: &mut Context<'_>) -> Closing {
-        Closing::new(Client::OwesClose(Box::new(up)), has_backend, ending, context)
+    pub fn after_servers_close(
+        up: Decoder,
+        has_backend: bool,
+        ending: Ending,
+        limits: &WebSocket,
+        context: &mut Context<'_>,
+    ) -> Closing {
+        let client = Client::OwesClose(Box::new(up));
+        Closing::new(client, has_backend, ending, Patience::of(limits, context), context)
     }
 
     /// The client is gone; the server still gets what was sent to it.
-    pub fn without_client(ending: Ending, context: &mut Context<'_>) -> Closing {
+    pub fn without_client(ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
         context.out.push(Action::Abandon(Side::Client));
-        Closing::new(Client::Gone, true, ending, context)
+        Closing::new(Client::Gone, true, ending, Patience::of(limits, context), context)
     }
 
-    fn new(client: Client, has_backend: bool, ending: Ending, context: &mut Context<'_>) -> Closing {
+    fn new(
+        client: Client,
+        has_backend: bool,
+        ending: Ending,
+        patience: Patience,
+        context: &mut Context<'_>,
+    ) -> Closing {
         match client {
             Client::OwesEnd => {
                 context.out.push(Action::Demand(Side::Client, Demand::Flow));
@@ -60,13 +95,13 @@ impl Closing {
         }
         let end = if has_backend { Action::Finish(Side::Backend) } else { Action::Abandon(Side::Backend) };
         context.out.push(end);
-        context.deadline_in(limits::CLOSE_MS);
-        Closing { client, has_backend, ending, since_ms: context.now_ms }
+        context.deadline_in(patience.close_ms);
+        Closing { client, has_backend, ending, patience }
     }
 
-    /// Since when it ends.
-    pub fn since_ms(&self) -> u64 {
-        self.since_ms
+    /// How long it may take.
+    pub fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// Takes an input; Some: it is over.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::driver::Errno;
 use crate::http::head::HeadError;
+use crate::limits::LINE_SIZE_MAX;
 use crate::observe::log::Level;
 use crate::websocket::close::CloseCode;
 use crate::websocket::header::ProtocolError;
@@ -46,9 +47,40 @@ pub enum Ending {
     NoLookUp(Errno),
     Refused(Errno),
     FileCutShort,
+    ServerLineTooLong,
+    ClientSilent,
+    Idle,
+    TooFast,
+    TakesNothing,
+    HeldTooMuch,
     TimedOut(Step),
-    Overload,
+    Overload(Full),
     Stopping,
+}
+
+/// What there is no more room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Full {
+    Clients,
+    Address,
+    Handshakes,
+    Server,
+    Name,
+    Descriptors,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Full::Clients => "too many clients (limits.clients)",
+            Full::Address => "too many clients from this address (limits.clients-per-address)",
+            Full::Handshakes => "too many clients that are no WebSockets yet (limits.handshakes)",
+            Full::Server => "too many clients of this server (maxclients)",
+            Full::Name => "too many clients of this name (limits.clients of its websocket or link)",
+            Full::Descriptors => "out of file descriptors (ulimit -n)",
+        })
+    }
 }
 
 impl Ending {
@@ -65,8 +97,31 @@ impl Ending {
             | Ending::Refused(_)
             | Ending::FileCutShort
             | Ending::TimedOut(Step::Connect)
-            | Ending::Overload => Level::Warn,
+            | Ending::ServerLineTooLong
+            | Ending::HeldTooMuch
+            | Ending::Overload(_) => Level::Warn,
             _ => Level::Info,
+        }
+    }
+}
+
+impl Ending {
+    /// The close code that it means, where it ended a WebSocket (RFC 6455 section 7.4.1).
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Ending::ClientClosed(code) => code.unwrap_or(CloseCode::NO_STATUS),
+            Ending::ServerClosed(Some(code)) => code,
+            Ending::ServerClosed(None) => CloseCode::NORMAL,
+            Ending::ClientProtocol(error) => error.close_code(),
+            Ending::ServerFailed(_)
+            | Ending::ServerCutShort
+            | Ending::ServerNotUtf8
+            | Ending::ServerLineTooLong
+            | Ending::ServerProtocol(_) => CloseCode::INTERNAL_ERROR,
+            Ending::TooFast => CloseCode::POLICY_VIOLATION,
+            Ending::TakesNothing => CloseCode::UNSUPPORTED_DATA,
+            Ending::Idle | Ending::Stopping => CloseCode::GOING_AWAY,
+            _ => CloseCode::ABNORMAL,
         }
     }
 }
@@ -110,7 +165,17 @@ impl fmt::Display for Ending {
             Ending::TimedOut(Step::Request) => f.write_str("idle: no request came"),
             Ending::TimedOut(Step::Reply) => f.write_str("timed out: the client takes nothing of its reply"),
             Ending::TimedOut(Step::Connect) => f.write_str("refused with 504: the server does not accept"),
-            Ending::Overload => f.write_str("refused with 503: too many clients"),
+            Ending::ServerLineTooLong => {
+                write!(f, "the server sent over {LINE_SIZE_MAX} bytes without an end of message (1011)")
+            }
+            Ending::ClientSilent => f.write_str("the client answered no ping (1006)"),
+            Ending::Idle => f.write_str("idle for too long (1001)"),
+            Ending::TooFast => f.write_str("the client sent more a second than it may (1008)"),
+            Ending::TakesNothing => f.write_str("this name takes no messages (1003)"),
+            Ending::HeldTooMuch => {
+                f.write_str("broken off (1006): it held most when all held more than limits.queued-size")
+            }
+            Ending::Overload(full) => write!(f, "refused with 503: {full}"),
             Ending::Stopping => f.write_str("the gateway stops (1001)"),
         }
     }

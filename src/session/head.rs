@@ -3,7 +3,6 @@
 use super::{Action, Context, Demand, Draining, Ending, Input, Opening, Phase, Reply, Side, Step, refuse};
 use crate::http::body::{Body, Framing};
 use crate::http::head::{self, HeadError};
-use crate::limits;
 use crate::route::names;
 use crate::websocket::upgrade::{self, UpgradeError};
 
@@ -16,6 +15,8 @@ pub struct Head {
     pub is_next: bool,
     /// An empty line came before the request (RFC 9112 section 2.2). One is not looked at, a second one is refused.
     has_empty_line: bool,
+    /// When the request began to come.
+    since_ms: u64,
 }
 
 impl Head {
@@ -34,9 +35,8 @@ impl Head {
         }
         context.is_head = bytes.starts_with(b"HEAD ");
         match input {
-            Some(Input::Overload) => {
-                let sentence = "too many clients; try again later";
-                return (refuse(503, sentence, Ending::Overload, context), false);
+            Some(Input::Overload(full)) => {
+                return (refuse(503, &full.to_string(), Ending::Overload(full), context), false);
             }
             Some(Input::Deadline) if bytes.is_empty() => {
                 return (over(Ending::TimedOut(Step::Request), context), false);
@@ -47,9 +47,9 @@ impl Head {
             }
             _ if is_stopping => return (over(Ending::Stopping, context), false),
             // From accept, or from a next request's first byte, the whole head has this long.
-            Some(Input::Accepted) => context.deadline_in(limits::HEAD_MS),
-            Some(Input::ClientBytes(_)) if self.is_next && self.scanned == 0 => context.deadline_in(limits::HEAD_MS),
-            None if self.is_next && !bytes.is_empty() => context.deadline_in(limits::HEAD_MS),
+            Some(Input::Accepted) => self.begin(context),
+            Some(Input::ClientBytes(_)) if self.is_next && self.scanned == 0 => self.begin(context),
+            None if self.is_next && !bytes.is_empty() => self.begin(context),
             _ => {}
         }
         let end = match head::scan(bytes, self.scanned) {
@@ -58,8 +58,9 @@ impl Head {
         };
         let Some(end) = end else {
             // Garbage shows in the first bytes; later ones are looked at again only when the head is whole.
-            let judged = if self.scanned == 0 || bytes.len() > limits::HEAD_SIZE_MAX {
-                head::check_partial(bytes)
+            let limits = &context.site().limits;
+            let judged = if self.scanned == 0 || bytes.len() as u64 > limits.head_size_max {
+                head::check_partial(bytes, limits)
             } else {
                 Ok(())
             };
@@ -72,7 +73,12 @@ impl Head {
         };
         let rest = bytes.split_off(end);
         let whole = std::mem::replace(bytes, rest);
-        answer(&whole, name, context)
+        answer(&whole, name, self.since_ms, context)
+    }
+
+    fn begin(&mut self, context: &mut Context<'_>) {
+        self.since_ms = context.now_ms;
+        context.deadline_in(context.site().limits.head_ms);
     }
 
     /// For the request behind an answered one; what came with it is looked at first.
@@ -96,8 +102,8 @@ fn refuse_upgrade(error: UpgradeError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)
 }
 
-fn answer(bytes: &[u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phase, bool) {
-    let head = match head::parse(bytes) {
+fn answer(bytes: &[u8], name: &mut Box<str>, since_ms: u64, context: &mut Context<'_>) -> (Phase, bool) {
+    let head = match head::parse(bytes, &context.site().limits) {
         Ok(head) => head,
         Err(error) => return (refuse_head(error, context), false),
     };
@@ -105,17 +111,18 @@ fn answer(bytes: &[u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phas
         return (refuse(400, &names::NameError.to_string(), Ending::Name, context), false);
     };
     *name = asked.into();
+    *context.site = context.sites.of_host(head.host);
     if upgrade::is_asked(&head.headers) {
         if head.framing != Framing::Empty {
             // Its bytes would be taken for frames.
             return (refuse_upgrade(UpgradeError::Body, context), false);
         }
-        return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, &context.site.origins) {
-            Ok(upgrade) => Opening::start(name, upgrade, context),
+        return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, &context.site().origins) {
+            Ok(upgrade) => Opening::start(name, upgrade, since_ms, context),
             Err(error) => (refuse_upgrade(error, context), false),
         };
     }
-    let mut reply = Box::new(Reply::new(&head, name, context.site));
+    let mut reply = Box::new(Reply::new(&head, name, context.site()));
     if head.framing != Framing::Empty {
         // A client that waits for a word may never send the body once it has the reply, or may send it all the same:
         // what follows is its body or a next request, and nobody can tell (RFC 9110 section 10.1.1).

@@ -16,13 +16,15 @@ mod ending;
 use std::mem;
 
 use crate::driver::{Errno, FileKind};
+use crate::http::date::Date;
 use crate::limits;
-use crate::route::Site;
+use crate::route::{Service, Site, Sites};
 use crate::websocket::close::CloseCode;
 use crate::websocket::encoder;
 
 pub use action::{Action, Actions, Chunk, Demand, Folder, Side};
-pub use ending::{Ending, Step};
+pub use closing::Patience;
+pub use ending::{Ending, Full, Step};
 
 use body::Draining;
 use closing::Closing;
@@ -37,7 +39,7 @@ pub enum Input<'a> {
     /// The client is there.
     Accepted,
     /// The client came when there was no room for it.
-    Overload,
+    Overload(Full),
     /// Bytes from the client; decoded in place.
     ClientBytes(Chunk<'a>),
     /// The client sends no more.
@@ -77,18 +79,39 @@ pub struct Traffic {
     pub down_messages: u64,
 }
 
+/// What a session finds around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The time.
+    pub now_ms: u64,
+    /// The wall clock.
+    pub date: &'a Date,
+    /// The servers that may be meant.
+    pub sites: &'a Sites,
+}
+
 /// One connection's life.
 #[derive(Debug)]
 pub struct Session {
     phase: Phase,
     /// Bytes of a head that is not whole, or that came behind a request and wait for their turn.
     input: Vec<u8>,
-    /// When `Input::Deadline` is due.
-    deadline_ms: Option<u64>,
-    traffic: Traffic,
+    facts: Facts,
     /// The name last asked for.
     name: Box<str>,
     is_stopping: bool,
+}
+
+/// What outlives the phases.
+#[derive(Default, Debug)]
+struct Facts {
+    /// Which of the sites is meant; the first one until a Host tells.
+    site: u16,
+    /// The last reply's status.
+    status: u16,
+    /// When `Input::Deadline` is due.
+    deadline_ms: Option<u64>,
+    traffic: Traffic,
 }
 
 #[derive(Debug)]
@@ -112,7 +135,10 @@ enum Phase {
 /// What a phase needs of the world, for one input.
 struct Context<'a> {
     now_ms: u64,
-    site: &'a Site,
+    date: &'a Date,
+    sites: &'a Sites,
+    site: &'a mut u16,
+    status: &'a mut u16,
     /// The request is a HEAD: a reply to it has no body.
     is_head: bool,
     traffic: &'a mut Traffic,
@@ -121,14 +147,22 @@ struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    fn new(
-        now_ms: u64,
-        site: &'a Site,
-        traffic: &'a mut Traffic,
-        deadline_ms: &'a mut Option<u64>,
-        out: &'a mut Actions,
-    ) -> Context<'a> {
-        Context { now_ms, site, is_head: false, traffic, deadline_ms, out }
+    fn new(around: Surroundings<'a>, facts: &'a mut Facts, out: &'a mut Actions) -> Context<'a> {
+        Context {
+            now_ms: around.now_ms,
+            date: around.date,
+            sites: around.sites,
+            site: &mut facts.site,
+            status: &mut facts.status,
+            is_head: false,
+            traffic: &mut facts.traffic,
+            deadline_ms: &mut facts.deadline_ms,
+            out,
+        }
+    }
+
+    fn site(&self) -> &'a Site {
+        self.sites.get(*self.site)
     }
 
     fn deadline_in(&mut self, ms: u64) {
@@ -141,8 +175,7 @@ impl Default for Session {
         Session {
             phase: Phase::Head(Head::default()),
             input: Vec::new(),
-            deadline_ms: None,
-            traffic: Traffic::default(),
+            facts: Facts::default(),
             name: Box::default(),
             is_stopping: false,
         }
@@ -152,25 +185,58 @@ impl Default for Session {
 impl Session {
     /// When `Input::Deadline` is due, if ever.
     pub fn deadline_ms(&self) -> Option<u64> {
-        self.deadline_ms
+        self.facts.deadline_ms
     }
 
-    /// Since when the connection is being closed.
-    pub fn closing_since_ms(&self) -> Option<u64> {
+    /// How long the connection's end may take, once it ends.
+    pub fn patience(&self) -> Option<Patience> {
         match &self.phase {
-            Phase::Closing(closing) => Some(closing.since_ms()),
+            Phase::Closing(closing) => Some(closing.patience()),
             _ => None,
+        }
+    }
+
+    /// Whether it is neither a WebSocket nor at its end.
+    pub fn is_handshake(&self) -> bool {
+        matches!(self.phase, Phase::Head(_) | Phase::Body(_) | Phase::Reply(_) | Phase::Opening(_))
+    }
+
+    /// Which of the sites is meant.
+    pub fn site(&self) -> u16 {
+        self.facts.site
+    }
+
+    /// Bytes that it keeps of what is not whole.
+    pub fn held_size(&self) -> usize {
+        let partial = if let Phase::Relay(relay) = &self.phase { relay.held_size() } else { 0 };
+        self.input.capacity() + partial
+    }
+
+    /// How the server is spoken to, once it is connected.
+    pub fn service(&self) -> Option<&Service> {
+        if let Phase::Relay(relay) = &self.phase { Some(relay.service()) } else { None }
+    }
+
+    /// The client was not read for a while and could not be heard.
+    pub fn excuse_client(&mut self, now_ms: u64) {
+        if let Phase::Relay(relay) = &mut self.phase {
+            relay.excuse_client(now_ms);
         }
     }
 
     /// Moves the deadline.
     pub fn put_off(&mut self, until_ms: u64) {
-        self.deadline_ms = Some(until_ms);
+        self.facts.deadline_ms = Some(until_ms);
+    }
+
+    /// The status of the last reply, 101 of a WebSocket, 0 of none.
+    pub fn status(&self) -> u16 {
+        self.facts.status
     }
 
     /// What was carried so far.
     pub fn traffic(&self) -> Traffic {
-        self.traffic
+        self.facts.traffic
     }
 
     /// The name last asked for.
@@ -184,14 +250,14 @@ impl Session {
     }
 
     /// Takes one input. After `Action::End` no input changes anything.
-    pub fn handle(&mut self, now_ms: u64, site: &Site, input: Input<'_>, out: &mut Actions) {
+    pub fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Actions) {
         // The usual case first: nothing moves while messages flow.
-        let mut context = Context::new(now_ms, site, &mut self.traffic, &mut self.deadline_ms, out);
+        let mut context = Context::new(around, &mut self.facts, out);
         let next = match (&mut self.phase, input) {
             (Phase::Relay(relay), input) => relay.handle(input, &mut context),
             (Phase::Closing(closing), input) => closing.handle(input, &mut context),
             (Phase::Over, _) => return,
-            (_, input) => return self.handle_http(now_ms, site, input, out),
+            (_, input) => return self.handle_http(around, input, out),
         };
         if let Some(next) = next {
             self.enter(next);
@@ -200,14 +266,15 @@ impl Session {
 
     fn enter(&mut self, phase: Phase) {
         if matches!(phase, Phase::Over) {
-            self.deadline_ms = None;
+            self.facts.deadline_ms = None;
         }
         self.phase = phase;
     }
 
     /// Before messages flow: phases follow each other as long as there is input for them.
-    fn handle_http(&mut self, now_ms: u64, site: &Site, mut input: Input<'_>, out: &mut Actions) {
+    fn handle_http(&mut self, around: Surroundings<'_>, mut input: Input<'_>, out: &mut Actions) {
         match &mut input {
+            // What is left of a body that nobody reads.
             Input::ClientBytes(_) | Input::ClientEnd if self.leaves_body() => {}
             Input::ClientBytes(chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
             Input::ClientFailed(errno) => return self.end(Ending::ClientFailed(*errno), out),
@@ -221,7 +288,7 @@ impl Session {
         let mut input = Some(input);
         loop {
             let phase = mem::replace(&mut self.phase, Phase::Over);
-            let mut context = Context::new(now_ms, site, &mut self.traffic, &mut self.deadline_ms, out);
+            let mut context = Context::new(around, &mut self.facts, out);
             let (phase, goes_on) = match phase {
                 Phase::Head(head) => {
                     head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context)
@@ -229,7 +296,7 @@ impl Session {
                 Phase::Body(body) => (body.step(input.take(), &mut self.input, self.is_stopping, &mut context), false),
                 Phase::Reply(reply) => reply.step(input.take(), &mut context),
                 Phase::Opening(opening) => opening.step(input.take(), &mut context),
-                Phase::Relay(mut relay) => match self.take_input(&mut relay, now_ms, site, out) {
+                Phase::Relay(mut relay) => match self.take_input(&mut relay, around, out) {
                     Some(next) => (next, false),
                     None => (Phase::Relay(relay), false),
                 },
@@ -247,7 +314,7 @@ impl Session {
     }
 
     /// Feeds the relay what the client sent right behind its handshake.
-    fn take_input(&mut self, relay: &mut Relay, now_ms: u64, site: &Site, out: &mut Actions) -> Option<Phase> {
+    fn take_input(&mut self, relay: &mut Relay, around: Surroundings<'_>, out: &mut Actions) -> Option<Phase> {
         let input = mem::take(&mut self.input);
         if input.is_empty() {
             return None;
@@ -256,7 +323,7 @@ impl Session {
         let mut buffer = vec![0; start + input.len()];
         buffer[start..].copy_from_slice(&input);
         let mut actions = Actions::default();
-        let mut context = Context::new(now_ms, site, &mut self.traffic, &mut self.deadline_ms, &mut actions);
+        let mut context = Context::new(around, &mut self.facts, &mut actions);
         let end = buffer.len();
         let next = relay.handle(Input::ClientBytes(Chunk { buffer: &mut buffer, start, end }), &mut context);
         // These bytes are in no pool buffer that could be forwarded: they are sent as a copy.
@@ -275,7 +342,8 @@ impl Session {
 
 /// Refuses a request and ends the connection behind the reply.
 fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
-    let bytes = crate::http::reply::refusal(status, sentence, "", false, context.is_head, &context.site.date);
+    *context.status = status;
+    let bytes = crate::http::reply::refusal(status, sentence, "", false, context.is_head, context.date);
     context.out.push(Action::Send { to: Side::Client, bytes });
     Phase::Closing(Box::new(Closing::client_only(ending, context)))
 }

@@ -1,11 +1,14 @@
 //! A handshake that waits for its server: backend first, 101 second.
 
-use super::{Action, Context, Demand, Ending, Folder, Input, Phase, Relay, Side, Step, refuse};
+use std::sync::Arc;
+
+use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, refuse};
+use crate::driver::device::{Device, Direction};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
 use crate::http::reply;
-use crate::limits;
+use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
-use crate::route::Protocol;
+use crate::route::{Destination, Link, Protocol, Service};
 use crate::websocket::upgrade::Upgrade;
 
 /// A handshake in progress.
@@ -13,6 +16,10 @@ use crate::websocket::upgrade::Upgrade;
 pub struct Opening {
     name: Box<str>,
     upgrade: Upgrade,
+    /// Which of the site's links serves the name, and which of its addresses is tried.
+    link: Option<usize>,
+    address: usize,
+    service: Arc<Service>,
     /// The offered subprotocol that names the candidate; none: the path's own name is tried.
     candidate: Option<usize>,
     /// The name is a folder: subprotocols name sockets inside it.
@@ -27,37 +34,82 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Begins to look for the server of a good handshake.
-    pub fn start(name: &str, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
-        if !context.site.has_docroot {
-            return (refuse(404, "no server has this name", Ending::NoSuchServer, context), false);
-        }
+    /// Begins to look for the server of a good handshake, whose head began to come at `since_ms`.
+    pub fn start(name: &str, upgrade: Upgrade, since_ms: u64, context: &mut Context<'_>) -> (Phase, bool) {
+        let site = context.site();
         // The root has no name of its own: there, only the subprotocol's name counts.
-        if !name.is_empty() && !context.site.rules.permit(name) {
+        if !name.is_empty() && !site.rules.permit(name) {
             return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
         }
-        let socket_type = match context.site.protocol {
-            Protocol::Packet => SocketType::SeqPacket,
-            Protocol::Stream | Protocol::Frames => SocketType::Stream,
+        let link = site.link_of(name);
+        let service = match link.and_then(|link| site.links.get(link)) {
+            Some(link) => link.service.clone(),
+            None if site.has_docroot => site.service.clone(),
+            None => return (refuse(404, "no server has this name", Ending::NoSuchServer, context), false),
         };
+        // The site has one, and each conversation of it.
+        if Arc::strong_count(&service) as u64 > service.limits.clients_max + 1 {
+            let full = Full::Name;
+            return (refuse(503, &full.to_string(), Ending::Overload(full), context), false);
+        }
+        let socket_type = match service.protocol {
+            Protocol::Packet => SocketType::SeqPacket,
+            _ => SocketType::Stream,
+        };
+        let give_up_ms = until_ms(&service.limits, since_ms, context);
         let opening = Opening {
             name: name.into(),
             upgrade,
+            link,
+            address: 0,
+            service,
             candidate: None,
             is_folder: name.is_empty(),
             was_denied: false,
             socket_type,
-            give_up_ms: context.now_ms + limits::CONNECT_MS,
+            give_up_ms,
             retry_ms: limits::CONNECT_RETRY_MS,
             is_retrying: false,
         };
         context.out.push(Action::Demand(Side::Client, Demand::Nothing));
-        context.deadline_in(limits::CONNECT_MS);
-        if opening.is_folder {
-            return opening.try_next(context);
+        *context.deadline_ms = Some(give_up_ms);
+        match opening.link {
+            Some(link) => opening.follow(link, context),
+            None if opening.is_folder => return opening.try_next(context),
+            None => opening.open(context),
         }
-        opening.open(context);
         (Phase::Opening(Box::new(opening)), false)
+    }
+
+    /// Goes where a link leads to.
+    fn follow(&self, link: usize, context: &mut Context<'_>) {
+        let Some(Link { destination, .. }) = context.site().links.get(link) else { return };
+        let (path, purpose) = match destination {
+            Destination::Tcp(_) => return context.out.push(Action::ConnectTcp { link, address: 0 }),
+            Destination::Unix(path) => (path, OpenFor::Connecting),
+            Destination::Tty { path, baud } => (path, OpenFor::Speaking(Device::Tty { baud: *baud })),
+            Destination::Fifo { path, direction } => (path, OpenFor::Speaking(Device::Fifo(*direction))),
+        };
+        context.out.push(Action::open(Folder::Anywhere, path, purpose));
+    }
+
+    fn is_tcp(&self, context: &Context<'_>) -> bool {
+        let link = self.link.and_then(|link| context.site().links.get(link));
+        link.is_some_and(|link| matches!(link.destination, Destination::Tcp(_)))
+    }
+
+    /// The next address of a TCP server that has several. False: that was the last one.
+    fn try_next_address(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(link) = self.link else { return false };
+        let Some(Destination::Tcp(addresses)) = context.site().links.get(link).map(|link| &link.destination) else {
+            return false;
+        };
+        self.address += 1;
+        let is_there = self.address < addresses.len();
+        if is_there {
+            context.out.push(Action::ConnectTcp { link, address: self.address });
+        }
+        is_there
     }
 
     /// Takes an input. True: the next phase wants a step.
@@ -108,7 +160,7 @@ impl Opening {
             if path.split('/').any(|segment| segment == "." || segment == "..") {
                 continue;
             }
-            if !context.site.rules.permit(&path) {
+            if !context.site().rules.permit(&path) {
                 self.was_denied = true;
                 continue;
             }
@@ -129,13 +181,21 @@ impl Opening {
                 context.out.push(Action::Connect(self.socket_type));
                 return (Phase::Opening(self), false);
             }
-            Ok(FileKind::Folder) if self.candidate.is_none() => {
+            Ok(FileKind::Device) => {
+                context.out.push(Action::UseDevice);
+                return (self.accept(context), true);
+            }
+            // What a link leads to is the operator's, and no client can change it.
+            Err(errno) if self.link.is_some() && !matches!(errno, Errno::EMFILE | Errno::ENFILE) => {
+                refuse(502, "the server cannot be connected", Ending::Refused(errno), context)
+            }
+            Ok(FileKind::Folder) if self.candidate.is_none() && self.link.is_none() => {
                 self.is_folder = true;
                 return self.try_next(context);
             }
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => return self.try_next(context),
             Ok(_) => refuse(404, "no server has this name", Ending::NotASocket, context),
-            Err(Errno::EMFILE | Errno::ENFILE) => refuse(503, "out of file descriptors", Ending::Overload, context),
+            Err(Errno::EMFILE | Errno::ENFILE) => no_descriptors(context),
             Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM) => {
                 refuse(403, "this name is not allowed", Ending::Outside, context)
             }
@@ -145,24 +205,23 @@ impl Opening {
     }
 
     fn connected(mut self: Box<Self>, connected: Result<(), Errno>, context: &mut Context<'_>) -> (Phase, bool) {
-        let site = context.site;
+        let has_stream = self.socket_type == SocketType::Stream && self.service.protocol == Protocol::Stream;
         match connected {
             Ok(()) => (self.accept(context), true),
             // The socket is of the other type: what it is decides, unless the protocol needs a stream.
-            Err(Errno::EPROTOTYPE) if self.socket_type == SocketType::Stream && site.protocol == Protocol::Stream => {
+            Err(Errno::EPROTOTYPE) if has_stream => {
                 self.socket_type = SocketType::SeqPacket;
                 context.out.push(Action::Connect(self.socket_type));
                 (Phase::Opening(self), false)
             }
-            Err(Errno::EAGAIN) => {
+            Err(Errno::EAGAIN) if !self.is_tcp(context) => {
                 self.is_retrying = true;
                 *context.deadline_ms = Some((context.now_ms + self.retry_ms).min(self.give_up_ms));
                 self.retry_ms = (self.retry_ms * 2).min(limits::CONNECT_RETRY_MS_MAX);
                 (Phase::Opening(self), false)
             }
-            Err(Errno::EMFILE | Errno::ENFILE) => {
-                (refuse(503, "out of file descriptors", Ending::Overload, context), false)
-            }
+            Err(Errno::EMFILE | Errno::ENFILE) => (no_descriptors(context), false),
+            Err(_) if self.try_next_address(context) => (Phase::Opening(self), false),
             Err(errno) => (refuse(502, "the server cannot be connected", Ending::Refused(errno), context), false),
         }
     }
@@ -173,7 +232,7 @@ impl Opening {
         let bytes = reply::switching_protocols(&self.upgrade.accept, chosen.map(String::as_str));
         let protocol = match self.socket_type {
             SocketType::SeqPacket => Protocol::Packet,
-            SocketType::Stream => context.site.protocol,
+            SocketType::Stream => self.service.protocol,
         };
         let line = format!("connected to {} ({protocol:?})", Quoted(&self.path()));
         context.out.push(Action::Log(Level::Debug, line));
@@ -182,7 +241,24 @@ impl Opening {
         context.out.push(Action::Demand(Side::Client, Demand::Flow));
         let demand = if protocol == Protocol::Packet { Demand::Packets } else { Demand::Flow };
         context.out.push(Action::Demand(Side::Backend, demand));
-        *context.deadline_ms = None;
-        Phase::Relay(Box::new(Relay::new(protocol, context.site.message_type)))
+        *context.status = 101;
+        let destination = self.link.and_then(|link| context.site().links.get(link)).map(|link| &link.destination);
+        let takes_messages = !matches!(destination, Some(Destination::Fifo { direction: Direction::Read, .. }));
+        // Nothing comes out of a pipe that is written.
+        if matches!(destination, Some(Destination::Fifo { direction: Direction::Write, .. })) {
+            context.out.push(Action::Demand(Side::Backend, Demand::Nothing));
+        }
+        Phase::Relay(Box::new(Relay::new(self.service, protocol, takes_messages, context)))
     }
+}
+
+/// When a server is no longer waited for.
+fn until_ms(limits: &WebSocket, since_ms: u64, context: &Context<'_>) -> u64 {
+    let handshake_ms = since_ms + context.site().limits.handshake_ms;
+    (context.now_ms + limits.connect_ms).min(handshake_ms).max(context.now_ms)
+}
+
+fn no_descriptors(context: &mut Context<'_>) -> Phase {
+    let full = Full::Descriptors;
+    refuse(503, &full.to_string(), Ending::Overload(full), context)
 }

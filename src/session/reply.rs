@@ -9,7 +9,6 @@ use crate::http::coding::{Coding, Codings, may_have_neighbours};
 use crate::http::conditions::{Conditions, Selection};
 use crate::http::representation::Representation;
 use crate::http::{files, head, reply};
-use crate::limits;
 use crate::observe::log::{Level, Quoted};
 use crate::route::Site;
 
@@ -109,7 +108,7 @@ impl Reply {
             Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
             _ => self.open_next(context),
         }
-        context.deadline_in(limits::STALL_MS);
+        context.deadline_in(context.site().limits.stall_ms);
         Phase::Reply(self)
     }
 
@@ -131,7 +130,7 @@ impl Reply {
                 }
             }
             Some(Input::Drained) => {
-                context.deadline_in(limits::STALL_MS);
+                context.deadline_in(context.site().limits.stall_ms);
                 return self.drained(context);
             }
             Some(Input::Deadline) => return (over(Ending::TimedOut(Step::Reply), context), false),
@@ -187,9 +186,9 @@ impl Reply {
 
     fn send_file(&mut self, status: FileStatus, context: &mut Context<'_>) {
         let FileStatus { size, modified_s, modified_ns, inode } = status;
-        let site = context.site;
+        let (site, date) = (context.site(), context.date);
         let file = Representation::new(size, modified_s, modified_ns, inode, self.coding);
-        let part = match self.conditions.select(&file, site.date.unix_s()) {
+        let part = match self.conditions.select(&file, date.unix_s()) {
             Selection::Whole => None,
             Selection::Part(first, last) => Some((first, last)),
             Selection::NotModified => return self.send(304, &self.cache_fields(&file, site), context),
@@ -201,7 +200,7 @@ impl Reply {
                 return self.refuse(416, "this page has no such part", &fields, context);
             }
         };
-        let content = file.content_fields(files::content_type(&self.path), part, &site.date);
+        let content = file.content_fields(files::content_type(&self.path), part, date);
         let fields = self.cache_fields(&file, site) + &content;
         self.send(if part.is_some() { 206 } else { 200 }, &fields, context);
         let (next, end) = part.map_or((0, size), |(first, last)| (first, last + 1));
@@ -215,17 +214,17 @@ impl Reply {
     }
 
     fn send(&mut self, status: u16, fields: &str, context: &mut Context<'_>) {
-        let bytes = reply::head(status, fields, self.keep_alive, &context.site.date).into_bytes().into();
+        let bytes = reply::head(status, fields, self.keep_alive, context.date).into_bytes().into();
         self.queue(status, bytes, context);
     }
 
     fn refuse(&mut self, status: u16, sentence: &str, fields: &str, context: &mut Context<'_>) {
-        let date = &context.site.date;
-        let bytes = reply::refusal(status, sentence, fields, self.keep_alive, self.is_head, date);
+        let bytes = reply::refusal(status, sentence, fields, self.keep_alive, self.is_head, context.date);
         self.queue(status, bytes, context);
     }
 
     fn queue(&mut self, status: u16, bytes: Box<[u8]>, context: &mut Context<'_>) {
+        *context.status = status;
         let line = format!("{} {} {status}", self.method, Quoted(&self.name));
         context.out.push(Action::Log(Level::Info, line));
         context.out.push(Action::Send { to: Side::Client, bytes });
@@ -246,7 +245,7 @@ impl Reply {
         }
         context.out.push(Action::CloseFile);
         if self.keep_alive {
-            context.deadline_in(limits::KEEPALIVE_MS);
+            context.deadline_in(context.site().limits.keepalive_ms);
             return (Phase::Head(Head::next()), true);
         }
         // One that has ended already is not waited for.

@@ -13,8 +13,16 @@ impl CloseCode {
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
     /// The peer broke the protocol.
     pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
+    /// The endpoint takes no data of this kind.
+    pub const UNSUPPORTED_DATA: CloseCode = CloseCode(1003);
+    /// A close frame had no code. Never sent.
+    pub const NO_STATUS: CloseCode = CloseCode(1005);
+    /// The connection ended without a close frame. Never sent.
+    pub const ABNORMAL: CloseCode = CloseCode(1006);
     /// A text message was not UTF-8.
     pub const INVALID_PAYLOAD: CloseCode = CloseCode(1007);
+    /// The endpoint's policy forbids it: too many messages a second.
+    pub const POLICY_VIOLATION: CloseCode = CloseCode(1008);
     /// A message is larger than this endpoint takes.
     pub const TOO_BIG: CloseCode = CloseCode(1009);
     /// Something unexpected on the server's side.

@@ -38,6 +38,7 @@ pub struct Data {
 #[derive(Debug)]
 pub struct Decoder {
     masking: Masking,
+    frame_size_max: u64,
     message_size_max: u64,
     /// A header's first bytes, where the receive ended within it.
     partial: [u8; HEADER_SIZE_MAX],
@@ -59,9 +60,10 @@ struct Message {
 
 impl Decoder {
     /// A decoder at the beginning of a connection.
-    pub fn new(masking: Masking, message_size_max: u64) -> Decoder {
+    pub fn new(masking: Masking, frame_size_max: u64, message_size_max: u64) -> Decoder {
         Decoder {
             masking,
+            frame_size_max,
             message_size_max,
             partial: [0; HEADER_SIZE_MAX],
             partial_size: 0,
@@ -128,7 +130,7 @@ impl Decoder {
             _ => return None,
         };
         let frame = bytes.get_mut(..header_size + length as usize)?;
-        if u64::from(length) > header::CONTROL_PAYLOAD_SIZE_MAX.min(self.message_size_max) {
+        if u64::from(length) > header::CONTROL_PAYLOAD_SIZE_MAX.min(self.message_size_max).min(self.frame_size_max) {
             return None;
         }
         let (header, payload) = frame.split_at_mut(header_size);
@@ -183,6 +185,9 @@ impl Decoder {
             (_, Some(_)) => return Err(ProtocolError::StartInsideMessage),
             (opcode, message) => message.insert(Message { opcode, size: 0, started: false }),
         };
+        if header.length > self.frame_size_max {
+            return Err(ProtocolError::TooBig { size: header.length, size_max: self.frame_size_max });
+        }
         message.size = message.size.saturating_add(header.length);
         if message.size > self.message_size_max {
             return Err(ProtocolError::TooBig { size: message.size, size_max: self.message_size_max });

@@ -3,6 +3,7 @@
 //! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet that looks like
 //! the end, a cut packet, a full backlog.
 
+mod objects;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,38 +13,13 @@ use slab::Slab;
 
 use super::*;
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+pub use objects::Handle;
+use objects::{Ask, Object, Op};
 use wire::{EPOCH_S, Wire};
 pub use wire::{Node, Rng};
 
 /// Bytes of a receive at most.
 const CAPACITY: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
-
-/// Something open. Not to be copied: who has it closes it.
-#[derive(Debug)]
-pub struct Handle(usize);
-
-enum Object {
-    Listener,
-    Folder,
-    File(String),
-    Wire(usize),
-}
-
-enum Ask {
-    Accept,
-    Receive { how: Receive },
-    Send { batch: Batch, wait: bool },
-    Open { path: String },
-    Connect { socket_type: SocketType },
-    Read { offset: u64 },
-}
-
-struct Op {
-    token: Token,
-    object: usize,
-    ask: Ask,
-    is_cancelled: bool,
-}
 
 /// The kernel.
 pub struct Sim {
@@ -316,19 +292,26 @@ impl Driver for Sim {
         self.start(token, socket, Ask::Receive { how });
     }
 
-    fn send(&mut self, token: Token, socket: &Handle, batch: Batch, wait: bool) {
+    fn send(&mut self, token: Token, socket: &Handle, batch: Batch, how: Sending) {
         let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
         assert!(!is_twice, "two sends at once would mix up the stream");
-        self.start(token, socket, Ask::Send { batch, wait });
+        self.start(token, socket, Ask::Send { batch, wait: how != Sending::Now });
     }
 
-    fn open(&mut self, token: Token, folder: &Handle, path: CString, _: OpenFor) {
+    fn open(&mut self, token: Token, reach: Reach<'_, Handle>, path: CString, _: OpenFor) {
         let path = path.into_string().expect("names are UTF-8");
-        self.start(token, folder, Ask::Open { path });
+        match reach {
+            Reach::Beneath(folder) | Reach::From(folder) => self.start(token, folder, Ask::Open { path }),
+            Reach::Anywhere => panic!("the simulated configuration has no links"),
+        }
     }
 
     fn connect(&mut self, token: Token, file: &Handle, socket_type: SocketType) {
         self.start(token, file, Ask::Connect { socket_type });
+    }
+
+    fn connect_tcp(&mut self, _: Token, _: SocketAddr) {
+        panic!("the simulated configuration has no links");
     }
 
     fn read(&mut self, token: Token, file: &Handle, offset: u64) {
@@ -380,6 +363,10 @@ impl Driver for Sim {
         }
     }
 
+    fn is_removed(&self, _: &Handle) -> bool {
+        false
+    }
+
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
         &mut self.buffers[lease.buffer as usize]
     }
@@ -387,6 +374,10 @@ impl Driver for Sim {
     fn release(&mut self, lease: Lease) {
         assert!(!self.free.contains(&lease.buffer), "a buffer was given back twice");
         self.free.push(lease.buffer);
+    }
+
+    fn buffers(&self) -> usize {
+        self.buffers.len()
     }
 
     fn buffers_free(&self) -> usize {

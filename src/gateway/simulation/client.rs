@@ -122,7 +122,7 @@ impl Client {
     fn say(&mut self, rng: &mut Rng) {
         let size = match rng.below(10) {
             0 => 0,
-            1 => 60_000 + rng.below(if self.protocol == Protocol::Packet { 5_000 } else { 140_000 }),
+            1 => 60_000 + rng.below(if self.has_borders() { 5_000 } else { 140_000 }),
             2..5 => 120 + rng.below(300),
             _ => rng.below(64),
         };
@@ -154,7 +154,10 @@ impl Client {
     }
 
     fn frame(&mut self, rng: &mut Rng, first: u8, payload: &[u8]) {
-        let key = (rng.draw() as u32).to_be_bytes();
+        self.masked(first, (rng.draw() as u32).to_be_bytes(), payload);
+    }
+
+    fn masked(&mut self, first: u8, key: [u8; 4], payload: &[u8]) {
         self.out.push(first);
         match payload.len() {
             size @ 0..=125 => self.out.push(0x80 | size as u8),
@@ -233,6 +236,11 @@ impl Client {
         }
     }
 
+    /// Whether the server's protocol keeps the borders of messages, but not their types; they have a size then.
+    fn has_borders(&self) -> bool {
+        matches!(self.protocol, Protocol::Packet | Protocol::Lines | Protocol::Nul)
+    }
+
     /// Whether the handshake succeeded.
     pub fn has_opened(&self) -> bool {
         self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 101 "))
@@ -272,6 +280,12 @@ impl Client {
             (8, true) => {
                 self.close = Some(payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code)));
             }
+            (9, true) => {
+                if !self.has_closed && !matches!(self.manner, Manner::Hasty | Manner::Breaks) {
+                    let key = [payload.len() as u8; 4];
+                    self.masked(0x8a, key, &payload);
+                }
+            }
             (10, true) => {
                 // Pongs come in order; of many, earlier ones may be left out.
                 while let Some(ping) = self.pings.pop_front() {
@@ -305,9 +319,15 @@ impl Client {
         }
         let index = self.messages.len() - 1;
         let sent = self.expected.get(index).expect("more messages than were sent");
-        assert!(got.1 == sent.1, "message {index} is not what was sent");
-        // A packet has no type of its own.
-        let is_text = if self.protocol == Protocol::Packet { std::str::from_utf8(&sent.1).is_ok() } else { sent.0 };
+        let is_cut = self.name != "echo" && matches!(self.protocol, Protocol::Lines | Protocol::Nul);
+        // The last line of a server that ends in the midst of it.
+        let is_right = got.1 == sent.1 || is_cut && sent.1.starts_with(&got.1);
+        assert!(is_right, "message {index} of {:?} is not what was sent", self.protocol);
+        if got.1 != sent.1 {
+            return;
+        }
+        // A packet or a line has no type of its own.
+        let is_text = if self.has_borders() { std::str::from_utf8(&sent.1).is_ok() } else { sent.0 };
         assert_eq!(got.0, is_text, "type of message {index}");
     }
 

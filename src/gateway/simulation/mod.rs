@@ -7,16 +7,21 @@ mod backend;
 mod client;
 mod pages;
 
-use super::{Folders, Gateway};
+use std::sync::Arc;
+
+use super::Gateway;
+use super::entrance::{Endpoint, Folders, Opening};
+use super::listener::ListenAddress;
 use crate::driver::SocketType;
 use crate::driver::sim::{Node, Sim};
 use crate::limits;
 use crate::observe::log::{self, Level};
-use crate::route::{Protocol, Site};
+use crate::route::{Protocol, Service, Site, Sites};
 use backend::Backend;
 use client::{Client, Manner};
 
 const SEEDS: u64 = 256;
+const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Frames, Protocol::Lines, Protocol::Nul];
 /// Turns after which a run is said not to end.
 const TURNS_MAX: usize = 1_000_000;
 const NAMES: [&str; 9] = ["echo", "echo", "echo", "dies", "leaves", "deaf", "dead", "full", "outside"];
@@ -45,11 +50,40 @@ fn seeds() {
     }
 }
 
+/// Limits of time and rate, some of them so tight that they are met.
+fn conversation_limits(sim: &mut Sim) -> limits::WebSocket {
+    let mut limits = limits::WebSocket::default();
+    if sim.rng.one_in(2) {
+        (limits.ping_ms, limits.pong_ms) = (100 + sim.rng.below(1_000) as u64, 5_000);
+    }
+    if sim.rng.one_in(4) {
+        limits.queue_size_max = limits::QUEUE_SIZE_MAX.min;
+    }
+    if sim.rng.one_in(4) {
+        limits.messages_per_second_max = 5 + sim.rng.below(100) as u64;
+        limits.bytes_per_second_max = 10_000 + sim.rng.below(1_000_000) as u64;
+        limits.when_over = if sim.rng.one_in(3) { limits::WhenOver::Close } else { limits::WhenOver::Slow };
+    }
+    limits
+}
+
+/// Limits of the process; mostly wide enough for all.
+fn process_limits(sim: &mut Sim) -> limits::Process {
+    let mut limits = limits::Process::default();
+    match sim.rng.below(24) {
+        0 | 1 => limits.clients_max = 1,
+        2 => limits.handshakes_max = 2,
+        3 => limits.queued_size_max = 20_000,
+        _ => {}
+    }
+    limits
+}
+
 fn world(seed: u64) -> (Sim, Site) {
     let mut sim = Sim::new(seed, 0);
-    let buffers = [3, 16, limits::POOL_BUFFERS as usize][sim.rng.below(3)];
+    let buffers = [3, 16, limits::POOL_BUFFERS.default as usize][sim.rng.below(3)];
     let mut sim = Sim::new(sim.rng.draw(), buffers);
-    let protocol = [Protocol::Stream, Protocol::Packet, Protocol::Frames][sim.rng.below(3)];
+    let protocol = PROTOCOLS[sim.rng.below(PROTOCOLS.len())];
     let socket_type = if protocol == Protocol::Packet { SocketType::SeqPacket } else { SocketType::Stream };
     for name in ["echo", "dies", "leaves", "deaf"] {
         sim.nodes.insert(name.into(), Node::Server(socket_type));
@@ -59,24 +93,30 @@ fn world(seed: u64) -> (Sim, Site) {
     sim.nodes.insert("full".into(), Node::Full(until_ms));
     sim.nodes.insert("outside".into(), Node::Outside);
     pages::add_files(&mut sim);
+    let limits = conversation_limits(&mut sim);
+    let service = Arc::new(Service { protocol, limits, ..Service::default() });
     let cache_control = Some("no-cache".into());
-    let site = Site { has_www: true, has_docroot: true, protocol, cache_control, ..Site::default() };
+    let site = Site { has_www: true, has_docroot: true, cache_control, service, ..Site::default() };
     (sim, site)
 }
 
 fn run(seed: u64) {
     let seed = Seed(seed);
     let (mut sim, site) = world(seed.0);
-    let protocol = site.protocol;
+    let protocol = site.service.protocol;
     let count = 1 + sim.rng.below(12);
-    let clients_max = if sim.rng.one_in(8) { 1 } else { limits::CLIENTS_MAX };
+    let process = process_limits(&mut sim);
+    let is_tight = process != limits::Process::default() || site.service.limits.when_over == limits::WhenOver::Close;
     // Some runs are stopped in the middle, the others when all clients have had their say.
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
     let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, protocol, &NAMES)).collect();
     let mut backends: Vec<Backend> = Vec::new();
     let (listener, docroot, www) = (sim.listener(), sim.folder(), sim.folder());
-    let folders = Folders { docroot: Some(docroot), www: Some(www) };
-    let mut gateway = Gateway::new(sim, site, folders, vec![listener], clients_max);
+    let folders = vec![Folders { docroot: Some(docroot), www: Some(www) }];
+    let endpoint = Arc::new(Endpoint { sites: Sites::new(Arc::new(site), Vec::new()), folders, clients_max: 100 });
+    let mut gateway = Gateway::new(sim, process.clone());
+    let address = ListenAddress::Unix("simulated".into());
+    gateway.configure(process, vec![Opening { address, listener: Some(listener), endpoint }]);
     let mut completions = Vec::new();
     let (mut turns, mut was_stopped) = (0, false);
     while !gateway.is_over() {
@@ -86,7 +126,7 @@ fn run(seed: u64) {
         for (name, wire) in std::mem::take(&mut sim.connected) {
             backends.push(Backend::new(sim, name, wire, protocol == Protocol::Packet));
         }
-        gateway.turn(&mut completions).expect("the simulated kernel does not fail");
+        gateway.turn(None, &mut completions).expect("the simulated kernel does not fail");
         turns += 1;
         assert!(turns < TURNS_MAX, "the run does not end");
         let waits = |client: &Client| match client.manner {
@@ -99,8 +139,8 @@ fn run(seed: u64) {
             gateway.stop();
         }
     }
-    let is_stopped = stop_at != usize::MAX || clients_max == 1;
+    let is_stopped = stop_at != usize::MAX || is_tight;
     clients.iter().for_each(|client| client.check_end(is_stopped));
-    assert_eq!(gateway.connections(), 0, "connections outlive the deadline");
+    assert!(gateway.has_empty_counts(), "connections outlive the deadline, or something is counted that is not there");
     assert_eq!(gateway.driver_mut().leaks(), "", "leaks");
 }

@@ -2,11 +2,18 @@
 
 use super::*;
 
+const HEAD_SIZE_MAX: u64 = 1024;
+
+/// Some limits that are not the usual ones.
+fn limits() -> Http {
+    Http { head_size_max: HEAD_SIZE_MAX, headers_max: 9, ..Http::default() }
+}
+
 /// As the session does it: the end first, then the head.
 fn read(bytes: &[u8]) -> Result<Head<'_>, HeadError> {
     match scan(bytes, 0)? {
-        Some(end) => parse(&bytes[..end]),
-        None => check_partial(bytes).and(Err(HeadError::TooLarge)),
+        Some(end) => parse(&bytes[..end], &limits()),
+        None => Err(check_partial(bytes, &limits()).err().unwrap_or(HeadError::NotHttp)),
     }
 }
 
@@ -153,8 +160,8 @@ fn request_lines_that_are_none() {
 #[test]
 fn headers_that_are_none() {
     use HeadError::*;
-    let large = with(&format!("X: {}\r\n", "a".repeat(HEAD_SIZE_MAX)));
-    let many = with(&"X: y\r\n".repeat(HEADERS_MAX));
+    let large = with(&format!("X: {}\r\n", "a".repeat(HEAD_SIZE_MAX as usize)));
+    let many = with(&"X: y\r\n".repeat(9));
     let cases: &[(&[u8], HeadError)] = &[
         (b"GET / HTTP/1.1\r\n\r\n", Host),
         (b"GET http://h/ HTTP/1.1\r\n\r\n", Host),
@@ -177,8 +184,8 @@ fn headers_that_are_none() {
         (b"GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n", NotHttp),
         (b"GET / HTTP/1.1\r\nHost: h\r\nX: a\x0bb\r\n\r\n", NotHttp),
         (b"GET / HTTP/1.1\r\nHost: h\r\nX: a\x7f\r\n\r\n", NotHttp),
-        (large.as_bytes(), TooLarge),
-        (many.as_bytes(), TooManyHeaders),
+        (large.as_bytes(), TooLarge(HEAD_SIZE_MAX)),
+        (many.as_bytes(), TooManyHeaders(9)),
     ];
     for (bytes, error) in cases {
         assert_eq!(read(bytes).map(drop), Err(*error), "{}", bytes[..bytes.len().min(80)].escape_ascii());
@@ -228,6 +235,6 @@ fn the_end_is_found_wherever_the_cuts_are() {
         (b"GET / HTTP/2.0", Err(HeadError::HttpVersion)),
         (b"{}", Err(HeadError::NotHttp)),
     ] {
-        assert_eq!(check_partial(part), expected, "{}", part.escape_ascii());
+        assert_eq!(check_partial(part, &limits()), expected, "{}", part.escape_ascii());
     }
 }

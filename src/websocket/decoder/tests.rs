@@ -32,7 +32,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
-    let mut decoder = Decoder::new(Masking::Required, 1 << 20);
+    let mut decoder = Decoder::new(Masking::Required, u64::MAX, 1 << 20);
     let mut outcome = Outcome::default();
     let mut message = Vec::new();
     for bytes in pieces {

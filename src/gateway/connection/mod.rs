@@ -1,14 +1,19 @@
 //! One connection: its session, its two peers, and what is in flight for them.
 
-use std::time::Duration;
+mod apply;
+
+use std::sync::Arc;
 
 use super::World;
-use super::peer::{Peer, SendResult, give_back, part_of};
+use super::entrance::Endpoint;
+use super::file::File;
+use super::peer::{Peer, SendResult};
 use super::timers::Owner;
-use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Segment, Token};
+use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Token};
 use crate::limits;
-use crate::observe::log::{self, Quoted};
-use crate::session::{Action, Chunk, Ending, Folder, Input, Session, Side};
+use crate::observe::log::{self, Access};
+use crate::session::{Chunk, Ending, Input, Patience, Session, Side, Surroundings};
+use apply::Source;
 
 /// One connection.
 #[derive(Debug)]
@@ -16,17 +21,12 @@ pub struct Connection<H> {
     id: u64,
     owner: Owner,
     address: Address,
+    endpoint: Arc<Endpoint<H>>,
     started_ms: u64,
     session: Session,
     client: Peer<H>,
     backend: Peer<H>,
-    /// What was opened last, and how many operations on it are in flight.
-    file: Option<H>,
-    keeps_file: bool,
-    files_in_flight: u8,
-    /// Where the next read of the file begins, and whether it waits to be asked for.
-    read_offset: u64,
-    is_read_wanted: bool,
+    file: File<H>,
     /// When a peer last took something.
     moved_ms: u64,
     /// It is in one of the gateway's lists already.
@@ -34,36 +34,69 @@ pub struct Connection<H> {
     /// When the earliest timer of this connection fires.
     timer_ms: Option<u64>,
     ending: Option<Ending>,
-}
-
-/// Where the bytes lie that a session may ask to forward.
-enum Source<'a> {
-    Lease(Lease),
-    Bytes(&'a [u8]),
-    Nothing,
+    /// What it held outside the pool when it was last settled.
+    held_size: usize,
+    /// It is counted among those who are no WebSockets yet.
+    is_handshake: bool,
 }
 
 impl<H> Connection<H> {
     /// A connection that was just accepted.
-    pub fn new(id: u64, owner: Owner, client: H, address: Address, started_ms: u64) -> Connection<H> {
+    pub fn new(
+        id: u64,
+        owner: Owner,
+        client: H,
+        address: Address,
+        endpoint: Arc<Endpoint<H>>,
+        started_ms: u64,
+    ) -> Connection<H> {
         Connection {
             id,
             owner,
             address,
+            endpoint,
             started_ms,
             session: Session::default(),
             client: Peer::new(client),
             backend: Peer::default(),
-            file: None,
-            keeps_file: false,
-            files_in_flight: 0,
-            read_offset: 0,
-            is_read_wanted: false,
+            file: File::default(),
             moved_ms: started_ms,
             is_listed: false,
             timer_ms: None,
             ending: None,
+            held_size: 0,
+            is_handshake: true,
         }
+    }
+
+    /// Where its client comes from.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Whether its end has begun for good.
+    pub fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// Bytes that it held outside the pool when it was last settled.
+    pub fn held_size(&self) -> usize {
+        self.held_size
+    }
+
+    /// Measures what it holds outside the pool: what that was, and what it is.
+    pub fn update_held_size(&mut self) -> (usize, usize) {
+        let held_size = match self.is_over() {
+            true => 0,
+            false => self.client.heap_size() + self.backend.heap_size() + self.session.held_size(),
+        };
+        (std::mem::replace(&mut self.held_size, held_size), held_size)
+    }
+
+    /// Whether it has become a WebSocket, or ended, since this was asked last.
+    pub fn has_ended_handshake(&mut self) -> bool {
+        let is_handshake = self.session.is_handshake() && self.ending.is_none();
+        std::mem::replace(&mut self.is_handshake, is_handshake) && !is_handshake
     }
 
     /// Its place in the table.
@@ -73,7 +106,7 @@ impl<H> Connection<H> {
 
     /// Whether nothing of it is left: no handle, nothing in flight.
     pub fn is_over(&self) -> bool {
-        self.ending.is_some() && self.client.is_closed() && self.backend.is_closed() && self.files_in_flight == 0
+        self.ending.is_some() && self.client.is_closed() && self.backend.is_closed() && self.file.is_still()
     }
 
     /// The timer that is to be set, if its deadline is earlier than the timers it has.
@@ -88,13 +121,14 @@ impl<H> Connection<H> {
 
     /// Hands an input to the session and does what it asks for.
     pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
-        self.session.handle(world.now_ms, &world.site, input, &mut world.actions);
+        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
+        self.session.handle(around, input, &mut world.actions);
         self.apply(Source::Nothing, world);
     }
 
     /// Ends it without another word.
-    pub fn abort(&mut self) {
-        self.ending.get_or_insert(Ending::Stopping);
+    pub fn break_off(&mut self, ending: Ending) {
+        self.ending.get_or_insert(ending);
     }
 
     /// A timer fired; the deadline may have moved since.
@@ -104,13 +138,15 @@ impl<H> Connection<H> {
             return;
         }
         // At the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
-        if let Some(since_ms) = self.session.closing_since_ms() {
+        if let Some(Patience { since_ms, close_ms, stall_ms }) = self.session.patience() {
             let is_owed = self.client.queued_size() + self.backend.queued_size() > 0;
-            let patience_ms = if is_owed { limits::STALL_MS } else { limits::CLOSE_MS };
-            let until_ms = self.moved_ms.max(since_ms) + patience_ms;
+            let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
             if world.now_ms < until_ms {
-                return self.session.put_off(until_ms.min(world.now_ms + limits::CLOSE_MS));
+                return self.session.put_off(until_ms.min(world.now_ms + close_ms));
             }
+        }
+        if self.client.is_paused() {
+            self.session.excuse_client(world.now_ms);
         }
         self.handle(Input::Deadline, world);
     }
@@ -129,10 +165,7 @@ impl<H> Connection<H> {
         };
         let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
         match kind {
-            Kind::FileRead => {
-                self.files_in_flight -= 1;
-                self.is_read_wanted = is_starved;
-            }
+            Kind::FileRead => self.file.on_read(is_starved),
             Kind::ClientReceive => self.client.on_received(size, more, is_starved),
             _ => self.backend.on_received(size, more, is_starved),
         }
@@ -178,6 +211,10 @@ impl<H> Connection<H> {
             (SendResult::Drained, true) if self.session.wants_drained() => self.handle(Input::Drained, world),
             (SendResult::Drained, _) => {}
             (SendResult::Failed(errno), true) => self.handle(Input::ClientFailed(errno), world),
+            // Of a pipe that is only written nothing else will tell.
+            (SendResult::Failed(errno), false) if self.backend.is_device() => {
+                self.handle(Input::BackendFailed(errno), world);
+            }
             // What the server has sent may still be on its way: its own receive tells how it ended.
             (SendResult::Failed(_), false) => self.backend.mute(&mut world.driver),
         }
@@ -185,9 +222,13 @@ impl<H> Connection<H> {
 
     /// A path was opened, or not.
     pub fn on_opened<D: Driver<Handle = H>>(&mut self, result: Result<(H, FileKind), Errno>, world: &mut World<D>) {
-        self.files_in_flight -= 1;
+        self.file.end();
+        if matches!(result, Err(Errno::ENOENT)) {
+            let mut folders = self.endpoint.folders_of(self.session.site());
+            world.has_lost_folder |= folders.any(|folder| world.driver.is_removed(folder));
+        }
         let kind = result.map(|(handle, kind)| {
-            self.set_file(Some(handle), world);
+            self.file.set(Some(handle), &mut world.driver);
             kind
         });
         self.handle(Input::Opened(kind), world);
@@ -195,7 +236,7 @@ impl<H> Connection<H> {
 
     /// The server was connected, or not.
     pub fn on_connected<D: Driver<Handle = H>>(&mut self, result: Result<H, Errno>, world: &mut World<D>) {
-        self.files_in_flight -= 1;
+        self.file.end();
         let connected = result.map(|handle| match self.ending {
             None => self.backend = Peer::new(handle),
             Some(_) => world.driver.close(handle),
@@ -205,44 +246,45 @@ impl<H> Connection<H> {
 
     /// The end of a turn. True: a receive found the pool empty and is to be asked for again.
     pub fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> bool {
+        // A device tells no end: it is there as soon as all is written.
+        if self.backend.is_drained_device() && self.session.patience().is_some() {
+            self.handle(Input::BackendEnd, world);
+        }
         if self.ending.is_some() {
             self.client.abandon(&mut world.driver);
             self.backend.abandon(&mut world.driver);
-            self.keeps_file = false;
-        }
-        if !self.keeps_file && self.files_in_flight == 0 {
-            self.set_file(None, world);
+            self.file.give_up(self.token(Kind::Connect), &mut world.driver);
         }
         let (up, down) = (self.backend.queued_size(), self.client.queued_size());
         let (receive, send) = (self.token(Kind::ClientReceive), self.token(Kind::ClientSend));
         let client_starved = self.client.settle(receive, send, up, &mut world.driver);
         let (receive, send) = (self.token(Kind::BackendReceive), self.token(Kind::BackendSend));
         let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
-        let file_starved = self.settle_file(world);
+        let file_starved = self.file.settle(self.token(Kind::FileRead), &mut world.driver);
         client_starved || backend_starved || file_starved
     }
 
     /// The one line at the end.
     pub fn log_end(&self, now_ms: u64) {
         let Some(ending) = self.ending else { return };
-        if !log::is_on(ending.level()) {
-            return;
-        }
         let traffic = self.session.traffic();
-        let lasted = Duration::from_millis(now_ms - self.started_ms).as_secs_f64();
-        log::event(
-            ending.level(),
-            format_args!(
-                "c{} end client={} name={} lasted={lasted:.3}s up={}B/{} down={}B/{}: {ending}",
-                self.id,
-                self.address,
-                Quoted(self.session.name()),
-                traffic.up_bytes,
-                traffic.up_messages,
-                traffic.down_bytes,
-                traffic.down_messages,
-            ),
-        );
+        let status = self.session.status();
+        let site = self.endpoint.sites.get(self.session.site());
+        log::access(&Access {
+            level: ending.level(),
+            id: self.id,
+            client: &self.address,
+            host: site.hostname.as_deref().unwrap_or_default(),
+            name: self.session.name(),
+            status,
+            code: (status == 101).then(|| ending.close_code().0),
+            lasted_ms: now_ms - self.started_ms,
+            up_bytes: traffic.up_bytes,
+            up_messages: traffic.up_messages,
+            down_bytes: traffic.down_bytes,
+            down_messages: traffic.down_messages,
+            ending: &ending,
+        });
     }
 
     fn token(&self, kind: Kind) -> Token {
@@ -252,7 +294,8 @@ impl<H> Connection<H> {
     fn handle_lease<D: Driver<Handle = H>>(&mut self, lease: Lease, kind: Kind, world: &mut World<D>) {
         let (start, end) = (lease.start as usize, lease.end as usize);
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
-        self.session.handle(world.now_ms, &world.site, input_of(kind, chunk), &mut world.actions);
+        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
+        self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         self.apply(Source::Lease(lease), world);
     }
 
@@ -260,7 +303,8 @@ impl<H> Connection<H> {
     fn handle_nothing<D: Driver<Handle = H>>(&mut self, kind: Kind, world: &mut World<D>) {
         let mut buffer = [0; limits::POOL_HEADROOM];
         let chunk = Chunk { start: buffer.len(), end: buffer.len(), buffer: &mut buffer };
-        self.session.handle(world.now_ms, &world.site, input_of(kind, chunk), &mut world.actions);
+        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
+        self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         self.apply(Source::Bytes(&buffer), world);
     }
 
@@ -274,79 +318,10 @@ impl<H> Connection<H> {
         self.handle(Input::BackendEnd, world);
     }
 
-    /// Asks for the next part of the file. True: the pool is empty.
-    fn settle_file<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> bool {
-        let (Some(file), true, None) = (&self.file, self.is_read_wanted, self.ending) else { return false };
-        if world.driver.buffers_free() == 0 {
-            return true;
-        }
-        self.is_read_wanted = false;
-        self.files_in_flight += 1;
-        world.driver.read(self.token(Kind::FileRead), file, self.read_offset);
-        false
-    }
-
     fn peer(&mut self, side: Side) -> &mut Peer<H> {
         match side {
             Side::Client => &mut self.client,
             Side::Backend => &mut self.backend,
-        }
-    }
-
-    fn set_file<D: Driver<Handle = H>>(&mut self, file: Option<H>, world: &mut World<D>) {
-        if let Some(old) = std::mem::replace(&mut self.file, file) {
-            world.driver.close(old);
-        }
-    }
-
-    fn apply<D: Driver<Handle = H>>(&mut self, mut source: Source<'_>, world: &mut World<D>) {
-        let mut actions = std::mem::take(&mut world.actions);
-        for action in actions.drain() {
-            match action {
-                Action::Forward { to, range } => {
-                    let segment = match std::mem::replace(&mut source, Source::Nothing) {
-                        Source::Lease(lease) => part_of(lease, range),
-                        Source::Bytes(bytes) => Segment::heap(bytes[range].into()),
-                        Source::Nothing => continue,
-                    };
-                    self.peer(to).enqueue(segment, &mut world.driver);
-                }
-                Action::Send { to, bytes } => self.peer(to).enqueue(Segment::heap(bytes), &mut world.driver),
-                Action::SendLast { to, bytes } => self.peer(to).enqueue_last(bytes, &mut world.driver),
-                Action::Pong { to, bytes } => self.peer(to).enqueue_pong(bytes, &mut world.driver),
-                Action::Demand(side, demand) => self.peer(side).set_demand(demand),
-                Action::Finish(side) => self.peer(side).finish(),
-                Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
-                Action::Log(level, line) => log::event(level, format_args!("c{} {line}", self.id)),
-                Action::End(ending) => self.ending = Some(ending),
-                Action::CloseFile => self.keeps_file = false,
-                file_action => self.apply_to_file(file_action, world),
-            }
-        }
-        world.actions = actions;
-        if let Source::Lease(lease) = source {
-            give_back(Segment::Pool(lease), &mut world.driver);
-        }
-    }
-
-    fn apply_to_file<D: Driver<Handle = H>>(&mut self, action: Action, world: &mut World<D>) {
-        match (action, &self.file) {
-            (Action::Open { folder, path, purpose }, _) => {
-                let folder = match folder {
-                    Folder::Docroot => &world.folders.docroot,
-                    Folder::Www => &world.folders.www,
-                };
-                let Some(folder) = folder else { return };
-                world.driver.open(self.token(Kind::Open), folder, path, purpose);
-                self.keeps_file = true;
-                self.files_in_flight += 1;
-            }
-            (Action::Connect(socket_type), Some(file)) => {
-                world.driver.connect(self.token(Kind::Connect), file, socket_type);
-                self.files_in_flight += 1;
-            }
-            (Action::ReadFile { offset }, _) => (self.read_offset, self.is_read_wanted) = (offset, true),
-            _ => {}
         }
     }
 }

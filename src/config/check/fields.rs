@@ -1,0 +1,255 @@
+//! The settings of one group, held against the table of keys.
+
+use crate::config::keys::{self, Key, Kind, Limits, Scope};
+use crate::config::problem::{Place, Problems};
+use crate::config::syntax::{Data, Element, Setting};
+use crate::config::values;
+
+/// A group whose keys, types and bounds are checked.
+pub struct Fields<'t> {
+    /// What stands before the names of its keys in a problem.
+    path: String,
+    /// Where it begins.
+    pub place: Place,
+    found: Vec<Field<'t>>,
+    /// Keys that misspelt ones may stand for.
+    meant: Vec<&'static str>,
+}
+
+struct Field<'t> {
+    key: &'static Key,
+    setting: &'t Setting,
+    is_good: bool,
+}
+
+impl<'t> Fields<'t> {
+    /// Checks the settings of a group that is called `path`, and notes what is wrong with them.
+    pub fn read(
+        scope: Scope,
+        path: String,
+        place: Place,
+        settings: &'t [Setting],
+        problems: &mut Problems,
+    ) -> Fields<'t> {
+        let mut fields = Fields { path, place, found: Vec::new(), meant: Vec::new() };
+        for setting in settings {
+            let path = fields.path_of(&setting.name);
+            let Some(key) = keys::find(scope, &setting.name) else {
+                let (sentence, meant) = keys::unknown(scope, &setting.name);
+                problems.error(setting.place, &path, sentence);
+                fields.meant.extend(meant);
+                continue;
+            };
+            let meaning = key.meaning.trim_end_matches('.');
+            match key.kind {
+                Kind::Ignored => problems.warn(setting.place, &path, format_args!("is not served: {meaning}")),
+                Kind::Refused => problems.error(setting.place, &path, meaning),
+                _ => {
+                    let is_good = match fault(key, &setting.data) {
+                        Some(fault) => {
+                            problems.error(setting.place, &path, fault);
+                            false
+                        }
+                        None => setting.data != Data::Bad,
+                    };
+                    fields.found.push(Field { key, setting, is_good });
+                }
+            }
+        }
+        fields
+    }
+
+    /// The whole name of a key in this group.
+    pub fn path_of(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Whether a key is set, be it well or not.
+    pub fn has(&self, name: &str) -> bool {
+        self.found.iter().any(|field| field.key.name == name)
+    }
+
+    /// Whether a key is set, or was meant to be.
+    pub fn means(&self, name: &str) -> bool {
+        self.has(name) || self.meant.contains(&name)
+    }
+
+    /// Where a key is set.
+    pub fn place_of(&self, name: &str) -> Option<Place> {
+        self.found.iter().find(|field| field.key.name == name).map(|field| field.setting.place)
+    }
+
+    /// Notes what is wrong with a key; with the whole group where that key is not set.
+    pub fn error(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
+        match self.place_of(name) {
+            Some(place) => problems.error(place, &self.path_of(name), sentence),
+            None => problems.error(self.place, &self.path, sentence),
+        }
+    }
+
+    /// What an error names that is found later: the first of these keys that is set, or the whole group.
+    pub fn describe(&self, problems: &Problems, names: &[&str]) -> String {
+        match names.iter().find_map(|name| Some((self.place_of(name)?, name))) {
+            Some((place, name)) => problems.describe(place, &self.path_of(name)),
+            None => problems.describe(self.place, &self.path),
+        }
+    }
+
+    /// Notes that a key is missing, unless it is there, be it misspelt.
+    pub fn require(&self, problems: &mut Problems, name: &str) {
+        if !self.means(name) {
+            problems.error(self.place, &self.path, format_args!("{name} is missing: write {name} = VALUE;"));
+        }
+    }
+
+    /// Notes that two keys say the same, where both are set.
+    pub fn exclude(&self, problems: &mut Problems, name: &str, other: &str) {
+        if self.has(name) && self.has(other) {
+            self.error(problems, name, format_args!("{other} is set too: keep one of them"));
+        }
+    }
+
+    /// A string.
+    pub fn text(&self, name: &str) -> Option<&'t str> {
+        match self.data(name)? {
+            Data::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A string that a function makes something of; its error is noted.
+    pub fn parsed<T>(
+        &self,
+        problems: &mut Problems,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        parse(self.text(name)?).map_err(|sentence| self.error(problems, name, sentence)).ok()
+    }
+
+    /// A string, or several, with their places.
+    pub fn texts(&self, name: &str) -> Vec<(Place, &'t str)> {
+        let text = |place, data: &'t Data| match data {
+            Data::Text(text) => Some((place, text.as_str())),
+            _ => None,
+        };
+        match (self.data(name), self.place_of(name)) {
+            (Some(Data::Array(all) | Data::List(all)), _) => {
+                all.iter().filter_map(|one| text(one.place, &one.data)).collect()
+            }
+            (Some(data), Some(place)) => text(place, data).into_iter().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What a word means.
+    pub fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
+        values::word(words, self.text(name)?)
+    }
+
+    /// True or false.
+    pub fn flag(&self, name: &str) -> Option<bool> {
+        match self.data(name)? {
+            Data::Bool(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A number within its bounds.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        number(self.data(name)?)
+    }
+
+    /// A group within this one.
+    pub fn group(&self, name: &str, problems: &mut Problems) -> Option<Fields<'t>> {
+        let field = self.field(name)?;
+        match (field.key.kind, &field.setting.data) {
+            (Kind::Group(scope), Data::Group(settings)) => {
+                Some(Fields::read(scope, self.path_of(name), field.setting.place, settings, problems))
+            }
+            _ => None,
+        }
+    }
+
+    /// The groups of a list, as many as there may be.
+    pub fn groups(&self, name: &str, most: usize, problems: &mut Problems) -> Vec<Fields<'t>> {
+        let Some(field) = self.field(name) else { return Vec::new() };
+        let (Kind::Groups(scope), Data::List(elements)) = (field.key.kind, &field.setting.data) else {
+            return Vec::new();
+        };
+        let mut groups = Vec::new();
+        for (number, Element { place, data }) in elements.iter().enumerate() {
+            let path = format!("{}[{number}]", self.path_of(name));
+            match data {
+                _ if number >= most => {
+                    problems.error(*place, &path, format_args!("is one too many: there may be {most}"));
+                    break;
+                }
+                Data::Group(settings) => groups.push(Fields::read(scope, path, *place, settings, problems)),
+                Data::Bad => {}
+                other => problems.error(*place, &path, format_args!("is {}: write a group {{ }}", other.kind())),
+            }
+        }
+        groups
+    }
+
+    /// What the group `limits` sets; the other limits stay as they are.
+    pub fn limits(&self, limits: &mut Limits, problems: &mut Problems) -> Option<Fields<'t>> {
+        let own = self.group("limits", problems)?;
+        for field in own.found.iter().filter(|field| field.is_good) {
+            if let (Kind::Limit(_, set), Some(value)) = (field.key.kind, number(&field.setting.data)) {
+                set(limits, value);
+            }
+        }
+        if let Some(when_over) = own.word("when-over", &values::WHEN_OVERS) {
+            limits.websocket.when_over = when_over;
+        }
+        Some(own)
+    }
+
+    fn field(&self, name: &str) -> Option<&Field<'t>> {
+        self.found.iter().find(|field| field.key.name == name && field.is_good)
+    }
+
+    fn data(&self, name: &str) -> Option<&'t Data> {
+        self.field(name).map(|field| &field.setting.data)
+    }
+}
+
+/// A number, or a string of its digits.
+fn number(data: &Data) -> Option<u64> {
+    match data {
+        Data::Integer(value) => u64::try_from(*value).ok(),
+        Data::Text(digits) => digits.parse().ok(),
+        _ => None,
+    }
+}
+
+/// What is wrong with a value by its type and bounds.
+fn fault(key: &Key, data: &Data) -> Option<String> {
+    let is_text = |one: &Element| matches!(one.data, Data::Text(_) | Data::Bad);
+    match (key.kind, data) {
+        (_, Data::Bad) => None,
+        (Kind::Text, Data::Text(text)) if text.trim().is_empty() => {
+            Some("is empty: write a value, or leave the key out".to_owned())
+        }
+        (Kind::Text | Kind::Commas | Kind::Texts, Data::Text(_)) => None,
+        (Kind::Texts, Data::Array(all) | Data::List(all)) if all.iter().all(is_text) => {
+            all.is_empty().then(|| "is empty: write a value, or leave the key out".to_owned())
+        }
+        (Kind::Word(words), Data::Text(word)) if !words.contains(&word.as_str()) => {
+            Some(format!("{word:?} is not known: write one of {}", words.join(", ")))
+        }
+        (Kind::Word(_), Data::Text(_)) | (Kind::Flag, Data::Bool(_)) => None,
+        (Kind::Number(bounds) | Kind::Digits(bounds) | Kind::Limit(bounds, _), Data::Integer(value)) => {
+            let is_within = u64::try_from(*value).is_ok_and(|value| (bounds.min..=bounds.max).contains(&value));
+            (!is_within).then(|| format!("{value} is out of bounds: write {key}"))
+        }
+        (Kind::Digits(bounds), Data::Text(digits)) => {
+            let is_within = digits.parse().is_ok_and(|value: u64| (bounds.min..=bounds.max).contains(&value));
+            (!is_within).then(|| format!("{digits:?} is out of bounds: write {key}"))
+        }
+        (Kind::Group(_), Data::Group(_)) | (Kind::Groups(_), Data::List(_)) => None,
+        _ => Some(format!("is {}: write {key}", data.kind())),
+    }
+}

@@ -1,0 +1,105 @@
+//! One element of `links`.
+
+use std::sync::Arc;
+
+use super::fields::Fields;
+use crate::config::keys::Limits;
+use crate::config::problem::Problems;
+use crate::config::values::{self, LinkKind};
+use crate::driver::device::{BAUD_RATES, Direction};
+use crate::limits::DEVICE_CLIENTS_MAX;
+use crate::route::names::Patterns;
+use crate::route::{Destination, Link, Protocol, Service};
+
+/// Checks a link. What it does not set is taken from `websocket`.
+pub fn link(group: &Fields<'_>, websocket: &Service, limits: &Limits, problems: &mut Problems) -> Option<Link> {
+    for name in ["origin", "type", "destination"] {
+        group.require(problems, name);
+    }
+    let origin = group.parsed(problems, "origin", |list| match values::elements(list).next() {
+        Some(_) => Ok(Patterns::parse(list)),
+        None => Err("is empty: write patterns such as \"^/gps$\"".to_owned()),
+    });
+    group.parsed(problems, "options", |list| match values::docroot_options(list) {
+        Ok(true) => Err("follow is for docroot: leave it out".to_owned()),
+        other => other,
+    });
+    let kind = group.word("type", &values::LINKS)?;
+    for (name, needed) in [("port", LinkKind::Tcp), ("baud", LinkKind::Tty), ("direction", LinkKind::Fifo)] {
+        if group.has(name) && kind != needed {
+            group.error(problems, name, format_args!("is for type = \"{}\" only: leave it out", name_of(needed)));
+        }
+    }
+    let service = service(group, kind, websocket, limits, problems);
+    let destination = destination(group, kind, problems)?;
+    Some(Link { origin: origin?, destination, service: Arc::new(service) })
+}
+
+fn name_of(kind: LinkKind) -> &'static str {
+    values::LINKS.iter().find(|(_, other)| *other == kind).map_or("", |(name, _)| name)
+}
+
+fn service(
+    group: &Fields<'_>,
+    kind: LinkKind,
+    websocket: &Service,
+    limits: &Limits,
+    problems: &mut Problems,
+) -> Service {
+    let is_device = matches!(kind, LinkKind::Tty | LinkKind::Fifo);
+    let mut limits = limits.clone();
+    let own = group.limits(&mut limits, problems);
+    if is_device {
+        let clients = own.as_ref().and_then(|own| own.number("clients"));
+        match (own, clients) {
+            (Some(own), Some(clients)) if clients > DEVICE_CLIENTS_MAX.max => {
+                let most = DEVICE_CLIENTS_MAX.max;
+                own.error(
+                    problems,
+                    "clients",
+                    format_args!("{clients} is too many for a tty or fifo: write 1 to {most}"),
+                );
+            }
+            (_, Some(_)) => {}
+            (_, None) => limits.websocket.clients_max = DEVICE_CLIENTS_MAX.default,
+        }
+    }
+    let protocol = group.word("protocol", &values::PROTOCOLS).unwrap_or(websocket.protocol);
+    if protocol == Protocol::Packet && kind != LinkKind::Unix {
+        group.error(problems, "protocol", "packet needs type = \"unix\": write another protocol in the link");
+    }
+    Service {
+        protocol,
+        message_type: group.word("message-type", &values::TYPES).unwrap_or(websocket.message_type),
+        // A device is not made to read it, unless the link itself says so.
+        hello: group.flag("hello").unwrap_or(websocket.hello && !is_device),
+        limits: limits.websocket,
+    }
+}
+
+fn destination(group: &Fields<'_>, kind: LinkKind, problems: &mut Problems) -> Option<Destination> {
+    let path = |problems: &mut Problems| group.parsed(problems, "destination", values::path);
+    match kind {
+        LinkKind::Unix => path(problems).map(Destination::Unix),
+        LinkKind::Fifo => {
+            let direction = group.word("direction", &values::DIRECTIONS).unwrap_or(Direction::Read);
+            path(problems).map(|path| Destination::Fifo { path, direction })
+        }
+        LinkKind::Tty => {
+            let baud = group.number("baud").unwrap_or(values::BAUD.default);
+            let baud = BAUD_RATES.iter().map(|(bits, _)| *bits).find(|bits| u64::from(*bits) == baud).or_else(|| {
+                group.error(
+                    problems,
+                    "baud",
+                    format_args!("{baud} is no speed of a tty: write one such as 9600 or 115200"),
+                );
+                None
+            });
+            Some(Destination::Tty { path: path(problems)?, baud: baud? })
+        }
+        LinkKind::Tcp => {
+            let port = group.number("port").map(|port| port as u16);
+            group.parsed(problems, "destination", |text| values::tcp(text, port)).map(Destination::Tcp)
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! From a tree of settings to a configuration. All that is wrong with it is noted, each with its place and remedy.
+#![forbid(unsafe_code)]
+
+mod fields;
+
+mod link;
+
+mod server;
+
+use super::keys::{Limits, Scope};
+use super::problem::{Place, Problems};
+use super::syntax::Setting;
+use super::{Config, Said, values};
+use crate::limits::SERVERS_MAX;
+use crate::observe::log;
+use fields::Fields;
+
+/// Checks a tree that begins at `whole`. Where problems are errors, what is returned is of no use.
+pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Config {
+    let top = Fields::read(Scope::Top, String::new(), whole, settings, problems);
+    let mut limits = Limits::default();
+    if let Some(own) = top.limits(&mut limits, problems) {
+        let buffers = limits.process.pool_buffers;
+        if !buffers.is_power_of_two() {
+            own.error(
+                problems,
+                "pool-buffers",
+                format_args!("{buffers} is no power of two: write one such as 64 or 128"),
+            );
+        }
+    }
+    let groups = top.groups("servers", SERVERS_MAX, problems);
+    if groups.is_empty() && !(top.means("servers") && problems.has_errors()) {
+        problems.error(whole, "", "has no server: write servers = ( { ... } );");
+    }
+    let mut servers = server::Servers::default();
+    for group in &groups {
+        servers.add(group, &limits, problems);
+    }
+    let log = log::Settings::default();
+    Config {
+        user: said(&top, "user", problems),
+        pid_file: said(&top, "pid-file", problems),
+        log: log::Settings {
+            level: top.word("log-level", &values::LEVELS).unwrap_or(log.level),
+            format: top.word("log-format", &values::FORMATS).unwrap_or(log.format),
+            file: top.text("log-file").map(str::to_owned),
+        },
+        limits: limits.process,
+        servers: servers.finish(problems),
+    }
+}
+
+fn said(group: &Fields<'_>, name: &str, problems: &Problems) -> Option<Said> {
+    Some(Said { value: group.text(name)?.to_owned(), place: group.describe(problems, &[name]) })
+}

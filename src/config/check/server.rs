@@ -1,0 +1,182 @@
+//! One element of `servers`, and how several of them get on.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use super::fields::Fields;
+use super::link::link;
+use super::said;
+use crate::config::keys::Limits;
+use crate::config::problem::{Place, Problems};
+use crate::config::{Places, Said, Server, values};
+use crate::gateway::listener::ListenAddress;
+use crate::limits::{LINKS_MAX, LISTEN_MAX};
+use crate::route::names::{Patterns, Rules};
+use crate::route::{MessageType, Protocol, Service, Site};
+
+/// The servers checked so far.
+#[derive(Default)]
+pub struct Servers {
+    all: Vec<Server>,
+    /// Where each was written, and its address.
+    addresses: Vec<(Place, usize, ListenAddress)>,
+}
+
+impl Servers {
+    /// Checks one more. `limits` are those of the file.
+    pub fn add(&mut self, group: &Fields<'_>, limits: &Limits, problems: &mut Problems) {
+        let listen = addresses(group, problems);
+        let number = self.all.len();
+        self.addresses.extend(listen.iter().map(|(place, address)| (*place, number, address.clone())));
+        let mut limits = limits.clone();
+        let mut site = Site { hostname: hostname(group, problems), ..Site::default() };
+        let own = group.limits(&mut limits, problems);
+        for (name, limit) in [("maxclients", "clients"), ("keepalivetimeout", "keepalive-ms")] {
+            if own.as_ref().is_some_and(|own| own.has(limit)) && group.has(name) {
+                group.error(problems, name, format_args!("{limit} of limits is set too: keep one of them"));
+            }
+        }
+        if let Some(clients) = group.number("maxclients") {
+            limits.http.clients_max = clients;
+        }
+        if let Some(seconds) = group.number("keepalivetimeout") {
+            limits.http.keepalive_ms = seconds * 1000;
+        }
+        if !group.means("document") && !group.means("websocket") {
+            let sentence =
+                "serves nothing: write document = { docroot = \"DIR\"; }; or websocket = { docroot = \"DIR\"; };";
+            group.error(problems, "", sentence);
+        }
+        let www = document(group, &mut site, problems);
+        let docroot = websocket(group, &mut site, &limits, problems);
+        site.has_www = www.is_some();
+        site.has_docroot = docroot.is_some();
+        site.limits = limits.http;
+        let place_of = |said: &Option<Said>| said.as_ref().map(|said| said.place.clone()).unwrap_or_default();
+        let places = Places {
+            listen: group.describe(problems, &["listen", "addr", "port"]),
+            docroot: place_of(&docroot),
+            www: place_of(&www),
+        };
+        let (www, docroot) = (www.map(|said| said.value), docroot.map(|said| said.value));
+        let listen = listen.into_iter().map(|(_, address)| address).collect();
+        self.all.push(Server { places, listen, www, docroot, site });
+    }
+
+    /// All of them, once it is known that no two answer to the same.
+    pub fn finish(self, problems: &mut Problems) -> Vec<Server> {
+        let mut owners: HashMap<(String, String), usize> = HashMap::new();
+        let mut wildcards: HashMap<SocketAddr, usize> = HashMap::new();
+        for (place, number, address) in &self.addresses {
+            let host = self.all.get(*number).and_then(|server| server.site.hostname.as_deref()).unwrap_or("");
+            match owners.insert((address.to_string(), host.to_ascii_lowercase()), *number) {
+                Some(other) if other == *number => {
+                    problems.error(*place, &path(*number), format_args!("{address} is listed twice: keep one of them"));
+                }
+                Some(other) => {
+                    let sentence = format!("{address} is that of {} too: give them different hostnames", path(other));
+                    problems.error(*place, &path(*number), sentence);
+                }
+                None => {}
+            }
+            if let ListenAddress::Tcp(tcp) = address
+                && tcp.ip().is_unspecified()
+                && tcp.port() != 0
+            {
+                wildcards.insert(*tcp, *number);
+            }
+        }
+        for (place, number, address) in &self.addresses {
+            let ListenAddress::Tcp(tcp) = address else { continue };
+            let any = if tcp.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let any = SocketAddr::new(any, tcp.port());
+            if let Some(other) = wildcards.get(&any).filter(|_| any != *tcp) {
+                let sentence = format!("{any} of {} takes {tcp} too: listen on one of them in both", path(*other));
+                problems.error(*place, &path(*number), sentence);
+            }
+        }
+        self.all
+    }
+}
+
+fn path(number: usize) -> String {
+    format!("servers[{number}]")
+}
+
+fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenAddress)> {
+    group.exclude(problems, "addr", "listen");
+    group.exclude(problems, "port", "listen");
+    let mut addresses = Vec::new();
+    if group.has("listen") {
+        for (place, text) in group.texts("listen") {
+            match text.parse() {
+                Ok(address) => addresses.push((place, address)),
+                Err(sentence) => problems.error(place, &group.path_of("listen"), sentence),
+            }
+        }
+        if addresses.len() > LISTEN_MAX {
+            group.error(problems, "listen", format_args!("has more than {LISTEN_MAX} addresses: make several servers"));
+        }
+        return addresses;
+    }
+    let port = group.number("port").map_or(80, |port| port as u16);
+    let one = group.parsed(problems, "addr", |text| {
+        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        bare.parse::<IpAddr>().map_err(|_| format!("{text:?} is no IP address: write one such as 192.0.2.1 or ::1"))
+    });
+    let all = match one {
+        Some(one) => vec![one],
+        None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+    };
+    let place = group.place_of("addr").or(group.place_of("port")).unwrap_or(group.place);
+    all.into_iter().map(|ip| (place, ListenAddress::Tcp(SocketAddr::new(ip, port)))).collect()
+}
+
+fn hostname(group: &Fields<'_>, problems: &mut Problems) -> Option<Box<str>> {
+    group.parsed(problems, "hostname", |name| values::hostname(name).map(|()| name.into()))
+}
+
+fn document(group: &Fields<'_>, site: &mut Site, problems: &mut Problems) -> Option<Said> {
+    let document = group.group("document", problems)?;
+    document.require(problems, "docroot");
+    site.cache_control =
+        document.parsed(problems, "cache-control", |value| values::header(value).map(|()| value.into()));
+    said(&document, "docroot", problems)
+}
+
+fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mut Problems) -> Option<Said> {
+    let websocket = group.group("websocket", problems)?;
+    // Flags may set the rest of the group for pages alone.
+    if !websocket.means("docroot") && !websocket.means("links") && websocket.place.line > 0 {
+        websocket.error(problems, "", "serves nothing: write docroot = \"DIR\"; or links = ( { ... } );");
+    }
+    let mut limits = limits.clone();
+    websocket.limits(&mut limits, problems);
+    websocket.exclude(problems, "message-type", "type");
+    let message_type = websocket.word("type", &values::TYPES).or(websocket.word("message-type", &values::TYPES));
+    let service = Service {
+        protocol: websocket.word("protocol", &values::PROTOCOLS).unwrap_or(Protocol::Stream),
+        message_type: message_type.unwrap_or(MessageType::Auto),
+        hello: websocket.flag("hello").unwrap_or(false),
+        limits: limits.websocket.clone(),
+    };
+    let patterns = |name, default| Patterns::parse(websocket.text(name).unwrap_or(default));
+    site.rules = Rules {
+        allow: patterns("allow", "*"),
+        deny: patterns("deny", ""),
+        deny_last: websocket.flag("denylast").unwrap_or(false),
+    };
+    site.follows_symlinks = websocket.parsed(problems, "options", values::docroot_options).unwrap_or(false);
+    let origins: Vec<&str> = websocket.texts("origins").into_iter().map(|(_, text)| text).collect();
+    if websocket.has("origins") && !origins.is_empty() {
+        match values::origins(&origins.join(",")) {
+            Ok(origins) => site.origins = origins,
+            Err(sentence) => websocket.error(problems, "origins", sentence),
+        }
+    }
+    let links = websocket.groups("links", LINKS_MAX, problems);
+    site.links = links.iter().filter_map(|group| link(group, &service, &limits, problems)).collect();
+    site.service = Arc::new(service);
+    said(&websocket, "docroot", problems)
+}

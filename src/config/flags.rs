@@ -1,0 +1,100 @@
+//! Flags, laid over what a file says before it is checked, so that both are checked alike.
+#![forbid(unsafe_code)]
+
+use super::keys::Scope;
+use super::problem::{Place, Problems};
+use super::syntax::{Data, Element, Setting};
+
+/// A setting that was given as a flag.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Flag {
+    /// What problems call it.
+    pub label: &'static str,
+    /// The group of its key. A server's flag is for the only server.
+    pub scope: Scope,
+    /// Its key.
+    pub key: &'static str,
+    /// What it is set to.
+    pub value: Value,
+}
+
+/// What a flag sets its key to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// True.
+    On,
+    /// A string.
+    One(String),
+    /// As many strings as the flag was given times.
+    Several(Vec<String>),
+}
+
+impl Value {
+    fn at(&self, place: Place) -> Data {
+        let text = |text: &String| Data::Text(text.clone());
+        match self {
+            Value::On => Data::Bool(true),
+            Value::One(one) => text(one),
+            Value::Several(all) => Data::Array(all.iter().map(|one| Element { place, data: text(one) }).collect()),
+        }
+    }
+}
+
+/// Sets what the flags say. Where no file names a server, they make one.
+pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Place, problems: &mut Problems) {
+    let names_server = settings.iter().any(|setting| setting.name == "servers");
+    for flag in flags {
+        let place = problems.add_source(flag.label);
+        if flag.scope == Scope::Top {
+            set(settings, flag.key, place, flag.value.at(place));
+            continue;
+        }
+        let servers = match descend(settings, "servers", whole, Data::List(Vec::new())) {
+            Data::List(servers) => servers,
+            _ => continue,
+        };
+        if servers.len() > 1 {
+            let count = servers.len();
+            problems.error(
+                place,
+                "",
+                format_args!("is for one server, and the file has {count}: write it in the file"),
+            );
+            continue;
+        }
+        if servers.is_empty() {
+            servers.push(Element { place: whole, data: Data::Group(Vec::new()) });
+        }
+        let Some(Element { data: Data::Group(server), .. }) = servers.first_mut() else { continue };
+        if !names_server && !server.iter().any(|setting| setting.name == "listen") {
+            set(server, "listen", whole, Data::Text("127.0.0.1:8080".to_owned()));
+        }
+        let name = match flag.scope {
+            Scope::Document => "document",
+            Scope::WebSocket => "websocket",
+            _ => {
+                server.retain(|setting| flag.key != "listen" || (setting.name != "addr" && setting.name != "port"));
+                set(server, flag.key, place, flag.value.at(place));
+                continue;
+            }
+        };
+        if let Data::Group(group) = descend(server, name, place, Data::Group(Vec::new())) {
+            group.retain(|setting| flag.key != "type" || setting.name != "message-type");
+            set(group, flag.key, place, flag.value.at(place));
+        }
+    }
+}
+
+/// What a name is set to, which is `data` where it is not set yet.
+fn descend<'s>(settings: &'s mut Vec<Setting>, name: &str, place: Place, data: Data) -> &'s mut Data {
+    let at = settings.iter().position(|setting| setting.name == name).unwrap_or_else(|| {
+        settings.push(Setting { name: name.to_owned(), place, data });
+        settings.len() - 1
+    });
+    &mut settings[at].data
+}
+
+fn set(settings: &mut Vec<Setting>, name: &str, place: Place, data: Data) {
+    settings.retain(|setting| setting.name != name);
+    settings.push(Setting { name: name.to_owned(), place, data });
+}

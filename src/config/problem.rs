@@ -1,0 +1,163 @@
+//! What is wrong with a configuration, or worth a word: each with its place, all of them at once.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use crate::limits::{PROBLEM_SIZE_MAX, PROBLEMS_MAX};
+use crate::observe::log::Level;
+
+/// Where something was written. Line 0 is a source as a whole: a file, or a flag.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Place {
+    /// Its number in [`Problems`].
+    pub source: u32,
+    /// Counted from 1.
+    pub line: u32,
+}
+
+/// A line for the operator. Display names file, line, key and remedy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// An error keeps the configuration from being used, a warning does not.
+    pub level: Level,
+    text: String,
+}
+
+impl Problem {
+    /// A line that has no place.
+    pub fn new(level: Level, text: &str) -> Problem {
+        Problem { level, text: text.to_owned() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// The problems found so far, and the names of the files and flags that they lie in.
+#[derive(Default, Debug)]
+pub struct Problems {
+    sources: Vec<String>,
+    found: Vec<(Place, Problem)>,
+    left_out: usize,
+    errors: usize,
+    is_broken: bool,
+}
+
+impl Problems {
+    /// Names one more source; the place is that source as a whole.
+    pub fn add_source(&mut self, name: &str) -> Place {
+        self.sources.push(name.to_owned());
+        Place { source: self.sources.len() as u32 - 1, line: 0 }
+    }
+
+    /// The name of a place's source.
+    pub fn source(&self, place: Place) -> &str {
+        self.sources.get(place.source as usize).map_or("", String::as_str)
+    }
+
+    /// A place and a key, as an error begins that is found later.
+    pub fn describe(&self, place: Place, key: &str) -> String {
+        match place.line {
+            0 => self.source(place).trim_end_matches(':').to_owned(),
+            line => format!("{}:{line}: {key}", self.source(place)),
+        }
+    }
+
+    /// Notes what keeps the configuration from being used. `key` is the path of a setting, or empty.
+    pub fn error(&mut self, place: Place, key: &str, sentence: impl fmt::Display) {
+        self.errors += 1;
+        self.note(Level::Error, place, key, &sentence);
+    }
+
+    /// Notes an error after which nobody can tell what belongs where.
+    pub fn broken(&mut self, place: Place, sentence: impl fmt::Display) {
+        self.is_broken = true;
+        self.error(place, "", sentence);
+    }
+
+    /// Notes what the author may not expect.
+    pub fn warn(&mut self, place: Place, key: &str, sentence: impl fmt::Display) {
+        self.note(Level::Warn, place, key, &sentence);
+    }
+
+    /// Whether anything keeps the configuration from being used.
+    pub fn has_errors(&self) -> bool {
+        self.errors > 0
+    }
+
+    /// Whether its structure is lost.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// All of them, by file and line.
+    pub fn finish(mut self) -> Vec<Problem> {
+        self.found.sort_by_key(|(place, _)| *place);
+        let mut all: Vec<Problem> = self.found.into_iter().map(|(_, problem)| problem).collect();
+        if self.left_out > 0 {
+            let text = format!("{} problems more are not shown: mend those above first", self.left_out);
+            all.push(Problem { level: if self.errors > 0 { Level::Error } else { Level::Warn }, text });
+        }
+        all
+    }
+
+    fn note(&mut self, level: Level, place: Place, key: &str, sentence: &dyn fmt::Display) {
+        if self.found.len() == PROBLEMS_MAX {
+            self.left_out += 1;
+            return;
+        }
+        let (source, line) = (self.source(place), place.line);
+        let mut text = match (line, key) {
+            (0, _) => format!("{source} {sentence}"),
+            (_, "") => format!("{source}:{line}: {sentence}"),
+            (_, key) => format!("{source}:{line}: {key}: {sentence}"),
+        };
+        text.truncate(text.floor_char_boundary(PROBLEM_SIZE_MAX));
+        self.found.push((place, Problem { level, text }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_keys_and_order() {
+        let mut problems = Problems::default();
+        let file = problems.add_source("a.conf");
+        let flag = problems.add_source("--type");
+        let line = |line| Place { line, ..file };
+        problems.error(flag, "servers[0].websocket.type", "\"x\" is not known");
+        problems.error(line(7), "port", "is a string");
+        problems.warn(line(3), "auth", "is not served");
+        assert!(!problems.is_broken() && problems.has_errors());
+        problems.broken(line(7), "this } closes nothing");
+        assert!(problems.is_broken());
+        let lines: Vec<String> = problems.finish().iter().map(Problem::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "a.conf:3: auth: is not served",
+                "a.conf:7: port: is a string",
+                "a.conf:7: this } closes nothing",
+                "--type \"x\" is not known"
+            ]
+        );
+    }
+
+    #[test]
+    fn there_is_an_end_to_them() {
+        let mut problems = Problems::default();
+        let file = problems.add_source("a.conf");
+        (0..1000).for_each(|_| problems.warn(file, "", "is odd".repeat(PROBLEM_SIZE_MAX)));
+        assert!(!problems.has_errors());
+        let all = problems.finish();
+        assert_eq!(all.len(), PROBLEMS_MAX + 1);
+        assert_eq!(all[0].to_string().len(), PROBLEM_SIZE_MAX);
+        assert_eq!(all[PROBLEMS_MAX].level, Level::Warn);
+        assert!(all[PROBLEMS_MAX].to_string().starts_with("900 problems more"));
+    }
+}

@@ -1,0 +1,332 @@
+//! From bytes to tokens, through all included files.
+
+use std::fmt;
+use std::path::Path;
+
+use super::Read;
+use crate::config::problem::{Place, Problems};
+use crate::limits::{CONFIG_NAME_SIZE_MAX, CONFIG_SIZE_MAX, INCLUDE_DEPTH_MAX, INCLUDES_MAX};
+
+/// A pair of brackets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bracket {
+    /// `{ }`
+    Group,
+    /// `( )`
+    List,
+    /// `[ ]`
+    Array,
+}
+
+impl Bracket {
+    /// Its two characters.
+    pub fn pair(self) -> (char, char) {
+        match self {
+            Bracket::Group => ('{', '}'),
+            Bracket::List => ('(', ')'),
+            Bracket::Array => ('[', ']'),
+        }
+    }
+}
+
+/// What a parser looks at.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Token {
+    /// `[A-Za-z*][-A-Za-z0-9_*]*`, but neither `true` nor `false`.
+    Name(String),
+    /// `=` or `:`
+    Equals,
+    /// `,`
+    Comma,
+    /// `;`
+    Semicolon,
+    /// The first of a pair.
+    Open(Bracket),
+    /// The second of a pair.
+    Close(Bracket),
+    /// In any case of letters.
+    Bool(bool),
+    /// With or without L or LL at its end.
+    Integer(i64),
+    /// Finite.
+    Float(f64),
+    /// One pair of quotes, its escapes replaced.
+    Text(Vec<u8>),
+    /// What is no token, and what to write instead.
+    Junk(String, &'static str),
+    /// Nothing more comes.
+    End,
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Token::Name(text) | Token::Junk(text, _) => write!(f, "{text:?}"),
+            Token::Equals => f.write_str("="),
+            Token::Comma => f.write_str("a comma"),
+            Token::Semicolon => f.write_str("a semicolon"),
+            Token::Open(bracket) => write!(f, "{}", bracket.pair().0),
+            Token::Close(bracket) => write!(f, "{}", bracket.pair().1),
+            Token::Bool(value) => write!(f, "{value}"),
+            Token::Integer(_) | Token::Float(_) => f.write_str("a number"),
+            Token::Text(_) => f.write_str("a string"),
+            Token::End => f.write_str("the end of the file"),
+        }
+    }
+}
+
+/// A file that is being read.
+struct Source {
+    bytes: Vec<u8>,
+    at: usize,
+    place: Place,
+}
+
+impl Source {
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn skip(&mut self, count: usize) {
+        let end = self.bytes.len().min(self.at + count);
+        self.place.line += self.bytes[self.at..end].iter().filter(|byte| **byte == b'\n').count() as u32;
+        self.at = end;
+    }
+
+    /// Takes what `belongs` holds for, with what was taken before.
+    fn run(&mut self, belongs: impl Fn(&[u8], u8) -> bool) -> String {
+        let rest = self.rest();
+        let end = (0..rest.len()).find(|at| !belongs(&rest[..*at], rest[*at])).unwrap_or(rest.len());
+        let text = String::from_utf8_lossy(&rest[..end]).into_owned();
+        self.skip(end);
+        text
+    }
+}
+
+/// Reads token by token.
+pub struct Lexer<'a, 'r> {
+    read: &'a mut Read<'r>,
+    /// The innermost included file last.
+    stack: Vec<Source>,
+    size: usize,
+    files: usize,
+    /// Where the last file ended.
+    end: Place,
+}
+
+impl<'a, 'r> Lexer<'a, 'r> {
+    /// Begins with the file of this name.
+    pub fn new(name: &str, read: &'a mut Read<'r>, problems: &mut Problems) -> Lexer<'a, 'r> {
+        let end = problems.add_source(name);
+        let mut lexer = Lexer { read, stack: Vec::new(), size: 0, files: 0, end };
+        if let Err(reason) = lexer.open(name, end) {
+            problems.broken(end, reason);
+        }
+        lexer
+    }
+
+    /// The next token and where it begins.
+    pub fn next(&mut self, problems: &mut Problems) -> (Place, Token) {
+        loop {
+            let Some(source) = self.stack.last_mut() else { return (self.end, Token::End) };
+            if let Err(begin) = skip_blanks(source) {
+                problems.broken(begin, "the comment that begins here has no end: write */");
+            }
+            let Some(first) = source.peek() else {
+                self.end = source.place;
+                self.stack.pop();
+                continue;
+            };
+            if source.rest().starts_with(b"@include") {
+                self.include(problems);
+                continue;
+            }
+            let place = source.place;
+            return (place, token(source, first, problems));
+        }
+    }
+
+    fn include(&mut self, problems: &mut Problems) {
+        let Some(source) = self.stack.last_mut() else { return };
+        let place = source.place;
+        source.skip("@include".len());
+        while matches!(source.peek(), Some(b' ' | b'\t')) {
+            source.skip(1);
+        }
+        let path = if source.peek() == Some(b'"') { text(source, problems) } else { Vec::new() };
+        let path = String::from_utf8_lossy(&path).into_owned();
+        if path.is_empty() {
+            return problems.broken(place, "@include names no file: write @include \"FILE\"");
+        }
+        let folder = Path::new(problems.source(place)).parent().unwrap_or(Path::new(""));
+        let name = folder.join(path).to_string_lossy().into_owned();
+        let opened = if self.stack.len() > INCLUDE_DEPTH_MAX {
+            Err(format!("@include: files nest more than {INCLUDE_DEPTH_MAX} deep: does one include itself?"))
+        } else if self.files > INCLUDES_MAX {
+            Err(format!("@include: more than {INCLUDES_MAX} files are included"))
+        } else {
+            let whole = problems.add_source(&name);
+            self.open(&name, whole).map_err(|reason| format!("@include: {name} {reason}"))
+        };
+        if let Err(reason) = opened {
+            problems.broken(place, reason);
+        }
+    }
+
+    fn open(&mut self, name: &str, whole: Place) -> Result<(), String> {
+        let mut bytes = (self.read)(name)?;
+        self.files += 1;
+        self.size += bytes.len();
+        if self.size > CONFIG_SIZE_MAX {
+            return Err(format!("is too large: a configuration has {CONFIG_SIZE_MAX} bytes at most"));
+        }
+        if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+            let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
+            return Err(format!("has a NUL byte in line {line}: it is no text in UTF-8"));
+        }
+        if bytes.starts_with(b"\xef\xbb\xbf") {
+            bytes.drain(..3);
+        }
+        self.stack.push(Source { bytes, at: 0, place: Place { line: 1, ..whole } });
+        Ok(())
+    }
+}
+
+/// Skips white space and comments; the error is where a comment begins that does not end.
+fn skip_blanks(source: &mut Source) -> Result<(), Place> {
+    while let Some(first) = source.peek() {
+        let rest = source.rest();
+        let length = if (7..=13).contains(&first) || first == b' ' {
+            1
+        } else if first == b'#' || rest.starts_with(b"//") {
+            rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
+        } else if rest.starts_with(b"/*") {
+            let Some(end) = rest.get(2..).and_then(|rest| rest.windows(2).position(|pair| pair == b"*/")) else {
+                let begin = source.place;
+                source.skip(usize::MAX - source.at);
+                return Err(begin);
+            };
+            end + 4
+        } else {
+            return Ok(());
+        };
+        source.skip(length);
+    }
+    Ok(())
+}
+
+fn token(source: &mut Source, first: u8, problems: &mut Problems) -> Token {
+    let single = match first {
+        b'=' | b':' => Token::Equals,
+        b',' => Token::Comma,
+        b';' => Token::Semicolon,
+        b'{' => Token::Open(Bracket::Group),
+        b'(' => Token::Open(Bracket::List),
+        b'[' => Token::Open(Bracket::Array),
+        b'}' => Token::Close(Bracket::Group),
+        b')' => Token::Close(Bracket::List),
+        b']' => Token::Close(Bracket::Array),
+        b'"' => return Token::Text(text(source, problems)),
+        b'+' | b'-' | b'.' | b'0'..=b'9' => return number(source.run(is_in_number)),
+        _ if first.is_ascii_alphabetic() || first == b'*' => return word(source.run(|_, byte| is_in_name(byte))),
+        _ => return Token::Junk(source.run(is_in_junk), "strings stand in double quotes"),
+    };
+    source.skip(1);
+    single
+}
+
+fn is_in_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*')
+}
+
+/// A sign stands first, or behind the e of an exponent.
+fn is_in_number(before: &[u8], byte: u8) -> bool {
+    let is_exponent = || matches!(before, [.., b'e' | b'E']) && !before.iter().any(|byte| matches!(byte, b'x' | b'X'));
+    match byte {
+        b'+' | b'-' => before.is_empty() || is_exponent(),
+        _ => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'),
+    }
+}
+
+fn is_in_junk(_: &[u8], byte: u8) -> bool {
+    !byte.is_ascii_whitespace() && !b";,{}()[]=\"#".contains(&byte)
+}
+
+fn word(text: String) -> Token {
+    match () {
+        () if text.eq_ignore_ascii_case("true") => Token::Bool(true),
+        () if text.eq_ignore_ascii_case("false") => Token::Bool(false),
+        () if text.len() > CONFIG_NAME_SIZE_MAX => Token::Junk(text, "a name is not as long as that"),
+        () => Token::Name(text),
+    }
+}
+
+fn number(text: String) -> Token {
+    let lower = text.to_ascii_lowercase();
+    let radix = match lower.as_bytes() {
+        [b'0', b'x', ..] => 16,
+        [b'0', b'b', ..] => 2,
+        [b'0', b'o' | b'q', ..] => 8,
+        _ => 10,
+    };
+    let is_integer = |digits: &str| !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
+    // Only capital letters are a suffix.
+    let whole = text.strip_suffix("LL").or(text.strip_suffix('L')).unwrap_or(&text);
+    let parsed = if radix == 10 {
+        is_integer(whole.strip_prefix(['+', '-']).unwrap_or(whole)).then(|| whole.parse())
+    } else {
+        whole.get(2..).filter(|digits| is_integer(digits)).map(|digits| i64::from_str_radix(digits, radix))
+    };
+    match parsed {
+        Some(Ok(integer)) => return Token::Integer(integer),
+        Some(Err(_)) => return Token::Junk(text, "an integer has 64 bits at most"),
+        None => {}
+    }
+    let is_float = lower.bytes().all(|byte| byte.is_ascii_digit() || b"+-.e".contains(&byte));
+    match lower.parse::<f64>() {
+        Ok(float) if is_float && float.is_finite() => Token::Float(float),
+        _ if lower.starts_with(|first: char| first.is_ascii_digit()) && lower.ends_with(char::is_alphabetic) => {
+            Token::Junk(text, "numbers have no unit behind them, and strings stand in double quotes")
+        }
+        _ => Token::Junk(text, "strings stand in double quotes"),
+    }
+}
+
+/// What stands between quotes. A backslash before anything that it does not escape stands for itself.
+fn text(source: &mut Source, problems: &mut Problems) -> Vec<u8> {
+    let begin = source.place;
+    source.skip(1);
+    let mut bytes = Vec::new();
+    loop {
+        let hex = |at| source.rest().get(at).and_then(|byte: &u8| char::from(*byte).to_digit(16));
+        let (byte, length) = match (source.peek(), source.rest().get(1).copied()) {
+            (None, _) => {
+                problems.broken(begin, "the string that begins here has no end: write \"");
+                return bytes;
+            }
+            (Some(b'"'), _) => {
+                source.skip(1);
+                return bytes;
+            }
+            (Some(b'\\'), Some(b'a')) => (7, 2),
+            (Some(b'\\'), Some(b'b')) => (8, 2),
+            (Some(b'\\'), Some(b't')) => (b'\t', 2),
+            (Some(b'\\'), Some(b'n')) => (b'\n', 2),
+            (Some(b'\\'), Some(b'v')) => (11, 2),
+            (Some(b'\\'), Some(b'f')) => (12, 2),
+            (Some(b'\\'), Some(b'r')) => (b'\r', 2),
+            (Some(b'\\'), Some(escaped @ (b'\\' | b'"'))) => (escaped, 2),
+            (Some(b'\\'), Some(b'x' | b'X')) => match (hex(2), hex(3)) {
+                (Some(high), Some(low)) => ((high * 16 + low) as u8, 4),
+                _ => (b'\\', 1),
+            },
+            (Some(other), _) => (other, 1),
+        };
+        bytes.push(byte);
+        source.skip(length);
+    }
+}

@@ -1,0 +1,322 @@
+//! From tokens to a tree. After a mistake it goes on where the next setting begins, so that one run tells them all.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::lexer::{Bracket, Lexer, Token};
+use super::{Data, Element, Read, Setting};
+use crate::config::problem::{Place, Problems};
+use crate::limits::CONFIG_DEPTH_MAX;
+
+/// Reads a file and what it includes.
+pub fn parse(name: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Setting> {
+    let lexer = Lexer::new(name, read, problems);
+    let mut parser =
+        Parser { lexer, problems, ahead: VecDeque::new(), open: Vec::new(), path: String::new(), long_text: None };
+    parser.settings()
+}
+
+struct Parser<'a, 'r> {
+    lexer: Lexer<'a, 'r>,
+    problems: &'a mut Problems,
+    ahead: VecDeque<(Place, Token)>,
+    /// The brackets that are open, the innermost last. Their number is the depth of the recursion.
+    open: Vec<(Bracket, Place)>,
+    /// The key of the value that is being read.
+    path: String,
+    /// Where the last string begins and ends that has several lines.
+    long_text: Option<(Place, Place)>,
+}
+
+impl Parser<'_, '_> {
+    /// The settings up to the bracket that closes their group, or to the end.
+    fn settings(&mut self) -> Vec<Setting> {
+        let mut settings: Vec<Setting> = Vec::new();
+        let mut places: HashMap<String, Place> = HashMap::new();
+        loop {
+            let (place, token) = self.next();
+            let name = match token {
+                Token::Name(name) => name,
+                Token::Close(bracket) if self.leaves(bracket, place) => return settings,
+                Token::Close(_) => continue,
+                Token::End => {
+                    self.expect_closed();
+                    return settings;
+                }
+                other => {
+                    self.broken(place, &format!("a name is wanted here, not {other}"));
+                    match other {
+                        Token::Semicolon | Token::Comma => {}
+                        Token::Open(_) => self.skip_brackets(1),
+                        _ => self.recover(),
+                    }
+                    continue;
+                }
+            };
+            let Some(data) = self.value_of(&name) else { continue };
+            if let Some(first) = places.get(&name) {
+                let (file, line) = (self.problems.source(*first), first.line);
+                let other = if first.source == place.source { String::new() } else { format!(" of {file}") };
+                let sentence = format!("is set twice: line {line}{other} sets it too");
+                self.problems.error(place, &self.key(&name), sentence);
+            } else {
+                places.insert(name.clone(), place);
+                settings.push(Setting { name, place, data });
+            }
+        }
+    }
+
+    fn value_of(&mut self, name: &str) -> Option<Data> {
+        let (place, token) = self.peek(0);
+        let data = if *token == Token::Equals {
+            self.next();
+            Some(self.value_at(self.key(name)))
+        } else {
+            let sentence = format!("{name:?} is followed by {token}: write {name} = VALUE;");
+            let place = *place;
+            self.broken(place, &sentence);
+            None
+        };
+        if matches!(data, None | Some(Data::Bad)) {
+            self.recover();
+        } else {
+            self.skip_terminator();
+        }
+        data
+    }
+
+    /// The whole key of a name in the group that is being read.
+    fn key(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn value_at(&mut self, key: String) -> Data {
+        let outer = std::mem::replace(&mut self.path, key);
+        let data = self.value();
+        self.path = outer;
+        data
+    }
+
+    fn value(&mut self) -> Data {
+        if self.is_at_setting() {
+            return self.no_value();
+        }
+        match self.peek(0).1 {
+            Token::Close(_) | Token::Comma | Token::Semicolon | Token::Equals | Token::End => return self.no_value(),
+            _ => {}
+        }
+        match self.next() {
+            (_, Token::Bool(value)) => Data::Bool(value),
+            (_, Token::Integer(value)) => Data::Integer(value),
+            (_, Token::Float(value)) => Data::Float(value),
+            (place, Token::Text(bytes)) => self.text(place, bytes),
+            (place, Token::Open(bracket)) => self.aggregate(place, bracket),
+            (place, Token::Junk(text, remedy)) => self.bad(place, &format!("{text:?} is no value: {remedy}")),
+            (place, other) => self.bad(place, &format!("{other} is no value: strings stand in double quotes")),
+        }
+    }
+
+    fn bad(&mut self, place: Place, sentence: &str) -> Data {
+        self.problems.error(place, &self.path, sentence);
+        Data::Bad
+    }
+
+    fn no_value(&mut self) -> Data {
+        let (place, token) = self.peek(0);
+        let (place, sentence) = (*place, format!("a value is missing before {token}"));
+        self.broken(place, &sentence);
+        Data::Bad
+    }
+
+    /// Strings that follow each other are one.
+    fn text(&mut self, place: Place, mut bytes: Vec<u8>) -> Data {
+        while let (_, Token::Text(_)) = self.peek(0) {
+            if let (_, Token::Text(more)) = self.next() {
+                bytes.extend(more);
+            }
+        }
+        if bytes.contains(&b'\n') {
+            self.long_text = Some((place, self.peek(0).0));
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) if text.contains('\0') => self.bad(place, "the string has a NUL in it: leave \\x00 out"),
+            Ok(text) => Data::Text(text),
+            Err(_) => self.bad(place, "the string is not UTF-8: save the file as UTF-8"),
+        }
+    }
+
+    fn aggregate(&mut self, place: Place, bracket: Bracket) -> Data {
+        if self.open.len() == CONFIG_DEPTH_MAX {
+            self.broken(place, &format!("brackets nest more than {CONFIG_DEPTH_MAX} deep"));
+            self.skip_brackets(1);
+            return Data::Bad;
+        }
+        if let Some((Bracket::Array, _)) = self.open.last() {
+            self.problems.error(
+                place,
+                &self.path,
+                "an array holds no groups, lists or arrays: write a list, ( ) for [ ]",
+            );
+        }
+        self.open.push((bracket, place));
+        match bracket {
+            Bracket::Group => Data::Group(self.settings()),
+            Bracket::List => Data::List(self.elements()),
+            Bracket::Array => self.array(),
+        }
+    }
+
+    fn array(&mut self) -> Data {
+        let elements = self.elements();
+        let mut good = elements.iter().filter(|element| element.data != Data::Bad);
+        let Some(first) = good.next() else { return Data::Array(elements) };
+        let kind = first.data.kind();
+        match good.find(|element| element.data.kind() != kind) {
+            Some(other) => {
+                let (place, other) = (other.place, other.data.kind());
+                self.bad(place, &format!("an array holds one type: {kind} and {other} need a list, ( ) for [ ]"))
+            }
+            None => Data::Array(elements),
+        }
+    }
+
+    /// The elements up to the bracket that closes them.
+    fn elements(&mut self) -> Vec<Element> {
+        let mut elements = Vec::new();
+        loop {
+            let (place, token) = self.peek(0).clone();
+            match token {
+                Token::Close(bracket) => {
+                    self.next();
+                    if self.leaves(bracket, place) {
+                        return elements;
+                    }
+                    continue;
+                }
+                Token::End => {
+                    self.expect_closed();
+                    return elements;
+                }
+                _ if self.is_at_setting() => {
+                    self.expect_closed();
+                    return elements;
+                }
+                _ => {}
+            }
+            let data = self.value_at(format!("{}[{}]", self.path, elements.len()));
+            let is_bad = data == Data::Bad;
+            elements.push(Element { place, data });
+            if is_bad {
+                self.recover();
+                continue;
+            }
+            match self.peek(0).clone() {
+                (_, Token::Comma) => drop(self.next()),
+                (_, Token::Close(_) | Token::End) => {}
+                _ if self.is_at_setting() => {}
+                (place, token) => {
+                    self.broken(place, &format!("a comma is wanted between two elements, not {token}"));
+                    self.recover();
+                }
+            }
+        }
+    }
+
+    /// Whether a closing bracket ends what is being read. One that was opened further out does: the inner one is
+    /// missing.
+    fn leaves(&mut self, bracket: Bracket, place: Place) -> bool {
+        match self.open.last().copied() {
+            Some((open, _)) if open == bracket => {
+                self.open.pop();
+                true
+            }
+            Some((inner, at)) if self.open.iter().any(|(open, _)| *open == bracket) => {
+                let ((begin, end), found) = (inner.pair(), bracket.pair().1);
+                let line = place.line;
+                self.broken(at, &format!("{begin} is not closed: {end} is missing before the {found} of line {line}"));
+                self.open.pop();
+                self.ahead.push_front((place, Token::Close(bracket)));
+                true
+            }
+            _ => {
+                self.broken(place, &format!("{} closes nothing", bracket.pair().1));
+                false
+            }
+        }
+    }
+
+    /// Notes what is still open where the text ends, or where a list cannot go on.
+    fn expect_closed(&mut self) {
+        if let Some((bracket, at)) = self.open.pop() {
+            let (place, token) = self.peek(0).clone();
+            let ((begin, end), line) = (bracket.pair(), place.line);
+            let sentence = match token {
+                Token::End => format!("{begin} is not closed: {end} is missing"),
+                _ => format!("{begin} is not closed: {end} is missing before {token} in line {line}"),
+            };
+            self.broken(at, &sentence);
+            if token == Token::End {
+                self.open.clear();
+            }
+        }
+    }
+
+    /// Goes on to the next setting of this group, or the next element of this list.
+    fn recover(&mut self) {
+        while !self.is_at_setting() {
+            match self.peek(0).1 {
+                Token::Semicolon | Token::Comma => return self.skip_terminator(),
+                Token::Close(_) | Token::End => return,
+                Token::Open(_) => self.skip_brackets(0),
+                _ => drop(self.next()),
+            }
+        }
+    }
+
+    /// Skips to where `depth` brackets that are open, and those that follow, are closed.
+    fn skip_brackets(&mut self, mut depth: usize) {
+        loop {
+            match self.next().1 {
+                Token::Open(_) => depth += 1,
+                Token::Close(_) => depth = depth.saturating_sub(1),
+                Token::End => return,
+                _ => {}
+            }
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+
+    fn skip_terminator(&mut self) {
+        if matches!(self.peek(0).1, Token::Semicolon | Token::Comma) {
+            self.next();
+        }
+    }
+
+    fn is_at_setting(&mut self) -> bool {
+        matches!(self.peek(0).1, Token::Name(_)) && self.peek(1).1 == Token::Equals
+    }
+
+    /// Notes a mistake of structure. What comes behind a forgotten quote looks odd, so that the string is named.
+    fn broken(&mut self, place: Place, sentence: &str) {
+        match self.long_text {
+            Some((from, to)) if to == place && from.line < to.line => {
+                let line = from.line;
+                self.problems.broken(place, format_args!("{sentence}; does the string of line {line} end too late?"));
+            }
+            _ => self.problems.broken(place, sentence),
+        }
+    }
+
+    fn peek(&mut self, ahead: usize) -> &(Place, Token) {
+        while self.ahead.len() <= ahead {
+            let token = self.lexer.next(self.problems);
+            self.ahead.push_back(token);
+        }
+        &self.ahead[ahead]
+    }
+
+    fn next(&mut self) -> (Place, Token) {
+        self.ahead.pop_front().unwrap_or_else(|| self.lexer.next(self.problems))
+    }
+}

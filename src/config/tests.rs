@@ -1,0 +1,207 @@
+//! Whole configurations: what they mean, and flags over them.
+
+mod mistakes;
+
+use std::sync::Arc;
+
+use super::flags::Value;
+use super::keys::Scope;
+use super::*;
+use crate::driver::device::Direction;
+use crate::limits::WhenOver;
+use crate::observe::log::{Format, Level};
+use crate::route::{Destination, MessageType, Protocol};
+use crate::websocket::upgrade::Origins;
+
+fn load_text(text: &str, flags: &[Flag]) -> Result<Loaded, Vec<String>> {
+    let mut read = |_: &str| Ok(text.as_bytes().to_vec());
+    load_through(&mut read, Some("f"), flags).map_err(|problems| problems.iter().map(Problem::to_string).collect())
+}
+
+fn good(text: &str) -> Config {
+    let loaded = load_text(text, &[]).unwrap_or_else(|problems| panic!("{problems:#?}"));
+    assert_eq!(loaded.warnings, [], "{text}");
+    loaded.config
+}
+
+fn tcp(address: &str) -> ListenAddress {
+    ListenAddress::Tcp(address.parse().unwrap())
+}
+
+/// What is loaded goes from one thread to another.
+#[test]
+fn it_may_be_loaded_in_a_thread() {
+    let load = || load_text("servers = ({ document = { docroot = \"/w\"; }; });", &[]);
+    let loaded = std::thread::spawn(load).join().unwrap().unwrap();
+    assert_eq!(loaded.config.servers.len(), 1);
+}
+
+#[test]
+fn defaults() {
+    let config = good("servers = ({ document = { docroot = \"/w\"; }; websocket = { docroot = \"/d\"; }; });");
+    assert_eq!((&config.user, &config.pid_file, &config.log), (&None, &None, &log::Settings::default()));
+    assert_eq!(config.limits, limits::Process::default());
+    let server = &config.servers[0];
+    assert_eq!(server.listen, [tcp("0.0.0.0:80"), tcp("[::]:80")]);
+    assert_eq!((server.www.as_deref(), server.docroot.as_deref()), (Some("/w"), Some("/d")));
+    assert_eq!(server.places.listen, "f:1: servers[0]");
+    assert_eq!(server.places.docroot, "f:1: servers[0].websocket.docroot");
+    assert_eq!(server.places.www, "f:1: servers[0].document.docroot");
+    let site = &server.site;
+    assert!(site.has_www && site.has_docroot && !site.follows_symlinks && site.links.is_empty());
+    assert_eq!((&site.hostname, &site.cache_control, &site.origins), (&None, &None, &Origins::Same));
+    assert_eq!(site.rules, crate::route::names::Rules::default());
+    assert_eq!((&*site.service, &site.limits), (&crate::route::Service::default(), &limits::Http::default()));
+}
+
+#[test]
+fn all_keys() {
+    let config = good(
+        r#"
+        user = "www-data"; pid-file = "/p"; log-file = "/l"; log-level = "debug"; log-format = "json";
+        limits = {
+            clients = 10; clients-per-address = 11; handshakes = 12; queued-size = 0x100000; pool-buffers = 32;
+            files = 13; drain-ms = 14; head-size = 2048; idle-ms = 15; stall-ms = 1600;
+        };
+        servers = ({
+            hostname = "A.example"; addr = "::1"; port = 81; keepalivetimeout = 7; maxclients = 17;
+            document = { docroot = "/w"; cache-control = "no-cache"; };
+            websocket = {
+                docroot = "/d"; allow = "a"; deny = "b"; denylast = true; options = "follow"; protocol = "lines";
+                type = "text"; hello = true; origins = ("https://a.example", "http://b:1");
+                limits = { clients = 18; ping-ms = 19; when-over = "close"; };
+                links = (
+                    { origin = "^/u"; type = "unix"; destination = "/u"; protocol = "packet"; hello = false;
+                      message-type = "binary"; limits = { clients = 20; pong-ms = 210; }; },
+                    { origin = "^/t"; type = "tcp"; destination = "127.0.0.1:7000"; },
+                    { origin = "^/s"; type = "tty"; destination = "/dev/ttyS1"; baud = "115200"; },
+                    { origin = "^/f"; type = "fifo"; destination = "/f"; direction = "write"; limits = { clients = 3; }; hello = true; },
+                    { origin = "^/o"; type = "tcp"; destination = "127.0.0.1"; port = "1"; options = ""; }
+                );
+            };
+            limits = { headers = 22; stall-ms = 2300; connect-ms = 24; };
+        }, {
+            hostname = "b.example"; listen = "[::1]:81"; limits = { clients = 25; keepalive-ms = 26; };
+            websocket = { docroot = "/e"; message-type = "binary"; };
+        });
+        "#,
+    );
+    let said = |value: &str, place: &str| Some(Said { value: value.into(), place: place.into() });
+    assert_eq!(config.user, said("www-data", "f:2: user"));
+    assert_eq!(config.pid_file, said("/p", "f:2: pid-file"));
+    assert_eq!(config.log, log::Settings { level: Level::Debug, format: Format::Json, file: Some("/l".into()) });
+    let process = limits::Process {
+        clients_max: 10,
+        clients_per_address_max: 11,
+        handshakes_max: 12,
+        queued_size_max: 1 << 20,
+        pool_buffers: 32,
+        fds_max: 13,
+        drain_ms: 14,
+    };
+    assert_eq!(config.limits, process);
+
+    assert_eq!(config.servers[0].places.listen, "f:8: servers[0].addr");
+    let [one, two] = &config.servers[..] else { panic!("{config:#?}") };
+    assert_eq!((&one.listen[..], one.site.hostname.as_deref()), (&[tcp("[::1]:81")][..], Some("A.example")));
+    assert_eq!(one.site.cache_control.as_deref(), Some("no-cache"));
+    let http = limits::Http {
+        clients_max: 17,
+        head_size_max: 2048,
+        headers_max: 22,
+        keepalive_ms: 7000,
+        stall_ms: 2300,
+        ..limits::Http::default()
+    };
+    assert_eq!(one.site.limits, http);
+    assert!(one.site.follows_symlinks && one.site.rules.deny_last);
+    assert_eq!(one.site.origins, Origins::List(vec!["https://a.example".into(), "http://b:1".into()]));
+    let websocket = limits::WebSocket {
+        clients_max: 18,
+        connect_ms: 24,
+        idle_ms: 15,
+        ping_ms: 19,
+        stall_ms: 2300,
+        when_over: WhenOver::Close,
+        ..limits::WebSocket::default()
+    };
+    let service = &one.site.service;
+    assert_eq!((service.protocol, service.message_type, service.hello), (Protocol::Lines, MessageType::Text, true));
+    assert_eq!(service.limits, websocket);
+    all_links(one, &websocket);
+
+    assert_eq!(two.listen, [tcp("[::1]:81")]);
+    let http = limits::Http {
+        clients_max: 25,
+        head_size_max: 2048,
+        keepalive_ms: 26,
+        stall_ms: 1600,
+        ..limits::Http::default()
+    };
+    assert_eq!(two.site.limits, http);
+    assert_eq!(two.site.service.message_type, MessageType::Binary);
+    let inherited = &two.site.service.limits;
+    assert_eq!((inherited.clients_max, inherited.idle_ms, inherited.ping_ms), (1_000_000, 15, 30_000));
+}
+
+/// The links of `all_keys`.
+fn all_links(server: &Server, websocket: &limits::WebSocket) {
+    let [unix, tcp, tty, fifo, old] = &server.site.links[..] else { panic!("{server:#?}") };
+    assert!(unix.origin.matches("/u1") && !unix.origin.matches("/v"));
+    assert_eq!(unix.destination, Destination::Unix("/u".into()));
+    assert_eq!((unix.service.protocol, unix.service.hello), (Protocol::Packet, false));
+    assert_eq!(unix.service.message_type, MessageType::Binary);
+    assert_eq!(unix.service.limits, limits::WebSocket { clients_max: 20, pong_ms: 210, ..websocket.clone() });
+    assert_eq!(tcp.destination, Destination::Tcp(["127.0.0.1:7000".parse().unwrap()].into()));
+    assert_eq!(tcp.service, server.site.service);
+    assert!(!Arc::ptr_eq(&tcp.service, &server.site.service), "each counts its own clients");
+    assert_eq!(tty.destination, Destination::Tty { path: "/dev/ttyS1".into(), baud: 115_200 });
+    assert_eq!((tty.service.limits.clients_max, tty.service.hello), (1, false));
+    assert_eq!(tty.service.protocol, Protocol::Lines);
+    assert_eq!(fifo.destination, Destination::Fifo { path: "/f".into(), direction: Direction::Write });
+    assert_eq!((fifo.service.limits.clients_max, fifo.service.hello), (3, true));
+    assert_eq!(old.destination, Destination::Tcp(["127.0.0.1:1".parse().unwrap()].into()));
+}
+
+#[test]
+fn flags_over_files() {
+    let flag = |label, scope, key, value: &str| Flag { label, scope, key, value: Value::One(value.to_owned()) };
+    let listen = |address: &str| Flag {
+        label: "--listen:",
+        scope: Scope::Server,
+        key: "listen",
+        value: Value::Several(vec![address.to_owned()]),
+    };
+    let flags = [
+        listen("127.0.0.1:1"),
+        flag("--www", Scope::Document, "docroot", "/other"),
+        flag("--type", Scope::WebSocket, "type", "text"),
+        flag("--log-level", Scope::Top, "log-level", "warn"),
+    ];
+    let text = "log-level = \"debug\"; servers = ({ addr = \"::\"; port = 5; document = { docroot = \"/w\"; };
+        websocket = { docroot = \"/d\"; message-type = \"binary\"; protocol = \"nul\"; }; });";
+    let config = load_text(text, &flags).unwrap().config;
+    let server = &config.servers[0];
+    assert_eq!((&server.listen[..], server.www.as_deref()), (&[tcp("127.0.0.1:1")][..], Some("/other")));
+    assert_eq!((&server.places.www[..], &server.places.docroot[..]), ("--www", "f:2: servers[0].websocket.docroot"));
+    assert_eq!(server.site.service.message_type, MessageType::Text);
+    assert_eq!((server.site.service.protocol, config.log.level), (Protocol::Nul, Level::Warn));
+
+    // A file without servers: the flags make one, at the address of flags.
+    let config = load_text("limits = { clients = 9; };", &flags[1..2]).unwrap().config;
+    assert_eq!((config.limits.clients_max, &config.servers[0].listen[..]), (9, &[tcp("127.0.0.1:8080")][..]));
+    assert!(load_text("user = \"a\";", &flags[..1]).unwrap_err()[0].starts_with("f serves nothing: write document"));
+
+    // Several servers: nobody knows which one is meant.
+    let two =
+        "servers = ({ port = 1; document = { docroot = \"/w\"; }; }, { port = 2; document = { docroot = \"/w\"; }; });";
+    let said: Vec<String> = load_text(two, &flags).unwrap_err();
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert_eq!(said[0], "--listen: is for one server, and the file has 2: write it in the file");
+    assert!(load_text(two, &flags[3..]).is_ok());
+
+    // What is no list of groups stays as it is, and is told.
+    for odd in ["servers = 1;", "servers = (1);", "servers = ({ websocket = 1; });"] {
+        assert!(load_text(odd, &flags).unwrap_err().iter().any(|problem| problem.contains("is an integer")), "{odd}");
+    }
+}

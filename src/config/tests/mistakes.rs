@@ -1,0 +1,214 @@
+//! What is said about configurations that are wrong, or that are ouistiti's.
+
+use super::*;
+
+/// What is said about a line in a websocket, a server, the file or a link that is good otherwise.
+#[test]
+fn what_is_said() {
+    let websocket = |line: &str| format!("servers = ({{ websocket = {{ docroot = \"/d\"; {line} }}; }});");
+    let server = |line: &str| format!("servers = ({{ document = {{ docroot = \"/w\"; }}; {line} }});");
+    let top = |line: &str| format!("servers = ({{ document = {{ docroot = \"/w\"; }}; }}); {line}");
+    let link = |line: &str| websocket(&format!("links = ({{ origin = \"a\"; {line} }});"));
+    for (text, said) in [
+        ("".to_owned(), "f has no server: write servers = ( { ... } );"),
+        ("servers = ();".to_owned(), "f has no server: write servers = ( { ... } );"),
+        ("servers = {};".to_owned(), "f:1: servers: is a group: write a list of groups ( { }, { } )"),
+        ("servers = (1);".to_owned(), "f:1: servers[0]: is an integer: write a group { }"),
+        ("servers = ({});".to_owned(), "f:1: servers[0]: serves nothing: write document"),
+        (top("user = \" \";"), "f:1: user: is empty: write a value, or leave the key out"),
+        (top("log-level = \"loud\";"), "f:1: log-level: \"loud\" is not known: write one of error, warn, info, debug"),
+        (top("limits = { clients = 0; };"), "f:1: limits.clients: 0 is out of bounds: write 1 to 1000000 clients"),
+        (top("limits = { idle-ms = -1; };"), "f:1: limits.idle-ms: -1 is out of bounds: write 0 to 2592000000 ms"),
+        (top("limits = { idle-ms = \"9\"; };"), "f:1: limits.idle-ms: is a string: write 0 to 2592000000 ms"),
+        (top("limits = { idle-ms = 1.5; };"), "f:1: limits.idle-ms: is a number with a fraction: write 0 to"),
+        (top("limits = { pool-buffers = 100; };"), "limits.pool-buffers: 100 is no power of two: write one such as 64"),
+        (top("limits = { when-over = \"x\"; };"), "limits.when-over: \"x\" is not known: write one of slow, close"),
+        (
+            server("limits = { drain-ms = 1; };"),
+            "servers[0].limits.drain-ms: unknown key here: it belongs in the file's",
+        ),
+        (server("port = 65536;"), "servers[0].port: 65536 is out of bounds: write 0 to 65535"),
+        (server("port = 80; listen = \"[::]:1\";"), "servers[0].port: listen is set too: keep one of them"),
+        (server("addr = \"::\"; listen = \"[::]:1\";"), "servers[0].addr: listen is set too: keep one of them"),
+        (server("addr = \"eth0\";"), "servers[0].addr: \"eth0\" is no IP address: write one such as 192.0.2.1 or ::1"),
+        (server("listen = [];"), "servers[0].listen: is empty"),
+        (server("listen = (1);"), "servers[0].listen: is a list: write a string or a list of strings"),
+        (server("listen = (\"[::]:1\", \"80\");"), "servers[0].listen: \"80\" is no address: write 127.0.0.1:8080"),
+        (server("listen = [\"[::]:1\", \"[::]:1\"];"), "servers[0]: http://[::]:1 is listed twice: keep one of them"),
+        (server("hostname = \"a:80\";"), "servers[0].hostname: \"a:80\" is no host: write a name such as app.example"),
+        (server("keepalivetimeout = 3601;"), "servers[0].keepalivetimeout: 3601 is out of bounds: write 0 to 3600 s"),
+        (server("maxclients = 1; limits = { clients = 1; };"), "maxclients: clients of limits is set too: keep one"),
+        (server("keepalivetimeout = 1; limits = { keepalive-ms = 1; };"), "keepalive-ms of limits is set too"),
+        (
+            server("tls = { crtfile = \"x\"; };"),
+            "servers[0].tls: TLS is not there yet: remove the group, and put a TLS",
+        ),
+        (server("websocket = {};"), "servers[0].websocket: serves nothing: write docroot = \"DIR\"; or links"),
+        (server("colour = 1;"), "servers[0].colour: unknown key: leave it out"),
+        (
+            "servers = ({ document = {}; });".to_owned(),
+            "servers[0].document: docroot is missing: write docroot = VALUE;",
+        ),
+        (
+            server("x = { };").replace("\"/w\";", "\"/w\"; cache-control = \"a\\n\";").replace("x = { };", ""),
+            "cache-control: \"a\\n\" is no",
+        ),
+        (websocket("protocl = \"x\";"), "servers[0].websocket.protocl: unknown key: did you mean \"protocol\"?"),
+        (websocket("idle-ms = 1;"), "servers[0].websocket.idle-ms: unknown key here: it belongs in limits = { }"),
+        (websocket("hello = 1;"), "servers[0].websocket.hello: is an integer: write true or false"),
+        (websocket("options = \"direct\";"), "servers[0].websocket.options: direct is not there yet: leave it out"),
+        (websocket("origins = \"x\";"), "servers[0].websocket.origins: \"x\" is no origin: write same, *, or origins"),
+        (websocket("origins = (\"same\", \"*\");"), "servers[0].websocket.origins: \"same\" is no origin"),
+        (websocket("type = \"text\"; message-type = \"text\";"), "websocket.message-type: type is set too: keep one"),
+        (
+            websocket("limits = { head-ms = 1000; };"),
+            "websocket.limits.head-ms: unknown key here: it belongs in the file's",
+        ),
+        (
+            websocket("links = ({});"),
+            "servers[0].websocket.links[0]: destination is missing: write destination = VALUE;",
+        ),
+        (
+            link("type = \"udp\"; destination = \"/a\";"),
+            "links[0].type: \"udp\" is not known: write one of unix, tcp, tty, fifo",
+        ),
+        (
+            link("type = \"unix\"; destination = \"a\";"),
+            "links[0].destination: \"a\" is not absolute: write the whole path",
+        ),
+        (link("type = \"tcp\"; destination = \"/a\";"), "links[0].destination: \"/a\" is no TCP address"),
+        (
+            link("type = \"tcp\"; destination = \"::1\"; port = \"x\";"),
+            "links[0].port: \"x\" is out of bounds: write 0 to 65535",
+        ),
+        (
+            link("type = \"unix\"; destination = \"/a\"; port = 1;"),
+            "links[0].port: is for type = \"tcp\" only: leave it out",
+        ),
+        (
+            link("type = \"fifo\"; destination = \"/a\"; baud = 9600;"),
+            "links[0].baud: is for type = \"tty\" only: leave it out",
+        ),
+        (
+            link("type = \"tty\"; destination = \"/a\"; baud = 9601;"),
+            "links[0].baud: 9601 is no speed of a tty: write one",
+        ),
+        (
+            link("type = \"tty\"; destination = \"/a\"; baud = \"5000000\";"),
+            "baud: \"5000000\" is out of bounds: write 50 to",
+        ),
+        (
+            link("type = \"tty\"; destination = \"/a\"; limits = { clients = 1025; };"),
+            "clients: 1025 is too many for a tty or fifo: write 1 to 1024",
+        ),
+        (
+            link("type = \"tcp\"; destination = \"[::1]:1\"; protocol = \"packet\";"),
+            "links[0].protocol: packet needs type = \"unix\"",
+        ),
+        (
+            link("type = \"unix\"; destination = \"/a\"; options = \"follow\";"),
+            "links[0].options: follow is for docroot: leave",
+        ),
+        (
+            link("type = \"unix\"; destination = \"/a\"; options = \"direct\";"),
+            "links[0].options: direct is not there yet",
+        ),
+        (link("").replace("\"a\"", "\" , \""), "links[0].origin: is empty: write patterns such as \"^/gps$\""),
+    ] {
+        let problems = load_text(&text, &[]).map(|loaded| loaded.config).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(said)), "{text}\n{said:?} is not in {problems:#?}");
+    }
+}
+
+/// A packet protocol that a link inherits is wrong for it as well.
+#[test]
+fn inherited_mistakes() {
+    let text = "servers = ({ websocket = { protocol = \"packet\"; links = (\n{ origin = \"a\"; type = \"tty\"; destination = \"/a\"; }); }; });";
+    let said = ["f:2: servers[0].websocket.links[0]: packet needs type = \"unix\": write another protocol in the link"];
+    assert_eq!(load_text(text, &[]).unwrap_err(), said);
+}
+
+#[test]
+fn servers_get_on() {
+    let pair = |one: &str, two: &str| {
+        let document = "document = { docroot = \"/w\"; };";
+        format!("servers = ({{ {document} {one} }},\n{{ {document} {two} }});")
+    };
+    for (one, two, said) in [
+        ("", "", Some("f:2: servers[1]: http://0.0.0.0:80 is that of servers[0] too: give them different hostnames")),
+        ("hostname = \"a\";", "hostname = \"A\";", Some("different hostnames")),
+        ("hostname = \"a\";", "hostname = \"b\";", None),
+        ("hostname = \"a\";", "", None),
+        ("addr = \"127.0.0.1\";", "addr = \"::1\";", None),
+        (
+            "addr = \"127.0.0.1\";",
+            "",
+            Some("f:1: servers[0]: 0.0.0.0:80 of servers[1] takes 127.0.0.1:80 too: listen on one"),
+        ),
+        ("addr = \"127.0.0.1\"; port = 81;", "", None),
+        ("listen = \"127.0.0.1:0\";", "listen = \"0.0.0.0:0\";", None),
+        ("listen = \"unix:/a\";", "listen = \"unix:/a\";", Some("unix:/a is that of servers[0] too")),
+        ("listen = \"unix:/a\";", "listen = \"unix:/b\";", None),
+    ] {
+        let loaded = load_text(&pair(one, two), &[]);
+        match (said, &loaded) {
+            (None, Ok(_)) => {}
+            (Some(said), Err(problems)) => {
+                assert!(problems.iter().any(|problem| problem.contains(said)), "{one} {two}: {problems:?}");
+            }
+            _ => panic!("{one} {two}: {loaded:?}"),
+        }
+    }
+}
+
+#[test]
+fn as_many_as_there_may_be() {
+    let servers = |count: usize| {
+        let one = |number| format!("{{ port = {}; document = {{ docroot = \"/w\"; }}; }},\n", number + 1);
+        format!("servers = ({});", (0..count).map(one).collect::<String>())
+    };
+    assert_eq!(good(&servers(limits::SERVERS_MAX)).servers.len(), limits::SERVERS_MAX);
+    let said = ["f:257: servers[256]: is one too many: there may be 256"];
+    assert_eq!(load_text(&servers(limits::SERVERS_MAX + 1), &[]).unwrap_err(), said);
+    let addresses: Vec<String> = (0..=limits::LISTEN_MAX).map(|port| format!("\"[::]:{}\"", port + 1)).collect();
+    let text = format!("servers = ({{ listen = [{}]; document = {{ docroot = \"/w\"; }}; }});", addresses.join(","));
+    let said = ["f:1: servers[0].listen: has more than 64 addresses: make several servers"];
+    assert_eq!(load_text(&text, &[]).unwrap_err(), said);
+}
+
+/// What ouistiti knows and uakari does not: each a warning, all of it left aside.
+#[test]
+fn keys_of_ouistiti() {
+    let ignored: Vec<&keys::Key> = keys::all().filter(|key| matches!(key.kind, keys::Kind::Ignored)).collect();
+    assert!(ignored.len() > 40);
+    for key in ignored {
+        let extra = format!("{} = {{ anything = (1, \"x\"); }};", key.name);
+        let place = |scope| if key.scopes == [scope] { extra.as_str() } else { "" };
+        let text = format!(
+            "{} servers = ({{ {} document = {{ docroot = \"/w\"; {} }}; websocket = {{ docroot = \"/d\"; {} }}; }});",
+            place(Scope::Top),
+            place(Scope::Server),
+            place(Scope::Document),
+            place(Scope::WebSocket)
+        );
+        let loaded = load_text(&text, &[]).unwrap();
+        let [warning] = &loaded.warnings[..] else { panic!("{}: {:?}", key.name, loaded.warnings) };
+        assert_eq!(warning.level, Level::Warn);
+        assert!(warning.to_string().contains(&format!("{}: is not served: ", key.name)), "{warning}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    for (name, said) in [
+        (
+            "/nonexistent/f",
+            "/nonexistent/f cannot be read: No such file or directory: name a file that this user may read",
+        ),
+        ("/dev/null", "/dev/null is no regular file: name another one"),
+        ("/", "/ is no regular file: name another one"),
+    ] {
+        let problems = load(Some(name), &[]).map(|loaded| loaded.config).unwrap_err();
+        assert_eq!(problems.iter().map(Problem::to_string).collect::<Vec<_>>(), [said]);
+    }
+}

@@ -1,0 +1,263 @@
+//! Values that are more than a number or a string, whether a file or a flag gives them. An error begins with the
+//! value, and who calls puts the name of the key or flag before it.
+#![forbid(unsafe_code)]
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+
+use crate::driver::device::{BAUD_RATES, Direction};
+use crate::limits::{Bounds, WhenOver};
+use crate::observe::log::{Format, Level};
+use crate::route::{MessageType, Protocol};
+use crate::websocket::upgrade::Origins;
+
+/// A choice of words, and what each means.
+pub type Words<T, const N: usize> = [(&'static str, T); N];
+
+/// For `protocol`.
+pub const PROTOCOLS: Words<Protocol, 5> = [
+    ("stream", Protocol::Stream),
+    ("packet", Protocol::Packet),
+    ("lines", Protocol::Lines),
+    ("nul", Protocol::Nul),
+    ("frames", Protocol::Frames),
+];
+/// For `message-type`.
+pub const TYPES: Words<MessageType, 3> =
+    [("auto", MessageType::Auto), ("text", MessageType::Text), ("binary", MessageType::Binary)];
+/// For `log-level`.
+pub const LEVELS: Words<Level, 4> =
+    [("error", Level::Error), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug)];
+/// For `log-format`.
+pub const FORMATS: Words<Format, 2> = [("text", Format::Text), ("json", Format::Json)];
+/// For `when-over`.
+pub const WHEN_OVERS: Words<WhenOver, 2> = [("slow", WhenOver::Slow), ("close", WhenOver::Close)];
+
+/// What a link leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum LinkKind {
+    Unix,
+    Tcp,
+    Tty,
+    Fifo,
+}
+
+/// For `type` of a link.
+pub const LINKS: Words<LinkKind, 4> =
+    [("unix", LinkKind::Unix), ("tcp", LinkKind::Tcp), ("tty", LinkKind::Tty), ("fifo", LinkKind::Fifo)];
+
+/// For `direction` of a link.
+pub const DIRECTIONS: Words<Direction, 2> = [("read", Direction::Read), ("write", Direction::Write)];
+
+/// The words of [`PROTOCOLS`].
+pub const PROTOCOL_NAMES: [&str; 5] = names(&PROTOCOLS);
+/// The words of [`TYPES`].
+pub const TYPE_NAMES: [&str; 3] = names(&TYPES);
+/// The words of [`LEVELS`].
+pub const LEVEL_NAMES: [&str; 4] = names(&LEVELS);
+/// The words of [`FORMATS`].
+pub const FORMAT_NAMES: [&str; 2] = names(&FORMATS);
+/// The words of [`WHEN_OVERS`].
+pub const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
+/// The words of [`LINKS`].
+pub const LINK_NAMES: [&str; 4] = names(&LINKS);
+/// The words of [`DIRECTIONS`].
+pub const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
+
+/// The least and the most speed of a terminal line, and what holds where none is set.
+pub const BAUD: Bounds =
+    Bounds { default: 9_600, min: BAUD_RATES[0].0 as u64, max: BAUD_RATES[BAUD_RATES.len() - 1].0 as u64 };
+
+const fn names<T: Copy, const N: usize>(words: &Words<T, N>) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut at = 0;
+    while at < N {
+        names[at] = words[at].0;
+        at += 1;
+    }
+    names
+}
+
+/// What a word means.
+pub fn word<T: Copy>(words: &[(&str, T)], value: &str) -> Option<T> {
+    words.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning)
+}
+
+/// The pages that may connect: `same`, `*`, or origins with commas between them.
+pub fn origins(list: &str) -> Result<Origins, String> {
+    match list.trim() {
+        "same" => return Ok(Origins::Same),
+        "*" => return Ok(Origins::Any),
+        _ => {}
+    }
+    let mut origins = Vec::new();
+    for one in elements(list) {
+        let is_origin = one.split_once("://").is_some_and(|(scheme, rest)| {
+            !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', '?', '#', '*', ' '])
+        });
+        if !is_origin {
+            return Err(format!(
+                "{one:?} is no origin: write same, *, or origins such as https://app.example:8443 without a path"
+            ));
+        }
+        origins.push(one.to_owned());
+    }
+    if origins.is_empty() {
+        return Err("is empty: write same, * or a list of origins".to_owned());
+    }
+    Ok(Origins::List(origins))
+}
+
+/// Whether symbolic links may lead out of docroot.
+pub fn docroot_options(list: &str) -> Result<bool, String> {
+    let mut follows_symlinks = false;
+    for one in elements(list) {
+        match one {
+            "follow" => follows_symlinks = true,
+            "direct" => {
+                return Err("direct is not there yet: leave it out, and the servers are proxied".to_owned());
+            }
+            other => return Err(format!("{other:?} is not known: leave it out")),
+        }
+    }
+    Ok(follows_symlinks)
+}
+
+/// The elements of a list with commas; an empty one is none.
+pub fn elements(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|one| !one.is_empty())
+}
+
+/// A name as it stands in a Host header, but without a port.
+pub fn hostname(name: &str) -> Result<(), String> {
+    let is_address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_good = match is_address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    };
+    if is_good { Ok(()) } else { Err(format!("{name:?} is no host: write a name such as app.example, without a port")) }
+}
+
+/// What may be the value of a header (RFC 9110 section 5.5).
+pub fn header(value: &str) -> Result<(), String> {
+    let is_good = value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value;
+    if is_good { Ok(()) } else { Err(format!("{value:?} is no value of a header: write one such as \"no-cache\"")) }
+}
+
+/// An absolute path.
+pub fn path(path: &str) -> Result<Box<str>, String> {
+    if path.starts_with('/') { Ok(path.into()) } else { Err(format!("{path:?} is not absolute: write the whole path")) }
+}
+
+/// The addresses of a TCP server. Names are looked up.
+pub fn tcp(destination: &str, port: Option<u16>) -> Result<Box<[SocketAddr]>, String> {
+    let wrong =
+        || format!("{destination:?} is no TCP address: write \"127.0.0.1:7000\", \"[::1]:7000\" or \"host:7000\"");
+    let (host, written) = match destination.rsplit_once(':') {
+        Some((host, digits)) if !destination.ends_with(']') => {
+            (host, Some(digits.parse::<u16>().map_err(|_| wrong())?))
+        }
+        _ => (destination, None),
+    };
+    let port = match (written, port) {
+        (Some(_), Some(_)) => {
+            return Err(format!("{destination:?} has a port, and port has one too: keep one of them"));
+        }
+        (Some(port), None) | (None, Some(port)) => port,
+        (None, None) => return Err(wrong()),
+    };
+    if port == 0 {
+        return Err(format!("{destination:?}: there is no port 0 to connect to: write the server's"));
+    }
+    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let address: std::net::Ipv6Addr = address.parse().map_err(|_| wrong())?;
+        return Ok([SocketAddr::from((address, port))].into());
+    }
+    if host.is_empty() || hostname(host).is_err() {
+        return Err(wrong());
+    }
+    let addresses = (host, port).to_socket_addrs().map_err(|error| {
+        format!("{host:?} cannot be looked up: {error}: write its address, or see to it that the name is known")
+    })?;
+    let addresses: Box<[SocketAddr]> = addresses.collect();
+    if addresses.is_empty() { Err(format!("{host:?} has no address: write another name")) } else { Ok(addresses) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_have_their_names() {
+        assert!(LEVELS.iter().all(|(name, level)| level.name() == *name));
+        assert_eq!(PROTOCOL_NAMES, ["stream", "packet", "lines", "nul", "frames"]);
+        assert_eq!(word(&LINKS, "tty"), Some(LinkKind::Tty));
+        assert_eq!(word(&LINKS, "TTY"), None);
+        assert!(BAUD_RATES.is_sorted_by_key(|(bits, _)| *bits));
+        assert!(BAUD_RATES.iter().any(|(bits, _)| u64::from(*bits) == BAUD.default));
+    }
+
+    #[test]
+    fn lists_of_origins() {
+        assert_eq!(origins(" same "), Ok(Origins::Same));
+        assert_eq!(origins("*"), Ok(Origins::Any));
+        let list = vec!["https://a.example".to_owned(), "http://b:1".to_owned()];
+        assert_eq!(origins("https://a.example, http://b:1,"), Ok(Origins::List(list)));
+        for (wrong, said) in [
+            ("a.example", "\"a.example\" is no origin"),
+            ("https://a/", "without a path"),
+            ("https://*.a", "is no origin"),
+            ("://a", "is no origin"),
+            (" , ", "is empty"),
+        ] {
+            assert!(origins(wrong).unwrap_err().contains(said), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_of_a_docroot() {
+        assert_eq!(docroot_options(" , "), Ok(false));
+        assert_eq!(docroot_options("follow,"), Ok(true));
+        assert!(docroot_options("follow, direct").unwrap_err().starts_with("direct is not there yet"));
+        assert!(docroot_options("fast").unwrap_err().starts_with("\"fast\" is not known"));
+    }
+
+    #[test]
+    fn hosts_and_headers() {
+        for good in ["app.example", "a_b-c", "127.0.0.1", "[::1]"] {
+            assert_eq!(hostname(good), Ok(()));
+        }
+        for wrong in ["a:80", "::1", "[a]", "a b", "http://a", "caf\u{e9}"] {
+            assert!(hostname(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(header("public, max-age=60"), Ok(()));
+        for wrong in ["a\r\nb: c", " a", "\u{e9}"] {
+            assert!(header(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn tcp_servers() {
+        let one = |text: &str| -> Box<[SocketAddr]> { [text.parse().unwrap()].into() };
+        assert_eq!(tcp("127.0.0.1:7000", None), Ok(one("127.0.0.1:7000")));
+        assert_eq!(tcp("[::1]:7000", None), Ok(one("[::1]:7000")));
+        assert_eq!(tcp("[::1]", Some(7000)), Ok(one("[::1]:7000")));
+        assert_eq!(tcp("127.0.0.1", Some(1)), Ok(one("127.0.0.1:1")));
+        assert!(tcp("localhost:7000", None).unwrap().iter().all(|address| address.ip().is_loopback()));
+        for (wrong, port, said) in [
+            ("127.0.0.1", None, "is no TCP address"),
+            ("127.0.0.1:x", None, "is no TCP address"),
+            ("127.0.0.1:70000", None, "is no TCP address"),
+            ("::1:7000", None, "is no TCP address"),
+            ("[::g]:7000", None, "is no TCP address"),
+            (":7000", None, "is no TCP address"),
+            ("a b:7000", None, "is no TCP address"),
+            ("/run/socket", Some(1), "is no TCP address"),
+            ("127.0.0.1:1", Some(2), "keep one of them"),
+            ("127.0.0.1:0", None, "port 0"),
+            (&format!("{}:1", "a".repeat(64)), None, "cannot be looked up"),
+        ] {
+            assert!(tcp(wrong, port).is_err_and(|error| error.contains(said)), "{wrong}: {:?}", tcp(wrong, port));
+        }
+    }
+}

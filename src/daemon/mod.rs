@@ -1,0 +1,254 @@
+//! The daemon: from a configuration to listeners and folders, and what signals ask for while it runs.
+
+mod resources;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+
+use crate::config::{Config, Said};
+use crate::driver::uring::Uring;
+use crate::driver::{Kind, Token};
+use crate::gateway::Gateway;
+use crate::gateway::listener::{self, ListenAddress};
+use crate::limits;
+use crate::observe::log::{self, Level};
+use crate::process::inherited::inherited_listeners;
+use crate::process::pid_file::PidFile;
+use crate::process::privileges;
+use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
+use resources::{Opened, open_all, raise_descriptors};
+
+/// Reads the configuration again, as at the start.
+pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
+
+/// What the daemon is told from outside. SIGXFSZ is among them only to be blocked: a log that may not grow is no
+/// reason to end. A loaded configuration announces itself with a signal too, so that the loop
+/// has one thing to wait for.
+const SIGNALS: [Signal; 6] =
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGXFSZ, LOADED];
+const LOADED: Signal = Signal::SIGUSR2;
+
+/// A running daemon.
+pub struct Daemon {
+    gateway: Gateway<Uring>,
+    config: Config,
+    load: Load,
+    /// A configuration that is being loaded.
+    loading: Option<Receiver<Result<Config, Vec<String>>>>,
+    /// The addresses that were taken, with the ports that the kernel chose.
+    bound: Vec<ListenAddress>,
+    /// When a folder that is gone was last looked for.
+    looked_ms: Option<u64>,
+    notifier: Notifier,
+    /// When the watchdog wants to hear from the loop, and how often.
+    watchdog_ms: Option<(u64, u64)>,
+    /// Removed at the end.
+    _pid_file: Option<PidFile>,
+}
+
+impl Daemon {
+    /// Takes the addresses, becomes the user, sets the ring up.
+    pub fn start(mut config: Config, load: Load) -> Result<Daemon, String> {
+        // Before anything else is opened: they have numbers, not names.
+        let inherited = inherited_listeners().map_err(|error| error.to_string())?;
+        let notifier = Notifier::from_env().map_err(|error| error.to_string())?;
+        raise_descriptors(&mut config.limits);
+        let pid_file = config.pid_file.as_ref().map(|Said { value, place }| {
+            PidFile::create(Path::new(value)).map_err(|error| format!("{place}: {error}"))
+        });
+        let pid_file = pid_file.transpose()?;
+        log::start(&config.log).map_err(|error| error.to_string())?;
+        let Opened { openings, bound, inherited: taken } = open_all(&config, &[], &inherited)?;
+        for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
+            log::event(
+                Level::Warn,
+                format_args!("the inherited {} is in no server's listen, addr or port", given.address),
+            );
+        }
+        become_user(&config)?;
+        // The mask is inherited by the thread that loads, so that signals reach the loop alone.
+        SigSet::from_iter(SIGNALS).thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))?;
+        let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(|error| error.to_string())?;
+        let token = Token { slot: 0, generation: 0, kind: Kind::Signal };
+        driver.watch_signals(token, &SIGNALS).map_err(|errno| format!("cannot watch signals: {}", errno.desc()))?;
+        let mut gateway = Gateway::new(driver, config.limits.clone());
+        gateway.configure(config.limits.clone(), openings);
+        announce(&config, bound.iter().chain(&taken));
+        let watchdog_ms = watchdog_interval_ms().map(|interval_ms| (0, interval_ms));
+        let daemon = Daemon {
+            gateway,
+            config,
+            load,
+            loading: None,
+            bound,
+            looked_ms: None,
+            notifier,
+            watchdog_ms,
+            _pid_file: pid_file,
+        };
+        daemon.tell(daemon.notifier.ready("serving"));
+        Ok(daemon)
+    }
+
+    /// Serves until a signal asks it to stop and all clients have been told.
+    pub fn run(&mut self) -> Result<(), String> {
+        let mut completions = Vec::new();
+        while !self.gateway.is_over() {
+            let wait_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
+            let turned = self.gateway.turn(wait_ms, &mut completions);
+            turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
+            for number in self.gateway.take_signals() {
+                self.on_signal(number);
+            }
+            if self.gateway.take_lost_folder() {
+                self.look_for_folders();
+            }
+            self.feed_watchdog();
+            log::flush();
+        }
+        self.bound.iter().for_each(listener::remove);
+        log::event(Level::Info, format_args!("stopped"));
+        log::flush();
+        Ok(())
+    }
+
+    fn feed_watchdog(&mut self) {
+        let now_ms = self.gateway.now_ms();
+        if let Some((at_ms, interval_ms)) = self.watchdog_ms
+            && at_ms <= now_ms
+        {
+            self.watchdog_ms = Some((now_ms + interval_ms, interval_ms));
+            self.tell(self.notifier.watchdog());
+        }
+    }
+
+    /// What the service manager does not take is no reason to stop serving.
+    fn tell(&self, told: Result<(), NotifyError>) {
+        if let Err(error) = told {
+            log::event(Level::Warn, format_args!("{error}"));
+        }
+    }
+
+    fn on_signal(&mut self, number: i32) {
+        match Signal::try_from(number) {
+            Ok(Signal::SIGTERM | Signal::SIGINT) => {
+                log::event(Level::Info, format_args!("stopping on signal {number}"));
+                self.tell(self.notifier.stopping());
+                self.gateway.stop();
+            }
+            Ok(Signal::SIGHUP) => self.begin_loading(),
+            Ok(LOADED) => self.end_loading(),
+            Ok(Signal::SIGUSR1) => {
+                if let Err(error) = log::reopen() {
+                    log::event(Level::Error, format_args!("{error}"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Loads in a thread: names may have to be looked up, and clients go on being served.
+    fn begin_loading(&mut self) {
+        if self.loading.is_some() {
+            return log::event(Level::Warn, format_args!("reload: the one before is not done yet; send SIGHUP again"));
+        }
+        self.tell(self.notifier.reloading());
+        let (sender, receiver) = channel();
+        let load = self.load.clone();
+        let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+            // The receiver is there as long as the daemon is.
+            let _ = sender.send(load());
+            let _ = kill(Pid::this(), LOADED);
+        });
+        match thread {
+            Ok(_) => self.loading = Some(receiver),
+            Err(error) => {
+                log::event(Level::Error, format_args!("reload: cannot start: {error}"));
+                self.tell(self.notifier.ready("serving"));
+            }
+        }
+    }
+
+    fn end_loading(&mut self) {
+        let Some(loaded) = self.loading.take().and_then(|receiver| receiver.try_recv().ok()) else { return };
+        let taken = loaded.and_then(|config| self.take_config(config).map_err(|sentence| vec![sentence]));
+        match taken {
+            Ok(()) => log::event(Level::Info, format_args!("reloaded: new connections get the new configuration")),
+            Err(sentences) => {
+                for sentence in sentences {
+                    log::event(Level::Error, format_args!("reload: {sentence}"));
+                }
+                log::event(Level::Error, format_args!("reload: the old configuration stays"));
+            }
+        }
+        self.tell(self.notifier.ready("serving"));
+    }
+
+    /// Puts a configuration in the place of the old one, or leaves all as it is.
+    fn take_config(&mut self, mut config: Config) -> Result<(), String> {
+        for (key, is_same) in [
+            ("user", config.user == self.config.user),
+            ("pid-file", config.pid_file == self.config.pid_file),
+            ("limits.pool-buffers", config.limits.pool_buffers == self.config.limits.pool_buffers),
+            ("limits.files", config.limits.fds_max == self.config.limits.fds_max),
+        ] {
+            if !is_same {
+                log::event(Level::Warn, format_args!("reload: {key} takes effect at the next start"));
+            }
+        }
+        raise_descriptors(&mut config.limits);
+        let known: Vec<ListenAddress> = self.gateway.addresses().cloned().collect();
+        let Opened { openings, bound, .. } = open_all(&config, &known, &[])?;
+        log::start(&config.log).map_err(|error| error.to_string())?;
+        self.gateway.configure(config.limits.clone(), openings);
+        for address in &bound {
+            log::announce(format_args!("listening on {address}"));
+        }
+        self.bound.extend(bound);
+        self.config = config;
+        Ok(())
+    }
+
+    /// A folder of the configuration was removed: what has been made in its place is taken.
+    fn look_for_folders(&mut self) {
+        let now_ms = self.gateway.now_ms();
+        if self.looked_ms.is_some_and(|ms| now_ms < ms + limits::FOLDER_RETRY_MS) {
+            return;
+        }
+        self.looked_ms = Some(now_ms);
+        match self.take_config(self.config.clone()) {
+            Ok(()) => log::event(Level::Info, format_args!("a folder that was removed is there again")),
+            Err(sentence) => log::event(Level::Warn, format_args!("a folder was removed: {sentence}")),
+        }
+    }
+}
+
+/// Gives up all rights that serving does not need.
+fn become_user(config: &Config) -> Result<(), String> {
+    let Some(Said { value: user, place }) = &config.user else {
+        return privileges::harden().map_err(|error| error.to_string());
+    };
+    let mut addresses = config.servers.iter().flat_map(|server| &server.listen);
+    let keeps_binding = addresses.any(privileges::is_needed_to_bind);
+    privileges::drop_to(user, keeps_binding).map_err(|error| format!("{place} {user}: {error}"))
+}
+
+fn announce<'a>(config: &Config, addresses: impl Iterator<Item = &'a ListenAddress>) {
+    let limits = &config.limits;
+    log::event(
+        Level::Info,
+        format_args!(
+            "uakari {} on io_uring, {} clients at most, {} MiB of memory at most",
+            env!("CARGO_PKG_VERSION"),
+            limits.clients_max,
+            limits.memory_size_max().div_ceil(1024 * 1024),
+        ),
+    );
+    for address in addresses {
+        log::announce(format_args!("listening on {address}"));
+    }
+}

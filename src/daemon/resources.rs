@@ -1,0 +1,107 @@
+//! What a configuration names, opened: listeners, folders, as many file descriptors as its clients need.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::config::{Config, Server};
+use crate::gateway::entrance::{Endpoint, Folders, Opening};
+use crate::gateway::listener::{self, ListenAddress};
+use crate::limits;
+use crate::observe::log::{self, Level};
+use crate::process::inherited::Inherited;
+use crate::route::Sites;
+use crate::route::docroot::open_folder;
+
+/// What a configuration names, opened.
+pub struct Opened {
+    /// For the gateway.
+    pub openings: Vec<Opening<OwnedFd>>,
+    /// The addresses that were taken, with the ports that they got.
+    pub bound: Vec<ListenAddress>,
+    /// Addresses that the service manager had taken already.
+    pub inherited: Vec<ListenAddress>,
+}
+
+/// Opens what a configuration names. Addresses that are `known` go on with the listeners that they have, those that
+/// are `inherited` with the ones that the service manager made.
+pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited]) -> Result<Opened, String> {
+    // Servers with the same addresses share an endpoint.
+    let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
+    for (index, server) in config.servers.iter().enumerate() {
+        for address in &server.listen {
+            match servers_at.iter_mut().find(|(other, _)| *other == address) {
+                Some((_, servers)) => servers.push(index),
+                None => servers_at.push((address, vec![index])),
+            }
+        }
+    }
+    let mut endpoints: BTreeMap<Vec<usize>, Arc<Endpoint<OwnedFd>>> = BTreeMap::new();
+    let mut opened = Opened { openings: Vec::new(), bound: Vec::new(), inherited: Vec::new() };
+    for (address, servers) in servers_at {
+        let endpoint = match endpoints.get(&servers) {
+            Some(endpoint) => endpoint.clone(),
+            None => Arc::new(open_endpoint(&config.servers, &servers)?),
+        };
+        endpoints.insert(servers.clone(), endpoint.clone());
+        let place = || {
+            let first = servers.first().and_then(|first| config.servers.get(*first));
+            first.map_or("", |server| &server.places.listen)
+        };
+        let limits = &endpoint.sites.get(0).limits;
+        let listener = if known.contains(address) {
+            None
+        } else if let Some(given) = inherited.iter().find(|given| given.is_for(address)) {
+            // One socket may stand for an address of IPv4 and one of IPv6.
+            let copy = given.fd.try_clone().map_err(|error| format!("{}: {address}: {error}", place()))?;
+            listener::watch_peers(&copy, limits)
+                .map_err(|errno| format!("{}: {address}: {}", place(), errno.desc()))?;
+            opened.inherited.push(address.clone());
+            Some(copy)
+        } else {
+            let (listener, at) = listener::listen(address, limits).map_err(|error| format!("{}: {error}", place()))?;
+            opened.bound.push(at);
+            Some(listener)
+        };
+        opened.openings.push(Opening { address: address.clone(), listener, endpoint });
+    }
+    Ok(opened)
+}
+
+fn open_endpoint(all: &[Server], indices: &[usize]) -> Result<Endpoint<OwnedFd>, String> {
+    let servers: Vec<&Server> = indices.iter().filter_map(|index| all.get(*index)).collect();
+    let open = |path: &Option<String>| path.as_ref().map(|path| open_folder(path)).transpose();
+    let mut folders = Vec::new();
+    for server in &servers {
+        let docroot = open(&server.docroot).map_err(|error| format!("{}: {error}", server.places.docroot))?;
+        let www = open(&server.www).map_err(|error| format!("{}: {error}", server.places.www))?;
+        folders.push(Folders { docroot, www });
+    }
+    let mut sites = servers.iter().map(|server| Arc::new(server.site.fresh()));
+    let first = sites.next().ok_or("there is no server")?;
+    let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
+    Ok(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })
+}
+
+/// Sees to it that the clients can have their file descriptors: two each, a third while they are connected. Where
+/// the system allows fewer, there are fewer clients.
+pub fn raise_descriptors(limits: &mut limits::Process) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let handshakes = limits.handshakes_max.min(limits.clients_max);
+    let needed = 2 * limits.clients_max + handshakes + limits::FDS_RESERVED;
+    let wanted = if limits.fds_max > 0 { limits.fds_max } else { needed };
+    let fds = wanted.min(hard);
+    let fds = if fds <= soft || setrlimit(Resource::RLIMIT_NOFILE, fds, hard).is_ok() { fds } else { soft };
+    if fds < needed {
+        let clients_max = (fds.saturating_sub(limits::FDS_RESERVED) / 2).max(1);
+        if clients_max < limits.clients_max {
+            log::event(
+                Level::Warn,
+                format_args!("{fds} file descriptors (ulimit -n) allow {clients_max} clients only"),
+            );
+            limits.clients_max = clients_max;
+        }
+    }
+}

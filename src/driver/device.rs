@@ -1,0 +1,83 @@
+//! Terminal lines and named pipes: what is read and written without being a socket.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{SFlag, fstat};
+use nix::sys::termios::{BaudRate, SetArg, cfmakeraw, cfsetspeed, tcgetattr, tcsetattr};
+
+/// Which way bytes go through a named pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// From the program at its other end.
+    Read,
+    /// To the program at its other end.
+    Write,
+}
+
+/// Something that is opened and then spoken to as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Device {
+    /// A terminal line, at so many bits a second.
+    Tty {
+        /// One of `BAUD_RATES`.
+        baud: u32,
+    },
+    /// A named pipe, or a device that is read or written like one.
+    Fifo(Direction),
+}
+
+/// Bits a second that a line can have (termios(3)).
+pub const BAUD_RATES: [(u32, BaudRate); 26] = [
+    (50, BaudRate::B50),
+    (75, BaudRate::B75),
+    (110, BaudRate::B110),
+    (134, BaudRate::B134),
+    (150, BaudRate::B150),
+    (200, BaudRate::B200),
+    (300, BaudRate::B300),
+    (600, BaudRate::B600),
+    (1_200, BaudRate::B1200),
+    (1_800, BaudRate::B1800),
+    (2_400, BaudRate::B2400),
+    (4_800, BaudRate::B4800),
+    (9_600, BaudRate::B9600),
+    (19_200, BaudRate::B19200),
+    (38_400, BaudRate::B38400),
+    (57_600, BaudRate::B57600),
+    (115_200, BaudRate::B115200),
+    (230_400, BaudRate::B230400),
+    (460_800, BaudRate::B460800),
+    (500_000, BaudRate::B500000),
+    (576_000, BaudRate::B576000),
+    (921_600, BaudRate::B921600),
+    (1_000_000, BaudRate::B1000000),
+    (1_500_000, BaudRate::B1500000),
+    (2_000_000, BaudRate::B2000000),
+    (4_000_000, BaudRate::B4000000),
+];
+
+/// How it is opened: never waiting, and never as the daemon's own terminal.
+pub(super) fn open_flags(device: Device) -> OFlag {
+    let direction = match device {
+        // A pipe that this end could write to as well has no end when the last of its writers leaves.
+        Device::Tty { .. } | Device::Fifo(Direction::Read) => OFlag::O_RDWR,
+        Device::Fifo(Direction::Write) => OFlag::O_WRONLY,
+    };
+    direction | OFlag::O_NONBLOCK | OFlag::O_NOCTTY
+}
+
+/// Makes an opened one ready: a line passes every byte as it is.
+pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<(), Errno> {
+    let Device::Tty { baud } = device else {
+        let kind = SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT;
+        let is_device = kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR;
+        return if is_device { Ok(()) } else { Err(Errno::ENODEV) };
+    };
+    let rate = BAUD_RATES.iter().find(|(bits, _)| *bits == baud).map(|(_, rate)| *rate).ok_or(Errno::EINVAL)?;
+    let mut settings = tcgetattr(fd)?;
+    cfmakeraw(&mut settings);
+    cfsetspeed(&mut settings, rate)?;
+    tcsetattr(fd, SetArg::TCSANOW, &settings)
+}

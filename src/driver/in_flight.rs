@@ -1,0 +1,46 @@
+//! What the kernel may still use: the memory of operations that have not completed.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+
+use io_uring::types;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{SockaddrStorage, UnixAddr};
+
+use super::results::{kind_of, own, set_blocking};
+use super::{Batch, Completion, Event, OpenFor, Token};
+use crate::limits::SEND_SEGMENTS_MAX;
+
+/// An operation whose memory the kernel may still use.
+pub(super) enum InFlight {
+    Send { token: Token, batch: Batch, _message: Option<Box<Message>> },
+    Open { token: Token, purpose: OpenFor, _path: CString, _how: Box<types::OpenHow> },
+    Connect { token: Token, socket: OwnedFd, _address: Box<ServerAddress> },
+}
+
+/// What is connected to.
+pub(super) enum ServerAddress {
+    Unix(UnixAddr),
+    Tcp(SockaddrStorage),
+}
+
+pub(super) struct Message {
+    pub(super) header: libc::msghdr,
+    pub(super) segments: [libc::iovec; SEND_SEGMENTS_MAX],
+}
+
+/// What has become of it.
+pub(super) fn complete(done: InFlight, result: Result<usize, Errno>) -> Completion<OwnedFd> {
+    match done {
+        InFlight::Send { token, batch, .. } => Completion { token, event: Event::Sent { batch, result } },
+        InFlight::Open { token, purpose, .. } => {
+            let opened = result.map(own).and_then(|fd| kind_of(&fd, purpose).map(|kind| (fd, kind)));
+            Completion { token, event: Event::Opened(opened) }
+        }
+        InFlight::Connect { token, socket, .. } => {
+            let connected = result.and_then(|_| set_blocking(&socket)).map(|()| socket);
+            Completion { token, event: Event::Connected(connected) }
+        }
+    }
+}

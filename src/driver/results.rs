@@ -1,0 +1,68 @@
+//! What the ring's completions mean.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use io_uring::cqueue;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{self, SockaddrStorage};
+use nix::sys::stat::{SFlag, fstat};
+
+use super::{Address, Event, FileKind, FileStatus, OpenFor, device};
+
+/// What an operation gave back.
+pub(super) fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
+    match entry.result() {
+        result if result < 0 => Err(Errno::from_raw(-result)),
+        result => Ok(result as usize),
+    }
+}
+
+/// Owns an fd that the kernel has just made.
+pub(super) fn own(fd: usize) -> OwnedFd {
+    // SAFETY: the number is the result of an accept or an open, so it is a new fd that nobody else has.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+/// A new connection, and where it comes from.
+pub(super) fn accepted(entry: &cqueue::Entry) -> Event<OwnedFd> {
+    let result = result_of(entry).map(|fd| {
+        let fd = own(fd);
+        let address = address_of(&fd);
+        (fd, address)
+    });
+    Event::Accepted { result, more: cqueue::more(entry.flags()) }
+}
+
+fn address_of(fd: &OwnedFd) -> Address {
+    let Ok(address) = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()) else { return Address::Unknown };
+    match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(v4), _) => Address::Tcp(std::net::SocketAddrV4::from(*v4).into()),
+        (_, Some(v6)) => Address::Tcp(std::net::SocketAddrV6::from(*v6).into()),
+        _ => Address::Unix,
+    }
+}
+
+/// What was opened, and made ready for its purpose.
+pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno> {
+    if let OpenFor::Speaking(device) = purpose {
+        return device::prepare(fd, device).map(|()| FileKind::Device);
+    }
+    let status = fstat(fd)?;
+    Ok(match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFREG => FileKind::Regular(FileStatus {
+            size: status.st_size as u64,
+            modified_s: status.st_mtime as i64,
+            modified_ns: status.st_mtime_nsec as u32,
+            inode: status.st_ino as u64,
+        }),
+        SFlag::S_IFDIR => FileKind::Folder,
+        SFlag::S_IFSOCK => FileKind::Socket,
+        _ => FileKind::Other,
+    })
+}
+
+/// A ring waits on a blocking socket; on a non-blocking one its operations fail at once.
+pub(super) fn set_blocking(socket: &OwnedFd) -> Result<(), Errno> {
+    fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
+}

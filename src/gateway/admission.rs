@@ -1,0 +1,175 @@
+//! Who may come in: clients in all and from each address, those that are no WebSockets yet, and the memory that all
+//! of them hold.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::driver::Address;
+use crate::limits::{OVERLOAD_REPLIES_MAX, Process};
+use crate::session::Full;
+
+/// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 one, of which a single customer
+/// usually has all (RFC 6177).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Source {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+/// The counts.
+#[derive(Debug)]
+pub struct Admission {
+    /// What is allowed.
+    pub limits: Process,
+    sources: HashMap<Source, u32>,
+    clients: u64,
+    handshakes: u64,
+    held_size: u64,
+}
+
+/// What becomes of a client that comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It is served.
+    Welcome,
+    /// It is told that there is no room.
+    Refused(Full),
+    /// There is no room even to tell it.
+    Dropped,
+}
+
+impl Admission {
+    /// Nobody is there yet.
+    pub fn new(limits: Process) -> Admission {
+        Admission { limits, sources: HashMap::new(), clients: 0, handshakes: 0, held_size: 0 }
+    }
+
+    /// Judges one who comes to an entrance that has so many clients already, of so many at most, and counts it unless
+    /// it is dropped.
+    pub fn enter(&mut self, address: Address, entrance_clients: u64, entrance_clients_max: u64) -> Verdict {
+        let source = source_of(address);
+        let from_there = source.and_then(|source| self.sources.get(&source)).copied().unwrap_or(0);
+        let per_address_max = self.limits.clients_per_address_max;
+        let full = if self.clients >= self.limits.clients_max {
+            Some(Full::Clients)
+        } else if per_address_max > 0 && u64::from(from_there) >= per_address_max {
+            Some(Full::Address)
+        } else if entrance_clients >= entrance_clients_max {
+            Some(Full::Server)
+        } else if self.handshakes >= self.limits.handshakes_max {
+            Some(Full::Handshakes)
+        } else {
+            None
+        };
+        let excess = self.clients.saturating_sub(self.limits.clients_max);
+        let crowd = u64::from(from_there).saturating_sub(per_address_max);
+        let is_hopeless = match full {
+            Some(Full::Clients) => excess >= OVERLOAD_REPLIES_MAX,
+            Some(Full::Address) => crowd >= OVERLOAD_REPLIES_MAX,
+            Some(Full::Handshakes) => self.handshakes >= self.limits.handshakes_max + OVERLOAD_REPLIES_MAX,
+            Some(_) => entrance_clients >= entrance_clients_max + OVERLOAD_REPLIES_MAX,
+            None => false,
+        };
+        if is_hopeless {
+            return Verdict::Dropped;
+        }
+        self.clients += 1;
+        self.handshakes += 1;
+        if let Some(source) = source {
+            *self.sources.entry(source).or_default() += 1;
+        }
+        full.map_or(Verdict::Welcome, Verdict::Refused)
+    }
+
+    /// One of those who entered has gone.
+    pub fn leave(&mut self, address: Address) {
+        self.clients -= 1;
+        let Some(source) = source_of(address) else { return };
+        if let Some(count) = self.sources.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+    }
+
+    /// One has become a WebSocket, or is at its end.
+    pub fn end_handshake(&mut self) {
+        self.handshakes -= 1;
+    }
+
+    /// A connection held so many bytes and now holds so many.
+    pub fn hold(&mut self, before: usize, now: usize) {
+        self.held_size = self.held_size + now as u64 - before as u64;
+    }
+
+    /// Whether all together hold more than they may.
+    pub fn holds_too_much(&self) -> bool {
+        self.held_size > self.limits.queued_size_max
+    }
+
+    /// Whether nobody and nothing is counted, as at the end.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.clients == 0 && self.handshakes == 0 && self.held_size == 0 && self.sources.is_empty()
+    }
+}
+
+fn source_of(address: Address) -> Option<Source> {
+    let Address::Tcp(address) = address else { return None };
+    Some(match address.ip().to_canonical() {
+        IpAddr::V4(v4) => Source::V4(v4.octets()),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+            Source::V6([a, b, c, d, e, f, g, h])
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        Address::Tcp(text.parse().unwrap())
+    }
+
+    fn admission(clients_max: u64, clients_per_address_max: u64, handshakes_max: u64) -> Admission {
+        Admission::new(Process { clients_max, clients_per_address_max, handshakes_max, ..Process::default() })
+    }
+
+    #[test]
+    fn one_address_does_not_take_all_places() {
+        let mut admission = admission(100, 2, 100);
+        for (from, verdict) in [
+            ("10.0.0.1:1", Verdict::Welcome),
+            ("10.0.0.1:2", Verdict::Welcome),
+            ("10.0.0.1:3", Verdict::Refused(Full::Address)),
+            ("[::ffff:10.0.0.1]:4", Verdict::Refused(Full::Address)),
+            ("10.0.0.2:1", Verdict::Welcome),
+            ("[2001:db8:0:1::1]:1", Verdict::Welcome),
+            ("[2001:db8:0:1:ffff::2]:1", Verdict::Welcome),
+            ("[2001:db8:0:1::3]:1", Verdict::Refused(Full::Address)),
+            ("[2001:db8:0:2::1]:1", Verdict::Welcome),
+        ] {
+            assert_eq!(admission.enter(address(from), 0, 100), verdict, "{from}");
+        }
+        for _ in 0..4 {
+            admission.leave(address("10.0.0.1:9"));
+        }
+        assert_eq!(admission.enter(address("10.0.0.1:5"), 0, 100), Verdict::Welcome);
+    }
+
+    #[test]
+    fn each_limit_has_its_reason() {
+        assert_eq!(admission(0, 0, 9).enter(Address::Unix, 0, 9), Verdict::Refused(Full::Clients));
+        assert_eq!(admission(9, 0, 9).enter(Address::Unix, 2, 2), Verdict::Refused(Full::Server));
+        assert_eq!(admission(9, 0, 0).enter(Address::Unix, 0, 9), Verdict::Refused(Full::Handshakes));
+        let mut full = admission(1, 0, 1_000);
+        assert_eq!(full.enter(Address::Unix, 0, 9), Verdict::Welcome);
+        for _ in 0..OVERLOAD_REPLIES_MAX {
+            assert_eq!(full.enter(Address::Unix, 0, 9), Verdict::Refused(Full::Clients));
+        }
+        assert_eq!(full.enter(Address::Unix, 0, 9), Verdict::Dropped);
+    }
+}

@@ -1,0 +1,78 @@
+//! What a session asks for, done.
+
+use super::Connection;
+use crate::driver::{Driver, Kind, Lease, Segment};
+use crate::gateway::World;
+use crate::gateway::peer::Peer;
+use crate::gateway::queue::{give_back, part_of};
+use crate::observe::log;
+use crate::route::Destination;
+use crate::session::Action;
+
+/// Where the bytes lie that a session may ask to forward.
+pub(super) enum Source<'a> {
+    Lease(Lease),
+    Bytes(&'a [u8]),
+    Nothing,
+}
+
+impl<H> Connection<H> {
+    pub(super) fn apply<D: Driver<Handle = H>>(&mut self, mut source: Source<'_>, world: &mut World<D>) {
+        let mut actions = std::mem::take(&mut world.actions);
+        for action in actions.drain() {
+            match action {
+                Action::Forward { to, range } => {
+                    let segment = match std::mem::replace(&mut source, Source::Nothing) {
+                        Source::Lease(lease) => part_of(lease, range),
+                        Source::Bytes(bytes) => Segment::heap(bytes[range].into()),
+                        Source::Nothing => continue,
+                    };
+                    self.peer(to).enqueue(segment, &mut world.driver);
+                }
+                Action::Send { to, bytes } => self.peer(to).enqueue(Segment::heap(bytes), &mut world.driver),
+                Action::SendLast { to, bytes } => self.peer(to).enqueue_last(bytes, &mut world.driver),
+                Action::Pong { to, bytes } => self.peer(to).enqueue_pong(bytes, &mut world.driver),
+                Action::Demand(side, demand) => self.peer(side).set_demand(demand),
+                Action::Finish(side) => self.peer(side).finish(),
+                Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
+                Action::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
+                Action::End(ending) => self.ending = Some(ending),
+                Action::CloseFile => self.file.keep(false),
+                file_action => self.apply_to_file(file_action, world),
+            }
+        }
+        world.actions = actions;
+        if let Source::Lease(lease) = source {
+            give_back(Segment::Pool(lease), &mut world.driver);
+        }
+    }
+
+    fn apply_to_file<D: Driver<Handle = H>>(&mut self, action: Action, world: &mut World<D>) {
+        match (action, self.file.handle()) {
+            (Action::Open { folder, path, purpose }, _) => {
+                let Some(reach) = self.endpoint.reach(self.session.site(), folder) else { return };
+                world.driver.open(self.token(Kind::Open), reach, path, purpose);
+                self.file.keep(true);
+                self.file.begin();
+            }
+            (Action::ConnectTcp { link, address }, _) => {
+                let link = self.endpoint.sites.get(self.session.site()).links.get(link);
+                let Some(Destination::Tcp(addresses)) = link.map(|link| &link.destination) else { return };
+                let Some(address) = addresses.get(address) else { return };
+                world.driver.connect_tcp(self.token(Kind::Connect), *address);
+                self.file.begin_connecting();
+            }
+            (Action::UseDevice, _) => {
+                if let Some(handle) = self.file.take() {
+                    self.backend = Peer::device(handle);
+                }
+            }
+            (Action::Connect(socket_type), Some(file)) => {
+                world.driver.connect(self.token(Kind::Connect), file, socket_type);
+                self.file.begin();
+            }
+            (Action::ReadFile { offset }, _) => self.file.want_read(offset),
+            _ => {}
+        }
+    }
+}

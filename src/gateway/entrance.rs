@@ -1,0 +1,73 @@
+//! Where clients come in: a listener, and what is served to those who come through it.
+
+use std::sync::Arc;
+
+use super::listener::ListenAddress;
+use crate::driver::Reach;
+use crate::route::Sites;
+use crate::session::Folder;
+
+/// The folders that a site's requests lead to.
+#[derive(Debug)]
+pub struct Folders<H> {
+    /// The servers' sockets.
+    pub docroot: Option<H>,
+    /// The pages.
+    pub www: Option<H>,
+}
+
+/// What is served at one or more addresses. Each connection holds the one that it came to, so that a reload changes
+/// nothing for it.
+#[derive(Debug)]
+pub struct Endpoint<H> {
+    /// The servers.
+    pub sites: Sites,
+    /// Their folders, in the same order.
+    pub folders: Vec<Folders<H>>,
+    /// Clients at once.
+    pub clients_max: u64,
+}
+
+impl<H> Endpoint<H> {
+    /// Where a path of a site begins; None: the site has no such folder.
+    pub fn reach(&self, site: u16, folder: Folder) -> Option<Reach<'_, H>> {
+        let folders = self.folders.get(site as usize);
+        match folder {
+            Folder::Anywhere => Some(Reach::Anywhere),
+            Folder::Www => folders?.www.as_ref().map(Reach::Beneath),
+            Folder::Docroot if self.sites.get(site).follows_symlinks => folders?.docroot.as_ref().map(Reach::From),
+            Folder::Docroot => folders?.docroot.as_ref().map(Reach::Beneath),
+        }
+    }
+
+    /// The folders of a site.
+    pub fn folders_of(&self, site: u16) -> impl Iterator<Item = &H> {
+        let folders = self.folders.get(site as usize);
+        folders.into_iter().flat_map(|folders| folders.docroot.iter().chain(&folders.www))
+    }
+}
+
+/// An address that is to be listened on.
+pub struct Opening<H> {
+    /// The address as it was asked for.
+    pub address: ListenAddress,
+    /// Its listener; none: the one that there is goes on.
+    pub listener: Option<H>,
+    /// What is served there.
+    pub endpoint: Arc<Endpoint<H>>,
+}
+
+/// An address that is listened on.
+#[derive(Debug)]
+pub struct Entrance<H> {
+    /// The address as it was asked for.
+    pub address: ListenAddress,
+    /// Its listener.
+    pub listener: H,
+    /// What is served there.
+    pub endpoint: Arc<Endpoint<H>>,
+    /// No more clients are wanted; it is closed when its accept has ended.
+    pub is_leaving: bool,
+    /// It stopped for want of file descriptors.
+    pub is_paused: bool,
+}

@@ -1,0 +1,140 @@
+//! What waits to be sent to one peer, in order, and how much of it there is.
+
+use std::collections::VecDeque;
+
+use crate::driver::{Batch, Driver, Lease, Segment};
+use crate::limits::{POOL_BUFFER_SIZE, SEGMENT_SIZE};
+
+/// Segments that wait to be sent, those in flight counted too.
+#[derive(Default, Debug)]
+pub struct Queue {
+    /// A single piece, the usual case, needs no memory of its own.
+    first: Option<Segment>,
+    rest: VecDeque<Segment>,
+    size: usize,
+    heap_size: usize,
+}
+
+impl Queue {
+    /// Whether nothing waits; something may be in flight.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// What waits or is in flight counts so many bytes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// So many of them are not in the pool.
+    pub fn heap_size(&self) -> usize {
+        self.heap_size
+    }
+
+    /// Adds a segment at the end.
+    pub fn push(&mut self, segment: Segment) {
+        self.count(&segment);
+        match &self.first {
+            Some(_) => self.rest.push_back(segment),
+            None => self.first = Some(segment),
+        }
+    }
+
+    /// Takes out what goes into one send; it counts until `settle` has it back.
+    pub fn take_batch(&mut self, segments_max: usize) -> Option<Batch> {
+        let first = self.first.take()?;
+        let rest = self.rest.drain(..self.rest.len().min(segments_max - 1)).collect();
+        self.first = self.rest.pop_front();
+        if self.rest.is_empty() {
+            self.rest = VecDeque::new();
+        }
+        Some(Batch { first, rest })
+    }
+
+    /// Takes a batch back of which `taken` bytes were sent, or None if all of it is to be dropped. What was not
+    /// sent is at the head of the queue again. True: there is such a rest.
+    pub fn settle<D: Driver>(&mut self, batch: Batch, taken: Option<usize>, is_sent: bool, driver: &mut D) -> bool {
+        let mut left = Vec::new();
+        let (mut taken, is_dropped) = (taken.unwrap_or(0), taken.is_none());
+        for mut segment in batch.into_segments() {
+            let size = segment.len();
+            self.discount(&segment);
+            // An empty packet is sent when its send succeeded; it takes nothing of the count.
+            if is_dropped || (is_sent && size <= taken && left.is_empty()) {
+                taken -= size.min(taken);
+                give_back(segment, driver);
+            } else {
+                segment.advance(taken);
+                self.count(&segment);
+                taken = 0;
+                left.push(segment);
+            }
+        }
+        let is_left = !left.is_empty();
+        for segment in left.into_iter().rev() {
+            if let Some(second) = self.first.replace(segment) {
+                self.rest.push_front(second);
+            }
+        }
+        is_left
+    }
+
+    /// Gives all that waits back.
+    pub fn clear<D: Driver>(&mut self, driver: &mut D) {
+        for segment in self.first.take().into_iter().chain(std::mem::take(&mut self.rest)) {
+            self.discount(&segment);
+            give_back(segment, driver);
+        }
+    }
+
+    /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
+    pub fn spill<D: Driver>(&mut self, driver: &mut D) {
+        for segment in self.first.iter_mut().chain(&mut self.rest) {
+            if driver.buffers_free() >= driver.buffers() / 2 {
+                return;
+            }
+            if let Segment::Pool(lease) = segment {
+                let bytes = driver.buffer(lease)[lease.start as usize..lease.end as usize].into();
+                let copy = Segment::heap(bytes);
+                self.heap_size += heap_cost(&copy);
+                give_back(std::mem::replace(segment, copy), driver);
+            }
+        }
+    }
+
+    fn count(&mut self, segment: &Segment) {
+        self.size += cost(segment);
+        self.heap_size += heap_cost(segment);
+    }
+
+    fn discount(&mut self, segment: &Segment) {
+        self.size -= cost(segment);
+        self.heap_size -= heap_cost(segment);
+    }
+}
+
+fn cost(segment: &Segment) -> usize {
+    SEGMENT_SIZE + segment.len()
+}
+
+/// Of a heap segment that was sent in part, all of it is still held.
+fn heap_cost(segment: &Segment) -> usize {
+    match segment {
+        Segment::Pool(_) => 0,
+        Segment::Heap { bytes, .. } => SEGMENT_SIZE + bytes.len(),
+    }
+}
+
+/// Returns what a segment holds of the pool.
+pub fn give_back<D: Driver>(segment: Segment, driver: &mut D) {
+    if let Segment::Pool(lease) = segment {
+        driver.release(lease);
+    }
+}
+
+/// The part of a lease that is to be sent.
+pub fn part_of(mut lease: Lease, range: std::ops::Range<usize>) -> Segment {
+    debug_assert!(range.start <= range.end && range.end <= POOL_BUFFER_SIZE);
+    (lease.start, lease.end) = (range.start as u32, range.end as u32);
+    Segment::Pool(lease)
+}

@@ -1,0 +1,343 @@
+//! What a log line looks like: text for people, JSON for programs, a priority in front for the journal.
+
+use std::fmt::{self, Write as _};
+use std::time::SystemTime;
+
+use super::record::{Access, Quoted, Record};
+use super::timestamp::Timestamp;
+use crate::limits::{LOG_LINE_SIZE_MAX, LOG_VALUE_SIZE_MAX};
+
+/// What a line looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Format {
+    /// A sentence with its time and level before it.
+    #[default]
+    Text,
+    /// One JSON object (RFC 8259).
+    Json,
+}
+
+impl Format {
+    /// The name that the settings take.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Json => "json",
+        }
+    }
+}
+
+/// How lines are written.
+#[derive(Clone, Copy)]
+pub struct Style {
+    /// What they look like.
+    pub format: Format,
+    /// They go to the journal, which keeps time by itself and wants a priority in front.
+    pub is_journal: bool,
+}
+
+/// Replaces `line` by the record's, newline included: at most `LOG_LINE_SIZE_MAX` bytes.
+pub fn write_line(line: &mut String, style: Style, wall: SystemTime, record: &Record<'_>) {
+    line.clear();
+    if style.is_journal {
+        put(line, format_args!("<{}>", record.level().priority()));
+    }
+    match style.format {
+        Format::Text => write_text(line, (!style.is_journal).then_some(wall), record),
+        Format::Json => write_json(line, wall, record),
+    }
+    line.push('\n');
+}
+
+fn write_text(line: &mut String, wall: Option<SystemTime>, record: &Record<'_>) {
+    if let Some(wall) = wall {
+        put(line, format_args!("{} ", Timestamp(wall)));
+    }
+    put(line, format_args!("{:5} ", record.level().name()));
+    if let Some(id) = record.connection() {
+        put(line, format_args!("c{id} "));
+    }
+    let size_max = LOG_LINE_SIZE_MAX - "\n".len();
+    match record {
+        Record::Event { what, .. } => put_escaped(line, Format::Text, size_max, *what),
+        Record::End(access) => put_escaped(line, Format::Text, size_max, format_args!("{}", EndText(access))),
+    }
+}
+
+/// The end of a connection as a sentence.
+struct EndText<'a>(&'a Access<'a>);
+
+impl fmt::Display for EndText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let access = self.0;
+        write!(f, "end client={}", access.client)?;
+        if !access.host.is_empty() {
+            write!(f, " host={}", Quoted(access.host))?;
+        }
+        write!(f, " name={}", Quoted(access.name))?;
+        if access.status != 0 {
+            write!(f, " status={}", access.status)?;
+        }
+        if let Some(code) = access.code {
+            write!(f, " code={code}")?;
+        }
+        write!(f, " lasted={}.{:03}s", access.lasted_ms / 1000, access.lasted_ms % 1000)?;
+        write!(
+            f,
+            " up={}B/{} down={}B/{}",
+            access.up_bytes, access.up_messages, access.down_bytes, access.down_messages
+        )?;
+        write!(f, ": {}", access.ending)
+    }
+}
+
+/// The message comes last and is what is cut, so that the object is always whole.
+fn write_json(line: &mut String, wall: SystemTime, record: &Record<'_>) {
+    put(line, format_args!(r#"{{"time":"{}","level":"{}""#, Timestamp(wall), record.level().name()));
+    if let Some(id) = record.connection() {
+        put(line, format_args!(r#","connection":{id}"#));
+    }
+    let message: &dyn fmt::Display = match record {
+        Record::Event { what, .. } => {
+            line.push_str(r#","event":"log""#);
+            what
+        }
+        Record::End(access) => {
+            write_json_end(line, access);
+            access.ending
+        }
+    };
+    line.push_str(r#","message":""#);
+    put_escaped(line, Format::Json, LOG_LINE_SIZE_MAX - "\"}\n".len(), format_args!("{message}"));
+    line.push_str("\"}");
+}
+
+fn write_json_end(line: &mut String, access: &Access<'_>) {
+    let value = |line: &mut String, key: &str, value: &dyn fmt::Display| {
+        put(line, format_args!(",\"{key}\":\""));
+        put_escaped(line, Format::Json, line.len() + LOG_VALUE_SIZE_MAX, format_args!("{value}"));
+        line.push('"');
+    };
+    line.push_str(r#","event":"end""#);
+    value(line, "client", access.client);
+    if !access.host.is_empty() {
+        value(line, "host", &access.host);
+    }
+    value(line, "name", &access.name);
+    let number = |line: &mut String, key: &str, number: u64| put(line, format_args!(",\"{key}\":{number}"));
+    if access.status != 0 {
+        number(line, "status", access.status.into());
+    }
+    if let Some(code) = access.code {
+        number(line, "code", code.into());
+    }
+    number(line, "lasted_ms", access.lasted_ms);
+    number(line, "up_bytes", access.up_bytes);
+    number(line, "up_messages", access.up_messages);
+    number(line, "down_bytes", access.down_bytes);
+    number(line, "down_messages", access.down_messages);
+}
+
+fn put(line: &mut String, text: fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = line.write_fmt(text);
+}
+
+/// Appends text, escaped; where the line would become longer than `size_max`, it ends with "...".
+fn put_escaped(line: &mut String, format: Format, size_max: usize, text: fmt::Arguments<'_>) {
+    let mut escaped = Escaped { line, format, size_max: size_max - "...".len() };
+    if escaped.write_fmt(text).is_err() {
+        line.push_str("...");
+    }
+}
+
+/// Refuses what does not fit.
+struct Escaped<'a> {
+    line: &'a mut String,
+    format: Format,
+    size_max: usize,
+}
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for character in text.chars() {
+            let size = self.line.len();
+            match (self.format, character) {
+                (Format::Json, '"' | '\\') => self.line.extend(['\\', character]),
+                (_, '\n' | '\r' | '\t') => self.line.extend(character.escape_default()),
+                (Format::Json, hidden) if is_hidden(hidden) => {
+                    put(self.line, format_args!("\\u{:04x}", u32::from(hidden)));
+                }
+                (Format::Text, hidden) if is_hidden(hidden) => self.line.extend(hidden.escape_default()),
+                (_, plain) => self.line.push(plain),
+            }
+            if self.line.len() > self.size_max {
+                self.line.truncate(size);
+                return Err(fmt::Error);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Characters that command a terminal, break a line, or turn the direction of what is behind them. All of them
+/// have four hexadecimal digits at most.
+fn is_hidden(character: char) -> bool {
+    let turns = ['\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    character.is_control() || turns.iter().any(|range| range.contains(&character))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::observe::record::Level;
+
+    const TEXT: Style = Style { format: Format::Text, is_journal: false };
+    const JSON: Style = Style { format: Format::Json, is_journal: false };
+
+    fn line(style: Style, record: &Record<'_>) -> String {
+        let mut line = "what was there before".to_owned();
+        let wall = UNIX_EPOCH + Duration::from_millis(20_778 * 86_400_000 + 8 * 3_600_000 + 123);
+        write_line(&mut line, style, wall, record);
+        assert!(line.len() <= LOG_LINE_SIZE_MAX, "{} bytes", line.len());
+        assert_eq!(line.find('\n'), Some(line.len() - 1), "{line:?}");
+        line.pop();
+        line
+    }
+
+    fn event(style: Style, what: &str) -> String {
+        line(style, &Record::Event { level: Level::Info, connection: None, what: format_args!("{what}") })
+    }
+
+    fn access<'a>(host: &'a str, name: &'a str, code: Option<u16>) -> Access<'a> {
+        Access {
+            level: Level::Info,
+            id: 12,
+            client: &"127.0.0.1:5",
+            host,
+            name,
+            status: if code.is_some() { 101 } else { 0 },
+            code,
+            lasted_ms: 61_007,
+            up_bytes: 8,
+            up_messages: 2,
+            down_bytes: 3,
+            down_messages: 1,
+            ending: &"the client closed with 1000",
+        }
+    }
+
+    #[test]
+    fn all_styles() {
+        let (full, bare) = (access("a.example", "echo", Some(1000)), access("", "", None));
+        let end = "up=8B/2 down=3B/1: the client closed with 1000";
+        let json_end =
+            r#""up_bytes":8,"up_messages":2,"down_bytes":3,"down_messages":1,"message":"the client closed with 1000"}"#;
+        let time = "2026-11-21T08:00:00.123Z";
+        for (record, text, json, priority) in [
+            (
+                Record::Event { level: Level::Error, connection: None, what: format_args!("stopped") },
+                "error stopped".to_owned(),
+                r#""level":"error","event":"log","message":"stopped"}"#.to_owned(),
+                "<3>",
+            ),
+            (
+                Record::Event { level: Level::Warn, connection: Some(7), what: format_args!("GET {}", Quoted("a\"")) },
+                r#"warn  c7 GET "a\"""#.to_owned(),
+                r#""level":"warn","connection":7,"event":"log","message":"GET \"a\\\"\""}"#.to_owned(),
+                "<4>",
+            ),
+            (
+                Record::End(&full),
+                format!(
+                    r#"info  c12 end client=127.0.0.1:5 host="a.example" name="echo" status=101 code=1000 lasted=61.007s {end}"#
+                ),
+                format!(
+                    r#""level":"info","connection":12,"event":"end","client":"127.0.0.1:5","host":"a.example","name":"echo","status":101,"code":1000,"lasted_ms":61007,{json_end}"#
+                ),
+                "<6>",
+            ),
+            (
+                Record::End(&bare),
+                format!(r#"info  c12 end client=127.0.0.1:5 name="" lasted=61.007s {end}"#),
+                format!(
+                    r#""level":"info","connection":12,"event":"end","client":"127.0.0.1:5","name":"","lasted_ms":61007,{json_end}"#
+                ),
+                "<6>",
+            ),
+            (
+                Record::Event { level: Level::Debug, connection: None, what: format_args!("") },
+                "debug ".to_owned(),
+                r#""level":"debug","event":"log","message":""}"#.to_owned(),
+                "<7>",
+            ),
+        ] {
+            let json = format!(r#"{{"time":"{time}",{json}"#);
+            assert_eq!(line(TEXT, &record), format!("{time} {text}"));
+            assert_eq!(line(JSON, &record), json);
+            // The journal keeps time by itself; programs find each object complete.
+            assert_eq!(line(Style { is_journal: true, ..TEXT }, &record), format!("{priority}{text}"));
+            assert_eq!(line(Style { is_journal: true, ..JSON }, &record), format!("{priority}{json}"));
+        }
+    }
+
+    #[test]
+    fn nothing_leaves_its_line() {
+        for (what, text, json) in [
+            ("plain ä \u{1f435}", "plain ä \u{1f435}", "plain ä \u{1f435}"),
+            ("a\nb\r\tc", r"a\nb\r\tc", r"a\nb\r\tc"),
+            ("\0\u{1b}[31m", r"\u{0}\u{1b}[31m", r"\u0000\u001b[31m"),
+            ("\u{7f}\u{85}\u{9b}", r"\u{7f}\u{85}\u{9b}", r"\u007f\u0085\u009b"),
+            ("\u{2028}\u{2029}\u{202e}\u{2066}", r"\u{2028}\u{2029}\u{202e}\u{2066}", r"\u2028\u2029\u202e\u2066"),
+            // In text, values are quoted by those who hand them in; here a second time would be one too many.
+            (r#""x\y""#, r#""x\y""#, r#"\"x\\y\""#),
+        ] {
+            assert_eq!(event(TEXT, what), format!("2026-11-21T08:00:00.123Z info  {text}"));
+            assert!(event(JSON, what).ends_with(&format!(r#""message":"{json}"}}"#)), "{what:?}");
+        }
+    }
+
+    #[test]
+    fn long_lines_are_cut_between_characters() {
+        for (character, text, json) in [
+            ('x', "x", "x"),
+            ('ä', "ä", "ä"),
+            ('\u{1f435}', "\u{1f435}", "\u{1f435}"),
+            ('\n', r"\n", r"\n"),
+            ('\u{1b}', r"\u{1b}", r"\u001b"),
+            ('"', "\"", "\\\""),
+        ] {
+            let what = String::from(character).repeat(LOG_LINE_SIZE_MAX);
+            for (style, escape, before, behind) in
+                [(TEXT, text, " info  ", "..."), (JSON, json, r#""message":""#, r#"..."}"#)]
+            {
+                let line = event(style, &what);
+                assert!(line.len() > LOG_LINE_SIZE_MAX - 16, "{character:?}: {} bytes", line.len());
+                let body = line.split_once(before).unwrap().1.strip_suffix(behind).unwrap();
+                assert_eq!(body, escape.repeat(body.len() / escape.len()), "{character:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_value_leaves_room_for_the_others() {
+        let long = "\u{1}".repeat(10_000);
+        let ending = long.as_str();
+        let most = Access {
+            id: u64::MAX,
+            client: &ending,
+            lasted_ms: u64::MAX,
+            up_bytes: u64::MAX,
+            down_bytes: u64::MAX,
+            ending: &ending,
+            ..access(&long, &long, Some(u16::MAX))
+        };
+        let json = line(JSON, &Record::End(&most));
+        assert!(json.contains(r#"\u0001...","status":101,"code":65535,"lasted_ms":18446744073709551615,"#), "{json}");
+        assert!(json.ends_with(r#"\u0001..."}"#), "{json}");
+        let text = line(TEXT, &Record::End(&access(&long, &long, Some(1000))));
+        assert!(text.ends_with(": the client closed with 1000"), "{text}");
+    }
+}

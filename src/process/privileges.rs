@@ -1,0 +1,180 @@
+//! Giving up root's rights for good (capabilities(7), setuid(2), prctl(2)).
+
+use std::ffi::CString;
+use std::fmt;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
+use nix::sys::prctl;
+use nix::unistd::{Uid, User, getresuid, initgroups, setgid, setuid};
+
+use crate::gateway::listener::ListenAddress;
+
+/// Why rights could not be given up. Display names the user and the remedy.
+#[derive(Debug)]
+pub enum PrivilegeError {
+    /// The system knows no such user.
+    UnknownUser(String),
+    /// The system's users could not be read.
+    Lookup(String, Errno),
+    /// The process may not become this user.
+    NotPermitted(String),
+    /// A step failed that should not: which, and why.
+    Failed(&'static str, String),
+    /// All steps went well, and yet root's rights could be taken back.
+    NotForGood(String),
+}
+
+impl fmt::Display for PrivilegeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PrivilegeError::UnknownUser(user) => {
+                write!(f, "there is no user {user:?}: name one of /etc/passwd")
+            }
+            PrivilegeError::Lookup(user, errno) => {
+                write!(f, "the user {user} cannot be looked up: {}: see that /etc/passwd can be read", errno.desc())
+            }
+            PrivilegeError::NotPermitted(user) => {
+                write!(f, "this process may not become the user {user}: start it as root or as {user}, or name no user")
+            }
+            PrivilegeError::Failed(step, cause) => {
+                write!(f, "cannot {step}: {cause}: allow it in the container's or the service's settings")
+            }
+            PrivilegeError::NotForGood(user) => {
+                write!(f, "the process became the user {user} and could still go back to root: start it as {user}")
+            }
+        }
+    }
+}
+
+/// Becomes this user for good: groups, user, and no capability but CAP_NET_BIND_SERVICE, and that only where
+/// `keeps_binding` is set, so that a port below 1024 can be bound again. A process that is this user already keeps
+/// its groups and needs no rights. Root that stays root keeps its capabilities.
+///
+/// Rights belong to threads: call it before there is a second one and before the ring is made, whose workers have
+/// the rights of their maker.
+pub fn drop_to(user: &str, keeps_binding: bool) -> Result<(), PrivilegeError> {
+    let account = User::from_name(user)
+        .map_err(|errno| PrivilegeError::Lookup(user.to_owned(), errno))?
+        .ok_or_else(|| PrivilegeError::UnknownUser(user.to_owned()))?;
+    harden()?;
+    if !is_already(account.uid)? {
+        // While the right to do so is there.
+        empty_bounding_set()?;
+        keep_capabilities(keeps_binding)?;
+        become_account(&account)?;
+        keep_capabilities(false)?;
+    }
+    if account.uid.is_root() {
+        return Ok(());
+    }
+    limit_capabilities(keeps_binding)?;
+    // The proof. No file can raise rights any more since harden().
+    if setuid(Uid::from_raw(0)).is_ok() {
+        return Err(PrivilegeError::NotForGood(user.to_owned()));
+    }
+    Ok(())
+}
+
+/// What every daemon gives up, whoever it runs as: no program it might start can have more rights than it has
+/// itself (PR_SET_NO_NEW_PRIVS).
+pub fn harden() -> Result<(), PrivilegeError> {
+    prctl::set_no_new_privs().map_err(|errno| failed("set no_new_privs", errno))
+}
+
+/// Whether binding this address takes CAP_NET_BIND_SERVICE (ip(7)): `keeps_binding` for it.
+pub fn is_needed_to_bind(address: &ListenAddress) -> bool {
+    matches!(address, ListenAddress::Tcp(tcp) if (1..1024).contains(&tcp.port()))
+}
+
+/// Real, effective and saved, so that nothing is left to go back to.
+fn is_already(uid: Uid) -> Result<bool, PrivilegeError> {
+    let now = getresuid().map_err(|errno| failed("ask for the process's user", errno))?;
+    Ok([now.real, now.effective, now.saved].iter().all(|one| *one == uid))
+}
+
+fn become_account(account: &User) -> Result<(), PrivilegeError> {
+    let steps = || {
+        let name = CString::new(account.name.as_str()).map_err(|_| Errno::EINVAL)?;
+        initgroups(&name, account.gid)?;
+        setgid(account.gid)?;
+        setuid(account.uid)
+    };
+    steps().map_err(|errno| match errno {
+        Errno::EPERM => PrivilegeError::NotPermitted(account.name.clone()),
+        errno => failed("become another user", errno),
+    })
+}
+
+/// Whether permitted capabilities outlive the change of the user (PR_SET_KEEPCAPS).
+fn keep_capabilities(kept: bool) -> Result<(), PrivilegeError> {
+    prctl::set_keepcaps(kept).map_err(|errno| failed("set keepcaps", errno))
+}
+
+/// What execve(2) may add to a process. Only CAP_SETPCAP may empty it, which containers may lack.
+fn empty_bounding_set() -> Result<(), PrivilegeError> {
+    let step = "empty the capability bounding set";
+    let may = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(|error| failed(step, error))?;
+    if may { caps::clear(None, CapSet::Bounding).map_err(|error| failed(step, error)) } else { Ok(()) }
+}
+
+fn limit_capabilities(keeps_binding: bool) -> Result<(), PrivilegeError> {
+    let step = "limit the capabilities";
+    let mut kept = caps::read(None, CapSet::Permitted).map_err(|error| failed(step, error))?;
+    kept.retain(|capability| keeps_binding && *capability == Capability::CAP_NET_BIND_SERVICE);
+    let none = CapsHashSet::new();
+    // The ambient set cannot outlast the inheritable one; the effective one must fit into the permitted one.
+    for (set, wanted) in [(CapSet::Effective, &kept), (CapSet::Inheritable, &none), (CapSet::Permitted, &kept)] {
+        caps::set(None, set, wanted).map_err(|error| failed(step, error))?;
+    }
+    Ok(())
+}
+
+fn failed(step: &'static str, cause: impl fmt::Display) -> PrivilegeError {
+    PrivilegeError::Failed(step, cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_below_1024_take_a_right() {
+        for (address, expected) in [
+            ("0.0.0.0:80", true),
+            ("[::1]:1023", true),
+            ("127.0.0.1:1024", false),
+            ("127.0.0.1:0", false),
+            ("unix:/run/uakari.sock", false),
+        ] {
+            assert_eq!(is_needed_to_bind(&address.parse().unwrap()), expected, "{address}");
+        }
+    }
+
+    #[test]
+    fn who_cannot_be_had() {
+        for user in ["nosuchuser", "", "0", "nobody\0", "no\nbody"] {
+            let error = drop_to(user, false).unwrap_err();
+            assert!(matches!(error, PrivilegeError::UnknownUser(_)), "{user:?}: {error}");
+            let sentence = error.to_string();
+            assert!(sentence.contains("/etc/passwd") && !sentence.contains(['\n', '\0']), "{user:?}: {sentence}");
+        }
+        if !Uid::effective().is_root() {
+            let error = drop_to("root", true).unwrap_err();
+            assert!(matches!(error, PrivilegeError::NotPermitted(_)), "{error}");
+            assert!(error.to_string().contains("start it as root"), "{error}");
+        }
+    }
+
+    /// What really changes users is tested end to end, since it cannot be taken back.
+    #[test]
+    fn the_user_it_is_already_needs_no_rights() {
+        let user = User::from_uid(Uid::effective()).unwrap().expect("the user of the tests has a name");
+        let before = getresuid().unwrap();
+        drop_to(&user.name, false).unwrap();
+        assert_eq!(getresuid().unwrap(), before);
+        assert!(prctl::get_no_new_privs().unwrap());
+        let permitted = caps::read(None, CapSet::Permitted).unwrap();
+        assert!(Uid::effective().is_root() || permitted.is_empty(), "{permitted:?}");
+    }
+}

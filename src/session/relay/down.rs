@@ -1,0 +1,158 @@
+//! From the server to its client.
+
+use super::lines::{Framed, LineError, delimiter};
+use super::packed::Packed;
+use super::{Close, Relay, pong};
+use crate::limits;
+use crate::route::{MessageType, Protocol};
+use crate::session::{Action, Chunk, Context, Ending, Phase, Side, send_close};
+use crate::websocket::close::CloseCode;
+use crate::websocket::decoder::Piece;
+use crate::websocket::header::{self, Opcode, ProtocolError};
+use crate::websocket::utf8::{self, Tail};
+
+impl Relay {
+    /// Takes what the server sent; Some: the conversation is over.
+    pub(super) fn backend_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        self.vigil.on_message(context.now_ms);
+        if self.down.is_none() {
+            let ending = self.down_messages(chunk, context)?;
+            return Some(self.close_client(CloseCode::INTERNAL_ERROR, ending, context));
+        }
+        Some(match self.down_frames(chunk, context)? {
+            Ok((code, reason)) => {
+                send_close(code, &reason, context);
+                self.close(Ending::ServerClosed(code), context)
+            }
+            Err(error) => self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerProtocol(error), context),
+        })
+    }
+
+    /// Passes bytes on; true: the server has closed too, or makes no sense any more.
+    pub(super) fn last_words(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+        match self.down {
+            Some(_) => self.down_frames(chunk, context).is_some(),
+            None => self.down_messages(chunk, context).is_some(),
+        }
+    }
+
+    /// What is left when there is no more time goes out as it is: a cut character, and the last line of a server that
+    /// has ended.
+    pub(super) fn send_rest(&mut self, context: &mut Context<'_>) {
+        self.send_cut(context);
+        let is_last = self.is_backend_gone && !self.partial.is_empty();
+        if let (Some(delimiter), true) = (delimiter(self.protocol), is_last) {
+            let rest = std::mem::take(&mut self.partial);
+            let mut framed = Framed::default();
+            // One that cannot be text is lost with its server.
+            if framed.add(&rest, delimiter, self.service.message_type).is_ok() {
+                send_framed(framed, context);
+            }
+        }
+    }
+
+    /// Bytes of a server without frames; Some: they are no messages.
+    fn down_messages(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Ending> {
+        let Some(delimiter) = delimiter(self.protocol) else {
+            return if self.down_bytes(chunk, context) { None } else { Some(Ending::ServerNotUtf8) };
+        };
+        let mut framed = Framed::default();
+        let bytes = &chunk.buffer[chunk.start..chunk.end];
+        let result = framed.take(bytes, &mut self.partial, delimiter, self.service.message_type);
+        send_framed(framed, context);
+        match result {
+            Ok(()) => None,
+            Err(LineError::NotUtf8) => Some(Ending::ServerNotUtf8),
+            Err(LineError::TooLong) => Some(Ending::ServerLineTooLong),
+        }
+    }
+
+    /// One read is one message. False: it should be text and cannot be.
+    fn down_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+        let Chunk { buffer, mut start, mut end } = chunk;
+        // The cut character goes in front: the headroom has space for it and for the header.
+        let cut_size = std::mem::take(&mut self.cut_size) as usize;
+        start -= cut_size;
+        buffer[start..start + cut_size].copy_from_slice(&self.cut[..cut_size]);
+        let opcode = match (self.service.message_type, self.tail(&buffer[start..end])) {
+            (MessageType::Binary, _) | (MessageType::Auto, Tail::Invalid) => Opcode::Binary,
+            (MessageType::Text, Tail::Invalid) => return false,
+            (_, Tail::Whole) => Opcode::Text,
+            (_, Tail::Cut(size)) => {
+                end -= size;
+                self.cut[..size].copy_from_slice(&buffer[end..end + size]);
+                self.cut_size = size as u8;
+                if self.parting.is_none() && self.service.message_type == MessageType::Auto {
+                    self.vigil.set_cut(Some(context.now_ms + limits::CUT_CHARACTER_MS));
+                    *context.deadline_ms = self.vigil.next_ms(&self.service.limits);
+                }
+                if start == end {
+                    return true;
+                }
+                Opcode::Text
+            }
+        };
+        context.traffic.down_bytes += (end - start) as u64;
+        context.traffic.down_messages += 1;
+        let start = header::write_before(buffer, start, true, opcode, end - start);
+        context.out.push(Action::Forward { to: Side::Client, range: start..end });
+        true
+    }
+
+    /// How a read ends; a packet is whole, so that a cut character in it is just invalid.
+    fn tail(&self, bytes: &[u8]) -> Tail {
+        if self.service.message_type == MessageType::Binary {
+            return Tail::Whole;
+        }
+        match utf8::tail(bytes) {
+            Tail::Cut(_) if self.protocol == Protocol::Packet => Tail::Invalid,
+            tail => tail,
+        }
+    }
+
+    /// The server's frames, checked; Some: its close frame or its mistake.
+    fn down_frames(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Result<Close, ProtocolError>> {
+        let down = self.down.as_mut()?;
+        let mut packed = Packed::default();
+        let mut at = chunk.start;
+        let end = loop {
+            match down.next(chunk.buffer, &mut at, chunk.end) {
+                Ok(None) => break None,
+                Ok(Some(Piece::Data(data))) => {
+                    context.traffic.down_bytes += data.range.len() as u64;
+                    context.traffic.down_messages += u64::from(data.last);
+                    packed.add_frame(chunk.buffer, data);
+                }
+                Ok(Some(Piece::Ping(payload))) => pong(Side::Backend, &payload, context),
+                Ok(Some(Piece::Pong)) => {}
+                Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
+                Err(error) => break Some(Err(error)),
+            }
+        };
+        packed.forward(Side::Client, context);
+        end
+    }
+
+    /// A character that was cut off for good goes out as the bytes that it is.
+    pub(super) fn send_cut(&mut self, context: &mut Context<'_>) {
+        self.vigil.set_cut(None);
+        let cut = &self.cut[..std::mem::take(&mut self.cut_size) as usize];
+        if !cut.is_empty() {
+            let size = header::size_of(cut.len());
+            let mut bytes = vec![0; size];
+            header::write_before(&mut bytes, size, true, Opcode::Binary, cut.len());
+            bytes.extend_from_slice(cut);
+            context.traffic.down_bytes += cut.len() as u64;
+            context.traffic.down_messages += 1;
+            context.out.push(Action::Send { to: Side::Client, bytes: bytes.into() });
+        }
+    }
+}
+
+fn send_framed(framed: Framed, context: &mut Context<'_>) {
+    context.traffic.down_bytes += framed.payload_size;
+    context.traffic.down_messages += framed.messages;
+    if !framed.bytes.is_empty() {
+        context.out.push(Action::Send { to: Side::Client, bytes: framed.bytes.into() });
+    }
+}

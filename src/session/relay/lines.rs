@@ -1,0 +1,128 @@
+//! Messages that end with a byte: lines, and what stands before a NUL. A frame's header may be longer than the byte
+//! that it stands for, so that these messages are copied.
+
+use crate::limits::LINE_SIZE_MAX;
+use crate::route::{MessageType, Protocol};
+use crate::websocket::header::{self, Opcode};
+
+/// Why a server's bytes are no messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LineError {
+    /// No end came within `LINE_SIZE_MAX` bytes.
+    TooLong,
+    /// It should be text and is not.
+    NotUtf8,
+}
+
+/// The byte that ends a message, where the protocol has one.
+pub fn delimiter(protocol: Protocol) -> Option<u8> {
+    match protocol {
+        Protocol::Lines => Some(b'\n'),
+        Protocol::Nul => Some(0),
+        Protocol::Stream | Protocol::Packet | Protocol::Frames => None,
+    }
+}
+
+/// Frames of whole messages, one behind the other.
+#[derive(Default, Debug)]
+pub struct Framed {
+    /// The bytes of the frames.
+    pub bytes: Vec<u8>,
+    /// So many messages.
+    pub messages: u64,
+    /// So many payload bytes.
+    pub payload_size: u64,
+}
+
+impl Framed {
+    /// Takes what came; `partial` has the beginning of a message that is not whole yet, before and after.
+    pub fn take(
+        &mut self,
+        mut bytes: &[u8],
+        partial: &mut Vec<u8>,
+        delimiter: u8,
+        message_type: MessageType,
+    ) -> Result<(), LineError> {
+        while let Some(at) = bytes.iter().position(|byte| *byte == delimiter) {
+            let (line, rest) = (&bytes[..at], &bytes[at + 1..]);
+            if partial.is_empty() {
+                self.add(line, delimiter, message_type)?;
+            } else {
+                partial.extend_from_slice(line);
+                self.add(&std::mem::take(partial), delimiter, message_type)?;
+            }
+            bytes = rest;
+        }
+        partial.extend_from_slice(bytes);
+        if partial.len() > LINE_SIZE_MAX { Err(LineError::TooLong) } else { Ok(()) }
+    }
+
+    /// Adds a message. Of a line's end, CR LF, the CR is no part of the message either.
+    pub fn add(&mut self, message: &[u8], delimiter: u8, message_type: MessageType) -> Result<(), LineError> {
+        let message = match message {
+            [line @ .., b'\r'] if delimiter == b'\n' => line,
+            message => message,
+        };
+        if message.len() > LINE_SIZE_MAX {
+            return Err(LineError::TooLong);
+        }
+        let is_text = message_type != MessageType::Binary && std::str::from_utf8(message).is_ok();
+        if !is_text && message_type == MessageType::Text {
+            return Err(LineError::NotUtf8);
+        }
+        let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
+        let payload = self.bytes.len() + header::size_of(message.len());
+        self.bytes.resize(payload, 0);
+        header::write_before(&mut self.bytes, payload, true, opcode, message.len());
+        self.bytes.extend_from_slice(message);
+        self.messages += 1;
+        self.payload_size += message.len() as u64;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn feed(pieces: &[&[u8]], delimiter: u8, message_type: MessageType) -> (Vec<u8>, Vec<u8>) {
+        let (mut framed, mut partial) = (Framed::default(), Vec::new());
+        for piece in pieces {
+            framed.take(piece, &mut partial, delimiter, message_type).unwrap();
+        }
+        (framed.bytes, partial)
+    }
+
+    #[test]
+    fn messages_end_where_the_byte_is() {
+        type Case = (&'static [u8], u8, &'static [u8], &'static [u8]);
+        let cases: [Case; 5] = [
+            (b"one\ntwo\nrest", b'\n', b"\x81\x03one\x81\x03two", b"rest"),
+            (b"\n\n", b'\n', b"\x81\x00\x81\x00", b""),
+            (b"$GPGGA,1*2\r\n", b'\n', b"\x81\x0a$GPGGA,1*2", b""),
+            (b"a\r\0b\n\0", 0, b"\x81\x02a\r\x81\x02b\n", b""),
+            (b"\xff\n\xc3\xa9\n", b'\n', b"\x82\x01\xff\x81\x02\xc3\xa9", b""),
+        ];
+        for (bytes, delimiter, frames, rest) in cases {
+            for cut in 0..=bytes.len() {
+                let pieces = [&bytes[..cut], &bytes[cut..]];
+                let expected = (frames.to_vec(), rest.to_vec());
+                assert_eq!(feed(&pieces, delimiter, MessageType::Auto), expected, "{bytes:?} cut at {cut}");
+            }
+        }
+        assert_eq!(feed(&[b"x\n"], b'\n', MessageType::Binary).0, b"\x82\x01x");
+    }
+
+    #[test]
+    fn what_is_no_message() {
+        let (mut framed, mut partial) = (Framed::default(), Vec::new());
+        let long = vec![b'x'; LINE_SIZE_MAX];
+        assert_eq!(framed.take(&long, &mut partial, b'\n', MessageType::Auto), Ok(()));
+        assert_eq!(framed.take(b"\n", &mut partial, b'\n', MessageType::Auto), Ok(()));
+        assert_eq!((framed.messages, framed.payload_size), (1, LINE_SIZE_MAX as u64));
+        assert_eq!(framed.take(&long, &mut partial, b'\n', MessageType::Auto), Ok(()));
+        assert_eq!(framed.take(b"x", &mut partial, b'\n', MessageType::Auto), Err(LineError::TooLong));
+        partial.clear();
+        assert_eq!(framed.take(b"\xff\n", &mut partial, b'\n', MessageType::Text), Err(LineError::NotUtf8));
+    }
+}

@@ -1,0 +1,303 @@
+//! Messages each way. Frames are decoded in place and leave from the buffer they came in.
+
+mod down;
+mod lines;
+mod packed;
+mod vigil;
+
+use std::sync::Arc;
+
+use super::{Action, Chunk, Closing, Context, Demand, Ending, Input, Phase, Side, send_close};
+use crate::limits::{self, WhenOver};
+use crate::route::{Protocol, Service};
+use crate::websocket::close::CloseCode;
+use crate::websocket::decoder::{Data, Decoder, Piece};
+use crate::websocket::encoder;
+use crate::websocket::header::{Masking, Opcode, ProtocolError};
+use lines::delimiter;
+use packed::Packed;
+use vigil::{Due, Vigil};
+
+/// A close frame's code and reason.
+type Close = (Option<CloseCode>, Box<str>);
+
+/// Messages each way.
+#[derive(Debug)]
+pub struct Relay {
+    service: Arc<Service>,
+    /// The service's protocol, or what the server's socket turned out to be.
+    protocol: Protocol,
+    /// The client's frames.
+    up: Decoder,
+    /// The server's frames, where its protocol has them.
+    down: Option<Box<Decoder>>,
+    /// The bytes of a client's packet, or of a server's line, that is not whole yet.
+    partial: Vec<u8>,
+    /// A character cut by the end of the server's last read.
+    cut: [u8; 3],
+    cut_size: u8,
+    is_backend_gone: bool,
+    /// What serves the name can be written to.
+    takes_messages: bool,
+    vigil: Vigil,
+    /// The client has said its last; its close frame is sent behind the server's last words.
+    parting: Option<Box<Parting>>,
+}
+
+#[derive(Debug)]
+struct Parting {
+    frame: Box<[u8]>,
+    ending: Ending,
+}
+
+impl Relay {
+    /// A conversation at its beginning.
+    pub fn new(service: Arc<Service>, protocol: Protocol, takes_messages: bool, context: &mut Context<'_>) -> Relay {
+        let limits = &service.limits;
+        let message_size_max = match protocol {
+            Protocol::Packet => limits.message_size_max.min(limits::PACKET_SIZE_MAX),
+            _ => limits.message_size_max,
+        };
+        let down = || Box::new(Decoder::new(Masking::Forbidden, limits.message_size_max, limits.message_size_max));
+        let vigil = Vigil::new(limits, context.now_ms);
+        *context.deadline_ms = vigil.next_ms(limits);
+        Relay {
+            protocol,
+            up: Decoder::new(Masking::Required, limits.frame_size_max, message_size_max),
+            down: (protocol == Protocol::Frames).then(down),
+            partial: Vec::new(),
+            cut: [0; 3],
+            cut_size: 0,
+            is_backend_gone: false,
+            takes_messages,
+            vigil,
+            parting: None,
+            service,
+        }
+    }
+
+    /// Bytes that it keeps of messages that are not whole.
+    pub fn held_size(&self) -> usize {
+        self.partial.capacity()
+    }
+
+    /// How its server is spoken to.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// The client was not read for a while and could not be heard.
+    pub fn excuse_client(&mut self, now_ms: u64) {
+        self.vigil.on_client(now_ms);
+    }
+
+    /// Takes an input; Some: the conversation is over.
+    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        if self.parting.is_some() {
+            return self.part(input, context);
+        }
+        match input {
+            Input::ClientBytes(chunk) => self.client_bytes(chunk, context),
+            Input::BackendBytes(chunk) => self.backend_bytes(chunk, context),
+            Input::ClientEnd => Some(self.lose_client(Ending::ClientLeft, context)),
+            Input::ClientFailed(errno) => Some(self.lose_client(Ending::ClientFailed(errno), context)),
+            Input::BackendEnd => Some(self.backend_end(context)),
+            Input::BackendFailed(errno) => {
+                self.is_backend_gone = true;
+                Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerFailed(errno), context))
+            }
+            Input::Deadline => self.on_deadline(context),
+            Input::Stop => Some(self.close_client(CloseCode::GOING_AWAY, Ending::Stopping, context)),
+            _ => None,
+        }
+    }
+
+    fn client_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        self.vigil.on_client(context.now_ms);
+        let mut packed = Packed::default();
+        let (mut at, mut controls) = (chunk.start, 0);
+        let messages_before = context.traffic.up_messages;
+        let end = loop {
+            match self.up.next(chunk.buffer, &mut at, chunk.end) {
+                Ok(None) => break None,
+                Ok(Some(Piece::Data(_))) if !self.takes_messages => {
+                    let (code, reason) = (Some(CloseCode::UNSUPPORTED_DATA), Ending::TakesNothing.to_string());
+                    self.begin_parting((code, &reason), &reason, Ending::TakesNothing, context);
+                    return None;
+                }
+                Ok(Some(Piece::Data(data))) => self.up_data(data, chunk.buffer, &mut packed, context),
+                Ok(Some(Piece::Ping(payload))) => {
+                    controls += 1;
+                    pong(Side::Client, &payload, context);
+                }
+                Ok(Some(Piece::Pong)) => controls += 1,
+                Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
+                Err(error) => break Some(Err(error)),
+            }
+        };
+        packed.forward(Side::Backend, context);
+        match end {
+            // A close is answered with its code alone; a failure with what was wrong.
+            Some(Ok((code, reason))) => self.begin_parting((code, &reason), "", Ending::ClientClosed(code), context),
+            Some(Err(error)) => {
+                let (code, reason) = (Some(error.close_code()), error.to_string());
+                self.begin_parting((code, &reason), &reason, Ending::ClientProtocol(error), context);
+            }
+            None => {
+                let messages = context.traffic.up_messages - messages_before + controls;
+                self.limit_rate(messages, (chunk.end - chunk.start) as u64, context);
+            }
+        }
+        None
+    }
+
+    fn limit_rate(&mut self, messages: u64, bytes: u64, context: &mut Context<'_>) {
+        let limits = &self.service.limits;
+        if !self.vigil.is_over(messages, bytes, limits, context.now_ms) {
+            return;
+        }
+        match limits.when_over {
+            WhenOver::Slow => {
+                context.out.push(Action::Demand(Side::Client, Demand::Nothing));
+                *context.deadline_ms = self.vigil.next_ms(limits);
+            }
+            WhenOver::Close => {
+                let reason = Ending::TooFast.to_string();
+                self.begin_parting((Some(CloseCode::POLICY_VIOLATION), &reason), &reason, Ending::TooFast, context);
+            }
+        }
+    }
+
+    fn begin_parting(
+        &mut self,
+        (code, reason): (Option<CloseCode>, &str),
+        answer: &str,
+        ending: Ending,
+        context: &mut Context<'_>,
+    ) {
+        self.tell_backend(code, reason, context);
+        self.parting = Some(Box::new(Parting { frame: encoder::close_frame(code, answer), ending }));
+        context.out.push(Action::Finish(Side::Backend));
+        context.deadline_in(limits::LAST_WORDS_MS);
+    }
+
+    /// What the client sent before its end is still answered; then comes the close frame (RFC 6455 section 5.5.1
+    /// lets it wait for messages under way).
+    fn part(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        let is_said = match input {
+            Input::ClientEnd | Input::ClientFailed(_) => {
+                let ending = self.parting.take()?.ending;
+                return Some(self.lose_client(ending, context));
+            }
+            Input::BackendBytes(chunk) => self.last_words(chunk, context),
+            Input::BackendEnd | Input::BackendFailed(_) => {
+                self.is_backend_gone = true;
+                true
+            }
+            Input::Deadline | Input::Stop => true,
+            _ => false,
+        };
+        if !is_said {
+            return None;
+        }
+        self.send_rest(context);
+        let Parting { frame, ending } = *self.parting.take()?;
+        context.out.push(Action::SendLast { to: Side::Client, bytes: frame });
+        let closing = Closing::after_close(!self.is_backend_gone, ending, &self.service.limits, context);
+        Some(Phase::Closing(Box::new(closing)))
+    }
+
+    fn up_data(&mut self, data: Data, buffer: &mut [u8], packed: &mut Packed, context: &mut Context<'_>) {
+        context.traffic.up_bytes += data.range.len() as u64;
+        context.traffic.up_messages += u64::from(data.last);
+        self.vigil.on_message(context.now_ms);
+        match (self.protocol, delimiter(self.protocol)) {
+            (_, Some(delimiter)) => packed.add_delimited(buffer, data, delimiter),
+            (Protocol::Frames, _) => packed.add_frame(buffer, data),
+            (Protocol::Packet, _) => {
+                self.partial.extend_from_slice(&buffer[data.range]);
+                if data.last {
+                    let bytes = std::mem::take(&mut self.partial).into();
+                    context.out.push(Action::Send { to: Side::Backend, bytes });
+                }
+            }
+            (_, None) => packed.add_payload(buffer, data),
+        }
+    }
+
+    fn on_deadline(&mut self, context: &mut Context<'_>) -> Option<Phase> {
+        let service = self.service.clone();
+        while let Some(due) = self.vigil.take_due(&service.limits, context.now_ms) {
+            match due {
+                Due::Cut => self.send_cut(context),
+                Due::Resume => context.out.push(Action::Demand(Side::Client, Demand::Flow)),
+                Due::Idle => return Some(self.close_client(CloseCode::GOING_AWAY, Ending::Idle, context)),
+                Due::Silent => return Some(self.lose_client(Ending::ClientSilent, context)),
+                Due::Ping => {
+                    let bytes = encoder::control_frame(Opcode::Ping, &[]);
+                    context.out.push(Action::Send { to: Side::Client, bytes });
+                }
+            }
+        }
+        *context.deadline_ms = self.vigil.next_ms(&service.limits);
+        None
+    }
+
+    fn backend_end(&mut self, context: &mut Context<'_>) -> Phase {
+        self.is_backend_gone = true;
+        if self.down.as_ref().is_some_and(|down| !down.is_between_messages()) {
+            return self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerCutShort, context);
+        }
+        self.send_rest(context);
+        self.close_client(CloseCode::NORMAL, Ending::ServerClosed(None), context)
+    }
+
+    /// Begins the closing handshake from the server's side.
+    fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Phase {
+        let reason = match ending {
+            Ending::ServerClosed(_) => String::new(),
+            Ending::Stopping => "the gateway stops".to_owned(),
+            Ending::Idle => "idle for too long".to_owned(),
+            _ => ending.to_string(),
+        };
+        send_close(Some(code), &reason, context);
+        self.close(ending, context)
+    }
+
+    /// Waits for the client's close frame; its messages are read with the decoder that is in the midst of them.
+    fn close(&mut self, ending: Ending, context: &mut Context<'_>) -> Phase {
+        let fresh = Decoder::new(Masking::Required, 0, 0);
+        let up = std::mem::replace(&mut self.up, fresh);
+        if matches!(ending, Ending::Stopping | Ending::Idle) {
+            self.tell_backend(Some(CloseCode::GOING_AWAY), "", context);
+        }
+        let limits = &self.service.limits;
+        Phase::Closing(Box::new(Closing::after_servers_close(up, !self.is_backend_gone, ending, limits, context)))
+    }
+
+    fn lose_client(&mut self, ending: Ending, context: &mut Context<'_>) -> Phase {
+        Phase::Closing(Box::new(Closing::without_client(ending, &self.service.limits, context)))
+    }
+
+    /// A server that speaks frames learns why the conversation is over.
+    fn tell_backend(&mut self, code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
+        if self.protocol == Protocol::Frames {
+            context.out.push(Action::SendLast { to: Side::Backend, bytes: encoder::close_frame(code, reason) });
+        }
+    }
+}
+
+fn pong(to: Side, payload: &[u8], context: &mut Context<'_>) {
+    context.out.push(Action::Pong { to, bytes: encoder::control_frame(Opcode::Pong, payload) });
+}
+
+/// Reads on through a client's messages for its close frame.
+pub fn find_close(up: &mut Decoder, chunk: &mut Chunk<'_>) -> Result<bool, ProtocolError> {
+    let mut at = chunk.start;
+    while let Some(piece) = up.next(chunk.buffer, &mut at, chunk.end)? {
+        if matches!(piece, Piece::Close(..)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,70 @@
+//! What one receive leaves to be sent: pieces moved together within their buffer, so that all of them go out in one
+//! send.
+
+use super::super::{Action, Context, Side};
+use crate::websocket::decoder::Data;
+use crate::websocket::header::{self, Opcode};
+
+/// A part of the buffer. What is written never outgrows what was read: a header without a mask is shorter than one
+/// with, and before the first piece there is the headroom.
+#[derive(Default)]
+pub struct Packed {
+    start: usize,
+    end: usize,
+}
+
+impl Packed {
+    /// Adds the payload alone.
+    pub fn add_payload(&mut self, buffer: &mut [u8], data: Data) {
+        if self.start == self.end {
+            (self.start, self.end) = (data.range.start, data.range.end);
+        } else {
+            self.move_here(buffer, data);
+        }
+    }
+
+    /// Adds the payload and, behind a message's end, a byte that ends it.
+    pub fn add_delimited(&mut self, buffer: &mut [u8], data: Data, delimiter: u8) {
+        if self.start == self.end {
+            // One place to the left, where the header was, there is room for the delimiter.
+            (self.start, self.end) = (data.range.start - 1, data.range.start - 1);
+        }
+        let is_last = data.last;
+        self.move_here(buffer, data);
+        if is_last {
+            buffer[self.end] = delimiter;
+            self.end += 1;
+        }
+    }
+
+    /// Every piece becomes a frame of its own, so that between receives there is always room for a control frame.
+    pub fn add_frame(&mut self, buffer: &mut [u8], data: Data) {
+        let size = data.range.len();
+        let opcode = if data.first { data.opcode } else { Opcode::Continuation };
+        if self.start == self.end {
+            self.start = header::write_before(buffer, data.range.start, data.last, opcode, size);
+            self.end = data.range.end;
+        } else {
+            let payload = self.end + header::size_of(size);
+            debug_assert!(payload <= data.range.start);
+            if payload != data.range.start {
+                buffer.copy_within(data.range, payload);
+            }
+            header::write_before(buffer, payload, data.last, opcode, size);
+            self.end = payload + size;
+        }
+    }
+
+    /// Sends it, if there is anything.
+    pub fn forward(&self, to: Side, context: &mut Context<'_>) {
+        if self.start != self.end {
+            context.out.push(Action::Forward { to, range: self.start..self.end });
+        }
+    }
+
+    fn move_here(&mut self, buffer: &mut [u8], data: Data) {
+        let size = data.range.len();
+        buffer.copy_within(data.range, self.end);
+        self.end += size;
+    }
+}

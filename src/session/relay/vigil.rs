@@ -1,0 +1,187 @@
+//! What happens in a conversation because time passes: pings, the end of a silent or idle one, the pause of a client
+//! that sends too much.
+
+use crate::limits::{RATE_BURST_MS, WebSocket, WhenOver};
+
+/// What is due.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// A cut character waits no longer for its other bytes.
+    Cut,
+    /// A client that was too fast is read again.
+    Resume,
+    /// No message came for too long.
+    Idle,
+    /// The client answers no ping.
+    Silent,
+    /// The client is asked whether it is there.
+    Ping,
+}
+
+/// When what is due. Noting that something came costs a store; the timer looks at it when it fires.
+#[derive(Debug)]
+pub struct Vigil {
+    heard_ms: u64,
+    message_ms: u64,
+    pinged_ms: Option<u64>,
+    cut_ms: Option<u64>,
+    resume_ms: Option<u64>,
+    rate: Option<Box<Rate>>,
+}
+
+impl Vigil {
+    /// From the conversation's beginning on.
+    pub fn new(limits: &WebSocket, now_ms: u64) -> Vigil {
+        let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
+        Vigil {
+            heard_ms: now_ms,
+            message_ms: now_ms,
+            pinged_ms: None,
+            cut_ms: None,
+            resume_ms: None,
+            rate: is_limited.then(Box::default),
+        }
+    }
+
+    /// Bytes of the client came.
+    pub fn on_client(&mut self, now_ms: u64) {
+        self.heard_ms = now_ms;
+        self.pinged_ms = None;
+    }
+
+    /// A message came, from either end.
+    pub fn on_message(&mut self, now_ms: u64) {
+        self.message_ms = now_ms;
+    }
+
+    /// A character was cut and waits until then; None: no longer.
+    pub fn set_cut(&mut self, until_ms: Option<u64>) {
+        self.cut_ms = until_ms;
+    }
+
+    /// Whether the client sent more than it may; then it is to be read again at the time that `next_ms` counts in.
+    pub fn is_over(&mut self, messages: u64, bytes: u64, limits: &WebSocket, now_ms: u64) -> bool {
+        let Some(rate) = &mut self.rate else { return false };
+        let over_ms = rate.take(messages, bytes, limits, now_ms);
+        if over_ms > 0 && limits.when_over == WhenOver::Slow {
+            self.resume_ms = Some(now_ms + over_ms);
+        }
+        over_ms > 0
+    }
+
+    /// When the next thing is due, if ever.
+    pub fn next_ms(&self, limits: &WebSocket) -> Option<u64> {
+        let due = [Due::Cut, Due::Resume, Due::Idle, Due::Silent, Due::Ping];
+        due.into_iter().filter_map(|what| self.at_ms(what, limits)).min()
+    }
+
+    /// Takes out what is due first, if it is due now.
+    pub fn take_due(&mut self, limits: &WebSocket, now_ms: u64) -> Option<Due> {
+        let due = [Due::Cut, Due::Resume, Due::Idle, Due::Silent, Due::Ping];
+        let what = due.into_iter().find(|what| self.at_ms(*what, limits).is_some_and(|at_ms| at_ms <= now_ms))?;
+        match what {
+            Due::Cut => self.cut_ms = None,
+            Due::Resume => self.resume_ms = None,
+            Due::Ping => self.pinged_ms = Some(now_ms),
+            Due::Idle | Due::Silent => {}
+        }
+        Some(what)
+    }
+
+    fn at_ms(&self, what: Due, limits: &WebSocket) -> Option<u64> {
+        match what {
+            Due::Cut => self.cut_ms,
+            Due::Resume => self.resume_ms,
+            Due::Idle => (limits.idle_ms > 0).then_some(self.message_ms + limits.idle_ms),
+            // A client that is not read cannot be heard.
+            Due::Silent | Due::Ping if limits.ping_ms == 0 || self.resume_ms.is_some() => None,
+            Due::Silent => self.pinged_ms.map(|ms| ms + limits.pong_ms),
+            Due::Ping if self.pinged_ms.is_some() => None,
+            Due::Ping => Some(self.heard_ms + limits.ping_ms),
+        }
+    }
+}
+
+/// Two token buckets, each kept as the time at which all that was sent would have been allowed: what was sent may be
+/// ahead of the clock by `RATE_BURST_MS`.
+#[derive(Default, Debug)]
+struct Rate {
+    messages_until_us: u64,
+    bytes_until_us: u64,
+}
+
+impl Rate {
+    /// Counts what came. How long, in milliseconds, nothing more may come; 0: it was within the limits.
+    fn take(&mut self, messages: u64, bytes: u64, limits: &WebSocket, now_ms: u64) -> u64 {
+        let now_us = now_ms * 1000;
+        let over = |until_us: &mut u64, count: u64, a_second: u64| {
+            if a_second == 0 {
+                return 0;
+            }
+            *until_us = (*until_us).max(now_us) + count.saturating_mul(1_000_000) / a_second;
+            until_us.saturating_sub(now_us + RATE_BURST_MS * 1000).div_ceil(1000)
+        };
+        let by_messages = over(&mut self.messages_until_us, messages, limits.messages_per_second_max);
+        by_messages.max(over(&mut self.bytes_until_us, bytes, limits.bytes_per_second_max))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> WebSocket {
+        WebSocket { ping_ms: 100, pong_ms: 30, idle_ms: 1_000, ..WebSocket::default() }
+    }
+
+    #[test]
+    fn a_silent_client_is_pinged_and_then_lost() {
+        let limits = limits();
+        let mut vigil = Vigil::new(&limits, 1_000);
+        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 1_099)), (Some(1_100), None));
+        vigil.on_client(1_050);
+        assert_eq!((vigil.take_due(&limits, 1_100), vigil.next_ms(&limits)), (None, Some(1_150)));
+        assert_eq!(vigil.take_due(&limits, 1_150), Some(Due::Ping));
+        assert_eq!((vigil.take_due(&limits, 1_150), vigil.next_ms(&limits)), (None, Some(1_180)));
+        vigil.on_client(1_170);
+        assert_eq!((vigil.take_due(&limits, 1_180), vigil.next_ms(&limits)), (None, Some(1_270)));
+        assert_eq!(vigil.take_due(&limits, 1_270), Some(Due::Ping));
+        assert_eq!(vigil.take_due(&limits, 1_300), Some(Due::Silent));
+    }
+
+    #[test]
+    fn pongs_are_no_messages() {
+        let limits = limits();
+        let mut vigil = Vigil::new(&limits, 0);
+        vigil.on_client(950);
+        assert_eq!(vigil.take_due(&limits, 1_000), Some(Due::Idle));
+        vigil.on_message(1_000);
+        vigil.on_client(1_900);
+        assert_eq!(vigil.take_due(&limits, 1_990), None);
+    }
+
+    #[test]
+    fn zeros_switch_off() {
+        let limits = WebSocket { ping_ms: 0, idle_ms: 0, ..WebSocket::default() };
+        let mut vigil = Vigil::new(&limits, 0);
+        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, u64::MAX)), (None, None));
+        vigil.set_cut(Some(7));
+        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 7)), (Some(7), Some(Due::Cut)));
+        assert!(!vigil.is_over(1_000_000, 1 << 40, &limits, 8));
+    }
+
+    #[test]
+    fn rates_allow_a_burst_and_then_the_rate() {
+        let limits = WebSocket { messages_per_second_max: 10, ping_ms: 100, ..WebSocket::default() };
+        let mut vigil = Vigil::new(&limits, 0);
+        assert!(!vigil.is_over(10, 0, &limits, 0), "a second's worth at once");
+        assert!(vigil.is_over(1, 0, &limits, 0), "one more");
+        assert_eq!(vigil.next_ms(&limits), Some(100), "which is made good after a tenth of a second");
+        assert_eq!(vigil.take_due(&limits, 100), Some(Due::Resume));
+        let by_bytes = WebSocket { bytes_per_second_max: 1_000, ..WebSocket::default() };
+        let mut vigil = Vigil::new(&by_bytes, 5_000);
+        assert!(!vigil.is_over(1, 1_000, &by_bytes, 5_000));
+        assert!(vigil.is_over(1, 500, &by_bytes, 5_000));
+        assert!(!vigil.is_over(1, 400, &by_bytes, 6_000), "a second later there is room for 500 more");
+    }
+}

@@ -1,0 +1,278 @@
+//! What `make install` puts where, and the init script at work.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::daemon::{program, project};
+use crate::process::{DEADLINE, Finished, Folder, eventually, run};
+
+/// `make` with this target and these variables, and the programs that the tests have.
+fn make(target: &str, variables: &[&str]) -> Finished {
+    let mut command = Command::new("make");
+    command.arg("-C").arg(project()).args(["--no-print-directory", target]);
+    command.arg(format!("PROGRAMS={}", program("websocket_echo").parent().unwrap().display())).args(variables);
+    // What a `make test` around this was told is not for the make within.
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "DESTDIR", "PREFIX", "SYSCONFDIR", "INIT", "TARGET"] {
+        command.env_remove(name);
+    }
+    run(&mut command, DEADLINE)
+}
+
+/// As `make`; it must succeed.
+fn make_well(target: &str, variables: &[&str]) -> String {
+    let Finished { status, out, err } = make(target, variables);
+    assert!(status.success(), "{target} {variables:?}: {out}\n{err}");
+    out
+}
+
+/// All files below a folder with their modes, in order.
+fn tree(folder: &Path) -> Vec<(String, u32)> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(&next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+                found.push((path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned(), mode));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The shells that there are, of those that init scripts meet.
+fn shells() -> Vec<Vec<&'static str>> {
+    let all = [&["sh"][..], &["dash"], &["busybox", "ash"], &["bash", "--posix"]];
+    let is_there = |shell: &&[&str]| Command::new(shell[0]).args(&shell[1..]).args(["-c", ":"]).output().is_ok();
+    all.into_iter().filter(is_there).map(<[_]>::to_vec).collect()
+}
+
+#[test]
+fn everything_is_in_its_place() {
+    let folder = Folder::new();
+    make_well("install", &[&format!("DESTDIR={}", folder.join("")), "PREFIX=/usr"]);
+    let installed = tree(folder.path());
+    for (path, mode) in [
+        ("etc/init.d/uakari", 0o755),
+        ("etc/logrotate.d/uakari", 0o644),
+        ("etc/uakari/uakari.conf", 0o644),
+        ("usr/bin/uakari", 0o755),
+        ("usr/bin/websocket_echo", 0o755),
+        ("usr/lib/systemd/system/uakari.service", 0o644),
+        ("usr/lib/systemd/system/uakari.socket", 0o644),
+        ("usr/lib/sysusers.d/uakari.conf", 0o644),
+        ("usr/lib/tmpfiles.d/uakari.conf", 0o644),
+        ("usr/share/uakari/www/index.html", 0o644),
+        ("usr/share/uakari/www/websocket.html", 0o644),
+    ] {
+        assert!(installed.contains(&(path.to_owned(), mode)), "{path} {mode:o} is not in {installed:?}");
+    }
+    for (path, _) in &installed {
+        let Ok(text) = fs::read_to_string(folder.path().join(path)) else { continue };
+        assert!(!text.contains(&folder.join("")), "{path} names DESTDIR");
+        for line in text.lines().filter(|_| !path.contains("/www/")) {
+            assert!(line.matches('@').count() < 2, "{path}: something is not filled in: {line}");
+        }
+    }
+    let unit = fs::read_to_string(folder.join("usr/lib/systemd/system/uakari.service")).unwrap();
+    assert!(unit.contains("\nExecStart=/usr/bin/uakari -f /etc/uakari/uakari.conf\n"), "{unit}");
+}
+
+#[test]
+fn man_pages_go_where_man_looks() {
+    let folder = Folder::new();
+    make_well("install", &[&format!("DESTDIR={}", folder.join("")), "PREFIX=/usr"]);
+    let installed = tree(&folder.path().join("usr/share"));
+    for (page, place) in [("uakari.8", "man/man8/uakari.8"), ("uakari.conf.5", "man/man5/uakari.conf.5")] {
+        let is_written = project().join("docs/man").join(page).exists();
+        assert_eq!(installed.contains(&(place.to_owned(), 0o644)), is_written, "{place}: {installed:?}");
+    }
+}
+
+#[test]
+fn an_edited_configuration_is_kept() {
+    let folder = Folder::new();
+    let variables = [&format!("DESTDIR={}", folder.join("")), "PREFIX=/usr"];
+    let (path, new) = (folder.join("etc/uakari/uakari.conf"), folder.join("etc/uakari/uakari.conf.new"));
+    make_well("install", &variables);
+    let sample = fs::read_to_string(&path).unwrap();
+    make_well("install", &variables);
+    assert!(!Path::new(&new).exists(), "the sample itself needs no second one beside it");
+
+    fs::write(&path, "mine").unwrap();
+    let out = make_well("install", &variables);
+    assert!(out.contains("is kept") && out.contains("uakari.conf.new"), "{out}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    assert_eq!(fs::read_to_string(&new).unwrap(), sample);
+
+    make_well("uninstall", &variables);
+    assert_eq!(tree(folder.path()), [("etc/uakari/uakari.conf".to_owned(), 0o644)]);
+    assert!(!folder.path().join("usr/share/uakari").exists(), "its own folders go too");
+}
+
+#[test]
+fn init_systems_are_chosen() {
+    let folder = Folder::new();
+    let root = format!("DESTDIR={}", folder.join(""));
+    make_well("install", &[&root, "PREFIX=/usr", "INIT=procd"]);
+    let script = fs::read_to_string(folder.join("etc/init.d/uakari")).unwrap();
+    assert!(script.contains("USE_PROCD=1") && script.contains("DAEMON=/usr/bin/uakari\n"), "{script}");
+    assert!(!folder.path().join("usr/lib/systemd").exists());
+    make_well("uninstall", &[&root, "PREFIX=/usr"]);
+    make_well("install", &[&root, "PREFIX=/usr", "INIT=none"]);
+    assert!(!folder.path().join("etc/init.d/uakari").exists() && folder.path().join("usr/bin/uakari").exists());
+}
+
+#[test]
+fn wrong_variables_are_named() {
+    let folder = Folder::new();
+    let root = format!("DESTDIR={}", folder.join(""));
+    let empty = format!("PROGRAMS={}", folder.join(""));
+    for (variable, parts) in [
+        ("INIT=upstart", ["upstart", "systemd, sysv, procd or none"]),
+        ("INIT=sysv procd", ["sysv procd", "one of them"]),
+        ("PREFIX=usr", ["'usr'", "absolute path"]),
+        ("SYSCONFDIR=/etc|x", ["/etc|x", "plain characters"]),
+        (empty.as_str(), ["PROGRAMS=", "build them"]),
+    ] {
+        let Finished { status, err, .. } = make("install", &[&root, variable]);
+        assert!(!status.success() && parts.iter().all(|part| err.contains(part)), "{variable}: {err}");
+        assert_eq!(tree(folder.path()), [], "{variable}");
+    }
+}
+
+#[test]
+fn scripts_and_units_are_well_formed() {
+    for init in ["systemd sysv", "procd"] {
+        let folder = Folder::new();
+        make_well(
+            "install",
+            &[&format!("PREFIX={}", folder.join("usr")), &sysconfdir(&folder), &format!("INIT={init}")],
+        );
+        for shell in shells() {
+            let script = folder.join("etc/init.d/uakari");
+            let finished = run(Command::new(shell[0]).args(&shell[1..]).args(["-n", &script]), DEADLINE);
+            assert!(finished.status.success() && finished.err.is_empty(), "{shell:?} {init}: {}", finished.err);
+        }
+        if init == "procd" {
+            continue;
+        }
+        let units = folder.path().join("usr/lib/systemd/system");
+        let mut verify = Command::new("systemd-analyze");
+        verify.args(["verify", "--man=no"]).args([units.join("uakari.service"), units.join("uakari.socket")]);
+        match verify.output() {
+            Ok(output) => {
+                let err = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() && !err.contains("uakari"), "{err}");
+            }
+            Err(_) => println!("skipped: there is no systemd-analyze to look at the units"),
+        }
+    }
+}
+
+/// An installation below a folder of its own, with a stand-in for the daemon, which is to be left alone here.
+struct Service {
+    folder: Folder,
+    shell: Vec<&'static str>,
+}
+
+/// It writes down what it hears, and finds a configuration faulty that says so.
+const STAND_IN: &str = "#!/bin/sh
+case $1 in --check) ! grep -q faulty \"$3\" || { echo 'line 1: faulty' >&2; exit 1; }; exit 0 ;; esac
+trap 'echo reloaded >>\"$2.heard\"' HUP
+trap 'echo stopped >>\"$2.heard\"; kill $!; exit 0' TERM
+echo started >>\"$2.heard\"
+sleep 1000 &
+while :; do wait; done
+";
+
+fn sysconfdir(folder: &Folder) -> String {
+    format!("SYSCONFDIR={}", folder.join("etc"))
+}
+
+impl Service {
+    fn new(shell: Vec<&'static str>) -> Service {
+        let folder = Folder::new();
+        make_well("install", &[&format!("PREFIX={}", folder.join("usr")), &sysconfdir(&folder), "INIT=sysv"]);
+        // The name of a script's process is that of its file.
+        fs::write(folder.join("usr/bin/uakari"), STAND_IN).unwrap();
+        fs::create_dir(folder.join("etc/default")).unwrap();
+        let settings = format!("PIDFILE={}\nDOCROOT={}\n", folder.join("pid"), folder.join("run/websocket"));
+        fs::write(folder.join("etc/default/uakari"), settings).unwrap();
+        Service { folder, shell }
+    }
+
+    /// Runs the script; its status must be this one. Returns what it said.
+    fn expect(&self, action: &str, status: i32) -> String {
+        let mut command = Command::new(self.shell[0]);
+        command.args(&self.shell[1..]).args([&self.folder.join("etc/init.d/uakari"), action]);
+        let finished = run(&mut command, DEADLINE);
+        let said = format!("{}{}", finished.out, finished.err);
+        assert_eq!(finished.status.code(), Some(status), "{:?} {action}: {said}", self.shell);
+        said
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok().map(Pid::from_raw)
+    }
+
+    fn wait_until_heard(&self, lines: &[&str]) {
+        eventually(&format!("the daemon heard {lines:?}"), || {
+            let heard = fs::read_to_string(self.folder.join("etc/uakari/uakari.conf.heard")).unwrap_or_default();
+            heard.lines().eq(lines.iter().copied())
+        });
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if let Some(pid) = self.pid() {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+    }
+}
+
+#[test]
+fn the_init_script_works_in_every_shell() {
+    for shell in shells() {
+        let service = Service::new(shell);
+        service.expect("status", 3);
+        service.expect("reload", 7);
+        assert!(service.expect("stop", 0).contains("not running"));
+
+        assert!(service.expect("start", 0).contains("started"));
+        let pid = service.pid().expect("the number is there as soon as start is over");
+        service.wait_until_heard(&["started"]);
+        assert!(service.expect("status", 0).contains(&format!("process {pid}")));
+        assert!(service.expect("start", 0).contains("already running"));
+        assert!(service.folder.path().join("run/websocket").is_dir());
+
+        service.expect("reload", 0);
+        service.wait_until_heard(&["started", "reloaded"]);
+        fs::write(service.folder.join("etc/uakari/uakari.conf"), "faulty").unwrap();
+        for action in ["reload", "restart", "force-reload"] {
+            assert!(service.expect(action, 6).contains("line 1: faulty"));
+        }
+        assert_eq!(service.pid(), Some(pid), "a faulty configuration stops nothing");
+
+        service.expect("stop", 0);
+        service.wait_until_heard(&["started", "reloaded", "stopped"]);
+        assert_eq!(service.pid(), None);
+        service.expect("status", 3);
+
+        // The number that a killed daemon left behind may be another program's by now.
+        fs::write(service.folder.join("pid"), format!("{}\n", std::process::id())).unwrap();
+        service.expect("status", 1);
+        service.expect("stop", 0);
+        service.expect("nonsense", 2);
+    }
+}

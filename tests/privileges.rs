@@ -1,0 +1,123 @@
+//! Rights that are given up, as the kernel sees them. Only root has any to give up.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use nix::unistd::{Uid, User};
+
+use crate::daemon::{Daemon, UAKARI};
+use crate::process::{DEADLINE, Folder, Process, run};
+
+/// What /proc/PID/status says of a process.
+struct Status(String);
+
+impl Status {
+    fn of(daemon: &Daemon) -> Status {
+        Status(std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap())
+    }
+
+    /// The value of a field, blanks made single.
+    fn field(&self, name: &str) -> String {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("{name} in:\n{}", self.0)).split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// A set of capabilities, one bit for each.
+    fn capabilities(&self, name: &str) -> u64 {
+        u64::from_str_radix(&self.field(name), 16).unwrap()
+    }
+}
+
+/// The user to become; None: the tests are not root.
+fn nobody() -> Option<User> {
+    if !Uid::effective().is_root() {
+        println!("skipped: only root can become another user");
+        return None;
+    }
+    Some(User::from_name("nobody").unwrap().expect("there should be a user nobody"))
+}
+
+/// The daemon has this user's rights, these capabilities permitted and effective, and none beside them.
+fn expect_rights(daemon: &Daemon, user: &User, capabilities: u64) {
+    let status = Status::of(daemon);
+    let four_times = |id: u32| [id; 4].map(|id| id.to_string()).join(" ");
+    assert_eq!(status.field("Uid"), four_times(user.uid.as_raw()));
+    assert_eq!(status.field("Gid"), four_times(user.gid.as_raw()));
+    let groups = run(Command::new("id").args(["-G", &user.name]), DEADLINE).out;
+    let mut groups: Vec<&str> = groups.split_whitespace().collect();
+    let got = status.field("Groups");
+    let mut got: Vec<&str> = got.split_whitespace().collect();
+    groups.sort_unstable();
+    got.sort_unstable();
+    assert_eq!(got, groups);
+    for (set, expected) in
+        [("CapPrm", capabilities), ("CapEff", capabilities), ("CapInh", 0), ("CapAmb", 0), ("CapBnd", 0)]
+    {
+        assert_eq!(status.capabilities(set), expected, "{set} in:\n{}", status.0);
+    }
+    assert_eq!(status.field("NoNewPrivs"), "1");
+}
+
+/// A page and a conversation, to see that no right is missing.
+fn expect_service(daemon: &Daemon) {
+    std::fs::write(daemon.folder().join("www/page"), "hello").unwrap();
+    assert_eq!(daemon.get("/page").status, 200);
+    let _server = daemon.echo("echo", &[]);
+    let mut client = daemon.connect("/echo");
+    client.text("hello");
+    client.expect_text("hello");
+}
+
+#[test]
+fn another_user_has_no_capability_left() {
+    let Some(user) = nobody() else { return };
+    let daemon = Daemon::start(&["-u", "nobody"]);
+    expect_rights(&daemon, &user, 0);
+    expect_service(&daemon);
+}
+
+#[test]
+fn a_port_below_1024_keeps_the_right_to_bind_it_again() {
+    const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
+    let Some(user) = nobody() else { return };
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let Some(port) = (600..1024).rev().find(is_free) else {
+        println!("skipped: no port below 1024 is free");
+        return;
+    };
+    let daemon = Daemon::start(&["-u", "nobody", "--listen", &format!("127.0.0.1:{port}")]);
+    expect_rights(&daemon, &user, CAP_NET_BIND_SERVICE);
+    expect_service(&daemon);
+}
+
+#[test]
+fn without_another_user_rights_cannot_grow() {
+    let daemon = Daemon::start(&[]);
+    let status = Status::of(&daemon);
+    assert_eq!(status.field("NoNewPrivs"), "1");
+    let mine = std::fs::read_to_string("/proc/self/status").unwrap();
+    for set in ["Uid", "CapPrm", "CapEff"] {
+        assert_eq!(status.field(set), Status(mine.clone()).field(set), "{set} should be what the tests have");
+    }
+}
+
+#[test]
+fn who_is_not_root_may_name_himself_only() {
+    let Some(user) = nobody() else { return };
+    // Where it was built other users may not reach it.
+    let folder = Folder::new();
+    let program = folder.join("uakari");
+    std::fs::copy(UAKARI, &program).unwrap();
+    let as_nobody = |name: &str| {
+        let mut command = Command::new("setpriv");
+        let (uid, gid) = (format!("--reuid={}", user.uid), format!("--regid={}", user.gid));
+        command.args([&uid, &gid, "--clear-groups", &program]);
+        command.args(["--listen", "127.0.0.1:0", "--docroot", &folder.join(""), "-u", name]);
+        command
+    };
+    let finished = run(&mut as_nobody("daemon"), DEADLINE);
+    assert_eq!(finished.status.code(), Some(1), "{}", finished.err);
+    assert!(finished.err.contains("-u daemon") && finished.err.contains("start it as root"), "{}", finished.err);
+    let process = Process::start(&mut as_nobody("nobody"));
+    process.out.wait_for(&["listening on "]);
+}
