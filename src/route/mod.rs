@@ -4,6 +4,8 @@ pub mod names;
 
 pub mod docroot;
 
+pub mod hello;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
