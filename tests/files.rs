@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::daemon::Daemon;
 use crate::http::{noise, put};
-use crate::process::{DEADLINE, run};
+use crate::process::{DEADLINE, Folder, run};
 use crate::wire::{Response, Wire, handshake, request};
 
 const TEXT: &str = "0123456789";
@@ -155,6 +155,26 @@ fn validators_and_what_they_are_good_for() {
         assert_eq!(response.status, status, "{fields:?}");
         assert!(status == 412 || response.text() == body, "{fields:?}: {response:?}");
         assert!(status == 412 || response.field("ETag") == own, "{fields:?}: {response:?}");
+    }
+}
+
+#[test]
+fn cache_control_is_that_of_the_configuration() {
+    let folder = Folder::new();
+    let file = folder.join("pages.conf");
+    let document = format!("docroot = \"{}\"; cache-control = \"public, max-age=60\";", folder.join("www"));
+    fs::write(&file, format!("servers = ({{ document = {{ {document} }}; }});")).unwrap();
+    let daemon = Daemon::start_in(folder, &["-f", &file]);
+    put(&daemon, "text.txt", TEXT);
+    let mut wire = daemon.wire();
+    for (path, fields, status, value) in [
+        ("/text.txt", &[][..], 200, "public, max-age=60"),
+        ("/text.txt", &["Range: bytes=1-2"], 206, "public, max-age=60"),
+        ("/text.txt", &["If-None-Match: *"], 304, "public, max-age=60"),
+        ("/none", &[], 404, ""),
+    ] {
+        let response = ask(&mut wire, "GET", path, fields);
+        assert_eq!((response.status, response.field("Cache-Control")), (status, value), "{path} {fields:?}");
     }
 }
 
