@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
@@ -13,6 +13,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr};
 use nix::sys::stat::fstat;
+use nix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
 use super::buffers::{Pool, raw};
@@ -221,8 +222,8 @@ impl Driver for Uring {
     }
 
     fn unix_s(&self) -> u64 {
-        // A clock before 1970 was never set.
-        SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+        // The coarse clock is a tick late and takes a fifth of the time; before 1970 it was never set.
+        clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or(0))
     }
 
     fn accept(&mut self, token: Token, listener: &OwnedFd) {
