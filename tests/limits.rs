@@ -80,10 +80,15 @@ fn a_crowd_before_a_full_house() {
 
 #[test]
 fn clients_of_a_server() {
-    let server_of =
-        |keys: &str| format!("{{ listen = \"127.0.0.1:0\"; {keys} websocket = {{ docroot = \"@/run\"; }}; }}");
+    let server_of = |address: &str, keys: &str| {
+        format!("{{ listen = \"{address}:0\"; {keys} websocket = {{ docroot = \"@/run\"; }}; }}")
+    };
     for full in ["maxclients = 2;", "limits = { clients = 2; };"] {
-        let daemon = Daemon::start_configured(&format!("servers = ({}, {});", server_of(full), server_of("")));
+        let daemon = Daemon::start_configured(&format!(
+            "servers = ({}, {});",
+            server_of("127.0.0.1", full),
+            server_of("127.0.0.2", "")
+        ));
         let lines = daemon.announced().wait(|lines| (lines.len() == 2).then(|| lines.to_vec())).unwrap();
         let other: u16 = lines[1].rsplit(':').next().unwrap().parse().unwrap();
         let server = daemon.listen("server");
@@ -91,7 +96,8 @@ fn clients_of_a_server() {
         expect_full(&mut daemon.wire(), "maxclients");
         // The server beside it has room.
         for _ in 0..4 {
-            assert_eq!(Wire::connect(other).upgrade("/nosuch", &[]).status, 404, "{full}");
+            let mut wire = Wire::new(TcpStream::connect(("127.0.0.2", other)).unwrap());
+            assert_eq!(wire.upgrade("/nosuch", &[]).status, 404, "{full}");
         }
         pairs.iter_mut().for_each(exchange);
     }

@@ -92,6 +92,8 @@ impl Daemon {
             _pid_file: pid_file,
         };
         daemon.tell(daemon.notifier.ready("serving"));
+        // The first turn may wait long for its first event.
+        log::flush();
         Ok(daemon)
     }
 
