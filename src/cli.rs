@@ -157,6 +157,7 @@ impl Arguments {
         .collect()
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,7 +229,7 @@ mod tests {
     fn wrong_flags_name_flag_value_and_remedy() {
         for (arguments, expected) in [
             (&[][..], &["nothing to serve: give --docroot DIR, --www DIR, both, or --config FILE (see --help)"][..]),
-            (&["--docroot="], &["--docroot is empty: write a value, or leave the key out"]),
+            (&["--docroot="], &["--docroot is empty: write a value, or leave it out"]),
             (
                 &["--docroot=/d", "--listen=80"],
                 &[

@@ -303,6 +303,15 @@ pub const LOG_LINES_BURST_MAX: u64 = 10_000;
 /// Between two lines that tell how many lines were left out.
 pub const LOG_TELL_MS: u64 = 1_000;
 
+/// Bytes of a request's body that are read for nothing, so that the connection can stay. Behind the reply to a
+/// request with a larger one it ends.
+pub const BODY_DRAIN_SIZE_MAX: usize = 64 * 1024;
+/// Bytes of all extensions of a body's chunks.
+pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 1024;
+/// Bytes of the names and values of the trailers behind a body's chunks.
+pub const TRAILERS_SIZE_MAX: usize = 4 * 1024;
+
+const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX + TRAILERS_SIZE_MAX < BODY_DRAIN_SIZE_MAX);
 const _: () = assert!(POOL_BUFFERS.default.is_power_of_two());
 const _: () = assert!(POOL_BUFFERS.max <= 32_768, "the kernel's rings of buffers are no longer");
 const _: () = assert!(POOL_HEADROOM >= 14 + 3, "a header and a cut UTF-8 character go before the payload");

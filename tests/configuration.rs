@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use uakari::config::keys::{self, Key, Kind, Scope};
+
 use crate::daemon::{UAKARI, project};
 use crate::process::{DEADLINE, Finished, Folder, Process, run};
 use crate::wire::Wire;
@@ -118,4 +120,121 @@ fn a_missing_folder_is_named_with_its_line() {
         run(Command::new(UAKARI).current_dir(folder.path()).args(["-f", "uakari.conf"]), DEADLINE);
     assert_eq!(status.code(), Some(1));
     assert!(err.contains("uakari.conf:3: servers[0].websocket.docroot: the folder /nonexistent"), "{err}");
+}
+
+/// The files that a page shows: what stands between these two lines.
+fn shown(page: &str, begin: &str, end: &str) -> Vec<String> {
+    let text = fs::read_to_string(project().join(page)).unwrap();
+    let (begin, end) = (format!("\n{begin}\n"), format!("\n{end}\n"));
+    text.split(&begin).skip(1).map(|rest| rest.split(&end).next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_files_that_the_documentation_shows_are_good() {
+    let mut all = shown("docs/configuration.md", "```libconfig", "```");
+    all.extend(shown("docs/man/uakari.conf.5", ".Bd -literal", ".Ed"));
+    all.push(fs::read_to_string(project().join("utils/install/uakari.conf")).unwrap());
+    assert!(all.len() >= 7, "{} files", all.len());
+    let folder = Folder::new();
+    for text in all {
+        fs::write(folder.join("uakari.conf"), &text).unwrap();
+        let Finished { status, out, .. } = check(folder.path(), &["-f", "uakari.conf"]);
+        assert!(status.success(), "{out}\n{text}");
+        let warnings = text.matches("# warning: is not served").count();
+        assert_eq!(out.matches("is not served").count(), warnings, "{out}\n{text}");
+    }
+}
+
+fn is_served(key: &&Key) -> bool {
+    !matches!(key.kind, Kind::Ignored | Kind::Refused)
+}
+
+/// The rows of docs/configuration.md, section by section, as the table of keys has them.
+fn rows() -> Vec<(&'static str, Vec<String>)> {
+    let row = |key: &Key| format!("| `{}` | {key} | {} | {} |", key.name, key.default_text(), key.meaning);
+    let of = |scope| keys::of(scope).filter(is_served).map(row).collect();
+    let limits = |key: &&Key| key.scopes.iter().all(|scope| scope.title().ends_with("limits"));
+    let gone = |key: &Key| format!("| `{}` | {} | {} |", key.name, key.scopes[0].title(), key.meaning);
+    vec![
+        ("The file itself", of(Scope::Top)),
+        ("A server", of(Scope::Server)),
+        ("document", of(Scope::Document)),
+        ("websocket", of(Scope::WebSocket)),
+        ("A link", of(Scope::Link)),
+        ("limits", keys::all().filter(limits).map(row).collect()),
+        ("Keys of ouistiti's that are not served", keys::all().filter(|key| !is_served(key)).map(gone).collect()),
+    ]
+}
+
+#[test]
+fn the_page_has_every_key_and_no_other() {
+    let text = fs::read_to_string(project().join("docs/configuration.md")).unwrap();
+    for (title, rows) in rows() {
+        let section = text.split("\n## ").find(|section| section.starts_with(&format!("{title}\n"))).unwrap();
+        let found: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(found, rows, "docs/configuration.md, {title}: these rows are wanted:\n{}", rows.join("\n"));
+    }
+}
+
+#[test]
+fn the_manual_page_has_every_key_and_no_other() {
+    let text = fs::read_to_string(project().join("docs/man/uakari.conf.5")).unwrap();
+    let mut wanted: Vec<String> = Vec::new();
+    for key in keys::all() {
+        let terms = match key.default_text() {
+            default if default == "required" => format!("{key}; required.\n"),
+            default => format!("{key}; default {default}.\n"),
+        };
+        let terms = if is_served(&key) { terms } else { String::new() };
+        wanted.push(format!("{}\n{terms}{}\n", key.name, key.meaning));
+    }
+    let mut found: Vec<String> = Vec::new();
+    for item in text.split(".It Ic ").skip(1) {
+        found.push(item.split_inclusive('\n').take_while(|line| !line.starts_with('.')).collect());
+    }
+    wanted.sort();
+    wanted.dedup();
+    found.sort();
+    assert_eq!(found, wanted, "docs/man/uakari.conf.5: these items are wanted:\n{}", wanted.join(".It Ic "));
+}
+
+/// The long flags that `--help` lists, and the short ones.
+#[test]
+fn the_manual_page_has_every_flag() {
+    let text = fs::read_to_string(project().join("docs/man/uakari.8")).unwrap();
+    let help = run(Command::new(UAKARI).arg("--help"), DEADLINE).out;
+    let mut count = 0;
+    for line in help.lines().filter(|line| line.starts_with("  -")) {
+        for flag in line.split_whitespace().take(2).map(|word| word.trim_end_matches(',')) {
+            let Some(name) = flag.strip_prefix('-') else { continue };
+            let is_there = text.lines().any(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                words[0] == ".It" && words.windows(2).any(|pair| pair == ["Fl", name])
+            });
+            assert!(is_there, "docs/man/uakari.8 lacks {flag}");
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count} flags in:\n{help}");
+}
+
+/// What formats manual pages finds nothing wrong with them. Without such a program there is nothing to ask.
+#[test]
+fn the_manual_pages_are_well_formed() {
+    let asks: [(&str, &[&str]); 2] =
+        [("mandoc", &["-Tlint", "-Wwarning"]), ("groff", &["-mdoc", "-ww", "-z", "-Tutf8"])];
+    let mut asked = 0;
+    for (program, flags) in asks {
+        if Command::new(program).arg("--version").output().is_err() {
+            eprintln!("{program} is not here; the manual pages were not shown to it");
+            continue;
+        }
+        for page in ["docs/man/uakari.8", "docs/man/uakari.conf.5"] {
+            let Finished { status, out, err } =
+                run(Command::new(program).args(flags).arg(project().join(page)), DEADLINE);
+            assert!(status.success() && out.is_empty() && err.is_empty(), "{program} {page}:\n{out}\n{err}");
+            asked += 1;
+        }
+    }
+    eprintln!("{asked} times a manual page was found well formed");
 }

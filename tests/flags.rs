@@ -53,8 +53,14 @@ fn version() {
 fn help_shows_examples() {
     let Finished { status, out, err } = uakari(&["--help"]);
     assert!(status.success() && err.is_empty(), "{err}");
-    for part in ["Usage: uakari", "Examples:", "--docroot /run/websocket", "--allow '^/ws_'", "default 127.0.0.1:8080"]
-    {
+    for part in [
+        "Usage: uakari",
+        "Examples:",
+        "--docroot /run/websocket",
+        "--allow '^/ws_'",
+        "default 127.0.0.1:8080",
+        "--check",
+    ] {
         assert!(out.contains(part), "{part:?} is not in:\n{out}");
     }
 }
@@ -69,7 +75,9 @@ fn wrong_use_names_flag_value_and_remedy() {
     let unix_nowhere = format!("unix:{missing}/socket");
     let unix_file = format!("unix:{file}");
     let cases: &[(&[&str], &[&str])] = &[
-        (&[], &["--docroot DIR", "--www DIR"]),
+        (&[], &["--docroot DIR", "--www DIR", "--config FILE"]),
+        (&["-f", &missing], &[&missing, "cannot be read", "name a file that this user may read"]),
+        (&["-f", &docroot], &[&docroot, "is no regular file", "name another one"]),
         (&["--docroot", &missing], &["--docroot", &missing, "make it"]),
         (&["--docroot", &file], &["--docroot", &file, "another one"]),
         (&["--www", &missing], &["--www", &missing, "make it"]),
@@ -88,6 +96,9 @@ fn wrong_use_names_flag_value_and_remedy() {
         (&["--docroot", &docroot, "--origins", "app.example"], &["--origins", "app.example", "https://"]),
         (&["--docroot", &docroot, "--options", "direct"], &["--options direct", "not there yet", "leave it out"]),
         (&["--docroot", &docroot, "--options", "fast"], &["--options", "\"fast\"", "leave it out"]),
+        (&["--docroot", &docroot, "--log-format", "xml"], &["--log-format", "\"xml\"", "text, json"]),
+        (&["--docroot", &docroot, "--user", ""], &["-u is empty", "leave it out"]),
+        (&["--docroot", ""], &["--docroot is empty"]),
         (&["--docroot", &docroot, "--log-level", "loud"], &["--log-level", "\"loud\"", "error, warn, info, debug"]),
         (&["--docroot", &docroot, "--nonsense"], &["--nonsense", "--help"]),
         (&["--docroot", &docroot, "--listen"], &["--listen", "value"]),

@@ -29,6 +29,12 @@ mod configuration;
 /// Pages and other plain requests.
 mod http;
 
+/// Bodies of requests, and requests that hide others in them.
+mod bodies;
+
+/// Files: their dates and tags, parts of them, compressed neighbours.
+mod files;
+
 /// The opening handshake: origins, subprotocols, and servers that cannot be reached.
 mod handshake;
 

@@ -104,7 +104,14 @@ impl Wire {
         }
         let old = self.buffer.len();
         self.buffer.resize(old + 256 * 1024, 0);
-        let (size, ended) = match self.stream.read(&mut self.buffer[old..]) {
+        // A read with a timeout is never restarted by the kernel (signal(7)).
+        let result = loop {
+            match self.stream.read(&mut self.buffer[old..]) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => break result,
+            }
+        };
+        let (size, ended) = match result {
             Ok(0) => (0, Some("the end of the stream")),
             Ok(size) => (size, None),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => (0, Some("a reset")),

@@ -8,6 +8,7 @@ use super::flags::Value;
 use super::keys::Scope;
 use super::*;
 use crate::driver::device::Direction;
+use crate::driver::sim::Rng;
 use crate::limits::WhenOver;
 use crate::observe::log::{Format, Level};
 use crate::route::{Destination, MessageType, Protocol};
@@ -54,10 +55,8 @@ fn defaults() {
     assert_eq!((&*site.service, &site.limits), (&crate::route::Service::default(), &limits::Http::default()));
 }
 
-#[test]
-fn all_keys() {
-    let config = good(
-        r#"
+/// Every key, each with a value of its own where that is possible.
+const ALL_KEYS: &str = r#"
         user = "www-data"; pid-file = "/p"; log-file = "/l"; log-level = "debug"; log-format = "json";
         limits = {
             clients = 10; clients-per-address = 11; handshakes = 12; queued-size = 0x100000; pool-buffers = 32;
@@ -84,8 +83,11 @@ fn all_keys() {
             hostname = "b.example"; listen = "[::1]:81"; limits = { clients = 25; keepalive-ms = 26; };
             websocket = { docroot = "/e"; message-type = "binary"; };
         });
-        "#,
-    );
+        "#;
+
+#[test]
+fn all_keys() {
+    let config = good(ALL_KEYS);
     let said = |value: &str, place: &str| Some(Said { value: value.into(), place: place.into() });
     assert_eq!(config.user, said("www-data", "f:2: user"));
     assert_eq!(config.pid_file, said("/p", "f:2: pid-file"));
@@ -204,4 +206,69 @@ fn flags_over_files() {
     for odd in ["servers = 1;", "servers = (1);", "servers = ({ websocket = 1; });"] {
         assert!(load_text(odd, &flags).unwrap_err().iter().any(|problem| problem.contains("is an integer")), "{odd}");
     }
+}
+
+/// Whatever the keys are set to: an answer. What is good has a server that listens.
+#[test]
+fn noise() {
+    const VALUES: [&str; 24] = [
+        "0",
+        "1",
+        "-1",
+        "80",
+        "64",
+        "9600",
+        "70000",
+        "9223372036854775807",
+        "1.5",
+        "true",
+        "()",
+        "[]",
+        "{}",
+        "(1, \"x\")",
+        "[\"a\", \"b\"]",
+        "\"\"",
+        "\" , \"",
+        "\"/x\"",
+        "\"*\"",
+        "\"same\"",
+        "\"packet\"",
+        "\"tcp\"",
+        "\"tty\"",
+        "\"::1\"",
+    ];
+    fn group(rng: &mut Rng, scope: Scope) -> String {
+        let all: Vec<&keys::Key> = keys::of(scope).collect();
+        let mut text = String::new();
+        for _ in 0..rng.below(6) {
+            let key = all[rng.below(all.len())];
+            let value = match key.kind {
+                _ if rng.one_in(8) => VALUES[rng.below(VALUES.len())].to_owned(),
+                // No other name is looked up.
+                _ if key.name == "destination" => ["\"/x\"", "\"[::1]:1\"", "\"127.0.0.1:1\""][rng.below(3)].to_owned(),
+                keys::Kind::Group(scope) => format!("{{ {} }}", group(rng, scope)),
+                keys::Kind::Groups(scope) => format!("({{ {} }}, {{ {} }})", group(rng, scope), group(rng, scope)),
+                keys::Kind::Word(words) => format!("{:?}", words[rng.below(words.len())]),
+                keys::Kind::Flag => "true".to_owned(),
+                keys::Kind::Number(bounds) | keys::Kind::Limit(bounds, _) => bounds.min.to_string(),
+                _ => VALUES[rng.below(VALUES.len())].to_owned(),
+            };
+            if !text.contains(&format!("{} =", key.name)) {
+                text += &format!("{} = {value}; ", key.name);
+            }
+        }
+        text
+    }
+    let mut good = 0;
+    for seed in 0..10_000 {
+        let mut rng = Rng(seed);
+        let server = if rng.one_in(2) { "document = { docroot = \"/w\"; };" } else { "" };
+        let text =
+            format!("servers = ({{ {server} {} }}); {}", group(&mut rng, Scope::Server), group(&mut rng, Scope::Top));
+        if let Ok(loaded) = load_text(&text, &[]) {
+            assert!(loaded.config.servers.iter().all(|server| !server.listen.is_empty()), "seed {seed}: {text}");
+            good += 1;
+        }
+    }
+    assert!(good > 200, "{good}");
 }

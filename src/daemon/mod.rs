@@ -2,12 +2,13 @@
 
 mod resources;
 
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User};
 
 use crate::config::{Config, Said};
 use crate::driver::uring::Uring;
@@ -234,6 +235,10 @@ fn become_user(config: &Config) -> Result<(), String> {
     };
     let mut addresses = config.servers.iter().flat_map(|server| &server.listen);
     let keeps_binding = addresses.any(privileges::is_needed_to_bind);
+    if let (Some(file), Ok(Some(entry))) = (&config.log.file, User::from_name(user)) {
+        // Else it could not be opened anew after it was moved. Who may not give it away is that user already.
+        let _ = chown(file, Some(entry.uid.as_raw()), Some(entry.gid.as_raw()));
+    }
     privileges::drop_to(user, keeps_binding).map_err(|error| format!("{place} {user}: {error}"))
 }
 

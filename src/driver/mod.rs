@@ -159,8 +159,8 @@ pub enum OpenFor {
 /// What was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
-    /// A regular file of so many bytes.
-    Regular(u64),
+    /// A regular file.
+    Regular(FileStatus),
     /// A folder.
     Folder,
     /// A UNIX socket.
@@ -169,6 +169,19 @@ pub enum FileKind {
     Device,
     /// Something that is not served.
     Other,
+}
+
+/// A regular file as it was when it was opened (stat(2)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileStatus {
+    /// Its bytes.
+    pub size: u64,
+    /// When it was last modified, in whole seconds since 1970; negative before.
+    pub modified_s: i64,
+    /// The nanoseconds beyond those seconds.
+    pub modified_ns: u32,
+    /// Its number in its file system.
+    pub inode: u64,
 }
 
 /// The type of a UNIX socket.
@@ -239,6 +252,8 @@ pub trait Driver {
 
     /// Milliseconds since some fixed point; never goes back.
     fn now_ms(&self) -> u64;
+    /// The wall clock in whole seconds since 1970; goes wherever somebody sets it.
+    fn unix_s(&self) -> u64;
     /// Accepts connections until it fails.
     fn accept(&mut self, token: Token, listener: &Self::Handle);
     /// Receives into pool buffers.

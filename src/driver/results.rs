@@ -8,7 +8,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self, SockaddrStorage};
 use nix::sys::stat::{SFlag, fstat};
 
-use super::{Address, Event, FileKind, OpenFor, device};
+use super::{Address, Event, FileKind, FileStatus, OpenFor, device};
 
 /// What an operation gave back.
 pub(super) fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
@@ -50,7 +50,12 @@ pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno>
     }
     let status = fstat(fd)?;
     Ok(match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFREG => FileKind::Regular(status.st_size as u64),
+        SFlag::S_IFREG => FileKind::Regular(FileStatus {
+            size: status.st_size as u64,
+            modified_s: status.st_mtime as i64,
+            modified_ns: status.st_mtime_nsec as u32,
+            inode: status.st_ino as u64,
+        }),
         SFlag::S_IFDIR => FileKind::Folder,
         SFlag::S_IFSOCK => FileKind::Socket,
         _ => FileKind::Other,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::driver::{Address, Completion, Driver, Errno, Event, Kind, Received, Token};
+use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::session::{Actions, Ending, Input};
@@ -36,6 +37,8 @@ pub struct World<D: Driver> {
     pub driver: D,
     /// The time of this turn.
     pub now_ms: u64,
+    /// The wall clock of this turn.
+    pub date: Date,
     /// A folder of the configuration has been removed.
     pub has_lost_folder: bool,
     /// What a session asks for; empty between inputs.
@@ -68,7 +71,7 @@ impl<D: Driver> Gateway<D> {
     pub fn new(driver: D, limits: limits::Process) -> Gateway<D> {
         let now_ms = driver.now_ms();
         Gateway {
-            world: World { driver, now_ms, has_lost_folder: false, actions: Actions::default() },
+            world: World { driver, now_ms, date: Date::default(), has_lost_folder: false, actions: Actions::default() },
             entrances: Slab::new(),
             connections: Slab::new(),
             admission: Admission::new(limits),
@@ -153,6 +156,7 @@ impl<D: Driver> Gateway<D> {
         let timeout_ms = [self.timeout_ms(), wait_ms].into_iter().flatten().min();
         self.world.driver.wait(timeout_ms, completions)?;
         self.world.now_ms = self.world.driver.now_ms();
+        self.world.date.set(self.world.driver.unix_s());
         for Completion { token, event } in completions.drain(..) {
             self.on_completion(token, event);
         }

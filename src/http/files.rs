@@ -1,7 +1,28 @@
 //! What a file under the pages' folder is called and what it contains.
 
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
+
 /// The file that stands for a folder.
 pub const INDEX: &str = "index.html";
+
+/// What stays as it is in the path of a Location.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What does not stay as it is in its query, which is encoded already (RFC 3986 section 3.4).
+const NOT_QUERY: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
 
 const TYPES: [(&str, &str); 58] = [
     ("html", "text/html; charset=utf-8"),
@@ -82,9 +103,49 @@ pub fn file_of(name: &str, ends_with_slash: bool) -> String {
     }
 }
 
+/// Whether a name is nobody's business: a part of it begins with a dot. `.well-known` (RFC 8615) does not count.
+pub fn is_hidden(name: &str) -> bool {
+    name.split('/').any(|segment| segment.starts_with('.') && segment != ".well-known")
+}
+
+/// Where a folder is to be asked for: its name with a slash at the end, and the query.
+pub fn location_of(folder: &str, query: Option<&str>) -> String {
+    let mut location = format!("/{}/", utf8_percent_encode(folder, PATH));
+    if let Some(query) = query {
+        location.push('?');
+        location.extend(utf8_percent_encode(query, NOT_QUERY));
+    }
+    location
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hidden_names() {
+        for name in [".git", ".htaccess", "a/.b", ".a/b", "a/.b/c", ".well-known2", "..a", ".well-known/.a"] {
+            assert!(is_hidden(name), "{name}");
+        }
+        for name in ["", "a", "a.b", "a./b", ".well-known", ".well-known/acme", "sub/.well-known"] {
+            assert!(!is_hidden(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn locations() {
+        for (folder, query, location) in [
+            ("sub", None, "/sub/"),
+            ("sub", Some(""), "/sub/?"),
+            ("sub/x", Some("a=1&b=%20?/:@!$'()*+,;~"), "/sub/x/?a=1&b=%20?/:@!$'()*+,;~"),
+            ("a b", Some("<\"{|}\\^`[]>"), "/a%20b/?%3C%22%7B%7C%7D%5C%5E%60%5B%5D%3E"),
+            ("caf\u{e9}", None, "/caf%C3%A9/"),
+            ("a?b#c%d\r\n", None, "/a%3Fb%23c%25d%0D%0A/"),
+            ("evil.example:80@x", None, "/evil.example%3A80%40x/"),
+        ] {
+            assert_eq!(location_of(folder, query), location);
+        }
+    }
 
     #[test]
     fn types_and_names() {

@@ -1,43 +1,61 @@
 //! A request head: bytes in, a judged `Head` out. The only file that knows httparse.
 
 use std::fmt;
+use std::mem::MaybeUninit;
 
-use crate::limits::{self, TARGET_SIZE_MAX};
+use super::body::Framing;
+use super::target::{self, Target};
+use crate::limits::{HEADERS_MAX, Http, TARGET_SIZE_MAX};
 
-const HEAD_SIZE_MAX: usize = limits::HEAD_SIZE_MAX.default as usize;
-const HEADERS_MAX: usize = limits::HEADERS_MAX.default as usize;
+/// A request's headers in the order in which they came, names and values.
+pub type Fields<'a> = [(&'a str, &'a [u8])];
+
+type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MAX.max as usize];
+
+const NO_HEADERS: Headers<'static> = [const { MaybeUninit::uninit() }; HEADERS_MAX.max as usize];
 
 /// A request head within the bytes it was read from.
 #[derive(Debug)]
 pub struct Head<'a> {
     /// The method, as sent.
     pub method: &'a str,
-    /// The path of the request target, query cut off, still percent-encoded. Begins with "/".
+    /// The path of the request target, still percent-encoded. Begins with "/".
     pub path: &'a str,
+    /// The query behind it.
+    pub query: Option<&'a str>,
     /// HTTP/1.1; false for 1.0.
     pub http_1_1: bool,
-    /// The one Host value; empty where HTTP/1.0 sent none.
+    /// The host that is meant: the target's where it names one, else the one Host value; empty where HTTP/1.0 has
+    /// neither.
     pub host: &'a str,
-    /// All headers, in order.
+    /// All headers.
     pub headers: Vec<(&'a str, &'a [u8])>,
-    /// Whether the connection stays open for a next request (RFC 9112 section 9.3).
+    /// Whether the client would stay for a next request (RFC 9112 section 9.3).
     pub keep_alive: bool,
-    /// Whether a body follows, which the gateway does not read: the connection ends behind the reply.
-    pub has_body: bool,
+    /// How the body that follows ends.
+    pub framing: Framing,
+    /// Whether the client waits for a word before it sends the body (RFC 9110 section 10.1.1).
+    pub expects_continue: bool,
 }
 
-/// Why a head is refused. Display is the operator's sentence and the reply's body.
+/// Why a request is refused. Display is the operator's sentence and the reply's body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum HeadError {
     NotHttp,
     HttpVersion,
     TargetTooLong,
-    TooLarge,
-    TooManyHeaders,
+    /// Over so many bytes.
+    TooLarge(u64),
+    /// Over so many.
+    TooManyHeaders(u64),
     Host,
+    OtherHost,
     Target,
     Framing,
+    Coding,
+    Chunks,
+    Expectation,
 }
 
 impl HeadError {
@@ -45,9 +63,16 @@ impl HeadError {
     pub fn status(self) -> u16 {
         match self {
             HeadError::TargetTooLong => 414,
-            HeadError::TooLarge | HeadError::TooManyHeaders => 431,
+            HeadError::Expectation => 417,
+            HeadError::TooLarge(_) | HeadError::TooManyHeaders(_) => 431,
+            HeadError::Coding => 501,
             HeadError::HttpVersion => 505,
-            HeadError::NotHttp | HeadError::Host | HeadError::Target | HeadError::Framing => 400,
+            HeadError::NotHttp
+            | HeadError::Host
+            | HeadError::OtherHost
+            | HeadError::Target
+            | HeadError::Framing
+            | HeadError::Chunks => 400,
         }
     }
 }
@@ -58,186 +83,187 @@ impl fmt::Display for HeadError {
             HeadError::NotHttp => f.write_str("this is not an HTTP/1.1 request"),
             HeadError::HttpVersion => f.write_str("only HTTP/1.1 and 1.0 are spoken here"),
             HeadError::TargetTooLong => write!(f, "the request target is over {TARGET_SIZE_MAX} bytes"),
-            HeadError::TooLarge => write!(f, "the request head is over {HEAD_SIZE_MAX} bytes"),
-            HeadError::TooManyHeaders => write!(f, "the request has over {HEADERS_MAX} headers"),
+            HeadError::TooLarge(most) => write!(f, "the request head is over {most} bytes"),
+            HeadError::TooManyHeaders(most) => write!(f, "the request has over {most} headers"),
             HeadError::Host => f.write_str("a request needs exactly one valid Host header"),
+            HeadError::OtherHost => f.write_str("the request target names another host than the Host header"),
             HeadError::Target => f.write_str("the request target is not a path"),
             HeadError::Framing => f.write_str("the request's Content-Length or Transfer-Encoding is ambiguous"),
+            HeadError::Coding => f.write_str("chunked is the only Transfer-Encoding that is read here"),
+            HeadError::Chunks => f.write_str("the chunks of the request's body are malformed"),
+            HeadError::Expectation => f.write_str("100-continue is the only expectation that is known here"),
         }
     }
 }
 
-/// Where the head ends in `bytes`, looking from `from` on: behind its empty line. None: not yet.
-pub fn end(bytes: &[u8], from: usize) -> Option<usize> {
-    let from = from.saturating_sub(3);
-    bytes[from..].windows(4).position(|window| window == b"\r\n\r\n").map(|at| from + at + 4)
+/// Looks for the end of a head, behind its empty line; `from` bytes were looked at before. None: not yet. A control
+/// character, or a CR or LF that is not half of a CRLF, is refused where it stands: that is what requests are
+/// smuggled with (RFC 9112 section 2.2, RFC 9110 section 5.5).
+pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
+    // A CR at the end of what had come is judged by what follows it.
+    let from = from.saturating_sub(1);
+    for (at, &byte) in bytes.iter().enumerate().skip(from) {
+        if (byte >= b' ' && byte != 0x7f) || byte == b'\t' {
+            continue;
+        }
+        let (before, behind) = (&bytes[..at], &bytes[at + 1..]);
+        match byte {
+            b'\r' if behind.first().is_none_or(|next| *next == b'\n') => {}
+            b'\n' if before.ends_with(b"\r\n\r") => return Ok(Some(at + 1)),
+            // A line of nothing at the beginning is no request line.
+            b'\n' if before.len() > 1 && before.ends_with(b"\r") => {}
+            _ => return Err(HeadError::NotHttp),
+        }
+    }
+    Ok(None)
 }
 
 /// Judges what has come of a head that is not whole: garbage and excess are refused at once.
-pub fn check_partial(bytes: &[u8]) -> Result<(), HeadError> {
-    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    if target_size(line) > TARGET_SIZE_MAX {
-        return Err(HeadError::TargetTooLong);
-    }
-    if bytes.len() > HEAD_SIZE_MAX {
-        return Err(HeadError::TooLarge);
-    }
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    httparse::Request::new(&mut headers).parse(bytes).map(|_| ()).map_err(from_httparse)
+pub fn check_partial(bytes: &[u8], limits: &Http) -> Result<(), HeadError> {
+    let mut headers = NO_HEADERS;
+    read(&mut httparse::Request::new(&mut []), bytes, &mut headers, limits).map(drop)
 }
 
-/// Reads a whole head, empty line included.
-pub fn parse(bytes: &[u8]) -> Result<Head<'_>, HeadError> {
-    check_partial(bytes)?;
-    if has_bare_line_end(bytes) {
-        return Err(HeadError::NotHttp);
-    }
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let whole = matches!(request.parse(bytes), Ok(httparse::Status::Complete(size)) if size == bytes.len());
+/// Reads a whole head of which `scan` found the end, empty line included.
+pub fn parse<'a>(bytes: &'a [u8], limits: &Http) -> Result<Head<'a>, HeadError> {
+    debug_assert_eq!(scan(bytes, 0), Ok(Some(bytes.len())));
+    let mut headers = NO_HEADERS;
+    let mut request = httparse::Request::new(&mut []);
+    let parsed = read(&mut request, bytes, &mut headers, limits)?;
+    let whole = matches!(parsed, httparse::Status::Complete(size) if size == bytes.len());
     let (true, Some(method), Some(target), Some(version)) = (whole, request.method, request.path, request.version)
     else {
         return Err(HeadError::NotHttp);
     };
     let headers: Vec<_> = request.headers.iter().map(|header| (header.name, header.value)).collect();
     let http_1_1 = version == 1;
-    let host = host(&headers, http_1_1)?;
-    let has_body = has_body(&headers)?;
-    let keep_alive = keeps_alive(&headers, http_1_1) && !has_body;
-    Ok(Head { method, path: path(target)?, http_1_1, host, headers, keep_alive, has_body })
-}
-
-fn from_httparse(error: httparse::Error) -> HeadError {
-    match error {
-        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders,
-        httparse::Error::Version => HeadError::HttpVersion,
-        _ => HeadError::NotHttp,
-    }
-}
-
-/// The size of the second word of a request line, whole or not.
-fn target_size(line: &[u8]) -> usize {
-    line.split(|byte| *byte == b' ').nth(1).map_or(0, <[u8]>::len)
-}
-
-/// A CR or an LF that is not half of a CRLF: what requests are smuggled with (RFC 9112 section 2.2).
-fn has_bare_line_end(bytes: &[u8]) -> bool {
-    (0..bytes.len()).any(|i| match bytes[i] {
-        b'\n' => i == 0 || bytes[i - 1] != b'\r',
-        b'\r' => bytes.get(i + 1) != Some(&b'\n'),
-        _ => false,
+    let Target { authority, path, query } = target::parse(target)?;
+    Ok(Head {
+        method,
+        path,
+        query,
+        http_1_1,
+        host: host(&headers, authority, http_1_1)?,
+        keep_alive: keeps_alive(&headers, http_1_1),
+        framing: framing(&headers, http_1_1)?,
+        expects_continue: expects_continue(&headers)?,
+        headers,
     })
 }
 
-/// The path of an origin-form or absolute-form target (RFC 9112 section 3.2).
-fn path(target: &str) -> Result<&str, HeadError> {
-    let target = target.split('?').next().unwrap_or(target);
-    let path = match target.strip_prefix("http://").or_else(|| target.strip_prefix("https://")) {
-        Some(rest) => rest.find('/').map_or("/", |at| &rest[at..]),
-        None => target,
+/// The values of a header, line by line.
+pub fn values<'a>(fields: &'a Fields, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
+    fields.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+}
+
+/// The value of a header that stands exactly once.
+pub fn single<'a>(fields: &'a Fields, name: &'a str) -> Option<&'a [u8]> {
+    let mut all = values(fields, name);
+    all.next().filter(|_| all.next().is_none())
+}
+
+/// Reads a head, whole or not, into places for headers.
+fn read<'h, 'b>(
+    request: &mut httparse::Request<'h, 'b>,
+    bytes: &'b [u8],
+    headers: &'h mut Headers<'b>,
+    limits: &Http,
+) -> Result<httparse::Status<usize>, HeadError> {
+    let is_too_long = |target: &[u8]| target.len() > TARGET_SIZE_MAX;
+    if words(bytes).nth(1).is_some_and(is_too_long) {
+        return Err(HeadError::TargetTooLong);
+    }
+    if bytes.len() as u64 > limits.head_size_max {
+        return Err(HeadError::TooLarge(limits.head_size_max));
+    }
+    let most = limits.headers_max.min(HEADERS_MAX.max);
+    // What only looks like a version is none.
+    let is_version = |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']);
+    request.parse_with_uninit_headers(bytes, &mut headers[..most as usize]).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders(most),
+        httparse::Error::Version if words(bytes).nth(2).is_some_and(is_version) => HeadError::HttpVersion,
+        _ => HeadError::NotHttp,
+    })
+}
+
+/// The words of the request line, whole or not.
+fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes.split(|byte| *byte == b'\r').next().unwrap_or_default().split(|byte| *byte == b' ')
+}
+
+/// The host that is meant. A target that names one must name the same as Host does: RFC 9112 section 3.2.2 has the
+/// target win, but who else read the request on its way may have believed the other.
+fn host<'a>(
+    fields: &Fields<'a>,
+    authority: Option<(&'a str, &'static str)>,
+    http_1_1: bool,
+) -> Result<&'a str, HeadError> {
+    let mut all = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| *value);
+    let host = match (all.next(), all.next()) {
+        (Some(host), None) => {
+            let host = std::str::from_utf8(host).ok().filter(|host| target::is_authority(host));
+            Some(host.ok_or(HeadError::Host)?)
+        }
+        (None, _) if !http_1_1 => None,
+        _ => return Err(HeadError::Host),
     };
-    if !path.starts_with('/') || path.contains('#') {
-        return Err(HeadError::Target);
-    }
-    Ok(path)
-}
-
-fn named<'a>(headers: &[(&str, &'a [u8])], name: &str) -> Vec<&'a [u8]> {
-    headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| *value).collect()
-}
-
-fn host<'a>(headers: &[(&str, &'a [u8])], http_1_1: bool) -> Result<&'a str, HeadError> {
-    let is_host_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+,;=".contains(byte);
-    match named(headers, "host")[..] {
-        [host] if !host.is_empty() && host.iter().all(is_host_byte) => {
-            std::str::from_utf8(host).map_err(|_| HeadError::Host)
-        }
-        [] if !http_1_1 => Ok(""),
-        _ => Err(HeadError::Host),
+    match (authority, host) {
+        (Some((named, port)), Some(host)) if !target::is_same(named, host, port) => Err(HeadError::OtherHost),
+        (Some((named, _)), _) => Ok(named),
+        (None, host) => Ok(host.unwrap_or_default()),
     }
 }
 
-/// Whether a body follows; two ways to say how long it is are one too many (RFC 9112 section 6.3).
-fn has_body(headers: &[(&str, &[u8])]) -> Result<bool, HeadError> {
-    let lengths = named(headers, "content-length");
-    let encodings = named(headers, "transfer-encoding");
-    match (&lengths[..], &encodings[..]) {
-        ([], []) => Ok(false),
-        ([], [_]) => Ok(true),
-        ([length], []) if !length.is_empty() && length.iter().all(u8::is_ascii_digit) => {
-            Ok(length.iter().any(|digit| *digit != b'0'))
-        }
+/// Which body follows; two ways to say how long it is are one too many (RFC 9112 section 6.3).
+fn framing(fields: &Fields, http_1_1: bool) -> Result<Framing, HeadError> {
+    let (mut lengths, mut codings) = (values(fields, "content-length"), values(fields, "transfer-encoding"));
+    match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
+        (None, _, None, _) => Ok(Framing::Empty),
+        (Some(length), None, None, _) => match number(length).ok_or(HeadError::Framing)? {
+            0 => Ok(Framing::Empty),
+            size => Ok(Framing::Sized(size)),
+        },
+        // HTTP/1.0 knows no chunks (RFC 9112 section 6.1).
+        (None, _, Some(coding), None) if http_1_1 => check_coding(coding).map(|()| Framing::Chunked),
         _ => Err(HeadError::Framing),
     }
 }
 
-fn keeps_alive(headers: &[(&str, &[u8])], http_1_1: bool) -> bool {
+/// A number of digits alone.
+fn number(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok()?;
+    // Else a plus sign would do.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Chunked by itself is read. Behind another coding it is well-formed and unknown; anything else has no end.
+fn check_coding(value: &[u8]) -> Result<(), HeadError> {
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let mut codings = value.split(|byte| *byte == b',').rev().map(<[u8]>::trim_ascii);
+    if !codings.next().is_some_and(is_chunked) {
+        return Err(HeadError::Framing);
+    }
+    if !value.contains(&b',') {
+        return Ok(());
+    }
+    let are_others = codings.all(|coding| !coding.is_empty() && !is_chunked(coding));
+    Err(if are_others { HeadError::Coding } else { HeadError::Framing })
+}
+
+fn expects_continue(fields: &Fields) -> Result<bool, HeadError> {
+    let mut expectations = values(fields, "expect").flat_map(|value| value.split(|byte| *byte == b',')).peekable();
+    let is_any = expectations.peek().is_some();
+    let is_known = expectations.all(|one| one.trim_ascii().eq_ignore_ascii_case(b"100-continue"));
+    if is_known { Ok(is_any) } else { Err(HeadError::Expectation) }
+}
+
+fn keeps_alive(fields: &Fields, http_1_1: bool) -> bool {
     let has = |token: &[u8]| {
-        named(headers, "connection")
-            .iter()
+        values(fields, "connection")
             .any(|value| value.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(token)))
     };
     if http_1_1 { !has(b"close") } else { has(b"keep-alive") && !has(b"close") }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn good_heads() {
-        let head = parse(b"GET /a%20b?q=1 HTTP/1.1\r\nHost: h:80\r\nX: y\r\n\r\n").unwrap();
-        assert_eq!((head.method, head.path, head.host, head.keep_alive), ("GET", "/a%20b", "h:80", true));
-        assert_eq!(parse(b"GET http://h/x HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().path, "/x");
-        assert_eq!(parse(b"GET http://h?x=/y HTTP/1.1\r\nHost: h\r\n\r\n").unwrap().path, "/");
-        assert!(!parse(b"GET / HTTP/1.0\r\n\r\n").unwrap().keep_alive);
-        assert!(!parse(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: x, close\r\n\r\n").unwrap().keep_alive);
-        let body = parse(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n").unwrap();
-        assert!(body.has_body && !body.keep_alive);
-        assert!(!parse(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").unwrap().has_body);
-    }
-
-    #[test]
-    fn refusals() {
-        let long = format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(TARGET_SIZE_MAX));
-        let large = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "a".repeat(HEAD_SIZE_MAX));
-        let many = format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(HEADERS_MAX));
-        let cases: &[(&[u8], HeadError)] = &[
-            (b"\x16\x03\x01\x02\x00\r\n\r\n", HeadError::NotHttp),
-            (b"GET / HTTP/2.0\r\nHost: h\r\n\r\n", HeadError::HttpVersion),
-            (b"GET / HTTP/1.1\r\n\r\n", HeadError::Host),
-            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", HeadError::Host),
-            (b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", HeadError::Host),
-            (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", HeadError::Host),
-            (b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", HeadError::Target),
-            (b"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", HeadError::Target),
-            (b"GET / HTTP/1.1\nHost: h\r\n\r\n", HeadError::NotHttp),
-            (b"GET / HTTP/1.1\r\nHost : h\r\n\r\n", HeadError::NotHttp),
-            (b"GET / HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n", HeadError::NotHttp),
-            (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", HeadError::Framing),
-            (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\n", HeadError::Framing),
-            (
-                b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-                HeadError::Framing,
-            ),
-            (long.as_bytes(), HeadError::TargetTooLong),
-            (large.as_bytes(), HeadError::TooLarge),
-            (many.as_bytes(), HeadError::TooManyHeaders),
-        ];
-        for (bytes, error) in cases {
-            let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]);
-            assert_eq!(parse(bytes).map(|_| ()), Err(*error), "{shown}");
-        }
-    }
-
-    #[test]
-    fn the_end_is_found_wherever_the_cuts_are() {
-        let bytes = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nrest";
-        for from in 0..=26 {
-            assert_eq!(end(bytes, from), Some(27), "{from}");
-        }
-        assert_eq!(end(&bytes[..26], 0), None);
-        assert_eq!(check_partial(b"\x16\x03\x01"), Err(HeadError::NotHttp));
-        assert_eq!(check_partial(b"GET / HT"), Ok(()));
-    }
-}
+mod tests;

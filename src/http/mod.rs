@@ -3,6 +3,20 @@
 
 pub mod head;
 
-pub mod reply;
+pub mod target;
+
+pub mod body;
+
+pub mod conditions;
+
+pub mod range;
+
+pub mod coding;
+
+pub mod representation;
 
 pub mod files;
+
+pub mod date;
+
+pub mod reply;

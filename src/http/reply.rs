@@ -1,20 +1,29 @@
 //! Replies the gateway writes itself: a status line, few headers, a short body.
 
+use super::date::Date;
+
 /// The reason phrase of the statuses that uakari sends (RFC 9110 section 15).
 pub fn phrase(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
         200 => "OK",
+        206 => "Partial Content",
         301 => "Moved Permanently",
+        304 => "Not Modified",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
+        412 => "Precondition Failed",
         414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
+        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
@@ -24,18 +33,19 @@ pub fn phrase(status: u16) -> &'static str {
 }
 
 /// A reply's head; `fields` are whole header lines, each with its CRLF.
-pub fn head(status: u16, fields: &str, keep_alive: bool) -> String {
+pub fn head(status: u16, fields: &str, keep_alive: bool, date: &Date) -> String {
     let connection = match (status, keep_alive) {
         // An Upgrade field is named in Connection (RFC 9110 section 7.8).
         (426, _) => "upgrade, close",
         (_, true) => "keep-alive",
         (_, false) => "close",
     };
-    format!("HTTP/1.1 {status} {}\r\nServer: uakari\r\n{fields}Connection: {connection}\r\n\r\n", phrase(status))
+    let (phrase, date) = (phrase(status), date.text());
+    format!("HTTP/1.1 {status} {phrase}\r\nServer: uakari\r\nDate: {date}\r\n{fields}Connection: {connection}\r\n\r\n")
 }
 
-/// A refusal with a body of one sentence; to a HEAD request the body is not sent.
-pub fn refusal(status: u16, sentence: &str, keep_alive: bool, is_head: bool) -> Box<[u8]> {
+/// A refusal with a body of one sentence; to a HEAD request the body is not sent. `fields` are more header lines.
+pub fn refusal(status: u16, sentence: &str, fields: &str, keep_alive: bool, is_head: bool, date: &Date) -> Box<[u8]> {
     let body = format!("{status} {}: {sentence}\n", phrase(status));
     let own = match status {
         405 => "Allow: GET, HEAD\r\n",
@@ -43,8 +53,9 @@ pub fn refusal(status: u16, sentence: &str, keep_alive: bool, is_head: bool) -> 
         503 => "Retry-After: 5\r\n",
         _ => "",
     };
-    let fields = format!("{own}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n", body.len());
-    let mut reply = head(status, &fields, keep_alive);
+    let size = body.len();
+    let fields = format!("{own}{fields}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {size}\r\n");
+    let mut reply = head(status, &fields, keep_alive, date);
     if !is_head {
         reply.push_str(&body);
     }
@@ -68,16 +79,30 @@ mod tests {
 
     #[test]
     fn refusals_say_what_the_rfcs_ask_for() {
+        let date = Date::default();
         for (status, field) in [
             (405, "Allow: GET, HEAD"),
             (426, "Sec-WebSocket-Version: 13"),
             (503, "Retry-After: "),
             (404, "Content-Length: "),
+            (404, "Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"),
+            (416, "Content-Range: bytes */5\r\n"),
         ] {
-            let text = String::from_utf8(refusal(status, "why", false, false).into()).unwrap();
+            let more = if status == 416 { "Content-Range: bytes */5\r\n" } else { "" };
+            let text = String::from_utf8(refusal(status, "why", more, false, false, &date).into()).unwrap();
             assert!(text.starts_with(&format!("HTTP/1.1 {status} ")) && text.contains(field), "{text}");
             assert!(text.ends_with(": why\n") && text.contains("close\r\n"), "{text}");
         }
-        assert!(refusal(404, "why", true, true).ends_with(b"\r\n\r\n"));
+        assert!(refusal(404, "why", "", true, true, &date).ends_with(b"\r\n\r\n"));
+    }
+
+    #[test]
+    fn every_status_has_its_phrase() {
+        for status in [101, 200, 206, 301, 304, 400, 403, 404, 405, 406, 408, 412, 414, 416, 417, 426, 431] {
+            assert_ne!(phrase(status), "Unknown", "{status}");
+        }
+        for status in [500, 501, 502, 503, 504, 505] {
+            assert_ne!(phrase(status), "Unknown", "{status}");
+        }
     }
 }

@@ -94,7 +94,8 @@ pub struct Site {
     pub hostname: Option<Box<str>>,
     /// Whether files are served.
     pub has_www: bool,
-    /// The Cache-Control of files.
+    /// What files are sent with as Cache-Control (RFC 9111 section 5.2): a header's value, so without control
+    /// characters. None: each browser decides by itself how often it asks whether a file has changed.
     pub cache_control: Option<Box<str>>,
     /// Whether UNIX servers are served.
     pub has_docroot: bool,

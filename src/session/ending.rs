@@ -15,6 +15,7 @@ use crate::websocket::upgrade::UpgradeError;
 #[allow(missing_docs)]
 pub enum Step {
     Head,
+    Body,
     Request,
     Reply,
     Connect,
@@ -160,6 +161,7 @@ impl fmt::Display for Ending {
             Ending::Refused(errno) => write!(f, "refused with 502: the server cannot be connected: {}", errno.desc()),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),
+            Ending::TimedOut(Step::Body) => f.write_str("timed out: the request body was too slow (408)"),
             Ending::TimedOut(Step::Request) => f.write_str("idle: no request came"),
             Ending::TimedOut(Step::Reply) => f.write_str("timed out: the client takes nothing of its reply"),
             Ending::TimedOut(Step::Connect) => f.write_str("refused with 504: the server does not accept"),

@@ -1,6 +1,7 @@
 //! From the first byte of a request to its answer's kind.
 
-use super::{Action, Context, Demand, Ending, Input, Opening, Phase, Reply, Side, Step, refuse};
+use super::{Action, Context, Demand, Draining, Ending, Input, Opening, Phase, Reply, Side, Step, refuse};
+use crate::http::body::{Body, Framing};
 use crate::http::head::{self, HeadError};
 use crate::route::names;
 use crate::websocket::upgrade::{self, UpgradeError};
@@ -12,6 +13,8 @@ pub struct Head {
     scanned: usize,
     /// A request has been answered on this connection.
     pub is_next: bool,
+    /// An empty line came before the request (RFC 9112 section 2.2). One is not looked at, a second one is refused.
+    has_empty_line: bool,
     /// When the request began to come.
     since_ms: u64,
 }
@@ -26,6 +29,10 @@ impl Head {
         is_stopping: bool,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
+        if !self.has_empty_line && bytes.starts_with(b"\r\n") {
+            bytes.drain(..2);
+            (self.scanned, self.has_empty_line) = (0, true);
+        }
         context.is_head = bytes.starts_with(b"HEAD ");
         match input {
             Some(Input::Overload(full)) => {
@@ -45,10 +52,15 @@ impl Head {
             None if self.is_next && !bytes.is_empty() => self.begin(context),
             _ => {}
         }
-        let Some(end) = head::end(bytes, self.scanned) else {
+        let end = match head::scan(bytes, self.scanned) {
+            Ok(end) => end,
+            Err(error) => return (refuse_head(error, context), false),
+        };
+        let Some(end) = end else {
             // Garbage shows in the first bytes; later ones are looked at again only when the head is whole.
-            let judged = if self.scanned == 0 || bytes.len() as u64 > context.site().limits.head_size_max {
-                head::check_partial(bytes)
+            let limits = &context.site().limits;
+            let judged = if self.scanned == 0 || bytes.len() as u64 > limits.head_size_max {
+                head::check_partial(bytes, limits)
             } else {
                 Ok(())
             };
@@ -71,16 +83,18 @@ impl Head {
 
     /// For the request behind an answered one; what came with it is looked at first.
     pub fn next() -> Head {
-        Head { scanned: 0, is_next: true, since_ms: 0 }
+        Head { is_next: true, ..Head::default() }
     }
 }
 
-fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
+/// Ends the connection without another word.
+pub fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
     context.out.push(Action::End(ending));
     Phase::Over
 }
 
-fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
+/// Refuses a request that makes no sense.
+pub fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Head(error), context)
 }
 
@@ -89,7 +103,7 @@ fn refuse_upgrade(error: UpgradeError, context: &mut Context<'_>) -> Phase {
 }
 
 fn answer(bytes: &[u8], name: &mut Box<str>, since_ms: u64, context: &mut Context<'_>) -> (Phase, bool) {
-    let head = match head::parse(bytes) {
+    let head = match head::parse(bytes, &context.site().limits) {
         Ok(head) => head,
         Err(error) => return (refuse_head(error, context), false),
     };
@@ -99,7 +113,7 @@ fn answer(bytes: &[u8], name: &mut Box<str>, since_ms: u64, context: &mut Contex
     *name = asked.into();
     *context.site = context.sites.of_host(head.host);
     if upgrade::is_asked(&head.headers) {
-        if head.has_body {
+        if head.framing != Framing::Empty {
             // Its bytes would be taken for frames.
             return (refuse_upgrade(UpgradeError::Body, context), false);
         }
@@ -108,9 +122,14 @@ fn answer(bytes: &[u8], name: &mut Box<str>, since_ms: u64, context: &mut Contex
             Err(error) => (refuse_upgrade(error, context), false),
         };
     }
-    let is_head = head.method == "HEAD";
-    if !is_head && head.method != "GET" {
-        return (refuse(405, "only GET and HEAD are served", Ending::Method, context), false);
+    let mut reply = Box::new(Reply::new(&head, name, context.site()));
+    if head.framing != Framing::Empty {
+        // A client that waits for a word may never send the body once it has the reply, or may send it all the same:
+        // what follows is its body or a next request, and nobody can tell (RFC 9110 section 10.1.1).
+        if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
+            return (Phase::Body(Box::new(Draining::new(body, reply))), true);
+        }
+        reply.leave_body();
     }
-    (Reply::start(name, head.path.ends_with('/'), is_head, head.keep_alive, context), true)
+    (reply.start(context), false)
 }

@@ -2,6 +2,7 @@
 //! in, actions go out, and time is an argument.
 #![forbid(unsafe_code)]
 
+mod body;
 mod head;
 mod opening;
 mod relay;
@@ -15,6 +16,7 @@ mod ending;
 use std::mem;
 
 use crate::driver::{Errno, FileKind};
+use crate::http::date::Date;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
 use crate::websocket::close::CloseCode;
@@ -24,6 +26,7 @@ pub use action::{Action, Actions, Chunk, Demand, Folder, Side};
 pub use closing::Patience;
 pub use ending::{Ending, Full, Step};
 
+use body::Draining;
 use closing::Closing;
 use head::Head;
 use opening::Opening;
@@ -81,6 +84,8 @@ pub struct Traffic {
 pub struct Surroundings<'a> {
     /// The time.
     pub now_ms: u64,
+    /// The wall clock.
+    pub date: &'a Date,
     /// The servers that may be meant.
     pub sites: &'a Sites,
 }
@@ -113,8 +118,10 @@ struct Facts {
 enum Phase {
     /// Before a request's end.
     Head(Head),
+    /// A request whose body is not whole.
+    Body(Box<Draining>),
     /// A request that is being answered with a file or a refusal.
-    Reply(Reply),
+    Reply(Box<Reply>),
     /// A handshake that waits for its server.
     Opening(Box<Opening>),
     /// Messages each way.
@@ -128,6 +135,7 @@ enum Phase {
 /// What a phase needs of the world, for one input.
 struct Context<'a> {
     now_ms: u64,
+    date: &'a Date,
     sites: &'a Sites,
     site: &'a mut u16,
     status: &'a mut u16,
@@ -142,6 +150,7 @@ impl<'a> Context<'a> {
     fn new(around: Surroundings<'a>, facts: &'a mut Facts, out: &'a mut Actions) -> Context<'a> {
         Context {
             now_ms: around.now_ms,
+            date: around.date,
             sites: around.sites,
             site: &mut facts.site,
             status: &mut facts.status,
@@ -189,7 +198,7 @@ impl Session {
 
     /// Whether it is neither a WebSocket nor at its end.
     pub fn is_handshake(&self) -> bool {
-        matches!(self.phase, Phase::Head(_) | Phase::Reply(_) | Phase::Opening(_))
+        matches!(self.phase, Phase::Head(_) | Phase::Body(_) | Phase::Reply(_) | Phase::Opening(_))
     }
 
     /// Which of the sites is meant.
@@ -265,6 +274,8 @@ impl Session {
     /// Before messages flow: phases follow each other as long as there is input for them.
     fn handle_http(&mut self, around: Surroundings<'_>, mut input: Input<'_>, out: &mut Actions) {
         match &mut input {
+            // What is left of a body that nobody reads.
+            Input::ClientBytes(_) | Input::ClientEnd if self.leaves_body() => {}
             Input::ClientBytes(chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
             Input::ClientFailed(errno) => return self.end(Ending::ClientFailed(*errno), out),
             Input::ClientEnd => {
@@ -282,6 +293,7 @@ impl Session {
                 Phase::Head(head) => {
                     head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context)
                 }
+                Phase::Body(body) => (body.step(input.take(), &mut self.input, self.is_stopping, &mut context), false),
                 Phase::Reply(reply) => reply.step(input.take(), &mut context),
                 Phase::Opening(opening) => opening.step(input.take(), &mut context),
                 Phase::Relay(mut relay) => match self.take_input(&mut relay, around, out) {
@@ -295,6 +307,10 @@ impl Session {
                 return;
             }
         }
+    }
+
+    fn leaves_body(&self) -> bool {
+        matches!(&self.phase, Phase::Reply(reply) if reply.leaves_body())
     }
 
     /// Feeds the relay what the client sent right behind its handshake.
@@ -327,7 +343,7 @@ impl Session {
 /// Refuses a request and ends the connection behind the reply.
 fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
     *context.status = status;
-    let bytes = crate::http::reply::refusal(status, sentence, false, context.is_head);
+    let bytes = crate::http::reply::refusal(status, sentence, "", false, context.is_head, context.date);
     context.out.push(Action::Send { to: Side::Client, bytes });
     Phase::Closing(Box::new(Closing::client_only(ending, context)))
 }

@@ -1,64 +1,129 @@
 //! The answer to a plain request: a file under the pages' folder, or a refusal.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::borrow::Cow;
 
-use super::head::Head;
+use super::head::{Head, over};
 use super::{Action, Closing, Context, Demand, Ending, Folder, Input, Phase, Side, Step};
-use crate::driver::{Errno, FileKind, OpenFor};
-use crate::http::{files, reply};
+use crate::driver::{Errno, FileKind, FileStatus, OpenFor};
+use crate::http::coding::{Coding, Codings, may_have_neighbours};
+use crate::http::conditions::{Conditions, Selection};
+use crate::http::representation::Representation;
+use crate::http::{files, head, reply};
 use crate::observe::log::{Level, Quoted};
-
-/// What stays as it is in the path of a Location.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use crate::route::Site;
 
 /// A request that is being answered.
 #[derive(Debug)]
 pub struct Reply {
+    /// As the log shows it.
+    method: Cow<'static, str>,
     name: Box<str>,
+    /// The file within the pages' folder.
     path: Box<str>,
+    /// The path ended with a slash: what is asked for is in a folder.
+    has_slash: bool,
+    query: Option<Box<str>>,
     is_head: bool,
+    conditions: Conditions,
+    /// The neighbours that are still to be tried, and the one that is.
+    codings: Codings,
+    coding: Option<Coding>,
     keep_alive: bool,
+    /// The request's body is not read to its end: what the client still sends has no meaning.
+    leaves_body: bool,
+    has_client_ended: bool,
+    ending: Ending,
     stage: Stage,
 }
 
 #[derive(Debug)]
 enum Stage {
-    /// The file is being opened.
+    /// Nothing needs to be opened to know that the answer is this refusal.
+    Refused(u16, &'static str),
+    /// A file is being opened.
     Opening,
-    /// So many bytes of the file have been queued, of so many.
-    Sending { done: u64, size: u64, is_reading: bool },
+    /// The file's bytes from `next` to `end` are still to be queued.
+    Sending { next: u64, end: u64, is_reading: bool },
     /// All is queued.
     Finishing,
 }
 
 impl Reply {
-    /// Begins to answer a GET or HEAD.
-    pub fn start(name: &str, slash: bool, is_head: bool, keep_alive: bool, context: &mut Context<'_>) -> Phase {
-        let path: Box<str> = files::file_of(name, slash).into();
-        context.out.push(Action::Demand(Side::Client, Demand::Nothing));
-        let mut reply = Reply { name: name.into(), path, is_head, keep_alive, stage: Stage::Opening };
-        if context.site().has_www {
-            context.out.push(Action::open(Folder::Www, &reply.path, OpenFor::Reading));
-        } else {
-            reply.refuse(404, "there are no pages here", context);
+    /// The answer to a request for a page with this name, before it is begun.
+    pub fn new(head: &head::Head<'_>, name: &str, site: &Site) -> Reply {
+        let is_head = head.method == "HEAD";
+        let is_get = head.method == "GET";
+        let has_slash = head.path.ends_with('/');
+        let path = files::file_of(name, has_slash);
+        let stage = match () {
+            _ if !is_get && !is_head => Stage::Refused(405, "only GET and HEAD are served"),
+            _ if !site.has_www => Stage::Refused(404, "there are no pages here"),
+            _ if files::is_hidden(name) => Stage::Refused(404, "there is no such page"),
+            _ => Stage::Opening,
+        };
+        Reply {
+            method: match (is_get, is_head) {
+                (true, _) => "GET".into(),
+                (_, true) => "HEAD".into(),
+                _ => Quoted(head.method).to_string().into(),
+            },
+            name: name.into(),
+            codings: if may_have_neighbours(&path) { Codings::read(&head.headers) } else { Codings::PLAIN },
+            path: path.into(),
+            has_slash,
+            query: head.query.map(Into::into),
+            is_head,
+            conditions: Conditions::read(&head.headers, is_head),
+            coding: None,
+            keep_alive: head.keep_alive,
+            leaves_body: false,
+            has_client_ended: false,
+            ending: if is_get || is_head { Ending::Served } else { Ending::Method },
+            stage,
+        }
+    }
+
+    /// Whether it answers a HEAD.
+    pub fn is_head(&self) -> bool {
+        self.is_head
+    }
+
+    /// Ends the connection behind the reply, since the request's body will not be read to its end.
+    pub fn leave_body(&mut self) {
+        self.leaves_body = true;
+        self.keep_alive = false;
+    }
+
+    /// Whether what the client sends has no meaning any more.
+    pub fn leaves_body(&self) -> bool {
+        self.leaves_body
+    }
+
+    /// Begins.
+    pub fn start(mut self: Box<Self>, context: &mut Context<'_>) -> Phase {
+        // A client may want to send all of its body before it reads the first byte of a reply.
+        let demand = if self.leaves_body { Demand::Flow } else { Demand::Nothing };
+        context.out.push(Action::Demand(Side::Client, demand));
+        match self.stage {
+            Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
+            _ => self.open_next(context),
         }
         context.deadline_in(context.site().limits.stall_ms);
-        Phase::Reply(reply)
+        Phase::Reply(self)
     }
 
     /// Takes an input. True: the next phase wants a step.
-    pub fn step(mut self, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
+    pub fn step(mut self: Box<Self>, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
         match input {
             Some(Input::Opened(opened)) => self.opened(opened, context),
             Some(Input::FileBytes(chunk)) => {
-                if let Stage::Sending { done, size, is_reading } = &mut self.stage {
-                    let take = (*size - *done).min((chunk.end - chunk.start) as u64);
+                if let Stage::Sending { next, end, is_reading } = &mut self.stage {
+                    let take = (*end - *next).min((chunk.end - chunk.start) as u64);
                     if take == 0 {
                         // The length has been promised: only the connection's end tells that it was not kept.
-                        context.out.push(Action::End(Ending::FileCutShort));
-                        return (Phase::Over, false);
+                        return (over(Ending::FileCutShort, context), false);
                     }
-                    *done += take;
+                    *next += take;
                     *is_reading = false;
                     let range = chunk.start..chunk.start + take as usize;
                     context.out.push(Action::Forward { to: Side::Client, range });
@@ -68,79 +133,126 @@ impl Reply {
                 context.deadline_in(context.site().limits.stall_ms);
                 return self.drained(context);
             }
-            Some(Input::Deadline) => {
-                context.out.push(Action::End(Ending::TimedOut(Step::Reply)));
-                return (Phase::Over, false);
-            }
+            Some(Input::Deadline) => return (over(Ending::TimedOut(Step::Reply), context), false),
+            Some(Input::ClientEnd) => self.has_client_ended = true,
             Some(Input::Stop) => self.keep_alive = false,
             _ => {}
         }
         (Phase::Reply(self), false)
     }
 
+    /// Tries the next compressed neighbour, at last the file itself. Nobody compares their ages: neighbours are
+    /// made by whoever puts the files there, and copying them gives them times in any order.
+    fn open_next(&mut self, context: &mut Context<'_>) {
+        self.stage = Stage::Opening;
+        self.coding = self.codings.pop();
+        let action = match self.coding {
+            Some(coding) => {
+                let neighbour = format!("{}{}", self.path, coding.ending());
+                Action::open(Folder::Www, &neighbour, OpenFor::Reading)
+            }
+            None => Action::open(Folder::Www, &self.path, OpenFor::Reading),
+        };
+        context.out.push(action);
+    }
+
     fn opened(&mut self, opened: Result<FileKind, Errno>, context: &mut Context<'_>) {
-        match opened {
-            Ok(FileKind::Regular(size)) => {
-                let content_type = files::content_type(&self.path);
-                let fields = format!(
-                    "Content-Type: {content_type}\r\nContent-Length: {size}\r\nX-Content-Type-Options: nosniff\r\n"
-                );
-                self.send(200, reply::head(200, &fields, self.keep_alive).into_bytes().into(), context);
-                if size > 0 && !self.is_head {
-                    self.stage = Stage::Sending { done: 0, size, is_reading: false };
-                }
+        match (opened, self.coding) {
+            (Err(Errno::EMFILE | Errno::ENFILE), _) => self.refuse(503, "out of file descriptors", "", context),
+            (Ok(FileKind::Regular(status)), Some(_)) => self.send_file(status, context),
+            // A neighbour that cannot be used is none.
+            (_, Some(_)) => self.open_next(context),
+            (Ok(FileKind::Regular(status)), None) if self.codings.takes_plain => self.send_file(status, context),
+            (Ok(FileKind::Regular(_)), None) => {
+                self.refuse(406, "this page has no encoding that the client takes", "", context);
             }
-            Ok(FileKind::Folder) if !self.path.ends_with(files::INDEX) => {
-                let location = utf8_percent_encode(&self.name, PATH);
-                let fields = format!("Location: /{location}/\r\nContent-Length: 0\r\n");
-                self.send(301, reply::head(301, &fields, self.keep_alive).into_bytes().into(), context);
+            // A name of nothing is the index by itself; a slash makes no other one of it.
+            (Ok(FileKind::Folder), None) if !self.has_slash && !self.name.is_empty() => {
+                let location = files::location_of(&self.name, self.query.as_deref());
+                self.send(301, &format!("Location: {location}\r\nContent-Length: 0\r\n"), context);
             }
-            Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ENXIO) => {
-                self.refuse(404, "there is no such page", context);
+            (Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ENXIO), None) => {
+                self.refuse(404, "there is no such page", "", context);
             }
-            Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM) => {
-                self.refuse(403, "this page may not be read", context);
+            (Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM), None) => {
+                self.refuse(403, "this page may not be read", "", context);
             }
-            Err(Errno::EMFILE | Errno::ENFILE) => self.refuse(503, "out of file descriptors", context),
-            Err(errno) => {
+            (Err(errno), None) => {
                 context.out.push(Action::Log(Level::Error, format!("{}: {}", Quoted(&self.path), errno.desc())));
-                self.refuse(500, "this page cannot be read", context);
+                self.refuse(500, "this page cannot be read", "", context);
             }
         }
     }
 
-    fn send(&mut self, status: u16, bytes: Box<[u8]>, context: &mut Context<'_>) {
+    fn send_file(&mut self, status: FileStatus, context: &mut Context<'_>) {
+        let FileStatus { size, modified_s, modified_ns, inode } = status;
+        let (site, date) = (context.site(), context.date);
+        let file = Representation::new(size, modified_s, modified_ns, inode, self.coding);
+        let part = match self.conditions.select(&file, date.unix_s()) {
+            Selection::Whole => None,
+            Selection::Part(first, last) => Some((first, last)),
+            Selection::NotModified => return self.send(304, &self.cache_fields(&file, site), context),
+            Selection::PreconditionFailed => {
+                return self.refuse(412, "this page is not the one that is meant", "", context);
+            }
+            Selection::Unsatisfiable => {
+                let fields = format!("Content-Range: bytes */{size}\r\n");
+                return self.refuse(416, "this page has no such part", &fields, context);
+            }
+        };
+        let content = file.content_fields(files::content_type(&self.path), part, date);
+        let fields = self.cache_fields(&file, site) + &content;
+        self.send(if part.is_some() { 206 } else { 200 }, &fields, context);
+        let (next, end) = part.map_or((0, size), |(first, last)| (first, last + 1));
+        if next < end && !self.is_head {
+            self.stage = Stage::Sending { next, end, is_reading: false };
+        }
+    }
+
+    fn cache_fields(&self, file: &Representation, site: &Site) -> String {
+        file.cache_fields(may_have_neighbours(&self.path), site.cache_control.as_deref())
+    }
+
+    fn send(&mut self, status: u16, fields: &str, context: &mut Context<'_>) {
+        let bytes = reply::head(status, fields, self.keep_alive, context.date).into_bytes().into();
+        self.queue(status, bytes, context);
+    }
+
+    fn refuse(&mut self, status: u16, sentence: &str, fields: &str, context: &mut Context<'_>) {
+        let bytes = reply::refusal(status, sentence, fields, self.keep_alive, self.is_head, context.date);
+        self.queue(status, bytes, context);
+    }
+
+    fn queue(&mut self, status: u16, bytes: Box<[u8]>, context: &mut Context<'_>) {
         *context.status = status;
-        let method = if self.is_head { "HEAD" } else { "GET" };
-        context.out.push(Action::Log(Level::Info, format!("{method} {} {status}", Quoted(&self.name))));
+        let line = format!("{} {} {status}", self.method, Quoted(&self.name));
+        context.out.push(Action::Log(Level::Info, line));
         context.out.push(Action::Send { to: Side::Client, bytes });
         self.stage = Stage::Finishing;
     }
 
-    fn refuse(&mut self, status: u16, sentence: &str, context: &mut Context<'_>) {
-        let bytes = reply::refusal(status, sentence, self.keep_alive, self.is_head);
-        self.send(status, bytes, context);
-    }
-
     /// One piece is on its way: time for the next, or for the next request.
-    fn drained(mut self, context: &mut Context<'_>) -> (Phase, bool) {
+    fn drained(mut self: Box<Self>, context: &mut Context<'_>) -> (Phase, bool) {
         match &mut self.stage {
-            Stage::Sending { done, size, is_reading } if *done < *size => {
+            Stage::Sending { next, end, is_reading } if *next < *end => {
                 if !std::mem::replace(is_reading, true) {
-                    context.out.push(Action::ReadFile { offset: *done });
+                    context.out.push(Action::ReadFile { offset: *next });
                 }
-                (Phase::Reply(self), false)
+                return (Phase::Reply(self), false);
             }
-            Stage::Opening => (Phase::Reply(self), false),
-            Stage::Sending { .. } | Stage::Finishing => {
-                context.out.push(Action::CloseFile);
-                if self.keep_alive {
-                    context.deadline_in(context.site().limits.keepalive_ms);
-                    (Phase::Head(Head::next()), true)
-                } else {
-                    (Phase::Closing(Box::new(Closing::client_only(Ending::Served, context))), false)
-                }
-            }
+            Stage::Opening | Stage::Refused(..) => return (Phase::Reply(self), false),
+            Stage::Sending { .. } | Stage::Finishing => {}
         }
+        context.out.push(Action::CloseFile);
+        if self.keep_alive {
+            context.deadline_in(context.site().limits.keepalive_ms);
+            return (Phase::Head(Head::next()), true);
+        }
+        // One that has ended already is not waited for.
+        let last = match self.has_client_ended {
+            true => over(self.ending, context),
+            false => Phase::Closing(Box::new(Closing::client_only(self.ending, context))),
+        };
+        (last, false)
     }
 }

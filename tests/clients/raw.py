@@ -20,7 +20,7 @@ from rules.client import CASES
 from rules.wire import Failed, gate
 
 # Each of these adds its cases, and they run in this order.
-from rules import messages, handshake, plain
+from rules import messages, handshake, plain, smuggling
 
 
 def main():

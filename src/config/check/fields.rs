@@ -231,11 +231,11 @@ fn fault(key: &Key, data: &Data) -> Option<String> {
     match (key.kind, data) {
         (_, Data::Bad) => None,
         (Kind::Text, Data::Text(text)) if text.trim().is_empty() => {
-            Some("is empty: write a value, or leave the key out".to_owned())
+            Some("is empty: write a value, or leave it out".to_owned())
         }
         (Kind::Text | Kind::Commas | Kind::Texts, Data::Text(_)) => None,
         (Kind::Texts, Data::Array(all) | Data::List(all)) if all.iter().all(is_text) => {
-            all.is_empty().then(|| "is empty: write a value, or leave the key out".to_owned())
+            all.is_empty().then(|| "is empty: write a value, or leave it out".to_owned())
         }
         (Kind::Word(words), Data::Text(word)) if !words.contains(&word.as_str()) => {
             Some(format!("{word:?} is not known: write one of {}", words.join(", ")))

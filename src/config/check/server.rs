@@ -127,6 +127,7 @@ fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenA
     });
     let all = match one {
         Some(one) => vec![one],
+        None if group.has("addr") => Vec::new(),
         None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     };
     let place = group.place_of("addr").or(group.place_of("port")).unwrap_or(group.place);

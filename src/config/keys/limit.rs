@@ -79,7 +79,7 @@ pub const KEYS: &[Key] = &[
         "How long clients are waited for when the daemon stops.",
     ),
     Key {
-        default: "no limit of its own",
+        default: "none",
         ..limit(
             &[ServerLimits],
             "clients",
@@ -146,7 +146,7 @@ pub const KEYS: &[Key] = &[
         "How long sent bytes may stay unacknowledged before the connection is broken; 0: as long as the kernel likes.",
     ),
     Key {
-        default: "no limit of its own",
+        default: "none",
         ..limit(
             &[WebSocketLimits, LinkLimits],
             "clients",

@@ -78,3 +78,6 @@ pub fn parse(name: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Se
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod differential;

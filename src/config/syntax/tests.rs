@@ -1,6 +1,4 @@
-//! Texts with the trees that they mean, what is said about bad ones, and the same trees from another parser.
-
-mod differential;
+//! Texts with the trees that they mean, and what is said about bad ones.
 
 use std::collections::HashMap;
 
@@ -9,7 +7,7 @@ use crate::driver::sim::Rng;
 use crate::limits::{CONFIG_DEPTH_MAX, CONFIG_NAME_SIZE_MAX, CONFIG_SIZE_MAX, INCLUDES_MAX, PROBLEMS_MAX};
 
 /// What a text means, and what is said about it.
-fn read(files: &[(&str, &[u8])]) -> (Vec<Setting>, Vec<String>) {
+pub fn read(files: &[(&str, &[u8])]) -> (Vec<Setting>, Vec<String>) {
     let files: HashMap<&str, &[u8]> = files.iter().copied().collect();
     let mut get = |name: &str| files.get(name).map(|text| text.to_vec()).ok_or("is not there".to_owned());
     let mut problems = Problems::default();
@@ -19,7 +17,7 @@ fn read(files: &[(&str, &[u8])]) -> (Vec<Setting>, Vec<String>) {
 }
 
 /// One line: `=` stands before every value, a list keeps its brackets.
-fn show(settings: &[Setting]) -> String {
+pub fn show(settings: &[Setting]) -> String {
     let all: Vec<String> =
         settings.iter().map(|setting| format!("{}={}", setting.name, show_data(&setting.data))).collect();
     all.join(" ")

@@ -2,20 +2,42 @@
 
 use super::*;
 
-/// What is said about a line in a websocket, a server, the file or a link that is good otherwise.
+fn expect(cases: &[(String, &str)]) {
+    for (text, said) in cases {
+        let problems = load_text(text, &[]).map(|loaded| loaded.config).unwrap_err();
+        assert!(problems.iter().any(|problem| problem.contains(said)), "{text}\n{said:?} is not in {problems:#?}");
+    }
+}
+
+/// A line more in the file.
+fn top(line: &str) -> String {
+    format!("servers = ({{ document = {{ docroot = \"/w\"; }}; }}); {line}")
+}
+
+/// A line more in a server.
+fn server(line: &str) -> String {
+    format!("servers = ({{ document = {{ docroot = \"/w\"; }}; {line} }});")
+}
+
+/// A line more in a websocket.
+fn websocket(line: &str) -> String {
+    format!("servers = ({{ websocket = {{ docroot = \"/d\"; {line} }}; }});")
+}
+
+/// A line more in a link.
+fn link(line: &str) -> String {
+    websocket(&format!("links = ({{ origin = \"a\"; {line} }});"))
+}
+
 #[test]
-fn what_is_said() {
-    let websocket = |line: &str| format!("servers = ({{ websocket = {{ docroot = \"/d\"; {line} }}; }});");
-    let server = |line: &str| format!("servers = ({{ document = {{ docroot = \"/w\"; }}; {line} }});");
-    let top = |line: &str| format!("servers = ({{ document = {{ docroot = \"/w\"; }}; }}); {line}");
-    let link = |line: &str| websocket(&format!("links = ({{ origin = \"a\"; {line} }});"));
-    for (text, said) in [
+fn of_the_file_and_servers() {
+    expect(&[
         ("".to_owned(), "f has no server: write servers = ( { ... } );"),
         ("servers = ();".to_owned(), "f has no server: write servers = ( { ... } );"),
         ("servers = {};".to_owned(), "f:1: servers: is a group: write a list of groups ( { }, { } )"),
         ("servers = (1);".to_owned(), "f:1: servers[0]: is an integer: write a group { }"),
         ("servers = ({});".to_owned(), "f:1: servers[0]: serves nothing: write document"),
-        (top("user = \" \";"), "f:1: user: is empty: write a value, or leave the key out"),
+        (top("user = \" \";"), "f:1: user: is empty: write a value, or leave it out"),
         (top("log-level = \"loud\";"), "f:1: log-level: \"loud\" is not known: write one of error, warn, info, debug"),
         (top("limits = { clients = 0; };"), "f:1: limits.clients: 0 is out of bounds: write 1 to 1000000 clients"),
         (top("limits = { idle-ms = -1; };"), "f:1: limits.idle-ms: -1 is out of bounds: write 0 to 2592000000 ms"),
@@ -53,6 +75,12 @@ fn what_is_said() {
             server("x = { };").replace("\"/w\";", "\"/w\"; cache-control = \"a\\n\";").replace("x = { };", ""),
             "cache-control: \"a\\n\" is no",
         ),
+    ]);
+}
+
+#[test]
+fn of_websockets() {
+    expect(&[
         (websocket("protocl = \"x\";"), "servers[0].websocket.protocl: unknown key: did you mean \"protocol\"?"),
         (websocket("idle-ms = 1;"), "servers[0].websocket.idle-ms: unknown key here: it belongs in limits = { }"),
         (websocket("hello = 1;"), "servers[0].websocket.hello: is an integer: write true or false"),
@@ -68,6 +96,12 @@ fn what_is_said() {
             websocket("links = ({});"),
             "servers[0].websocket.links[0]: destination is missing: write destination = VALUE;",
         ),
+    ]);
+}
+
+#[test]
+fn of_links() {
+    expect(&[
         (
             link("type = \"udp\"; destination = \"/a\";"),
             "links[0].type: \"udp\" is not known: write one of unix, tcp, tty, fifo",
@@ -114,10 +148,7 @@ fn what_is_said() {
             "links[0].options: direct is not there yet",
         ),
         (link("").replace("\"a\"", "\" , \""), "links[0].origin: is empty: write patterns such as \"^/gps$\""),
-    ] {
-        let problems = load_text(&text, &[]).map(|loaded| loaded.config).unwrap_err();
-        assert!(problems.iter().any(|problem| problem.contains(said)), "{text}\n{said:?} is not in {problems:#?}");
-    }
+    ]);
 }
 
 /// A packet protocol that a link inherits is wrong for it as well.

@@ -15,7 +15,7 @@ use super::*;
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 pub use objects::Handle;
 use objects::{Ask, Object, Op};
-use wire::Wire;
+use wire::{EPOCH_S, Wire};
 pub use wire::{Node, Rng};
 
 /// Bytes of a receive at most.
@@ -217,13 +217,7 @@ impl Sim {
         if self.rng.one_in(60) {
             return Err(Errno::EMFILE);
         }
-        let kind = match self.nodes.get(path) {
-            None => return Err(Errno::ENOENT),
-            Some(Node::Outside) => return Err(Errno::EXDEV),
-            Some(Node::Folder) => FileKind::Folder,
-            Some(Node::File(bytes)) => FileKind::Regular(bytes.len() as u64),
-            Some(Node::Server(_) | Node::Dead | Node::Full(_)) => FileKind::Socket,
-        };
+        let kind = self.nodes.get(path).ok_or(Errno::ENOENT)?.kind(path)?;
         Ok((Handle(self.objects.insert(Object::File(path.to_owned()))), kind))
     }
 
@@ -282,6 +276,10 @@ impl Driver for Sim {
 
     fn now_ms(&self) -> u64 {
         self.now_ms
+    }
+
+    fn unix_s(&self) -> u64 {
+        EPOCH_S + self.now_ms / 1000
     }
 
     fn accept(&mut self, token: Token, listener: &Handle) {

@@ -2,7 +2,10 @@
 
 use std::collections::VecDeque;
 
-use crate::driver::SocketType;
+use crate::driver::{Errno, FileKind, FileStatus, SocketType};
+
+/// The wall clock at the beginning; files are a little older.
+pub const EPOCH_S: u64 = 1_700_000_000;
 
 /// A small generator (splitmix64): the same seed gives the same run everywhere.
 pub struct Rng(pub u64);
@@ -115,4 +118,21 @@ pub enum Node {
     Full(u64),
     /// A link that leads out.
     Outside,
+}
+
+impl Node {
+    /// What opening it tells.
+    pub(super) fn kind(&self, path: &str) -> Result<FileKind, Errno> {
+        Ok(match self {
+            Node::Outside => return Err(Errno::EXDEV),
+            Node::Folder => FileKind::Folder,
+            Node::File(bytes) => FileKind::Regular(FileStatus {
+                size: bytes.len() as u64,
+                modified_s: EPOCH_S as i64 - 1_000,
+                modified_ns: 0,
+                inode: path.bytes().map(u64::from).sum(),
+            }),
+            Node::Server(_) | Node::Dead | Node::Full(_) => FileKind::Socket,
+        })
+    }
 }

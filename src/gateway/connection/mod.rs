@@ -121,7 +121,7 @@ impl<H> Connection<H> {
 
     /// Hands an input to the session and does what it asks for.
     pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
-        let around = Surroundings { now_ms: world.now_ms, sites: &self.endpoint.sites };
+        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
         self.session.handle(around, input, &mut world.actions);
         self.apply(Source::Nothing, world);
     }
@@ -294,7 +294,7 @@ impl<H> Connection<H> {
     fn handle_lease<D: Driver<Handle = H>>(&mut self, lease: Lease, kind: Kind, world: &mut World<D>) {
         let (start, end) = (lease.start as usize, lease.end as usize);
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
-        let around = Surroundings { now_ms: world.now_ms, sites: &self.endpoint.sites };
+        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         self.apply(Source::Lease(lease), world);
     }
@@ -303,7 +303,7 @@ impl<H> Connection<H> {
     fn handle_nothing<D: Driver<Handle = H>>(&mut self, kind: Kind, world: &mut World<D>) {
         let mut buffer = [0; limits::POOL_HEADROOM];
         let chunk = Chunk { start: buffer.len(), end: buffer.len(), buffer: &mut buffer };
-        let around = Surroundings { now_ms: world.now_ms, sites: &self.endpoint.sites };
+        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         self.apply(Source::Bytes(&buffer), world);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::pages::Answers;
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
 use crate::websocket::mask;
@@ -19,7 +20,7 @@ pub enum Manner {
     Breaks,
     /// Stops reading and writing in the middle.
     Stalls,
-    /// Sends half a request head and waits.
+    /// Sends half a request head, or half a body, and waits.
     Dawdles,
     /// Asks for pages, several at once.
     Browses,
@@ -42,6 +43,8 @@ pub struct Client {
     received: Vec<u8>,
     /// The status line and headers of the answer, once whole.
     pub head: Option<String>,
+    /// What should come for the pages that it asks for.
+    answers: Option<Answers>,
     /// What should come back: messages, or for a stream their bytes.
     expected: Vec<(bool, Vec<u8>)>,
     /// Those bytes without borders, and how many of them have come back.
@@ -57,11 +60,13 @@ pub struct Client {
 
 impl Client {
     /// A client that asks for a name, with all it is going to say.
-    pub fn new(sim: &mut Sim, protocol: Protocol, names: &[&'static str], pages: &[(&'static str, usize)]) -> Client {
-        let capacity = 1 << (6 + sim.rng.below(12));
+    pub fn new(sim: &mut Sim, protocol: Protocol, names: &[&'static str]) -> Client {
+        let manner = MANNERS[sim.rng.below(MANNERS.len())];
+        // A large body has to come within the time that a request has.
+        let least = if manner == Manner::Browses { 10 } else { 6 };
+        let capacity = 1 << (least + sim.rng.below(18 - least));
         let wire = sim.client(capacity);
         let rng = &mut sim.rng;
-        let manner = MANNERS[rng.below(MANNERS.len())];
         let name = names[rng.below(names.len())];
         let mut client = Client {
             wire,
@@ -73,6 +78,7 @@ impl Client {
             patience: 0,
             received: Vec::new(),
             head: None,
+            answers: None,
             expected: Vec::new(),
             stream: Vec::new(),
             stream_size: 0,
@@ -84,8 +90,9 @@ impl Client {
             is_over: false,
         };
         match manner {
-            Manner::Browses => client.browse(rng, pages),
-            Manner::Dawdles => client.out.extend(b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: "),
+            Manner::Browses => client.answers = Some(Answers::draw(rng, &mut client.out)),
+            Manner::Dawdles if rng.one_in(2) => client.out.extend(b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: "),
+            Manner::Dawdles => client.out.extend(b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nab"),
             _ => client.converse(rng),
         }
         client.patience = match manner {
@@ -93,16 +100,6 @@ impl Client {
             _ => usize::MAX,
         };
         client
-    }
-
-    fn browse(&mut self, rng: &mut Rng, pages: &[(&'static str, usize)]) {
-        for _ in 0..1 + rng.below(4) {
-            let (page, size) = pages[rng.below(pages.len())];
-            self.out.extend(format!("GET /{page} HTTP/1.1\r\nHost: h\r\n\r\n").bytes());
-            self.expected.push((false, vec![0; size]));
-        }
-        self.out.extend(b"GET /none HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-        self.expected.push((false, vec![]));
     }
 
     fn converse(&mut self, rng: &mut Rng) {
@@ -224,8 +221,8 @@ impl Client {
         while let Some(chunk) = sim.wires[self.wire].read() {
             self.received.extend(chunk);
         }
-        if self.manner == Manner::Browses {
-            while self.read_page() {}
+        if let Some(answers) = &mut self.answers {
+            while answers.take(&mut self.received) {}
             return;
         }
         if self.head.is_none() {
@@ -247,19 +244,6 @@ impl Client {
     /// Whether the handshake succeeded.
     pub fn has_opened(&self) -> bool {
         self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 101 "))
-    }
-
-    fn read_page(&mut self) -> bool {
-        let Some(at) = self.received.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
-        let head = String::from_utf8_lossy(&self.received[..at]).into_owned();
-        let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
-        let size: usize = length.expect("a length").parse().expect("a number");
-        if self.received.len() < at + 4 + size {
-            return false;
-        }
-        let body = self.received.drain(..at + 4 + size).skip(at + 4).collect();
-        self.messages.push((head.starts_with("HTTP/1.1 200"), body));
-        true
     }
 
     fn read_frame(&mut self) -> bool {
@@ -361,11 +345,7 @@ impl Client {
             format!("{:?} client of {:?}: head {:?} close {:?}", self.manner, self.name, self.head, self.close);
         match self.manner {
             Manner::Browses if !is_stopped => {
-                assert!(self.messages.len() <= self.expected.len(), "{context}");
-                for (got, sent) in self.messages.iter().zip(&self.expected) {
-                    assert!(!got.0 || got.1.len() == sent.1.len(), "a page of another size; {context}");
-                    assert!(got.1.iter().enumerate().all(|(i, byte)| !got.0 || *byte == i as u8), "{context}");
-                }
+                assert!(self.answers.as_ref().is_some_and(Answers::are_complete), "an answer is missing; {context}");
             }
             Manner::Dawdles if !is_stopped => {
                 assert!(self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 408 ")), "{context}");

@@ -5,6 +5,7 @@
 
 mod backend;
 mod client;
+mod pages;
 
 use std::sync::Arc;
 
@@ -24,7 +25,6 @@ const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::
 /// Turns after which a run is said not to end.
 const TURNS_MAX: usize = 1_000_000;
 const NAMES: [&str; 9] = ["echo", "echo", "echo", "dies", "leaves", "deaf", "dead", "full", "outside"];
-const PAGES: [(&str, usize); 4] = [("empty", 0), ("small.html", 1_000), ("large.bin", 300_000), ("gone", 0)];
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
@@ -92,12 +92,11 @@ fn world(seed: u64) -> (Sim, Site) {
     let until_ms = if sim.rng.one_in(2) { u64::MAX } else { 2_000 };
     sim.nodes.insert("full".into(), Node::Full(until_ms));
     sim.nodes.insert("outside".into(), Node::Outside);
-    for (page, size) in &PAGES[..3] {
-        sim.nodes.insert((*page).into(), Node::File((0..*size).map(|i| i as u8).collect()));
-    }
+    pages::add_files(&mut sim);
     let limits = conversation_limits(&mut sim);
     let service = Arc::new(Service { protocol, limits, ..Service::default() });
-    let site = Site { has_www: true, has_docroot: true, service, ..Site::default() };
+    let cache_control = Some("no-cache".into());
+    let site = Site { has_www: true, has_docroot: true, cache_control, service, ..Site::default() };
     (sim, site)
 }
 
@@ -110,7 +109,7 @@ fn run(seed: u64) {
     let is_tight = process != limits::Process::default() || site.service.limits.when_over == limits::WhenOver::Close;
     // Some runs are stopped in the middle, the others when all clients have had their say.
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
-    let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, protocol, &NAMES, &PAGES)).collect();
+    let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, protocol, &NAMES)).collect();
     let mut backends: Vec<Backend> = Vec::new();
     let (listener, docroot, www) = (sim.listener(), sim.folder(), sim.folder());
     let folders = vec![Folders { docroot: Some(docroot), www: Some(www) }];

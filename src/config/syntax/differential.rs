@@ -2,7 +2,8 @@
 
 use libconfig::{Config, Value};
 
-use super::*;
+use super::tests::{read, show};
+use crate::driver::sim::Rng;
 
 /// The tree as the other parser calls it. It tells integers of 32 and of 64 bits apart; both compare as 64.
 fn theirs(text: &str) -> Result<String, String> {

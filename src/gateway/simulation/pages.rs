@@ -1,0 +1,161 @@
+//! What simulated browsers ask for, and what they must get.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::driver::sim::{Node, Rng, Sim};
+use crate::limits::BODY_DRAIN_SIZE_MAX;
+
+/// Files and their sizes; byte `i` of a file is `i`. One lies beside itself compressed, as far as names go.
+const FILES: [(&str, usize); 5] =
+    [("empty", 0), ("small.html", 1_000), ("small.html.gz", 400), ("large.bin", 300_000), ("sub/index.html", 10)];
+
+/// Puts the files where they are served.
+pub fn add_files(sim: &mut Sim) {
+    for (name, size) in FILES {
+        sim.nodes.insert(name.into(), Node::File((0..size).map(|i| i as u8).collect()));
+    }
+    sim.nodes.insert("sub".into(), Node::Folder);
+    // A neighbour that cannot be used.
+    sim.nodes.insert("large.bin.br".into(), Node::Folder);
+}
+
+/// The answers that are due.
+pub struct Answers(VecDeque<Answer>);
+
+struct Answer {
+    status: u16,
+    /// The bytes of the file that are to come.
+    body: Range<usize>,
+    is_head: bool,
+    /// A header line that is due.
+    field: &'static str,
+}
+
+impl Answers {
+    /// Puts requests together, several at once, with bodies, conditions and ranges; the last one closes.
+    pub fn draw(rng: &mut Rng, out: &mut Vec<u8>) -> Answers {
+        let mut answers = VecDeque::new();
+        for _ in 0..1 + rng.below(6) {
+            answers.push_back(ask(rng, "", out));
+        }
+        if rng.one_in(2) {
+            answers.push_back(ask(rng, "Connection: close\r\n", out));
+        } else {
+            answers.push_back(ask_with_large_body(rng, out));
+        }
+        Answers(answers)
+    }
+
+    /// Takes the next answer out of what was received, if it is whole.
+    pub fn take(&mut self, received: &mut Vec<u8>) -> bool {
+        let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+        let answer = self.0.front().expect("an answer that nobody asked for");
+        let head = String::from_utf8(received[..at + 2].to_vec()).expect("an ASCII head");
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).expect("a status");
+        let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+        let has_body = !answer.is_head && status != "304";
+        let size = if has_body { length.expect("a length").parse().expect("a number") } else { 0 };
+        if received.len() < at + 4 + size {
+            return false;
+        }
+        let body: Vec<u8> = received.drain(..at + 4 + size).skip(at + 4).collect();
+        assert!(head.contains("\r\nDate: "), "no date: {head}");
+        // Any file may find no file descriptor left.
+        if status != "503" {
+            answer.check(status, length, &head, &body);
+        }
+        self.0.pop_front();
+        true
+    }
+
+    /// Whether all have come.
+    pub fn are_complete(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Answer {
+    fn check(&self, status: &str, length: Option<&str>, head: &str, body: &[u8]) {
+        assert_eq!(status, self.status.to_string(), "{head}");
+        assert!(head.contains(self.field), "{} is missing: {head}", self.field);
+        if [200, 206].contains(&self.status) {
+            assert_eq!(length, Some(self.body.len().to_string().as_str()), "{head}");
+            let is_right = |(i, byte): (usize, &u8)| *byte == (self.body.start + i) as u8;
+            assert!(body.iter().enumerate().all(is_right), "other bytes: {head}");
+        }
+    }
+}
+
+/// One request that keeps the connection, unless its lines say otherwise.
+fn ask(rng: &mut Rng, lines: &str, out: &mut Vec<u8>) -> Answer {
+    let future = "Fri, 31 Dec 9999 23:59:59 GMT";
+    let past = "Thu, 01 Jan 1970 00:00:00 GMT";
+    let (path, conditions, status, body, field) = match rng.below(16) {
+        0 => ("empty", String::new(), 200, 0..0, "\r\nETag: \""),
+        1 => ("large.bin", "Accept-Encoding: br\r\n".into(), 200, 0..300_000, "\r\nVary: Accept-Encoding\r\n"),
+        2 => ("small.html", "Accept-Encoding: br;q=0, gzip\r\n".into(), 200, 0..400, "Content-Encoding: gzip\r\n"),
+        3 => ("small.html", "Accept-Encoding: identity;q=0\r\n".into(), 406, 0..0, ""),
+        4 => ("small.html", "If-None-Match: *\r\n".into(), 304, 0..0, "\r\nETag: \""),
+        5 => ("small.html", format!("If-Modified-Since: {future}\r\n"), 304, 0..0, ""),
+        6 => ("small.html", format!("If-Modified-Since: {past}\r\n"), 200, 0..1_000, "\r\nLast-Modified: "),
+        7 => ("small.html", "If-Match: \"other\"\r\n".into(), 412, 0..0, ""),
+        8 => ("large.bin", "Range: bytes=70000-200000\r\n".into(), 206, 70_000..200_001, "70000-200000/300000\r\n"),
+        9 => ("large.bin", "Range: bytes=-1\r\n".into(), 206, 299_999..300_000, "bytes 299999-299999/300000\r\n"),
+        10 => ("small.html", "Range: bytes=1000-\r\n".into(), 416, 0..0, "Content-Range: bytes */1000\r\n"),
+        11 => ("small.html", "Range: bytes=1-2,3-4\r\n".into(), 200, 0..1_000, ""),
+        12 => ("sub?q=1", String::new(), 301, 0..0, "Location: /sub/?q=1\r\n"),
+        13 => ("sub/", String::new(), 200, 0..10, "Content-Type: text/html"),
+        14 => (".git", String::new(), 404, 0..0, ""),
+        _ => ("none", String::new(), 404, 0..0, ""),
+    };
+    let (method, is_head) = [("GET", false), ("GET", false), ("HEAD", true), ("POST", false)][rng.below(4)];
+    let (framing, content) = small_body(rng);
+    // A client may send one empty line too many behind a body.
+    let before = if rng.one_in(8) { "\r\n" } else { "" };
+    out.extend(format!("{before}{method} /{path} HTTP/1.1\r\nHost: h\r\n{conditions}{lines}{framing}\r\n").bytes());
+    out.extend(content);
+    match (method, status) {
+        ("POST", _) => Answer { status: 405, body: 0..0, is_head, field: "Allow: GET, HEAD\r\n" },
+        ("HEAD", 206 | 416) => Answer { status: 200, body: 0..size_of(path), is_head, field: "" },
+        _ => Answer { status, body, is_head, field },
+    }
+}
+
+fn size_of(path: &str) -> usize {
+    FILES.iter().find(|(name, _)| *name == path).expect("a file").1
+}
+
+/// A body that is read, and that would be a request if it were not.
+fn small_body(rng: &mut Rng) -> (String, Vec<u8>) {
+    let trap = b"GET /trap HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1 + rng.below(30));
+    match rng.below(6) {
+        0 => (format!("Content-Length: {}\r\n", trap.len()), trap),
+        1 => {
+            let mut content = Vec::new();
+            for (i, chunk) in trap.chunks(1 + rng.below(trap.len())).enumerate() {
+                let extension = if i < 10 { ";name=value" } else { "" };
+                content.extend(format!("{:x}{extension}\r\n", chunk.len()).bytes());
+                content.extend(chunk);
+                content.extend(b"\r\n");
+            }
+            content.extend(b"0\r\nX-Trailer: GET / HTTP/1.1\r\n\r\n");
+            ("Transfer-Encoding: chunked\r\n".to_owned(), content)
+        }
+        _ => (String::new(), Vec::new()),
+    }
+}
+
+/// A request with a body that is not read to its end, or is none: the connection closes behind the answer.
+fn ask_with_large_body(rng: &mut Rng, out: &mut Vec<u8>) -> Answer {
+    let size = BODY_DRAIN_SIZE_MAX + 1 + rng.below(200_000);
+    let (framing, content, status) = match rng.below(4) {
+        0 => (format!("Content-Length: {size}"), vec![b'x'; size], 200),
+        1 => (format!("Content-Length: {size}\r\nExpect: 100-continue"), vec![], 200),
+        2 => ("Transfer-Encoding: chunked".to_owned(), b"1\r\n.\r\n".repeat(size / 6 + 1), 200),
+        _ => ("Transfer-Encoding: chunked".to_owned(), b"3\r\nabc\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), 400),
+    };
+    out.extend(format!("GET /large.bin HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n").bytes());
+    out.extend(content);
+    Answer { status, body: 0..300_000, is_head: false, field: "Connection: close\r\n" }
+}

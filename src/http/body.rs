@@ -1,0 +1,293 @@
+//! A request's body, read to find its end and then forgotten (RFC 9112 sections 6 and 7). The gateway has no use for
+//! one, but the next request begins behind it.
+
+use crate::limits::{BODY_DRAIN_SIZE_MAX, CHUNK_EXTENSIONS_SIZE_MAX, TRAILERS_SIZE_MAX};
+
+/// How a body's end is found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// There is no body.
+    Empty,
+    /// By its length in bytes, which is not 0.
+    Sized(u64),
+    /// By its last chunk.
+    Chunked,
+}
+
+/// Why a body is not read to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BodyError {
+    /// It is longer than anybody reads for nothing.
+    TooLarge,
+    /// Its chunks are not those of RFC 9112 section 7.1, or have too much beside their data.
+    Malformed,
+}
+
+/// A body that is being read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Body {
+    state: State,
+    /// So many bytes may still come, of all of it, of chunk extensions and of trailers.
+    left: usize,
+    extensions_left: usize,
+    trailers_left: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// A body of known length: so many bytes are left.
+    Sized(u64),
+    /// The digits of a chunk's size: what they say so far.
+    Size(Option<u64>),
+    /// Blanks behind the digits.
+    Blank(u64),
+    Extension(u64),
+    /// The LF of the size's line.
+    SizeEnd(u64),
+    /// So many bytes of a chunk are left.
+    Data(u64),
+    DataCr,
+    DataLf,
+    /// The first byte of a trailer's line, or the CR of the end.
+    Trailer,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    EndLf,
+    End,
+}
+
+impl Body {
+    /// A body at its beginning; one that is known to be too large is not begun.
+    pub fn new(framing: Framing) -> Result<Body, BodyError> {
+        let state = match framing {
+            Framing::Empty => State::End,
+            Framing::Sized(size) if size > BODY_DRAIN_SIZE_MAX as u64 => return Err(BodyError::TooLarge),
+            Framing::Sized(size) => State::Sized(size),
+            Framing::Chunked => State::Size(None),
+        };
+        Ok(Body {
+            state,
+            left: BODY_DRAIN_SIZE_MAX,
+            extensions_left: CHUNK_EXTENSIONS_SIZE_MAX,
+            trailers_left: TRAILERS_SIZE_MAX,
+        })
+    }
+
+    /// Reads on. Some: the body ended behind so many of these bytes. None: all of them are its, and more will come.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, BodyError> {
+        let mut at = 0;
+        while self.state != State::End {
+            let Some(&byte) = bytes.get(at) else { return Ok(None) };
+            let size = match self.state {
+                // Data has no meaning and is skipped at once.
+                State::Sized(left) | State::Data(left) => left.min((bytes.len() - at) as u64) as usize,
+                _ => 1,
+            };
+            self.left = self.left.checked_sub(size).ok_or(BodyError::TooLarge)?;
+            self.state = self.next(byte, size as u64)?;
+            at += size;
+        }
+        Ok(Some(at))
+    }
+
+    /// The state behind this byte, or behind `size` bytes of data.
+    fn next(&mut self, byte: u8, size: u64) -> Result<State, BodyError> {
+        use State::*;
+        Ok(match (self.state, byte) {
+            (Sized(left), _) if left == size => End,
+            (Sized(left), _) => Sized(left - size),
+            (Size(so_far), _) if byte.is_ascii_hexdigit() => Size(Some(add_digit(so_far.unwrap_or(0), byte)?)),
+            (Size(Some(chunk)) | Extension(chunk), b'\r') => SizeEnd(self.check_size(chunk)?),
+            (Size(Some(chunk)) | Blank(chunk), b';') => Extension(self.check_size(chunk)?),
+            (Size(Some(chunk)) | Blank(chunk), b' ' | b'\t') => {
+                take(&mut self.extensions_left)?;
+                Blank(chunk)
+            }
+            (Extension(chunk), _) if is_text(byte) => {
+                take(&mut self.extensions_left)?;
+                Extension(chunk)
+            }
+            (SizeEnd(0), b'\n') => Trailer,
+            (SizeEnd(chunk), b'\n') => Data(chunk),
+            (Data(left), _) if left == size => DataCr,
+            (Data(left), _) => Data(left - size),
+            (DataCr, b'\r') => DataLf,
+            (DataLf, b'\n') => Size(None),
+            (Trailer, b'\r') => EndLf,
+            (Trailer | TrailerName, _) if is_token(byte) => {
+                take(&mut self.trailers_left)?;
+                TrailerName
+            }
+            (TrailerName, b':') => TrailerValue,
+            (TrailerValue, b'\r') => TrailerLf,
+            (TrailerValue, _) if is_text(byte) => {
+                take(&mut self.trailers_left)?;
+                TrailerValue
+            }
+            (TrailerLf, b'\n') => Trailer,
+            (EndLf, b'\n') => End,
+            _ => return Err(BodyError::Malformed),
+        })
+    }
+
+    /// What is larger than all that may still come is too large before it has come.
+    fn check_size(&self, chunk: u64) -> Result<u64, BodyError> {
+        if chunk > self.left as u64 { Err(BodyError::TooLarge) } else { Ok(chunk) }
+    }
+}
+
+fn add_digit(size: u64, digit: u8) -> Result<u64, BodyError> {
+    let value = char::from(digit).to_digit(16).ok_or(BodyError::Malformed)?;
+    size.checked_mul(16).map(|size| size + u64::from(value)).ok_or(BodyError::Malformed)
+}
+
+fn take(left: &mut usize) -> Result<(), BodyError> {
+    *left = left.checked_sub(1).ok_or(BodyError::Malformed)?;
+    Ok(())
+}
+
+/// A byte of a chunk extension or of a trailer's value: no control character but the tab.
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || byte >= b' ' && byte != 0x7f
+}
+
+/// A character of a token (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use BodyError::*;
+
+    /// Reads a body that comes in these pieces; how many bytes were its.
+    fn read(framing: Framing, pieces: &[&[u8]]) -> Result<Option<usize>, BodyError> {
+        let mut body = Body::new(framing)?;
+        let mut before = 0;
+        for piece in pieces {
+            if let Some(used) = body.read(piece)? {
+                return Ok(Some(before + used));
+            }
+            before += piece.len();
+        }
+        Ok(None)
+    }
+
+    /// Whole, byte by byte and cut in two at every place, the result is the same.
+    fn expect(framing: Framing, bytes: &[u8], expected: Result<Option<usize>, BodyError>) {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
+        assert_eq!(read(framing, &[bytes]), expected, "whole: {shown:?}");
+        let each: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(read(framing, &each), expected, "byte by byte: {shown:?}");
+        for cut in 0..=bytes.len() {
+            let (first, second) = bytes.split_at(cut);
+            assert_eq!(read(framing, &[first, second]), expected, "cut at {cut}: {shown:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_by_length() {
+        expect(Framing::Empty, b"GET", Ok(Some(0)));
+        expect(Framing::Sized(3), b"abc", Ok(Some(3)));
+        expect(Framing::Sized(3), b"abcGET", Ok(Some(3)));
+        expect(Framing::Sized(3), b"ab", Ok(None));
+        let bytes = vec![b'\n'; BODY_DRAIN_SIZE_MAX + 1];
+        let pieces: Vec<&[u8]> = bytes.chunks(1000).collect();
+        let framing = Framing::Sized(BODY_DRAIN_SIZE_MAX as u64);
+        assert_eq!(read(framing, &pieces), Ok(Some(BODY_DRAIN_SIZE_MAX)));
+        for size in [BODY_DRAIN_SIZE_MAX as u64 + 1, u64::MAX] {
+            assert_eq!(Body::new(Framing::Sized(size)), Err(TooLarge));
+        }
+    }
+
+    #[test]
+    fn good_chunks() {
+        // A bar stands where the body ends and the next request begins.
+        for text in [
+            "0\r\n\r\n|",
+            "0\r\n\r\n|GET / HTTP/1.1",
+            "3\r\nabc\r\n0\r\n\r\n|0\r\n\r\n",
+            "3\r\n\r\n0\r\n0\r\n\r\n|",
+            "a\r\n0123456789\r\nA\r\n0123456789\r\n000\r\n\r\n|x",
+            "0003\r\nabc\r\n0\r\n\r\n|",
+            "3;name=value;other=\"a;b\"\r\nabc\r\n0;last\r\n\r\n|",
+            "3 \t; name\r\nabc\r\n0\r\n\r\n|",
+            "3;\r\nabc\r\n0\r\n\r\n|",
+            "0\r\nX-Sum: 1\r\nX-Empty:\r\n\r\n|",
+        ] {
+            let (body, _) = text.split_once('|').unwrap();
+            expect(Framing::Chunked, text.replace('|', "").as_bytes(), Ok(Some(body.len())));
+            for size in 0..body.len() {
+                expect(Framing::Chunked, &body.as_bytes()[..size], Ok(None));
+            }
+        }
+    }
+
+    #[test]
+    fn bad_chunks() {
+        let extension = format!("1;{}\r\n", "x".repeat(CHUNK_EXTENSIONS_SIZE_MAX + 1));
+        let extensions = "1;x\r\n.\r\n".repeat(CHUNK_EXTENSIONS_SIZE_MAX + 1);
+        let blanks = format!("1{}", " ".repeat(CHUNK_EXTENSIONS_SIZE_MAX + 1));
+        let trailer = format!("0\r\nX:{}\r\n", "x".repeat(TRAILERS_SIZE_MAX + 1));
+        let trailers = format!("0\r\n{}", "X:\r\n".repeat(TRAILERS_SIZE_MAX + 1));
+        for text in [
+            "x",
+            "\r\n",
+            ";x\r\n",
+            " 3\r\n",
+            "-1\r\n",
+            "+3\r\n",
+            "0x3\r\n",
+            "3\n",
+            "3\rabc",
+            "3 \r\n",
+            "3 3\r\n",
+            "3;x\n",
+            "3;x\0\r\n",
+            "3;x\x7f",
+            "3\r\nabc0",
+            "3\r\nabc\n",
+            "3\r\nabc\r0",
+            "3\r\nabcd\r\n",
+            "10000000000000000\r\n",
+            "fffffffffffffffffffff\r\n",
+            "0\r\n\n",
+            "0\r\n\rG",
+            "0\r\nX\r\n",
+            "0\r\n: y\r\n",
+            "0\r\n folded\r\n",
+            "0\r\nX : y\r\n",
+            "0\r\nX: y\n",
+            "0\r\nX: y\rz",
+            "0\r\nX: \0",
+            "0\r\nX: y\r\n folded\r\n",
+            &extension,
+            &blanks,
+            &trailer,
+        ] {
+            expect(Framing::Chunked, text.as_bytes(), Err(Malformed));
+        }
+        for text in [extensions, trailers] {
+            assert_eq!(read(Framing::Chunked, &[text.as_bytes()]), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn chunks_without_end_are_too_large() {
+        let (one, size) = (b"1\r\nx\r\n", BODY_DRAIN_SIZE_MAX);
+        let many = one.repeat(size / one.len() + 1);
+        assert_eq!(read(Framing::Chunked, &[&many]), Err(TooLarge));
+        assert_eq!(read(Framing::Chunked, &many.chunks(1).collect::<Vec<_>>()), Err(TooLarge));
+        let zeros = vec![b'0'; size + 1];
+        assert_eq!(read(Framing::Chunked, &[&zeros]), Err(TooLarge));
+        for text in ["10000\r\n", "10000;", "ffffffffffffffff\r\n"] {
+            expect(Framing::Chunked, text.as_bytes(), Err(TooLarge));
+        }
+        // All that fits is read, its frame counted.
+        let data = vec![b'x'; size - "ffff\r\n".len() - "\r\n0\r\n\r\n".len()];
+        let whole = [format!("{:x}\r\n", data.len()).as_bytes(), &data, b"\r\n0\r\n\r\n"].concat();
+        assert_eq!(read(Framing::Chunked, &[&whole]), Ok(Some(size)));
+    }
+}

@@ -1,0 +1,258 @@
+//! Conditional and partial requests: what is to be sent of a file (RFC 9110 sections 13 and 14).
+
+use super::date;
+use super::head::{Fields, single, values};
+use super::range::{self, ByteRange, Part};
+use super::representation::Representation;
+
+/// What a GET or HEAD says about when and how much it wants.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Conditions {
+    /// Lists of entity tags, as they came.
+    if_match: Option<Box<[u8]>>,
+    if_none_match: Option<Box<[u8]>>,
+    /// Dates in seconds since 1970.
+    if_unmodified_since: Option<u64>,
+    if_modified_since: Option<u64>,
+    /// An entity tag or a date, as it came.
+    if_range: Option<Box<[u8]>>,
+    range: Option<ByteRange>,
+}
+
+/// What is to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Selection {
+    /// All of it: 200.
+    Whole,
+    /// From this byte to that one, both included: 206.
+    Part(u64, u64),
+    /// Nothing, since the client has it: 304.
+    NotModified,
+    /// Nothing, since it is not what the client means: 412.
+    PreconditionFailed,
+    /// Nothing, since it has no such part: 416.
+    Unsatisfiable,
+}
+
+impl Conditions {
+    /// Reads them out of a request. A range is for GET alone (RFC 9110 section 14.2). A date that is none, or that
+    /// stands twice, is ignored; a list of tags that is none names nothing.
+    pub fn read(fields: &Fields, is_head: bool) -> Conditions {
+        let range = if is_head { None } else { single(fields, "range").and_then(range::parse) };
+        // What stands twice is neither a tag nor a date.
+        let if_range = values(fields, "if-range").next().map(|_| single(fields, "if-range").unwrap_or_default().into());
+        Conditions {
+            if_match: joined(fields, "if-match"),
+            if_none_match: joined(fields, "if-none-match"),
+            if_unmodified_since: single(fields, "if-unmodified-since").and_then(date::parse),
+            if_modified_since: single(fields, "if-modified-since").and_then(date::parse),
+            if_range,
+            range,
+        }
+    }
+
+    /// Judges them in the order of RFC 9110 section 13.2.2. `now_s` is the time in seconds since 1970.
+    pub fn select(&self, file: &Representation, now_s: u64) -> Selection {
+        let is_newer_than = |date: Option<u64>| Some(file.modified_s? > date?);
+        let fails = match &self.if_match {
+            Some(list) => !names(list, &file.etag, false),
+            None => is_newer_than(self.if_unmodified_since) == Some(true),
+        };
+        if fails {
+            return Selection::PreconditionFailed;
+        }
+        let is_known = match &self.if_none_match {
+            Some(list) => names(list, &file.etag, true),
+            None => is_newer_than(self.if_modified_since) == Some(false),
+        };
+        if is_known {
+            return Selection::NotModified;
+        }
+        match self.range.filter(|_| self.is_for_this(file, now_s)).map_or(Part::Whole, |range| range.of(file.size)) {
+            Part::Whole => Selection::Whole,
+            Part::Bytes(first, last) => Selection::Part(first, last),
+            Part::Unsatisfiable => Selection::Unsatisfiable,
+        }
+    }
+
+    /// If-Range (RFC 9110 section 13.1.5): by a strong tag, or by a date that is a strong validator. A file that was
+    /// modified in this very second may be modified in it once more, so its date is none.
+    fn is_for_this(&self, file: &Representation, now_s: u64) -> bool {
+        let Some(value) = &self.if_range else { return true };
+        if value.starts_with(b"\"") {
+            return **value == *file.etag.as_bytes();
+        }
+        let is_its_date = |modified_s: u64| modified_s < now_s && date::parse(value) == Some(modified_s);
+        file.modified_s.is_some_and(is_its_date)
+    }
+}
+
+/// All values of a list, one behind the other.
+fn joined(fields: &Fields, name: &str) -> Option<Box<[u8]>> {
+    let all: Vec<&[u8]> = values(fields, name).collect();
+    (!all.is_empty()).then(|| all.join(&b',').into())
+}
+
+/// Whether a list of entity tags names this one; a weak tag does so only where weak ones count (RFC 9110 section
+/// 8.8.3.2). What stands behind a mistake names nothing.
+fn names(list: &[u8], etag: &str, takes_weak: bool) -> bool {
+    if list.trim_ascii() == b"*" {
+        return true;
+    }
+    let is_between = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
+    let mut rest = list;
+    loop {
+        let start = rest.iter().position(|byte| !is_between(byte)).unwrap_or(rest.len());
+        rest = &rest[start..];
+        let (is_weak, tag) = rest.strip_prefix(b"W/").map_or((false, rest), |tag| (true, tag));
+        let Some(inner) = tag.strip_prefix(b"\"") else { return false };
+        let Some(end) = inner.iter().position(|byte| *byte == b'"') else { return false };
+        if tag[..end + 2] == *etag.as_bytes() && (takes_weak || !is_weak) {
+            return true;
+        }
+        rest = &tag[end + 2..];
+        if !rest.first().is_none_or(is_between) {
+            return false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Selection::*;
+
+    const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+    const MODIFIED_S: u64 = 784_111_777;
+
+    fn file() -> Representation {
+        let file = Representation::new(100, MODIFIED_S as i64, 500_000_000, 1, None);
+        Representation { etag: "\"own\"".to_owned(), ..file }
+    }
+
+    fn select(fields: &[(&str, &str)]) -> Selection {
+        let fields: Vec<(&str, &[u8])> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        Conditions::read(&fields, false).select(&file(), MODIFIED_S + 60)
+    }
+
+    /// Every single condition by itself.
+    #[test]
+    fn one_condition() {
+        for (name, value, selection) in [
+            ("If-Match", "\"own\"", Whole),
+            ("If-Match", "*", Whole),
+            ("If-Match", " * ", Whole),
+            ("If-Match", "\"a\", \"own\"", Whole),
+            ("If-Match", ",\t,\"a\" , ,\"own\",", Whole),
+            ("If-Match", "\"other\"", PreconditionFailed),
+            ("If-Match", "W/\"own\"", PreconditionFailed),
+            ("If-Match", "", PreconditionFailed),
+            ("If-Match", "own", PreconditionFailed),
+            ("If-Match", "\"own", PreconditionFailed),
+            ("If-Match", "\"a\" \"own\"", Whole),
+            ("If-Match", "\"a\"\"own\"", PreconditionFailed),
+            ("If-Match", "\"a,\", \"own\"", Whole),
+            ("If-Match", "\"a, \"own\"", PreconditionFailed),
+            ("If-Match", "*, \"a\"", PreconditionFailed),
+            ("If-Unmodified-Since", MODIFIED, Whole),
+            ("If-Unmodified-Since", AFTER, Whole),
+            ("If-Unmodified-Since", BEFORE, PreconditionFailed),
+            ("If-Unmodified-Since", "yesterday", Whole),
+            ("If-None-Match", "\"own\"", NotModified),
+            ("If-None-Match", "W/\"own\"", NotModified),
+            ("If-None-Match", "w/\"own\"", Whole),
+            ("If-None-Match", "\"a\", W/\"b\", \"own\"", NotModified),
+            ("If-None-Match", "*", NotModified),
+            ("If-None-Match", "\"other\"", Whole),
+            ("If-None-Match", "own", Whole),
+            ("If-None-Match", "\"\"", Whole),
+            ("If-Modified-Since", MODIFIED, NotModified),
+            ("If-Modified-Since", AFTER, NotModified),
+            ("If-Modified-Since", BEFORE, Whole),
+            ("If-Modified-Since", "Sunday, 06-Nov-94 08:49:37 GMT", NotModified),
+            ("If-Modified-Since", "Sun Nov  6 08:49:36 1994", Whole),
+            ("If-Modified-Since", "0", Whole),
+            ("Range", "bytes=10-19", Part(10, 19)),
+            ("Range", "bytes=100-", Unsatisfiable),
+            ("Range", "bytes=1-2,4-5", Whole),
+            ("Range", "nonsense", Whole),
+            ("If-Range", "\"own\"", Whole),
+        ] {
+            assert_eq!(select(&[(name, value)]), selection, "{name}: {value}");
+        }
+    }
+
+    /// RFC 9110 section 13.2.2: which one decides where several stand.
+    #[test]
+    fn precedence() {
+        let range = ("Range", "bytes=0-0");
+        let cases: &[(&[(&str, &str)], Selection)] = &[
+            // A tag counts, the date beside it does not.
+            (&[("If-Match", "\"own\""), ("If-Unmodified-Since", BEFORE)], Whole),
+            (&[("If-Match", "\"other\""), ("If-Unmodified-Since", AFTER)], PreconditionFailed),
+            (&[("If-None-Match", "\"other\""), ("If-Modified-Since", AFTER)], Whole),
+            (&[("If-None-Match", "\"own\""), ("If-Modified-Since", BEFORE)], NotModified),
+            // What must hold comes before what the client has.
+            (&[("If-Match", "\"other\""), ("If-None-Match", "\"own\"")], PreconditionFailed),
+            (&[("If-Match", "\"own\""), ("If-None-Match", "\"own\"")], NotModified),
+            (&[("If-Unmodified-Since", BEFORE), ("If-Modified-Since", MODIFIED)], PreconditionFailed),
+            (&[("If-Unmodified-Since", MODIFIED), ("If-Modified-Since", MODIFIED)], NotModified),
+            // A range comes last.
+            (&[("If-Match", "\"other\""), range], PreconditionFailed),
+            (&[("If-None-Match", "\"own\""), range], NotModified),
+            (&[("If-None-Match", "\"own\""), ("Range", "bytes=100-")], NotModified),
+            (&[("If-Match", "\"own\""), range], Part(0, 0)),
+            (&[("If-Modified-Since", BEFORE), range], Part(0, 0)),
+            // If-Range decides about the range alone.
+            (&[("If-Range", "\"own\""), range], Part(0, 0)),
+            (&[("If-Range", "\"other\""), range], Whole),
+            (&[("If-Range", "W/\"own\""), range], Whole),
+            (&[("If-Range", "\"own\", \"own\""), range], Whole),
+            (&[("If-Range", MODIFIED), range], Part(0, 0)),
+            (&[("If-Range", BEFORE), range], Whole),
+            (&[("If-Range", AFTER), range], Whole),
+            (&[("If-Range", "nonsense"), range], Whole),
+            (&[("If-Range", ""), range], Whole),
+            (&[("If-Range", "\"own\""), ("If-Range", "\"own\""), range], Whole),
+            (&[("If-Range", "\"other\""), ("Range", "bytes=100-")], Whole),
+            (&[("If-Range", "\"own\""), ("Range", "bytes=100-")], Unsatisfiable),
+            // Lists may stand in several lines, dates and ranges may not.
+            (&[("If-None-Match", "\"a\""), ("if-none-match", "\"own\"")], NotModified),
+            (&[("If-Match", "\"a\""), ("If-Match", "\"own\"")], Whole),
+            (&[("If-Modified-Since", AFTER), ("If-Modified-Since", AFTER)], Whole),
+            (&[range, range], Whole),
+        ];
+        for (fields, selection) in cases {
+            assert_eq!(select(fields), *selection, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_for_get_alone() {
+        let fields: [(&str, &[u8]); 1] = [("Range", b"bytes=100-")];
+        assert_eq!(Conditions::read(&fields, true).select(&file(), 0), Whole);
+    }
+
+    #[test]
+    fn a_date_is_a_weak_validator_in_its_own_second() {
+        let fields: [(&str, &[u8]); 2] = [("Range", b"bytes=1-"), ("If-Range", MODIFIED.as_bytes())];
+        let conditions = Conditions::read(&fields, false);
+        for (now_s, selection) in
+            [(MODIFIED_S - 1, Whole), (MODIFIED_S, Whole), (MODIFIED_S + 1, Part(1, 99)), (u64::MAX, Part(1, 99))]
+        {
+            assert_eq!(conditions.select(&file(), now_s), selection, "{now_s}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_date_has_no_conditions_on_it() {
+        let file = Representation { modified_s: None, ..file() };
+        for name in ["If-Modified-Since", "If-Unmodified-Since", "If-Range"] {
+            let fields = [(name, MODIFIED.as_bytes()), ("Range", &b"bytes=0-0"[..])];
+            let expected = if name == "If-Range" { Whole } else { Part(0, 0) };
+            assert_eq!(Conditions::read(&fields, false).select(&file, u64::MAX), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Dates of HTTP (RFC 9110 section 5.6.7). The only file that knows httpdate.
+
+use std::time::{Duration, SystemTime};
+
+/// The last second that HTTP can write: the end of the year 9999.
+const UNIX_S_MAX: u64 = 253_402_300_799;
+
+/// The wall clock, as replies say it. It is told the time; there is no clock in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Date {
+    unix_s: u64,
+    text: String,
+}
+
+impl Default for Date {
+    /// The first second of 1970: nobody has told the time yet.
+    fn default() -> Date {
+        Date { unix_s: 0, text: format(0) }
+    }
+}
+
+impl Date {
+    /// Takes the time in seconds since 1970, and writes it out anew where that is another second.
+    pub fn set(&mut self, unix_s: u64) {
+        if self.unix_s != unix_s {
+            *self = Date { unix_s, text: format(unix_s) };
+        }
+    }
+
+    /// Seconds since 1970.
+    pub fn unix_s(&self) -> u64 {
+        self.unix_s
+    }
+
+    /// The value of a Date header.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+/// A date in the one form that is sent, as in "Sun, 06 Nov 1994 08:49:37 GMT"; beyond the year 9999 its last second.
+pub fn format(unix_s: u64) -> String {
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s.min(UNIX_S_MAX)))
+}
+
+/// Seconds since 1970 of a date in any of the three forms that are received. None: no date, or one before 1970.
+pub fn parse(value: &[u8]) -> Option<u64> {
+    let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
+    date.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_forms_in_and_one_out() {
+        for (unix_s, text) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
+            (UNIX_S_MAX, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            assert_eq!((format(unix_s).as_str(), parse(text.as_bytes())), (text, Some(unix_s)));
+        }
+        assert_eq!(format(u64::MAX), format(UNIX_S_MAX));
+        for old in ["Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+            assert_eq!(parse(old.as_bytes()), Some(784_111_777), "{old}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_date() {
+        let wrong: [&[u8]; 9] = [
+            b"",
+            b"0",
+            b"Mon, 06 Nov 1994 08:49:37 GMT",
+            b"Sun, 06 Nov 1994 08:49:37 UTC",
+            b"Sun, 31 Feb 2021 00:00:00 GMT",
+            b"Sun, 06 Nov 1994 24:00:00 GMT",
+            b"Wed, 31 Dec 1969 23:59:59 GMT",
+            b"Sun, 06 Nov 1994 08:49:37 GMT, Sun, 06 Nov 1994 08:49:37 GMT",
+            b"\xff\xff\xff",
+        ];
+        for value in wrong {
+            assert_eq!(parse(value), None, "{}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_clock_is_told_the_time() {
+        let mut date = Date::default();
+        assert_eq!(date.text(), "Thu, 01 Jan 1970 00:00:00 GMT");
+        for unix_s in [784_111_777, 784_111_777, 784_111_776, u64::MAX, 0] {
+            date.set(unix_s);
+            assert_eq!((date.unix_s(), date.text()), (unix_s, format(unix_s).as_str()));
+        }
+    }
+}

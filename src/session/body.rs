@@ -1,0 +1,54 @@
+//! A request whose body is on its way: the answer waits for its end, and the next request begins behind it.
+
+use super::head::{over, refuse_head};
+use super::reply::Reply;
+use super::{Action, Context, Demand, Ending, Input, Phase, Side, Step, refuse};
+use crate::http::body::{Body, BodyError};
+use crate::http::head::HeadError;
+
+/// A body that is read and forgotten, and the answer to its request.
+#[derive(Debug)]
+pub struct Draining {
+    body: Body,
+    reply: Box<Reply>,
+}
+
+impl Draining {
+    /// At the body's beginning.
+    pub fn new(body: Body, reply: Box<Reply>) -> Draining {
+        Draining { body, reply }
+    }
+
+    /// Takes an input, or None to look at the bytes that are there already. The head's deadline holds for the body.
+    pub fn step(
+        mut self: Box<Self>,
+        input: Option<Input<'_>>,
+        bytes: &mut Vec<u8>,
+        is_stopping: bool,
+        context: &mut Context<'_>,
+    ) -> Phase {
+        context.is_head = self.reply.is_head();
+        if matches!(input, Some(Input::Deadline)) {
+            return refuse(408, "the request body was too slow", Ending::TimedOut(Step::Body), context);
+        }
+        if is_stopping {
+            return over(Ending::Stopping, context);
+        }
+        match self.body.read(bytes) {
+            Ok(Some(used)) => {
+                bytes.drain(..used);
+                self.reply.start(context)
+            }
+            Ok(None) => {
+                bytes.clear();
+                context.out.push(Action::Demand(Side::Client, Demand::Once));
+                Phase::Body(self)
+            }
+            Err(BodyError::TooLarge) => {
+                self.reply.leave_body();
+                self.reply.start(context)
+            }
+            Err(BodyError::Malformed) => refuse_head(HeadError::Chunks, context),
+        }
+    }
+}
