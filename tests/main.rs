@@ -50,6 +50,9 @@ mod packet;
 /// Messages as frames.
 mod frames;
 
+/// Messages as lines, and as what stands before a NUL.
+mod lines;
+
 /// How connections end, and what each side and the log hear of it.
 mod endings;
 
