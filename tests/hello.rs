@@ -82,9 +82,12 @@ fn serve(mut stream: std::fs::File, kind: Kind) {
     }
 }
 
-/// Compiles a file of the project that is C, with every warning an error.
+/// Compiles a file of the project that is C, once in a folder, with every warning an error.
 fn compile(folder: &Folder, source: &str, flags: &[&str]) -> String {
     let (program, source) = (folder.join("program"), project().join(source));
+    if std::path::Path::new(&program).exists() {
+        return program;
+    }
     let mut command = Command::new("cc");
     command.args([
         "-std=c99",
@@ -348,4 +351,27 @@ fn the_longest_record() {
         let end = format!(" path=/who query={query} origin={origin} subprotocol={subprotocol}");
         assert!(String::from_utf8(got).unwrap().ends_with(&end), "{parser:?}");
     }
+}
+
+/// The sample server takes a record too, of each kind of socket.
+#[test]
+fn the_sample_server_prints_who_its_clients_are() {
+    for protocol in ["stream", "packet", "lines", "nul", "frames"] {
+        let daemon = Daemon::start(&["--hello", "--protocol", protocol, "--origins", "*"]);
+        let echo = daemon.echo("echo", &["--hello", "--protocol", protocol]);
+        let mut client = daemon.connect_with("/echo?a\"b", &["Origin: null", "Sec-WebSocket-Protocol: chat"]);
+        client.text("hello");
+        client.expect_text("hello");
+        let address = client.wire.stream().local_addr().unwrap();
+        let end = "path=\"/echo\" query=\"a\\\"b\" host=\"gate.example\" origin=\"null\" subprotocol=\"chat\"";
+        echo.out.wait_for(&[&format!("c1 client={address} {end}")]);
+        client.finish(1000);
+    }
+    // One who is no gateway is not served.
+    let daemon = Daemon::start(&[]);
+    let echo = daemon.echo("echo", &["--hello"]);
+    let mut client = daemon.connect("/echo");
+    client.text("GET / HTTP/1.1\r\n");
+    client.expect_close(1000);
+    echo.err.wait_for(&["no PROXY protocol 2"]);
 }
