@@ -43,7 +43,7 @@ impl Drop for Seed {
 
 #[test]
 fn seeds() {
-    log::set_level(Level::Error);
+    log::set_level(if number("UAKARI_SEED").is_some() { Level::Debug } else { Level::Error });
     match number("UAKARI_SEED") {
         Some(seed) => run(seed),
         None => (0..number("UAKARI_SEEDS").unwrap_or(SEEDS)).for_each(run),
@@ -110,6 +110,7 @@ fn run(seed: u64) {
     // Some runs are stopped in the middle, the others when all clients have had their say.
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
     let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, protocol, &NAMES)).collect();
+    clients.iter_mut().for_each(|client| client.may_be_cut = is_tight);
     let mut backends: Vec<Backend> = Vec::new();
     let (listener, docroot, www) = (sim.listener(), sim.folder(), sim.folder());
     let folders = vec![Folders { docroot: Some(docroot), www: Some(www) }];
