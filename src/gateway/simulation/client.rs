@@ -20,14 +20,24 @@ pub enum Manner {
     Breaks,
     /// Stops reading and writing in the middle.
     Stalls,
+    /// Reads on, but answers no ping and never closes.
+    Silent,
     /// Sends half a request head, or half a body, and waits.
     Dawdles,
     /// Asks for pages, several at once.
     Browses,
 }
 
-const MANNERS: [Manner; 7] =
-    [Manner::Polite, Manner::Hasty, Manner::Vanishes, Manner::Breaks, Manner::Stalls, Manner::Dawdles, Manner::Browses];
+const MANNERS: [Manner; 8] = [
+    Manner::Polite,
+    Manner::Hasty,
+    Manner::Vanishes,
+    Manner::Breaks,
+    Manner::Stalls,
+    Manner::Silent,
+    Manner::Dawdles,
+    Manner::Browses,
+];
 
 /// A simulated client.
 pub struct Client {
@@ -55,6 +65,8 @@ pub struct Client {
     messages: Vec<(bool, Vec<u8>)>,
     partial: Option<(bool, Vec<u8>)>,
     pings: VecDeque<Vec<u8>>,
+    /// The gateway has asked whether it is there.
+    pub was_pinged: bool,
     pub close: Option<Option<u16>>,
     has_closed: bool,
     pub is_over: bool,
@@ -88,6 +100,7 @@ impl Client {
             messages: Vec::new(),
             partial: None,
             pings: VecDeque::new(),
+            was_pinged: false,
             close: None,
             has_closed: false,
             is_over: false,
@@ -284,7 +297,8 @@ impl Client {
                 self.close = Some(payload.first_chunk::<2>().map(|code| u16::from_be_bytes(*code)));
             }
             (9, true) => {
-                if !self.has_closed && !matches!(self.manner, Manner::Hasty | Manner::Breaks) {
+                self.was_pinged = true;
+                if !self.has_closed && !matches!(self.manner, Manner::Hasty | Manner::Breaks | Manner::Silent) {
                     let key = [payload.len() as u8; 4];
                     self.masked(0x8a, key, &payload);
                 }
@@ -343,6 +357,13 @@ impl Client {
         self.written == self.out.len() && is_complete && self.has_opened()
     }
 
+    /// How far it has come.
+    pub fn progress(&self) -> String {
+        let (written, size) = (self.written, self.out.len());
+        let (back, expected) = (self.stream_size.max(self.messages.len()), self.stream.len().max(self.expected.len()));
+        format!("{:?} of {:?}: {written} of {size} bytes written, {back} of {expected} back", self.manner, self.name)
+    }
+
     /// At the end of a run: the promises that were to be kept to this client.
     pub fn check_end(&self, is_stopped: bool) {
         let context =
@@ -363,6 +384,7 @@ impl Client {
                 assert!(is_whole || self.manner != Manner::Polite, "{context}");
                 assert!(self.close == Some(Some(code)) || !is_whole && self.close.is_none(), "{context}");
             }
+            Manner::Silent if self.was_pinged && !is_stopped => assert!(self.is_over, "{context}"),
             _ => {}
         }
     }

@@ -129,12 +129,15 @@ fn run(seed: u64) {
         }
         gateway.turn(None, &mut completions).expect("the simulated kernel does not fail");
         turns += 1;
-        assert!(turns < TURNS_MAX, "the run does not end");
         let waits = |client: &Client| match client.manner {
             Manner::Stalls => false,
             Manner::Dawdles | Manner::Browses => !client.is_over,
             _ => !client.is_over && client.name != "deaf",
         };
+        if turns >= TURNS_MAX {
+            let waiting: Vec<String> = clients.iter().filter(|client| waits(client)).map(Client::progress).collect();
+            panic!("the run does not end: {}", waiting.join("; "));
+        }
         let is_done = turns >= stop_at || (!clients.iter().any(waits) && gateway.driver_mut().waiting.is_empty());
         if is_done && !std::mem::replace(&mut was_stopped, true) {
             gateway.stop();
