@@ -52,7 +52,10 @@ fn wrong_use_is_one_line() {
         (&["-R", &root, "-n", "echo", "-m", "0"], &["-m 0", "1 or more"]),
         (&["-R", &root, "-n", "echo", "-m", "many"], &["-m", "many"]),
         (&["-R", &root, "-n", "echo", "--mode", "999"], &["--mode", "999", "660"]),
-        (&["-R", &root, "-n", "echo", "--protocol", "udp"], &["--protocol", "udp", "stream, packet, lines, nul or frames"]),
+        (
+            &["-R", &root, "-n", "echo", "--protocol", "udp"],
+            &["--protocol", "udp", "stream, packet, lines, nul or frames"],
+        ),
         (&["-R", &root, "-n", "echo", "-u", "nosuchuser"], &["-u nosuchuser", "no such user"]),
         (&["-R", &root, "-n", "file"], &["file", "no socket is in the way"]),
         (&["-R", &below_file], &["-R", &below_file]),
