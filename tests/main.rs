@@ -68,6 +68,9 @@ mod endings;
 /// Slow readers, slow servers and large messages, with an eye on the memory.
 mod pressure;
 
+/// The limits that a configuration sets, each met from outside.
+mod limits;
+
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 
