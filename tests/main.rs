@@ -59,6 +59,9 @@ mod hello;
 /// Names that are served by something else than a socket in docroot.
 mod links;
 
+/// Terminal lines and named pipes.
+mod devices;
+
 /// How connections end, and what each side and the log hear of it.
 mod endings;
 
