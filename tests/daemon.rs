@@ -57,15 +57,31 @@ impl Daemon {
     }
 
     fn start_command(folder: Folder, flags: &[&str], mut command: Command) -> Daemon {
-        for name in ["run", "www"] {
-            std::fs::create_dir_all(folder.join(name)).unwrap();
-        }
         for (flag, value) in
             [("--listen", "127.0.0.1:0".to_owned()), ("--docroot", folder.join("run")), ("--www", folder.join("www"))]
         {
             if !flags.contains(&flag) {
                 command.args([flag, &value]);
             }
+        }
+        Daemon::begin(folder, command)
+    }
+
+    /// Starts a daemon with a configuration file alone, in which `@` stands for its folder.
+    pub fn start_configured(text: &str) -> Daemon {
+        Daemon::start_configured_by(Folder::new(), text, Command::new(UAKARI))
+    }
+
+    /// As `start_configured`, by a command that ends with the daemon's path and comes into its own there.
+    pub fn start_configured_by(folder: Folder, text: &str, mut command: Command) -> Daemon {
+        configure(&folder, text);
+        command.arg("-f").arg(folder.join("uakari.conf"));
+        Daemon::begin(folder, command)
+    }
+
+    fn begin(folder: Folder, mut command: Command) -> Daemon {
+        for name in ["run", "www"] {
+            std::fs::create_dir_all(folder.join(name)).unwrap();
         }
         let process = Process::start(&mut command);
         let line = process.out.wait_for(&["listening on "]);
@@ -143,7 +159,22 @@ impl Daemon {
 
     /// The kilobytes of memory it has now.
     pub fn resident_kib(&self) -> u64 {
-        self.process.resident_kib()
+        self.process.status_kib("VmRSS")
+    }
+
+    /// The most kilobytes of memory it has ever had.
+    pub fn peak_kib(&self) -> u64 {
+        self.process.status_kib("VmHWM")
+    }
+
+    /// How many files it has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Writes another text into its configuration file.
+    pub fn configure(&self, text: &str) {
+        configure(&self.folder, text);
     }
 
     /// Sends it a signal.
@@ -163,6 +194,23 @@ impl Daemon {
         assert!(finished.status.success(), "the daemon ended with {}", finished.status);
         finished
     }
+}
+
+fn configure(folder: &Folder, text: &str) {
+    std::fs::write(folder.join("uakari.conf"), text.replace('@', folder.path().to_str().unwrap())).unwrap();
+}
+
+/// A configuration of one server on a free port, with the folders that every daemon here has, these limits, and these
+/// keys of `websocket`.
+pub fn configuration(limits: &str, websocket: &str) -> String {
+    format!(
+        "limits = {{ {limits} }};
+         servers = ({{
+             listen = \"127.0.0.1:0\";
+             document = {{ docroot = \"@/www\"; }};
+             websocket = {{ docroot = \"@/run\"; {websocket} }};
+         }});"
+    )
 }
 
 /// Starts the sample server at this path and waits until it listens.

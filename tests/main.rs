@@ -50,11 +50,23 @@ mod packet;
 /// Messages as frames.
 mod frames;
 
+/// Messages as lines, and as what stands before a NUL.
+mod lines;
+
+/// The first record, which tells a server who its client is.
+mod hello;
+
+/// Names that are served by something else than a socket in docroot.
+mod links;
+
 /// How connections end, and what each side and the log hear of it.
 mod endings;
 
 /// Slow readers, slow servers and large messages, with an eye on the memory.
 mod pressure;
+
+/// The limits that a configuration sets, each met from outside.
+mod limits;
 
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;

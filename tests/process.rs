@@ -128,10 +128,10 @@ impl Process {
         Finished { status, out: self.out.text(), err: self.err.text() }
     }
 
-    /// The kilobytes of memory it has now.
-    pub fn resident_kib(&self) -> u64 {
+    /// A number of kilobytes that the kernel tells of it (proc_pid_status(5)): VmRSS, what it has; VmHWM, the most.
+    pub fn status_kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 }

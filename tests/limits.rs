@@ -1,0 +1,304 @@
+//! The limits that a configuration sets, each met from outside.
+
+/// Bytes and messages: what may wait, and how fast they may come.
+mod flow;
+
+/// The memory that all of it takes, beside the bound that the log names.
+mod memory;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
+
+use crate::client::{BINARY, CONTINUATION, Client, Frame};
+use crate::daemon::{Daemon, configuration};
+use crate::process::{DEADLINE, eventually};
+use crate::server::{Backend, Kind, Listener, connect};
+use crate::wire::{Response, Wire, handshake};
+
+/// A client and its server's end; one after the other, so that they belong together.
+pub fn pair(daemon: &Daemon, server: &Listener) -> (Client, Backend) {
+    let client = daemon.connect("/server");
+    (client, server.accept())
+}
+
+/// A message each way.
+pub fn exchange((client, backend): &mut (Client, Backend)) {
+    client.text("question");
+    backend.expect("question");
+    backend.send("answer");
+    client.expect_text("answer");
+}
+
+/// A connection that comes from this address of the loopback network.
+fn wire_from(address: Ipv4Addr, port: u16) -> Wire {
+    let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let from = SocketAddr::from((address, 0));
+    socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
+    let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
+    Wire::new(TcpStream::from(fd))
+}
+
+/// Somebody who comes too late is told so before it has asked for anything.
+fn expect_full(wire: &mut Wire, reason: &str) {
+    let response = wire.response();
+    assert_eq!(response.status, 503, "{response:?}");
+    assert_ne!(response.field("Retry-After"), "", "{response:?}");
+    assert!(response.text().contains(reason), "{response:?}");
+}
+
+#[test]
+fn clients_in_all() {
+    let daemon = Daemon::start_configured(&configuration("clients = 5;", ""));
+    let server = daemon.listen("server");
+    let mut pairs: Vec<_> = (0..5).map(|_| pair(&daemon, &server)).collect();
+    for _ in 0..3 {
+        expect_full(&mut daemon.wire(), "limits.clients");
+    }
+    pairs.iter_mut().for_each(exchange);
+    daemon.log().wait_for(&["warn", "refused with 503: too many clients (limits.clients)"]);
+    // One leaves, and there is a place again.
+    drop(pairs.pop());
+    eventually("there is a place", || daemon.upgrade("/nosuch", &[]).status == 404);
+    pairs.iter_mut().for_each(exchange);
+}
+
+/// Those who are told that there is no room are few; the others are closed without a word, and nobody else suffers.
+#[test]
+fn a_crowd_before_a_full_house() {
+    let daemon = Daemon::start_configured(&configuration("clients = 2;", ""));
+    let server = daemon.listen("server");
+    let mut pairs = [pair(&daemon, &server), pair(&daemon, &server)];
+    let mut crowd: Vec<Wire> = (0..200).map(|_| daemon.wire()).collect();
+    let told = crowd.iter_mut().filter_map(|wire| wire.fill().then(|| expect_full(wire, "limits.clients"))).count();
+    assert!((1..=64).contains(&told), "{told} were told");
+    pairs.iter_mut().for_each(exchange);
+}
+
+#[test]
+fn clients_of_a_server() {
+    let server_of = |address: &str, keys: &str| {
+        format!("{{ listen = \"{address}:0\"; {keys} websocket = {{ docroot = \"@/run\"; }}; }}")
+    };
+    for full in ["maxclients = 2;", "limits = { clients = 2; };"] {
+        let daemon = Daemon::start_configured(&format!(
+            "servers = ({}, {});",
+            server_of("127.0.0.1", full),
+            server_of("127.0.0.2", "")
+        ));
+        let lines = daemon.announced().wait(|lines| (lines.len() == 2).then(|| lines.to_vec())).unwrap();
+        let other: u16 = lines[1].rsplit(':').next().unwrap().parse().unwrap();
+        let server = daemon.listen("server");
+        let mut pairs = [pair(&daemon, &server), pair(&daemon, &server)];
+        expect_full(&mut daemon.wire(), "maxclients");
+        // The server beside it has room.
+        for _ in 0..4 {
+            let mut wire = Wire::new(TcpStream::connect(("127.0.0.2", other)).unwrap());
+            assert_eq!(wire.upgrade("/nosuch", &[]).status, 404, "{full}");
+        }
+        pairs.iter_mut().for_each(exchange);
+    }
+}
+
+#[test]
+fn clients_of_a_name() {
+    let links = "links = ({ origin = \"^/server$\"; type = \"unix\"; destination = \"@/run/server\";
+                            limits = { clients = 2; }; });";
+    let daemon = Daemon::start_configured(&configuration("", links));
+    let server = daemon.listen("server");
+    let mut pairs = [pair(&daemon, &server), pair(&daemon, &server)];
+    let response = daemon.upgrade("/server", &[]);
+    assert_eq!(response.status, 503);
+    assert_ne!(response.field("Retry-After"), "", "{response:?}");
+    assert_eq!(daemon.upgrade("/nosuch", &[]).status, 404);
+    pairs.iter_mut().for_each(exchange);
+}
+
+#[test]
+fn clients_of_an_address() {
+    let text = configuration("clients-per-address = 3;", "").replace("127.0.0.1:0", "0.0.0.0:0");
+    let daemon = Daemon::start_configured(&text);
+    let server = daemon.listen("server");
+    let mut pairs: Vec<_> = (0..3).map(|_| pair(&daemon, &server)).collect();
+    expect_full(&mut daemon.wire(), "limits.clients-per-address");
+    let neighbour = Ipv4Addr::new(127, 0, 0, 2);
+    let mut others: Vec<_> = (0..3)
+        .map(|_| {
+            let mut wire = wire_from(neighbour, daemon.port);
+            assert_eq!(wire.upgrade("/server", &[]).status, 101);
+            (Client::new(wire), server.accept())
+        })
+        .collect();
+    expect_full(&mut wire_from(neighbour, daemon.port), "limits.clients-per-address");
+    others.iter_mut().chain(&mut pairs).for_each(exchange);
+    drop(others.pop());
+    eventually("there is a place", || {
+        let mut wire = wire_from(neighbour, daemon.port);
+        wire.upgrade("/nosuch", &[]).status == 404
+    });
+}
+
+#[test]
+fn half_open_handshakes() {
+    let daemon = Daemon::start_configured(&configuration("handshakes = 4;", ""));
+    let server = daemon.listen("server");
+    // A WebSocket is none any more.
+    let mut pairs: Vec<_> = (0..6).map(|_| pair(&daemon, &server)).collect();
+    let mut half_open: Vec<Wire> = (0..4).map(|_| daemon.wire()).collect();
+    half_open.iter_mut().for_each(|wire| wire.send("GET /server HTTP/1.1\r\nHo"));
+    expect_full(&mut daemon.wire(), "limits.handshakes");
+    pairs.iter_mut().for_each(exchange);
+    drop(half_open.pop());
+    eventually("there is a place", || daemon.upgrade("/nosuch", &[]).status == 404);
+    pairs.push(pair(&daemon, &server));
+    // Who was slow but not too slow is served.
+    let mut late = half_open.pop().unwrap();
+    late.send("st: gate.example\r\n\r\n");
+    assert_eq!(late.response().status, 404);
+    pairs.iter_mut().for_each(exchange);
+}
+
+/// What a request for a page that is not there is answered with; it has headers of so many, and bytes of so many.
+fn request_of(daemon: &Daemon, headers: usize, size: usize) -> Response {
+    let mut request = "GET /nosuch HTTP/1.1\r\nHost: gate.example\r\n".to_owned();
+    (2..headers).for_each(|number| request += &format!("X-{number}: x\r\n"));
+    let filler = size - request.len() - "X-Filler: \r\n\r\n".len();
+    request += &format!("X-Filler: {}\r\n\r\n", "x".repeat(filler));
+    assert_eq!((request.matches(':').count(), request.len()), (headers, size));
+    let mut wire = daemon.wire();
+    wire.send(request);
+    wire.response()
+}
+
+#[test]
+fn heads() {
+    let daemon = Daemon::start_configured(&configuration("head-size = 2000; headers = 10;", ""));
+    for (headers, size, status) in [(10, 2000, 404), (10, 2001, 431), (11, 2000, 431), (2, 50_000, 431)] {
+        assert_eq!(request_of(&daemon, headers, size).status, status, "{headers} headers, {size} bytes");
+    }
+    // Larger limits than the defaults are limits too.
+    let daemon = Daemon::start_configured(&configuration("head-size = 60000; headers = 128;", ""));
+    for (headers, size, status) in [(128, 60_000, 404), (128, 60_001, 431), (129, 4_000, 431)] {
+        assert_eq!(request_of(&daemon, headers, size).status, status, "{headers} headers, {size} bytes");
+    }
+}
+
+/// It takes as long as the limit says, never less. Either clock counts whole milliseconds.
+fn timed(least_ms: u64, act: impl FnOnce()) {
+    let start = Instant::now();
+    act();
+    let took = start.elapsed();
+    assert!(
+        took >= Duration::from_millis(least_ms - 2) && took < DEADLINE / 2,
+        "{took:?} where {least_ms} ms were due"
+    );
+}
+
+#[test]
+fn a_slow_head_is_408() {
+    let daemon = Daemon::start_configured(&configuration("head-ms = 300;", ""));
+    let mut wire = daemon.wire();
+    timed(250, || {
+        wire.send("GET / HTTP/1.1\r\n");
+        assert_eq!(wire.response().status, 408);
+    });
+    // A next request has the same time, from its first byte on.
+    let mut wire = daemon.wire();
+    assert_eq!(wire.get("/nosuch").status, 404);
+    timed(300, || {
+        wire.send("G");
+        assert_eq!(wire.response().status, 408);
+    });
+    daemon.log().wait_for(&["the request head was too slow (408)"]);
+    // Silence is no head.
+    timed(250, || daemon.wire().expect_end());
+}
+
+#[test]
+fn a_server_that_does_not_accept_is_504_in_time() {
+    for (limits, least_ms) in [
+        ("connect-ms = 200; handshake-ms = 60000;", 200),
+        ("connect-ms = 60000; handshake-ms = 300; head-ms = 60000;", 250),
+    ] {
+        let daemon = Daemon::start_configured(&configuration(limits, ""));
+        let path = daemon.socket("full");
+        let _server = Listener::bind_with_backlog(&path, Kind::Stream, 0);
+        let _filler = connect(&path, Kind::Stream).unwrap();
+        let mut wire = daemon.wire();
+        timed(least_ms, || {
+            wire.send(handshake("/full", &[], &[]));
+            assert_eq!(wire.response().status, 504, "{limits}");
+        });
+    }
+}
+
+#[test]
+fn a_connection_without_a_next_request_is_kept_so_long() {
+    for (before, after, least_ms) in [
+        ("document", "limits = { keepalive-ms = 400; }; document", 400),
+        ("document", "keepalivetimeout = 1; document", 1_000),
+    ] {
+        let daemon = Daemon::start_configured(&configuration("", "").replacen(before, after, 1));
+        let mut wire = daemon.wire();
+        for _ in 0..3 {
+            assert_eq!(wire.get("/nosuch").status, 404);
+        }
+        timed(least_ms, || wire.expect_end());
+        daemon.log().wait_for(&["info", "idle: no request came"]);
+    }
+}
+
+#[test]
+fn frames_and_messages() {
+    let daemon = Daemon::start_configured(&configuration("frame-size = 1000; message-size = 2000;", ""));
+    let server = daemon.listen("server");
+    let bytes = [7; 2001];
+    let thirds = |last: usize| {
+        [
+            Frame::part(BINARY, &bytes[..1000]),
+            Frame::part(CONTINUATION, &bytes[..0]),
+            Frame::new(CONTINUATION, &bytes[..last]),
+        ]
+    };
+    let (mut client, mut backend) = pair(&daemon, &server);
+    client.send(&[Frame::new(BINARY, &bytes[..1000])]);
+    client.send(&thirds(1000));
+    backend.expect(&bytes[..1000]);
+    backend.expect(&bytes[..2000]);
+    client.finish(1000);
+    for (what, frames) in [
+        ("a frame", vec![Frame::new(BINARY, &bytes[..1001])]),
+        ("a message", {
+            let mut frames = thirds(1000).to_vec();
+            frames[2].fin = false;
+            frames.push(Frame::new(CONTINUATION, &bytes[..1]));
+            frames
+        }),
+    ] {
+        let (mut client, backend) = pair(&daemon, &server);
+        client.send(&frames);
+        drop(backend);
+        let reason = client.expect_close(1009);
+        assert!(!reason.is_empty(), "{what}");
+        client.wire.expect_end();
+    }
+    daemon.log().wait_for(&["info", "the client broke the protocol (1009)"]);
+}
+
+#[test]
+fn file_descriptors() {
+    // 64 are kept for other things, and each client may need two.
+    let daemon = Daemon::start_configured(&configuration("files = 84;", ""));
+    daemon.log().wait_for(&["warn", "84 file descriptors (limits.files)", "10 clients only"]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().nth(3), Some("84"), "{limits}");
+    let server = daemon.listen("server");
+    let mut pairs: Vec<_> = (0..10).map(|_| pair(&daemon, &server)).collect();
+    expect_full(&mut daemon.wire(), "limits.clients");
+    pairs.iter_mut().for_each(exchange);
+    assert!(daemon.open_files() <= 84, "{} files are open", daemon.open_files());
+}

@@ -1,0 +1,163 @@
+//! Bytes and messages: what may wait, and how fast they may come.
+
+use std::io::{ErrorKind, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{exchange, pair};
+use crate::client::{BINARY, CLOSE, Client, Frame, PING};
+use crate::daemon::{Daemon, configuration};
+use crate::process::expect_eq;
+use crate::server::Backend;
+use crate::wire::Wire;
+
+const MIB: usize = 1024 * 1024;
+/// So long without a byte taken means that the other end has stopped reading.
+const STALL: Duration = Duration::from_millis(400);
+
+/// Writes until nobody takes any more; how much that was. At most `size_max`.
+fn write_until_stalled(mut stream: impl Write, size_max: usize) -> usize {
+    let bytes = vec![7; 64 * 1024];
+    let mut done = 0;
+    while done < size_max {
+        match stream.write(&bytes[..bytes.len().min(size_max - done)]) {
+            Ok(size) => done += size,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
+            Err(error) => panic!("after {done} bytes: {error}"),
+        }
+    }
+    done
+}
+
+/// Writes to a client that does not read, until it stalls.
+fn flood(backend: &Backend) -> usize {
+    backend.stream().set_write_timeout(Some(STALL)).unwrap();
+    write_until_stalled(backend.stream(), 64 * MIB)
+}
+
+/// Beside the kernel's own buffers, as much is on its way as the limit says.
+#[test]
+fn queue_size() {
+    let sent = thread::scope(|scope| {
+        let floods = ["4096", "25165824"].map(|size| {
+            scope.spawn(move || {
+                let limits = format!("queued-size = 67108864; queue-size = {size};");
+                let daemon = Daemon::start_configured(&configuration(&limits, "type = \"binary\";"));
+                let server = daemon.listen("server");
+                let (mut client, backend) = pair(&daemon, &server);
+                let sent = flood(&backend);
+                // What was held up comes through.
+                let mut got = 0;
+                while got < sent {
+                    got += client.message().1.len();
+                }
+                expect_eq(got, sent, "bytes that arrived");
+                exchange_binary(&mut client, backend);
+                sent
+            })
+        });
+        floods.map(|flood| flood.join().unwrap())
+    });
+    // The kernel's buffers may differ by a few MiB from one run to the other.
+    assert!(sent[0] < 16 * MIB, "{sent:?} bytes were taken");
+    assert!(sent[1] > 24 * MIB && sent[1] < 48 * MIB, "{sent:?} bytes were taken");
+}
+
+fn exchange_binary(client: &mut Client, mut backend: Backend) {
+    client.text("question");
+    backend.expect("question");
+    backend.send("answer");
+    client.expect_binary(b"answer");
+}
+
+/// A client that sends more a second than it may is read more slowly: all arrives, as late as it must.
+#[test]
+fn a_fast_client_is_read_slowly() {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let daemon = Daemon::start_configured(&configuration("", "limits = { messages-per-second = 50; };"));
+            let server = daemon.listen("server");
+            let (mut client, mut backend) = pair(&daemon, &server);
+            let start = Instant::now();
+            // A second's worth may come ahead; the others are due at 50 a second.
+            client.send(&vec![Frame::new(BINARY, b"x"); 125]);
+            backend.expect("x".repeat(125));
+            client.text("last");
+            backend.expect("last");
+            let took = start.elapsed();
+            assert!((1_490..10_000).contains(&took.as_millis()), "{took:?}");
+            exchange(&mut (client, backend));
+        });
+        scope.spawn(|| {
+            let daemon = Daemon::start_configured(&configuration("bytes-per-second = 200000;", ""));
+            let server = daemon.listen("server");
+            let (mut client, mut backend) = pair(&daemon, &server);
+            let message: Vec<u8> = (0..600_000).map(|at| (at % 251) as u8).collect();
+            let start = Instant::now();
+            thread::scope(|scope| {
+                scope.spawn(|| client.binary(&message));
+                assert!(backend.take(message.len()) == message, "other bytes than were sent");
+            });
+            client.text("last");
+            backend.expect("last");
+            let took = start.elapsed();
+            assert!((1_990..10_000).contains(&took.as_millis()), "{took:?}");
+            exchange(&mut (client, backend));
+        });
+    });
+}
+
+#[test]
+fn a_fast_client_is_closed() {
+    for (limits, frames) in [
+        ("messages-per-second = 20;", vec![Frame::new(BINARY, b"x"); 21]),
+        ("messages-per-second = 20;", vec![Frame::new(PING, b"x"); 21]),
+        ("bytes-per-second = 1000;", vec![Frame::new(BINARY, &[b'x'; 1001])]),
+    ] {
+        let websocket = format!("limits = {{ when-over = \"close\"; {limits} }};");
+        let daemon = Daemon::start_configured(&configuration("", &websocket));
+        let server = daemon.listen("server");
+        let mut quiet = pair(&daemon, &server);
+        let (mut client, mut backend) = pair(&daemon, &server);
+        client.send(&frames);
+        // What came is passed on all the same, and then the server sees the end.
+        let sizes = frames.iter().filter(|frame| frame.opcode == BINARY).map(|frame| frame.payload.len());
+        backend.expect("x".repeat(sizes.sum()));
+        backend.expect_end();
+        drop(backend);
+        let mut frame = client.frame();
+        while frame.opcode != CLOSE {
+            frame = client.frame();
+        }
+        expect_eq(frame.close_code().0, 1008, limits);
+        client.wire.expect_end();
+        daemon.log().wait_for(&["info", "the client sent more a second than it may (1008)"]);
+        exchange(&mut quiet);
+    }
+}
+
+/// Where all hold too much, the one that holds most goes, and nobody else.
+#[test]
+fn the_greediest_is_broken_off() {
+    let limits = "queued-size = 1048576; pool-buffers = 16; queue-size = 4194304;";
+    let daemon = Daemon::start_configured(&configuration(limits, "type = \"binary\";"));
+    let server = daemon.listen("server");
+    let (mut quiet, quiet_backend) = pair(&daemon, &server);
+    // These hold something too, but much less.
+    let mut modest: Vec<Wire> = (0..8).map(|_| daemon.wire()).collect();
+    modest.iter_mut().for_each(|wire| wire.send(format!("GET /nosuch HTTP/1.1\r\nX: {}", "x".repeat(12_000))));
+    let (_greedy, greedy_backend) = pair(&daemon, &server);
+    greedy_backend.stream().set_write_timeout(Some(STALL)).unwrap();
+    let (mut stream, bytes) = (greedy_backend.stream(), vec![7; 64 * 1024]);
+    let fault = (0..1024).find_map(|_| stream.write_all(&bytes).err());
+    let kind = fault.map(|error| error.kind());
+    let is_broken_off = matches!(kind, Some(ErrorKind::BrokenPipe | ErrorKind::ConnectionReset));
+    assert!(is_broken_off, "{kind:?} after {} MiB", bytes.len() * 1024 / MIB);
+    daemon.log().wait_for(&["warn", "broken off (1006): it held most"]);
+    exchange_binary(&mut quiet, quiet_backend);
+    for mut wire in modest {
+        wire.send("\r\nHost: gate.example\r\n\r\n");
+        assert_eq!(wire.response().status, 404);
+    }
+    expect_eq(daemon.log().text().matches("held most").count(), 1, "those who were broken off");
+}

@@ -1,0 +1,247 @@
+//! The memory that all of it takes, beside the bound that the log names. Round trips of a client that does nothing
+//! wrong are measured and printed: `cargo test --test main memory -- --nocapture`.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
+
+use crate::client::{BINARY, Client, Frame, TEXT};
+use crate::daemon::{Daemon, configuration};
+use crate::process::{DEADLINE, Process, eventually};
+use crate::server::{Backend, Listener};
+use crate::wire::handshake;
+
+const LIMITS: &str = "clients = 1100; clients-per-address = 0; queued-size = 4194304; pool-buffers = 32;";
+const CROWD: usize = 1_000;
+/// Round trips of one measurement.
+const TRIPS: usize = 300;
+/// What a client that never reads lets the kernel keep for it.
+const RECEIVE_SIZE: usize = 4 * 1024;
+
+/// The daemon of a small appliance, and a client that does nothing wrong.
+struct Appliance {
+    daemon: Daemon,
+    _echo: Process,
+    quiet: Client,
+    bound_kib: u64,
+    files: usize,
+}
+
+impl Appliance {
+    fn start() -> Appliance {
+        let daemon = Daemon::start_configured(&configuration(LIMITS, "protocol = \"frames\";"));
+        let line = daemon.log().wait_for(&["MiB of memory at most"]);
+        let before = line.split(" MiB").next().unwrap();
+        let bound_kib = before.rsplit(' ').next().unwrap().parse::<u64>().unwrap() * 1024;
+        let echo = daemon.echo("echo", &["--protocol", "frames", "-m", "2000"]);
+        let mut appliance = Appliance { quiet: daemon.connect("/echo"), daemon, _echo: echo, bound_kib, files: 0 };
+        appliance.measure("quiet");
+        appliance.files = appliance.daemon.open_files();
+        appliance
+    }
+
+    /// Measures round trips, and prints them with the memory.
+    fn measure(&mut self, what: &str) {
+        self.measure_until(what, |_| true);
+    }
+
+    /// As `measure`; the trips go on until the daemon has come so far.
+    fn measure_until(&mut self, what: &str, is_there: impl Fn(&Daemon) -> bool) {
+        let text = "x".repeat(100);
+        let give_up = Instant::now() + DEADLINE;
+        let mut times = Vec::new();
+        while times.len() < TRIPS || !is_there(&self.daemon) {
+            let start = Instant::now();
+            assert!(start < give_up, "{what}: after {} round trips it is still not so", times.len());
+            self.quiet.text(&text);
+            self.quiet.expect_text(&text);
+            times.push(start.elapsed());
+        }
+        times.sort();
+        println!(
+            "{what}: {} round trips, {:?} in the middle, {:?} at most; memory {} KiB, {} KiB at most, of {} KiB",
+            times.len(),
+            times[times.len() / 2],
+            times[times.len() - 1],
+            self.daemon.resident_kib(),
+            self.daemon.peak_kib(),
+            self.bound_kib,
+        );
+    }
+
+    /// The bound holds, nobody who did nothing wrong has gone, and when the others have gone, nothing of them is left.
+    fn expect_bounded(mut self, what: &str) {
+        self.measure(&format!("behind {what}"));
+        let (bound_kib, peak_kib) = (self.bound_kib, self.daemon.peak_kib());
+        assert!(peak_kib <= bound_kib, "{what}: {peak_kib} KiB where {bound_kib} KiB should be the most");
+        let files = self.files;
+        eventually("no file is left open", || self.daemon.open_files() <= files);
+        self.quiet.finish(1000);
+    }
+}
+
+/// A WebSocket whose receive buffer is small, and which keeps nothing of its own.
+fn join(daemon: &Daemon, path: &str) -> TcpStream {
+    let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_SIZE).unwrap();
+    let to = SocketAddr::from(([127, 0, 0, 1], daemon.port));
+    socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
+    let mut stream = TcpStream::from(fd);
+    stream.set_nodelay(true).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(handshake(path, &[], &[]).as_bytes()).unwrap();
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} behind {}", head.escape_ascii()));
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", head.escape_ascii());
+    stream
+}
+
+fn join_many(daemon: &Daemon, server: &Listener, count: usize) -> (Vec<TcpStream>, Vec<Backend>) {
+    (0..count).map(|_| (join(daemon, "/server"), server.accept())).unzip()
+}
+
+/// Writes as much as is taken at once; false: this one is gone.
+fn pour(mut to: impl Write, bytes: &[u8]) -> bool {
+    loop {
+        match to.write(bytes) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Ends a load, also where what it is there for has failed.
+struct IsOver<'a>(&'a AtomicBool);
+
+impl Drop for IsOver<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Runs a load all the while that the quiet client is measured, until the daemon has come so far.
+fn measure_beside(
+    appliance: &mut Appliance,
+    what: &str,
+    is_there: impl Fn(&Daemon) -> bool,
+    mut load: impl FnMut() + Send,
+) {
+    let flag = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let is_over = IsOver(&flag);
+        scope.spawn(|| {
+            while !flag.load(Ordering::Relaxed) {
+                load();
+            }
+        });
+        appliance.measure_until(what, is_there);
+        drop(is_over);
+    });
+}
+
+/// Some were broken off because all together held too much.
+fn has_broken_off(daemon: &Daemon) -> bool {
+    daemon.log().text().contains("broken off (1006): it held most")
+}
+
+#[test]
+fn clients_that_never_read() {
+    let mut appliance = Appliance::start();
+    let server = appliance.daemon.listen("server");
+    let (clients, mut backends) = join_many(&appliance.daemon, &server, CROWD);
+    backends.iter().for_each(|backend| backend.stream().set_nonblocking(true).unwrap());
+    let message = Frame::new(BINARY, &[7; 16 * 1024]).bytes();
+    measure_beside(&mut appliance, "1000 that never read", has_broken_off, || {
+        backends.retain(|backend| pour(backend.stream(), &message));
+        thread::yield_now();
+    });
+    println!("{} of {CROWD} are left", backends.len());
+    assert!(!backends.is_empty(), "all were broken off");
+    drop((clients, backends));
+    appliance.expect_bounded("1000 that never read");
+}
+
+#[test]
+fn clients_that_send_byte_by_byte() {
+    let mut appliance = Appliance::start();
+    let server = appliance.daemon.listen("server");
+    let (mut clients, mut backends) = join_many(&appliance.daemon, &server, CROWD);
+    let message = Frame::new(TEXT, b"a message of some bytes").masked().bytes();
+    for (number, byte) in message.iter().enumerate() {
+        clients.iter_mut().for_each(|client| client.write_all(&[*byte]).unwrap());
+        if number % 8 == 4 {
+            appliance.measure(&format!("1000 that send byte {number}"));
+        }
+    }
+    for backend in &mut backends {
+        assert_eq!(backend.message(), (TEXT, b"a message of some bytes".to_vec()));
+    }
+    drop((clients, backends));
+    appliance.expect_bounded("1000 that send byte by byte");
+}
+
+#[test]
+fn handshakes_that_stay_half_open() {
+    let mut appliance = Appliance::start();
+    let port = appliance.daemon.port;
+    let mut crowd: Vec<TcpStream> = (0..CROWD).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    crowd.iter_mut().for_each(|client| client.write_all(b"GET /server HTTP/1.1\r\nX: ").unwrap());
+    appliance.measure("1000 half-open handshakes");
+    // Together more than may be held. Some are broken off before they are through.
+    let header = vec![b'x'; 12_000];
+    let sent = crowd.iter_mut().filter_map(|client| client.write_all(&header).ok()).count();
+    appliance.measure_until("1000 half-open handshakes of 12 KB", has_broken_off);
+    assert!(sent > CROWD / 4, "{sent} could send their headers");
+    drop(crowd);
+    appliance.expect_bounded("1000 half-open handshakes");
+}
+
+#[test]
+fn a_server_that_never_reads() {
+    let mut appliance = Appliance::start();
+    let server = appliance.daemon.listen("server");
+    let (mut clients, backends) = join_many(&appliance.daemon, &server, CROWD / 4);
+    clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+    let message = Frame::new(BINARY, &[7; 16 * 1024]).masked().bytes();
+    measure_beside(&mut appliance, "250 before a deaf server", has_broken_off, || {
+        clients.retain(|client| pour(client, &message));
+        thread::yield_now();
+    });
+    println!("{} of {} are left", clients.len(), CROWD / 4);
+    assert!(!clients.is_empty(), "all were broken off");
+    drop((clients, backends));
+    appliance.expect_bounded("250 before a deaf server");
+}
+
+#[test]
+fn one_that_floods() {
+    let mut appliance = Appliance::start();
+    let flooding = join(&appliance.daemon, "/echo");
+    let mut answers = flooding.try_clone().unwrap();
+    let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
+    thread::scope(|scope| {
+        let reader = scope.spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
+        let sent = AtomicUsize::new(0);
+        let is_flood = |_: &Daemon| sent.load(Ordering::Relaxed) >= 300;
+        measure_beside(&mut appliance, "one that floods", is_flood, || {
+            (&flooding).write_all(&message).unwrap();
+            sent.fetch_add(1, Ordering::Relaxed);
+        });
+        flooding.shutdown(std::net::Shutdown::Write).unwrap();
+        let answered = reader.join().unwrap();
+        println!("{answered:?} bytes came back");
+    });
+    drop(flooding);
+    appliance.expect_bounded("one that floods");
+}
