@@ -61,13 +61,29 @@ pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited
             opened.inherited.push(address.clone());
             Some(copy)
         } else {
-            let (listener, at) = listener::listen(address, limits).map_err(|error| format!("{}: {error}", place()))?;
-            opened.bound.push(at);
-            Some(listener)
+            match listener::listen(address, limits) {
+                Ok((listener, at)) => {
+                    opened.bound.push(at);
+                    Some(listener)
+                }
+                // Without addr a server listens on all addresses of IPv6 too, if there is such a thing here.
+                Err(error)
+                    if error.is_without_ipv6() && config.servers.iter().any(|server| has_another(server, address)) =>
+                {
+                    log::event(Level::Warn, format_args!("{}: {error}: left out", place()));
+                    continue;
+                }
+                Err(error) => return Err(format!("{}: {error}", place())),
+            }
         };
         opened.openings.push(Opening { address: address.clone(), listener, endpoint });
     }
     Ok(opened)
+}
+
+/// Whether a server listens here and somewhere else too.
+fn has_another(server: &Server, address: &ListenAddress) -> bool {
+    server.listen.contains(address) && server.listen.len() > 1
 }
 
 fn open_endpoint(all: &[Server], indices: &[usize]) -> Result<Endpoint<OwnedFd>, String> {
