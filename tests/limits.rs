@@ -186,12 +186,15 @@ fn heads() {
     }
 }
 
-/// How long it took; never less than the limit says.
+/// It takes as long as the limit says, never less. Either clock counts whole milliseconds.
 fn timed(least_ms: u64, act: impl FnOnce()) {
     let start = Instant::now();
     act();
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(least_ms) && took < DEADLINE / 2, "{took:?} where {least_ms} ms were due");
+    assert!(
+        took >= Duration::from_millis(least_ms - 2) && took < DEADLINE / 2,
+        "{took:?} where {least_ms} ms were due"
+    );
 }
 
 #[test]
@@ -289,7 +292,7 @@ fn frames_and_messages() {
 fn file_descriptors() {
     // 64 are kept for other things, and each client may need two.
     let daemon = Daemon::start_configured(&configuration("files = 84;", ""));
-    daemon.log().wait_for(&["warn", "84 file descriptors", "10 clients only"]);
+    daemon.log().wait_for(&["warn", "84 file descriptors (limits.files)", "10 clients only"]);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
     let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(line.split_whitespace().nth(3), Some("84"), "{limits}");

@@ -203,6 +203,11 @@ impl Daemon {
                 log::event(Level::Warn, format_args!("reload: {key} takes effect at the next start"));
             }
         }
+        // What holds until then is what the next reload compares with.
+        config.user.clone_from(&self.config.user);
+        config.pid_file.clone_from(&self.config.pid_file);
+        config.limits.pool_buffers = self.config.limits.pool_buffers;
+        config.limits.fds_max = self.config.limits.fds_max;
         raise_descriptors(&mut config.limits);
         let known: Vec<ListenAddress> = self.gateway.addresses().cloned().collect();
         let Opened { openings, bound, .. } = open_all(&config, &known, &[])?;

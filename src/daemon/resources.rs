@@ -93,14 +93,14 @@ pub fn raise_descriptors(limits: &mut limits::Process) {
     let needed = 2 * limits.clients_max + handshakes + limits::FDS_RESERVED;
     let wanted = if limits.fds_max > 0 { limits.fds_max } else { needed };
     let fds = wanted.min(hard);
-    let fds = if fds <= soft || setrlimit(Resource::RLIMIT_NOFILE, fds, hard).is_ok() { fds } else { soft };
+    // What the configuration names is a limit, also where the system would allow more.
+    let is_enough = fds <= soft && limits.fds_max == 0;
+    let fds = if is_enough || setrlimit(Resource::RLIMIT_NOFILE, fds, hard).is_ok() { fds } else { soft };
     if fds < needed {
         let clients_max = (fds.saturating_sub(limits::FDS_RESERVED) / 2).max(1);
         if clients_max < limits.clients_max {
-            log::event(
-                Level::Warn,
-                format_args!("{fds} file descriptors (ulimit -n) allow {clients_max} clients only"),
-            );
+            let whose = if fds == limits.fds_max { "limits.files" } else { "ulimit -n" };
+            log::event(Level::Warn, format_args!("{fds} file descriptors ({whose}) allow {clients_max} clients only"));
             limits.clients_max = clients_max;
         }
     }
