@@ -59,6 +59,9 @@ mod pressure;
 /// The limits that a configuration sets, each met from outside.
 mod limits;
 
+/// Clients that are silent, gone or idle.
+mod keepalive;
+
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 
