@@ -2,10 +2,11 @@
 
 mod resources;
 
-use std::os::unix::fs::chown;
+use std::fs::OpenOptions;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, User};
@@ -14,7 +15,7 @@ use crate::config::{Config, Said};
 use crate::driver::uring::Uring;
 use crate::driver::{Kind, Token};
 use crate::gateway::Gateway;
-use crate::gateway::listener::{self, ListenAddress};
+use crate::gateway::listener::ListenAddress;
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::process::inherited::inherited_listeners;
@@ -40,8 +41,6 @@ pub struct Daemon {
     load: Load,
     /// A configuration that is being loaded.
     loading: Option<Receiver<Result<Config, Vec<String>>>>,
-    /// The addresses that were taken, with the ports that the kernel chose.
-    bound: Vec<ListenAddress>,
     /// When a folder that is gone was last looked for.
     looked_ms: Option<u64>,
     notifier: Notifier,
@@ -62,8 +61,7 @@ impl Daemon {
             PidFile::create(Path::new(value)).map_err(|error| format!("{place}: {error}"))
         });
         let pid_file = pid_file.transpose()?;
-        log::start(&config.log).map_err(|error| error.to_string())?;
-        let Opened { openings, bound, inherited: taken } = open_all(&config, &[], &inherited)?;
+        let Opened { openings, bound, inherited: taken } = open_all(&config, &[], &inherited, limits::BIND_RETRY_MS)?;
         for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
             log::event(
                 Level::Warn,
@@ -71,11 +69,12 @@ impl Daemon {
             );
         }
         become_user(&config)?;
-        // The mask is inherited by the thread that loads, so that signals reach the loop alone.
-        SigSet::from_iter(SIGNALS).thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))?;
+        block(&SIGNALS)?;
         let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(|error| error.to_string())?;
         let token = Token { slot: 0, generation: 0, kind: Kind::Signal };
         driver.watch_signals(token, &SIGNALS).map_err(|errno| format!("cannot watch signals: {}", errno.desc()))?;
+        // Last of all, so that whatever keeps the daemon from starting is told on standard error.
+        log::start(&config.log).map_err(|error| error.to_string())?;
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), openings);
         announce(&config, bound.iter().chain(&taken));
@@ -85,7 +84,6 @@ impl Daemon {
             config,
             load,
             loading: None,
-            bound,
             looked_ms: None,
             notifier,
             watchdog_ms,
@@ -113,7 +111,6 @@ impl Daemon {
             self.feed_watchdog();
             log::flush();
         }
-        self.bound.iter().for_each(listener::remove);
         log::event(Level::Info, format_args!("stopped"));
         log::flush();
         Ok(())
@@ -177,7 +174,13 @@ impl Daemon {
     }
 
     fn end_loading(&mut self) {
-        let Some(loaded) = self.loading.take().and_then(|receiver| receiver.try_recv().ok()) else { return };
+        let loaded = match self.loading.as_ref().map(Receiver::try_recv) {
+            // The signal was somebody else's.
+            None | Some(Err(TryRecvError::Empty)) => return,
+            Some(Err(TryRecvError::Disconnected)) => Err(vec!["loading failed".to_owned()]),
+            Some(Ok(loaded)) => loaded,
+        };
+        self.loading = None;
         let taken = loaded.and_then(|config| self.take_config(config).map_err(|sentence| vec![sentence]));
         match taken {
             Ok(()) => log::event(Level::Info, format_args!("reloaded: new connections get the new configuration")),
@@ -210,13 +213,13 @@ impl Daemon {
         config.limits.fds_max = self.config.limits.fds_max;
         raise_descriptors(&mut config.limits);
         let known: Vec<ListenAddress> = self.gateway.addresses().cloned().collect();
-        let Opened { openings, bound, .. } = open_all(&config, &known, &[])?;
+        // A wait for an address would be a wait of all clients.
+        let Opened { openings, bound, .. } = open_all(&config, &known, &[], 0)?;
         log::start(&config.log).map_err(|error| error.to_string())?;
         self.gateway.configure(config.limits.clone(), openings);
         for address in &bound {
             log::announce(format_args!("listening on {address}"));
         }
-        self.bound.extend(bound);
         self.config = config;
         Ok(())
     }
@@ -235,6 +238,17 @@ impl Daemon {
     }
 }
 
+/// Keeps what would end a daemon that has not started yet, such as a logrotate's or a reload's signal, until it has.
+pub fn hold_signals() -> Result<(), String> {
+    block(&[Signal::SIGHUP, Signal::SIGUSR1, LOADED, Signal::SIGXFSZ])
+}
+
+/// The mask is inherited by the thread that loads, so that signals reach the loop alone.
+fn block(signals: &[Signal]) -> Result<(), String> {
+    let mask = SigSet::from_iter(signals.iter().copied());
+    mask.thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))
+}
+
 /// Gives up all rights that serving does not need.
 fn become_user(config: &Config) -> Result<(), String> {
     let Some(Said { value: user, place }) = &config.user else {
@@ -243,8 +257,9 @@ fn become_user(config: &Config) -> Result<(), String> {
     let mut addresses = config.servers.iter().flat_map(|server| &server.listen);
     let keeps_binding = addresses.any(privileges::is_needed_to_bind);
     if let (Some(file), Ok(Some(entry))) = (&config.log.file, User::from_name(user)) {
-        // Else it could not be opened anew after it was moved. Who may not give it away is that user already.
-        let _ = chown(file, Some(entry.uid.as_raw()), Some(entry.gid.as_raw()));
+        // The user may not be allowed to make it. One that is there stays whose it is: a link could lead anywhere.
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o640).open(file);
+        let _ = made.and_then(|made| fchown(&made, Some(entry.uid.as_raw()), Some(entry.gid.as_raw())));
     }
     privileges::drop_to(user, keeps_binding).map_err(|error| format!("{place} {user}: {error}"))
 }
