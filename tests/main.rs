@@ -74,6 +74,9 @@ mod limits;
 /// Clients that are silent, gone or idle.
 mod keepalive;
 
+/// SIGHUP: what changes, and what stays.
+mod reload;
+
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 

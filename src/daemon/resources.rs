@@ -26,8 +26,24 @@ pub struct Opened {
 }
 
 /// Opens what a configuration names. Addresses that are `known` go on with the listeners that they have, those that
-/// are `inherited` with the ones that the service manager made.
+/// are `inherited` with the ones that the service manager made. After an error nothing is left of it.
 pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited]) -> Result<Opened, String> {
+    let mut opened = Opened { openings: Vec::new(), bound: Vec::new(), inherited: Vec::new() };
+    match open_into(&mut opened, config, known, inherited) {
+        Ok(()) => Ok(opened),
+        Err(sentence) => {
+            opened.bound.iter().for_each(listener::remove);
+            Err(sentence)
+        }
+    }
+}
+
+fn open_into(
+    opened: &mut Opened,
+    config: &Config,
+    known: &[ListenAddress],
+    inherited: &[Inherited],
+) -> Result<(), String> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -39,7 +55,6 @@ pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited
         }
     }
     let mut endpoints: BTreeMap<Vec<usize>, Arc<Endpoint<OwnedFd>>> = BTreeMap::new();
-    let mut opened = Opened { openings: Vec::new(), bound: Vec::new(), inherited: Vec::new() };
     for (address, servers) in servers_at {
         let endpoint = match endpoints.get(&servers) {
             Some(endpoint) => endpoint.clone(),
@@ -78,7 +93,7 @@ pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited
         };
         opened.openings.push(Opening { address: address.clone(), listener, endpoint });
     }
-    Ok(opened)
+    Ok(())
 }
 
 /// Whether a server listens here and somewhere else too.
