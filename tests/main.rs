@@ -59,8 +59,11 @@ mod hello;
 /// Names that are served by something else than a socket in docroot.
 mod links;
 
-/// Terminal lines and named pipes.
+/// Terminal lines.
 mod devices;
+
+/// Named pipes, and what ends with a conversation of any device.
+mod pipes;
 
 /// How connections end, and what each side and the log hear of it.
 mod endings;

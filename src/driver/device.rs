@@ -76,10 +76,12 @@ pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<(), Errno> {
         return if is_device { Ok(()) } else { Err(Errno::ENODEV) };
     };
     let rate = BAUD_RATES.iter().find(|(bits, _)| *bits == baud).map(|(_, rate)| *rate).ok_or(Errno::EINVAL)?;
-    let mut settings = tcgetattr(fd)?;
+    let before = tcgetattr(fd)?;
+    let mut settings = before.clone();
     cfmakeraw(&mut settings);
     // It is received, and a line without a modem has no carrier that could hang it up.
     settings.control_flags |= ControlFlags::CREAD | ControlFlags::CLOCAL;
     cfsetspeed(&mut settings, rate)?;
-    tcsetattr(fd, SetArg::TCSANOW, &settings)
+    // Setting what is set would disturb those who have the line open already.
+    if settings == before { Ok(()) } else { tcsetattr(fd, SetArg::TCSANOW, &settings) }
 }

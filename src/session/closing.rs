@@ -91,7 +91,9 @@ impl Closing {
                 context.out.push(Action::Demand(Side::Client, Demand::Flow));
                 context.out.push(Action::Finish(Side::Client));
             }
-            Client::OwesClose(_) | Client::Gone => {}
+            // It may not have been read for a while.
+            Client::OwesClose(_) => context.out.push(Action::Demand(Side::Client, Demand::Flow)),
+            Client::Gone => {}
         }
         let end = if has_backend { Action::Finish(Side::Backend) } else { Action::Abandon(Side::Backend) };
         context.out.push(end);

@@ -1,0 +1,234 @@
+//! Named pipes, and what ends with a conversation of any device.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
+use crate::client::{BINARY, Frame, PING, PONG, TEXT};
+use crate::daemon::{Daemon, UAKARI};
+use crate::devices::{Line, SIZE, connect_eventually, is_readable};
+use crate::links::{configured, configured_in, write_configuration};
+use crate::process::{DEADLINE, Folder, Process, eventually, run};
+
+/// A daemon that leads /pipe to a named pipe that is there.
+fn with_pipe(direction: &str, more: &str) -> (Daemon, PathBuf) {
+    let folder = Folder::new();
+    let path = folder.path().join("pipe");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let daemon = configured_in(
+        folder,
+        &format!(
+            "links = ({{ origin = \"^/pipe$\"; type = \"fifo\"; destination = \"@/pipe\"; direction = \"{direction}\"; {more} }});"
+        ),
+    );
+    (daemon, path)
+}
+
+/// A shell writes into it or reads out of it.
+fn shell(script: &str, pipe: &PathBuf) -> Process {
+    Process::start(Command::new("sh").args(["-c", script, "sh"]).arg(pipe))
+}
+
+#[test]
+fn a_pipe_that_is_read_stays_open_between_its_writers() {
+    let (daemon, path) = with_pipe("read", "");
+    let mut client = daemon.connect("/pipe");
+    for text in ["one", "two", "three"] {
+        let mut echo = shell(&format!("printf {text} > \"$1\""), &path);
+        client.expect_text(text);
+        assert!(echo.wait(DEADLINE).status.success());
+        // The WebSocket answers, and no writer is there.
+        client.send(&[Frame::new(PING, text.as_bytes())]);
+        assert_eq!(client.frame(), Frame::new(PONG, text.as_bytes()));
+    }
+    client.text("into it");
+    let reason = client.expect_close(1003);
+    assert!(reason.contains("takes no messages"), "{reason}");
+    client.wire.expect_end();
+    daemon.log().wait_for(&["takes no messages", "1003"]);
+    // Nothing of it was written into the pipe, and the next client gets what comes next.
+    let mut client = daemon.connect("/pipe");
+    shell("printf next > \"$1\"", &path).wait(DEADLINE);
+    client.expect_text("next");
+    client.finish(1000);
+}
+
+/// A record that is written into it would come out of it again, as a message.
+#[test]
+fn a_pipe_that_is_read_is_told_nothing() {
+    let link =
+        |more: &str| format!("links = ({{ origin = \"^/pipe$\"; type = \"fifo\"; destination = \"/pipe\"; {more} }});");
+    let folder = Folder::new();
+    for (more, is_good) in [
+        ("hello = true;", false),
+        ("hello = true; direction = \"read\";", false),
+        ("hello = false;", true),
+        ("hello = true; direction = \"write\";", true),
+    ] {
+        let path = write_configuration(&folder, &link(more));
+        let finished = run(Command::new(UAKARI).args(["--check", "-f", &path]), DEADLINE);
+        assert_eq!(finished.status.success(), is_good, "{more} {}", finished.out);
+        assert_eq!(finished.out.contains("links[0].hello"), !is_good, "{more} {}", finished.out);
+    }
+}
+
+#[test]
+fn lines_out_of_a_pipe() {
+    let (daemon, path) = with_pipe("read", "protocol = \"lines\";");
+    let mut client = daemon.connect("/pipe");
+    shell("(printf 'one\\ntwo\\nth' ; printf 'ree\\n') > \"$1\"", &path).wait(DEADLINE);
+    for text in ["one", "two", "three"] {
+        client.expect_text(text);
+    }
+    // A writer that does not wait for the reader, but for room.
+    let count = 50_000;
+    let mut writer = shell(&format!("seq {count} > \"$1\""), &path);
+    for number in 1..=count {
+        client.expect_text(&number.to_string());
+    }
+    assert!(writer.wait(DEADLINE).status.success());
+    client.finish(1000);
+}
+
+#[test]
+fn a_pipe_that_is_written() {
+    let (daemon, path) = with_pipe("write", "protocol = \"lines\";");
+    assert_eq!(daemon.upgrade("/pipe", &[]).status, 502, "nobody reads it");
+    daemon.log().wait_for(&["warn", "502", "No such device or address"]);
+    let mut child = Command::new("cat").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut client = connect_eventually(&daemon, "/pipe");
+    for number in 0..1000 {
+        client.text(&number.to_string());
+    }
+    client.send(&[Frame::part(TEXT, b"last "), Frame::new(0, b"one"), Frame::new(PING, b"?")]);
+    client.expect_pong(b"?");
+    client.finish(1000);
+    // With its last writer the pipe ends, and so does its reader.
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(text, expected + "last one\n");
+}
+
+#[test]
+fn a_pipe_whose_reader_leaves() {
+    let (daemon, path) = with_pipe("write", "");
+    let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut client = daemon.connect("/pipe");
+    client.text("one");
+    let mut bytes = [0; 3];
+    reader.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"one");
+    drop(reader);
+    client.text("two");
+    let reason = client.expect_close(1011);
+    assert!(reason.contains("Broken pipe"), "{reason}");
+    client.close(1011);
+    client.wire.expect_end();
+    daemon.log().wait_for(&["warn", "1011", "Broken pipe"]);
+}
+
+/// A reader that stops for a while gets everything, though a pipe holds no more than 64 KiB.
+#[test]
+fn a_pipe_that_is_read_slowly() {
+    let (daemon, path) = with_pipe("write", "");
+    let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut client = daemon.connect("/pipe");
+    let all: Vec<u8> = (0..SIZE).map(|at| (at % 249) as u8).collect();
+    let bytes = Frame::new(BINARY, &all).masked().bytes();
+    let mut wire = client.wire.stream().try_clone().unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || wire.write_all(&bytes).unwrap());
+        assert!(is_readable(&reader));
+        daemon.get("/nosuch");
+        assert!(!writer.is_finished(), "the client's bytes went somewhere");
+        let mut got = vec![0; all.len()];
+        reader.read_exact(&mut got).unwrap();
+        assert!(got == all);
+    });
+    client.finish(1000);
+}
+
+#[test]
+fn what_is_no_device() {
+    let daemon = configured(
+        "links = ({ origin = \"^/file$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; },
+            { origin = \"^/write$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; direction = \"write\"; },
+            { origin = \"^/tty$\"; type = \"tty\"; destination = \"@/uakari.conf\"; },
+            { origin = \"^/folder$\"; type = \"tty\"; destination = \"@/run\"; },
+            { origin = \"^/null$\"; type = \"tty\"; destination = \"/dev/null\"; },
+            { origin = \"^/missing$\"; type = \"tty\"; destination = \"@/missing\"; });",
+    );
+    for (name, said) in [
+        ("file", "No such device"),
+        ("write", "No such device"),
+        ("tty", "Not a typewriter"),
+        ("folder", "Is a directory"),
+        ("null", "Not a typewriter"),
+        ("missing", "No such file or directory"),
+    ] {
+        assert_eq!(daemon.upgrade(&format!("/{name}"), &[]).status, 502, "{name}");
+        daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), "502", said]);
+    }
+}
+
+/// With its conversation a device is closed, whatever was under way, and the daemon does not wait for it at its end.
+#[test]
+fn a_device_is_closed_with_its_conversation() {
+    let line = Line::new();
+    let folder = Folder::new();
+    for name in ["read", "write"] {
+        mkfifo(folder.path().join(name).as_path(), Mode::S_IRWXU).unwrap();
+    }
+    let pipe = OpenOptions::new().read(true).write(true).open(folder.path().join("write")).unwrap();
+    let mut daemon = configured_in(
+        folder,
+        &format!(
+            "limits = {{ stall-ms = 1000; }}; links = (
+                {{ origin = \"^/tty$\"; type = \"tty\"; destination = \"{}\"; }},
+                {{ origin = \"^/read$\"; type = \"fifo\"; destination = \"@/read\"; }},
+                {{ origin = \"^/write$\"; type = \"fifo\"; direction = \"write\"; destination = \"@/write\"; }});",
+            line.path.display()
+        ),
+    );
+    for name in ["tty", "read", "write"] {
+        let mut client = daemon.connect(&format!("/{name}"));
+        client.finish(1000);
+        daemon.log().wait_for(&["end", &format!("name=\"{name}\""), "code=1000"]);
+    }
+    eventually("they are closed", || devices_of(&daemon).is_empty());
+    // The devices take nothing of this, and are full.
+    let clients = ["tty", "write"].map(|name| {
+        let mut client = daemon.connect(&format!("/{name}"));
+        client.binary(&vec![b'x'; 120_000]);
+        client
+    });
+    assert!(is_readable(&line.device) && is_readable(&pipe));
+    drop(clients);
+    for name in ["tty", "write"] {
+        daemon.log().wait_for(&["end", &format!("name=\"{name}\""), "code=1006"]);
+    }
+    eventually("they are closed", || devices_of(&daemon).is_empty());
+    let mut last = daemon.connect("/tty");
+    let since = Instant::now();
+    daemon.signal(Signal::SIGTERM);
+    last.expect_close_handshake(1001);
+    assert!(daemon.wait(DEADLINE).status.success());
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+}
+
+/// The lines and pipes that the daemon has open, standard output and error left aside.
+fn devices_of(daemon: &Daemon) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+    let targets = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    let paths = targets.map(|target| target.display().to_string());
+    paths.filter(|path| path.starts_with("/dev/pts") || path.ends_with("/read") || path.ends_with("/write")).collect()
+}
