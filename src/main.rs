@@ -1,5 +1,6 @@
 //! The daemon: parse, open, run, one line on failure.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,12 +9,16 @@ use argh::FromArgs;
 use uakari::cli::Arguments;
 use uakari::config::Config;
 use uakari::config::problem::Problem;
-use uakari::daemon::Daemon;
+use uakari::daemon::{self, Daemon};
 use uakari::observe::log::{self, Level};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let words: Result<Vec<String>, OsString> = std::env::args_os().skip(1).map(OsString::into_string).collect();
+    let words = match words {
+        Ok(words) => words,
+        Err(word) => return fail(&format!("{word:?} is not UTF-8: write another one")),
+    };
+    let arguments: Vec<&str> = words.iter().map(String::as_str).collect();
     let arguments = match Arguments::from_args(&["uakari"], &arguments) {
         Ok(arguments) => arguments,
         Err(exit) if exit.status.is_ok() => {
@@ -46,6 +51,7 @@ fn fail(sentence: &str) -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<(), Vec<String>> {
+    daemon::hold_signals().map_err(|error| vec![error])?;
     let load = move || load(&arguments);
     let config = load()?;
     Daemon::start(config, Arc::new(load)).and_then(|mut daemon| daemon.run()).map_err(|error| vec![error])

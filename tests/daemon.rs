@@ -1,10 +1,13 @@
 //! The daemon in a fresh folder, and the programs beside it.
 
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
 use nix::unistd::Pid;
 
 use crate::client::Client;
@@ -127,6 +130,15 @@ impl Daemon {
     /// A TCP connection.
     pub fn wire(&self) -> Wire {
         Wire::connect(self.port)
+    }
+
+    /// A TCP connection whose end here keeps so many bytes at most until they are read (SO_RCVBUF).
+    pub fn narrow_stream(&self, size: usize) -> TcpStream {
+        let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        setsockopt(&fd, sockopt::RcvBuf, &size).unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 1], self.port));
+        socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
+        TcpStream::from(fd)
     }
 
     /// A WebSocket; the handshake must succeed.

@@ -74,6 +74,15 @@ mod pressure;
 /// The limits that a configuration sets, each met from outside.
 mod limits;
 
+/// Clients that are silent, gone or idle.
+mod keepalive;
+
+/// SIGHUP: what changes, and what stays.
+mod reload;
+
+/// From the start of a daemon to its end.
+mod lifecycle;
+
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 

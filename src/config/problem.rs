@@ -105,7 +105,8 @@ impl Problems {
     }
 
     fn note(&mut self, level: Level, place: Place, key: &str, sentence: &dyn fmt::Display) {
-        if self.found.len() == PROBLEMS_MAX {
+        // Each level for itself: many warnings must not hide an error.
+        if self.found.iter().filter(|(_, problem)| problem.level == level).count() == PROBLEMS_MAX {
             self.left_out += 1;
             return;
         }

@@ -100,12 +100,21 @@ pub fn origins(list: &str) -> Result<Origins, String> {
                 "{one:?} is no origin: write same, *, or origins such as https://app.example:8443 without a path"
             ));
         }
-        origins.push(one.to_owned());
+        origins.push(without_default_port(one).to_owned());
     }
     if origins.is_empty() {
         return Err("is empty: write same, * or a list of origins".to_owned());
     }
     Ok(Origins::List(origins))
+}
+
+/// As browsers write an origin (RFC 6454 section 6.2).
+fn without_default_port(origin: &str) -> &str {
+    match origin.split_once("://") {
+        Some(("http", _)) => origin.strip_suffix(":80").unwrap_or(origin),
+        Some(("https", _)) => origin.strip_suffix(":443").unwrap_or(origin),
+        _ => origin,
+    }
 }
 
 /// Whether symbolic links may lead out of docroot.
@@ -202,6 +211,7 @@ mod tests {
         assert_eq!(origins(" same "), Ok(Origins::Same));
         assert_eq!(origins("*"), Ok(Origins::Any));
         let list = vec!["https://a.example".to_owned(), "http://b:1".to_owned()];
+        assert_eq!(origins("https://a.example:443,http://b:1"), Ok(Origins::List(list.clone())));
         assert_eq!(origins("https://a.example, http://b:1,"), Ok(Origins::List(list)));
         for (wrong, said) in [
             ("a.example", "\"a.example\" is no origin"),

@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, Server};
 use crate::gateway::entrance::{Endpoint, Folders, Opening};
-use crate::gateway::listener::{self, ListenAddress};
+use crate::gateway::listener::{self, ListenAddress, Listener};
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::process::inherited::Inherited;
@@ -26,8 +26,14 @@ pub struct Opened {
 }
 
 /// Opens what a configuration names. Addresses that are `known` go on with the listeners that they have, those that
-/// are `inherited` with the ones that the service manager made.
-pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited]) -> Result<Opened, String> {
+/// are `inherited` with the ones that the service manager made. An address that is
+/// taken is tried again for `patience_ms`.
+pub fn open_all(
+    config: &Config,
+    known: &[ListenAddress],
+    inherited: &[Inherited],
+    patience_ms: u64,
+) -> Result<Opened, String> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -51,20 +57,20 @@ pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited
             first.map_or("", |server| &server.places.listen)
         };
         let limits = &endpoint.sites.get(0).limits;
-        let listener = if known.contains(address) {
-            None
+        let (listener, file) = if known.contains(address) {
+            (None, None)
         } else if let Some(given) = inherited.iter().find(|given| given.is_for(address)) {
             // One socket may stand for an address of IPv4 and one of IPv6.
             let copy = given.fd.try_clone().map_err(|error| format!("{}: {address}: {error}", place()))?;
             listener::watch_peers(&copy, limits)
                 .map_err(|errno| format!("{}: {address}: {}", place(), errno.desc()))?;
             opened.inherited.push(address.clone());
-            Some(copy)
+            (Some(copy), None)
         } else {
-            match listener::listen(address, limits) {
-                Ok((listener, at)) => {
+            match listener::listen(address, limits, patience_ms) {
+                Ok(Listener { fd, address: at, file }) => {
                     opened.bound.push(at);
-                    Some(listener)
+                    (Some(fd), file)
                 }
                 // Without addr a server listens on all addresses of IPv6 too, if there is such a thing here.
                 Err(error)
@@ -76,7 +82,7 @@ pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited
                 Err(error) => return Err(format!("{}: {error}", place())),
             }
         };
-        opened.openings.push(Opening { address: address.clone(), listener, endpoint });
+        opened.openings.push(Opening { address: address.clone(), listener, file, endpoint });
     }
     Ok(opened)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::listener::ListenAddress;
+use super::listener::{ListenAddress, SocketFile};
 use crate::driver::Reach;
 use crate::route::Sites;
 use crate::session::Folder;
@@ -53,6 +53,8 @@ pub struct Opening<H> {
     pub address: ListenAddress,
     /// Its listener; none: the one that there is goes on.
     pub listener: Option<H>,
+    /// The listener's file, if it has one of ours.
+    pub file: Option<SocketFile>,
     /// What is served there.
     pub endpoint: Arc<Endpoint<H>>,
 }
@@ -64,6 +66,8 @@ pub struct Entrance<H> {
     pub address: ListenAddress,
     /// Its listener.
     pub listener: H,
+    /// Its file, which goes with it.
+    pub file: Option<SocketFile>,
     /// What is served there.
     pub endpoint: Arc<Endpoint<H>>,
     /// No more clients are wanted; it is closed when its accept has ended.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -13,9 +13,7 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, setsockopt, sockopt,
 };
 
-use crate::limits::{
-    BACKLOG_MAX, BIND_PAUSE_MS, BIND_RETRY_MS, Http, TCP_KEEPALIVE_INTERVAL_MS, TCP_KEEPALIVE_PROBES_MAX,
-};
+use crate::limits::{BACKLOG_MAX, BIND_PAUSE_MS, Http, TCP_KEEPALIVE_INTERVAL_MS, TCP_KEEPALIVE_PROBES_MAX};
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,26 +77,60 @@ impl fmt::Display for ListenError {
     }
 }
 
-/// Listens; the address that comes back has the port that the kernel chose.
-pub fn listen(address: &ListenAddress, limits: &Http) -> Result<(OwnedFd, ListenAddress), ListenError> {
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// It.
+    pub fd: OwnedFd,
+    /// Where it listens, with the port that the kernel chose.
+    pub address: ListenAddress,
+    /// Its file, if it is a UNIX socket.
+    pub file: Option<SocketFile>,
+}
+
+/// The file of a UNIX listener, removed when this is dropped, so that the next start finds none.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: String,
+    /// Device and inode: what somebody else has put there since is not ours to remove.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &str) -> Option<SocketFile> {
+        identity(path).map(|identity| SocketFile { path: path.to_owned(), identity })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path) == Some(self.identity) {
+            // Without the right to do so, as after -u, it stays, and the next start replaces it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &str) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Listens. An address that is taken is tried again for `patience_ms`.
+pub fn listen(address: &ListenAddress, limits: &Http, patience_ms: u64) -> Result<Listener, ListenError> {
     let failed = |errno| ListenError { address: address.clone(), errno };
     match address {
         ListenAddress::Tcp(tcp) => {
-            listen_tcp(*tcp, limits).map_err(failed).map(|(fd, tcp)| (fd, ListenAddress::Tcp(tcp)))
+            let (fd, tcp) = listen_tcp(*tcp, limits, patience_ms).map_err(failed)?;
+            Ok(Listener { fd, address: ListenAddress::Tcp(tcp), file: None })
         }
-        ListenAddress::Unix(path) => listen_unix(Path::new(path)).map_err(failed).map(|fd| (fd, address.clone())),
+        ListenAddress::Unix(path) => {
+            let fd = listen_unix(Path::new(path)).map_err(failed)?;
+            Ok(Listener { fd, address: address.clone(), file: SocketFile::of(path) })
+        }
     }
 }
 
-/// Removes the file of a UNIX listener, so that the next start finds none.
-pub fn remove(address: &ListenAddress) {
-    if let ListenAddress::Unix(path) = address {
-        // Without the right to do so, as after -u, it stays, and the next start replaces it.
-        let _ = std::fs::remove_file(path);
-    }
-}
-
-fn listen_tcp(address: SocketAddr, limits: &Http) -> Result<(OwnedFd, SocketAddr), Errno> {
+fn listen_tcp(address: SocketAddr, limits: &Http, patience_ms: u64) -> Result<(OwnedFd, SocketAddr), Errno> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
@@ -108,7 +140,7 @@ fn listen_tcp(address: SocketAddr, limits: &Http) -> Result<(OwnedFd, SocketAddr
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
-    bind_patiently(&fd, &SockaddrStorage::from(address))?;
+    bind_patiently(&fd, &SockaddrStorage::from(address), patience_ms)?;
     socket::listen(&fd, Backlog::new(BACKLOG_MAX)?)?;
     let bound: SockaddrStorage = socket::getsockname(fd.as_raw_fd())?;
     let port = match (bound.as_sockaddr_in(), bound.as_sockaddr_in6()) {
@@ -137,8 +169,8 @@ fn seconds(ms: u64) -> u32 {
 }
 
 /// A ring that was killed keeps its port for a moment, since the kernel tears it down behind the process.
-fn bind_patiently(fd: &OwnedFd, address: &SockaddrStorage) -> Result<(), Errno> {
-    let give_up = Instant::now() + Duration::from_millis(BIND_RETRY_MS);
+fn bind_patiently(fd: &OwnedFd, address: &SockaddrStorage, patience_ms: u64) -> Result<(), Errno> {
+    let give_up = Instant::now() + Duration::from_millis(patience_ms);
     loop {
         match socket::bind(fd.as_raw_fd(), address) {
             Err(Errno::EADDRINUSE) if Instant::now() < give_up => {

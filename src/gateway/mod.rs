@@ -93,7 +93,7 @@ impl<D: Driver> Gateway<D> {
         for (_, entrance) in &mut self.entrances {
             entrance.is_leaving = true;
         }
-        for Opening { address, listener, endpoint } in openings {
+        for Opening { address, listener, file, endpoint } in openings {
             let known = self.entrances.iter_mut().map(|(_, entrance)| entrance).find(|known| known.address == address);
             match (known, listener) {
                 (Some(known), None) => {
@@ -101,7 +101,7 @@ impl<D: Driver> Gateway<D> {
                     known.endpoint = endpoint;
                 }
                 (_, Some(listener)) => {
-                    let entrance = Entrance { address, listener, endpoint, is_leaving: false, is_paused: false };
+                    let entrance = Entrance { address, listener, file, endpoint, is_leaving: false, is_paused: false };
                     let index = self.entrances.insert(entrance);
                     self.accept(index);
                 }

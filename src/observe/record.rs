@@ -49,7 +49,7 @@ pub struct Access<'a> {
     pub id: u64,
     /// Where the client came from.
     pub client: &'a dyn fmt::Display,
-    /// The host that the client asked for; empty: none, and left out.
+    /// The hostname of the server that was meant; empty: it has none, and this is left out.
     pub host: &'a str,
     /// The name that the client asked for.
     pub name: &'a str,

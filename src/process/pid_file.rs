@@ -90,7 +90,9 @@ fn lock(path: &Path) -> Result<PidFile, Fault> {
             _ => return Err(Fault::Failed(error)),
         },
     };
-    if !file.metadata().map_err(Fault::Failed)?.is_file() {
+    // A second name would make it somebody else's file.
+    let metadata = file.metadata().map_err(Fault::Failed)?;
+    if !metadata.is_file() || metadata.nlink() > 1 {
         return Err(Fault::NoFile);
     }
     match file.try_lock() {

@@ -226,7 +226,7 @@ impl Reply {
     fn queue(&mut self, status: u16, bytes: Box<[u8]>, context: &mut Context<'_>) {
         *context.status = status;
         let line = format!("{} {} {status}", self.method, Quoted(&self.name));
-        context.out.push(Action::Log(Level::Info, line));
+        context.out.push(Action::Log(Level::Debug, line));
         context.out.push(Action::Send { to: Side::Client, bytes });
         self.stage = Stage::Finishing;
     }

@@ -2,13 +2,10 @@
 //! wrong are measured and printed: `cargo test --test main memory -- --nocapture`.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
+use std::time::Instant;
 
 use crate::client::{BINARY, Client, Frame, TEXT};
 use crate::daemon::{Daemon, configuration};
@@ -87,11 +84,7 @@ impl Appliance {
 
 /// A WebSocket whose receive buffer is small, and which keeps nothing of its own.
 fn join(daemon: &Daemon, path: &str) -> TcpStream {
-    let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_SIZE).unwrap();
-    let to = SocketAddr::from(([127, 0, 0, 1], daemon.port));
-    socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
-    let mut stream = TcpStream::from(fd);
+    let mut stream = daemon.narrow_stream(RECEIVE_SIZE);
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();

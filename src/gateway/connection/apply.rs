@@ -42,7 +42,8 @@ impl<H> Connection<H> {
                 Action::Finish(side) => self.peer(side).finish(),
                 Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
                 Action::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
-                Action::End(ending) => self.ending = Some(ending),
+                // What ends because it was broken off does not end for another reason.
+                Action::End(ending) => self.break_off(ending),
                 Action::CloseFile => self.file.keep(false),
                 file_action => self.apply_to_file(file_action, world),
             }

@@ -84,9 +84,10 @@ impl<H> Connection<H> {
         self.held_size
     }
 
-    /// Measures what it holds outside the pool: what that was, and what it is.
+    /// Measures what it holds outside the pool: what that was, and what it is. What is in flight for one that ends
+    /// comes back with the next turn, and is no reason to break off another one.
     pub fn update_held_size(&mut self) -> (usize, usize) {
-        let held_size = match self.is_over() {
+        let held_size = match self.is_ending() {
             true => 0,
             false => self.client.heap_size() + self.backend.heap_size() + self.session.held_size(),
         };
@@ -233,7 +234,7 @@ impl<H> Connection<H> {
             self.file.set(Some(handle), &mut world.driver);
             kind
         });
-        self.handle(Input::Opened(kind), world);
+        self.handle_opening(Input::Opened(kind), world);
     }
 
     /// The server was connected, or not.
@@ -243,7 +244,7 @@ impl<H> Connection<H> {
             None => self.backend = Peer::new(handle),
             Some(_) => world.driver.close(handle),
         });
-        self.handle(Input::Connected(connected), world);
+        self.handle_opening(Input::Connected(connected), world);
     }
 
     /// The end of a turn. True: a receive found the pool empty and is to be asked for again.
@@ -312,6 +313,16 @@ impl<H> Connection<H> {
         let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         self.apply(Source::Bytes(&buffer), world);
+    }
+
+    /// As `handle`, for what may begin a conversation, which has limits of its own.
+    fn handle_opening<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
+        self.handle(input, world);
+        if let Some(service) = self.session.service() {
+            let size = service.limits.queue_size_max;
+            self.client.set_queue_size_max(size);
+            self.backend.set_queue_size_max(size);
+        }
     }
 
     fn on_backend_end<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {

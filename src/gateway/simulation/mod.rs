@@ -112,7 +112,7 @@ fn reload(gateway: &mut Gateway<Sim>, process: &limits::Process, site: Site, add
     let (docroot, www, listener) = (sim.folder(), sim.folder(), is_other.then(|| sim.listener()));
     let address = if is_other { ListenAddress::Unix("another".into()) } else { address.clone() };
     let endpoint = endpoint(site, docroot, www);
-    gateway.configure(process.clone(), vec![Opening { address, listener, endpoint }]);
+    gateway.configure(process.clone(), vec![Opening { address, listener, file: None, endpoint }]);
 }
 
 fn run(seed: u64) {
@@ -133,7 +133,10 @@ fn run(seed: u64) {
     let reload_at = if sim.rng.one_in(3) { sim.rng.below(500) } else { usize::MAX };
     let mut gateway = Gateway::new(sim, process.clone());
     let address = ListenAddress::Unix("simulated".into());
-    gateway.configure(process.clone(), vec![Opening { address: address.clone(), listener: Some(listener), endpoint }]);
+    gateway.configure(
+        process.clone(),
+        vec![Opening { address: address.clone(), listener: Some(listener), file: None, endpoint }],
+    );
     let mut completions = Vec::new();
     let (mut turns, mut was_stopped) = (0, false);
     while !gateway.is_over() {

@@ -24,6 +24,8 @@ pub struct Vigil {
     heard_ms: u64,
     message_ms: u64,
     pinged_ms: Option<u64>,
+    /// When the next ping would be due if this one is answered at once.
+    look_ms: Option<u64>,
     cut_ms: Option<u64>,
     resume_ms: Option<u64>,
     rate: Option<Box<Rate>>,
@@ -37,6 +39,7 @@ impl Vigil {
             heard_ms: now_ms,
             message_ms: now_ms,
             pinged_ms: None,
+            look_ms: None,
             cut_ms: None,
             resume_ms: None,
             rate: is_limited.then(Box::default),
@@ -72,11 +75,14 @@ impl Vigil {
     /// When the next thing is due, if ever.
     pub fn next_ms(&self, limits: &WebSocket) -> Option<u64> {
         let due = [Due::Cut, Due::Resume, Due::Idle, Due::Silent, Due::Ping];
-        due.into_iter().filter_map(|what| self.at_ms(what, limits)).min()
+        due.into_iter().filter_map(|what| self.at_ms(what, limits)).chain(self.look_ms).min()
     }
 
     /// Takes out what is due first, if it is due now.
     pub fn take_due(&mut self, limits: &WebSocket, now_ms: u64) -> Option<Due> {
+        if self.look_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            self.look_ms = self.pinged_ms.map(|_| now_ms + limits.ping_ms);
+        }
         let due = [Due::Cut, Due::Resume, Due::Idle, Due::Silent, Due::Ping];
         let what = due.into_iter().find(|what| self.at_ms(*what, limits).is_some_and(|at_ms| at_ms <= now_ms))?;
         match what {
@@ -85,7 +91,10 @@ impl Vigil {
                 self.resume_ms = None;
                 self.on_client(now_ms);
             }
-            Due::Ping => self.pinged_ms = Some(now_ms),
+            Due::Ping => {
+                self.pinged_ms = Some(now_ms);
+                self.look_ms = (limits.ping_ms < limits.pong_ms).then_some(now_ms + limits.ping_ms);
+            }
             Due::Idle | Due::Silent => {}
         }
         Some(what)
@@ -150,6 +159,20 @@ mod tests {
         assert_eq!((vigil.take_due(&limits, 1_180), vigil.next_ms(&limits)), (None, Some(1_270)));
         assert_eq!(vigil.take_due(&limits, 1_270), Some(Due::Ping));
         assert_eq!(vigil.take_due(&limits, 1_300), Some(Due::Silent));
+    }
+
+    #[test]
+    fn pings_come_in_their_time_however_long_an_answer_may_take() {
+        let limits = WebSocket { ping_ms: 100, pong_ms: 1_000, ..WebSocket::default() };
+        let mut vigil = Vigil::new(&limits, 0);
+        assert_eq!(vigil.take_due(&limits, 100), Some(Due::Ping));
+        vigil.on_client(110);
+        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 200)), (Some(200), None));
+        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 210)), (Some(210), Some(Due::Ping)));
+        for at_ms in (310..1_210).step_by(100) {
+            assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, at_ms)), (Some(at_ms), None));
+        }
+        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 1_210)), (Some(1_210), Some(Due::Silent)));
     }
 
     #[test]

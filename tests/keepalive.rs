@@ -1,0 +1,236 @@
+//! Clients that are silent, gone or idle, and how they are told from those that are only busy.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Uid;
+
+use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
+use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::process::{DEADLINE, Folder, Process, eventually, run};
+use crate::server::{Backend, Listener};
+use crate::wire::handshake;
+
+const SILENT: &str = "the client answered no ping (1006)";
+
+fn pair(daemon: &Daemon, server: &Listener) -> (Client, Backend) {
+    let client = daemon.connect("/server");
+    (client, server.accept())
+}
+
+/// A daemon that asks soon, and a server.
+fn start(limits: &str) -> (Daemon, Listener) {
+    let daemon = Daemon::start_configured(&configuration(limits, ""));
+    let server = daemon.listen("server");
+    (daemon, server)
+}
+
+/// The next frame is a ping of the gateway's own, which is empty.
+fn expect_ping(client: &mut Client) {
+    assert_eq!(client.frame(), Frame::new(PING, b""));
+}
+
+#[test]
+fn a_client_that_answers_stays() {
+    let (daemon, server) = start("ping-ms = 150; pong-ms = 2000;");
+    let (mut client, mut backend) = pair(&daemon, &server);
+    let start = Instant::now();
+    // Pings come in their time, however long an answer may take.
+    for _ in 0..4 {
+        expect_ping(&mut client);
+        client.send(&[Frame::new(PONG, b"")]);
+    }
+    assert!(start.elapsed() < Duration::from_millis(2_000), "{:?}", start.elapsed());
+    // Any byte is an answer.
+    expect_ping(&mut client);
+    client.wire.send(&Frame::new(TEXT, b"hello").masked().bytes()[..3]);
+    expect_ping(&mut client);
+    client.wire.send(&Frame::new(TEXT, b"hello").masked().bytes()[3..]);
+    assert!(start.elapsed() >= Duration::from_millis(6 * 150 - 10), "{:?}", start.elapsed());
+    backend.expect("hello");
+    backend.send("answer");
+    let mut frame = client.frame();
+    while frame.opcode == PING {
+        frame = client.frame();
+    }
+    assert_eq!(frame, Frame::new(TEXT, b"answer"));
+}
+
+#[test]
+fn a_client_that_answers_nothing_is_lost() {
+    for protocol in ["stream", "frames"] {
+        let websocket = format!("protocol = \"{protocol}\"; limits = {{ ping-ms = 200; pong-ms = 300; }};");
+        let daemon = Daemon::start_configured(&configuration("", &websocket));
+        let server = daemon.listen("server");
+        let start = Instant::now();
+        let (mut client, mut backend) = pair(&daemon, &server);
+        client.text("hello");
+        expect_ping(&mut client);
+        // Neither a close frame nor anything else comes behind it.
+        assert_eq!(client.wire.take_rest(), b"", "{protocol}");
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(490) && took < DEADLINE / 2, "{took:?}");
+        let hello = Frame::new(TEXT, b"hello").bytes();
+        backend.expect(if protocol == "frames" { &hello[..] } else { b"hello" });
+        backend.expect_end();
+        drop(backend);
+        daemon.log().wait_for(&["info", "name=\"server\"", "code=1006", SILENT]);
+    }
+}
+
+#[test]
+fn no_pings_where_they_are_switched_off() {
+    let links = "limits = { ping-ms = 50; pong-ms = 100; };
+        links = ({ origin = \"^/quiet$\"; type = \"unix\"; destination = \"@/run/quiet\"; limits = { ping-ms = 0; }; });";
+    let daemon = Daemon::start_configured(&configuration("", links));
+    let (server, quiet_server) = (daemon.listen("server"), daemon.listen("quiet"));
+    let mut quiet = daemon.connect("/quiet");
+    let mut quiet_backend = quiet_server.accept();
+    let (_client, mut backend) = pair(&daemon, &server);
+    backend.expect_end();
+    daemon.log().wait_for(&[SILENT]);
+    quiet_backend.send("the first that comes");
+    quiet.expect_text("the first that comes");
+}
+
+/// Writes until nobody takes any more; how much that was.
+fn write_until_stalled(mut stream: &TcpStream, bytes: &[u8]) -> usize {
+    stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut done = 0;
+    loop {
+        match stream.write(&bytes[done % bytes.len()..]) {
+            Ok(size) => done += size,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return done,
+            Err(error) => panic!("after {done} bytes: {error}"),
+        }
+    }
+}
+
+/// A client that is not read, because its server does not read, cannot be heard.
+#[test]
+fn a_client_that_is_held_up_is_not_called_dead() {
+    let (daemon, server) = start("ping-ms = 150; pong-ms = 200;");
+    let (mut client, mut backend) = pair(&daemon, &server);
+    let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
+    let sent = write_until_stalled(client.wire.stream(), &message);
+    // Others are found dead one after the other, which takes longer than its patience.
+    for _ in 0..3 {
+        let (silent, mut its_backend) = pair(&daemon, &server);
+        its_backend.expect_end();
+        drop(silent);
+    }
+    // Its server goes on reading, and so does it: what was cut off is sent too.
+    let rest = (message.len() - sent % message.len()) % message.len();
+    let messages = (sent + rest) / message.len();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            client.wire.stream().set_write_timeout(Some(DEADLINE)).unwrap();
+            client.wire.stream().write_all(&message[message.len() - rest..]).unwrap();
+        });
+        for number in 0..messages {
+            assert!(backend.take(64 * 1024) == [7; 64 * 1024], "message {number} of {messages} is another");
+        }
+    });
+    backend.send("answer");
+    let mut frame = client.frame();
+    while frame.opcode == PING {
+        client.send(&[Frame::new(PONG, b"")]);
+        frame = client.frame();
+    }
+    assert_eq!(frame, Frame::new(TEXT, b"answer"));
+    assert_eq!(daemon.log().text().matches(SILENT).count(), 3);
+}
+
+#[test]
+fn idle_conversations_are_closed() {
+    // Pings and pongs are no messages.
+    let limits = "idle-ms = 600; ping-ms = 100; pong-ms = 2000;";
+    let daemon = Daemon::start_configured(&configuration(limits, "protocol = \"frames\";"));
+    let server = daemon.listen("server");
+    let (mut client, mut backend) = pair(&daemon, &server);
+    let mut last = Instant::now();
+    // A message either way puts it off.
+    for number in 0..4 {
+        for _ in 0..2 {
+            expect_ping(&mut client);
+            client.send(&[Frame::new(PONG, b"")]);
+        }
+        last = Instant::now();
+        if number % 2 == 0 {
+            client.text("up");
+            assert_eq!(backend.message().1, b"up");
+        } else {
+            backend.send_frame(&Frame::new(TEXT, b"down"));
+            while client.frame().opcode != TEXT {}
+        }
+    }
+    let mut frame = client.frame();
+    while frame.opcode == PING {
+        client.send(&[Frame::new(PONG, b"")]);
+        frame = client.frame();
+    }
+    assert_eq!(frame.close_code(), (1001, "idle for too long".to_owned()));
+    assert!(last.elapsed() >= Duration::from_millis(590), "{:?}", last.elapsed());
+    client.close(1001);
+    assert_eq!(backend.frame().close_code().0, 1001);
+    backend.expect_end();
+    drop(backend);
+    client.wire.expect_end();
+    daemon.log().wait_for(&["info", "code=1001", "idle for too long (1001)"]);
+}
+
+/// What the kernel is told about accepted sockets, as ss(8) shows it.
+#[test]
+fn the_kernel_asks_too() {
+    if Command::new("ss").arg("-V").stdout(Stdio::null()).status().is_err() {
+        return println!("skipped: there is no ss (iproute2)");
+    }
+    for (limits, timer) in [("tcp-keepalive-ms = 90000;", Some("keepalive,1min")), ("tcp-keepalive-ms = 0;", None)] {
+        let (daemon, server) = start(limits);
+        let (mut client, mut backend) = pair(&daemon, &server);
+        // With unacknowledged bytes another timer runs.
+        client.text("hello");
+        backend.expect("hello");
+        let shown = || {
+            let port = format!(":{}", daemon.port);
+            run(Command::new("ss").args(["-tnoH", "state", "established", "sport", "=", &port]), DEADLINE).out
+        };
+        eventually(&format!("{limits} {timer:?}"), || match timer {
+            Some(timer) => shown().contains(timer),
+            None => !shown().is_empty() && !shown().contains("timer:"),
+        });
+    }
+}
+
+/// A link that is cut without a word. A network of its own is needed, which only root can make.
+#[test]
+fn a_client_whose_link_is_cut_is_found_out() {
+    if !Uid::effective().is_root() || Command::new("nsenter").arg("-V").stdout(Stdio::null()).status().is_err() {
+        return println!("skipped: only root with nsenter can cut a link");
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh", UAKARI]);
+    let text = configuration("tcp-user-timeout-ms = 500; ping-ms = 0;", "");
+    let daemon = Daemon::start_configured_by(Folder::new(), &text, command);
+    let server = daemon.listen("server");
+    let within = |program: &str| {
+        let mut command = Command::new("nsenter");
+        command.args(["--net", "-t", &daemon.pid().to_string(), program]);
+        command
+    };
+    let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{} && printf '%s' \"$0\" >&3 && cat <&3", daemon.port);
+    let client = Process::start(within("bash").args(["-c", &connect, &handshake("/server", &[], &[])]));
+    client.out.wait_for(&["101 Switching"]);
+    let mut backend = server.accept();
+    assert!(run(within("ip").args(["link", "set", "lo", "down"]), DEADLINE).status.success());
+    let start = Instant::now();
+    backend.send("is anybody there?");
+    let mut rest = Vec::new();
+    backend.stream().read_to_end(&mut rest).unwrap();
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    drop(backend);
+    daemon.log().wait_for(&["the client's connection broke (1006)", "timed out"]);
+}
