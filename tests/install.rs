@@ -71,6 +71,9 @@ fn everything_is_in_its_place() {
         ("usr/lib/systemd/system/uakari.socket", 0o644),
         ("usr/lib/sysusers.d/uakari.conf", 0o644),
         ("usr/lib/tmpfiles.d/uakari.conf", 0o644),
+        ("usr/share/uakari/hello/hello.h", 0o644),
+        ("usr/share/uakari/hello/hello.py", 0o644),
+        ("usr/share/uakari/hello/hello.rs", 0o644),
         ("usr/share/uakari/www/index.html", 0o644),
         ("usr/share/uakari/www/websocket.html", 0o644),
     ] {
