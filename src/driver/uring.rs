@@ -137,7 +137,7 @@ impl Uring {
                 self.poll_signals();
                 Event::Signal(number?.ssi_signo as i32)
             }
-            Kind::BackendReadable | Kind::BackendWritable => return None,
+            Kind::BackendReadable | Kind::BackendWritable => return self.on_wait_failed(token, entry),
             Kind::FileRead => {
                 self.pool.reads -= 1;
                 self.received(entry)
@@ -145,6 +145,26 @@ impl Uring {
             _ => self.received(entry),
         };
         Some(Completion { token, event })
+    }
+
+    /// A wait for a device that failed takes along what was linked to it, whose completion the kernel leaves out
+    /// (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS).
+    fn on_wait_failed(&mut self, token: Token, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
+        let errno = match result_of(entry).err()? {
+            // A wake-up that brings nothing, such as anybody's tcsetattr(3), makes the kernel wait for a terminal's
+            // two queues once more, which it refuses.
+            Errno::EINVAL => Errno::EAGAIN,
+            errno => errno,
+        };
+        if token.kind == Kind::BackendReadable {
+            let token = Token { kind: Kind::BackendReceive, ..token };
+            let event = Event::Received { result: Received::Failed(errno), more: false };
+            return Some(Completion { token, event });
+        }
+        let token = Token { kind: Kind::BackendSend, ..token };
+        let is_it = |done: &InFlight| matches!(done, InFlight::Send { token: other, .. } if *other == token);
+        let (index, _) = self.in_flight.iter().find(|(_, done)| is_it(done))?;
+        Some(in_flight::complete(self.in_flight.remove(index), Err(errno)))
     }
 
     fn received(&mut self, entry: &cqueue::Entry) -> Event<OwnedFd> {

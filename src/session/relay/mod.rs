@@ -203,7 +203,7 @@ impl Relay {
         self.send_rest(context);
         let Parting { frame, ending } = *self.parting.take()?;
         context.out.push(Action::SendLast { to: Side::Client, bytes: frame });
-        let closing = Closing::after_close(!self.is_backend_gone, ending, &self.service.limits, context);
+        let closing = Closing::after_close(!self.is_backend_gone, ending, &self.service, context);
         Some(Phase::Closing(Box::new(closing)))
     }
 
@@ -271,12 +271,12 @@ impl Relay {
         if matches!(ending, Ending::Stopping | Ending::Idle) {
             self.tell_backend(Some(CloseCode::GOING_AWAY), "", context);
         }
-        let limits = &self.service.limits;
-        Phase::Closing(Box::new(Closing::after_servers_close(up, !self.is_backend_gone, ending, limits, context)))
+        let service = &self.service;
+        Phase::Closing(Box::new(Closing::after_servers_close(up, !self.is_backend_gone, ending, service, context)))
     }
 
     fn lose_client(&mut self, ending: Ending, context: &mut Context<'_>) -> Phase {
-        Phase::Closing(Box::new(Closing::without_client(ending, &self.service.limits, context)))
+        Phase::Closing(Box::new(Closing::without_client(ending, &self.service, context)))
     }
 
     /// A server that speaks frames learns why the conversation is over.
