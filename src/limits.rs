@@ -201,6 +201,8 @@ impl Default for WebSocket {
 pub const POOL_BUFFER_SIZE: usize = 66 * 1024;
 /// Bytes kept free before the received bytes, so that a frame header can be written in front of them.
 pub const POOL_HEADROOM: usize = 32;
+/// With fewer free buffers than half of the pool, or than this, what a peer does not take at once is copied out of it.
+pub const POOL_FREE_MIN: usize = 4;
 
 /// Submission entries of the ring; the completion queue has four times as many.
 pub const RING_ENTRIES: u32 = 256;

@@ -52,7 +52,10 @@ fn wrong_use_is_one_line() {
         (&["-R", &root, "-n", "echo", "-m", "0"], &["-m 0", "1 or more"]),
         (&["-R", &root, "-n", "echo", "-m", "many"], &["-m", "many"]),
         (&["-R", &root, "-n", "echo", "--mode", "999"], &["--mode", "999", "660"]),
-        (&["-R", &root, "-n", "echo", "--protocol", "udp"], &["--protocol", "udp", "stream, packet or frames"]),
+        (
+            &["-R", &root, "-n", "echo", "--protocol", "udp"],
+            &["--protocol", "udp", "stream, packet, lines, nul or frames"],
+        ),
         (&["-R", &root, "-n", "echo", "-u", "nosuchuser"], &["-u nosuchuser", "no such user"]),
         (&["-R", &root, "-n", "file"], &["file", "no socket is in the way"]),
         (&["-R", &below_file], &["-R", &below_file]),
@@ -224,7 +227,7 @@ fn one_who_does_not_read_does_not_hold_up_the_others() {
 
 #[test]
 fn behind_the_gateway_in_each_protocol() {
-    for protocol in ["stream", "packet", "frames"] {
+    for protocol in ["stream", "packet", "lines", "nul", "frames"] {
         let daemon = Daemon::start(&["--protocol", protocol]);
         let _echo = daemon.echo("echo", &["--protocol", protocol]);
         let mut client = daemon.connect("/echo");
@@ -232,8 +235,8 @@ fn behind_the_gateway_in_each_protocol() {
             client.text(text);
             client.expect_text(text);
         }
-        client.binary(b"\xff\x00");
-        client.expect_binary(b"\xff\x00");
+        client.binary(b"\xff\x01");
+        client.expect_binary(b"\xff\x01");
         client.finish(1000);
     }
 }

@@ -50,6 +50,18 @@ mod packet;
 /// Messages as frames.
 mod frames;
 
+/// Messages as lines, and as what stands before a NUL.
+mod lines;
+
+/// The first record, which tells a server who its client is.
+mod hello;
+
+/// Names that are served by something else than a socket in docroot.
+mod links;
+
+/// Terminal lines and named pipes.
+mod devices;
+
 /// How connections end, and what each side and the log hear of it.
 mod endings;
 
@@ -61,6 +73,12 @@ mod limits;
 
 /// Clients that are silent, gone or idle.
 mod keepalive;
+
+/// SIGHUP: what changes, and what stays.
+mod reload;
+
+/// From the start of a daemon to its end.
+mod lifecycle;
 
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;

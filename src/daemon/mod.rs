@@ -2,6 +2,7 @@
 
 mod resources;
 
+use std::fmt;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,9 @@ use resources::{Opened, open_all, raise_descriptors};
 /// Reads the configuration again, as at the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
+/// A configuration and what it names, opened; or all that is wrong with it.
+type Loaded = Result<(Config, Opened), Vec<String>>;
+
 /// What the daemon is told from outside. SIGXFSZ is among them only to be blocked: a log that may not grow is no
 /// reason to end. A loaded configuration announces itself with a signal too, so that the loop
 /// has one thing to wait for.
@@ -39,7 +43,10 @@ pub struct Daemon {
     config: Config,
     load: Load,
     /// A configuration that is being loaded.
-    loading: Option<Receiver<Result<Config, Vec<String>>>>,
+    loading: Option<Receiver<Loaded>>,
+    /// It may have changed since it was read: it is to be loaded once more.
+    is_asked_again: bool,
+    is_stopping: bool,
     /// The addresses that were taken, with the ports that the kernel chose.
     bound: Vec<ListenAddress>,
     /// When a folder that is gone was last looked for.
@@ -85,6 +92,8 @@ impl Daemon {
             config,
             load,
             loading: None,
+            is_asked_again: false,
+            is_stopping: false,
             bound,
             looked_ms: None,
             notifier,
@@ -140,6 +149,7 @@ impl Daemon {
         match Signal::try_from(number) {
             Ok(Signal::SIGTERM | Signal::SIGINT) => {
                 log::event(Level::Info, format_args!("stopping on signal {number}"));
+                self.is_stopping = true;
                 self.tell(self.notifier.stopping());
                 self.gateway.stop();
             }
@@ -154,17 +164,21 @@ impl Daemon {
         }
     }
 
-    /// Loads in a thread: names may have to be looked up, and clients go on being served.
+    /// Loads in a thread: names may have to be looked up, an address may be busy for a moment, and clients go on being
+    /// served.
     fn begin_loading(&mut self) {
-        if self.loading.is_some() {
-            return log::event(Level::Warn, format_args!("reload: the one before is not done yet; send SIGHUP again"));
+        if self.loading.is_some() || self.is_stopping {
+            self.is_asked_again = true;
+            return;
         }
+        self.is_asked_again = false;
         self.tell(self.notifier.reloading());
         let (sender, receiver) = channel();
-        let load = self.load.clone();
+        let (load, old, known) = (self.load.clone(), self.config.clone(), self.addresses());
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
+            let loaded = load().and_then(|config| open(config, &old, &known).map_err(|sentence| vec![sentence]));
             // The receiver is there as long as the daemon is.
-            let _ = sender.send(load());
+            let _ = sender.send(loaded);
             let _ = kill(Pid::this(), LOADED);
         });
         match thread {
@@ -177,10 +191,18 @@ impl Daemon {
     }
 
     fn end_loading(&mut self) {
-        let Some(loaded) = self.loading.take().and_then(|receiver| receiver.try_recv().ok()) else { return };
-        let taken = loaded.and_then(|config| self.take_config(config).map_err(|sentence| vec![sentence]));
+        // Anybody may send the signal.
+        let Some(loaded) = self.loading.as_ref().and_then(|receiver| receiver.try_recv().ok()) else { return };
+        self.loading = None;
+        if self.is_stopping {
+            return;
+        }
+        let taken = loaded.and_then(|loaded| self.take_config(loaded).map_err(|sentence| vec![sentence]));
         match taken {
-            Ok(()) => log::event(Level::Info, format_args!("reloaded: new connections get the new configuration")),
+            Ok(()) => log::event(
+                Level::Info,
+                format_args!("reloaded: new connections get the new configuration, {}", Bounds(&self.config.limits)),
+            ),
             Err(sentences) => {
                 for sentence in sentences {
                     log::event(Level::Error, format_args!("reload: {sentence}"));
@@ -189,34 +211,36 @@ impl Daemon {
             }
         }
         self.tell(self.notifier.ready("serving"));
+        if self.is_asked_again {
+            self.begin_loading();
+        }
+    }
+
+    /// Where it listens.
+    fn addresses(&self) -> Vec<ListenAddress> {
+        self.gateway.addresses().cloned().collect()
     }
 
     /// Puts a configuration in the place of the old one, or leaves all as it is.
-    fn take_config(&mut self, mut config: Config) -> Result<(), String> {
-        for (key, is_same) in [
-            ("user", config.user == self.config.user),
-            ("pid-file", config.pid_file == self.config.pid_file),
-            ("limits.pool-buffers", config.limits.pool_buffers == self.config.limits.pool_buffers),
-            ("limits.files", config.limits.fds_max == self.config.limits.fds_max),
-        ] {
-            if !is_same {
-                log::event(Level::Warn, format_args!("reload: {key} takes effect at the next start"));
-            }
+    fn take_config(&mut self, (config, opened): (Config, Opened)) -> Result<(), String> {
+        if let Err(error) = log::start(&config.log) {
+            opened.bound.iter().for_each(listener::remove);
+            return Err(error.to_string());
         }
-        // What holds until then is what the next reload compares with.
-        config.user.clone_from(&self.config.user);
-        config.pid_file.clone_from(&self.config.pid_file);
-        config.limits.pool_buffers = self.config.limits.pool_buffers;
-        config.limits.fds_max = self.config.limits.fds_max;
-        raise_descriptors(&mut config.limits);
-        let known: Vec<ListenAddress> = self.gateway.addresses().cloned().collect();
-        let Opened { openings, bound, .. } = open_all(&config, &known, &[])?;
-        log::start(&config.log).map_err(|error| error.to_string())?;
-        self.gateway.configure(config.limits.clone(), openings);
-        for address in &bound {
+        self.gateway.configure(config.limits.clone(), opened.openings);
+        for address in &opened.bound {
             log::announce(format_args!("listening on {address}"));
         }
-        self.bound.extend(bound);
+        // The file of a listener that is closed would be in its next owner's way.
+        self.bound.retain(|address| {
+            let is_left = matches!(address, ListenAddress::Unix(_))
+                && !config.servers.iter().any(|server| server.listen.contains(address));
+            if is_left {
+                listener::remove(address);
+            }
+            !is_left
+        });
+        self.bound.extend(opened.bound);
         self.config = config;
         Ok(())
     }
@@ -224,14 +248,51 @@ impl Daemon {
     /// A folder of the configuration was removed: what has been made in its place is taken.
     fn look_for_folders(&mut self) {
         let now_ms = self.gateway.now_ms();
-        if self.looked_ms.is_some_and(|ms| now_ms < ms + limits::FOLDER_RETRY_MS) {
+        if self.is_stopping || self.looked_ms.is_some_and(|ms| now_ms < ms + limits::FOLDER_RETRY_MS) {
             return;
         }
         self.looked_ms = Some(now_ms);
-        match self.take_config(self.config.clone()) {
+        let opened = open(self.config.clone(), &self.config, &self.addresses());
+        match opened.and_then(|opened| self.take_config(opened)) {
             Ok(()) => log::event(Level::Info, format_args!("a folder that was removed is there again")),
             Err(sentence) => log::event(Level::Warn, format_args!("a folder was removed: {sentence}")),
         }
+    }
+}
+
+/// Opens what a configuration names that is to follow another one. Addresses that are `known` keep their listeners.
+fn open(mut config: Config, old: &Config, known: &[ListenAddress]) -> Result<(Config, Opened), String> {
+    let is_same = |new: &Option<Said>, old: &Option<Said>| match (new, old) {
+        (Some(new), Some(old)) => new.value == old.value,
+        (new, old) => new.is_none() && old.is_none(),
+    };
+    for (key, is_same) in [
+        ("user", is_same(&config.user, &old.user)),
+        ("pid-file", is_same(&config.pid_file, &old.pid_file)),
+        ("limits.pool-buffers", config.limits.pool_buffers == old.limits.pool_buffers),
+        ("limits.files", config.limits.fds_max == old.limits.fds_max),
+    ] {
+        if !is_same {
+            log::event(Level::Warn, format_args!("reload: {key} takes effect at the next start"));
+        }
+    }
+    // What holds until then is what the next reload compares with.
+    config.user.clone_from(&old.user);
+    config.pid_file.clone_from(&old.pid_file);
+    config.limits.pool_buffers = old.limits.pool_buffers;
+    config.limits.fds_max = old.limits.fds_max;
+    raise_descriptors(&mut config.limits);
+    let opened = open_all(&config, known, &[])?;
+    Ok((config, opened))
+}
+
+/// The most that there may come to be.
+struct Bounds<'a>(&'a limits::Process);
+
+impl fmt::Display for Bounds<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size_mib = self.0.memory_size_max().div_ceil(1024 * 1024);
+        write!(f, "{} clients at most, {size_mib} MiB of memory at most", self.0.clients_max)
     }
 }
 
@@ -250,16 +311,8 @@ fn become_user(config: &Config) -> Result<(), String> {
 }
 
 fn announce<'a>(config: &Config, addresses: impl Iterator<Item = &'a ListenAddress>) {
-    let limits = &config.limits;
-    log::event(
-        Level::Info,
-        format_args!(
-            "uakari {} on io_uring, {} clients at most, {} MiB of memory at most",
-            env!("CARGO_PKG_VERSION"),
-            limits.clients_max,
-            limits.memory_size_max().div_ceil(1024 * 1024),
-        ),
-    );
+    let version = env!("CARGO_PKG_VERSION");
+    log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", Bounds(&config.limits)));
     for address in addresses {
         log::announce(format_args!("listening on {address}"));
     }

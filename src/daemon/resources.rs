@@ -26,8 +26,24 @@ pub struct Opened {
 }
 
 /// Opens what a configuration names. Addresses that are `known` go on with the listeners that they have, those that
-/// are `inherited` with the ones that the service manager made.
+/// are `inherited` with the ones that the service manager made. After an error nothing is left of it.
 pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited]) -> Result<Opened, String> {
+    let mut opened = Opened { openings: Vec::new(), bound: Vec::new(), inherited: Vec::new() };
+    match open_into(&mut opened, config, known, inherited) {
+        Ok(()) => Ok(opened),
+        Err(sentence) => {
+            opened.bound.iter().for_each(listener::remove);
+            Err(sentence)
+        }
+    }
+}
+
+fn open_into(
+    opened: &mut Opened,
+    config: &Config,
+    known: &[ListenAddress],
+    inherited: &[Inherited],
+) -> Result<(), String> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -39,7 +55,6 @@ pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited
         }
     }
     let mut endpoints: BTreeMap<Vec<usize>, Arc<Endpoint<OwnedFd>>> = BTreeMap::new();
-    let mut opened = Opened { openings: Vec::new(), bound: Vec::new(), inherited: Vec::new() };
     for (address, servers) in servers_at {
         let endpoint = match endpoints.get(&servers) {
             Some(endpoint) => endpoint.clone(),
@@ -61,13 +76,29 @@ pub fn open_all(config: &Config, known: &[ListenAddress], inherited: &[Inherited
             opened.inherited.push(address.clone());
             Some(copy)
         } else {
-            let (listener, at) = listener::listen(address, limits).map_err(|error| format!("{}: {error}", place()))?;
-            opened.bound.push(at);
-            Some(listener)
+            match listener::listen(address, limits) {
+                Ok((listener, at)) => {
+                    opened.bound.push(at);
+                    Some(listener)
+                }
+                // Without addr a server listens on all addresses of IPv6 too, if there is such a thing here.
+                Err(error)
+                    if error.is_without_ipv6() && config.servers.iter().any(|server| has_another(server, address)) =>
+                {
+                    log::event(Level::Warn, format_args!("{}: {error}: left out", place()));
+                    continue;
+                }
+                Err(error) => return Err(format!("{}: {error}", place())),
+            }
         };
         opened.openings.push(Opening { address: address.clone(), listener, endpoint });
     }
-    Ok(opened)
+    Ok(())
+}
+
+/// Whether a server listens here and somewhere else too.
+fn has_another(server: &Server, address: &ListenAddress) -> bool {
+    server.listen.contains(address) && server.listen.len() > 1
 }
 
 fn open_endpoint(all: &[Server], indices: &[usize]) -> Result<Endpoint<OwnedFd>, String> {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{SFlag, fstat};
-use nix::sys::termios::{BaudRate, SetArg, cfmakeraw, cfsetspeed, tcgetattr, tcsetattr};
+use nix::sys::termios::{BaudRate, ControlFlags, SetArg, cfmakeraw, cfsetspeed, tcgetattr, tcsetattr};
 
 /// Which way bytes go through a named pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +78,8 @@ pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<(), Errno> {
     let rate = BAUD_RATES.iter().find(|(bits, _)| *bits == baud).map(|(_, rate)| *rate).ok_or(Errno::EINVAL)?;
     let mut settings = tcgetattr(fd)?;
     cfmakeraw(&mut settings);
+    // It is received, and a line without a modem has no carrier that could hang it up.
+    settings.control_flags |= ControlFlags::CREAD | ControlFlags::CLOCAL;
     cfsetspeed(&mut settings, rate)?;
     tcsetattr(fd, SetArg::TCSANOW, &settings)
 }

@@ -278,6 +278,8 @@ pub trait Driver {
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Self::Handle>>) -> Result<(), Errno>;
     /// Whether the peer sends no more: what tells the end of a SOCK_SEQPACKET stream from an empty packet.
     fn peer_is_gone(&self, socket: &Self::Handle) -> bool;
+    /// The address that a client came to.
+    fn local_address(&self, client: &Self::Handle) -> Address;
     /// Whether a folder has been removed since it was opened.
     fn is_removed(&self, folder: &Self::Handle) -> bool;
     /// The whole buffer of a lease, headroom included.

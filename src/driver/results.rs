@@ -28,14 +28,15 @@ pub(super) fn own(fd: usize) -> OwnedFd {
 pub(super) fn accepted(entry: &cqueue::Entry) -> Event<OwnedFd> {
     let result = result_of(entry).map(|fd| {
         let fd = own(fd);
-        let address = address_of(&fd);
+        let address = address_of(socket::getpeername(fd.as_raw_fd()));
         (fd, address)
     });
     Event::Accepted { result, more: cqueue::more(entry.flags()) }
 }
 
-fn address_of(fd: &OwnedFd) -> Address {
-    let Ok(address) = socket::getpeername::<SockaddrStorage>(fd.as_raw_fd()) else { return Address::Unknown };
+/// An address as getpeername(2) and getsockname(2) tell it.
+pub(super) fn address_of(told: Result<SockaddrStorage, Errno>) -> Address {
+    let Ok(address) = told else { return Address::Unknown };
     match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
         (Some(v4), _) => Address::Tcp(std::net::SocketAddrV4::from(*v4).into()),
         (_, Some(v6)) => Address::Tcp(std::net::SocketAddrV6::from(*v6).into()),

@@ -19,7 +19,7 @@ use slab::Slab;
 use super::buffers::{Pool, raw};
 use super::device;
 use super::in_flight::{self, InFlight, Message, ServerAddress};
-use super::results::{accepted, result_of};
+use super::results::{accepted, address_of, result_of};
 use super::start::{self, StartError, errno_of, start_error};
 use super::{
     Batch, Completion, Driver, Event, Kind, Lease, OpenFor, Reach, Receive, Received, Segment, Sending, SocketType,
@@ -371,6 +371,10 @@ impl Driver for Uring {
         }
         let mut fds = [PollFd::new(socket.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
+    }
+
+    fn local_address(&self, client: &OwnedFd) -> super::Address {
+        address_of(socket::getsockname(client.as_raw_fd()))
     }
 
     fn is_removed(&self, folder: &OwnedFd) -> bool {

@@ -56,6 +56,14 @@ pub struct ListenError {
     errno: Errno,
 }
 
+impl ListenError {
+    /// Whether all addresses of IPv6 were asked for on a machine that has none.
+    pub fn is_without_ipv6(&self) -> bool {
+        let is_any = matches!(self.address, ListenAddress::Tcp(SocketAddr::V6(v6)) if v6.ip().is_unspecified());
+        is_any && matches!(self.errno, Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
+    }
+}
+
 impl fmt::Display for ListenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remedy = match self.errno {
@@ -64,6 +72,7 @@ impl fmt::Display for ListenError {
             Errno::EADDRNOTAVAIL => "this machine has no such address",
             Errno::ENOENT => "its folder does not exist",
             Errno::EEXIST => "a file that is no socket is in the way",
+            Errno::EAFNOSUPPORT => "this machine has no IPv6",
             _ => "choose another address",
         };
         write!(f, "cannot listen on {}: {}: {remedy}", self.address, self.errno.desc())

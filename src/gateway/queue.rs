@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::driver::{Batch, Driver, Lease, Segment};
-use crate::limits::{POOL_BUFFER_SIZE, SEGMENT_SIZE};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_FREE_MIN, SEGMENT_SIZE};
 
 /// Segments that wait to be sent, those in flight counted too.
 #[derive(Default, Debug)]
@@ -90,7 +90,7 @@ impl Queue {
     /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
     pub fn spill<D: Driver>(&mut self, driver: &mut D) {
         for segment in self.first.iter_mut().chain(&mut self.rest) {
-            if driver.buffers_free() >= driver.buffers() / 2 {
+            if driver.buffers_free() >= (driver.buffers() / 2).max(POOL_FREE_MIN) {
                 return;
             }
             if let Segment::Pool(lease) = segment {

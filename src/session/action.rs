@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::ending::Ending;
 use crate::driver::{OpenFor, SocketType};
 use crate::observe::log::Level;
+use crate::route::hello::Hello;
 
 /// One of the two ends of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +102,8 @@ pub enum Action {
         /// Which of its addresses.
         address: usize,
     },
+    /// Tell the server who its client is, before anything else.
+    Hello(Box<Hello>),
     /// What was opened is the server from here on.
     UseDevice,
     /// Read the opened file; answered by `Input::FileBytes`.

@@ -1,5 +1,6 @@
 //! From the first byte of a request to its answer's kind.
 
+use super::opening::Asked;
 use super::{Action, Context, Demand, Draining, Ending, Input, Opening, Phase, Reply, Side, Step, refuse};
 use crate::http::body::{Body, Framing};
 use crate::http::head::{self, HeadError};
@@ -118,7 +119,7 @@ fn answer(bytes: &[u8], name: &mut Box<str>, since_ms: u64, context: &mut Contex
             return (refuse_upgrade(UpgradeError::Body, context), false);
         }
         return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, &context.site().origins) {
-            Ok(upgrade) => Opening::start(name, upgrade, since_ms, context),
+            Ok(upgrade) => Opening::start(&Asked { name, head: &head, since_ms }, upgrade, context),
             Err(error) => (refuse_upgrade(error, context), false),
         };
     }

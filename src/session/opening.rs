@@ -5,11 +5,37 @@ use std::sync::Arc;
 use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, refuse};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
+use crate::http::head::{self, Head};
 use crate::http::reply;
 use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
+use crate::route::hello::Hello;
 use crate::route::{Destination, Link, Protocol, Service};
 use crate::websocket::upgrade::Upgrade;
+
+/// What a good handshake asks for.
+pub struct Asked<'a> {
+    /// The name that its path means.
+    pub name: &'a str,
+    /// All else that it says.
+    pub head: &'a Head<'a>,
+    /// When it began to come.
+    pub since_ms: u64,
+}
+
+impl Asked<'_> {
+    /// What a server is told of it.
+    fn hello(&self) -> Hello {
+        let origin = head::single(&self.head.headers, "origin").and_then(|origin| std::str::from_utf8(origin).ok());
+        Hello {
+            path: format!("/{}", self.name).into(),
+            query: self.head.query.unwrap_or_default().into(),
+            host: self.head.host.into(),
+            origin: origin.unwrap_or_default().into(),
+            subprotocol: "".into(),
+        }
+    }
+}
 
 /// A handshake in progress.
 #[derive(Debug)]
@@ -20,6 +46,8 @@ pub struct Opening {
     link: Option<usize>,
     address: usize,
     service: Arc<Service>,
+    /// What the server is to be told first.
+    hello: Option<Box<Hello>>,
     /// The offered subprotocol that names the candidate; none: the path's own name is tried.
     candidate: Option<usize>,
     /// The name is a folder: subprotocols name sockets inside it.
@@ -34,8 +62,9 @@ pub struct Opening {
 }
 
 impl Opening {
-    /// Begins to look for the server of a good handshake, whose head began to come at `since_ms`.
-    pub fn start(name: &str, upgrade: Upgrade, since_ms: u64, context: &mut Context<'_>) -> (Phase, bool) {
+    /// Begins to look for the server of a good handshake.
+    pub fn start(asked: &Asked<'_>, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
+        let name = asked.name;
         let site = context.site();
         // The root has no name of its own: there, only the subprotocol's name counts.
         if !name.is_empty() && !site.rules.permit(name) {
@@ -56,12 +85,13 @@ impl Opening {
             Protocol::Packet => SocketType::SeqPacket,
             _ => SocketType::Stream,
         };
-        let give_up_ms = until_ms(&service.limits, since_ms, context);
+        let give_up_ms = until_ms(&service.limits, asked.since_ms, context);
         let opening = Opening {
             name: name.into(),
             upgrade,
             link,
             address: 0,
+            hello: service.hello.then(|| Box::new(asked.hello())),
             service,
             candidate: None,
             is_folder: name.is_empty(),
@@ -226,7 +256,8 @@ impl Opening {
         }
     }
 
-    fn accept(self, context: &mut Context<'_>) -> Phase {
+    fn accept(mut self, context: &mut Context<'_>) -> Phase {
+        let hello = self.hello.take();
         let subprotocols = &self.upgrade.subprotocols;
         let chosen = self.candidate.map_or(subprotocols.first(), |index| subprotocols.get(index));
         let bytes = reply::switching_protocols(&self.upgrade.accept, chosen.map(String::as_str));
@@ -237,6 +268,10 @@ impl Opening {
         let line = format!("connected to {} ({protocol:?})", Quoted(&self.path()));
         context.out.push(Action::Log(Level::Debug, line));
         context.out.push(Action::CloseFile);
+        if let Some(mut hello) = hello {
+            hello.subprotocol = chosen.map(String::as_str).unwrap_or_default().into();
+            context.out.push(Action::Hello(hello));
+        }
         context.out.push(Action::Send { to: Side::Client, bytes });
         context.out.push(Action::Demand(Side::Client, Demand::Flow));
         let demand = if protocol == Protocol::Packet { Demand::Packets } else { Demand::Flow };

@@ -363,6 +363,10 @@ impl Driver for Sim {
         }
     }
 
+    fn local_address(&self, _: &Handle) -> Address {
+        Address::Unix
+    }
+
     fn is_removed(&self, _: &Handle) -> bool {
         false
     }

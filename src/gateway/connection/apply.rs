@@ -1,7 +1,7 @@
 //! What a session asks for, done.
 
 use super::Connection;
-use crate::driver::{Driver, Kind, Lease, Segment};
+use crate::driver::{Address, Driver, Kind, Lease, Segment};
 use crate::gateway::World;
 use crate::gateway::peer::Peer;
 use crate::gateway::queue::{give_back, part_of};
@@ -32,6 +32,12 @@ impl<H> Connection<H> {
                 Action::Send { to, bytes } => self.peer(to).enqueue(Segment::heap(bytes), &mut world.driver),
                 Action::SendLast { to, bytes } => self.peer(to).enqueue_last(bytes, &mut world.driver),
                 Action::Pong { to, bytes } => self.peer(to).enqueue_pong(bytes, &mut world.driver),
+                Action::Hello(hello) => {
+                    let local =
+                        self.client.handle().map_or(Address::Unknown, |client| world.driver.local_address(client));
+                    let record = hello.encode(self.address, local, self.id);
+                    self.backend.enqueue(Segment::heap(record), &mut world.driver);
+                }
                 Action::Demand(side, demand) => self.peer(side).set_demand(demand),
                 Action::Finish(side) => self.peer(side).finish(),
                 Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),

@@ -208,6 +208,8 @@ impl<H> Connection<H> {
         }
         let peer = if is_client { &mut self.client } else { &mut self.backend };
         match (peer.on_sent(batch, result, &mut world.driver), is_client) {
+            // A ping may wait behind much else for a client that takes it all, but slowly.
+            (SendResult::Waiting, true) if self.moved_ms == world.now_ms => self.session.excuse_client(world.now_ms),
             (SendResult::Waiting, _) => {}
             (SendResult::Drained, true) if self.session.wants_drained() => self.handle(Input::Drained, world),
             (SendResult::Drained, _) => {}
@@ -258,7 +260,11 @@ impl<H> Connection<H> {
         }
         let (up, down) = (self.backend.queued_size(), self.client.queued_size());
         let (receive, send) = (self.token(Kind::ClientReceive), self.token(Kind::ClientSend));
+        let was_paused = self.client.is_paused();
         let client_starved = self.client.settle(receive, send, up, &mut world.driver);
+        if was_paused && !self.client.is_paused() {
+            self.session.excuse_client(world.now_ms);
+        }
         let (receive, send) = (self.token(Kind::BackendReceive), self.token(Kind::BackendSend));
         let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
         let file_starved = self.file.settle(self.token(Kind::FileRead), &mut world.driver);

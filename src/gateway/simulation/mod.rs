@@ -13,7 +13,7 @@ use super::Gateway;
 use super::entrance::{Endpoint, Folders, Opening};
 use super::listener::ListenAddress;
 use crate::driver::SocketType;
-use crate::driver::sim::{Node, Sim};
+use crate::driver::sim::{Handle, Node, Sim};
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::route::{Protocol, Service, Site, Sites};
@@ -43,7 +43,7 @@ impl Drop for Seed {
 
 #[test]
 fn seeds() {
-    log::set_level(Level::Error);
+    log::set_level(if number("UAKARI_SEED").is_some() { Level::Debug } else { Level::Error });
     match number("UAKARI_SEED") {
         Some(seed) => run(seed),
         None => (0..number("UAKARI_SEEDS").unwrap_or(SEEDS)).for_each(run),
@@ -100,6 +100,21 @@ fn world(seed: u64) -> (Sim, Site) {
     (sim, site)
 }
 
+fn endpoint(site: Site, docroot: Handle, www: Handle) -> Arc<Endpoint<Handle>> {
+    let folders = vec![Folders { docroot: Some(docroot), www: Some(www) }];
+    Arc::new(Endpoint { sites: Sites::new(Arc::new(site), Vec::new()), folders, clients_max: 100 })
+}
+
+/// The same configuration again, through the same listener or, as if its address had changed, through another one.
+fn reload(gateway: &mut Gateway<Sim>, process: &limits::Process, site: Site, address: &ListenAddress) {
+    let sim = gateway.driver_mut();
+    let is_other = sim.rng.one_in(2);
+    let (docroot, www, listener) = (sim.folder(), sim.folder(), is_other.then(|| sim.listener()));
+    let address = if is_other { ListenAddress::Unix("another".into()) } else { address.clone() };
+    let endpoint = endpoint(site, docroot, www);
+    gateway.configure(process.clone(), vec![Opening { address, listener, endpoint }]);
+}
+
 fn run(seed: u64) {
     let seed = Seed(seed);
     let (mut sim, site) = world(seed.0);
@@ -110,13 +125,15 @@ fn run(seed: u64) {
     // Some runs are stopped in the middle, the others when all clients have had their say.
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
     let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, protocol, &NAMES)).collect();
+    clients.iter_mut().for_each(|client| client.may_be_cut = is_tight);
     let mut backends: Vec<Backend> = Vec::new();
     let (listener, docroot, www) = (sim.listener(), sim.folder(), sim.folder());
-    let folders = vec![Folders { docroot: Some(docroot), www: Some(www) }];
-    let endpoint = Arc::new(Endpoint { sites: Sites::new(Arc::new(site), Vec::new()), folders, clients_max: 100 });
+    let endpoint = endpoint(site.fresh(), docroot, www);
+    // Some runs get a new configuration in the middle: what is there must not notice.
+    let reload_at = if sim.rng.one_in(3) { sim.rng.below(500) } else { usize::MAX };
     let mut gateway = Gateway::new(sim, process.clone());
     let address = ListenAddress::Unix("simulated".into());
-    gateway.configure(process, vec![Opening { address, listener: Some(listener), endpoint }]);
+    gateway.configure(process.clone(), vec![Opening { address: address.clone(), listener: Some(listener), endpoint }]);
     let mut completions = Vec::new();
     let (mut turns, mut was_stopped) = (0, false);
     while !gateway.is_over() {
@@ -126,14 +143,22 @@ fn run(seed: u64) {
         for (name, wire) in std::mem::take(&mut sim.connected) {
             backends.push(Backend::new(sim, name, wire, protocol == Protocol::Packet));
         }
+        if turns == reload_at && !was_stopped {
+            reload(&mut gateway, &process, site.fresh(), &address);
+        }
         gateway.turn(None, &mut completions).expect("the simulated kernel does not fail");
         turns += 1;
-        assert!(turns < TURNS_MAX, "the run does not end");
         let waits = |client: &Client| match client.manner {
             Manner::Stalls => false,
+            // Where there are pings, the gateway ends it by itself, unless it is not read and cannot be heard.
+            Manner::Silent => client.was_pinged && !client.is_over && client.name != "deaf",
             Manner::Dawdles | Manner::Browses => !client.is_over,
             _ => !client.is_over && client.name != "deaf",
         };
+        if turns >= TURNS_MAX {
+            let waiting: Vec<String> = clients.iter().filter(|client| waits(client)).map(Client::progress).collect();
+            panic!("the run does not end: {}", waiting.join("; "));
+        }
         let is_done = turns >= stop_at || (!clients.iter().any(waits) && gateway.driver_mut().waiting.is_empty());
         if is_done && !std::mem::replace(&mut was_stopped, true) {
             gateway.stop();

@@ -54,15 +54,13 @@ impl Framed {
             bytes = rest;
         }
         partial.extend_from_slice(bytes);
-        if partial.len() > LINE_SIZE_MAX { Err(LineError::TooLong) } else { Ok(()) }
+        // A CR may be the first half of the line's end.
+        if end_cut(partial, delimiter).len() > LINE_SIZE_MAX { Err(LineError::TooLong) } else { Ok(()) }
     }
 
     /// Adds a message. Of a line's end, CR LF, the CR is no part of the message either.
     pub fn add(&mut self, message: &[u8], delimiter: u8, message_type: MessageType) -> Result<(), LineError> {
-        let message = match message {
-            [line @ .., b'\r'] if delimiter == b'\n' => line,
-            message => message,
-        };
+        let message = end_cut(message, delimiter);
         if message.len() > LINE_SIZE_MAX {
             return Err(LineError::TooLong);
         }
@@ -78,6 +76,14 @@ impl Framed {
         self.messages += 1;
         self.payload_size += message.len() as u64;
         Ok(())
+    }
+}
+
+/// A line without the CR at its end.
+fn end_cut(message: &[u8], delimiter: u8) -> &[u8] {
+    match message {
+        [line @ .., b'\r'] if delimiter == b'\n' => line,
+        message => message,
     }
 }
 
@@ -122,6 +128,11 @@ mod tests {
         assert_eq!((framed.messages, framed.payload_size), (1, LINE_SIZE_MAX as u64));
         assert_eq!(framed.take(&long, &mut partial, b'\n', MessageType::Auto), Ok(()));
         assert_eq!(framed.take(b"x", &mut partial, b'\n', MessageType::Auto), Err(LineError::TooLong));
+        partial.clear();
+        let with_cr = [&long[..], b"\r"].concat();
+        assert_eq!(framed.take(&with_cr, &mut partial, b'\n', MessageType::Auto), Ok(()));
+        assert_eq!(framed.take(b"\n", &mut partial, b'\n', MessageType::Auto), Ok(()));
+        assert_eq!(framed.take(&with_cr, &mut partial, 0, MessageType::Auto), Err(LineError::TooLong));
         partial.clear();
         assert_eq!(framed.take(b"\xff\n", &mut partial, b'\n', MessageType::Text), Err(LineError::NotUtf8));
     }

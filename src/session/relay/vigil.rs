@@ -87,7 +87,10 @@ impl Vigil {
         let what = due.into_iter().find(|what| self.at_ms(*what, limits).is_some_and(|at_ms| at_ms <= now_ms))?;
         match what {
             Due::Cut => self.cut_ms = None,
-            Due::Resume => self.resume_ms = None,
+            Due::Resume => {
+                self.resume_ms = None;
+                self.on_client(now_ms);
+            }
             Due::Ping => {
                 self.pinged_ms = Some(now_ms);
                 self.look_ms = (limits.ping_ms < limits.pong_ms).then_some(now_ms + limits.ping_ms);
@@ -201,6 +204,7 @@ mod tests {
         assert!(vigil.is_over(1, 0, &limits, 0), "one more");
         assert_eq!(vigil.next_ms(&limits), Some(100), "which is made good after a tenth of a second");
         assert_eq!(vigil.take_due(&limits, 100), Some(Due::Resume));
+        assert_eq!(vigil.next_ms(&limits), Some(200), "one that was not read has the whole time again");
         let by_bytes = WebSocket { bytes_per_second_max: 1_000, ..WebSocket::default() };
         let mut vigil = Vigil::new(&by_bytes, 5_000);
         assert!(!vigil.is_over(1, 1_000, &by_bytes, 5_000));

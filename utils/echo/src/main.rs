@@ -1,10 +1,11 @@
 //! An ordinary UNIX server that sends back what it receives. It knows nothing of HTTP or WebSocket: it listens on
 //! a socket file, waits with poll(2) for all its clients at once, and keeps little for each of them.
 //!
-//! With `--protocol frames` what it receives are RFC 6455 frames without masks, and sending them back as they
-//! are keeps the borders and types of the messages.
+//! With `--protocol lines`, `nul` or `frames` what it receives are lines, strings that end with a NUL, or RFC 6455
+//! frames without masks. Sending them back as they are keeps the borders of the messages, and of frames the types.
 
 mod options;
+mod record;
 mod server;
 
 use std::process::ExitCode;

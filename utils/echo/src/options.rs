@@ -27,20 +27,22 @@ pub struct Options {
     /// access rights of the socket, octal (default 777)
     #[argh(option, long = "mode", default = "0o777", from_str_fn(octal), arg_name = "octal")]
     pub mode: u32,
-    /// how messages travel: stream, packet or frames (default stream)
+    /// how messages travel: stream, packet, lines, nul or frames (default stream)
     #[argh(option, long = "protocol", default = "Protocol::Stream", from_str_fn(protocol), arg_name = "name")]
     pub protocol: Protocol,
+    /// take a first record from the gateway, and print who each client is
+    #[argh(switch, long = "hello")]
+    pub hello: bool,
 }
 
-/// How messages travel on the socket.
+/// How messages travel on the socket. Where they are marked within the bytes, sending the bytes back as they are
+/// keeps the marks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
-    /// Bytes.
+    /// Bytes: marked by nothing, by line ends, by NULs, or as RFC 6455 frames without masks.
     Stream,
     /// Packets (SOCK_SEQPACKET).
     Packet,
-    /// RFC 6455 frames without masks.
-    Frames,
 }
 
 /// The options, or None where help was asked for and printed.
@@ -79,9 +81,8 @@ fn octal(text: &str) -> Result<u32, String> {
 
 fn protocol(text: &str) -> Result<Protocol, String> {
     match text {
-        "stream" => Ok(Protocol::Stream),
+        "stream" | "lines" | "nul" | "frames" => Ok(Protocol::Stream),
         "packet" => Ok(Protocol::Packet),
-        "frames" => Ok(Protocol::Frames),
-        _ => Err(format!("{text:?} is not known: write stream, packet or frames")),
+        _ => Err(format!("{text:?} is not known: write stream, packet, lines, nul or frames")),
     }
 }

@@ -1,7 +1,7 @@
 //! The server: one process, one poll(2) loop for all clients.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _, stderr, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, User, daemon, initgroups, setgid, setuid};
 
 use crate::options::{Options, Protocol};
+use crate::record::Record;
 
 /// Bytes read at once; a packet is never longer.
 const READ_SIZE: usize = 64 * 1024;
@@ -37,6 +38,8 @@ extern "C" fn on_signal(_: i32) {
 /// never grows beyond one read.
 struct Client {
     socket: OwnedFd,
+    /// What has come of its first record, where one is awaited.
+    record: Option<Record>,
     /// Packets keep their borders, so that each read is an answer of its own.
     owed: Vec<u8>,
     owed_start: usize,
@@ -90,7 +93,7 @@ fn serve(listener: &OwnedFd, options: &Options) -> Result<(), String> {
         if options.once && answered {
             return Ok(());
         }
-        can_accept = accepts.is_empty() || accept(listener, &mut clients);
+        can_accept = accepts.is_empty() || accept(listener, &mut clients, options.hello);
     }
     Ok(())
 }
@@ -112,12 +115,18 @@ fn wait(listener: &OwnedFd, clients: &[Client], can_accept: bool, options: &Opti
 }
 
 /// False: there is no file descriptor for another client, and it would come again at once.
-fn accept(listener: &OwnedFd, clients: &mut Vec<Client>) -> bool {
+fn accept(listener: &OwnedFd, clients: &mut Vec<Client>, hello: bool) -> bool {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     match accept4(listener.as_raw_fd(), flags) {
         Ok(fd) => {
-            let socket = own(fd);
-            clients.push(Client { socket, owed: Vec::new(), owed_start: 0, owes_packet: false, has_answered: false });
+            clients.push(Client {
+                socket: own(fd),
+                record: hello.then(Record::new),
+                owed: Vec::new(),
+                owed_start: 0,
+                owes_packet: false,
+                has_answered: false,
+            });
         }
         Err(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS) => return false,
         Err(_) => {}
@@ -141,6 +150,9 @@ impl Client {
 
     /// Reads if nothing is owed, then writes what is.
     fn turn(&mut self, buffer: &mut [u8], protocol: Protocol) -> Fate {
+        if self.record.is_some() {
+            return self.take_record(buffer, protocol);
+        }
         if !self.owes() {
             match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
                 Ok(0) if protocol != Protocol::Packet || has_hung_up(self.socket.as_fd()) => return Fate::Leaves,
@@ -155,6 +167,32 @@ impl Client {
             }
         }
         self.write()
+    }
+
+    /// Receives of the first record what is missing, of packets a whole one.
+    fn take_record(&mut self, buffer: &mut [u8], protocol: Protocol) -> Fate {
+        let Some(record) = &mut self.record else { return Fate::Stays };
+        let is_packet = protocol == Protocol::Packet;
+        let size = if is_packet { buffer.len() } else { record.missing_size().min(buffer.len()) };
+        let size = match recv(self.socket.as_raw_fd(), &mut buffer[..size], MsgFlags::empty()) {
+            Ok(size @ 1..) => size,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Fate::Stays,
+            Ok(0) | Err(_) => return Fate::Leaves,
+        };
+        match record.take(&buffer[..size]) {
+            Ok(Some(whole)) => {
+                // A server is no worse where nobody reads what it tells.
+                let _ = writeln!(stdout(), "{whole}");
+                self.record = None;
+                Fate::Stays
+            }
+            Ok(None) if !is_packet => Fate::Stays,
+            Ok(None) => Fate::Leaves,
+            Err(error) => {
+                let _ = writeln!(stderr(), "websocket_echo: {error}");
+                Fate::Leaves
+            }
+        }
     }
 
     fn write(&mut self) -> Fate {

@@ -1,0 +1,434 @@
+//! Terminal lines, played by pseudoterminals, and named pipes.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::stat::Mode;
+use nix::sys::termios::{BaudRate, ControlFlags, InputFlags, LocalFlags, OutputFlags, Termios, cfgetospeed, tcgetattr};
+use nix::unistd::mkfifo;
+
+use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
+use crate::daemon::Daemon;
+use crate::links::configured;
+use crate::process::{DEADLINE, Folder, Process, eventually};
+
+/// More than the kernel keeps between a client and the daemon.
+const SIZE: u32 = 16_000_000;
+
+/// A terminal line: the device at its other end, and what the daemon opens.
+struct Line {
+    device: File,
+    path: PathBuf,
+    /// Held open by the test too, unless its hang-up is to be seen.
+    line: Option<OwnedFd>,
+}
+
+impl Line {
+    fn new() -> Line {
+        // Not openpty(3), since other tests start programs meanwhile, which would keep what it opens.
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let master = posix_openpt(flags).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let path = PathBuf::from(ptsname_r(&master).unwrap());
+        let line = open(&path, flags, Mode::empty()).unwrap();
+        Line { device: File::from(OwnedFd::from(master)), path, line: Some(line) }
+    }
+
+    fn settings(&self) -> Termios {
+        tcgetattr(self.line.as_ref().unwrap()).unwrap()
+    }
+
+    /// A daemon that leads /tty to it.
+    fn daemon(&self, more: &str) -> Daemon {
+        let path = self.path.display();
+        configured(&format!("links = ({{ origin = \"^/tty$\"; type = \"tty\"; destination = \"{path}\"; {more} }});"))
+    }
+
+    /// The next bytes that the line sends to the device.
+    fn expect(&mut self, bytes: impl AsRef<[u8]>) {
+        let mut got = vec![0; bytes.as_ref().len()];
+        let mut at = 0;
+        while at < got.len() {
+            assert!(is_readable(&self.device), "{at} of {} bytes came", got.len());
+            at += self.device.read(&mut got[at..]).unwrap();
+        }
+        assert!(got == bytes.as_ref(), "{}", got.escape_ascii());
+    }
+
+    fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.device.write_all(bytes.as_ref()).unwrap();
+    }
+}
+
+fn is_readable(fd: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::try_from(DEADLINE.as_millis() as u32).unwrap()) == Ok(1)
+}
+
+/// So many messages that their bytes are these.
+fn expect_bytes(client: &mut Client, opcode: u8, bytes: &[u8]) {
+    let mut got = Vec::new();
+    while got.len() < bytes.len() {
+        let (kind, part) = client.message();
+        assert_eq!(kind, opcode);
+        got.extend(part);
+    }
+    assert!(got == bytes, "{} other bytes came", got.len());
+}
+
+#[test]
+fn a_line_passes_every_byte_as_it_is() {
+    let mut line = Line::new();
+    // A terminal as it is at first: it echoes, edits lines, and changes their ends.
+    assert!(line.settings().local_flags.contains(LocalFlags::ECHO | LocalFlags::ICANON));
+    let daemon = line.daemon("message-type = \"binary\"; baud = 115200;");
+    let mut client = daemon.connect("/tty");
+    let all: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
+    line.send(&all);
+    expect_bytes(&mut client, BINARY, &all);
+    client.binary(&all);
+    line.expect(&all);
+    // One by one, since several bytes at once may hide what single ones do: an interrupt, a start, a stop.
+    for byte in 0..=255 {
+        line.send([byte]);
+        client.expect_binary(&[byte]);
+        client.binary(&[byte]);
+        line.expect([byte]);
+    }
+    client.finish(1000);
+}
+
+#[test]
+fn a_line_has_the_speed_that_is_set() {
+    for (set, rate) in [
+        ("", BaudRate::B9600),
+        ("baud = 4800;", BaudRate::B4800),
+        ("baud = \"921600\";", BaudRate::B921600),
+        ("baud = 50;", BaudRate::B50),
+    ] {
+        let line = Line::new();
+        let daemon = line.daemon(set);
+        let _client = daemon.connect("/tty");
+        let settings = line.settings();
+        assert_eq!(cfgetospeed(&settings), rate, "{set}");
+        // Eight bits, received, whatever the modem's own lines say.
+        let control = settings.control_flags;
+        assert_eq!(control & ControlFlags::CSIZE, ControlFlags::CS8);
+        assert!(control.contains(ControlFlags::CREAD | ControlFlags::CLOCAL), "{control:?}");
+        assert!(!control.intersects(ControlFlags::PARENB), "{control:?}");
+        let changing =
+            InputFlags::IXON | InputFlags::ICRNL | InputFlags::INLCR | InputFlags::IGNCR | InputFlags::ISTRIP;
+        assert!(!settings.input_flags.intersects(changing), "{:?}", settings.input_flags);
+        assert!(!settings.output_flags.contains(OutputFlags::OPOST));
+        assert!(!settings.local_flags.intersects(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG));
+    }
+}
+
+/// What a GPS receiver says, line by line; what it is told has the line ends that the page gives it.
+#[test]
+fn nmea_lines() {
+    let mut line = Line::new();
+    let daemon = line.daemon("protocol = \"lines\"; message-type = \"text\"; baud = 4800;");
+    let mut client = daemon.connect("/tty");
+    line.send("$GPGGA,092750.000,5321.6802,N,00630.3372,W,1,8,1.03,61.7,M,55.2,M,,*76\r\n$GPG");
+    client.expect_text("$GPGGA,092750.000,5321.6802,N,00630.3372,W,1,8,1.03,61.7,M,55.2,M,,*76");
+    line.send("SA,A,3,10,07,05,02,29,04,08,13,,,,,1.72,1.03,1.38*0A\r");
+    line.send("\n");
+    client.expect_text("$GPGSA,A,3,10,07,05,02,29,04,08,13,,,,,1.72,1.03,1.38*0A");
+    client.text("$PMTK220,200*2C\r");
+    line.expect("$PMTK220,200*2C\r\n");
+    client.finish(1000);
+}
+
+/// Only one client at a time; and its place is free as soon as it has left, however that was.
+#[test]
+fn a_line_has_one_client() {
+    let mut line = Line::new();
+    let daemon = line.daemon("");
+    for leaves_well in [true, false, true] {
+        let mut client = daemon.connect("/tty");
+        for _ in 0..2 {
+            assert_eq!(daemon.upgrade("/tty", &[]).status, 503);
+        }
+        line.send("x");
+        client.expect_text("x");
+        if leaves_well {
+            client.finish(1000);
+        } else {
+            drop(client);
+            eventually("the place is free", || daemon.upgrade("/tty", &[]).status == 101);
+        }
+    }
+    let mut client = daemon.connect("/tty");
+    line.send("to the next one");
+    client.expect_text("to the next one");
+}
+
+/// A device that takes nothing keeps what its client sent; the one after it must not get into that.
+#[test]
+fn a_line_that_takes_nothing_is_not_shared() {
+    let mut line = Line::new();
+    let daemon = line.daemon("message-type = \"binary\"; limits = { stall-ms = 1000; };");
+    let mut first = daemon.connect("/tty");
+    first.binary(&vec![b'1'; 60_000]);
+    // The line is full when a page and some of these bytes are through.
+    assert!(is_readable(&line.device));
+    daemon.get("/nosuch");
+    drop(first);
+    let mut second = None;
+    eventually("the place is free", || {
+        let mut wire = daemon.wire();
+        let is_free = wire.upgrade("/tty", &[]).status == 101;
+        second = is_free.then(|| Client::new(wire));
+        is_free
+    });
+    let mut second = second.unwrap();
+    // It gets all that the device says from now on.
+    line.send("for the second one");
+    expect_bytes(&mut second, BINARY, b"for the second one");
+    second.binary(b"2");
+    // And what it sends is not mixed with what the first one sent.
+    let mut got = Vec::new();
+    while !got.ends_with(b"2") {
+        assert!(is_readable(&line.device));
+        let mut part = [0; 4096];
+        let size = line.device.read(&mut part).unwrap();
+        got.extend_from_slice(&part[..size]);
+    }
+    assert!(got[..got.len() - 1].iter().all(|byte| *byte == b'1'));
+}
+
+/// The processor time that the daemon has used, in milliseconds.
+fn processor_ms(daemon: &Daemon) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    // Linux counts a hundred ticks a second on every machine (USER_HZ).
+    ticks * 10
+}
+
+#[test]
+fn a_line_that_hangs_up() {
+    for is_writing in [false, true] {
+        let mut line = Line::new();
+        let daemon = line.daemon("message-type = \"binary\";");
+        let mut client = daemon.connect("/tty");
+        line.send("last");
+        client.expect_binary(b"last");
+        if is_writing {
+            // More than the line takes, so that a write is under way.
+            client.binary(&[7; 60_000]);
+            assert!(is_readable(&line.device));
+        }
+        let Line { device, line: held, path } = line;
+        drop(held);
+        drop(device);
+        let (code, reason) = client.frame().close_code();
+        assert!(code == 1000 || code == 1011, "{code} {reason}");
+        let before = processor_ms(&daemon);
+        // The client does not answer, so that the daemon waits 3 s for it, in peace.
+        client.wire.expect_end();
+        let used = processor_ms(&daemon) - before;
+        assert!(used < 300, "{used} ms of processor time");
+        // There is no such line any more.
+        assert_eq!(daemon.upgrade("/tty", &[]).status, 502, "{}", path.display());
+    }
+}
+
+#[test]
+fn a_line_loses_nothing_while_one_side_does_not_read() {
+    let mut line = Line::new();
+    let daemon = line.daemon("message-type = \"binary\"; baud = 4000000;");
+    let mut client = daemon.connect("/tty");
+    let all: Vec<u8> = (0..SIZE).map(|at| (at % 251) as u8).collect();
+    let mut device = line.device.try_clone().unwrap();
+    let before = daemon.resident_kib();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| device.write_all(&all).unwrap());
+        // The line and all that lies behind it are full: the device waits.
+        let mut last = 0;
+        eventually("the device waits", || {
+            daemon.get("/nosuch");
+            let unread = nix_unread(client.wire.stream());
+            std::mem::replace(&mut last, unread) == unread && unread > 0
+        });
+        let grown = daemon.resident_kib().saturating_sub(before);
+        assert!(!writer.is_finished() && grown < 12 * 1024, "{grown} KiB more");
+        expect_bytes(&mut client, BINARY, &all);
+    });
+    thread::scope(|scope| {
+        let mut wire = client.wire.stream().try_clone().unwrap();
+        let bytes = Frame::new(BINARY, &all).masked().bytes();
+        let writer = scope.spawn(move || wire.write_all(&bytes).unwrap());
+        assert!(is_readable(&line.device));
+        daemon.get("/nosuch");
+        assert!(!writer.is_finished(), "the client's bytes went somewhere");
+        line.expect(&all);
+    });
+    client.finish(1000);
+}
+
+/// So many bytes wait to be received.
+fn nix_unread(stream: &std::net::TcpStream) -> usize {
+    let mut buffer = vec![0; 16 << 20];
+    stream.peek(&mut buffer).unwrap()
+}
+
+/// A daemon that leads /pipe to a named pipe that is there.
+fn with_pipe(direction: &str, more: &str) -> (Daemon, PathBuf) {
+    let folder = Folder::new();
+    let path = folder.path().join("pipe");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let daemon = crate::links::configured_in(
+        folder,
+        &format!(
+            "links = ({{ origin = \"^/pipe$\"; type = \"fifo\"; destination = \"@/pipe\"; direction = \"{direction}\"; {more} }});"
+        ),
+    );
+    (daemon, path)
+}
+
+/// A shell writes into it or reads out of it.
+fn shell(script: &str, pipe: &PathBuf) -> Process {
+    Process::start(Command::new("sh").args(["-c", script, "sh"]).arg(pipe))
+}
+
+#[test]
+fn a_pipe_that_is_read_stays_open_between_its_writers() {
+    let (daemon, path) = with_pipe("read", "");
+    let mut client = daemon.connect("/pipe");
+    for text in ["one", "two", "three"] {
+        let mut echo = shell(&format!("printf {text} > \"$1\""), &path);
+        client.expect_text(text);
+        assert!(echo.wait(DEADLINE).status.success());
+        // The WebSocket answers, and no writer is there.
+        client.send(&[Frame::new(PING, text.as_bytes())]);
+        assert_eq!(client.frame(), Frame::new(PONG, text.as_bytes()));
+    }
+    client.text("into it");
+    let reason = client.expect_close(1003);
+    assert!(reason.contains("takes no messages"), "{reason}");
+    client.wire.expect_end();
+    daemon.log().wait_for(&["takes no messages", "1003"]);
+    // Nothing of it was written into the pipe, and the next client gets what comes next.
+    let mut client = daemon.connect("/pipe");
+    shell("printf next > \"$1\"", &path).wait(DEADLINE);
+    client.expect_text("next");
+    client.finish(1000);
+}
+
+#[test]
+fn lines_out_of_a_pipe() {
+    let (daemon, path) = with_pipe("read", "protocol = \"lines\";");
+    let mut client = daemon.connect("/pipe");
+    shell("(printf 'one\\ntwo\\nth' ; printf 'ree\\n') > \"$1\"", &path).wait(DEADLINE);
+    for text in ["one", "two", "three"] {
+        client.expect_text(text);
+    }
+    // A writer that does not wait for the reader, but for room.
+    let count = 50_000;
+    let mut writer = shell(&format!("seq {count} > \"$1\""), &path);
+    for number in 1..=count {
+        client.expect_text(&number.to_string());
+    }
+    assert!(writer.wait(DEADLINE).status.success());
+    client.finish(1000);
+}
+
+#[test]
+fn a_pipe_that_is_written() {
+    let (daemon, path) = with_pipe("write", "protocol = \"lines\";");
+    assert_eq!(daemon.upgrade("/pipe", &[]).status, 502, "nobody reads it");
+    daemon.log().wait_for(&["warn", "502", "No such device or address"]);
+    let mut child = Command::new("cat").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+    let mut connected = None;
+    eventually("the reader is there", || {
+        let mut wire = daemon.wire();
+        let is_there = wire.upgrade("/pipe", &[]).status == 101;
+        connected = is_there.then(|| Client::new(wire));
+        is_there
+    });
+    let mut client = connected.unwrap();
+    for number in 0..1000 {
+        client.text(&number.to_string());
+    }
+    client.send(&[Frame::part(TEXT, b"last "), Frame::new(0, b"one"), Frame::new(PING, b"?")]);
+    client.expect_pong(b"?");
+    client.finish(1000);
+    // With its last writer the pipe ends, and so does its reader.
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    let expected: String = (0..1000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(text, expected + "last one\n");
+}
+
+#[test]
+fn a_pipe_whose_reader_leaves() {
+    let (daemon, path) = with_pipe("write", "");
+    let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut client = daemon.connect("/pipe");
+    client.text("one");
+    let mut bytes = [0; 3];
+    reader.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"one");
+    drop(reader);
+    client.text("two");
+    let reason = client.expect_close(1011);
+    assert!(reason.contains("Broken pipe"), "{reason}");
+    client.close(1011);
+    client.wire.expect_end();
+    daemon.log().wait_for(&["warn", "1011", "Broken pipe"]);
+}
+
+/// A reader that stops for a while gets everything, though a pipe holds no more than 64 KiB.
+#[test]
+fn a_pipe_that_is_read_slowly() {
+    let (daemon, path) = with_pipe("write", "");
+    let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mut client = daemon.connect("/pipe");
+    let all: Vec<u8> = (0..SIZE).map(|at| (at % 249) as u8).collect();
+    let bytes = Frame::new(BINARY, &all).masked().bytes();
+    let mut wire = client.wire.stream().try_clone().unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || wire.write_all(&bytes).unwrap());
+        assert!(is_readable(&reader));
+        daemon.get("/nosuch");
+        assert!(!writer.is_finished(), "the client's bytes went somewhere");
+        let mut got = vec![0; all.len()];
+        reader.read_exact(&mut got).unwrap();
+        assert!(got == all);
+    });
+    client.finish(1000);
+}
+
+#[test]
+fn what_is_no_device() {
+    let daemon = configured(
+        "links = ({ origin = \"^/file$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; },
+            { origin = \"^/write$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; direction = \"write\"; },
+            { origin = \"^/tty$\"; type = \"tty\"; destination = \"@/uakari.conf\"; },
+            { origin = \"^/folder$\"; type = \"tty\"; destination = \"@/run\"; },
+            { origin = \"^/null$\"; type = \"tty\"; destination = \"/dev/null\"; },
+            { origin = \"^/missing$\"; type = \"tty\"; destination = \"@/missing\"; });",
+    );
+    for (name, said) in [
+        ("file", "No such device"),
+        ("write", "No such device"),
+        ("tty", "Not a typewriter"),
+        ("folder", "Is a directory"),
+        ("null", "Not a typewriter"),
+        ("missing", "No such file or directory"),
+    ] {
+        assert_eq!(daemon.upgrade(&format!("/{name}"), &[]).status, 502, "{name}");
+        daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), "502", said]);
+    }
+}

@@ -1,0 +1,165 @@
+//! The three parsers side by side: each takes what the others take, and no record, however broken, breaks one.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use uakari::driver::Address;
+use uakari::route::hello;
+
+use super::parser::parse_hello;
+use super::{compile, line};
+use crate::daemon::project;
+use crate::process::{DEADLINE, Folder, run};
+
+/// What a parser says of a record that it does not take.
+const REFUSED: &str = "refused\n";
+
+/// Numbers without a pattern, the same in each run (xorshift64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+}
+
+/// Good records of each kind.
+fn records() -> Vec<Vec<u8>> {
+    let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
+    let full = hello::Hello {
+        path: "/Gr\u{fc}\u{df}e\n \u{1f412}".into(),
+        query: "x=1&y=%20".into(),
+        host: "gate.example:8080".into(),
+        origin: "https://page.example".into(),
+        subprotocol: "chat".into(),
+    };
+    let mut records: Vec<Vec<u8>> = [
+        (full.clone(), tcp("192.0.2.7:65535"), tcp("192.0.2.8:80")),
+        (full.clone(), tcp("[2001:db8::1:0:0:7]:1"), tcp("[::1]:443")),
+        (full.clone(), tcp("[::ffff:192.0.2.7]:1"), tcp("[::]:443")),
+        (full, Address::Unix, Address::Unix),
+        (hello::Hello::default(), Address::Unix, Address::Unknown),
+    ]
+    .into_iter()
+    .map(|(hello, client, local)| hello.encode(client, local, 12).into())
+    .collect();
+    // What the gateway does not send, but others do: a family with addresses of another kind, and LOCAL.
+    let unix = [&[0x21, 0x31, 0, 220][..], &[b'/'; 216], b"\xee\0\x01\0"].concat();
+    let datagrams = b"\x21\x12\0\x10\x01\x02\x03\x04\x05\x06\x07\x08\0\x09\0\x0a\xff\0\x01%".to_vec();
+    for rest in [unix, datagrams, b"\x20\0\0\x03\xff\xff\xff".to_vec(), b"\x20\xff\0\0".to_vec()] {
+        records.push([&b"\r\n\r\n\0\r\nQUIT\n"[..], &rest].concat());
+    }
+    records
+}
+
+/// The good ones, every truncation, every flipped bit, and what comes of several changes at random places.
+fn variations() -> Vec<Vec<u8>> {
+    let (good, mut numbers) = (records(), Numbers(0x9e37_79b9_7f4a_7c15));
+    let mut all = good.clone();
+    for record in &good {
+        all.extend((0..record.len()).map(|size| record[..size].to_vec()));
+        // With a length that fits, so that the cut is within the fields.
+        all.extend((16..record.len()).map(|size| with_size(record[..size].to_vec())));
+        all.extend((0..8 * record.len()).map(|bit| {
+            let mut flipped = record.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            flipped
+        }));
+        for _ in 0..400 {
+            let mut changed = record.clone();
+            for _ in 0..=numbers.below(4) {
+                let at = 12 + numbers.below(changed.len() - 12);
+                match numbers.below(4) {
+                    0 => changed[at] = numbers.below(256) as u8,
+                    1 => changed[at] = [0, 0x20, 0x7f, 0xc2, 0xe0, 0xed, 0xf0, 0xf4, 0xff][numbers.below(9)],
+                    2 => changed.insert(at, [0, 1, 2, 3, 5, 0x80, 0xe0, 0xe1][numbers.below(8)]),
+                    _ if changed.len() > 20 => drop(changed.remove(at)),
+                    _ => changed.push(0),
+                }
+            }
+            all.push(if numbers.below(8) > 0 { with_size(changed) } else { changed });
+        }
+    }
+    all
+}
+
+fn with_size(mut record: Vec<u8>) -> Vec<u8> {
+    if record.len() >= 16 {
+        let size = (record.len() - 16) as u16;
+        record[14..16].copy_from_slice(&size.to_be_bytes());
+    }
+    record
+}
+
+/// What a program says of these records, each after its length.
+fn told(command: &mut Command, records: &[Vec<u8>]) -> Vec<String> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let output = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for record in records {
+                stdin.write_all(&(record.len() as u32).to_be_bytes()).unwrap();
+                stdin.write_all(record).unwrap();
+            }
+        });
+        child.wait_with_output().unwrap()
+    });
+    assert!(output.status.success(), "{command:?}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap().split_inclusive('\n').map(in_one_spelling).collect()
+}
+
+/// An IPv6 address as Rust writes it: libraries do not agree on whether `::1.0.0.1` ends like an IPv4 address.
+fn in_one_spelling(line: &str) -> String {
+    let spell = |word: &str| match word.split_once('=') {
+        Some((name @ ("client" | "local"), address)) if !address.is_empty() => {
+            format!("{name}={}", address.parse::<SocketAddr>().unwrap())
+        }
+        _ => word.to_owned(),
+    };
+    line.split(' ').map(spell).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn all_three_take_the_same_records() {
+    let folder = Folder::new();
+    let records = variations();
+    let by_rust: Vec<String> =
+        records.iter().map(|record| parse_hello(record).map_or(REFUSED.to_owned(), |who| line(&who))).collect();
+    let by_python = told(Command::new("python3").arg(project().join("tests/hello/parse.py")), &records);
+    // The C one reads from memory that ends where the record does, and a sanitizer looks on.
+    let flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-static-libasan"];
+    let by_c = told(&mut Command::new(compile(&folder, "tests/hello/parse.c", &flags)), &records);
+    assert_eq!((by_rust.len(), by_python.len(), by_c.len()), (records.len(), records.len(), records.len()));
+    for (at, record) in records.iter().enumerate() {
+        let shown = record.escape_ascii();
+        assert!(by_rust[at] == by_python[at], "{shown}: {} by Rust, {} by Python", by_rust[at], by_python[at]);
+        assert!(by_rust[at] == by_c[at], "{shown}: {} by Rust, {} by C", by_rust[at], by_c[at]);
+    }
+    let taken = by_rust.iter().filter(|told| *told != REFUSED).count();
+    assert!(taken > records.len() / 10 && taken < records.len() * 9 / 10, "{taken} of {} are taken", records.len());
+    let first = "client=192.0.2.7:65535 local=192.0.2.8:80 host=gate.example:8080 id=c12 \
+         path=/Gr%c3%bc%c3%9fe%0a%20%f0%9f%90%92 query=x=1&y=%2520 origin=https://page.example subprotocol=chat\n";
+    assert_eq!(by_rust[0], first);
+}
+
+#[test]
+fn each_parser_tests_itself() {
+    let folder = Folder::new();
+    let c = compile(&folder, "utils/hello/hello.h", &["-DHELLO_MAIN"]);
+    let valgrind = Command::new("valgrind").arg("--version").output().is_ok();
+    let mut runs = vec![vec!["python3".to_owned(), project().join("utils/hello/hello.py").display().to_string()]];
+    if valgrind {
+        runs.push(vec!["valgrind".to_owned(), "-q".to_owned(), "--error-exitcode=9".to_owned(), c.clone()]);
+    } else {
+        eprintln!("valgrind is not here; the C parser was not run under it");
+    }
+    runs.push(vec![c]);
+    for words in runs {
+        let finished = run(Command::new(&words[0]).args(&words[1..]).arg("--test"), DEADLINE);
+        assert!(finished.status.success() && finished.out.ends_with(": ok"), "{words:?}: {finished:?}");
+    }
+}

@@ -1,0 +1,278 @@
+//! From the start to the end of a daemon: who is told, what is left, and where the log goes meanwhile.
+
+/// The log: files that are moved or full, pipes that nobody reads, lines that programs read.
+mod log;
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::client::{CLOSE, Client, Frame, TEXT};
+use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::process::{DEADLINE, Finished, Folder, eventually, expect_eq, run};
+use crate::server::Backend;
+
+/// Starts one that must fail; what it said.
+fn fail(folder: &Folder, text: &str) -> String {
+    let path = folder.join("uakari.conf");
+    fs::write(&path, text.replace('@', folder.path().to_str().unwrap())).unwrap();
+    let Finished { status, out, err } = run(Command::new(UAKARI).args(["-f", &path]), DEADLINE);
+    assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
+    err
+}
+
+#[test]
+fn the_first_lines_wait_for_nobody() {
+    let daemon = Daemon::start_configured(&configuration("", ""));
+    daemon.log().wait_for(&["info", "uakari", "2048 clients at most", "MiB of memory at most"]);
+}
+
+/// What was received before the signal is answered, and then comes the end.
+#[test]
+fn sigterm_waits_for_answers() {
+    for protocol in ["stream", "lines", "frames"] {
+        let daemon = Daemon::start_configured(&configuration("", &format!("protocol = \"{protocol}\";")));
+        let server = daemon.listen("server");
+        let mut client = daemon.connect("/server");
+        let mut backend = server.accept();
+        let (question, answer) = match protocol {
+            "frames" => (Frame::new(TEXT, b"question").bytes(), Frame::new(TEXT, b"answer").bytes()),
+            "lines" => (b"question\n".to_vec(), b"answer\n".to_vec()),
+            _ => (b"question".to_vec(), b"answer".to_vec()),
+        };
+        client.text("question");
+        backend.expect(question);
+        daemon.signal(Signal::SIGTERM);
+        if protocol == "frames" {
+            expect_eq(backend.frame().close_code().0, 1001, protocol);
+        }
+        backend.expect_end();
+        backend.send(answer);
+        drop(backend);
+        client.expect_text("answer");
+        client.expect_close_handshake(1001);
+    }
+}
+
+/// Answers each message until the end; how many there were.
+fn answer_all(mut backend: Backend) -> u64 {
+    let mut count = 0;
+    loop {
+        let frame = backend.frame();
+        if frame.opcode == CLOSE {
+            backend.expect_end();
+            return count;
+        }
+        count += 1;
+        backend.send_frame(&frame);
+    }
+}
+
+/// Sends as fast as it can, without a pause for answers; how many came.
+fn ask_all(mut client: Client) -> u64 {
+    let mut sender = client.wire.stream().try_clone().unwrap();
+    let message = Frame::new(TEXT, b"a message").masked().bytes();
+    let asking = thread::spawn(move || while sender.write_all(&message).is_ok() {});
+    let mut count = 0;
+    let (code, reason) = loop {
+        let frame = client.frame();
+        if frame.opcode == CLOSE {
+            break frame.close_code();
+        }
+        count += 1;
+    };
+    expect_eq((code, reason.as_str()), (1001, "the gateway stops"), "the close frame");
+    drop(client);
+    asking.join().unwrap();
+    count
+}
+
+#[test]
+fn sigterm_under_traffic_loses_no_answer() {
+    let text = format!("pid-file = \"@/pid\"; {}", configuration("", "protocol = \"frames\";"))
+        .replace("\"127.0.0.1:0\"", "(\"127.0.0.1:0\", \"unix:@/front.sock\")");
+    let mut daemon = Daemon::start_configured(&text);
+    let (pid, front) = (daemon.folder().path().join("pid"), daemon.folder().path().join("front.sock"));
+    expect_eq(fs::read_to_string(&pid).unwrap(), format!("{}\n", daemon.pid()), "the pid file");
+    let server = daemon.listen("server");
+    let pairs: Vec<_> = (0..3).map(|_| (daemon.connect("/server"), server.accept())).collect();
+    let (clients, backends): (Vec<Client>, Vec<Backend>) = pairs.into_iter().unzip();
+    let answering: Vec<_> = backends.into_iter().map(|backend| thread::spawn(|| answer_all(backend))).collect();
+    let asking: Vec<_> = clients.into_iter().map(|client| thread::spawn(|| ask_all(client))).collect();
+    // Some traffic has come through.
+    let mut probe = daemon.connect("/server");
+    let mut probed = server.accept();
+    for _ in 0..50 {
+        probe.text("hello");
+        expect_eq(probed.message().1, b"hello".to_vec(), "a message beside the traffic");
+    }
+    drop((probe, probed));
+    daemon.signal(Signal::SIGTERM);
+    let asked: Vec<u64> = asking.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let answered: Vec<u64> = answering.into_iter().map(|thread| thread.join().unwrap()).collect();
+    println!("{answered:?} messages were answered");
+    expect_eq(asked, answered, "answers that came and answers that were given");
+    let finished = daemon.wait(DEADLINE);
+    expect_eq(finished.status.code(), Some(0), &finished.err);
+    assert!(finished.err.contains("stopping on signal 15") && finished.err.ends_with("stopped"), "{}", finished.err);
+    assert!(!pid.exists() && !front.exists(), "a file is left behind");
+}
+
+/// A daemon with a client and a server that do nothing to end their conversation.
+fn stuck(limits: &str) -> (Daemon, Client, Backend) {
+    let daemon = Daemon::start_configured(&configuration(limits, ""));
+    let server = daemon.listen("server");
+    let client = daemon.connect("/server");
+    let backend = server.accept();
+    (daemon, client, backend)
+}
+
+#[test]
+fn the_drain_takes_no_longer_than_it_may() {
+    for drain_ms in [0, 700] {
+        let (mut daemon, _client, _backend) = stuck(&format!("drain-ms = {drain_ms}; close-ms = 600000;"));
+        let start = Instant::now();
+        daemon.stop();
+        let took = start.elapsed();
+        let slack = Duration::from_millis(2);
+        assert!(
+            took + slack >= Duration::from_millis(drain_ms) && took < Duration::from_millis(drain_ms + 4_000),
+            "{took:?}"
+        );
+    }
+}
+
+#[test]
+fn a_second_sigterm_ends_it_at_once() {
+    let (mut daemon, mut client, mut backend) = stuck("drain-ms = 600000; close-ms = 600000;");
+    daemon.signal(Signal::SIGTERM);
+    client.expect_close(1001);
+    daemon.signal(Signal::SIGTERM);
+    let finished = daemon.wait(Duration::from_secs(5));
+    expect_eq(finished.status.code(), Some(0), &finished.err);
+    client.wire.expect_end();
+    backend.expect_end();
+}
+
+/// One that stops takes nobody in any more, whatever else it is asked.
+#[test]
+fn sighup_while_it_stops_changes_nothing() {
+    let (mut daemon, mut client, backend) = stuck("drain-ms = 600000; close-ms = 600000;");
+    daemon.signal(Signal::SIGHUP);
+    daemon.signal(Signal::SIGTERM);
+    client.expect_close(1001);
+    let reloads = |daemon: &Daemon| daemon.log().text().matches("reload").count();
+    let before = reloads(&daemon);
+    daemon.signal(Signal::SIGHUP);
+    eventually("nobody listens any more", || std::net::TcpStream::connect(("127.0.0.1", daemon.port)).is_err());
+    drop(backend);
+    client.close(1001);
+    client.wire.expect_end();
+    let finished = daemon.wait(DEADLINE);
+    expect_eq(finished.status.code(), Some(0), &finished.err);
+    assert!(reloads(&daemon) <= before + 1, "{}", finished.err);
+}
+
+#[test]
+fn what_is_taken_already_is_named() {
+    let folder = Folder::new();
+    fs::create_dir(folder.join("run")).unwrap();
+    fs::create_dir(folder.join("www")).unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let text = configuration("", "").replace("127.0.0.1:0", &address);
+    let said = fail(&folder, &text);
+    assert!(said.contains(&format!("uakari.conf:3: servers[0].listen: cannot listen on http://{address}")), "{said}");
+    assert!(said.contains("another program listens there"), "{said}");
+    let _living = UnixListener::bind(folder.join("front.sock")).unwrap();
+    let said = fail(&folder, &configuration("", "").replace("127.0.0.1:0", "unix:@/front.sock"));
+    assert!(said.contains("front.sock: Address already in use"), "{said}");
+    fs::write(folder.join("no-socket"), "").unwrap();
+    let said = fail(&folder, &configuration("", "").replace("127.0.0.1:0", "unix:@/no-socket"));
+    assert!(said.contains("a file that is no socket is in the way"), "{said}");
+    // What it made before it failed is gone.
+    let both = format!("(\"unix:@/made.sock\", \"{address}\")");
+    fail(&folder, &configuration("", "").replace("\"127.0.0.1:0\"", &both));
+    assert!(!folder.path().join("made.sock").exists());
+}
+
+#[test]
+fn a_pid_file_has_one_owner() {
+    let text = format!("pid-file = \"@/pid\"; {}", configuration("", ""));
+    let folder = Folder::new();
+    // Of one that was killed.
+    fs::write(folder.join("pid"), "4194304999\n").unwrap();
+    let mut daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
+    let said = fail(daemon.folder(), &text);
+    let owner = format!("pid-file: the pid file {} belongs to process {}", daemon.folder().join("pid"), daemon.pid());
+    assert!(said.contains(&owner), "{said}");
+    expect_eq(daemon.get("/nosuch").status, 404, "the first one serves");
+    daemon.stop();
+    assert!(!daemon.folder().path().join("pid").exists());
+}
+
+/// A service manager's end of the line.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn new(socket: UnixDatagram) -> Manager {
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Manager(socket)
+    }
+
+    /// The next message that is no sign of life.
+    fn next(&self) -> String {
+        loop {
+            let message = self.any();
+            if message != "WATCHDOG=1\n" {
+                return message;
+            }
+        }
+    }
+
+    fn any(&self) -> String {
+        let mut bytes = [0; 4096];
+        let size = self.0.recv(&mut bytes).expect("the daemon should tell something");
+        String::from_utf8(bytes[..size].to_vec()).unwrap()
+    }
+}
+
+#[test]
+fn a_service_manager_is_told() {
+    let name = format!("uakari-test-{}", std::process::id());
+    let abstract_address = SocketAddr::from_abstract_name(&name).unwrap();
+    let folder = Folder::new();
+    let path = folder.join("notify");
+    for (address, socket) in [
+        (path.clone(), UnixDatagram::bind(&path).unwrap()),
+        (format!("@{name}"), UnixDatagram::bind_addr(&abstract_address).unwrap()),
+    ] {
+        let manager = Manager::new(socket);
+        let mut command = Command::new(UAKARI);
+        command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "200000");
+        let text = configuration("", "");
+        let mut daemon = Daemon::start_configured_by(Folder::new(), &text, command);
+        expect_eq(manager.next(), "READY=1\nSTATUS=serving\n".to_owned(), &address);
+        // Also while nothing else happens.
+        let start = Instant::now();
+        (0..4).for_each(|number| expect_eq(manager.any(), "WATCHDOG=1\n".to_owned(), number));
+        assert!(start.elapsed() < Duration::from_millis(2_000), "{:?}", start.elapsed());
+        for text in [text.as_str(), "nonsense"] {
+            daemon.configure(text);
+            daemon.signal(Signal::SIGHUP);
+            let message = manager.next();
+            assert!(message.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{message:?}");
+            expect_eq(manager.next(), "READY=1\nSTATUS=serving\n".to_owned(), text);
+        }
+        daemon.signal(Signal::SIGTERM);
+        expect_eq(manager.next(), "STOPPING=1\n".to_owned(), &address);
+        daemon.wait(DEADLINE);
+    }
+}

@@ -1,0 +1,182 @@
+//! The log: files that are moved or full, pipes that nobody reads, lines that programs read.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use crate::client::Frame;
+use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::process::{Folder, eventually, expect_eq};
+use crate::wire::request;
+
+fn logging_to(path: &str) -> String {
+    format!("log-file = \"{path}\"; {}", configuration("", ""))
+}
+
+/// The names that were asked for, in the order in which the log tells of it.
+fn names(log: &str) -> Vec<usize> {
+    let lines = log.lines().filter(|line| line.contains(" end client="));
+    lines.filter_map(|line| line.split("name=\"page").nth(1)?.split('"').next()?.parse().ok()).collect()
+}
+
+#[test]
+fn a_log_file_is_opened_anew() {
+    let daemon = Daemon::start_configured(&logging_to("@/log"));
+    let (path, moved) = (daemon.folder().join("log"), daemon.folder().join("log.1"));
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let mut next = 0;
+    let mut ask = || {
+        for number in next..next + 100 {
+            expect_eq(daemon.get(&format!("/page{number}")).status, 404, number);
+        }
+        next += 100;
+    };
+    for round in 0..4 {
+        ask();
+        fs::rename(&path, &moved).unwrap();
+        // Those who come before the signal is noticed are told of in the old file.
+        ask();
+        daemon.signal(Signal::SIGUSR1);
+        eventually("there is a new file", || fs::exists(&path).unwrap());
+        ask();
+        let wanted: Vec<usize> = (round * 300..round * 300 + 300).collect();
+        let both = || [names(&read(&moved)), names(&read(&path))].concat();
+        eventually("all lines are there", || both().len() >= 300);
+        expect_eq(both(), wanted, "the names in both files");
+        assert!(names(&read(&path)).len() >= 99, "{}", read(&path));
+        fs::remove_file(&path).unwrap();
+        daemon.signal(Signal::SIGUSR1);
+        eventually("there is a new file", || fs::exists(&path).unwrap());
+    }
+    expect_eq(daemon.log().text(), String::new(), "standard error");
+}
+
+#[test]
+fn a_disk_that_is_always_full_stops_nothing() {
+    let mut daemon = Daemon::start_configured(&logging_to("/dev/full"));
+    let _echo = daemon.echo("echo", &[]);
+    let mut client = daemon.connect("/echo");
+    for number in 0..200 {
+        expect_eq(daemon.get("/nosuch").status, 404, number);
+        client.text("hello");
+        client.expect_text("hello");
+    }
+    daemon.signal(Signal::SIGUSR1);
+    client.text("hello");
+    client.expect_text("hello");
+    daemon.stop();
+}
+
+/// A disk that is full for a while, of a few pages; only root can mount one.
+#[test]
+fn a_disk_that_is_full_for_a_while_is_told_of() {
+    if !Uid::effective().is_root() {
+        return println!("skipped: only root can mount a small disk");
+    }
+    let folder = Folder::new();
+    fs::create_dir(folder.join("disk")).unwrap();
+    let mut command = Command::new("unshare");
+    let mount = "mount -t tmpfs -o size=16k none \"$0\" && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", mount, &folder.join("disk"), UAKARI]);
+    let daemon = Daemon::start_configured_by(folder, &logging_to("@/disk/log"), command);
+    // The way to a disk that only the daemon sees.
+    let path = format!("/proc/{}/root{}", daemon.pid(), daemon.folder().join("disk/log"));
+    let size = || fs::metadata(&path).unwrap().len();
+    (0..300).for_each(|number| expect_eq(daemon.get(&format!("/page{number}")).status, 404, number));
+    eventually("the disk is full", || size() >= 16 * 1024 - 4096);
+    fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    // When somebody comes again, which must not fill the disk again before it is due to be told.
+    let mut asked = Instant::now();
+    eventually("the log tells what it left out", || {
+        if asked.elapsed() > Duration::from_millis(100) {
+            asked = Instant::now();
+            daemon.get("/nosuch");
+        }
+        fs::read_to_string(&path).unwrap().contains("(the log could not be written: No space left on device)")
+    });
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_stops_nothing() {
+    let folder = Folder::new();
+    let pipe = folder.join("pipe");
+    let mut command = Command::new("sh");
+    command.args(["-c", "mkfifo \"$0\" && exec \"$@\" 2<>\"$0\"", &pipe, UAKARI]);
+    let mut daemon = Daemon::start_configured_by(folder, &configuration("", ""), command);
+    let _echo = daemon.echo("echo", &[]);
+    let mut client = daemon.connect("/echo");
+    // Several times what a pipe holds.
+    for number in 0..1_000 {
+        expect_eq(daemon.get(&format!("/page{number}")).status, 404, number);
+    }
+    client.text("hello");
+    client.expect_text("hello");
+    // Who reads it then finds whole lines, and is told what is missing.
+    let flags = nix::libc::O_NONBLOCK;
+    let mut reader = fs::File::options().read(true).custom_flags(flags).open(&pipe).unwrap();
+    let mut log = Vec::new();
+    let mut read = || match reader.read_to_end(&mut log) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => String::from_utf8_lossy(&log).into_owned(),
+        other => panic!("{other:?}"),
+    };
+    eventually("the log tells what it left out", || {
+        daemon.get("/nosuch");
+        read().contains("(the log could not be written: nobody reads it)")
+    });
+    let log = read();
+    let is_whole =
+        |line: &&str| line.starts_with("20") && [" info ", " warn "].iter().any(|level| line.contains(level));
+    let broken: Vec<&str> = log.lines().filter(|line| !is_whole(line)).collect();
+    assert!(broken.is_empty(), "these are no whole lines: {broken:?}");
+    let told = names(&log);
+    assert!(told.is_sorted() && told.len() > 100, "{told:?}");
+    client.finish(1000);
+    daemon.stop();
+}
+
+#[test]
+fn lines_for_programs_are_json() {
+    if Command::new("python3").arg("-V").stdout(Stdio::null()).status().is_err() {
+        return println!("skipped: there is no python3");
+    }
+    let daemon =
+        Daemon::start_configured(&format!("log-format = \"json\"; log-level = \"debug\"; {}", configuration("", "")));
+    let server = daemon.listen("server");
+    // Names with all that could break a line, or a terminal.
+    for name in
+        ["%22%7d%0a%0d%7b", "%1b%5b2J", "%5c%5c%22", "%e2%82%ac%f0%9f%90%92", "%ff%fe", "%7f%c2%85%e2%80%a8", "a'b<c>&"]
+    {
+        daemon.get(&format!("/{name}"));
+        daemon.upgrade(&format!("/{name}"), &["Origin: http://\"evil\\"]);
+        let long = name.repeat(300);
+        daemon.get(&format!("/{long}"));
+    }
+    let mut wire = daemon.wire();
+    wire.send(request("G\"\\ET", "/x", &["X: \x07"]));
+    wire.take_rest();
+    let mut client = daemon.connect("/server");
+    client.send(&[Frame::close(4000, "\"quoted\" and\nbroken")]);
+    drop((client, server.accept()));
+    eventually("the last one is logged", || daemon.log().text().contains("\"code\":4000"));
+    let text = daemon.log().text() + "\n";
+    let raw: Vec<&str> = text.lines().filter(|line| line.chars().any(|c| c.is_control())).collect();
+    assert!(raw.is_empty(), "lines with control characters: {raw:?}");
+    let program = "import json, sys
+for line in sys.stdin.buffer.read().decode('utf-8').rstrip('\\n').split('\\n'):
+    line = json.loads(line)
+    assert {'time', 'level', 'event', 'message'} <= line.keys(), line
+    print(line['event'])";
+    let mut python = Command::new("python3");
+    python.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = python.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+    let events = String::from_utf8(output.stdout).unwrap();
+    assert!(events.matches("end").count() >= 22, "{events}\n{text}");
+}

@@ -1,0 +1,307 @@
+//! Messages as lines, and as what stands before a NUL.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use crate::client::{BINARY, CONTINUATION, Client, Frame, PING, TEXT};
+use crate::daemon::Daemon;
+use crate::process::{Process, eventually};
+use crate::server::Backend;
+
+/// The longest message of a server, as docs/backends.md says.
+const LINE_SIZE_MAX: usize = 65_536;
+
+/// A server as its author would write it: each line is answered with what Python shows of it, and with its size.
+const PYTHON_LINES: &str = "
+import socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+while True:
+    connection, _ = server.accept()
+    with connection, connection.makefile('rwb') as stream:
+        while line := stream.readline():
+            stream.write(b'%d %a\\r\\n' % (len(line), line[:20]))
+            stream.flush()
+";
+
+/// The same for what stands before a NUL.
+const PYTHON_NUL: &str = "
+import socket, sys
+server = socket.socket(socket.AF_UNIX)
+server.bind(sys.argv[1])
+server.listen()
+while True:
+    connection, _ = server.accept()
+    with connection:
+        rest = b''
+        while part := connection.recv(1000):
+            *messages, rest = (rest + part).split(b'\\0')
+            for message in messages:
+                connection.sendall(b'%d %a\\0' % (len(message), message[:20]))
+";
+
+/// A daemon with these flags, a client, and the server's end of its connection.
+fn connect(flags: &[&str]) -> (Daemon, Client, Backend) {
+    let daemon = Daemon::start(flags);
+    let server = daemon.listen("server");
+    let client = daemon.connect("/server");
+    let backend = server.accept();
+    (daemon, client, backend)
+}
+
+/// A daemon with a Python server behind it, and a client.
+fn with_python(protocol: &str, program: &str) -> (Daemon, Process, Client) {
+    let daemon = Daemon::start(&["--protocol", protocol]);
+    let path = daemon.socket("server");
+    let server = Process::start(Command::new("python3").arg("-c").arg(program).arg(&path));
+    eventually("the server listens", || crate::server::connect(&path, crate::server::Kind::Stream).is_ok());
+    let client = daemon.connect("/server");
+    (daemon, server, client)
+}
+
+#[test]
+fn a_python_server_of_lines() {
+    let (_daemon, _server, mut client) = with_python("lines", PYTHON_LINES);
+    client.text("one");
+    client.expect_text("4 b'one\\n'");
+    client.binary(b"\xff\x00");
+    client.expect_text("3 b'\\xff\\x00\\n'");
+    client.text("");
+    client.expect_text("1 b'\\n'");
+    client.text("$GPGGA\r");
+    client.expect_text("8 b'$GPGGA\\r\\n'");
+    // An end within a message makes two lines of it.
+    client.text("two\nthree");
+    client.expect_text("4 b'two\\n'");
+    client.expect_text("6 b'three\\n'");
+    client.text(&"x".repeat(1_000_000));
+    client.expect_text("1000001 b'xxxxxxxxxxxxxxxxxxxx'");
+    client.finish(1000);
+}
+
+#[test]
+fn a_python_server_of_nul() {
+    let (_daemon, _server, mut client) = with_python("nul", PYTHON_NUL);
+    client.text("{\n}\r\n");
+    client.expect_text("5 b'{\\n}\\r\\n'");
+    client.text("");
+    client.expect_text("0 b''");
+    client.send(&[Frame::new(TEXT, b"one"), Frame::new(PING, b"?"), Frame::new(BINARY, b"a\0b")]);
+    client.expect_pong(b"?");
+    client.expect_text("3 b'one'");
+    client.expect_text("1 b'a'");
+    client.expect_text("1 b'b'");
+    client.binary(&vec![0xff; 1_000_000]);
+    client.expect_text("1000000 b'\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff\\xff'");
+    client.finish(1000);
+}
+
+#[test]
+fn fragments_become_one_message() {
+    for (protocol, end) in [("lines", b'\n'), ("nul", 0)] {
+        let (_daemon, mut client, mut backend) = connect(&["--protocol", protocol]);
+        client.send(&[Frame::part(TEXT, b"th"), Frame::new(PING, b""), Frame::part(CONTINUATION, b"")]);
+        client.expect_pong(b"");
+        client.send(&[Frame::part(CONTINUATION, b"r"), Frame::new(CONTINUATION, b"ee"), Frame::new(TEXT, b"four")]);
+        backend.expect([b"three", &[end][..], b"four", &[end]].concat());
+        client.send(&[Frame::part(BINARY, b""), Frame::new(CONTINUATION, b"")]);
+        backend.expect([end]);
+        // Byte by byte, so that the end of a message comes alone.
+        for byte in Frame::new(TEXT, b"five").masked().bytes() {
+            client.wire.send([byte]);
+        }
+        backend.expect([b"five", &[end][..]].concat());
+        client.finish(1000);
+        backend.expect_end();
+    }
+}
+
+/// Many short messages in one receive: of each, the header makes room for the end.
+#[test]
+fn many_short_messages_at_once() {
+    let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
+    let (count, numbers) = (20_000, 0..20_000);
+    let frames: Vec<u8> =
+        numbers.clone().flat_map(|number| Frame::new(TEXT, text(number).as_bytes()).masked().bytes()).collect();
+    let lines: String = numbers.map(|number| text(number) + "\n").collect();
+    thread::scope(|scope| {
+        scope.spawn(|| client.wire.send(&frames));
+        backend.expect(&lines);
+    });
+    thread::scope(|scope| {
+        scope.spawn(|| backend.send(&lines));
+        (0..count).for_each(|number| client.expect_text(&text(number)));
+    });
+    client.finish(1000);
+}
+
+fn text(number: u32) -> String {
+    "x".repeat(number as usize % 3) + &(number % 7).to_string().repeat(number as usize % 2)
+}
+
+#[test]
+fn several_lines_in_a_write_and_a_line_in_several() {
+    for (protocol, written, messages) in [
+        (
+            "lines",
+            &b"one\ntwo\n\nthree\r\n\r\nCR\rLF\n\0\n"[..],
+            &[&b"one"[..], b"two", b"", b"three", b"", b"CR\rLF", b"\0"][..],
+        ),
+        ("nul", b"one\0two\0\0three\r\n\0\r\0", &[b"one", b"two", b"", b"three\r\n", b"\r"]),
+    ] {
+        let (daemon, mut client, mut backend) = connect(&["--protocol", protocol]);
+        for cut in 0..=written.len() {
+            backend.send(&written[..cut]);
+            // A page shows that the daemon has read the first part, so that the second is another one.
+            daemon.get("/nosuch");
+            backend.send(&written[cut..]);
+            for message in messages {
+                assert_eq!(client.message(), (TEXT, message.to_vec()), "{protocol} cut at {cut}");
+            }
+        }
+        client.finish(1000);
+    }
+}
+
+#[test]
+fn a_message_is_as_long_as_a_line_may_be() {
+    for (protocol, end) in [("lines", &b"\n"[..]), ("lines", b"\r\n"), ("nul", b"\0")] {
+        let (daemon, mut client, mut backend) = connect(&["--protocol", protocol]);
+        let longest = vec![b'x'; LINE_SIZE_MAX];
+        for cut in [0, 1, 40_000, LINE_SIZE_MAX, LINE_SIZE_MAX + end.len() - 1] {
+            let bytes = [&longest, end].concat();
+            backend.send(&bytes[..cut]);
+            daemon.get("/nosuch");
+            backend.send(&bytes[cut..]);
+            assert!(client.message() == (TEXT, longest.clone()), "{protocol} {end:?} cut at {cut}");
+        }
+        // What came before it is still passed on.
+        backend.send([b"last", end].concat());
+        backend.send([&longest, &b"x"[..]].concat());
+        client.expect_text("last");
+        let reason = client.expect_close_handshake(1011);
+        assert!(reason.contains("65536 bytes"), "{reason}");
+        backend.expect_end();
+        drop(backend);
+        daemon.log().wait_for(&["warn", "65536 bytes without an end of message", "1011"]);
+    }
+}
+
+/// Whole, with its end in the same write, it is too long as well.
+#[test]
+fn one_byte_more_is_too_long() {
+    for (protocol, end) in [("lines", &b"\n"[..]), ("lines", b"\r\n"), ("nul", b"\0")] {
+        let (_daemon, mut client, mut backend) = connect(&["--protocol", protocol]);
+        backend.send([&vec![b'x'; LINE_SIZE_MAX + 1], end].concat());
+        client.expect_close_handshake(1011);
+    }
+}
+
+#[test]
+fn the_last_line_needs_no_end() {
+    for protocol in ["lines", "nul"] {
+        let (daemon, mut client, backend) = connect(&["--protocol", protocol]);
+        let mut backend = backend;
+        backend.send(if protocol == "nul" { &b"one\0two"[..] } else { b"one\ntwo\r" });
+        drop(backend);
+        client.expect_text("one");
+        client.expect_text("two");
+        client.expect_close_handshake(1000);
+        daemon.log().wait_for(&["down=6B/2", "the server closed"]);
+    }
+    // Where nothing stands behind the last end, there is no message more.
+    let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
+    backend.send("one\n");
+    drop(backend);
+    client.expect_text("one");
+    client.expect_close_handshake(1000);
+}
+
+#[test]
+fn the_types_of_lines() {
+    for (message_type, types) in [("auto", [TEXT, BINARY, TEXT]), ("binary", [BINARY; 3])] {
+        let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines", "--type", message_type]);
+        backend.send(b"text\n\xff\xfe\ntext \xe2\x82\xac\n");
+        for (opcode, message) in types.into_iter().zip([&b"text"[..], b"\xff\xfe", "text \u{20ac}".as_bytes()]) {
+            assert_eq!(client.message(), (opcode, message.to_vec()), "{message_type}");
+        }
+        // A character that a write cut is whole when its line is.
+        backend.send(b"\xe2\x82");
+        backend.send(b"\xac\n");
+        assert_eq!(client.message(), (types[0], "\u{20ac}".into()));
+    }
+    let (daemon, mut client, mut backend) = connect(&["--protocol", "lines", "--type", "text"]);
+    backend.send(b"text\n\xff\nlost\n");
+    client.expect_text("text");
+    client.expect_close_handshake(1011);
+    drop(backend);
+    daemon.log().wait_for(&["warn", "not UTF-8", "1011", "use auto or binary"]);
+}
+
+/// After the client's close frame a server still answers, line by line; what is no whole line then is lost, unless
+/// the server has ended.
+#[test]
+fn last_words_are_lines() {
+    let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
+    client.text("bye");
+    client.close(1000);
+    backend.expect("bye\n");
+    backend.expect_end();
+    backend.send("so long\nand th");
+    backend.send("anks");
+    drop(backend);
+    client.expect_text("so long");
+    client.expect_text("and thanks");
+    client.expect_close(1000);
+    client.wire.expect_end();
+
+    let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
+    client.close(4000);
+    backend.send("whole\ncut");
+    client.expect_text("whole");
+    client.expect_close(4000);
+    client.wire.expect_end();
+}
+
+#[test]
+fn packets_are_no_lines() {
+    let daemon = Daemon::start(&["--protocol", "lines"]);
+    let _server = daemon.listen_packets("packets");
+    assert_eq!(daemon.upgrade("/packets", &[]).status, 502);
+    daemon.log().wait_for(&["502", "Protocol wrong type for socket"]);
+}
+
+/// What a client does not take is not read from its server, and nothing of it is lost.
+#[test]
+fn a_client_that_reads_later_gets_every_line() {
+    let (daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
+    let line = |number: u32| format!("{number:0>200}");
+    let (count, a_write) = (100_000, 100);
+    let before = daemon.resident_kib();
+    let written = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for first in (0..count).step_by(a_write as usize) {
+                let lines: String = (first..first + a_write).map(|number| line(number) + "\n").collect();
+                backend.send(lines);
+                written.fetch_add(a_write, Ordering::Relaxed);
+            }
+            drop(backend);
+        });
+        // 20 MB do not fit between a server and a client that does not read.
+        let (mut last, mut unchanged) = (0, 0);
+        eventually("the server's writes come to a halt", || {
+            daemon.get("/nosuch");
+            let now = written.load(Ordering::Relaxed);
+            unchanged = if now == last { unchanged + 1 } else { 0 };
+            last = now;
+            unchanged == 20
+        });
+        let grown = daemon.resident_kib().saturating_sub(before);
+        assert!(last < count && grown < 12 * 1024, "{last} lines are written, and the daemon has {grown} KiB more");
+        (0..count).for_each(|number| client.expect_text(&line(number)));
+        client.expect_close_handshake(1000);
+    });
+}

@@ -1,0 +1,388 @@
+//! Names that are served by something else than a socket in docroot: which link serves which name, UNIX and TCP
+//! servers, and the limits that a link has of its own.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn};
+
+use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
+use crate::daemon::{Daemon, UAKARI};
+use crate::process::{Folder, Process};
+use crate::server::{Backend, Kind, Listener};
+use crate::wire::Wire;
+
+/// A daemon whose configuration has this in `websocket`; "@" stands for its folder.
+pub fn configured(websocket: &str) -> Daemon {
+    configured_in(Folder::new(), websocket)
+}
+
+/// As `configured`, in a folder in which something lies already.
+pub fn configured_in(folder: Folder, websocket: &str) -> Daemon {
+    let path = write_configuration(&folder, websocket);
+    Daemon::start_in(folder, &["-f", &path])
+}
+
+fn write_configuration(folder: &Folder, websocket: &str) -> String {
+    let text = format!("servers = ({{ websocket = {{ {} }}; }});", websocket.replace('@', &folder.join("")));
+    let path = folder.join("uakari.conf");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// A link to this UNIX server in the daemon's folder, and what else it says.
+fn unix_link(origin: &str, path: &str, more: &str) -> String {
+    format!("{{ origin = \"{origin}\"; type = \"unix\"; destination = \"@/{path}\"; {more} }}")
+}
+
+/// The server of a `unix_link`.
+fn listen(daemon: &Daemon, path: &str) -> Listener {
+    Listener::bind(&daemon.folder().path().join(path), Kind::Stream)
+}
+
+/// A daemon with one link to a UNIX server, a client, and the server's end of its connection.
+fn connect(more: &str) -> (Daemon, Listener, Client, Backend) {
+    let daemon = configured(&format!("links = ({});", unix_link("^/name$", "server", more)));
+    let server = listen(&daemon, "server");
+    let client = daemon.connect("/name");
+    let backend = server.accept();
+    (daemon, server, client, backend)
+}
+
+#[test]
+fn a_socket_outside_docroot() {
+    // Longer than the address of a socket may be.
+    let long = format!("{}/server", "long".repeat(40));
+    let links = [
+        unix_link("^/near$", "server", ""),
+        unix_link("^/far$", &long, "protocol = \"lines\";"),
+        unix_link("^/packets$", "packets", "protocol = \"packet\";"),
+        unix_link("^/linked$", "symbolic", ""),
+    ];
+    let daemon = configured(&format!("links = ({});", links.join(", ")));
+    for (asked, path, kind, arrived) in [
+        ("/near", "server", Kind::Stream, &b"text"[..]),
+        ("/far", &long, Kind::Stream, b"text\n"),
+        ("/packets", "packets", Kind::Packets, b"text"),
+    ] {
+        let server = Listener::bind(&daemon.folder().path().join(path), kind);
+        let mut client = daemon.connect(asked);
+        let mut backend = server.accept();
+        client.text("text");
+        backend.expect(arrived);
+        backend.send(arrived);
+        client.expect_text("text");
+        client.finish(1000);
+    }
+    // The server's file is the operator's own, wherever it leads.
+    let path = daemon.folder().path().join("symbolic");
+    symlink("server2", &path).unwrap();
+    let server = listen(&daemon, "server2");
+    let _client = daemon.connect("/linked");
+    server.accept();
+}
+
+#[test]
+fn a_link_that_leads_nowhere() {
+    let links = ["missing", "stale", "file", "folder/x"].map(|name| unix_link(&format!("^/{name}$"), name, ""));
+    let daemon = configured(&format!("links = ({});", links.join(", ")));
+    let path = |name: &str| daemon.folder().path().join(name);
+    drop(listen(&daemon, "stale"));
+    std::fs::write(path("file"), "").unwrap();
+    for (name, status, said) in [
+        ("missing", 502, "No such file or directory"),
+        ("stale", 502, "Connection refused"),
+        ("file", 404, "not a socket"),
+        ("folder/x", 502, "No such file or directory"),
+    ] {
+        assert_eq!(daemon.upgrade(&format!("/{name}"), &[]).status, status, "{name}");
+        daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), said]);
+    }
+}
+
+#[test]
+fn the_first_link_that_matches_serves_a_name() {
+    let links =
+        [unix_link("^/a$,^/b*z$", "first", ""), unix_link("^/b,c$", "second", ""), unix_link("docroot*x", "third", "")];
+    let daemon = configured(&format!("deny = \"secret\"; links = ({});", links.join(", ")));
+    let servers = ["first", "second", "third", "run/docroot"].map(|path| (path, listen(&daemon, path)));
+    for (asked, path) in [
+        ("/a", "first"),
+        ("/b/c/z", "first"),
+        ("/buzz?query", "first"),
+        ("/b", "second"),
+        ("/%62at", "second"),
+        ("/abc", "second"),
+        ("/docroot.x", "third"),
+        ("/docroot", "run/docroot"),
+    ] {
+        let mut client = daemon.connect(asked);
+        let (_, server) = servers.iter().find(|(name, _)| *name == path).unwrap();
+        client.text(asked);
+        server.accept().expect(asked);
+        assert!(servers.iter().all(|(_, server)| server.is_idle()), "{asked}");
+    }
+    for (asked, status) in [("/A", 404), ("/", 404), ("/secret/a", 403), ("/b/secret", 403), ("/ab", 404)] {
+        assert_eq!(daemon.upgrade(asked, &[]).status, status, "{asked}");
+    }
+}
+
+#[test]
+fn allow_and_deny_hold_for_links_too() {
+    let links = format!("links = ({});", unix_link("*", "server", ""));
+    for (rules, cases) in [
+        ("allow = \"^/good\";", [("/good", 101), ("/goods", 101), ("/bad", 403), ("/good/bad", 101)]),
+        ("deny = \"bad\";", [("/good", 101), ("/goods", 101), ("/bad", 403), ("/good/bad", 403)]),
+        (
+            "deny = \"*\"; allow = \"d$\"; denylast = true;",
+            [("/good", 101), ("/goods", 403), ("/bad", 101), ("/b", 403)],
+        ),
+    ] {
+        let daemon = configured(&format!("{rules} {links}"));
+        let _server = listen(&daemon, "server");
+        for (asked, status) in cases {
+            assert_eq!(daemon.upgrade(asked, &[]).status, status, "{rules} {asked}");
+        }
+    }
+}
+
+#[test]
+fn symbolic_links_out_of_docroot_where_they_are_followed() {
+    for (options, status) in [("", 403), ("options = \"follow\";", 101)] {
+        let daemon = configured(options);
+        let _outside = listen(&daemon, "outside/server");
+        symlink("../outside/server", daemon.socket("relative")).unwrap();
+        symlink(daemon.folder().join("outside/server"), daemon.socket("absolute")).unwrap();
+        symlink(daemon.folder().join("outside"), daemon.socket("folder")).unwrap();
+        let _inside = daemon.listen("inside");
+        symlink("inside", daemon.socket("within")).unwrap();
+        for asked in ["/relative", "/absolute", "/folder/server"] {
+            assert_eq!(daemon.upgrade(asked, &[]).status, status, "{options} {asked}");
+        }
+        assert_eq!(daemon.upgrade("/within", &[]).status, 101);
+        // Names are still folded before they are looked up.
+        assert_eq!(daemon.upgrade("/../outside/server", &[]).status, 404);
+        // Nor does the kernel's own kind of links lead anywhere.
+        symlink("/proc/self/cwd", daemon.socket("magic")).unwrap();
+        assert_eq!(daemon.upgrade("/magic/server", &[]).status, 403, "{options}");
+    }
+}
+
+fn tcp_link(name: &str, destination: impl std::fmt::Display, more: &str) -> String {
+    format!("{{ origin = \"^/{name}$\"; type = \"tcp\"; destination = \"{destination}\"; {more} }}")
+}
+
+#[test]
+fn a_tcp_server() {
+    let (v4, v6) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("[::1]:0"));
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut links = vec![
+        tcp_link("v4", v4.local_addr().unwrap(), ""),
+        tcp_link("port", "127.0.0.1", &format!("port = {};", v4.local_addr().unwrap().port())),
+        tcp_link("gone", gone, ""),
+    ];
+    let mut servers = vec![("/v4", &v4), ("/port", &v4)];
+    match &v6 {
+        Ok(v6) => {
+            links.push(tcp_link("v6", v6.local_addr().unwrap(), ""));
+            servers.push(("/v6", v6));
+        }
+        Err(_) => eprintln!("there is no IPv6 here; a server on it was not tried"),
+    }
+    let daemon = configured(&format!("links = ({});", links.join(", ")));
+    for (asked, server) in servers {
+        let mut client = daemon.connect(asked);
+        let mut backend = Wire::new(server.accept().unwrap().0);
+        let message = vec![7; 1_000_000];
+        std::thread::scope(|scope| {
+            scope.spawn(|| client.binary(&message));
+            assert!(backend.take(message.len()) == message, "{asked}");
+        });
+        backend.send("welcome");
+        client.expect_text("welcome");
+        client.close(1000);
+        backend.expect_end();
+        client.expect_close(1000);
+        client.wire.expect_end();
+    }
+    assert_eq!(daemon.upgrade("/gone", &[]).status, 502);
+    daemon.log().wait_for(&["warn", "name=\"gone\"", "502", "Connection refused"]);
+    // The server's own end, and its death.
+    for (dies, code) in [(false, 1000), (true, 1011)] {
+        let mut client = daemon.connect("/v4");
+        let (backend, _) = v4.accept().unwrap();
+        if dies {
+            // Bytes that are left unread make a reset of the end.
+            client.text("unread");
+            assert_eq!(backend.peek(&mut [0; 6]).unwrap(), 6);
+        }
+        drop(backend);
+        client.expect_close_handshake(code);
+    }
+}
+
+/// A listener whose backlog is full, so that nobody who connects is answered; and what fills it.
+fn full_listener() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
+    let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    socket::bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    socket::listen(&fd, Backlog::new(0).unwrap()).unwrap();
+    let listener = TcpListener::from(fd);
+    let address = listener.local_addr().unwrap();
+    let mut all = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        all.push(stream);
+        assert!(all.len() < 100, "the backlog of {address} has no end");
+    }
+    (listener, address, all)
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_a_504() {
+    let (_listener, address, _streams) = full_listener();
+    let links = [
+        tcp_link("tcp", address, "limits = { connect-ms = 300; };"),
+        unix_link("^/unix$", "server", "limits = { connect-ms = 300; };"),
+        tcp_link("slow", address, ""),
+    ];
+    let mut daemon = configured(&format!("links = ({});", links.join(", ")));
+    let path = daemon.folder().path().join("server");
+    let _server = Listener::bind_with_backlog(&path, Kind::Stream, 0);
+    let _only = crate::server::connect(&path, Kind::Stream).unwrap();
+    for name in ["tcp", "unix"] {
+        let since = Instant::now();
+        assert_eq!(daemon.upgrade(&format!("/{name}"), &[]).status, 504, "{name}");
+        let waited = since.elapsed();
+        assert!(waited >= Duration::from_millis(300) && waited < Duration::from_secs(4), "{name}: {waited:?}");
+        daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), "504", "the server does not accept"]);
+    }
+    // Nor does it hold up the daemon's end.
+    let mut waiting = daemon.wire();
+    waiting.send(crate::wire::handshake("/slow", &[], &[]));
+    daemon.get("/nosuch");
+    daemon.stop();
+    assert_eq!(waiting.response().status, 503);
+}
+
+/// One of two addresses refuses; the other one serves. What a name means is told to the daemon by a file of its own.
+#[test]
+fn the_next_address_where_one_refuses() {
+    let folder = Folder::new();
+    std::fs::write(folder.join("hosts"), "127.0.0.2 two.example\n127.0.0.3 two.example\n").unwrap();
+    let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
+    let as_told = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", &folder.join("hosts")]).args(words);
+        command
+    };
+    if !as_told(&["true"]).output().is_ok_and(|told| told.status.success()) {
+        eprintln!("there is no mount namespace to be had; a name with two addresses was not tried");
+        return;
+    }
+    for address in ["127.0.0.2", "127.0.0.3"] {
+        let server = TcpListener::bind((address, 0)).unwrap();
+        let link = tcp_link("two", "two.example", &format!("port = {};", server.local_addr().unwrap().port()));
+        let path = write_configuration(&folder, &format!("links = ({link});"));
+        let process = Process::start(&mut as_told(&[UAKARI, "-f", &path, "--listen", "127.0.0.1:0"]));
+        let line = process.out.wait_for(&["listening on "]);
+        let mut wire = Wire::connect(line.rsplit(':').next().unwrap().parse().unwrap());
+        assert_eq!(wire.upgrade("/two", &[]).status, 101, "{address}");
+        server.accept().unwrap();
+        drop(server);
+        // Now both refuse.
+        let mut wire = Wire::connect(line.rsplit(':').next().unwrap().parse().unwrap());
+        assert_eq!(wire.upgrade("/two", &[]).status, 502, "{address}");
+    }
+}
+
+#[test]
+fn a_links_own_clients() {
+    let links = [unix_link("^/two$", "server", "limits = { clients = 2; };"), unix_link("^/any$", "server", "")];
+    let daemon = configured(&format!("links = ({});", links.join(", ")));
+    let server = listen(&daemon, "server");
+    let mut first = daemon.connect("/two");
+    let _second = daemon.connect("/two");
+    for _ in 0..3 {
+        let refused = daemon.upgrade("/two", &[]);
+        assert_eq!(refused.status, 503, "{refused:?}");
+    }
+    daemon.log().wait_for(&["warn", "503", "too many clients of this name"]);
+    let _other = daemon.connect("/any");
+    let backend = server.accept();
+    drop(backend);
+    first.expect_close_handshake(1000);
+    let _third = daemon.connect("/two");
+    assert_eq!(daemon.upgrade("/two", &[]).status, 503);
+}
+
+#[test]
+fn a_links_own_sizes() {
+    let (_daemon, _server, mut client, mut backend) = connect("limits = { message-size = 1000; frame-size = 900; };");
+    client.binary(&[7; 900]);
+    backend.expect([7; 900]);
+    client.send(&[Frame::part(BINARY, &[7; 600]), Frame::new(0, &[7; 400])]);
+    backend.expect([7; 1000]);
+    client.send(&[Frame::part(BINARY, &[7; 600]), Frame::new(0, &[7; 401])]);
+    client.expect_close(1009);
+    let (_daemon, _server, mut client, _backend) = connect("limits = { frame-size = 900; };");
+    client.binary(&[7; 901]);
+    client.expect_close(1009);
+}
+
+#[test]
+fn a_links_own_times() {
+    let (daemon, _server, mut client, mut backend) = connect("limits = { idle-ms = 400; ping-ms = 100; };");
+    let since = Instant::now();
+    // Pings and pongs keep nobody from being idle.
+    let closed = loop {
+        let frame = client.frame();
+        match frame.opcode {
+            PING => client.send(&[Frame::new(PONG, &frame.payload)]),
+            _ => break frame,
+        }
+    };
+    assert_eq!(closed.close_code(), (1001, "idle for too long".to_owned()));
+    assert!(since.elapsed() >= Duration::from_millis(400), "{:?}", since.elapsed());
+    backend.expect_end();
+    drop(client);
+    daemon.log().wait_for(&["idle for too long", "1001"]);
+
+    let (daemon, _server, mut client, mut backend) = connect("limits = { ping-ms = 100; pong-ms = 100; };");
+    for _ in 0..3 {
+        assert_eq!(client.frame(), Frame::new(PING, b""));
+        client.send(&[Frame::new(PONG, b"")]);
+    }
+    assert_eq!(client.frame(), Frame::new(PING, b""));
+    // It answers no more, and is left without a word.
+    client.wire.expect_end();
+    backend.expect_end();
+    drop(backend);
+    daemon.log().wait_for(&["the client answered no ping", "1006"]);
+}
+
+#[test]
+fn a_links_own_rates() {
+    let (_daemon, _server, mut client, mut backend) =
+        connect("limits = { messages-per-second = 100; when-over = \"close\"; };");
+    client.send(&vec![Frame::new(TEXT, b"x"); 100]);
+    backend.expect("x".repeat(100));
+    client.send(&vec![Frame::new(TEXT, b"x"); 150]);
+    let reason = client.expect_close(1008);
+    assert!(reason.contains("more a second"), "{reason}");
+
+    let (_daemon, _server, mut client, mut backend) = connect("limits = { messages-per-second = 500; };");
+    let since = Instant::now();
+    // What is read in one piece is passed on at once; then the client waits for its rate.
+    client.send(&vec![Frame::new(TEXT, b"x"); 1000]);
+    backend.expect("x".repeat(1000));
+    for number in 0..10 {
+        client.text(&number.to_string());
+    }
+    backend.expect("0123456789");
+    assert!(since.elapsed() >= Duration::from_millis(950), "{:?}", since.elapsed());
+    backend.send("still there");
+    client.expect_text("still there");
+    client.finish(1000);
+}

@@ -1,0 +1,255 @@
+//! SIGHUP: what changes, what stays, and that nobody who is connected notices.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::client::{BINARY, Client, Frame};
+use crate::daemon::{Daemon, configuration};
+use crate::process::{DEADLINE, eventually, expect_eq};
+use crate::server::{Kind, Listener};
+use crate::wire::request;
+
+/// Clients that exchange numbered messages all the time, until they are told to stop.
+struct Traffic {
+    is_over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<(u64, Duration)>>,
+}
+
+impl Traffic {
+    fn start(daemon: &Daemon, count: usize) -> Traffic {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let talk = |mut client: Client| {
+            let is_over = is_over.clone();
+            thread::spawn(move || {
+                let (mut number, mut longest) = (0, Duration::ZERO);
+                while !is_over.load(Ordering::Relaxed) {
+                    let start = Instant::now();
+                    client.text(&format!("message {number}"));
+                    client.expect_text(&format!("message {number}"));
+                    number += 1;
+                    longest = longest.max(start.elapsed());
+                }
+                client.finish(1000);
+                (number, longest)
+            })
+        };
+        let threads = (0..count).map(|_| talk(daemon.connect("/echo"))).collect();
+        Traffic { is_over, threads }
+    }
+
+    /// Ends it: each message has come back. How many there were, and how long one took at most.
+    fn finish(self) -> (u64, Duration) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let ends = self.threads.into_iter().map(|thread| thread.join().expect("a client should lose nothing"));
+        let (numbers, times): (Vec<u64>, Vec<Duration>) = ends.unzip();
+        assert!(numbers.iter().all(|number| *number > 0), "{numbers:?}");
+        (numbers.iter().sum(), times.into_iter().max().unwrap())
+    }
+}
+
+/// How often the log has a line with this.
+fn count(daemon: &Daemon, part: &str) -> usize {
+    daemon.log().text().matches(part).count()
+}
+
+/// Another text in the file, and the signal; waits for a line that was not there before.
+fn reload(daemon: &Daemon, text: &str, outcome: &str) {
+    let before = count(daemon, outcome);
+    daemon.configure(text);
+    daemon.signal(Signal::SIGHUP);
+    eventually(&format!("the log says once more: {outcome}"), || count(daemon, outcome) > before);
+}
+
+const TAKEN: &str = "reloaded: new connections get the new configuration";
+const KEPT: &str = "reload: the old configuration stays";
+
+#[test]
+fn twenty_reloads_lose_no_message() {
+    let daemon = Daemon::start_configured(&configuration("", ""));
+    let _echo = daemon.echo("echo", &[]);
+    let traffic = Traffic::start(&daemon, 4);
+    reload(&daemon, &configuration("", ""), TAKEN);
+    let files = daemon.open_files();
+    for number in 0..20 {
+        let limits = format!("message-size = {}; clients = {};", 1000 + number, 100 + number);
+        reload(&daemon, &configuration(&limits, "type = \"text\";"), TAKEN);
+    }
+    daemon.log().wait_for(&[TAKEN, "119 clients at most", "MiB of memory at most"]);
+    let (messages, longest) = traffic.finish();
+    println!("{messages} messages beside 20 reloads, {longest:?} at most");
+    eventually("no file is left open", || daemon.open_files() <= files);
+}
+
+#[test]
+fn new_connections_see_what_is_new_and_old_ones_what_was() {
+    let text = |size: u64, allow: &str, folder: &str, level: &str| {
+        let websocket = format!("allow = \"{allow}\"; limits = {{ message-size = {size}; }};");
+        let text = configuration("", &websocket).replace("@/run", &format!("@/{folder}"));
+        format!("log-level = \"{level}\"; {text}")
+    };
+    let daemon = Daemon::start_configured(&text(1000, "^/server$", "run", "info"));
+    let server = daemon.listen("server");
+    fs::write(daemon.folder().join("www/page"), "the old page").unwrap();
+    let mut old = daemon.connect("/server");
+    let mut old_backend = server.accept();
+    expect_eq(daemon.upgrade("/other", &[]).status, 403, "a name that is not allowed yet");
+    // The same names, in another folder, under other rules.
+    fs::create_dir(daemon.folder().join("run2")).unwrap();
+    fs::create_dir(daemon.folder().join("www2")).unwrap();
+    fs::write(daemon.folder().join("www2/page"), "the new page").unwrap();
+    let mut kept_alive = daemon.wire();
+    expect_eq(kept_alive.get("/page").text(), "the old page".to_owned(), "the page");
+    let changed = text(10, "^/other$", "run2", "debug").replace("@/www", "@/www2");
+    reload(&daemon, &changed, TAKEN);
+    let other_path = daemon.folder().path().join("run2/other");
+    let other = Listener::bind(&other_path, Kind::Stream);
+    expect_eq(daemon.upgrade("/server", &[]).status, 403, "a name that is not allowed any more");
+    expect_eq(daemon.get("/page").text(), "the new page".to_owned(), "the page");
+    expect_eq(kept_alive.get("/page").text(), "the old page".to_owned(), "the page of an old connection");
+    let mut new = daemon.connect("/other");
+    let mut new_backend = other.accept();
+    daemon.log().wait_for(&["debug", "connected to"]);
+    new.binary(&[7; 10]);
+    new_backend.expect([7; 10]);
+    new.send(&[Frame::new(BINARY, &[7; 11])]);
+    drop(new_backend);
+    new.expect_close(1009);
+    old.binary(&[7; 1000]);
+    old_backend.expect([7; 1000]);
+    old.send(&[Frame::new(BINARY, &[7; 1001])]);
+    drop(old_backend);
+    old.expect_close(1009);
+}
+
+/// Whether somebody listens there.
+fn listens(port: u16, address: &str) -> bool {
+    match TcpStream::connect((address, port)) {
+        Ok(_) => true,
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The connection is served.
+fn expect_answer(mut stream: &UnixStream) {
+    stream.write_all(request("HEAD", "/nosuch", &[]).as_bytes()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut head = vec![0; 1000];
+    let size = stream.read(&mut head).unwrap();
+    assert!(head.starts_with(b"HTTP/1.1 404 "), "{}", head[..size].escape_ascii());
+}
+
+#[test]
+fn listeners_come_and_go() {
+    let listening = |addresses: &str| configuration("", "").replace("\"127.0.0.1:0\"", &format!("({addresses})"));
+    let daemon = Daemon::start_configured(&listening("\"127.0.0.1:0\", \"unix:@/first.sock\""));
+    let _echo = daemon.echo("echo", &[]);
+    let (first, second) = (daemon.folder().path().join("first.sock"), daemon.folder().path().join("second.sock"));
+    let mut client = daemon.connect("/echo");
+    let over_unix = UnixStream::connect(&first).unwrap();
+    expect_answer(&over_unix);
+    reload(&daemon, &listening("\"127.0.0.2:0\", \"unix:@/second.sock\""), TAKEN);
+    let line = daemon.announced().wait_for(&["listening on http://127.0.0.2:"]);
+    let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
+    daemon.announced().wait_for(&["listening on unix:", "second.sock"]);
+    // The new ones serve, the old ones refuse, and who came through them stays.
+    eventually("nobody listens any more", || !listens(daemon.port, "127.0.0.1"));
+    assert!(listens(port, "127.0.0.2") && UnixStream::connect(&second).is_ok());
+    assert!(!first.exists(), "the file of a listener that was closed is still there");
+    for _ in 0..3 {
+        client.text("hello");
+        client.expect_text("hello");
+    }
+    expect_answer(&over_unix);
+    client.finish(1000);
+    // And back again, several times.
+    for _ in 0..3 {
+        reload(&daemon, &listening("\"unix:@/first.sock\""), TAKEN);
+        eventually("nobody listens any more", || !listens(port, "127.0.0.2"));
+        assert!(UnixStream::connect(&first).is_ok() && !second.exists());
+        reload(&daemon, &listening("\"unix:@/second.sock\""), TAKEN);
+        assert!(UnixStream::connect(&second).is_ok() && !first.exists());
+    }
+}
+
+/// Whatever is wrong with the new file, the old configuration goes on, and messages with it.
+#[test]
+fn a_configuration_that_cannot_be_taken_changes_nothing() {
+    let good = configuration("", "allow = \"^/echo$\";");
+    let daemon = Daemon::start_configured(&good);
+    let _echo = daemon.echo("echo", &[]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken_port = taken.local_addr().unwrap().to_string();
+    let link = "links = ({ origin = \"^/x$\"; type = \"tcp\"; destination = \"no-such-host.invalid:80\"; });";
+    let path = daemon.folder().join("uakari.conf");
+    let files = daemon.open_files();
+    let traffic = Traffic::start(&daemon, 2);
+    for (what, text, line) in [
+        ("syntax", "servers = ({\n  listen = ;\n});".to_owned(), format!("reload: {path}:2: ")),
+        ("a key", configuration("head-siz = 5;", ""), format!("reload: {path}:1: limits.head-siz: ")),
+        ("a folder", good.replace("@/run", "/nonexistent"), "the folder /nonexistent".to_owned()),
+        (
+            "a port",
+            good.replace("\"127.0.0.1:0\"", &format!("(\"127.0.0.1:0\", \"unix:@/new.sock\", \"{taken_port}\")")),
+            format!("reload: {path}:3: servers[0].listen: cannot listen on http://{taken_port}"),
+        ),
+        ("a name", configuration("", link), "\"no-such-host.invalid\" cannot be looked up".to_owned()),
+        ("a log file", format!("log-file = \"/nonexistent/log\"; {good}"), "log-file /nonexistent/log".to_owned()),
+    ] {
+        reload(&daemon, &text, KEPT);
+        daemon.log().wait_for(&["error", "reload: ", &line]);
+        expect_eq(daemon.upgrade("/other", &[]).status, 403, what);
+        daemon.connect("/echo").finish(1000);
+    }
+    fs::remove_file(&path).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.log().wait_for(&["error", &format!("reload: {path} cannot be read: No such file")]);
+    let (messages, longest) = traffic.finish();
+    println!("{messages} messages beside reloads that failed, {longest:?} at most");
+    // The address that is taken is tried for a second, which nobody may have to wait for.
+    assert!(longest < Duration::from_millis(800), "a message took {longest:?}");
+    assert!(!daemon.folder().path().join("new.sock").exists(), "a listener that is not there has left its file");
+    reload(&daemon, &good, TAKEN);
+    eventually("no file is left open", || daemon.open_files() <= files);
+}
+
+#[test]
+fn what_takes_effect_at_the_next_start_is_told() {
+    let good = configuration("", "");
+    let daemon = Daemon::start_configured(&good);
+    let changed = "user = \"nobody\"; pid-file = \"@/pid\";".to_owned()
+        + &configuration("pool-buffers = 64; files = 5000; clients = 77;", "");
+    let told = |key: &str| count(&daemon, &format!("reload: {key} takes effect at the next start"));
+    let keys = ["user", "pid-file", "limits.pool-buffers", "limits.files"];
+    for round in 1..=2 {
+        reload(&daemon, &changed, TAKEN);
+        expect_eq(keys.map(told), [round; 4], "warnings: they are still due");
+    }
+    // What the file says is what holds again.
+    reload(&daemon, &good, TAKEN);
+    expect_eq(keys.map(told), [2; 4], "warnings");
+    assert!(!daemon.folder().path().join("pid").exists());
+}
+
+/// What was written before the last signal is what holds in the end, however fast they came.
+#[test]
+fn signals_in_a_row() {
+    let allowing = |name: &str| configuration("", &format!("allow = \"^/{name}$\";"));
+    let daemon = Daemon::start_configured(&allowing("zero"));
+    for number in 0..30 {
+        let name = format!("name{number}");
+        daemon.configure(&allowing("other"));
+        daemon.signal(Signal::SIGHUP);
+        daemon.configure(&allowing(&name));
+        daemon.signal(Signal::SIGHUP);
+        eventually("the last one holds", || daemon.upgrade(&format!("/{name}"), &[]).status == 404);
+    }
+}

@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""Reads the first record that uakari sends to a server behind `hello`: who the client is, and what it asked for.
+
+Copy this file beside your server; it needs Python 3.8 or later and nothing else. A blocking server:
+
+    from hello import read_hello
+    connection, _ = listener.accept()
+    connection.settimeout(10)
+    who = read_hello(connection)            # the very first thing, before anything else is read
+    print(who.client, who.path, who.query)
+
+An asyncio server:
+
+    head = await reader.readexactly(HEAD_SIZE)
+    who = parse_hello(head + await reader.readexactly(body_size(head)))
+
+The record is PROXY protocol version 2 (proxy-protocol.txt of haproxy, section 2.2) with fields for what the
+handshake said. Its bytes are in docs/backends.md of uakari.
+
+usage: hello.py            for one client whose connection is fd 0, as inetd, socat or systemd (Accept=yes) start
+                           it: answers with a line that says who the client is, then sends back what comes
+       hello.py --test     tests itself
+"""
+# SPDX-License-Identifier: MIT
+# Copyright (c) 2026 The uakari maintainers
+
+import os
+import socket
+import struct
+import sys
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+# Every record begins with so many bytes, which tell how many follow.
+HEAD_SIZE = 16
+# No record is longer.
+RECORD_SIZE_MAX = HEAD_SIZE + 65535
+
+# The fields that have a name here, by their types.
+FIELDS = {0x02: "host", 0x05: "id", 0xE0: "path", 0xE1: "query", 0xE2: "origin", 0xE3: "subprotocol"}
+# Bytes of the addresses of each family: none, IPv4, IPv6, UNIX.
+ADDRESSES_SIZE = (0, 12, 36, 216)
+
+
+class HelloError(ValueError):
+    """What came is no such record. A server closes the connection: who talks to it is not the gateway."""
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who the client is. What the record does not say is None or empty."""
+
+    # IP address and port of the client, and those that it connected to; None where it came by a UNIX socket.
+    client: Optional[Tuple[str, int]] = None
+    local: Optional[Tuple[str, int]] = None
+    # The Host header, with its port.
+    host: str = ""
+    # The connection's name in the gateway's log, such as "c12".
+    id: str = ""
+    # "/" and the name, decoded: it may have any character in it but NUL.
+    path: str = ""
+    # What stood behind "?", as it was sent: urllib.parse.parse_qs reads it.
+    query: str = ""
+    # The page's origin; of a client that is no page, empty.
+    origin: str = ""
+    # The subprotocol that was chosen.
+    subprotocol: str = ""
+    # Fields without a name here, in order: type and value.
+    others: Tuple[Tuple[int, bytes], ...] = ()
+
+
+def read_hello(connection):
+    """Reads the record from a socket that blocks or has a timeout, and not a byte more. Raises HelloError, or OSError
+    where the socket fails."""
+    if connection.type == socket.SOCK_SEQPACKET:
+        # One packet, and what does not fit into it would be cut off unseen.
+        return parse_hello(connection.recv(RECORD_SIZE_MAX + 1))
+    head = _read(connection, HEAD_SIZE)
+    return parse_hello(head + _read(connection, body_size(head)))
+
+
+def body_size(head):
+    """How many bytes follow the first HEAD_SIZE bytes of a record."""
+    if len(head) < HEAD_SIZE:
+        raise HelloError("the record is cut off in its head")
+    if head[:12] != SIGNATURE:
+        raise HelloError("this is no PROXY protocol 2: does the gateway have hello switched on?")
+    if head[12] >> 4 != 2:
+        raise HelloError(f"version {head[12] >> 4} of the PROXY protocol is not known")
+    return head[14] << 8 | head[15]
+
+
+def parse_hello(record):
+    """Reads a whole record, such as a packet."""
+    size = HEAD_SIZE + body_size(record)
+    if len(record) != size:
+        raise HelloError(f"the record has {len(record)} bytes and says that it has {size}")
+    command, family, transport = record[12] & 15, record[13] >> 4, record[13] & 15
+    if command == 0:
+        # LOCAL: the sender speaks for itself, and the rest means nothing.
+        return Hello()
+    if command != 1 or family >= len(ADDRESSES_SIZE) or transport > 2:
+        raise HelloError(f"command {command} with the family and transport {record[13]:#04x} is not known")
+    at = HEAD_SIZE + ADDRESSES_SIZE[family]
+    if at > size:
+        raise HelloError("the record is cut off in its addresses")
+    known = {}
+    if family in (1, 2):
+        known["client"], known["local"] = _addresses(record[HEAD_SIZE:at])
+    others = []
+    while at < size:
+        if size - at < 3:
+            raise HelloError("the record is cut off in a field's head")
+        kind, length = struct.unpack_from("!BH", record, at)
+        value = bytes(record[at + 3 : at + 3 + length])
+        at += 3 + length
+        if at > size:
+            raise HelloError(f"the record is cut off in the field {kind:#04x}")
+        name = FIELDS.get(kind)
+        if name is None:
+            others.append((kind, value))
+        elif name in known:
+            raise HelloError(f"the {name} is there twice")
+        else:
+            known[name] = _text(name, value)
+    return Hello(others=tuple(others), **known)
+
+
+def _read(connection, size):
+    parts = []
+    while size > 0:
+        part = connection.recv(size)
+        if not part:
+            raise HelloError("the connection ended within the record")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _addresses(both):
+    half = (len(both) - 4) // 2
+    family = socket.AF_INET if half == 4 else socket.AF_INET6
+    ports = struct.unpack_from("!HH", both, 2 * half)
+    texts = (socket.inet_ntop(family, bytes(part)) for part in (both[:half], both[half : 2 * half]))
+    return tuple(zip(texts, ports))
+
+
+def _text(name, value):
+    if b"\0" in value:
+        raise HelloError(f"the {name} has a NUL in it")
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise HelloError(f"the {name} is not UTF-8") from None
+
+
+def _line(who):
+    """All of it in one line: what is not plain ASCII, or could be taken for something else, is percent-encoded."""
+
+    def plain(value):
+        return "".join(chr(byte) if 0x20 < byte < 0x7F and byte != 0x25 else f"%{byte:02x}" for byte in value)
+
+    def address(of):
+        return "" if of is None else f"[{of[0]}]:{of[1]}" if ":" in of[0] else f"{of[0]}:{of[1]}"
+
+    words = [f"client={address(who.client)}", f"local={address(who.local)}"]
+    words += [f"{name}={plain(getattr(who, name).encode())}" for name in FIELDS.values()]
+    words += [f"{kind:#04x}={plain(value)}" for kind, value in who.others]
+    return " ".join(words) + "\n"
+
+
+def _serve():
+    with socket.socket(fileno=os.dup(0)) as connection:
+        try:
+            connection.sendall(_line(read_hello(connection)).encode())
+        except HelloError as error:
+            sys.exit(f"hello.py: {error}")
+        while part := connection.recv(65536):
+            connection.sendall(part)
+
+
+def _test():
+    fields = (b"\x02\0\x04h:80", b"\x05\0\x03c12", b"\xe0\0\x05/Gr\xc3\xbc", b"\xe1\0\x03q=1", b"\xe4\0\x04anna")
+    body = b"\1\2\3\4\x7f\0\0\1\x30\x39\0\x50" + b"".join(fields)
+
+    def with_head(body):
+        return SIGNATURE + struct.pack("!BBH", 0x21, 0x11, len(body)) + body
+
+    record = with_head(body)
+    expected = Hello(
+        client=("1.2.3.4", 12345),
+        local=("127.0.0.1", 80),
+        host="h:80",
+        id="c12",
+        path="/Gr\xfc",
+        query="q=1",
+        others=((0xE4, b"anna"),),
+    )
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        with ours, theirs:
+            theirs.sendall(record)
+            theirs.sendall(b"rest")
+            got = read_hello(ours)
+            assert got == expected, got
+            assert ours.recv(100) == b"rest", kind
+
+    def is_good(record):
+        try:
+            return bool(parse_hello(record))
+        except HelloError:
+            return False
+
+    ends = {12 + sum(map(len, fields[:count])) for count in range(len(fields) + 1)}
+    for size in range(len(body) + 1):
+        assert is_good(with_head(body[:size])) == (size in ends), size
+        assert not is_good(record[:size]), size
+    for bit in range(8 * len(record)):
+        flipped = bytearray(record)
+        flipped[bit // 8] ^= 1 << bit % 8
+        # It may be good, but nothing else may be raised; the signature is as it is.
+        assert not (is_good(flipped) and bit < 96), bit
+    print("hello.py: ok")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--test"]:
+        _test()
+    elif len(sys.argv) == 1:
+        _serve()
+    else:
+        sys.exit(__doc__)
