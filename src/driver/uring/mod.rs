@@ -1,5 +1,7 @@
 //! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
 
+mod waits;
+
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
@@ -89,13 +91,6 @@ impl Uring {
         self.push(entry.user_data(index_bits(index)));
     }
 
-    /// What is pushed next waits until the device is ready; only a wait that failed completes by itself.
-    fn push_poll(&mut self, token: Token, device: &OwnedFd, events: i16) {
-        let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
-        let poll = opcode::PollAdd::new(raw(device), events as u32).build().flags(flags);
-        self.push(poll.user_data(token.to_bits()));
-    }
-
     fn push_connect(&mut self, token: Token, made: Result<(OwnedFd, ServerAddress), Errno>) {
         match made {
             Ok((socket, address)) => {
@@ -145,26 +140,6 @@ impl Uring {
             _ => self.received(entry),
         };
         Some(Completion { token, event })
-    }
-
-    /// A wait for a device that failed takes along what was linked to it, whose completion the kernel leaves out
-    /// (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS).
-    fn on_wait_failed(&mut self, token: Token, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
-        let errno = match result_of(entry).err()? {
-            // A wake-up that brings nothing, such as anybody's tcsetattr(3), makes the kernel wait for a terminal's
-            // two queues once more, which it refuses.
-            Errno::EINVAL => Errno::EAGAIN,
-            errno => errno,
-        };
-        if token.kind == Kind::BackendReadable {
-            let token = Token { kind: Kind::BackendReceive, ..token };
-            let event = Event::Received { result: Received::Failed(errno), more: false };
-            return Some(Completion { token, event });
-        }
-        let token = Token { kind: Kind::BackendSend, ..token };
-        let is_it = |done: &InFlight| matches!(done, InFlight::Send { token: other, .. } if *other == token);
-        let (index, _) = self.in_flight.iter().find(|(_, done)| is_it(done))?;
-        Some(in_flight::complete(self.in_flight.remove(index), Err(errno)))
     }
 
     fn received(&mut self, entry: &cqueue::Entry) -> Event<OwnedFd> {
@@ -338,15 +313,9 @@ impl Driver for Uring {
     }
 
     fn cancel(&mut self, token: Token) {
-        let is_it = |done: &InFlight| matches!(done, InFlight::Connect { token: other, .. } if *other == token);
-        let bits = match token.kind {
-            Kind::Connect => match self.in_flight.iter().find(|(_, done)| is_it(done)) {
-                Some((index, _)) => index_bits(index),
-                None => return,
-            },
-            _ => token.to_bits(),
-        };
-        self.push(opcode::AsyncCancel::new(bits).build().user_data(UNWATCHED));
+        for bits in self.operations_of(token) {
+            self.push(opcode::AsyncCancel::new(bits).build().user_data(UNWATCHED));
+        }
     }
 
     fn shutdown(&mut self, socket: &OwnedFd, both: bool) {
