@@ -1,6 +1,6 @@
 # The front door; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: run test tools bench conformance lint install uninstall clean help
+.PHONY: run test tools bench conformance soak lint install uninstall clean help
 
 PORT ?= 8080
 
@@ -24,6 +24,11 @@ conformance: ## run Autobahn's test suite on a release build
 	tests/install-tools --conformance
 	cargo build --release --workspace
 	@tests/tally cargo test --release --test main -- --ignored --exact conformance::autobahn
+
+soak: ## run 20,000 simulated worlds, then all kinds of load on a release build for SECONDS (600)
+	cargo build --release --workspace
+	UAKARI_SEEDS=20000 cargo test --release --lib simulation
+	UAKARI_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --release --test main -- --ignored --exact soak::a_day --nocapture
 
 lint: ## check formatting, and let clippy look for mistakes
 	cargo fmt --all --check

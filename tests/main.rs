@@ -98,5 +98,8 @@ mod foreign;
 /// Autobahn's test suite.
 mod conformance;
 
+/// A long run of everything.
+mod soak;
+
 /// How the project is written: fences, sizes, banned words.
 mod style;

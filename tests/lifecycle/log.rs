@@ -133,8 +133,12 @@ fn a_pipe_that_nobody_reads_stops_nothing() {
         |line: &&str| line.starts_with("20") && [" info ", " warn "].iter().any(|level| line.contains(level));
     let broken: Vec<&str> = log.lines().filter(|line| !is_whole(line)).collect();
     assert!(broken.is_empty(), "these are no whole lines: {broken:?}");
-    let told = names(&log);
-    assert!(told.is_sorted() && told.len() > 100, "{told:?}");
+    // Connections may end in another order than they began in.
+    let mut told = names(&log);
+    told.sort_unstable();
+    let count = told.len();
+    told.dedup();
+    assert!(count > 100 && told.len() == count, "{told:?}");
     client.finish(1000);
     daemon.stop();
 }

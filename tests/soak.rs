@@ -1,0 +1,135 @@
+//! A long run of all that a day may bring, against a release build (`make soak`): every answer is checked, and memory
+//! must not grow.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::client::Client;
+use crate::daemon::Daemon;
+use crate::process::Process;
+use crate::wire::handshake;
+
+const TELL: Duration = Duration::from_secs(10);
+/// After this time memory has its size.
+const WARM: Duration = Duration::from_secs(60);
+const PROTOCOLS: [&str; 4] = ["stream", "lines", "nul", "frames"];
+
+/// What the threads share.
+#[derive(Default)]
+struct Run {
+    is_over: AtomicBool,
+    messages: AtomicU64,
+    connections: AtomicU64,
+}
+
+impl Run {
+    fn goes_on(&self) -> bool {
+        !self.is_over.load(Ordering::Relaxed)
+    }
+}
+
+/// A generator that needs no more than to be different each time (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % most as u64) as usize
+    }
+}
+
+fn configuration() -> String {
+    let links = PROTOCOLS.map(|protocol| {
+        format!("{{ origin = \"^/{protocol}$\"; type = \"unix\"; destination = \"@/run/{protocol}\"; protocol = \"{protocol}\"; }}")
+    });
+    format!(
+        "limits = {{ queued-size = 4194304; pool-buffers = 32; }};\n\
+         servers = ({{ listen = \"127.0.0.1:0\"; document = {{ docroot = \"@/www\"; }};\n\
+         websocket = {{ docroot = \"@/run\"; links = ({}); limits = {{ ping-ms = 1000; pong-ms = 5000; }}; }}; }});",
+        links.join(", ")
+    )
+}
+
+/// Exchanges messages of all sizes that a line may have, then closes.
+fn talk(daemon: &Daemon, run: &Run, dice: &mut Dice) {
+    let mut client = daemon.connect(&format!("/{}", PROTOCOLS[dice.below(PROTOCOLS.len())]));
+    for _ in 0..1 + dice.below(100) {
+        let size = [1, 100, 10_000, 60_000][dice.below(4)];
+        let text = "x".repeat(1 + dice.below(size));
+        client.text(&text);
+        let mut got = String::new();
+        while got.len() < text.len() {
+            got.push_str(&String::from_utf8(client.message().1).unwrap());
+        }
+        assert!(got == text, "{} other bytes than the {} that were due", got.len(), text.len());
+        run.messages.fetch_add(1, Ordering::Relaxed);
+    }
+    client.finish(1000);
+}
+
+/// Comes, asks for much and takes nothing, asks for half a thing, or asks for a page; then goes.
+fn misbehave(daemon: &Daemon, dice: &mut Dice) {
+    let mut wire = daemon.wire();
+    match dice.below(4) {
+        0 => wire.send(b"GET / HTTP/1.1\r\nHost: h\r\nX-Half: "),
+        1 => wire.send(handshake("/mortal", &[], &[])),
+        2 => {
+            let mut client = Client::new(wire);
+            client.wire.send(handshake("/stream", &[], &[]));
+            (0..20).for_each(|_| client.text(&"y".repeat(50_000)));
+        }
+        _ => assert_eq!(wire.get("/index.html").status, 200),
+    }
+}
+
+fn keep(run: &Run, seed: u64, mut act: impl FnMut(&mut Dice)) {
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ seed);
+    while run.goes_on() {
+        act(&mut dice);
+        run.connections.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+#[ignore = "takes ten minutes: run `make soak`"]
+fn a_day() {
+    let time = Duration::from_secs(std::env::var("UAKARI_SOAK_SECONDS").map_or(600, |text| text.parse().expect("a number")));
+    let mut daemon = Daemon::start_configured(&configuration());
+    std::fs::write(daemon.folder().join("www/index.html"), "page").unwrap();
+    let _echoes = PROTOCOLS.map(|protocol| daemon.echo(protocol, &["--protocol", protocol]));
+    let run = Run::default();
+    let (sizes, began) = (&mut Vec::new(), Instant::now());
+    thread::scope(|scope| {
+        let (daemon, run) = (&daemon, &run);
+        for seed in 1..7 {
+            scope.spawn(move || keep(run, seed, |dice| talk(daemon, run, dice)));
+        }
+        for seed in 7..10 {
+            scope.spawn(move || keep(run, seed, |dice| misbehave(daemon, dice)));
+        }
+        // A server that is killed and comes again, and a configuration that is read again, all the time.
+        let mut mortal: Option<Process> = None;
+        while began.elapsed() < time {
+            drop(mortal.take());
+            mortal = Some(daemon.echo("mortal", &[]));
+            thread::sleep(TELL.min(time));
+            daemon.signal(Signal::SIGHUP);
+            let (size, fds) = (daemon.resident_kib(), daemon.open_files());
+            let (messages, connections) =
+                (run.messages.load(Ordering::Relaxed), run.connections.load(Ordering::Relaxed));
+            println!("{:?}: {size} KiB, {fds} fds, {connections} connections, {messages} messages", began.elapsed());
+            sizes.push((began.elapsed(), size));
+        }
+        run.is_over.store(true, Ordering::Relaxed);
+    });
+    let most = |is_warm: bool| sizes.iter().filter(|(at, _)| (*at > WARM) == is_warm).map(|(_, size)| *size).max();
+    if let (Some(first), Some(later)) = (most(false), most(true)) {
+        assert!(later * 10 <= first * 11, "memory grew from {first} to {later} KiB: {sizes:?}");
+    }
+    daemon.stop();
+}
