@@ -83,7 +83,7 @@ fn fences() {
         (
             "io_uring",
             &[
-                "src/driver/uring.rs",
+                "src/driver/uring/",
                 "src/driver/start.rs",
                 "src/driver/buffers.rs",
                 "src/driver/results.rs",

@@ -19,6 +19,15 @@ pub(super) enum InFlight {
     Connect { token: Token, socket: OwnedFd, _address: Box<ServerAddress> },
 }
 
+impl InFlight {
+    /// Whose it is.
+    pub(super) fn token(&self) -> Token {
+        match self {
+            InFlight::Send { token, .. } | InFlight::Open { token, .. } | InFlight::Connect { token, .. } => *token,
+        }
+    }
+}
+
 /// What is connected to.
 pub(super) enum ServerAddress {
     Unix(UnixAddr),

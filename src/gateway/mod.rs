@@ -39,8 +39,8 @@ pub struct World<D: Driver> {
     pub now_ms: u64,
     /// The wall clock of this turn.
     pub date: Date,
-    /// A folder of the configuration has been removed.
-    pub has_lost_folder: bool,
+    /// A folder has been removed; of the endpoint at this address.
+    pub lost_endpoint: Option<usize>,
     /// What a session asks for; empty between inputs.
     actions: Actions,
 }
@@ -71,7 +71,7 @@ impl<D: Driver> Gateway<D> {
     pub fn new(driver: D, limits: limits::Process) -> Gateway<D> {
         let now_ms = driver.now_ms();
         Gateway {
-            world: World { driver, now_ms, date: Date::default(), has_lost_folder: false, actions: Actions::default() },
+            world: World { driver, now_ms, date: Date::default(), lost_endpoint: None, actions: Actions::default() },
             entrances: Slab::new(),
             connections: Slab::new(),
             admission: Admission::new(limits),
@@ -125,7 +125,10 @@ impl<D: Driver> Gateway<D> {
 
     /// Whether a request found, since this was asked last, that a folder of the configuration has been removed.
     pub fn take_lost_folder(&mut self) -> bool {
-        std::mem::take(&mut self.world.has_lost_folder)
+        // A connection that came before the last reload may still look into an old one.
+        let is_current =
+            |lost| self.entrances.iter().any(|(_, entrance)| Arc::as_ptr(&entrance.endpoint) as usize == lost);
+        self.world.lost_endpoint.take().is_some_and(is_current)
     }
 
     /// The signals that came since this was asked last.
@@ -305,8 +308,8 @@ impl<D: Driver> Gateway<D> {
                 list(connection, &mut self.touched);
             }
         }
-        while let Some(owner) = self.timers.pop_due(self.world.now_ms) {
-            if let Some(connection) = find(&mut self.connections, owner) {
+        while let Some((at_ms, owner)) = self.timers.pop_due(self.world.now_ms) {
+            if let Some(connection) = find(&mut self.connections, owner).filter(|one| one.has_timer(at_ms)) {
                 connection.on_timer(&mut self.world);
                 list(connection, &mut self.touched);
             }
@@ -322,7 +325,8 @@ impl<D: Driver> Gateway<D> {
             self.settle_touched();
         }
         if self.timers.len() > limits::TIMERS_SPARE_MAX + 4 * self.connections.len() {
-            self.timers.retain(|owner| find(&mut self.connections, owner).is_some());
+            self.timers
+                .retain(|at_ms, owner| find(&mut self.connections, owner).is_some_and(|one| one.has_timer(at_ms)));
         }
     }
 
@@ -333,6 +337,8 @@ impl<D: Driver> Gateway<D> {
             return false;
         };
         connection.break_off(Ending::HeldTooMuch);
+        // One that waits for the pool is listed already, but for the next turn.
+        connection.is_listed = false;
         list(connection, &mut self.touched);
         true
     }

@@ -28,9 +28,9 @@ impl Timers {
         self.0.len()
     }
 
-    /// Drops the timers of those who are gone.
-    pub fn retain(&mut self, mut is_there: impl FnMut(Owner) -> bool) {
-        self.0.retain(|Reverse((_, owner))| is_there(*owner));
+    /// Drops the timers that nobody waits for any more.
+    pub fn retain(&mut self, mut is_wanted: impl FnMut(u64, Owner) -> bool) {
+        self.0.retain(|Reverse((at_ms, owner))| is_wanted(*at_ms, *owner));
     }
 
     /// When the earliest is due.
@@ -38,11 +38,11 @@ impl Timers {
         self.0.peek().map(|Reverse((at_ms, _))| *at_ms)
     }
 
-    /// Takes out one that is due.
-    pub fn pop_due(&mut self, now_ms: u64) -> Option<Owner> {
+    /// Takes out one that is due, and when it was.
+    pub fn pop_due(&mut self, now_ms: u64) -> Option<(u64, Owner)> {
         if self.next_ms()? > now_ms {
             return None;
         }
-        self.0.pop().map(|Reverse((_, owner))| owner)
+        self.0.pop().map(|Reverse(timer)| timer)
     }
 }

@@ -35,6 +35,11 @@ pub struct Hello {
 }
 
 impl Hello {
+    /// Bytes of what was said.
+    pub fn size(&self) -> usize {
+        [&self.path, &self.query, &self.host, &self.origin, &self.subprotocol].iter().map(|said| said.len()).sum()
+    }
+
     /// The record. `client` is the client's address and `local` the one that it came to, both unknown on a UNIX
     /// socket; `id` is the connection's number in the log.
     pub fn encode(&self, client: Address, local: Address, id: u64) -> Box<[u8]> {

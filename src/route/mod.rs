@@ -183,6 +183,8 @@ impl Sites {
             Some((name, port)) if !port.contains(']') => name,
             _ => host,
         };
+        // A name with a dot at its end is the same name, said in full.
+        let name = name.strip_suffix('.').unwrap_or(name);
         let is_named = |site: &Arc<Site>| site.hostname.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name));
         if is_named(&self.first) {
             return 0;
@@ -199,9 +201,15 @@ mod tests {
     fn hosts() {
         let site = |name: Option<&str>| Arc::new(Site { hostname: name.map(Into::into), ..Site::default() });
         let sites = Sites::new(site(Some("a.example")), vec![site(Some("b.example")), site(Some("[::1]"))]);
-        for (host, index) in
-            [("a.example", 0), ("B.example:8080", 1), ("[::1]:80", 2), ("[::1]", 2), ("c.example", 0), ("", 0)]
-        {
+        for (host, index) in [
+            ("a.example", 0),
+            ("B.example:8080", 1),
+            ("[::1]:80", 2),
+            ("[::1]", 2),
+            ("b.example.:80", 1),
+            ("c.example", 0),
+            ("", 0),
+        ] {
             assert_eq!(sites.of_host(host), index, "{host}");
         }
         assert_eq!(sites.get(1).hostname.as_deref(), Some("b.example"));

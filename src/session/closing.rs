@@ -3,16 +3,21 @@
 //! The client's half is closed first and its end awaited, since closing a socket with unread bytes would destroy
 //! what is still on its way to the client. The server gets all that was sent to it, then the end.
 
+use std::sync::Arc;
+
 use super::relay::find_close;
 use super::{Action, Context, Demand, Ending, Input, Phase, Side};
 use crate::limits::{self, WebSocket};
+use crate::route::Service;
 use crate::websocket::decoder::Decoder;
 
 /// A connection that ends.
 #[derive(Debug)]
 pub struct Closing {
     client: Client,
-    has_backend: bool,
+    /// The server that has not ended. Until then the conversation counts as one of its service's, so that what is
+    /// still written to a device is not mixed with the next client's.
+    backend: Option<Arc<Service>>,
     ending: Ending,
     patience: Patience,
 }
@@ -52,13 +57,19 @@ impl Closing {
             close_ms: limits::CLOSE_MS.default,
             stall_ms: context.site().limits.stall_ms,
         };
-        Closing::new(Client::OwesEnd, false, ending, patience, context)
+        Closing::new(Client::OwesEnd, None, ending, patience, context)
     }
 
     /// Both close frames are sent, or the client broke the protocol and what it still says has no meaning. A server
     /// that has ended is forgotten.
-    pub fn after_close(has_backend: bool, ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
-        Closing::new(Client::OwesEnd, has_backend, ending, Patience::of(limits, context), context)
+    pub fn after_close(
+        has_backend: bool,
+        ending: Ending,
+        service: &Arc<Service>,
+        context: &mut Context<'_>,
+    ) -> Closing {
+        let backend = has_backend.then(|| service.clone());
+        Closing::new(Client::OwesEnd, backend, ending, Patience::of(&service.limits, context), context)
     }
 
     /// The gateway's close frame is sent, the client's is awaited. A server that has ended is forgotten.
@@ -66,22 +77,23 @@ impl Closing {
         up: Decoder,
         has_backend: bool,
         ending: Ending,
-        limits: &WebSocket,
+        service: &Arc<Service>,
         context: &mut Context<'_>,
     ) -> Closing {
-        let client = Client::OwesClose(Box::new(up));
-        Closing::new(client, has_backend, ending, Patience::of(limits, context), context)
+        let (client, backend) = (Client::OwesClose(Box::new(up)), has_backend.then(|| service.clone()));
+        Closing::new(client, backend, ending, Patience::of(&service.limits, context), context)
     }
 
     /// The client is gone; the server still gets what was sent to it.
-    pub fn without_client(ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
+    pub fn without_client(ending: Ending, service: &Arc<Service>, context: &mut Context<'_>) -> Closing {
         context.out.push(Action::Abandon(Side::Client));
-        Closing::new(Client::Gone, true, ending, Patience::of(limits, context), context)
+        let patience = Patience::of(&service.limits, context);
+        Closing::new(Client::Gone, Some(service.clone()), ending, patience, context)
     }
 
     fn new(
         client: Client,
-        has_backend: bool,
+        backend: Option<Arc<Service>>,
         ending: Ending,
         patience: Patience,
         context: &mut Context<'_>,
@@ -91,12 +103,14 @@ impl Closing {
                 context.out.push(Action::Demand(Side::Client, Demand::Flow));
                 context.out.push(Action::Finish(Side::Client));
             }
-            Client::OwesClose(_) | Client::Gone => {}
+            // It may not have been read for a while.
+            Client::OwesClose(_) => context.out.push(Action::Demand(Side::Client, Demand::Flow)),
+            Client::Gone => {}
         }
-        let end = if has_backend { Action::Finish(Side::Backend) } else { Action::Abandon(Side::Backend) };
+        let end = if backend.is_some() { Action::Finish(Side::Backend) } else { Action::Abandon(Side::Backend) };
         context.out.push(end);
         context.deadline_in(patience.close_ms);
-        Closing { client, has_backend, ending, patience }
+        Closing { client, backend, ending, patience }
     }
 
     /// How long it may take.
@@ -121,7 +135,7 @@ impl Closing {
                 context.out.push(Action::Abandon(Side::Client));
             }
             Input::BackendEnd | Input::BackendFailed(_) => {
-                self.has_backend = false;
+                self.backend = None;
                 context.out.push(Action::Abandon(Side::Backend));
             }
             // A server that accepted when nobody waited for it any more.
@@ -129,7 +143,7 @@ impl Closing {
             Input::Deadline => return Some(self.end(context)),
             _ => {}
         }
-        let is_over = matches!(self.client, Client::Gone) && !self.has_backend;
+        let is_over = matches!(self.client, Client::Gone) && self.backend.is_none();
         is_over.then(|| self.end(context))
     }
 

@@ -112,6 +112,7 @@ fn answer(bytes: &[u8], name: &mut Box<str>, since_ms: u64, context: &mut Contex
         return (refuse(400, &names::NameError.to_string(), Ending::Name, context), false);
     };
     *name = asked.into();
+    *context.status = 0;
     *context.site = context.sites.of_host(head.host);
     if upgrade::is_asked(&head.headers) {
         if head.framing != Framing::Empty {

@@ -208,8 +208,13 @@ impl Session {
 
     /// Bytes that it keeps of what is not whole.
     pub fn held_size(&self) -> usize {
-        let partial = if let Phase::Relay(relay) = &self.phase { relay.held_size() } else { 0 };
-        self.input.capacity() + partial
+        let of_phase = match &self.phase {
+            Phase::Relay(relay) => relay.held_size(),
+            Phase::Opening(opening) => opening.held_size(),
+            Phase::Reply(reply) => reply.held_size(),
+            _ => 0,
+        };
+        self.input.capacity() + self.name.len() + of_phase
     }
 
     /// How the server is spoken to, once it is connected.

@@ -142,6 +142,11 @@ impl Opening {
         is_there
     }
 
+    /// Bytes of the request that it keeps.
+    pub fn held_size(&self) -> usize {
+        self.name.len() + self.hello.as_ref().map_or(0, |hello| hello.size())
+    }
+
     /// Takes an input. True: the next phase wants a step.
     pub fn step(mut self: Box<Self>, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
         match input {

@@ -75,7 +75,7 @@ impl Reply {
             is_head,
             conditions: Conditions::read(&head.headers, is_head),
             coding: None,
-            keep_alive: head.keep_alive,
+            keep_alive: head.keep_alive && site.limits.keepalive_ms > 0,
             leaves_body: false,
             has_client_ended: false,
             ending: if is_get || is_head { Ending::Served } else { Ending::Method },
@@ -110,6 +110,11 @@ impl Reply {
         }
         context.deadline_in(context.site().limits.stall_ms);
         Phase::Reply(self)
+    }
+
+    /// Bytes of the request that it keeps.
+    pub fn held_size(&self) -> usize {
+        self.name.len() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())
     }
 
     /// Takes an input. True: the next phase wants a step.

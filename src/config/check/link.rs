@@ -83,6 +83,13 @@ fn destination(group: &Fields<'_>, kind: LinkKind, problems: &mut Problems) -> O
         LinkKind::Unix => path(problems).map(Destination::Unix),
         LinkKind::Fifo => {
             let direction = group.word("direction", &values::DIRECTIONS).unwrap_or(Direction::Read);
+            if direction == Direction::Read && group.flag("hello") == Some(true) {
+                group.error(
+                    problems,
+                    "hello",
+                    "is for what is written to: leave it out, or write direction = \"write\"",
+                );
+            }
             path(problems).map(|path| Destination::Fifo { path, direction })
         }
         LinkKind::Tty => {

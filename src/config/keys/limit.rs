@@ -245,7 +245,7 @@ pub const KEYS: &[Key] = &[
         BYTES_PER_SECOND_MAX,
         "bytes",
         |limits, value| limits.websocket.bytes_per_second_max = value,
-        "Payload a second that a client may send; 0: any number.",
+        "Bytes a second that a client may send, frame headers included; 0: any number.",
     ),
     Key {
         scopes: CONVERSATION,

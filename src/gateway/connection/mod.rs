@@ -120,6 +120,11 @@ impl<H> Connection<H> {
         Some(deadline_ms)
     }
 
+    /// Whether its timer is the one that was set for this time; an earlier one may have taken its place since.
+    pub fn has_timer(&self, at_ms: u64) -> bool {
+        self.timer_ms == Some(at_ms)
+    }
+
     /// Hands an input to the session and does what it asks for.
     pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
         let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
@@ -228,7 +233,9 @@ impl<H> Connection<H> {
         self.file.end();
         if matches!(result, Err(Errno::ENOENT)) {
             let mut folders = self.endpoint.folders_of(self.session.site());
-            world.has_lost_folder |= folders.any(|folder| world.driver.is_removed(folder));
+            if folders.any(|folder| world.driver.is_removed(folder)) {
+                world.lost_endpoint = Some(Arc::as_ptr(&self.endpoint) as usize);
+            }
         }
         let kind = result.map(|(handle, kind)| {
             self.file.set(Some(handle), &mut world.driver);

@@ -40,7 +40,7 @@ pub struct Relay {
     /// What serves the name can be written to.
     takes_messages: bool,
     vigil: Vigil,
-    /// The client has said its last; its close frame is sent behind the server's last words.
+    /// The client is not heard any more; its close frame is sent behind the server's last words.
     parting: Option<Box<Parting>>,
 }
 
@@ -48,6 +48,10 @@ pub struct Relay {
 struct Parting {
     frame: Box<[u8]>,
     ending: Ending,
+    /// The client has not said its last: it is the gateway that parts.
+    owes_close: bool,
+    /// In the midst of a message: a line without an end, which answers it, is none.
+    is_cut: bool,
 }
 
 impl Relay {
@@ -107,7 +111,11 @@ impl Relay {
                 Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerFailed(errno), context))
             }
             Input::Deadline => self.on_deadline(context),
-            Input::Stop => Some(self.close_client(CloseCode::GOING_AWAY, Ending::Stopping, context)),
+            Input::Stop => {
+                let code = (Some(CloseCode::GOING_AWAY), "");
+                self.begin_parting(code, "the gateway stops", Ending::Stopping, context);
+                None
+            }
             _ => None,
         }
     }
@@ -176,34 +184,54 @@ impl Relay {
         context: &mut Context<'_>,
     ) {
         self.tell_backend(code, reason, context);
-        self.parting = Some(Box::new(Parting { frame: encoder::close_frame(code, answer), ending }));
+        let frame = encoder::close_frame(code, answer);
+        let owes_close = ending == Ending::Stopping;
+        let is_cut = owes_close && !self.up.is_between_messages();
+        self.parting = Some(Box::new(Parting { frame, ending, owes_close, is_cut }));
         context.out.push(Action::Finish(Side::Backend));
         context.deadline_in(limits::LAST_WORDS_MS);
     }
 
-    /// What the client sent before its end is still answered; then comes the close frame (RFC 6455 section 5.5.1
-    /// lets it wait for messages under way).
+    /// What the client sent before is still answered; then comes the close frame (RFC 6455 section 5.5.1 lets it wait
+    /// for messages under way).
     fn part(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        let owes_close = self.parting.as_ref()?.owes_close;
         let is_said = match input {
             Input::ClientEnd | Input::ClientFailed(_) => {
                 let ending = self.parting.take()?.ending;
                 return Some(self.lose_client(ending, context));
             }
-            Input::BackendBytes(chunk) => self.last_words(chunk, context),
+            Input::ClientBytes(mut chunk) if owes_close => {
+                self.parting.as_mut()?.owes_close = !find_close(&mut self.up, &mut chunk).unwrap_or(true);
+                false
+            }
+            Input::BackendBytes(chunk) => {
+                // A server may have much to answer when the gateway stops, which has a deadline of its own.
+                if self.parting.as_ref()?.ending == Ending::Stopping {
+                    context.deadline_in(limits::LAST_WORDS_MS);
+                }
+                self.last_words(chunk, context)
+            }
             Input::BackendEnd | Input::BackendFailed(_) => {
                 self.is_backend_gone = true;
                 true
             }
-            Input::Deadline | Input::Stop => true,
+            Input::Deadline => true,
             _ => false,
         };
         if !is_said {
             return None;
         }
+        let Parting { frame, ending, owes_close, is_cut } = *self.parting.take()?;
+        if is_cut {
+            self.partial.clear();
+        }
         self.send_rest(context);
-        let Parting { frame, ending } = *self.parting.take()?;
         context.out.push(Action::SendLast { to: Side::Client, bytes: frame });
-        let closing = Closing::after_close(!self.is_backend_gone, ending, &self.service.limits, context);
+        if owes_close {
+            return Some(self.close(ending, context));
+        }
+        let closing = Closing::after_close(!self.is_backend_gone, ending, &self.service, context);
         Some(Phase::Closing(Box::new(closing)))
     }
 
@@ -256,7 +284,6 @@ impl Relay {
     fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Phase {
         let reason = match ending {
             Ending::ServerClosed(_) => String::new(),
-            Ending::Stopping => "the gateway stops".to_owned(),
             Ending::Idle => "idle for too long".to_owned(),
             _ => ending.to_string(),
         };
@@ -268,15 +295,15 @@ impl Relay {
     fn close(&mut self, ending: Ending, context: &mut Context<'_>) -> Phase {
         let fresh = Decoder::new(Masking::Required, 0, 0);
         let up = std::mem::replace(&mut self.up, fresh);
-        if matches!(ending, Ending::Stopping | Ending::Idle) {
+        if ending == Ending::Idle {
             self.tell_backend(Some(CloseCode::GOING_AWAY), "", context);
         }
-        let limits = &self.service.limits;
-        Phase::Closing(Box::new(Closing::after_servers_close(up, !self.is_backend_gone, ending, limits, context)))
+        let service = &self.service;
+        Phase::Closing(Box::new(Closing::after_servers_close(up, !self.is_backend_gone, ending, service, context)))
     }
 
     fn lose_client(&mut self, ending: Ending, context: &mut Context<'_>) -> Phase {
-        Phase::Closing(Box::new(Closing::without_client(ending, &self.service.limits, context)))
+        Phase::Closing(Box::new(Closing::without_client(ending, &self.service, context)))
     }
 
     /// A server that speaks frames learns why the conversation is over.

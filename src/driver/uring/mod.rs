@@ -1,5 +1,7 @@
 //! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
 
+mod waits;
+
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
@@ -89,13 +91,6 @@ impl Uring {
         self.push(entry.user_data(index_bits(index)));
     }
 
-    /// What is pushed next waits until the device is ready; only a wait that failed completes by itself.
-    fn push_poll(&mut self, token: Token, device: &OwnedFd, events: i16) {
-        let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
-        let poll = opcode::PollAdd::new(raw(device), events as u32).build().flags(flags);
-        self.push(poll.user_data(token.to_bits()));
-    }
-
     fn push_connect(&mut self, token: Token, made: Result<(OwnedFd, ServerAddress), Errno>) {
         match made {
             Ok((socket, address)) => {
@@ -137,7 +132,7 @@ impl Uring {
                 self.poll_signals();
                 Event::Signal(number?.ssi_signo as i32)
             }
-            Kind::BackendReadable | Kind::BackendWritable => return None,
+            Kind::BackendReadable | Kind::BackendWritable => return self.on_wait_failed(token, entry),
             Kind::FileRead => {
                 self.pool.reads -= 1;
                 self.received(entry)
@@ -318,15 +313,9 @@ impl Driver for Uring {
     }
 
     fn cancel(&mut self, token: Token) {
-        let is_it = |done: &InFlight| matches!(done, InFlight::Connect { token: other, .. } if *other == token);
-        let bits = match token.kind {
-            Kind::Connect => match self.in_flight.iter().find(|(_, done)| is_it(done)) {
-                Some((index, _)) => index_bits(index),
-                None => return,
-            },
-            _ => token.to_bits(),
-        };
-        self.push(opcode::AsyncCancel::new(bits).build().user_data(UNWATCHED));
+        for bits in self.operations_of(token) {
+            self.push(opcode::AsyncCancel::new(bits).build().user_data(UNWATCHED));
+        }
     }
 
     fn shutdown(&mut self, socket: &OwnedFd, both: bool) {

@@ -1,0 +1,58 @@
+//! Operations that are found by what they are for: waits for devices and what is linked to them, and cancels.
+
+use std::os::fd::OwnedFd;
+
+use io_uring::{cqueue, opcode, squeue};
+use nix::errno::Errno;
+
+use super::{Uring, index_bits};
+use crate::driver::buffers::raw;
+use crate::driver::in_flight;
+use crate::driver::results::result_of;
+use crate::driver::{Completion, Event, Kind, Received, Token};
+
+impl Uring {
+    /// What is pushed next waits until the device is ready; only a wait that failed completes by itself.
+    pub(super) fn push_poll(&mut self, token: Token, device: &OwnedFd, events: i16) {
+        let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        let poll = opcode::PollAdd::new(raw(device), events as u32).build().flags(flags);
+        self.push(poll.user_data(token.to_bits()));
+    }
+
+    /// A wait for a device that failed takes along what was linked to it, whose completion the kernel leaves out
+    /// (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS).
+    pub(super) fn on_wait_failed(&mut self, token: Token, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
+        let errno = match result_of(entry).err()? {
+            // A wake-up that brings nothing, such as anybody's tcsetattr(3), makes the kernel wait for a terminal's
+            // two queues once more, which it refuses.
+            Errno::EINVAL => Errno::EAGAIN,
+            errno => errno,
+        };
+        if token.kind == Kind::BackendReadable {
+            let token = Token { kind: Kind::BackendReceive, ..token };
+            let event = Event::Received { result: Received::Failed(errno), more: false };
+            return Some(Completion { token, event });
+        }
+        let token = Token { kind: Kind::BackendSend, ..token };
+        let index = self.index_of(token)?;
+        Some(in_flight::complete(self.in_flight.remove(index), Err(errno)))
+    }
+
+    /// The user data of all that is in flight for a token, and of what the kernel may have begun behind it: a device
+    /// that was ready may have nothing by the time it is read, and the ring then waits with the read.
+    pub(super) fn operations_of(&self, token: Token) -> Vec<u64> {
+        let own = if token.kind == Kind::Connect { None } else { Some(token.to_bits()) };
+        let linked = match token.kind {
+            Kind::BackendReadable => Some(Token { kind: Kind::BackendReceive, ..token }.to_bits()),
+            Kind::BackendWritable => self.index_of(Token { kind: Kind::BackendSend, ..token }).map(index_bits),
+            Kind::Connect => self.index_of(token).map(index_bits),
+            _ => None,
+        };
+        own.into_iter().chain(linked).collect()
+    }
+
+    /// Where an operation is that is in flight under an index.
+    fn index_of(&self, token: Token) -> Option<usize> {
+        self.in_flight.iter().find(|(_, one)| one.token() == token).map(|(index, _)| index)
+    }
+}
