@@ -314,3 +314,26 @@ fn unread(stream: &std::net::TcpStream) -> usize {
     let mut buffer = vec![0; 16 << 20];
     stream.peek(&mut buffer).unwrap()
 }
+
+#[test]
+fn what_is_no_device() {
+    let daemon = configured(
+        "links = ({ origin = \"^/file$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; },
+            { origin = \"^/write$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; direction = \"write\"; },
+            { origin = \"^/tty$\"; type = \"tty\"; destination = \"@/uakari.conf\"; },
+            { origin = \"^/folder$\"; type = \"tty\"; destination = \"@/run\"; },
+            { origin = \"^/null$\"; type = \"tty\"; destination = \"/dev/null\"; },
+            { origin = \"^/missing$\"; type = \"tty\"; destination = \"@/missing\"; });",
+    );
+    for (name, said) in [
+        ("file", "No such device"),
+        ("write", "No such device"),
+        ("tty", "Not a typewriter"),
+        ("folder", "Is a directory"),
+        ("null", "Not a typewriter"),
+        ("missing", "No such file or directory"),
+    ] {
+        assert_eq!(daemon.upgrade(&format!("/{name}"), &[]).status, 502, "{name}");
+        daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), "502", said]);
+    }
+}

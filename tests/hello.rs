@@ -10,6 +10,9 @@ mod parsers;
 /// Haproxy and a Python package, which nobody here wrote.
 mod strangers;
 
+/// What docs/backends.md shows.
+mod documentation;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;

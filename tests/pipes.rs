@@ -14,7 +14,7 @@ use nix::unistd::mkfifo;
 use crate::client::{BINARY, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, UAKARI};
 use crate::devices::{Line, SIZE, connect_eventually, is_readable};
-use crate::links::{configured, configured_in, write_configuration};
+use crate::links::{configured_in, write_configuration};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 
 /// A daemon that leads /pipe to a named pipe that is there.
@@ -155,29 +155,6 @@ fn a_pipe_that_is_read_slowly() {
         assert!(got == all);
     });
     client.finish(1000);
-}
-
-#[test]
-fn what_is_no_device() {
-    let daemon = configured(
-        "links = ({ origin = \"^/file$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; },
-            { origin = \"^/write$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; direction = \"write\"; },
-            { origin = \"^/tty$\"; type = \"tty\"; destination = \"@/uakari.conf\"; },
-            { origin = \"^/folder$\"; type = \"tty\"; destination = \"@/run\"; },
-            { origin = \"^/null$\"; type = \"tty\"; destination = \"/dev/null\"; },
-            { origin = \"^/missing$\"; type = \"tty\"; destination = \"@/missing\"; });",
-    );
-    for (name, said) in [
-        ("file", "No such device"),
-        ("write", "No such device"),
-        ("tty", "Not a typewriter"),
-        ("folder", "Is a directory"),
-        ("null", "Not a typewriter"),
-        ("missing", "No such file or directory"),
-    ] {
-        assert_eq!(daemon.upgrade(&format!("/{name}"), &[]).status, 502, "{name}");
-        daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), "502", said]);
-    }
 }
 
 /// With its conversation a device is closed, whatever was under way, and the daemon does not wait for it at its end.
