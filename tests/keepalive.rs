@@ -91,6 +91,7 @@ fn no_pings_where_they_are_switched_off() {
     let mut quiet_backend = quiet_server.accept();
     let (_client, mut backend) = pair(&daemon, &server);
     backend.expect_end();
+    drop(backend);
     daemon.log().wait_for(&[SILENT]);
     quiet_backend.send("the first that comes");
     quiet.expect_text("the first that comes");

@@ -5,7 +5,7 @@ mod log;
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
+use std::net::{Shutdown, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::process::Command;
@@ -89,7 +89,7 @@ fn ask_all(mut client: Client) -> u64 {
         count += 1;
     };
     expect_eq((code, reason.as_str()), (1001, "the gateway stops"), "the close frame");
-    drop(client);
+    client.wire.stream().shutdown(Shutdown::Both).unwrap();
     asking.join().unwrap();
     count
 }

@@ -200,18 +200,20 @@ fn timed(least_ms: u64, act: impl FnOnce()) {
 #[test]
 fn a_slow_head_is_408() {
     let daemon = Daemon::start_configured(&configuration("head-ms = 300;", ""));
-    let mut wire = daemon.wire();
+    let mut first = daemon.wire();
     timed(250, || {
-        wire.send("GET / HTTP/1.1\r\n");
-        assert_eq!(wire.response().status, 408);
+        first.send("GET / HTTP/1.1\r\n");
+        assert_eq!(first.response().status, 408);
     });
+    drop(first);
     // A next request has the same time, from its first byte on.
-    let mut wire = daemon.wire();
-    assert_eq!(wire.get("/nosuch").status, 404);
+    let mut second = daemon.wire();
+    assert_eq!(second.get("/nosuch").status, 404);
     timed(300, || {
-        wire.send("G");
-        assert_eq!(wire.response().status, 408);
+        second.send("G");
+        assert_eq!(second.response().status, 408);
     });
+    drop(second);
     daemon.log().wait_for(&["the request head was too slow (408)"]);
     // Silence is no head.
     timed(250, || daemon.wire().expect_end());

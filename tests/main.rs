@@ -83,6 +83,9 @@ mod reload;
 /// From the start of a daemon to its end.
 mod lifecycle;
 
+/// What goes wrong around the daemon.
+mod faults;
+
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 

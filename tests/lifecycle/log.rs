@@ -69,6 +69,7 @@ fn a_disk_that_is_always_full_stops_nothing() {
     daemon.signal(Signal::SIGUSR1);
     client.text("hello");
     client.expect_text("hello");
+    client.finish(1000);
     daemon.stop();
 }
 

@@ -1,0 +1,331 @@
+//! What goes wrong around the daemon, and that it goes on: without descriptors, without buffers, with servers and
+//! folders that come and go, with peers that send nonsense.
+
+use std::fs;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+
+use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
+use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, expect_eq, run};
+use crate::server::{Kind, Listener};
+use crate::wire::handshake;
+
+/// Whether this program is there.
+fn has(program: &str) -> bool {
+    let is_there = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !is_there {
+        println!("skipped: there is no {program}");
+    }
+    is_there
+}
+
+/// A message and its echo.
+fn expect_echo(client: &mut Client, text: &str) {
+    client.text(text);
+    client.expect_text(text);
+}
+
+/// As many as there may be, and those who are told that there is no room: together more than there are descriptors.
+#[test]
+fn without_file_descriptors_accepting_pauses() {
+    let daemon = Daemon::start_configured(&configuration("files = 84;", ""));
+    let _echo = daemon.echo("echo", &[]);
+    let mut clients: Vec<Client> = (0..10).map(|_| daemon.connect("/echo")).collect();
+    for round in 0..3 {
+        let crowd: Vec<_> = (0..80).map(|_| daemon.wire()).collect();
+        let failures = || daemon.log().text().matches("cannot accept: Too many open files").count();
+        eventually("accepting fails", || failures() > round);
+        for number in 0..20 {
+            clients.iter_mut().for_each(|client| expect_echo(client, &format!("message {number}")));
+        }
+        drop(crowd);
+        clients.pop().unwrap().finish(1000);
+        eventually("there is a place again", || {
+            let mut wire = daemon.wire();
+            let is_in = wire.upgrade("/echo", &[]).status == 101;
+            clients.extend(is_in.then(|| Client::new(wire)));
+            is_in
+        });
+    }
+}
+
+#[test]
+fn without_a_descriptor_for_it_a_request_is_503() {
+    if !has("prlimit") {
+        return;
+    }
+    let daemon = Daemon::start_configured(&configuration("", ""));
+    let _echo = daemon.echo("echo", &[]);
+    let limit = |fds: u64| {
+        let fds = format!("--nofile={fds}:");
+        let command = &mut Command::new("prlimit");
+        assert!(run(command.args(["--pid", &daemon.pid().to_string(), &fds]), DEADLINE).status.success());
+    };
+    let mut client = daemon.connect("/echo");
+    let mut browser = daemon.wire();
+    fs::write(daemon.folder().join("www/page"), "the page").unwrap();
+    expect_eq(browser.get("/page").status, 200, "a page");
+    // Those that are there already stay good, and the accept that is waiting has its own limit.
+    limit(3);
+    expect_eq(browser.get("/page").status, 503, "a page");
+    let response = daemon.upgrade("/echo", &[]);
+    assert!(response.status == 503 && response.text().contains("out of file descriptors"), "{response:?}");
+    assert_ne!(response.field("Retry-After"), "", "{response:?}");
+    expect_echo(&mut client, "hello");
+    limit(2_000);
+    expect_eq(browser.get("/page").status, 200, "a page");
+    expect_echo(&mut daemon.connect("/echo"), "hello");
+}
+
+/// Bytes of a client's message: of every size, and of its own.
+fn message(client: usize, number: usize) -> Vec<u8> {
+    let size = [3, 200, 7_000, 66_000, 150_000][(client + number) % 5];
+    let mut bytes = format!("{client} {number} ").into_bytes();
+    bytes.resize(size.max(bytes.len()), (client * 31 + number) as u8);
+    bytes
+}
+
+/// Far more clients at once than there are buffers: receives that find none are asked for again.
+#[test]
+fn without_buffers_nothing_is_lost() {
+    let daemon = Daemon::start_configured(&configuration("pool-buffers = 16;", "protocol = \"frames\";"));
+    let _echo = daemon.echo("echo", &["--protocol", "frames", "-m", "100"]);
+    thread::scope(|scope| {
+        for client in 0..48 {
+            let mut connected = daemon.connect("/echo");
+            let mut sender = connected.wire.stream().try_clone().unwrap();
+            scope.spawn(move || {
+                for number in 0..15 {
+                    sender.write_all(&Frame::new(BINARY, &message(client, number)).masked().bytes()).unwrap();
+                }
+            });
+            scope.spawn(move || {
+                for number in 0..15 {
+                    connected.expect_binary(&message(client, number));
+                }
+                connected.finish(1000);
+            });
+        }
+    });
+}
+
+/// A ring takes some memory that may be locked; only root goes around the limit.
+#[test]
+fn with_little_memory_to_lock() {
+    if !has("setpriv") {
+        return;
+    }
+    let limited = |limit: &str| {
+        let mut command = Command::new("setpriv");
+        if Uid::effective().is_root() {
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        }
+        command.args(["sh", "-c", "ulimit -l \"$0\" && exec \"$@\"", limit, UAKARI]);
+        command
+    };
+    let daemon = Daemon::start_configured_by(Folder::new(), &configuration("", ""), limited("64"));
+    let _echo = daemon.echo("echo", &[]);
+    expect_echo(&mut daemon.connect("/echo"), "hello");
+    // What is too little depends on the kernel.
+    let path = daemon.folder().join("uakari.conf");
+    let mut process = Process::start(limited("0").args(["-f", &path]));
+    let serves = process.out.wait(|lines| (!lines.is_empty()).then_some(())).is_some();
+    if !serves {
+        let Finished { status, err, .. } = process.wait(DEADLINE);
+        assert!(status.code() == Some(1) && err.contains("RLIMIT_MEMLOCK") && err.contains("ulimit -l"), "{err}");
+    }
+}
+
+#[test]
+fn a_folder_that_is_made_anew_is_found() {
+    let daemon = Daemon::start_configured(&configuration("", ""));
+    let mut echo = daemon.echo("echo", &[]);
+    let mut old = daemon.connect("/echo");
+    for round in 0..2 {
+        for name in ["run", "www"] {
+            fs::remove_dir_all(daemon.folder().join(name)).unwrap();
+        }
+        expect_eq(daemon.upgrade("/echo", &[]).status, 404, "a name in a folder that is gone");
+        expect_eq(daemon.get("/page").status, 404, "a page in a folder that is gone");
+        expect_echo(&mut old, "hello");
+        for name in ["run", "www"] {
+            fs::create_dir(daemon.folder().join(name)).unwrap();
+        }
+        fs::write(daemon.folder().join("www/page"), format!("page {round}")).unwrap();
+        let new = daemon.echo("echo", &[]);
+        let start = Instant::now();
+        eventually("the new folder is served", || daemon.upgrade("/echo", &[]).status == 101);
+        eventually("the new pages are served", || daemon.get("/page").text() == format!("page {round}"));
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        old = daemon.connect("/echo");
+        expect_echo(&mut old, "hello");
+        drop(std::mem::replace(&mut echo, new));
+        old = daemon.connect("/echo");
+    }
+    daemon.log().wait_for(&["warn", "a folder was removed"]);
+    daemon.log().wait_for(&["info", "a folder that was removed is there again"]);
+}
+
+#[test]
+fn a_server_that_is_replaced_hands_over() {
+    let daemon = Daemon::start_configured(&configuration("", ""));
+    let path = daemon.socket("server");
+    let old = daemon.listen("server");
+    let mut old_client = daemon.connect("/server");
+    let mut old_backend = old.accept();
+    fs::remove_file(&path).unwrap();
+    expect_eq(daemon.upgrade("/server", &[]).status, 404, "between the two");
+    let new = daemon.listen("server");
+    let mut new_client = daemon.connect("/server");
+    let mut new_backend = new.accept();
+    drop(old);
+    for (client, backend) in [(&mut old_client, &mut old_backend), (&mut new_client, &mut new_backend)] {
+        client.text("question");
+        backend.expect("question");
+        backend.send("answer");
+        client.expect_text("answer");
+    }
+    // One that has gone and left its file behind.
+    drop(new);
+    expect_eq(daemon.upgrade("/server", &[]).status, 502, "nobody listens");
+    fs::remove_file(&path).unwrap();
+}
+
+/// Puts one thing after the other into the same place, all the while.
+fn swap(is_over: &AtomicBool, place: &std::path::Path, makers: [&dyn Fn(&std::path::Path); 2]) {
+    let beside = place.with_extension("beside");
+    while !is_over.load(Ordering::Relaxed) {
+        for make in makers {
+            make(&beside);
+            fs::rename(&beside, place).unwrap();
+        }
+    }
+}
+
+/// What was looked at is what is connected: nobody comes out of docroot by a link that is there for a moment.
+#[test]
+fn swapping_the_file_leads_nowhere_else() {
+    let daemon = Daemon::start_configured(&configuration("", ""));
+    let (inside, outside) = (daemon.socket("inside"), daemon.folder().path().join("outside"));
+    let server = Listener::bind(&inside, Kind::Stream);
+    let secret = Listener::bind(&outside, Kind::Stream);
+    let place = daemon.socket("server");
+    fs::hard_link(&inside, &place).unwrap();
+    let is_over = AtomicBool::new(false);
+    let mut counts = [0; 2];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let link = |beside: &std::path::Path| symlink(&outside, beside).unwrap();
+            swap(&is_over, &place, [&link, &|beside| fs::hard_link(&inside, beside).unwrap()]);
+        });
+        for _ in 0..300 {
+            match daemon.upgrade("/server", &[]).status {
+                101 => counts[0] += 1,
+                403 => counts[1] += 1,
+                status => {
+                    is_over.store(true, Ordering::Relaxed);
+                    panic!("{status} after {counts:?}");
+                }
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    println!("{counts:?} were let in and refused");
+    assert!(secret.is_idle(), "somebody was led out of docroot");
+    (0..counts[0]).for_each(|_| drop(server.accept()));
+    assert!(server.is_idle(), "more were connected than were let in");
+}
+
+/// A server that is killed while all its clients talk to it.
+#[test]
+fn a_server_that_is_killed_takes_only_its_own_clients() {
+    let daemon = Daemon::start_configured(&configuration("queued-size = 67108864;", "protocol = \"frames\";"));
+    let _other = daemon.echo("other", &["--protocol", "frames"]);
+    let mut untouched = daemon.connect("/other");
+    let files = daemon.open_files();
+    for round in 0..3 {
+        let mut echo = daemon.echo("echo", &["--protocol", "frames"]);
+        let clients: Vec<Client> = (0..20).map(|_| daemon.connect("/echo")).collect();
+        let bytes = Frame::new(BINARY, &[7; 50_000]).masked().bytes();
+        thread::scope(|scope| {
+            for mut client in clients {
+                let mut sender = client.wire.stream().try_clone().unwrap();
+                let bytes = &bytes;
+                scope.spawn(move || while sender.write_all(bytes).is_ok() {});
+                scope.spawn(move || {
+                    let mut frame = client.frame();
+                    while frame.opcode != CLOSE {
+                        frame = client.frame();
+                    }
+                    let (code, _) = frame.close_code();
+                    assert!([1000, 1011].contains(&code), "closed with {code}");
+                    client.wire.stream().shutdown(Shutdown::Both).unwrap();
+                });
+            }
+            (0..20).for_each(|number| expect_echo(&mut untouched, &format!("message {number}")));
+            echo.signal(Signal::SIGKILL);
+            echo.wait(DEADLINE);
+        });
+        expect_echo(&mut untouched, &format!("round {round}"));
+        expect_eq(daemon.upgrade("/echo", &[]).status, 502, "a server that was killed");
+    }
+    eventually("no file is left open", || daemon.open_files() <= files);
+}
+
+/// Bytes without any meaning, the same for the same seed.
+fn garbage(seed: usize, size: usize) -> Vec<u8> {
+    let mut state = seed as u32 ^ 0x9e37_79b9;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+/// A conversation that turns into nonsense after each of its bytes.
+#[test]
+fn garbage_in_every_phase() {
+    let daemon = Daemon::start_configured(&configuration("", "protocol = \"frames\";"));
+    let _echo = daemon.echo("echo", &["--protocol", "frames", "-m", "500"]);
+    let mut untouched = daemon.connect("/echo");
+    let files = daemon.open_files();
+    let mut conversation = handshake("/echo", &[], &[]).into_bytes();
+    conversation.extend(Frame::new(TEXT, b"hello").masked().bytes());
+    conversation.extend(Frame::part(BINARY, &[7; 200]).masked().bytes());
+    conversation.extend(Frame::close(1000, "").masked().bytes());
+    let (daemon, conversation) = (&daemon, &conversation);
+    thread::scope(|scope| {
+        for lane in 0..4 {
+            scope.spawn(move || {
+                for cut in (lane..=conversation.len()).step_by(4) {
+                    let mut wire = daemon.wire();
+                    wire.send([&conversation[..cut], &garbage(cut, 20 + cut % 400)].concat());
+                    let _ = wire.stream().shutdown(Shutdown::Write);
+                    wire.take_rest();
+                }
+            });
+        }
+        (0..20).for_each(|number| expect_echo(&mut untouched, &format!("message {number}")));
+    });
+    // And from a server.
+    let server = daemon.listen("server");
+    for seed in 0..100 {
+        let mut client = daemon.connect("/server");
+        let mut backend = server.accept();
+        backend.send([&Frame::new(TEXT, b"hello").bytes()[..seed % 8], &garbage(seed, 1 + seed * 7)].concat());
+        drop(backend);
+        client.wire.stream().shutdown(Shutdown::Write).unwrap();
+        client.wire.take_rest();
+    }
+    expect_echo(&mut untouched, "hello");
+    eventually("no file is left open", || daemon.open_files() <= files);
+}
