@@ -98,7 +98,8 @@ fn keep(run: &Run, seed: u64, mut act: impl FnMut(&mut Dice)) {
 #[test]
 #[ignore = "takes ten minutes: run `make soak`"]
 fn a_day() {
-    let time = Duration::from_secs(std::env::var("UAKARI_SOAK_SECONDS").map_or(600, |text| text.parse().expect("a number")));
+    let time =
+        Duration::from_secs(std::env::var("UAKARI_SOAK_SECONDS").map_or(600, |text| text.parse().expect("a number")));
     let mut daemon = Daemon::start_configured(&configuration());
     std::fs::write(daemon.folder().join("www/index.html"), "page").unwrap();
     let _echoes = PROTOCOLS.map(|protocol| daemon.echo(protocol, &["--protocol", protocol]));
