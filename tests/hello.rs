@@ -233,16 +233,19 @@ fn the_addresses_of_ipv6_and_of_unix_clients() {
 #[test]
 fn the_record_is_the_first_packet() {
     for parser in PARSERS {
-        let daemon = Daemon::start(&["--hello", "--protocol", "packet"]);
-        let server = daemon.listen_packets("who");
-        let mut client = daemon.connect("/who");
-        client.send(&[Frame::new(TEXT, b"one"), Frame::new(TEXT, b"two")]);
-        let _serving = parser.serve(daemon.folder(), server.accept().stream().try_clone().unwrap(), Kind::Packets);
-        let known = addresses(client.wire.stream());
-        client.expect_text(&format!("{known} host=gate.example id=c1 path=/who query= origin= subprotocol=\n"));
-        client.expect_text("one");
-        client.expect_text("two");
-        client.finish(1000);
+        // A socket of packets is found by itself too.
+        for flags in [&["--hello", "--protocol", "packet"][..], &["--hello"]] {
+            let daemon = Daemon::start(flags);
+            let server = daemon.listen_packets("who");
+            let mut client = daemon.connect("/who");
+            client.send(&[Frame::new(TEXT, b"one"), Frame::new(TEXT, b"two")]);
+            let _serving = parser.serve(daemon.folder(), server.accept().stream().try_clone().unwrap(), Kind::Packets);
+            let known = addresses(client.wire.stream());
+            client.expect_text(&format!("{known} host=gate.example id=c1 path=/who query= origin= subprotocol=\n"));
+            client.expect_text("one");
+            client.expect_text("two");
+            client.finish(1000);
+        }
     }
 }
 
