@@ -286,6 +286,9 @@ pub trait Driver {
     fn buffer(&mut self, lease: &Lease) -> &mut [u8];
     /// Gives a buffer back to the pool.
     fn release(&mut self, lease: Lease);
+    /// Whether there is a buffer for one more receive than were asked for in this turn. Without that, many who find
+    /// the pool empty keep each other from it.
+    fn may_receive(&self) -> bool;
     /// Buffers in the pool.
     fn buffers(&self) -> usize;
     /// Buffers that are not lent.

@@ -318,8 +318,9 @@ impl<D: Driver> Gateway<D> {
 
     /// Brings every touched connection in order: sends what is queued, asks for what is wanted, frees what is over.
     fn settle(&mut self) {
-        let starved = std::mem::take(&mut self.starved);
-        self.touched.extend(starved);
+        // Those who wait for the pool come first, in the order in which they began to.
+        let touched = std::mem::replace(&mut self.touched, std::mem::take(&mut self.starved));
+        self.touched.extend(touched);
         self.settle_touched();
         while self.admission.holds_too_much() && self.break_greediest() {
             self.settle_touched();

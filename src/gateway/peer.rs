@@ -327,7 +327,7 @@ impl<H> Peer<H> {
             self.cancel_receive(token, driver);
         }
         let (Some(handle), Receiving::No, true) = (&self.handle, self.receiving, is_wanted) else { return false };
-        if driver.buffers_free() == 0 {
+        if !driver.may_receive() {
             return true;
         }
         let (how, receiving) = match self.demand {

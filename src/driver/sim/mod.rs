@@ -380,6 +380,10 @@ impl Driver for Sim {
         self.free.push(lease.buffer);
     }
 
+    fn may_receive(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     fn buffers(&self) -> usize {
         self.buffers.len()
     }

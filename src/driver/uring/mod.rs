@@ -13,7 +13,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::fstat;
 use nix::time::{ClockId, clock_gettime};
 use slab::Slab;
@@ -41,6 +41,8 @@ pub struct Uring {
     pool: Pool,
     in_flight: Slab<InFlight>,
     signals: Option<(Token, SignalFd)>,
+    /// Receives that were asked for since the last `wait`.
+    asked: usize,
     /// Completions that did not wait for `wait`.
     ready: Vec<Completion<OwnedFd>>,
     epoch: Instant,
@@ -52,7 +54,15 @@ impl Uring {
         let ring = start::new_ring()?;
         let pool =
             Pool::new(&ring.submitter(), BUFFER_GROUP, buffers).map_err(|error| start_error(errno_of(&error)))?;
-        Ok(Uring { ring, pool, in_flight: Slab::new(), signals: None, ready: Vec::new(), epoch: Instant::now() })
+        Ok(Uring {
+            ring,
+            pool,
+            in_flight: Slab::new(),
+            signals: None,
+            asked: 0,
+            ready: Vec::new(),
+            epoch: Instant::now(),
+        })
     }
 
     /// Reports these signals, which must be blocked, as events with `token`.
@@ -89,22 +99,6 @@ impl Uring {
 
     fn push_indexed(&mut self, entry: squeue::Entry, index: usize) {
         self.push(entry.user_data(index_bits(index)));
-    }
-
-    fn push_connect(&mut self, token: Token, made: Result<(OwnedFd, ServerAddress), Errno>) {
-        match made {
-            Ok((socket, address)) => {
-                let address = Box::new(address);
-                let (start, size) = match &*address {
-                    ServerAddress::Unix(unix) => (unix.as_ptr().cast(), unix.len()),
-                    ServerAddress::Tcp(tcp) => (tcp.as_ptr(), tcp.len()),
-                };
-                let entry = opcode::Connect::new(raw(&socket), start, size).build();
-                let index = self.in_flight.insert(InFlight::Connect { token, socket, _address: address });
-                self.push_indexed(entry, index);
-            }
-            Err(errno) => self.ready.push(Completion { token, event: Event::Connected(Err(errno)) }),
-        }
     }
 
     /// Takes all completions out of the ring.
@@ -227,6 +221,7 @@ impl Driver for Uring {
     }
 
     fn receive(&mut self, token: Token, socket: &OwnedFd, how: Receive) {
+        self.asked += 1;
         let entry = match how {
             Receive::Once => opcode::Recv::new(raw(socket), std::ptr::null_mut(), 0)
                 .buf_group(BUFFER_GROUP)
@@ -333,6 +328,7 @@ impl Driver for Uring {
     }
 
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<OwnedFd>>) -> Result<(), Errno> {
+        self.asked = 0;
         // Behind a full queue, what was reaped early has waited long enough.
         let timeout_ms = if self.ready.is_empty() { timeout_ms } else { Some(0) };
         let waited = match timeout_ms {
@@ -376,6 +372,10 @@ impl Driver for Uring {
 
     fn release(&mut self, lease: Lease) {
         self.pool.release(lease);
+    }
+
+    fn may_receive(&self) -> bool {
+        self.pool.free() > self.asked
     }
 
     fn buffers(&self) -> usize {

@@ -1,13 +1,15 @@
-//! Operations that are found by what they are for: waits for devices and what is linked to them, and cancels.
+//! Operations that are found by what they are for when they are to be cancelled: waits for devices with what is
+//! linked to them, connects.
 
 use std::os::fd::OwnedFd;
 
 use io_uring::{cqueue, opcode, squeue};
 use nix::errno::Errno;
+use nix::sys::socket::SockaddrLike;
 
 use super::{Uring, index_bits};
 use crate::driver::buffers::raw;
-use crate::driver::in_flight;
+use crate::driver::in_flight::{self, InFlight, ServerAddress};
 use crate::driver::results::result_of;
 use crate::driver::{Completion, Event, Kind, Received, Token};
 
@@ -36,6 +38,23 @@ impl Uring {
         let token = Token { kind: Kind::BackendSend, ..token };
         let index = self.index_of(token)?;
         Some(in_flight::complete(self.in_flight.remove(index), Err(errno)))
+    }
+
+    /// Connects, or tells with the next completions why that cannot even begin.
+    pub(super) fn push_connect(&mut self, token: Token, made: Result<(OwnedFd, ServerAddress), Errno>) {
+        match made {
+            Ok((socket, address)) => {
+                let address = Box::new(address);
+                let (start, size) = match &*address {
+                    ServerAddress::Unix(unix) => (unix.as_ptr().cast(), unix.len()),
+                    ServerAddress::Tcp(tcp) => (tcp.as_ptr(), tcp.len()),
+                };
+                let entry = opcode::Connect::new(raw(&socket), start, size).build();
+                let index = self.in_flight.insert(InFlight::Connect { token, socket, _address: address });
+                self.push_indexed(entry, index);
+            }
+            Err(errno) => self.ready.push(Completion { token, event: Event::Connected(Err(errno)) }),
+        }
     }
 
     /// The user data of all that is in flight for a token, and of what the kernel may have begun behind it: a device
