@@ -104,5 +104,8 @@ mod conformance;
 /// A long run of everything.
 mod soak;
 
+/// What the fuzz targets have found.
+mod fuzz;
+
 /// How the project is written: fences, sizes, banned words.
 mod style;

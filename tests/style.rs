@@ -40,7 +40,8 @@ fn files(folders: &[&str]) -> Vec<File> {
         for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
-            if name == "target" || name == "__pycache__" || name == "Cargo.lock" {
+            // A corpus is what a fuzzer made up.
+            if ["target", "__pycache__", "Cargo.lock", "corpus"].contains(&name) {
                 continue;
             }
             if path.is_dir() {

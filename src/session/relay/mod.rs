@@ -308,7 +308,7 @@ impl Relay {
 
     /// A server that speaks frames learns why the conversation is over.
     fn tell_backend(&mut self, code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
-        if self.protocol == Protocol::Frames {
+        if self.protocol == Protocol::Frames && self.takes_messages {
             context.out.push(Action::SendLast { to: Side::Backend, bytes: encoder::close_frame(code, reason) });
         }
     }

@@ -1,0 +1,65 @@
+//! A fuzzer's bytes as a row of choices. Where they end, the least choice is made.
+
+/// Bytes of which each choice takes some off.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices<'a>(&'a [u8]);
+
+impl<'a> Choices<'a> {
+    /// All choices that these bytes are.
+    pub fn new(bytes: &'a [u8]) -> Choices<'a> {
+        Choices(bytes)
+    }
+
+    /// Whether none is left.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One byte.
+    pub fn byte(&mut self) -> u8 {
+        self.bytes(1).first().copied().unwrap_or_default()
+    }
+
+    /// A number below `end`, which is at most 256.
+    pub fn below(&mut self, end: usize) -> usize {
+        usize::from(self.byte()) % end
+    }
+
+    /// One of these.
+    pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+
+    /// So many bytes, or what is left.
+    pub fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+
+    /// Bytes with their number before them.
+    pub fn counted(&mut self) -> &'a [u8] {
+        let count = self.byte();
+        self.bytes(count.into())
+    }
+
+    /// All that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// Pieces at most, which keeps a run short.
+const PIECES_MAX: usize = 500;
+
+/// Cuts bytes into pieces of these sizes, which begin anew behind the last one. The last piece is all that is left.
+pub fn cut<'a>(mut bytes: &'a [u8], sizes: &[u8]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    for size in sizes.iter().cycle().take(PIECES_MAX) {
+        let (piece, rest) = bytes.split_at(bytes.len().min((*size).into()));
+        pieces.push(piece);
+        bytes = rest;
+    }
+    pieces.push(bytes);
+    pieces
+}

@@ -1,0 +1,360 @@
+//! A gateway with one connection and no kernel. It hands the session only what a real one could (src/gateway), and
+//! checks all that the session asks for.
+
+use std::collections::VecDeque;
+
+use uakari::driver::{Address, Errno, FileKind, OpenFor, SocketType};
+use uakari::http::date::Date;
+use uakari::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+use uakari::route::{Destination, Protocol, Service, Sites};
+use uakari::session::{Action, Actions, Chunk, Demand, Ending, Folder, Input, Patience, Session, Side, Surroundings};
+
+use crate::peer::Peer;
+use crate::replies::Replies;
+
+/// What a session may keep: a head and a receive, or a line and a receive, in memory that grows by doubling.
+const HELD_SIZE_MAX: usize = 4 * POOL_BUFFER_SIZE;
+/// Steps after which a connection that is left alone has to be over.
+const STEPS_MAX: usize = 100;
+
+/// A gateway with one connection.
+pub struct Gateway {
+    /// The session under test.
+    pub session: Session,
+    /// The client.
+    pub client: Peer,
+    /// The server.
+    pub backend: Peer,
+    /// Why it is over.
+    pub ending: Option<Ending>,
+    /// Records that told the server who its client is.
+    pub hellos: usize,
+    /// The server ended while messages flowed: all that it said is to be heard.
+    pub has_all: bool,
+    /// How messages travel, once they do.
+    pub protocol: Option<Protocol>,
+    /// The type of the socket that was last connected.
+    socket_type: SocketType,
+    sites: Sites,
+    date: Date,
+    now_ms: u64,
+    /// When a peer last took something.
+    moved_ms: u64,
+    actions: Actions,
+    replies: Replies,
+    buffer: Vec<u8>,
+    opened: Option<FileKind>,
+    /// What the opens in flight are for.
+    opens: VecDeque<OpenFor>,
+    /// Whether the connects in flight are TCP's.
+    connects: VecDeque<bool>,
+    reads: usize,
+}
+
+impl Gateway {
+    /// A gateway to which a client has just come.
+    pub fn new(sites: Sites) -> Gateway {
+        Gateway {
+            session: Session::default(),
+            client: Peer::connected(),
+            backend: Peer::default(),
+            ending: None,
+            hellos: 0,
+            has_all: false,
+            protocol: None,
+            socket_type: SocketType::Stream,
+            sites,
+            date: Date::default(),
+            now_ms: 1,
+            moved_ms: 1,
+            actions: Actions::default(),
+            replies: Replies::default(),
+            buffer: vec![0; POOL_BUFFER_SIZE],
+            opened: None,
+            opens: VecDeque::new(),
+            connects: VecDeque::new(),
+            reads: 0,
+        }
+    }
+
+    /// Hands in what is not bytes.
+    pub fn input(&mut self, input: Input<'_>) {
+        let around = Surroundings { now_ms: self.now_ms, date: &self.date, sites: &self.sites };
+        self.session.handle(around, input, &mut self.actions);
+        self.apply(None);
+    }
+
+    /// The peer sent this; nothing happens if it is not read. An empty piece is an empty packet.
+    pub fn receive(&mut self, side: Side, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(POOL_BUFFER_SIZE - POOL_HEADROOM)];
+        // What comes while the connection is being closed has no meaning.
+        let has_meaning = self.session.patience().is_none();
+        let peer = self.peer(side);
+        if !peer.is_read() || bytes.is_empty() && peer.demand != Some(Demand::Packets) {
+            return;
+        }
+        peer.on_received();
+        if has_meaning {
+            peer.heard.extend(bytes);
+            peer.receives.push(bytes.len());
+        }
+        self.bytes(Some(side), bytes);
+    }
+
+    /// The peer sends no more, or its connection broke.
+    pub fn end(&mut self, side: Side, failure: Option<Errno>) {
+        let peer = self.peer(side);
+        if !peer.is_read() {
+            return;
+        }
+        peer.on_received();
+        peer.is_ended = true;
+        self.has_all |= side == Side::Backend && failure.is_none() && self.session.service().is_some();
+        self.input(match (side, failure) {
+            (Side::Client, None) => Input::ClientEnd,
+            (Side::Client, Some(errno)) => Input::ClientFailed(errno),
+            (Side::Backend, None) => Input::BackendEnd,
+            (Side::Backend, Some(errno)) => Input::BackendFailed(errno),
+        });
+    }
+
+    /// What was queued for a peer was taken, or could not be sent.
+    pub fn take(&mut self, side: Side, is_failure: bool) {
+        let peer = self.peer(side);
+        if !std::mem::take(&mut peer.is_queued) {
+            return;
+        }
+        let is_device = peer.is_device;
+        match (side, is_failure) {
+            (Side::Client, true) => self.input(Input::ClientFailed(Errno::EPIPE)),
+            (Side::Backend, true) if is_device => self.input(Input::BackendFailed(Errno::EIO)),
+            (Side::Backend, true) => {}
+            (_, false) => {
+                self.moved_ms = self.now_ms;
+                if side == Side::Client && self.session.wants_drained() {
+                    self.input(Input::Drained);
+                }
+            }
+        }
+    }
+
+    /// Answers an open, if there is one.
+    pub fn answer_open(&mut self, opened: Result<FileKind, Errno>) {
+        let Some(purpose) = self.opens.pop_front() else { return };
+        let opened = opened.map(|kind| match (purpose, kind) {
+            (OpenFor::Speaking(_), _) => FileKind::Device,
+            (_, FileKind::Device) | (OpenFor::Reading, FileKind::Socket) => FileKind::Other,
+            _ => kind,
+        });
+        self.opened = opened.ok();
+        self.input(Input::Opened(opened));
+    }
+
+    /// Answers a connect, if there is one.
+    pub fn answer_connect(&mut self, connected: Result<(), Errno>) {
+        let Some(is_tcp) = self.connects.pop_front() else { return };
+        let connected = match connected {
+            // Only sockets of the file system have a type of their own.
+            Err(Errno::EPROTOTYPE) if is_tcp => Err(Errno::ECONNREFUSED),
+            connected => connected,
+        };
+        self.backend.is_there |= connected.is_ok() && self.ending.is_none();
+        self.input(Input::Connected(connected));
+    }
+
+    /// Answers a read of the opened file, if there is one.
+    pub fn answer_read(&mut self, bytes: &[u8]) {
+        if self.reads > 0 {
+            self.reads -= 1;
+            self.bytes(None, bytes);
+        }
+    }
+
+    /// Lets time pass; a deadline that comes is told.
+    pub fn pass(&mut self, ms: u64) {
+        self.now_ms += ms;
+        let Some(deadline_ms) = self.session.deadline_ms().filter(|at_ms| *at_ms <= self.now_ms) else { return };
+        if let Some(Patience { since_ms, close_ms, stall_ms }) = self.session.patience() {
+            let is_owed = self.client.is_queued || self.backend.is_queued;
+            let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
+            if self.now_ms < until_ms {
+                return self.session.put_off(until_ms.min(self.now_ms + close_ms));
+            }
+        }
+        self.input(Input::Deadline);
+        let next_ms = self.session.deadline_ms();
+        assert!(next_ms.is_none_or(|next_ms| next_ms > self.now_ms), "{deadline_ms} is due again and again");
+    }
+
+    /// Lets time pass to the next deadline, or some if there is none.
+    pub fn pass_to_deadline(&mut self) {
+        let ms = self.session.deadline_ms().map_or(1_000, |at_ms| at_ms.saturating_sub(self.now_ms));
+        self.pass(ms);
+    }
+
+    /// The client was not read for a while.
+    pub fn excuse_client(&mut self) {
+        self.session.excuse_client(self.now_ms);
+    }
+
+    /// Whether messages flow, and neither end has been told to stop.
+    pub fn is_relaying(&self) -> bool {
+        self.session.service().is_some() && !self.backend.is_finished && self.ending.is_none()
+    }
+
+    /// Leaves the connection alone: what is asked for fails, peers end. It has to be over soon.
+    pub fn run_out(&mut self) {
+        for _ in 0..STEPS_MAX {
+            match () {
+                () if self.ending.is_some() => return,
+                () if !self.opens.is_empty() => self.answer_open(Err(Errno::ENOENT)),
+                () if !self.connects.is_empty() => self.answer_connect(Err(Errno::ECONNREFUSED)),
+                () if self.reads > 0 => self.answer_read(&[]),
+                () if self.client.is_queued => self.take(Side::Client, false),
+                () if self.backend.is_queued => self.take(Side::Backend, false),
+                () if self.client.is_read() => self.end(Side::Client, None),
+                () if self.backend.is_read() => self.end(Side::Backend, None),
+                () => self.pass_to_deadline(),
+            }
+        }
+        panic!("it does not end: {:?}", self.session);
+    }
+
+    fn peer(&mut self, side: Side) -> &mut Peer {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Backend => &mut self.backend,
+        }
+    }
+
+    /// Hands in what a peer sent, or what was read of the file.
+    fn bytes(&mut self, from: Option<Side>, bytes: &[u8]) {
+        let end = POOL_HEADROOM + bytes.len();
+        self.buffer[POOL_HEADROOM..end].copy_from_slice(bytes);
+        // No bytes come in a buffer that has room for nothing else.
+        let size = if bytes.is_empty() { end } else { self.buffer.len() };
+        let chunk = Chunk { buffer: &mut self.buffer[..size], start: POOL_HEADROOM, end };
+        let around = Surroundings { now_ms: self.now_ms, date: &self.date, sites: &self.sites };
+        let input = match from {
+            Some(Side::Client) => Input::ClientBytes(chunk),
+            Some(Side::Backend) => Input::BackendBytes(chunk),
+            None => Input::FileBytes(chunk),
+        };
+        self.session.handle(around, input, &mut self.actions);
+        self.apply(Some(end));
+    }
+
+    /// Does what the session asks for. A part of a chunk that ends at `end` may be forwarded once.
+    fn apply(&mut self, mut end: Option<usize>) {
+        let actions: Vec<Action> = self.actions.drain().collect();
+        for action in actions {
+            assert!(self.ending.is_none(), "behind the end: {action:?}");
+            if let Action::Forward { to, range } = action {
+                let end = end.take().expect("there is one chunk to forward");
+                assert!(range.start < range.end && range.end <= end, "{range:?} of a chunk that ends at {end}");
+                let bytes = self.buffer[range].to_vec();
+                if self.protocol.is_none() {
+                    self.replies.add_body(bytes.len());
+                }
+                self.send(to, &bytes);
+            } else {
+                self.do_action(action);
+            }
+        }
+        self.client.settle();
+        self.backend.settle();
+        self.check();
+        let Peer { is_device, is_queued, is_finished, is_abandoned, .. } = self.backend;
+        if is_device && !is_queued && is_finished && !is_abandoned && self.session.patience().is_some() {
+            self.input(Input::BackendEnd);
+        }
+    }
+
+    fn do_action(&mut self, action: Action) {
+        match action {
+            Action::Send { to, bytes } => {
+                if to == Side::Client && self.protocol.is_none() {
+                    self.replies.add_head(&bytes);
+                    let is_packet = self.socket_type == SocketType::SeqPacket;
+                    let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
+                    self.protocol = self.session.service().map(protocol);
+                }
+                self.send(to, &bytes);
+            }
+            Action::SendLast { to, bytes } => {
+                self.send(to, &bytes);
+                self.peer(to).has_last = true;
+            }
+            // The answer to a ping that the server sent behind its client's end is dropped.
+            Action::Pong { to: Side::Backend, .. } if self.backend.has_last || self.backend.is_finished => {}
+            Action::Pong { to, bytes } => self.send(to, &bytes),
+            Action::Demand(side, demand) => self.peer(side).demand = Some(demand),
+            Action::Finish(side) => self.peer(side).is_finished = true,
+            Action::Abandon(side) => {
+                let peer = self.peer(side);
+                (peer.is_abandoned, peer.is_queued, peer.demand) = (true, false, None);
+            }
+            Action::Log(_, line) => assert!(!line.chars().any(char::is_control), "{line:?}"),
+            Action::End(ending) => {
+                assert!(!ending.to_string().is_empty());
+                self.ending = Some(ending);
+            }
+            Action::Open { folder, path, purpose } => {
+                let path = path.to_str().expect("names are UTF-8");
+                let is_inside = !path.starts_with('/') && !path.split('/').any(|part| part == "..");
+                assert!(is_inside || folder == Folder::Anywhere, "{path:?}");
+                self.opened = None;
+                self.opens.push_back(purpose);
+            }
+            Action::Connect(socket_type) => {
+                assert_eq!(self.opened, Some(FileKind::Socket));
+                self.socket_type = socket_type;
+                self.connects.push_back(false);
+            }
+            Action::ConnectTcp { link, address } => {
+                let link = &self.sites.get(self.session.site()).links[link];
+                let Destination::Tcp(addresses) = &link.destination else { panic!("no TCP server: {link:?}") };
+                assert!(address < addresses.len());
+                self.socket_type = SocketType::Stream;
+                self.connects.push_back(true);
+            }
+            Action::Hello(hello) => {
+                assert!(self.backend.is_there && self.backend.sends.is_empty(), "the server was told something before");
+                assert!(hello.path.starts_with('/') && !hello.encode(Address::Unix, Address::Unix, 1).is_empty());
+                self.hellos += 1;
+            }
+            Action::UseDevice => {
+                assert_eq!(self.opened.take(), Some(FileKind::Device));
+                (self.backend.is_there, self.backend.is_device) = (true, true);
+            }
+            Action::ReadFile { offset } => {
+                let Some(FileKind::Regular(status)) = self.opened else { panic!("no file to read") };
+                assert!(offset < status.size && self.reads == 0);
+                self.reads += 1;
+            }
+            Action::CloseFile => self.opened = None,
+            Action::Forward { .. } => unreachable!("it needs a chunk"),
+        }
+    }
+
+    fn send(&mut self, to: Side, bytes: &[u8]) {
+        let is_packet = to == Side::Backend && self.protocol == Some(Protocol::Packet);
+        let peer = self.peer(to);
+        assert!(
+            peer.is_there && !peer.has_last && !peer.is_finished && !peer.is_abandoned,
+            "{to:?} is to hear no more"
+        );
+        assert!(!bytes.is_empty() || is_packet);
+        peer.sent.extend(bytes);
+        peer.sends.push(bytes.len());
+        peer.is_queued = true;
+    }
+
+    fn check(&self) {
+        let waits = self.session.is_handshake() || self.session.patience().is_some();
+        let is_timed = self.session.deadline_ms().is_some();
+        assert!(self.ending.is_some() || is_timed || !waits, "it may wait for ever");
+        assert!(self.ending.is_none() || !is_timed, "a deadline behind the end");
+        assert!(self.session.held_size() <= HELD_SIZE_MAX, "{} bytes are held", self.session.held_size());
+    }
+}

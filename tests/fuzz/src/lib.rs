@@ -1,0 +1,25 @@
+//! What the fuzz targets share. Nothing here asks the code under test what would be right.
+
+/// What a fuzzer's bytes are taken for.
+pub mod choices;
+
+/// RFC 6455, read the slow and plain way.
+pub mod reference;
+
+/// Trees of configurations.
+pub mod tree;
+
+/// A gateway without a kernel.
+pub mod gateway;
+
+/// The ends of its connection.
+pub mod peer;
+
+/// What it answers over HTTP.
+pub mod replies;
+
+/// What went through it.
+pub mod conversation;
+
+/// HTTP/1.1, read the slow and plain way.
+pub mod request;

@@ -1,0 +1,81 @@
+//! The record that tells a server who its client is, read by a parser that others wrote (the crate proxy-header).
+#![no_main]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use libfuzzer_sys::fuzz_target;
+use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
+use uakari::driver::Address;
+use uakari::limits::HEAD_SIZE_MAX;
+use uakari::route::hello::Hello;
+use uakari_fuzz::choices::Choices;
+
+fuzz_target!(|data: &[u8]| {
+    let mut choices = Choices::new(data);
+    let (client, local) = (address(&mut choices), address(&mut choices));
+    let id = u64::from(choices.byte()) << choices.below(57);
+    let parts: [String; 5] = std::array::from_fn(|_| text(&mut choices));
+    // They are parts of one head.
+    if parts.iter().map(String::len).sum::<usize>() as u64 > HEAD_SIZE_MAX.max {
+        return;
+    }
+    let [path, query, host, origin, subprotocol] = parts.each_ref().map(|part| part.as_str().into());
+    let record = Hello { path, query, host, origin, subprotocol }.encode(client, local, id);
+    let (header, size) = ProxyHeader::parse(&record, ParseConfig::default()).expect("a record");
+    assert_eq!(size, record.len());
+    check_addresses(header.proxied_address(), client, local);
+    let mut read: Vec<(u8, Vec<u8>)> = Vec::new();
+    for tlv in header.tlvs() {
+        match tlv.expect("a type, a length and a value") {
+            Tlv::Authority(host) => read.push((0x02, host.as_bytes().into())),
+            Tlv::UniqueId(id) => read.push((0x05, id.into())),
+            Tlv::Custom(kind, value) => read.push((kind, value.into())),
+            other => panic!("nobody writes {other:?}"),
+        }
+    }
+    let [path, query, host, origin, subprotocol] = parts.map(String::into_bytes);
+    let id = format!("c{id}").into_bytes();
+    assert!(id.len() <= 128, "longer than the specification allows");
+    let mut written = vec![(0x02, host), (0x05, id), (0xe0, path), (0xe1, query), (0xe2, origin), (0xe3, subprotocol)];
+    written.retain(|(_, value)| !value.is_empty());
+    assert_eq!(read, written);
+});
+
+/// The two addresses, or none where one of them is unknown. An IPv4 address is the same in either form.
+fn check_addresses(read: Option<&ProxiedAddress>, client: Address, local: Address) {
+    let expected = match (client, local) {
+        (Address::Tcp(client), Address::Tcp(local)) => Some((client, local)),
+        _ => None,
+    };
+    let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+    let both = |(client, local)| (canonical(client), canonical(local));
+    let read = read.map(|read| both((read.source, read.destination)));
+    assert_eq!(read, expected.map(both));
+}
+
+fn address(choices: &mut Choices<'_>) -> Address {
+    let kind = choices.below(5);
+    let octets = |choices: &mut Choices<'_>, count| {
+        let mut octets = [0; 16];
+        let bytes = choices.bytes(count);
+        octets[..bytes.len()].copy_from_slice(bytes);
+        octets
+    };
+    let ip: IpAddr = match kind {
+        0 => Ipv4Addr::from(*octets(choices, 4).first_chunk().unwrap_or(&[0; 4])).into(),
+        1 => Ipv6Addr::from(octets(choices, 16)).into(),
+        2 => Ipv4Addr::from(*octets(choices, 4).first_chunk().unwrap_or(&[0; 4])).to_ipv6_mapped().into(),
+        3 => return Address::Unix,
+        _ => return Address::Unknown,
+    };
+    let port = u16::from_be_bytes([choices.byte(), choices.byte()]);
+    Address::Tcp(SocketAddr::new(ip, port))
+}
+
+/// A text, or a long one.
+fn text(choices: &mut Choices<'_>) -> String {
+    match choices.byte() {
+        size @ 0..252 => String::from_utf8_lossy(choices.bytes(size.into())).into_owned(),
+        size => "x".repeat([256, 16_384, 60_000, 61_440][usize::from(size) - 252]),
+    }
+}
