@@ -145,6 +145,25 @@ fn a_client_that_is_held_up_is_not_called_dead() {
     assert_eq!(daemon.log().text().matches(SILENT).count(), 3);
 }
 
+/// Nothing is received from one that is held up; that it has left shows when it is asked.
+#[test]
+fn a_client_that_leaves_while_it_is_held_up_is_noticed() {
+    for reads_first in [true, false] {
+        let (daemon, server) = start("ping-ms = 150; pong-ms = 200; stall-ms = 1000;");
+        let (client, _backend) = pair(&daemon, &server);
+        let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
+        write_until_stalled(client.wire.stream(), &message);
+        if reads_first {
+            // It leaves with an end instead of a reset, unless another ping comes meanwhile.
+            let mut stream = client.wire.stream();
+            stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            while stream.read(&mut [0; 64]).is_ok_and(|size| size > 0) {}
+        }
+        drop(client);
+        daemon.log().wait_for(&["c1 end", "the client's connection broke (1006)"]);
+    }
+}
+
 #[test]
 fn idle_conversations_are_closed() {
     // Pings and pongs are no messages.

@@ -229,6 +229,14 @@ impl Session {
         }
     }
 
+    /// The client is not read: nothing that it says can be missing. It is still asked, since only a send tells that
+    /// its connection broke.
+    pub fn on_client_unread(&mut self) {
+        if let Phase::Relay(relay) = &mut self.phase {
+            relay.on_client_unread();
+        }
+    }
+
     /// Moves the deadline.
     pub fn put_off(&mut self, until_ms: u64) {
         self.facts.deadline_ms = Some(until_ms);
