@@ -221,6 +221,8 @@ pub const BACKLOG_MAX: i32 = 4096;
 pub const TCP_KEEPALIVE_INTERVAL_MS: u64 = 10 * SECOND;
 /// So many of them without an answer break the connection (tcp(7), TCP_KEEPCNT).
 pub const TCP_KEEPALIVE_PROBES_MAX: u32 = 6;
+/// Bytes that may wait in the kernel for a client without having been sent once (tcp(7), TCP_NOTSENT_LOWAT).
+pub const TCP_UNSENT_SIZE: u32 = 128 * 1024;
 /// A pause of accepting after the kernel ran out of file descriptors.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a listening address may stay busy after its last owner was killed.

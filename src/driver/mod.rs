@@ -15,6 +15,7 @@ mod in_flight;
 pub mod inherit;
 mod results;
 mod start;
+pub mod tcp;
 pub mod uring;
 
 #[cfg(test)]

@@ -188,9 +188,10 @@ impl Session {
         self.facts.deadline_ms
     }
 
-    /// How long the connection's end may take, once it ends.
+    /// How long a peer may take nothing, while a page is sent and at the connection's end.
     pub fn patience(&self) -> Option<Patience> {
         match &self.phase {
+            Phase::Reply(reply) => Some(reply.patience()),
             Phase::Closing(closing) => Some(closing.patience()),
             _ => None,
         }

@@ -143,7 +143,7 @@ impl<H> Connection<H> {
         if self.session.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.now_ms) {
             return;
         }
-        // At the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
+        // In a reply and at the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
         if let Some(Patience { since_ms, close_ms, stall_ms }) = self.session.patience() {
             let is_owed = self.client.queued_size() + self.backend.queued_size() > 0;
             let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
