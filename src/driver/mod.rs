@@ -22,7 +22,7 @@ pub mod uring;
 pub mod sim;
 
 pub use buffers::{Batch, Lease, Segment};
-use device::Device;
+use device::{Device, DeviceId};
 pub use start::StartError;
 
 /// What an operation was for; it comes back with the completion.
@@ -167,7 +167,7 @@ pub enum FileKind {
     /// A UNIX socket.
     Socket,
     /// What was opened for speaking to it.
-    Device,
+    Device(DeviceId),
     /// Something that is not served.
     Other,
 }

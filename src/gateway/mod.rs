@@ -3,6 +3,7 @@
 
 mod admission;
 pub mod connection;
+mod devices;
 pub mod entrance;
 mod file;
 pub mod listener;
@@ -24,6 +25,7 @@ use crate::observe::log::{self, Level};
 use crate::session::{Actions, Ending, Input};
 use admission::{Admission, Verdict};
 use connection::Connection;
+use devices::Devices;
 use entrance::{Entrance, Opening};
 use queue::give_back;
 use timers::{Owner, Timers};
@@ -41,6 +43,8 @@ pub struct World<D: Driver> {
     pub date: Date,
     /// A folder has been removed; of the endpoint at this address.
     pub lost_endpoint: Option<usize>,
+    /// The devices that are in use.
+    devices: Devices,
     /// What a session asks for; empty between inputs.
     actions: Actions,
 }
@@ -71,7 +75,14 @@ impl<D: Driver> Gateway<D> {
     pub fn new(driver: D, limits: limits::Process) -> Gateway<D> {
         let now_ms = driver.now_ms();
         Gateway {
-            world: World { driver, now_ms, date: Date::default(), lost_endpoint: None, actions: Actions::default() },
+            world: World {
+                driver,
+                now_ms,
+                date: Date::default(),
+                lost_endpoint: None,
+                devices: Devices::default(),
+                actions: Actions::default(),
+            },
             entrances: Slab::new(),
             connections: Slab::new(),
             admission: Admission::new(limits),

@@ -218,6 +218,11 @@ impl Session {
         self.input.capacity() + self.name.len() + of_phase
     }
 
+    /// While a server is looked for: how many may use it at once.
+    pub fn server_clients_max(&self) -> Option<u64> {
+        if let Phase::Opening(opening) = &self.phase { Some(opening.clients_max()) } else { None }
+    }
+
     /// How the server is spoken to, once it is connected.
     pub fn service(&self) -> Option<&Service> {
         if let Phase::Relay(relay) = &self.phase { Some(relay.service()) } else { None }

@@ -142,6 +142,11 @@ impl Opening {
         is_there
     }
 
+    /// How many may use the server at once.
+    pub fn clients_max(&self) -> u64 {
+        self.service.limits.clients_max
+    }
+
     /// Bytes of the request that it keeps.
     pub fn held_size(&self) -> usize {
         self.name.len() + self.hello.as_ref().map_or(0, |hello| hello.size())
@@ -216,9 +221,14 @@ impl Opening {
                 context.out.push(Action::Connect(self.socket_type));
                 return (Phase::Opening(self), false);
             }
-            Ok(FileKind::Device) => {
+            Ok(FileKind::Device(_)) => {
                 context.out.push(Action::UseDevice);
                 return (self.accept(context), true);
+            }
+            // Somebody has the device to himself: a client of another link, or another program.
+            Err(Errno::EBUSY) if self.link.is_some() => {
+                let full = Full::Name;
+                refuse(503, &full.to_string(), Ending::Overload(full), context)
             }
             // What a link leads to is the operator's, and no client can change it.
             Err(errno) if self.link.is_some() && !matches!(errno, Errno::EMFILE | Errno::ENFILE) => {

@@ -5,6 +5,7 @@ mod apply;
 use std::sync::Arc;
 
 use super::World;
+use super::devices::Place;
 use super::entrance::Endpoint;
 use super::file::File;
 use super::peer::{Peer, SendResult};
@@ -27,6 +28,8 @@ pub struct Connection<H> {
     client: Peer<H>,
     backend: Peer<H>,
     file: File<H>,
+    /// At the device that is its server.
+    place: Option<Place>,
     /// When a peer last took something.
     moved_ms: u64,
     /// It is in one of the gateway's lists already.
@@ -60,6 +63,7 @@ impl<H> Connection<H> {
             client: Peer::new(client),
             backend: Peer::default(),
             file: File::default(),
+            place: None,
             moved_ms: started_ms,
             is_listed: false,
             timer_ms: None,
@@ -240,9 +244,16 @@ impl<H> Connection<H> {
                 world.lost_endpoint = Some(Arc::as_ptr(&self.endpoint) as usize);
             }
         }
-        let kind = result.map(|(handle, kind)| {
+        let kind = result.and_then(|(handle, kind)| {
+            if let (FileKind::Device(device), Some(clients_max)) = (kind, self.session.server_clients_max()) {
+                self.place = world.devices.enter(device, clients_max);
+                if self.place.is_none() {
+                    world.driver.close(handle);
+                    return Err(Errno::EBUSY);
+                }
+            }
             self.file.set(Some(handle), &mut world.driver);
-            kind
+            Ok(kind)
         });
         self.handle_opening(Input::Opened(kind), world);
     }
