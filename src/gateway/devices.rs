@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use crate::driver::device::DeviceId;
 
 /// A place at a device, which is free when this is dropped.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Place {
     _count: Arc<()>,
 }
