@@ -6,3 +6,5 @@ pub mod limits;
 pub mod deadline;
 
 pub mod handover;
+
+pub mod outgoing;
