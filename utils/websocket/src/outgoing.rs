@@ -88,6 +88,11 @@ impl Outgoing {
         self.owed_size
     }
 
+    /// Whether a ping's answer waits.
+    pub fn has_pong(&self) -> bool {
+        self.pong.is_some()
+    }
+
     /// Whether a close frame was asked for.
     pub fn is_closing(&self) -> bool {
         self.is_closing

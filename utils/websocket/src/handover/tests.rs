@@ -1,13 +1,14 @@
 //! What may come on an accepted connection, and what must stay in it.
 
-use std::io::{IoSlice, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{ControlMessage, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::*;
+use crate::played::{give, sockaddr_un};
 
 const IPV4: &[u8] = &[0xc0, 0, 2, 7];
 
@@ -21,18 +22,8 @@ fn sockaddr_in6() -> Vec<u8> {
         .concat()
 }
 
-fn sockaddr_un() -> Vec<u8> {
-    (libc::AF_UNIX as u16).to_ne_bytes().to_vec()
-}
-
 fn hello(rest_size: u16) -> Vec<u8> {
     [&HELLO_SIGNATURE[..], &[0x21, 0], &rest_size.to_be_bytes(), &vec![7; rest_size.into()]].concat()
-}
-
-fn give(gateway: &UnixStream, bytes: &[u8], sockets: &[RawFd]) {
-    let rights = [ControlMessage::ScmRights(sockets)];
-    let sent = sendmsg::<()>(gateway.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::empty(), None).unwrap();
-    assert_eq!(sent, bytes.len());
 }
 
 fn expect_client(server: &UnixStream) -> HandedOver {
