@@ -1,0 +1,1 @@
+//! libwebsocket.so: functions of libc with which an ordinary socket server, unchanged, speaks WebSocket.
