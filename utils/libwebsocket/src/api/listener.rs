@@ -1,0 +1,21 @@
+//! What a `struct ws_listener` is.
+
+use std::path::Path;
+
+use server::place::PlaceError;
+use server::{Listener, Options};
+
+/// A listener of the package `websocket`.
+pub struct WsListener {
+    pub inner: Listener,
+}
+
+impl WsListener {
+    /// A backlog of 0 or less is the usual one.
+    pub fn bind(path: &Path, mode: u32, backlog: i32) -> Result<WsListener, PlaceError> {
+        let usual = Options::default();
+        let backlog = if backlog > 0 { backlog } else { usual.backlog };
+        let options = Options { mode: mode & 0o777, backlog, ..usual };
+        Ok(WsListener { inner: Listener::bind(path, &options)? })
+    }
+}
