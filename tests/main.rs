@@ -17,6 +17,9 @@ mod client;
 /// UNIX servers that the test itself plays, because only so it knows what arrived and when.
 mod server;
 
+/// The gateway that hands clients over, played by the test.
+mod giver;
+
 /// What was typed, and what is said when it is wrong.
 mod flags;
 
@@ -91,6 +94,9 @@ mod compatibility;
 
 /// The sample server.
 mod echo_server;
+
+/// Servers in C that speak WebSocket with the library's functions.
+mod direct_api;
 
 /// What `make install` puts where.
 mod install;
