@@ -17,8 +17,8 @@ mod client;
 /// UNIX servers that the test itself plays, because only so it knows what arrived and when.
 mod server;
 
-/// The gateway that hands clients over, played by the test.
-mod giver;
+/// Servers of direct mode that the test plays, because it is the bare message that is looked at.
+mod receiver;
 
 /// What was typed, and what is said when it is wrong.
 mod flags;
@@ -61,6 +61,9 @@ mod hello;
 
 /// Names that are served by something else than a socket in docroot.
 mod links;
+
+/// Clients whose sockets are handed over.
+mod direct;
 
 /// Terminal lines.
 mod devices;
