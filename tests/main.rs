@@ -17,6 +17,9 @@ mod client;
 /// UNIX servers that the test itself plays, because only so it knows what arrived and when.
 mod server;
 
+/// The gateway's part in direct mode, because only so a test knows when a client is handed over.
+mod giver;
+
 /// What was typed, and what is said when it is wrong.
 mod flags;
 
@@ -91,6 +94,9 @@ mod compatibility;
 
 /// The sample server.
 mod echo_server;
+
+/// Unchanged servers, with libwebsocket.so before them.
+mod preload;
 
 /// What `make install` puts where.
 mod install;
