@@ -1,6 +1,7 @@
 //! Servers in C on the functions of `websocket.h`, with clients that were handed over.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,9 +9,10 @@ use nix::sys::signal::Signal;
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{program, project};
-use crate::giver::{UNIX_ADDRESS, give, give_socket, tcp_pair};
+use crate::giver::{give, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{Kind, connect};
+use crate::wire::Wire;
 
 /// A program of `tests/direct_api`, compiled against the header and the library.
 fn compile(folder: &Folder, name: &str, language: &str) -> PathBuf {
@@ -67,7 +69,7 @@ fn expect_echoes(client: &mut Client) {
 #[test]
 fn whole_messages_come_back() {
     let server = Server::start(&[]);
-    let mut clients = [give(&server.path(), b""), give(&server.path(), b"")];
+    let mut clients = [give(&server.path()), give(&server.path())];
     for client in &mut clients {
         expect_echoes(client);
     }
@@ -90,7 +92,7 @@ fn whole_messages_come_back() {
 #[test]
 fn many_small_messages_come_back_in_order() {
     let server = Server::start(&[]);
-    let mut client = give(&server.path(), b"");
+    let mut client = give(&server.path());
     for round in 0..20 {
         let texts: Vec<String> = (0..300).map(|number| format!("{round} {number}")).collect();
         let frames: Vec<Frame> = texts.iter().map(|text| Frame::new(TEXT, text.as_bytes())).collect();
@@ -106,12 +108,14 @@ fn many_small_messages_come_back_in_order() {
 fn who_the_client_is() {
     let server = Server::start(&[]);
     let record = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x06\x05\0\x03c12";
-    let mut client = give(&server.path(), record);
+    let (near, far) = tcp_pair();
+    let message = [sockaddr_in(near.local_addr().unwrap()), record.to_vec()].concat();
+    hand_over(&connect(&server.path(), Kind::Stream).unwrap(), &message, far.as_raw_fd());
     server.says(&["client 127.0.0.1, address of 16", "hello of 22", "c12"]);
-    expect_echoes(&mut client);
-    let (_client, ours) = tcp_pair();
-    let (socket, _) = ours.as_fd_and_address();
-    give_socket(&connect(&server.path(), Kind::Stream).unwrap(), (socket, UNIX_ADDRESS.to_vec()), b"");
+    expect_echoes(&mut Client::new(Wire::new(near)));
+    let unix = (nix::libc::AF_UNIX as u16).to_ne_bytes();
+    let (_client, far) = tcp_pair();
+    hand_over(&connect(&server.path(), Kind::Stream).unwrap(), &unix, far.as_raw_fd());
     server.says(&["client unix, address of 2", "hello of 0"]);
 }
 
@@ -123,14 +127,14 @@ fn clients_that_break_the_rules() {
         (Frame::new(TEXT, b"\xff"), 1007, "UTF-8"),
         (Frame { rsv: 4, ..Frame::new(TEXT, b"") }, 1002, "reserved bit"),
     ] {
-        let mut client = give(&server.path(), b"");
+        let mut client = give(&server.path());
         client.send(&[frame, Frame::new(TEXT, b"never heard")]);
         let said = client.expect_close(code);
         assert!(said.contains(reason), "{said}");
         client.wire.expect_end();
     }
     server.says(&["end: -5002", "broke the protocol"]);
-    let client = give(&server.path(), b"");
+    let client = give(&server.path());
     drop(client);
     server.says(&["end: -5003", "ended"]);
 }
@@ -142,21 +146,20 @@ fn who_was_not_handed_over_is_refused() {
     plain.write_all(b"hello").unwrap();
     server.says(&["accept: -5004", "plain local client"]);
     assert!(plain.read(&mut [0]).is_err(), "closed with bytes unread");
-    let (_client, ours) = tcp_pair();
-    let (socket, _) = ours.as_fd_and_address();
-    give_socket(&connect(&server.path(), Kind::Stream).unwrap(), (socket, b"?".to_vec()), b"");
+    let (_client, far) = tcp_pair();
+    hand_over(&connect(&server.path(), Kind::Stream).unwrap(), b"?", far.as_raw_fd());
     server.says(&["accept: -5005", "no client"]);
-    expect_echoes(&mut give(&server.path(), b""));
+    expect_echoes(&mut give(&server.path()));
 }
 
 #[test]
 fn a_client_that_reads_nothing_holds_nobody_up() {
     let server = Server::start(&[]);
-    let mut stuck = give(&server.path(), b"");
+    let mut stuck = give(&server.path());
     let (count, mut writer) = (500, stuck.wire.stream().try_clone().unwrap());
     let message = Frame::new(BINARY, &[7; 60_000]).masked().bytes();
     let writing = std::thread::spawn(move || (0..count).try_for_each(|_| writer.write_all(&message)));
-    let mut other = give(&server.path(), b"");
+    let mut other = give(&server.path());
     for _ in 0..10 {
         expect_echoes(&mut other);
     }
@@ -182,7 +185,7 @@ fn nothing_where_something_is_due() {
 #[test]
 fn its_end() {
     let mut server = Server::start(&[]);
-    let mut client = give(&server.path(), b"");
+    let mut client = give(&server.path());
     expect_echoes(&mut client);
     let second = run(Command::new(server.folder.path().join("echo")).arg(server.path()), DEADLINE);
     assert!(second.out.contains("Address already in use"), "{second:?}");

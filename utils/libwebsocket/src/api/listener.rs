@@ -1,9 +1,13 @@
 //! What a `struct ws_listener` is.
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use server::place::PlaceError;
 use server::{Listener, Options};
+
+use crate::arrival;
+use crate::table::{self, Entry};
 
 /// A listener of the package `websocket`.
 pub struct WsListener {
@@ -16,6 +20,10 @@ impl WsListener {
         let usual = Options::default();
         let backlog = if backlog > 0 { backlog } else { usual.backlog };
         let options = Options { mode: mode & 0o777, backlog, ..usual };
-        Ok(WsListener { inner: Listener::bind(path, &options)? })
+        // The listener accepts through the very functions that this library stands in for.
+        arrival::leave_alone();
+        let inner = Listener::bind(path, &options)?;
+        table::put(inner.socket().as_raw_fd(), Entry::Left);
+        Ok(WsListener { inner })
     }
 }
