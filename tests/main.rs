@@ -20,6 +20,9 @@ mod server;
 /// Servers of direct mode that the test plays, because it is the bare message that is looked at.
 mod receiver;
 
+/// The gateway's part in direct mode, because only so a test knows when a client is handed over.
+mod giver;
+
 /// What was typed, and what is said when it is wrong.
 mod flags;
 
@@ -97,6 +100,12 @@ mod compatibility;
 
 /// The sample server.
 mod echo_server;
+
+/// Servers in C that speak WebSocket with the library's functions.
+mod direct_api;
+
+/// Unchanged servers, with libwebsocket.so before them.
+mod preload;
 
 /// What `make install` puts where.
 mod install;

@@ -34,8 +34,8 @@ pub struct Data {
 }
 
 /// One direction's decoder. The caller owns the bytes; of a header cut by the end of a receive at most
-/// 14 bytes are kept, of a control frame its payload.
-#[derive(Debug)]
+/// 14 bytes are kept, of a control frame its payload. A copy tells what bytes mean that are only looked at.
+#[derive(Debug, Clone)]
 pub struct Decoder {
     masking: Masking,
     frame_size_max: u64,

@@ -1,0 +1,234 @@
+//! Unchanged servers under libwebsocket.so: clients that are handed over speak WebSocket with them, and the servers
+//! do not know.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
+use crate::daemon::{UAKARI, program, project};
+use crate::giver::{give, give_late};
+use crate::process::{DEADLINE, Folder, Process, eventually, run};
+use crate::server::{self, Kind};
+
+/// The library as the tests build it.
+fn library() -> PathBuf {
+    let path = Path::new(UAKARI).with_file_name("libwebsocket.so");
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first, as `make test` does", path.display());
+    path
+}
+
+/// A server with the library before it.
+struct Server {
+    process: Process,
+    path: PathBuf,
+    _folder: Folder,
+}
+
+impl Server {
+    /// Starts what `command` makes of the path to listen at.
+    fn start(command: impl FnOnce(&Folder, &str) -> Command) -> Server {
+        let folder = Folder::new();
+        let path = folder.join("server");
+        let mut command = command(&folder, &path);
+        let process = Process::start(command.env("LD_PRELOAD", library()));
+        let path = PathBuf::from(path);
+        eventually("the server listens", || server::connect(&path, Kind::Stream).is_ok());
+        Server { process, path, _folder: folder }
+    }
+
+    /// Compiles a server of `tests/preload` and starts it.
+    fn compiled(name: &str, more: &[&str]) -> Server {
+        Server::compiled_with(name, more, &[])
+    }
+
+    fn compiled_with(name: &str, more: &[&str], environment: &[(&str, &str)]) -> Server {
+        Server::start(|folder, path| {
+            let program = folder.join(name);
+            let source = project().join(format!("tests/preload/{name}.c"));
+            let mut compiler = Command::new("cc");
+            compiler.args(["-O2", "-D_FORTIFY_SOURCE=2", "-Wall", "-pthread", "-o", &program]).arg(source);
+            let finished = run(&mut compiler, DEADLINE);
+            assert!(finished.status.success(), "{}", finished.err);
+            let mut command = Command::new(program);
+            command.arg(path).args(more).envs(environment.iter().copied());
+            command
+        })
+    }
+
+    fn client(&self) -> Client {
+        give(&self.path)
+    }
+
+    /// All that an echo server can be asked.
+    fn expect_echo(&self) {
+        let mut client = self.client();
+        client.text("Hello");
+        expect_data(&mut client, b"Hello");
+        client.send(&[Frame::new(TEXT, b"one "), Frame::new(BINARY, b"two")]);
+        expect_data(&mut client, b"one two");
+        split_frame(&mut client);
+        client.send(&[Frame::part(TEXT, b"be"), Frame::new(PING, b"?"), Frame::new(0, b"hind")]);
+        assert_eq!(expect_data(&mut client, b"behind"), [Frame::new(PONG, b"?")]);
+        client.send(&[Frame::new(TEXT, b"")]);
+        client.send(&[Frame::new(PING, b"!")]);
+        client.text("not the end");
+        assert_eq!(expect_data(&mut client, b"not the end"), [Frame::new(PONG, b"!")]);
+        let long: Vec<u8> = (0..100 * 1024u32).map(|number| (number % 251) as u8).collect();
+        client.binary(&long);
+        expect_data(&mut client, &long);
+        client.finish(1000);
+        self.expect_mistake_is_told();
+        self.expect_plain_echo();
+    }
+
+    /// A client that breaks the protocol hears by which code, and is let go.
+    fn expect_mistake_is_told(&self) {
+        let mut client = self.client();
+        client.send(&[Frame::new(TEXT, b"\xff")]);
+        client.expect_close(1007);
+        client.wire.expect_end();
+        let mut client = self.client();
+        client.wire.send(Frame::new(TEXT, b"no mask").bytes());
+        client.expect_close(1002);
+        client.wire.expect_end();
+    }
+
+    /// Who connects without the gateway is served as always.
+    fn expect_plain_echo(&self) {
+        let mut plain = server::connect(&self.path, Kind::Stream).unwrap();
+        for _ in 0..2 {
+            plain.write_all(b"\x81\x02plain").unwrap();
+            let mut came = [0; 7];
+            plain.read_exact(&mut came).unwrap();
+            assert_eq!(&came, b"\x81\x02plain");
+        }
+        drop(plain);
+        let mut silent = server::connect(&self.path, Kind::Stream).unwrap();
+        silent.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+    }
+}
+
+/// Collects data until these bytes are there; the control frames between come back.
+fn expect_data(client: &mut Client, wanted: &[u8]) -> Vec<Frame> {
+    let (mut came, mut control) = (Vec::new(), Vec::new());
+    while came.len() < wanted.len() {
+        let frame = client.frame();
+        match frame.opcode {
+            BINARY | TEXT => came.extend(frame.payload),
+            _ => control.push(frame),
+        }
+    }
+    assert!(came == wanted, "{} other bytes than the {} that were due", came.len(), wanted.len());
+    control
+}
+
+/// A frame in three pieces, of which the server is to see nothing before there is payload.
+fn split_frame(client: &mut Client) {
+    let bytes = Frame::new(TEXT, b"in pieces").masked().bytes();
+    for piece in [&bytes[..1], &bytes[1..8], &bytes[8..]] {
+        client.wire.send(piece);
+        // An answer shows that the server has seen what came before.
+        std::thread::yield_now();
+    }
+    expect_data(client, b"in pieces");
+}
+
+#[test]
+fn select_and_blocking_sockets() {
+    Server::compiled("select", &[]).expect_echo();
+}
+
+#[test]
+fn epoll_and_sockets_that_do_not_block() {
+    let server = Server::compiled("epoll", &[]);
+    server.expect_echo();
+    server.process.out.wait_for(&["family 2 size 16 127.0.0.1"]);
+}
+
+#[test]
+fn a_thread_for_each_client() {
+    Server::compiled("threads", &[]).expect_echo();
+}
+
+#[test]
+fn a_process_for_each_client() {
+    Server::compiled("forks", &[]).expect_echo();
+}
+
+#[test]
+fn the_sample_server() {
+    Server::start(|folder, _| {
+        let mut command = Command::new(program("websocket_echo"));
+        command.arg("-R").arg(folder.path()).args(["-n", "server"]);
+        command
+    })
+    .expect_echo();
+}
+
+#[test]
+fn pythons_socket_module() {
+    Server::start(|_, path| {
+        let mut command = Command::new("python3");
+        command.arg(project().join("tests/preload/server.py")).arg(path);
+        command
+    })
+    .expect_echo();
+}
+
+#[test]
+fn socat() {
+    Server::start(|_, path| {
+        let mut command = Command::new("socat");
+        command.args([&format!("UNIX-LISTEN:{path},fork"), "EXEC:cat"]);
+        command
+    })
+    .expect_echo();
+}
+
+#[test]
+fn ncat() {
+    Server::start(|_, path| {
+        let mut command = Command::new("ncat");
+        command.args(["-lkU", path, "--exec", "/bin/cat"]);
+        command
+    })
+    .expect_echo();
+}
+
+#[test]
+fn text_is_asked_for_by_a_protocol() {
+    let server = Server::compiled("select", &["text"]);
+    let mut client = server.client();
+    client.text("Hello");
+    client.expect_text("Hello");
+    let server = Server::compiled("select", &[]);
+    let mut client = server.client();
+    client.text("Hello");
+    client.expect_binary(b"Hello");
+}
+
+#[test]
+fn a_client_that_comes_late() {
+    for name in ["select", "epoll", "threads", "forks"] {
+        let server = Server::compiled_with(name, &[], &[("WEBSOCKET_WAIT_MS", "0")]);
+        let mut client = give_late(&server.path, || {
+            // The server is waiting for its first byte when another one has been served.
+            server.expect_plain_echo();
+        });
+        client.text("late");
+        expect_data(&mut client, b"late");
+        client.finish(1000);
+    }
+}
+
+#[test]
+fn other_sockets_are_left_alone() {
+    let server = Server::compiled_with("select", &[], &[("WEBSOCKET_SOCKETS", "/somewhere/else:/run/*")]);
+    server.expect_plain_echo();
+    let mut client = server.client();
+    client.text("Hello");
+    client.wire.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.wire.take_rest(), b"", "the server got an address and no client");
+}

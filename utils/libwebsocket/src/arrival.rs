@@ -1,0 +1,223 @@
+//! How clients come: by accept(2), where the gateway hands them over, or later, where it was slow.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use nix::errno::Errno;
+use nix::libc::{self, c_int};
+use nix::sys::socket::{self, SockType, UnixAddr, sockopt};
+use server::handover::{ClientAddress, HandedOver, Received, receive};
+
+use crate::client::Client;
+use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX, WAIT_MS};
+use crate::real::safe;
+use crate::table::{self, Entry};
+use crate::{ledger, process, waiting};
+
+/// The server uses the library's own functions.
+static LEAVE_ALONE: AtomicBool = AtomicBool::new(false);
+/// Processes that have handed clients over; 0: none.
+static GATEWAYS: [AtomicI32; GATEWAYS_MAX] = [const { AtomicI32::new(0) }; _];
+
+/// From now on only those listeners are served that `WEBSOCKET_SOCKETS` names: the server does by itself what would be
+/// done for it.
+pub fn leave_alone() {
+    LEAVE_ALONE.store(true, Ordering::Relaxed);
+}
+
+/// What the environment says, read once.
+struct Wishes {
+    /// The paths that are served; None: all.
+    paths: Option<Vec<Vec<u8>>>,
+    wait_ms: u32,
+}
+
+fn wishes() -> &'static Wishes {
+    static WISHES: OnceLock<Wishes> = OnceLock::new();
+    WISHES.get_or_init(|| {
+        let paths = std::env::var_os("WEBSOCKET_SOCKETS");
+        let wait_ms = std::env::var("WEBSOCKET_WAIT_MS").ok().and_then(|text| text.parse().ok());
+        Wishes {
+            paths: paths.map(|paths| paths.as_bytes().split(|byte| *byte == b':').map(<[u8]>::to_vec).collect()),
+            wait_ms: wait_ms.unwrap_or(WAIT_MS),
+        }
+    })
+}
+
+/// Whether `*` in the pattern can stand for what the path has there.
+fn matches(pattern: &[u8], path: &[u8]) -> bool {
+    match (pattern, path) {
+        ([], _) => path.is_empty(),
+        ([b'*', rest @ ..], _) => (0..=path.len()).any(|size| matches(rest, &path[size..])),
+        ([wanted, pattern @ ..], [byte, path @ ..]) => wanted == byte && matches(pattern, path),
+        _ => false,
+    }
+}
+
+fn is_wanted(path: &[u8]) -> bool {
+    match &wishes().paths {
+        Some(paths) => paths.iter().any(|pattern| matches(pattern, path)),
+        None => !LEAVE_ALONE.load(Ordering::Relaxed),
+    }
+}
+
+fn borrow(fd: &RawFd) -> BorrowedFd<'_> {
+    // SAFETY: the server keeps it open while it calls with it, or gets an error of the kernel.
+    unsafe { BorrowedFd::borrow_raw(*fd) }
+}
+
+/// Whether connections to this listener may be clients; None: no. Found out at the first accept, since a listener may
+/// be inherited.
+pub fn served(listener: RawFd) -> Option<bool> {
+    let is_text = match table::get(listener) {
+        Entry::Served { text } => return Some(text),
+        Entry::Left | Entry::Client(_) => return None,
+        Entry::Unknown => false,
+        Entry::Text => true,
+    };
+    let is_stream = socket::getsockopt(&borrow(&listener), sockopt::SockType) == Ok(SockType::Stream);
+    let address = socket::getsockname::<UnixAddr>(listener);
+    let is_served = is_stream
+        && address.is_ok_and(|address| address.path().is_some_and(|path| is_wanted(path.as_os_str().as_bytes())));
+    table::put(listener, if is_served { Entry::Served { text: is_text } } else { Entry::Left });
+    is_served.then_some(is_text)
+}
+
+/// What accept(2) is to return of a connection.
+pub enum Arrival {
+    /// The connection as it is.
+    Plain,
+    /// A client from this address, in the place of the connection.
+    Client(ClientAddress),
+}
+
+/// Waits for a client on `connection`, which was just accepted with these flags, and puts it into its place.
+pub fn arrive(connection: RawFd, flags: c_int, is_text: bool) -> Arrival {
+    process::prepare();
+    let peer = socket::getsockopt(&borrow(&connection), sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
+    let is_gateway = peer != 0 && GATEWAYS.iter().any(|pid| pid.load(Ordering::Relaxed) == peer);
+    let wait_ms = if is_gateway { GATEWAY_WAIT_MS.max(wishes().wait_ms) } else { wishes().wait_ms };
+    match receive(borrow(&connection), wait_ms) {
+        Ok(Received::Client(handed)) => {
+            remember(peer);
+            let client = Client::new(is_text);
+            let close_on_exec = flags & libc::SOCK_CLOEXEC != 0;
+            if replace(connection, &handed.socket, close_on_exec, flags & libc::SOCK_NONBLOCK != 0).is_err() {
+                client.release();
+                return Arrival::Plain;
+            }
+            begin(client);
+            table::put(connection, Entry::Client(client));
+            Arrival::Client(handed.address)
+        }
+        Ok(Received::Nothing) => {
+            forget(peer);
+            table::put(connection, Entry::Client(Client::new(is_text)));
+            Arrival::Plain
+        }
+        // Of a plain client nothing was taken, even where it passes descriptors of its own.
+        Ok(Received::Plain) | Err(_) => Arrival::Plain,
+    }
+}
+
+fn remember(peer: libc::pid_t) {
+    let is_known = GATEWAYS.iter().any(|pid| pid.load(Ordering::Relaxed) == peer);
+    if !is_known {
+        // A ninth takes the first one's place: it only waits less long.
+        let free = GATEWAYS.iter().find(|pid| pid.load(Ordering::Relaxed) == 0).unwrap_or(&GATEWAYS[0]);
+        free.store(peer, Ordering::Relaxed);
+    }
+}
+
+/// A number may have become another process's.
+fn forget(peer: libc::pid_t) {
+    for gateway in GATEWAYS.iter().filter(|pid| pid.load(Ordering::Relaxed) == peer) {
+        gateway.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Puts the client's socket where the connection was.
+fn replace(fd: RawFd, socket: &OwnedFd, close_on_exec: bool, is_non_blocking: bool) -> Result<(), Errno> {
+    let number = socket.as_raw_fd();
+    safe::control(number, libc::F_SETFL, if is_non_blocking { libc::O_NONBLOCK } else { 0 })?;
+    safe::replace(number, fd, if close_on_exec { libc::O_CLOEXEC } else { 0 }).map(drop)
+}
+
+fn begin(client: &Client) {
+    if let Ok(mut place) = client.place.lock() {
+        *place = ledger::enter();
+    }
+    client.is_here.store(true, Ordering::Release);
+}
+
+/// What a connection has turned out to be that brought nothing when it was accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// A plain client.
+    Plain,
+    /// A client of the gateway.
+    Client,
+    /// It has brought nothing still.
+    Open,
+}
+
+/// Looks again at a connection that had brought nothing, without waiting.
+pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
+    let _incoming = client.incoming.lock()?;
+    if client.is_here() {
+        return Ok(Decision::Client);
+    }
+    if !client.is_at(fd) {
+        return Ok(Decision::Plain);
+    }
+    // By another number, which nobody stands in for.
+    let other = safe::control(fd, libc::F_DUPFD_CLOEXEC, 0)?;
+    // SAFETY: it was just made, and is nobody else's.
+    let other = unsafe { OwnedFd::from_raw_fd(other) };
+    match receive(borrow(&other.as_raw_fd()), 0) {
+        Ok(Received::Client(handed)) => {
+            take_over(client, handed)?;
+            Ok(Decision::Client)
+        }
+        Ok(Received::Nothing) => Ok(Decision::Open),
+        Ok(Received::Plain) | Err(_) => {
+            for (number, _) in table::clients().filter(|(_, other)| std::ptr::eq(*other, client)) {
+                table::put(number, Entry::Unknown);
+            }
+            Ok(Decision::Plain)
+        }
+    }
+}
+
+/// Puts a client that came late into the place of all its connection's file descriptors.
+fn take_over(client: &'static Client, handed: HandedOver) -> Result<(), Errno> {
+    for (number, _) in table::clients().filter(|(_, other)| std::ptr::eq(*other, client)) {
+        let close_on_exec = safe::control(number, libc::F_GETFD, 0)? & libc::FD_CLOEXEC != 0;
+        replace(number, &handed.socket, close_on_exec, !safe::is_blocking(number))?;
+        waiting::epoll::watch_again(number, client);
+    }
+    begin(client);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, path, expected) in [
+            ("/run/a", "/run/a", true),
+            ("/run/a", "/run/ab", false),
+            ("/run/*", "/run/ab", true),
+            ("*/ws_*", "/run/x/ws_gps", true),
+            ("*/ws_*", "/run/x/gps", false),
+            ("*", "", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), path.as_bytes()), expected, "{pattern} {path}");
+        }
+    }
+}

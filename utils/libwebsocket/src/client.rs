@@ -1,0 +1,171 @@
+//! One client: what all file descriptors of it have in common.
+//!
+//! A client is never freed but used again, so that a thread that still looks at one whose file descriptor another thread
+//! has closed sees another client, and never memory that is something else.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use nix::libc;
+use server::outgoing::Outgoing;
+use uakari::websocket::close::CloseCode;
+use uakari::websocket::header::Opcode;
+
+use crate::incoming::Incoming;
+use crate::ledger::Place;
+use crate::lock::Lock;
+use crate::real::safe;
+use crate::table;
+
+/// How an epoll instance was told to watch a file descriptor.
+#[derive(Clone, Copy)]
+pub struct Watch {
+    /// The epoll instance.
+    pub epoll: RawFd,
+    /// What it watches.
+    pub fd: RawFd,
+    /// For what, and how it names it.
+    pub event: libc::epoll_event,
+}
+
+/// What the reader wants to be sent, and leaves to whoever is writing.
+#[derive(Default)]
+struct Answers {
+    pong: Option<Box<[u8]>>,
+    close: Option<CloseCode>,
+}
+
+/// A client, or a connection by which one may still be handed over.
+pub struct Client {
+    /// How many file descriptors of this process are it.
+    pub fds: AtomicUsize,
+    /// It was handed over. Else it is still to be found out whether it will be.
+    pub is_here: AtomicBool,
+    /// Messages to it are text.
+    pub is_text: AtomicBool,
+    /// What it sends.
+    pub incoming: Lock<Incoming>,
+    /// What is sent to it.
+    pub outgoing: Lock<Outgoing>,
+    /// Its place in the ledger.
+    pub place: Lock<Option<Place>>,
+    /// Who watches it, where that has to be known.
+    pub watches: Lock<Vec<Watch>>,
+    answers: Lock<Answers>,
+}
+
+/// Those that are not used.
+static FREE: Lock<Vec<&'static Client>> = Lock::new(Vec::new());
+
+impl Default for Client {
+    fn default() -> Client {
+        Client {
+            fds: AtomicUsize::new(1),
+            is_here: AtomicBool::new(false),
+            is_text: AtomicBool::new(false),
+            incoming: Lock::new(Incoming::default()),
+            outgoing: Lock::new(Outgoing::new()),
+            place: Lock::new(None),
+            watches: Lock::new(Vec::new()),
+            answers: Lock::new(Answers::default()),
+        }
+    }
+}
+
+impl Client {
+    /// One that has a single file descriptor.
+    pub fn new(text: bool) -> &'static Client {
+        let used = FREE.lock().ok().and_then(|mut free| free.pop());
+        let client = used.unwrap_or_else(|| Box::leak(Box::default()));
+        client.is_text.store(text, Ordering::Relaxed);
+        client.is_here.store(false, Ordering::Relaxed);
+        client.fds.store(1, Ordering::Release);
+        client
+    }
+
+    /// Its last file descriptor in this process is gone.
+    pub fn release(&'static self) {
+        // Where a lock was lost, or is held by a thread that does not know yet, it is given up.
+        let (Some(mut incoming), Some(mut outgoing), Some(mut answers), Some(mut watches)) =
+            (self.incoming.try_lock(), self.outgoing.try_lock(), self.answers.try_lock(), self.watches.try_lock())
+        else {
+            return;
+        };
+        (*incoming, *outgoing, *answers) = (Incoming::default(), Outgoing::new(), Answers::default());
+        watches.clear();
+        drop((incoming, outgoing, answers, watches));
+        if let Ok(mut free) = FREE.lock() {
+            free.push(self);
+        }
+    }
+
+    /// Whether `fd` is still it.
+    pub fn is_at(&'static self, fd: RawFd) -> bool {
+        table::client(fd).is_some_and(|client| std::ptr::eq(client, self))
+    }
+
+    /// Whether it was handed over.
+    pub fn is_here(&self) -> bool {
+        self.is_here.load(Ordering::Acquire)
+    }
+
+    /// What a message to it is.
+    pub fn opcode(&self) -> Opcode {
+        if self.is_text.load(Ordering::Relaxed) { Opcode::Text } else { Opcode::Binary }
+    }
+
+    /// Answers a ping as soon as that can be.
+    pub fn pong(&self, fd: RawFd, payload: Box<[u8]>) {
+        if let Ok(mut answers) = self.answers.lock() {
+            answers.pong = Some(payload);
+        }
+        self.settle(fd);
+    }
+
+    /// Closes with this code as soon as that can be.
+    pub fn close(&self, fd: RawFd, code: CloseCode) {
+        if let Ok(mut answers) = self.answers.lock() {
+            answers.close = Some(code);
+        }
+        self.settle(fd);
+    }
+
+    /// Sends what waits, where nobody is writing; who is writing calls this behind it. Never waits for the kernel.
+    pub fn settle(&self, fd: RawFd) {
+        loop {
+            let Some(mut outgoing) = self.outgoing.try_lock() else { return };
+            let Some(answers) = self.answers.try_lock().map(|mut answers| std::mem::take(&mut *answers)) else {
+                return;
+            };
+            if let Some(payload) = answers.pong {
+                outgoing.pong(&payload);
+            }
+            if let Some(code) = answers.close {
+                outgoing.close(Some(code), "");
+            }
+            // What cannot go now goes before the next write, or never: the connection tells its own errors.
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
+            drop(outgoing);
+            // The reader may have come while this was writing, and left it to us.
+            let waits = |answers: &Answers| answers.pong.is_some() || answers.close.is_some();
+            if !self.answers.try_lock().is_some_and(|answers| waits(&answers)) {
+                return;
+            }
+        }
+    }
+
+    /// In the child of a fork: what other threads held is lost.
+    pub fn lose(&self) {
+        self.incoming.lose();
+        self.outgoing.lose();
+        self.place.lose();
+        self.watches.lose();
+        self.answers.lose();
+    }
+}
+
+/// In the child of a fork: the same for the list of clients.
+pub fn lose() {
+    FREE.lose();
+}

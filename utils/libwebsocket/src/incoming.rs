@@ -1,0 +1,271 @@
+//! What a client sends, without a socket of its own: frames in, and in the very same memory the payload alone.
+#![forbid(unsafe_code)]
+
+use std::io::IoSliceMut;
+use std::ops::Range;
+
+use uakari::websocket::close::CloseCode;
+use uakari::websocket::decoder::{Decoder, Piece};
+use uakari::websocket::header::{Masking, ProtocolError};
+
+/// Why nothing more comes of a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It sent a close frame, with this code.
+    Closed(Option<CloseCode>),
+    /// It broke RFC 6455.
+    Broke(ProtocolError),
+}
+
+/// What comes next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// A byte of payload, behind so many bytes of headers and control frames.
+    Payload(usize),
+    /// Nothing that the server would see in so many bytes.
+    Nothing(usize),
+    /// The end.
+    End,
+}
+
+/// One client's receiving side. No byte of payload is ever held back, so that select(2) and its like tell the truth.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    decoder: Decoder,
+    ping: Option<Box<[u8]>>,
+    end: Option<End>,
+    /// The server has got the error that says that its client broke the protocol.
+    pub is_told: bool,
+}
+
+impl Default for Incoming {
+    fn default() -> Incoming {
+        Incoming { decoder: Decoder::new(Masking::Required, u64::MAX, u64::MAX), ping: None, end: None, is_told: false }
+    }
+}
+
+impl Incoming {
+    /// Why nothing more is to be received.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// The payload of the last ping, which is to be answered.
+    pub fn take_ping(&mut self) -> Option<Box<[u8]>> {
+        self.ping.take()
+    }
+
+    /// Decodes the first `size` bytes of `parts`, where they were received. Returns how many bytes of payload there are;
+    /// these are now the first.
+    pub fn decode(&mut self, parts: &mut [IoSliceMut<'_>], mut size: usize) -> usize {
+        let mut filled = Cursor::default();
+        for index in 0..parts.len() {
+            let (end, mut at) = (size.min(parts[index].len()), 0);
+            size -= end;
+            while let Some(range) = self.next(&mut parts[index], &mut at, end) {
+                filled.fill(parts, index, range);
+            }
+        }
+        filled.size
+    }
+
+    /// What the bytes mean that were only looked at. They are changed; the decoder is not.
+    pub fn look(&self, bytes: &mut [u8]) -> Next {
+        if self.end.is_some() {
+            return Next::End;
+        }
+        let (mut copy, mut at, end) = (self.clone(), 0, bytes.len());
+        while let Some(range) = copy.next(bytes, &mut at, end) {
+            if !range.is_empty() {
+                return Next::Payload(range.start);
+            }
+        }
+        if copy.end.is_some() { Next::End } else { Next::Nothing(end) }
+    }
+
+    /// The next piece of payload; what lies before it is done with.
+    fn next(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Option<Range<usize>> {
+        while self.end.is_none() {
+            match self.decoder.next(buffer, at, end) {
+                Ok(Some(Piece::Data(data))) => return Some(data.range),
+                Ok(Some(Piece::Ping(payload))) => self.ping = Some(payload),
+                Ok(Some(Piece::Pong)) => {}
+                Ok(Some(Piece::Close(code, _))) => self.end = Some(End::Closed(code)),
+                Ok(None) => return None,
+                Err(error) => self.end = Some(End::Broke(error)),
+            }
+        }
+        None
+    }
+}
+
+/// Where the next byte of payload goes: never behind the place where it lies.
+#[derive(Default)]
+struct Cursor {
+    part: usize,
+    at: usize,
+    size: usize,
+}
+
+impl Cursor {
+    fn fill(&mut self, parts: &mut [IoSliceMut<'_>], from: usize, mut range: Range<usize>) {
+        self.size += range.len();
+        while !range.is_empty() {
+            if self.at == parts[self.part].len() {
+                (self.part, self.at) = (self.part + 1, 0);
+                continue;
+            }
+            let size = range.len().min(parts[self.part].len() - self.at);
+            let moved = range.start..range.start + size;
+            if self.part == from {
+                if self.at != moved.start {
+                    parts[from].copy_within(moved, self.at);
+                }
+            } else {
+                let (before, behind) = parts.split_at_mut(from);
+                before[self.part][self.at..self.at + size].copy_from_slice(&behind[0][moved]);
+            }
+            self.at += size;
+            range.start += size;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uakari::websocket::header::Opcode;
+
+    use super::*;
+
+    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+    fn frame(first: u8, payload: &[u8], length: &[u8]) -> Vec<u8> {
+        let mut bytes = [&[first], length, &KEY[..]].concat();
+        bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
+        bytes
+    }
+
+    fn short(first: u8, payload: &[u8]) -> Vec<u8> {
+        frame(first, payload, &[0x80 | payload.len() as u8])
+    }
+
+    /// What a client sends, what a server reads of it, the payload of the last ping, and the end.
+    type Golden = (&'static str, Vec<u8>, Vec<u8>, Option<&'static [u8]>, Option<End>);
+
+    fn golden() -> Vec<Golden> {
+        let (text, binary) = (0x80 | Opcode::Text as u8, 0x80 | Opcode::Binary as u8);
+        let long = vec![b'x'; 300];
+        let huge = vec![7; 200];
+        let closed = Some(End::Closed(Some(CloseCode(1000))));
+        vec![
+            ("a text", short(text, b"Hello"), b"Hello".to_vec(), None, None),
+            ("two binaries", [short(binary, b"\0\x01"), short(binary, b"\x02")].concat(), vec![0, 1, 2], None, None),
+            (
+                "an empty one between",
+                [short(text, b"a"), short(text, b""), short(text, b"b")].concat(),
+                b"ab".to_vec(),
+                None,
+                None,
+            ),
+            ("16 bits of length", frame(binary, &long, &[0xfe, 1, 44]), long.clone(), None, None),
+            (
+                "64 bits of length, cut off",
+                frame(binary, &huge, &[0xff, 0, 0, 0, 0, 0, 1, 0, 0]),
+                huge.clone(),
+                None,
+                None,
+            ),
+            (
+                "fragments with a ping and a pong between",
+                [
+                    short(0x01, b"fr\xc3"),
+                    short(0x89, b"ping"),
+                    short(0x00, b"\xa4g"),
+                    short(0x8a, b"pong"),
+                    short(0x80, b"!"),
+                ]
+                .concat(),
+                b"fr\xc3\xa4g!".to_vec(),
+                Some(b"ping"),
+                None,
+            ),
+            ("pings alone", [short(0x89, b"1"), short(0x89, b"22")].concat(), vec![], Some(b"22"), None),
+            (
+                "a close",
+                [short(text, b"bye"), short(0x88, b"\x03\xe8ok"), short(text, b"late")].concat(),
+                b"bye".to_vec(),
+                None,
+                closed,
+            ),
+            ("a close without a code", short(0x88, b""), vec![], None, Some(End::Closed(None))),
+            (
+                "no mask",
+                [short(text, b"a"), vec![0x81, 1, b'b']].concat(),
+                b"a".to_vec(),
+                None,
+                Some(End::Broke(ProtocolError::Unmasked)),
+            ),
+            ("no UTF-8", short(text, b"\xff"), vec![], None, Some(End::Broke(ProtocolError::InvalidUtf8))),
+            (
+                "a length of 64 bits",
+                frame(binary, b"", &[0xff, 0x80, 0, 0, 0, 0, 0, 0, 0]),
+                vec![],
+                None,
+                Some(End::Broke(ProtocolError::LengthTopBit)),
+            ),
+        ]
+    }
+
+    /// As a server that reads `read_size` bytes at once, after `cut` others.
+    fn read(bytes: &[u8], cut: usize, read_size: usize, parts_of: usize) -> (Vec<u8>, Incoming) {
+        let (mut incoming, mut came) = (Incoming::default(), Vec::new());
+        let (before, behind) = bytes.split_at(cut);
+        for piece in before.chunks(read_size).chain(behind.chunks(read_size)) {
+            let mut buffer = piece.to_vec();
+            let mut parts: Vec<_> = buffer.chunks_mut(parts_of).map(IoSliceMut::new).collect();
+            let size = incoming.decode(&mut parts, piece.len());
+            came.extend_from_slice(&buffer[..size]);
+        }
+        (came, incoming)
+    }
+
+    #[test]
+    fn cut_anywhere_and_read_by_any_length_the_bytes_are_the_same() {
+        for (name, bytes, payload, ping, end) in golden() {
+            for cut in 0..=bytes.len() {
+                for read_size in (1..=bytes.len()).filter(|size| *size < 24 || cut % 16 == 0) {
+                    for parts_of in [1, 3, usize::MAX] {
+                        let (came, mut incoming) = read(&bytes, cut, read_size, parts_of);
+                        let place = format!("{name}, cut at {cut}, read by {read_size}, parts of {parts_of}");
+                        assert_eq!(came, payload, "{place}");
+                        assert_eq!(incoming.end(), end, "{place}");
+                        assert_eq!(incoming.take_ping().as_deref(), ping, "{place}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_look_finds_the_first_byte_of_payload_and_changes_nothing() {
+        for (name, bytes, payload, _, end) in golden() {
+            for cut in 0..bytes.len() {
+                let (before, mut incoming) = read(&bytes[..cut], 0, 7, usize::MAX);
+                let mut copy = bytes[cut..].to_vec();
+                match incoming.look(&mut copy) {
+                    Next::Payload(skipped) => {
+                        let mut rest = bytes[cut..].to_vec();
+                        assert_eq!(incoming.decode(&mut [IoSliceMut::new(&mut rest[..skipped])], skipped), 0, "{name}");
+                        assert_eq!(incoming.decode(&mut [IoSliceMut::new(&mut rest[skipped..=skipped])], 1), 1);
+                        assert_eq!(rest[skipped], payload[before.len()], "{name}, cut at {cut}");
+                    }
+                    Next::Nothing(size) => {
+                        assert_eq!((size, before.len()), (bytes.len() - cut, payload.len()), "{name}, cut at {cut}");
+                        assert_eq!(end, None);
+                    }
+                    Next::End => assert!(end.is_some(), "{name}, cut at {cut}"),
+                }
+            }
+        }
+    }
+}

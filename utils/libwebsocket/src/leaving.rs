@@ -1,0 +1,91 @@
+//! How clients go: what is said to them at the end, and by whom.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering;
+
+use nix::libc;
+use uakari::websocket::close::CloseCode;
+
+use crate::client::Client;
+use crate::incoming::End;
+use crate::real::safe;
+use crate::table::{self, Entry};
+use crate::{ledger, process};
+
+/// `fd` is about to become another file, or none. Called before that, since the number may be another thread's then.
+pub fn leave(fd: RawFd) {
+    // A child that shares this memory closes what is its own alone (vfork(2)).
+    if matches!(table::get(fd), Entry::Unknown) || process::is_borrowed() {
+        return;
+    }
+    let Entry::Client(client) = table::put(fd, Entry::Unknown) else { return };
+    if client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
+        end(fd, client);
+        client.release();
+    }
+}
+
+/// `fd` has become another file without a word: one that was closed by a system call of the server's own.
+pub fn forget(fd: RawFd) {
+    if process::is_borrowed() {
+        return;
+    }
+    let Entry::Client(client) = table::put(fd, Entry::Unknown) else { return };
+    if client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if let Some(place) = client.place.try_lock().and_then(|mut place| place.take()) {
+            ledger::leave(place);
+        }
+        client.release();
+    }
+}
+
+/// `fd` was just made.
+pub fn begin(fd: RawFd) {
+    if !matches!(table::get(fd), Entry::Unknown) {
+        forget(fd);
+    }
+}
+
+/// `new` is another number of `fd` from now on.
+pub fn copy(fd: RawFd, new: RawFd) {
+    let entry = table::get(fd);
+    if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || process::is_borrowed() {
+        return;
+    }
+    begin(new);
+    if let Entry::Client(client) = entry {
+        client.fds.fetch_add(1, Ordering::AcqRel);
+    }
+    table::put(new, entry);
+}
+
+/// This process is done with a client.
+fn end(fd: RawFd, client: &Client) {
+    let place = client.place.try_lock().and_then(|mut place| place.take());
+    if place.is_some_and(ledger::leave) {
+        say_goodbye(fd, client);
+    }
+}
+
+/// The close frame, where none was sent. It is not waited for: where the client takes nothing, it is left out.
+pub fn say_goodbye(fd: RawFd, client: &Client) {
+    let Some(mut outgoing) = client.outgoing.try_lock() else { return };
+    let code = match client.incoming.try_lock().and_then(|incoming| incoming.end()) {
+        Some(End::Closed(code)) => code,
+        _ => Some(CloseCode::NORMAL),
+    };
+    outgoing.close(code, "");
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // The connection tells its own errors.
+    let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
+}
+
+/// At exit(3): what close(2) would have done.
+pub fn leave_all() {
+    if process::is_borrowed() {
+        return;
+    }
+    for (fd, _) in table::clients() {
+        leave(fd);
+    }
+}

@@ -1,0 +1,134 @@
+//! Which processes have which client, so that the last one to close it can say goodbye.
+//!
+//! A server may fork for each client: the parent's close is not the end then. The ledger is a file in memory, shared by
+//! all processes that come of the one which made it; each holds a lock on the byte of each client that it has. These are
+//! the locks of fcntl(2) that belong to a process, so that the kernel frees them where a process dies, or becomes another
+//! program. A forked child takes its locks only when it runs: until then it is counted among the expected.
+
+use std::os::fd::RawFd;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU16, AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+use nix::libc::{self, c_int, c_short};
+
+use crate::limits::{LEDGER_ENTRIES, LEDGER_FD_MIN};
+use crate::lock::Lock;
+use crate::real::{self, safe};
+
+/// A client's byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place(usize);
+
+struct Book {
+    /// 1: somebody's.
+    taken: [AtomicU16; LEDGER_ENTRIES],
+    /// Children that are being forked with this client.
+    expected: [AtomicU16; LEDGER_ENTRIES],
+}
+
+static FILE: AtomicI32 = AtomicI32::new(-1);
+static BOOK: AtomicPtr<Book> = AtomicPtr::new(null_mut());
+static MAKING: Lock<()> = Lock::new(());
+/// Where the search for a free byte begins.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+fn book() -> Option<&'static Book> {
+    // SAFETY: it is null, or was mapped for ever with the size of a book; zeros are one.
+    unsafe { BOOK.load(Ordering::Acquire).as_ref() }
+}
+
+/// The ledger's file descriptor, which servers that close all there are must leave open; -1: there is none.
+pub fn fd() -> RawFd {
+    FILE.load(Ordering::Relaxed)
+}
+
+fn make() -> Option<&'static Book> {
+    let _guard = MAKING.lock().ok()?;
+    if let Some(book) = book() {
+        return Some(book);
+    }
+    // SAFETY: the name ends with a NUL.
+    let made = unsafe { libc::memfd_create(c"libwebsocket".as_ptr(), libc::MFD_CLOEXEC) };
+    let made = Errno::result(made).ok()?;
+    let file = match safe::control(made, libc::F_DUPFD_CLOEXEC, LEDGER_FD_MIN) {
+        Ok(high) => {
+            let _ = safe::close_fd(made);
+            high
+        }
+        Err(_) => made,
+    };
+    let size = size_of::<Book>();
+    // SAFETY: the file is this function's.
+    Errno::result(unsafe { libc::ftruncate(file, size as libc::off_t) }).ok()?;
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping, which replaces none.
+    let mapped = unsafe { libc::mmap(null_mut(), size, protection, libc::MAP_SHARED, file, 0) };
+    if mapped == libc::MAP_FAILED {
+        return None;
+    }
+    FILE.store(file, Ordering::Relaxed);
+    BOOK.store(mapped.cast(), Ordering::Release);
+    book()
+}
+
+fn set_lock(place: Place, kind: c_int) -> Result<(), Errno> {
+    // SAFETY: a lock's description may be all zeros.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as c_short;
+    lock.l_whence = libc::SEEK_SET as c_short;
+    lock.l_start = place.0 as libc::off_t;
+    lock.l_len = 1;
+    let argument = &raw const lock;
+    // SAFETY: the command takes a pointer to a lock's description.
+    Errno::result(unsafe { real::fcntl(fd(), libc::F_SETLK, argument.addr() as libc::c_ulong) }).map(drop)
+}
+
+/// A byte for a client that has just come; None where there is none left.
+pub fn enter() -> Option<Place> {
+    let book = book().or_else(make)?;
+    let start = NEXT.fetch_add(1, Ordering::Relaxed);
+    let place = (0..LEDGER_ENTRIES)
+        .map(|turn| (start + turn) % LEDGER_ENTRIES)
+        .find(|index| book.taken[*index].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
+    match set_lock(Place(place), libc::F_RDLCK) {
+        Ok(()) => Some(Place(place)),
+        Err(_) => {
+            book.taken[place].store(0, Ordering::Release);
+            None
+        }
+    }
+}
+
+/// This process has closed the client. Whether no other has it.
+pub fn leave(place: Place) -> bool {
+    let Some(book) = book() else { return false };
+    let is_expected = book.expected[place.0].load(Ordering::Acquire) > 0;
+    // A lock for one alone is to be had only where nobody else has one.
+    let is_last = !is_expected && set_lock(place, libc::F_WRLCK).is_ok();
+    if is_last {
+        book.taken[place.0].store(0, Ordering::Release);
+    }
+    let _ = set_lock(place, libc::F_UNLCK);
+    is_last
+}
+
+/// In the parent, before a fork.
+pub fn expect_child(place: Place) {
+    if let Some(book) = book() {
+        book.expected[place.0].fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// In the child, behind the fork.
+pub fn enter_child(place: Place) {
+    let Some(book) = book() else { return };
+    if set_lock(place, libc::F_RDLCK).is_ok() {
+        book.expected[place.0].fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// In the child: a thread that made the ledger is not there.
+pub fn lose() {
+    MAKING.lose();
+}

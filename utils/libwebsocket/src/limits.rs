@@ -1,0 +1,23 @@
+//! Every limit of the library, with its unit in its name.
+
+/// How long accept waits for the hand-over of a process that has made none before, unless `WEBSOCKET_WAIT_MS` says
+/// otherwise. The gateway takes microseconds; a plain client that waits for the server to speak holds it up so long.
+pub const WAIT_MS: u32 = 100;
+/// The same for a process that has handed clients over before: it will again, however busy the machine is.
+pub const GATEWAY_WAIT_MS: u32 = 5_000;
+/// So many such processes are remembered.
+pub const GATEWAYS_MAX: usize = 8;
+/// File descriptors below this number are served.
+pub const FDS_MAX: usize = 1 << 20;
+/// Entries of one page of the table of file descriptors.
+pub const TABLE_PAGE_ENTRIES: usize = 1 << 10;
+/// Clients whose end all processes of a server know of; of more, the close frame is left out.
+pub const LEDGER_ENTRIES: usize = 1 << 16;
+/// Where the ledger's file descriptor goes, out of the way of servers that count on low numbers.
+pub const LEDGER_FD_MIN: i32 = 1_000;
+/// Bytes that are looked at to find out whether there is payload among them.
+pub const LOOK_SIZE: usize = 1_024;
+/// Bytes of one piece, and one message, of sendfile(2).
+pub const SENDFILE_SIZE: usize = 16 * 1_024;
+/// Parts of one readv(2) or writev(2), as the kernel has it (`UIO_MAXIOV`).
+pub const PARTS_MAX: usize = 1_024;

@@ -1,0 +1,159 @@
+//! A lock for what is held only as long as a system call takes that does not wait.
+//!
+//! Those of the standard library know neither of their owner nor of fork(2). A signal handler may interrupt the very
+//! thread that holds this lock, and then is told so; in a forked process the lock that another thread held is lost,
+//! and what it guards is not looked at any more.
+
+use std::cell::UnsafeCell;
+use std::ops::{Deref, DerefMut};
+use std::ptr::null;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use nix::errno::Errno;
+use nix::libc;
+
+const FREE: u32 = 0;
+const HELD: u32 = 1;
+/// Held, and somebody waits.
+const AWAITED: u32 = 2;
+/// Held by a thread that is not in this process.
+const LOST: u32 = 3;
+
+/// Something that one thread at a time may look at.
+pub struct Lock<T> {
+    state: AtomicU32,
+    /// The thread that holds it, as pthread_self(3) names it.
+    owner: AtomicUsize,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached through a guard alone, of which there is one at a time.
+unsafe impl<T: Send> Sync for Lock<T> {}
+
+/// What was locked, until it is dropped.
+pub struct Guard<'a, T>(&'a Lock<T>);
+
+fn this_thread() -> usize {
+    // SAFETY: it takes nothing and cannot fail.
+    let thread = unsafe { libc::pthread_self() };
+    thread as usize
+}
+
+impl<T> Lock<T> {
+    /// A lock that is free.
+    pub const fn new(value: T) -> Lock<T> {
+        Lock { state: AtomicU32::new(FREE), owner: AtomicUsize::new(0), value: UnsafeCell::new(value) }
+    }
+
+    /// Locks where it is free.
+    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+        self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        Some(self.own())
+    }
+
+    /// Waits for it. EAGAIN: this thread holds it, and this is a handler of a signal that came meanwhile.
+    /// EIO: it was lost in a fork.
+    pub fn lock(&self) -> Result<Guard<'_, T>, Errno> {
+        if let Some(guard) = self.try_lock() {
+            return Ok(guard);
+        }
+        if self.owner.load(Ordering::Relaxed) == this_thread() {
+            return Err(Errno::EAGAIN);
+        }
+        loop {
+            match self.state.load(Ordering::Relaxed) {
+                LOST => return Err(Errno::EIO),
+                // Whoever waited takes it as one that is awaited: there may be others.
+                FREE => {
+                    if self.state.compare_exchange(FREE, AWAITED, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                        return Ok(self.own());
+                    }
+                }
+                HELD => drop(self.state.compare_exchange(HELD, AWAITED, Ordering::Relaxed, Ordering::Relaxed)),
+                _ => self.wait(),
+            }
+        }
+    }
+
+    /// In the child of a fork: whoever holds it is not there.
+    pub fn lose(&self) {
+        if self.state.load(Ordering::Relaxed) != FREE {
+            self.state.store(LOST, Ordering::Relaxed);
+        }
+    }
+
+    fn own(&self) -> Guard<'_, T> {
+        self.owner.store(this_thread(), Ordering::Relaxed);
+        Guard(self)
+    }
+
+    fn wait(&self) {
+        let command = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+        let no_time = null::<libc::timespec>();
+        // SAFETY: the word lives as long as the lock; without a time the call waits for a wake-up or a signal.
+        unsafe { libc::syscall(libc::SYS_futex, self.state.as_ptr(), command, AWAITED, no_time) };
+    }
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the guard is the only one.
+        unsafe { &*self.0.value.get() }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard is the only one, and borrowed for this alone.
+        unsafe { &mut *self.0.value.get() }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    fn drop(&mut self) {
+        self.0.owner.store(0, Ordering::Relaxed);
+        if self.0.state.swap(FREE, Ordering::Release) == AWAITED {
+            let command = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+            // SAFETY: the word lives as long as the lock.
+            unsafe { libc::syscall(libc::SYS_futex, self.0.state.as_ptr(), command, 1) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time() {
+        let count = Arc::new(Lock::new(0));
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let count = Arc::clone(&count);
+                thread::spawn(move || (0..20_000).for_each(|_| *count.lock().unwrap() += 1))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(*count.lock().unwrap(), 80_000);
+    }
+
+    #[test]
+    fn its_owner_is_told_and_the_lost_stays_lost() {
+        let lock = Lock::new(());
+        let guard = lock.lock().unwrap();
+        assert_eq!(lock.lock().err(), Some(Errno::EAGAIN));
+        assert!(lock.try_lock().is_none());
+        drop(guard);
+        lock.lose();
+        let guard = lock.lock().unwrap();
+        lock.lose();
+        let errno = thread::scope(|scope| scope.spawn(|| lock.lock().err()).join().unwrap());
+        assert_eq!(errno, Some(Errno::EIO));
+        drop(guard);
+    }
+}

@@ -1,0 +1,165 @@
+//! libc's own functions, or those of the next library that stands in for them.
+//!
+//! They are looked up once, at the start; a library that is loaded before this one may call them earlier.
+
+use std::ffi::{CStr, c_int, c_uint, c_ulong, c_void};
+use std::mem::transmute;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use nix::errno::Errno;
+use nix::libc::{
+    self, epoll_event, fd_set, iovec, mmsghdr, msghdr, nfds_t, off_t, pollfd, sigset_t, size_t, sockaddr, socklen_t,
+    ssize_t, timespec, timeval,
+};
+
+/// What dlsym(3) says of this name, remembered; null where there is no such function.
+fn look_up(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
+    let known = place.load(Ordering::Relaxed);
+    if !known.is_null() {
+        return known;
+    }
+    // SAFETY: the name ends with a NUL.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };
+    place.store(found, Ordering::Relaxed);
+    found
+}
+
+macro_rules! real {
+    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        /// Where they are.
+        mod place {
+            $(#[allow(non_upper_case_globals)]
+            pub static $name: super::AtomicPtr<super::c_void> = super::AtomicPtr::new(super::null_mut());)*
+        }
+
+        fn name_of(name: &'static [u8]) -> &'static CStr {
+            CStr::from_bytes_with_nul(name).unwrap_or_default()
+        }
+
+        /// Looks all of them up.
+        pub fn look_up_all() {
+            $(look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));)*
+        }
+
+        $(
+            /// The function of this name; ENOSYS where this system has none.
+            ///
+            /// # Safety
+            /// As it says itself.
+            pub unsafe fn $name($($argument: $type),*) -> $result {
+                let found = look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));
+                if found.is_null() {
+                    Errno::ENOSYS.set();
+                    return -1;
+                }
+                // SAFETY: that is the type of the function of this name.
+                let function: unsafe extern "C" fn($($type),*) -> $result = unsafe { transmute(found) };
+                // SAFETY: the caller's.
+                unsafe { function($($argument),*) }
+            }
+        )*
+    };
+}
+
+real! {
+    fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+    fn socketpair(domain: c_int, kind: c_int, protocol: c_int, fds: *mut c_int) -> c_int;
+    fn accept(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int;
+    fn accept4(fd: c_int, address: *mut sockaddr, size: *mut socklen_t, flags: c_int) -> c_int;
+    fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t;
+    fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t;
+    fn recv(fd: c_int, buffer: *mut c_void, size: size_t, flags: c_int) -> ssize_t;
+    fn recvfrom(fd: c_int, buffer: *mut c_void, size: size_t, flags: c_int, from: *mut sockaddr, from_size: *mut socklen_t) -> ssize_t;
+    fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
+    fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, time: *mut timespec) -> c_int;
+    fn __read_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t;
+    fn __recv_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t, flags: c_int) -> ssize_t;
+    fn __recvfrom_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t, flags: c_int, from: *mut sockaddr, from_size: *mut socklen_t) -> ssize_t;
+    fn write(fd: c_int, buffer: *const c_void, size: size_t) -> ssize_t;
+    fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t;
+    fn send(fd: c_int, buffer: *const c_void, size: size_t, flags: c_int) -> ssize_t;
+    fn sendto(fd: c_int, buffer: *const c_void, size: size_t, flags: c_int, to: *const sockaddr, to_size: socklen_t) -> ssize_t;
+    fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t;
+    fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int;
+    fn sendfile(to: c_int, from: c_int, offset: *mut off_t, size: size_t) -> ssize_t;
+    fn splice(from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, size: size_t, flags: c_uint) -> ssize_t;
+    fn dup(fd: c_int) -> c_int;
+    fn dup2(fd: c_int, to: c_int) -> c_int;
+    fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int;
+    fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int;
+    fn shutdown(fd: c_int, how: c_int) -> c_int;
+    fn close(fd: c_int) -> c_int;
+    fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    fn fclose(stream: *mut libc::FILE) -> c_int;
+    fn poll(fds: *mut pollfd, count: nfds_t, time_ms: c_int) -> c_int;
+    fn ppoll(fds: *mut pollfd, count: nfds_t, time: *const timespec, signals: *const sigset_t) -> c_int;
+    fn select(count: c_int, reads: *mut fd_set, writes: *mut fd_set, exceptions: *mut fd_set, time: *mut timeval) -> c_int;
+    fn pselect(count: c_int, reads: *mut fd_set, writes: *mut fd_set, exceptions: *mut fd_set, time: *const timespec, signals: *const sigset_t) -> c_int;
+    fn epoll_ctl(epoll: c_int, command: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
+    fn epoll_wait(epoll: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int;
+    fn epoll_pwait(epoll: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int, signals: *const sigset_t) -> c_int;
+    fn epoll_pwait2(epoll: c_int, events: *mut epoll_event, count: c_int, time: *const timespec, signals: *const sigset_t) -> c_int;
+}
+
+/// Some of them again, without anything unsafe: what the library itself does with a client's socket.
+pub mod safe {
+    use std::io::{IoSlice, IoSliceMut};
+    use std::os::fd::RawFd;
+
+    use super::*;
+
+    fn size(result: ssize_t) -> Result<usize, Errno> {
+        usize::try_from(result).map_err(|_| Errno::last())
+    }
+
+    /// recvmsg(2) without a name and without ancillary data.
+    pub fn receive(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: c_int) -> Result<usize, Errno> {
+        // SAFETY: a msghdr may be all zeros.
+        let mut message: msghdr = unsafe { std::mem::zeroed() };
+        // IoSliceMut has the layout of an iovec (its documentation).
+        message.msg_iov = parts.as_mut_ptr().cast();
+        message.msg_iovlen = parts.len() as _;
+        // SAFETY: the message names memory that may be written to, and lives through the call.
+        size(unsafe { recvmsg(fd, &raw mut message, flags) })
+    }
+
+    /// sendmsg(2) without a name and without ancillary data.
+    pub fn send(fd: RawFd, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
+        // SAFETY: a msghdr may be all zeros.
+        let mut message: msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = parts.as_ptr().cast_mut().cast();
+        message.msg_iovlen = parts.len() as _;
+        // SAFETY: the message names memory that is only read, and lives through the call.
+        size(unsafe { sendmsg(fd, &raw const message, flags) })
+    }
+
+    /// fcntl(2) with a number for an argument.
+    pub fn control(fd: RawFd, command: c_int, argument: c_int) -> Result<c_int, Errno> {
+        // SAFETY: the commands used here take no pointer.
+        Errno::result(unsafe { fcntl(fd, command, argument as c_ulong) })
+    }
+
+    /// Whether reading waits for bytes.
+    pub fn is_blocking(fd: RawFd) -> bool {
+        control(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0)
+    }
+
+    /// dup3(2).
+    pub fn replace(fd: RawFd, to: RawFd, flags: c_int) -> Result<c_int, Errno> {
+        // SAFETY: both numbers are the server's, whose connection becomes another one as it wants it.
+        Errno::result(unsafe { dup3(fd, to, flags) })
+    }
+
+    /// shutdown(2).
+    pub fn end(fd: RawFd, how: c_int) {
+        // SAFETY: no memory is named.
+        let _ = unsafe { shutdown(fd, how) };
+    }
+
+    /// close(2).
+    pub fn close_fd(fd: RawFd) -> Result<c_int, Errno> {
+        // SAFETY: the number is given up by its owner.
+        Errno::result(unsafe { close(fd) })
+    }
+}

@@ -1,0 +1,133 @@
+//! The functions that stand in for libc's. Each knows whether it is about a client, and calls libc's where it is not.
+#![cfg_attr(test, allow(dead_code))]
+
+use std::ffi::{c_int, c_void};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::RawFd;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::libc::{iovec, size_t, ssize_t};
+
+use crate::arrival::{Decision, decide};
+use crate::client::Client;
+use crate::limits::PARTS_MAX;
+use crate::{leaving, reading, table};
+
+mod descriptors;
+mod read;
+mod wait;
+mod write;
+
+/// As a system call answers.
+fn answer(result: Result<usize, Errno>) -> ssize_t {
+    match result {
+        Ok(size) => size as ssize_t,
+        Err(errno) => {
+            errno.set();
+            -1
+        }
+    }
+}
+
+/// Who is to be read; None: what libc reads. A connection that has brought nothing so far is waited for here.
+fn reader(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
+    let client = table::client(fd)?;
+    while !client.is_here.load(Ordering::Acquire) {
+        match decide(fd, client) {
+            Ok(Decision::Client) => break,
+            Ok(Decision::Plain) => return None,
+            Ok(Decision::Open) => {
+                if let Err(errno) = reading::wait_for_byte(fd, flags) {
+                    return Some(Err(errno));
+                }
+            }
+            Err(errno) => return Some(Err(errno)),
+        }
+    }
+    Some(Ok(client))
+}
+
+/// Who is to be written to; None: what libc writes to. What is written before a client came goes to who connected.
+fn writer(fd: RawFd) -> Option<Result<&'static Client, Errno>> {
+    let client = table::client(fd)?;
+    if client.is_here() {
+        return Some(Ok(client));
+    }
+    match decide(fd, client) {
+        Ok(Decision::Client) => Some(Ok(client)),
+        Ok(Decision::Plain | Decision::Open) => None,
+        Err(errno) => Some(Err(errno)),
+    }
+}
+
+/// The answer for a client; None: the number is not even a socket's any more, and libc's function is to be asked.
+fn heal(fd: RawFd, result: Result<usize, Errno>) -> Option<ssize_t> {
+    if result == Err(Errno::ENOTSOCK) {
+        leaving::forget(fd);
+        return None;
+    }
+    Some(answer(result))
+}
+
+/// The bytes at a place that the server gave.
+///
+/// # Safety
+/// It is null, or there are so many bytes, and nobody else looks at them.
+unsafe fn room<'a>(buffer: *mut c_void, size: size_t) -> Result<&'a mut [u8], Errno> {
+    match (buffer.is_null(), size) {
+        (_, 0) => Ok(&mut []),
+        (true, _) => Err(Errno::EFAULT),
+        // SAFETY: as promised.
+        (false, _) => Ok(unsafe { std::slice::from_raw_parts_mut(buffer.cast(), size) }),
+    }
+}
+
+/// As `room`, to be read alone.
+///
+/// # Safety
+/// It is null, or there are so many bytes, and nobody writes to them.
+unsafe fn bytes<'a>(buffer: *const c_void, size: size_t) -> Result<&'a [u8], Errno> {
+    match (buffer.is_null(), size) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(Errno::EFAULT),
+        // SAFETY: as promised.
+        (false, _) => Ok(unsafe { std::slice::from_raw_parts(buffer.cast(), size) }),
+    }
+}
+
+/// The parts that the server gave.
+///
+/// # Safety
+/// There are so many of them.
+unsafe fn parts<'a>(parts: *const iovec, count: usize) -> Result<&'a [iovec], Errno> {
+    match (parts.is_null(), count) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(Errno::EFAULT),
+        (false, PARTS_MAX..) if count > PARTS_MAX => Err(Errno::EMSGSIZE),
+        // SAFETY: as promised.
+        (false, _) => Ok(unsafe { std::slice::from_raw_parts(parts, count) }),
+    }
+}
+
+/// Parts to be written to.
+///
+/// # Safety
+/// As `parts`, and as `room` for each of them.
+unsafe fn rooms<'a>(vector: *const iovec, count: usize) -> Result<Vec<IoSliceMut<'a>>, Errno> {
+    // SAFETY: as promised.
+    let vector = unsafe { parts(vector, count) }?;
+    // SAFETY: as promised.
+    vector.iter().map(|part| unsafe { room(part.iov_base, part.iov_len) }.map(IoSliceMut::new)).collect()
+}
+
+/// Parts to be read.
+///
+/// # Safety
+/// As `parts`, and as `bytes` for each of them.
+unsafe fn slices<'a>(vector: *const iovec, count: usize) -> Result<Vec<IoSlice<'a>>, Errno> {
+    // SAFETY: as promised.
+    let vector = unsafe { parts(vector, count) }?;
+    // SAFETY: as promised.
+    vector.iter().map(|part| unsafe { bytes(part.iov_base, part.iov_len) }.map(IoSlice::new)).collect()
+}

@@ -1,0 +1,189 @@
+//! What waits: poll(2), select(2), epoll(7) and their like, and the names that a hardened build calls them by.
+
+use std::ffi::c_int;
+use std::ptr::null;
+
+use nix::libc::{self, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
+
+use crate::real;
+use crate::waiting::select::{Set, Sets};
+use crate::waiting::{self, epoll};
+
+/// The server's poll set.
+///
+/// # Safety
+/// As poll(2).
+unsafe fn poll_set<'a>(fds: *mut pollfd, count: nfds_t) -> Option<&'a mut [pollfd]> {
+    // SAFETY: as promised.
+    (!fds.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(fds, count as usize) })
+}
+
+/// poll(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn poll(fds: *mut pollfd, count: nfds_t, time_ms: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { poll_set(fds, count) } {
+        Some(fds) => waiting::poll::poll(fds, time_ms),
+        // SAFETY: the caller's promise.
+        None => unsafe { real::poll(fds, count, time_ms) },
+    }
+}
+
+/// poll(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn __poll_chk(fds: *mut pollfd, count: nfds_t, time_ms: c_int, _size: size_t) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { poll(fds, count, time_ms) }
+}
+
+/// ppoll(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn ppoll(
+    fds: *mut pollfd,
+    count: nfds_t,
+    time: *const timespec,
+    signals: *const sigset_t,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { poll_set(fds, count) } {
+        // SAFETY: the caller's promise.
+        Some(fds) => waiting::poll::ppoll(fds, unsafe { time.as_ref() }, signals),
+        // SAFETY: the caller's promise.
+        None => unsafe { real::ppoll(fds, count, time, signals) },
+    }
+}
+
+/// ppoll(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn __ppoll_chk(
+    fds: *mut pollfd,
+    count: nfds_t,
+    time: *const timespec,
+    signals: *const sigset_t,
+    _size: size_t,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { ppoll(fds, count, time, signals) }
+}
+
+/// The server's three sets.
+///
+/// # Safety
+/// As select(2).
+unsafe fn sets<'a>(count: c_int, reads: *mut fd_set, writes: *mut fd_set, exceptions: *mut fd_set) -> Sets<'a> {
+    let [reads, writes, exceptions] = [reads, writes, exceptions].map(|set| {
+        // SAFETY: as promised.
+        unsafe { Set::new(set, count) }
+    });
+    Sets { count, reads, writes, exceptions }
+}
+
+/// select(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn select(
+    count: c_int,
+    reads: *mut fd_set,
+    writes: *mut fd_set,
+    exceptions: *mut fd_set,
+    time: *mut timeval,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let mut sets = unsafe { sets(count, reads, writes, exceptions) };
+    if !sets.have_client() {
+        // SAFETY: the caller's promise.
+        return unsafe { real::select(count, reads, writes, exceptions, time) };
+    }
+    // SAFETY: the caller's promise.
+    let time = unsafe { time.as_mut() };
+    let wanted = time.as_ref().map(|time| timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_usec * 1_000 });
+    let (result, left) = sets.wait(wanted.as_ref(), null());
+    // As Linux does it: the time that was left.
+    if let (Some(time), Some(left)) = (time, left) {
+        *time = timeval { tv_sec: left.tv_sec, tv_usec: left.tv_nsec / 1_000 };
+    }
+    result
+}
+
+/// pselect(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn pselect(
+    count: c_int,
+    reads: *mut fd_set,
+    writes: *mut fd_set,
+    exceptions: *mut fd_set,
+    time: *const timespec,
+    signals: *const sigset_t,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let mut sets = unsafe { sets(count, reads, writes, exceptions) };
+    if !sets.have_client() {
+        // SAFETY: the caller's promise.
+        return unsafe { real::pselect(count, reads, writes, exceptions, time, signals) };
+    }
+    // SAFETY: the caller's promise.
+    sets.wait(unsafe { time.as_ref() }, signals).0
+}
+
+/// epoll_ctl(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
+    // SAFETY: the caller's promise.
+    let result = unsafe { real::epoll_ctl(instance, command, fd, event) };
+    if result == 0 {
+        let is_wanted = command != libc::EPOLL_CTL_DEL;
+        // SAFETY: the kernel has just read it.
+        epoll::note(instance, fd, if is_wanted { unsafe { event.as_ref() }.copied() } else { None });
+    }
+    result
+}
+
+/// epoll_wait(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn epoll_wait(instance: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    let wait = |time_ms| unsafe { real::epoll_wait(instance, events, count, time_ms) };
+    if !epoll::has_watches() {
+        return wait(time_ms);
+    }
+    // SAFETY: the kernel writes as many events as it says.
+    unsafe { epoll::wait(instance, events, time_ms, wait) }
+}
+
+/// epoll_pwait(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn epoll_pwait(
+    instance: c_int,
+    events: *mut epoll_event,
+    count: c_int,
+    time_ms: c_int,
+    signals: *const sigset_t,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let wait = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
+    if !epoll::has_watches() {
+        return wait(time_ms);
+    }
+    // SAFETY: the kernel writes as many events as it says.
+    unsafe { epoll::wait(instance, events, time_ms, wait) }
+}
+
+/// epoll_pwait2(2): with clients that have to be looked at, its time is counted in milliseconds.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn epoll_pwait2(
+    instance: c_int,
+    events: *mut epoll_event,
+    count: c_int,
+    time: *const timespec,
+    signals: *const sigset_t,
+) -> c_int {
+    if !epoll::has_watches() {
+        // SAFETY: the caller's promise.
+        return unsafe { real::epoll_pwait2(instance, events, count, time, signals) };
+    }
+    // SAFETY: the caller's promise.
+    let time_ms = waiting::ms_of(unsafe { time.as_ref() });
+    // SAFETY: the caller's promise.
+    let wait = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
+    // SAFETY: the kernel writes as many events as it says.
+    unsafe { epoll::wait(instance, events, time_ms, wait) }
+}

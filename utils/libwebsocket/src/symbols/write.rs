@@ -1,0 +1,166 @@
+//! What writes: write(2), writev(2), send(2) and their like.
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::io::IoSlice;
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use nix::libc::{self, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
+
+use super::{answer, bytes, heal, slices, writer};
+use crate::{real, table, writing};
+
+/// Writes to a client from one buffer; None: it is none.
+///
+/// # Safety
+/// As send(2).
+unsafe fn transmit(fd: RawFd, buffer: *const c_void, size: size_t, flags: c_int) -> Option<ssize_t> {
+    let client = writer(fd)?;
+    let result = client.and_then(|client| {
+        // SAFETY: as promised.
+        let bytes = unsafe { bytes(buffer, size) }?;
+        writing::send(fd, client, &[IoSlice::new(bytes)], flags)
+    });
+    heal(fd, result)
+}
+
+/// Writes to a client from many; None: it is none.
+///
+/// # Safety
+/// As writev(2).
+unsafe fn transmit_parts(fd: RawFd, vector: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
+    let client = writer(fd)?;
+    let result = client.and_then(|client| {
+        // SAFETY: as promised.
+        let parts = unsafe { slices(vector, count) }?;
+        writing::send(fd, client, &parts, flags)
+    });
+    heal(fd, result)
+}
+
+/// write(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, size: size_t) -> ssize_t {
+    // SAFETY: the caller's promise.
+    let to_client = unsafe { transmit(fd, buffer, size, 0) };
+    // SAFETY: the caller's promise.
+    to_client.unwrap_or_else(|| unsafe { real::write(fd, buffer, size) })
+}
+
+/// writev(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+    let to_client = match usize::try_from(count) {
+        // SAFETY: the caller's promise.
+        Ok(count) => unsafe { transmit_parts(fd, parts, count, 0) },
+        Err(_) => None,
+    };
+    // SAFETY: the caller's promise.
+    to_client.unwrap_or_else(|| unsafe { real::writev(fd, parts, count) })
+}
+
+/// send(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, size: size_t, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's promise.
+    let to_client = unsafe { transmit(fd, buffer, size, flags) };
+    // SAFETY: the caller's promise.
+    to_client.unwrap_or_else(|| unsafe { real::send(fd, buffer, size, flags) })
+}
+
+/// sendto(2): a client has its address already.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn sendto(
+    fd: c_int,
+    buffer: *const c_void,
+    size: size_t,
+    flags: c_int,
+    to: *const sockaddr,
+    to_size: socklen_t,
+) -> ssize_t {
+    // SAFETY: the caller's promise.
+    let to_client = unsafe { transmit(fd, buffer, size, flags) };
+    // SAFETY: the caller's promise.
+    to_client.unwrap_or_else(|| unsafe { real::sendto(fd, buffer, size, flags, to, to_size) })
+}
+
+/// sendmsg(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+    // SAFETY: the caller's promise.
+    let to_client = unsafe { message.as_ref() }.and_then(|message| {
+        // SAFETY: the caller's promise.
+        unsafe { transmit_parts(fd, message.msg_iov, message.msg_iovlen as usize, flags) }
+    });
+    // SAFETY: the caller's promise.
+    to_client.unwrap_or_else(|| unsafe { real::sendmsg(fd, message, flags) })
+}
+
+/// sendmmsg(2): to a client, each is a message.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+    if table::client(fd).is_none() || messages.is_null() {
+        // SAFETY: the caller's promise.
+        return unsafe { real::sendmmsg(fd, messages, count, flags) };
+    }
+    // SAFETY: the caller's promise.
+    let messages = unsafe { std::slice::from_raw_parts_mut(messages, count as usize) };
+    let mut sent = 0;
+    for message in messages {
+        // SAFETY: the caller's promise.
+        let size = unsafe { sendmsg(fd, &raw const message.msg_hdr, flags) };
+        if size < 0 {
+            return if sent > 0 { sent } else { -1 };
+        }
+        message.msg_len = size as c_uint;
+        sent += 1;
+    }
+    sent
+}
+
+/// sendfile(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, size: size_t) -> ssize_t {
+    let Some(client) = writer(to) else {
+        // SAFETY: the caller's promise.
+        return unsafe { real::sendfile(to, from, offset, size) };
+    };
+    answer(client.and_then(|client| {
+        // SAFETY: the caller's promise.
+        let Some(offset) = (unsafe { offset.as_mut() }) else {
+            // SAFETY: no memory is named.
+            let start = Errno::result(unsafe { libc::lseek(from, 0, libc::SEEK_CUR) })?;
+            let sent = writing::send_file(to, client, from, start, size)?;
+            // SAFETY: no memory is named.
+            Errno::result(unsafe { libc::lseek(from, start + sent as off_t, libc::SEEK_SET) })?;
+            return Ok(sent);
+        };
+        let sent = writing::send_file(to, client, from, *offset, size)?;
+        *offset += sent as off_t;
+        Ok(sent)
+    }))
+}
+
+/// sendfile(2)
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off_t, size: size_t) -> ssize_t {
+    // SAFETY: the caller's promise; the two are one where a file's size has 64 bits.
+    unsafe { sendfile(to, from, offset, size) }
+}
+
+/// splice(2): a client's bytes go through this library, and not past it.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn splice(
+    from: c_int,
+    from_offset: *mut i64,
+    to: c_int,
+    to_offset: *mut i64,
+    size: size_t,
+    flags: c_uint,
+) -> ssize_t {
+    if writer(from).or_else(|| writer(to)).is_some() {
+        return answer(Err(Errno::EINVAL));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { real::splice(from, from_offset, to, to_offset, size, flags) }
+}

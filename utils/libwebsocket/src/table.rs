@@ -1,0 +1,139 @@
+//! What the library knows of each file descriptor. Looking it up takes no lock, as read(2) in a signal handler wants it.
+
+use std::os::fd::RawFd;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use crate::client::Client;
+use crate::limits::{FDS_MAX, TABLE_PAGE_ENTRIES};
+
+/// A file descriptor's entry.
+#[derive(Clone, Copy)]
+pub enum Entry {
+    /// Nothing is known: the most common of all.
+    Unknown,
+    /// A socket whose clients want text (protocol 153).
+    Text,
+    /// A listener whose connections are not served.
+    Left,
+    /// A listener whose connections are; with its type.
+    Served {
+        /// Messages are text.
+        text: bool,
+    },
+    /// A client, or a connection by which one may still come.
+    Client(&'static Client),
+}
+
+const TEXT: usize = 1;
+const LEFT: usize = 2;
+const SERVED_BINARY: usize = 3;
+const SERVED_TEXT: usize = 4;
+/// No client has an address as low as that.
+const CLIENT_MIN: usize = 8;
+
+type Page = [AtomicUsize; TABLE_PAGE_ENTRIES];
+
+/// A page is made where its first entry is written, and stays.
+static PAGES: [AtomicPtr<Page>; FDS_MAX / TABLE_PAGE_ENTRIES] = [const { AtomicPtr::new(null_mut()) }; _];
+
+impl Entry {
+    fn to_word(self) -> usize {
+        match self {
+            Entry::Unknown => 0,
+            Entry::Text => TEXT,
+            Entry::Left => LEFT,
+            Entry::Served { text: false } => SERVED_BINARY,
+            Entry::Served { text: true } => SERVED_TEXT,
+            Entry::Client(client) => std::ptr::from_ref(client).expose_provenance(),
+        }
+    }
+
+    fn from_word(word: usize) -> Entry {
+        match word {
+            0..TEXT | 5..CLIENT_MIN => Entry::Unknown,
+            TEXT => Entry::Text,
+            LEFT => Entry::Left,
+            SERVED_BINARY => Entry::Served { text: false },
+            SERVED_TEXT => Entry::Served { text: true },
+            // SAFETY: `to_word` made it of a reference that holds for ever.
+            _ => Entry::Client(unsafe { &*std::ptr::with_exposed_provenance(word) }),
+        }
+    }
+}
+
+fn page_of(fd: RawFd) -> Option<&'static AtomicPtr<Page>> {
+    PAGES.get(usize::try_from(fd).ok()? / TABLE_PAGE_ENTRIES)
+}
+
+fn place_of(fd: RawFd) -> Option<&'static AtomicUsize> {
+    let page = page_of(fd)?.load(Ordering::Acquire);
+    // SAFETY: it is null, or a page that was made for ever.
+    unsafe { page.as_ref() }.map(|page| &page[fd as usize % TABLE_PAGE_ENTRIES])
+}
+
+/// What is known of `fd`.
+pub fn get(fd: RawFd) -> Entry {
+    place_of(fd).map_or(Entry::Unknown, |place| Entry::from_word(place.load(Ordering::Acquire)))
+}
+
+/// The client that `fd` is, if it is one.
+pub fn client(fd: RawFd) -> Option<&'static Client> {
+    match get(fd) {
+        Entry::Client(client) => Some(client),
+        _ => None,
+    }
+}
+
+/// Notes what `fd` is now, and returns what it was. A number that is too high stays unknown.
+pub fn put(fd: RawFd, entry: Entry) -> Entry {
+    if let (None, false) = (place_of(fd), matches!(entry, Entry::Unknown)) {
+        make_page(fd);
+    }
+    place_of(fd).map_or(Entry::Unknown, |place| Entry::from_word(place.swap(entry.to_word(), Ordering::AcqRel)))
+}
+
+fn make_page(fd: RawFd) {
+    let Some(place) = page_of(fd) else { return };
+    let page = Box::leak(Box::new([const { AtomicUsize::new(0) }; TABLE_PAGE_ENTRIES]));
+    let made = std::ptr::from_mut(page);
+    if place.compare_exchange(null_mut(), made, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        // SAFETY: another thread was faster, so that nobody else knows this page.
+        drop(unsafe { Box::from_raw(made) });
+    }
+}
+
+/// All file descriptors of which something is known.
+pub fn known() -> impl Iterator<Item = RawFd> {
+    let pages = PAGES.iter().enumerate().filter(|(_, page)| !page.load(Ordering::Acquire).is_null());
+    let numbers = pages.flat_map(|(index, _)| index * TABLE_PAGE_ENTRIES..(index + 1) * TABLE_PAGE_ENTRIES);
+    numbers.map(|number| number as RawFd).filter(|fd| !matches!(get(*fd), Entry::Unknown))
+}
+
+/// All that are clients.
+pub fn clients() -> impl Iterator<Item = (RawFd, &'static Client)> {
+    known().filter_map(|fd| client(fd).map(|client| (fd, client)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_and_their_words() {
+        let client: &'static Client = Box::leak(Box::default());
+        let fd = 5 * TABLE_PAGE_ENTRIES as RawFd + 3;
+        assert!(matches!(get(fd), Entry::Unknown));
+        for entry in [Entry::Text, Entry::Left, Entry::Served { text: true }, Entry::Served { text: false }] {
+            put(fd, entry);
+            assert_eq!(get(fd).to_word(), entry.to_word());
+        }
+        put(fd, Entry::Client(client));
+        assert!(clients().any(|(number, found)| number == fd && std::ptr::eq(found, client)));
+        assert!(matches!(put(fd, Entry::Unknown), Entry::Client(found) if std::ptr::eq(found, client)));
+        for fd in [-1, FDS_MAX as RawFd, RawFd::MAX] {
+            put(fd, Entry::Text);
+            assert!(matches!(get(fd), Entry::Unknown), "{fd}");
+        }
+    }
+}

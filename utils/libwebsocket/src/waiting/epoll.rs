@@ -1,0 +1,104 @@
+//! epoll(7). It names file descriptors as the server likes, so that it has to be remembered which name is whose; of
+//! clients alone that block, or that may still come.
+
+use std::ffi::c_int;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use nix::libc::{self, epoll_event};
+
+use super::{Patience, Verdict, judge};
+use crate::client::{Client, Watch};
+use crate::real::{self, safe};
+use crate::table;
+
+/// How many watches were noted. Zero, as for all servers that do not block, spares every look.
+static WATCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// An epoll instance was told something of `fd`; None: to watch it no more.
+pub fn note(epoll: RawFd, fd: RawFd, event: Option<epoll_event>) {
+    let Some(client) = table::client(fd) else { return };
+    let Ok(mut watches) = client.watches.lock() else { return };
+    watches.retain(|watch| (watch.epoll, watch.fd) != (epoll, fd));
+    if let Some(event) = event
+        && (!client.is_here() || safe::is_blocking(fd))
+    {
+        watches.push(Watch { epoll, fd, event });
+        WATCHES.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// `fd` has become the socket of a client that came late, of which no epoll instance knows.
+pub fn watch_again(fd: RawFd, client: &Client) {
+    let Ok(watches) = client.watches.lock() else { return };
+    for watch in watches.iter().filter(|watch| watch.fd == fd) {
+        let mut event = watch.event;
+        // SAFETY: the event lives through the call.
+        let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    }
+}
+
+/// Whose event it is, as far as that is remembered.
+fn watch_of(epoll: RawFd, data: u64) -> Option<Watch> {
+    let is_it = |watch: &&Watch| watch.epoll == epoll && { watch.event.u64 } == data;
+    table::clients().find_map(|(_, client)| client.watches.lock().ok()?.iter().find(is_it).copied())
+}
+
+/// Whether the server is to hear of this event, which is changed to what is so.
+fn is_so(epoll: RawFd, event: &mut epoll_event) -> bool {
+    const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
+    let is_end = event.events & (libc::EPOLLERR | libc::EPOLLHUP) as u32 != 0;
+    if !is_end && event.events & READABLE == 0 {
+        return true;
+    }
+    let Some(watch) = watch_of(epoll, event.u64) else { return true };
+    match judge(watch.fd, is_end) {
+        Verdict::Told => return true,
+        Verdict::Silent => event.events &= !READABLE,
+        // Where there is something, the epoll instance tells it of the new socket.
+        Verdict::Replaced(_) => return false,
+    }
+    if event.events == 0 && { watch.event.events } & libc::EPOLLONESHOT as u32 != 0 {
+        // It was not the one event that was wanted.
+        let mut again = watch.event;
+        // SAFETY: the event lives through the call.
+        let _ = unsafe { real::epoll_ctl(epoll, libc::EPOLL_CTL_MOD, watch.fd, &raw mut again) };
+    }
+    event.events != 0
+}
+
+/// Whether anything has to be looked at.
+pub fn has_watches() -> bool {
+    WATCHES.load(Ordering::Relaxed) > 0
+}
+
+/// Waits by `wait`, which gets the milliseconds that are left and returns how many events it put at `events`, until one
+/// is to be told, or the time is over.
+///
+/// # Safety
+/// There are as many events as `wait` says.
+pub unsafe fn wait(
+    epoll: RawFd,
+    events: *mut epoll_event,
+    time_ms: c_int,
+    mut wait: impl FnMut(c_int) -> c_int,
+) -> c_int {
+    let patience = Patience::of_ms(time_ms);
+    loop {
+        let count = wait(patience.left_ms());
+        let Ok(size @ 1..) = usize::try_from(count) else { return count };
+        // SAFETY: as promised.
+        let events = unsafe { std::slice::from_raw_parts_mut(events, size) };
+        let mut kept = 0;
+        for index in 0..size {
+            let mut event = events[index];
+            if is_so(epoll, &mut event) {
+                events[kept] = event;
+                kept += 1;
+            }
+        }
+        if kept > 0 || patience.is_over() {
+            return kept as c_int;
+        }
+    }
+}

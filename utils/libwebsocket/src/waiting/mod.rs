@@ -1,0 +1,94 @@
+//! What select(2) and its like say of clients: readable is one whose next read has payload, or its end.
+//!
+//! The kernel sees headers and control frames as bytes. A server that blocks would be told of them, read, and wait there
+//! instead of where it meant to. So of clients that block these bytes are taken before the server hears of them. Of those
+//! that do not, a read takes them itself and says EAGAIN.
+
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+
+use crate::arrival::{Decision, decide};
+use crate::reading::{self, Found};
+use crate::real::safe;
+use crate::table;
+
+pub mod epoll;
+pub mod poll;
+pub mod select;
+
+/// What is to become of an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It is as the kernel says.
+    Told,
+    /// There is nothing to read.
+    Silent,
+    /// It is about a connection that has become a client's socket meanwhile: all that is known of it is whether there
+    /// is something to read.
+    Replaced(bool),
+}
+
+/// Judges an event of `fd`; `is_end`: an error or a hang-up is told as well, which a server hears of whatever there is
+/// to read.
+fn judge(fd: RawFd, is_end: bool) -> Verdict {
+    let Some(client) = table::client(fd) else { return Verdict::Told };
+    if !client.is_here() {
+        return match decide(fd, client) {
+            Ok(Decision::Open) => Verdict::Silent,
+            Ok(Decision::Client) => Verdict::Replaced(!matches!(reading::look(fd, client), Ok(Found::Nothing))),
+            Ok(Decision::Plain) | Err(_) => Verdict::Told,
+        };
+    }
+    if is_end || !safe::is_blocking(fd) {
+        return Verdict::Told;
+    }
+    // Errors are for the read to tell.
+    if matches!(reading::look(fd, client), Ok(Found::Nothing)) { Verdict::Silent } else { Verdict::Told }
+}
+
+/// How long a server wants to wait, and what is left of it.
+struct Patience {
+    /// None: for ever.
+    end: Option<Instant>,
+}
+
+impl Patience {
+    fn new(time: Option<Duration>) -> Patience {
+        Patience { end: time.and_then(|time| Instant::now().checked_add(time)) }
+    }
+
+    fn of_ms(time_ms: i32) -> Patience {
+        Patience::new(u64::try_from(time_ms).ok().map(Duration::from_millis))
+    }
+
+    /// What is left; None: for ever.
+    fn left(&self) -> Option<Duration> {
+        self.end.map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    /// In milliseconds, rounded up; -1: for ever.
+    fn left_ms(&self) -> i32 {
+        self.left().map_or(-1, |left| i32::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX))
+    }
+
+    fn left_timespec(&self) -> Option<libc::timespec> {
+        self.left().map(|left| libc::timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ })
+    }
+}
+
+/// In milliseconds, rounded up; -1: for ever.
+pub fn ms_of(time: Option<&libc::timespec>) -> i32 {
+    Patience::new(time.map(duration)).left_ms()
+}
+
+/// A time as the kernel takes it; a null pointer means for ever, and so does what is no time, which the kernel refuses
+/// before.
+fn duration(time: &libc::timespec) -> Duration {
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -1,0 +1,104 @@
+//! select(2) and pselect(2).
+
+use std::ffi::{c_int, c_ulong};
+use std::os::fd::RawFd;
+use std::ptr::{null, null_mut};
+
+use nix::libc::{fd_set, sigset_t, timespec};
+
+use super::{Patience, Verdict, duration, judge};
+use crate::real;
+use crate::table;
+
+/// A set as the server gave it, which may be longer than an `fd_set`: so many words as its numbers need.
+pub struct Set<'a>(Option<&'a mut [c_ulong]>);
+
+const WORD_BITS: usize = c_ulong::BITS as usize;
+
+impl<'a> Set<'a> {
+    /// The set at this place, for numbers below `count`.
+    ///
+    /// # Safety
+    /// It is null, or as long as `count` says, as select(2) wants it.
+    pub unsafe fn new(set: *mut fd_set, count: c_int) -> Set<'a> {
+        let size = usize::try_from(count).unwrap_or(0).div_ceil(WORD_BITS);
+        // SAFETY: as promised.
+        Set((!set.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(set.cast(), size) }))
+    }
+
+    fn words(&self) -> &[c_ulong] {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    fn pointer(&mut self) -> *mut fd_set {
+        self.0.as_mut().map_or(null_mut(), |words| words.as_mut_ptr().cast())
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = RawFd> {
+        let words = self.words().iter().enumerate();
+        words.flat_map(|(index, word)| {
+            let bits = (0..WORD_BITS).filter(move |bit| word >> bit & 1 != 0);
+            bits.map(move |bit| (index * WORD_BITS + bit) as RawFd)
+        })
+    }
+
+    fn remove(&mut self, number: RawFd) {
+        if let Some(words) = &mut self.0 {
+            words[number as usize / WORD_BITS] &= !(1 << (number as usize % WORD_BITS));
+        }
+    }
+
+    fn put_back(&mut self, words: &[c_ulong]) {
+        if let Some(own) = &mut self.0 {
+            own.copy_from_slice(words);
+        }
+    }
+}
+
+fn is_silent(number: RawFd) -> bool {
+    matches!(judge(number, false), Verdict::Silent | Verdict::Replaced(false))
+}
+
+/// The three sets of a call.
+pub struct Sets<'a> {
+    /// Numbers below this are looked at.
+    pub count: c_int,
+    /// To be read.
+    pub reads: Set<'a>,
+    /// To be written.
+    pub writes: Set<'a>,
+    /// With something exceptional.
+    pub exceptions: Set<'a>,
+}
+
+impl Sets<'_> {
+    /// Whether a client is among those that are to be read.
+    pub fn have_client(&self) -> bool {
+        self.reads.numbers().any(|number| table::client(number).is_some())
+    }
+
+    /// pselect(2), with a null pointer for the signals as select(2). The time that was left comes back.
+    pub fn wait(&mut self, time: Option<&timespec>, signals: *const sigset_t) -> (c_int, Option<timespec>) {
+        let patience = Patience::new(time.map(duration));
+        let asked = [&self.reads, &self.writes, &self.exceptions].map(|set| set.words().to_vec());
+        loop {
+            let left = patience.left_timespec();
+            let left = left.as_ref().map_or(null(), std::ptr::from_ref);
+            let (reads, writes, exceptions) = (self.reads.pointer(), self.writes.pointer(), self.exceptions.pointer());
+            // SAFETY: the sets are as long as the count says, the time lives through the call; signals are the caller's.
+            let count = unsafe { real::pselect(self.count, reads, writes, exceptions, left, signals) };
+            if count <= 0 {
+                return (count, patience.left_timespec());
+            }
+            let silent: Vec<RawFd> = self.reads.numbers().filter(|number| is_silent(*number)).collect();
+            silent.iter().for_each(|number| self.reads.remove(*number));
+            let count = count - silent.len() as c_int;
+            if count > 0 || patience.is_over() {
+                return (count, patience.left_timespec());
+            }
+            for (set, words) in [&mut self.reads, &mut self.writes, &mut self.exceptions].into_iter().zip(&asked) {
+                set.put_back(words);
+            }
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! One client: whole messages in, messages out, pings and the closing handshake by themselves.
+
+use std::borrow::Cow;
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{MsgFlags, Shutdown, recv, sendmsg, shutdown};
+use uakari::websocket::close::CloseCode;
+use uakari::websocket::header::{CONTROL_PAYLOAD_SIZE_MAX, Opcode};
+
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::handover::{ClientAddress, HandedOver};
+use crate::incoming::{Event, Incoming, Message};
+use crate::limits::{GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
+use crate::outgoing::Outgoing;
+
+/// Memory for what is received, to be shared by all clients of a thread.
+pub struct Buffer(Box<[u8]>);
+
+impl Buffer {
+    /// One as large as a receive is at most (`limits::RECEIVE_SIZE`).
+    pub fn new() -> Buffer {
+        Buffer(vec![0; RECEIVE_SIZE].into())
+    }
+
+    /// The bytes, for `Client::fill` and `Client::take`.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Buffer {
+        Buffer::new()
+    }
+}
+
+/// A client that the gateway has handed over. It is closed when it is dropped, without a close frame unless `close`
+/// was called.
+#[derive(Debug)]
+pub struct Client {
+    socket: OwnedFd,
+    address: ClientAddress,
+    hello: Box<[u8]>,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    /// What a batch that was dropped has left.
+    left: Box<[u8]>,
+    /// The kernel did not take all that it was offered.
+    is_full: bool,
+    is_nonblocking: bool,
+    reports_pongs: bool,
+    /// Its last word was heard; what else it sends is dropped.
+    is_over: bool,
+    is_shut: bool,
+}
+
+impl Client {
+    /// A client of a hand-over, whose messages may have so many bytes.
+    pub fn new(handed: HandedOver, message_size_max: usize) -> Client {
+        let HandedOver { socket, address, hello } = handed;
+        Client {
+            socket,
+            address,
+            hello,
+            incoming: Incoming::new(message_size_max),
+            outgoing: Outgoing::new(),
+            left: Box::default(),
+            is_full: false,
+            is_nonblocking: false,
+            reports_pongs: false,
+            is_over: false,
+            is_shut: false,
+        }
+    }
+
+    /// Its IP address and port; None where it came to a UNIX socket of the gateway.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address.ip()
+    }
+
+    /// Its address as accept(2) would give it.
+    pub fn raw_address(&self) -> &ClientAddress {
+        &self.address
+    }
+
+    /// The record of who it is and what it asked for; empty where the gateway has `hello` switched off. To be read
+    /// with `parse_hello` of `utils/hello`.
+    pub fn hello(&self) -> &[u8] {
+        &self.hello
+    }
+
+    /// Whether calls return `WouldBlock` where they would have to wait. The descriptor itself stays as it is.
+    pub fn set_nonblocking(&mut self, is_nonblocking: bool) {
+        self.is_nonblocking = is_nonblocking;
+    }
+
+    /// Whether pongs are reported as messages with their opcode, and no payload. Unless asked for they are dropped.
+    pub fn set_pongs_reported(&mut self, reports_pongs: bool) {
+        self.reports_pongs = reports_pongs;
+    }
+
+    /// Receives once. What came may have several messages in it, or none that is whole.
+    pub fn receive<'b>(&mut self, buffer: &'b mut Buffer) -> Result<Batch<'_, 'b>, Error> {
+        let size = self.fill(buffer.bytes_mut())?;
+        Ok(Batch { client: self, rest: &mut buffer.0[..size] })
+    }
+
+    /// Whether messages may be there that a dropped `Batch` has left, which no poll(2) tells of.
+    pub fn has_buffered(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// The lower half of `receive`, for those who keep what was received themselves: receives once, and says how many
+    /// bytes. `buffer` is at least `limits::RECEIVE_SIZE` long.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
+        if self.has_buffered()
+            && let Some(start) = buffer.get_mut(..self.left.len())
+        {
+            start.copy_from_slice(&std::mem::take(&mut self.left));
+            return Ok(start.len());
+        }
+        loop {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Err(Error::Ended),
+                Ok(_) if self.is_over => {}
+                Ok(size) => return Ok(size),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if !self.is_nonblocking => self.wait(PollFlags::POLLIN)?,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// The upper half: the next message in `bytes`, from which it is taken. None: all was taken, and what was gathered
+    /// is sent. `bytes` are what `fill` brought, whole and in order. Who takes no further has to `flush`, where
+    /// `has_pong` says so.
+    pub fn take<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
+        while !self.is_over {
+            let event = match self.incoming.next(bytes) {
+                Ok(event) => event,
+                Err(error) => {
+                    *bytes = &mut [];
+                    self.end(Some(error.close_code()), &error.to_string());
+                    return Err(Error::Protocol(error));
+                }
+            };
+            let message = match event {
+                None => break,
+                Some(Event::Ping(payload)) => {
+                    self.outgoing.pong(&payload);
+                    continue;
+                }
+                Some(Event::Close(code, reason)) => {
+                    *bytes = &mut [];
+                    self.end(code, "");
+                    return Err(Error::Closed { code, reason });
+                }
+                Some(Event::Pong) => Message { opcode: Opcode::Pong, payload: Cow::Borrowed(&[]) },
+                Some(Event::Message(message)) => message,
+            };
+            // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
+            let is_heard = !self.outgoing.is_closing() && (message.opcode != Opcode::Pong || self.reports_pongs);
+            if is_heard {
+                return Ok(Some(message));
+            }
+        }
+        *bytes = &mut [];
+        self.push()?;
+        Ok(None)
+    }
+
+    /// Sends a message, a text or a binary one, with what was gathered before it. It is taken whole: what the
+    /// connection does not take at once waits here where the client does not block, and is sent by `flush`.
+    /// `WouldBlock`: it was not taken, since too much is waiting.
+    pub fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+        check(opcode, payload)?;
+        self.send_frame(opcode, payload)
+    }
+
+    /// As `send`, but the message may wait for those behind it, until `flush` or `send`. `Batch::send` does it by
+    /// itself.
+    pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+        check(opcode, payload)?;
+        if self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
+            return self.send_frame(opcode, payload);
+        }
+        Ok(self.outgoing.gather(opcode, payload)?)
+    }
+
+    /// Asks the client for a pong (RFC 6455 section 5.5.2). The payload has 125 bytes at most.
+    pub fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
+        if payload.len() as u64 > CONTROL_PAYLOAD_SIZE_MAX {
+            return Err(Error::Argument);
+        }
+        self.send_frame(Opcode::Ping, payload)
+    }
+
+    /// Sends a close frame behind all that was sent; its reason is cut at 123 bytes. The conversation is over when
+    /// `receive` says `Closed` or `Ended`; messages that still come are dropped. `finish` waits for that.
+    pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
+        if !code.may_be_sent() {
+            return Err(Error::Argument);
+        }
+        self.outgoing.close(Some(code), reason);
+        self.push()
+    }
+
+    /// Waits until the client has closed too, or the connection has ended, but `wait_ms` at most, and closes. True:
+    /// the client has ended it. Closing a connection whose client still sends would break it off, and the client
+    /// might not hear the last words; so this is also the way to leave after an error of the client.
+    pub fn finish(mut self, wait_ms: u32) -> bool {
+        let deadline = Deadline::after_ms(wait_ms.into());
+        let mut buffer = Buffer::new();
+        self.set_nonblocking(true);
+        loop {
+            let fate = match self.flush() {
+                Ok(()) | Err(Error::WouldBlock) => self.receive(&mut buffer).and_then(|mut batch| {
+                    while batch.take()?.is_some() {}
+                    Ok(())
+                }),
+                broken => broken,
+            };
+            let events = if self.wants_to_write() { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+            match fate {
+                Ok(()) | Err(Error::Closed { .. } | Error::Protocol(_)) if !deadline.is_over() => {}
+                Err(Error::WouldBlock) if deadline.wait(self.as_fd(), events) == Ok(true) => {}
+                fate => return fate == Err(Error::Ended),
+            }
+        }
+    }
+
+    /// Whether the answer to a ping waits for what goes with it.
+    pub fn has_pong(&self) -> bool {
+        self.outgoing.has_pong()
+    }
+
+    /// Whether something waits for the connection to take it: watch for POLLOUT and call `flush`. A server that answers
+    /// does well not to receive meanwhile. What is only gathered does not count.
+    pub fn wants_to_write(&self) -> bool {
+        self.is_full
+    }
+
+    /// Sends what waits. `WouldBlock`: some of it waits still.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let (socket, waits) = (self.socket.as_fd(), !self.is_nonblocking);
+        let flushed = self.outgoing.flush(|parts| send_parts(socket, parts, waits));
+        self.is_full = self.outgoing.wants_to_write();
+        flushed?;
+        if self.is_over && !self.is_shut {
+            self.is_shut = true;
+            // It may have gone already.
+            let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        }
+        Ok(())
+    }
+
+    /// As `flush`, where it is no error that something waits still.
+    fn push(&mut self) -> Result<(), Error> {
+        match self.flush() {
+            Err(Error::WouldBlock) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+        let (socket, waits) = (self.socket.as_fd(), !self.is_nonblocking);
+        let kept_size_max = if waits { usize::MAX } else { KEPT_SIZE_MAX };
+        let sent = self.outgoing.send(opcode, payload, kept_size_max, |parts| send_parts(socket, parts, waits));
+        self.is_full = self.outgoing.wants_to_write();
+        sent?;
+        if waits { self.flush() } else { Ok(()) }
+    }
+
+    /// Says the last word and hears no other. That it cannot be sent matters no more.
+    fn end(&mut self, code: Option<CloseCode>, reason: &str) {
+        self.outgoing.close(code, reason);
+        self.is_over = true;
+        let _ = self.push();
+    }
+
+    fn wait(&self, events: PollFlags) -> Result<(), Error> {
+        Deadline::never().wait(self.socket.as_fd(), events)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Client {
+    /// For poll(2) and the like. Reading and writing is the library's.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn check(opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+    match opcode {
+        Opcode::Text if std::str::from_utf8(payload).is_err() => Err(Error::Text),
+        Opcode::Text | Opcode::Binary => Ok(()),
+        _ => Err(Error::Argument),
+    }
+}
+
+fn send_parts(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], waits: bool) -> Result<usize, Errno> {
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    loop {
+        match sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None) {
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if waits => {
+                Deadline::never().wait(socket, PollFlags::POLLOUT)?;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The messages of one receive. Replies are gathered, and sent together when there is no further message or the batch
+/// is dropped. Messages that were not taken until then stay with the client, for its next `receive`.
+pub struct Batch<'c, 'b> {
+    client: &'c mut Client,
+    rest: &'b mut [u8],
+}
+
+impl<'b> Batch<'_, 'b> {
+    /// The next message; None: there is no other, and the replies were sent. `Error::Closed` and `Error::Protocol`
+    /// come here.
+    pub fn take(&mut self) -> Result<Option<Message<'b>>, Error> {
+        self.client.take(&mut self.rest)
+    }
+
+    /// Replies. `WouldBlock`: the message was not taken, since the client has not taken those before.
+    pub fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+        self.client.gather(opcode, payload)
+    }
+
+    /// The client.
+    pub fn client(&mut self) -> &mut Client {
+        self.client
+    }
+}
+
+impl Drop for Batch<'_, '_> {
+    fn drop(&mut self) {
+        self.client.left = std::mem::take(&mut self.rest).to_vec().into();
+        // What went wrong is told by the next call.
+        let _ = self.client.push();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! A client's conversation with a server, through a real socket.
+
+use std::io::Read;
+use std::os::unix::net::UnixStream;
+
+use uakari::websocket::header::ProtocolError;
+
+use super::*;
+use crate::handover::{self, Received};
+use crate::played::{expect, frame, give, say, sockaddr_un};
+
+/// A client and the server's end of it, handed over.
+fn pair() -> (UnixStream, Client) {
+    let (theirs, ours) = UnixStream::pair().unwrap();
+    let (gateway, connection) = UnixStream::pair().unwrap();
+    give(&gateway, &sockaddr_un(), &[ours.as_raw_fd()]);
+    match handover::receive(connection.as_fd(), 0) {
+        Ok(Received::Client(handed)) => (theirs, Client::new(handed, 1000)),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Takes all messages of one receive.
+fn hear(client: &mut Client) -> Result<Vec<String>, Error> {
+    let mut buffer = Buffer::new();
+    let mut batch = client.receive(&mut buffer)?;
+    let mut heard = Vec::new();
+    while let Some(message) = batch.take()? {
+        heard.push(format!("{:?} {}", message.opcode, String::from_utf8_lossy(&message.payload)));
+    }
+    Ok(heard)
+}
+
+#[test]
+fn all_replies_to_one_receive_leave_together() {
+    let (mut theirs, mut client) = pair();
+    say(&theirs, &[frame(0x81, b"one"), frame(0x89, b"?"), frame(0x82, b"two")]);
+    let mut buffer = Buffer::new();
+    let mut batch = client.receive(&mut buffer).unwrap();
+    while let Some(message) = batch.take().unwrap() {
+        theirs.set_nonblocking(true).unwrap();
+        assert!(theirs.read(&mut [0]).is_err(), "a reply left by itself");
+        batch.send(message.opcode, &message.payload).unwrap();
+    }
+    theirs.set_nonblocking(false).unwrap();
+    let mut came = [0; 100];
+    let size = theirs.read(&mut came).unwrap();
+    assert_eq!(&came[..size], b"\x81\x03one\x8a\x01?\x82\x03two");
+}
+
+#[test]
+fn what_a_dropped_batch_left_comes_next() {
+    let (theirs, mut client) = pair();
+    client.set_nonblocking(true);
+    say(&theirs, &[frame(0x81, b"one"), frame(0x81, b"two"), frame(0x81, b"three")]);
+    let mut buffer = Buffer::new();
+    for text in ["one", "two"] {
+        let mut batch = client.receive(&mut buffer).unwrap();
+        assert_eq!(&*batch.take().unwrap().unwrap().payload, text.as_bytes());
+        drop(batch);
+        assert!(client.has_buffered());
+    }
+    assert_eq!(hear(&mut client).unwrap(), ["Text three"]);
+    assert!(!client.has_buffered());
+    assert_eq!(hear(&mut client), Err(Error::WouldBlock));
+}
+
+#[test]
+fn a_ping_is_answered_though_the_server_says_nothing() {
+    let (theirs, mut client) = pair();
+    for (frames, heard) in [
+        (vec![frame(0x89, b"a")], &[][..]),
+        (vec![frame(0x89, b"b"), frame(0x81, b"x")], &["Text x"]),
+        (vec![frame(0x01, b"y"), frame(0x89, b"c"), frame(0x80, b"z")], &["Text yz"]),
+    ] {
+        say(&theirs, &frames);
+        assert_eq!(hear(&mut client).unwrap(), heard);
+    }
+    expect(&theirs, b"\x8a\x01a\x8a\x01b\x8a\x01c");
+}
+
+#[test]
+fn pongs_are_dropped_unless_asked_for() {
+    let (theirs, mut client) = pair();
+    client.ping(b"?").unwrap();
+    expect(&theirs, b"\x89\x01?");
+    say(&theirs, &[frame(0x8a, b"?"), frame(0x81, b"x")]);
+    assert_eq!(hear(&mut client).unwrap(), ["Text x"]);
+    client.set_pongs_reported(true);
+    say(&theirs, &[frame(0x8a, b"?")]);
+    assert_eq!(hear(&mut client).unwrap(), ["Pong "]);
+    assert_eq!(client.ping(&[0; 126]), Err(Error::Argument));
+}
+
+#[test]
+fn how_conversations_end() {
+    let closed = |code, reason: &str| Error::Closed { code, reason: reason.into() };
+    for (frames, error, answer) in [
+        (vec![frame(0x88, b"\x03\xe8bye")], closed(Some(CloseCode::NORMAL), "bye"), &b"\x88\x02\x03\xe8"[..]),
+        (vec![frame(0x88, b"\x0f\xa0")], closed(Some(CloseCode(4000)), ""), b"\x88\x02\x0f\xa0"),
+        (vec![frame(0x88, b"")], closed(None, ""), b"\x88\x00"),
+        (
+            vec![frame(0x82, &[0; 1001])],
+            Error::Protocol(ProtocolError::TooBig { size: 1001, size_max: 1000 }),
+            b"\x88\x2a\x03\xf1a message of 1001 bytes, 1000 at most",
+        ),
+        (
+            vec![frame(0x81, b"\xff")],
+            Error::Protocol(ProtocolError::InvalidUtf8),
+            b"\x88\x1f\x03\xefa text message is not UTF-8",
+        ),
+        (
+            vec![frame(0x83, b"")],
+            Error::Protocol(ProtocolError::ReservedOpcode(3)),
+            b"\x88\x13\x03\xeareserved opcode 3",
+        ),
+    ] {
+        let (mut theirs, mut client) = pair();
+        // What follows the last word is not heard.
+        say(&theirs, &[frames.concat(), frame(0x81, b"more")]);
+        assert_eq!(hear(&mut client), Err(error.clone()), "{frames:x?}");
+        assert_eq!(client.send(Opcode::Text, b"never"), Err(Error::Ended));
+        let mut came = Vec::new();
+        theirs.read_to_end(&mut came).unwrap();
+        assert_eq!((came[0], &came[2..]), (answer[0], &answer[2..]), "{error:?}");
+        say(&theirs, &[frame(0x81, b"even more")]);
+        drop(theirs);
+        assert_eq!(hear(&mut client), Err(Error::Ended));
+        assert!(client.finish(0));
+    }
+}
+
+#[test]
+fn the_server_closes_first() {
+    let (theirs, mut client) = pair();
+    assert_eq!(client.close(CloseCode::NO_STATUS, ""), Err(Error::Argument));
+    client.close(CloseCode::GOING_AWAY, "bye").unwrap();
+    expect(&theirs, b"\x88\x05\x03\xe9bye");
+    say(&theirs, &[frame(0x81, b"crossed"), frame(0x88, b"\x03\xe9")]);
+    assert_eq!(hear(&mut client), Err(Error::Closed { code: Some(CloseCode::GOING_AWAY), reason: "".into() }));
+    assert!(!client.finish(0), "the client has not ended its connection");
+
+    let (theirs, mut client) = pair();
+    client.close(CloseCode::NORMAL, "").unwrap();
+    let finishing = std::thread::spawn(move || client.finish(10_000));
+    expect(&theirs, b"\x88\x02\x03\xe8");
+    say(&theirs, &[frame(0x81, b"crossed"), frame(0x88, b"\x03\xe8")]);
+    drop(theirs);
+    assert!(finishing.join().unwrap());
+}
+
+#[test]
+fn a_client_that_takes_nothing() {
+    let (mut theirs, mut client) = pair();
+    client.set_nonblocking(true);
+    let message = [b'x'; 10_000];
+    let mut count = 0;
+    while client.send(Opcode::Text, &message) != Err(Error::WouldBlock) {
+        count += 1;
+        assert!(count < 10_000, "everything is taken");
+    }
+    assert!(client.wants_to_write());
+    assert_eq!(client.flush(), Err(Error::WouldBlock));
+    let reading = std::thread::spawn(move || {
+        let mut came = Vec::new();
+        theirs.read_to_end(&mut came).unwrap();
+        came.len()
+    });
+    client.set_nonblocking(false);
+    client.flush().unwrap();
+    client.send(Opcode::Text, &vec![b'y'; 3_000_000]).unwrap();
+    assert!(!client.wants_to_write());
+    drop(client);
+    assert_eq!(reading.join().unwrap(), count * 10_004 + 3_000_010);
+}
+
+#[test]
+fn what_cannot_be_sent() {
+    let (_theirs, mut client) = pair();
+    assert_eq!(client.send(Opcode::Text, b"\xff"), Err(Error::Text));
+    for opcode in [Opcode::Continuation, Opcode::Close, Opcode::Ping, Opcode::Pong] {
+        assert_eq!(client.send(opcode, b""), Err(Error::Argument));
+    }
+}

@@ -1,0 +1,56 @@
+//! For servers behind uakari's direct mode: the gateway does the handshake and hands the client's own connection
+//! over; from then on server and client talk without it. The modules in the order in which a client meets them.
+//!
+//! A server that sends everything back:
+//!
+//! ```no_run
+//! use websocket::{Buffer, Error, Listener, Options};
+//!
+//! let mut listener = Listener::bind("/run/websocket/echo".as_ref(), &Options::default())?;
+//! let mut buffer = Buffer::new();
+//! loop {
+//!     let Ok(mut client) = listener.accept() else { continue };
+//!     loop {
+//!         let mut batch = match client.receive(&mut buffer) {
+//!             Ok(batch) => batch,
+//!             Err(_) => break,
+//!         };
+//!         while let Ok(Some(message)) = batch.take() {
+//!             batch.send(message.opcode, &message.payload)?;
+//!         }
+//!     }
+//! }
+//! # #[allow(unreachable_code)] Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! It serves one client after the other. One that serves many sets listener and clients to non-blocking, gives their
+//! descriptors to poll(2) or epoll(7) and reads each client that is readable: `utils/echo` is such a server.
+
+pub mod limits;
+
+pub mod deadline;
+
+/// The socket file of a server.
+pub mod place;
+
+pub mod handover;
+
+mod listener;
+
+mod incoming;
+
+pub mod outgoing;
+
+mod error;
+
+mod client;
+
+#[cfg(test)]
+mod played;
+
+pub use client::{Batch, Buffer, Client};
+pub use error::Error;
+pub use incoming::Message;
+pub use listener::{AcceptError, Listener, Options};
+pub use uakari::websocket::close::CloseCode;
+pub use uakari::websocket::header::{Opcode, ProtocolError};

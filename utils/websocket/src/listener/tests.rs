@@ -1,0 +1,124 @@
+//! Socket files, and who comes through them.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use super::*;
+use crate::played::{give, sockaddr_un};
+
+/// A folder that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = std::env::temp_dir().join(format!("websocket-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Folder(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn nonblocking(path: &Path) -> Listener {
+    let mut listener = Listener::bind(path, &Options::default()).unwrap();
+    listener.set_nonblocking(true);
+    listener
+}
+
+fn is_readable(listener: &Listener) -> bool {
+    Deadline::after_ms(0).wait(listener.as_fd(), nix::poll::PollFlags::POLLIN).unwrap()
+}
+
+#[test]
+fn the_socket_file() {
+    let folder = Folder::new("file");
+    let path = folder.0.join("echo");
+    let options = Options { mode: 0o660, ..Options::default() };
+    drop(UnixListener::bind(&path).unwrap());
+    let listener = Listener::bind(&path, &options).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    let taken = Listener::bind(&path, &options).unwrap_err();
+    assert_eq!(taken, PlaceError::Taken(path.clone()));
+    assert!(taken.to_string().starts_with(path.to_str().unwrap()));
+    drop(listener);
+    assert!(!path.exists());
+
+    fs::write(&path, "").unwrap();
+    assert_eq!(Listener::bind(&path, &options).unwrap_err(), PlaceError::NoSocket(path.clone()));
+    let nowhere = folder.0.join("no/folder");
+    assert_eq!(Listener::bind(&nowhere, &options).unwrap_err(), PlaceError::Io(nowhere, Errno::ENOENT));
+    let long = folder.0.join("x".repeat(108));
+    assert_eq!(Listener::bind(&long, &options).unwrap_err(), PlaceError::Io(long, Errno::ENAMETOOLONG));
+}
+
+#[test]
+fn the_file_of_another_stays() {
+    let folder = Folder::new("another");
+    let path = folder.0.join("echo");
+    let listener = nonblocking(&path);
+    fs::remove_file(&path).unwrap();
+    let _another = UnixListener::bind(&path).unwrap();
+    drop(listener);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_hand_over_that_comes_late_holds_nobody_up() {
+    let folder = Folder::new("late");
+    let path = folder.0.join("echo");
+    let mut listener = nonblocking(&path);
+    assert_eq!(listener.accept().unwrap_err(), AcceptError::WouldBlock);
+    let (late, early) = (UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap());
+    let (mut one, ours) = UnixStream::pair().unwrap();
+    give(&early, &sockaddr_un(), &[ours.as_raw_fd()]);
+    drop(ours);
+    assert!(is_readable(&listener));
+    drop(listener.accept().unwrap());
+    assert_eq!(one.read(&mut [0]).unwrap(), 0);
+    assert_eq!(listener.accept().unwrap_err(), AcceptError::WouldBlock);
+    assert!(!is_readable(&listener), "a silent connection does not wake anybody");
+    let (_two, ours) = UnixStream::pair().unwrap();
+    give(&late, &sockaddr_un(), &[ours.as_raw_fd()]);
+    assert!(is_readable(&listener));
+    assert_eq!(listener.accept().unwrap().address(), None);
+    assert!(!is_readable(&listener));
+}
+
+#[test]
+fn plain_clients_are_refused() {
+    let folder = Folder::new("plain");
+    let path = folder.0.join("echo");
+    let mut listener = nonblocking(&path);
+    for late in [false, true] {
+        let mut plain = UnixStream::connect(&path).unwrap();
+        if late {
+            assert_eq!(listener.accept().unwrap_err(), AcceptError::WouldBlock);
+        }
+        plain.write_all(b"hello").unwrap();
+        assert_eq!(listener.accept().unwrap_err(), AcceptError::Plain);
+        assert!(plain.read(&mut [0]).is_err_and(|error| error.raw_os_error() == Some(104)), "closed with bytes unread");
+        assert_eq!(listener.accept().unwrap_err(), AcceptError::WouldBlock);
+    }
+    let plain = UnixStream::connect(&path).unwrap();
+    let (_client, ours) = UnixStream::pair().unwrap();
+    give(&plain, b"?", &[ours.as_raw_fd()]);
+    assert_eq!(listener.accept().unwrap_err(), AcceptError::Handover(HandoverError::Address));
+}
+
+#[test]
+fn of_too_many_silent_ones_the_oldest_goes() {
+    let folder = Folder::new("silent");
+    let path = folder.0.join("echo");
+    let mut listener = nonblocking(&path);
+    let mut silent: Vec<UnixStream> = (0..=SILENT_MAX).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    assert_eq!(listener.accept().unwrap_err(), AcceptError::Plain);
+    assert_eq!(silent[0].read(&mut [0]).unwrap(), 0);
+    assert_eq!(listener.accept().unwrap_err(), AcceptError::WouldBlock);
+    assert_eq!(listener.silent.len(), SILENT_MAX);
+}

@@ -1,0 +1,302 @@
+//! One client's sending side, without a socket of its own: frames out of what a server writes, and what the kernel
+//! did not take of them.
+//!
+//! The caller gives each method a `send`, which is sendmsg(2) with MSG_NOSIGNAL on the client's connection: it gets
+//! all that may go now in one call, and says how many bytes were taken. An error of it is the method's, and changes
+//! nothing that was not taken before.
+
+use std::io::IoSlice;
+use std::ops::Range;
+
+use nix::errno::Errno;
+use uakari::websocket::close::CloseCode;
+use uakari::websocket::encoder::{close_frame, control_frame};
+use uakari::websocket::header::{self, HEADER_SIZE_MAX, Opcode};
+
+use crate::limits::{GATHERED_SIZE, WRITE_PARTS_MAX};
+
+/// What waits for the kernel.
+///
+/// A server uses it in one of two ways, never in both. As a stream (`write`): each write is a message of its own, and
+/// of what the kernel does not take the server hears, as write(2) would tell it, and writes it again. As messages
+/// (`send`): each is taken whole or not at all, and what the kernel does not take of it waits here.
+///
+/// Pongs and the close frame go where a frame ends. A stream holds 300 bytes at most, messages `kept_size_max` or one
+/// of them.
+#[derive(Default, Debug)]
+pub struct Outgoing {
+    /// Bytes of frames that were begun, or gathered. They go before everything else.
+    kept: Vec<u8>,
+    kept_start: usize,
+    /// Bytes of payload that a header has announced and a stream's next writes still bring.
+    owed_size: usize,
+    /// The answer to the newest ping; earlier ones need none (RFC 6455 section 5.5.3).
+    pong: Option<Box<[u8]>>,
+    /// The close frame, until the kernel takes of it.
+    close: Option<Box<[u8]>>,
+    is_closing: bool,
+}
+
+/// What a write would announce: a header, and behind it so many bytes.
+struct Frame {
+    header: [u8; HEADER_SIZE_MAX],
+    header_start: usize,
+    payload_size: usize,
+}
+
+impl Frame {
+    fn new(opcode: Opcode, payload_size: usize) -> Frame {
+        let mut header = [0; HEADER_SIZE_MAX];
+        let header_start = header::write_before(&mut header, HEADER_SIZE_MAX, true, opcode, payload_size);
+        Frame { header, header_start, payload_size }
+    }
+
+    fn header(&self) -> &[u8] {
+        &self.header[self.header_start..]
+    }
+
+    fn size(&self) -> usize {
+        self.header().len() + self.payload_size
+    }
+}
+
+/// What the kernel took, handed out in order.
+struct Taken(usize);
+
+impl Taken {
+    fn of(&mut self, size: usize) -> usize {
+        let part = self.0.min(size);
+        self.0 -= part;
+        part
+    }
+}
+
+impl Outgoing {
+    /// A client's at the beginning of its conversation.
+    pub fn new() -> Outgoing {
+        Outgoing::default()
+    }
+
+    /// Whether there is something that `flush` could send: the client's connection is to be watched for POLLOUT.
+    pub fn wants_to_write(&self) -> bool {
+        !self.kept().is_empty() || self.owed_size == 0 && (self.pong.is_some() || self.close.is_some())
+    }
+
+    /// Bytes of payload that were announced to the client and not written yet. While there are any, neither a pong
+    /// nor a close frame can go.
+    pub fn owed_size(&self) -> usize {
+        self.owed_size
+    }
+
+    /// Whether a ping's answer waits.
+    pub fn has_pong(&self) -> bool {
+        self.pong.is_some()
+    }
+
+    /// Whether a close frame was asked for.
+    pub fn is_closing(&self) -> bool {
+        self.is_closing
+    }
+
+    /// Bytes that wait, the pong and the close frame not counted.
+    pub fn kept_size(&self) -> usize {
+        self.kept().len()
+    }
+
+    /// Answers a ping, as soon as a frame's end allows.
+    pub fn pong(&mut self, ping_payload: &[u8]) {
+        if !self.is_closing {
+            self.pong = Some(control_frame(Opcode::Pong, ping_payload));
+        }
+    }
+
+    /// Asks for a close frame. Nothing goes behind it; a second one is not sent. The reason is cut at 123 bytes.
+    pub fn close(&mut self, code: Option<CloseCode>, reason: &str) {
+        if !self.is_closing {
+            self.close = Some(close_frame(code, reason));
+            self.is_closing = true;
+        }
+    }
+
+    /// As a stream: makes of these bytes one text or binary message and returns how many of them were taken. Where
+    /// that are fewer, the next write's bytes complete the message before they begin another. Taken are one byte at
+    /// least, or the error says why none: EAGAIN where `send` would block. EPIPE: the conversation is closing.
+    /// No bytes are no message. Of more than `WRITE_PARTS_MAX` parts the first are taken.
+    pub fn write(
+        &mut self,
+        opcode: Opcode,
+        parts: &[IoSlice<'_>],
+        mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
+    ) -> Result<usize, Errno> {
+        let parts = &parts[..parts.len().min(WRITE_PARTS_MAX)];
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        if size == 0 {
+            return Ok(0);
+        }
+        loop {
+            if self.is_closing && self.owed_size == 0 {
+                return Err(Errno::EPIPE);
+            }
+            let owed_size = size.min(self.owed_size);
+            let has_frame = owed_size < size && !self.is_closing;
+            let frame = has_frame.then(|| Frame::new(opcode, size - owed_size));
+            let taken = send_some(&mut send, &self.offer(owed_size, frame.as_ref(), parts))?;
+            // Nothing of the payload: then the kernel says what is in the way.
+            if let taken @ 1.. = self.account(taken, owed_size, frame.as_ref()) {
+                return Ok(taken);
+            }
+        }
+    }
+
+    /// As messages: takes this one whole. EAGAIN: it was not taken, since with it more than `kept_size_max` bytes
+    /// would wait and the kernel took nothing of it. A message that was begun waits whatever its size.
+    /// EPIPE: the conversation is closing.
+    pub fn send(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        kept_size_max: usize,
+        send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
+    ) -> Result<(), Errno> {
+        debug_assert!(self.owed_size == 0, "a stream's message is not whole");
+        if self.is_closing {
+            return Err(Errno::EPIPE);
+        }
+        let frame = Frame::new(opcode, payload.len());
+        let taken = match send_some(send, &self.offer(0, Some(&frame), &[IoSlice::new(payload)])) {
+            Err(Errno::EAGAIN) => 0,
+            other => other?,
+        };
+        if taken > self.waiting_size() {
+            let taken = self.account(taken, 0, Some(&frame));
+            self.kept.extend_from_slice(&payload[taken..]);
+            self.owed_size = 0;
+            return Ok(());
+        }
+        self.account(taken, 0, None);
+        if self.waiting_size() + frame.size() > kept_size_max {
+            return Err(Errno::EAGAIN);
+        }
+        self.keep(&frame, payload);
+        Ok(())
+    }
+
+    /// As messages: lets this one wait until `flush` or a `send`, so that several leave in one piece. How much may
+    /// wait is the caller's to judge. EPIPE: the conversation is closing.
+    pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Errno> {
+        if self.is_closing {
+            return Err(Errno::EPIPE);
+        }
+        if self.kept.is_empty() {
+            self.kept.reserve(GATHERED_SIZE);
+        }
+        self.keep(&Frame::new(opcode, payload.len()), payload);
+        Ok(())
+    }
+
+    /// Sends all that may go without a byte of the server. EAGAIN: some of it waits still.
+    pub fn flush(&mut self, mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>) -> Result<(), Errno> {
+        while self.wants_to_write() {
+            let taken = send_some(&mut send, &self.offer(0, None, &[]))?;
+            self.account(taken, 0, None);
+        }
+        Ok(())
+    }
+
+    /// Bytes that go before a message.
+    fn waiting_size(&self) -> usize {
+        self.kept_size() + self.pong.as_ref().map_or(0, |pong| pong.len())
+    }
+
+    fn kept(&self) -> &[u8] {
+        &self.kept[self.kept_start..]
+    }
+
+    fn keep(&mut self, frame: &Frame, payload: &[u8]) {
+        // Before the message, so that a server which always has more to say does not hold it back.
+        if let Some(pong) = self.pong.take() {
+            self.kept.extend_from_slice(&pong);
+        }
+        self.kept.extend_from_slice(frame.header());
+        self.kept.extend_from_slice(payload);
+    }
+
+    /// All that may go now: what was kept, `owed_size` bytes of the parts, what goes between frames, then `frame`.
+    fn offer<'a>(&'a self, owed_size: usize, frame: Option<&'a Frame>, parts: &'a [IoSlice<'a>]) -> Vec<IoSlice<'a>> {
+        let mut all = Vec::with_capacity(parts.len() + 5);
+        if !self.kept().is_empty() {
+            all.push(IoSlice::new(self.kept()));
+        }
+        push_range(&mut all, parts, 0..owed_size);
+        if owed_size == self.owed_size {
+            all.extend([&self.pong, &self.close].into_iter().flatten().map(|frame| IoSlice::new(frame)));
+        }
+        if let Some(frame) = frame {
+            all.push(IoSlice::new(frame.header()));
+            push_range(&mut all, parts, owed_size..owed_size + frame.payload_size);
+        }
+        all
+    }
+
+    /// Notes what the kernel took of an offer. Returns how many bytes of the parts that were.
+    fn account(&mut self, taken: usize, owed_size: usize, frame: Option<&Frame>) -> usize {
+        let mut taken = Taken(taken);
+        self.kept_start += taken.of(self.kept().len());
+        if self.kept().is_empty() {
+            // Who has nothing to send has no memory for it.
+            (self.kept, self.kept_start) = (Vec::new(), 0);
+        }
+        let of_owed = taken.of(owed_size);
+        self.owed_size -= of_owed;
+        if self.owed_size > 0 {
+            return of_owed;
+        }
+        begin(&mut self.pong, &mut taken, &mut self.kept);
+        begin(&mut self.close, &mut taken, &mut self.kept);
+        let Some(frame) = frame else { return of_owed };
+        let of_header = taken.of(frame.header().len());
+        if of_header == 0 {
+            return of_owed;
+        }
+        self.kept.extend_from_slice(&frame.header()[of_header..]);
+        let of_payload = taken.of(frame.payload_size);
+        self.owed_size = frame.payload_size - of_payload;
+        of_owed + of_payload
+    }
+}
+
+/// Of a frame that was begun, the rest is kept.
+fn begin(frame: &mut Option<Box<[u8]>>, taken: &mut Taken, kept: &mut Vec<u8>) {
+    if taken.0 > 0
+        && let Some(frame) = frame.take()
+    {
+        kept.extend_from_slice(&frame[taken.of(frame.len())..]);
+    }
+}
+
+fn send_some(
+    mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
+    parts: &[IoSlice<'_>],
+) -> Result<usize, Errno> {
+    match send(parts) {
+        // Of some bytes the kernel takes one at least; asking again for ever is no way out.
+        Ok(0) => Err(Errno::EAGAIN),
+        other => other,
+    }
+}
+
+/// The bytes of this range, counted over all parts.
+fn push_range<'a>(all: &mut Vec<IoSlice<'a>>, parts: &'a [IoSlice<'a>], range: Range<usize>) {
+    let mut start = 0;
+    for part in parts {
+        let end = start + part.len();
+        let (from, to) = (range.start.max(start), range.end.min(end));
+        if from < to {
+            all.push(IoSlice::new(&part[from - start..to - start]));
+        }
+        start = end;
+    }
+}
+
+#[cfg(test)]
+mod tests;

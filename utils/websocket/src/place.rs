@@ -1,0 +1,64 @@
+//! A server's place: its socket file. A stale one is replaced, a live one is not stolen.
+
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+
+/// Why there is no socket file. Display is the operator's sentence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PlaceError {
+    /// A system call failed for this path.
+    Io(PathBuf, Errno),
+    /// There is a file of another kind.
+    NoSocket(PathBuf),
+    /// Somebody listens there.
+    Taken(PathBuf),
+}
+
+impl fmt::Display for PlaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PlaceError::Io(path, errno) => write!(f, "{}: {}", path.display(), errno.desc()),
+            PlaceError::NoSocket(path) => {
+                write!(f, "{}: a file that is no socket is in the way: choose another name", path.display())
+            }
+            PlaceError::Taken(path) => {
+                write!(f, "{}: another server listens there: choose another name", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for PlaceError {}
+
+/// Makes the socket file, with these access rights whatever the umask is, and listens. The socket is closed on exec
+/// and does not block. The folder has to be there.
+pub fn listen_at(path: &Path, socket_type: SockType, mode: u32, backlog: i32) -> Result<OwnedFd, PlaceError> {
+    let failed = |errno: Errno| PlaceError::Io(path.to_owned(), errno);
+    let file_failed = |error: std::io::Error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(0)));
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let new_socket = || socket(AddressFamily::Unix, socket_type, flags, None).map_err(failed);
+    let backlog = Backlog::new(backlog).map_err(failed)?;
+    let address = UnixAddr::new(path).map_err(failed)?;
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(PlaceError::NoSocket(path.to_owned())),
+        Ok(_) => match connect(new_socket()?.as_raw_fd(), &address) {
+            Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(file_failed)?,
+            _ => return Err(PlaceError::Taken(path.to_owned())),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(file_failed(error)),
+    }
+    let listener = new_socket()?;
+    bind(listener.as_raw_fd(), &address).map_err(failed)?;
+    // Nobody can connect before listen(2), so that no moment has other rights.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(file_failed)?;
+    listen(&listener, backlog).map_err(failed)?;
+    Ok(listener)
+}

@@ -1,0 +1,45 @@
+//! What the tests play: the gateway that hands a client over, and the client.
+
+use std::io::{IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::libc;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+/// A client's frame: its first byte and its payload, masked.
+pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [1, 2, 3, 4];
+    let masked = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
+    let size = payload.len();
+    let head = match size {
+        0..126 => vec![0x80 | size as u8],
+        126..65_536 => [&[0xfe][..], &(size as u16).to_be_bytes()].concat(),
+        _ => [&[0xff][..], &(size as u64).to_be_bytes()].concat(),
+    };
+    [first].into_iter().chain(head).chain(key).chain(masked).collect()
+}
+
+/// The address of a client that came to a UNIX socket.
+pub fn sockaddr_un() -> Vec<u8> {
+    (libc::AF_UNIX as u16).to_ne_bytes().to_vec()
+}
+
+/// The gateway's message: these bytes, and beside them these sockets.
+pub fn give(gateway: &UnixStream, bytes: &[u8], sockets: &[RawFd]) {
+    let rights = [ControlMessage::ScmRights(sockets)];
+    let sent = sendmsg::<()>(gateway.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::empty(), None).unwrap();
+    assert_eq!(sent, bytes.len());
+}
+
+/// Sends frames.
+pub fn say(mut client: &UnixStream, frames: &[Vec<u8>]) {
+    client.write_all(&frames.concat()).unwrap();
+}
+
+/// Receives exactly these bytes.
+pub fn expect(mut client: &UnixStream, bytes: &[u8]) {
+    let mut came = vec![0; bytes.len()];
+    client.read_exact(&mut came).unwrap();
+    assert_eq!(came, bytes);
+}
