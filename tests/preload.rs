@@ -11,6 +11,9 @@ use crate::giver::{give, give_late};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{self, Kind};
 
+/// Calls of libc, one by one.
+mod calls;
+
 /// The library as the tests build it.
 fn library() -> PathBuf {
     let path = Path::new(UAKARI).with_file_name("libwebsocket.so");
@@ -220,6 +223,23 @@ fn a_client_that_comes_late() {
         client.text("late");
         expect_data(&mut client, b"late");
         client.finish(1000);
+    }
+}
+
+#[test]
+fn half_a_header_holds_nobody_up() {
+    for name in ["select", "forks", "threads", "epoll"] {
+        let server = Server::compiled(name, &[]);
+        let mut slow = server.client();
+        let bytes = Frame::new(TEXT, b"at last").masked().bytes();
+        slow.send(&[Frame::new(PING, b"")]);
+        slow.wire.send(&bytes[..1]);
+        slow.expect_pong(b"");
+        let mut other = server.client();
+        other.text("meanwhile");
+        expect_data(&mut other, b"meanwhile");
+        slow.wire.send(&bytes[1..]);
+        expect_data(&mut slow, b"at last");
     }
 }
 
