@@ -44,8 +44,8 @@ pub struct Arguments {
     /// ask --allow before --deny
     #[argh(switch)]
     pub denylast: bool,
-    /// options of the docroot, as in ouistiti's configuration: "follow" lets symbolic links lead out of it;
-    /// "direct" is not there yet (default "")
+    /// options of the docroot, as in ouistiti's configuration: "direct" hands the clients' own sockets to the
+    /// servers; "follow" lets symbolic links lead out of it (default "")
     #[argh(option, arg_name = "list")]
     pub options: Option<String>,
     /// how messages travel to the servers: stream, packet, lines, nul or frames (default stream; a SOCK_SEQPACKET
@@ -252,10 +252,15 @@ mod tests {
             ),
             (&["--docroot=/d", "--origins="], &["--origins is empty: write same, * or a list of origins"]),
             (
-                &["--docroot=/d", "--options=direct"],
-                &["--options direct is not there yet: leave it out, and the servers are proxied"],
+                &["--docroot=/d", "--options=direct", "--protocol=lines"],
+                &[
+                    "--protocol is for servers that are proxied, and options has \"direct\": leave one of them out, or write \"stream\"",
+                ],
             ),
-            (&["--docroot=/d", "--options=fast"], &["--options \"fast\" is not known: leave it out"]),
+            (
+                &["--docroot=/d", "--options=fast"],
+                &["--options \"fast\" is not known: write \"direct\", \"follow\" or nothing"],
+            ),
             (
                 &["--docroot=/d", "--listen=[::]:1", "--listen=[::]:1"],
                 &["--listen: http://[::]:1 is listed twice: keep one of them"],

@@ -94,8 +94,11 @@ fn wrong_use_names_flag_value_and_remedy() {
         ),
         (&["--docroot", &docroot, "--type", "json"], &["--type", "\"json\"", "auto, text, binary"]),
         (&["--docroot", &docroot, "--origins", "app.example"], &["--origins", "app.example", "https://"]),
-        (&["--docroot", &docroot, "--options", "direct"], &["--options direct", "not there yet", "leave it out"]),
-        (&["--docroot", &docroot, "--options", "fast"], &["--options", "\"fast\"", "leave it out"]),
+        (
+            &["--docroot", &docroot, "--options", "direct", "--protocol", "nul"],
+            &["--protocol", "proxied", "leave one of them out"],
+        ),
+        (&["--docroot", &docroot, "--options", "fast"], &["--options", "\"fast\"", "\"direct\"", "\"follow\""]),
         (&["--docroot", &docroot, "--log-format", "xml"], &["--log-format", "\"xml\"", "text, json"]),
         (&["--docroot", &docroot, "--user", ""], &["-u is empty", "leave it out"]),
         (&["--docroot", ""], &["--docroot is empty"]),

@@ -17,6 +17,9 @@ mod client;
 /// UNIX servers that the test itself plays, because only so it knows what arrived and when.
 mod server;
 
+/// Servers of direct mode that the test plays, because it is the bare message that is looked at.
+mod receiver;
+
 /// The gateway's part in direct mode, because only so a test knows when a client is handed over.
 mod giver;
 
@@ -62,6 +65,9 @@ mod hello;
 /// Names that are served by something else than a socket in docroot.
 mod links;
 
+/// Clients whose sockets are handed over.
+mod direct;
+
 /// Terminal lines.
 mod devices;
 
@@ -94,6 +100,9 @@ mod compatibility;
 
 /// The sample server.
 mod echo_server;
+
+/// Servers in C that speak WebSocket with the library's functions.
+mod direct_api;
 
 /// Unchanged servers, with libwebsocket.so before them.
 mod preload;

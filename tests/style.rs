@@ -85,6 +85,7 @@ fn fences() {
             "io_uring",
             &[
                 "src/driver/uring/",
+                "src/driver/handover.rs",
                 "src/driver/start.rs",
                 "src/driver/buffers.rs",
                 "src/driver/results.rs",

@@ -117,19 +117,26 @@ fn without_default_port(origin: &str) -> &str {
     }
 }
 
-/// Whether symbolic links may lead out of docroot.
-pub fn docroot_options(list: &str) -> Result<bool, String> {
-    let mut follows_symlinks = false;
+/// What `options` may say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// Symbolic links may lead out of docroot.
+    pub follow: bool,
+    /// Servers get the clients' own sockets.
+    pub direct: bool,
+}
+
+/// The options of a docroot or a link.
+pub fn options(list: &str) -> Result<Options, String> {
+    let mut options = Options::default();
     for one in elements(list) {
         match one {
-            "follow" => follows_symlinks = true,
-            "direct" => {
-                return Err("direct is not there yet: leave it out, and the servers are proxied".to_owned());
-            }
-            other => return Err(format!("{other:?} is not known: leave it out")),
+            "follow" => options.follow = true,
+            "direct" => options.direct = true,
+            other => return Err(format!("{other:?} is not known: write \"direct\", \"follow\" or nothing")),
         }
     }
-    Ok(follows_symlinks)
+    Ok(options)
 }
 
 /// The elements of a list with commas; an empty one is none.
@@ -226,10 +233,10 @@ mod tests {
 
     #[test]
     fn options_of_a_docroot() {
-        assert_eq!(docroot_options(" , "), Ok(false));
-        assert_eq!(docroot_options("follow,"), Ok(true));
-        assert!(docroot_options("follow, direct").unwrap_err().starts_with("direct is not there yet"));
-        assert!(docroot_options("fast").unwrap_err().starts_with("\"fast\" is not known"));
+        assert_eq!(options(" , "), Ok(Options::default()));
+        assert_eq!(options("follow,"), Ok(Options { follow: true, direct: false }));
+        assert_eq!(options("follow, direct"), Ok(Options { follow: true, direct: true }));
+        assert!(options("fast").unwrap_err().starts_with("\"fast\" is not known"));
     }
 
     #[test]

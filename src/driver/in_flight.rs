@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{SockaddrStorage, UnixAddr};
 
+use super::handover::{self, Chain};
 use super::results::{kind_of, own, set_blocking};
 use super::{Batch, Completion, Event, OpenFor, Token};
 use crate::limits::SEND_SEGMENTS_MAX;
@@ -17,13 +18,17 @@ pub(super) enum InFlight {
     Send { token: Token, batch: Batch, _message: Option<Box<Message>> },
     Open { token: Token, purpose: OpenFor, _path: CString, _how: Box<types::OpenHow> },
     Connect { token: Token, socket: OwnedFd, _address: Box<ServerAddress> },
+    HandOver { token: Token, chain: Box<Chain> },
 }
 
 impl InFlight {
     /// Whose it is.
     pub(super) fn token(&self) -> Token {
         match self {
-            InFlight::Send { token, .. } | InFlight::Open { token, .. } | InFlight::Connect { token, .. } => *token,
+            InFlight::Send { token, .. }
+            | InFlight::Open { token, .. }
+            | InFlight::Connect { token, .. }
+            | InFlight::HandOver { token, .. } => *token,
         }
     }
 }
@@ -39,9 +44,12 @@ pub(super) struct Message {
     pub(super) segments: [libc::iovec; SEND_SEGMENTS_MAX],
 }
 
-/// What has become of it.
-pub(super) fn complete(done: InFlight, result: Result<usize, Errno>) -> Completion<OwnedFd> {
+/// What has become of it. `step` counts within a chain, which completes where it ends.
+pub(super) fn complete(done: InFlight, step: u8, result: Result<usize, Errno>) -> Completion<OwnedFd> {
     match done {
+        InFlight::HandOver { token, chain } => {
+            Completion { token, event: Event::HandedOver(handover::end(*chain, step, result)) }
+        }
         InFlight::Send { token, batch, .. } => Completion { token, event: Event::Sent { batch, result } },
         InFlight::Open { token, purpose, .. } => {
             let opened = result.map(own).and_then(|fd| kind_of(&fd, purpose).map(|kind| (fd, kind)));

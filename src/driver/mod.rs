@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 pub use nix::errno::Errno;
 
 pub mod buffers;
+mod connect;
 pub mod device;
+mod handover;
 mod in_flight;
 pub mod inherit;
 mod results;
@@ -203,6 +205,28 @@ pub enum Received {
     Failed(Errno),
 }
 
+/// What a client's socket is handed over with.
+#[derive(Debug)]
+pub struct Handover {
+    /// What the client is told first.
+    pub reply: Box<[u8]>,
+    /// What the server is told with the descriptor.
+    pub record: Box<[u8]>,
+    /// The server gets one end of a socketpair(2) in the client's place; the other one comes back.
+    pub is_relayed: bool,
+}
+
+/// How far a hand-over came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandoverStep {
+    /// The server was not connected; neither end has heard anything.
+    Connect,
+    /// The client did not take the reply, or not all of it; the server has been given nothing.
+    Reply,
+    /// The client has its reply, and the server did not take the descriptor.
+    Pass,
+}
+
 /// What became of an operation.
 #[derive(Debug)]
 pub enum Event<H> {
@@ -231,6 +255,8 @@ pub enum Event<H> {
     Opened(Result<(H, FileKind), Errno>),
     /// A UNIX socket was connected.
     Connected(Result<H, Errno>),
+    /// A client was handed over; with the gateway's end where it is relayed.
+    HandedOver(Result<Option<H>, (HandoverStep, Errno)>),
     /// A signal came.
     Signal(i32),
 }
@@ -266,6 +292,10 @@ pub trait Driver {
     fn connect(&mut self, token: Token, file: &Self::Handle, socket_type: SocketType);
     /// Connects to a TCP server.
     fn connect_tcp(&mut self, token: Token, address: SocketAddr);
+    /// Connects to an opened UNIX stream socket, sends the reply to the client, passes the client's socket to the
+    /// server, closes the connection: in one chain, each step only if the one before it was done whole. EAGAIN: the
+    /// backlog is full. Neither handle may be closed before it completes; the client's is still the caller's then.
+    fn hand_over(&mut self, token: Token, file: &Self::Handle, client: &Self::Handle, handover: Handover);
     /// Reads a pool buffer full from a file.
     fn read(&mut self, token: Token, file: &Self::Handle, offset: u64);
     /// Ends the operations with this token, which then complete with an error.

@@ -213,6 +213,7 @@ impl<D: Driver> Gateway<D> {
             Event::Sent { batch, result } => connection.on_sent(token.kind, batch, result, &mut self.world),
             Event::Opened(result) => connection.on_opened(result, &mut self.world),
             Event::Connected(result) => connection.on_connected(result, &mut self.world),
+            Event::HandedOver(result) => connection.on_handed_over(result, &mut self.world),
             Event::Accepted { .. } | Event::Signal(_) => {}
         }
         list(connection, &mut self.touched);
@@ -225,7 +226,9 @@ impl<D: Driver> Gateway<D> {
             Event::Sent { batch, .. } => {
                 batch.into_segments().for_each(|segment| give_back(segment, &mut self.world.driver));
             }
-            Event::Opened(Ok((handle, _))) | Event::Connected(Ok(handle)) => self.world.driver.close(handle),
+            Event::Opened(Ok((handle, _))) | Event::Connected(Ok(handle)) | Event::HandedOver(Ok(Some(handle))) => {
+                self.world.driver.close(handle);
+            }
             _ => {}
         }
     }

@@ -35,6 +35,8 @@ pub struct Peer<H> {
     /// Above so much waiting at the other end this one is not read; below a quarter of it, it is again.
     queue_size_max: u32,
     is_sending: bool,
+    /// A hand-over uses the handle.
+    is_lent: bool,
     /// The peer took less than all: the next send waits for room.
     is_blocked: bool,
     /// The latest pong that found the queue too long.
@@ -77,6 +79,7 @@ impl<H> Default for Peer<H> {
             queue: Queue::default(),
             queue_size_max: QUEUE_SIZE_MAX.default as u32,
             is_sending: false,
+            is_lent: false,
             is_blocked: false,
             pong: None,
             has_last: false,
@@ -111,6 +114,20 @@ impl<H> Peer<H> {
     /// The handle, while it is open.
     pub fn handle(&self) -> Option<&H> {
         self.handle.as_ref()
+    }
+
+    /// The handle for a hand-over, which ends with `take_back`. None: something else is queued or in flight for it.
+    pub fn lend(&mut self) -> Option<&H> {
+        if self.is_in_flight() || !self.queue.is_empty() || self.is_abandoned {
+            return None;
+        }
+        self.is_lent = self.handle.is_some();
+        self.handle.as_ref()
+    }
+
+    /// The hand-over has ended.
+    pub fn take_back(&mut self) {
+        self.is_lent = false;
     }
 
     /// Whether it is closed, or never was open.
@@ -193,7 +210,8 @@ impl<H> Peer<H> {
         self.demand = Demand::Nothing;
         self.pong = None;
         self.queue.clear(driver);
-        if let (Some(handle), true) = (&self.handle, self.is_in_flight()) {
+        // Who is being handed over may be somebody else's already.
+        if let (Some(handle), true, false) = (&self.handle, self.is_in_flight(), self.is_lent) {
             driver.shutdown(handle, true);
         }
     }
@@ -265,7 +283,7 @@ impl<H> Peer<H> {
     }
 
     fn is_in_flight(&self) -> bool {
-        self.is_sending || self.receiving != Receiving::No
+        self.is_sending || self.is_lent || self.receiving != Receiving::No
     }
 
     fn settle_abandoned<D: Driver<Handle = H>>(&mut self, receive: Token, driver: &mut D) {

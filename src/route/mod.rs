@@ -49,6 +49,8 @@ pub struct Service {
     pub message_type: MessageType,
     /// Whether a first record tells the server who the client is.
     pub hello: bool,
+    /// Whether servers get the clients' own sockets.
+    pub is_direct: bool,
     /// The limits of each conversation.
     pub limits: limits::WebSocket,
 }
@@ -137,6 +139,7 @@ impl Default for Service {
             protocol: Protocol::Stream,
             message_type: MessageType::Auto,
             hello: false,
+            is_direct: false,
             limits: limits::WebSocket::default(),
         }
     }

@@ -102,6 +102,16 @@ pub enum Action {
         /// Which of its addresses.
         address: usize,
     },
+    /// Hand the client over to the opened socket, as soon as nothing else is in flight for it; answered by
+    /// `Input::HandedOver`.
+    HandOver {
+        /// The 101.
+        reply: Box<[u8]>,
+        /// What the server is told with the client's address.
+        hello: Option<Box<Hello>>,
+    },
+    /// What connects, or hands over, is to end now; its answer tells how far it came.
+    CancelConnect,
     /// Tell the server who its client is, before anything else.
     Hello(Box<Hello>),
     /// What was opened is the server from here on.

@@ -46,6 +46,9 @@ pub enum Ending {
     Outside,
     NoLookUp(Errno),
     Refused(Errno),
+    NotTaken(Errno),
+    HandedOver,
+    Tunnelled,
     FileCutShort,
     ServerLineTooLong,
     ClientSilent,
@@ -95,6 +98,7 @@ impl Ending {
             | Ending::Outside
             | Ending::NoLookUp(_)
             | Ending::Refused(_)
+            | Ending::NotTaken(_)
             | Ending::FileCutShort
             | Ending::TimedOut(Step::Connect)
             | Ending::ServerLineTooLong
@@ -106,6 +110,11 @@ impl Ending {
 }
 
 impl Ending {
+    /// Whether the server has the client, and so the close code.
+    pub fn is_handed_over(self) -> bool {
+        matches!(self, Ending::HandedOver | Ending::Tunnelled)
+    }
+
     /// The close code that it means, where it ended a WebSocket (RFC 6455 section 7.4.1).
     pub fn close_code(self) -> CloseCode {
         match self {
@@ -117,6 +126,7 @@ impl Ending {
             | Ending::ServerCutShort
             | Ending::ServerNotUtf8
             | Ending::ServerLineTooLong
+            | Ending::NotTaken(_)
             | Ending::ServerProtocol(_) => CloseCode::INTERNAL_ERROR,
             Ending::TooFast => CloseCode::POLICY_VIOLATION,
             Ending::TakesNothing => CloseCode::UNSUPPORTED_DATA,
@@ -158,6 +168,13 @@ impl fmt::Display for Ending {
             Ending::NotASocket => f.write_str("refused with 404: what has this name is not a socket"),
             Ending::Outside => f.write_str("refused with 403: the name leads out of docroot, or may not be opened"),
             Ending::NoLookUp(errno) => write!(f, "refused with 500: docroot cannot be searched: {}", errno.desc()),
+            Ending::NotTaken(errno) => {
+                write!(f, "the server did not take its client (1011): {}", errno.desc())
+            }
+            Ending::HandedOver => f.write_str("handed over to the server"),
+            Ending::Tunnelled => {
+                f.write_str("handed over through a socket pair, since the client spoke before it could be")
+            }
             Ending::Refused(errno) => write!(f, "refused with 502: the server cannot be connected: {}", errno.desc()),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),

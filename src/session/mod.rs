@@ -7,6 +7,7 @@ mod head;
 mod opening;
 mod relay;
 mod reply;
+mod tunnel;
 
 mod closing;
 
@@ -15,7 +16,7 @@ mod ending;
 
 use std::mem;
 
-use crate::driver::{Errno, FileKind};
+use crate::driver::{Errno, FileKind, HandoverStep};
 use crate::http::date::Date;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
@@ -32,6 +33,7 @@ use head::Head;
 use opening::Opening;
 use relay::Relay;
 use reply::Reply;
+use tunnel::Tunnel;
 
 /// What happened to the connection.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub enum Input<'a> {
     Opened(Result<FileKind, Errno>),
     /// The server was connected, as `Action::Connect` asked.
     Connected(Result<(), Errno>),
+    /// The client was handed over, as `Action::HandOver` asked, or how far that came.
+    HandedOver(Result<(), (HandoverStep, Errno)>),
     /// Bytes of the file, as `Action::ReadFile` asked; none: its end, or it could not be read.
     FileBytes(Chunk<'a>),
     /// All that was queued for the client has been sent.
@@ -126,6 +130,8 @@ enum Phase {
     Opening(Box<Opening>),
     /// Messages each way.
     Relay(Box<Relay>),
+    /// The bytes of one that was handed over as a socketpair(2).
+    Tunnel(Box<Tunnel>),
     /// The end: close frames, then the streams' ends.
     Closing(Box<Closing>),
     /// Nothing more happens.
@@ -192,6 +198,7 @@ impl Session {
     pub fn patience(&self) -> Option<Patience> {
         match &self.phase {
             Phase::Closing(closing) => Some(closing.patience()),
+            Phase::Tunnel(tunnel) => tunnel.patience(),
             _ => None,
         }
     }
@@ -219,7 +226,16 @@ impl Session {
 
     /// How the server is spoken to, once it is connected.
     pub fn service(&self) -> Option<&Service> {
-        if let Phase::Relay(relay) = &self.phase { Some(relay.service()) } else { None }
+        match &self.phase {
+            Phase::Relay(relay) => Some(relay.service()),
+            Phase::Tunnel(tunnel) => Some(tunnel.service()),
+            _ => None,
+        }
+    }
+
+    /// Whether the client has sent something behind its handshake already.
+    pub fn has_early_bytes(&self) -> bool {
+        !self.input.is_empty()
     }
 
     /// The client was not read for a while and could not be heard.
@@ -251,7 +267,7 @@ impl Session {
 
     /// Whether `Input::Drained` is waited for.
     pub fn wants_drained(&self) -> bool {
-        matches!(self.phase, Phase::Reply(_))
+        matches!(self.phase, Phase::Reply(_) | Phase::Tunnel(_))
     }
 
     /// Takes one input. After `Action::End` no input changes anything.
@@ -260,6 +276,7 @@ impl Session {
         let mut context = Context::new(around, &mut self.facts, out);
         let next = match (&mut self.phase, input) {
             (Phase::Relay(relay), input) => relay.handle(input, &mut context),
+            (Phase::Tunnel(tunnel), input) => tunnel.handle(input, &mut context),
             (Phase::Closing(closing), input) => closing.handle(input, &mut context),
             (Phase::Over, _) => return,
             (_, input) => return self.handle_http(around, input, out),
@@ -300,7 +317,7 @@ impl Session {
                 }
                 Phase::Body(body) => (body.step(input.take(), &mut self.input, self.is_stopping, &mut context), false),
                 Phase::Reply(reply) => reply.step(input.take(), &mut context),
-                Phase::Opening(opening) => opening.step(input.take(), &mut context),
+                Phase::Opening(opening) => opening.step(input.take(), &mut self.input, &mut context),
                 Phase::Relay(mut relay) => match self.take_input(&mut relay, around, out) {
                     Some(next) => (next, false),
                     None => (Phase::Relay(relay), false),

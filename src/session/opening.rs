@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, refuse};
+use super::tunnel::Tunnel;
+use super::{
+    Action, Closing, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, head, refuse, send_close,
+};
 use crate::driver::device::{Device, Direction};
-use crate::driver::{Errno, FileKind, OpenFor, SocketType};
-use crate::http::head::{self, Head};
+use crate::driver::{Errno, FileKind, HandoverStep, OpenFor, SocketType};
+use crate::http::head::{Head, single};
 use crate::http::reply;
 use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
 use crate::route::hello::Hello;
 use crate::route::{Destination, Link, Protocol, Service};
+use crate::websocket::close::CloseCode;
 use crate::websocket::upgrade::Upgrade;
 
 /// What a good handshake asks for.
@@ -26,7 +30,7 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// What a server is told of it.
     fn hello(&self) -> Hello {
-        let origin = head::single(&self.head.headers, "origin").and_then(|origin| std::str::from_utf8(origin).ok());
+        let origin = single(&self.head.headers, "origin").and_then(|origin| std::str::from_utf8(origin).ok());
         Hello {
             path: format!("/{}", self.name).into(),
             query: self.head.query.unwrap_or_default().into(),
@@ -59,6 +63,8 @@ pub struct Opening {
     retry_ms: u64,
     /// A full backlog is to be tried again at the deadline.
     is_retrying: bool,
+    /// The client's socket is on its way to the server.
+    is_handing_over: bool,
 }
 
 impl Opening {
@@ -100,6 +106,7 @@ impl Opening {
             give_up_ms,
             retry_ms: limits::CONNECT_RETRY_MS,
             is_retrying: false,
+            is_handing_over: false,
         };
         context.out.push(Action::Demand(Side::Client, Demand::Nothing));
         *context.deadline_ms = Some(give_up_ms);
@@ -148,17 +155,29 @@ impl Opening {
     }
 
     /// Takes an input. True: the next phase wants a step.
-    pub fn step(mut self: Box<Self>, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
+    pub fn step(
+        mut self: Box<Self>,
+        input: Option<Input<'_>>,
+        early: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
         match input {
             Some(Input::Opened(opened)) => return self.opened(opened, context),
             Some(Input::Connected(connected)) => return self.connected(connected, context),
+            Some(Input::HandedOver(result)) => return self.handed_over(result, early, context),
+            // It may have gone through already: its answer tells.
+            Some(Input::Deadline) if self.is_handing_over && context.now_ms >= self.give_up_ms => {
+                context.out.push(Action::CancelConnect);
+                context.deadline_in(limits::CONNECT_RETRY_MS_MAX);
+            }
+            Some(Input::Stop) if self.is_handing_over => {}
             Some(Input::Deadline) if context.now_ms >= self.give_up_ms => {
                 let ending = Ending::TimedOut(Step::Connect);
                 return (refuse(504, "the server does not accept", ending, context), false);
             }
             Some(Input::Deadline) => {
                 if std::mem::take(&mut self.is_retrying) {
-                    context.out.push(Action::Connect(self.socket_type));
+                    self.connect(context);
                 }
                 *context.deadline_ms = Some(self.give_up_ms);
             }
@@ -213,7 +232,7 @@ impl Opening {
     fn opened(mut self: Box<Self>, opened: Result<FileKind, Errno>, context: &mut Context<'_>) -> (Phase, bool) {
         let refused = match opened {
             Ok(FileKind::Socket) => {
-                context.out.push(Action::Connect(self.socket_type));
+                self.connect(context);
                 return (Phase::Opening(self), false);
             }
             Ok(FileKind::Device) => {
@@ -241,10 +260,11 @@ impl Opening {
 
     fn connected(mut self: Box<Self>, connected: Result<(), Errno>, context: &mut Context<'_>) -> (Phase, bool) {
         let has_stream = self.socket_type == SocketType::Stream && self.service.protocol == Protocol::Stream;
+        let may_be_packets = has_stream && !self.service.is_direct;
         match connected {
             Ok(()) => (self.accept(context), true),
             // The socket is of the other type: what it is decides, unless the protocol needs a stream.
-            Err(Errno::EPROTOTYPE) if has_stream => {
+            Err(Errno::EPROTOTYPE) if may_be_packets => {
                 self.socket_type = SocketType::SeqPacket;
                 context.out.push(Action::Connect(self.socket_type));
                 (Phase::Opening(self), false)
@@ -261,11 +281,63 @@ impl Opening {
         }
     }
 
-    fn accept(mut self, context: &mut Context<'_>) -> Phase {
-        let hello = self.hello.take();
+    /// Connects to the socket that was opened, or hands the client over to it.
+    fn connect(&mut self, context: &mut Context<'_>) {
+        if !self.service.is_direct {
+            return context.out.push(Action::Connect(self.socket_type));
+        }
+        self.is_handing_over = true;
+        let (reply, hello) = self.answer();
+        context.out.push(Action::HandOver { reply, hello });
+    }
+
+    fn handed_over(
+        mut self: Box<Self>,
+        result: Result<(), (HandoverStep, Errno)>,
+        early: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
+        self.is_handing_over = false;
+        let phase = match result {
+            Ok(()) if early.is_empty() => {
+                *context.status = 101;
+                head::over(Ending::HandedOver, context)
+            }
+            Ok(()) => {
+                *context.status = 101;
+                Phase::Tunnel(Box::new(Tunnel::new(self.service, std::mem::take(early), context)))
+            }
+            Err((HandoverStep::Connect, Errno::ECANCELED)) => {
+                refuse(504, "the server does not accept", Ending::TimedOut(Step::Connect), context)
+            }
+            Err((HandoverStep::Connect, errno)) => return self.connected(Err(errno), context),
+            Err((HandoverStep::Reply, Errno::ECANCELED)) => head::over(Ending::TimedOut(Step::Reply), context),
+            Err((HandoverStep::Reply, errno)) => head::over(Ending::ClientFailed(errno), context),
+            Err((HandoverStep::Pass, errno)) => {
+                *context.status = 101;
+                context.out.push(Action::CloseFile);
+                send_close(Some(CloseCode::INTERNAL_ERROR), "the server is not there", context);
+                let ending = Ending::NotTaken(errno);
+                Phase::Closing(Box::new(Closing::after_close(false, ending, &self.service, context)))
+            }
+        };
+        (phase, false)
+    }
+
+    /// The 101, and what the server is told of the handshake.
+    fn answer(&self) -> (Box<[u8]>, Option<Box<Hello>>) {
         let subprotocols = &self.upgrade.subprotocols;
         let chosen = self.candidate.map_or(subprotocols.first(), |index| subprotocols.get(index));
-        let bytes = reply::switching_protocols(&self.upgrade.accept, chosen.map(String::as_str));
+        let chosen = chosen.map(String::as_str);
+        let hello = self.hello.as_ref().map(|hello| {
+            let subprotocol = chosen.unwrap_or_default().into();
+            Box::new(Hello { subprotocol, ..Hello::clone(hello) })
+        });
+        (reply::switching_protocols(&self.upgrade.accept, chosen), hello)
+    }
+
+    fn accept(self, context: &mut Context<'_>) -> Phase {
+        let (bytes, hello) = self.answer();
         let protocol = match self.socket_type {
             SocketType::SeqPacket => Protocol::Packet,
             SocketType::Stream => self.service.protocol,
@@ -273,8 +345,7 @@ impl Opening {
         let line = format!("connected to {} ({protocol:?})", Quoted(&self.path()));
         context.out.push(Action::Log(Level::Debug, line));
         context.out.push(Action::CloseFile);
-        if let Some(mut hello) = hello {
-            hello.subprotocol = chosen.map(String::as_str).unwrap_or_default().into();
+        if let Some(hello) = hello {
             context.out.push(Action::Hello(hello));
         }
         context.out.push(Action::Send { to: Side::Client, bytes });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::fields::Fields;
+use super::server::DIRECT_PROTOCOL;
 use crate::config::keys::Limits;
 use crate::config::problem::Problems;
 use crate::config::values::{self, LinkKind};
@@ -20,8 +21,8 @@ pub fn link(group: &Fields<'_>, websocket: &Service, limits: &Limits, problems: 
         Some(_) => Ok(Patterns::parse(list)),
         None => Err("is empty: write patterns such as \"^/gps$\"".to_owned()),
     });
-    group.parsed(problems, "options", |list| match values::docroot_options(list) {
-        Ok(true) => Err("follow is for docroot: leave it out".to_owned()),
+    let options = group.parsed(problems, "options", |list| match values::options(list) {
+        Ok(options) if options.follow => Err("follow is for docroot: leave it out".to_owned()),
         other => other,
     });
     let kind = group.word("type", &values::LINKS)?;
@@ -30,7 +31,14 @@ pub fn link(group: &Fields<'_>, websocket: &Service, limits: &Limits, problems: 
             group.error(problems, name, format_args!("is for type = \"{}\" only: leave it out", name_of(needed)));
         }
     }
-    let service = service(group, kind, websocket, limits, problems);
+    let mut service = service(group, kind, websocket, limits, problems);
+    let may_be_direct = kind == LinkKind::Unix && service.protocol == Protocol::Stream;
+    service.is_direct = options.map_or(websocket.is_direct, |options| options.direct) && may_be_direct;
+    if options.is_some_and(|options| options.direct) && kind != LinkKind::Unix {
+        group.error(problems, "options", "direct needs type = \"unix\": leave it out");
+    } else if options.is_some_and(|options| options.direct) && !may_be_direct {
+        group.error(problems, "protocol", DIRECT_PROTOCOL);
+    }
     let destination = destination(group, kind, problems)?;
     Some(Link { origin: origin?, destination, service: Arc::new(service) })
 }
@@ -73,6 +81,7 @@ fn service(
         message_type: group.word("message-type", &values::TYPES).unwrap_or(websocket.message_type),
         // A device is not made to read it, unless the link itself says so.
         hello: group.flag("hello").unwrap_or(websocket.hello && !is_device),
+        is_direct: false,
         limits: limits.websocket,
     }
 }

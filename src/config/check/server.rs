@@ -15,6 +15,10 @@ use crate::limits::{LINKS_MAX, LISTEN_MAX};
 use crate::route::names::{Patterns, Rules};
 use crate::route::{MessageType, Protocol, Service, Site};
 
+/// Why a protocol does not go with direct mode.
+pub const DIRECT_PROTOCOL: &str =
+    "is for servers that are proxied, and options has \"direct\": leave one of them out, or write \"stream\"";
+
 /// The servers checked so far.
 #[derive(Default)]
 pub struct Servers {
@@ -156,8 +160,14 @@ fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mu
     websocket.limits(&mut limits, problems);
     websocket.exclude(problems, "message-type", "type");
     let message_type = websocket.word("type", &values::TYPES).or(websocket.word("message-type", &values::TYPES));
+    let options = websocket.parsed(problems, "options", values::options).unwrap_or_default();
+    let protocol = websocket.word("protocol", &values::PROTOCOLS).unwrap_or(Protocol::Stream);
+    if options.direct && protocol != Protocol::Stream {
+        websocket.error(problems, "protocol", DIRECT_PROTOCOL);
+    }
     let service = Service {
-        protocol: websocket.word("protocol", &values::PROTOCOLS).unwrap_or(Protocol::Stream),
+        protocol,
+        is_direct: options.direct,
         message_type: message_type.unwrap_or(MessageType::Auto),
         hello: websocket.flag("hello").unwrap_or(false),
         limits: limits.websocket.clone(),
@@ -168,7 +178,7 @@ fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mu
         deny: patterns("deny", ""),
         deny_last: websocket.flag("denylast").unwrap_or(false),
     };
-    site.follows_symlinks = websocket.parsed(problems, "options", values::docroot_options).unwrap_or(false);
+    site.follows_symlinks = options.follow;
     let origins: Vec<&str> = websocket.texts("origins").into_iter().map(|(_, text)| text).collect();
     if websocket.has("origins") && !origins.is_empty() {
         match values::origins(&origins.join(",")) {

@@ -105,7 +105,7 @@ pub const KEYS: &[Key] = &[
         "options",
         Kind::Commas,
         "\"\"",
-        "\"follow\": symbolic links may lead out of docroot; \"direct\" is not there yet.",
+        "\"direct\": servers get the clients' own sockets; \"follow\": symbolic links may lead out of docroot.",
     ),
     key(
         &[WebSocket],
@@ -180,6 +180,12 @@ pub const KEYS: &[Key] = &[
         "websocket's; of a tty or fifo, false",
         "Whether a first record tells it who the client is.",
     ),
-    key(&[Link], "options", Kind::Commas, "\"\"", "None is there yet."),
+    key(
+        &[Link],
+        "options",
+        Kind::Commas,
+        "websocket's",
+        "\"direct\": the server gets the clients' own sockets; needs type = \"unix\" and protocol = \"stream\".",
+    ),
     key(&[Link], "limits", Kind::Group(Scope::LinkLimits), "websocket's", "The limits of its conversations."),
 ];

@@ -84,7 +84,10 @@ fn of_websockets() {
         (websocket("protocl = \"x\";"), "servers[0].websocket.protocl: unknown key: did you mean \"protocol\"?"),
         (websocket("idle-ms = 1;"), "servers[0].websocket.idle-ms: unknown key here: it belongs in limits = { }"),
         (websocket("hello = 1;"), "servers[0].websocket.hello: is an integer: write true or false"),
-        (websocket("options = \"direct\";"), "servers[0].websocket.options: direct is not there yet: leave it out"),
+        (
+            websocket("options = \"direct\"; protocol = \"lines\";"),
+            "servers[0].websocket.protocol: is for servers that are proxied, and options has \"direct\"",
+        ),
         (websocket("origins = \"x\";"), "servers[0].websocket.origins: \"x\" is no origin: write same, *, or origins"),
         (websocket("origins = (\"same\", \"*\");"), "servers[0].websocket.origins: \"same\" is no origin"),
         (websocket("type = \"text\"; message-type = \"text\";"), "websocket.message-type: type is set too: keep one"),
@@ -144,8 +147,12 @@ fn of_links() {
             "links[0].options: follow is for docroot: leave",
         ),
         (
-            link("type = \"unix\"; destination = \"/a\"; options = \"direct\";"),
-            "links[0].options: direct is not there yet",
+            link("type = \"tty\"; destination = \"/a\"; options = \"direct\";"),
+            "links[0].options: direct needs type = \"unix\": leave it out",
+        ),
+        (
+            link("type = \"unix\"; destination = \"/a\"; options = \"direct\"; protocol = \"nul\";"),
+            "links[0].protocol: is for servers that are proxied, and options has \"direct\"",
         ),
         (link("").replace("\"a\"", "\" , \""), "links[0].origin: is empty: write patterns such as \"^/gps$\""),
     ]);

@@ -3,6 +3,7 @@
 //! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet that looks like
 //! the end, a cut packet, a full backlog.
 
+mod connect;
 mod objects;
 mod wire;
 
@@ -35,6 +36,8 @@ pub struct Sim {
     pub waiting: VecDeque<usize>,
     /// Servers' connections that were just made: the name and the wire.
     pub connected: Vec<(String, usize)>,
+    /// Clients' wires that were just handed over: to which server, and whether it is the far end that it got.
+    pub handed_over: Vec<(String, usize, bool)>,
     objects: Slab<Object>,
     ops: Vec<Op>,
     buffers: Vec<Vec<u8>>,
@@ -51,6 +54,7 @@ impl Sim {
             wires: Vec::new(),
             waiting: VecDeque::new(),
             connected: Vec::new(),
+            handed_over: Vec::new(),
             objects: Slab::new(),
             ops: Vec::new(),
             buffers: (0..buffers).map(|_| vec![0; POOL_BUFFER_SIZE]).collect(),
@@ -122,6 +126,11 @@ impl Sim {
             },
             Ask::Open { path } => Ok((Event::Opened(self.attempt_open(&path)), None)),
             Ask::Connect { socket_type } => Ok((Event::Connected(self.attempt_connect(object, socket_type)), None)),
+            Ask::HandOver { client, handover } => match self.attempt_hand_over(object, client, &handover, is_cancelled)
+            {
+                Some(result) => Ok((Event::HandedOver(result), None)),
+                None => Err(again(Ask::HandOver { client, handover })),
+            },
             Ask::Read { offset } => {
                 Ok((Event::Received { result: self.attempt_read(object, offset), more: false }, None))
             }
@@ -221,22 +230,6 @@ impl Sim {
         Ok((Handle(self.objects.insert(Object::File(path.to_owned()))), kind))
     }
 
-    fn attempt_connect(&mut self, object: usize, socket_type: SocketType) -> Result<Handle, Errno> {
-        let Object::File(name) = &self.objects[object] else { panic!("not an opened socket") };
-        match self.nodes.get(name) {
-            Some(Node::Server(other)) if *other != socket_type => return Err(Errno::EPROTOTYPE),
-            Some(Node::Server(_)) => {}
-            Some(Node::Full(until_ms)) if self.now_ms < *until_ms => return Err(Errno::EAGAIN),
-            Some(Node::Full(_)) => {}
-            _ => return Err(Errno::ECONNREFUSED),
-        }
-        let name = name.clone();
-        let capacity = 1 << (6 + self.rng.below(12));
-        self.wires.push(Wire::new(capacity, socket_type == SocketType::SeqPacket));
-        self.connected.push((name, self.wires.len() - 1));
-        Ok(Handle(self.objects.insert(Object::Wire(self.wires.len() - 1))))
-    }
-
     fn attempt_read(&mut self, object: usize, offset: u64) -> Received {
         let Object::File(name) = &self.objects[object] else { panic!("not a file") };
         let Some(Node::File(bytes)) = self.nodes.get(name) else { return Received::Failed(Errno::EIO) };
@@ -314,6 +307,12 @@ impl Driver for Sim {
         panic!("the simulated configuration has no links");
     }
 
+    fn hand_over(&mut self, token: Token, file: &Handle, client: &Handle, handover: Handover) {
+        let is_busy = self.ops.iter().any(|op| op.is_on(client.0));
+        assert!(!is_busy, "what is in flight would take bytes that are the server's");
+        self.start(token, file, Ask::HandOver { client: client.0, handover });
+    }
+
     fn read(&mut self, token: Token, file: &Handle, offset: u64) {
         self.start(token, file, Ask::Read { offset });
     }
@@ -335,14 +334,10 @@ impl Driver for Sim {
     }
 
     fn close(&mut self, handle: Handle) {
-        let is_busy = self.ops.iter().any(|op| op.object == handle.0);
+        let is_busy = self.ops.iter().any(|op| op.is_on(handle.0));
         assert!(!is_busy, "closed with operations in flight: they would go on, on whatever gets its number");
         if let Object::Wire(wire) = self.objects.remove(handle.0) {
-            let wire = &mut self.wires[wire];
-            wire.is_closed = true;
-            wire.from_gateway.finished = true;
-            // Unread bytes make a close a reset, which may overtake what was sent.
-            wire.to_gateway.broken = true;
+            self.wires[wire].close();
         }
     }
 

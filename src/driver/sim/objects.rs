@@ -1,6 +1,6 @@
 //! What is open in the simulated kernel, and what it has been asked for.
 
-use crate::driver::{Batch, Receive, SocketType, Token};
+use crate::driver::{Batch, Handover, Receive, SocketType, Token};
 
 /// Something open. Not to be copied: who has it closes it.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub enum Ask {
     Send { batch: Batch, wait: bool },
     Open { path: String },
     Connect { socket_type: SocketType },
+    HandOver { client: usize, handover: Handover },
     Read { offset: u64 },
 }
 
@@ -27,4 +28,11 @@ pub struct Op {
     pub object: usize,
     pub ask: Ask,
     pub is_cancelled: bool,
+}
+
+impl Op {
+    /// Whether it works on this object.
+    pub fn is_on(&self, object: usize) -> bool {
+        self.object == object || matches!(self.ask, Ask::HandOver { client, .. } if client == object)
+    }
 }

@@ -51,12 +51,14 @@ pub struct Wire {
     pub(super) packets: bool,
     /// The gateway has closed its end.
     pub is_closed: bool,
+    /// A server has the gateway's end too, and closes it.
+    pub is_passed: bool,
 }
 
 impl Wire {
     pub(super) fn new(capacity: usize, packets: bool) -> Wire {
         let pipe = || Pipe { capacity, ..Pipe::default() };
-        Wire { to_gateway: pipe(), from_gateway: pipe(), packets, is_closed: false }
+        Wire { to_gateway: pipe(), from_gateway: pipe(), packets, is_closed: false, is_passed: false }
     }
 
     /// The actor writes; returns how much there was room for. A packet fits whole or not at all (None).
@@ -83,6 +85,43 @@ impl Wire {
     /// The actor has read all, and nothing more will come.
     pub fn is_at_end(&self) -> bool {
         self.from_gateway.chunks.is_empty() && (self.from_gateway.finished || self.is_closed)
+    }
+
+    /// The gateway's end is closed, unless it has been passed on.
+    pub(super) fn close(&mut self) {
+        if std::mem::take(&mut self.is_passed) {
+            return;
+        }
+        self.is_closed = true;
+        self.from_gateway.finished = true;
+        // Unread bytes make a close a reset, which may overtake what was sent.
+        self.to_gateway.broken = true;
+    }
+
+    /// Who was given the gateway's end reads what the client sends; None: nothing is there.
+    pub fn take(&mut self) -> Option<Vec<u8>> {
+        let chunk = self.to_gateway.chunks.pop_front()?;
+        self.to_gateway.size -= chunk.len();
+        Some(chunk)
+    }
+
+    /// Who was given the gateway's end writes to the client, without a limit.
+    pub fn give(&mut self, bytes: &[u8]) {
+        if !self.from_gateway.broken {
+            self.from_gateway.chunks.push_back(bytes.to_vec());
+            self.from_gateway.size += bytes.len();
+        }
+    }
+
+    /// Whether the client of a passed end sends no more.
+    pub fn has_client_left(&self) -> bool {
+        self.to_gateway.broken || (self.to_gateway.finished && self.to_gateway.chunks.is_empty())
+    }
+
+    /// Who was given the gateway's end closes it.
+    pub fn close_passed(&mut self) {
+        self.is_passed = false;
+        self.close();
     }
 
     /// The actor sends no more.

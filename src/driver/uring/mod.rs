@@ -13,19 +13,21 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr};
+use nix::sys::socket::{self, MsgFlags};
 use nix::sys::stat::fstat;
 use nix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
 use super::buffers::{Pool, raw};
+use super::connect;
 use super::device;
+use super::handover::Chain;
 use super::in_flight::{self, InFlight, Message, ServerAddress};
 use super::results::{accepted, address_of, result_of};
 use super::start::{self, StartError, errno_of, start_error};
 use super::{
-    Batch, Completion, Driver, Event, Kind, Lease, OpenFor, Reach, Receive, Received, Segment, Sending, SocketType,
-    Token,
+    Batch, Completion, Driver, Event, Handover, HandoverStep, Kind, Lease, OpenFor, Reach, Receive, Received, Segment,
+    Sending, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
@@ -34,6 +36,8 @@ const BUFFER_GROUP: u16 = 0;
 const UNWATCHED: u64 = 0;
 /// In the kind's place: the rest is an index into `in_flight`.
 const INDEXED: u64 = 0xff;
+/// Above the index: which operation of a chain.
+const STEP_SHIFT: u32 = 56;
 
 /// io_uring.
 pub struct Uring {
@@ -115,8 +119,8 @@ impl Uring {
     fn on_entry(&mut self, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
         let bits = entry.user_data();
         if bits & 0xff == INDEXED {
-            let done = self.in_flight.remove((bits >> 8) as usize);
-            return Some(in_flight::complete(done, result_of(entry)));
+            let done = self.in_flight.remove((bits >> 8) as u32 as usize);
+            return Some(in_flight::complete(done, (bits >> STEP_SHIFT) as u8, result_of(entry)));
         }
         let token = Token::from_bits(bits)?;
         let event = match token.kind {
@@ -278,26 +282,23 @@ impl Driver for Uring {
     }
 
     fn connect(&mut self, token: Token, file: &OwnedFd, socket_type: SocketType) {
-        let socket_type = match socket_type {
-            SocketType::Stream => SockType::Stream,
-            SocketType::SeqPacket => SockType::SeqPacket,
-        };
-        // Non-blocking, so that a full backlog is an EAGAIN at once and not a parked kernel thread.
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        // Through the opened inode: a long path works and nothing can be swapped behind the check.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let made = socket::socket(AddressFamily::Unix, socket_type, flags, None)
-            .and_then(|socket| Ok((socket, ServerAddress::Unix(UnixAddr::new(path.as_str())?))));
+        let made = connect::to_unix(file, socket_type).map(|(socket, at)| (socket, ServerAddress::Unix(at)));
         self.push_connect(token, made);
     }
 
     fn connect_tcp(&mut self, token: Token, address: SocketAddr) {
-        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let made = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).and_then(|socket| {
-            socket::setsockopt(&socket, socket::sockopt::TcpNoDelay, &true)?;
-            Ok((socket, ServerAddress::Tcp(address.into())))
-        });
+        let made = connect::to_tcp(address).map(|socket| (socket, ServerAddress::Tcp(address.into())));
         self.push_connect(token, made);
+    }
+
+    fn hand_over(&mut self, token: Token, file: &OwnedFd, client: &OwnedFd, handover: Handover) {
+        match Chain::new(file, client, handover) {
+            Ok(chain) => self.push_chain(token, client, chain),
+            Err(errno) => {
+                let event = Event::HandedOver(Err((HandoverStep::Connect, errno)));
+                self.ready.push(Completion { token, event });
+            }
+        }
     }
 
     fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {

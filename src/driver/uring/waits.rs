@@ -7,15 +7,29 @@ use io_uring::{cqueue, opcode, squeue};
 use nix::errno::Errno;
 use nix::sys::socket::SockaddrLike;
 
-use super::{Uring, index_bits};
+use super::{STEP_SHIFT, Uring, index_bits};
 use crate::driver::buffers::raw;
+use crate::driver::handover::{Chain, STEPS};
 use crate::driver::in_flight::{self, InFlight, ServerAddress};
 use crate::driver::results::result_of;
 use crate::driver::{Completion, Event, Kind, Received, Token};
 
 impl Uring {
+    /// Makes room for so many entries: links do not reach over two submissions.
+    fn make_room(&mut self, entries: usize) {
+        while {
+            let queue = self.ring.submission();
+            queue.capacity() - queue.len() < entries
+        } {
+            if self.ring.submit().is_err() {
+                self.reap();
+            }
+        }
+    }
+
     /// What is pushed next waits until the device is ready; only a wait that failed completes by itself.
     pub(super) fn push_poll(&mut self, token: Token, device: &OwnedFd, events: i16) {
+        self.make_room(2);
         let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
         let poll = opcode::PollAdd::new(raw(device), events as u32).build().flags(flags);
         self.push(poll.user_data(token.to_bits()));
@@ -37,7 +51,7 @@ impl Uring {
         }
         let token = Token { kind: Kind::BackendSend, ..token };
         let index = self.index_of(token)?;
-        Some(in_flight::complete(self.in_flight.remove(index), Err(errno)))
+        Some(in_flight::complete(self.in_flight.remove(index), 0, Err(errno)))
     }
 
     /// Connects, or tells with the next completions why that cannot even begin.
@@ -57,14 +71,28 @@ impl Uring {
         }
     }
 
+    /// Hands a client over.
+    pub(super) fn push_chain(&mut self, token: Token, client: &OwnedFd, chain: Box<Chain>) {
+        self.make_room(STEPS);
+        let entries = chain.entries(client);
+        let index = self.in_flight.insert(InFlight::HandOver { token, chain });
+        for (entry, step) in entries.into_iter().zip(0..) {
+            self.push(entry.user_data(step_bits(index, step)));
+        }
+    }
+
     /// The user data of all that is in flight for a token, and of what the kernel may have begun behind it: a device
     /// that was ready may have nothing by the time it is read, and the ring then waits with the read.
     pub(super) fn operations_of(&self, token: Token) -> Vec<u64> {
-        let own = if token.kind == Kind::Connect { None } else { Some(token.to_bits()) };
+        let own = Some(token.to_bits());
         let linked = match token.kind {
             Kind::BackendReadable => Some(Token { kind: Kind::BackendReceive, ..token }.to_bits()),
             Kind::BackendWritable => self.index_of(Token { kind: Kind::BackendSend, ..token }).map(index_bits),
-            Kind::Connect => self.index_of(token).map(index_bits),
+            Kind::Connect => {
+                let index = self.index_of(token);
+                return index
+                    .map_or(Vec::new(), |index| (0..STEPS as u64).map(|step| step_bits(index, step)).collect());
+            }
             _ => None,
         };
         own.into_iter().chain(linked).collect()
@@ -74,4 +102,9 @@ impl Uring {
     fn index_of(&self, token: Token) -> Option<usize> {
         self.in_flight.iter().find(|(_, one)| one.token() == token).map(|(index, _)| index)
     }
+}
+
+/// The user data of one operation of a chain; that of the first one is the index's own.
+fn step_bits(index: usize, step: u64) -> u64 {
+    step << STEP_SHIFT | index_bits(index)
 }

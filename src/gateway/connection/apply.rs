@@ -1,6 +1,7 @@
 //! What a session asks for, done.
 
 use super::Connection;
+use super::handover::Parcel;
 use crate::driver::{Address, Driver, Kind, Lease, Segment};
 use crate::gateway::World;
 use crate::gateway::peer::Peer;
@@ -44,6 +45,8 @@ impl<H> Connection<H> {
                 Action::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
                 // What ends because it was broken off does not end for another reason.
                 Action::End(ending) => self.break_off(ending),
+                Action::HandOver { reply, hello } => self.handover = Some(Box::new(Parcel { reply, hello })),
+                Action::CancelConnect => world.driver.cancel(self.token(Kind::Connect)),
                 Action::CloseFile => self.file.keep(false),
                 file_action => self.apply_to_file(file_action, world),
             }

@@ -1,6 +1,7 @@
 //! One connection: its session, its two peers, and what is in flight for them.
 
 mod apply;
+mod handover;
 
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use crate::limits;
 use crate::observe::log::{self, Access};
 use crate::session::{Chunk, Ending, Input, Patience, Session, Side, Surroundings};
 use apply::Source;
+use handover::Parcel;
 
 /// One connection.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Connection<H> {
     client: Peer<H>,
     backend: Peer<H>,
     file: File<H>,
+    /// A hand-over that waits until nothing else is in flight for its client.
+    handover: Option<Box<Parcel>>,
     /// When a peer last took something.
     moved_ms: u64,
     /// It is in one of the gateway's lists already.
@@ -60,6 +64,7 @@ impl<H> Connection<H> {
             client: Peer::new(client),
             backend: Peer::default(),
             file: File::default(),
+            handover: None,
             moved_ms: started_ms,
             is_listed: false,
             timer_ms: None,
@@ -274,6 +279,7 @@ impl<H> Connection<H> {
         }
         let (receive, send) = (self.token(Kind::BackendReceive), self.token(Kind::BackendSend));
         let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
+        self.settle_handover(world);
         let file_starved = self.file.settle(self.token(Kind::FileRead), &mut world.driver);
         client_starved || backend_starved || file_starved
     }
@@ -291,7 +297,7 @@ impl<H> Connection<H> {
             host: site.hostname.as_deref().unwrap_or_default(),
             name: self.session.name(),
             status,
-            code: (status == 101).then(|| ending.close_code().0),
+            code: (status == 101 && !ending.is_handed_over()).then(|| ending.close_code().0),
             lasted_ms: now_ms - self.started_ms,
             up_bytes: traffic.up_bytes,
             up_messages: traffic.up_messages,

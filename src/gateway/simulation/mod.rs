@@ -6,6 +6,7 @@
 mod backend;
 mod client;
 mod pages;
+mod receiver;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::observe::log::{self, Level};
 use crate::route::{Protocol, Service, Site, Sites};
 use backend::Backend;
 use client::{Client, Manner};
+use receiver::Receiver;
 
 const SEEDS: u64 = 256;
 const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Frames, Protocol::Lines, Protocol::Nul];
@@ -94,7 +96,8 @@ fn world(seed: u64) -> (Sim, Site) {
     sim.nodes.insert("outside".into(), Node::Outside);
     pages::add_files(&mut sim);
     let limits = conversation_limits(&mut sim);
-    let service = Arc::new(Service { protocol, limits, ..Service::default() });
+    let is_direct = protocol == Protocol::Stream && sim.rng.one_in(2);
+    let service = Arc::new(Service { protocol, is_direct, limits, ..Service::default() });
     let cache_control = Some("no-cache".into());
     let site = Site { has_www: true, has_docroot: true, cache_control, service, ..Site::default() };
     (sim, site)
@@ -118,7 +121,8 @@ fn reload(gateway: &mut Gateway<Sim>, process: &limits::Process, site: Site, add
 fn run(seed: u64) {
     let seed = Seed(seed);
     let (mut sim, site) = world(seed.0);
-    let protocol = site.service.protocol;
+    // A server that has its clients' sockets sees frames, and so sends back what was sent.
+    let protocol = if site.service.is_direct { Protocol::Frames } else { site.service.protocol };
     let count = 1 + sim.rng.below(12);
     let process = process_limits(&mut sim);
     let is_tight = process != limits::Process::default() || site.service.limits.when_over == limits::WhenOver::Close;
@@ -126,7 +130,7 @@ fn run(seed: u64) {
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
     let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, protocol, &NAMES)).collect();
     clients.iter_mut().for_each(|client| client.may_be_cut = is_tight);
-    let mut backends: Vec<Backend> = Vec::new();
+    let (mut backends, mut receivers): (Vec<Backend>, Vec<Receiver>) = Default::default();
     let (listener, docroot, www) = (sim.listener(), sim.folder(), sim.folder());
     let endpoint = endpoint(site.fresh(), docroot, www);
     // Some runs get a new configuration in the middle: what is there must not notice.
@@ -143,6 +147,10 @@ fn run(seed: u64) {
         let sim = gateway.driver_mut();
         clients.iter_mut().for_each(|client| client.act(sim));
         backends.iter_mut().for_each(|backend| backend.act(sim));
+        receivers.iter_mut().for_each(|receiver| receiver.act(sim));
+        for (name, wire, is_relayed) in std::mem::take(&mut sim.handed_over) {
+            receivers.push(Receiver::new(sim, name, wire, is_relayed));
+        }
         for (name, wire) in std::mem::take(&mut sim.connected) {
             backends.push(Backend::new(sim, name, wire, protocol == Protocol::Packet));
         }

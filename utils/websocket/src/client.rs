@@ -50,6 +50,8 @@ pub struct Client {
     outgoing: Outgoing,
     /// What a batch that was dropped has left.
     left: Box<[u8]>,
+    /// The kernel did not take all that it was offered.
+    is_full: bool,
     is_nonblocking: bool,
     reports_pongs: bool,
     /// Its last word was heard; what else it sends is dropped.
@@ -68,6 +70,7 @@ impl Client {
             incoming: Incoming::new(message_size_max),
             outgoing: Outgoing::new(),
             left: Box::default(),
+            is_full: false,
             is_nonblocking: false,
             reports_pongs: false,
             is_over: false,
@@ -236,15 +239,18 @@ impl Client {
         self.outgoing.has_pong()
     }
 
-    /// Whether something waits for the connection to take it: watch for POLLOUT and call `flush`.
+    /// Whether something waits for the connection to take it: watch for POLLOUT and call `flush`. A server that answers
+    /// does well not to receive meanwhile. What is only gathered does not count.
     pub fn wants_to_write(&self) -> bool {
-        self.outgoing.wants_to_write()
+        self.is_full
     }
 
     /// Sends what waits. `WouldBlock`: some of it waits still.
     pub fn flush(&mut self) -> Result<(), Error> {
         let (socket, waits) = (self.socket.as_fd(), !self.is_nonblocking);
-        self.outgoing.flush(|parts| send_parts(socket, parts, waits))?;
+        let flushed = self.outgoing.flush(|parts| send_parts(socket, parts, waits));
+        self.is_full = self.outgoing.wants_to_write();
+        flushed?;
         if self.is_over && !self.is_shut {
             self.is_shut = true;
             // It may have gone already.
@@ -264,7 +270,9 @@ impl Client {
     fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
         let (socket, waits) = (self.socket.as_fd(), !self.is_nonblocking);
         let kept_size_max = if waits { usize::MAX } else { KEPT_SIZE_MAX };
-        self.outgoing.send(opcode, payload, kept_size_max, |parts| send_parts(socket, parts, waits))?;
+        let sent = self.outgoing.send(opcode, payload, kept_size_max, |parts| send_parts(socket, parts, waits));
+        self.is_full = self.outgoing.wants_to_write();
+        sent?;
         if waits { self.flush() } else { Ok(()) }
     }
 

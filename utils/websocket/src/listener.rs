@@ -105,6 +105,11 @@ impl Listener {
         self.is_nonblocking = is_nonblocking;
     }
 
+    /// How many bytes a message of those may have who are accepted from now on.
+    pub fn set_message_size_max(&mut self, message_size_max: usize) {
+        self.options.message_size_max = message_size_max;
+    }
+
     /// The listening socket itself, for example to listen(2) again after fork(2). For poll(2) use the listener.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -1,0 +1,106 @@
+//! A hand-over as a chain of the ring: what it needs in memory, and how it ends.
+//!
+//! All but the last of its operations complete silently if they succeed, and one that fails takes those behind it
+//! along without a word (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS): one completion tells all.
+
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use io_uring::{opcode, squeue, types};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrLike, UnixAddr};
+
+use super::buffers::raw;
+use super::connect;
+use super::{Handover, HandoverStep, SocketType};
+
+/// The operations in their order; their numbers come back with the completion.
+pub(super) const STEPS: usize = 4;
+const CONNECT: u8 = 0;
+const REPLY: u8 = 1;
+const PASS: u8 = 2;
+
+/// What the kernel may still use of a hand-over.
+pub(super) struct Chain {
+    socket: OwnedFd,
+    address: UnixAddr,
+    handover: Handover,
+    /// Of a relayed one: the end that is passed, and the one that is kept.
+    pair: Option<(OwnedFd, OwnedFd)>,
+    message: libc::msghdr,
+    segment: libc::iovec,
+    control: Control,
+}
+
+/// One descriptor as a control message (unix(7), SCM_RIGHTS; cmsg(3)).
+#[repr(C)]
+struct Control {
+    header: libc::cmsghdr,
+    fd: RawFd,
+}
+
+impl Chain {
+    /// All that the chain needs; at a fixed place, since the kernel is told where it is.
+    pub(super) fn new(file: &OwnedFd, client: &OwnedFd, handover: Handover) -> Result<Box<Chain>, Errno> {
+        let (socket, address) = connect::to_unix(file, SocketType::Stream)?;
+        let pair = match handover.is_relayed {
+            true => Some(socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?),
+            false => None,
+        };
+        let fd = pair.as_ref().map_or(client.as_raw_fd(), |(passed, _)| passed.as_raw_fd());
+        // SAFETY: a cmsghdr is made of numbers, for which zeros are valid.
+        let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<RawFd>()) as _;
+        header.cmsg_level = libc::SOL_SOCKET;
+        header.cmsg_type = libc::SCM_RIGHTS;
+        // SAFETY: a msghdr of zeros names no address, no segments and no control data.
+        let message = unsafe { std::mem::zeroed() };
+        let segment = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        let control = Control { header, fd };
+        let mut chain = Box::new(Chain { socket, address, handover, pair, message, segment, control });
+        chain.segment.iov_base = chain.handover.record.as_mut_ptr().cast();
+        chain.segment.iov_len = chain.handover.record.len();
+        chain.message.msg_iov = &raw mut chain.segment;
+        chain.message.msg_iovlen = 1;
+        chain.message.msg_control = (&raw mut chain.control).cast();
+        chain.message.msg_controllen = size_of::<Control>() as _;
+        Ok(chain)
+    }
+
+    /// The operations, each linked to the next.
+    pub(super) fn entries(&self, client: &OwnedFd) -> [squeue::Entry; STEPS] {
+        let linked = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
+        let connect = opcode::Connect::new(raw(&self.socket), self.address.as_ptr().cast(), self.address.len());
+        let reply = &self.handover.reply;
+        // A part of the reply would be worse than none: MSG_WAITALL sends all of it, or breaks the chain.
+        let send = opcode::Send::new(raw(client), reply.as_ptr(), reply.len() as u32)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL);
+        let pass = opcode::SendMsg::new(raw(&self.socket), &raw const self.message).flags(libc::MSG_NOSIGNAL as u32);
+        let close = opcode::Close::new(types::Fd(self.socket.as_raw_fd()));
+        [connect.build().flags(linked), send.build().flags(linked), pass.build().flags(linked), close.build()]
+    }
+}
+
+/// How a chain ended; `step` is that of the only completion.
+pub(super) fn end(
+    chain: Chain,
+    step: u8,
+    result: Result<usize, Errno>,
+) -> Result<Option<OwnedFd>, (HandoverStep, Errno)> {
+    let Chain { socket, pair, .. } = chain;
+    let errno = match result {
+        Ok(_) => {
+            // The ring has closed it, and the number may be somebody else's by now.
+            let _ = socket.into_raw_fd();
+            return Ok(pair.map(|(_, kept)| kept));
+        }
+        Err(errno) => errno,
+    };
+    match step {
+        CONNECT => Err((HandoverStep::Connect, errno)),
+        REPLY => Err((HandoverStep::Reply, errno)),
+        PASS => Err((HandoverStep::Pass, errno)),
+        // It was passed, and a close that was cancelled leaves the descriptor to us.
+        _ => Ok(pair.map(|(_, kept)| kept)),
+    }
+}

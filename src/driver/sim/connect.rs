@@ -1,0 +1,73 @@
+//! Servers that are connected to in the simulated kernel, and the chain of a hand-over, which may break at each link.
+
+use super::objects::Object;
+use super::*;
+
+type HandedOver = Result<Option<Handle>, (HandoverStep, Errno)>;
+
+impl Sim {
+    /// The name of an opened socket, or why it cannot be connected to.
+    fn server(&self, file: usize, socket_type: SocketType) -> Result<String, Errno> {
+        let Object::File(name) = &self.objects[file] else { panic!("not an opened socket") };
+        match self.nodes.get(name) {
+            Some(Node::Server(other)) if *other != socket_type => Err(Errno::EPROTOTYPE),
+            Some(Node::Full(until_ms)) if self.now_ms < *until_ms => Err(Errno::EAGAIN),
+            Some(Node::Server(_) | Node::Full(_)) => Ok(name.clone()),
+            _ => Err(Errno::ECONNREFUSED),
+        }
+    }
+
+    /// A new wire, of which the gateway has its end; and its number.
+    fn connection(&mut self, packets: bool) -> (Handle, usize) {
+        let capacity = 1 << (6 + self.rng.below(12));
+        self.wires.push(Wire::new(capacity, packets));
+        let wire = self.wires.len() - 1;
+        (Handle(self.objects.insert(Object::Wire(wire))), wire)
+    }
+
+    pub(super) fn attempt_connect(&mut self, file: usize, socket_type: SocketType) -> Result<Handle, Errno> {
+        let name = self.server(file, socket_type)?;
+        let (handle, wire) = self.connection(socket_type == SocketType::SeqPacket);
+        self.connected.push((name, wire));
+        Ok(handle)
+    }
+
+    /// None: the client has no room for the reply yet.
+    pub(super) fn attempt_hand_over(
+        &mut self,
+        file: usize,
+        client: usize,
+        handover: &Handover,
+        is_cancelled: bool,
+    ) -> Option<HandedOver> {
+        let connected = match self.server(file, SocketType::Stream) {
+            Ok(_) if is_cancelled && self.rng.one_in(2) => Err(Errno::ECANCELED),
+            other => other,
+        };
+        let name = match connected {
+            Ok(name) => name,
+            Err(errno) => return Some(Err((HandoverStep::Connect, errno))),
+        };
+        let wire = self.wire(client);
+        if wire.from_gateway.broken || wire.from_gateway.finished {
+            return Some(Err((HandoverStep::Reply, Errno::EPIPE)));
+        }
+        if wire.from_gateway.capacity < wire.from_gateway.size + handover.reply.len() && wire.from_gateway.size > 0 {
+            return is_cancelled.then_some(Err((HandoverStep::Reply, Errno::ECANCELED)));
+        }
+        wire.give(&handover.reply);
+        if name == "dies" && self.rng.one_in(2) {
+            return Some(Err((HandoverStep::Pass, Errno::EPIPE)));
+        }
+        assert_eq!(*handover.record, 1u16.to_ne_bytes(), "the record of a client without an address");
+        if handover.is_relayed {
+            let (handle, far) = self.connection(false);
+            self.handed_over.push((name, far, true));
+            return Some(Ok(Some(handle)));
+        }
+        let Object::Wire(number) = self.objects[client] else { panic!("not a socket") };
+        self.wires[number].is_passed = true;
+        self.handed_over.push((name, number, false));
+        Some(Ok(None))
+    }
+}

@@ -1,0 +1,97 @@
+//! The client's own socket goes to its server (docs/backends.md, direct mode).
+
+use std::net::SocketAddr;
+
+use super::Connection;
+use crate::driver::{Address, Driver, Errno, Handover, HandoverStep, Kind};
+use crate::gateway::World;
+use crate::gateway::peer::Peer;
+use crate::route::hello::Hello;
+use crate::session::Input;
+
+/// What goes along with the socket.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) reply: Box<[u8]>,
+    pub(super) hello: Option<Box<Hello>>,
+}
+
+impl<H> Connection<H> {
+    /// Begins a hand-over as soon as nothing is in flight for the client: a receive that goes on would take bytes that
+    /// are the server's.
+    pub(super) fn settle_handover<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        if self.handover.is_none() || self.ending.is_some() {
+            return;
+        }
+        let token = self.token(Kind::Connect);
+        let (Some(file), Some(client)) = (self.file.handle(), self.client.lend()) else { return };
+        let Some(Parcel { reply, hello }) = self.handover.take().map(|parcel| *parcel) else { return };
+        let mut record = sockaddr(self.address);
+        if let Some(hello) = hello {
+            record.extend(hello.encode(self.address, world.driver.local_address(client), self.id));
+        }
+        let handover = Handover { reply, record: record.into(), is_relayed: self.session.has_early_bytes() };
+        world.driver.hand_over(token, file, client, handover);
+        self.file.begin_connecting();
+    }
+
+    /// The client was handed over, or not.
+    pub fn on_handed_over<D: Driver<Handle = H>>(
+        &mut self,
+        result: Result<Option<H>, (HandoverStep, Errno)>,
+        world: &mut World<D>,
+    ) {
+        self.file.end();
+        self.client.take_back();
+        let result = result.map(|relay| match (relay, self.ending) {
+            (Some(handle), None) => self.backend = Peer::new(handle),
+            (Some(handle), Some(_)) => world.driver.close(handle),
+            (None, _) => {}
+        });
+        self.handle_opening(Input::HandedOver(result), world);
+    }
+}
+
+/// The client's address as accept(2) gives it: a sockaddr_in (ip(7)), a sockaddr_in6 (ipv6(7)), or the family alone of
+/// one that has no address.
+fn sockaddr(address: Address) -> Vec<u8> {
+    const AF_UNSPEC: u16 = 0;
+    const AF_UNIX: u16 = 1;
+    const AF_INET: u16 = 2;
+    const AF_INET6: u16 = 10;
+    match address {
+        Address::Tcp(SocketAddr::V4(v4)) => {
+            [&AF_INET.to_ne_bytes()[..], &v4.port().to_be_bytes(), &v4.ip().octets(), &[0; 8]].concat()
+        }
+        Address::Tcp(SocketAddr::V6(v6)) => [
+            &AF_INET6.to_ne_bytes()[..],
+            &v6.port().to_be_bytes(),
+            &v6.flowinfo().to_ne_bytes(),
+            &v6.ip().octets(),
+            &v6.scope_id().to_ne_bytes(),
+        ]
+        .concat(),
+        Address::Unix => AF_UNIX.to_ne_bytes().to_vec(),
+        Address::Unknown => AF_UNSPEC.to_ne_bytes().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn addresses_byte_by_byte() {
+        let tcp = |text: &str| Address::Tcp(text.parse().expect("an address"));
+        let v6 = [&[10, 0, 0x1f, 0x90, 0, 0, 0, 0, 0x20, 1, 0x0d, 0xb8][..], &[0; 11], &[7, 3, 0, 0, 0]].concat();
+        for (address, bytes) in [
+            (tcp("192.0.2.1:8080"), vec![2, 0, 0x1f, 0x90, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
+            (tcp("[2001:db8::7%3]:8080"), v6),
+            (Address::Unix, vec![1, 0]),
+            (Address::Unknown, vec![0, 0]),
+        ] {
+            assert_eq!(sockaddr(address), bytes, "{address}");
+        }
+    }
+}

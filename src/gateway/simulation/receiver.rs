@@ -1,0 +1,105 @@
+//! A simulated server of direct mode, which speaks RFC 6455 itself on the socket that it was given.
+
+use crate::driver::sim::Sim;
+use crate::websocket::close::CloseCode;
+use crate::websocket::decoder::{Decoder, Piece};
+use crate::websocket::encoder;
+use crate::websocket::header::{self, HEADER_SIZE_MAX, Masking, Opcode, ProtocolError};
+
+/// A client in a server's hands.
+pub struct Receiver {
+    wire: usize,
+    /// It was given a socketpair's far end in place of the client's own socket.
+    is_relayed: bool,
+    name: String,
+    decoder: Decoder,
+    message: Vec<u8>,
+    out: Vec<u8>,
+    /// Bytes until it does what its name says.
+    patience: usize,
+    /// It has sent its close frame.
+    is_closing: bool,
+    is_over: bool,
+}
+
+impl Receiver {
+    /// The server of a client that was just handed over.
+    pub fn new(sim: &mut Sim, name: String, wire: usize, is_relayed: bool) -> Receiver {
+        Receiver {
+            wire,
+            is_relayed,
+            name,
+            decoder: Decoder::new(Masking::Required, u64::MAX, u64::MAX),
+            message: Vec::new(),
+            out: Vec::new(),
+            patience: sim.rng.below(2_000),
+            is_closing: false,
+            is_over: false,
+        }
+    }
+
+    /// Echoes a little, or does what it is named for: `dies` and `leaves` close without a word, `deaf` reads nothing.
+    pub fn act(&mut self, sim: &mut Sim) {
+        if self.is_over || self.name == "deaf" || sim.rng.one_in(3) {
+            return;
+        }
+        let wire = &mut sim.wires[self.wire];
+        let chunk = if self.is_relayed { wire.read() } else { wire.take() };
+        if let Some(mut chunk) = chunk
+            && !self.is_closing
+        {
+            self.patience = self.patience.saturating_sub(chunk.len());
+            if let Err(error) = self.decode(&mut chunk) {
+                self.close(Some(error.close_code()));
+            }
+        }
+        let wire = &mut sim.wires[self.wire];
+        match self.is_relayed {
+            _ if self.out.is_empty() => {}
+            true => drop(self.out.drain(..wire.write(&self.out).unwrap_or(0))),
+            false => wire.give(&std::mem::take(&mut self.out)),
+        }
+        let has_left = if self.is_relayed { wire.is_at_end() } else { wire.has_client_left() };
+        let has_enough = self.patience == 0 && matches!(self.name.as_str(), "dies" | "leaves");
+        if has_enough || has_left || self.is_closing && self.out.is_empty() {
+            match self.is_relayed {
+                true => wire.leave(),
+                false => wire.close_passed(),
+            }
+            self.is_over = true;
+        }
+    }
+
+    fn decode(&mut self, chunk: &mut [u8]) -> Result<(), ProtocolError> {
+        let (mut at, end) = (0, chunk.len());
+        while !self.is_closing
+            && let Some(piece) = self.decoder.next(chunk, &mut at, end)?
+        {
+            match piece {
+                Piece::Data(data) => {
+                    self.message.extend_from_slice(&chunk[data.range]);
+                    if data.last {
+                        let message = std::mem::take(&mut self.message);
+                        self.send(data.opcode, &message);
+                    }
+                }
+                Piece::Ping(payload) => self.out.extend(encoder::control_frame(Opcode::Pong, &payload)),
+                Piece::Pong => {}
+                Piece::Close(code, _) => self.close(code),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, opcode: Opcode, message: &[u8]) {
+        let mut head = [0; HEADER_SIZE_MAX];
+        let start = header::write_before(&mut head, HEADER_SIZE_MAX, true, opcode, message.len());
+        self.out.extend_from_slice(&head[start..]);
+        self.out.extend_from_slice(message);
+    }
+
+    fn close(&mut self, code: Option<CloseCode>) {
+        self.out.extend(encoder::close_frame(code, ""));
+        self.is_closing = true;
+    }
+}

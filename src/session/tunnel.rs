@@ -1,0 +1,84 @@
+//! A client that sent something right behind its handshake, before its socket could be handed over: the server has one
+//! end of a socketpair(2) in the socket's place, and what goes through is none of the gateway's business.
+
+use std::sync::Arc;
+
+use super::{Action, Context, Demand, Ending, Input, Patience, Phase, Side, head};
+use crate::route::Service;
+
+/// Bytes each way, as they are.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// As long as it lives, the conversation counts as one of its service's.
+    service: Arc<Service>,
+    has_client: bool,
+    has_backend: bool,
+    /// Not all that the server sent has been taken.
+    is_client_owed: bool,
+    /// Since when the server has ended: it leaves its client no longer than any other end does.
+    ended_ms: Option<u64>,
+}
+
+impl Tunnel {
+    /// Begins with what the client has sent already.
+    pub fn new(service: Arc<Service>, early: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
+        *context.deadline_ms = None;
+        context.traffic.up_bytes += early.len() as u64;
+        context.out.push(Action::CloseFile);
+        context.out.push(Action::Send { to: Side::Backend, bytes: early.into() });
+        context.out.push(Action::Demand(Side::Client, Demand::Flow));
+        context.out.push(Action::Demand(Side::Backend, Demand::Flow));
+        Tunnel { service, has_client: true, has_backend: true, is_client_owed: false, ended_ms: None }
+    }
+
+    /// Whose client it is.
+    pub fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// How long its end may take, once the server has ended.
+    pub fn patience(&self) -> Option<Patience> {
+        let limits = &self.service.limits;
+        let (close_ms, stall_ms) = (limits.close_ms, limits.stall_ms);
+        self.ended_ms.map(|since_ms| Patience { since_ms, close_ms, stall_ms })
+    }
+
+    /// Takes an input; Some: it is over.
+    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
+        match input {
+            Input::ClientBytes(chunk) => {
+                context.traffic.up_bytes += (chunk.end - chunk.start) as u64;
+                context.out.push(Action::Forward { to: Side::Backend, range: chunk.start..chunk.end });
+            }
+            Input::BackendBytes(chunk) => {
+                self.is_client_owed = true;
+                context.traffic.down_bytes += (chunk.end - chunk.start) as u64;
+                context.out.push(Action::Forward { to: Side::Client, range: chunk.start..chunk.end });
+            }
+            // One direction may end before the other, as on the client's own socket.
+            Input::ClientEnd => {
+                self.has_client = false;
+                context.out.push(Action::Finish(Side::Backend));
+            }
+            Input::BackendEnd => {
+                self.has_backend = false;
+                self.ended_ms = Some(context.now_ms);
+                context.out.push(Action::Finish(Side::Client));
+                context.deadline_in(self.service.limits.close_ms);
+            }
+            Input::Drained => self.is_client_owed = false,
+            Input::Deadline => return Some(head::over(Ending::Tunnelled, context)),
+            Input::ClientFailed(errno) => return Some(head::over(Ending::ClientFailed(errno), context)),
+            Input::BackendFailed(errno) => return Some(head::over(Ending::ServerFailed(errno), context)),
+            // The server sees its client leave, and says its last words.
+            Input::Stop => {
+                context.out.push(Action::Demand(Side::Client, Demand::Nothing));
+                context.out.push(Action::Finish(Side::Backend));
+                self.has_client = false;
+            }
+            _ => {}
+        }
+        let is_over = !self.has_client && !self.has_backend && !self.is_client_owed;
+        is_over.then(|| head::over(Ending::Tunnelled, context))
+    }
+}

@@ -1,0 +1,298 @@
+//! Direct mode: the client's own socket goes to its server.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::client::{Client, Frame, TEXT};
+use crate::daemon::Daemon;
+use crate::process::eventually;
+use crate::receiver::{Given, receive, take};
+use crate::server::{Kind, Listener};
+use crate::wire::{Wire, handshake};
+
+const DIRECT: &[&str] = &["--options", "direct"];
+
+/// The client's address as the server must be given it (ip(7), ipv6(7)).
+fn sockaddr(address: SocketAddr) -> Vec<u8> {
+    let port = address.port().to_be_bytes();
+    match address {
+        SocketAddr::V4(v4) => [&2u16.to_ne_bytes()[..], &port, &v4.ip().octets(), &[0; 8]].concat(),
+        SocketAddr::V6(v6) => [&10u16.to_ne_bytes()[..], &port, &[0; 4], &v6.ip().octets(), &[0; 4]].concat(),
+    }
+}
+
+/// A message each way.
+fn converse(client: &mut Client, given: &mut Given) {
+    client.text("to the server");
+    given.client.expect(Frame::new(TEXT, b"to the server").masked().bytes());
+    given.client.send_frame(&Frame::new(TEXT, b"to the client"));
+    client.expect_text("to the client");
+}
+
+#[test]
+fn the_message_byte_by_byte() {
+    for listen in ["127.0.0.1:0", "[::1]:0"] {
+        let daemon = Daemon::start(&[DIRECT, &["--listen", listen]].concat());
+        let server = daemon.listen("echo");
+        let ip = listen.trim_end_matches(":0");
+        let stream = TcpStream::connect(format!("{ip}:{}", daemon.port)).unwrap();
+        let address = stream.local_addr().unwrap();
+        let mut wire = Wire::new(stream);
+        wire.send(handshake("/echo", &[], &[]));
+        assert_eq!(wire.response_head().status, 101);
+        let mut client = Client::new(wire);
+        let mut given = take(&server);
+        assert_eq!(given.record, sockaddr(address), "{listen}");
+        assert_eq!(given.record.len(), if ip.starts_with('[') { 28 } else { 16 });
+        let socket = given.client.stream();
+        let flags = OFlag::from_bits_retain(fcntl(socket, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK), "the socket must wait, as one from accept(2) does");
+        assert!(getsockopt(&socket.as_fd(), sockopt::TcpNoDelay).unwrap());
+        converse(&mut client, &mut given);
+        daemon.log().wait_for(&["end", "status=101", "handed over to the server"]);
+    }
+}
+
+#[test]
+fn clients_of_unix_listeners_have_a_family_alone() {
+    let daemon = Daemon::start_configured(
+        r#"servers = ({ listen = ("127.0.0.1:0", "unix:@/gate"); websocket = { docroot = "@/run"; options = "direct"; }; });"#,
+    );
+    let server = daemon.listen("echo");
+    let mut stream = crate::server::connect(&daemon.folder().path().join("gate"), Kind::Stream).unwrap();
+    stream.write_all(handshake("/echo", &[], &[]).as_bytes()).unwrap();
+    let mut given = take(&server);
+    assert_eq!(given.record, 1u16.to_ne_bytes());
+    given.client.send("behind the 101");
+    drop(given);
+    let mut all = String::new();
+    stream.read_to_string(&mut all).unwrap();
+    assert!(all.starts_with("HTTP/1.1 101 ") && all.ends_with("\r\n\r\nbehind the 101"), "{all}");
+}
+
+#[test]
+fn the_hello_record_follows_the_address() {
+    let daemon = Daemon::start(&[DIRECT, &["--hello"]].concat());
+    let server = daemon.listen("echo");
+    let client = daemon.connect("/echo?a=b");
+    let given = take(&server);
+    let address = sockaddr(client.wire.stream().local_addr().unwrap());
+    assert!(given.record.starts_with(&address), "{:x?}", given.record);
+    let hello = &given.record[address.len()..];
+    assert!(hello.starts_with(b"\r\n\r\n\0\r\nQUIT\n\x21\x11"), "{}", hello.escape_ascii());
+    let text = hello.escape_ascii().to_string();
+    assert!(text.contains("/echo") && text.contains("a=b"), "{text}");
+}
+
+#[test]
+fn what_came_with_the_handshake_is_not_lost() {
+    let daemon = Daemon::start(DIRECT);
+    let server = daemon.listen("echo");
+    let mut wire = daemon.wire();
+    let early = Frame::new(TEXT, b"early").masked().bytes();
+    wire.send([handshake("/echo", &[], &[]).into_bytes(), early.clone()].concat());
+    assert_eq!(wire.response_head().status, 101);
+    let mut client = Client::new(wire);
+    let mut given = take(&server);
+    assert_eq!(given.record, sockaddr(client.wire.stream().local_addr().unwrap()));
+    given.client.expect(early);
+    converse(&mut client, &mut given);
+    // Much in both directions, and each end by itself, as on a socket.
+    let large = vec![b'x'; 3_000_000];
+    std::thread::scope(|scope| {
+        let mut out = client.wire.stream().try_clone().unwrap();
+        scope.spawn(move || {
+            out.write_all(&vec![b'x'; 3_000_000]).unwrap();
+            out.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut back = given.client.stream().try_clone().unwrap();
+        scope.spawn(move || back.write_all(&vec![b'x'; 3_000_000]).unwrap());
+        scope.spawn(|| assert!(client.wire.take(3_000_000) == large));
+        given.client.expect(&large);
+    });
+    given.client.expect_end();
+    given.client.send("last words");
+    drop(given);
+    assert_eq!(client.wire.take(10), b"last words");
+    client.wire.expect_end();
+    daemon.log().wait_for(&["end", "handed over through a socket pair"]);
+}
+
+#[test]
+fn a_stop_ends_what_is_relayed() {
+    let mut daemon = Daemon::start(DIRECT);
+    let server = daemon.listen("echo");
+    let mut wire = daemon.wire();
+    wire.send([handshake("/echo", &[], &[]).into_bytes(), vec![0x89, 0x80, 0, 0, 0, 0]].concat());
+    assert_eq!(wire.response_head().status, 101);
+    let mut given = take(&server);
+    given.client.expect([0x89, 0x80, 0, 0, 0, 0]);
+    daemon.signal(Signal::SIGTERM);
+    given.client.expect_end();
+    given.client.send_frame(&Frame::close(1001, "so long"));
+    drop(given);
+    assert_eq!(Client::new(wire).expect_close(1001), "so long");
+    assert!(daemon.wait(Duration::from_secs(20)).status.success());
+}
+
+#[test]
+fn nothing_is_left_of_a_client() {
+    let daemon = Daemon::start(DIRECT);
+    let server = daemon.listen("echo");
+    // The first one lets the daemon open what it keeps.
+    drop((daemon.connect("/echo"), take(&server)));
+    eventually("the first client is gone", || daemon.log().text().contains("handed over"));
+    let files = daemon.open_files();
+    let mut all: Vec<_> = (0..64).map(|_| (daemon.connect("/echo"), take(&server))).collect();
+    eventually("no descriptor is left", || daemon.open_files() == files);
+    all.iter_mut().for_each(|(client, given)| converse(client, given));
+    assert_eq!(daemon.open_files(), files);
+}
+
+#[test]
+fn conversations_outlive_the_gateway() {
+    let mut daemon = Daemon::start(DIRECT);
+    let server = daemon.listen("echo");
+    let (mut client, mut given) = (daemon.connect("/echo"), take(&server));
+    client.wire.send(&Frame::new(TEXT, b"cut in two").masked().bytes()[..7]);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait(Duration::from_secs(20));
+    client.wire.send(&Frame::new(TEXT, b"cut in two").masked().bytes()[7..]);
+    given.client.expect(Frame::new(TEXT, b"cut in two").masked().bytes());
+    converse(&mut client, &mut given);
+    // Its end is the client's, too.
+    drop(given);
+    client.wire.expect_end();
+}
+
+#[test]
+fn servers_that_are_not_there() {
+    let daemon = Daemon::start(DIRECT);
+    drop(daemon.listen("dead"));
+    let _packets = daemon.listen_packets("packets");
+    std::fs::write(daemon.socket("file"), "").unwrap();
+    for (path, status) in [("/dead", 502), ("/packets", 502), ("/file", 404), ("/none", 404)] {
+        assert_eq!(daemon.upgrade(path, &[]).status, status, "{path}");
+    }
+}
+
+/// A listener of which the backlog is full, and who fills it.
+fn full(path: &Path) -> (Listener, std::os::unix::net::UnixStream) {
+    let server = Listener::bind_with_backlog(path, Kind::Stream, 0);
+    let first = crate::server::connect(path, Kind::Stream).unwrap();
+    (server, first)
+}
+
+#[test]
+fn a_full_backlog_is_waited_for() {
+    let daemon = Daemon::start_configured(
+        r#"servers = ({ listen = "127.0.0.1:0"; websocket = { docroot = "@/run"; options = "direct"; limits = { connect-ms = 300; }; }; });"#,
+    );
+    let (_server, _first) = full(&daemon.socket("never"));
+    assert_eq!(daemon.upgrade("/never", &[]).status, 504);
+    let daemon = Daemon::start(DIRECT);
+    let (server, _first) = full(&daemon.socket("late"));
+    let mut wire = daemon.wire();
+    wire.send(handshake("/late", &[], &[]));
+    // It is the one who fills the backlog that is accepted first.
+    drop(server.accept());
+    let mut given = take(&server);
+    assert_eq!(wire.response_head().status, 101);
+    converse(&mut Client::new(wire), &mut given);
+}
+
+#[test]
+fn servers_that_end_before_they_take_their_client() {
+    let daemon = Daemon::start(DIRECT);
+    let server = daemon.listen("stops");
+    let mut waiting = daemon.connect("/stops");
+    drop(server);
+    waiting.wire.expect_end();
+    let server = daemon.listen("closes");
+    let mut client = daemon.connect("/closes");
+    drop(take(&server));
+    client.wire.expect_end();
+    let server = daemon.listen("ignores");
+    let mut client = daemon.connect("/ignores");
+    drop(server.accept());
+    client.wire.expect_end();
+}
+
+#[test]
+fn links_may_be_direct_by_themselves() {
+    let daemon = Daemon::start_configured(
+        r#"servers = ({ listen = "127.0.0.1:0"; websocket = { docroot = "@/run"; options = "direct"; links = (
+            { origin = "^/proxied$"; type = "unix"; destination = "@/run/plain"; options = ""; },
+            { origin = "^/lines$"; type = "unix"; destination = "@/run/plain"; protocol = "lines"; },
+            { origin = "^/inherits$"; type = "unix"; destination = "@/run/own"; }); }; },
+          { listen = "unix:@/other"; websocket = { links = (
+            { origin = "^/a$"; type = "unix"; destination = "@/run/own"; options = "direct"; }); }; });"#,
+    );
+    let (plain, own) = (daemon.listen("plain"), daemon.listen("own"));
+    for (path, bytes) in [("/proxied", "hello"), ("/lines", "hello\n")] {
+        let mut client = daemon.connect(path);
+        client.text("hello");
+        plain.accept().expect(bytes);
+    }
+    let mut client = daemon.connect("/inherits");
+    converse(&mut client, &mut take(&own));
+    let mut other = crate::server::connect(&daemon.folder().path().join("other"), Kind::Stream).unwrap();
+    other.write_all(handshake("/a", &[], &[]).as_bytes()).unwrap();
+    assert_eq!(take(&own).record, 1u16.to_ne_bytes());
+}
+
+/// The original's receiver looks for the descriptor once, right behind accept(2), and does not wait.
+#[test]
+fn ten_thousand_hand_overs() {
+    const ALL: usize = 10_000;
+    const AT_ONCE: usize = 64;
+    let daemon = Daemon::start(DIRECT);
+    let server = daemon.listen("echo");
+    let files = daemon.open_files();
+    let mut at_once = 0;
+    std::thread::scope(|scope| {
+        let taker = scope.spawn(|| {
+            let mut at_once = 0;
+            for _ in 0..ALL {
+                let connection = server.accept();
+                let given = match receive(&connection) {
+                    Ok(given) => {
+                        at_once += 1;
+                        given
+                    }
+                    Err(_) => {
+                        connection.wait_for_input();
+                        receive(&connection).unwrap()
+                    }
+                };
+                let mut given = given.expect("a descriptor");
+                given.client.send_frame(&Frame::new(TEXT, b"taken"));
+            }
+            at_once
+        });
+        let ends: Vec<_> = (0..AT_ONCE)
+            .map(|number| {
+                let daemon = &daemon;
+                scope.spawn(move || {
+                    for _ in (number..ALL).step_by(AT_ONCE) {
+                        let mut client = daemon.connect("/echo");
+                        client.expect_text("taken");
+                        client.wire.expect_end();
+                    }
+                })
+            })
+            .collect();
+        ends.into_iter().for_each(|end| end.join().unwrap());
+        at_once = taker.join().unwrap();
+    });
+    eventually("no descriptor is left", || daemon.open_files() <= files + 1);
+    println!("{at_once} of {ALL} descriptors were there when accept(2) returned");
+    assert!(at_once > 0);
+}

@@ -1,0 +1,196 @@
+//! Servers in C on the functions of `websocket.h`, with clients that were handed over.
+
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
+use crate::daemon::{program, project};
+use crate::giver::{give, hand_over, sockaddr_in, tcp_pair};
+use crate::process::{DEADLINE, Folder, Process, eventually, run};
+use crate::server::{Kind, connect};
+use crate::wire::Wire;
+
+/// A program of `tests/direct_api`, compiled against the header and the library.
+fn compile(folder: &Folder, name: &str, language: &str) -> PathBuf {
+    let (path, source) = (folder.path().join(name), project().join(format!("tests/direct_api/{name}.c")));
+    let library = program("libwebsocket.so");
+    let mut command = Command::new("cc");
+    command.args(["-x", language, "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-O1", "-g"]);
+    command.arg("-I").arg(project().join("utils/libwebsocket/include")).arg(&source).args(["-x", "none"]);
+    command.arg(&library).arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display())).arg("-o").arg(&path);
+    let finished = run(&mut command, DEADLINE);
+    assert!(finished.status.success(), "{}", finished.err);
+    path
+}
+
+/// The echo server in C, and the folder that its socket is in.
+struct Server {
+    process: Process,
+    folder: Folder,
+}
+
+impl Server {
+    fn start(options: &[&str]) -> Server {
+        let folder = Folder::new();
+        let program = compile(&folder, "echo", "c");
+        let mut command = Command::new(program);
+        let process = Process::start(command.arg(folder.join("socket")).args(options));
+        let server = Server { process, folder };
+        eventually("the server listens", || server.path().exists());
+        server
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("socket")
+    }
+
+    fn says(&self, parts: &[&str]) {
+        self.process.out.wait_for(parts);
+    }
+}
+
+fn expect_echoes(client: &mut Client) {
+    let large: String = "Gr\u{fc}\u{df}e ".repeat(100_000);
+    for text in ["", "hello", &"x".repeat(126), &"y".repeat(65_536), &large] {
+        client.text(text);
+        client.expect_text(text);
+    }
+    client.binary(b"\xff\x00");
+    client.expect_binary(b"\xff\x00");
+    client.send(&[Frame::part(TEXT, b"in "), Frame::new(PING, b"?"), Frame::new(0, b"parts")]);
+    client.expect_pong(b"?");
+    client.expect_text("in parts");
+}
+
+#[test]
+fn whole_messages_come_back() {
+    let server = Server::start(&[]);
+    let mut clients = [give(&server.path()), give(&server.path())];
+    for client in &mut clients {
+        expect_echoes(client);
+    }
+    let [mut first, mut second] = clients;
+    first.text("ping");
+    assert_eq!(first.frame(), Frame::new(PING, b"?"));
+    first.send(&[Frame::new(PONG, b"?")]);
+    expect_echoes(&mut first);
+    first.finish(4321);
+    server.says(&["4321"]);
+    server.says(&["end: -5001", "closed"]);
+    second.text("quit");
+    assert_eq!(second.expect_close(4000), "as you wish");
+    second.close(4000);
+    second.wire.expect_end();
+    server.says(&["4000"]);
+    assert!(!server.process.out.text().contains("waited: 0"));
+}
+
+#[test]
+fn many_small_messages_come_back_in_order() {
+    let server = Server::start(&[]);
+    let mut client = give(&server.path());
+    for round in 0..20 {
+        let texts: Vec<String> = (0..300).map(|number| format!("{round} {number}")).collect();
+        let frames: Vec<Frame> = texts.iter().map(|text| Frame::new(TEXT, text.as_bytes())).collect();
+        client.send(&frames);
+        for text in &texts {
+            client.expect_text(text);
+        }
+    }
+    client.finish(1000);
+}
+
+#[test]
+fn who_the_client_is() {
+    let server = Server::start(&[]);
+    let record = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x06\x05\0\x03c12";
+    let (near, far) = tcp_pair();
+    let message = [sockaddr_in(near.local_addr().unwrap()), record.to_vec()].concat();
+    hand_over(&connect(&server.path(), Kind::Stream).unwrap(), &message, far.as_raw_fd());
+    server.says(&["client 127.0.0.1, address of 16", "hello of 22", "c12"]);
+    expect_echoes(&mut Client::new(Wire::new(near)));
+    let unix = (nix::libc::AF_UNIX as u16).to_ne_bytes();
+    let (_client, far) = tcp_pair();
+    hand_over(&connect(&server.path(), Kind::Stream).unwrap(), &unix, far.as_raw_fd());
+    server.says(&["client unix, address of 2", "hello of 0"]);
+}
+
+#[test]
+fn clients_that_break_the_rules() {
+    let server = Server::start(&["1000"]);
+    for (frame, code, reason) in [
+        (Frame::new(BINARY, &[0; 1001]), 1009, "1000 at most"),
+        (Frame::new(TEXT, b"\xff"), 1007, "UTF-8"),
+        (Frame { rsv: 4, ..Frame::new(TEXT, b"") }, 1002, "reserved bit"),
+    ] {
+        let mut client = give(&server.path());
+        client.send(&[frame, Frame::new(TEXT, b"never heard")]);
+        let said = client.expect_close(code);
+        assert!(said.contains(reason), "{said}");
+        client.wire.expect_end();
+    }
+    server.says(&["end: -5002", "broke the protocol"]);
+    let client = give(&server.path());
+    drop(client);
+    server.says(&["end: -5003", "ended"]);
+}
+
+#[test]
+fn who_was_not_handed_over_is_refused() {
+    let server = Server::start(&[]);
+    let mut plain = connect(&server.path(), Kind::Stream).unwrap();
+    plain.write_all(b"hello").unwrap();
+    server.says(&["accept: -5004", "plain local client"]);
+    assert!(plain.read(&mut [0]).is_err(), "closed with bytes unread");
+    let (_client, far) = tcp_pair();
+    hand_over(&connect(&server.path(), Kind::Stream).unwrap(), b"?", far.as_raw_fd());
+    server.says(&["accept: -5005", "no client"]);
+    expect_echoes(&mut give(&server.path()));
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_nobody_up() {
+    let server = Server::start(&[]);
+    let mut stuck = give(&server.path());
+    let (count, mut writer) = (500, stuck.wire.stream().try_clone().unwrap());
+    let message = Frame::new(BINARY, &[7; 60_000]).masked().bytes();
+    let writing = std::thread::spawn(move || (0..count).try_for_each(|_| writer.write_all(&message)));
+    let mut other = give(&server.path());
+    for _ in 0..10 {
+        expect_echoes(&mut other);
+    }
+    // What waits for it waits in the kernel and, within bounds, in the server.
+    let size_kib = server.process.status_kib("VmHWM");
+    assert!(size_kib < 10_000, "{size_kib} KiB");
+    for _ in 0..count {
+        assert!(stuck.message() == (BINARY, vec![7; 60_000]));
+    }
+    writing.join().unwrap().unwrap();
+    stuck.finish(1000);
+}
+
+#[test]
+fn nothing_where_something_is_due() {
+    let folder = Folder::new();
+    for language in ["c", "c++"] {
+        let finished = run(&mut Command::new(compile(&folder, "nulls", language)), DEADLINE);
+        assert!(finished.status.success(), "{language}: {finished:?}");
+    }
+}
+
+#[test]
+fn its_end() {
+    let mut server = Server::start(&[]);
+    let mut client = give(&server.path());
+    expect_echoes(&mut client);
+    let second = run(Command::new(server.folder.path().join("echo")).arg(server.path()), DEADLINE);
+    assert!(second.out.contains("Address already in use"), "{second:?}");
+    server.process.signal(Signal::SIGTERM);
+    client.expect_close_handshake(1001);
+    assert!(server.process.wait(DEADLINE).status.success());
+    assert!(!Path::new(&server.path()).exists());
+}

@@ -1,0 +1,99 @@
+//! The numbers that C callers get for errors: negative ones of errno(3), and some of our own beyond those.
+
+use std::ffi::{CStr, c_int};
+
+use nix::errno::Errno;
+use server::place::PlaceError;
+use server::{AcceptError, Error};
+
+/// WS_ECLOSED.
+pub const CLOSED: c_int = -5001;
+/// WS_EPROTOCOL.
+pub const PROTOCOL: c_int = -5002;
+/// WS_EENDED.
+pub const ENDED: c_int = -5003;
+/// WS_EPLAIN.
+pub const PLAIN: c_int = -5004;
+/// WS_EHANDOVER.
+pub const HANDOVER: c_int = -5005;
+/// WS_ETEXT.
+pub const TEXT: c_int = -5006;
+
+/// An error that has a number.
+pub trait Number {
+    /// Which one.
+    fn number(&self) -> c_int;
+}
+
+/// The number of an error of the system.
+pub fn errno(errno: Errno) -> c_int {
+    -(errno as c_int)
+}
+
+/// 0, or an error's number.
+pub fn of(result: Result<(), Error>) -> c_int {
+    result.map_or_else(|error| error.number(), |()| 0)
+}
+
+/// What one of our own numbers means.
+pub fn sentence(number: c_int) -> Option<&'static CStr> {
+    Some(match number {
+        CLOSED => c"the client has closed the conversation",
+        PROTOCOL => c"the client broke the protocol, or its message was too long",
+        ENDED => c"the connection has ended",
+        PLAIN => c"a plain local client was refused, since it passed no connection",
+        HANDOVER => c"something was handed over that is no client",
+        TEXT => c"a text is not UTF-8",
+        _ => return None,
+    })
+}
+
+impl Number for Error {
+    fn number(&self) -> c_int {
+        match self {
+            Error::WouldBlock => errno(Errno::EAGAIN),
+            Error::Closed { .. } => CLOSED,
+            Error::Protocol(_) => PROTOCOL,
+            Error::Ended => ENDED,
+            Error::Text => TEXT,
+            Error::Argument => errno(Errno::EINVAL),
+            Error::Io(number) => errno(*number),
+        }
+    }
+}
+
+impl Number for AcceptError {
+    fn number(&self) -> c_int {
+        match self {
+            AcceptError::WouldBlock => errno(Errno::EAGAIN),
+            AcceptError::Plain => PLAIN,
+            AcceptError::Handover(_) => HANDOVER,
+            AcceptError::Io(number) => errno(*number),
+        }
+    }
+}
+
+impl Number for PlaceError {
+    fn number(&self) -> c_int {
+        match self {
+            PlaceError::Io(_, number) => errno(*number),
+            PlaceError::NoSocket(_) => errno(Errno::ENOTSOCK),
+            PlaceError::Taken(_) => errno(Errno::EADDRINUSE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_numbers_have_sentences_and_no_others() {
+        for number in [CLOSED, PROTOCOL, ENDED, PLAIN, HANDOVER, TEXT] {
+            assert!(sentence(number).is_some() && number < -4095, "{number} could be one of errno(3)");
+        }
+        for number in [0, -11, -5000, -5007, c_int::MIN] {
+            assert_eq!(sentence(number), None);
+        }
+    }
+}
