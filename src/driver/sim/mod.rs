@@ -299,11 +299,15 @@ impl Driver for Sim {
         }
     }
 
+    fn prepare(&mut self, _: &Handle, _: Device) -> Result<(), Errno> {
+        panic!("the simulated configuration has no links");
+    }
+
     fn connect(&mut self, token: Token, file: &Handle, socket_type: SocketType) {
         self.start(token, file, Ask::Connect { socket_type });
     }
 
-    fn connect_tcp(&mut self, _: Token, _: SocketAddr) {
+    fn connect_tcp(&mut self, _: Token, _: SocketAddr, _: &limits::Http) {
         panic!("the simulated configuration has no links");
     }
 

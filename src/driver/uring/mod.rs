@@ -20,7 +20,7 @@ use slab::Slab;
 
 use super::buffers::{Pool, raw};
 use super::connect;
-use super::device;
+use super::device::{self, Device};
 use super::handover::Chain;
 use super::in_flight::{self, InFlight, Message, ServerAddress};
 use super::results::{accepted, address_of, result_of};
@@ -29,7 +29,7 @@ use super::{
     Batch, Completion, Driver, Event, Handover, HandoverStep, Kind, Lease, OpenFor, Reach, Receive, Received, Segment,
     Sending, SocketType, Token,
 };
-use crate::limits::{ABORT_MS, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
+use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
 const BUFFER_GROUP: u16 = 0;
 /// Completions that nobody waits for: of cancels and closes.
@@ -281,13 +281,17 @@ impl Driver for Uring {
         self.push_indexed(entry, index);
     }
 
+    fn prepare(&mut self, file: &OwnedFd, device: Device) -> Result<(), Errno> {
+        device::prepare(file, device)
+    }
+
     fn connect(&mut self, token: Token, file: &OwnedFd, socket_type: SocketType) {
         let made = connect::to_unix(file, socket_type).map(|(socket, at)| (socket, ServerAddress::Unix(at)));
         self.push_connect(token, made);
     }
 
-    fn connect_tcp(&mut self, token: Token, address: SocketAddr) {
-        let made = connect::to_tcp(address).map(|socket| (socket, ServerAddress::Tcp(address.into())));
+    fn connect_tcp(&mut self, token: Token, address: SocketAddr, limits: &Http) {
+        let made = connect::to_tcp(address, limits).map(|socket| (socket, ServerAddress::Tcp(address.into())));
         self.push_connect(token, made);
     }
 
