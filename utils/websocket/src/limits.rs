@@ -27,3 +27,6 @@ pub const HANDOVER_MS: u32 = 5_000;
 
 const _: () = assert!(RECEIVE_SIZE <= KEPT_SIZE_MAX, "the echo of one receive can wait");
 const _: () = assert!(GATHERED_SIZE <= GATHERED_SIZE_MAX && GATHERED_SIZE_MAX <= KEPT_SIZE_MAX);
+
+/// Answers to pings that wait for a client who takes nothing; of more, the newest stays.
+pub const PONGS_SIZE_MAX: usize = 4 * 1024;
