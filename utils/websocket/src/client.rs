@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, sendmsg, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
 use uakari::websocket::close::CloseCode;
 use uakari::websocket::header::{CONTROL_PAYLOAD_SIZE_MAX, Opcode};
 
@@ -307,7 +307,12 @@ fn check(opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
 fn send_parts(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], waits: bool) -> Result<usize, Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     loop {
-        match sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None) {
+        let sent = match parts {
+            // What was gathered: the kernel has less to look at.
+            [part] => send(socket.as_raw_fd(), part, flags),
+            parts => sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None),
+        };
+        match sent {
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) if waits => {
                 Deadline::never().wait(socket, PollFlags::POLLOUT)?;
