@@ -6,14 +6,14 @@ use std::io::{Write as _, stderr, stdout};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use server::limits::ACCEPT_PAUSE_MS;
+use server::record::Record;
+use server::start::is_shortage;
+use server::stop;
 use websocket::deadline::Deadline;
 use websocket::{AcceptError, Buffer, Client, CloseCode, Error, Listener};
 
 use crate::options::Options;
-use crate::record::Record;
-use crate::server::ACCEPT_PAUSE;
 
 /// Bytes of a message, as the gateway takes where it is not told otherwise.
 pub const MESSAGE_SIZE_MAX: usize = 64 * 1024 * 1024;
@@ -54,8 +54,7 @@ pub fn serve(mut listener: Listener, options: &Options) -> Result<(), String> {
     let failed = |errno: Errno| format!("epoll: {}", errno.desc());
     listener.set_nonblocking(true);
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
-    let mask = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
-    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
+    let signals = stop::descriptor().map_err(failed)?;
     epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS)).map_err(failed)?;
     epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).map_err(failed)?;
     let (clients, free, leaving, buffer) = (Vec::new(), Vec::new(), VecDeque::new(), Buffer::new());
@@ -141,8 +140,8 @@ impl Server<'_> {
         let mut client = match self.listener.accept() {
             Ok(client) => client,
             Err(AcceptError::WouldBlock) => return Ok(()),
-            Err(AcceptError::Io(Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)) => {
-                self.pause = Some(Deadline::after_ms(ACCEPT_PAUSE.as_millis() as u64));
+            Err(AcceptError::Io(errno)) if is_shortage(errno) => {
+                self.pause = Some(Deadline::after_ms(ACCEPT_PAUSE_MS));
                 return Ok(());
             }
             Err(error) => {

@@ -8,10 +8,14 @@
 
 mod direct;
 mod options;
-mod record;
-mod server;
+mod plain;
 
 use std::process::ExitCode;
+
+use nix::sys::socket::SockType;
+use server::start::{Entrance, Start, Way};
+
+use crate::options::{Options, Protocol};
 
 fn main() -> ExitCode {
     let options = match options::parse() {
@@ -22,11 +26,27 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match server::run(&options) {
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
             eprintln!("websocket_echo: {sentence}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(options: &Options) -> Result<(), String> {
+    let way = match options.protocol {
+        _ if options.is_direct => Way::Direct(direct::MESSAGE_SIZE_MAX),
+        Protocol::Stream => Way::Plain(SockType::Stream),
+        Protocol::Packet => Way::Plain(SockType::SeqPacket),
+    };
+    let Options { root, name, mode, user, daemonize, .. } = options;
+    let start = Start { root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };
+    // Until the end: its file goes with it.
+    let (entrance, _file) = start.start()?;
+    match entrance {
+        Entrance::Plain(listener) => plain::serve(&listener, options),
+        Entrance::Direct(listener) => direct::serve(listener, options),
     }
 }

@@ -1,6 +1,9 @@
 //! The options that all sample servers have, and echo's own.
 
 use argh::FromArgs;
+use server::options::{octal, program_name};
+
+const PROGRAM: &str = "websocket_echo";
 
 /// Sends back what it receives, through a UNIX socket.
 #[derive(FromArgs, Debug)]
@@ -10,7 +13,7 @@ pub struct Options {
     #[argh(option, short = 'R', long = "root", default = "String::from(\"/var/run/websocket\")", arg_name = "dir")]
     pub root: String,
     /// name of the socket (default: the program's name)
-    #[argh(option, short = 'n', long = "name", default = "program_name()", arg_name = "name")]
+    #[argh(option, short = 'n', long = "name", default = "program_name(PROGRAM)", arg_name = "name")]
     pub name: String,
     /// user to become
     #[argh(option, short = 'u', long = "user", arg_name = "name")]
@@ -50,39 +53,12 @@ pub enum Protocol {
 
 /// The options, or None where help was asked for and printed.
 pub fn parse() -> Result<Option<Options>, String> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> =
-        arguments.iter().map(|argument| if argument == "-h" { "--help" } else { argument.as_str() }).collect();
-    let options = match Options::from_args(&[&program_name()], &arguments) {
-        Ok(options) => options,
-        Err(exit) if exit.status.is_ok() => {
-            println!("{}", exit.output);
-            return Ok(None);
-        }
-        Err(exit) => return Err(format!("{}: see --help", exit.output.trim_end().trim_end_matches('.'))),
-    };
-    if options.name.is_empty() || options.name.contains('/') {
-        return Err(format!("-n {:?} is no file name: give a name without a slash", options.name));
-    }
-    if options.clients_max == 0 {
-        return Err("-m 0 would serve nobody: give 1 or more".to_owned());
-    }
+    let Some(options) = server::options::parse::<Options>(PROGRAM)? else { return Ok(None) };
+    server::options::check(&options.name, options.clients_max)?;
     if options.is_direct && options.protocol != Protocol::Stream {
         return Err("--direct has messages without packets: leave --protocol out".to_owned());
     }
     Ok(Some(options))
-}
-
-fn program_name() -> String {
-    let path = std::env::args().next().unwrap_or_default();
-    path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("websocket_echo").to_owned()
-}
-
-fn octal(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err(format!("{text:?} is no mode: write an octal number such as 660")),
-    }
 }
 
 fn protocol(text: &str) -> Result<Protocol, String> {

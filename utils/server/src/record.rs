@@ -7,9 +7,11 @@ mod parser;
 
 use std::fmt;
 
-use parser::{HEAD_SIZE, Hello, HelloError};
+use parser::HEAD_SIZE;
+pub use parser::{Hello, HelloError};
 
 /// What has come of a record.
+#[derive(Debug)]
 pub struct Record {
     bytes: Vec<u8>,
     /// How long it is, as far as that is known.
@@ -17,7 +19,21 @@ pub struct Record {
 }
 
 /// A record that is whole. Display is the line that tells about it.
+#[derive(Debug)]
 pub struct Whole(Hello);
+
+impl Whole {
+    /// What it says.
+    pub fn hello(&self) -> &Hello {
+        &self.0
+    }
+}
+
+impl Default for Record {
+    fn default() -> Record {
+        Record::new()
+    }
+}
 
 impl Record {
     /// Nothing has come yet.
