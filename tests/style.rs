@@ -95,7 +95,9 @@ fn fences() {
         ),
         ("httparse", &["src/http/head.rs"], ""),
         ("sha1", &["src/websocket/upgrade.rs"], ""),
-        ("base64", &["src/websocket/upgrade.rs"], ""),
+        ("base64", &["src/websocket/upgrade.rs", "utils/jsonrpc/"], ""),
+        ("rusqlite", &["utils/jsonrpc/sqlite/", "utils/jsonrpc/authrpc/", "utils/jsonrpc/jsonsql/"], ""),
+        ("argon2", &["utils/jsonrpc/authrpc/src/passwords.rs"], ""),
         ("argh", &["src/cli.rs", "src/main.rs", "utils/"], ""),
         ("caps", &["src/process/privileges.rs"], ""),
         ("libconfig", &["src/config/syntax/differential.rs"], ""),
@@ -131,8 +133,9 @@ fn fences() {
                 continue;
             }
             // A crate is named before "::"; its name alone may be an ordinary word.
-            let is_crate =
-                ["io_uring", "httparse", "sha1", "base64", "argh", "caps", "libconfig", "nix"].contains(word);
+            let crates =
+                ["io_uring", "httparse", "sha1", "base64", "rusqlite", "argon2", "argh", "caps", "libconfig", "nix"];
+            let is_crate = crates.contains(word);
             let named = if is_crate { format!("{word}::") } else { (*word).to_owned() };
             for (number, line) in file.code() {
                 if line.match_indices(&named).next().is_some() && has_word(line, word) {

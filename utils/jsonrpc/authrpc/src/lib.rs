@@ -1,0 +1,202 @@
+//! `authrpc.so`: the users of an appliance for `websocket_jsonrpc`, in an SQLite database that `-C` names. A connection
+//! logs in with `auth`; only the root group may add, remove and change others; whoever has a password may change it, or
+//! remove its user. What callers are told is ouistiti's wording.
+
+mod attempts;
+mod create;
+mod limits;
+mod passwords;
+mod store;
+
+use jsonrpc_library::{Failure, Methods, Peer, abi};
+use jsonrpc_sqlite::{Settings, complaint, failure, params};
+use serde_json::{Map, Value, json};
+
+use crate::attempts::Client;
+use crate::limits::{HOME_SIZE_MAX, NAME_SIZE_MAX, PASSWORD_SIZE_MAX};
+use crate::passwords::Kind;
+use crate::store::{Store, USERS, User};
+
+/// No such user, or not with this password: which of them is not told.
+const NOT_FOUND: i32 = 1;
+/// Only the root group may do this.
+const NOT_ALLOWED: i32 = 2;
+/// Too many wrong passwords; the data has the milliseconds to wait.
+const WAIT: i32 = 3;
+/// There is such a user already, or no such group, or nobody would be left who could add one.
+const CONFLICT: i32 = 4;
+
+/// A connection.
+struct Auth {
+    store: Store,
+    client: Client,
+    session: Option<User>,
+}
+
+jsonrpc_library::export!(Auth);
+
+impl Methods for Auth {
+    fn start(config: &str) -> Result<(), Failure> {
+        let settings = Settings::read(config, &[])?;
+        create::ensure(&settings.file, &mut std::io::stderr())?;
+        Store::open(&settings.file).map(|_| ())
+    }
+
+    fn open(config: &str, peer: &Peer) -> Result<Auth, Failure> {
+        let store = Store::open(&Settings::read(config, &[])?.file)?;
+        Ok(Auth { store, client: Client::of(peer.address.as_deref()), session: None })
+    }
+
+    fn call(&mut self, method: &str, text: Option<&str>) -> Result<String, Failure> {
+        match method {
+            "auth" => self.auth(&params(text)?),
+            "passwd" => self.passwd(&params(text)?),
+            "adduser" => self.add(&params(text)?),
+            "rmuser" => self.remove(&params(text)?),
+            _ => Err(Failure::method_not_found()),
+        }
+    }
+}
+
+impl Auth {
+    fn auth(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        let (name, password) = (needed(params, "user", NAME_SIZE_MAX)?, needed(params, "passwd", PASSWORD_SIZE_MAX)?);
+        let user = self.identify(name, password)?;
+        let mut result = Map::new();
+        let algorithm = Kind::of(user.stored.as_deref().unwrap_or_default()).name();
+        for (key, value) in [
+            ("algorithm", Some(algorithm)),
+            ("group", user.group.as_deref()),
+            ("home", user.home.as_deref()),
+            ("user", Some(&user.name)),
+        ] {
+            result.extend(value.map(|value| (key.to_owned(), Value::from(value))));
+        }
+        self.session = Some(user);
+        Ok(Value::Object(result).to_string())
+    }
+
+    fn passwd(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        let name = needed(params, "user", NAME_SIZE_MAX)?;
+        let old = optional(params, "old", PASSWORD_SIZE_MAX)?;
+        let new = needed(params, "new", PASSWORD_SIZE_MAX)?;
+        if needed(params, "confirm", PASSWORD_SIZE_MAX)? != new {
+            return Err(failure(abi::INVALID_PARAMS, "confirm new password"));
+        }
+        let user = self.user_for(name, old)?;
+        let stored = passwords::hash(new)?;
+        if !self.store.set_password(&user, &stored)? {
+            return Err(not_found());
+        }
+        self.store.activate(&user)?;
+        // Who changed his own stays logged in; elsewhere he is not any more.
+        if let Some(session) = self.session.as_mut().filter(|session| session.id == user.id) {
+            session.stored = Some(stored);
+        }
+        message("password changed")
+    }
+
+    fn add(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        self.need_root()?;
+        let (name, password) = (needed(params, "user", NAME_SIZE_MAX)?, needed(params, "passwd", PASSWORD_SIZE_MAX)?);
+        let group = optional(params, "group", NAME_SIZE_MAX)?.unwrap_or(USERS);
+        let home = optional(params, "home", HOME_SIZE_MAX)?;
+        if name.trim() != name || name.chars().any(char::is_control) {
+            return Err(failure(abi::INVALID_PARAMS, "no name: blanks around it, or control characters"));
+        }
+        let group = self.store.group(group)?.ok_or_else(|| failure(CONFLICT, "group not found"))?;
+        if self.store.add(name, group, home, &passwords::hash(password)?)? {
+            message("user added")
+        } else {
+            Err(failure(CONFLICT, "user exists"))
+        }
+    }
+
+    fn remove(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        let name = needed(params, "user", NAME_SIZE_MAX)?;
+        let user = self.user_for(name, optional(params, "passwd", PASSWORD_SIZE_MAX)?)?;
+        if self.store.remove(&user)? {
+            message("user removed")
+        } else {
+            Err(failure(CONFLICT, "the last of the root group stays"))
+        }
+    }
+
+    /// The user of a change: by its password, or by the word of the root group.
+    fn user_for(&mut self, name: &str, password: Option<&str>) -> Result<User, Failure> {
+        match password {
+            Some(password) => self.identify(name, password),
+            None => {
+                self.need_root()?;
+                self.store.user(name)?.ok_or_else(not_found)
+            }
+        }
+    }
+
+    /// Whose word counts here is looked up each time: users are removed, moved to other groups and given other
+    /// passwords while they are logged in.
+    fn need_root(&mut self) -> Result<(), Failure> {
+        if let Some(session) = &self.session
+            && let Some(user) = self.store.user(&session.name)?
+            && (user.id, &user.stored) == (session.id, &session.stored)
+            && user.may_log_in
+        {
+            return if user.is_root() { Ok(()) } else { Err(not_allowed()) };
+        }
+        self.session = None;
+        Err(not_allowed())
+    }
+
+    /// A user by name and password. What is stored in an old way is stored anew.
+    fn identify(&mut self, name: &str, password: &str) -> Result<User, Failure> {
+        let counted = attempts::count(&self.store.db, &mut self.client, name, attempts::now_ms());
+        let attempt = counted.map_err(|error| complaint(&error))?.map_err(|wait_ms| Failure {
+            data: json!({ "wait": wait_ms }).to_string(),
+            ..Failure::new(WAIT, &format!("too many attempts: wait {} s", (wait_ms + 999) / 1_000))
+        })?;
+        let user = self.store.user(name)?;
+        let stored = user.as_ref().filter(|user| user.may_log_in).and_then(|user| user.stored.as_deref());
+        let is_right = passwords::verify(stored, name, password)?;
+        let Some(mut user) = user.filter(|_| is_right) else { return Err(not_found()) };
+        attempts::forgive(&self.store.db, &mut self.client, &attempt).map_err(|error| complaint(&error))?;
+        if user.stored.as_deref().is_some_and(|stored| Kind::of(stored) != Kind::Argon2id) {
+            let stored = passwords::hash(password)?;
+            if self.store.set_password(&user, &stored)? {
+                user.stored = Some(stored);
+            }
+        }
+        Ok(user)
+    }
+}
+
+/// A parameter that is a text and not empty.
+fn needed<'p>(params: &'p Map<String, Value>, key: &str, size_max: usize) -> Result<&'p str, Failure> {
+    optional(params, key, size_max)?.ok_or_else(|| failure(abi::INVALID_PARAMS, "incomplete command"))
+}
+
+/// A parameter that may be missing; pages send an empty text for that.
+fn optional<'p>(params: &'p Map<String, Value>, key: &str, size_max: usize) -> Result<Option<&'p str>, Failure> {
+    match params.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.len() > size_max => {
+            Err(failure(abi::INVALID_PARAMS, &format!("{key} has more than {size_max} bytes")))
+        }
+        Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+        Some(_) => Err(failure(abi::INVALID_PARAMS, &format!("{key} is no text"))),
+    }
+}
+
+fn message(text: &str) -> Result<String, Failure> {
+    Ok(json!({ "message": text }).to_string())
+}
+
+fn not_found() -> Failure {
+    failure(NOT_FOUND, "user or password not found")
+}
+
+fn not_allowed() -> Failure {
+    failure(NOT_ALLOWED, "only the root group may do that")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,282 @@
+//! `jsonsql.so`: an SQLite database for `websocket_jsonrpc`. `-C` names its file; clients read it, and write to it too
+//! where `-C` says `file=PATH,write=1`. They cannot reach another one. A call is one statement, which is bounded in
+//! time, rows and bytes, and which changes all that it would or nothing.
+
+mod guard;
+mod limits;
+mod rows;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jsonrpc_library::{Failure, Methods, Peer, abi};
+use jsonrpc_sqlite::{Settings, complaint, complaint_of, failure, params};
+use rusqlite::types::Value as Cell;
+use rusqlite::{Connection, Error, ErrorCode, ToSql};
+use serde_json::{Map, Value, json};
+
+use crate::guard::IsOwn;
+use crate::limits::{LOOK_MAX, ROWS_MAX, ROWS_SIZE_MAX, STATEMENT_MS};
+use crate::rows::Rows;
+
+/// The rows are not all: the error's data has `truncated` and those that there are.
+const TRUNCATED: i32 = 1_001;
+
+/// A connection.
+struct Sql {
+    db: Connection,
+    is_own: IsOwn,
+    may_write: bool,
+}
+
+/// What came of a statement.
+struct Outcome {
+    rows: Rows,
+    /// Whether it could have changed something, and how many rows it did change.
+    changes: Option<u64>,
+}
+
+jsonrpc_library::export!(Sql);
+
+fn settings(config: &str) -> Result<(Settings, bool), Failure> {
+    let settings = Settings::read(config, &["write"])?;
+    let may_write = settings.is_on("write")?;
+    Ok((settings, may_write))
+}
+
+impl Methods for Sql {
+    fn start(config: &str) -> Result<(), Failure> {
+        let (settings, may_write) = settings(config)?;
+        if may_write {
+            let made = jsonrpc_sqlite::make(&settings.file);
+            made.map_err(|error| Failure::internal(&format!("{}: {error}", settings.file.display())))?;
+        }
+        let opened = guard::open(&settings, may_write);
+        // Whether it is a database is found out by reading.
+        let looked = opened.and_then(|(db, _)| db.query_row("select count(*) from sqlite_schema", [], |_| Ok(())));
+        looked.map_err(|error| complaint_of(&settings.file, &error))
+    }
+
+    fn open(config: &str, _: &Peer) -> Result<Sql, Failure> {
+        let (settings, may_write) = settings(config)?;
+        let opened = guard::open(&settings, may_write);
+        let (db, is_own) = opened.map_err(|error| complaint_of(&settings.file, &error))?;
+        Ok(Sql { db, is_own, may_write })
+    }
+
+    fn call(&mut self, method: &str, text: Option<&str>) -> Result<String, Failure> {
+        match method {
+            "exec" => self.exec(&params(text)?),
+            "list" => self.list(&params(text.or(Some("{}")))?),
+            "get" => self.get(&params(text)?),
+            "view" => self.view(&params(text)?),
+            "insert" => self.insert(&params(text)?),
+            _ => Err(Failure::method_not_found()),
+        }
+    }
+}
+
+impl Sql {
+    /// `{query}`: rows, or a message where there are none.
+    fn exec(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        let Some(Value::String(query)) = known(params, &["query"])?.get("query") else {
+            return Err(invalid("query is to be a text"));
+        };
+        if query.contains('\0') {
+            return Err(invalid("query has a NUL in it, behind which SQLite would not look"));
+        }
+        let Outcome { rows, changes } = self.run(query, &[])?;
+        if rows.count() > 0 {
+            return Ok(rows.close());
+        }
+        let mut result = json!({ "message": "Query OK" });
+        if let Some(changes) = changes {
+            result["changes"] = Value::from(changes);
+        }
+        Ok(result.to_string())
+    }
+
+    /// `{table, [limit], [offset]}`: its rows; `{}`: the tables and views.
+    fn list(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        if known(params, &["table", "limit", "offset"])?.is_empty() {
+            let tables = "select name, type from sqlite_schema where type in ('table', 'view') and name not like 'sqlite~_%' \
+                          escape '~' order by name";
+            return Ok(self.run(tables, &[])?.rows.close());
+        }
+        let whole = |key, otherwise| match params.get(key) {
+            None => Ok(otherwise),
+            Some(value) => value
+                .as_i64()
+                .filter(|number| *number >= 0)
+                .ok_or_else(|| invalid("limit and offset are whole numbers")),
+        };
+        let query = format!("select * from {} limit ?1 offset ?2", table(params)?);
+        Ok(self.run(&query, &[&whole("limit", -1)?, &whole("offset", 0)?])?.rows.close())
+    }
+
+    /// `{table, id}`: the row of that number.
+    fn get(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        let id = known(params, &["table", "id"])?.get("id").and_then(Value::as_i64);
+        let id = id.ok_or_else(|| invalid("id is to be a whole number"))?;
+        let query = format!("select * from {} where rowid = ?1", table(params)?);
+        let rows = self.run(&query, &[&id])?.rows;
+        if rows.count() == 0 {
+            return Err(failure(rusqlite::ffi::SQLITE_NOTFOUND, "no such row"));
+        }
+        let array = rows.close();
+        Ok(array[1..array.len() - 1].to_owned())
+    }
+
+    /// `{table}`: its columns.
+    fn view(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        let name = known(params, &["table"])?.get("table").and_then(Value::as_str);
+        let name = name.ok_or_else(|| invalid("table is to be a name"))?;
+        let rows = self.run("select * from pragma_table_info(?1)", &[&name])?.rows;
+        if rows.count() == 0 {
+            return Err(failure(rusqlite::ffi::SQLITE_ERROR, &format!("no such table: {name}")));
+        }
+        Ok(rows.close())
+    }
+
+    /// `{table, values: {COLUMN: VALUE, ...}}`: a new row, and its number.
+    fn insert(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
+        let Some(Value::Object(values)) = known(params, &["table", "values"])?.get("values") else {
+            return Err(invalid("values is to be an object"));
+        };
+        let names: Vec<String> = values.keys().map(|name| quoted(name)).collect();
+        let cells = values.values().map(cell).collect::<Result<Vec<Cell>, Failure>>()?;
+        let query = if names.is_empty() {
+            format!("insert into {} default values", table(params)?)
+        } else {
+            let places = vec!["?"; names.len()].join(", ");
+            format!("insert into {} ({}) values ({places})", table(params)?, names.join(", "))
+        };
+        let cells: Vec<&dyn ToSql> = cells.iter().map(|cell| cell as &dyn ToSql).collect();
+        self.run(&query, &cells)?;
+        Ok(json!({ "message": "Query OK", "id": self.db.last_insert_rowid() }).to_string())
+    }
+
+    /// Runs a statement to its end, or until it has had its share; then nothing of it stays.
+    fn run(&mut self, query: &str, cells: &[&dyn ToSql]) -> Result<Outcome, Failure> {
+        let deadline = Instant::now() + Duration::from_millis(STATEMENT_MS);
+        let watch = self.db.progress_handler(LOOK_MAX, Some(move || Instant::now() >= deadline));
+        watch.map_err(|error| complaint(&error))?;
+        let outcome = self.run_within(query, cells);
+        if outcome.is_err() && !self.db.is_autocommit() {
+            self.own("rollback")?;
+        }
+        outcome
+    }
+
+    fn run_within(&self, query: &str, cells: &[&dyn ToSql]) -> Result<Outcome, Failure> {
+        let mut statement = self.db.prepare(query).map_err(|error| self.told(&error))?;
+        let writes = !statement.readonly();
+        if writes && !self.may_write {
+            return Err(self.refused(rusqlite::ffi::SQLITE_READONLY));
+        }
+        if writes {
+            self.own("begin immediate")?;
+        }
+        for (index, cell) in cells.iter().enumerate() {
+            statement.raw_bind_parameter(index + 1, cell).map_err(|error| complaint(&error))?;
+        }
+        let mut rows = Rows::new(&statement);
+        let before = self.db.total_changes();
+        let mut cursor = statement.raw_query();
+        loop {
+            match cursor.next() {
+                Ok(None) => break,
+                Ok(Some(row)) => {
+                    if !rows.take(row).map_err(|error| complaint(&error))? {
+                        let what = if rows.count() == ROWS_MAX { "rows" } else { "bytes" };
+                        let most = if rows.count() == ROWS_MAX { ROWS_MAX } else { ROWS_SIZE_MAX };
+                        return Err(truncated(&format!("more than {most} {what}: ask for fewer, with LIMIT"), rows));
+                    }
+                }
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                    return Err(truncated(&format!("it took longer than {STATEMENT_MS} ms"), rows));
+                }
+                Err(error) => return Err(self.told(&error)),
+            }
+        }
+        drop(cursor);
+        let changes = writes.then(|| self.db.total_changes() - before);
+        if writes {
+            self.own("commit")?;
+        }
+        Ok(Outcome { rows, changes })
+    }
+
+    /// A statement of the library's own.
+    fn own(&self, query: &str) -> Result<(), Failure> {
+        self.is_own.store(true, Ordering::Relaxed);
+        let result = self.db.execute_batch(query);
+        self.is_own.store(false, Ordering::Relaxed);
+        result.map_err(|error| complaint(&error))
+    }
+
+    /// SQLite's complaint; where it may not do a thing, with the reason.
+    fn told(&self, error: &Error) -> Failure {
+        if matches!(error, Error::MultipleStatement) {
+            return invalid("one statement in a query");
+        }
+        let told = complaint(error);
+        let is_refused = [rusqlite::ffi::SQLITE_AUTH, rusqlite::ffi::SQLITE_READONLY].contains(&told.code);
+        if is_refused { self.refused(told.code) } else { told }
+    }
+
+    fn refused(&self, code: i32) -> Failure {
+        let why = if self.may_write { "this reaches beyond the tables" } else { "clients only read here" };
+        failure(code, &format!("not authorized: {why}"))
+    }
+}
+
+fn truncated(message: &str, rows: Rows) -> Failure {
+    let data = format!("{{\"truncated\":true,\"rows\":{}}}", rows.close());
+    Failure { data, ..Failure::new(TRUNCATED, message) }
+}
+
+fn invalid(why: &str) -> Failure {
+    failure(abi::INVALID_PARAMS, why)
+}
+
+/// The parameters, where all of them are known; `db`, by which ouistiti's clients could choose a file, is not.
+fn known<'p>(params: &'p Map<String, Value>, keys: &[&str]) -> Result<&'p Map<String, Value>, Failure> {
+    match params.keys().find(|key| !keys.contains(&key.as_str())) {
+        None => Ok(params),
+        Some(key) => Err(invalid(&format!("{key} is not known; there are: {}", keys.join(", ")))),
+    }
+}
+
+fn table(params: &Map<String, Value>) -> Result<String, Failure> {
+    params.get("table").and_then(Value::as_str).map(quoted).ok_or_else(|| invalid("table is to be a name"))
+}
+
+/// A name as SQL has it, whatever is in it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A value to be stored. `{"base64": TEXT}` is a blob.
+fn cell(value: &Value) -> Result<Cell, Failure> {
+    Ok(match value {
+        Value::Null => Cell::Null,
+        Value::Bool(is) => Cell::Integer(i64::from(*is)),
+        Value::String(text) => Cell::Text(text.clone()),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Cell::Integer(whole),
+            (None, Some(real)) if !number.is_u64() => Cell::Real(real),
+            _ => return Err(invalid("a whole number has 64 bits at most, one of them its sign")),
+        },
+        Value::Object(object) => match (object.len(), object.get("base64").and_then(Value::as_str)) {
+            (1, Some(text)) => Cell::Blob(STANDARD.decode(text).map_err(|_| invalid("this is no base64"))?),
+            _ => return Err(invalid("a blob is written {\"base64\": TEXT}")),
+        },
+        Value::Array(_) => return Err(invalid("an array is no value")),
+    })
+}
+
+#[cfg(test)]
+mod tests;

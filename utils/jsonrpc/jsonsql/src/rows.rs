@@ -1,0 +1,88 @@
+//! Rows as JSON: an array of objects, as much of it as there may be.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rusqlite::types::ValueRef;
+use rusqlite::{Row, Statement};
+use serde_json::Value;
+
+use crate::limits::{ROWS_MAX, ROWS_SIZE_MAX};
+
+/// The rows of an answer.
+#[derive(Debug)]
+pub struct Rows {
+    /// The columns' names as JSON texts.
+    names: Vec<String>,
+    /// The array, not closed yet.
+    json: String,
+    count: usize,
+}
+
+impl Rows {
+    /// None yet. Columns of the same name are told apart as SQLite does it: `id`, `id:1`.
+    pub fn new(statement: &Statement<'_>) -> Rows {
+        let mut taken: Vec<String> = Vec::new();
+        for name in statement.column_names() {
+            let mut unique = name.to_owned();
+            let mut number = 1;
+            while taken.contains(&unique) {
+                unique = format!("{name}:{number}");
+                number += 1;
+            }
+            taken.push(unique);
+        }
+        let names = taken.into_iter().map(|name| Value::from(name).to_string()).collect();
+        Rows { names, json: "[".to_owned(), count: 0 }
+    }
+
+    /// Takes one more; false where there is no room for it.
+    pub fn take(&mut self, row: &Row<'_>) -> Result<bool, rusqlite::Error> {
+        let before = self.json.len();
+        if self.count > 0 {
+            self.json.push(',');
+        }
+        self.json.push('{');
+        for (index, name) in self.names.iter().enumerate() {
+            if index > 0 {
+                self.json.push(',');
+            }
+            self.json.push_str(name);
+            self.json.push(':');
+            append(&mut self.json, row.get_ref(index)?);
+            if self.json.len() > ROWS_SIZE_MAX {
+                break;
+            }
+        }
+        self.json.push('}');
+        let has_room = self.count < ROWS_MAX && self.json.len() <= ROWS_SIZE_MAX;
+        if has_room {
+            self.count += 1;
+        } else {
+            self.json.truncate(before);
+        }
+        Ok(has_room)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The array.
+    pub fn close(mut self) -> String {
+        self.json.push(']');
+        self.json
+    }
+}
+
+/// Integers stay whole numbers, all 64 bits of them; JSON has none for infinities.
+fn append(json: &mut String, value: ValueRef<'_>) {
+    let text = match value {
+        ValueRef::Null => Value::Null.to_string(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => Value::from(number).to_string(),
+        ValueRef::Text(text) => Value::from(String::from_utf8_lossy(text)).to_string(),
+        ValueRef::Blob(bytes) => format!("\"{}\"", STANDARD.encode(bytes)),
+    };
+    json.push_str(&text);
+}

@@ -1,0 +1,112 @@
+//! What a statement must not do.
+
+use super::*;
+
+#[test]
+fn who_may_only_read_changes_nothing() {
+    let world = World::new();
+    let mut sql = world.reader();
+    let before = std::fs::read(world.file()).unwrap();
+    for query in [
+        "insert into person values (3, 'x', 1)",
+        "update person set name = 'x'",
+        "delete from person",
+        "drop table person",
+        "create table t (a)",
+        "create temp table t (a)",
+        "create temp view t as select 1",
+        "create index i on person (born)",
+        "alter table person rename to p",
+        "vacuum",
+        "analyze",
+        "reindex",
+        "with t as (select 1) insert into counted select * from t",
+        "replace into counted values (1)",
+        "insert into counted values (1) returning at",
+        "begin",
+        "begin immediate",
+        "savepoint s",
+        "commit",
+        "rollback",
+        "create virtual table t using fts5(a)",
+    ] {
+        expect_refused(&mut sql, query, "clients only read here");
+    }
+    let insert = json!({ "table": "counted", "values": { "at": 1 } });
+    assert!(call(&mut sql, "insert", insert).unwrap_err().message.contains("only read"));
+    assert_eq!(std::fs::read(world.file()).unwrap(), before);
+    assert_eq!(world.files(), ["db"]);
+}
+
+#[test]
+fn nobody_leaves_the_database() {
+    let world = World::new();
+    let outside = world.folder.path().join("outside");
+    let at = |text: &str| text.replace('@', outside.to_str().unwrap());
+    for mut sql in [world.reader(), world.writer()] {
+        for query in [
+            "attach '@' as other",
+            "attach ':memory:' as other",
+            "attach database '' as other",
+            "detach main",
+            "select load_extension('@')",
+            "select fts3_tokenizer('simple')",
+            "pragma journal_mode = off",
+            "pragma journal_mode",
+            "pragma user_version = 7",
+            "pragma writable_schema = on",
+            "pragma temp_store_directory = '@'",
+            "pragma data_store_directory = '@'",
+            "pragma database_list",
+            "pragma mmap_size = 1000000",
+            "pragma query_only = 0",
+            "pragma hard_heap_limit = 0",
+            "pragma key = 'x'",
+            "select * from pragma_database_list",
+            "begin exclusive",
+            "savepoint s",
+            "create temp table t (a)",
+            "create virtual table t using fts5(a)",
+            "create virtual table t using dbstat",
+        ] {
+            expect_refused(&mut sql, &at(query), "not authorized");
+        }
+        // It would write another file, and is known neither to those who read nor within a transaction.
+        for query in ["vacuum into '@'", "vacuum main into '@'"] {
+            let failure = exec(&mut sql, &at(query)).expect_err(query);
+            let parts = ["clients only read here", "cannot VACUUM"];
+            assert!(parts.iter().any(|part| failure.message.contains(part)), "{query}: {failure:?}");
+        }
+        // What is there, but reaches nothing.
+        for query in
+            ["select readfile('/etc/passwd')", "select writefile('@', 'x')", "select edit('x')", "select eval('x')"]
+        {
+            expect_refused(&mut sql, &at(query), "no such function");
+        }
+    }
+    let mut sql = world.writer();
+    expect_refused(&mut sql, "update sqlite_schema set sql = 'x'", "may not be modified");
+    expect_refused(&mut sql, "insert into sqlite_schema values ('table', 'x', 'x', 2, 'x')", "may not be modified");
+    assert!(!outside.exists());
+    assert!(world.files().iter().all(|name| name.starts_with("db")), "only a journal may be beside it");
+}
+
+#[test]
+fn passwords_are_not_shown() {
+    let world = World::new();
+    let mut sql = world.reader();
+    for query in [
+        "select passwd from users",
+        "select PASSWD as passwd from users",
+        "select * from (select u.\"passwd\" from users u)",
+        "select max(passwd) as passwd from users",
+        "with t as (select passwd from users) select * from t",
+    ] {
+        assert_eq!(exec(&mut sql, query), Ok(json!([{ "passwd": null }])), "{query}");
+    }
+    assert_eq!(exec(&mut sql, "select id from users where passwd like '$a5$%'"), Ok(json!({ "message": "Query OK" })));
+    assert_eq!(
+        call(&mut sql, "list", json!({ "table": "users" })),
+        Ok(json!([{ "id": 1, "name": "root", "passwd": null }]))
+    );
+}

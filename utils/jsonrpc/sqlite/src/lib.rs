@@ -1,0 +1,157 @@
+//! What the libraries for `websocket_jsonrpc` over SQLite have in common: what `-C` says, how a database is opened, what
+//! a caller gave, and what SQLite complains of.
+
+pub mod limits;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jsonrpc_library::Failure;
+use rusqlite::{Connection, Error, OpenFlags};
+use serde_json::{Map, Value};
+
+use crate::limits::{BUSY_MS, CACHE_SIZE, HEAP_SIZE_MAX};
+
+/// What `-C` says: a path alone, as ouistiti's libraries take it, or `file=PATH,KEY=VALUE,...`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// The database's file; never empty.
+    pub file: PathBuf,
+    options: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// Reads them; a key is to be one of `keys`. A path that has a comma in it can only stand alone.
+    pub fn read(config: &str, keys: &[&str]) -> Result<Settings, Failure> {
+        let Some(rest) = config.strip_prefix("file=") else { return Settings::new(config, Vec::new()) };
+        let mut parts = rest.split(',');
+        let file = parts.next().unwrap_or_default();
+        let mut options = Vec::new();
+        for part in parts {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            if !keys.contains(&key) {
+                let known = if keys.is_empty() { "none" } else { &keys.join(", ") };
+                return Err(Failure::internal(&format!("-C: {key:?} is not known; there are: file, {known}")));
+            }
+            options.push((key.to_owned(), value.to_owned()));
+        }
+        Settings::new(file, options)
+    }
+
+    fn new(file: &str, options: Vec<(String, String)>) -> Result<Settings, Failure> {
+        if file.is_empty() {
+            return Err(Failure::internal("-C names no database: give its path"));
+        }
+        // A whole path is never taken for a URI, which could say how to open it.
+        match std::path::absolute(file) {
+            Ok(file) => Ok(Settings { file, options }),
+            Err(error) => Err(Failure::internal(&format!("-C {file}: {error}"))),
+        }
+    }
+
+    /// Whether a switch is on: `KEY=1`. Where it stands twice the last one counts.
+    pub fn is_on(&self, key: &str) -> Result<bool, Failure> {
+        match self.options.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value.as_str()) {
+            None | Some("0") => Ok(false),
+            Some("1") => Ok(true),
+            Some(value) => Err(Failure::internal(&format!("-C: {key}={value} will not do: write 0 or 1"))),
+        }
+    }
+}
+
+/// Opens a database that is there, reading and writing or only reading. It waits for others for a while, keeps what it
+/// sorts in memory, as flash wears out, and takes no more of that than a small machine has.
+pub fn open(file: &Path, may_write: bool) -> Result<Connection, Error> {
+    let access = if may_write { OpenFlags::SQLITE_OPEN_READ_WRITE } else { OpenFlags::SQLITE_OPEN_READ_ONLY };
+    let connection = Connection::open_with_flags(file, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::from_millis(BUSY_MS))?;
+    connection.execute_batch(&format!(
+        "pragma hard_heap_limit = {HEAP_SIZE_MAX}; pragma cache_size = -{}; pragma temp_store = memory; \
+         pragma foreign_keys = on",
+        CACHE_SIZE / 1024
+    ))?;
+    // A journal that is cut to nothing costs a flash less than one that is made and removed. Who chose a write-ahead
+    // log keeps it.
+    let is_logged = connection.query_row("pragma journal_mode", [], |row| row.get::<_, String>(0))? == "wal";
+    if may_write && !is_logged {
+        connection.query_row("pragma journal_mode = truncate", [], |_| Ok(()))?;
+    }
+    Ok(connection)
+}
+
+/// Makes an empty file that only its owner may read, where there is none.
+pub fn make(file: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    match std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// The parameters of a call: an object.
+pub fn params(text: Option<&str>) -> Result<Map<String, Value>, Failure> {
+    match text.map(serde_json::from_str) {
+        Some(Ok(Value::Object(params))) => Ok(params),
+        _ => Err(Failure::invalid_params("\"an object is needed\"")),
+    }
+}
+
+/// An error with these words, in its data too: clients of ouistiti's look for them there.
+pub fn failure(code: i32, message: &str) -> Failure {
+    Failure { data: Value::from(message).to_string(), ..Failure::new(code, message) }
+}
+
+/// What SQLite complains of, with its own number.
+pub fn complaint(error: &Error) -> Failure {
+    let (code, message) = match error {
+        Error::SqliteFailure(reason, message) => {
+            (reason.extended_code & 0xff, message.clone().unwrap_or_else(|| reason.to_string()))
+        }
+        Error::SqlInputError { error, msg, .. } => (error.extended_code & 0xff, msg.clone()),
+        other => (rusqlite::ffi::SQLITE_ERROR, other.to_string()),
+    };
+    failure(code, &message)
+}
+
+/// As `complaint`, for the operator: which database it is.
+pub fn complaint_of(file: &Path, error: &Error) -> Failure {
+    Failure::internal(&format!("{}: {}", file.display(), complaint(error).message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_configuration_says() {
+        for (config, file, is_on) in [
+            ("/var/lib/users.db", "/var/lib/users.db", false),
+            ("/odd,write=1", "/odd,write=1", false),
+            ("file=/a.db", "/a.db", false),
+            ("file=/a.db,write=1", "/a.db", true),
+            ("file=/a.db,write=1,write=0", "/a.db", false),
+        ] {
+            let settings = Settings::read(config, &["write"]).unwrap();
+            assert_eq!((settings.file.as_path(), settings.is_on("write")), (Path::new(file), Ok(is_on)), "{config}");
+        }
+        assert!(Settings::read("file:x?mode=rwc", &[]).unwrap().file.is_absolute(), "it is a file's name, not a URI");
+        for (config, part) in [
+            ("", "names no database"),
+            ("file=", "names no database"),
+            ("file=/a,wrote=1", "\"wrote\" is not known; there are: file, write"),
+            ("file=/a,write", "write= will not do"),
+            ("file=/a,write=yes", "write=yes will not do"),
+        ] {
+            let said = Settings::read(config, &["write"]).and_then(|settings| settings.is_on("write")).unwrap_err();
+            assert!(said.message.contains(part), "{config}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        assert_eq!(params(Some("{\"a\":1}")).unwrap().len(), 1);
+        for text in [None, Some("[1]"), Some("[]"), Some("{"), Some("1")] {
+            assert_eq!(params(text).unwrap_err().code, jsonrpc_library::abi::INVALID_PARAMS, "{text:?}");
+        }
+    }
+}
