@@ -1,0 +1,218 @@
+// Drives webauth.html and websql.html in a real Chromium against a running gateway.
+//   UAKARI_TOOLS=<folder with node_modules> node rpc_pages.mjs http://127.0.0.1:PORT OUTDIR PASSWORD
+// The gateway must serve www/ and have two servers of JSON-RPC: "auth" with authrpc.so and a new database whose root has
+// this password, and "sql" with jsonsql.so and write=1 on a database with a table `person` of Ada and Grace.
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { Failure, browse, check, finish, ok, tabTo, watch } from "./chromium.mjs";
+
+const MARKUP = "<img src=x onerror=alert(1)><b>bold</b>";
+
+const isOpen = (page) => page.waitForFunction(() => document.getElementById("status").dataset.state === "open");
+
+// Fills a form of webauth.html and sends it; what it is told, and how.
+async function send(page, form, fields) {
+  for (const [name, value] of Object.entries(fields)) await page.fill(`#${form} [name=${name}]`, value);
+  await page.click(`#${form} button`);
+  if (form === "rmuser" && fields.user) {
+    const button = await page.textContent(`#${form} button`);
+    if (button !== `Remove ${fields.user} for good`) throw new Failure(`removing asks first, but says ${button}`);
+    await page.click(`#${form} button`);
+  }
+  const output = page.locator(`#${form} output:is([data-kind=good], [data-kind=bad])`);
+  await output.waitFor();
+  return { kind: await output.getAttribute("data-kind"), text: await output.textContent() };
+}
+
+async function expect(page, form, fields, kind, part) {
+  const said = await send(page, form, fields);
+  check(said.kind === kind && said.text.includes(part), `${form} of ${JSON.stringify(fields.user)}: ${part}`, said);
+}
+
+async function users(context, base, password) {
+  const page = await context.newPage();
+  await page.goto(base + "/webauth.html");
+  await isOpen(page);
+  const none = { passwd: "", old: "", new: "", confirm: "", group: "", home: "" };
+  const fields = (form, given) => {
+    const names = { auth: ["passwd"], adduser: ["passwd", "group", "home"], passwd: ["old", "new", "confirm"], rmuser: ["passwd"] };
+    return { ...Object.fromEntries(names[form].map((name) => [name, none[name]])), ...given };
+  };
+  const step = (form, given, kind, part) => expect(page, form, fields(form, given), kind, part);
+  await step("auth", { user: "" }, "bad", "incomplete command");
+  await step("adduser", { user: "alice", passwd: "first" }, "bad", "only the root group may do that");
+  await step("auth", { user: "root", passwd: "wrong" }, "bad", "user or password not found");
+  await step("auth", { user: "root", passwd: password }, "good", "root is right");
+  check((await page.textContent("#who")).includes("logged in as root of the group root"), "the page says who is logged in");
+  check((await page.inputValue("#auth [name=passwd]")) === "", "the password does not stay in its field");
+  await step("adduser", { user: "alice", passwd: "first", home: "/home/alice" }, "good", "user added");
+  await step("adduser", { user: "alice", passwd: "first" }, "bad", "user exists");
+  await step("adduser", { user: MARKUP, passwd: MARKUP, home: MARKUP }, "good", "user added");
+  await step("auth", { user: MARKUP, passwd: MARKUP }, "good", `home: ${MARKUP}`);
+  check((await page.textContent("#who")).includes(MARKUP), "markup in a name stays text");
+  check((await page.locator("main img, main b, #who img, #who b").count()) === 0, "and makes no element");
+  await step("rmuser", { user: MARKUP, passwd: MARKUP }, "good", "user removed");
+  check((await page.textContent("#who")) === "", "who removed himself is logged in no more");
+  await step("auth", { user: "alice", passwd: "first" }, "good", "alice is right\ngroup: users\nhome: /home/alice\nstored as: argon2id");
+  await step("passwd", { user: "alice", old: "first", new: "second", confirm: "third" }, "bad", "confirm new password");
+  await step("passwd", { user: "alice", old: "first", new: "second", confirm: "second" }, "good", "password changed");
+  await step("auth", { user: "alice", passwd: "first" }, "bad", "user or password not found");
+  await step("auth", { user: "alice", passwd: "second" }, "good", "alice is right");
+  await step("rmuser", { user: "alice", passwd: "second" }, "good", "user removed");
+  await step("auth", { user: "alice", passwd: "second" }, "bad", "user or password not found");
+  // Three wrong ones so far, of the five that a connection has.
+  await step("auth", { user: "root", passwd: "guess" }, "bad", "user or password not found");
+  await step("auth", { user: "root", passwd: "guess" }, "bad", "user or password not found");
+  await step("auth", { user: "root", passwd: password }, "bad", "too many attempts: wait ");
+  await page.close();
+}
+
+async function usersByKeyboard(context, base, password) {
+  const page = await context.newPage();
+  await page.goto(base + "/webauth.html");
+  await isOpen(page);
+  await page.locator("#auth [name=user]").focus();
+  await page.keyboard.type("root");
+  await page.keyboard.press("Tab");
+  await page.keyboard.type(password);
+  await page.keyboard.press("Enter");
+  await page.locator("#auth output[data-kind=good]").waitFor();
+  ok("Enter in a field logs in");
+  await page.close();
+}
+
+const answer = async (page) => {
+  const output = page.locator("#answer:is([data-kind=good], [data-kind=bad]), #answer[data-kind=note]:not(:text('Waiting'))");
+  await output.waitFor();
+  return { kind: await output.getAttribute("data-kind"), text: await output.textContent() };
+};
+
+async function ask(page, query) {
+  await page.fill("#query", query);
+  await page.click("#run");
+  return answer(page);
+}
+
+const cells = (page) => page.locator("#rows tr").evaluateAll((rows) => rows.map((row) => [...row.children].map((cell) => cell.textContent)));
+
+async function queries(context, base) {
+  const page = await context.newPage();
+  await page.goto(base + "/websql.html");
+  await isOpen(page);
+  await page.click("#tables button[data-name=person]");
+  await page.locator("#columns dt").first().waitFor();
+  check((await cells(page)).join("|") === "id,name|1,Ada|2,Grace", "a table shows its rows", await cells(page));
+  check((await page.locator("#columns dt").allTextContents()).join() === "id,name", "and its columns");
+  check((await page.inputValue("#query")) === 'select * from "person" limit 100', "the query says how to get them");
+
+  let said = await ask(page, "select name, id * 4611686018427387904 - 1 as big, null as none, x'00ff' as bytes from person where id = 1");
+  check(said.kind === "good", "a query is answered", said);
+  check((await cells(page))[1].join() === "Ada,4611686018427387903,NULL,AP8=", "numbers are exact, blobs base64", await cells(page));
+  said = await ask(page, "selec 1");
+  check(said.kind === "bad" && said.text.includes("syntax error"), "a bad query says why, where it stands", said);
+  check((await page.locator("#rows tr").count()) === 0, "and shows no old rows");
+  said = await ask(page, "select 1; drop table person");
+  check(said.kind === "bad" && said.text.includes("one statement"), "two statements are refused", said);
+  said = await ask(page, `create table "${MARKUP}" ("${MARKUP}" TEXT)`);
+  check(said.kind === "good" && said.text.includes("Query OK"), "a statement without rows says so", said);
+  said = await ask(page, `insert into "${MARKUP}" values ('${MARKUP}')`);
+  check(said.text.includes("1 changed"), "a change says how many rows it changed", said);
+  await page.click("#refresh");
+  await page.locator("#tables button", { hasText: "<img" }).click();
+  await page.locator("#columns dt", { hasText: "<img" }).waitFor();
+  check((await cells(page)).join("|") === `${MARKUP}|${MARKUP}`, "markup in names and values stays text", await cells(page));
+  check((await page.locator("main img, main b").count()) === 0, "and makes no element");
+
+  said = await ask(page, "with recursive n(i) as (select 1 union all select i + 1 from n) select i, hex(zeroblob(100)) as z from n");
+  check(said.kind === "note" && said.text.startsWith("Not all of it: more than 1000 rows"), "a huge result says that it was cut", said);
+  check((await page.textContent("#count")) === "1,000 rows", "and shows what came");
+  said = await ask(page, "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n");
+  check(said.text.includes("it took longer than 2000 ms"), "a query without end is ended", said);
+  // Through a stream this comes in many messages.
+  said = await ask(page, "with recursive n(i) as (select 1 union all select i + 1 from n limit 90) select i, hex(zeroblob(5000)) || 'é' as z from n");
+  check(said.kind === "good" && (await cells(page)).length === 91, "an answer in many pieces is put together", said);
+  await page.close();
+}
+
+async function queriesByKeyboard(context, base) {
+  const page = await context.newPage();
+  await page.goto(base + "/websql.html");
+  await isOpen(page);
+  await page.locator("#tables button").first().waitFor();
+  for (const id of ["refresh", "query"]) await tabTo(page, id);
+  await page.keyboard.press("Control+A");
+  await page.keyboard.type("select 7 as seven");
+  await page.keyboard.press("Control+Enter");
+  check((await answer(page)).kind === "good" && (await cells(page)).join("|") === "seven|7", "Ctrl+Enter runs the query");
+  for (const id of ["run", "frame"]) await tabTo(page, id);
+  ok("Tab reaches tables, query, Run and the rows in this order");
+  await page.close();
+}
+
+async function unreachable(context, base) {
+  const page = await context.newPage();
+  await page.goto(base + "/websql.html#nosuchserver");
+  await page.locator("#status[data-state=failed]").waitFor();
+  check(await page.locator("#run").isDisabled(), "without a connection nothing can be sent");
+  await page.click("summary");
+  await page.fill("#url", "/sql");
+  await page.click("#dial button");
+  await isOpen(page);
+  ok("another address connects");
+  await page.close();
+}
+
+async function screenshots(context, base, outdir, password) {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [390, 1280]) {
+      const page = await context.newPage();
+      await page.emulateMedia({ colorScheme });
+      await page.setViewportSize({ width, height: width < 500 ? 844 : 900 });
+      const shoot = async (name) => {
+        const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        if (over > 0) throw new Failure(`${name} is ${over} px too wide at ${width} px`);
+        await page.screenshot({ path: join(outdir, `${name}-${colorScheme}-${width}.png`), fullPage: true });
+      };
+      await page.goto(base + "/webauth.html");
+      await isOpen(page);
+      await send(page, "auth", { user: "root", passwd: password });
+      await send(page, "adduser", { user: "root", passwd: "x" });
+      await page.fill("#rmuser [name=user]", "somebody");
+      await page.click("#rmuser button");
+      await shoot("webauth");
+      await page.goto(base + "/websql.html");
+      await isOpen(page);
+      await page.click("#tables button[data-name=person]");
+      await page.locator("#columns dt").first().waitFor();
+      await ask(page, "with recursive n(i) as (select 1 union all select i + 1 from n) select i as number, i / 7.0 as part, 'row ' || i as name, null as none, hex(zeroblob(40)) as zeros from n");
+      await shoot("websql");
+      await ask(page, "select * from nobody");
+      await shoot("websql-error");
+      await page.close();
+      ok(`screenshots in ${colorScheme} at ${width} px, nothing wider than the window`);
+    }
+  }
+}
+
+async function run(base, outdir, password) {
+  mkdirSync(outdir, { recursive: true });
+  await browse(async (context) => {
+    const seen = watch(context, base, /^WebSocket connection to '.*\/nosuchserver' failed/);
+    await usersByKeyboard(context, base, password);
+    await users(context, base, password);
+    await queries(context, base);
+    await queriesByKeyboard(context, base);
+    await unreachable(context, base);
+    await screenshots(context, base, outdir, password);
+    check(seen.foreign.length === 0, "no request went to another origin", seen.foreign);
+    check(seen.bad.length === 0, "no page request failed", seen.bad);
+    check(seen.errors.length === 0, "no console errors but the refused WebSocket", seen.errors);
+  });
+}
+
+const [base, outdir, password] = process.argv.slice(2);
+if (!base || !outdir || !password) {
+  console.error("usage: node rpc_pages.mjs http://127.0.0.1:PORT OUTDIR PASSWORD");
+  process.exit(1);
+}
+await finish(() => run(base.replace(/\/+$/, ""), outdir, password));
