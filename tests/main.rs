@@ -101,6 +101,9 @@ mod compatibility;
 /// The sample server.
 mod echo_server;
 
+/// JSON-RPC with the methods of libraries.
+mod jsonrpc;
+
 /// Servers in C that speak WebSocket with the library's functions.
 mod direct_api;
 
