@@ -19,5 +19,8 @@ pub const LEDGER_FD_MIN: i32 = 1_000;
 pub const LOOK_SIZE: usize = 1_024;
 /// Bytes of one piece, and one message, of sendfile(2).
 pub const SENDFILE_SIZE: usize = 16 * 1_024;
+/// Bytes that a server writes to a connection before it is known whether a client will be handed over by it, and that
+/// are kept for that client.
+pub const EARLY_SIZE_MAX: usize = 64 * 1_024;
 /// Parts of one readv(2) or writev(2), as the kernel has it (`UIO_MAXIOV`).
 pub const PARTS_MAX: usize = 1_024;

@@ -48,15 +48,15 @@ fn reader(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
     Some(Ok(client))
 }
 
-/// Who is to be written to; None: what libc writes to. What is written before a client came goes to who connected.
+/// Who is to be written to, there already or not; None: what libc writes to.
 fn writer(fd: RawFd) -> Option<Result<&'static Client, Errno>> {
     let client = table::client(fd)?;
     if client.is_here() {
         return Some(Ok(client));
     }
     match decide(fd, client) {
-        Ok(Decision::Client) => Some(Ok(client)),
-        Ok(Decision::Plain | Decision::Open) => None,
+        Ok(Decision::Client | Decision::Open) => Some(Ok(client)),
+        Ok(Decision::Plain) => None,
         Err(errno) => Some(Err(errno)),
     }
 }

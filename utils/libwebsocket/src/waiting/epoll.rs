@@ -47,11 +47,20 @@ pub fn clear(watches: &mut Vec<Watch>) {
 /// The server is about to close the client, of which no other process of its own knows.
 pub fn forget(client: &Client) {
     let Some(mut watches) = client.watches.try_lock() else { return };
-    for watch in watches.iter() {
-        // SAFETY: no event is needed to end a watch; the kernel says itself where there is none.
-        let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_DEL, watch.fd, std::ptr::null_mut()) };
-    }
+    watches.iter().for_each(end_watch);
     clear(&mut watches);
+}
+
+fn end_watch(watch: &Watch) {
+    // SAFETY: no event is needed to end a watch; the kernel says itself where there is none.
+    let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_DEL, watch.fd, std::ptr::null_mut()) };
+}
+
+/// `fd` is about to become the socket of a client that came late. Where a forked process has the connection too, its
+/// end would be told for ever otherwise.
+pub fn unwatch(fd: RawFd, client: &Client) {
+    let Ok(watches) = client.watches.lock() else { return };
+    watches.iter().filter(|watch| watch.fd == fd).for_each(end_watch);
 }
 
 /// `fd` has become the socket of a client that came late, of which no epoll instance knows.
