@@ -10,7 +10,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, project};
-use crate::giver::{give_late, hand_over, sockaddr_in, tcp_pair};
+use crate::giver::{give_and_keep, give_late, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{self, Kind};
 use crate::wire::{Wire, handshake};
@@ -265,6 +265,20 @@ fn a_burst_of_clients_that_are_spoken_to_first() {
             expect_data(&mut client, b"me");
         }
     }
+}
+
+#[test]
+fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
+    let server = Server::compiled("epoll", &[]);
+    let watched = server.process.watched_files();
+    let (mut client, _copy) = give_and_keep(&server.path);
+    client.text("one");
+    expect_data(&mut client, b"one");
+    assert_eq!(server.process.watched_files(), watched + 1);
+    client.close(1000);
+    client.expect_close(1000);
+    drop(client);
+    eventually("nothing is watched that was closed", || server.process.watched_files() == watched);
 }
 
 #[test]

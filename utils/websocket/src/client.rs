@@ -290,7 +290,9 @@ impl Client {
 }
 
 impl AsFd for Client {
-    /// For poll(2) and the like. Reading and writing is the library's.
+    /// For poll(2) and the like. Reading and writing is the library's. Take it out of an epoll set before the client is
+    /// dropped: the gateway may have its copy of the connection a moment longer, and as long as it has, closing alone
+    /// does not end the events (epoll(7), Q6).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
