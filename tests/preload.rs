@@ -249,6 +249,23 @@ fn what_is_said_before_a_client_comes_is_not_lost() {
 }
 
 #[test]
+fn what_was_asked_of_a_connection_holds_for_the_client_that_comes_by_it() {
+    let server = Server::start(|_, path| {
+        let mut command = Command::new("python3");
+        command.arg(project().join("tests/preload/early.py")).arg(path).env("WEBSOCKET_WAIT_MS", "0");
+        command
+    });
+    let mut client = give_late(&server.path, || {
+        server.process.out.wait_for(&["spoken"]);
+    });
+    client.expect_binary(b"bye");
+    client.expect_close(1000);
+    client.text("late");
+    server.process.out.wait_for(&["heard late"]);
+    server.process.out.wait_for(&["waited long enough"]);
+}
+
+#[test]
 fn a_burst_of_clients_that_are_spoken_to_first() {
     for wait_ms in ["0", "100"] {
         let server = Server::compiled_with("threads", &["speaks"], &[("WEBSOCKET_WAIT_MS", wait_ms)]);

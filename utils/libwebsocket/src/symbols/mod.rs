@@ -19,6 +19,14 @@ mod read;
 mod wait;
 mod write;
 
+/// Does what goes along with a call that may succeed: errno stays as the server left it, as with the call alone.
+fn beside<T>(act: impl FnOnce() -> T) -> T {
+    let before = Errno::last_raw();
+    let result = act();
+    Errno::set_raw(before);
+    result
+}
+
 /// As a system call answers.
 fn answer(result: Result<usize, Errno>) -> ssize_t {
     match result {

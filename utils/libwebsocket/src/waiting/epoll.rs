@@ -77,6 +77,18 @@ pub fn watch_again(fd: RawFd, client: &Client) {
     }
 }
 
+/// There are bytes of `fd` which the server was not told of. Where it hears of each byte once (EPOLLET), it is told again.
+pub fn tell_again(fd: RawFd, client: &Client) {
+    const ONCE: u32 = (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
+    let Ok(watches) = client.watches.lock() else { return };
+    for watch in watches.iter().filter(|watch| watch.fd == fd && { watch.event.events } & ONCE == libc::EPOLLET as u32)
+    {
+        let mut event = watch.event;
+        // SAFETY: the event lives through the call.
+        let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_MOD, fd, &raw mut event) };
+    }
+}
+
 /// Whose event it is, as far as that is remembered.
 fn watch_of(epoll: RawFd, data: u64) -> Option<Watch> {
     let is_it = |watch: &&Watch| watch.is_looked_at && watch.epoll == epoll && { watch.event.u64 } == data;
