@@ -55,7 +55,7 @@ fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: 
         Err(errno) => return Some(Err(errno)),
     };
     let sent = safe::send(fd, parts, flags | libc::MSG_NOSIGNAL);
-    if let (Ok(size), Ok(mut early)) = (sent, client.early.lock()) {
+    if let (Ok(size), Ok(mut early), true) = (sent, client.early.lock(), client.is_at(fd)) {
         early.note(parts, size);
     }
     drop(outgoing);

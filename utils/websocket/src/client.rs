@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handover::{ClientAddress, HandedOver};
 use crate::incoming::{Event, Incoming, Message};
-use crate::limits::{DROPPED_RECEIVES_MAX, GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
+use crate::limits::{GATHERED_SIZE_MAX, IDLE_RECEIVES_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
 use crate::outgoing::Outgoing;
 
 /// Memory for what is received, to be shared by all clients of a thread.
@@ -53,6 +53,9 @@ pub struct Client {
     /// The kernel did not take all that it was offered.
     is_full: bool,
     is_nonblocking: bool,
+    /// So many receives brought nothing of a message, the first bytes of which have this size.
+    idle_receives: usize,
+    begun_size: usize,
     reports_pongs: bool,
     /// Its last word was heard; what else it sends is dropped.
     is_over: bool,
@@ -72,6 +75,8 @@ impl Client {
             left: Box::default(),
             is_full: false,
             is_nonblocking: false,
+            idle_receives: 0,
+            begun_size: 0,
             reports_pongs: false,
             is_over: false,
             is_shut: false,
@@ -94,7 +99,9 @@ impl Client {
         &self.hello
     }
 
-    /// Whether calls return `WouldBlock` where they would have to wait. The descriptor itself stays as it is.
+    /// Whether calls return `WouldBlock` where they would have to wait. The descriptor itself stays as it is. A client
+    /// that sends nothing but control frames, as fast as they are received, is a `WouldBlock` too from time to time; what
+    /// it has sent more is told by the next poll(2).
     pub fn set_nonblocking(&mut self, is_nonblocking: bool) {
         self.is_nonblocking = is_nonblocking;
     }
@@ -124,18 +131,25 @@ impl Client {
             start.copy_from_slice(&std::mem::take(&mut self.left));
             return Ok(start.len());
         }
-        let mut dropped = 0;
         loop {
+            if self.is_nonblocking && self.idle_receives == IDLE_RECEIVES_MAX {
+                self.idle_receives = 0;
+                return Err(Error::WouldBlock);
+            }
             match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Err(Error::Ended),
-                Ok(_) if self.is_over && dropped == DROPPED_RECEIVES_MAX && self.is_nonblocking => {
-                    return Err(Error::WouldBlock);
+                Ok(size) => {
+                    self.idle_receives = IDLE_RECEIVES_MAX.min(self.idle_receives + 1);
+                    if !self.is_over {
+                        return Ok(size);
+                    }
                 }
-                Ok(_) if self.is_over => dropped += 1,
-                Ok(size) => return Ok(size),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) if !self.is_nonblocking => self.wait(PollFlags::POLLIN)?,
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => {
+                    self.idle_receives = 0;
+                    return Err(errno.into());
+                }
             }
         }
     }
@@ -170,10 +184,14 @@ impl Client {
             // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
             let is_heard = !self.outgoing.is_closing() && (message.opcode != Opcode::Pong || self.reports_pongs);
             if is_heard {
+                (self.idle_receives, self.begun_size) = (0, 0);
                 return Ok(Some(message));
             }
         }
         *bytes = &mut [];
+        if self.begun_size != self.incoming.begun_size() {
+            (self.idle_receives, self.begun_size) = (0, self.incoming.begun_size());
+        }
         self.push()?;
         Ok(None)
     }

@@ -14,9 +14,9 @@ pub const GATHERED_SIZE: usize = 2 * 1024;
 pub const MESSAGE_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes received at once: a message of 64 KiB with its header.
 pub const RECEIVE_SIZE: usize = 64 * 1024 + 14;
-/// Receives in a row that only drop what a client sends behind its last word, before a server that does not wait may see
-/// to its others.
-pub const DROPPED_RECEIVES_MAX: usize = 16;
+/// Receives in a row that bring no byte of a message, such as pings alone, before a server that does not wait is told to
+/// see to its other clients.
+pub const IDLE_RECEIVES_MAX: usize = 16;
 /// Bytes of replies that are gathered before they are sent.
 pub const GATHERED_SIZE_MAX: usize = 64 * 1024;
 /// Bytes that wait for a client who takes nothing, before a server that does not wait is told so.

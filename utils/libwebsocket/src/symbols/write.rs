@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::{answer, bytes, heal, slices, writer};
+use crate::limits::PARTS_MAX;
 use crate::{real, table, writing};
 
 /// Writes to a client from one buffer; None: it is none.
@@ -52,8 +53,8 @@ pub unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, size: size_t) -
 pub unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     let to_client = match usize::try_from(count) {
         // SAFETY: the caller's promise.
-        Ok(count) => unsafe { transmit_parts(fd, parts, count, 0) },
-        Err(_) => None,
+        Ok(count @ 0..=PARTS_MAX) => unsafe { transmit_parts(fd, parts, count, 0) },
+        _ => None,
     };
     // SAFETY: the caller's promise.
     to_client.unwrap_or_else(|| unsafe { real::writev(fd, parts, count) })

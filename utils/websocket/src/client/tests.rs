@@ -61,6 +61,28 @@ fn nobody_waits_for_who_goes_on_behind_its_last_word() {
 }
 
 #[test]
+fn pings_alone_keep_no_server_busy() {
+    let (theirs, mut client) = pair();
+    client.set_nonblocking(true);
+    for round in 0..2 {
+        for _ in 0..IDLE_RECEIVES_MAX {
+            say(&theirs, &[frame(0x89, b"?")]);
+            assert_eq!(hear(&mut client), Ok(vec![]));
+        }
+        say(&theirs, &[frame(0x81, b"behind")]);
+        assert_eq!(hear(&mut client), Err(Error::WouldBlock), "round {round}");
+        assert_eq!(hear(&mut client), Ok(vec!["Text behind".to_owned()]));
+    }
+    // What belongs to a message is none of it.
+    for _ in 0..2 * IDLE_RECEIVES_MAX {
+        say(&theirs, &[frame(0x89, b"?"), frame(0x01, b"part")]);
+        assert_eq!(hear(&mut client), Ok(vec![]));
+        say(&theirs, &[frame(0x89, b"?"), frame(0x80, b"end")]);
+        assert_eq!(hear(&mut client), Ok(vec!["Text partend".to_owned()]));
+    }
+}
+
+#[test]
 fn what_a_dropped_batch_left_comes_next() {
     let (theirs, mut client) = pair();
     client.set_nonblocking(true);
