@@ -221,6 +221,8 @@ pub const BACKLOG_MAX: i32 = 4096;
 pub const TCP_KEEPALIVE_INTERVAL_MS: u64 = 10 * SECOND;
 /// So many of them without an answer break the connection (tcp(7), TCP_KEEPCNT).
 pub const TCP_KEEPALIVE_PROBES_MAX: u32 = 6;
+/// Bytes that may wait in the kernel for a client without having been sent once (tcp(7), TCP_NOTSENT_LOWAT).
+pub const TCP_UNSENT_SIZE: u32 = 128 * 1024;
 /// A pause of accepting after the kernel ran out of file descriptors.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// How long a listening address may stay busy after its last owner was killed.
@@ -238,6 +240,8 @@ pub const LOG_VALUE_SIZE_MAX: usize = 200;
 /// Subprotocols a client may offer.
 pub const SUBPROTOCOLS_MAX: usize = 16;
 
+/// The least that one of a TCP server's several addresses has to answer, where `connect-ms` allows it.
+pub const CONNECT_SHARE_MS_MIN: u64 = 100;
 /// The first pause before a full backlog is tried again; it doubles up to `CONNECT_RETRY_MS_MAX`.
 pub const CONNECT_RETRY_MS: u64 = 1;
 /// The longest pause before a full backlog is tried again.

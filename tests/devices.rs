@@ -9,6 +9,7 @@ use std::thread;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::sys::termios::{
     BaudRate, ControlFlags, InputFlags, LocalFlags, OutputFlags, SetArg, Termios, cfgetospeed, tcgetattr, tcsetattr,
@@ -16,8 +17,8 @@ use nix::sys::termios::{
 
 use crate::client::{BINARY, Client, Frame, PING};
 use crate::daemon::Daemon;
-use crate::links::configured;
-use crate::process::{DEADLINE, eventually};
+use crate::links::{configured, configured_in};
+use crate::process::{DEADLINE, Folder, eventually};
 
 /// More than the kernel keeps between a client and the daemon.
 pub const SIZE: u32 = 16_000_000;
@@ -170,6 +171,31 @@ fn a_line_has_one_client() {
     let mut client = daemon.connect("/tty");
     line.send("to the next one");
     client.expect_text("to the next one");
+}
+
+/// It has one whichever link leads to it, of whichever configuration.
+#[test]
+fn a_line_has_one_client_by_all_ways() {
+    let line = Line::new();
+    let folder = Folder::new();
+    std::os::unix::fs::symlink(&line.path, folder.join("line")).unwrap();
+    let path = line.path.display();
+    let daemon = configured_in(
+        folder,
+        &format!(
+            "links = ({{ origin = \"^/tty$\"; type = \"tty\"; destination = \"{path}\"; }},
+                {{ origin = \"^/other$\"; type = \"tty\"; destination = \"@/line\"; }});"
+        ),
+    );
+    let mut client = daemon.connect("/tty");
+    assert_eq!(daemon.upgrade("/other", &[]).status, 503);
+    daemon.signal(Signal::SIGHUP);
+    daemon.log().wait_for(&["reloaded: new connections get the new configuration"]);
+    for path in ["/tty", "/other"] {
+        assert_eq!(daemon.upgrade(path, &[]).status, 503, "{path}");
+    }
+    client.finish(1000);
+    connect_eventually(&daemon, "/other").finish(1000);
 }
 
 /// A line may have several clients, where that is said; none of them is disturbed by the next one.

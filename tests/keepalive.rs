@@ -1,5 +1,6 @@
 //! Clients that are silent, gone or idle, and how they are told from those that are only busy.
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -12,7 +13,7 @@ use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, UAKARI, configuration};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{Backend, Listener};
-use crate::wire::handshake;
+use crate::wire::{Wire, handshake, request};
 
 const SILENT: &str = "the client answered no ping (1006)";
 
@@ -143,6 +144,63 @@ fn a_client_that_is_held_up_is_not_called_dead() {
     }
     assert_eq!(frame, Frame::new(TEXT, b"answer"));
     assert_eq!(daemon.log().text().matches(SILENT).count(), 3);
+}
+
+/// Nothing is received from one that is held up; that it has left shows when it is asked.
+#[test]
+fn a_client_that_leaves_while_it_is_held_up_is_noticed() {
+    for reads_first in [true, false] {
+        let (daemon, server) = start("ping-ms = 150; pong-ms = 200; stall-ms = 1000;");
+        let (client, _backend) = pair(&daemon, &server);
+        let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
+        write_until_stalled(client.wire.stream(), &message);
+        if reads_first {
+            // It leaves with an end instead of a reset, unless another ping comes meanwhile.
+            let mut stream = client.wire.stream();
+            stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+            while stream.read(&mut [0; 64]).is_ok_and(|size| size > 0) {}
+        }
+        drop(client);
+        daemon.log().wait_for(&["c1 end", "the client's connection broke (1006)"]);
+    }
+}
+
+/// Much lies between the daemon and a client that takes it all, but slowly: a ping comes late, a page too.
+#[test]
+fn a_client_that_reads_slowly_is_not_called_dead() {
+    const SIZE: usize = 64 * 1024;
+    const COUNT: usize = 64;
+    let (daemon, server) = start("ping-ms = 150; pong-ms = 1500; stall-ms = 1000;");
+    fs::write(daemon.folder().join("www/large"), vec![7; COUNT * SIZE]).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut wire = Wire::new(daemon.narrow_stream(SIZE));
+            wire.send(request("GET", "/large", &[]));
+            assert_eq!(wire.response_head().status, 200);
+            for number in 0..COUNT {
+                assert_eq!(wire.take(SIZE), [7; SIZE], "{number}");
+                thread::sleep(Duration::from_millis(150));
+            }
+        });
+        let mut wire = Wire::new(daemon.narrow_stream(SIZE));
+        assert_eq!(wire.upgrade("/server", &[]).status, 101);
+        let (mut client, mut backend) = (Client::new(wire), server.accept());
+        scope.spawn(move || {
+            (0..COUNT).for_each(|_| backend.send([7; SIZE]));
+            backend.expect("done");
+        });
+        let mut got = 0;
+        while got < COUNT * SIZE {
+            let frame = client.frame();
+            if frame.opcode == PING {
+                client.send(&[Frame::new(PONG, b"")]);
+                continue;
+            }
+            got += frame.payload.len();
+            thread::sleep(Duration::from_millis(frame.payload.len() as u64 * 150 / SIZE as u64));
+        }
+        client.text("done");
+    });
 }
 
 #[test]

@@ -1,17 +1,18 @@
 //! Names that are served by something else than a socket in docroot: which link serves which name, UNIX and TCP
 //! servers, and the limits that a link has of its own.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+mod addresses;
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn};
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
-use crate::daemon::{Daemon, UAKARI};
-use crate::process::{Folder, Process};
+use crate::daemon::Daemon;
+use crate::process::Folder;
 use crate::server::{Backend, Kind, Listener};
 use crate::wire::Wire;
 
@@ -226,9 +227,9 @@ fn a_tcp_server() {
 }
 
 /// A listener whose backlog is full, so that nobody who connects is answered; and what fills it.
-fn full_listener() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
+fn full_listener(ip: Ipv4Addr) -> (TcpListener, SocketAddr, Vec<TcpStream>) {
     let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-    socket::bind(fd.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    socket::bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(ip, 0))).unwrap();
     socket::listen(&fd, Backlog::new(0).unwrap()).unwrap();
     let listener = TcpListener::from(fd);
     let address = listener.local_addr().unwrap();
@@ -242,7 +243,7 @@ fn full_listener() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
 
 #[test]
 fn a_server_that_does_not_answer_is_a_504() {
-    let (_listener, address, _streams) = full_listener();
+    let (_listener, address, _streams) = full_listener(Ipv4Addr::LOCALHOST);
     let links = [
         tcp_link("tcp", address, "limits = { connect-ms = 300; };"),
         unix_link("^/unix$", "server", "limits = { connect-ms = 300; };"),
@@ -265,37 +266,6 @@ fn a_server_that_does_not_answer_is_a_504() {
     daemon.get("/nosuch");
     daemon.stop();
     assert_eq!(waiting.response().status, 503);
-}
-
-/// One of two addresses refuses; the other one serves. What a name means is told to the daemon by a file of its own.
-#[test]
-fn the_next_address_where_one_refuses() {
-    let folder = Folder::new();
-    std::fs::write(folder.join("hosts"), "127.0.0.2 two.example\n127.0.0.3 two.example\n").unwrap();
-    let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
-    let as_told = |words: &[&str]| {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script, "sh", &folder.join("hosts")]).args(words);
-        command
-    };
-    if !as_told(&["true"]).output().is_ok_and(|told| told.status.success()) {
-        eprintln!("there is no mount namespace to be had; a name with two addresses was not tried");
-        return;
-    }
-    for address in ["127.0.0.2", "127.0.0.3"] {
-        let server = TcpListener::bind((address, 0)).unwrap();
-        let link = tcp_link("two", "two.example", &format!("port = {};", server.local_addr().unwrap().port()));
-        let path = write_configuration(&folder, &format!("links = ({link});"));
-        let process = Process::start(&mut as_told(&[UAKARI, "-f", &path, "--listen", "127.0.0.1:0"]));
-        let line = process.out.wait_for(&["listening on "]);
-        let mut wire = Wire::connect(line.rsplit(':').next().unwrap().parse().unwrap());
-        assert_eq!(wire.upgrade("/two", &[]).status, 101, "{address}");
-        server.accept().unwrap();
-        drop(server);
-        // Now both refuse.
-        let mut wire = Wire::connect(line.rsplit(':').next().unwrap().parse().unwrap());
-        assert_eq!(wire.upgrade("/two", &[]).status, 502, "{address}");
-    }
 }
 
 #[test]

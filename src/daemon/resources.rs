@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, Server};
+use crate::driver::tcp;
 use crate::gateway::entrance::{Endpoint, Folders, Opening};
 use crate::gateway::listener::{self, ListenAddress, Listener};
 use crate::limits;
@@ -62,7 +63,8 @@ pub fn open_all(
         } else if let Some(given) = inherited.iter().find(|given| given.is_for(address)) {
             // One socket may stand for an address of IPv4 and one of IPv6.
             let copy = given.fd.try_clone().map_err(|error| format!("{}: {address}: {error}", place()))?;
-            listener::watch_peers(&copy, limits)
+            tcp::watch_peers(&copy, limits)
+                .and_then(|()| tcp::keep_unsent_small(&copy))
                 .map_err(|errno| format!("{}: {address}: {}", place(), errno.desc()))?;
             opened.inherited.push(address.clone());
             (Some(copy), None)

@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr};
 
-use super::SocketType;
+use super::{SocketType, tcp};
+use crate::limits::Http;
 
 /// For the socket that was opened. Through the opened inode: a long path works, and nothing can be swapped behind the
 /// check.
@@ -23,9 +24,10 @@ pub(super) fn to_unix(file: &OwnedFd, socket_type: SocketType) -> Result<(OwnedF
 }
 
 /// For a TCP server.
-pub(super) fn to_tcp(address: SocketAddr) -> Result<OwnedFd, Errno> {
+pub(super) fn to_tcp(address: SocketAddr, limits: &Http) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     socket::setsockopt(&socket, socket::sockopt::TcpNoDelay, &true)?;
+    tcp::watch_peers(&socket, limits)?;
     Ok(socket)
 }

@@ -28,6 +28,16 @@ pub enum Device {
     Fifo(Direction),
 }
 
+/// Which device was opened, whatever path led to it. The two ends of a pipe have users of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct DeviceId {
+    /// The file system, for a pipe.
+    file_system: u64,
+    /// The inode there, or the device's own number.
+    number: u64,
+    is_written_only: bool,
+}
+
 /// Bits a second that a line can have (termios(3)).
 pub const BAUD_RATES: [(u32, BaudRate); 26] = [
     (50, BaudRate::B50),
@@ -69,11 +79,17 @@ pub(super) fn open_flags(device: Device) -> OFlag {
 }
 
 /// Makes an opened one ready: a line passes every byte as it is.
-pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<(), Errno> {
+pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<DeviceId, Errno> {
+    let status = fstat(fd)?;
+    let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
+    let (file_system, number) = match kind {
+        SFlag::S_IFCHR => (0, status.st_rdev),
+        _ => (status.st_dev, status.st_ino),
+    };
+    let id = DeviceId { file_system, number, is_written_only: device == Device::Fifo(Direction::Write) };
     let Device::Tty { baud } = device else {
-        let kind = SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT;
         let is_device = kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR;
-        return if is_device { Ok(()) } else { Err(Errno::ENODEV) };
+        return if is_device { Ok(id) } else { Err(Errno::ENODEV) };
     };
     let rate = BAUD_RATES.iter().find(|(bits, _)| *bits == baud).map(|(_, rate)| *rate).ok_or(Errno::EINVAL)?;
     let before = tcgetattr(fd)?;
@@ -83,5 +99,8 @@ pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<(), Errno> {
     settings.control_flags |= ControlFlags::CREAD | ControlFlags::CLOCAL;
     cfsetspeed(&mut settings, rate)?;
     // Setting what is set would disturb those who have the line open already.
-    if settings == before { Ok(()) } else { tcsetattr(fd, SetArg::TCSANOW, &settings) }
+    if settings != before {
+        tcsetattr(fd, SetArg::TCSANOW, &settings)?;
+    }
+    Ok(id)
 }

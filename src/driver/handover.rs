@@ -11,8 +11,7 @@ use nix::libc;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrLike, UnixAddr};
 
 use super::buffers::raw;
-use super::connect;
-use super::{Handover, HandoverStep, SocketType};
+use super::{Handover, HandoverStep, SocketType, connect, tcp};
 
 /// The operations in their order; their numbers come back with the completion.
 pub(super) const STEPS: usize = 4;
@@ -43,6 +42,7 @@ impl Chain {
     /// All that the chain needs; at a fixed place, since the kernel is told where it is.
     pub(super) fn new(file: &OwnedFd, client: &OwnedFd, handover: Handover) -> Result<Box<Chain>, Errno> {
         let (socket, address) = connect::to_unix(file, SocketType::Stream)?;
+        tcp::forget_unsent(client);
         let pair = match handover.is_relayed {
             true => Some(socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?),
             false => None,

@@ -17,13 +17,15 @@ mod in_flight;
 pub mod inherit;
 mod results;
 mod start;
+pub mod tcp;
 pub mod uring;
 
 #[cfg(test)]
 pub mod sim;
 
+use crate::limits;
 pub use buffers::{Batch, Lease, Segment};
-use device::Device;
+use device::{Device, DeviceId};
 pub use start::StartError;
 
 /// What an operation was for; it comes back with the completion.
@@ -168,7 +170,7 @@ pub enum FileKind {
     /// A UNIX socket.
     Socket,
     /// What was opened for speaking to it.
-    Device,
+    Device(DeviceId),
     /// Something that is not served.
     Other,
 }
@@ -290,8 +292,8 @@ pub trait Driver {
     fn open(&mut self, token: Token, reach: Reach<'_, Self::Handle>, path: CString, purpose: OpenFor);
     /// Connects to an opened UNIX socket; EAGAIN: its backlog is full.
     fn connect(&mut self, token: Token, file: &Self::Handle, socket_type: SocketType);
-    /// Connects to a TCP server.
-    fn connect_tcp(&mut self, token: Token, address: SocketAddr);
+    /// Connects to a TCP server, of which the kernel finds out if it vanishes.
+    fn connect_tcp(&mut self, token: Token, address: SocketAddr, limits: &limits::Http);
     /// Connects to an opened UNIX stream socket, sends the reply to the client, passes the client's socket to the
     /// server, closes the connection: in one chain, each step only if the one before it was done whole. EAGAIN: the
     /// backlog is full. Neither handle may be closed before it completes; the client's is still the caller's then.

@@ -13,7 +13,8 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, setsockopt, sockopt,
 };
 
-use crate::limits::{BACKLOG_MAX, BIND_PAUSE_MS, Http, TCP_KEEPALIVE_INTERVAL_MS, TCP_KEEPALIVE_PROBES_MAX};
+use crate::driver::tcp;
+use crate::limits::{BACKLOG_MAX, BIND_PAUSE_MS, Http};
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -136,7 +137,8 @@ fn listen_tcp(address: SocketAddr, limits: &Http, patience_ms: u64) -> Result<(O
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     // Accepted sockets inherit this: a message must not wait for the one before it to be acknowledged.
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-    watch_peers(&fd, limits)?;
+    tcp::watch_peers(&fd, limits)?;
+    tcp::keep_unsent_small(&fd)?;
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
@@ -149,23 +151,6 @@ fn listen_tcp(address: SocketAddr, limits: &Http, patience_ms: u64) -> Result<(O
         _ => address.port(),
     };
     Ok((fd, SocketAddr::new(address.ip(), port)))
-}
-
-/// The kernel finds out about clients that vanish; accepted sockets inherit this (tcp(7)).
-pub fn watch_peers(fd: &OwnedFd, limits: &Http) -> Result<(), Errno> {
-    if limits.tcp_keepalive_ms > 0 {
-        setsockopt(fd, sockopt::KeepAlive, &true)?;
-        setsockopt(fd, sockopt::TcpKeepIdle, &seconds(limits.tcp_keepalive_ms))?;
-        setsockopt(fd, sockopt::TcpKeepInterval, &seconds(TCP_KEEPALIVE_INTERVAL_MS))?;
-        setsockopt(fd, sockopt::TcpKeepCount, &TCP_KEEPALIVE_PROBES_MAX)?;
-    }
-    // 0 is the kernel's own default.
-    setsockopt(fd, sockopt::TcpUserTimeout, &(limits.tcp_user_timeout_ms as u32))
-}
-
-/// The kernel counts in seconds here; it takes no less than one and no more than 32767.
-fn seconds(ms: u64) -> u32 {
-    ms.div_ceil(1000).clamp(1, 32_767) as u32
 }
 
 /// A ring that was killed keeps its port for a moment, since the kernel tears it down behind the process.

@@ -2,7 +2,9 @@
 //! touched, then one submission.
 
 mod admission;
+mod arrivals;
 pub mod connection;
+mod devices;
 pub mod entrance;
 mod file;
 pub mod listener;
@@ -17,13 +19,13 @@ use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::driver::{Address, Completion, Driver, Errno, Event, Kind, Received, Token};
+use crate::driver::{Completion, Driver, Errno, Event, Kind, Received, Token};
 use crate::http::date::Date;
 use crate::limits;
-use crate::observe::log::{self, Level};
 use crate::session::{Actions, Ending, Input};
-use admission::{Admission, Verdict};
+use admission::Admission;
 use connection::Connection;
+use devices::Devices;
 use entrance::{Entrance, Opening};
 use queue::give_back;
 use timers::{Owner, Timers};
@@ -41,6 +43,8 @@ pub struct World<D: Driver> {
     pub date: Date,
     /// A folder has been removed; of the endpoint at this address.
     pub lost_endpoint: Option<usize>,
+    /// The devices that are in use.
+    devices: Devices,
     /// What a session asks for; empty between inputs.
     actions: Actions,
 }
@@ -71,7 +75,14 @@ impl<D: Driver> Gateway<D> {
     pub fn new(driver: D, limits: limits::Process) -> Gateway<D> {
         let now_ms = driver.now_ms();
         Gateway {
-            world: World { driver, now_ms, date: Date::default(), lost_endpoint: None, actions: Actions::default() },
+            world: World {
+                driver,
+                now_ms,
+                date: Date::default(),
+                lost_endpoint: None,
+                devices: Devices::default(),
+                actions: Actions::default(),
+            },
             entrances: Slab::new(),
             connections: Slab::new(),
             admission: Admission::new(limits),
@@ -231,70 +242,6 @@ impl<D: Driver> Gateway<D> {
             }
             _ => {}
         }
-    }
-
-    fn accept(&mut self, index: usize) {
-        let Some(entrance) = self.entrances.get_mut(index) else { return };
-        entrance.is_paused = false;
-        self.world.driver.accept(listener_token(index), &entrance.listener);
-    }
-
-    /// Ends an entrance: at once if nothing is in flight for it, else when its accept has ended.
-    fn leave(&mut self, index: usize) {
-        let Some(entrance) = self.entrances.get_mut(index) else { return };
-        entrance.is_leaving = true;
-        if entrance.is_paused {
-            let entrance = self.entrances.remove(index);
-            self.world.driver.close(entrance.listener);
-        } else {
-            self.world.driver.cancel(listener_token(index));
-        }
-    }
-
-    fn on_accepted(&mut self, index: usize, result: Result<(D::Handle, Address), Errno>, more: bool) {
-        let is_failure = match result {
-            Ok((handle, address)) => {
-                self.admit(index, handle, address);
-                false
-            }
-            Err(Errno::ECANCELED | Errno::ECONNABORTED) => false,
-            Err(errno) => {
-                log::event(Level::Warn, format_args!("cannot accept: {}", errno.desc()));
-                true
-            }
-        };
-        let Some(entrance) = self.entrances.get_mut(index).filter(|_| !more) else { return };
-        // With nothing in flight, a leaving one can be closed.
-        entrance.is_paused = is_failure || entrance.is_leaving;
-        if entrance.is_leaving {
-            self.leave(index);
-        } else if is_failure {
-            self.resume_ms = Some(self.world.now_ms + limits::ACCEPT_PAUSE_MS);
-        } else {
-            self.accept(index);
-        }
-    }
-
-    fn admit(&mut self, index: usize, handle: D::Handle, address: Address) {
-        let Some(entrance) = self.entrances.get(index).filter(|_| self.give_up_ms.is_none()) else {
-            return self.world.driver.close(handle);
-        };
-        let endpoint = &entrance.endpoint;
-        let sharing = self.entrances.iter().filter(|(_, other)| Arc::ptr_eq(&other.endpoint, endpoint)).count();
-        let clients = (Arc::strong_count(endpoint) - sharing) as u64;
-        let input = match self.admission.enter(address, clients, endpoint.clients_max) {
-            Verdict::Welcome => Input::Accepted,
-            Verdict::Refused(full) => Input::Overload(full),
-            Verdict::Dropped => return self.world.driver.close(handle),
-        };
-        let entry = self.connections.vacant_entry();
-        let generation = self.next_id as u32 & Token::GENERATION_MASK;
-        let owner = Owner { slot: entry.key() as u32, generation };
-        let connection = Connection::new(self.next_id, owner, handle, address, endpoint.clone(), self.world.now_ms);
-        let connection = entry.insert(connection);
-        self.next_id += 1;
-        connection.handle(input, &mut self.world);
-        list(connection, &mut self.touched);
     }
 
     fn fire_timers(&mut self) {

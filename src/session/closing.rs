@@ -22,7 +22,7 @@ pub struct Closing {
     patience: Patience,
 }
 
-/// How long an end may take.
+/// How long a reply or an end may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Patience {
     /// When it began.

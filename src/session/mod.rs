@@ -194,9 +194,10 @@ impl Session {
         self.facts.deadline_ms
     }
 
-    /// How long the connection's end may take, once it ends.
+    /// How long a peer may take nothing, while a page is sent and at the connection's end.
     pub fn patience(&self) -> Option<Patience> {
         match &self.phase {
+            Phase::Reply(reply) => Some(reply.patience()),
             Phase::Closing(closing) => Some(closing.patience()),
             Phase::Tunnel(tunnel) => tunnel.patience(),
             _ => None,
@@ -224,6 +225,11 @@ impl Session {
         self.input.capacity() + self.name.len() + of_phase
     }
 
+    /// While a server is looked for: how many may use it at once.
+    pub fn server_clients_max(&self) -> Option<u64> {
+        if let Phase::Opening(opening) = &self.phase { Some(opening.clients_max()) } else { None }
+    }
+
     /// How the server is spoken to, once it is connected.
     pub fn service(&self) -> Option<&Service> {
         match &self.phase {
@@ -242,6 +248,14 @@ impl Session {
     pub fn excuse_client(&mut self, now_ms: u64) {
         if let Phase::Relay(relay) = &mut self.phase {
             relay.excuse_client(now_ms);
+        }
+    }
+
+    /// The client is not read: nothing that it says can be missing. It is still asked, since only a send tells that
+    /// its connection broke.
+    pub fn on_client_unread(&mut self) {
+        if let Phase::Relay(relay) = &mut self.phase {
+            relay.on_client_unread();
         }
     }
 

@@ -122,12 +122,21 @@ impl Opening {
     fn follow(&self, link: usize, context: &mut Context<'_>) {
         let Some(Link { destination, .. }) = context.site().links.get(link) else { return };
         let (path, purpose) = match destination {
-            Destination::Tcp(_) => return context.out.push(Action::ConnectTcp { link, address: 0 }),
+            Destination::Tcp(addresses) => return self.connect_tcp(link, addresses.len(), context),
             Destination::Unix(path) => (path, OpenFor::Connecting),
             Destination::Tty { path, baud } => (path, OpenFor::Speaking(Device::Tty { baud: *baud })),
             Destination::Fifo { path, direction } => (path, OpenFor::Speaking(Device::Fifo(*direction))),
         };
         context.out.push(Action::open(Folder::Anywhere, path, purpose));
+    }
+
+    /// Connects to one of a TCP server's addresses. It has its share of the time that is left, so that one that never
+    /// answers leaves some for those behind it.
+    fn connect_tcp(&self, link: usize, addresses: usize, context: &mut Context<'_>) {
+        context.out.push(Action::ConnectTcp { link, address: self.address });
+        let left_ms = self.give_up_ms.saturating_sub(context.now_ms);
+        let share_ms = left_ms / (addresses - self.address).max(1) as u64;
+        *context.deadline_ms = Some(self.give_up_ms.min(context.now_ms + share_ms.max(limits::CONNECT_SHARE_MS_MIN)));
     }
 
     fn is_tcp(&self, context: &Context<'_>) -> bool {
@@ -144,9 +153,14 @@ impl Opening {
         self.address += 1;
         let is_there = self.address < addresses.len();
         if is_there {
-            context.out.push(Action::ConnectTcp { link, address: self.address });
+            self.connect_tcp(link, addresses.len(), context);
         }
         is_there
+    }
+
+    /// How many may use the server at once.
+    pub fn clients_max(&self) -> u64 {
+        self.service.limits.clients_max
     }
 
     /// Bytes of the request that it keeps.
@@ -178,6 +192,9 @@ impl Opening {
             Some(Input::Deadline) => {
                 if std::mem::take(&mut self.is_retrying) {
                     self.connect(context);
+                } else if self.is_tcp(context) {
+                    // Its answer leads to the next address.
+                    context.out.push(Action::CancelConnect);
                 }
                 *context.deadline_ms = Some(self.give_up_ms);
             }
@@ -235,9 +252,14 @@ impl Opening {
                 self.connect(context);
                 return (Phase::Opening(self), false);
             }
-            Ok(FileKind::Device) => {
+            Ok(FileKind::Device(_)) => {
                 context.out.push(Action::UseDevice);
                 return (self.accept(context), true);
+            }
+            // Somebody has the device to himself: a client of another link, or another program.
+            Err(Errno::EBUSY) if self.link.is_some() => {
+                let full = Full::Name;
+                refuse(503, &full.to_string(), Ending::Overload(full), context)
             }
             // What a link leads to is the operator's, and no client can change it.
             Err(errno) if self.link.is_some() && !matches!(errno, Errno::EMFILE | Errno::ENFILE) => {

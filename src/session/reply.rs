@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::head::{Head, over};
-use super::{Action, Closing, Context, Demand, Ending, Folder, Input, Phase, Side, Step};
+use super::{Action, Closing, Context, Demand, Ending, Folder, Input, Patience, Phase, Side, Step};
 use crate::driver::{Errno, FileKind, FileStatus, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_neighbours};
 use crate::http::conditions::{Conditions, Selection};
@@ -33,6 +33,7 @@ pub struct Reply {
     leaves_body: bool,
     has_client_ended: bool,
     ending: Ending,
+    patience: Patience,
     stage: Stage,
 }
 
@@ -79,8 +80,14 @@ impl Reply {
             leaves_body: false,
             has_client_ended: false,
             ending: if is_get || is_head { Ending::Served } else { Ending::Method },
+            patience: Patience { since_ms: 0, close_ms: site.limits.stall_ms, stall_ms: site.limits.stall_ms },
             stage,
         }
+    }
+
+    /// How long its client may take nothing.
+    pub fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// Whether it answers a HEAD.
@@ -108,7 +115,7 @@ impl Reply {
             Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
             _ => self.open_next(context),
         }
-        context.deadline_in(context.site().limits.stall_ms);
+        self.wait(context);
         Phase::Reply(self)
     }
 
@@ -135,7 +142,7 @@ impl Reply {
                 }
             }
             Some(Input::Drained) => {
-                context.deadline_in(context.site().limits.stall_ms);
+                self.wait(context);
                 return self.drained(context);
             }
             Some(Input::Deadline) => return (over(Ending::TimedOut(Step::Reply), context), false),
@@ -144,6 +151,12 @@ impl Reply {
             _ => {}
         }
         (Phase::Reply(self), false)
+    }
+
+    /// The client has all of its time from now on.
+    fn wait(&mut self, context: &mut Context<'_>) {
+        self.patience.since_ms = context.now_ms;
+        context.deadline_in(self.patience.stall_ms);
     }
 
     /// Tries the next compressed neighbour, at last the file itself. Nobody compares their ages: neighbours are

@@ -303,7 +303,7 @@ impl Driver for Sim {
         self.start(token, file, Ask::Connect { socket_type });
     }
 
-    fn connect_tcp(&mut self, _: Token, _: SocketAddr) {
+    fn connect_tcp(&mut self, _: Token, _: SocketAddr, _: &limits::Http) {
         panic!("the simulated configuration has no links");
     }
 

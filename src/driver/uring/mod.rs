@@ -29,7 +29,7 @@ use super::{
     Batch, Completion, Driver, Event, Handover, HandoverStep, Kind, Lease, OpenFor, Reach, Receive, Received, Segment,
     Sending, SocketType, Token,
 };
-use crate::limits::{ABORT_MS, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
+use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
 const BUFFER_GROUP: u16 = 0;
 /// Completions that nobody waits for: of cancels and closes.
@@ -286,8 +286,8 @@ impl Driver for Uring {
         self.push_connect(token, made);
     }
 
-    fn connect_tcp(&mut self, token: Token, address: SocketAddr) {
-        let made = connect::to_tcp(address).map(|socket| (socket, ServerAddress::Tcp(address.into())));
+    fn connect_tcp(&mut self, token: Token, address: SocketAddr, limits: &Http) {
+        let made = connect::to_tcp(address, limits).map(|socket| (socket, ServerAddress::Tcp(address.into())));
         self.push_connect(token, made);
     }
 

@@ -8,7 +8,7 @@ use crate::gateway::peer::Peer;
 use crate::gateway::queue::{give_back, part_of};
 use crate::observe::log;
 use crate::route::Destination;
-use crate::session::Action;
+use crate::session::{Action, Side};
 
 /// Where the bytes lie that a session may ask to forward.
 pub(super) enum Source<'a> {
@@ -41,7 +41,12 @@ impl<H> Connection<H> {
                 }
                 Action::Demand(side, demand) => self.peer(side).set_demand(demand),
                 Action::Finish(side) => self.peer(side).finish(),
-                Action::Abandon(side) => self.peer(side).abandon(&mut world.driver),
+                Action::Abandon(side) => {
+                    if side == Side::Backend {
+                        self.place = None;
+                    }
+                    self.peer(side).abandon(&mut world.driver);
+                }
                 Action::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
                 // What ends because it was broken off does not end for another reason.
                 Action::End(ending) => self.break_off(ending),
@@ -66,10 +71,12 @@ impl<H> Connection<H> {
                 self.file.begin();
             }
             (Action::ConnectTcp { link, address }, _) => {
-                let link = self.endpoint.sites.get(self.session.site()).links.get(link);
-                let Some(Destination::Tcp(addresses)) = link.map(|link| &link.destination) else { return };
+                let site = self.endpoint.sites.get(self.session.site());
+                let Some(Destination::Tcp(addresses)) = site.links.get(link).map(|link| &link.destination) else {
+                    return;
+                };
                 let Some(address) = addresses.get(address) else { return };
-                world.driver.connect_tcp(self.token(Kind::Connect), *address);
+                world.driver.connect_tcp(self.token(Kind::Connect), *address, &site.limits);
                 self.file.begin_connecting();
             }
             (Action::UseDevice, _) => {

@@ -6,6 +6,7 @@ mod handover;
 use std::sync::Arc;
 
 use super::World;
+use super::devices::Place;
 use super::entrance::Endpoint;
 use super::file::File;
 use super::peer::{Peer, SendResult};
@@ -31,6 +32,8 @@ pub struct Connection<H> {
     file: File<H>,
     /// A hand-over that waits until nothing else is in flight for its client.
     handover: Option<Box<Parcel>>,
+    /// At the device that is its server.
+    place: Option<Place>,
     /// When a peer last took something.
     moved_ms: u64,
     /// It is in one of the gateway's lists already.
@@ -65,6 +68,7 @@ impl<H> Connection<H> {
             backend: Peer::default(),
             file: File::default(),
             handover: None,
+            place: None,
             moved_ms: started_ms,
             is_listed: false,
             timer_ms: None,
@@ -148,7 +152,7 @@ impl<H> Connection<H> {
         if self.session.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.now_ms) {
             return;
         }
-        // At the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
+        // In a reply and at the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
         if let Some(Patience { since_ms, close_ms, stall_ms }) = self.session.patience() {
             let is_owed = self.client.queued_size() + self.backend.queued_size() > 0;
             let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
@@ -156,8 +160,11 @@ impl<H> Connection<H> {
                 return self.session.put_off(until_ms.min(world.now_ms + close_ms));
             }
         }
-        if self.client.is_paused() {
-            self.session.excuse_client(world.now_ms);
+        match (self.client.is_paused(), self.client.queued_size()) {
+            (false, _) => {}
+            (true, 0) => self.session.on_client_unread(),
+            // What waits for it tells as well, and must not grow by a ping after the other.
+            (true, _) => self.session.excuse_client(world.now_ms),
         }
         self.handle(Input::Deadline, world);
     }
@@ -242,9 +249,16 @@ impl<H> Connection<H> {
                 world.lost_endpoint = Some(Arc::as_ptr(&self.endpoint) as usize);
             }
         }
-        let kind = result.map(|(handle, kind)| {
+        let kind = result.and_then(|(handle, kind)| {
+            if let (FileKind::Device(device), Some(clients_max)) = (kind, self.session.server_clients_max()) {
+                self.place = world.devices.enter(device, clients_max);
+                if self.place.is_none() {
+                    world.driver.close(handle);
+                    return Err(Errno::EBUSY);
+                }
+            }
             self.file.set(Some(handle), &mut world.driver);
-            kind
+            Ok(kind)
         });
         self.handle_opening(Input::Opened(kind), world);
     }

@@ -95,6 +95,11 @@ impl Relay {
         self.vigil.on_client(now_ms);
     }
 
+    /// The client is not read: nothing that it says can be missing.
+    pub fn on_client_unread(&mut self) {
+        self.vigil.on_unread();
+    }
+
     /// Takes an input; Some: the conversation is over.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
         if self.parting.is_some() {

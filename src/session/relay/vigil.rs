@@ -52,6 +52,13 @@ impl Vigil {
         self.pinged_ms = None;
     }
 
+    /// The client is not read, so that no answer is missing; the next question is due in its time.
+    pub fn on_unread(&mut self) {
+        if let Some(pinged_ms) = self.pinged_ms.take() {
+            self.heard_ms = pinged_ms;
+        }
+    }
+
     /// A message came, from either end.
     pub fn on_message(&mut self, now_ms: u64) {
         self.message_ms = now_ms;
@@ -173,6 +180,23 @@ mod tests {
             assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, at_ms)), (Some(at_ms), None));
         }
         assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 1_210)), (Some(1_210), Some(Due::Silent)));
+    }
+
+    #[test]
+    fn one_that_is_not_read_is_asked_in_the_usual_time() {
+        for pong_ms in [30, 1_000] {
+            let limits = WebSocket { ping_ms: 100, pong_ms, ..WebSocket::default() };
+            let mut vigil = Vigil::new(&limits, 0);
+            let mut pings = Vec::new();
+            while let Some(at_ms) = vigil.next_ms(&limits).filter(|at_ms| *at_ms <= 500) {
+                vigil.on_unread();
+                while let Some(due) = vigil.take_due(&limits, at_ms) {
+                    assert_eq!(due, Due::Ping);
+                    pings.push(at_ms);
+                }
+            }
+            assert_eq!(pings, [100, 200, 300, 400, 500], "{pong_ms}");
+        }
     }
 
     #[test]

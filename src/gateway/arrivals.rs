@@ -1,0 +1,78 @@
+//! Listeners that accept, pause and end, and clients that come through them.
+
+use std::sync::Arc;
+
+use super::admission::Verdict;
+use super::connection::Connection;
+use super::timers::Owner;
+use super::{Gateway, list, listener_token};
+use crate::driver::{Address, Driver, Errno, Token};
+use crate::limits;
+use crate::observe::log::{self, Level};
+use crate::session::Input;
+
+impl<D: Driver> Gateway<D> {
+    pub(super) fn accept(&mut self, index: usize) {
+        let Some(entrance) = self.entrances.get_mut(index) else { return };
+        entrance.is_paused = false;
+        self.world.driver.accept(listener_token(index), &entrance.listener);
+    }
+
+    /// Ends an entrance: at once if nothing is in flight for it, else when its accept has ended.
+    pub(super) fn leave(&mut self, index: usize) {
+        let Some(entrance) = self.entrances.get_mut(index) else { return };
+        entrance.is_leaving = true;
+        if entrance.is_paused {
+            let entrance = self.entrances.remove(index);
+            self.world.driver.close(entrance.listener);
+        } else {
+            self.world.driver.cancel(listener_token(index));
+        }
+    }
+
+    pub(super) fn on_accepted(&mut self, index: usize, result: Result<(D::Handle, Address), Errno>, more: bool) {
+        let is_failure = match result {
+            Ok((handle, address)) => {
+                self.admit(index, handle, address);
+                false
+            }
+            Err(Errno::ECANCELED | Errno::ECONNABORTED) => false,
+            Err(errno) => {
+                log::event(Level::Warn, format_args!("cannot accept: {}", errno.desc()));
+                true
+            }
+        };
+        let Some(entrance) = self.entrances.get_mut(index).filter(|_| !more) else { return };
+        // With nothing in flight, a leaving one can be closed.
+        entrance.is_paused = is_failure || entrance.is_leaving;
+        if entrance.is_leaving {
+            self.leave(index);
+        } else if is_failure {
+            self.resume_ms = Some(self.world.now_ms + limits::ACCEPT_PAUSE_MS);
+        } else {
+            self.accept(index);
+        }
+    }
+
+    fn admit(&mut self, index: usize, handle: D::Handle, address: Address) {
+        let Some(entrance) = self.entrances.get(index).filter(|_| self.give_up_ms.is_none()) else {
+            return self.world.driver.close(handle);
+        };
+        let endpoint = &entrance.endpoint;
+        let sharing = self.entrances.iter().filter(|(_, other)| Arc::ptr_eq(&other.endpoint, endpoint)).count();
+        let clients = (Arc::strong_count(endpoint) - sharing) as u64;
+        let input = match self.admission.enter(address, clients, endpoint.clients_max) {
+            Verdict::Welcome => Input::Accepted,
+            Verdict::Refused(full) => Input::Overload(full),
+            Verdict::Dropped => return self.world.driver.close(handle),
+        };
+        let entry = self.connections.vacant_entry();
+        let generation = self.next_id as u32 & Token::GENERATION_MASK;
+        let owner = Owner { slot: entry.key() as u32, generation };
+        let connection = Connection::new(self.next_id, owner, handle, address, endpoint.clone(), self.world.now_ms);
+        let connection = entry.insert(connection);
+        self.next_id += 1;
+        connection.handle(input, &mut self.world);
+        list(connection, &mut self.touched);
+    }
+}

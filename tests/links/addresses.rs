@@ -1,0 +1,69 @@
+//! TCP servers whose name has several addresses.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::process::Command;
+
+use super::{full_listener, tcp_link, write_configuration};
+use crate::daemon::UAKARI;
+use crate::process::{Folder, Process, eventually};
+use crate::wire::Wire;
+
+/// A daemon with a link to `two.example`, which has two addresses: told by a hosts file of its own. None: that cannot
+/// be done here.
+fn with_two_addresses(port: u16, more: &str) -> Option<(Process, Folder, u16)> {
+    let folder = Folder::new();
+    std::fs::write(folder.join("hosts"), "127.0.0.2 two.example\n127.0.0.3 two.example\n").unwrap();
+    let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
+    let as_told = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", &folder.join("hosts")]).args(words);
+        command
+    };
+    if !as_told(&["true"]).output().is_ok_and(|told| told.status.success()) {
+        eprintln!("there is no mount namespace to be had; a name with two addresses was not tried");
+        return None;
+    }
+    let link = tcp_link("two", "two.example", &format!("port = {port}; {more}"));
+    let path = write_configuration(&folder, &format!("links = ({link});"));
+    let process = Process::start(&mut as_told(&[UAKARI, "-f", &path, "--listen", "127.0.0.1:0"]));
+    let line = process.out.wait_for(&["listening on "]);
+    Some((process, folder, line.rsplit(':').next().unwrap().parse().unwrap()))
+}
+
+#[test]
+fn the_next_address_where_one_refuses() {
+    for address in ["127.0.0.2", "127.0.0.3"] {
+        let server = TcpListener::bind((address, 0)).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let Some((_daemon, _folder, gateway)) = with_two_addresses(port, "") else { return };
+        assert_eq!(Wire::connect(gateway).upgrade("/two", &[]).status, 101, "{address}");
+        server.accept().unwrap();
+        drop(server);
+        // Now both refuse.
+        assert_eq!(Wire::connect(gateway).upgrade("/two", &[]).status, 502, "{address}");
+    }
+}
+
+/// The first one has no more than its share of the time.
+#[test]
+fn the_next_address_where_one_does_not_answer() {
+    for silent in [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)] {
+        let (_listener, address, _streams) = full_listener(silent);
+        let other = if silent.octets()[3] == 2 { "127.0.0.3" } else { "127.0.0.2" };
+        let server = TcpListener::bind((other, address.port())).unwrap();
+        let limits = "limits = { connect-ms = 2000; };";
+        let Some((_daemon, _folder, gateway)) = with_two_addresses(address.port(), limits) else { return };
+        assert_eq!(Wire::connect(gateway).upgrade("/two", &[]).status, 101, "{silent} is silent");
+        let (_stream, gateways) = server.accept().unwrap();
+        eventually("the kernel asks whether the server is there", || has_keepalive(gateways));
+    }
+}
+
+/// Whether the kernel's timer of a connection from this address is that of keepalive (proc_pid_net(5), tcp).
+fn has_keepalive(local: SocketAddr) -> bool {
+    let SocketAddr::V4(local) = local else { return false };
+    let address = format!("{:08X}:{:04X}", u32::from(*local.ip()).swap_bytes(), local.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines.any(|words| words.get(1) == Some(&&*address) && words.get(5).is_some_and(|timer| timer.starts_with("02:")))
+}
