@@ -11,8 +11,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
 use nix::unistd::Pid;
 
+use crate::client::{Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, start_echo};
-use crate::process::{DEADLINE, Finished, Folder, eventually, run};
+use crate::giver::give;
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect};
 
 fn echo(options: &[&str]) -> Finished {
@@ -33,7 +35,9 @@ fn help() {
     for option in ["-h", "--help"] {
         let Finished { status, out, err } = echo(&[option]);
         assert!(status.success() && err.is_empty(), "{option}: {err}");
-        for part in ["-R,", "-n,", "-u,", "-m,", "-D,", "-t,", "--mode", "--protocol", "-h", "/var/run/websocket"] {
+        for part in
+            ["-R,", "-n,", "-u,", "-m,", "-D,", "-t,", "--mode", "--protocol", "--direct", "-h", "/var/run/websocket"]
+        {
             assert!(out.contains(part), "{option}: {part} is not in\n{out}");
         }
     }
@@ -56,6 +60,7 @@ fn wrong_use_is_one_line() {
             &["-R", &root, "-n", "echo", "--protocol", "udp"],
             &["--protocol", "udp", "stream, packet, lines, nul or frames"],
         ),
+        (&["-R", &root, "-n", "echo", "--direct", "--protocol", "packet"], &["--direct", "leave --protocol out"]),
         (&["-R", &root, "-n", "echo", "-u", "nosuchuser"], &["-u nosuchuser", "no such user"]),
         (&["-R", &root, "-n", "file"], &["file", "no socket is in the way"]),
         (&["-R", &below_file], &["-R", &below_file]),
@@ -78,8 +83,7 @@ fn the_folder_is_made() {
 #[test]
 fn the_name_is_the_programs_unless_given() {
     let folder = Folder::new();
-    let mut process =
-        crate::process::Process::start(Command::new(program("websocket_echo")).arg("-R").arg(folder.path()));
+    let mut process = Process::start(Command::new(program("websocket_echo")).arg("-R").arg(folder.path()));
     let path = folder.path().join("websocket_echo");
     eventually("it listens under its own name", || connect(&path, Kind::Stream).is_ok());
     process.signal(Signal::SIGTERM);
@@ -111,7 +115,7 @@ fn clients_over_the_limit_wait() {
 fn test_mode_answers_once() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
-    let mut process = crate::process::Process::start(
+    let mut process = Process::start(
         Command::new(program("websocket_echo")).arg("-t").arg("-R").arg(folder.path()).args(["-n", "echo"]),
     );
     eventually("it listens", || path.exists());
@@ -239,4 +243,88 @@ fn behind_the_gateway_in_each_protocol() {
         client.expect_binary(b"\xff\x01");
         client.finish(1000);
     }
+}
+
+/// The server in direct mode, without the gateway.
+fn start_direct(path: &Path, options: &[&str]) -> Process {
+    let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
+    let mut command = Command::new(program("websocket_echo"));
+    let process = Process::start(command.arg("--direct").arg("-R").arg(folder).arg("-n").arg(name).args(options));
+    eventually("it listens", || connect(path, Kind::Stream).is_ok());
+    process
+}
+
+#[test]
+fn handed_over_by_the_gateway() {
+    let daemon = Daemon::start(&["--options", "direct", "--hello"]);
+    let echo = daemon.echo("echo", &["--direct", "--hello"]);
+    let mut clients: Vec<Client> = (0..3).map(|number| daemon.connect(&format!("/echo?{number}"))).collect();
+    for client in &mut clients {
+        for text in ["hello", "", "Gr\u{fc}\u{df}e", &"x".repeat(200_000)] {
+            client.text(text);
+            client.expect_text(text);
+        }
+        client.binary(b"\xff\x01");
+        client.expect_binary(b"\xff\x01");
+        client.send(&[Frame::part(TEXT, b"in "), Frame::new(PING, b"?"), Frame::new(0, b"parts")]);
+        assert_eq!((client.frame(), client.frame()), (Frame::new(PONG, b"?"), Frame::new(TEXT, b"in parts")));
+    }
+    for number in 0..3 {
+        echo.out.wait_for(&["client=127.0.0.1:", "path=\"/echo\"", &format!("query=\"{number}\"")]);
+    }
+    clients.remove(0).finish(4000);
+    clients[0].send(&[Frame::new(TEXT, b"\xff")]);
+    assert!(clients[0].expect_close(1007).contains("UTF-8"));
+    clients[0].wire.expect_end();
+    echo.signal(Signal::SIGTERM);
+    clients[1].expect_close_handshake(1001);
+}
+
+#[test]
+fn handed_over_and_served_once() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let mut process = start_direct(&path, &["-t"]);
+    let (mut only, mut other) = (give(&path), give(&path));
+    only.text("once");
+    only.expect_text("once");
+    only.expect_close_handshake(1000);
+    assert!(process.wait(DEADLINE).status.success());
+    assert!(!path.exists());
+    assert!(!other.wire.fill(), "it was served");
+}
+
+#[test]
+fn handed_over_and_over_the_limit() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let _echo = start_direct(&path, &["-m", "2"]);
+    let (mut first, mut second, mut third) = (give(&path), give(&path), give(&path));
+    for text in ["one", "two"] {
+        for client in [&mut first, &mut second] {
+            client.text(text);
+            client.expect_text(text);
+        }
+    }
+    third.text("third");
+    third.wire.stream().set_nonblocking(true).unwrap();
+    let early = (&*third.wire.stream()).read(&mut [0]);
+    assert!(early.is_err(), "the third client is served too early");
+    third.wire.stream().set_nonblocking(false).unwrap();
+    first.finish(1000);
+    third.expect_text("third");
+}
+
+#[test]
+fn handed_over_without_what_was_asked_for() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let echo = start_direct(&path, &["--hello"]);
+    let mut client = give(&path);
+    assert!(!client.wire.fill());
+    echo.err.wait_for(&["no hello record"]);
+    let mut plain = connect(&path, Kind::Stream).unwrap();
+    plain.write_all(b"hello").unwrap();
+    assert!(plain.read(&mut [0]).is_err(), "closed with bytes unread");
+    echo.err.wait_for(&["a plain local client was refused"]);
 }

@@ -3,7 +3,10 @@
 //!
 //! With `--protocol lines`, `nul` or `frames` what it receives are lines, strings that end with a NUL, or RFC 6455
 //! frames without masks. Sending them back as they are keeps the borders of the messages, and of frames the types.
+//!
+//! With `--direct` it is another server: the gateway hands it the clients' own connections.
 
+mod direct;
 mod options;
 mod record;
 mod server;

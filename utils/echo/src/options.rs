@@ -30,6 +30,9 @@ pub struct Options {
     /// how messages travel: stream, packet, lines, nul or frames (default stream)
     #[argh(option, long = "protocol", default = "Protocol::Stream", from_str_fn(protocol), arg_name = "name")]
     pub protocol: Protocol,
+    /// be handed the clients' own connections (the gateway's options = "direct"), and speak WebSocket with them
+    #[argh(switch, long = "direct")]
+    pub is_direct: bool,
     /// take a first record from the gateway, and print who each client is
     #[argh(switch, long = "hello")]
     pub hello: bool,
@@ -63,6 +66,9 @@ pub fn parse() -> Result<Option<Options>, String> {
     }
     if options.clients_max == 0 {
         return Err("-m 0 would serve nobody: give 1 or more".to_owned());
+    }
+    if options.is_direct && options.protocol != Protocol::Stream {
+        return Err("--direct has messages without packets: leave --protocol out".to_owned());
     }
     Ok(Some(options))
 }

@@ -1,9 +1,9 @@
 //! The server: one process, one poll(2) loop for all clients.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _, stderr, stdout};
+use std::io::{Write as _, stderr, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,19 +12,20 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use nix::sys::socket::{
-    self, AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, recv, send,
-};
+use nix::sys::socket::{Backlog, MsgFlags, SockFlag, SockType, accept4, listen, recv, send};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, User, daemon, initgroups, setgid, setuid};
+use websocket::Listener;
+use websocket::place::listen_at;
 
+use crate::direct;
 use crate::options::{Options, Protocol};
 use crate::record::Record;
 
 /// Bytes read at once; a packet is never longer.
 const READ_SIZE: usize = 64 * 1024;
 /// A pause of accepting where file descriptors ran out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 1024;
 
@@ -54,21 +55,52 @@ enum Fate {
     Leaves,
 }
 
+/// Where clients come in.
+enum Entrance {
+    Plain(OwnedFd),
+    Direct(Listener),
+}
+
+impl Entrance {
+    /// Takes the socket's place: a stale socket is replaced, a live one is not stolen.
+    fn open(path: &Path, options: &Options) -> Result<Entrance, String> {
+        let socket_type = if options.protocol == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream };
+        let opened = if options.is_direct {
+            let message_size_max = direct::MESSAGE_SIZE_MAX;
+            let how = websocket::Options { mode: options.mode, backlog: BACKLOG, message_size_max };
+            Listener::bind(path, &how).map(Entrance::Direct)
+        } else {
+            listen_at(path, socket_type, options.mode, BACKLOG).map(Entrance::Plain)
+        };
+        opened.map_err(|error| error.to_string())
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Entrance::Plain(socket) => socket.as_fd(),
+            Entrance::Direct(listener) => listener.socket(),
+        }
+    }
+}
+
 /// Serves until a signal says stop, or with `-t` until one answer was given.
 pub fn run(options: &Options) -> Result<(), String> {
     raise_fd_limit();
     let path = make_folder(&options.root)?.join(&options.name);
-    let listener = listen_at(&path, options)?;
+    let entrance = Entrance::open(&path, options)?;
     if options.daemonize {
         daemon(false, false).map_err(|errno| format!("-D: {}", errno.desc()))?;
         // Once more, so that SO_PEERCRED names this process and not the parent that ended.
-        start_listening(&listener).map_err(|errno| format!("-D: {}", errno.desc()))?;
+        start_listening(entrance.socket()).map_err(|errno| format!("-D: {}", errno.desc()))?;
     }
     if let Some(user) = &options.user {
         become_user(user)?;
     }
     stop_on_signals()?;
-    let result = serve(&listener, options);
+    let result = match entrance {
+        Entrance::Plain(listener) => serve(&listener, options),
+        Entrance::Direct(listener) => direct::serve(listener, options),
+    };
     let _ = fs::remove_file(&path);
     result
 }
@@ -231,36 +263,8 @@ fn make_folder(root: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Takes the socket's place: a stale socket is replaced, a live one is not stolen.
-fn listen_at(path: &Path, options: &Options) -> Result<OwnedFd, String> {
-    let failed = |errno: Errno| format!("{}: {}", path.display(), errno.desc());
-    let socket_type = if options.protocol == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let new_socket = || socket::socket(AddressFamily::Unix, socket_type, flags, None).map_err(failed);
-    let address = UnixAddr::new(path).map_err(failed)?;
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            return Err(format!("{}: a file that is no socket is in the way: choose another name", path.display()));
-        }
-        Ok(_) => match connect(new_socket()?.as_raw_fd(), &address) {
-            Err(Errno::ECONNREFUSED) => {
-                fs::remove_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            }
-            _ => return Err(format!("{}: another server listens there: choose another name", path.display())),
-        },
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(format!("{}: {error}", path.display())),
-    }
-    let listener = new_socket()?;
-    bind(listener.as_raw_fd(), &address).map_err(failed)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(options.mode))
-        .map_err(|error| format!("{}: {error}", path.display()))?;
-    start_listening(&listener).map_err(failed)?;
-    Ok(listener)
-}
-
-fn start_listening(listener: &OwnedFd) -> Result<(), Errno> {
-    listen(listener, Backlog::new(BACKLOG)?)
+fn start_listening(listener: BorrowedFd<'_>) -> Result<(), Errno> {
+    listen(&listener, Backlog::new(BACKLOG)?)
 }
 
 fn raise_fd_limit() {
