@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, sendmsg, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
 use uakari::websocket::close::CloseCode;
 use uakari::websocket::header::{CONTROL_PAYLOAD_SIZE_MAX, Opcode};
 
@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handover::{ClientAddress, HandedOver};
 use crate::incoming::{Event, Incoming, Message};
-use crate::limits::{GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
+use crate::limits::{COPIED_SIZE_MAX, GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
 use crate::outgoing::Outgoing;
 
 /// Memory for what is received, to be shared by all clients of a thread.
@@ -182,11 +182,11 @@ impl Client {
         self.send_frame(opcode, payload)
     }
 
-    /// As `send`, but the message may wait for those behind it, until `flush` or `send`. `Batch::send` does it by
-    /// itself.
+    /// As `send`, but a message that is not long may wait for those behind it, until `flush` or `send`. `Batch::send`
+    /// does it by itself.
     pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
         check(opcode, payload)?;
-        if self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
+        if payload.len() > COPIED_SIZE_MAX || self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
             return self.send_frame(opcode, payload);
         }
         Ok(self.outgoing.gather(opcode, payload)?)
@@ -307,7 +307,12 @@ fn check(opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
 fn send_parts(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], waits: bool) -> Result<usize, Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     loop {
-        match sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None) {
+        // For one part the kernel has less to read, which is felt where messages are short.
+        let sent = match parts {
+            [part] => send(socket.as_raw_fd(), part, flags),
+            parts => sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None),
+        };
+        match sent {
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) if waits => {
                 Deadline::never().wait(socket, PollFlags::POLLOUT)?;
@@ -344,7 +349,9 @@ impl<'b> Batch<'_, 'b> {
 
 impl Drop for Batch<'_, '_> {
     fn drop(&mut self) {
-        self.client.left = std::mem::take(&mut self.rest).to_vec().into();
+        if !self.rest.is_empty() {
+            self.client.left = std::mem::take(&mut self.rest).to_vec().into();
+        }
         // What went wrong is told by the next call.
         let _ = self.client.push();
     }
