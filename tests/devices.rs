@@ -184,7 +184,7 @@ fn a_line_has_one_client_by_all_ways() {
         folder,
         &format!(
             "links = ({{ origin = \"^/tty$\"; type = \"tty\"; destination = \"{path}\"; }},
-                {{ origin = \"^/other$\"; type = \"tty\"; destination = \"@/line\"; }});"
+                {{ origin = \"^/other$\"; type = \"tty\"; destination = \"@/line\"; baud = 300; }});"
         ),
     );
     let mut client = daemon.connect("/tty");
@@ -194,6 +194,7 @@ fn a_line_has_one_client_by_all_ways() {
     for path in ["/tty", "/other"] {
         assert_eq!(daemon.upgrade(path, &[]).status, 503, "{path}");
     }
+    assert_eq!(cfgetospeed(&line.settings()), BaudRate::B9600, "who is refused changes nothing for the others");
     client.finish(1000);
     connect_eventually(&daemon, "/other").finish(1000);
 }

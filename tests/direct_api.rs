@@ -16,11 +16,15 @@ use crate::wire::Wire;
 
 /// A program of `tests/direct_api`, compiled against the header and the library.
 fn compile(folder: &Folder, name: &str, language: &str) -> PathBuf {
-    let (path, source) = (folder.path().join(name), project().join(format!("tests/direct_api/{name}.c")));
+    compile_source(folder, &project().join(format!("tests/direct_api/{name}.c")), language)
+}
+
+fn compile_source(folder: &Folder, source: &Path, language: &str) -> PathBuf {
+    let path = folder.path().join(source.file_stem().unwrap());
     let library = program("libwebsocket.so");
     let mut command = Command::new("cc");
     command.args(["-x", language, "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-O1", "-g"]);
-    command.arg("-I").arg(project().join("utils/libwebsocket/include")).arg(&source).args(["-x", "none"]);
+    command.arg("-I").arg(project().join("utils/libwebsocket/include")).arg(source).args(["-x", "none"]);
     command.arg(&library).arg(format!("-Wl,-rpath,{}", library.parent().unwrap().display())).arg("-o").arg(&path);
     let finished = run(&mut command, DEADLINE);
     assert!(finished.status.success(), "{}", finished.err);
@@ -193,4 +197,65 @@ fn its_end() {
     client.expect_close_handshake(1001);
     assert!(server.process.wait(DEADLINE).status.success());
     assert!(!Path::new(&server.path()).exists());
+}
+
+/// The block of docs/backends.md in this language that has this text in it.
+fn shown(language: &str, part: &str) -> String {
+    let text = std::fs::read_to_string(project().join("docs/backends.md")).unwrap();
+    let begin = format!("\n```{language}\n");
+    let mut blocks = text.split(&begin).skip(1).map(|rest| rest.split("\n```\n").next().unwrap());
+    let block = blocks.find(|block| block.contains(part));
+    block.unwrap_or_else(|| panic!("no {language} with {part:?}")).to_owned() + "\n"
+}
+
+#[test]
+fn the_server_in_c_that_the_page_shows() {
+    let folder = Folder::new();
+    let (path, source) = (folder.path().join("direct"), folder.path().join("shown.c"));
+    let text = shown("c", "ws_listen");
+    let page = std::fs::read_to_string(project().join("docs/man/websocket.3")).unwrap();
+    let without_spaces = |text: &str| text.replace("\\e", "\\").replace([' ', '\n'], "");
+    let in_page = page.split(".Bd -literal").nth(1).unwrap().split(".Ed").next().unwrap();
+    let named = without_spaces(&text.replace("/tmp/websocket/direct", "/run/websocket/echo"));
+    assert_eq!(without_spaces(in_page), named, "the pages show the same server");
+    std::fs::write(&source, text.replace("/tmp/websocket/direct", path.to_str().unwrap())).unwrap();
+    let server = Process::start(&mut Command::new(compile_source(&folder, &source, "c")));
+    eventually("the server listens", || connect(&path, Kind::Stream).is_ok());
+    server.err.wait_for(&["a plain local client was refused"]);
+    for text in ["hello", "again"] {
+        let mut client = give(&path);
+        client.text(text);
+        client.expect_text(text);
+        client.finish(1000);
+    }
+}
+
+#[test]
+fn the_server_in_rust_that_the_page_shows() {
+    let text = std::fs::read_to_string(project().join("utils/websocket/src/lib.rs")).unwrap();
+    let lines = text.lines().skip_while(|line| *line != "//! ```no_run").skip(1).take_while(|line| *line != "//! ```");
+    let tested: String =
+        lines.map(|line| format!("{}\n", line.trim_start_matches("//!").trim_start_matches(' '))).collect();
+    let unindented: String =
+        shown("rust", "Listener::bind").lines().map(|line| format!("{}\n", line.trim_start())).collect();
+    assert_eq!(unindented, tested, "what is shown is what doc tests compile");
+}
+
+#[test]
+fn the_manual_names_every_function() {
+    let header = std::fs::read_to_string(project().join("utils/libwebsocket/include/websocket.h")).unwrap();
+    let page = std::fs::read_to_string(project().join("docs/man/websocket.3")).unwrap();
+    let declared: Vec<&str> = header
+        .lines()
+        .filter(|line| line.ends_with(");") && !line.starts_with(' '))
+        .filter_map(|line| line.split('(').next()?.rsplit([' ', '*']).next())
+        .collect();
+    assert!(declared.len() > 20, "{declared:?}");
+    for name in declared {
+        for wanted in [format!(".Nm {name}"), format!(".Fn {name} \"")] {
+            assert!(page.contains(&wanted), "websocket.3 lacks {wanted}");
+        }
+        let alias = std::fs::read_to_string(project().join(format!("docs/man/{name}.3"))).unwrap_or_default();
+        assert_eq!(alias, ".so man3/websocket.3\n", "{name}.3");
+    }
 }

@@ -2,39 +2,34 @@
 //! do not know.
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
-use crate::daemon::{UAKARI, program, project};
-use crate::giver::{give, give_late};
+use crate::daemon::{Daemon, program, project};
+use crate::giver::give_late;
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{self, Kind};
 
-/// The library as the tests build it.
-fn library() -> PathBuf {
-    let path = Path::new(UAKARI).with_file_name("libwebsocket.so");
-    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first, as `make test` does", path.display());
-    path
-}
+/// Calls of libc, one by one.
+mod calls;
 
-/// A server with the library before it.
+/// A server with the library before it, and the gateway that gives it its clients.
 struct Server {
     process: Process,
     path: PathBuf,
-    _folder: Folder,
+    daemon: Daemon,
 }
 
 impl Server {
     /// Starts what `command` makes of the path to listen at.
     fn start(command: impl FnOnce(&Folder, &str) -> Command) -> Server {
-        let folder = Folder::new();
-        let path = folder.join("server");
-        let mut command = command(&folder, &path);
-        let process = Process::start(command.env("LD_PRELOAD", library()));
-        let path = PathBuf::from(path);
+        let daemon = Daemon::start(&["--options", "direct"]);
+        let path = daemon.socket("server");
+        let mut command = command(daemon.folder(), path.to_str().unwrap());
+        let process = Process::start(command.env("LD_PRELOAD", program("libwebsocket.so")));
         eventually("the server listens", || server::connect(&path, Kind::Stream).is_ok());
-        Server { process, path, _folder: folder }
+        Server { process, path, daemon }
     }
 
     /// Compiles a server of `tests/preload` and starts it.
@@ -57,7 +52,7 @@ impl Server {
     }
 
     fn client(&self) -> Client {
-        give(&self.path)
+        self.daemon.connect("/server")
     }
 
     /// All that an echo server can be asked.
@@ -161,7 +156,7 @@ fn a_process_for_each_client() {
 fn the_sample_server() {
     Server::start(|folder, _| {
         let mut command = Command::new(program("websocket_echo"));
-        command.arg("-R").arg(folder.path()).args(["-n", "server"]);
+        command.arg("-R").arg(folder.join("run")).args(["-n", "server"]);
         command
     })
     .expect_echo();
@@ -220,6 +215,23 @@ fn a_client_that_comes_late() {
         client.text("late");
         expect_data(&mut client, b"late");
         client.finish(1000);
+    }
+}
+
+#[test]
+fn half_a_header_holds_nobody_up() {
+    for name in ["select", "forks", "threads", "epoll"] {
+        let server = Server::compiled(name, &[]);
+        let mut slow = server.client();
+        let bytes = Frame::new(TEXT, b"at last").masked().bytes();
+        slow.send(&[Frame::new(PING, b"")]);
+        slow.wire.send(&bytes[..1]);
+        slow.expect_pong(b"");
+        let mut other = server.client();
+        other.text("meanwhile");
+        expect_data(&mut other, b"meanwhile");
+        slow.wire.send(&bytes[1..]);
+        expect_data(&mut slow, b"at last");
     }
 }
 

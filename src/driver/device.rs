@@ -78,8 +78,8 @@ pub(super) fn open_flags(device: Device) -> OFlag {
     direction | OFlag::O_NONBLOCK | OFlag::O_NOCTTY
 }
 
-/// Makes an opened one ready: a line passes every byte as it is.
-pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<DeviceId, Errno> {
+/// Which device was opened, if it is one that can be spoken to.
+pub(super) fn identify(fd: &OwnedFd, device: Device) -> Result<DeviceId, Errno> {
     let status = fstat(fd)?;
     let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
     let (file_system, number) = match kind {
@@ -87,10 +87,17 @@ pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<DeviceId, Errno> {
         _ => (status.st_dev, status.st_ino),
     };
     let id = DeviceId { file_system, number, is_written_only: device == Device::Fifo(Direction::Write) };
-    let Device::Tty { baud } = device else {
-        let is_device = kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR;
-        return if is_device { Ok(id) } else { Err(Errno::ENODEV) };
-    };
+    let is_device = kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR;
+    match device {
+        Device::Tty { .. } => tcgetattr(fd).map(|_| id),
+        Device::Fifo(_) if is_device => Ok(id),
+        Device::Fifo(_) => Err(Errno::ENODEV),
+    }
+}
+
+/// Makes an opened one ready: a line passes every byte as it is.
+pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<(), Errno> {
+    let Device::Tty { baud } = device else { return Ok(()) };
     let rate = BAUD_RATES.iter().find(|(bits, _)| *bits == baud).map(|(_, rate)| *rate).ok_or(Errno::EINVAL)?;
     let before = tcgetattr(fd)?;
     let mut settings = before.clone();
@@ -102,5 +109,5 @@ pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<DeviceId, Errno> {
     if settings != before {
         tcsetattr(fd, SetArg::TCSANOW, &settings)?;
     }
-    Ok(id)
+    Ok(())
 }

@@ -170,7 +170,7 @@ pub enum FileKind {
     /// A UNIX socket.
     Socket,
     /// What was opened for speaking to it.
-    Device(DeviceId),
+    Device(DeviceId, Device),
     /// Something that is not served.
     Other,
 }
@@ -290,6 +290,8 @@ pub trait Driver {
     fn send(&mut self, token: Token, socket: &Self::Handle, batch: Batch, how: Sending);
     /// Opens a path.
     fn open(&mut self, token: Token, reach: Reach<'_, Self::Handle>, path: CString, purpose: OpenFor);
+    /// Makes an opened device ready, which those who use it already would notice.
+    fn prepare(&mut self, file: &Self::Handle, device: Device) -> Result<(), Errno>;
     /// Connects to an opened UNIX socket; EAGAIN: its backlog is full.
     fn connect(&mut self, token: Token, file: &Self::Handle, socket_type: SocketType);
     /// Connects to a TCP server, of which the kernel finds out if it vanishes.

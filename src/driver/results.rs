@@ -47,7 +47,7 @@ pub(super) fn address_of(told: Result<SockaddrStorage, Errno>) -> Address {
 /// What was opened, and made ready for its purpose.
 pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno> {
     if let OpenFor::Speaking(device) = purpose {
-        return device::prepare(fd, device).map(FileKind::Device);
+        return device::identify(fd, device).map(|id| FileKind::Device(id, device));
     }
     let status = fstat(fd)?;
     Ok(match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {

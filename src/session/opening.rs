@@ -252,7 +252,7 @@ impl Opening {
                 self.connect(context);
                 return (Phase::Opening(self), false);
             }
-            Ok(FileKind::Device(_)) => {
+            Ok(FileKind::Device(..)) => {
                 context.out.push(Action::UseDevice);
                 return (self.accept(context), true);
             }

@@ -299,6 +299,10 @@ impl Driver for Sim {
         }
     }
 
+    fn prepare(&mut self, _: &Handle, _: Device) -> Result<(), Errno> {
+        panic!("the simulated configuration has no links");
+    }
+
     fn connect(&mut self, token: Token, file: &Handle, socket_type: SocketType) {
         self.start(token, file, Ask::Connect { socket_type });
     }

@@ -20,7 +20,7 @@ use slab::Slab;
 
 use super::buffers::{Pool, raw};
 use super::connect;
-use super::device;
+use super::device::{self, Device};
 use super::handover::Chain;
 use super::in_flight::{self, InFlight, Message, ServerAddress};
 use super::results::{accepted, address_of, result_of};
@@ -279,6 +279,10 @@ impl Driver for Uring {
         let entry = opcode::OpenAt2::new(folder, path.as_ptr(), &raw const *how).build();
         let index = self.in_flight.insert(InFlight::Open { token, purpose, _path: path, _how: how });
         self.push_indexed(entry, index);
+    }
+
+    fn prepare(&mut self, file: &OwnedFd, device: Device) -> Result<(), Errno> {
+        device::prepare(file, device)
     }
 
     fn connect(&mut self, token: Token, file: &OwnedFd, socket_type: SocketType) {

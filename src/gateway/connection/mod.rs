@@ -250,11 +250,12 @@ impl<H> Connection<H> {
             }
         }
         let kind = result.and_then(|(handle, kind)| {
-            if let (FileKind::Device(device), Some(clients_max)) = (kind, self.session.server_clients_max()) {
-                self.place = world.devices.enter(device, clients_max);
-                if self.place.is_none() {
+            if let (FileKind::Device(id, device), Some(clients_max)) = (kind, self.session.server_clients_max()) {
+                self.place = world.devices.enter(id, clients_max);
+                let ready = self.place.as_ref().ok_or(Errno::EBUSY).and_then(|_| world.driver.prepare(&handle, device));
+                if let Err(errno) = ready {
                     world.driver.close(handle);
-                    return Err(Errno::EBUSY);
+                    return Err(errno);
                 }
             }
             self.file.set(Some(handle), &mut world.driver);

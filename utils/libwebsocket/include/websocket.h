@@ -8,8 +8,10 @@
  *     static char message[65536];
  *     int opcode;
  *     ssize_t size;
- *     ws_listen(&listener, "/run/websocket/echo", 0666, 0);
- *     while (ws_accept(listener, &client) == 0) {
+ *     int error = ws_listen(&listener, "/run/websocket/echo", 0666, 0);
+ *     while (!error || error == WS_EPLAIN) {
+ *         if ((error = ws_accept(listener, &client)) != 0)
+ *             continue;
  *         while ((size = ws_recv(client, message, sizeof message, &opcode)) >= 0)
  *             ws_send(client, opcode, message, size, ws_buffered(client) ? WS_MORE : 0);
  *         ws_end(client, 1000);

@@ -165,12 +165,12 @@ pub enum Decision {
 
 /// Looks again at a connection that had brought nothing, without waiting.
 pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
-    let _incoming = client.incoming.lock()?;
-    if client.is_here() {
-        return Ok(Decision::Client);
-    }
+    let incoming = client.incoming.lock()?;
     if !client.is_at(fd) {
         return Ok(Decision::Plain);
+    }
+    if client.is_here() {
+        return Ok(Decision::Client);
     }
     // By another number, which nobody stands in for.
     let other = safe::control(fd, libc::F_DUPFD_CLOEXEC, 0)?;
@@ -186,6 +186,8 @@ pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
             for (number, _) in table::clients().filter(|(_, other)| std::ptr::eq(*other, client)) {
                 table::put(number, Entry::Unknown);
             }
+            drop(incoming);
+            client.release();
             Ok(Decision::Plain)
         }
     }

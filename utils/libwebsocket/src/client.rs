@@ -12,7 +12,7 @@ use uakari::websocket::close::CloseCode;
 use uakari::websocket::header::Opcode;
 
 use crate::incoming::Incoming;
-use crate::ledger::Place;
+use crate::ledger::{self, Place};
 use crate::lock::Lock;
 use crate::real::safe;
 use crate::table;
@@ -26,6 +26,8 @@ pub struct Watch {
     pub fd: RawFd,
     /// For what, and how it names it.
     pub event: libc::epoll_event,
+    /// Its events are looked at before the server hears of them.
+    pub is_looked_at: bool,
 }
 
 /// What the reader wants to be sent, and leaves to whoever is writing.
@@ -49,7 +51,7 @@ pub struct Client {
     pub outgoing: Lock<Outgoing>,
     /// Its place in the ledger.
     pub place: Lock<Option<Place>>,
-    /// Who watches it, where that has to be known.
+    /// Who watches it.
     pub watches: Lock<Vec<Watch>>,
     answers: Lock<Answers>,
 }
@@ -122,8 +124,17 @@ impl Client {
         self.settle(fd);
     }
 
+    /// Whether this process may send the close frame: none other has.
+    pub fn claim_last_word(&self) -> bool {
+        let place = self.place.try_lock().and_then(|place| *place);
+        place.is_none_or(ledger::say)
+    }
+
     /// Closes with this code as soon as that can be.
     pub fn close(&self, fd: RawFd, code: CloseCode) {
+        if !self.claim_last_word() {
+            return;
+        }
         if let Ok(mut answers) = self.answers.lock() {
             answers.close = Some(code);
         }

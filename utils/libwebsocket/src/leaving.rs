@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::incoming::End;
 use crate::real::safe;
 use crate::table::{self, Entry};
-use crate::{ledger, process};
+use crate::{ledger, process, waiting};
 
 /// `fd` is about to become another file, or none. Called before that, since the number may be another thread's then.
 pub fn leave(fd: RawFd) {
@@ -61,15 +61,29 @@ pub fn copy(fd: RawFd, new: RawFd) {
 
 /// This process is done with a client.
 fn end(fd: RawFd, client: &Client) {
-    let place = client.place.try_lock().and_then(|mut place| place.take());
-    if place.is_some_and(ledger::leave) {
+    let Some(place) = client.place.try_lock().and_then(|place| *place) else { return };
+    // Where a message was begun and not brought to its end, nothing can follow, whoever would send it.
+    if client.outgoing.try_lock().is_none_or(|outgoing| outgoing.owed_size() > 0) {
+        ledger::say(place);
+    }
+    if ledger::is_alone(place) {
+        waiting::epoll::forget(client);
         say_goodbye(fd, client);
+    }
+    ledger::leave(place);
+    if let Some(mut place) = client.place.try_lock() {
+        *place = None;
     }
 }
 
 /// The close frame, where none was sent. It is not waited for: where the client takes nothing, it is left out.
 pub fn say_goodbye(fd: RawFd, client: &Client) {
     let Some(mut outgoing) = client.outgoing.try_lock() else { return };
+    // A parent may close later than the child that said it.
+    let is_first = client.claim_last_word();
+    if !is_first && !outgoing.is_closing() {
+        return;
+    }
     let code = match client.incoming.try_lock().and_then(|incoming| incoming.end()) {
         Some(End::Closed(code)) => code,
         _ => Some(CloseCode::NORMAL),

@@ -25,6 +25,8 @@ struct Book {
     taken: [AtomicU16; LEDGER_ENTRIES],
     /// Children that are being forked with this client.
     expected: [AtomicU16; LEDGER_ENTRIES],
+    /// 1: no close frame may be sent any more.
+    said: [AtomicU16; LEDGER_ENTRIES],
 }
 
 static FILE: AtomicI32 = AtomicI32::new(-1);
@@ -91,6 +93,7 @@ pub fn enter() -> Option<Place> {
     let place = (0..LEDGER_ENTRIES)
         .map(|turn| (start + turn) % LEDGER_ENTRIES)
         .find(|index| book.taken[*index].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
+    book.said[place].store(0, Ordering::Relaxed);
     match set_lock(Place(place), libc::F_RDLCK) {
         Ok(()) => Some(Place(place)),
         Err(_) => {
@@ -100,17 +103,24 @@ pub fn enter() -> Option<Place> {
     }
 }
 
-/// This process has closed the client. Whether no other has it.
-pub fn leave(place: Place) -> bool {
-    let Some(book) = book() else { return false };
-    let is_expected = book.expected[place.0].load(Ordering::Acquire) > 0;
-    // A lock for one alone is to be had only where nobody else has one.
-    let is_last = !is_expected && set_lock(place, libc::F_WRLCK).is_ok();
-    if is_last {
+/// Whether no other process has the client. Then none will: its lock is this one's alone.
+pub fn is_alone(place: Place) -> bool {
+    let is_expected = book().is_none_or(|book| book.expected[place.0].load(Ordering::Acquire) > 0);
+    !is_expected && set_lock(place, libc::F_WRLCK).is_ok()
+}
+
+/// This process has closed the client.
+pub fn leave(place: Place) {
+    let Some(book) = book() else { return };
+    if is_alone(place) {
         book.taken[place.0].store(0, Ordering::Release);
     }
     let _ = set_lock(place, libc::F_UNLCK);
-    is_last
+}
+
+/// Claims the last word for this process. False: another one has had it.
+pub fn say(place: Place) -> bool {
+    book().is_some_and(|book| book.said[place.0].swap(1, Ordering::AcqRel) == 0)
 }
 
 /// In the parent, before a fork.

@@ -4,26 +4,30 @@
 //! A server that sends everything back:
 //!
 //! ```no_run
-//! use websocket::{Buffer, Error, Listener, Options};
+//! use websocket::{Buffer, Client, Error, Listener, Options};
 //!
-//! let mut listener = Listener::bind("/run/websocket/echo".as_ref(), &Options::default())?;
-//! let mut buffer = Buffer::new();
-//! loop {
-//!     let Ok(mut client) = listener.accept() else { continue };
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut listener = Listener::bind("/tmp/websocket/direct".as_ref(), &Options::default())?;
+//!     let mut buffer = Buffer::new();
 //!     loop {
-//!         let mut batch = match client.receive(&mut buffer) {
-//!             Ok(batch) => batch,
-//!             Err(_) => break,
-//!         };
-//!         while let Ok(Some(message)) = batch.take() {
+//!         match listener.accept() {
+//!             Ok(mut client) => println!("{:?}: {}", client.address(), serve(&mut client, &mut buffer).unwrap_err()),
+//!             Err(error) => eprintln!("{error}"),
+//!         }
+//!     }
+//! }
+//!
+//! fn serve(client: &mut Client, buffer: &mut Buffer) -> Result<(), Error> {
+//!     loop {
+//!         let mut batch = client.receive(buffer)?;
+//!         while let Some(message) = batch.take()? {
 //!             batch.send(message.opcode, &message.payload)?;
 //!         }
 //!     }
 //! }
-//! # #[allow(unreachable_code)] Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! It serves one client after the other. One that serves many sets listener and clients to non-blocking, gives their
+//! It has one client at a time. One that has many sets listener and clients to non-blocking, gives their
 //! descriptors to poll(2) or epoll(7) and reads each client that is readable: `utils/echo` is such a server.
 
 pub mod limits;

@@ -142,7 +142,7 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
 pub unsafe extern "C" fn epoll_wait(instance: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let wait = |time_ms| unsafe { real::epoll_wait(instance, events, count, time_ms) };
-    if !epoll::has_watches() {
+    if !epoll::has_looks() {
         return wait(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -160,7 +160,7 @@ pub unsafe extern "C" fn epoll_pwait(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let wait = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
-    if !epoll::has_watches() {
+    if !epoll::has_looks() {
         return wait(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn epoll_pwait2(
     time: *const timespec,
     signals: *const sigset_t,
 ) -> c_int {
-    if !epoll::has_watches() {
+    if !epoll::has_looks() {
         // SAFETY: the caller's promise.
         return unsafe { real::epoll_pwait2(instance, events, count, time, signals) };
     }

@@ -1,5 +1,8 @@
-//! epoll(7). It names file descriptors as the server likes, so that it has to be remembered which name is whose; of
-//! clients alone that block, or that may still come.
+//! epoll(7). It names file descriptors as the server likes, so that it has to be remembered which name is whose.
+//!
+//! It also goes on watching a socket that was closed, as long as another process has it. The gateway has a client's
+//! for a moment longer than its server knows of; so that a fast server hears nothing of those it has closed, they are
+//! taken out here.
 
 use std::ffi::c_int;
 use std::os::fd::RawFd;
@@ -12,19 +15,30 @@ use crate::client::{Client, Watch};
 use crate::real::{self, safe};
 use crate::table;
 
-/// How many watches were noted. Zero, as for all servers that do not block, spares every look.
-static WATCHES: AtomicUsize = AtomicUsize::new(0);
+/// How many watches were noted whose events have to be looked at. Zero, as for all servers that do not block, spares
+/// every look.
+static LOOKS: AtomicUsize = AtomicUsize::new(0);
 
 /// An epoll instance was told something of `fd`; None: to watch it no more.
 pub fn note(epoll: RawFd, fd: RawFd, event: Option<epoll_event>) {
     let Some(client) = table::client(fd) else { return };
     let Ok(mut watches) = client.watches.lock() else { return };
     watches.retain(|watch| (watch.epoll, watch.fd) != (epoll, fd));
-    if let Some(event) = event
-        && (!client.is_here() || safe::is_blocking(fd))
-    {
-        watches.push(Watch { epoll, fd, event });
-        WATCHES.fetch_add(1, Ordering::Relaxed);
+    if let Some(event) = event {
+        let is_looked_at = !client.is_here() || safe::is_blocking(fd);
+        watches.push(Watch { epoll, fd, event, is_looked_at });
+        if is_looked_at {
+            LOOKS.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The server is about to close the client, of which no other process of its own knows.
+pub fn forget(client: &Client) {
+    let Some(mut watches) = client.watches.try_lock() else { return };
+    for watch in watches.drain(..) {
+        // SAFETY: no event is needed to end a watch; the kernel says itself where there is none.
+        let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_DEL, watch.fd, std::ptr::null_mut()) };
     }
 }
 
@@ -40,7 +54,7 @@ pub fn watch_again(fd: RawFd, client: &Client) {
 
 /// Whose event it is, as far as that is remembered.
 fn watch_of(epoll: RawFd, data: u64) -> Option<Watch> {
-    let is_it = |watch: &&Watch| watch.epoll == epoll && { watch.event.u64 } == data;
+    let is_it = |watch: &&Watch| watch.is_looked_at && watch.epoll == epoll && { watch.event.u64 } == data;
     table::clients().find_map(|(_, client)| client.watches.lock().ok()?.iter().find(is_it).copied())
 }
 
@@ -68,8 +82,8 @@ fn is_so(epoll: RawFd, event: &mut epoll_event) -> bool {
 }
 
 /// Whether anything has to be looked at.
-pub fn has_watches() -> bool {
-    WATCHES.load(Ordering::Relaxed) > 0
+pub fn has_looks() -> bool {
+    LOOKS.load(Ordering::Relaxed) > 0
 }
 
 /// Waits by `wait`, which gets the milliseconds that are left and returns how many events it put at `events`, until one

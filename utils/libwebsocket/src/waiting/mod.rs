@@ -1,8 +1,9 @@
 //! What select(2) and its like say of clients: readable is one whose next read has payload, or its end.
 //!
 //! The kernel sees headers and control frames as bytes. A server that blocks would be told of them, read, and wait there
-//! instead of where it meant to. So of clients that block these bytes are taken before the server hears of them. Of those
-//! that do not, a read takes them itself and says EAGAIN.
+//! instead of where it meant to; some that do not block take an EAGAIN where they were promised bytes for the end. So
+//! these bytes are taken before the server hears of them. Only epoll(7) tells of clients that do not block what the
+//! kernel says: servers that use it so are made for an EAGAIN, and spared the look.
 
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
@@ -11,7 +12,6 @@ use nix::libc;
 
 use crate::arrival::{Decision, decide};
 use crate::reading::{self, Found};
-use crate::real::safe;
 use crate::table;
 
 pub mod epoll;
@@ -41,7 +41,7 @@ fn judge(fd: RawFd, is_end: bool) -> Verdict {
             Ok(Decision::Plain) | Err(_) => Verdict::Told,
         };
     }
-    if is_end || !safe::is_blocking(fd) {
+    if is_end {
         return Verdict::Told;
     }
     // Errors are for the read to tell.

@@ -1,0 +1,135 @@
+/* Serves one client after the other, each by the calls that the second argument names, and says what they return. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static char buffer[65536];
+
+static void say(const char *what, ssize_t size)
+{
+    if (size < 0)
+        printf("%s: %s\n", what, strerrorname_np(errno));
+    else
+        printf("%s: %zd %.*s\n", what, size, (int)(size < 40 ? size : 40), buffer);
+    fflush(stdout);
+}
+
+static void *write_much(void *argument)
+{
+    for (int i = 0; i < 1000; i++)
+        if (write((int)(intptr_t)argument, "tick", 4) != 4)
+            break;
+    return NULL;
+}
+
+static void serve(int fd, const char *call)
+{
+    if (!strcmp(call, "peek")) {
+        say("peek", recv(fd, buffer, 3, MSG_PEEK));
+        say("peek again", recv(fd, buffer, 100, MSG_PEEK));
+        say("read", read(fd, buffer, 100));
+        say("read more", recv(fd, buffer, 100, MSG_DONTWAIT));
+    } else if (!strcmp(call, "all")) {
+        say("all", recv(fd, buffer, 10, MSG_WAITALL));
+        say("truncated", recv(fd, NULL, 2, MSG_TRUNC));
+        say("rest", read(fd, buffer, 100));
+    } else if (!strcmp(call, "bytes")) {
+        int size = 0;
+        while (size < 12 && read(fd, buffer + size, 1) == 1)
+            size++;
+        say("bytes", size);
+    } else if (!strcmp(call, "dup")) {
+        int other = dup(fd), third = fcntl(fd, F_DUPFD, 100);
+        close(fd);
+        close(third);
+        say("write", write(other, "still here", 10));
+        dup2(other, 50);
+        close(other);
+        say("write", write(50, "and here", 8));
+        close(50);
+    } else if (!strcmp(call, "shutdown")) {
+        say("write", write(fd, "bye", 3));
+        shutdown(fd, SHUT_WR);
+        say("send", send(fd, "late", 4, MSG_NOSIGNAL));
+        say("read", read(fd, buffer, 100));
+        say("end", read(fd, buffer, 100));
+        close(fd);
+    } else if (!strcmp(call, "pipe")) {
+        shutdown(fd, SHUT_WR);
+        say("write", write(fd, "late", 4));
+    } else if (!strcmp(call, "mistake")) {
+        say("read", read(fd, buffer, 100));
+        say("error", read(fd, buffer, 100));
+        say("end", read(fd, buffer, 100));
+    } else if (!strcmp(call, "poll")) {
+        struct pollfd set = { .fd = fd, .events = POLLIN };
+        say("nothing", poll(&set, 1, 50));
+        shutdown(fd, SHUT_WR);
+        say("something", poll(&set, 1, 10000));
+        say("read", read(fd, buffer, 100));
+        say("end", poll(&set, 1, 10000));
+        say("read", read(fd, buffer, 100));
+    } else if (!strcmp(call, "file")) {
+        int file = memfd_create("file", 0);
+        off_t offset = 2;
+        say("write", write(file, "0123456789", 10));
+        say("sendfile", sendfile(fd, file, &offset, 4));
+        lseek(file, 7, SEEK_SET);
+        say("sendfile", sendfile(fd, file, NULL, 100));
+        printf("offset %ld, place %ld\n", (long)offset, (long)lseek(file, 0, SEEK_CUR));
+        say("splice", splice(file, NULL, fd, NULL, 4, 0));
+    } else if (!strcmp(call, "threads")) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, write_much, (void *)(intptr_t)fd);
+        say("read", read(fd, buffer, 100));
+        pthread_join(thread, NULL);
+    } else if (!strcmp(call, "exit")) {
+        exit(0);
+    } else if (!strcmp(call, "crash")) {
+        raise(SIGKILL);
+    } else if (!strcmp(call, "program")) {
+        /* Another program starts while the client is there; it has a copy until it runs, and ends with this one. */
+        int input[2], begun[2];
+        if (pipe(input) || pipe2(begun, O_CLOEXEC))
+            return;
+        if (fork() == 0) {
+            dup2(input[0], 0);
+            close(input[1]);
+            execlp("cat", "cat", NULL);
+            _exit(1);
+        }
+        close(begun[1]);
+        say("begun", read(begun[0], buffer, 1));
+        say("system", system("true"));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
+    if (argc < 3 || bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64))
+        return perror(argv[1]), 1;
+    for (;;) {
+        struct sockaddr_storage who;
+        socklen_t size = sizeof who;
+        int fd = accept4(listener, (struct sockaddr *)&who, &size, SOCK_CLOEXEC);
+        if (who.ss_family == AF_INET)
+            serve(fd, argv[2]);
+        close(fd);
+    }
+}

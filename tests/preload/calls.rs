@@ -1,0 +1,147 @@
+//! Calls that few servers make, one by one.
+
+use nix::sys::signal::Signal;
+
+use super::{Server, expect_data};
+use crate::client::{Client, Frame, PING, TEXT};
+use crate::process::DEADLINE;
+
+fn start(call: &str) -> (Server, Client) {
+    let server = Server::compiled("calls", &[call]);
+    let client = server.client();
+    (server, client)
+}
+
+impl Server {
+    fn said(&self, lines: &[&str]) {
+        for line in lines {
+            self.process.out.wait(|said| said.iter().any(|one| one == line).then_some(())).unwrap_or_else(|| {
+                panic!("{line:?} was not said, but:\n{}", self.process.out.text());
+            });
+        }
+    }
+}
+
+/// The server has closed: its close frame comes, and the end.
+fn expect_goodbye(client: &mut Client) {
+    client.expect_close(1000);
+    client.wire.expect_end();
+}
+
+#[test]
+fn a_look_changes_nothing() {
+    let (server, mut client) = start("peek");
+    client.send(&[Frame::new(PING, b""), Frame::part(TEXT, b"He"), Frame::new(0, b"llo")]);
+    server.said(&["peek: 2 He", "peek again: 5 Hello", "read: 5 Hello", "read more: EAGAIN"]);
+    client.expect_pong(b"");
+    expect_goodbye(&mut client);
+}
+
+#[test]
+fn all_that_was_asked_for() {
+    let (server, mut client) = start("all");
+    for text in ["one", "two", "three", "fourth"] {
+        client.text(text);
+    }
+    server.said(&["all: 10 onetwothre", "truncated: 1 o", "rest: 6 fourth"]);
+    expect_goodbye(&mut client);
+}
+
+#[test]
+fn byte_by_byte() {
+    let (server, mut client) = start("bytes");
+    client.send(&[
+        Frame::new(TEXT, b"Hello "),
+        Frame::new(PING, b"between"),
+        Frame::new(TEXT, "gr\u{fc}\u{df}e".as_bytes()),
+    ]);
+    server.said(&["bytes: 12 Hello gr\u{fc}\u{df}"]);
+    client.expect_pong(b"between");
+}
+
+#[test]
+fn copies_of_a_descriptor() {
+    let (_server, mut client) = start("dup");
+    expect_data(&mut client, b"still hereand here");
+    expect_goodbye(&mut client);
+}
+
+#[test]
+fn the_last_message_and_then_the_clients() {
+    let (server, mut client) = start("shutdown");
+    expect_data(&mut client, b"bye");
+    client.expect_close(1000);
+    client.text("you too");
+    client.close(1000);
+    server.said(&["send: EPIPE", "read: 7 you too", "end: 0 "]);
+    client.wire.expect_end();
+}
+
+#[test]
+fn writing_behind_the_end_is_a_signal() {
+    let (mut server, mut client) = start("pipe");
+    client.expect_close(1000);
+    let status = server.process.wait(DEADLINE).status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(Signal::SIGPIPE as i32));
+}
+
+#[test]
+fn a_mistake_is_an_error_once_and_then_the_end() {
+    let (server, mut client) = start("mistake");
+    client.send(&[Frame::new(TEXT, b"good"), Frame::new(3, b"bad")]);
+    client.expect_close(1002);
+    server.said(&["read: 4 good", "error: ECONNRESET", "end: 0 "]);
+    client.wire.expect_end();
+}
+
+#[test]
+fn poll_tells_of_payload_and_of_the_end() {
+    let (server, mut client) = start("poll");
+    let bytes = Frame::new(TEXT, b"payload").masked().bytes();
+    client.wire.send([Frame::new(PING, b"!").masked().bytes(), bytes[..6].to_vec()].concat());
+    client.expect_pong(b"!");
+    client.expect_close(1000);
+    server.said(&["nothing: 0 "]);
+    client.wire.send(&bytes[6..]);
+    client.close(1000);
+    server.process.out.wait_for(&["something: 1"]);
+    server.said(&["read: 7 payload", "read: 0 "]);
+}
+
+#[test]
+fn a_file_is_a_message() {
+    let (server, mut client) = start("file");
+    expect_data(&mut client, b"2345789");
+    server.said(&["sendfile: 4 ", "sendfile: 3 ", "offset 6, place 10", "splice: EINVAL"]);
+}
+
+#[test]
+fn one_thread_reads_while_another_writes() {
+    let (server, mut client) = start("threads");
+    for number in 0..100u8 {
+        client.send(&[Frame::new(PING, &[number])]);
+    }
+    let mut control = expect_data(&mut client, "tick".repeat(1000).as_bytes());
+    client.text("enough");
+    server.said(&["read: 6 enough"]);
+    // The newest ping is answered, whoever was writing; of the others as many as could be.
+    while control.last().is_none_or(|frame| frame.payload != [99]) {
+        control.push(client.frame());
+    }
+    expect_goodbye(&mut client);
+}
+
+#[test]
+fn an_exit_says_goodbye_and_a_crash_cannot() {
+    let (_server, mut client) = start("exit");
+    expect_goodbye(&mut client);
+    let (_server, mut client) = start("crash");
+    client.wire.expect_end();
+}
+
+#[test]
+fn other_programs_that_the_server_starts_do_not_count() {
+    let (server, mut client) = start("program");
+    expect_goodbye(&mut client);
+    server.said(&["system: 0 "]);
+}
