@@ -141,36 +141,42 @@ impl Client {
     /// `has_pong` says so.
     pub fn take<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
         while !self.is_over {
-            let event = match self.incoming.next(bytes) {
-                Ok(event) => event,
+            match self.incoming.next(bytes) {
+                // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
+                Ok(Some(Event::Message(message))) if !self.outgoing.is_closing() => return Ok(Some(message)),
+                Ok(Some(event)) => {
+                    if let Some(pong) = self.hear(event, bytes)? {
+                        return Ok(Some(pong));
+                    }
+                }
+                Ok(None) => break,
                 Err(error) => {
                     *bytes = &mut [];
                     self.end(Some(error.close_code()), &error.to_string());
                     return Err(Error::Protocol(error));
                 }
-            };
-            let message = match event {
-                None => break,
-                Some(Event::Ping(payload)) => {
-                    self.outgoing.pong(&payload);
-                    continue;
-                }
-                Some(Event::Close(code, reason)) => {
-                    *bytes = &mut [];
-                    self.end(code, "");
-                    return Err(Error::Closed { code, reason });
-                }
-                Some(Event::Pong) => Message { opcode: Opcode::Pong, payload: Cow::Borrowed(&[]) },
-                Some(Event::Message(message)) => message,
-            };
-            // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
-            let is_heard = !self.outgoing.is_closing() && (message.opcode != Opcode::Pong || self.reports_pongs);
-            if is_heard {
-                return Ok(Some(message));
             }
         }
         *bytes = &mut [];
         self.push()?;
+        Ok(None)
+    }
+
+    /// All but messages that can be answered; apart, so that those are taken in a few instructions.
+    #[cold]
+    fn hear<'b>(&mut self, event: Event<'b>, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
+        match event {
+            Event::Ping(payload) => self.outgoing.pong(&payload),
+            Event::Pong if self.reports_pongs && !self.outgoing.is_closing() => {
+                return Ok(Some(Message { opcode: Opcode::Pong, payload: Cow::Borrowed(&[]) }));
+            }
+            Event::Close(code, reason) => {
+                *bytes = &mut [];
+                self.end(code, "");
+                return Err(Error::Closed { code, reason });
+            }
+            Event::Pong | Event::Message(_) => {}
+        }
         Ok(None)
     }
 
