@@ -191,11 +191,16 @@ impl Client {
     /// As `send`, but a message that is not long may wait for those behind it, until `flush` or `send`. `Batch::send`
     /// does it by itself.
     pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+        self.gather_before(opcode, payload, 0)
+    }
+
+    /// `further_size`: about so many bytes may be gathered behind it.
+    fn gather_before(&mut self, opcode: Opcode, payload: &[u8], further_size: usize) -> Result<(), Error> {
         check(opcode, payload)?;
         if payload.len() > COPIED_SIZE_MAX || self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
             return self.send_frame(opcode, payload);
         }
-        Ok(self.outgoing.gather(opcode, payload)?)
+        Ok(self.outgoing.gather(opcode, payload, further_size)?)
     }
 
     /// Asks the client for a pong (RFC 6455 section 5.5.2). The payload has 125 bytes at most.
@@ -344,7 +349,8 @@ impl<'b> Batch<'_, 'b> {
 
     /// Replies. `WouldBlock`: the message was not taken, since the client has not taken those before.
     pub fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
-        self.client.gather(opcode, payload)
+        // Answers are often as long as what they answer.
+        self.client.gather_before(opcode, payload, self.rest.len().min(COPIED_SIZE_MAX))
     }
 
     /// The client.

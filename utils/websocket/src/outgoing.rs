@@ -182,13 +182,15 @@ impl Outgoing {
     }
 
     /// As messages: lets this one wait until `flush` or a `send`, so that several leave in one piece. How much may
-    /// wait is the caller's to judge. EPIPE: the conversation is closing.
-    pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Errno> {
+    /// wait is the caller's to judge. `further_size`: about so many bytes are expected behind it.
+    /// EPIPE: the conversation is closing.
+    pub fn gather(&mut self, opcode: Opcode, payload: &[u8], further_size: usize) -> Result<(), Errno> {
         if self.is_closing {
             return Err(Errno::EPIPE);
         }
         if self.kept.is_empty() {
-            self.kept.reserve(GATHERED_SIZE.max(header::size_of(payload.len()) + payload.len()));
+            let size = header::size_of(payload.len()) + payload.len() + further_size;
+            self.kept.reserve(size.max(GATHERED_SIZE));
         }
         self.keep(opcode, payload);
         Ok(())
@@ -223,8 +225,9 @@ impl Outgoing {
         }
         // Where it stays: a header that is written and moved at once costs as much as a short message.
         let payload_start = self.kept.len() + header::size_of(payload.len());
-        self.kept.resize(payload_start, 0);
+        self.kept.extend_from_slice(&[0; HEADER_SIZE_MAX]);
         header::write_before(&mut self.kept, payload_start, true, opcode, payload.len());
+        self.kept.truncate(payload_start);
         self.kept.extend_from_slice(payload);
     }
 
