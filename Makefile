@@ -24,7 +24,7 @@ bench: ## measure uakari beside its peers, then servers of direct mode beside th
 conformance: ## run Autobahn's test suite on a release build
 	tests/install-tools --conformance
 	cargo build --release --workspace
-	@tests/tally cargo test --release --test main -- --ignored --exact conformance::autobahn
+	@tests/tally cargo test --release --test main -- --ignored conformance::autobahn
 
 soak: ## run 20,000 simulated worlds, then all kinds of load on a release build for SECONDS (600)
 	cargo build --release --workspace

@@ -308,7 +308,7 @@ fn handed_over_and_over_the_limit() {
     }
     third.text("third");
     third.wire.stream().set_nonblocking(true).unwrap();
-    let early = (&*third.wire.stream()).read(&mut [0]);
+    let early = third.wire.stream().read(&mut [0]);
     assert!(early.is_err(), "the third client is served too early");
     third.wire.stream().set_nonblocking(false).unwrap();
     first.finish(1000);

@@ -28,49 +28,77 @@ pub fn tool(name: &str) -> PathBuf {
 }
 
 /// A daemon as the scripts expect it.
-pub fn start() -> (Daemon, Process) {
+pub fn start(flags: &[&str], server: &[&str]) -> (Daemon, Process) {
     let www = project().join("www");
-    let daemon = Daemon::start(&["--protocol", "frames", "--deny", "^/denied", "--www", www.to_str().unwrap()]);
-    let echo = daemon.echo("echo", &["--protocol", "frames", "-m", "2000"]);
+    let daemon = Daemon::start(&[flags, &["--deny", "^/denied", "--www", www.to_str().unwrap()]].concat());
+    let echo = daemon.echo("echo", &[server, &["-m", "2000"]].concat());
     (daemon, echo)
 }
 
+/// How the clients' server is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Proxied,
+    Direct,
+}
+
 /// Runs a script; it must say that something is ok, and nothing else.
-fn expect_ok(program: impl AsRef<std::ffi::OsStr>, script: &str, scheme: &str, more: &[&str]) {
-    let (daemon, _echo) = start();
+fn expect_ok(way: Way, program: impl AsRef<std::ffi::OsStr>, script: &str, scheme: &str, more: &[&str]) {
+    let (daemon, _echo) = match way {
+        Way::Proxied => start(&["--protocol", "frames"], &["--protocol", "frames"]),
+        Way::Direct => start(&["--options", "direct"], &["--direct"]),
+    };
     let mut command = Command::new(program);
     command.arg(project().join("tests/clients").join(script)).arg(format!("{scheme}://127.0.0.1:{}", daemon.port));
     command.args(more).env("UAKARI_TOOLS", tools());
     let finished = run(&mut command, SCRIPT_TIME);
     let (out, err) = (&finished.out, &finished.err);
-    assert!(finished.status.success(), "{script} ended with {}:\n{out}\n{err}", finished.status);
-    assert!(out.contains("ok - ") && !out.contains("not ok"), "{script}:\n{out}\n{err}");
+    assert!(finished.status.success(), "{script}, {way:?}, ended with {}:\n{out}\n{err}", finished.status);
+    assert!(out.contains("ok - ") && !out.contains("not ok"), "{script}, {way:?}:\n{out}\n{err}");
 }
 
 #[test]
 fn pythons_websockets() {
-    expect_ok(tool("venv/bin/python"), "websockets_client.py", "ws", &[]);
+    expect_ok(Way::Proxied, tool("venv/bin/python"), "websockets_client.py", "ws", &[]);
+}
+
+#[test]
+fn pythons_websockets_direct() {
+    expect_ok(Way::Direct, tool("venv/bin/python"), "websockets_client.py", "ws", &[]);
 }
 
 #[test]
 fn nodes_ws() {
     tool("node_modules/ws");
-    expect_ok("node", "ws_client.cjs", "ws", &[]);
+    expect_ok(Way::Proxied, "node", "ws_client.cjs", "ws", &[]);
+}
+
+#[test]
+fn nodes_ws_direct() {
+    tool("node_modules/ws");
+    expect_ok(Way::Direct, "node", "ws_client.cjs", "ws", &[]);
 }
 
 #[test]
 fn raw_sockets() {
-    expect_ok("python3", "raw.py", "http", &[]);
+    expect_ok(Way::Proxied, "python3", "raw.py", "http", &[]);
 }
 
 #[test]
 fn curl() {
-    expect_ok("bash", "curl.sh", "http", &[]);
+    expect_ok(Way::Proxied, "bash", "curl.sh", "http", &[]);
 }
 
 #[test]
 fn chromium() {
     tool("node_modules/playwright-core");
     let folder = Folder::new();
-    expect_ok("node", "browser.mjs", "http", &[&folder.join("screenshots")]);
+    expect_ok(Way::Proxied, "node", "browser.mjs", "http", &[&folder.join("screenshots")]);
+}
+
+#[test]
+fn chromium_direct() {
+    tool("node_modules/playwright-core");
+    let folder = Folder::new();
+    expect_ok(Way::Direct, "node", "browser.mjs", "http", &[&folder.join("screenshots")]);
 }

@@ -128,9 +128,18 @@ fn a_day() {
         }
         run.is_over.store(true, Ordering::Relaxed);
     });
-    let most = |is_warm: bool| sizes.iter().filter(|(at, _)| (*at > WARM) == is_warm).map(|(_, size)| *size).max();
-    if let (Some(first), Some(later)) = (most(false), most(true)) {
-        assert!(later * 10 <= first * 11, "memory grew from {first} to {later} KiB: {sizes:?}");
+    // Who happens to be there when it is measured moves single figures; what leaks moves their middle.
+    let warm: Vec<u64> = sizes.iter().filter(|(at, _)| *at > WARM).map(|(_, size)| *size).collect();
+    let third = warm.len() / 3;
+    if third > 0 {
+        let (first, last) = (median(&warm[..third]), median(&warm[warm.len() - third..]));
+        assert!(last * 20 <= first * 21, "memory grew from {first} to {last} KiB: {sizes:?}");
     }
     daemon.stop();
+}
+
+fn median(sizes: &[u64]) -> u64 {
+    let mut sorted = sizes.to_vec();
+    sorted.sort_unstable();
+    sorted[sorted.len() / 2]
 }

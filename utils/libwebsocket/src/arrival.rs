@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 use nix::sys::socket::{self, SockType, UnixAddr, sockopt};
-use server::handover::{ClientAddress, HandedOver, Received, receive};
+use server::handover::{ClientAddress, HandedOver, HandoverError, Received, receive};
 
 use crate::client::Client;
 use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX, WAIT_MS};
@@ -112,7 +112,8 @@ pub fn arrive(connection: RawFd, flags: c_int, is_text: bool) -> Arrival {
             table::put(connection, Entry::Client(client));
             Arrival::Client(handed.address)
         }
-        Ok(Received::Nothing) => {
+        // Where no descriptor was free, for one, there may be when it is read.
+        Ok(Received::Nothing) | Err(HandoverError::Io(_)) => {
             forget(peer);
             table::put(connection, Entry::Client(Client::new(is_text)));
             Arrival::Plain
@@ -182,6 +183,7 @@ pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
             Ok(Decision::Client)
         }
         Ok(Received::Nothing) => Ok(Decision::Open),
+        Err(HandoverError::Io(errno)) => Err(errno),
         Ok(Received::Plain) | Err(_) => {
             for (number, _) in table::clients().filter(|(_, other)| std::ptr::eq(*other, client)) {
                 table::put(number, Entry::Unknown);

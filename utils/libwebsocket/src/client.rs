@@ -16,6 +16,7 @@ use crate::ledger::{self, Place};
 use crate::lock::Lock;
 use crate::real::safe;
 use crate::table;
+use crate::waiting::epoll;
 
 /// How an epoll instance was told to watch a file descriptor.
 #[derive(Clone, Copy)]
@@ -94,7 +95,7 @@ impl Client {
             return;
         };
         (*incoming, *outgoing, *answers) = (Incoming::default(), Outgoing::new(), Answers::default());
-        watches.clear();
+        epoll::clear(&mut watches);
         drop((incoming, outgoing, answers, watches));
         if let Ok(mut free) = FREE.lock() {
             free.push(self);

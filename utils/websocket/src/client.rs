@@ -318,8 +318,8 @@ fn check(opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
 fn send_parts(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], waits: bool) -> Result<usize, Errno> {
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     loop {
-        // For one part the kernel has less to read, which is felt where messages are short.
         let sent = match parts {
+            // What was gathered: the kernel has less to look at.
             [part] => send(socket.as_raw_fd(), part, flags),
             parts => sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None),
         };

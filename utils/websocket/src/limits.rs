@@ -28,6 +28,9 @@ pub const SILENT_MAX: usize = 64;
 /// From accept to the gateway's message. Who is silent for longer is a plain local client.
 pub const HANDOVER_MS: u32 = 5_000;
 
+/// Answers to pings that wait for a client who takes nothing; of more, the newest stays.
+pub const PONGS_SIZE_MAX: usize = 4 * 1024;
+
 const _: () = assert!(RECEIVE_SIZE <= KEPT_SIZE_MAX, "the echo of one receive can wait");
 const _: () = assert!(
     GATHERED_SIZE <= COPIED_SIZE_MAX && COPIED_SIZE_MAX <= GATHERED_SIZE_MAX && GATHERED_SIZE_MAX <= KEPT_SIZE_MAX

@@ -13,7 +13,7 @@ use uakari::websocket::close::CloseCode;
 use uakari::websocket::encoder::{close_frame, control_frame};
 use uakari::websocket::header::{self, HEADER_SIZE_MAX, Opcode};
 
-use crate::limits::{GATHERED_SIZE, WRITE_PARTS_MAX};
+use crate::limits::{GATHERED_SIZE, PONGS_SIZE_MAX, WRITE_PARTS_MAX};
 
 /// What waits for the kernel.
 ///
@@ -21,8 +21,8 @@ use crate::limits::{GATHERED_SIZE, WRITE_PARTS_MAX};
 /// of what the kernel does not take the server hears, as write(2) would tell it, and writes it again. As messages
 /// (`send`): each is taken whole or not at all, and what the kernel does not take of it waits here.
 ///
-/// Pongs and the close frame go where a frame ends. A stream holds 300 bytes at most, messages `kept_size_max` or one
-/// of them.
+/// Pongs and the close frame go where a frame ends. A stream holds `PONGS_SIZE_MAX` and 300 bytes at most, messages
+/// `kept_size_max` or one of them beside.
 #[derive(Default, Debug)]
 pub struct Outgoing {
     /// Bytes of frames that were begun, or gathered. They go before everything else.
@@ -30,10 +30,10 @@ pub struct Outgoing {
     kept_start: usize,
     /// Bytes of payload that a header has announced and a stream's next writes still bring.
     owed_size: usize,
-    /// The answer to the newest ping; earlier ones need none (RFC 6455 section 5.5.3).
-    pong: Option<Box<[u8]>>,
+    /// Answers to pings. Where many wait, the newest one is enough (RFC 6455 section 5.5.3).
+    pong: Option<Vec<u8>>,
     /// The close frame, until the kernel takes of it.
-    close: Option<Box<[u8]>>,
+    close: Option<Vec<u8>>,
     is_closing: bool,
 }
 
@@ -105,15 +105,21 @@ impl Outgoing {
 
     /// Answers a ping, as soon as a frame's end allows.
     pub fn pong(&mut self, ping_payload: &[u8]) {
-        if !self.is_closing {
-            self.pong = Some(control_frame(Opcode::Pong, ping_payload));
+        if self.is_closing {
+            return;
         }
+        let pongs = self.pong.get_or_insert_default();
+        let frame = control_frame(Opcode::Pong, ping_payload);
+        if pongs.len() + frame.len() > PONGS_SIZE_MAX {
+            pongs.clear();
+        }
+        pongs.extend_from_slice(&frame);
     }
 
     /// Asks for a close frame. Nothing goes behind it; a second one is not sent. The reason is cut at 123 bytes.
     pub fn close(&mut self, code: Option<CloseCode>, reason: &str) {
         if !self.is_closing {
-            self.close = Some(close_frame(code, reason));
+            self.close = Some(close_frame(code, reason).into());
             self.is_closing = true;
         }
     }
@@ -276,7 +282,7 @@ impl Outgoing {
 }
 
 /// Of a frame that was begun, the rest is kept.
-fn begin(frame: &mut Option<Box<[u8]>>, taken: &mut Taken, kept: &mut Vec<u8>) {
+fn begin(frame: &mut Option<Vec<u8>>, taken: &mut Taken, kept: &mut Vec<u8>) {
     if taken.0 > 0
         && let Some(frame) = frame.take()
     {

@@ -146,10 +146,10 @@ pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -
 /// shutdown(2): what ends the sending ends it with a close frame.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
-    if let (Some(client), libc::SHUT_WR | libc::SHUT_RDWR) = (table::client(fd), how) {
-        if client.is_here() {
-            leaving::say_goodbye(fd, client);
-        }
+    if let (Some(client), libc::SHUT_WR | libc::SHUT_RDWR) = (table::client(fd), how)
+        && client.is_here()
+    {
+        leaving::say_goodbye(fd, client);
     }
     // SAFETY: no memory is named.
     unsafe { real::shutdown(fd, how) }

@@ -162,7 +162,7 @@ pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) 
     // SAFETY: the caller's promise.
     let of_client = unsafe { message.as_mut() }.and_then(|message| {
         // SAFETY: the caller's promise.
-        let size = unsafe { receive_parts(fd, message.msg_iov, message.msg_iovlen as usize, flags) }?;
+        let size = unsafe { receive_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }?;
         if size >= 0 {
             (message.msg_namelen, message.msg_controllen, message.msg_flags) = (0, 0, 0);
         }

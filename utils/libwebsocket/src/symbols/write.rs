@@ -90,7 +90,7 @@ pub unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int
     // SAFETY: the caller's promise.
     let to_client = unsafe { message.as_ref() }.and_then(|message| {
         // SAFETY: the caller's promise.
-        unsafe { transmit_parts(fd, message.msg_iov, message.msg_iovlen as usize, flags) }
+        unsafe { transmit_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }
     });
     // SAFETY: the caller's promise.
     to_client.unwrap_or_else(|| unsafe { real::sendmsg(fd, message, flags) })

@@ -15,7 +15,7 @@ use crate::client::{Client, Watch};
 use crate::real::{self, safe};
 use crate::table;
 
-/// How many watches were noted whose events have to be looked at. Zero, as for all servers that do not block, spares
+/// How many watches there are whose events have to be looked at. Zero, as for all servers that do not block, spares
 /// every look.
 static LOOKS: AtomicUsize = AtomicUsize::new(0);
 
@@ -23,7 +23,7 @@ static LOOKS: AtomicUsize = AtomicUsize::new(0);
 pub fn note(epoll: RawFd, fd: RawFd, event: Option<epoll_event>) {
     let Some(client) = table::client(fd) else { return };
     let Ok(mut watches) = client.watches.lock() else { return };
-    watches.retain(|watch| (watch.epoll, watch.fd) != (epoll, fd));
+    remove(&mut watches, |watch| (watch.epoll, watch.fd) == (epoll, fd));
     if let Some(event) = event {
         let is_looked_at = !client.is_here() || safe::is_blocking(fd);
         watches.push(Watch { epoll, fd, event, is_looked_at });
@@ -33,19 +33,35 @@ pub fn note(epoll: RawFd, fd: RawFd, event: Option<epoll_event>) {
     }
 }
 
+fn remove(watches: &mut Vec<Watch>, is_it: impl Fn(&Watch) -> bool) {
+    let looks = watches.iter().filter(|watch| is_it(watch) && watch.is_looked_at).count();
+    LOOKS.fetch_sub(looks, Ordering::Relaxed);
+    watches.retain(|watch| !is_it(watch));
+}
+
+/// Nobody watches it any more.
+pub fn clear(watches: &mut Vec<Watch>) {
+    remove(watches, |_| true);
+}
+
 /// The server is about to close the client, of which no other process of its own knows.
 pub fn forget(client: &Client) {
     let Some(mut watches) = client.watches.try_lock() else { return };
-    for watch in watches.drain(..) {
+    for watch in watches.iter() {
         // SAFETY: no event is needed to end a watch; the kernel says itself where there is none.
         let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_DEL, watch.fd, std::ptr::null_mut()) };
     }
+    clear(&mut watches);
 }
 
 /// `fd` has become the socket of a client that came late, of which no epoll instance knows.
 pub fn watch_again(fd: RawFd, client: &Client) {
-    let Ok(watches) = client.watches.lock() else { return };
-    for watch in watches.iter().filter(|watch| watch.fd == fd) {
+    let Ok(mut watches) = client.watches.lock() else { return };
+    for watch in watches.iter_mut().filter(|watch| watch.fd == fd) {
+        if watch.is_looked_at && !safe::is_blocking(fd) {
+            watch.is_looked_at = false;
+            LOOKS.fetch_sub(1, Ordering::Relaxed);
+        }
         let mut event = watch.event;
         // SAFETY: the event lives through the call.
         let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
