@@ -97,12 +97,14 @@ pub fn run(options: &Options) -> Result<(), String> {
         become_user(user)?;
     }
     stop_on_signals()?;
-    let result = match entrance {
-        Entrance::Plain(listener) => serve(&listener, options),
+    match entrance {
+        Entrance::Plain(listener) => {
+            let result = serve(&listener, options);
+            let _ = fs::remove_file(&path);
+            result
+        }
         Entrance::Direct(listener) => direct::serve(listener, options),
-    };
-    let _ = fs::remove_file(&path);
-    result
+    }
 }
 
 fn serve(listener: &OwnedFd, options: &Options) -> Result<(), String> {
