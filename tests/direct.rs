@@ -1,5 +1,8 @@
 //! Direct mode: the client's own socket goes to its server.
 
+/// Clients that spoke too early.
+mod tunnel;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;

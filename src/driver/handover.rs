@@ -88,19 +88,89 @@ pub(super) fn end(
     result: Result<usize, Errno>,
 ) -> Result<Option<OwnedFd>, (HandoverStep, Errno)> {
     let Chain { socket, pair, .. } = chain;
-    let errno = match result {
-        Ok(_) => {
+    match (step, result) {
+        (CONNECT, Err(errno)) => Err((HandoverStep::Connect, errno)),
+        (REPLY, Err(errno)) => Err((HandoverStep::Reply, errno)),
+        // The kernel tells how much went out before it failed, and not why: all of it would have been silent.
+        (REPLY, Ok(_)) => Err((HandoverStep::Reply, Errno::ECANCELED)),
+        (PASS, Err(errno)) => Err((HandoverStep::Pass, errno)),
+        // It was passed, and a close that was cancelled leaves the descriptor to us.
+        (_, Err(_)) => Ok(pair.map(|(_, kept)| kept)),
+        (_, Ok(_)) => {
             // The ring has closed it, and the number may be somebody else's by now.
             let _ = socket.into_raw_fd();
-            return Ok(pair.map(|(_, kept)| kept));
+            Ok(pair.map(|(_, kept)| kept))
         }
-        Err(errno) => errno,
-    };
-    match step {
-        CONNECT => Err((HandoverStep::Connect, errno)),
-        REPLY => Err((HandoverStep::Reply, errno)),
-        PASS => Err((HandoverStep::Pass, errno)),
-        // It was passed, and a close that was cancelled leaves the descriptor to us.
-        _ => Ok(pair.map(|(_, kept)| kept)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixListener;
+
+    use nix::fcntl::{OFlag, open};
+    use nix::sys::stat::Mode;
+
+    use super::*;
+    use crate::driver::uring::Uring;
+    use crate::driver::{Driver, Event, Kind, Token};
+
+    const TOKEN: Token = Token { slot: 1, generation: 1, kind: Kind::Connect };
+
+    /// A ring, a server, and a client with both ends of its connection.
+    struct Scene {
+        ring: Uring,
+        server: UnixListener,
+        file: OwnedFd,
+        client: OwnedFd,
+        far: TcpStream,
+    }
+
+    impl Scene {
+        fn new(name: &str) -> Scene {
+            let path = std::env::temp_dir().join(format!("uakari-{}-{name}", std::process::id()));
+            let server = UnixListener::bind(&path).unwrap();
+            server.set_nonblocking(true).unwrap();
+            let file = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let client = listener.accept().unwrap().0.into();
+            Scene { ring: Uring::new(1).unwrap(), server, file, client, far }
+        }
+
+        fn hand_over(&mut self, reply: Vec<u8>) {
+            let handover = Handover { reply: reply.into(), record: [1, 0].into(), is_relayed: false };
+            self.ring.hand_over(TOKEN, &self.file, &self.client, handover);
+        }
+
+        /// What has become of it by now, if anything.
+        fn poll(&mut self, wait_ms: u64) -> Option<Result<(), (HandoverStep, Errno)>> {
+            let mut completions = Vec::new();
+            self.ring.wait(Some(wait_ms), &mut completions).unwrap();
+            completions.pop().map(|one| match one.event {
+                Event::HandedOver(result) => result.map(|_| ()),
+                _ => panic!("something else has come"),
+            })
+        }
+
+        fn end(&mut self) -> Result<(), (HandoverStep, Errno)> {
+            (0..20).find_map(|_| self.poll(1_000)).expect("an end within 20 s")
+        }
+    }
+
+    #[test]
+    fn a_reply_that_went_out_in_part_is_none() {
+        let mut scene = Scene::new("part");
+        scene.hand_over(vec![b'x'; 64 << 20]);
+        assert_eq!(scene.poll(0), None);
+        // The server has been connected to, and a part is out.
+        scene.far.read_exact(&mut [0; 1]).unwrap();
+        scene.ring.cancel(TOKEN);
+        assert_eq!(scene.end(), Err((HandoverStep::Reply, Errno::ECANCELED)));
+        let mut connection = scene.server.accept().unwrap().0;
+        assert_eq!(connection.read(&mut [0; 2]).unwrap(), 0, "nothing is left of it");
     }
 }

@@ -136,12 +136,13 @@ impl Gateway {
         match (side, is_failure) {
             (Side::Client, true) => self.input(Input::ClientFailed(Errno::EPIPE)),
             (Side::Backend, true) if is_device => self.input(Input::BackendFailed(Errno::EIO)),
-            (Side::Backend, true) => {}
+            (Side::Backend, true) => self.end_tunnel(),
             (_, false) => {
                 self.moved_ms = self.now_ms;
                 if side == Side::Client && self.session.wants_drained() {
                     self.input(Input::Drained);
                 }
+                self.end_tunnel();
             }
         }
     }
@@ -245,6 +246,14 @@ impl Gateway {
         let Peer { is_device, is_queued, is_finished, is_abandoned, .. } = self.backend;
         if is_device && !is_queued && is_finished && !is_abandoned && self.session.patience().is_some() {
             self.input(Input::BackendEnd);
+        }
+        self.end_tunnel();
+    }
+
+    /// A tunnel that nothing comes into any more is over once it is empty.
+    fn end_tunnel(&mut self) {
+        if self.session.wants_both_drained() && !self.client.is_queued && !self.backend.is_queued {
+            self.input(Input::Drained);
         }
     }
 

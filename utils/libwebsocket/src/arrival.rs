@@ -210,7 +210,7 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
     begin(client);
     let Ok(mut early) = client.early.lock() else { return Ok(()) };
     for message in early.take() {
-        outgoing.gather(client.opcode(), &message)?;
+        outgoing.gather(client.opcode(), &message, 0)?;
     }
     // What cannot go now goes before the next write; the connection tells its own errors.
     let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));

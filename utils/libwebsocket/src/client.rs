@@ -51,7 +51,7 @@ pub struct Client {
     pub incoming: Lock<Incoming>,
     /// What is sent to it.
     pub outgoing: Lock<Outgoing>,
-    /// What was written before it was here. Looked at by those who have `outgoing` locked.
+    /// What was written before it was here.
     pub early: Lock<Early>,
     /// Its place in the ledger.
     pub place: Lock<Option<Place>>,
