@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handover::{ClientAddress, HandedOver};
 use crate::incoming::{Event, Incoming, Message};
-use crate::limits::{GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
+use crate::limits::{COPIED_SIZE_MAX, GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
 use crate::outgoing::Outgoing;
 
 /// Memory for what is received, to be shared by all clients of a thread.
@@ -141,36 +141,42 @@ impl Client {
     /// `has_pong` says so.
     pub fn take<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
         while !self.is_over {
-            let event = match self.incoming.next(bytes) {
-                Ok(event) => event,
+            match self.incoming.next(bytes) {
+                // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
+                Ok(Some(Event::Message(message))) if !self.outgoing.is_closing() => return Ok(Some(message)),
+                Ok(Some(event)) => {
+                    if let Some(pong) = self.hear(event, bytes)? {
+                        return Ok(Some(pong));
+                    }
+                }
+                Ok(None) => break,
                 Err(error) => {
                     *bytes = &mut [];
                     self.end(Some(error.close_code()), &error.to_string());
                     return Err(Error::Protocol(error));
                 }
-            };
-            let message = match event {
-                None => break,
-                Some(Event::Ping(payload)) => {
-                    self.outgoing.pong(&payload);
-                    continue;
-                }
-                Some(Event::Close(code, reason)) => {
-                    *bytes = &mut [];
-                    self.end(code, "");
-                    return Err(Error::Closed { code, reason });
-                }
-                Some(Event::Pong) => Message { opcode: Opcode::Pong, payload: Cow::Borrowed(&[]) },
-                Some(Event::Message(message)) => message,
-            };
-            // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
-            let is_heard = !self.outgoing.is_closing() && (message.opcode != Opcode::Pong || self.reports_pongs);
-            if is_heard {
-                return Ok(Some(message));
             }
         }
         *bytes = &mut [];
         self.push()?;
+        Ok(None)
+    }
+
+    /// All but messages that can be answered; apart, so that those are taken in a few instructions.
+    #[cold]
+    fn hear<'b>(&mut self, event: Event<'b>, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
+        match event {
+            Event::Ping(payload) => self.outgoing.pong(&payload),
+            Event::Pong if self.reports_pongs && !self.outgoing.is_closing() => {
+                return Ok(Some(Message { opcode: Opcode::Pong, payload: Cow::Borrowed(&[]) }));
+            }
+            Event::Close(code, reason) => {
+                *bytes = &mut [];
+                self.end(code, "");
+                return Err(Error::Closed { code, reason });
+            }
+            Event::Pong | Event::Message(_) => {}
+        }
         Ok(None)
     }
 
@@ -182,14 +188,19 @@ impl Client {
         self.send_frame(opcode, payload)
     }
 
-    /// As `send`, but the message may wait for those behind it, until `flush` or `send`. `Batch::send` does it by
-    /// itself.
+    /// As `send`, but a message that is not long may wait for those behind it, until `flush` or `send`. `Batch::send`
+    /// does it by itself.
     pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+        self.gather_before(opcode, payload, 0)
+    }
+
+    /// `further_size`: about so many bytes may be gathered behind it.
+    fn gather_before(&mut self, opcode: Opcode, payload: &[u8], further_size: usize) -> Result<(), Error> {
         check(opcode, payload)?;
-        if self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
+        if payload.len() > COPIED_SIZE_MAX || self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
             return self.send_frame(opcode, payload);
         }
-        Ok(self.outgoing.gather(opcode, payload)?)
+        Ok(self.outgoing.gather(opcode, payload, further_size)?)
     }
 
     /// Asks the client for a pong (RFC 6455 section 5.5.2). The payload has 125 bytes at most.
@@ -338,7 +349,8 @@ impl<'b> Batch<'_, 'b> {
 
     /// Replies. `WouldBlock`: the message was not taken, since the client has not taken those before.
     pub fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
-        self.client.gather(opcode, payload)
+        // Answers are often as long as what they answer.
+        self.client.gather_before(opcode, payload, self.rest.len().min(COPIED_SIZE_MAX))
     }
 
     /// The client.
@@ -349,7 +361,9 @@ impl<'b> Batch<'_, 'b> {
 
 impl Drop for Batch<'_, '_> {
     fn drop(&mut self) {
-        self.client.left = std::mem::take(&mut self.rest).to_vec().into();
+        if !self.rest.is_empty() {
+            self.client.left = std::mem::take(&mut self.rest).to_vec().into();
+        }
         // What went wrong is told by the next call.
         let _ = self.client.push();
     }
