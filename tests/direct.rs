@@ -189,6 +189,31 @@ fn nothing_is_left_of_a_client() {
 }
 
 #[test]
+fn nothing_is_left_of_those_who_stay() {
+    let daemon = Daemon::start_configured(&configuration("", r#"options = "direct"; limits = { connect-ms = 100; };"#));
+    let server = daemon.listen("echo");
+    drop(daemon.listen("dead"));
+    let _packets = daemon.listen_packets("packets");
+    let (_server, _first) = full(&daemon.socket("full"));
+    drop((daemon.connect("/echo"), take(&server)));
+    eventually("the first client is gone", || daemon.log().text().contains("handed over"));
+    let files = daemon.open_files();
+    // Each as a client that waits for its answer, and as one that speaks at once and would have been relayed.
+    for early in ["", "early"] {
+        for (path, status) in [("/dead", 502), ("/packets", 502), ("/full", 504), ("/echo", 101)] {
+            let mut wire = daemon.wire();
+            wire.send(handshake(path, &[], &[]) + early);
+            assert_eq!(wire.response_head().status, status, "{path}");
+            if status == 101 {
+                drop(wire);
+                drop(take(&server));
+            }
+        }
+    }
+    eventually("no descriptor is left", || daemon.open_files() == files);
+}
+
+#[test]
 fn conversations_outlive_the_gateway() {
     let mut daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
