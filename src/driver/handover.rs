@@ -136,6 +136,7 @@ mod tests {
     use super::*;
     use crate::driver::uring::Uring;
     use crate::driver::{Driver, Event, Kind, Token};
+    use crate::limits::TCP_UNSENT_SIZE;
 
     const TOKEN: Token = Token { slot: 1, generation: 1, kind: Kind::Connect };
 
@@ -227,6 +228,19 @@ mod tests {
         try_passing(&scene.client).unwrap();
         drop(scene.client);
         assert_eq!(scene.far.read(&mut [0; 1]).unwrap(), 0, "nobody else has it");
+    }
+
+    /// A relayed client stays the gateway's, and with it the bound of what waits in the kernel for it.
+    #[test]
+    fn only_who_leaves_is_as_the_kernel_made_him() {
+        for (is_relayed, unsent) in [(true, TCP_UNSENT_SIZE), (false, 0)] {
+            let Scene { file, client, .. } = Scene::new("unsent");
+            tcp::keep_unsent_small(&client).unwrap();
+            let handover = Handover { reply: [].into(), record: [1, 0].into(), is_relayed };
+            let chain = Chain::new(&file, &client, handover).unwrap();
+            assert_eq!(chain.pair.is_some(), is_relayed);
+            assert_eq!(socket::getsockopt(&client, tcp::NotSentLowat).unwrap(), unsent, "relayed: {is_relayed}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Opening, stop};
 use crate::driver::{Errno, HandoverStep};
 use crate::session::tunnel::Tunnel;
-use crate::session::{Action, Closing, Context, Ending, Full, Input, Phase, Step, head, refuse, send_close};
+use crate::session::{Action, Closing, Context, Ending, Full, Phase, Step, head, refuse, send_close};
 use crate::websocket::close::CloseCode;
 
 impl Opening {
@@ -33,9 +33,10 @@ impl Opening {
             Ok(()) => {
                 *context.status = 101;
                 let mut tunnel = Tunnel::new(self.service, std::mem::take(early), context);
-                // It was told when there was no tunnel yet.
-                let end = if self.is_stopping { tunnel.handle(Input::Stop, context) } else { None };
-                end.unwrap_or_else(|| Phase::Tunnel(Box::new(tunnel)))
+                if self.is_stopping {
+                    tunnel.stop(context);
+                }
+                Phase::Tunnel(Box::new(tunnel))
             }
             Err((HandoverStep::Connect, Errno::ECANCELED)) => {
                 refuse(504, "the server does not accept", Ending::TimedOut(Step::Connect), context)
@@ -61,5 +62,49 @@ impl Opening {
             }
         };
         (phase, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::driver::FileKind;
+    use crate::http::date::Date;
+    use crate::route::{Service, Site, Sites};
+    use crate::session::{Actions, Chunk, Input, Session, Side, Surroundings};
+
+    const HANDSHAKE: &str = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    /// What is done behind a hand-over with this result, for a client that has sent this early, when the gateway was
+    /// told to stop meanwhile.
+    fn stopped_meanwhile(early: &str, result: Result<(), (HandoverStep, Errno)>) -> Vec<Action> {
+        let service = Arc::new(Service { is_direct: true, ..Service::default() });
+        let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
+        let date = Date::default();
+        let around = Surroundings { now_ms: 1, date: &date, sites: &sites };
+        let (mut session, mut actions) = (Session::default(), Actions::default());
+        let mut bytes = [HANDSHAKE, early].concat().into_bytes();
+        let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
+        for input in [Input::ClientBytes(chunk), Input::Opened(Ok(FileKind::Socket)), Input::Stop] {
+            session.handle(around, input, &mut actions);
+        }
+        assert!(matches!(actions.drain().last(), Some(Action::HandOver { .. })));
+        session.handle(around, Input::HandedOver(result), &mut actions);
+        actions.drain().collect()
+    }
+
+    #[test]
+    fn a_stop_that_came_meanwhile_is_not_forgotten() {
+        let actions = stopped_meanwhile("", Err((HandoverStep::Connect, Errno::EAGAIN)));
+        let is_503 =
+            |action: &Action| matches!(action, Action::Send { bytes, .. } if bytes.starts_with(b"HTTP/1.1 503"));
+        assert!(actions.iter().any(is_503), "a full backlog is not waited for: {actions:?}");
+        let actions = stopped_meanwhile("early", Ok(()));
+        assert!(matches!(actions.last(), Some(Action::Finish(Side::Backend))), "{actions:?}");
+        let actions = stopped_meanwhile("", Ok(()));
+        assert!(matches!(actions[..], [Action::End(Ending::HandedOver)]), "{actions:?}");
     }
 }
