@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handover::{ClientAddress, HandedOver};
 use crate::incoming::{Event, Incoming, Message};
-use crate::limits::{COPIED_SIZE_MAX, GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
+use crate::limits::{COPIED_SIZE_MAX, DROPPED_RECEIVES_MAX, GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
 use crate::outgoing::Outgoing;
 
 /// Memory for what is received, to be shared by all clients of a thread.
@@ -124,10 +124,14 @@ impl Client {
             start.copy_from_slice(&std::mem::take(&mut self.left));
             return Ok(start.len());
         }
+        let mut dropped = 0;
         loop {
             match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Err(Error::Ended),
-                Ok(_) if self.is_over => {}
+                Ok(_) if self.is_over && dropped == DROPPED_RECEIVES_MAX && self.is_nonblocking => {
+                    return Err(Error::WouldBlock);
+                }
+                Ok(_) if self.is_over => dropped += 1,
                 Ok(size) => return Ok(size),
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) if !self.is_nonblocking => self.wait(PollFlags::POLLIN)?,
@@ -238,7 +242,8 @@ impl Client {
             };
             let events = if self.wants_to_write() { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
             match fate {
-                Ok(()) | Err(Error::Closed { .. } | Error::Protocol(_)) if !deadline.is_over() => {}
+                _ if deadline.is_over() && fate != Err(Error::Ended) => return false,
+                Ok(()) | Err(Error::Closed { .. } | Error::Protocol(_)) => {}
                 Err(Error::WouldBlock) if deadline.wait(self.as_fd(), events) == Ok(true) => {}
                 fate => return fate == Err(Error::Ended),
             }
@@ -301,7 +306,9 @@ impl Client {
 }
 
 impl AsFd for Client {
-    /// For poll(2) and the like. Reading and writing is the library's.
+    /// For poll(2) and the like. Reading and writing is the library's. Take it out of an epoll set before the client is
+    /// dropped: the gateway may have its copy of the connection a moment longer, and as long as it has, closing alone
+    /// does not end the events (epoll(7), Q6).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -15,6 +15,9 @@ pub const GATHERED_SIZE: usize = 1024;
 pub const MESSAGE_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes received at once: a message of 64 KiB with its header.
 pub const RECEIVE_SIZE: usize = 64 * 1024 + 14;
+/// Receives in a row that only drop what a client sends behind its last word, before a server that does not wait may see
+/// to its others.
+pub const DROPPED_RECEIVES_MAX: usize = 16;
 /// Bytes of replies that are gathered before they are sent.
 pub const GATHERED_SIZE_MAX: usize = 64 * 1024;
 /// Bytes of a reply that is gathered; sending a longer one by itself costs less than copying it.

@@ -17,9 +17,10 @@ use crate::limits::{GATHERED_SIZE, PONGS_SIZE_MAX, WRITE_PARTS_MAX};
 
 /// What waits for the kernel.
 ///
-/// A server uses it in one of two ways, never in both. As a stream (`write`): each write is a message of its own, and
-/// of what the kernel does not take the server hears, as write(2) would tell it, and writes it again. As messages
-/// (`send`): each is taken whole or not at all, and what the kernel does not take of it waits here.
+/// A server uses it in one of two ways, never in both, but that messages may be gathered before a stream begins. As a
+/// stream (`write`): each write is a message of its own, and of what the kernel does not take the server hears, as
+/// write(2) would tell it, and writes it again. As messages (`send`): each is taken whole or not at all, and what the
+/// kernel does not take of it waits here.
 ///
 /// Pongs and the close frame go where a frame ends. A stream holds `PONGS_SIZE_MAX` and 300 bytes at most, messages
 /// `kept_size_max` or one of them beside.

@@ -84,14 +84,24 @@ pub unsafe extern "C" fn sendto(
     to_client.unwrap_or_else(|| unsafe { real::sendto(fd, buffer, size, flags, to, to_size) })
 }
 
+/// Who is not there yet and is sent a descriptor or the like is a plain client, whatever is still to be found out.
+fn is_for_plain_client(fd: RawFd, message: &msghdr) -> bool {
+    let client = table::client(fd).filter(|client| message.msg_controllen > 0 && !client.is_here());
+    if let Some(mut early) = client.and_then(|client| client.early.lock().ok()) {
+        early.give_up();
+    }
+    client.is_some()
+}
+
 /// sendmsg(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's promise.
-    let to_client = unsafe { message.as_ref() }.and_then(|message| {
-        // SAFETY: the caller's promise.
-        unsafe { transmit_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }
-    });
+    let to_client =
+        unsafe { message.as_ref() }.filter(|message| !is_for_plain_client(fd, message)).and_then(|message| {
+            // SAFETY: the caller's promise.
+            unsafe { transmit_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }
+        });
     // SAFETY: the caller's promise.
     to_client.unwrap_or_else(|| unsafe { real::sendmsg(fd, message, flags) })
 }
