@@ -48,6 +48,13 @@ impl Tunnel {
         !self.has_client && !self.has_backend
     }
 
+    /// The server sees its client leave, and says its last words. The client is read on: unread bytes would make its
+    /// end a reset, which destroys them.
+    pub fn stop(&mut self, context: &mut Context<'_>) {
+        self.is_stopping = true;
+        context.out.push(Action::Finish(Side::Backend));
+    }
+
     /// Takes an input; Some: it is over.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
         match input {
@@ -83,12 +90,7 @@ impl Tunnel {
                 return Some(Phase::Closing(Box::new(Closing::without_client(ending, &self.service, context))));
             }
             Input::Drained | Input::Deadline => return Some(head::over(Ending::Tunnelled, context)),
-            // The server sees its client leave, and says its last words. The client is read on: unread bytes would make
-            // its end a reset, which destroys them.
-            Input::Stop => {
-                self.is_stopping = true;
-                context.out.push(Action::Finish(Side::Backend));
-            }
+            Input::Stop => self.stop(context),
             _ => {}
         }
         None
