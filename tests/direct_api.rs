@@ -39,9 +39,14 @@ struct Server {
 
 impl Server {
     fn start(options: &[&str]) -> Server {
+        Server::start_with(options, &[])
+    }
+
+    fn start_with(options: &[&str], environment: &[(&str, &str)]) -> Server {
         let folder = Folder::new();
         let program = compile(&folder, "echo", "c");
         let mut command = Command::new(program);
+        command.envs(environment.iter().copied());
         let process = Process::start(command.arg(folder.join("socket")).args(options));
         let server = Server { process, folder };
         eventually("the server listens", || server.path().exists());
@@ -91,6 +96,15 @@ fn whole_messages_come_back() {
     second.wire.expect_end();
     server.says(&["4000"]);
     assert!(!server.process.out.text().contains("waited: 0"));
+}
+
+#[test]
+fn no_function_of_libc_is_stood_in_for_whatever_the_environment_says() {
+    let server = Server::start_with(&[], &[("WEBSOCKET_SOCKETS", "*")]);
+    let mut client = give(&server.path());
+    expect_echoes(&mut client);
+    client.finish(1000);
+    server.says(&["end: -5001"]);
 }
 
 #[test]

@@ -247,8 +247,11 @@ fn behind_the_gateway_in_each_protocol() {
 
 /// The server in direct mode, without the gateway.
 fn start_direct(path: &Path, options: &[&str]) -> Process {
+    start_direct_by(Command::new(program("websocket_echo")), path, options)
+}
+
+fn start_direct_by(mut command: Command, path: &Path, options: &[&str]) -> Process {
     let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
-    let mut command = Command::new(program("websocket_echo"));
     let process = Process::start(command.arg("--direct").arg("-R").arg(folder).arg("-n").arg(name).args(options));
     eventually("it listens", || connect(path, Kind::Stream).is_ok());
     process
@@ -327,4 +330,18 @@ fn handed_over_without_what_was_asked_for() {
     plain.write_all(b"hello").unwrap();
     assert!(plain.read(&mut [0]).is_err(), "closed with bytes unread");
     echo.err.wait_for(&["a plain local client was refused"]);
+}
+
+#[test]
+fn handed_over_where_no_descriptor_is_free() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let mut few = Command::new("sh");
+    few.args(["-c", "ulimit -n 14 && exec \"$@\"", "sh"]).arg(program("websocket_echo"));
+    let _echo = start_direct_by(few, &path, &[]);
+    for mut client in (0..30).map(|_| give(&path)).collect::<Vec<Client>>() {
+        client.text("at last");
+        client.expect_text("at last");
+        client.finish(1000);
+    }
 }

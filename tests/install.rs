@@ -99,6 +99,8 @@ fn man_pages_go_where_man_looks() {
         ("uakari.8", "man/man8/uakari.8"),
         ("uakari.conf.5", "man/man5/uakari.conf.5"),
         ("libwebsocket.7", "man/man7/libwebsocket.7"),
+        ("websocket.3", "man/man3/websocket.3"),
+        ("ws_listen.3", "man/man3/ws_listen.3"),
     ] {
         let is_written = project().join("docs/man").join(page).exists();
         assert_eq!(installed.contains(&(place.to_owned(), 0o644)), is_written, "{place}: {installed:?}");

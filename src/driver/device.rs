@@ -29,7 +29,7 @@ pub enum Device {
 }
 
 /// Which device was opened, whatever path led to it. The two ends of a pipe have users of their own.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct DeviceId {
     /// The file system, for a pipe.
     file_system: u64,

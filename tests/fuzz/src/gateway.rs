@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use uakari::driver::{Address, Errno, FileKind, OpenFor, SocketType};
+use uakari::driver::device::DeviceId;
+use uakari::driver::{Address, Errno, FileKind, HandoverStep, OpenFor, SocketType};
 use uakari::http::date::Date;
 use uakari::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 use uakari::route::{Destination, Protocol, Service, Sites};
@@ -48,6 +49,10 @@ pub struct Gateway {
     opens: VecDeque<OpenFor>,
     /// Whether the connects in flight are TCP's.
     connects: VecDeque<bool>,
+    /// The 101 of a hand-over in flight.
+    handover: Option<Box<[u8]>>,
+    /// The client was handed over, and is relayed all the same.
+    is_tunnel: bool,
     reads: usize,
 }
 
@@ -73,6 +78,8 @@ impl Gateway {
             opened: None,
             opens: VecDeque::new(),
             connects: VecDeque::new(),
+            handover: None,
+            is_tunnel: false,
             reads: 0,
         }
     }
@@ -142,16 +149,19 @@ impl Gateway {
     pub fn answer_open(&mut self, opened: Result<FileKind, Errno>) {
         let Some(purpose) = self.opens.pop_front() else { return };
         let opened = opened.map(|kind| match (purpose, kind) {
-            (OpenFor::Speaking(_), _) => FileKind::Device,
-            (_, FileKind::Device) | (OpenFor::Reading, FileKind::Socket) => FileKind::Other,
+            (OpenFor::Speaking(device), _) => FileKind::Device(DeviceId::default(), device),
+            (_, FileKind::Device(..)) | (OpenFor::Reading, FileKind::Socket) => FileKind::Other,
             _ => kind,
         });
         self.opened = opened.ok();
         self.input(Input::Opened(opened));
     }
 
-    /// Answers a connect, if there is one.
+    /// Answers a connect or a hand-over, if there is one.
     pub fn answer_connect(&mut self, connected: Result<(), Errno>) {
+        if let Some(reply) = self.handover.take() {
+            return self.answer_handover(&reply, connected);
+        }
         let Some(is_tcp) = self.connects.pop_front() else { return };
         let connected = match connected {
             // Only sockets of the file system have a type of their own.
@@ -160,6 +170,22 @@ impl Gateway {
         };
         self.backend.is_there |= connected.is_ok() && self.ending.is_none();
         self.input(Input::Connected(connected));
+    }
+
+    /// A client that has sent nothing more is the server's and nobody else's.
+    fn answer_handover(&mut self, reply: &[u8], connected: Result<(), Errno>) {
+        let result = connected.map_err(|errno| match errno {
+            Errno::EIO => (HandoverStep::Pass, Errno::EPIPE),
+            Errno::EPROTOTYPE => (HandoverStep::Reply, Errno::EPIPE),
+            errno => (HandoverStep::Connect, errno),
+        });
+        if matches!(result, Ok(()) | Err((HandoverStep::Pass, _))) {
+            self.client.sent.extend(reply);
+        }
+        self.is_tunnel = result.is_ok() && self.session.has_early_bytes();
+        self.backend.is_there |= self.is_tunnel;
+        self.input(Input::HandedOver(result));
+        assert!(result.is_err() || self.is_tunnel || self.ending == Some(Ending::HandedOver));
     }
 
     /// Answers a read of the opened file, if there is one.
@@ -208,7 +234,9 @@ impl Gateway {
             match () {
                 () if self.ending.is_some() => return,
                 () if !self.opens.is_empty() => self.answer_open(Err(Errno::ENOENT)),
-                () if !self.connects.is_empty() => self.answer_connect(Err(Errno::ECONNREFUSED)),
+                () if !self.connects.is_empty() || self.handover.is_some() => {
+                    self.answer_connect(Err(Errno::ECONNREFUSED))
+                }
                 () if self.reads > 0 => self.answer_read(&[]),
                 () if self.client.is_queued => self.take(Side::Client, false),
                 () if self.backend.is_queued => self.take(Side::Backend, false),
@@ -253,7 +281,7 @@ impl Gateway {
                 let end = end.take().expect("there is one chunk to forward");
                 assert!(range.start < range.end && range.end <= end, "{range:?} of a chunk that ends at {end}");
                 let bytes = self.buffer[range].to_vec();
-                if self.protocol.is_none() {
+                if self.protocol.is_none() && !self.is_tunnel {
                     self.replies.add_body(bytes.len());
                 }
                 self.send(to, &bytes);
@@ -274,10 +302,7 @@ impl Gateway {
         match action {
             Action::Send { to, bytes } => {
                 if to == Side::Client && self.protocol.is_none() {
-                    self.replies.add_head(&bytes);
-                    let is_packet = self.socket_type == SocketType::SeqPacket;
-                    let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
-                    self.protocol = self.session.service().map(protocol);
+                    self.begin(&bytes);
                 }
                 self.send(to, &bytes);
             }
@@ -311,6 +336,13 @@ impl Gateway {
                 self.socket_type = socket_type;
                 self.connects.push_back(false);
             }
+            Action::HandOver { reply, hello: _ } => {
+                assert_eq!(self.opened, Some(FileKind::Socket));
+                assert!(reply.starts_with(b"HTTP/1.1 101 ") && self.handover.is_none());
+                self.handover = Some(reply);
+            }
+            // What it is too late for is answered as it would have been.
+            Action::CancelConnect => assert!(self.handover.is_some() || self.connects.contains(&true)),
             Action::ConnectTcp { link, address } => {
                 let link = &self.sites.get(self.session.site()).links[link];
                 let Destination::Tcp(addresses) = &link.destination else { panic!("no TCP server: {link:?}") };
@@ -324,7 +356,7 @@ impl Gateway {
                 self.hellos += 1;
             }
             Action::UseDevice => {
-                assert_eq!(self.opened.take(), Some(FileKind::Device));
+                assert!(matches!(self.opened.take(), Some(FileKind::Device(..))));
                 (self.backend.is_there, self.backend.is_device) = (true, true);
             }
             Action::ReadFile { offset } => {
@@ -335,6 +367,14 @@ impl Gateway {
             Action::CloseFile => self.opened = None,
             Action::Forward { .. } => unreachable!("it needs a chunk"),
         }
+    }
+
+    /// The first that the client hears.
+    fn begin(&mut self, head: &[u8]) {
+        self.replies.add_head(head);
+        let is_packet = self.socket_type == SocketType::SeqPacket;
+        let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
+        self.protocol = self.session.service().map(protocol);
     }
 
     fn send(&mut self, to: Side, bytes: &[u8]) {

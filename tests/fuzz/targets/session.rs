@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use uakari::driver::device::Direction;
+use uakari::driver::device::{Device, DeviceId, Direction};
 use uakari::driver::{Errno, FileKind, FileStatus};
 use uakari::limits::{self, WebSocket, WhenOver};
 use uakari::route::names::{Patterns, Rules};
@@ -17,7 +17,7 @@ use uakari_fuzz::gateway::Gateway;
 use uakari_fuzz::reference;
 
 /// Where requests may lead: to the docroot, along a link to each kind of destination, or nowhere.
-const NAMES: [&str; 8] = ["x", "", "unix", "tcp", "tty", "read", "write", "denied"];
+const NAMES: [&str; 9] = ["x", "", "unix", "tcp", "tty", "read", "write", "denied", "direct"];
 const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Lines, Protocol::Nul, Protocol::Frames];
 const TYPES: [MessageType; 3] = [MessageType::Auto, MessageType::Text, MessageType::Binary];
 /// Bytes that one peer says, which keeps a run short.
@@ -73,7 +73,7 @@ fn service(choices: &mut Choices<'_>) -> Service {
         3 => WebSocket { bytes_per_second_max: 1_000, when_over: WhenOver::Close, ..defaults },
         _ => defaults,
     };
-    Service { protocol, message_type, hello: how & 0x80 != 0, limits }
+    Service { protocol, message_type, hello: how & 0x80 != 0, is_direct: false, limits }
 }
 
 fn sites(service: &Service) -> Sites {
@@ -100,11 +100,15 @@ fn links(service: &Service) -> Vec<Link> {
         ("^/tty$", Destination::Tty { path: "/tty".into(), baud: 9_600 }),
         ("^/read$", fifo(Direction::Read)),
         ("^/write$", fifo(Direction::Write)),
+        ("^/direct$", Destination::Unix("/direct".into())),
     ];
     let link = |(origin, destination)| {
         // What is only read cannot be told anything.
         let can_be_told = destination != fifo(Direction::Read);
-        let service = Service { hello: service.hello && can_be_told, ..service.clone() };
+        let mut service = Service { hello: service.hello && can_be_told, ..service.clone() };
+        if destination == Destination::Unix("/direct".into()) {
+            (service.protocol, service.is_direct) = (Protocol::Stream, true);
+        }
         Link { origin: Patterns::parse(origin), destination, service: Arc::new(service) }
     };
     destinations.map(link).into()
@@ -137,7 +141,7 @@ impl Script<'_> {
         }
         if way & 0x40 == 0 {
             let is_device = matches!(name, "tty" | "read" | "write");
-            self.gateway.answer_open(Ok(if is_device { FileKind::Device } else { FileKind::Socket }));
+            self.gateway.answer_open(Ok(if is_device { device() } else { FileKind::Socket }));
             self.gateway.answer_connect(Ok(()));
         }
         Some(head.len())
@@ -230,11 +234,15 @@ fn opened(choices: &mut Choices<'_>) -> Result<FileKind, Errno> {
         1 => FileKind::Folder,
         2 => file(choices.byte().into()),
         3 => file(1 << 40),
-        4 => FileKind::Device,
+        4 => device(),
         5 => return Err(Errno::ENOENT),
         6 => return Err(Errno::EXDEV),
         7 => return Err(Errno::EMFILE),
         8 => return Err(Errno::EIO),
         _ => FileKind::Other,
     })
+}
+
+fn device() -> FileKind {
+    FileKind::Device(DeviceId::default(), Device::Fifo(Direction::Read))
 }

@@ -151,8 +151,8 @@ int ws_close_code(const ws_client *client);
 const char *ws_close_reason(const ws_client *client);
 
 /* Waits at most `wait_ms` milliseconds until what was sent is taken and the client has ended the connection, then
- * closes and frees the client. 1: the client has ended it; 0: the time was over first. A connection that is closed
- * while its client still sends breaks, and the client may not hear the last words: give it a second. */
+ * closes and frees the client. 1: the client has ended it; 0: the time was over first, or it broke. A connection that
+ * is closed while its client still sends breaks, and the client may not hear the last words: give it a second. */
 int ws_end(ws_client *client, unsigned wait_ms);
 
 /* A sentence for an error number. It is not to be freed; for those of errno(3) it is that of strerror(3). */

@@ -2,7 +2,8 @@
 //!
 //! The gateway's direct mode hands a client's own connection over (docs/backends.md). Linked to a server, or preloaded,
 //! the library takes it at accept(2), and from then on what the server reads are payloads, and each write is a message.
-//! All other file descriptors are as they were. For servers that speak WebSocket themselves there is `api`. The modules in the order in which a client meets them.
+//! All other file descriptors are as they were. For servers that speak WebSocket themselves there is `api`. The modules
+//! in the order in which a client meets them.
 
 mod limits;
 

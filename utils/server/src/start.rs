@@ -59,14 +59,16 @@ impl AsFd for Entrance {
     }
 }
 
-/// The socket's file, which is removed when this is dropped.
+/// The file of a plain socket, which is removed when this is dropped. A listener takes its own away.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile(Option<PathBuf>);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may have been removed already.
-        let _ = fs::remove_file(&self.0);
+        if let Some(path) = &self.0 {
+            // It may have been removed already.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -93,7 +95,8 @@ impl Start<'_> {
             become_user(user)?;
         }
         stop::block()?;
-        Ok((entrance, SocketFile(path)))
+        let file = matches!(entrance, Entrance::Plain(_)).then_some(path);
+        Ok((entrance, SocketFile(file)))
     }
 }
 

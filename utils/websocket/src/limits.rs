@@ -20,7 +20,8 @@ pub const GATHERED_SIZE_MAX: usize = 64 * 1024;
 pub const KEPT_SIZE_MAX: usize = 256 * 1024;
 /// Connections waiting to be accepted, unless the server says otherwise.
 pub const BACKLOG_MAX: i32 = 1024;
-/// Accepted connections on which nothing has come yet; the oldest goes for one more.
+/// Accepted connections on which nothing has come yet. Whoever comes then waits in the backlog: a gateway connects all
+/// clients of a moment before it hands the first of them over.
 pub const SILENT_MAX: usize = 64;
 /// From accept to the gateway's message. Who is silent for longer is a plain local client.
 pub const HANDOVER_MS: u32 = 5_000;

@@ -1,21 +1,28 @@
 //! Where clients come in: the gateway connects to the server's socket file, and hands one over with each connection.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::poll::PollFlags;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{SockFlag, SockType, accept4};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::client::Client;
 use crate::deadline::Deadline;
 use crate::handover::{self, HandoverError, Received};
 use crate::limits::{BACKLOG_MAX, HANDOVER_MS, MESSAGE_SIZE_MAX, SILENT_MAX};
 use crate::place::{self, PlaceError};
+
+/// The numbers of the socket and of the timer in the epoll set; those of silent connections begin behind them.
+const SOCKET: u64 = 0;
+const TIMER: u64 = 1;
 
 /// How to listen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,11 +79,17 @@ impl From<Errno> for AcceptError {
 /// A server's socket. Dropped, it takes its file away, unless the file is another's by now.
 #[derive(Debug)]
 pub struct Listener {
-    /// The socket and the silent connections, so that one descriptor tells of all of them.
+    /// The socket, the silent connections and the timer, so that one descriptor tells of all of them.
     epoll: Epoll,
     socket: OwnedFd,
-    /// Accepted, but the gateway's message has not come yet; the oldest first.
-    silent: VecDeque<(OwnedFd, Deadline)>,
+    /// Accepted, but the gateway's message has not come yet: by their numbers, the oldest first.
+    silent: BTreeMap<u64, (OwnedFd, Deadline)>,
+    /// The number of the newest.
+    newest: u64,
+    /// When the oldest has been silent for too long.
+    timer: TimerFd,
+    /// Whoever comes now waits in the backlog.
+    is_full: bool,
     options: Options,
     is_nonblocking: bool,
     path: PathBuf,
@@ -94,10 +107,22 @@ impl Listener {
 
     fn new(socket: OwnedFd, path: &Path, options: &Options) -> Result<Listener, Errno> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, SOCKET))?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER))?;
         let file = fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
-        let silent = VecDeque::new();
-        Ok(Listener { epoll, socket, silent, options: *options, is_nonblocking: false, path: path.to_owned(), file })
+        Ok(Listener {
+            epoll,
+            socket,
+            silent: BTreeMap::new(),
+            newest: TIMER,
+            timer,
+            is_full: false,
+            options: *options,
+            is_nonblocking: false,
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// Whether `accept` returns `WouldBlock` where it would have to wait.
@@ -119,65 +144,112 @@ impl Listener {
     /// which other clients are accepted; a connection that is silent for 5 s is a plain local client.
     pub fn accept(&mut self) -> Result<Client, AcceptError> {
         loop {
-            if let Some(client) = self.one_of_the_silent()? {
+            let client = match self.next_event()? {
+                Some(SOCKET) => self.accept_connection()?,
+                Some(TIMER) => self.refuse_the_oldest()?,
+                Some(number) => self.end_of_silence(number)?,
+                None if self.is_nonblocking => return Err(AcceptError::WouldBlock),
+                None => {
+                    Deadline::never().wait(self.as_fd(), PollFlags::POLLIN)?;
+                    None
+                }
+            };
+            if let Some(client) = client {
                 return Ok(client);
-            }
-            match self.accept_connection() {
-                Ok(Some(client)) => return Ok(client),
-                Ok(None) => {}
-                Err(AcceptError::WouldBlock) if !self.is_nonblocking => self.wait()?,
-                Err(error) => return Err(error),
             }
         }
     }
 
-    /// None: the connection is silent, and waits with the others.
+    /// What the epoll set has to tell. It takes turns: what it told of comes behind all else.
+    fn next_event(&self) -> Result<Option<u64>, AcceptError> {
+        let mut events = [EpollEvent::empty()];
+        match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Ok(0) | Err(Errno::EINTR) => Ok(None),
+            Ok(_) => Ok(Some(events[0].data())),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// None: nobody is there any more, or the connection is silent, and waits with the others.
     fn accept_connection(&mut self) -> Result<Option<Client>, AcceptError> {
         let connection = match accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
             Ok(number) => own(number),
-            Err(Errno::EINTR | Errno::ECONNABORTED) => return Ok(None),
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
-        let client = self.take_over(&connection)?;
-        if client.is_none() {
-            self.epoll.add(&connection, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
-            self.silent.push_back((connection, Deadline::after_ms(HANDOVER_MS.into())));
-        }
-        Ok(client)
+        self.newest += 1;
+        self.take_over(self.newest, connection, Deadline::after_ms(HANDOVER_MS.into()))
     }
 
-    fn one_of_the_silent(&mut self) -> Result<Option<Client>, AcceptError> {
-        let mut index = 0;
-        while let Some((connection, deadline)) = self.silent.get(index) {
-            match self.take_over(connection) {
-                Ok(None) if deadline.is_over() || self.silent.len() > SILENT_MAX => {
-                    self.silent.remove(index);
-                    return Err(AcceptError::Plain);
-                }
-                Ok(None) => index += 1,
-                other => {
-                    // Closed, it leaves the epoll set.
-                    self.silent.remove(index);
-                    return other;
-                }
+    /// Something came, or the end. Closed, the connection leaves the epoll set.
+    fn end_of_silence(&mut self, number: u64) -> Result<Option<Client>, AcceptError> {
+        match self.silent.remove(&number) {
+            Some((connection, deadline)) => self.take_over(number, connection, deadline),
+            None => Ok(None),
+        }
+    }
+
+    /// None: nothing has come yet, and the connection waits with the other silent ones. So does one whose client
+    /// finds no descriptor free, and then none is accepted that might take the next.
+    fn take_over(
+        &mut self,
+        number: u64,
+        connection: OwnedFd,
+        deadline: Deadline,
+    ) -> Result<Option<Client>, AcceptError> {
+        let mut is_starved = false;
+        let result = match handover::receive(connection.as_fd(), 0) {
+            Ok(Received::Client(handed)) => Ok(Some(Client::new(handed, self.options.message_size_max))),
+            Ok(Received::Plain) => Err(AcceptError::Plain),
+            Ok(Received::Nothing) => self.keep(number, connection, deadline).map(|()| None),
+            Err(HandoverError::Io(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS))) => {
+                is_starved = true;
+                self.keep(number, connection, deadline).and(Err(errno.into()))
             }
-        }
-        Ok(None)
+            Err(error) => Err(AcceptError::Handover(error)),
+        };
+        self.set_full(is_starved || self.silent.len() >= SILENT_MAX)?;
+        result
     }
 
-    /// None: nothing has come yet.
-    fn take_over(&self, connection: &OwnedFd) -> Result<Option<Client>, AcceptError> {
-        match handover::receive(connection.as_fd(), 0).map_err(AcceptError::Handover)? {
-            Received::Client(handed) => Ok(Some(Client::new(handed, self.options.message_size_max))),
-            Received::Plain => Err(AcceptError::Plain),
-            Received::Nothing => Ok(None),
+    fn keep(&mut self, number: u64, connection: OwnedFd, deadline: Deadline) -> Result<(), AcceptError> {
+        match self.epoll.add(&connection, EpollEvent::new(EpollFlags::EPOLLIN, number)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(errno.into()),
         }
+        self.silent.insert(number, (connection, deadline));
+        if self.silent.len() == 1 {
+            self.set_timer()?;
+        }
+        Ok(())
     }
 
-    /// Until somebody comes, something comes from the silent, or the time of the oldest of them is over.
-    fn wait(&self) -> Result<(), AcceptError> {
-        let deadline = self.silent.front().map_or(Deadline::never(), |(_, deadline)| *deadline);
-        deadline.wait(self.as_fd(), nix::poll::PollFlags::POLLIN)?;
+    fn set_full(&mut self, is_full: bool) -> Result<(), AcceptError> {
+        if is_full != self.is_full {
+            let events = if is_full { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
+            self.epoll.modify(&self.socket, &mut EpollEvent::new(events, SOCKET))?;
+            self.is_full = is_full;
+        }
+        Ok(())
+    }
+
+    /// The oldest may have spoken since the timer was set: then it is set for the next.
+    fn refuse_the_oldest(&mut self) -> Result<Option<Client>, AcceptError> {
+        let refused = self.silent.first_entry().filter(|oldest| oldest.get().1.is_over()).map(|oldest| oldest.remove());
+        self.set_full(self.silent.len() >= SILENT_MAX)?;
+        self.set_timer()?;
+        refused.map_or(Ok(None), |_| Err(AcceptError::Plain))
+    }
+
+    /// Setting it takes back what it has told.
+    fn set_timer(&self) -> Result<(), AcceptError> {
+        match self.silent.first_key_value() {
+            Some((_, (_, deadline))) => {
+                let left = Duration::from_millis(deadline.timeout().as_millis().unwrap_or(0).max(1).into());
+                self.timer.set(Expiration::OneShot(left.into()), TimerSetTimeFlags::empty())?;
+            }
+            None => self.timer.unset()?,
+        }
         Ok(())
     }
 }

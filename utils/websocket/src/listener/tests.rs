@@ -32,7 +32,7 @@ fn nonblocking(path: &Path) -> Listener {
 }
 
 fn is_readable(listener: &Listener) -> bool {
-    Deadline::after_ms(0).wait(listener.as_fd(), nix::poll::PollFlags::POLLIN).unwrap()
+    Deadline::after_ms(0).wait(listener.as_fd(), PollFlags::POLLIN).unwrap()
 }
 
 #[test]
@@ -112,13 +112,42 @@ fn plain_clients_are_refused() {
 }
 
 #[test]
-fn of_too_many_silent_ones_the_oldest_goes() {
+fn behind_too_many_silent_ones_others_wait() {
     let folder = Folder::new("silent");
     let path = folder.0.join("echo");
     let mut listener = nonblocking(&path);
-    let mut silent: Vec<UnixStream> = (0..=SILENT_MAX).map(|_| UnixStream::connect(&path).unwrap()).collect();
-    assert_eq!(listener.accept().unwrap_err(), AcceptError::Plain);
+    let mut silent: Vec<UnixStream> = (0..SILENT_MAX).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    let behind = UnixStream::connect(&path).unwrap();
+    let (_client, ours) = UnixStream::pair().unwrap();
+    give(&behind, &sockaddr_un(), &[ours.as_raw_fd()]);
+    assert_eq!(listener.accept().unwrap_err(), AcceptError::WouldBlock);
+    assert!(!is_readable(&listener));
+    let wait = Deadline::after_ms(2 * u64::from(HANDOVER_MS));
+    assert!(wait.wait(listener.as_fd(), PollFlags::POLLIN).unwrap());
+    let mut refused = 0;
+    while let Err(error) = listener.accept() {
+        match error {
+            AcceptError::Plain => refused += 1,
+            _ => assert!(wait.wait(listener.as_fd(), PollFlags::POLLIN).unwrap(), "{refused}: {error}"),
+        }
+    }
+    assert!((1..=SILENT_MAX).contains(&refused));
     assert_eq!(silent[0].read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn as_many_as_a_gateway_connects_at_once() {
+    const CLIENTS: usize = 200;
+    let folder = Folder::new("crowd");
+    let path = folder.0.join("echo");
+    let mut listener = nonblocking(&path);
+    let connections: Vec<UnixStream> = (0..CLIENTS).map(|_| UnixStream::connect(&path).unwrap()).collect();
     assert_eq!(listener.accept().unwrap_err(), AcceptError::WouldBlock);
     assert_eq!(listener.silent.len(), SILENT_MAX);
+    let (_client, ours) = UnixStream::pair().unwrap();
+    for connection in &connections {
+        give(connection, &sockaddr_un(), &[ours.as_raw_fd()]);
+    }
+    assert_eq!((0..CLIENTS).filter(|_| listener.accept().is_ok()).count(), CLIENTS);
+    assert_eq!(listener.accept().unwrap_err(), AcceptError::WouldBlock);
 }
