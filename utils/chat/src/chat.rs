@@ -86,12 +86,11 @@ impl<'o> Chat<'o> {
     pub fn serve(mut self) -> Result<(), String> {
         while !stop::is_asked() {
             let (comes, ready) = self.wait().map_err(|errno| format!("poll: {}", errno.desc()))?;
+            // First, so that those who have come already hear what is said now.
+            while comes && self.has_place() && self.accept() {}
             for number in ready {
                 self.hear(number);
                 self.tell_who_parted();
-            }
-            if comes {
-                self.accept();
             }
         }
         self.end();
@@ -101,8 +100,7 @@ impl<'o> Chat<'o> {
     /// Waits for whatever may go on: whether somebody comes, and the members that there is something to do for.
     fn wait(&mut self) -> Result<(bool, Vec<u64>), Errno> {
         self.pause = self.pause.filter(|pause| !pause.is_over());
-        let accepts = self.members.len() < self.options.clients_max && self.pause.is_none();
-        let accepts = if accepts { PollFlags::POLLIN } else { PollFlags::empty() };
+        let accepts = if self.has_place() { PollFlags::POLLIN } else { PollFlags::empty() };
         let mut fds = vec![PollFd::new(self.entrance.as_fd(), accepts)];
         // Who is waited for in no way is left out, since poll(2) would tell of its end all the same, again and again.
         let watched = self.members.iter().filter(|(_, member)| !member.interest().is_empty());
@@ -125,8 +123,13 @@ impl<'o> Chat<'o> {
         Ok((comes, ready))
     }
 
-    /// Takes in one who comes.
-    fn accept(&mut self) {
+    /// Whether another may come in; else it waits in the backlog.
+    fn has_place(&self) -> bool {
+        self.members.len() < self.options.clients_max && self.pause.is_none()
+    }
+
+    /// Takes in one who comes. False: nobody does.
+    fn accept(&mut self) -> bool {
         let connection = match &mut self.entrance {
             Entrance::Plain(listener) => match start::accept(listener.as_fd()) {
                 Ok(socket) => Ok(Connection::Plain(Plain::new(socket, self.options))),
@@ -143,9 +146,10 @@ impl<'o> Chat<'o> {
                 self.members.insert(self.newest, Member { connection, pace: Pace::new(), leaves: None });
             }
             Err(AcceptError::Io(errno)) if is_shortage(errno) => self.pause = Some(Deadline::after_ms(ACCEPT_PAUSE_MS)),
-            Err(AcceptError::WouldBlock | AcceptError::Io(_)) => {}
+            Err(AcceptError::WouldBlock | AcceptError::Io(_)) => return false,
             Err(error) => drop(writeln!(stderr(), "websocket_chat: {error}")),
         }
+        true
     }
 
     /// Sends a member what waits for it, and does what it says.

@@ -141,7 +141,7 @@ fn gone(error: Error) -> Gone {
     match error {
         Error::Closed { .. } => Gone::Leaves,
         Error::Protocol(error) => Gone::Frame(error),
-        Error::Io(errno) => Gone::Broken(errno),
+        Error::Io(errno) if !matches!(errno, Errno::ECONNRESET | Errno::EPIPE) => Gone::Broken(errno),
         _ => Gone::Left,
     }
 }
