@@ -110,6 +110,9 @@ mod direct_api;
 /// Unchanged servers, with libwebsocket.so before them.
 mod preload;
 
+/// The library that both use, as it is installed.
+mod library;
+
 /// What `make install` puts where.
 mod install;
 
