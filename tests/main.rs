@@ -98,8 +98,11 @@ mod faults;
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 
-/// The sample server.
+/// The sample server that sends everything back.
 mod echo_server;
+
+/// The chat, on every way that its members may come, and its page.
+mod chat;
 
 /// JSON-RPC with the methods of libraries.
 mod jsonrpc;

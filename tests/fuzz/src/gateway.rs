@@ -261,10 +261,7 @@ impl Gateway {
         match action {
             Action::Send { to, bytes } => {
                 if to == Side::Client && self.protocol.is_none() {
-                    self.replies.add_head(&bytes);
-                    let is_packet = self.socket_type == SocketType::SeqPacket;
-                    let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
-                    self.protocol = self.session.service().map(protocol);
+                    self.begin(&bytes);
                 }
                 self.send(to, &bytes);
             }
@@ -336,6 +333,14 @@ impl Gateway {
             Action::CloseFile => self.opened = None,
             action => unreachable!("{action:?} needs a chunk or is done by now"),
         }
+    }
+
+    /// The first that the client hears.
+    fn begin(&mut self, head: &[u8]) {
+        self.replies.add_head(head);
+        let is_packet = self.socket_type == SocketType::SeqPacket;
+        let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
+        self.protocol = self.session.service().map(protocol);
     }
 
     fn send(&mut self, to: Side, bytes: &[u8]) {

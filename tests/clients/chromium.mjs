@@ -1,0 +1,82 @@
+// What the scripts that drive a real Chromium have in common.
+import { mkdirSync } from "node:fs";
+import { createRequire } from "node:module";
+
+export const WAIT_MS = 10000;
+const CHROMIUM_ARGS = [
+  "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+];
+
+export class Failure extends Error {}
+
+export function ok(what) {
+  console.log(`ok - ${what}`);
+}
+
+export function check(condition, what, seen) {
+  if (!condition) throw new Failure(seen === undefined ? what : `${what}; seen: ${JSON.stringify(seen)}`);
+  ok(what);
+}
+
+// Everything a page must not do, gathered over all pages of a context.
+export function watch(context, base, expected) {
+  const origin = new URL(base).origin;
+  const seen = { foreign: [], bad: [], errors: [] };
+  const known = (url) => url.startsWith("data:") || new URL(url).origin.replace(/^ws/, "http") === origin;
+  context.on("request", (request) => { if (!known(request.url())) seen.foreign.push(request.url()); });
+  context.on("response", (response) => {
+    if (response.status() >= 400) seen.bad.push(`${response.status()} ${response.url()}`);
+  });
+  context.on("page", (page) => {
+    page.on("websocket", (socket) => { if (!known(socket.url())) seen.foreign.push(socket.url()); });
+    page.on("pageerror", (error) => seen.errors.push(String(error)));
+    page.on("console", (message) => {
+      const isBad = ["error", "warning"].includes(message.type());
+      if (isBad && !expected.test(message.text())) seen.errors.push(message.text());
+    });
+  });
+  seen.check = (but) => {
+    check(seen.foreign.length === 0, "no request went to another origin", seen.foreign);
+    check(seen.bad.length === 0, "no page request failed", seen.bad);
+    check(seen.errors.length === 0, `no console errors but ${but}`, seen.errors);
+  };
+  return seen;
+}
+
+// Presses Tab until the element with this id has the focus, and shows it.
+export async function tabTo(page, id) {
+  for (let i = 0; i < 20; i++) {
+    await page.keyboard.press("Tab");
+    const at = await page.evaluate(() => {
+      const node = document.activeElement;
+      return { id: node.id, outline: getComputedStyle(node).outlineStyle };
+    });
+    if (at.id !== id) continue;
+    if (at.outline === "none") throw new Failure(`#${id} shows no focus`);
+    return;
+  }
+  throw new Failure(`Tab never reaches #${id}`);
+}
+
+export async function launch() {
+  if (!process.env.UAKARI_TOOLS) throw new Failure("UAKARI_TOOLS must name the folder whose node_modules has playwright-core");
+  const { chromium } = createRequire(process.env.UAKARI_TOOLS + "/")("playwright-core");
+  return chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: CHROMIUM_ARGS });
+}
+
+// Runs a script with the gateway's address and a folder for screenshots, and says what failed.
+export async function run(name, script) {
+  const [base, outdir] = process.argv.slice(2);
+  if (!base || !outdir) {
+    console.error(`usage: node ${name} http://127.0.0.1:PORT OUTDIR`);
+    process.exit(1);
+  }
+  mkdirSync(outdir, { recursive: true });
+  try {
+    await script(base.replace(/\/+$/, ""), outdir);
+  } catch (error) {
+    console.error(`not ok - ${error instanceof Failure ? error.message : error.stack}`);
+    process.exit(1);
+  }
+}
