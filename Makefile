@@ -16,9 +16,10 @@ test: ## run all tests; the last line counts them
 tools: ## install what the tests need beside Rust: browser, clients, Autobahn
 	tests/install-tools --conformance
 
-bench: ## measure uakari beside its peers
+bench: ## measure uakari beside its peers, then servers of direct mode beside theirs
 	tests/install-tools --bench
 	benches/run
+	benches/run --direct
 
 conformance: ## run Autobahn's test suite on a release build
 	tests/install-tools --conformance

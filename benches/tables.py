@@ -11,8 +11,7 @@ def render(results):
     rounds = 1 + max((run["round"] for run in runs), default=0)
     parts = [
         f"{results['machine']}; rounds: {rounds}, of {results['seconds']:g} s; medians (least–most).",
-        figures_table(runs),
-        ratios_table(runs),
+        *([floor_table(runs, results["floor"])] if "floor" in results else [figures_table(runs), ratios_table(runs)]),
         memory_table(results["memory"]),
         failures(results["runs"]),
     ]
@@ -39,14 +38,35 @@ def figures_table(runs):
 
 
 def figures(chosen):
-    rate = statistics.median(run["rate"] for run in chosen)
     return [
         median_and_spread([run["cpu_gateway_us"] for run in chosen]),
         median_and_spread([run["cpu_all_us"] for run in chosen]),
+        *flow(chosen),
+    ]
+
+
+def flow(chosen):
+    """The rate and the latencies."""
+    rate = statistics.median(run["rate"] for run in chosen)
+    return [
         f"{rate:,.0f}",
         number(statistics.median(run["p50_us"] for run in chosen)),
         number(statistics.median(run["p99_us"] for run in chosen)),
     ]
+
+
+def floor_table(runs, floor):
+    """All servers beside the one that does the least."""
+    head = ["workload", "server", "CPU µs a message", "of it uakari", f"/ {floor}", "messages/s", "p50 µs", "p99 µs"]
+    rows = []
+    for workload in names(runs, "workload"):
+        for server in names(runs, "server"):
+            if chosen := select(runs, workload, server):
+                cpu = median_and_spread([run["cpu_all_us"] for run in chosen])
+                share = number(statistics.median(run["cpu_gateway_us"] for run in chosen))
+                both = pairs(runs, workload, server, floor)
+                rows.append([workload, server, cpu, share, ratio(both, "cpu_all_us") if both else "-", *flow(chosen)])
+    return table(head, rows)
 
 
 def ratios_table(runs):
@@ -65,16 +85,25 @@ def ratios_table(runs):
 
 
 def ratios(runs, workload, subject, other):
-    ours = {run["round"]: run for run in select(runs, workload, subject)}
-    theirs = {run["round"]: run for run in select(runs, workload, other)}
-    pairs = [(ours[turn], theirs[turn]) for turn in ours.keys() & theirs.keys()]
-    if not pairs:
+    both = pairs(runs, workload, subject, other)
+    if not both:
         return ["failed"] * 3
     return [
-        median_and_spread([one["cpu_gateway_us"] / two["cpu_gateway_us"] for one, two in pairs]),
-        median_and_spread([one["cpu_all_us"] / two["cpu_all_us"] for one, two in pairs]),
-        f"{statistics.median(one['p50_us'] - two['p50_us'] for one, two in pairs):+.1f}",
+        ratio(both, "cpu_gateway_us"),
+        ratio(both, "cpu_all_us"),
+        f"{statistics.median(one['p50_us'] - two['p50_us'] for one, two in both):+.1f}",
     ]
+
+
+def pairs(runs, workload, subject, other):
+    """The runs of both within the same rounds."""
+    ours = {run["round"]: run for run in select(runs, workload, subject)}
+    theirs = {run["round"]: run for run in select(runs, workload, other)}
+    return [(ours[turn], theirs[turn]) for turn in ours.keys() & theirs.keys()]
+
+
+def ratio(both, key):
+    return median_and_spread([one[key] / two[key] for one, two in both])
 
 
 def memory_table(memory):

@@ -225,13 +225,16 @@ pub fn configuration(limits: &str, websocket: &str) -> String {
     )
 }
 
-/// Starts the sample server at this path and waits until it listens.
+/// Starts the echo server at this path and waits until it listens.
 pub fn start_echo(path: &Path, options: &[&str]) -> Process {
+    start_sample(Command::new(program("websocket_echo")), path, options)
+}
+
+/// Starts a sample server at this path and waits until it listens.
+pub fn start_sample(mut command: Command, path: &Path, options: &[&str]) -> Process {
     let (folder, name) = (path.parent().unwrap(), path.file_name().unwrap());
-    let mut command = Command::new(program("websocket_echo"));
-    command.arg("-R").arg(folder).arg("-n").arg(name).args(options);
-    let process = Process::start(&mut command);
-    crate::process::eventually("the echo server listens", || {
+    let process = Process::start(command.arg("-R").arg(folder).arg("-n").arg(name).args(options));
+    crate::process::eventually("the sample server listens", || {
         let is_packet = options.contains(&"packet");
         crate::server::connect(path, if is_packet { Kind::Packets } else { Kind::Stream }).is_ok()
     });

@@ -1,8 +1,15 @@
 //! Direct mode: the client's own socket goes to its server.
 
+/// Clients that spoke too early.
+mod tunnel;
+
+/// Servers that take nobody.
+mod untaken;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +18,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::client::{Client, Frame, TEXT};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, configuration};
 use crate::process::eventually;
 use crate::receiver::{Given, receive, take};
 use crate::server::{Kind, Listener};
@@ -91,6 +98,31 @@ fn the_hello_record_follows_the_address() {
     assert!(text.contains("/echo") && text.contains("a=b"), "{text}");
 }
 
+/// The kernel cuts what is longer than a piece of its own: the descriptor comes with the first part, nothing is lost.
+#[test]
+fn the_longest_hello_record() {
+    let daemon = Daemon::start_configured(&configuration(
+        "head-size = 61440;",
+        r#"options = "direct"; hello = true; origins = "*";"#,
+    ));
+    let server = daemon.listen("echo");
+    let (query, origin) = ("q".repeat(8 * 1024 - 6), format!("https://{}", "o".repeat(25_000)));
+    let subprotocol = "s".repeat(25_000);
+    let fields = [format!("Origin: {origin}"), format!("Sec-WebSocket-Protocol: {subprotocol}")];
+    let mut wire = daemon.wire();
+    wire.send(handshake(&format!("/echo?{query}"), &[], &fields.each_ref().map(String::as_str)));
+    let mut connection = server.accept();
+    connection.wait_for_input();
+    let mut given = receive(&connection).unwrap().expect("a descriptor with the first part");
+    let size = 16 + 16 + usize::from(u16::from_be_bytes([given.record[30], given.record[31]]));
+    given.record.extend(connection.take(size - given.record.len()));
+    connection.expect_end();
+    let end = [&b"\xe1\x1f\xfa"[..], query.as_bytes(), b"\xe2\x61\xb0", origin.as_bytes(), b"\xe3\x61\xa8"].concat();
+    assert!(given.record.ends_with(&[end, subprotocol.into_bytes()].concat()), "{} bytes", size);
+    assert_eq!(wire.response_head().status, 101);
+    converse(&mut Client::new(wire), &mut given);
+}
+
 #[test]
 fn what_came_with_the_handshake_is_not_lost() {
     let daemon = Daemon::start(DIRECT);
@@ -146,14 +178,34 @@ fn a_stop_ends_what_is_relayed() {
 fn nothing_is_left_of_a_client() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
-    // The first one lets the daemon open what it keeps.
-    drop((daemon.connect("/echo"), take(&server)));
-    eventually("the first client is gone", || daemon.log().text().contains("handed over"));
     let files = daemon.open_files();
     let mut all: Vec<_> = (0..64).map(|_| (daemon.connect("/echo"), take(&server))).collect();
     eventually("no descriptor is left", || daemon.open_files() == files);
     all.iter_mut().for_each(|(client, given)| converse(client, given));
     assert_eq!(daemon.open_files(), files);
+}
+
+#[test]
+fn nothing_is_left_of_those_who_stay() {
+    let daemon = Daemon::start_configured(&configuration("", r#"options = "direct"; limits = { connect-ms = 100; };"#));
+    let server = daemon.listen("echo");
+    drop(daemon.listen("dead"));
+    let _packets = daemon.listen_packets("packets");
+    let (_server, _first) = full(&daemon.socket("full"));
+    let files = daemon.open_files();
+    // Each as a client that waits for its answer, and as one that speaks at once and would have been relayed.
+    for early in ["", "early"] {
+        for (path, status) in [("/dead", 502), ("/packets", 502), ("/full", 504), ("/echo", 101)] {
+            let mut wire = daemon.wire();
+            wire.send(handshake(path, &[], &[]) + early);
+            assert_eq!(wire.response_head().status, status, "{path}");
+            if status == 101 {
+                drop(wire);
+                drop(take(&server));
+            }
+        }
+    }
+    eventually("no descriptor is left", || daemon.open_files() == files);
 }
 
 #[test]
@@ -177,8 +229,9 @@ fn servers_that_are_not_there() {
     let daemon = Daemon::start(DIRECT);
     drop(daemon.listen("dead"));
     let _packets = daemon.listen_packets("packets");
+    let _datagrams = UnixDatagram::bind(daemon.socket("datagrams")).unwrap();
     std::fs::write(daemon.socket("file"), "").unwrap();
-    for (path, status) in [("/dead", 502), ("/packets", 502), ("/file", 404), ("/none", 404)] {
+    for (path, status) in [("/dead", 502), ("/packets", 502), ("/datagrams", 502), ("/file", 404), ("/none", 404)] {
         assert_eq!(daemon.upgrade(path, &[]).status, status, "{path}");
     }
 }

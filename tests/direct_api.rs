@@ -255,15 +255,17 @@ fn the_server_in_rust_that_the_page_shows() {
     assert_eq!(unindented, tested, "what is shown is what doc tests compile");
 }
 
+/// The functions that the header declares.
+pub fn declared() -> Vec<String> {
+    let header = std::fs::read_to_string(project().join("utils/libwebsocket/include/websocket.h")).unwrap();
+    let lines = header.lines().filter(|line| line.ends_with(");") && !line.starts_with(' '));
+    lines.filter_map(|line| line.split('(').next()?.rsplit([' ', '*']).next()).map(str::to_owned).collect()
+}
+
 #[test]
 fn the_manual_names_every_function() {
-    let header = std::fs::read_to_string(project().join("utils/libwebsocket/include/websocket.h")).unwrap();
     let page = std::fs::read_to_string(project().join("docs/man/websocket.3")).unwrap();
-    let declared: Vec<&str> = header
-        .lines()
-        .filter(|line| line.ends_with(");") && !line.starts_with(' '))
-        .filter_map(|line| line.split('(').next()?.rsplit([' ', '*']).next())
-        .collect();
+    let declared = declared();
     assert!(declared.len() > 20, "{declared:?}");
     for name in declared {
         for wanted in [format!(".Nm {name}"), format!(".Fn {name} \"")] {

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::client::{Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, start_echo};
-use crate::giver::give;
+use crate::giver::{give, give_and_keep};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect};
 
@@ -316,6 +316,22 @@ fn handed_over_and_over_the_limit() {
     third.wire.stream().set_nonblocking(false).unwrap();
     first.finish(1000);
     third.expect_text("third");
+}
+
+#[test]
+fn handed_over_and_gone_while_the_gateway_has_a_copy() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let echo = start_direct(&path, &[]);
+    let watched = echo.watched_files();
+    let (mut client, _copy) = give_and_keep(&path);
+    client.text("one");
+    client.expect_text("one");
+    assert_eq!(echo.watched_files(), watched + 1);
+    client.close(1000);
+    client.expect_close(1000);
+    drop(client);
+    eventually("nothing is watched that was closed", || echo.watched_files() == watched);
 }
 
 #[test]

@@ -42,6 +42,14 @@ pub fn give(path: &Path) -> Client {
     give_late(path, || {})
 }
 
+/// As `give`, with the copy of the connection that the gateway has for a moment longer.
+pub fn give_and_keep(path: &Path) -> (Client, TcpStream) {
+    let (near, far) = tcp_pair();
+    let connection = server::connect(path, Kind::Stream).unwrap();
+    hand_over(&connection, &sockaddr_in(near.local_addr().unwrap()), far.as_raw_fd());
+    (Client::new(Wire::new(near)), far)
+}
+
 /// As `give`; something happens between the connection and the hand-over.
 pub fn give_late(path: &Path, between: impl FnOnce()) -> Client {
     let (near, far) = tcp_pair();

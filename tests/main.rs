@@ -98,14 +98,23 @@ mod faults;
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 
-/// The sample server.
+/// The sample server that sends everything back.
 mod echo_server;
+
+/// The chat, on every way that its members may come, and its page.
+mod chat;
+
+/// JSON-RPC with the methods of libraries.
+mod jsonrpc;
 
 /// Servers in C that speak WebSocket with the library's functions.
 mod direct_api;
 
 /// Unchanged servers, with libwebsocket.so before them.
 mod preload;
+
+/// The library that both use, as it is installed.
+mod library;
 
 /// What `make install` puts where.
 mod install;

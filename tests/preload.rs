@@ -2,14 +2,18 @@
 //! do not know.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Command;
 
+use nix::sys::socket::{MsgFlags, recv};
+
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, project};
-use crate::giver::give_late;
+use crate::giver::{give_and_keep, give_late, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{self, Kind};
+use crate::wire::{Wire, handshake};
 
 /// Calls of libc, one by one.
 mod calls;
@@ -214,6 +218,84 @@ fn a_client_that_comes_late() {
         expect_data(&mut client, b"late");
         client.finish(1000);
     }
+}
+
+/// A server that speaks first is heard by a plain client at once, and by a client that comes later as well.
+#[test]
+fn what_is_said_before_a_client_comes_is_not_lost() {
+    let server = Server::compiled_with("threads", &["speaks"], &[("WEBSOCKET_WAIT_MS", "0")]);
+    const GREETING: &[u8] = b"hello, who is it?";
+    let mut plain = server::connect(&server.path, Kind::Stream).unwrap();
+    let mut said = [0; GREETING.len()];
+    plain.read_exact(&mut said).unwrap();
+    assert_eq!(said, GREETING);
+    let (near, far) = tcp_pair();
+    let connection = server::connect(&server.path, Kind::Stream).unwrap();
+    eventually("the server has spoken", || {
+        recv(connection.as_raw_fd(), &mut said, MsgFlags::MSG_PEEK) == Ok(GREETING.len())
+    });
+    hand_over(&connection, &sockaddr_in(near.local_addr().unwrap()), far.as_raw_fd());
+    // As the gateway does it, which has read nothing.
+    drop((connection, far));
+    let mut client = Client::new(Wire::new(near));
+    client.expect_binary(b"hello, ");
+    client.expect_binary(b"who is it?");
+    client.text("late");
+    expect_data(&mut client, b"late");
+    client.finish(1000);
+    plain.write_all(b"it is me").unwrap();
+    plain.read_exact(&mut said[..8]).unwrap();
+    assert_eq!(&said[..8], b"it is me");
+}
+
+#[test]
+fn what_was_asked_of_a_connection_holds_for_the_client_that_comes_by_it() {
+    let server = Server::start(|_, path| {
+        let mut command = Command::new("python3");
+        command.arg(project().join("tests/preload/early.py")).arg(path).env("WEBSOCKET_WAIT_MS", "0");
+        command
+    });
+    let mut client = give_late(&server.path, || {
+        server.process.out.wait_for(&["spoken"]);
+    });
+    client.expect_binary(b"bye");
+    client.expect_close(1000);
+    client.text("late");
+    server.process.out.wait_for(&["heard late"]);
+    server.process.out.wait_for(&["waited long enough"]);
+}
+
+#[test]
+fn a_burst_of_clients_that_are_spoken_to_first() {
+    for wait_ms in ["0", "100"] {
+        let server = Server::compiled_with("threads", &["speaks"], &[("WEBSOCKET_WAIT_MS", wait_ms)]);
+        let mut wires: Vec<Wire> = (0..256).map(|_| server.daemon.wire()).collect();
+        for wire in &mut wires {
+            wire.send(handshake("/server", &[], &[]));
+        }
+        for mut wire in wires {
+            assert_eq!(wire.response_head().status, 101);
+            let mut client = Client::new(wire);
+            client.expect_binary(b"hello, ");
+            client.expect_binary(b"who is it?");
+            client.text("me");
+            expect_data(&mut client, b"me");
+        }
+    }
+}
+
+#[test]
+fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
+    let server = Server::compiled("epoll", &[]);
+    let watched = server.process.watched_files();
+    let (mut client, _copy) = give_and_keep(&server.path);
+    client.text("one");
+    expect_data(&mut client, b"one");
+    assert_eq!(server.process.watched_files(), watched + 1);
+    client.close(1000);
+    client.expect_close(1000);
+    drop(client);
+    eventually("nothing is watched that was closed", || server.process.watched_files() == watched);
 }
 
 #[test]

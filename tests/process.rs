@@ -134,6 +134,14 @@ impl Process {
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
+
+    /// How many files are in its epoll sets (proc_pid_fdinfo(5)).
+    pub fn watched_files(&self) -> usize {
+        let folder = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
+        // A file may be closed meanwhile.
+        let texts = folder.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
+        texts.map(|text| text.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
+    }
 }
 
 impl Drop for Process {

@@ -2,7 +2,7 @@
 //!
 //! The modules: the command line ([`args`]), both ends of the HTTP upgrade ([`handshake`]),
 //! WebSocket headers, masks and an incremental decoder ([`frame`]), message contents that can
-//! be checked without being kept ([`pattern`]), latencies ([`histogram`]).
+//! be checked without being kept ([`pattern`]), latencies ([`histogram`]), listening ([`listen`]).
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ pub mod args;
 pub mod frame;
 pub mod handshake;
 pub mod histogram;
+pub mod listen;
 pub mod pattern;
 
 /// These programs end at the first error, so an error is just a sentence.

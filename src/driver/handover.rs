@@ -3,15 +3,16 @@
 //! All but the last of its operations complete silently if they succeed, and one that fails takes those behind it
 //! along without a word (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS): one completion tells all.
 
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrLike, UnixAddr};
+use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr};
 
 use super::buffers::raw;
-use super::{Handover, HandoverStep, SocketType, connect, tcp};
+use super::{Event, Handover, HandoverStep, SocketType, connect, tcp};
 
 /// The operations in their order; their numbers come back with the completion.
 pub(super) const STEPS: usize = 4;
@@ -42,10 +43,11 @@ impl Chain {
     /// All that the chain needs; at a fixed place, since the kernel is told where it is.
     pub(super) fn new(file: &OwnedFd, client: &OwnedFd, handover: Handover) -> Result<Box<Chain>, Errno> {
         let (socket, address) = connect::to_unix(file, SocketType::Stream)?;
-        tcp::forget_unsent(client);
-        let pair = match handover.is_relayed {
-            true => Some(socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?),
-            false => None,
+        let pair = if handover.is_relayed {
+            Some(new_pair()?)
+        } else {
+            tcp::forget_unsent(client);
+            None
         };
         let fd = pair.as_ref().map_or(client.as_raw_fd(), |(passed, _)| passed.as_raw_fd());
         // SAFETY: a cmsghdr is made of numbers, for which zeros are valid.
@@ -81,6 +83,23 @@ impl Chain {
     }
 }
 
+fn new_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+}
+
+/// Whether a client was the first one too many of those that were passed and not taken. The kernel counts them for the
+/// whole user, up to RLIMIT_NOFILE, whichever server they wait for (unix(7), ETOOMANYREFS).
+pub(super) fn is_one_too_many<H>(event: &Event<H>) -> bool {
+    matches!(event, Event::HandedOver(Err((HandoverStep::Pass, Errno::ETOOMANYREFS))))
+}
+
+/// Passes a client to nobody: what fails here would fail behind the reply.
+pub(super) fn try_passing(client: &OwnedFd) -> Result<(), Errno> {
+    let (near, _far) = new_pair()?;
+    let rights = [ControlMessage::ScmRights(&[client.as_raw_fd()])];
+    socket::sendmsg::<()>(near.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
+}
+
 /// How a chain ended; `step` is that of the only completion.
 pub(super) fn end(
     chain: Chain,
@@ -88,19 +107,152 @@ pub(super) fn end(
     result: Result<usize, Errno>,
 ) -> Result<Option<OwnedFd>, (HandoverStep, Errno)> {
     let Chain { socket, pair, .. } = chain;
-    let errno = match result {
-        Ok(_) => {
+    match (step, result) {
+        (CONNECT, Err(errno)) => Err((HandoverStep::Connect, errno)),
+        (REPLY, Err(errno)) => Err((HandoverStep::Reply, errno)),
+        // The kernel tells how much went out before it failed, and not why: all of it would have been silent.
+        (REPLY, Ok(_)) => Err((HandoverStep::Reply, Errno::ECANCELED)),
+        (PASS, Err(errno)) => Err((HandoverStep::Pass, errno)),
+        // It was passed, and a close that was cancelled leaves the descriptor to us.
+        (_, Err(_)) => Ok(pair.map(|(_, kept)| kept)),
+        (_, Ok(_)) => {
             // The ring has closed it, and the number may be somebody else's by now.
             let _ = socket.into_raw_fd();
-            return Ok(pair.map(|(_, kept)| kept));
+            Ok(pair.map(|(_, kept)| kept))
         }
-        Err(errno) => errno,
-    };
-    match step {
-        CONNECT => Err((HandoverStep::Connect, errno)),
-        REPLY => Err((HandoverStep::Reply, errno)),
-        PASS => Err((HandoverStep::Pass, errno)),
-        // It was passed, and a close that was cancelled leaves the descriptor to us.
-        _ => Ok(pair.map(|(_, kept)| kept)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{IoSliceMut, Read};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use nix::fcntl::{OFlag, open};
+    use nix::sys::socket::ControlMessageOwned;
+    use nix::sys::stat::Mode;
+
+    use super::*;
+    use crate::driver::uring::Uring;
+    use crate::driver::{Driver, Event, Kind, Token};
+    use crate::limits::TCP_UNSENT_SIZE;
+
+    const TOKEN: Token = Token { slot: 1, generation: 1, kind: Kind::Connect };
+
+    /// A ring, a server, and a client with both ends of its connection.
+    struct Scene {
+        ring: Uring,
+        server: UnixListener,
+        file: OwnedFd,
+        client: OwnedFd,
+        far: TcpStream,
+    }
+
+    impl Scene {
+        fn new(name: &str) -> Scene {
+            let path = std::env::temp_dir().join(format!("uakari-{}-{name}", std::process::id()));
+            let server = UnixListener::bind(&path).unwrap();
+            server.set_nonblocking(true).unwrap();
+            let file = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let client = listener.accept().unwrap().0.into();
+            Scene { ring: Uring::new(1).unwrap(), server, file, client, far }
+        }
+
+        fn hand_over(&mut self, reply: Vec<u8>) {
+            let handover = Handover { reply: reply.into(), record: [1, 0].into(), is_relayed: false };
+            self.ring.hand_over(TOKEN, &self.file, &self.client, handover);
+        }
+
+        /// What has become of it by now, if anything.
+        fn poll(&mut self, wait_ms: u64) -> Option<Result<(), (HandoverStep, Errno)>> {
+            let mut completions = Vec::new();
+            self.ring.wait(Some(wait_ms), &mut completions).unwrap();
+            completions.pop().map(|one| match one.event {
+                Event::HandedOver(result) => result.map(|_| ()),
+                _ => panic!("something else has come"),
+            })
+        }
+
+        fn end(&mut self) -> Result<(), (HandoverStep, Errno)> {
+            (0..20).find_map(|_| self.poll(1_000)).expect("an end within 20 s")
+        }
+    }
+
+    /// What comes next for the server: bytes, and descriptors beside them.
+    fn next(connection: &UnixStream) -> (usize, usize) {
+        let mut record = [0; 16];
+        let mut parts = [IoSliceMut::new(&mut record)];
+        let mut control = nix::cmsg_space!([RawFd; 2]);
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let message = socket::recvmsg::<()>(connection.as_raw_fd(), &mut parts, Some(&mut control), flags).unwrap();
+        let descriptors = message.cmsgs().unwrap().map(|one| match one {
+            ControlMessageOwned::ScmRights(all) => all.into_iter().filter(|fd| nix::unistd::close(*fd).is_ok()).count(),
+            other => panic!("{other:?}"),
+        });
+        (message.bytes, descriptors.sum())
+    }
+
+    #[test]
+    fn all_of_it_or_nothing_behind_what_failed() {
+        let mut scene = Scene::new("all");
+        scene.hand_over(b"reply".to_vec());
+        assert_eq!(scene.end(), Ok(()));
+        let connection = scene.server.accept().unwrap().0;
+        assert_eq!([next(&connection), next(&connection)], [(2, 1), (0, 0)]);
+        let mut reply = [0; 5];
+        scene.far.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"reply");
+        // Nobody listens: the client hears nothing.
+        scene.server = Scene::new("another").server;
+        scene.hand_over(b"reply".to_vec());
+        assert_eq!(scene.end(), Err((HandoverStep::Connect, Errno::ECONNREFUSED)));
+        scene.far.set_nonblocking(true).unwrap();
+        assert_eq!(scene.far.read(&mut reply).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        // The client has reset its connection: the server is given nothing.
+        let mut scene = Scene::new("reset");
+        nix::unistd::write(&scene.client, b"unread").unwrap();
+        scene.far = Scene::new("other").far;
+        scene.hand_over(b"reply".to_vec());
+        assert!(matches!(scene.end(), Err((HandoverStep::Reply, Errno::EPIPE | Errno::ECONNRESET))));
+        assert_eq!(next(&scene.server.accept().unwrap().0), (0, 0));
+    }
+
+    /// The kernel's own limit, which is for all processes of a user, is reached in tests/direct/untaken.rs.
+    #[test]
+    fn trying_leaves_nothing_behind() {
+        let mut scene = Scene::new("try");
+        try_passing(&scene.client).unwrap();
+        drop(scene.client);
+        assert_eq!(scene.far.read(&mut [0; 1]).unwrap(), 0, "nobody else has it");
+    }
+
+    /// A relayed client stays the gateway's, and with it the bound of what waits in the kernel for it.
+    #[test]
+    fn only_who_leaves_is_as_the_kernel_made_him() {
+        for (is_relayed, unsent) in [(true, TCP_UNSENT_SIZE), (false, 0)] {
+            let Scene { file, client, .. } = Scene::new("unsent");
+            tcp::keep_unsent_small(&client).unwrap();
+            let handover = Handover { reply: [].into(), record: [1, 0].into(), is_relayed };
+            let chain = Chain::new(&file, &client, handover).unwrap();
+            assert_eq!(chain.pair.is_some(), is_relayed);
+            assert_eq!(socket::getsockopt(&client, tcp::NotSentLowat).unwrap(), unsent, "relayed: {is_relayed}");
+        }
+    }
+
+    #[test]
+    fn a_reply_that_went_out_in_part_is_none() {
+        let mut scene = Scene::new("part");
+        scene.hand_over(vec![b'x'; 64 << 20]);
+        assert_eq!(scene.poll(0), None);
+        // The server has been connected to, and a part is out.
+        scene.far.read_exact(&mut [0; 1]).unwrap();
+        scene.ring.cancel(TOKEN);
+        assert_eq!(scene.end(), Err((HandoverStep::Reply, Errno::ECANCELED)));
+        let mut connection = scene.server.accept().unwrap().0;
+        assert_eq!(connection.read(&mut [0; 2]).unwrap(), 0, "nothing is left of it");
     }
 }

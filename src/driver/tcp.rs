@@ -5,14 +5,14 @@ use std::os::fd::OwnedFd;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::{setsockopt_impl, sockopt_impl};
+use nix::{getsockopt_impl, setsockopt_impl, sockopt_impl};
 
 use crate::limits::{Http, TCP_KEEPALIVE_INTERVAL_MS, TCP_KEEPALIVE_PROBES_MAX, TCP_UNSENT_SIZE};
 
 sockopt_impl!(
     /// Bytes that may wait in the kernel without having been sent once (tcp(7), TCP_NOTSENT_LOWAT).
     NotSentLowat,
-    SetOnly,
+    Both,
     libc::IPPROTO_TCP,
     libc::TCP_NOTSENT_LOWAT,
     u32

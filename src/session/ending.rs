@@ -71,6 +71,7 @@ pub enum Full {
     Server,
     Name,
     Descriptors,
+    Untaken,
 }
 
 impl fmt::Display for Full {
@@ -82,6 +83,7 @@ impl fmt::Display for Full {
             Full::Server => "too many clients of this server (maxclients)",
             Full::Name => "too many clients of this name (limits.clients of its websocket or link)",
             Full::Descriptors => "out of file descriptors (ulimit -n)",
+            Full::Untaken => "too many clients that servers in direct mode do not take (ulimit -n)",
         })
     }
 }
@@ -168,6 +170,9 @@ impl fmt::Display for Ending {
             Ending::NotASocket => f.write_str("refused with 404: what has this name is not a socket"),
             Ending::Outside => f.write_str("refused with 403: the name leads out of docroot, or may not be opened"),
             Ending::NoLookUp(errno) => write!(f, "refused with 500: docroot cannot be searched: {}", errno.desc()),
+            Ending::NotTaken(Errno::ETOOMANYREFS) => {
+                write!(f, "not handed over (1011): {}", Full::Untaken)
+            }
             Ending::NotTaken(errno) => {
                 write!(f, "the server did not take its client (1011): {}", errno.desc())
             }

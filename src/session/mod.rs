@@ -62,7 +62,7 @@ pub enum Input<'a> {
     HandedOver(Result<(), (HandoverStep, Errno)>),
     /// Bytes of the file, as `Action::ReadFile` asked; none: its end, or it could not be read.
     FileBytes(Chunk<'a>),
-    /// All that was queued for the client has been sent.
+    /// All that was queued for the client has been sent; at the end of a tunnel, for the server too.
     Drained,
     /// The time of `deadline_ms` has come.
     Deadline,
@@ -279,9 +279,14 @@ impl Session {
         &self.name
     }
 
-    /// Whether `Input::Drained` is waited for.
+    /// Whether `Input::Drained` is waited for from the client alone.
     pub fn wants_drained(&self) -> bool {
-        matches!(self.phase, Phase::Reply(_) | Phase::Tunnel(_))
+        matches!(self.phase, Phase::Reply(_))
+    }
+
+    /// Whether `Input::Drained` is waited for from both sides, between which nothing more comes.
+    pub fn wants_both_drained(&self) -> bool {
+        matches!(&self.phase, Phase::Tunnel(tunnel) if tunnel.has_ended())
     }
 
     /// Takes one input. After `Action::End` no input changes anything.

@@ -1,20 +1,18 @@
 //! A handshake that waits for its server: backend first, 101 second.
 
+mod handover;
+
 use std::sync::Arc;
 
-use super::tunnel::Tunnel;
-use super::{
-    Action, Closing, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, head, refuse, send_close,
-};
+use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, refuse};
 use crate::driver::device::{Device, Direction};
-use crate::driver::{Errno, FileKind, HandoverStep, OpenFor, SocketType};
+use crate::driver::{Errno, FileKind, OpenFor, SocketType};
 use crate::http::head::{Head, single};
 use crate::http::reply;
 use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
 use crate::route::hello::Hello;
 use crate::route::{Destination, Link, Protocol, Service};
-use crate::websocket::close::CloseCode;
 use crate::websocket::upgrade::Upgrade;
 
 /// What a good handshake asks for.
@@ -65,6 +63,8 @@ pub struct Opening {
     is_retrying: bool,
     /// The client's socket is on its way to the server.
     is_handing_over: bool,
+    /// The gateway stops, which has to wait for that.
+    is_stopping: bool,
 }
 
 impl Opening {
@@ -107,6 +107,7 @@ impl Opening {
             retry_ms: limits::CONNECT_RETRY_MS,
             is_retrying: false,
             is_handing_over: false,
+            is_stopping: false,
         };
         context.out.push(Action::Demand(Side::Client, Demand::Nothing));
         *context.deadline_ms = Some(give_up_ms);
@@ -184,7 +185,7 @@ impl Opening {
                 context.out.push(Action::CancelConnect);
                 context.deadline_in(limits::CONNECT_RETRY_MS_MAX);
             }
-            Some(Input::Stop) if self.is_handing_over => {}
+            Some(Input::Stop) if self.is_handing_over => self.is_stopping = true,
             Some(Input::Deadline) if context.now_ms >= self.give_up_ms => {
                 let ending = Ending::TimedOut(Step::Connect);
                 return (refuse(504, "the server does not accept", ending, context), false);
@@ -198,9 +199,7 @@ impl Opening {
                 }
                 *context.deadline_ms = Some(self.give_up_ms);
             }
-            Some(Input::Stop) => {
-                return (refuse(503, "the gateway stops", Ending::Stopping, context), false);
-            }
+            Some(Input::Stop) => return (stop(context), false),
             _ => {}
         }
         (Phase::Opening(self), false)
@@ -303,49 +302,6 @@ impl Opening {
         }
     }
 
-    /// Connects to the socket that was opened, or hands the client over to it.
-    fn connect(&mut self, context: &mut Context<'_>) {
-        if !self.service.is_direct {
-            return context.out.push(Action::Connect(self.socket_type));
-        }
-        self.is_handing_over = true;
-        let (reply, hello) = self.answer();
-        context.out.push(Action::HandOver { reply, hello });
-    }
-
-    fn handed_over(
-        mut self: Box<Self>,
-        result: Result<(), (HandoverStep, Errno)>,
-        early: &mut Vec<u8>,
-        context: &mut Context<'_>,
-    ) -> (Phase, bool) {
-        self.is_handing_over = false;
-        let phase = match result {
-            Ok(()) if early.is_empty() => {
-                *context.status = 101;
-                head::over(Ending::HandedOver, context)
-            }
-            Ok(()) => {
-                *context.status = 101;
-                Phase::Tunnel(Box::new(Tunnel::new(self.service, std::mem::take(early), context)))
-            }
-            Err((HandoverStep::Connect, Errno::ECANCELED)) => {
-                refuse(504, "the server does not accept", Ending::TimedOut(Step::Connect), context)
-            }
-            Err((HandoverStep::Connect, errno)) => return self.connected(Err(errno), context),
-            Err((HandoverStep::Reply, Errno::ECANCELED)) => head::over(Ending::TimedOut(Step::Reply), context),
-            Err((HandoverStep::Reply, errno)) => head::over(Ending::ClientFailed(errno), context),
-            Err((HandoverStep::Pass, errno)) => {
-                *context.status = 101;
-                context.out.push(Action::CloseFile);
-                send_close(Some(CloseCode::INTERNAL_ERROR), "the server is not there", context);
-                let ending = Ending::NotTaken(errno);
-                Phase::Closing(Box::new(Closing::after_close(false, ending, &self.service, context)))
-            }
-        };
-        (phase, false)
-    }
-
     /// The 101, and what the server is told of the handshake.
     fn answer(&self) -> (Box<[u8]>, Option<Box<Hello>>) {
         let subprotocols = &self.upgrade.subprotocols;
@@ -389,6 +345,10 @@ impl Opening {
 fn until_ms(limits: &WebSocket, since_ms: u64, context: &Context<'_>) -> u64 {
     let handshake_ms = since_ms + context.site().limits.handshake_ms;
     (context.now_ms + limits.connect_ms).min(handshake_ms).max(context.now_ms)
+}
+
+fn stop(context: &mut Context<'_>) -> Phase {
+    refuse(503, "the gateway stops", Ending::Stopping, context)
 }
 
 fn no_descriptors(context: &mut Context<'_>) -> Phase {

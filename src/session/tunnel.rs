@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Action, Context, Demand, Ending, Input, Patience, Phase, Side, head};
+use super::{Action, Closing, Context, Demand, Ending, Input, Patience, Phase, Side, head};
 use crate::route::Service;
 
 /// Bytes each way, as they are.
@@ -13,8 +13,8 @@ pub struct Tunnel {
     service: Arc<Service>,
     has_client: bool,
     has_backend: bool,
-    /// Not all that the server sent has been taken.
-    is_client_owed: bool,
+    /// The gateway stops: what the client still says goes nowhere.
+    is_stopping: bool,
     /// Since when the server has ended: it leaves its client no longer than any other end does.
     ended_ms: Option<u64>,
 }
@@ -28,7 +28,7 @@ impl Tunnel {
         context.out.push(Action::Send { to: Side::Backend, bytes: early.into() });
         context.out.push(Action::Demand(Side::Client, Demand::Flow));
         context.out.push(Action::Demand(Side::Backend, Demand::Flow));
-        Tunnel { service, has_client: true, has_backend: true, is_client_owed: false, ended_ms: None }
+        Tunnel { service, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }
     }
 
     /// Whose client it is.
@@ -43,15 +43,27 @@ impl Tunnel {
         self.ended_ms.map(|since_ms| Patience { since_ms, close_ms, stall_ms })
     }
 
+    /// Whether neither end sends any more: it is over once each has what the other one sent.
+    pub fn has_ended(&self) -> bool {
+        !self.has_client && !self.has_backend
+    }
+
+    /// The server sees its client leave, and says its last words. The client is read on: unread bytes would make its
+    /// end a reset, which destroys them.
+    pub fn stop(&mut self, context: &mut Context<'_>) {
+        self.is_stopping = true;
+        context.out.push(Action::Finish(Side::Backend));
+    }
+
     /// Takes an input; Some: it is over.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
         match input {
+            Input::ClientBytes(_) if self.is_stopping => {}
             Input::ClientBytes(chunk) => {
                 context.traffic.up_bytes += (chunk.end - chunk.start) as u64;
                 context.out.push(Action::Forward { to: Side::Backend, range: chunk.start..chunk.end });
             }
             Input::BackendBytes(chunk) => {
-                self.is_client_owed = true;
                 context.traffic.down_bytes += (chunk.end - chunk.start) as u64;
                 context.out.push(Action::Forward { to: Side::Client, range: chunk.start..chunk.end });
             }
@@ -60,25 +72,27 @@ impl Tunnel {
                 self.has_client = false;
                 context.out.push(Action::Finish(Side::Backend));
             }
-            Input::BackendEnd => {
+            // A server that closes with something unread is reported as a reset behind its last bytes.
+            Input::BackendEnd | Input::BackendFailed(_) => {
                 self.has_backend = false;
                 self.ended_ms = Some(context.now_ms);
                 context.out.push(Action::Finish(Side::Client));
                 context.deadline_in(self.service.limits.close_ms);
             }
-            Input::Drained => self.is_client_owed = false,
-            Input::Deadline => return Some(head::over(Ending::Tunnelled, context)),
-            Input::ClientFailed(errno) => return Some(head::over(Ending::ClientFailed(errno), context)),
-            Input::BackendFailed(errno) => return Some(head::over(Ending::ServerFailed(errno), context)),
-            // The server sees its client leave, and says its last words.
-            Input::Stop => {
-                context.out.push(Action::Demand(Side::Client, Demand::Nothing));
-                context.out.push(Action::Finish(Side::Backend));
+            // The server still gets what the client sent before.
+            Input::ClientFailed(_) if !self.has_backend => {
                 self.has_client = false;
+                context.out.push(Action::Abandon(Side::Client));
+                context.out.push(Action::Finish(Side::Backend));
             }
+            Input::ClientFailed(errno) => {
+                let ending = Ending::ClientFailed(errno);
+                return Some(Phase::Closing(Box::new(Closing::without_client(ending, &self.service, context))));
+            }
+            Input::Drained | Input::Deadline => return Some(head::over(Ending::Tunnelled, context)),
+            Input::Stop => self.stop(context),
             _ => {}
         }
-        let is_over = !self.has_client && !self.has_backend && !self.is_client_owed;
-        is_over.then(|| head::over(Ending::Tunnelled, context))
+        None
     }
 }

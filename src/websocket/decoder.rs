@@ -85,6 +85,15 @@ impl Decoder {
         if let Some(data) = self.whole_message(buffer, at, end) {
             return Ok(Some(Piece::Data(data)));
         }
+        if *at == end {
+            return Ok(None);
+        }
+        self.any_piece(buffer, at, end)
+    }
+
+    /// The long way, apart so that the short one saves no registers for it.
+    #[inline(never)]
+    fn any_piece(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
         loop {
             let Some((header, done)) = self.frame else {
                 if *at == end || !self.read_header(buffer, at, end)? {

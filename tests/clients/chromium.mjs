@@ -1,4 +1,5 @@
-// What the scripts that drive pages have in common: a real Chromium, what it must not do, and how a script ends.
+// What the scripts that drive a real Chromium have in common.
+import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 
 export const WAIT_MS = 10000;
@@ -18,7 +19,7 @@ export function check(condition, what, seen) {
   ok(what);
 }
 
-// Everything a page must not do, gathered over all pages of the run, but for these lines of the console.
+// Everything a page must not do, gathered over all pages of a context.
 export function watch(context, base, expected) {
   const origin = new URL(base).origin;
   const seen = { foreign: [], bad: [], errors: [] };
@@ -31,13 +32,19 @@ export function watch(context, base, expected) {
     page.on("websocket", (socket) => { if (!known(socket.url())) seen.foreign.push(socket.url()); });
     page.on("pageerror", (error) => seen.errors.push(String(error)));
     page.on("console", (message) => {
-      const isExpected = expected.test(message.text());
-      if (["error", "warning"].includes(message.type()) && !isExpected) seen.errors.push(message.text());
+      const isBad = ["error", "warning"].includes(message.type());
+      if (isBad && !expected.test(message.text())) seen.errors.push(message.text());
     });
   });
+  seen.check = (but) => {
+    check(seen.foreign.length === 0, "no request went to another origin", seen.foreign);
+    check(seen.bad.length === 0, "no page request failed", seen.bad);
+    check(seen.errors.length === 0, `no console errors but ${but}`, seen.errors);
+  };
   return seen;
 }
 
+// Presses Tab until the element with this id has the focus, and shows it.
 export async function tabTo(page, id) {
   for (let i = 0; i < 20; i++) {
     await page.keyboard.press("Tab");
@@ -52,25 +59,22 @@ export async function tabTo(page, id) {
   throw new Failure(`Tab never reaches #${id}`);
 }
 
-// Opens a browser for `drive`, and closes it whatever comes.
-export async function browse(drive) {
+export async function launch() {
   if (!process.env.UAKARI_TOOLS) throw new Failure("UAKARI_TOOLS must name the folder whose node_modules has playwright-core");
   const { chromium } = createRequire(process.env.UAKARI_TOOLS + "/")("playwright-core");
-  let browser;
-  try {
-    browser = await chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: CHROMIUM_ARGS });
-    const context = await browser.newContext();
-    context.setDefaultTimeout(WAIT_MS);
-    await drive(context);
-  } finally {
-    await browser?.close();
-  }
+  return chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: CHROMIUM_ARGS });
 }
 
-// The end of a script: one line where it went wrong.
-export async function finish(run) {
+// Runs a script with the gateway's address and a folder for screenshots, and says what failed.
+export async function run(name, script) {
+  const [base, outdir] = process.argv.slice(2);
+  if (!base || !outdir) {
+    console.error(`usage: node ${name} http://127.0.0.1:PORT OUTDIR`);
+    process.exit(1);
+  }
+  mkdirSync(outdir, { recursive: true });
   try {
-    await run();
+    await script(base.replace(/\/+$/, ""), outdir);
   } catch (error) {
     console.error(`not ok - ${error instanceof Failure ? error.message : error.stack}`);
     process.exit(1);

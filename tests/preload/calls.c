@@ -9,7 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -99,6 +102,36 @@ static void serve(int fd, const char *call)
         exit(0);
     } else if (!strcmp(call, "crash")) {
         raise(SIGKILL);
+    } else if (!strcmp(call, "flood")) {
+        /* No call may take long because of much that is nothing, and no edge may be lost by that. */
+        struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+        int epoll = epoll_create1(0), waiting = 0;
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+        epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+        while (!ioctl(fd, FIONREAD, &waiting) && waiting < 6007)
+            poll(NULL, 0, 1);
+        ssize_t size = recv(fd, buffer, 1, 0);
+        say("flood", size);
+        while (size < 0 && epoll_wait(epoll, &event, 1, 10000) == 1)
+            size = recv(fd, buffer, 1, 0);
+        say("read", size);
+    } else if (!strcmp(call, "select")) {
+        /* More numbers than the set has room for, as many servers do it: behind it is nothing. */
+        size_t page = sysconf(_SC_PAGESIZE);
+        char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        fd_set *set = (fd_set *)(pages + page - sizeof *set);
+        mprotect(pages + page, page, PROT_NONE);
+        FD_SET(fd, set);
+        say("select", select(1 << 20, set, NULL, NULL, NULL));
+        say("read", read(fd, buffer, 100));
+    } else if (!strcmp(call, "errno")) {
+        struct pollfd set = { .fd = fd, .events = POLLIN };
+        say("write", write(fd, "a message", 9));
+        while (!(set.revents & POLLHUP))
+            poll(&set, 1, 1);
+        errno = ERANGE;
+        close(fd);
+        say("close", -1);
     } else if (!strcmp(call, "program")) {
         /* Another program starts while the client is there; it has a copy until it runs, and ends with this one. */
         int input[2], begun[2];

@@ -1,6 +1,7 @@
 //! Calls that few servers make, one by one.
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{Server, expect_data};
 use crate::client::{Client, Frame, PING, TEXT};
@@ -129,6 +130,36 @@ fn one_thread_reads_while_another_writes() {
         control.push(client.frame());
     }
     expect_goodbye(&mut client);
+}
+
+#[test]
+fn much_that_is_nothing_keeps_no_server_busy() {
+    let (server, mut client) = start("flood");
+    let pings = Frame::new(PING, b"").masked().bytes().repeat(1000);
+    client.wire.send([pings, Frame::new(TEXT, b"x").masked().bytes()].concat());
+    server.said(&["flood: EAGAIN", "read: 1 x"]);
+    // Of those that came together the last is answered.
+    client.expect_pong(b"");
+}
+
+#[test]
+fn select_with_more_numbers_than_a_set_has() {
+    let (server, mut client) = start("select");
+    client.send(&[Frame::new(PING, b"!")]);
+    client.expect_pong(b"!");
+    client.text("Hello");
+    server.said(&["select: 1 ", "read: 5 Hello"]);
+    expect_goodbye(&mut client);
+}
+
+#[test]
+fn closing_leaves_errno_alone() {
+    let (server, client) = start("errno");
+    server.said(&["write: 9 "]);
+    // Its connection breaks, so that no close frame can be sent.
+    setsockopt(client.wire.stream(), sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+    drop(client);
+    server.said(&["close: ERANGE"]);
 }
 
 #[test]

@@ -42,6 +42,8 @@ impl Sim {
     ) -> Option<HandedOver> {
         let connected = match self.server(file, SocketType::Stream) {
             Ok(_) if is_cancelled && self.rng.one_in(2) => Err(Errno::ECANCELED),
+            Ok(_) if self.rng.one_in(60) => Err(Errno::EMFILE),
+            Ok(_) if self.rng.one_in(60) => Err(Errno::ETOOMANYREFS),
             other => other,
         };
         let name = match connected {
@@ -57,7 +59,8 @@ impl Sim {
         }
         wire.give(&handover.reply);
         if name == "dies" && self.rng.one_in(2) {
-            return Some(Err((HandoverStep::Pass, Errno::EPIPE)));
+            let errno = if self.rng.one_in(2) { Errno::EPIPE } else { Errno::ETOOMANYREFS };
+            return Some(Err((HandoverStep::Pass, errno)));
         }
         assert_eq!(*handover.record, 1u16.to_ne_bytes(), "the record of a client without an address");
         if handover.is_relayed {

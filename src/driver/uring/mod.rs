@@ -21,13 +21,13 @@ use slab::Slab;
 use super::buffers::{Pool, raw};
 use super::connect;
 use super::device::{self, Device};
-use super::handover::Chain;
+use super::handover;
 use super::in_flight::{self, InFlight, Message, ServerAddress};
 use super::results::{accepted, address_of, result_of};
 use super::start::{self, StartError, errno_of, start_error};
 use super::{
-    Batch, Completion, Driver, Event, Handover, HandoverStep, Kind, Lease, OpenFor, Reach, Receive, Received, Segment,
-    Sending, SocketType, Token,
+    Batch, Completion, Driver, Event, Handover, Kind, Lease, OpenFor, Reach, Receive, Received, Segment, Sending,
+    SocketType, Token,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
@@ -49,6 +49,8 @@ pub struct Uring {
     asked: usize,
     /// Completions that did not wait for `wait`.
     ready: Vec<Completion<OwnedFd>>,
+    /// Servers had left so many clients untaken that the kernel passed no more on.
+    has_too_many_untaken: bool,
     epoch: Instant,
 }
 
@@ -65,6 +67,7 @@ impl Uring {
             signals: None,
             asked: 0,
             ready: Vec::new(),
+            has_too_many_untaken: false,
             epoch: Instant::now(),
         })
     }
@@ -120,7 +123,9 @@ impl Uring {
         let bits = entry.user_data();
         if bits & 0xff == INDEXED {
             let done = self.in_flight.remove((bits >> 8) as u32 as usize);
-            return Some(in_flight::complete(done, (bits >> STEP_SHIFT) as u8, result_of(entry)));
+            let completion = in_flight::complete(done, (bits >> STEP_SHIFT) as u8, result_of(entry));
+            self.has_too_many_untaken |= handover::is_one_too_many(&completion.event);
+            return Some(completion);
         }
         let token = Token::from_bits(bits)?;
         let event = match token.kind {
@@ -296,13 +301,7 @@ impl Driver for Uring {
     }
 
     fn hand_over(&mut self, token: Token, file: &OwnedFd, client: &OwnedFd, handover: Handover) {
-        match Chain::new(file, client, handover) {
-            Ok(chain) => self.push_chain(token, client, chain),
-            Err(errno) => {
-                let event = Event::HandedOver(Err((HandoverStep::Connect, errno)));
-                self.ready.push(Completion { token, event });
-            }
-        }
+        self.begin_handover(token, file, client, handover);
     }
 
     fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {

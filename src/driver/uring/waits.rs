@@ -9,10 +9,10 @@ use nix::sys::socket::SockaddrLike;
 
 use super::{STEP_SHIFT, Uring, index_bits};
 use crate::driver::buffers::raw;
-use crate::driver::handover::{Chain, STEPS};
+use crate::driver::handover::{self, Chain, STEPS};
 use crate::driver::in_flight::{self, InFlight, ServerAddress};
 use crate::driver::results::result_of;
-use crate::driver::{Completion, Event, Kind, Received, Token};
+use crate::driver::{Completion, Event, Handover, HandoverStep, Kind, Received, Token};
 
 impl Uring {
     /// Makes room for so many entries: links do not reach over two submissions.
@@ -71,8 +71,22 @@ impl Uring {
         }
     }
 
-    /// Hands a client over.
-    pub(super) fn push_chain(&mut self, token: Token, client: &OwnedFd, chain: Box<Chain>) {
+    /// Hands a client over, or tells with the next completions why that cannot even begin.
+    pub(super) fn begin_handover(&mut self, token: Token, file: &OwnedFd, client: &OwnedFd, handover: Handover) {
+        let tried = if self.has_too_many_untaken { handover::try_passing(client) } else { Ok(()) };
+        match tried.and_then(|()| Chain::new(file, client, handover)) {
+            Ok(chain) => {
+                self.has_too_many_untaken = false;
+                self.push_chain(token, client, chain);
+            }
+            Err(errno) => {
+                let event = Event::HandedOver(Err((HandoverStep::Connect, errno)));
+                self.ready.push(Completion { token, event });
+            }
+        }
+    }
+
+    fn push_chain(&mut self, token: Token, client: &OwnedFd, chain: Box<Chain>) {
         self.make_room(STEPS);
         let entries = chain.entries(client);
         let index = self.in_flight.insert(InFlight::HandOver { token, chain });

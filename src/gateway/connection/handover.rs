@@ -85,9 +85,12 @@ mod tests {
     fn addresses_byte_by_byte() {
         let tcp = |text: &str| Address::Tcp(text.parse().expect("an address"));
         let v6 = [&[10, 0, 0x1f, 0x90, 0, 0, 0, 0, 0x20, 1, 0x0d, 0xb8][..], &[0; 11], &[7, 3, 0, 0, 0]].concat();
+        let mapped = [&[10, 0, 0x1f, 0x90][..], &[0; 14], &[0xff, 0xff, 192, 0, 2, 1, 0, 0, 0, 0]].concat();
         for (address, bytes) in [
             (tcp("192.0.2.1:8080"), vec![2, 0, 0x1f, 0x90, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
             (tcp("[2001:db8::7%3]:8080"), v6),
+            // A client of IPv4 on an inherited socket that takes both (ipv6(7), IPV6_V6ONLY).
+            (tcp("[::ffff:192.0.2.1]:8080"), mapped),
             (Address::Unix, vec![1, 0]),
             (Address::Unknown, vec![0, 0]),
         ] {

@@ -280,6 +280,9 @@ impl<H> Connection<H> {
         if self.backend.is_drained_device() && self.session.patience().is_some() {
             self.handle(Input::BackendEnd, world);
         }
+        if self.session.wants_both_drained() && self.client.queued_size() + self.backend.queued_size() == 0 {
+            self.handle(Input::Drained, world);
+        }
         if self.ending.is_some() {
             self.client.abandon(&mut world.driver);
             self.backend.abandon(&mut world.driver);

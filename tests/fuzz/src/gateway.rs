@@ -1,10 +1,11 @@
 //! A gateway with one connection and no kernel. It hands the session only what a real one could (src/gateway), and
 //! checks all that the session asks for.
 
+mod answers;
+
 use std::collections::VecDeque;
 
-use uakari::driver::device::DeviceId;
-use uakari::driver::{Address, Errno, FileKind, HandoverStep, OpenFor, SocketType};
+use uakari::driver::{Address, Errno, FileKind, OpenFor, SocketType};
 use uakari::http::date::Date;
 use uakari::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 use uakari::route::{Destination, Protocol, Service, Sites};
@@ -135,64 +136,14 @@ impl Gateway {
         match (side, is_failure) {
             (Side::Client, true) => self.input(Input::ClientFailed(Errno::EPIPE)),
             (Side::Backend, true) if is_device => self.input(Input::BackendFailed(Errno::EIO)),
-            (Side::Backend, true) => {}
+            (Side::Backend, true) => self.end_tunnel(),
             (_, false) => {
                 self.moved_ms = self.now_ms;
                 if side == Side::Client && self.session.wants_drained() {
                     self.input(Input::Drained);
                 }
+                self.end_tunnel();
             }
-        }
-    }
-
-    /// Answers an open, if there is one.
-    pub fn answer_open(&mut self, opened: Result<FileKind, Errno>) {
-        let Some(purpose) = self.opens.pop_front() else { return };
-        let opened = opened.map(|kind| match (purpose, kind) {
-            (OpenFor::Speaking(device), _) => FileKind::Device(DeviceId::default(), device),
-            (_, FileKind::Device(..)) | (OpenFor::Reading, FileKind::Socket) => FileKind::Other,
-            _ => kind,
-        });
-        self.opened = opened.ok();
-        self.input(Input::Opened(opened));
-    }
-
-    /// Answers a connect or a hand-over, if there is one.
-    pub fn answer_connect(&mut self, connected: Result<(), Errno>) {
-        if let Some(reply) = self.handover.take() {
-            return self.answer_handover(&reply, connected);
-        }
-        let Some(is_tcp) = self.connects.pop_front() else { return };
-        let connected = match connected {
-            // Only sockets of the file system have a type of their own.
-            Err(Errno::EPROTOTYPE) if is_tcp => Err(Errno::ECONNREFUSED),
-            connected => connected,
-        };
-        self.backend.is_there |= connected.is_ok() && self.ending.is_none();
-        self.input(Input::Connected(connected));
-    }
-
-    /// A client that has sent nothing more is the server's and nobody else's.
-    fn answer_handover(&mut self, reply: &[u8], connected: Result<(), Errno>) {
-        let result = connected.map_err(|errno| match errno {
-            Errno::EIO => (HandoverStep::Pass, Errno::EPIPE),
-            Errno::EPROTOTYPE => (HandoverStep::Reply, Errno::EPIPE),
-            errno => (HandoverStep::Connect, errno),
-        });
-        if matches!(result, Ok(()) | Err((HandoverStep::Pass, _))) {
-            self.client.sent.extend(reply);
-        }
-        self.is_tunnel = result.is_ok() && self.session.has_early_bytes();
-        self.backend.is_there |= self.is_tunnel;
-        self.input(Input::HandedOver(result));
-        assert!(result.is_err() || self.is_tunnel || self.ending == Some(Ending::HandedOver));
-    }
-
-    /// Answers a read of the opened file, if there is one.
-    pub fn answer_read(&mut self, bytes: &[u8]) {
-        if self.reads > 0 {
-            self.reads -= 1;
-            self.bytes(None, bytes);
         }
     }
 
@@ -296,16 +247,21 @@ impl Gateway {
         if is_device && !is_queued && is_finished && !is_abandoned && self.session.patience().is_some() {
             self.input(Input::BackendEnd);
         }
+        self.end_tunnel();
+    }
+
+    /// A tunnel that nothing comes into any more is over once it is empty.
+    fn end_tunnel(&mut self) {
+        if self.session.wants_both_drained() && !self.client.is_queued && !self.backend.is_queued {
+            self.input(Input::Drained);
+        }
     }
 
     fn do_action(&mut self, action: Action) {
         match action {
             Action::Send { to, bytes } => {
                 if to == Side::Client && self.protocol.is_none() {
-                    self.replies.add_head(&bytes);
-                    let is_packet = self.socket_type == SocketType::SeqPacket;
-                    let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
-                    self.protocol = self.session.service().map(protocol);
+                    self.begin(&bytes);
                 }
                 self.send(to, &bytes);
             }
@@ -327,6 +283,13 @@ impl Gateway {
                 assert!(!ending.to_string().is_empty());
                 self.ending = Some(ending);
             }
+            action => self.reach(action),
+        }
+    }
+
+    /// What leads to a server or a file.
+    fn reach(&mut self, action: Action) {
+        match action {
             Action::Open { folder, path, purpose } => {
                 let path = path.to_str().expect("names are UTF-8");
                 let is_inside = !path.starts_with('/') && !path.split('/').any(|part| part == "..");
@@ -368,8 +331,16 @@ impl Gateway {
                 self.reads += 1;
             }
             Action::CloseFile => self.opened = None,
-            Action::Forward { .. } => unreachable!("it needs a chunk"),
+            action => unreachable!("{action:?} needs a chunk or is done by now"),
         }
+    }
+
+    /// The first that the client hears.
+    fn begin(&mut self, head: &[u8]) {
+        self.replies.add_head(head);
+        let is_packet = self.socket_type == SocketType::SeqPacket;
+        let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
+        self.protocol = self.session.service().map(protocol);
     }
 
     fn send(&mut self, to: Side, bytes: &[u8]) {

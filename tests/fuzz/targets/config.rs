@@ -159,7 +159,7 @@ fn check_loaded(text: &[u8], lines: usize, has_errors: bool) {
     file.set_len(0).expect("an empty file");
     file.write_all_at(text, 0).expect("a written file");
     // Some of the files have flags laid over them.
-    let flags = if text.len() % 4 == 0 { &FLAGS[..] } else { &[] };
+    let flags = if text.len().is_multiple_of(4) { &FLAGS[..] } else { &[] };
     let problems = match config::load(Some(name), flags) {
         Ok(loaded) => {
             assert!(!has_errors, "what the parser refuses is taken");

@@ -187,10 +187,13 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Closed, it leaves the epoll set.
+    /// Closing alone does not take it out of the epoll set, as long as the gateway has its copy of the connection.
     fn remove(&mut self, index: usize) {
-        self.clients[index] = None;
-        self.free.push(index);
+        if let Some(served) = self.clients[index].take() {
+            // It was added when it came.
+            let _ = self.epoll.delete(&served.client);
+            self.free.push(index);
+        }
     }
 
     /// Says goodbye to all, then waits for them.

@@ -1,11 +1,11 @@
 //! Plain connections: one poll(2) loop for all clients.
 
 use std::io::{Write as _, stderr, stdout};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
@@ -114,7 +114,9 @@ impl Client {
         }
         if !self.owes() {
             match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
-                Ok(0) if protocol != Protocol::Packet || has_hung_up(self.socket.as_fd()) => return Fate::Leaves,
+                Ok(0) if protocol != Protocol::Packet || start::has_hung_up(self.socket.as_fd()) => {
+                    return Fate::Leaves;
+                }
                 Ok(size) => {
                     self.owed.clear();
                     self.owed.extend_from_slice(&buffer[..size]);
@@ -168,15 +170,4 @@ impl Client {
         self.has_answered = true;
         Fate::Stays
     }
-}
-
-/// Tells the end of the packets from an empty packet.
-fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
-    // A packet behind the empty one tells that it was no end, whatever the peer did since.
-    if !matches!(recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK), Ok(0)) {
-        return false;
-    }
-    let peer_ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
-    let mut fds = [PollFd::new(socket, peer_ended)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{SysconfVar, dup2_stdin, sysconf};
 use server::start::become_user;
 
@@ -135,7 +135,8 @@ fn prepare(opening: &Opening) {
     let _ = set_pdeathsig(Signal::SIGKILL);
 }
 
-/// Memory has a bound, and a crash leaves no core file behind. Signals are as usual again: the server blocks some.
+/// Memory has a bound, and a crash is one, without a core file. Signals are as usual again: the server blocks some, and
+/// the language's own look at crashes lets some of them pass.
 fn set_limits() -> io::Result<()> {
     let size = PROCESS_SIZE_MAX as u64;
     for (resource, most) in
@@ -143,6 +144,10 @@ fn set_limits() -> io::Result<()> {
     {
         let (_, hard) = getrlimit(resource)?;
         setrlimit(resource, most.min(hard), hard)?;
+    }
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: no function of this program takes its place.
+        unsafe { sigaction(signal, &SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty())) }?;
     }
     SigSet::empty().thread_set_mask()?;
     Ok(())

@@ -99,7 +99,10 @@ int ws_address(const ws_client *client, struct sockaddr *address, socklen_t *siz
 ssize_t ws_hello(const ws_client *client, const void **hello);
 
 /* The client's connection, for poll(2), select(2) or epoll(7). For nothing else: reading and writing is the library's.
- * Readable: call ws_recv until it returns -EAGAIN or ws_buffered is 0, since several messages may have come at once. */
+ * Take it out of an epoll set (EPOLL_CTL_DEL) before ws_end: the gateway may have its copy of the connection a moment
+ * longer, and as long as it has, closing alone does not end the events.
+ * Readable: call ws_recv until it returns -EAGAIN or ws_buffered is 0, since several messages may have come at once.
+ * Level-triggered: -EAGAIN comes too where a client sends pings as fast as they are received. */
 int ws_fileno(const ws_client *client);
 
 /* Whether calls return -EAGAIN where they would have to wait. It is so for no client at the beginning, and changes

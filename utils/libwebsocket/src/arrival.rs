@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX, WAIT_MS};
 use crate::real::safe;
 use crate::table::{self, Entry};
-use crate::{ledger, process, waiting};
+use crate::{leaving, ledger, process, waiting};
 
 /// The server uses the library's own functions.
 static LEAVE_ALONE: AtomicBool = AtomicBool::new(false);
@@ -179,7 +179,7 @@ pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
     let other = unsafe { OwnedFd::from_raw_fd(other) };
     match receive(borrow(&other.as_raw_fd()), 0) {
         Ok(Received::Client(handed)) => {
-            take_over(client, handed)?;
+            take_over(fd, client, handed)?;
             Ok(Decision::Client)
         }
         Ok(Received::Nothing) => Ok(Decision::Open),
@@ -195,15 +195,42 @@ pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
     }
 }
 
-/// Puts a client that came late into the place of all its connection's file descriptors.
-fn take_over(client: &'static Client, handed: HandedOver) -> Result<(), Errno> {
+/// Puts a client that came late into the place of all its connection's file descriptors, which one of is `fd`. It gets
+/// what was written before.
+fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(), Errno> {
+    // Whoever writes waits, and finds the client then.
+    let mut outgoing = client.outgoing.lock()?;
+    copy_times(&borrow(&fd), &handed.socket);
     for (number, _) in table::clients().filter(|(_, other)| std::ptr::eq(*other, client)) {
         let close_on_exec = safe::control(number, libc::F_GETFD, 0)? & libc::FD_CLOEXEC != 0;
+        waiting::epoll::unwatch(number, client);
         replace(number, &handed.socket, close_on_exec, !safe::is_blocking(number))?;
         waiting::epoll::watch_again(number, client);
     }
     begin(client);
+    let Ok(mut early) = client.early.lock() else { return Ok(()) };
+    for message in early.take() {
+        outgoing.gather(client.opcode(), &message, 0)?;
+    }
+    // What cannot go now goes before the next write; the connection tells its own errors.
+    let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
+    let is_ended = early.is_ended;
+    drop((early, outgoing));
+    if is_ended {
+        leaving::say_goodbye(fd, client);
+        safe::end(fd, libc::SHUT_WR);
+    }
     Ok(())
+}
+
+/// How long the server wants to wait for its client at most (SO_RCVTIMEO, SO_SNDTIMEO) it may have said already.
+fn copy_times(from: &BorrowedFd<'_>, to: &OwnedFd) {
+    if let Ok(time) = socket::getsockopt(from, sockopt::ReceiveTimeout) {
+        let _ = socket::setsockopt(to, sockopt::ReceiveTimeout, &time);
+    }
+    if let Ok(time) = socket::getsockopt(from, sockopt::SendTimeout) {
+        let _ = socket::setsockopt(to, sockopt::SendTimeout, &time);
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use server::outgoing::Outgoing;
 use uakari::websocket::close::CloseCode;
 use uakari::websocket::header::Opcode;
 
+use crate::early::Early;
 use crate::incoming::Incoming;
 use crate::ledger::{self, Place};
 use crate::lock::Lock;
@@ -50,6 +51,8 @@ pub struct Client {
     pub incoming: Lock<Incoming>,
     /// What is sent to it.
     pub outgoing: Lock<Outgoing>,
+    /// What was written before it was here.
+    pub early: Lock<Early>,
     /// Its place in the ledger.
     pub place: Lock<Option<Place>>,
     /// Who watches it.
@@ -68,6 +71,7 @@ impl Default for Client {
             is_text: AtomicBool::new(false),
             incoming: Lock::new(Incoming::default()),
             outgoing: Lock::new(Outgoing::new()),
+            early: Lock::new(Early::default()),
             place: Lock::new(None),
             watches: Lock::new(Vec::new()),
             answers: Lock::new(Answers::default()),
@@ -89,14 +93,19 @@ impl Client {
     /// Its last file descriptor in this process is gone.
     pub fn release(&'static self) {
         // Where a lock was lost, or is held by a thread that does not know yet, it is given up.
-        let (Some(mut incoming), Some(mut outgoing), Some(mut answers), Some(mut watches)) =
-            (self.incoming.try_lock(), self.outgoing.try_lock(), self.answers.try_lock(), self.watches.try_lock())
-        else {
+        let (Some(mut incoming), Some(mut outgoing), Some(mut early), Some(mut answers), Some(mut watches)) = (
+            self.incoming.try_lock(),
+            self.outgoing.try_lock(),
+            self.early.try_lock(),
+            self.answers.try_lock(),
+            self.watches.try_lock(),
+        ) else {
             return;
         };
-        (*incoming, *outgoing, *answers) = (Incoming::default(), Outgoing::new(), Answers::default());
+        (*incoming, *outgoing, *early, *answers) =
+            (Incoming::default(), Outgoing::new(), Early::default(), Answers::default());
         epoll::clear(&mut watches);
-        drop((incoming, outgoing, answers, watches));
+        drop((incoming, outgoing, early, answers, watches));
         if let Ok(mut free) = FREE.lock() {
             free.push(self);
         }
@@ -171,6 +180,7 @@ impl Client {
     pub fn lose(&self) {
         self.incoming.lose();
         self.outgoing.lose();
+        self.early.lose();
         self.place.lose();
         self.watches.lose();
         self.answers.lose();

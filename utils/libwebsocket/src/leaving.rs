@@ -94,6 +94,15 @@ pub fn say_goodbye(fd: RawFd, client: &Client) {
     let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
 }
 
+/// The server ends its sending half.
+pub fn end_sending(fd: RawFd, client: &Client) {
+    if client.is_here() {
+        say_goodbye(fd, client);
+    } else if let Ok(mut early) = client.early.lock() {
+        early.is_ended = true;
+    }
+}
+
 /// At exit(3): what close(2) would have done.
 pub fn leave_all() {
     if process::is_borrowed() {

@@ -21,6 +21,9 @@ mod client;
 
 mod arrival;
 
+/// What it is told before it is there.
+mod early;
+
 mod incoming;
 
 mod reading;

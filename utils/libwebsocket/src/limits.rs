@@ -17,7 +17,13 @@ pub const LEDGER_ENTRIES: usize = 1 << 16;
 pub const LEDGER_FD_MIN: i32 = 1_000;
 /// Bytes that are looked at to find out whether there is payload among them.
 pub const LOOK_SIZE: usize = 1_024;
+/// Reads in a row that bring headers and control frames alone, before a server that does not wait is told that there is
+/// nothing: no client may keep it from its others.
+pub const EMPTY_READS_MAX: usize = 128;
 /// Bytes of one piece, and one message, of sendfile(2).
 pub const SENDFILE_SIZE: usize = 16 * 1_024;
+/// Bytes that a server writes to a connection before it is known whether a client will be handed over by it, and that
+/// are kept for that client.
+pub const EARLY_SIZE_MAX: usize = 64 * 1_024;
 /// Parts of one readv(2) or writev(2), as the kernel has it (`UIO_MAXIOV`).
 pub const PARTS_MAX: usize = 1_024;

@@ -11,9 +11,10 @@ use nix::libc::{self, c_int};
 
 use crate::client::Client;
 use crate::incoming::{End, Incoming, Next};
-use crate::limits::LOOK_SIZE;
+use crate::limits::{EMPTY_READS_MAX, LOOK_SIZE};
 use crate::lock::Guard;
 use crate::real::safe;
+use crate::waiting::epoll;
 
 /// What a read would find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +80,7 @@ fn receive_some(
             return Ok(size);
         }
         drop(incoming);
-        wait_for_byte(fd, flags)?;
+        wait_for_more(fd, client, flags)?;
     }
 }
 
@@ -89,14 +90,14 @@ fn lock(fd: RawFd, client: &'static Client) -> Result<Guard<'static, Incoming>, 
     if client.is_at(fd) { Ok(incoming) } else { Err(Errno::EBADF) }
 }
 
-/// None: nothing has come.
+/// None: nothing has come, or much that was nothing.
 fn receive_now(
     fd: RawFd,
     client: &Client,
     incoming: &mut Incoming,
     parts: &mut [IoSliceMut<'_>],
 ) -> Result<Option<usize>, Errno> {
-    loop {
+    for _ in 0..EMPTY_READS_MAX {
         match incoming.end() {
             Some(End::Broke(_)) if !incoming.is_told => {
                 incoming.is_told = true;
@@ -118,6 +119,7 @@ fn receive_now(
             Err(errno) => return Err(errno),
         }
     }
+    Ok(None)
 }
 
 /// What is due for what was just decoded.
@@ -142,6 +144,17 @@ pub fn wait_for_byte(fd: RawFd, flags: c_int) -> Result<(), Errno> {
     safe::receive(fd, &mut [IoSliceMut::new(&mut byte)], flags).map(drop)
 }
 
+/// As `wait_for_byte`, where there may be bytes that are still to be looked at: a server that does not wait is told so
+/// as if there were none.
+fn wait_for_more(fd: RawFd, client: &'static Client, flags: c_int) -> Result<(), Errno> {
+    wait_for_byte(fd, flags)?;
+    if flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd) {
+        return Ok(());
+    }
+    epoll::tell_again(fd, client);
+    Err(Errno::EAGAIN)
+}
+
 /// As `receive`, but everything stays where it is.
 fn peek(fd: RawFd, client: &'static Client, parts: &mut [IoSliceMut<'_>], flags: c_int) -> Result<usize, Errno> {
     loop {
@@ -155,7 +168,7 @@ fn peek(fd: RawFd, client: &'static Client, parts: &mut [IoSliceMut<'_>], flags:
                 let mut nowhere = [0];
                 return receive_some(fd, client, &mut [IoSliceMut::new(&mut nowhere)], flags);
             }
-            Found::Nothing => wait_for_byte(fd, flags)?,
+            Found::Nothing => wait_for_more(fd, client, flags)?,
         }
     }
 }
@@ -163,7 +176,7 @@ fn peek(fd: RawFd, client: &'static Client, parts: &mut [IoSliceMut<'_>], flags:
 /// What a read would find, without waiting. Headers and control frames before it are done with.
 pub fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
     let mut incoming = lock(fd, client)?;
-    loop {
+    for _ in 0..EMPTY_READS_MAX {
         if incoming.end().is_some() {
             return Ok(Found::End);
         }
@@ -190,4 +203,6 @@ pub fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
             return Ok(found);
         }
     }
+    epoll::tell_again(fd, client);
+    Ok(Found::Nothing)
 }

@@ -6,8 +6,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::{Backlog, SockFlag, SockType, accept4, listen};
+use nix::sys::socket::{Backlog, MsgFlags, SockFlag, SockType, accept4, listen, recv};
 use nix::unistd::{Gid, Uid, User, daemon, initgroups, setgid, setuid};
 use websocket::Listener;
 use websocket::place::listen_at;
@@ -59,14 +60,16 @@ impl AsFd for Entrance {
     }
 }
 
-/// The socket's file, which is removed when this is dropped.
+/// The file of a plain socket, which is removed when this is dropped. A listener takes its own away.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile(Option<PathBuf>);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may have been removed already.
-        let _ = fs::remove_file(&self.0);
+        if let Some(path) = &self.0 {
+            // It may have been removed already.
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -93,7 +96,8 @@ impl Start<'_> {
             become_user(user)?;
         }
         stop::block()?;
-        Ok((entrance, SocketFile(path)))
+        let file = matches!(entrance, Entrance::Plain(_)).then_some(path);
+        Ok((entrance, SocketFile(file)))
     }
 }
 
@@ -107,6 +111,17 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// Whether there is no room for another client, who would come again at once: accept none for `ACCEPT_PAUSE_MS`.
 pub fn is_shortage(errno: Errno) -> bool {
     matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
+}
+
+/// Tells the end of the packets from an empty packet, where recv(2) has returned 0.
+pub fn has_hung_up(packets: BorrowedFd<'_>) -> bool {
+    // A packet behind the empty one tells that it was no end, whatever the peer did since.
+    if !matches!(recv(packets.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT), Ok(0)) {
+        return false;
+    }
+    let peer_ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+    let mut fds = [PollFd::new(packets, peer_ended)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
 fn make_folder(root: &str) -> Result<PathBuf, String> {

@@ -15,7 +15,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handover::{ClientAddress, HandedOver};
 use crate::incoming::{Event, Incoming, Message};
-use crate::limits::{GATHERED_SIZE_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
+use crate::limits::{COPIED_SIZE_MAX, GATHERED_SIZE_MAX, IDLE_RECEIVES_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
 use crate::outgoing::Outgoing;
 
 /// Memory for what is received, to be shared by all clients of a thread.
@@ -53,6 +53,9 @@ pub struct Client {
     /// The kernel did not take all that it was offered.
     is_full: bool,
     is_nonblocking: bool,
+    /// So many receives brought nothing of a message, the first bytes of which have this size.
+    idle_receives: usize,
+    begun_size: usize,
     reports_pongs: bool,
     /// Its last word was heard; what else it sends is dropped.
     is_over: bool,
@@ -72,6 +75,8 @@ impl Client {
             left: Box::default(),
             is_full: false,
             is_nonblocking: false,
+            idle_receives: 0,
+            begun_size: 0,
             reports_pongs: false,
             is_over: false,
             is_shut: false,
@@ -94,7 +99,9 @@ impl Client {
         &self.hello
     }
 
-    /// Whether calls return `WouldBlock` where they would have to wait. The descriptor itself stays as it is.
+    /// Whether calls return `WouldBlock` where they would have to wait. The descriptor itself stays as it is. A client
+    /// that sends nothing but control frames, as fast as they are received, is a `WouldBlock` too from time to time; what
+    /// it has sent more is told by the next poll(2).
     pub fn set_nonblocking(&mut self, is_nonblocking: bool) {
         self.is_nonblocking = is_nonblocking;
     }
@@ -125,13 +132,24 @@ impl Client {
             return Ok(start.len());
         }
         loop {
+            if self.is_nonblocking && self.idle_receives == IDLE_RECEIVES_MAX {
+                self.idle_receives = 0;
+                return Err(Error::WouldBlock);
+            }
             match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Err(Error::Ended),
-                Ok(_) if self.is_over => {}
-                Ok(size) => return Ok(size),
+                Ok(size) => {
+                    self.idle_receives = IDLE_RECEIVES_MAX.min(self.idle_receives + 1);
+                    if !self.is_over {
+                        return Ok(size);
+                    }
+                }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) if !self.is_nonblocking => self.wait(PollFlags::POLLIN)?,
-                Err(errno) => return Err(errno.into()),
+                Err(errno) => {
+                    self.idle_receives = 0;
+                    return Err(errno.into());
+                }
             }
         }
     }
@@ -141,36 +159,48 @@ impl Client {
     /// `has_pong` says so.
     pub fn take<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
         while !self.is_over {
-            let event = match self.incoming.next(bytes) {
-                Ok(event) => event,
+            match self.incoming.next(bytes) {
+                // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
+                Ok(Some(Event::Message(message))) if !self.outgoing.is_closing() => {
+                    self.idle_receives = 0;
+                    return Ok(Some(message));
+                }
+                Ok(Some(event)) => {
+                    if let Some(pong) = self.hear(event, bytes)? {
+                        return Ok(Some(pong));
+                    }
+                }
+                Ok(None) => break,
                 Err(error) => {
                     *bytes = &mut [];
                     self.end(Some(error.close_code()), &error.to_string());
                     return Err(Error::Protocol(error));
                 }
-            };
-            let message = match event {
-                None => break,
-                Some(Event::Ping(payload)) => {
-                    self.outgoing.pong(&payload);
-                    continue;
-                }
-                Some(Event::Close(code, reason)) => {
-                    *bytes = &mut [];
-                    self.end(code, "");
-                    return Err(Error::Closed { code, reason });
-                }
-                Some(Event::Pong) => Message { opcode: Opcode::Pong, payload: Cow::Borrowed(&[]) },
-                Some(Event::Message(message)) => message,
-            };
-            // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
-            let is_heard = !self.outgoing.is_closing() && (message.opcode != Opcode::Pong || self.reports_pongs);
-            if is_heard {
-                return Ok(Some(message));
             }
         }
         *bytes = &mut [];
+        if self.begun_size != self.incoming.begun_size() {
+            (self.idle_receives, self.begun_size) = (0, self.incoming.begun_size());
+        }
         self.push()?;
+        Ok(None)
+    }
+
+    /// All but messages that can be answered; apart, so that those are taken in a few instructions.
+    #[cold]
+    fn hear<'b>(&mut self, event: Event<'b>, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
+        match event {
+            Event::Ping(payload) => self.outgoing.pong(&payload),
+            Event::Pong if self.reports_pongs && !self.outgoing.is_closing() => {
+                return Ok(Some(Message { opcode: Opcode::Pong, payload: Cow::Borrowed(&[]) }));
+            }
+            Event::Close(code, reason) => {
+                *bytes = &mut [];
+                self.end(code, "");
+                return Err(Error::Closed { code, reason });
+            }
+            Event::Pong | Event::Message(_) => {}
+        }
         Ok(None)
     }
 
@@ -182,14 +212,19 @@ impl Client {
         self.send_frame(opcode, payload)
     }
 
-    /// As `send`, but the message may wait for those behind it, until `flush` or `send`. `Batch::send` does it by
-    /// itself.
+    /// As `send`, but a message that is not long may wait for those behind it, until `flush` or `send`. `Batch::send`
+    /// does it by itself.
     pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
+        self.gather_before(opcode, payload, 0)
+    }
+
+    /// `further_size`: about so many bytes may be gathered behind it.
+    fn gather_before(&mut self, opcode: Opcode, payload: &[u8], further_size: usize) -> Result<(), Error> {
         check(opcode, payload)?;
-        if self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
+        if payload.len() > COPIED_SIZE_MAX || self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
             return self.send_frame(opcode, payload);
         }
-        Ok(self.outgoing.gather(opcode, payload)?)
+        Ok(self.outgoing.gather(opcode, payload, further_size)?)
     }
 
     /// Asks the client for a pong (RFC 6455 section 5.5.2). The payload has 125 bytes at most.
@@ -227,7 +262,8 @@ impl Client {
             };
             let events = if self.wants_to_write() { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
             match fate {
-                Ok(()) | Err(Error::Closed { .. } | Error::Protocol(_)) if !deadline.is_over() => {}
+                _ if deadline.is_over() && fate != Err(Error::Ended) => return false,
+                Ok(()) | Err(Error::Closed { .. } | Error::Protocol(_)) => {}
                 Err(Error::WouldBlock) if deadline.wait(self.as_fd(), events) == Ok(true) => {}
                 fate => return fate == Err(Error::Ended),
             }
@@ -290,7 +326,9 @@ impl Client {
 }
 
 impl AsFd for Client {
-    /// For poll(2) and the like. Reading and writing is the library's.
+    /// For poll(2) and the like. Reading and writing is the library's. Take it out of an epoll set before the client is
+    /// dropped: the gateway may have its copy of the connection a moment longer, and as long as it has, closing alone
+    /// does not end the events (epoll(7), Q6).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -338,7 +376,8 @@ impl<'b> Batch<'_, 'b> {
 
     /// Replies. `WouldBlock`: the message was not taken, since the client has not taken those before.
     pub fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
-        self.client.gather(opcode, payload)
+        // Answers are often as long as what they answer.
+        self.client.gather_before(opcode, payload, self.rest.len().min(COPIED_SIZE_MAX))
     }
 
     /// The client.
@@ -349,7 +388,9 @@ impl<'b> Batch<'_, 'b> {
 
 impl Drop for Batch<'_, '_> {
     fn drop(&mut self) {
-        self.client.left = std::mem::take(&mut self.rest).to_vec().into();
+        if !self.rest.is_empty() {
+            self.client.left = std::mem::take(&mut self.rest).to_vec().into();
+        }
         // What went wrong is told by the next call.
         let _ = self.client.push();
     }

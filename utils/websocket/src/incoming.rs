@@ -39,6 +39,11 @@ impl Incoming {
         Incoming { decoder: Decoder::new(Masking::Required, size_max, size_max), partial: Vec::new() }
     }
 
+    /// Bytes that are kept of a message which is not whole.
+    pub fn begun_size(&self) -> usize {
+        self.partial.len()
+    }
+
     /// What comes next in `bytes`, from which it is taken. None: all was taken, and what it began is kept here.
     pub fn next<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Event<'b>>, ProtocolError> {
         let (mut at, end) = (0, bytes.len());

@@ -17,9 +17,10 @@ use crate::limits::{GATHERED_SIZE, PONGS_SIZE_MAX, WRITE_PARTS_MAX};
 
 /// What waits for the kernel.
 ///
-/// A server uses it in one of two ways, never in both. As a stream (`write`): each write is a message of its own, and
-/// of what the kernel does not take the server hears, as write(2) would tell it, and writes it again. As messages
-/// (`send`): each is taken whole or not at all, and what the kernel does not take of it waits here.
+/// A server uses it in one of two ways, never in both, but that messages may be gathered before a stream begins. As a
+/// stream (`write`): each write is a message of its own, and of what the kernel does not take the server hears, as
+/// write(2) would tell it, and writes it again. As messages (`send`): each is taken whole or not at all, and what the
+/// kernel does not take of it waits here.
 ///
 /// Pongs and the close frame go where a frame ends. A stream holds `PONGS_SIZE_MAX` and 300 bytes at most, messages
 /// `kept_size_max` or one of them beside.
@@ -183,27 +184,33 @@ impl Outgoing {
         if self.waiting_size() + frame.size() > kept_size_max {
             return Err(Errno::EAGAIN);
         }
-        self.keep(&frame, payload);
+        self.keep(opcode, payload);
         Ok(())
     }
 
     /// As messages: lets this one wait until `flush` or a `send`, so that several leave in one piece. How much may
-    /// wait is the caller's to judge. EPIPE: the conversation is closing.
-    pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Errno> {
+    /// wait is the caller's to judge. `further_size`: about so many bytes are expected behind it.
+    /// EPIPE: the conversation is closing.
+    pub fn gather(&mut self, opcode: Opcode, payload: &[u8], further_size: usize) -> Result<(), Errno> {
         if self.is_closing {
             return Err(Errno::EPIPE);
         }
         if self.kept.is_empty() {
-            self.kept.reserve(GATHERED_SIZE);
+            let size = header::size_of(payload.len()) + payload.len() + further_size;
+            self.kept.reserve(size.max(GATHERED_SIZE));
         }
-        self.keep(&Frame::new(opcode, payload.len()), payload);
+        self.keep(opcode, payload);
         Ok(())
     }
 
     /// Sends all that may go without a byte of the server. EAGAIN: some of it waits still.
     pub fn flush(&mut self, mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>) -> Result<(), Errno> {
         while self.wants_to_write() {
-            let taken = send_some(&mut send, &self.offer(0, None, &[]))?;
+            let taken = match (&self.pong, &self.close) {
+                // The usual case needs no list.
+                (None, None) => send_some(&mut send, &[IoSlice::new(self.kept())])?,
+                _ => send_some(&mut send, &self.offer(0, None, &[]))?,
+            };
             self.account(taken, 0, None);
         }
         Ok(())
@@ -218,12 +225,16 @@ impl Outgoing {
         &self.kept[self.kept_start..]
     }
 
-    fn keep(&mut self, frame: &Frame, payload: &[u8]) {
+    fn keep(&mut self, opcode: Opcode, payload: &[u8]) {
         // Before the message, so that a server which always has more to say does not hold it back.
         if let Some(pong) = self.pong.take() {
             self.kept.extend_from_slice(&pong);
         }
-        self.kept.extend_from_slice(frame.header());
+        // Where it stays: a header that is written and moved at once costs as much as a short message.
+        let payload_start = self.kept.len() + header::size_of(payload.len());
+        self.kept.extend_from_slice(&[0; HEADER_SIZE_MAX]);
+        header::write_before(&mut self.kept, payload_start, true, opcode, payload.len());
+        self.kept.truncate(payload_start);
         self.kept.extend_from_slice(payload);
     }
 

@@ -287,6 +287,9 @@ impl Client {
             self.carry.extend_from_slice(bytes);
             return Ok(());
         }
+        if context.options.stream {
+            return self.on_raw(bytes, context);
+        }
         self.on_content(bytes, context)
     }
 
@@ -300,7 +303,9 @@ impl Client {
             }
         } else if self.header.fin {
             self.in_message = false;
-            self.on_answer(context)?;
+            if !context.options.stream {
+                self.on_answer(context)?;
+            }
         }
         Ok(())
     }

@@ -18,9 +18,10 @@ use uakari_bench::args::Args;
 
 const USAGE: &str = "load --addr HOST:PORT [--path /echo] [--clients N] [--size BYTES] \
 [--inflight K]
-     [--seconds S] [--warmup S] [--raw] [--idle | --connects N] [--cpu PID[,PID...]]
+     [--seconds S] [--warmup S] [--raw | --stream] [--idle | --connects N] [--cpu PID[,PID...]]
 
   --raw       plain bytes, no WebSocket: blocks of BYTES bytes, the same number back
+  --stream    the same bytes back, in whatever messages: the server does not see their borders
   --idle      one message each, then print `ready` and hold all clients open until stdin ends
   --connects  N times connect, upgrade, one echo, close, CLIENTS at once; latencies are theirs
   --cpu       also print the CPU microseconds a message of these processes, as cpu_us=A,B,...";
@@ -38,6 +39,7 @@ struct Options {
     seconds: Duration,
     warmup: Duration,
     raw: bool,
+    stream: bool,
     idle: bool,
     connects: usize,
     cpu_pids: Vec<i32>,
@@ -61,7 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options> {
-    let args = Args::from_env(VALUED, &["raw", "idle"])?;
+    let args = Args::from_env(VALUED, &["raw", "stream", "idle"])?;
     let host = args.required("addr")?.to_owned();
     let options = Options {
         address: host.parse().map_err(|error| format!("{host}: {error}"))?,
@@ -73,12 +75,14 @@ fn options() -> Result<Options> {
         seconds: seconds(&args, "seconds", 3.0)?,
         warmup: seconds(&args, "warmup", 0.5)?,
         raw: args.flag("raw"),
+        stream: args.flag("stream"),
         idle: args.flag("idle"),
         connects: args.number("connects", 0)?,
         cpu_pids: pids(args.value("cpu").unwrap_or(""))?,
     };
-    if options.clients == 0 || options.inflight == 0 || options.raw && options.size == 0 {
-        return Err("clients, inflight and a raw size must be at least 1".into());
+    let has_borders = !options.raw && !options.stream;
+    if options.clients == 0 || options.inflight == 0 || !has_borders && options.size == 0 {
+        return Err("clients, inflight and a raw or stream's size must be at least 1".into());
     }
     Ok(options)
 }

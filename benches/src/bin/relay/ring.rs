@@ -97,7 +97,7 @@ impl Ring {
         if self.inner.submission().is_full() {
             self.inner.submit()?;
         }
-        // SAFETY: the operations above name sockets and buffers that `Relay` keeps until
+        // SAFETY: the operations above name sockets and buffers that the ring's user keeps until
         // their completion, and the listener, which lives as long as the ring.
         let pushed = unsafe { self.inner.submission().push(&entry) };
         Ok(pushed?)

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 
 use nix::libc::{self, FILE, sockaddr, socklen_t};
 
+use super::beside;
 use crate::arrival::{Arrival, arrive, served};
 use crate::table::{self, Entry};
 use crate::{leaving, ledger, process, real};
@@ -13,7 +14,7 @@ use crate::{leaving, ledger, process, real};
 const PROTOCOL_TEXT: c_int = 153;
 
 fn begin(fd: c_int) -> c_int {
-    leaving::begin(fd);
+    beside(|| leaving::begin(fd));
     fd
 }
 
@@ -52,13 +53,13 @@ unsafe fn take(
     flags: c_int,
     accept: impl FnOnce() -> c_int,
 ) -> c_int {
-    let served = served(listener);
+    let served = beside(|| served(listener));
     // What the kernel writes there is less than the room.
     // SAFETY: the caller's promise.
     let room = unsafe { size.as_ref() }.copied();
     let fd = begin(accept());
     let (Some(is_text), 0..) = (served, fd) else { return fd };
-    let Arrival::Client(client) = arrive(fd, flags, is_text) else { return fd };
+    let Arrival::Client(client) = beside(|| arrive(fd, flags, is_text)) else { return fd };
     let bytes = client.as_bytes();
     if let (false, Some(room)) = (address.is_null(), room) {
         // SAFETY: the caller has room for so many bytes.
@@ -89,7 +90,7 @@ pub unsafe extern "C" fn accept4(fd: c_int, address: *mut sockaddr, size: *mut s
 
 fn copied(fd: RawFd, new: c_int) -> c_int {
     if new >= 0 && new != fd {
-        leaving::copy(fd, new);
+        beside(|| leaving::copy(fd, new));
     }
     new
 }
@@ -112,7 +113,7 @@ pub unsafe extern "C" fn dup(fd: c_int) -> c_int {
 /// dup2(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
-    make_way(fd, to);
+    beside(|| make_way(fd, to));
     // SAFETY: no memory is named.
     copied(fd, unsafe { real::dup2(fd, to) })
 }
@@ -120,7 +121,7 @@ pub unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
 /// dup3(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
-    make_way(fd, to);
+    beside(|| make_way(fd, to));
     // SAFETY: no memory is named.
     copied(fd, unsafe { real::dup3(fd, to, flags) })
 }
@@ -146,10 +147,8 @@ pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -
 /// shutdown(2): what ends the sending ends it with a close frame.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
-    if let (Some(client), libc::SHUT_WR | libc::SHUT_RDWR) = (table::client(fd), how)
-        && client.is_here()
-    {
-        leaving::say_goodbye(fd, client);
+    if let (Some(client), libc::SHUT_WR | libc::SHUT_RDWR) = (table::client(fd), how) {
+        beside(|| leaving::end_sending(fd, client));
     }
     // SAFETY: no memory is named.
     unsafe { real::shutdown(fd, how) }
@@ -162,7 +161,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     if fd >= 0 && fd == ledger::fd() && !process::is_borrowed() {
         return 0;
     }
-    leaving::leave(fd);
+    beside(|| leaving::leave(fd));
     // SAFETY: no memory is named.
     unsafe { real::close(fd) }
 }
@@ -172,7 +171,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
 pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     const CLOSE_RANGE_CLOEXEC: c_int = 4;
     if flags & CLOSE_RANGE_CLOEXEC == 0 && first <= last {
-        table::known().filter(|fd| (first..=last).contains(&(*fd as c_uint))).for_each(leaving::leave);
+        beside(|| table::known().filter(|fd| (first..=last).contains(&(*fd as c_uint))).for_each(leaving::leave));
         if let Ok(kept) = c_uint::try_from(ledger::fd())
             && (first..=last).contains(&kept)
             && !process::is_borrowed()
@@ -201,7 +200,7 @@ pub unsafe extern "C" fn fclose(stream: *mut FILE) -> c_int {
     // SAFETY: the caller's promise.
     let fd = unsafe { libc::fileno(stream) };
     if table::client(fd).is_some() {
-        leaving::leave(fd);
+        beside(|| leaving::leave(fd));
     }
     // SAFETY: the caller's promise.
     unsafe { real::fclose(stream) }

@@ -19,6 +19,14 @@ mod read;
 mod wait;
 mod write;
 
+/// Does what goes along with a call that may succeed: errno stays as the server left it, as with the call alone.
+fn beside<T>(act: impl FnOnce() -> T) -> T {
+    let before = Errno::last_raw();
+    let result = act();
+    Errno::set_raw(before);
+    result
+}
+
 /// As a system call answers.
 fn answer(result: Result<usize, Errno>) -> ssize_t {
     match result {
@@ -48,15 +56,15 @@ fn reader(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
     Some(Ok(client))
 }
 
-/// Who is to be written to; None: what libc writes to. What is written before a client came goes to who connected.
+/// Who is to be written to, there already or not; None: what libc writes to.
 fn writer(fd: RawFd) -> Option<Result<&'static Client, Errno>> {
     let client = table::client(fd)?;
     if client.is_here() {
         return Some(Ok(client));
     }
     match decide(fd, client) {
-        Ok(Decision::Client) => Some(Ok(client)),
-        Ok(Decision::Plain | Decision::Open) => None,
+        Ok(Decision::Client | Decision::Open) => Some(Ok(client)),
+        Ok(Decision::Plain) => None,
         Err(errno) => Some(Err(errno)),
     }
 }

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
 use super::{heal, reader, room, rooms};
-use crate::limits::LOOK_SIZE;
+use crate::limits::{LOOK_SIZE, PARTS_MAX};
 use crate::{reading, real};
 
 /// Reads of a client into one buffer; None: it is none.
@@ -74,8 +74,8 @@ pub unsafe extern "C" fn __read_chk(fd: c_int, buffer: *mut c_void, size: size_t
 pub unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     let of_client = match usize::try_from(count) {
         // SAFETY: the caller's promise.
-        Ok(count) => unsafe { receive_parts(fd, parts, count, 0) },
-        Err(_) => None,
+        Ok(count @ 0..=PARTS_MAX) => unsafe { receive_parts(fd, parts, count, 0) },
+        _ => None,
     };
     // SAFETY: the caller's promise.
     of_client.unwrap_or_else(|| unsafe { real::readv(fd, parts, count) })

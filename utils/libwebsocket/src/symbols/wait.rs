@@ -71,6 +71,7 @@ pub unsafe extern "C" fn __ppoll_chk(
 /// # Safety
 /// As select(2).
 unsafe fn sets<'a>(count: c_int, reads: *mut fd_set, writes: *mut fd_set, exceptions: *mut fd_set) -> Sets<'a> {
+    let count = waiting::select::looked_at(count);
     let [reads, writes, exceptions] = [reads, writes, exceptions].map(|set| {
         // SAFETY: as promised.
         unsafe { Set::new(set, count) }

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::{answer, bytes, heal, slices, writer};
+use crate::limits::PARTS_MAX;
 use crate::{real, table, writing};
 
 /// Writes to a client from one buffer; None: it is none.
@@ -52,8 +53,8 @@ pub unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, size: size_t) -
 pub unsafe extern "C" fn writev(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
     let to_client = match usize::try_from(count) {
         // SAFETY: the caller's promise.
-        Ok(count) => unsafe { transmit_parts(fd, parts, count, 0) },
-        Err(_) => None,
+        Ok(count @ 0..=PARTS_MAX) => unsafe { transmit_parts(fd, parts, count, 0) },
+        _ => None,
     };
     // SAFETY: the caller's promise.
     to_client.unwrap_or_else(|| unsafe { real::writev(fd, parts, count) })
@@ -84,14 +85,24 @@ pub unsafe extern "C" fn sendto(
     to_client.unwrap_or_else(|| unsafe { real::sendto(fd, buffer, size, flags, to, to_size) })
 }
 
+/// Who is not there yet and is sent a descriptor or the like is a plain client, whatever is still to be found out.
+fn is_for_plain_client(fd: RawFd, message: &msghdr) -> bool {
+    let client = table::client(fd).filter(|client| message.msg_controllen > 0 && !client.is_here());
+    if let Some(mut early) = client.and_then(|client| client.early.lock().ok()) {
+        early.give_up();
+    }
+    client.is_some()
+}
+
 /// sendmsg(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's promise.
-    let to_client = unsafe { message.as_ref() }.and_then(|message| {
-        // SAFETY: the caller's promise.
-        unsafe { transmit_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }
-    });
+    let to_client =
+        unsafe { message.as_ref() }.filter(|message| !is_for_plain_client(fd, message)).and_then(|message| {
+            // SAFETY: the caller's promise.
+            unsafe { transmit_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }
+        });
     // SAFETY: the caller's promise.
     to_client.unwrap_or_else(|| unsafe { real::sendmsg(fd, message, flags) })
 }

@@ -47,11 +47,20 @@ pub fn clear(watches: &mut Vec<Watch>) {
 /// The server is about to close the client, of which no other process of its own knows.
 pub fn forget(client: &Client) {
     let Some(mut watches) = client.watches.try_lock() else { return };
-    for watch in watches.iter() {
-        // SAFETY: no event is needed to end a watch; the kernel says itself where there is none.
-        let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_DEL, watch.fd, std::ptr::null_mut()) };
-    }
+    watches.iter().for_each(end_watch);
     clear(&mut watches);
+}
+
+fn end_watch(watch: &Watch) {
+    // SAFETY: no event is needed to end a watch; the kernel says itself where there is none.
+    let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_DEL, watch.fd, std::ptr::null_mut()) };
+}
+
+/// `fd` is about to become the socket of a client that came late. Where a forked process has the connection too, its
+/// end would be told for ever otherwise.
+pub fn unwatch(fd: RawFd, client: &Client) {
+    let Ok(watches) = client.watches.lock() else { return };
+    watches.iter().filter(|watch| watch.fd == fd).for_each(end_watch);
 }
 
 /// `fd` has become the socket of a client that came late, of which no epoll instance knows.
@@ -65,6 +74,18 @@ pub fn watch_again(fd: RawFd, client: &Client) {
         let mut event = watch.event;
         // SAFETY: the event lives through the call.
         let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    }
+}
+
+/// There are bytes of `fd` which the server was not told of. Where it hears of each byte once (EPOLLET), it is told again.
+pub fn tell_again(fd: RawFd, client: &Client) {
+    const ONCE: u32 = (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
+    let Ok(watches) = client.watches.lock() else { return };
+    for watch in watches.iter().filter(|watch| watch.fd == fd && { watch.event.events } & ONCE == libc::EPOLLET as u32)
+    {
+        let mut event = watch.event;
+        // SAFETY: the event lives through the call.
+        let _ = unsafe { real::epoll_ctl(watch.epoll, libc::EPOLL_CTL_MOD, fd, &raw mut event) };
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::{c_int, c_ulong};
 use std::os::fd::RawFd;
 use std::ptr::{null, null_mut};
 
-use nix::libc::{fd_set, sigset_t, timespec};
+use nix::libc::{self, fd_set, sigset_t, timespec};
 
 use super::{Patience, Verdict, duration, judge};
 use crate::real;
@@ -12,6 +12,17 @@ use crate::table;
 
 /// A set as the server gave it, which may be longer than an `fd_set`: so many words as its numbers need.
 pub struct Set<'a>(Option<&'a mut [c_ulong]>);
+
+/// So many numbers of those that a server asks for as the kernel looks at. Some ask for as many as there could be
+/// (getdtablesize(3)), in sets that have room for `FD_SETSIZE` alone.
+pub fn looked_at(count: c_int) -> c_int {
+    if count <= libc::FD_SETSIZE as c_int {
+        return count;
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")?.trim().parse().ok());
+    count.min(size.unwrap_or(libc::FD_SETSIZE as c_int))
+}
 
 const WORD_BITS: usize = c_ulong::BITS as usize;
 

@@ -1,6 +1,6 @@
 //! A client's conversation with a server, through a real socket.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use uakari::websocket::header::ProtocolError;
@@ -46,6 +46,40 @@ fn all_replies_to_one_receive_leave_together() {
     let mut came = [0; 100];
     let size = theirs.read(&mut came).unwrap();
     assert_eq!(&came[..size], b"\x81\x03one\x8a\x01?\x82\x03two");
+}
+
+#[test]
+fn nobody_waits_for_who_goes_on_behind_its_last_word() {
+    let (mut theirs, mut client) = pair();
+    say(&theirs, &[frame(0x88, b"")]);
+    client.set_nonblocking(true);
+    assert_eq!(hear(&mut client), Err(Error::Closed { code: None, reason: "".into() }));
+    let flooding = std::thread::spawn(move || while theirs.write_all(&[0; 65_536]).is_ok() {});
+    while hear(&mut client) != Err(Error::WouldBlock) {}
+    assert!(!client.finish(20));
+    flooding.join().unwrap();
+}
+
+#[test]
+fn pings_alone_keep_no_server_busy() {
+    let (theirs, mut client) = pair();
+    client.set_nonblocking(true);
+    for round in 0..2 {
+        for _ in 0..IDLE_RECEIVES_MAX {
+            say(&theirs, &[frame(0x89, b"?")]);
+            assert_eq!(hear(&mut client), Ok(vec![]));
+        }
+        say(&theirs, &[frame(0x81, b"behind")]);
+        assert_eq!(hear(&mut client), Err(Error::WouldBlock), "round {round}");
+        assert_eq!(hear(&mut client), Ok(vec!["Text behind".to_owned()]));
+    }
+    // What belongs to a message is none of it.
+    for _ in 0..2 * IDLE_RECEIVES_MAX {
+        say(&theirs, &[frame(0x89, b"?"), frame(0x01, b"part")]);
+        assert_eq!(hear(&mut client), Ok(vec![]));
+        say(&theirs, &[frame(0x89, b"?"), frame(0x80, b"end")]);
+        assert_eq!(hear(&mut client), Ok(vec!["Text partend".to_owned()]));
+    }
 }
 
 #[test]

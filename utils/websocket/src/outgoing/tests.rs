@@ -156,7 +156,7 @@ fn a_close_waits_for_the_announced_bytes_and_nothing_follows_it() {
     assert_eq!(outgoing.write(Opcode::Text, &parts, |parts| kernel.send(parts)), Ok(1));
     assert_eq!(outgoing.write(Opcode::Text, &parts, |parts| kernel.send(parts)), Err(Errno::EPIPE));
     assert_eq!(outgoing.send(Opcode::Text, b"x", 9, |parts| kernel.send(parts)), Err(Errno::EPIPE));
-    assert_eq!(outgoing.gather(Opcode::Text, b"x"), Err(Errno::EPIPE));
+    assert_eq!(outgoing.gather(Opcode::Text, b"x", 0), Err(Errno::EPIPE));
     assert_eq!(kernel.heard(), ["Text ab", "Pong", "Close(None, \"\")"]);
 }
 
@@ -200,7 +200,7 @@ fn a_begun_message_waits_whatever_its_size_and_another_does_not() {
 fn gathered_messages_leave_in_one_piece() {
     let (mut kernel, mut outgoing) = (Kernel::new(&[usize::MAX]), Outgoing::new());
     for text in ["one", "", "three"] {
-        outgoing.gather(Opcode::Text, text.as_bytes()).unwrap();
+        outgoing.gather(Opcode::Text, text.as_bytes(), 0).unwrap();
     }
     assert_eq!(kernel.calls, 0);
     outgoing.send(Opcode::Binary, b"four", 0, |parts| kernel.send(parts)).unwrap();

@@ -1,0 +1,110 @@
+//! A handshake in direct mode: its client goes to the server, or stays.
+
+use super::{Opening, stop};
+use crate::driver::{Errno, HandoverStep};
+use crate::session::tunnel::Tunnel;
+use crate::session::{Action, Closing, Context, Ending, Full, Phase, Step, head, refuse, send_close};
+use crate::websocket::close::CloseCode;
+
+impl Opening {
+    /// Connects to the socket that was opened, or hands the client over to it.
+    pub(super) fn connect(&mut self, context: &mut Context<'_>) {
+        if !self.service.is_direct {
+            return context.out.push(Action::Connect(self.socket_type));
+        }
+        self.is_handing_over = true;
+        let (reply, hello) = self.answer();
+        context.out.push(Action::HandOver { reply, hello });
+    }
+
+    /// The client was handed over, or not.
+    pub(super) fn handed_over(
+        mut self: Box<Self>,
+        result: Result<(), (HandoverStep, Errno)>,
+        early: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
+        self.is_handing_over = false;
+        let phase = match result {
+            Ok(()) if early.is_empty() => {
+                *context.status = 101;
+                head::over(Ending::HandedOver, context)
+            }
+            Ok(()) => {
+                *context.status = 101;
+                let mut tunnel = Tunnel::new(self.service, std::mem::take(early), context);
+                if self.is_stopping {
+                    tunnel.stop(context);
+                }
+                Phase::Tunnel(Box::new(tunnel))
+            }
+            Err((HandoverStep::Connect, Errno::ECANCELED)) => {
+                refuse(504, "the server does not accept", Ending::TimedOut(Step::Connect), context)
+            }
+            Err((HandoverStep::Connect, Errno::ETOOMANYREFS)) => {
+                let full = Full::Untaken;
+                refuse(503, &full.to_string(), Ending::Overload(full), context)
+            }
+            Err((HandoverStep::Connect, Errno::EAGAIN)) if self.is_stopping => stop(context),
+            Err((HandoverStep::Connect, errno)) => return self.connected(Err(errno), context),
+            Err((HandoverStep::Reply, Errno::ECANCELED)) => head::over(Ending::TimedOut(Step::Reply), context),
+            Err((HandoverStep::Reply, errno)) => head::over(Ending::ClientFailed(errno), context),
+            Err((HandoverStep::Pass, errno)) => {
+                *context.status = 101;
+                context.out.push(Action::CloseFile);
+                let reason = match errno {
+                    Errno::ETOOMANYREFS => "too many clients wait for servers",
+                    _ => "the server is not there",
+                };
+                send_close(Some(CloseCode::INTERNAL_ERROR), reason, context);
+                let ending = Ending::NotTaken(errno);
+                Phase::Closing(Box::new(Closing::after_close(false, ending, &self.service, context)))
+            }
+        };
+        (phase, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::driver::FileKind;
+    use crate::http::date::Date;
+    use crate::route::{Service, Site, Sites};
+    use crate::session::{Actions, Chunk, Input, Session, Side, Surroundings};
+
+    const HANDSHAKE: &str = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+    /// What is done behind a hand-over with this result, for a client that has sent this early, when the gateway was
+    /// told to stop meanwhile.
+    fn stopped_meanwhile(early: &str, result: Result<(), (HandoverStep, Errno)>) -> Vec<Action> {
+        let service = Arc::new(Service { is_direct: true, ..Service::default() });
+        let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
+        let date = Date::default();
+        let around = Surroundings { now_ms: 1, date: &date, sites: &sites };
+        let (mut session, mut actions) = (Session::default(), Actions::default());
+        let mut bytes = [HANDSHAKE, early].concat().into_bytes();
+        let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
+        for input in [Input::ClientBytes(chunk), Input::Opened(Ok(FileKind::Socket)), Input::Stop] {
+            session.handle(around, input, &mut actions);
+        }
+        assert!(matches!(actions.drain().last(), Some(Action::HandOver { .. })));
+        session.handle(around, Input::HandedOver(result), &mut actions);
+        actions.drain().collect()
+    }
+
+    #[test]
+    fn a_stop_that_came_meanwhile_is_not_forgotten() {
+        let actions = stopped_meanwhile("", Err((HandoverStep::Connect, Errno::EAGAIN)));
+        let is_503 =
+            |action: &Action| matches!(action, Action::Send { bytes, .. } if bytes.starts_with(b"HTTP/1.1 503"));
+        assert!(actions.iter().any(is_503), "a full backlog is not waited for: {actions:?}");
+        let actions = stopped_meanwhile("early", Ok(()));
+        assert!(matches!(actions.last(), Some(Action::Finish(Side::Backend))), "{actions:?}");
+        let actions = stopped_meanwhile("", Ok(()));
+        assert!(matches!(actions[..], [Action::End(Ending::HandedOver)]), "{actions:?}");
+    }
+}

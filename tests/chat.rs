@@ -1,0 +1,373 @@
+//! The chat: its commands on every way that members may come, and what one member can do to the others.
+
+use std::process::Command;
+use std::thread;
+
+use nix::sys::signal::Signal;
+
+use crate::client::{Client, Frame, TEXT};
+use crate::daemon::{Daemon, program, start_sample};
+use crate::process::{DEADLINE, Finished, Process, run};
+
+/// Many members.
+mod crowd;
+
+/// What the program says of itself, and how it takes its place.
+mod options;
+
+/// `www/webchat.html` in browsers.
+mod page;
+
+/// How members come to the chat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Through the gateway, with this protocol.
+    Proxied(&'static str),
+    /// Handed over, to a chat that speaks WebSocket.
+    Direct,
+    /// Handed over, to one that does not and has libwebsocket.so before it.
+    Preloaded,
+}
+
+/// On all of these ways the borders of messages are kept.
+pub const BORDERS: [Way; 5] =
+    [Way::Proxied("packet"), Way::Proxied("lines"), Way::Proxied("nul"), Way::Proxied("frames"), Way::Direct];
+/// Where they are not, each receive is a message.
+pub const RECEIVES: [Way; 2] = [Way::Proxied("stream"), Way::Preloaded];
+
+/// The gateway, and the chat behind it. Fields go in order: the chat first.
+pub struct Room {
+    pub chat: Process,
+    pub daemon: Daemon,
+    way: Way,
+    options: Vec<String>,
+}
+
+impl Room {
+    /// Starts both; these options are the chat's.
+    pub fn open(way: Way, options: &[&str]) -> Room {
+        Room::open_with(way, options, &[])
+    }
+
+    /// As `open`, with more flags for the gateway.
+    pub fn open_with(way: Way, options: &[&str], flags: &[&str]) -> Room {
+        let mine = match way {
+            Way::Proxied(protocol) => vec!["--protocol", protocol, "--hello"],
+            Way::Direct | Way::Preloaded => vec!["--options", "direct"],
+        };
+        let daemon = Daemon::start(&[&mine, flags].concat());
+        let theirs = match way {
+            Way::Proxied(_) => mine,
+            Way::Direct => vec!["--direct"],
+            Way::Preloaded => vec![],
+        };
+        let options: Vec<String> = theirs.iter().chain(options).map(|option| (*option).to_owned()).collect();
+        let chat = start_chat(&daemon, way, &options);
+        Room { chat, daemon, way, options }
+    }
+
+    /// Ends the chat, and starts it again.
+    pub fn restart(&mut self) {
+        self.stop();
+        self.chat = start_chat(&self.daemon, self.way, &self.options);
+    }
+
+    /// Ends the chat, which must succeed.
+    pub fn stop(&mut self) {
+        self.chat.signal(Signal::SIGTERM);
+        let Finished { status, err, .. } = self.chat.wait(DEADLINE);
+        assert!(status.success(), "{status}: {err}");
+    }
+
+    /// Nobody was dropped.
+    pub fn expect_nobody_dropped(&self) {
+        let said = self.chat.err.text();
+        assert!(!said.contains("dropped"), "{said}");
+    }
+
+    /// A member without a name.
+    pub fn enter(&self) -> Client {
+        self.daemon.connect("/chat")
+    }
+
+    /// A member with this name, which is free.
+    pub fn member(&self, name: &str) -> Client {
+        let mut member = self.enter();
+        member.text(&format!("WSHello {name}"));
+        hear(&mut member, &format!("WSWelcome {name}"));
+        member
+    }
+}
+
+fn start_chat(daemon: &Daemon, way: Way, options: &[String]) -> Process {
+    let mut command = Command::new(program("websocket_chat"));
+    if way == Way::Preloaded {
+        command.env("LD_PRELOAD", program("libwebsocket.so"));
+    }
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    start_sample(command, &daemon.socket("chat"), &options)
+}
+
+/// The next message, a text or not: libwebsocket.so knows no types.
+fn heard(member: &mut Client) -> String {
+    String::from_utf8(member.message().1).unwrap()
+}
+
+fn hear(member: &mut Client, text: &str) {
+    assert_eq!(heard(member), text);
+}
+
+fn goodbye(name: &str) -> String {
+    format!("{{\"type\":\"goodbye\",\"id\":\"{name}\",\"data\":\"goodbye\"}}")
+}
+
+#[test]
+fn every_command_on_every_way() {
+    for way in BORDERS.into_iter().chain(RECEIVES) {
+        let room = Room::open(way, &["-w"]);
+        let (mut alice, mut bob, mut carol) = (room.member("alice"), room.member("bob"), room.member("carol"));
+        alice.text("hello, all");
+        hear(&mut bob, "hello, all");
+        hear(&mut carol, "hello, all");
+        bob.text("WSPrivate alice only for you, Gr\u{fc}\u{df}e");
+        // She has not heard herself, nor has Carol heard this.
+        hear(&mut alice, "only for you, Gr\u{fc}\u{df}e");
+        bob.text("WSWhois alice");
+        hear(&mut bob, "WSIs alice 127.0.0.1");
+        bob.text("WSWhois nobody");
+        hear(&mut bob, "WSIs nobody undefined");
+        if BORDERS.contains(&way) {
+            bob.text("WSPrivate nobody is there");
+        }
+        bob.text("WSWhois bob");
+        hear(&mut bob, "WSIs bob 127.0.0.1");
+        carol.finish(1000);
+        hear(&mut alice, &goodbye("carol"));
+        hear(&mut bob, &goodbye("carol"));
+        alice.text("WSWhois carol");
+        hear(&mut alice, "WSIs carol undefined");
+    }
+}
+
+#[test]
+fn without_w_all_is_told_to_the_others() {
+    for way in BORDERS {
+        let room = Room::open(way, &[]);
+        let (mut one, mut other, mut third) = (room.enter(), room.enter(), room.enter());
+        // Whoever is heard is in, and so are those who came before.
+        third.text("WSHello alice");
+        hear(&mut one, "WSHello alice");
+        hear(&mut other, "WSHello alice");
+        // Nobody is told who leaves, since nobody has a name.
+        third.finish(1000);
+        one.text("WSIs bob 192.0.2.1");
+        hear(&mut other, "WSIs bob 192.0.2.1");
+    }
+}
+
+#[test]
+fn an_address_that_nobody_tells() {
+    let daemon = Daemon::start(&["--protocol", "lines"]);
+    let options = ["-w", "--protocol", "lines"].map(str::to_owned);
+    let _chat = start_chat(&daemon, Way::Proxied("lines"), &options);
+    let mut alice = daemon.connect("/chat");
+    alice.text("WSHello alice");
+    hear(&mut alice, "WSWelcome alice");
+    alice.text("WSWhois alice");
+    hear(&mut alice, "WSIs alice network error");
+}
+
+#[test]
+fn names_are_given_once() {
+    let room = Room::open(Way::Proxied("packet"), &["-w"]);
+    let mut first = room.member("alice");
+    let mut second = room.enter();
+    for (wanted, given) in [("alice", "alice001"), ("alice001", "alice001"), ("alice", "alice001"), ("bob", "bob")] {
+        second.text(&format!("WSHello {wanted}"));
+        hear(&mut second, &format!("WSWelcome {given}"));
+    }
+    // Whoever takes another name frees the old one.
+    hear(&mut first, &goodbye("alice001"));
+    let mut third = room.enter();
+    third.text("WSHello alice");
+    hear(&mut third, "WSWelcome alice001");
+    third.text("WSPrivate bob for you alone");
+    hear(&mut second, "for you alone");
+    // What leaves nothing of a name is not answered, and long names are cut.
+    for nothing in ["WSHello ", "WSHello  alice", "WSHello \t"] {
+        third.text(nothing);
+    }
+    third.text(&format!("WSHello {}", "n".repeat(1000)));
+    hear(&mut third, &format!("WSWelcome {}", "n".repeat(64)));
+}
+
+#[test]
+fn nobody_speaks_for_the_server() {
+    let room = Room::open(Way::Direct, &["-w"]);
+    let (mut eve, mut bob) = (room.member("eve"), room.member("bob"));
+    for forged in ["WSWelcome mallory", "WSIs eve 192.0.2.1", "WSPrivate bob WSWelcome mallory"] {
+        eve.text(forged);
+    }
+    eve.text("an honest word");
+    hear(&mut bob, "an honest word");
+}
+
+#[test]
+fn markup_is_only_text() {
+    let room = Room::open(Way::Proxied("frames"), &["-w"]);
+    let mut bob = room.member("bob");
+    let name = r#""><img/src=x/onerror=alert(1)>\"#;
+    let mut eve = room.member(name);
+    eve.text("<script>alert(1)</script>");
+    hear(&mut bob, "<script>alert(1)</script>");
+    eve.finish(1000);
+    hear(&mut bob, r#"{"type":"goodbye","id":"\"><img/src=x/onerror=alert(1)>\\","data":"goodbye"}"#);
+}
+
+#[test]
+fn types_and_empty_messages() {
+    for way in [Way::Proxied("frames"), Way::Direct] {
+        let room = Room::open(way, &["-w"]);
+        let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
+        alice.binary(b"\xff\x01");
+        alice.text("");
+        alice.send(&[Frame::part(TEXT, b"in "), Frame::new(0, b"parts")]);
+        bob.expect_binary(b"\xff\x01");
+        bob.expect_text("in parts");
+    }
+    // A packet of no bytes is no end.
+    let room = Room::open(Way::Proxied("packet"), &["-w"]);
+    let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
+    alice.text("");
+    alice.text("still here");
+    bob.expect_text("still here");
+}
+
+#[test]
+fn messages_up_to_the_limit() {
+    let (kib, mib) = (1024, 1024 * 1024);
+    for (way, size_max) in [
+        (Way::Proxied("packet"), 64 * kib),
+        (Way::Proxied("lines"), 64 * kib),
+        (Way::Proxied("nul"), 64 * kib),
+        (Way::Proxied("frames"), mib),
+        (Way::Direct, mib),
+    ] {
+        let room = Room::open(way, &["-w"]);
+        let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
+        let text = "x".repeat(size_max);
+        alice.text(&text);
+        assert!(heard(&mut bob) == text, "{way:?}");
+        alice.text(&format!("{text}y"));
+        hear(&mut bob, &goodbye("alice"));
+        bob.text("WSWhois alice");
+        hear(&mut bob, "WSIs alice undefined");
+        if matches!(way, Way::Direct | Way::Proxied("packet" | "frames")) {
+            alice.expect_close(1009);
+        }
+    }
+}
+
+#[test]
+fn one_who_does_not_read_is_dropped_and_holds_up_nobody() {
+    for way in [Way::Proxied("packet"), Way::Proxied("frames"), Way::Direct, Way::Preloaded] {
+        let room = Room::open(way, &["-w"]);
+        let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
+        let mute = room.member("mute");
+        let text = "x".repeat(60_000);
+        let mut count = 0;
+        let last = loop {
+            alice.text(&text);
+            count += 1;
+            let mut got = heard(&mut bob);
+            // Where each receive is a message, a long one comes in parts.
+            while got.len() < text.len() && got != goodbye("mute") {
+                got.push_str(&heard(&mut bob));
+            }
+            if got != text {
+                break got;
+            }
+            assert!(count < 1_000, "{way:?}: the mute one is never dropped");
+        };
+        assert!(last.contains(&goodbye("mute")), "{way:?}: {}", &last[..200.min(last.len())]);
+        hear(&mut alice, &goodbye("mute"));
+        room.chat.err.wait_for(&["mute is dropped", "does not read"]);
+        let peak_kib = room.chat.status_kib("VmHWM");
+        println!("{way:?}: dropped after {count} messages; the chat has had {peak_kib} KiB at most");
+        assert!(peak_kib < 32 * 1024, "{way:?}: {peak_kib} KiB");
+        drop(mute);
+    }
+}
+
+#[test]
+fn a_flood_holds_up_its_sender_alone() {
+    const FLOOD: usize = 4_000;
+    for way in [Way::Proxied("lines"), Way::Direct] {
+        let room = Room::open(way, &["-w"]);
+        let (mut eve, mut alice, mut bob) = (room.member("eve"), room.member("alice"), room.member("bob"));
+        let eve = thread::spawn(move || {
+            let frames: Vec<Frame> = (0..FLOOD).map(|n| Frame::new(TEXT, format!("flood {n}").as_bytes())).collect();
+            eve.send(&frames);
+            eve
+        });
+        let mut flood = 0;
+        let mut answer = None;
+        while flood < FLOOD {
+            let text = heard(&mut bob);
+            if text == format!("flood {flood}") {
+                flood += 1;
+            } else {
+                assert_eq!(text, "in between");
+                answer = Some(flood);
+            }
+            if flood == 100 && answer.is_none() {
+                alice.text("in between");
+            }
+        }
+        // Several seconds' worth of the flood was still to come.
+        assert!(answer.is_some_and(|flood| flood < FLOOD), "{way:?}: {answer:?}");
+        let mut eve = eve.join().unwrap();
+        hear(&mut eve, "in between");
+        room.expect_nobody_dropped();
+    }
+}
+
+#[test]
+fn members_over_the_limit_wait() {
+    for way in [Way::Proxied("packet"), Way::Direct] {
+        let room = Room::open(way, &["-w", "-m", "2"]);
+        let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
+        let mut carol = room.enter();
+        carol.text("WSHello carol");
+        for (speaker, listener) in [(0, 1), (1, 0)] {
+            let both = &mut [&mut alice, &mut bob];
+            both[speaker].text("two turns");
+            hear(both[listener], "two turns");
+        }
+        carol.wire.stream().set_nonblocking(true).unwrap();
+        let early = std::io::Read::read(&mut carol.wire.stream(), &mut [0]);
+        assert!(early.is_err(), "{way:?}: the third member is served too early");
+        carol.wire.stream().set_nonblocking(false).unwrap();
+        alice.finish(1000);
+        hear(&mut carol, "WSWelcome carol");
+    }
+}
+
+#[test]
+fn the_chat_ends_and_begins_again() {
+    for (way, code) in [(Way::Proxied("packet"), 1000), (Way::Proxied("frames"), 1000), (Way::Direct, 1001)] {
+        let mut room = Room::open(way, &["-w"]);
+        let mut alice = room.member("alice");
+        let ends = thread::spawn(move || {
+            alice.expect_close_handshake(code);
+        });
+        room.restart();
+        ends.join().unwrap();
+        // The name is free again.
+        room.member("alice");
+    }
+}
+
+fn chat(options: &[&str]) -> Finished {
+    run(Command::new(program("websocket_chat")).args(options), DEADLINE)
+}

@@ -1,0 +1,44 @@
+//! `www/webchat.html` in browsers, with a chat that ends and begins again.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Room, Way};
+use crate::daemon::project;
+use crate::foreign::{tool, tools};
+use crate::process::{Folder, Process};
+
+/// Two browsers and all that they do.
+const SCRIPT_TIME: Duration = Duration::from_secs(150);
+
+fn drive(way: Way) {
+    tool("node_modules/playwright-core");
+    let folder = Folder::new();
+    let mut room = Room::open_with(way, &["-w"], &["--www", project().join("www").to_str().unwrap()]);
+    let mut command = Command::new("node");
+    command.arg(project().join("tests/clients/chat.mjs")).arg(format!("http://127.0.0.1:{}", room.daemon.port));
+    let shots = std::env::var("UAKARI_SCREENSHOTS").unwrap_or_else(|_| folder.join("screenshots"));
+    let mut script = Process::start(command.arg(shots).env("UAKARI_TOOLS", tools()));
+    script.out.wait(|lines| lines.iter().any(|line| line == "restart the chat").then_some(()));
+    room.restart();
+    let finished = script.wait(SCRIPT_TIME);
+    let (out, err) = (&finished.out, &finished.err);
+    assert!(finished.status.success(), "{way:?}: {}:\n{out}\n{err}", finished.status);
+    assert!(out.contains("ok - ") && !out.contains("not ok"), "{way:?}:\n{out}\n{err}");
+    room.expect_nobody_dropped();
+}
+
+#[test]
+fn proxied() {
+    drive(Way::Proxied("packet"));
+}
+
+#[test]
+fn direct() {
+    drive(Way::Direct);
+}
+
+#[test]
+fn preloaded() {
+    drive(Way::Preloaded);
+}
