@@ -4,7 +4,7 @@
 
 PORT ?= 8080
 
-run: ## build all and try it: an echo server behind the gateway on PORT (8080), until Ctrl-C
+run: ## build all and try it: the sample servers behind the gateway on PORT (8080), until Ctrl-C
 	cargo build --release --workspace
 	@PORT=$(PORT) utils/try
 

@@ -67,6 +67,8 @@ fn everything_is_in_its_place() {
         ("etc/uakari/uakari.conf", 0o644),
         ("usr/bin/uakari", 0o755),
         ("usr/bin/websocket_echo", 0o755),
+        ("usr/lib/uakari/authrpc.so", 0o755),
+        ("usr/lib/uakari/jsonsql.so", 0o755),
         ("usr/lib/systemd/system/uakari.service", 0o644),
         ("usr/lib/systemd/system/uakari.socket", 0o644),
         ("usr/lib/sysusers.d/uakari.conf", 0o644),
@@ -75,6 +77,7 @@ fn everything_is_in_its_place() {
         ("usr/share/uakari/hello/hello.py", 0o644),
         ("usr/share/uakari/hello/hello.rs", 0o644),
         ("usr/share/uakari/www/index.html", 0o644),
+        ("usr/share/uakari/www/jsonrpc.js", 0o644),
         ("usr/share/uakari/www/websocket.html", 0o644),
     ] {
         assert!(installed.contains(&(path.to_owned(), mode)), "{path} {mode:o} is not in {installed:?}");

@@ -11,11 +11,20 @@ use crate::daemon::{program, project};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect};
 
+/// Users and their passwords: the library authrpc.so.
+mod authrpc;
+
 /// Libraries that do harm, and who is spared.
 mod harm;
 
+/// Queries of a database: the library jsonsql.so.
+mod jsonsql;
+
 /// The interfaces to libraries, and libraries that cannot be used.
 mod libraries;
+
+/// The pages for users and for databases.
+mod pages;
 
 /// The way of a request through the gateway, or past it.
 mod ways;
