@@ -14,7 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use jsonrpc_library::{Failure, Methods, Peer, abi};
 use jsonrpc_sqlite::{Settings, complaint, complaint_of, failure, params};
 use rusqlite::types::Value as Cell;
-use rusqlite::{Connection, Error, ErrorCode, ToSql};
+use rusqlite::{Connection, Error, ErrorCode, ToSql, ffi};
 use serde_json::{Map, Value, json};
 
 use crate::guard::IsOwn;
@@ -123,7 +123,7 @@ impl Sql {
         let query = format!("select * from {} where rowid = ?1", table(params)?);
         let rows = self.run(&query, &[&id])?.rows;
         if rows.count() == 0 {
-            return Err(failure(rusqlite::ffi::SQLITE_NOTFOUND, "no such row"));
+            return Err(failure(ffi::SQLITE_NOTFOUND, "no such row"));
         }
         let array = rows.close();
         Ok(array[1..array.len() - 1].to_owned())
@@ -135,7 +135,7 @@ impl Sql {
         let name = name.ok_or_else(|| invalid("table is to be a name"))?;
         let rows = self.run("select * from pragma_table_info(?1)", &[&name])?.rows;
         if rows.count() == 0 {
-            return Err(failure(rusqlite::ffi::SQLITE_ERROR, &format!("no such table: {name}")));
+            return Err(failure(ffi::SQLITE_ERROR, &format!("no such table: {name}")));
         }
         Ok(rows.close())
     }
@@ -174,7 +174,7 @@ impl Sql {
         let mut statement = self.db.prepare(query).map_err(|error| self.told(&error))?;
         let writes = !statement.readonly();
         if writes && !self.may_write {
-            return Err(self.refused(rusqlite::ffi::SQLITE_READONLY));
+            return Err(self.refused(ffi::SQLITE_READONLY));
         }
         if writes {
             self.own("begin immediate")?;
@@ -222,8 +222,15 @@ impl Sql {
         if matches!(error, Error::MultipleStatement) {
             return invalid("one statement in a query");
         }
+        let recovers = [ffi::SQLITE_READONLY_RECOVERY, ffi::SQLITE_READONLY_ROLLBACK];
+        if error.sqlite_error().is_some_and(|reason| recovers.contains(&reason.extended_code)) {
+            return failure(
+                ffi::SQLITE_READONLY,
+                "a change was broken off, which only who writes can undo: open it for writing once",
+            );
+        }
         let told = complaint(error);
-        let is_refused = [rusqlite::ffi::SQLITE_AUTH, rusqlite::ffi::SQLITE_READONLY].contains(&told.code);
+        let is_refused = [ffi::SQLITE_AUTH, ffi::SQLITE_READONLY].contains(&told.code);
         if is_refused { self.refused(told.code) } else { told }
     }
 

@@ -110,3 +110,20 @@ fn passwords_are_not_shown() {
         Ok(json!([{ "id": 1, "name": "root", "passwd": null }]))
     );
 }
+
+#[test]
+fn a_change_that_was_broken_off_is_named() {
+    let (world, copy) = (World::new(), World::new());
+    let other = Connection::open(world.file()).unwrap();
+    // What does not fit into the cache is written before the end.
+    let half = format!("pragma cache_size = 1; begin; insert into counted {COUNTER} limit 20000) select i from n");
+    other.execute_batch(&half).unwrap();
+    let journal = |world: &World| world.folder.path().join("db-journal");
+    let mut sql = copy.reader();
+    for (from, to) in [(world.file(), copy.file()), (journal(&world), journal(&copy))] {
+        std::fs::copy(from, to).unwrap();
+    }
+    expect_refused(&mut sql, "select * from counted", "a change was broken off");
+    assert!(exec(&mut copy.writer(), "select * from person").is_ok());
+    assert_eq!(exec(&mut sql, "select * from counted"), Ok(json!({ "message": "Query OK" })), "it was undone");
+}
