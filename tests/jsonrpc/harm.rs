@@ -100,7 +100,7 @@ fn a_library_that_leaks() {
         replaced += usize::from(answer.contains("\"result\":1,"));
         for child in server.children() {
             let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
-            let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap_or("0");
+            let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap_or("0");
             let size_kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
             assert!(size_kib <= PROCESS_KIB_MAX, "{size_kib} KiB");
         }
