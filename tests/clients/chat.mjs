@@ -1,7 +1,7 @@
 // Drives www/webchat.html in two real browsers against a running gateway.
-//   UAKARI_TOOLS=<folder with node_modules> node chat.mjs http://127.0.0.1:PORT OUTDIR
+//   UAKARI_TOOLS=<folder with node_modules> node chat.mjs http://127.0.0.1:PORT OUTDIR [talk]
 // The gateway must serve www/ and have a chat server with -w named "chat". Where the script says "restart the chat",
-// somebody has to.
+// somebody has to. With "talk" it takes no screenshots.
 import { join } from "node:path";
 import { Failure, WAIT_MS, check, launch, ok, run, tabTo, watch } from "./chromium.mjs";
 
@@ -238,7 +238,7 @@ run("chat.mjs", async (base, outdir) => {
     await restart(alice, bob);
     await bounded(contexts[1], base, alice);
     for (const context of contexts) await context.close();
-    await screenshots(browsers[0], base, outdir);
+    if (process.argv[4] !== "talk") await screenshots(browsers[0], base, outdir);
     for (const one of seen) one.check("those of the restart");
   } finally {
     for (const browser of browsers) await browser.close();
