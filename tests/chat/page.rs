@@ -14,7 +14,9 @@ const SCRIPT_TIME: Duration = Duration::from_secs(150);
 fn drive(way: Way, more: &[&str]) {
     tool("node_modules/playwright-core");
     let folder = Folder::new();
-    let mut room = Room::open_with(way, &["-w"], &["--www", project().join("www").to_str().unwrap()]);
+    // The page ends its messages with newlines, which keeps them apart where nothing else does.
+    let options = if way == Way::Preloaded { &["-w", "--protocol", "lines"][..] } else { &["-w"] };
+    let mut room = Room::open_with(way, options, &["--www", project().join("www").to_str().unwrap()]);
     let mut command = Command::new("node");
     command.arg(project().join("tests/clients/chat.mjs")).arg(format!("http://127.0.0.1:{}", room.daemon.port));
     // To be looked at by somebody.
