@@ -17,6 +17,7 @@ fn drive(way: Way, more: &[&str]) {
     // The page ends its messages with newlines, which keeps them apart where nothing else does.
     let options = if way == Way::Preloaded { &["-w", "--protocol", "lines"][..] } else { &["-w"] };
     let mut room = Room::open_with(way, options, &["--www", project().join("www").to_str().unwrap()]);
+    let _plain = room.without_commands("plain");
     let mut command = Command::new("node");
     command.arg(project().join("tests/clients/chat.mjs")).arg(format!("http://127.0.0.1:{}", room.daemon.port));
     // To be looked at by somebody.
