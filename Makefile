@@ -1,6 +1,6 @@
 # The front door; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: run test tools bench conformance fuzz soak lint install uninstall clean help
+.PHONY: run test tools bench conformance fuzz soak crowd lint install uninstall clean help
 
 PORT ?= 8080
 
@@ -30,6 +30,10 @@ soak: ## run 20,000 simulated worlds, then all kinds of load on a release build 
 	cargo build --release --workspace
 	UAKARI_SEEDS=20000 cargo test --release --lib simulation
 	UAKARI_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --release --test main -- --ignored --exact soak::a_day --nocapture
+
+crowd: ## let 1,000 members chat on a release build, 100 messages a second for 10 s, on three ways
+	cargo build --release --workspace
+	cargo test --release --test main -- --ignored --exact chat::crowd::a_thousand_members --nocapture
 
 fuzz: ## feed each fuzz target with made-up inputs for SECONDS (60)
 	@tests/tally bash -c 'tests/install-tools --fuzz && tests/fuzz/run $(or $(SECONDS),60)'

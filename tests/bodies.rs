@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write as _};
 use std::time::{Duration, Instant};
 
 use crate::http::{INDEX, daemon, noise, put};
-use crate::process::DEADLINE;
+use crate::process::{DEADLINE, uninterrupted};
 use crate::wire::{handshake, request};
 
 /// Bodies of requests that the gateway reads for nothing, each as header lines and bytes.
@@ -112,7 +112,7 @@ fn a_slow_body_is_given_up() {
     wire.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     for _ in 0..15 {
         wire.send("x");
-        match wire.stream().peek(&mut [0]) {
+        match uninterrupted(|| wire.stream().peek(&mut [0])) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             other => panic!("{other:?} after {:?}", start.elapsed()),
         }
@@ -121,7 +121,7 @@ fn a_slow_body_is_given_up() {
     assert_eq!(wire.response().status, 408);
     wire.expect_end();
     let waited = start.elapsed();
-    assert!((9_000..13_000).contains(&waited.as_millis()), "{waited:?}");
+    assert!(waited >= Duration::from_secs(9), "{waited:?}");
     daemon.log().wait_for(&["the request body was too slow"]);
 }
 

@@ -62,14 +62,20 @@ impl Room {
             Way::Preloaded => vec![],
         };
         let options: Vec<String> = theirs.iter().chain(options).map(|option| (*option).to_owned()).collect();
-        let chat = start_chat(&daemon, way, &options);
+        let chat = start_chat(&daemon, "chat", way, &options);
         Room { chat, daemon, way, options }
+    }
+
+    /// A second chat that takes no commands, but is as this one otherwise.
+    pub fn without_commands(&self, name: &str) -> Process {
+        let options: Vec<String> = self.options.iter().filter(|option| *option != "-w").cloned().collect();
+        start_chat(&self.daemon, name, self.way, &options)
     }
 
     /// Ends the chat, and starts it again.
     pub fn restart(&mut self) {
         self.stop();
-        self.chat = start_chat(&self.daemon, self.way, &self.options);
+        self.chat = start_chat(&self.daemon, "chat", self.way, &self.options);
     }
 
     /// Ends the chat, which must succeed.
@@ -99,13 +105,13 @@ impl Room {
     }
 }
 
-fn start_chat(daemon: &Daemon, way: Way, options: &[String]) -> Process {
+fn start_chat(daemon: &Daemon, name: &str, way: Way, options: &[String]) -> Process {
     let mut command = Command::new(program("websocket_chat"));
     if way == Way::Preloaded {
         command.env("LD_PRELOAD", program("libwebsocket.so"));
     }
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    start_sample(command, &daemon.socket("chat"), &options)
+    start_sample(command, &daemon.socket(name), &options)
 }
 
 /// The next message, a text or not: libwebsocket.so knows no types.
@@ -169,7 +175,7 @@ fn without_w_all_is_told_to_the_others() {
 fn an_address_that_nobody_tells() {
     let daemon = Daemon::start(&["--protocol", "lines"]);
     let options = ["-w", "--protocol", "lines"].map(str::to_owned);
-    let _chat = start_chat(&daemon, Way::Proxied("lines"), &options);
+    let _chat = start_chat(&daemon, "chat", Way::Proxied("lines"), &options);
     let mut alice = daemon.connect("/chat");
     alice.text("WSHello alice");
     hear(&mut alice, "WSWelcome alice");

@@ -18,7 +18,7 @@ use nix::sys::termios::{
 use crate::client::{BINARY, Client, Frame, PING};
 use crate::daemon::Daemon;
 use crate::links::{configured, configured_in};
-use crate::process::{DEADLINE, Folder, eventually};
+use crate::process::{DEADLINE, Folder, eventually, uninterrupted};
 
 /// More than the kernel keeps between a client and the daemon.
 pub const SIZE: u32 = 16_000_000;
@@ -339,7 +339,7 @@ fn a_line_loses_nothing_while_one_side_does_not_read() {
 /// So many bytes wait to be received.
 fn unread(stream: &std::net::TcpStream) -> usize {
     let mut buffer = vec![0; 16 << 20];
-    stream.peek(&mut buffer).unwrap()
+    uninterrupted(|| stream.peek(&mut buffer)).unwrap()
 }
 
 #[test]

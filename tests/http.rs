@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
 use crate::daemon::Daemon;
+use crate::process::{DEADLINE, uninterrupted};
 use crate::wire::request;
 
 /// The index page.
@@ -276,17 +277,16 @@ fn a_slow_head_is_given_up() {
     wire.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     for byte in request("GET", "/", &[]).bytes().take(15) {
         wire.send([byte]);
-        match wire.stream().peek(&mut [0]) {
-            // A read with a timeout is never restarted by the kernel (signal(7)).
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+        match uninterrupted(|| wire.stream().peek(&mut [0])) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             other => panic!("{other:?} after {:?}", start.elapsed()),
         }
     }
-    wire.stream().set_read_timeout(Some(crate::process::DEADLINE)).unwrap();
+    wire.stream().set_read_timeout(Some(DEADLINE)).unwrap();
     assert_eq!(wire.response().status, 408);
     wire.expect_end();
     let waited = start.elapsed();
-    assert!((9_000..13_000).contains(&waited.as_millis()), "{waited:?}");
+    assert!(waited >= Duration::from_secs(9), "{waited:?}");
 }
 
 #[test]

@@ -66,9 +66,12 @@ fn everything_is_in_its_place() {
         ("etc/logrotate.d/uakari", 0o644),
         ("etc/uakari/uakari.conf", 0o644),
         ("usr/bin/uakari", 0o755),
+        ("usr/bin/websocket_chat", 0o755),
         ("usr/bin/websocket_echo", 0o755),
         ("usr/lib/uakari/authrpc.so", 0o755),
         ("usr/lib/uakari/jsonsql.so", 0o755),
+        ("usr/bin/websocket_jsonrpc", 0o755),
+        ("usr/include/uakari_rpc.h", 0o644),
         ("usr/lib/systemd/system/uakari.service", 0o644),
         ("usr/lib/systemd/system/uakari.socket", 0o644),
         ("usr/lib/sysusers.d/uakari.conf", 0o644),
@@ -78,6 +81,7 @@ fn everything_is_in_its_place() {
         ("usr/share/uakari/hello/hello.rs", 0o644),
         ("usr/share/uakari/www/index.html", 0o644),
         ("usr/share/uakari/www/jsonrpc.js", 0o644),
+        ("usr/share/uakari/www/webchat.html", 0o644),
         ("usr/share/uakari/www/websocket.html", 0o644),
     ] {
         assert!(installed.contains(&(path.to_owned(), mode)), "{path} {mode:o} is not in {installed:?}");
@@ -154,7 +158,7 @@ fn wrong_variables_are_named() {
         ("INIT=sysv procd", ["sysv procd", "one of them"]),
         ("PREFIX=usr", ["'usr'", "absolute path"]),
         ("SYSCONFDIR=/etc|x", ["/etc|x", "plain characters"]),
-        (empty.as_str(), ["PROGRAMS=", "build them"]),
+        (empty.as_str(), ["PROGRAMS=", "lacks uakari: build"]),
     ] {
         let Finished { status, err, .. } = make("install", &[&root, variable]);
         assert!(!status.success() && parts.iter().all(|part| err.contains(part)), "{variable}: {err}");

@@ -1,7 +1,8 @@
 //! The server of JSON-RPC 2.0: what it answers, whatever its libraries do.
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -97,12 +98,14 @@ fn children(pid: i32) -> Vec<i32> {
     all.filter(|child| parent(child) == Some(pid)).collect()
 }
 
-/// A client without a gateway.
-struct Client(Backend);
+/// A client without a gateway, and what has come of its answers.
+struct Client(Backend, BufReader<UnixStream>);
 
 impl Client {
     fn new(path: &Path) -> Client {
-        Client(Backend::new(connect(path, Kind::Stream).unwrap()))
+        let stream = connect(path, Kind::Stream).unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        Client(Backend::new(stream), reader)
     }
 
     fn send(&mut self, text: impl AsRef<[u8]>) {
@@ -117,23 +120,10 @@ impl Client {
 
     /// The next answer, which is a line.
     fn answer(&mut self) -> String {
-        let (mut line, mut part) = (Vec::new(), vec![0; 64 * 1024]);
-        while line.last() != Some(&b'\n') {
-            // No byte beyond the line is taken.
-            let mut stream = self.0.stream();
-            let size = nix::sys::socket::recv(
-                std::os::fd::AsRawFd::as_raw_fd(stream),
-                &mut part,
-                nix::sys::socket::MsgFlags::MSG_PEEK,
-            );
-            let size = size.unwrap_or_else(|errno| panic!("no answer after {DEADLINE:?}: {errno}"));
-            assert!(size > 0, "the end came within {}", line.escape_ascii());
-            let taken = part[..size].iter().position(|byte| *byte == b'\n').map_or(size, |at| at + 1);
-            stream.read_exact(&mut part[..taken]).unwrap();
-            line.extend_from_slice(&part[..taken]);
-        }
-        line.pop();
-        String::from_utf8(line).unwrap()
+        let mut line = String::new();
+        self.1.read_line(&mut line).unwrap_or_else(|error| panic!("no answer after {DEADLINE:?}: {error}"));
+        assert_eq!(line.pop(), Some('\n'), "the end came within {line}");
+        line
     }
 
     fn expect(&mut self, answer: &str) {

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::client::{CLOSE, Client, Frame, TEXT};
 use crate::daemon::{Daemon, UAKARI, configuration};
-use crate::process::{DEADLINE, Finished, Folder, eventually, expect_eq, run};
+use crate::process::{DEADLINE, Finished, Folder, eventually, expect_eq, run, uninterrupted};
 use crate::server::Backend;
 
 /// Starts one that must fail; what it said.
@@ -239,7 +239,7 @@ impl Manager {
 
     fn any(&self) -> String {
         let mut bytes = [0; 4096];
-        let size = self.0.recv(&mut bytes).expect("the daemon should tell something");
+        let size = uninterrupted(|| self.0.recv(&mut bytes)).expect("the daemon should tell something");
         String::from_utf8(bytes[..size].to_vec()).unwrap()
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::client::{BINARY, Client, Frame, TEXT};
 use crate::daemon::Daemon;
-use crate::process::{DEADLINE, expect_eq};
+use crate::process::{DEADLINE, expect_eq, uninterrupted};
 use crate::server::Backend;
 
 const MIB: usize = 1024 * 1024;
@@ -282,7 +282,7 @@ fn a_server_reads_byte_by_byte_and_loses_nothing() {
     client.close(1000);
     let mut got = Vec::new();
     let mut byte = [0];
-    while backend.stream().read(&mut byte).unwrap() == 1 {
+    while uninterrupted(|| backend.stream().read(&mut byte)).unwrap() == 1 {
         got.push(byte[0]);
     }
     expect_eq(String::from_utf8(got).unwrap(), text, "what was read");

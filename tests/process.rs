@@ -166,6 +166,16 @@ pub fn run(command: &mut Command, time: Duration) -> Finished {
     Process::start(command).wait(time)
 }
 
+/// Calls until no signal interrupts it: the kernel restarts no call that has a timeout (signal(7)).
+pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// Waits for what announces itself in no other way.
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let give_up = Instant::now() + DEADLINE;

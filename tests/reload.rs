@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::client::{BINARY, Client, Frame};
 use crate::daemon::{Daemon, configuration};
-use crate::process::{DEADLINE, eventually, expect_eq};
+use crate::process::{DEADLINE, eventually, expect_eq, uninterrupted};
 use crate::server::{Kind, Listener};
 use crate::wire::request;
 
@@ -143,7 +143,7 @@ fn expect_answer(mut stream: &UnixStream) {
     stream.write_all(request("HEAD", "/nosuch", &[]).as_bytes()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut head = vec![0; 1000];
-    let size = stream.read(&mut head).unwrap();
+    let size = uninterrupted(|| stream.read(&mut head)).unwrap();
     assert!(head.starts_with(b"HTTP/1.1 404 "), "{}", head[..size].escape_ascii());
 }
 

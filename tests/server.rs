@@ -12,7 +12,7 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAdd
 use nix::sys::stat::Mode;
 
 use crate::client::{CLOSE, Frame, PONG};
-use crate::process::DEADLINE;
+use crate::process::{DEADLINE, uninterrupted};
 
 /// How messages travel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +106,8 @@ impl Backend {
     /// What one read brings: of packets, one.
     pub fn read(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 256 * 1024];
-        let size = self.0.read(&mut bytes).unwrap_or_else(|error| panic!("nothing came for {DEADLINE:?}: {error}"));
+        let size = uninterrupted(|| self.0.read(&mut bytes));
+        let size = size.unwrap_or_else(|error| panic!("nothing came for {DEADLINE:?}: {error}"));
         bytes.truncate(size);
         bytes
     }

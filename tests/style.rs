@@ -100,6 +100,7 @@ fn fences() {
         ("argon2", &["utils/jsonrpc/authrpc/src/passwords.rs"], ""),
         ("argh", &["src/cli.rs", "src/main.rs", "utils/"], ""),
         ("caps", &["src/process/privileges.rs"], ""),
+        ("libloading", &["utils/jsonrpc/src/library/"], ""),
         ("libconfig", &["src/config/syntax/differential.rs"], ""),
         (
             "nix",
@@ -134,7 +135,7 @@ fn fences() {
             }
             // A crate is named before "::"; its name alone may be an ordinary word.
             let crates =
-                ["io_uring", "httparse", "sha1", "base64", "rusqlite", "argon2", "argh", "caps", "libconfig", "nix"];
+                ["io_uring", "httparse", "sha1", "base64", "rusqlite", "argon2", "argh", "caps", "libloading", "libconfig", "nix"];
             let is_crate = crates.contains(word);
             let named = if is_crate { format!("{word}::") } else { (*word).to_owned() };
             for (number, line) in file.code() {

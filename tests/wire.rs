@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use crate::process::DEADLINE;
+use crate::process::{DEADLINE, uninterrupted};
 
 /// The key of the handshakes here, and the accept value that answers it (RFC 6455 section 1.3).
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -104,14 +104,7 @@ impl Wire {
         }
         let old = self.buffer.len();
         self.buffer.resize(old + 256 * 1024, 0);
-        // A read with a timeout is never restarted by the kernel (signal(7)).
-        let result = loop {
-            match self.stream.read(&mut self.buffer[old..]) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result,
-            }
-        };
-        let (size, ended) = match result {
+        let (size, ended) = match uninterrupted(|| self.stream.read(&mut self.buffer[old..])) {
             Ok(0) => (0, Some("the end of the stream")),
             Ok(size) => (size, None),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => (0, Some("a reset")),

@@ -113,7 +113,7 @@ fn listen(mut streams: Vec<std::net::TcpStream>, messages: usize, begin: Instant
         epoll.add(stream.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number as u64)).unwrap();
     }
     let wanted = |number: usize| {
-        let is_sender = number % step == 0 && number / step < SENDERS;
+        let is_sender = number.is_multiple_of(step) && number / step < SENDERS;
         let own = |sender: usize| messages / SENDERS + usize::from(sender < messages % SENDERS);
         messages - if is_sender { own(number / step) } else { 0 }
     };

@@ -1,7 +1,7 @@
 // Drives www/webchat.html in two real browsers against a running gateway.
-//   UAKARI_TOOLS=<folder with node_modules> node chat.mjs http://127.0.0.1:PORT OUTDIR
-// The gateway must serve www/ and have a chat server with -w named "chat". Where the script says "restart the chat",
-// somebody has to.
+//   UAKARI_TOOLS=<folder with node_modules> node chat.mjs http://127.0.0.1:PORT OUTDIR [talk]
+// The gateway must serve www/ and have a chat server with -w named "chat" and one without named "plain". Where the
+// script says "restart the chat", somebody has to. With "talk" it takes no screenshots.
 import { join } from "node:path";
 import { Failure, WAIT_MS, check, launch, ok, run, tabTo, watch } from "./chromium.mjs";
 
@@ -9,9 +9,9 @@ const LOG_ENTRIES_MAX = 500;
 const MARKUP = "<img src=x onerror=alert(1)><b>bold</b>";
 
 // Opens the page and joins by the keyboard alone.
-async function enter(context, base, nickname) {
+async function enter(context, base, nickname, server = "chat") {
   const page = await context.newPage();
-  await page.goto(base + "/webchat.html");
+  await page.goto(`${base}/webchat.html#${server}`);
   await page.fill("#nickname", nickname);
   await page.press("#nickname", "Enter");
   await page.waitForSelector("body[data-phase=in]");
@@ -164,6 +164,20 @@ async function collisionAndLeave(context, base, alice) {
   await other.close();
 }
 
+// A server that knows no commands is a chat as well.
+async function withoutCommands(context, base) {
+  const [one, other] = await Promise.all(["dora", "emil"].map((name) => enter(context, base, name, "plain")));
+  check(/^dora~\d{3}$/.test(await one.textContent("#me")), "without commands the page makes a name itself");
+  await line(one, "no commands");
+  await say(one, "hello, all the same");
+  await line(other, "dora", "hello, all the same");
+  check(await other.locator("#members .member").first().isDisabled(), "and nobody can be whispered to");
+  await one.click("#leave");
+  await line(other, "dora", "has left");
+  check(!(await log(other)).includes("WSHello"), "what is for a server is not shown");
+  for (const page of [one, other]) await page.close();
+}
+
 async function bounded(context, base, alice) {
   const count = LOG_ENTRIES_MAX + 20;
   const flood = await enter(context, base, "flood");
@@ -235,10 +249,11 @@ run("chat.mjs", async (base, outdir) => {
     await evil(contexts[1], base, alice);
     await unread(alice, bob);
     await collisionAndLeave(contexts[1], base, alice);
+    await withoutCommands(contexts[1], base);
     await restart(alice, bob);
     await bounded(contexts[1], base, alice);
     for (const context of contexts) await context.close();
-    await screenshots(browsers[0], base, outdir);
+    if (process.argv[4] !== "talk") await screenshots(browsers[0], base, outdir);
     for (const one of seen) one.check("those of the restart");
   } finally {
     for (const browser of browsers) await browser.close();

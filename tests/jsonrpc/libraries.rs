@@ -77,7 +77,7 @@ fn answers_of_the_native_interface() {
     let folder = Folder::new();
     let library = compile(&folder, "tests/jsonrpc/native.c", &[]);
     let server = Server::start_in(folder, &library, &["-C", "this"]);
-    assert_eq!(server.process.out.text(), "started with this", "once, and before a client can come");
+    server.process.out.wait_for(&["started with this"]);
     let mut client = server.client();
     for (method, params, result) in [
         ("echo", "{\"b\":1, \"a\":[1.50, 123456789012345678901234567890]}", None),
@@ -103,6 +103,7 @@ fn answers_of_the_native_interface() {
         client.expect_error(error);
     }
     server.process.err.wait_for(&["the result of \"no json\" is no JSON"]);
+    assert_eq!(server.process.out.text(), "started with this", "once, and not for each connection");
 }
 
 #[test]
@@ -134,6 +135,32 @@ fn the_example() {
     let source = fs::read_to_string(project().join("utils/jsonrpc/examples/visits.c")).unwrap();
     let code = source.lines().filter(|line| line.chars().any(char::is_alphanumeric)).count();
     assert!(code <= 36, "an example of {code} lines");
+}
+
+#[test]
+fn the_library_in_rust_that_the_page_shows() {
+    let page = fs::read_to_string(project().join("docs/jsonrpc.md")).unwrap();
+    let shown = page.split("\n```rust\n").nth(1).and_then(|rest| rest.split("\n```\n").next()).unwrap();
+    let crate_page = fs::read_to_string(project().join("utils/jsonrpc/native/src/lib.rs")).unwrap();
+    let lines = crate_page.lines().skip_while(|line| *line != "//! ```").skip(1).take_while(|line| *line != "//! ```");
+    let tested: Vec<&str> = lines.map(|line| line.trim_start_matches("//!").trim_start_matches(' ')).collect();
+    let unindented: Vec<&str> = shown.lines().map(str::trim_start).collect();
+    assert_eq!(unindented, tested, "both pages show the same library");
+    let folder = Folder::new();
+    let (source, library) = (folder.join("counter.rs"), folder.join("counter.so"));
+    fs::write(&source, shown).unwrap();
+    let package = program("libjsonrpc_library.rlib");
+    let mut command = Command::new("rustc");
+    command.args(["--edition", "2024", "--crate-type", "cdylib", "-D", "unsafe_op_in_unsafe_fn", "-D", "warnings"]);
+    command.arg("--extern").arg(format!("jsonrpc_library={}", package.display())).args(["-o", &library, &source]);
+    let finished = run(&mut command, DEADLINE);
+    assert!(finished.status.success(), "{}", finished.err);
+    let server = Server::start_in(folder, &library, &["-C", "41"]);
+    let mut client = server.client();
+    client.call("next", "");
+    client.expect_result("42");
+    client.call("previous", "");
+    client.expect_error(r#"{"code":-32601,"message":"Method not found"}"#);
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! Through the gateway, handed over by it, in the background.
 
-use std::os::unix::net::UnixStream;
-
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 

@@ -53,14 +53,9 @@ impl Member {
         reads | writes
     }
 
-    /// When to look at it without being asked.
+    /// When to look at it without being asked: something may be left that was too much for its pace.
     fn deadline(&self) -> Option<Deadline> {
-        let paused = (!self.pace.has_room()).then(|| self.pace.ends());
-        let left = self
-            .connection
-            .has_more()
-            .then(|| if self.pace.has_room() { Deadline::after_ms(0) } else { self.pace.ends() });
-        self.leaves.or(paused).or(left)
+        self.leaves.or_else(|| (!self.pace.has_room()).then(|| self.pace.ends()))
     }
 }
 

@@ -71,19 +71,12 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Receives once, unless something is left, and takes the messages that `pace` has room for.
+    /// Receives once, unless something is left, and takes the messages that `pace` has room for. Others are left until
+    /// it has: poll(2) does not tell of them.
     pub fn hear(&mut self, buffers: &mut Buffers, pace: &mut Pace, said: &mut Vec<Message>) -> Result<(), Gone> {
         match self {
             Connection::Plain(plain) => plain.hear(&mut buffers.plain, pace, said),
             Connection::Direct(client) => hear_client(client, &mut buffers.direct, pace, said),
-        }
-    }
-
-    /// Whether messages may be there that `pace` had no room for, which poll(2) does not tell of.
-    pub fn has_more(&self) -> bool {
-        match self {
-            Connection::Plain(plain) => !plain.left.is_empty(),
-            Connection::Direct(client) => client.has_buffered(),
         }
     }
 

@@ -139,9 +139,9 @@ impl Client {
         self.splitter.held_size() + self.unread.capacity() + self.owed.capacity() + work + process
     }
 
-    /// Its name in the log.
-    pub fn name(&self) -> &str {
-        self.id.as_deref().or(self.address.as_deref()).unwrap_or("a client")
+    /// Its name in the log. The gateway's record may say anything.
+    pub fn name(&self) -> String {
+        self.id.as_deref().or(self.address.as_deref()).unwrap_or("a client").escape_debug().to_string()
     }
 
     /// Does what these events allow, and what has become possible.

@@ -33,9 +33,11 @@ pub const RESTART_MS: u64 = 250;
 /// A look at processes that are to end.
 pub const REAP_MS: u64 = 50;
 
-/// Bytes of address space that a connection's process may have (setrlimit(2), RLIMIT_AS).
+/// Bytes of memory that a connection's process may have for its own (setrlimit(2), RLIMIT_DATA).
 pub const PROCESS_SIZE_MAX: usize = 512 * MIB;
 /// One that has come to more than this is replaced behind its answer, before a call fails for want of memory.
 pub const PROCESS_SIZE_HIGH: usize = 384 * MIB;
+/// Bytes of its address space (RLIMIT_AS). Threads and files take much of that and little memory.
+pub const PROCESS_SPACE_SIZE_MAX: u64 = 8 * PROCESS_SIZE_MAX as u64;
 /// File descriptors that it may have, as many as select(2) takes.
 pub const PROCESS_FDS_MAX: u64 = 1_024;

@@ -14,7 +14,7 @@ use nix::unistd::{SysconfVar, dup2_stdin, sysconf};
 use server::start::become_user;
 
 use crate::library::{Library, Session};
-use crate::limits::{PROCESS_FDS_MAX, PROCESS_SIZE_HIGH, PROCESS_SIZE_MAX};
+use crate::limits::{PROCESS_FDS_MAX, PROCESS_SIZE_HIGH, PROCESS_SIZE_MAX, PROCESS_SPACE_SIZE_MAX};
 use crate::request::Outcome;
 use crate::wire::{Kind, Opening, put, receive};
 
@@ -138,10 +138,12 @@ fn prepare(opening: &Opening) {
 /// Memory has a bound, and a crash is one, without a core file. Signals are as usual again: the server blocks some, and
 /// the language's own look at crashes lets some of them pass.
 fn set_limits() -> io::Result<()> {
-    let size = PROCESS_SIZE_MAX as u64;
-    for (resource, most) in
-        [(Resource::RLIMIT_AS, size), (Resource::RLIMIT_CORE, 0), (Resource::RLIMIT_NOFILE, PROCESS_FDS_MAX)]
-    {
+    for (resource, most) in [
+        (Resource::RLIMIT_DATA, PROCESS_SIZE_MAX as u64),
+        (Resource::RLIMIT_AS, PROCESS_SPACE_SIZE_MAX),
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NOFILE, PROCESS_FDS_MAX),
+    ] {
         let (_, hard) = getrlimit(resource)?;
         setrlimit(resource, most.min(hard), hard)?;
     }
@@ -157,6 +159,7 @@ fn set_limits() -> io::Result<()> {
 fn is_too_large() -> bool {
     let Ok(Some(page_size)) = sysconf(SysconfVar::PAGE_SIZE) else { return false };
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: Option<usize> = statm.split(' ').next().and_then(|pages| pages.parse().ok());
+    // The sixth number is what RLIMIT_DATA counts, and the stack (proc_pid_statm(5)).
+    let pages: Option<usize> = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok());
     pages.is_some_and(|pages| pages.saturating_mul(page_size as usize) > PROCESS_SIZE_HIGH)
 }
