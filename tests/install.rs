@@ -68,6 +68,8 @@ fn everything_is_in_its_place() {
         ("usr/bin/uakari", 0o755),
         ("usr/bin/websocket_chat", 0o755),
         ("usr/bin/websocket_echo", 0o755),
+        ("usr/bin/websocket_jsonrpc", 0o755),
+        ("usr/include/uakari_rpc.h", 0o644),
         ("usr/lib/systemd/system/uakari.service", 0o644),
         ("usr/lib/systemd/system/uakari.socket", 0o644),
         ("usr/lib/sysusers.d/uakari.conf", 0o644),

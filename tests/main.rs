@@ -104,6 +104,9 @@ mod echo_server;
 /// The chat, on every way that its members may come, and its page.
 mod chat;
 
+/// JSON-RPC with the methods of libraries.
+mod jsonrpc;
+
 /// Servers in C that speak WebSocket with the library's functions.
 mod direct_api;
 

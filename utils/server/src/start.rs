@@ -144,7 +144,8 @@ fn raise_fd_limit() {
     }
 }
 
-fn become_user(name: &str) -> Result<(), String> {
+/// Gives up the rights of the user who started the server for those of this one. The error is the operator's sentence.
+pub fn become_user(name: &str) -> Result<(), String> {
     let failed = |errno: Errno| format!("-u {name}: {}: start as root, or leave it out", errno.desc());
     let user = User::from_name(name).map_err(failed)?.ok_or_else(|| format!("-u {name}: there is no such user"))?;
     if Uid::effective() == user.uid && Gid::effective() == user.gid {

@@ -1,0 +1,349 @@
+//! The server of JSON-RPC 2.0: what it answers, whatever its libraries do.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::{program, project};
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
+use crate::server::{Backend, Kind, connect};
+
+/// Libraries that do harm, and who is spared.
+mod harm;
+
+/// The interfaces to libraries, and libraries that cannot be used.
+mod libraries;
+
+/// The way of a request through the gateway, or past it.
+mod ways;
+
+/// A server and the folder of its socket and its library.
+struct Server {
+    process: Process,
+    folder: Folder,
+}
+
+/// Compiles a library of `tests/jsonrpc`, or an example, into this folder.
+fn compile(folder: &Folder, source: &str, more: &[&str]) -> String {
+    let source = project().join(source);
+    let path = folder.join(&format!("{}.so", source.file_stem().unwrap().display()));
+    let mut command = Command::new("cc");
+    command.args(["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-shared", "-fPIC", "-I"]);
+    command.arg(project().join("utils/jsonrpc/include")).arg(source).args(["-o", &path]).args(more);
+    let finished = run(&mut command, DEADLINE);
+    assert!(finished.status.success(), "{}", finished.err);
+    path
+}
+
+fn ouistiti(folder: &Folder) -> String {
+    compile(folder, "tests/jsonrpc/ouistiti.c", &["-ljansson"])
+}
+
+fn jsonrpc(options: &[&str]) -> Finished {
+    run(Command::new(program("websocket_jsonrpc")).args(options), DEADLINE)
+}
+
+impl Server {
+    /// With the library of ouistiti's interface.
+    fn start(options: &[&str]) -> Server {
+        let folder = Folder::new();
+        let library = ouistiti(&folder);
+        Server::start_in(folder, &library, options)
+    }
+
+    fn start_in(folder: Folder, library: &str, options: &[&str]) -> Server {
+        let mut command = Command::new(program("websocket_jsonrpc"));
+        command.args(["-R", &folder.join("run"), "-n", "rpc", "-L", library]).args(options);
+        let process = Process::start(&mut command);
+        let server = Server { process, folder };
+        eventually("the server listens", || connect(&server.path(), Kind::Stream).is_ok());
+        server
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("run/rpc")
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.path())
+    }
+
+    /// The processes of its connections.
+    fn children(&self) -> Vec<i32> {
+        children(self.process.pid().as_raw())
+    }
+}
+
+/// The processes that this one has started and that have not ended.
+fn children(pid: i32) -> Vec<i32> {
+    let parent = |pid: &i32| -> Option<i32> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit(") ").next()?.split(' ');
+        if fields.next()? == "Z" { None } else { fields.next()?.parse().ok() }
+    };
+    let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    all.filter(|child| parent(child) == Some(pid)).collect()
+}
+
+/// A client without a gateway, and what has come of its answers.
+struct Client(Backend, BufReader<UnixStream>);
+
+impl Client {
+    fn new(path: &Path) -> Client {
+        let stream = connect(path, Kind::Stream).unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        Client(Backend::new(stream), reader)
+    }
+
+    fn send(&mut self, text: impl AsRef<[u8]>) {
+        self.0.send(text);
+    }
+
+    /// Sends a call with the id 1.
+    fn call(&mut self, method: &str, params: &str) {
+        let params = if params.is_empty() { String::new() } else { format!(",\"params\":{params}") };
+        self.send(format!("{{\"jsonrpc\":\"2.0\",\"method\":{method:?}{params},\"id\":1}}"));
+    }
+
+    /// The next answer, which is a line.
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.1.read_line(&mut line).unwrap_or_else(|error| panic!("no answer after {DEADLINE:?}: {error}"));
+        assert_eq!(line.pop(), Some('\n'), "the end came within {line}");
+        line
+    }
+
+    fn expect(&mut self, answer: &str) {
+        assert_eq!(self.answer(), answer);
+    }
+
+    /// The next answer must be to a call with the id 1 and have this result.
+    fn expect_result(&mut self, result: &str) {
+        self.expect(&format!("{{\"jsonrpc\":\"2.0\",\"result\":{result},\"id\":1}}"));
+    }
+
+    /// The next answer must be to a call with the id 1 and have this error.
+    fn expect_error(&mut self, error: &str) {
+        self.expect(&format!("{{\"jsonrpc\":\"2.0\",\"error\":{error},\"id\":1}}"));
+    }
+
+    /// Nothing came that was not expected.
+    fn expect_nothing_else(&mut self) {
+        self.call("get_data", "");
+        self.expect_result("[\"hello\",5]");
+    }
+}
+
+const INTERNAL: &str = r#"{"code":-32603,"message":"Internal error"}"#;
+
+/// The examples of the specification (section 7) in their order: what is sent, and what is answered.
+const SPECIFICATION: [(&str, &str); 15] = [
+    (
+        r#"{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}"#,
+        r#"{"jsonrpc": "2.0", "result": 19, "id": 1}"#,
+    ),
+    (
+        r#"{"jsonrpc": "2.0", "method": "subtract", "params": [23, 42], "id": 2}"#,
+        r#"{"jsonrpc": "2.0", "result": -19, "id": 2}"#,
+    ),
+    (
+        r#"{"jsonrpc": "2.0", "method": "subtract", "params": {"subtrahend": 23, "minuend": 42}, "id": 3}"#,
+        r#"{"jsonrpc": "2.0", "result": 19, "id": 3}"#,
+    ),
+    (
+        r#"{"jsonrpc": "2.0", "method": "subtract", "params": {"minuend": 42, "subtrahend": 23}, "id": 4}"#,
+        r#"{"jsonrpc": "2.0", "result": 19, "id": 4}"#,
+    ),
+    (r#"{"jsonrpc": "2.0", "method": "update", "params": [1,2,3,4,5]}"#, ""),
+    (r#"{"jsonrpc": "2.0", "method": "foobar"}"#, ""),
+    (
+        r#"{"jsonrpc": "2.0", "method": "foobar", "id": "1"}"#,
+        r#"{"jsonrpc": "2.0", "error": {"code": -32601, "message": "Method not found"}, "id": "1"}"#,
+    ),
+    (
+        r#"{"jsonrpc": "2.0", "method": "foobar, "params": "bar", "baz]"#,
+        r#"{"jsonrpc": "2.0", "error": {"code": -32700, "message": "Parse Error"}, "id": null}"#,
+    ),
+    (
+        r#"{"jsonrpc": "2.0", "method": 1, "params": "bar"}"#,
+        r#"{"jsonrpc": "2.0", "error": {"code": -32600, "message": "Invalid Request"}, "id": null}"#,
+    ),
+    (
+        r#"[
+  {"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},
+  {"jsonrpc": "2.0", "method"
+]"#,
+        r#"{"jsonrpc": "2.0", "error": {"code": -32700, "message": "Parse Error"}, "id": null}"#,
+    ),
+    ("[]", r#"{"jsonrpc": "2.0", "error": {"code": -32600, "message": "Invalid Request"}, "id": null}"#),
+    ("[1]", r#"[{"jsonrpc": "2.0", "error": {"code": -32600, "message": "Invalid Request"}, "id": null}]"#),
+    (
+        "[1,2,3]",
+        r#"[{"jsonrpc": "2.0", "error": {"code": -32600, "message": "Invalid Request"}, "id": null},
+            {"jsonrpc": "2.0", "error": {"code": -32600, "message": "Invalid Request"}, "id": null},
+            {"jsonrpc": "2.0", "error": {"code": -32600, "message": "Invalid Request"}, "id": null}]"#,
+    ),
+    (
+        r#"[
+        {"jsonrpc": "2.0", "method": "sum", "params": [1,2,4], "id": "1"},
+        {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]},
+        {"jsonrpc": "2.0", "method": "subtract", "params": [42,23], "id": "2"},
+        {"foo": "boo"},
+        {"jsonrpc": "2.0", "method": "foo.get", "params": {"name": "myself"}, "id": "5"},
+        {"jsonrpc": "2.0", "method": "get_data", "id": "9"}
+    ]"#,
+        r#"[{"jsonrpc": "2.0", "result": 7, "id": "1"},
+            {"jsonrpc": "2.0", "result": 19, "id": "2"},
+            {"jsonrpc": "2.0", "error": {"code": -32600, "message": "Invalid Request"}, "id": null},
+            {"jsonrpc": "2.0", "error": {"code": -32601, "message": "Method not found"}, "id": "5"},
+            {"jsonrpc": "2.0", "result": ["hello", 5], "id": "9"}]"#,
+    ),
+    (
+        r#"[
+        {"jsonrpc": "2.0", "method": "notify_sum", "params": [1,2,4]},
+        {"jsonrpc": "2.0", "method": "notify_hello", "params": [7]}
+    ]"#,
+        "",
+    ),
+];
+
+/// The texts of the specification have blanks behind commas and colons, and line ends; answers have none.
+fn without_blanks(text: &str) -> String {
+    let lines: String = text.lines().map(str::trim).collect();
+    lines.replace(", ", ",").replace(": ", ":")
+}
+
+#[test]
+fn the_examples_of_the_specification() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    for (text, answer) in SPECIFICATION {
+        client.send(text);
+        if !answer.is_empty() {
+            assert_eq!(client.answer(), without_blanks(answer), "{text}");
+        }
+        client.expect_nothing_else();
+    }
+    assert_eq!(server.children().len(), 1, "a client has one process, whatever it calls");
+}
+
+#[test]
+fn requests_that_are_cut_or_joined() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    // Behind what is no JSON a cut says where the next text begins, so that the examples of it are left out.
+    let examples: Vec<_> = SPECIFICATION.iter().filter(|(_, answer)| !answer.contains("Parse Error")).collect();
+    for (text, answer) in &examples {
+        for byte in text.as_bytes() {
+            client.send([*byte]);
+        }
+        if !answer.is_empty() {
+            assert_eq!(client.answer(), without_blanks(answer), "{text}");
+        }
+    }
+    let joined: Vec<&str> = examples.iter().map(|(text, _)| *text).collect();
+    client.send(joined.concat() + &joined.join("\0") + "\0");
+    for _ in 0..2 {
+        for (_, answer) in examples.iter().filter(|(_, answer)| !answer.is_empty()) {
+            assert_eq!(client.answer(), without_blanks(answer));
+        }
+    }
+    client.expect_nothing_else();
+}
+
+#[test]
+fn borders_of_lines_and_nuls() {
+    for (protocol, border) in [("lines", "\n"), ("nul", "\0")] {
+        let server = Server::start(&["--protocol", protocol]);
+        let mut client = server.client();
+        client.send(format!("{{\"a\"{border}[1{border}{border}17{border}"));
+        client.send(format!("{{\"jsonrpc\":\"2.0\",\"method\":\"sum\",\"params\":[2,3],\"id\":1}}{border}"));
+        let parse_error = r#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse Error"},"id":null}"#;
+        let invalid = r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"Invalid Request"},"id":null}"#;
+        for answer in [parse_error, parse_error, invalid, r#"{"jsonrpc":"2.0","result":5,"id":1}"#] {
+            client.0.expect(format!("{answer}{border}"));
+        }
+    }
+}
+
+#[test]
+fn large_requests_and_answers() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    let params = format!("[\"{}\",[{}1]]", "\u{fc}".repeat(2_000_000), "1,".repeat(20_000));
+    let mut sender = client.0.stream().try_clone().unwrap();
+    let text = format!("{{\"jsonrpc\":\"2.0\",\"method\":\"echo\",\"params\":{params},\"id\":1}}");
+    let sending = std::thread::spawn(move || std::io::Write::write_all(&mut sender, text.as_bytes()));
+    let answer = client.answer();
+    assert!(answer == format!("{{\"jsonrpc\":\"2.0\",\"result\":{params},\"id\":1}}"), "{} bytes", answer.len());
+    sending.join().unwrap().unwrap();
+    client.expect_nothing_else();
+    // Whoever does not take his answers holds nobody up.
+    let mut stuck = server.client();
+    for _ in 0..10 {
+        stuck.call("repeat", "[5000000]");
+    }
+    client.expect_nothing_else();
+    for _ in 0..10 {
+        assert_eq!(stuck.answer().len(), r#"{"jsonrpc":"2.0","result":"","id":1}"#.len() + 5_000_000);
+    }
+    client.expect_nothing_else();
+}
+
+#[test]
+fn what_nobody_has_to_bear() {
+    let server = Server::start(&[]);
+    let mut client = server.client();
+    for depth in [129, 100_000] {
+        client.send("[".repeat(depth) + &"]".repeat(depth));
+        assert!(client.answer().contains("-32700"));
+        client.expect_nothing_else();
+    }
+    client.send(format!("[1{}]", ",1".repeat(5_000)));
+    let answer = client.answer();
+    assert!(answer.contains("-32600") && answer.contains("more than 4096 requests"), "{answer}");
+    client.send("{\"jsonrpc\":\"2.0\",\"method\":\"\\u0000\",\"id\":1}");
+    client.expect_error(r#"{"code":-32601,"message":"Method not found"}"#);
+    let mut careless = server.client();
+    careless.send("{\"jsonrpc\":\"2.0\",\"method\":\"get_data\",\"id\":1}{\"jsonrpc\"");
+    careless.0.stream().shutdown(std::net::Shutdown::Write).unwrap();
+    careless.expect_result("[\"hello\",5]");
+    assert!(careless.answer().contains("-32700"), "what is not whole never will be");
+    careless.0.expect_end();
+}
+
+#[test]
+fn its_end() {
+    let folder = Folder::new();
+    let (library, log) = (ouistiti(&folder), folder.join("log"));
+    let mut server = Server::start_in(folder, &library, &["-C", &log]);
+    let logged = |words: &str| fs::read_to_string(&log).unwrap_or_default().replace('\n', " ").trim() == words;
+    let mut client = server.client();
+    client.call("count", "");
+    client.expect_result("1");
+    drop(client);
+    eventually("the connection was released", || logged("init 0 count 1 release 1"));
+    eventually("its process has ended", || server.children().is_empty());
+    // Whoever does not wait for answers is heard all the same.
+    let mut client = server.client();
+    client.send(r#"[{"jsonrpc":"2.0","method":"count"},{"jsonrpc":"2.0","method":"count"}]"#);
+    drop(client);
+    eventually("the notifications were heard", || logged("init 0 count 1 release 1 init 0 count 1 count 2 release 2"));
+    fs::remove_file(&log).unwrap();
+    let mut client = server.client();
+    client.call("count", "");
+    client.expect_result("1");
+    let children = server.children();
+    server.process.signal(Signal::SIGTERM);
+    assert!(server.process.wait(DEADLINE).status.success());
+    client.0.expect_end();
+    assert!(logged("init 0 count 1 release 1"), "a server that is stopped releases what it opened");
+    assert!(!server.path().exists());
+    for child in children {
+        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} is left behind");
+    }
+}

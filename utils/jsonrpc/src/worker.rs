@@ -1,0 +1,165 @@
+//! The process that a connection's calls run in: this program once more. It may crash, hang or leak; its server hears
+//! of it, and nobody else does.
+
+use std::fs::File;
+use std::io::{self, Write, stdin};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::unistd::{SysconfVar, dup2_stdin, sysconf};
+use server::start::become_user;
+
+use crate::library::{Library, Session};
+use crate::limits::{PROCESS_FDS_MAX, PROCESS_SIZE_HIGH, PROCESS_SIZE_MAX, PROCESS_SPACE_SIZE_MAX};
+use crate::request::Outcome;
+use crate::wire::{Kind, Opening, put, receive};
+
+/// What stands first on the command line of such a process.
+pub const FLAG: &str = "--worker";
+
+/// Serves one connection with this library, to its end.
+pub fn run(path: &str) -> ExitCode {
+    let mut socket = match take_socket() {
+        Ok(socket) => socket,
+        Err(error) => {
+            eprintln!("websocket_jsonrpc: {FLAG} is for its server alone: leave it out ({error})");
+            return ExitCode::FAILURE;
+        }
+    };
+    let status = i32::from(serve(&mut socket, path).is_err());
+    // With the socket still open: its end tells the server that all is done, what libraries do at exit too.
+    std::process::exit(status)
+}
+
+/// The connection to the server came as standard input, where libraries are to find nothing.
+fn take_socket() -> io::Result<UnixStream> {
+    let socket = UnixStream::from(stdin().as_fd().try_clone_to_owned()?);
+    socket.local_addr()?;
+    dup2_stdin(File::open("/dev/null")?)?;
+    Ok(socket)
+}
+
+fn serve(socket: &mut UnixStream, path: &str) -> io::Result<()> {
+    set_limits()?;
+    let mut session = None;
+    while let Some((kind, body)) = receive(socket)? {
+        match kind {
+            Kind::Start => {
+                let (kind, text) = match start(path, &body) {
+                    Ok(()) => (Kind::LastResult, String::new()),
+                    Err(sentence) => (Kind::LastError, sentence),
+                };
+                return answer(socket, kind, &text);
+            }
+            Kind::Open => session = Some(open(path, &body)),
+            Kind::Call => match &mut session {
+                Some(Ok(open)) => {
+                    let outcome = call(open, &body);
+                    drop(body);
+                    let is_last = is_too_large();
+                    let (kind, text) = match &outcome {
+                        Outcome::Result(text) if is_last => (Kind::LastResult, text),
+                        Outcome::Result(text) => (Kind::Result, text),
+                        Outcome::Error(text) if is_last => (Kind::LastError, text),
+                        Outcome::Error(text) => (Kind::Error, text),
+                    };
+                    answer(socket, kind, text)?;
+                    if is_last {
+                        break;
+                    }
+                }
+                Some(Err(error)) => return answer(socket, Kind::LastError, error),
+                None => return Err(io::ErrorKind::InvalidData.into()),
+            },
+            Kind::Result | Kind::Error | Kind::LastResult | Kind::LastError => {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+    }
+    if let Some(Ok(session)) = session {
+        session.close();
+    }
+    Ok(())
+}
+
+fn start(path: &str, body: &[u8]) -> Result<(), String> {
+    let opening = read_opening(body);
+    if let Some(user) = &opening.user {
+        become_user(user)?;
+    }
+    prepare(&opening);
+    Library::load(path)?.start(&opening)
+}
+
+/// The error is the text of an error object.
+fn open(path: &str, body: &[u8]) -> Result<Session, String> {
+    let opening = read_opening(body);
+    prepare(&opening);
+    let library = Library::load(path).map_err(|sentence| {
+        eprintln!("websocket_jsonrpc: {sentence}");
+        crate::request::error(jsonrpc_library::abi::INTERNAL_ERROR, "", None)
+    })?;
+    library.open(&opening)
+}
+
+fn call(session: &mut Session, body: &[u8]) -> Outcome {
+    let text = String::from_utf8_lossy(body);
+    match text.split_once('\0') {
+        Some((method, "")) => session.call(method, None),
+        Some((method, params)) => session.call(method, Some(params)),
+        None => Outcome::Error(crate::request::error(jsonrpc_library::abi::INTERNAL_ERROR, "", None)),
+    }
+}
+
+fn answer(socket: &mut UnixStream, kind: Kind, text: &str) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    put(&mut bytes, kind, &[text.as_bytes()]);
+    socket.write_all(&bytes)
+}
+
+/// The server wrote it, so that nothing is wrong with it.
+fn read_opening(body: &[u8]) -> Opening {
+    serde_json::from_slice(body).unwrap_or_default()
+}
+
+fn prepare(opening: &Opening) {
+    if let Some(folder) = &opening.folder {
+        // Only names that do not begin with a slash need it, and where the user may not be there is none.
+        let _ = std::env::set_current_dir(folder);
+    }
+    // Changing users takes this back. Where the server has ended already, its socket tells.
+    let _ = set_pdeathsig(Signal::SIGKILL);
+}
+
+/// Memory has a bound, and a crash is one, without a core file. Signals are as usual again: the server blocks some, and
+/// the language's own look at crashes lets some of them pass.
+fn set_limits() -> io::Result<()> {
+    for (resource, most) in [
+        (Resource::RLIMIT_DATA, PROCESS_SIZE_MAX as u64),
+        (Resource::RLIMIT_AS, PROCESS_SPACE_SIZE_MAX),
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_NOFILE, PROCESS_FDS_MAX),
+    ] {
+        let (_, hard) = getrlimit(resource)?;
+        setrlimit(resource, most.min(hard), hard)?;
+    }
+    for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
+        // SAFETY: no function of this program takes its place.
+        unsafe { sigaction(signal, &SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty())) }?;
+    }
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// Whether the next calls may fail for want of memory.
+fn is_too_large() -> bool {
+    let Ok(Some(page_size)) = sysconf(SysconfVar::PAGE_SIZE) else { return false };
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    // The sixth number is what RLIMIT_DATA counts, and the stack (proc_pid_statm(5)).
+    let pages: Option<usize> = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok());
+    pages.is_some_and(|pages| pages.saturating_mul(page_size as usize) > PROCESS_SIZE_HIGH)
+}
