@@ -87,6 +87,7 @@ impl<'o> Chat<'o> {
                 self.hear(number);
                 self.tell_who_parted();
             }
+            self.send_gathered();
         }
         self.end();
         Ok(())
@@ -220,6 +221,16 @@ impl<'o> Chat<'o> {
         for (other, gone) in failed {
             self.part(other, gone);
         }
+    }
+
+    fn send_gathered(&mut self) {
+        let members = self.members.iter_mut().filter(|(_, member)| member.leaves.is_none());
+        let failed: Vec<(u64, Gone)> =
+            members.filter_map(|(number, member)| Some((*number, member.connection.send_gathered().err()?))).collect();
+        for (number, gone) in failed {
+            self.part(number, gone);
+        }
+        self.tell_who_parted();
     }
 
     /// Lets a member go. Those who leave with a close frame on a connection of their own are given time to end it.

@@ -84,11 +84,20 @@ impl Connection {
     pub fn send(&mut self, parcel: &Parcel) -> Result<(), Gone> {
         match self {
             Connection::Plain(plain) => plain.send(parcel),
-            Connection::Direct(client) => match client.send(parcel.opcode, &parcel.bytes) {
+            Connection::Direct(client) => match client.gather(parcel.opcode, &parcel.bytes) {
                 Err(Error::WouldBlock) => Err(Gone::Slow),
                 Err(error) => Err(gone(error)),
                 Ok(()) => Ok(()),
             },
+        }
+    }
+
+    /// Behind all that there was to say for now: messages to a connection of its own leave in one piece, so that who
+    /// has fallen behind gets on with fewer system calls. On plain ones each is a send, which keeps them apart.
+    pub fn send_gathered(&mut self) -> Result<(), Gone> {
+        match self {
+            Connection::Direct(client) if !client.wants_to_write() => self.flush(),
+            _ => Ok(()),
         }
     }
 
