@@ -134,8 +134,19 @@ fn fences() {
                 continue;
             }
             // A crate is named before "::"; its name alone may be an ordinary word.
-            let crates =
-                ["io_uring", "httparse", "sha1", "base64", "rusqlite", "argon2", "argh", "caps", "libloading", "libconfig", "nix"];
+            let crates = [
+                "io_uring",
+                "httparse",
+                "sha1",
+                "base64",
+                "rusqlite",
+                "argon2",
+                "argh",
+                "caps",
+                "libloading",
+                "libconfig",
+                "nix",
+            ];
             let is_crate = crates.contains(word);
             let named = if is_crate { format!("{word}::") } else { (*word).to_owned() };
             for (number, line) in file.code() {

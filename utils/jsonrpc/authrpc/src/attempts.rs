@@ -100,7 +100,7 @@ pub fn count(db: &Connection, client: &mut Client, user: &str, now: i64) -> Resu
     };
     let wait = users.wait_ms(USER, now).max(before.wait_ms(CLIENT, now));
     if wait > 0 {
-        // A clock that was set back is noted; else nothing is written, which a flood of attempts would wear a flash with.
+        // A clock that was set back is noted. Else nothing is written: a flood of attempts would wear a flash out.
         if read(&transaction, &user)?.at > now {
             write(&transaction, &user, users)?;
         }
@@ -169,7 +169,8 @@ fn forget(db: &Connection, now: i64) -> Result<(), Error> {
     if count > ATTEMPTS_MAX {
         db.execute("delete from attempts where at <= ?1", [now - FORGET_MS])?;
         db.execute(
-            "delete from attempts where key in (select key from attempts order by failures desc, at desc limit -1 offset ?1)",
+            "delete from attempts where key in \
+             (select key from attempts order by failures desc, at desc limit -1 offset ?1)",
             [ATTEMPTS_MAX / 2],
         )?;
     }

@@ -77,8 +77,8 @@ fn is_beyond(params: &Params) -> bool {
     params.m_cost() > HASH_MEMORY_SIZE_MAX / 1024 || params.t_cost() > HASH_PASSES_MAX
 }
 
-/// Whether a password is the one that is stored for a user. A wrong one costs an argon2id, whatever is stored and whether
-/// there is such a user; so does an old one that is right, with its upgrade.
+/// Whether a password is the one that is stored for a user. A wrong one costs an argon2id, whatever is stored and
+/// whether there is such a user; so does an old one that is right, with its upgrade.
 pub fn verify(stored: Option<&str>, user: &str, password: &str) -> Result<bool, Failure> {
     let stored = stored.unwrap_or_default();
     let kind = Kind::of(stored);

@@ -1,15 +1,16 @@
-//! What a client's statement may do: read this one database, or write to it too, and nothing beside it. SQLite itself is
-//! asked, while it compiles a statement, so that no way of writing one gets past. Where clients only read, the file
+//! What a client's statement may do: read this one database, or write to it too, and nothing beside it. SQLite itself
+//! is asked, while it compiles a statement, so that no way of writing one gets past. Where clients only read, the file
 //! is also opened for that alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use jsonrpc_sqlite::Settings;
+use jsonrpc_library::Failure;
+use jsonrpc_sqlite::{Settings, complaint_of};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, Error};
+use rusqlite::{Connection, Error, OptionalExtension};
 
 use crate::limits::{
     COMPOUND_MAX, DATABASE_SIZE_MAX, EXPRESSION_DEPTH_MAX, INSTRUCTIONS_MAX, PATTERN_SIZE_MAX, QUERY_SIZE_MAX,
@@ -23,15 +24,39 @@ const PRAGMAS: [&str; 7] =
 /// Functions that reach out of the database.
 const FUNCTIONS: [&str; 2] = ["load_extension", "fts3_tokenizer"];
 
-/// The column that databases of users keep passwords in. It is read as NULL.
-const SECRET: &str = "passwd";
+/// A table with the column that databases of users keep passwords in. To show such a column as NULL would not do: joins
+/// compare columns without asking.
+const SECRET: &str = "select t.name from sqlite_schema t, pragma_table_info(t.name) c \
+                      where t.type = 'table' and lower(c.name) = 'passwd' limit 1";
 
 /// Whether the library itself is speaking, which alone begins and ends transactions.
 pub type IsOwn = Arc<AtomicBool>;
 
-/// Opens the database for clients.
-pub fn open(settings: &Settings, may_write: bool) -> Result<(Connection, IsOwn), Error> {
-    let mut connection = jsonrpc_sqlite::open(&settings.file, may_write)?;
+/// What clients may do, as `-C` says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rights {
+    /// They may write.
+    pub may_write: bool,
+    /// They may see the passwords of a database of users.
+    pub may_see_passwords: bool,
+}
+
+/// Opens the database for clients. The error is the operator's.
+pub fn open(settings: &Settings, rights: Rights) -> Result<(Connection, IsOwn), Failure> {
+    let complain = |error| complaint_of(&settings.file, &error);
+    let connection = jsonrpc_sqlite::open(&settings.file, rights.may_write).map_err(complain)?;
+    let secret = connection.query_row(SECRET, [], |row| row.get::<_, String>(0)).optional().map_err(complain)?;
+    if let Some(table) = secret.filter(|_| !rights.may_see_passwords) {
+        return Err(Failure::internal(&format!(
+            "{}: its table {table} holds passwords, which all clients could read: give another database, or say \
+             passwords=1",
+            settings.file.display()
+        )));
+    }
+    confine(connection, rights.may_write).map_err(complain)
+}
+
+fn confine(mut connection: Connection, may_write: bool) -> Result<(Connection, IsOwn), Error> {
     if may_write {
         let page_size: u32 = connection.query_row("pragma page_size", [], |row| row.get(0))?;
         let pages = DATABASE_SIZE_MAX / page_size as usize;
@@ -63,7 +88,6 @@ pub fn open(settings: &Settings, may_write: bool) -> Result<(Connection, IsOwn),
 
 fn judge(action: &AuthAction<'_>, may_write: bool) -> Authorization {
     match action {
-        AuthAction::Read { column_name, .. } if column_name.eq_ignore_ascii_case(SECRET) => Authorization::Ignore,
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
         AuthAction::Function { function_name } if is_among(&FUNCTIONS, function_name) => Authorization::Deny,
         AuthAction::Function { .. } => Authorization::Allow,

@@ -1,6 +1,7 @@
 //! `jsonsql.so`: an SQLite database for `websocket_jsonrpc`. `-C` names its file; clients read it, and write to it too
 //! where `-C` says `file=PATH,write=1`. They cannot reach another one. A call is one statement, which is bounded in
-//! time, rows and bytes, and which changes all that it would or nothing.
+//! time, rows and bytes, and which changes all that it would or nothing. A database with passwords is not served unless
+//! `-C` says `passwords=1`.
 
 mod guard;
 mod limits;
@@ -12,12 +13,12 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jsonrpc_library::{Failure, Methods, Peer, abi};
-use jsonrpc_sqlite::{Settings, complaint, complaint_of, failure, params};
+use jsonrpc_sqlite::{Settings, complaint, failure, params};
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, Error, ErrorCode, ToSql, ffi};
 use serde_json::{Map, Value, json};
 
-use crate::guard::IsOwn;
+use crate::guard::{IsOwn, Rights};
 use crate::limits::{LOOK_MAX, ROWS_MAX, ROWS_SIZE_MAX, STATEMENT_MS};
 use crate::rows::Rows;
 
@@ -40,30 +41,26 @@ struct Outcome {
 
 jsonrpc_library::export!(Sql);
 
-fn settings(config: &str) -> Result<(Settings, bool), Failure> {
-    let settings = Settings::read(config, &["write"])?;
-    let may_write = settings.is_on("write")?;
-    Ok((settings, may_write))
+fn settings(config: &str) -> Result<(Settings, Rights), Failure> {
+    let settings = Settings::read(config, &["write", "passwords"])?;
+    let rights = Rights { may_write: settings.is_on("write")?, may_see_passwords: settings.is_on("passwords")? };
+    Ok((settings, rights))
 }
 
 impl Methods for Sql {
     fn start(config: &str) -> Result<(), Failure> {
-        let (settings, may_write) = settings(config)?;
-        if may_write {
+        let (settings, rights) = settings(config)?;
+        if rights.may_write {
             let made = jsonrpc_sqlite::make(&settings.file);
             made.map_err(|error| Failure::internal(&format!("{}: {error}", settings.file.display())))?;
         }
-        let opened = guard::open(&settings, may_write);
-        // Whether it is a database is found out by reading.
-        let looked = opened.and_then(|(db, _)| db.query_row("select count(*) from sqlite_schema", [], |_| Ok(())));
-        looked.map_err(|error| complaint_of(&settings.file, &error))
+        guard::open(&settings, rights).map(|_| ())
     }
 
     fn open(config: &str, _: &Peer) -> Result<Sql, Failure> {
-        let (settings, may_write) = settings(config)?;
-        let opened = guard::open(&settings, may_write);
-        let (db, is_own) = opened.map_err(|error| complaint_of(&settings.file, &error))?;
-        Ok(Sql { db, is_own, may_write })
+        let (settings, rights) = settings(config)?;
+        let (db, is_own) = guard::open(&settings, rights)?;
+        Ok(Sql { db, is_own, may_write: rights.may_write })
     }
 
     fn call(&mut self, method: &str, text: Option<&str>) -> Result<String, Failure> {
@@ -101,8 +98,8 @@ impl Sql {
     /// `{table, [limit], [offset]}`: its rows; `{}`: the tables and views.
     fn list(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
         if known(params, &["table", "limit", "offset"])?.is_empty() {
-            let tables = "select name, type from sqlite_schema where type in ('table', 'view') and name not like 'sqlite~_%' \
-                          escape '~' order by name";
+            let tables = "select name, type from sqlite_schema where type in ('table', 'view') \
+                          and name not like 'sqlite~_%' escape '~' order by name";
             return Ok(self.run(tables, &[])?.rows.close());
         }
         let whole = |key, otherwise| match params.get(key) {

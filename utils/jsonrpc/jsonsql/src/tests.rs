@@ -18,8 +18,6 @@ const TABLES: &str = "
     create table \"odd \"\"name\"\"; drop table person\" (\"a b\" , \"c\"\"d\");
     insert into \"odd \"\"name\"\"; drop table person\" values (1, 2);
     create view named as select name from person;
-    create table users (id INTEGER PRIMARY KEY, name TEXT, passwd TEXT);
-    insert into users values (1, 'root', '$a5$secret');
     create table counted (at INTEGER);
     create trigger noted after insert on person begin insert into counted values (new.id); end;";
 

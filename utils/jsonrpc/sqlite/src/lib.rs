@@ -1,5 +1,5 @@
-//! What the libraries for `websocket_jsonrpc` over SQLite have in common: what `-C` says, how a database is opened, what
-//! a caller gave, and what SQLite complains of.
+//! What the libraries for `websocket_jsonrpc` over SQLite have in common: what `-C` says, how a database is opened,
+//! what a caller gave, and what SQLite complains of.
 
 pub mod limits;
 
