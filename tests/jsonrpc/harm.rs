@@ -80,8 +80,8 @@ fn a_library_that_blocks() {
 
 #[test]
 fn a_library_that_leaks() {
-    const PROCESS_KIB_MAX: u64 = 512 * 1024;
-    let server = Server::start(&[]);
+    const PROCESS_KIB_MAX: u64 = 400 * 1024;
+    let server = Server::start(&["--memory-mib", "400"]);
     let (mut one, mut other) = (server.client(), server.client());
     other.call("count", "");
     other.expect_result("1");

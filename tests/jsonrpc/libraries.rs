@@ -198,7 +198,20 @@ fn help_and_wrong_use() {
     for option in ["-h", "--help"] {
         let Finished { status, out, err } = jsonrpc(&[option]);
         assert!(status.success() && err.is_empty(), "{option}: {err}");
-        for part in ["-L,", "-C,", "-R,", "-n,", "-u,", "-m,", "-D,", "--mode", "--protocol", "--hello", "--call-ms"] {
+        for part in [
+            "-L,",
+            "-C,",
+            "-R,",
+            "-n,",
+            "-u,",
+            "-m,",
+            "-D,",
+            "--mode",
+            "--protocol",
+            "--hello",
+            "--call-ms",
+            "--memory-mib",
+        ] {
             assert!(out.contains(part), "{option}: {part} is not in\n{out}");
         }
     }
@@ -208,7 +221,8 @@ fn help_and_wrong_use() {
         (&["-L", "x", "-m", "0"], &["-m 0", "1 or more"]),
         (&["-L", "x", "--protocol", "packet"], &["--protocol", "packet", "stream, lines or nul"]),
         (&["-L", "x", "--call-ms", "0"], &["--call-ms", "from 1 to 3600000"]),
-        (&["--worker", "x"], &["--worker", "leave it out"]),
+        (&["-L", "x", "--memory-mib", "8"], &["--memory-mib", "from 16 to 65536"]),
+        (&["--worker", "x", "64"], &["--worker", "leave it out"]),
     ] {
         let Finished { status, out, err } = jsonrpc(options);
         assert_eq!(status.code(), Some(1), "{options:?}: {out}{err}");

@@ -10,7 +10,7 @@ pub const MESSAGE_SIZE_MAX: usize = 64 * MIB;
 /// Bytes of the answer to a request, or of all answers to a batch.
 pub const ANSWER_SIZE_MAX: usize = 64 * MIB;
 /// Bytes that all clients together may hold; beyond it the one that holds most is let go.
-pub const HELD_SIZE_MAX: usize = 512 * MIB;
+pub const HELD_SIZE_MAX: usize = 128 * MIB;
 /// Arrays and objects within each other.
 pub const NESTING_MAX: usize = 128;
 /// Requests in a batch.
@@ -33,11 +33,16 @@ pub const RESTART_MS: u64 = 250;
 /// A look at processes that are to end.
 pub const REAP_MS: u64 = 50;
 
-/// Bytes of memory that a connection's process may have for its own (setrlimit(2), RLIMIT_DATA).
-pub const PROCESS_SIZE_MAX: usize = 512 * MIB;
-/// One that has come to more than this is replaced behind its answer, before a call fails for want of memory.
-pub const PROCESS_SIZE_HIGH: usize = 384 * MIB;
-/// Bytes of its address space (RLIMIT_AS). Threads and files take much of that and little memory.
-pub const PROCESS_SPACE_SIZE_MAX: u64 = 8 * PROCESS_SIZE_MAX as u64;
+/// Memory that a connection's process may have for its own (setrlimit(2), RLIMIT_DATA), where `--memory-mib` says
+/// nothing: room for the longest request and its answer.
+pub const PROCESS_MIB: u64 = 256;
+/// The least and the most that it may say.
+pub const PROCESS_MIB_MIN: u64 = 16;
+pub const PROCESS_MIB_MAX: u64 = 65_536;
+/// A process that has come to so many hundredths of it is replaced behind its answer, before a call fails for want of
+/// memory.
+pub const PROCESS_HIGH_PERCENT: u64 = 75;
+/// Address space (RLIMIT_AS), as so many times the memory. Threads and files take much of that and little memory.
+pub const PROCESS_SPACE_FACTOR: u64 = 8;
 /// File descriptors that it may have, as many as select(2) takes.
 pub const PROCESS_FDS_MAX: u64 = 1_024;

@@ -27,10 +27,11 @@ use crate::wire::Opening;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, flag, library] = &arguments[..]
+    if let [_, flag, library, memory_mib] = &arguments[..]
         && flag == worker::FLAG
+        && let Ok(memory_mib) = memory_mib.parse()
     {
-        return worker::run(library);
+        return worker::run(library, memory_mib);
     }
     let result = match options::parse() {
         Ok(Some(options)) => run(&options),
@@ -76,5 +77,6 @@ fn launcher(options: &Options) -> Result<Launcher, String> {
         }
     };
     let folder = std::env::current_dir().ok().and_then(|folder| folder.into_os_string().into_string().ok());
-    Ok(Launcher { library, opening: Opening { config: options.config.clone(), folder, ..Opening::default() } })
+    let opening = Opening { config: options.config.clone(), folder, ..Opening::default() };
+    Ok(Launcher { library, memory_mib: options.memory_mib, opening })
 }

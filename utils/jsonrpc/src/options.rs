@@ -1,9 +1,11 @@
 //! The options that all sample servers have, and this one's own.
 
+use std::ops::RangeInclusive;
+
 use argh::FromArgs;
 use server::options::{octal, program_name};
 
-use crate::limits::{CALL_MS, CALL_MS_MAX};
+use crate::limits::{CALL_MS, CALL_MS_MAX, PROCESS_MIB, PROCESS_MIB_MAX, PROCESS_MIB_MIN};
 use crate::splitter::Border;
 
 const PROGRAM: &str = "websocket_jsonrpc";
@@ -47,6 +49,9 @@ pub struct Options {
     /// milliseconds that a call may take (default 5000)
     #[argh(option, long = "call-ms", default = "CALL_MS", from_str_fn(call_ms), arg_name = "n")]
     pub call_ms: u64,
+    /// memory in MiB that a client's process may take (default 256)
+    #[argh(option, long = "memory-mib", default = "PROCESS_MIB", from_str_fn(memory_mib), arg_name = "n")]
+    pub memory_mib: u64,
 }
 
 /// What separates requests and answers.
@@ -93,8 +98,14 @@ fn protocol(text: &str) -> Result<Protocol, String> {
 }
 
 fn call_ms(text: &str) -> Result<u64, String> {
-    match text.parse() {
-        Ok(call_ms) if (1..=CALL_MS_MAX).contains(&call_ms) => Ok(call_ms),
-        _ => Err(format!("{text:?} will not do: write a number from 1 to {CALL_MS_MAX}")),
-    }
+    number(text, 1..=CALL_MS_MAX)
+}
+
+fn memory_mib(text: &str) -> Result<u64, String> {
+    number(text, PROCESS_MIB_MIN..=PROCESS_MIB_MAX)
+}
+
+fn number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("{text:?} will not do: write a number from {} to {}", range.start(), range.end()))
 }

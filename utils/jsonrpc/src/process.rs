@@ -19,6 +19,8 @@ use crate::worker;
 pub struct Launcher {
     /// The library, by a path that holds in any folder.
     pub library: String,
+    /// Memory that each may have for its own.
+    pub memory_mib: u64,
     /// What all of them are told.
     pub opening: Opening,
 }
@@ -52,7 +54,7 @@ impl Launcher {
         near.set_nonblocking(true)?;
         let child = Command::new("/proc/self/exe")
             .arg0("websocket_jsonrpc")
-            .args([worker::FLAG, &self.library])
+            .args([worker::FLAG, &self.library, &self.memory_mib.to_string()])
             .env_remove("LD_PRELOAD")
             // What a terminal sends to the server is for the server alone.
             .process_group(0)

@@ -14,15 +14,15 @@ use nix::unistd::{SysconfVar, dup2_stdin, sysconf};
 use server::start::become_user;
 
 use crate::library::{Library, Session};
-use crate::limits::{PROCESS_FDS_MAX, PROCESS_SIZE_HIGH, PROCESS_SIZE_MAX, PROCESS_SPACE_SIZE_MAX};
+use crate::limits::{PROCESS_FDS_MAX, PROCESS_HIGH_PERCENT, PROCESS_SPACE_FACTOR};
 use crate::request::Outcome;
 use crate::wire::{Kind, Opening, put, receive};
 
 /// What stands first on the command line of such a process.
 pub const FLAG: &str = "--worker";
 
-/// Serves one connection with this library, to its end.
-pub fn run(path: &str) -> ExitCode {
+/// Serves one connection with this library, to its end, in so much memory.
+pub fn run(path: &str, memory_mib: u64) -> ExitCode {
     let mut socket = match take_socket() {
         Ok(socket) => socket,
         Err(error) => {
@@ -30,7 +30,7 @@ pub fn run(path: &str) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let status = i32::from(serve(&mut socket, path).is_err());
+    let status = i32::from(serve(&mut socket, path, memory_mib << 20).is_err());
     // With the socket still open: its end tells the server that all is done, what libraries do at exit too.
     std::process::exit(status)
 }
@@ -43,8 +43,8 @@ fn take_socket() -> io::Result<UnixStream> {
     Ok(socket)
 }
 
-fn serve(socket: &mut UnixStream, path: &str) -> io::Result<()> {
-    set_limits()?;
+fn serve(socket: &mut UnixStream, path: &str, memory_size: u64) -> io::Result<()> {
+    set_limits(memory_size)?;
     let mut session = None;
     while let Some((kind, body)) = receive(socket)? {
         match kind {
@@ -60,7 +60,7 @@ fn serve(socket: &mut UnixStream, path: &str) -> io::Result<()> {
                 Some(Ok(open)) => {
                     let outcome = call(open, &body);
                     drop(body);
-                    let is_last = is_too_large();
+                    let is_last = is_too_large(memory_size);
                     let (kind, text) = match &outcome {
                         Outcome::Result(text) if is_last => (Kind::LastResult, text),
                         Outcome::Result(text) => (Kind::Result, text),
@@ -137,10 +137,10 @@ fn prepare(opening: &Opening) {
 
 /// Memory has a bound, and a crash is one, without a core file. Signals are as usual again: the server blocks some, and
 /// the language's own look at crashes lets some of them pass.
-fn set_limits() -> io::Result<()> {
+fn set_limits(memory_size: u64) -> io::Result<()> {
     for (resource, most) in [
-        (Resource::RLIMIT_DATA, PROCESS_SIZE_MAX as u64),
-        (Resource::RLIMIT_AS, PROCESS_SPACE_SIZE_MAX),
+        (Resource::RLIMIT_DATA, memory_size),
+        (Resource::RLIMIT_AS, memory_size.saturating_mul(PROCESS_SPACE_FACTOR)),
         (Resource::RLIMIT_CORE, 0),
         (Resource::RLIMIT_NOFILE, PROCESS_FDS_MAX),
     ] {
@@ -156,10 +156,10 @@ fn set_limits() -> io::Result<()> {
 }
 
 /// Whether the next calls may fail for want of memory.
-fn is_too_large() -> bool {
+fn is_too_large(memory_size: u64) -> bool {
     let Ok(Some(page_size)) = sysconf(SysconfVar::PAGE_SIZE) else { return false };
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     // The sixth number is what RLIMIT_DATA counts, and the stack (proc_pid_statm(5)).
-    let pages: Option<usize> = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok());
-    pages.is_some_and(|pages| pages.saturating_mul(page_size as usize) > PROCESS_SIZE_HIGH)
+    let pages: Option<u64> = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok());
+    pages.is_some_and(|pages| pages.saturating_mul(page_size as u64) > memory_size / 100 * PROCESS_HIGH_PERCENT)
 }
