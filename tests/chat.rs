@@ -18,6 +18,9 @@ mod options;
 /// `www/webchat.html` in browsers.
 mod page;
 
+/// Members who go without a word.
+mod parting;
+
 /// How members come to the chat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {

@@ -223,14 +223,20 @@ impl<'o> Chat<'o> {
         }
     }
 
+    /// Ends the turn. Who is found gone now is told of to the others, which is gathered as well.
     fn send_gathered(&mut self) {
-        let members = self.members.iter_mut().filter(|(_, member)| member.leaves.is_none());
-        let failed: Vec<(u64, Gone)> =
-            members.filter_map(|(number, member)| Some((*number, member.connection.send_gathered().err()?))).collect();
-        for (number, gone) in failed {
-            self.part(number, gone);
+        loop {
+            let members = self.members.iter_mut().filter(|(_, member)| member.leaves.is_none());
+            let failed: Vec<(u64, Gone)> =
+                members.filter_map(|(number, member)| Some((*number, member.connection.send_gathered().err()?))).collect();
+            if failed.is_empty() {
+                return;
+            }
+            for (number, gone) in failed {
+                self.part(number, gone);
+            }
+            self.tell_who_parted();
         }
-        self.tell_who_parted();
     }
 
     /// Lets a member go. Those who leave with a close frame on a connection of their own are given time to end it.
