@@ -73,11 +73,15 @@ class Rpc {
 
   // Through a stream an answer may come in several messages, and several in one; in direct mode each is a message.
   #received(data) {
-    this.#text += typeof data === "string" ? data : this.#decoder.decode(data, { stream: true });
-    const lines = this.#text.split("\n");
-    this.#text = lines.pop();
-    lines.forEach((line) => line.trim() && this.#answer(line));
-    if (this.#text.endsWith("}") && this.#answer(this.#text)) this.#text = "";
+    const piece = typeof data === "string" ? data : this.#decoder.decode(data, { stream: true });
+    this.#text += piece;
+    // Only where one may end: looking through a long one for each of its pieces would take minutes.
+    if (piece.includes("\n")) {
+      const lines = this.#text.split("\n");
+      this.#text = lines.pop();
+      lines.forEach((line) => line.trim() && this.#answer(line));
+    }
+    if (piece.endsWith("}") && this.#answer(this.#text)) this.#text = "";
     if (this.#text.length > ANSWER_SIZE_MAX) this.#socket.close();
   }
 
@@ -88,7 +92,8 @@ class Rpc {
     } catch {
       return false;
     }
-    const { id, result, error } = answer;
+    // Some other server may say null.
+    const { id, result, error } = Object(answer);
     this.#settle(id, ({ resolve, reject }) => {
       if (error) reject(Object.assign(new Error(error.message), { code: error.code, data: error.data }));
       else resolve(result);
@@ -125,11 +130,18 @@ function dial(name, opened) {
       say($("dialed"), "bad", error.message);
     }
   };
-  $("url").value = new URLSearchParams(location.search).get("url") || home + (location.hash.slice(1).replace(/^\/+/, "") || name);
+  const given = new URLSearchParams(location.search).get("url");
+  $("url").value = given || home + (location.hash.slice(1).replace(/^\/+/, "") || name);
   $("dial").addEventListener("submit", (event) => {
     event.preventDefault();
     start();
   });
-  start();
+  // A link may name any server, and passwords are typed here: to one elsewhere nothing connects unasked.
+  const host = URL.canParse(given ?? "", home) ? new URL(given ?? "", home).host : "";
+  if (!host || host === new URL(home).host) start();
+  else {
+    $("dial").closest("details").open = true;
+    say($("dialed"), "note", `The link that led here names a server elsewhere: ${host}. Connect only if you trust it.`);
+  }
   return rpc;
 }

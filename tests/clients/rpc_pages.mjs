@@ -163,6 +163,38 @@ async function unreachable(context, base) {
   await page.close();
 }
 
+// What a link names is not trusted with passwords.
+async function elsewhere(context, base) {
+  const page = await context.newPage();
+  await page.goto(base + "/webauth.html?url=" + encodeURIComponent("ws://elsewhere.invalid/auth"));
+  check((await page.textContent("#dialed")).includes("elsewhere.invalid"), "a server elsewhere is named");
+  check((await page.getAttribute("#status", "data-state")) === "idle", "and not connected unasked");
+  check(await page.locator("#auth button").isDisabled(), "so that nothing can be sent to it");
+  await page.goto(base + "/webauth.html?url=" + encodeURIComponent("/auth"));
+  await isOpen(page);
+  ok("one of this host is connected");
+  await page.close();
+}
+
+// Answers as no server of ours gives them: other JSON between, single characters, the newline apart, none at all.
+async function oddAnswers(context, base) {
+  const page = await context.newPage();
+  await page.routeWebSocket(/\/odd$/, (socket) => socket.onMessage((text) => {
+    const { id, params } = JSON.parse(text);
+    const answer = JSON.stringify({ jsonrpc: "2.0", id, result: [{ said: params.query ?? "", type: "table", name: "}" }] });
+    const whole = `null\n[]\n7\nno JSON}\n${answer}\n`;
+    if (params.query === "whole") socket.send(answer);
+    else for (const piece of params.query === "joined" ? [whole] : whole) socket.send(piece);
+  }));
+  await page.goto(base + "/websql.html#odd");
+  await isOpen(page);
+  for (const query of ["cut", "joined", "whole", "cut"]) {
+    const said = await ask(page, query);
+    check(said.kind === "good" && (await cells(page))[1][0] === query, `an answer that comes ${query} among others`, said);
+  }
+  await page.close();
+}
+
 async function screenshots(context, base, outdir, password) {
   for (const colorScheme of ["light", "dark"]) {
     for (const width of [390, 1280]) {
@@ -208,6 +240,8 @@ run("rpc_pages.mjs", async (base, outdir) => {
     await queries(context, base);
     await queriesByKeyboard(context, base);
     await unreachable(context, base);
+    await elsewhere(context, base);
+    await oddAnswers(context, base);
     await screenshots(context, base, outdir, password);
     seen.check("the refused WebSocket");
   } finally {
