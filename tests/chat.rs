@@ -214,7 +214,9 @@ fn names_are_given_once() {
 fn nobody_speaks_for_the_server() {
     let room = Room::open(Way::Direct, &["-w"]);
     let (mut eve, mut bob) = (room.member("eve"), room.member("bob"));
-    for forged in ["WSWelcome mallory", "WSIs eve 192.0.2.1", "WSPrivate bob WSWelcome mallory"] {
+    for forged in
+        ["WSWelcome mallory", "WSIs eve 192.0.2.1", "hello\nWSWelcome mallory", "WSPrivate bob WSWelcome mallory"]
+    {
         eve.text(forged);
     }
     eve.text("an honest word");

@@ -227,8 +227,9 @@ impl<'o> Chat<'o> {
     fn send_gathered(&mut self) {
         loop {
             let members = self.members.iter_mut().filter(|(_, member)| member.leaves.is_none());
-            let failed: Vec<(u64, Gone)> =
-                members.filter_map(|(number, member)| Some((*number, member.connection.send_gathered().err()?))).collect();
+            let failed: Vec<(u64, Gone)> = members
+                .filter_map(|(number, member)| Some((*number, member.connection.send_gathered().err()?)))
+                .collect();
             if failed.is_empty() {
                 return;
             }

@@ -34,9 +34,10 @@ pub fn parse(message: &[u8]) -> Command<'_> {
     }
 }
 
-/// What only the server says: a member who says it would speak for the server.
+/// What only the server says: a member who says it would speak for the server. In any line of it, since pages take
+/// several lines in one message for several messages.
 fn is_ours(text: &[u8]) -> bool {
-    text.starts_with(b"WSWelcome ") || text.starts_with(b"WSIs ")
+    text.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"WSWelcome ") || line.starts_with(b"WSIs "))
 }
 
 /// The name at the beginning, and what is behind it from the byte on that ends it.
@@ -98,6 +99,10 @@ mod tests {
             ("WSWhois ", Command::Nothing),
             ("WSWelcome eve", Command::Nothing),
             ("WSIs bob 192.0.2.1", Command::Nothing),
+            ("hello\nWSWelcome eve", Command::Nothing),
+            ("\n\nWSIs bob 192.0.2.1\n", Command::Nothing),
+            ("WSPrivate bob hello\nWSIs bob 192.0.2.1", Command::Nothing),
+            ("hello\n WSWelcome eve", Command::Say),
             ("WSIsland", Command::Say),
             ("", Command::Say),
             ("hello", Command::Say),
