@@ -13,7 +13,7 @@ const PROGRAM: &str = "websocket_jsonrpc";
 /// Answers JSON-RPC 2.0 with the methods of a library, through a UNIX socket.
 #[derive(FromArgs, Debug)]
 #[argh(
-    example = "Where the gateway's docroot is /run/websocket:\n  {command_name} -R /run/websocket -n rpc -L ./greet.so"
+    example = "Where the gateway's docroot is /run/websocket:\n  {command_name} -R /run/websocket -n rpc -L ./visits.so -C 1"
 )]
 pub struct Options {
     /// library of the methods: uakari_rpc.h says what it exports; ouistiti's work too
