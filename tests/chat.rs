@@ -158,6 +158,18 @@ fn every_command_on_every_way() {
     }
 }
 
+/// The gateway connects, and may be held up before it hands the client over. Nobody else does anything then.
+#[test]
+fn a_hand_over_that_comes_late() {
+    let room = Room::open(Way::Direct, &["-w"]);
+    let mut late = crate::giver::give_late(&room.daemon.socket("chat"), || {
+        // Who comes behind it is served: so it was accepted.
+        room.member("alice").finish(1000);
+    });
+    late.text("WSHello bob");
+    hear(&mut late, "WSWelcome bob");
+}
+
 #[test]
 fn without_w_all_is_told_to_the_others() {
     for way in BORDERS {

@@ -51,12 +51,22 @@ pub enum Entrance {
 }
 
 impl AsFd for Entrance {
-    /// To wait for clients.
+    /// To wait for clients. Of a listener it is not the socket, which does not tell of a hand-over that comes late.
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Entrance::Plain(socket) => socket.as_fd(),
-            Entrance::Direct(listener) => listener.socket(),
+            Entrance::Direct(listener) => listener.as_fd(),
         }
+    }
+}
+
+impl Entrance {
+    fn start_listening(&self) -> Result<(), Errno> {
+        let socket = match self {
+            Entrance::Plain(socket) => socket.as_fd(),
+            Entrance::Direct(listener) => listener.socket(),
+        };
+        listen(&socket, Backlog::new(BACKLOG_MAX)?)
     }
 }
 
@@ -90,7 +100,7 @@ impl Start<'_> {
         if self.daemonize {
             daemon(false, false).map_err(|errno| format!("-D: {}", errno.desc()))?;
             // Once more, so that SO_PEERCRED names this process and not the parent that ended.
-            start_listening(entrance.as_fd()).map_err(|errno| format!("-D: {}", errno.desc()))?;
+            entrance.start_listening().map_err(|errno| format!("-D: {}", errno.desc()))?;
         }
         if let Some(user) = self.user {
             become_user(user)?;
@@ -131,10 +141,6 @@ fn make_folder(root: &str) -> Result<PathBuf, String> {
         Ok(()) => folder.canonicalize().map_err(|error| format!("-R {root}: {error}")),
         Err(error) => Err(format!("-R {root}: {error}: name a folder that may be made")),
     }
-}
-
-fn start_listening(listener: BorrowedFd<'_>) -> Result<(), Errno> {
-    listen(&listener, Backlog::new(BACKLOG_MAX)?)
 }
 
 fn raise_fd_limit() {
