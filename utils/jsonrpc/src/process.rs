@@ -169,7 +169,7 @@ impl Process {
         // It keeps its end of the connection as long as it lives.
         let waited = Deadline::after_ms(END_MS).wait(self.as_fd(), PollFlags::POLLIN);
         if waited != Ok(true) {
-            kill(&self.child);
+            kill(&mut self.child);
         }
         self.child.wait().map_err(|error| format!("no end of the library's process: {error}"))
     }
@@ -232,9 +232,10 @@ impl Reaper {
 }
 
 /// Kills a process that was not waited for yet, with those that the library has started: they are of its group.
-fn kill(child: &Child) {
-    // It may have ended in this moment.
+fn kill(child: &mut Child) {
+    // It may have ended in this moment, or have left its group.
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    let _ = child.kill();
 }
 
 impl Ending {
@@ -243,7 +244,7 @@ impl Ending {
             Ok(None) => {
                 if !self.is_killed && self.kill_at <= Instant::now() {
                     self.is_killed = true;
-                    kill(&self.child);
+                    kill(&mut self.child);
                 }
                 false
             }
