@@ -304,6 +304,19 @@ fn large_requests_and_answers() {
 }
 
 #[test]
+fn the_longest_request_and_one_that_is_longer() {
+    const SIZE_MAX: usize = 64 * 1024 * 1024;
+    let server = Server::start(&["--memory-mib", "1024"]);
+    for (size, answer) in [(SIZE_MAX, "Method not found"), (SIZE_MAX + 1, "more than 67108864 bytes")] {
+        let mut client = server.client();
+        let (begin, end) = ("{\"jsonrpc\":\"2.0\",\"method\":\"none\",\"id\":1,\"params\":[\"", "\"]}");
+        client.send(format!("{begin}{}{end}", "x".repeat(size - begin.len() - end.len())));
+        let said = client.answer();
+        assert!(said.contains(answer), "{said}");
+    }
+}
+
+#[test]
 fn what_nobody_has_to_bear() {
     let server = Server::start(&[]);
     let mut client = server.client();
@@ -355,4 +368,12 @@ fn its_end() {
     for child in children {
         assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} is left behind");
     }
+    let mut server = Server::start_in(Folder::new(), &library, &["-C", &log]);
+    let mut client = server.client();
+    client.call("linger", "");
+    eventually("it is in a call", || fs::read_to_string(&log).unwrap().contains("linger"));
+    server.process.signal(Signal::SIGTERM);
+    assert!(server.process.wait(DEADLINE).status.success());
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(log.ends_with("linger 0\nrelease 0\n"), "a call that nobody hears the answer of ends like others: {log}");
 }

@@ -79,6 +79,39 @@ fn a_library_that_blocks() {
 }
 
 #[test]
+fn a_library_that_waits_for_another_program() {
+    let folder = Folder::new();
+    let (library, log) = (ouistiti(&folder), folder.join("log"));
+    let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "1000"]);
+    let mut one = server.client();
+    one.call("wait_for_another", "");
+    let mut pid = String::new();
+    eventually("it has started one", || {
+        pid = fs::read_to_string(&log).unwrap_or_default().trim().to_owned();
+        pid.parse::<i32>().is_ok()
+    });
+    one.expect_error(INTERNAL);
+    eventually("it was killed too", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    });
+}
+
+#[test]
+fn who_leaves_with_much_left_to_do_keeps_no_place() {
+    let folder = Folder::new();
+    let (library, log) = (ouistiti(&folder), folder.join("log"));
+    let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "1000", "-m", "1"]);
+    let mut one = server.client();
+    one.send(r#"{"jsonrpc":"2.0","method":"block"}"#.repeat(1_000));
+    drop(one);
+    // There is room for it when nothing is left of the other.
+    let mut other = server.client();
+    other.call("count", "");
+    other.expect_result("1");
+}
+
+#[test]
 fn a_library_that_leaks() {
     const PROCESS_KIB_MAX: u64 = 400 * 1024;
     let server = Server::start(&["--memory-mib", "400"]);

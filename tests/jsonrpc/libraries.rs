@@ -103,6 +103,10 @@ fn answers_of_the_native_interface() {
         client.expect_error(error);
     }
     server.process.err.wait_for(&["the result of \"no json\" is no JSON"]);
+    client.call(&"no json, ".repeat(10_000), "");
+    client.expect_error(INTERNAL);
+    let line = server.process.err.wait_for(&["the result of \"no json, no json, "]);
+    assert!(line.len() < 500, "clients fill the log: {} bytes", line.len());
     assert_eq!(server.process.out.text(), "started with this", "once, and not for each connection");
 }
 

@@ -40,7 +40,7 @@ static int call(void *context, const char *method, const char *params, size_t si
         reply->quote(reply, "\"\xff\n", 3);
         return reply->write(reply, "\n]\n", 3);
     }
-    if (!strcmp(method, "no json"))
+    if (!strncmp(method, "no json", 7))
         return reply->write(reply, "hello", 5);
     if (!strcmp(method, "fail"))
         return reply->fail(reply, -5, "no", "no json either");

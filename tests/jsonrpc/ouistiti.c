@@ -144,6 +144,23 @@ static int block(json_t *params, json_t **result, void *context)
     return 0;
 }
 
+static int linger(json_t *params, json_t **result, void *context)
+{
+    (void)params, (void)result;
+    note(context, "linger");
+    usleep(300000);
+    return 0;
+}
+
+static int wait_for_another(json_t *params, json_t **result, void *context)
+{
+    struct connection *connection = context;
+    char command[4200];
+    (void)params, (void)result;
+    snprintf(command, sizeof command, "echo $$ > '%s'; exec sleep 600", connection->log);
+    return system(command);
+}
+
 static int leak(json_t *params, json_t **result, void *context)
 {
     struct connection *connection = context;
@@ -174,6 +191,8 @@ static struct jsonrpc_method_entry_t methods[] = {
     {"write_nowhere", write_nowhere, NULL},
     {"leave", leave, NULL},
     {"block", block, NULL},
+    {"linger", linger, NULL},
+    {"wait_for_another", wait_for_another, NULL},
     {"leak", leak, NULL},
     {NULL, NULL, NULL},
 };

@@ -54,8 +54,8 @@ pub struct Client {
     looked_at: usize,
     /// Nothing more will come.
     has_ended: bool,
-    /// Nobody hears its answers.
-    is_gone: bool,
+    /// Nobody hears its answers, and what it still asks for is done until then.
+    gone_until: Option<Instant>,
     /// It leaves once it has what it is owed.
     is_last: bool,
     work: Option<Work>,
@@ -98,7 +98,7 @@ impl Client {
             unread: Vec::new(),
             looked_at: 0,
             has_ended: false,
-            is_gone: false,
+            gone_until: None,
             is_last: false,
             work: None,
             process: None,
@@ -113,7 +113,7 @@ impl Client {
         let events = match () {
             () if self.owes() => PollFlags::POLLOUT,
             // Its end alone, which is told unasked; once.
-            () if self.work.is_some() && self.is_gone => return None,
+            () if self.work.is_some() && self.gone_until.is_some() => return None,
             () if self.work.is_some() => PollFlags::empty(),
             () => PollFlags::POLLIN,
         };
@@ -134,9 +134,9 @@ impl Client {
 
     /// Bytes that it holds.
     pub fn held_size(&self) -> usize {
-        let work = self.work.as_ref().map_or(0, |work| work.size + work.answer.size());
+        let work = self.work.as_ref().map_or(0, Work::held_size);
         let process = self.process.as_ref().map_or(0, Process::held_size);
-        self.splitter.held_size() + self.unread.capacity() + self.owed.capacity() + work + process
+        self.splitter.held_size() + self.unread.len() + self.owed.len() + work + process
     }
 
     /// Its name in the log. The gateway's record may say anything.
@@ -146,7 +146,9 @@ impl Client {
 
     /// Does what these events allow, and what has become possible.
     pub fn turn(&mut self, events: PollFlags, process_events: PollFlags, shared: &mut Shared<'_>) -> Fate {
-        self.is_gone |= events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+        if events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR) {
+            self.note_end(shared.options);
+        }
         let call = self.work.as_ref().and_then(|work| work.call.as_ref());
         let is_late = call.is_some_and(|call| call.give_up_at <= Instant::now());
         if !process_events.is_empty() || is_late {
@@ -165,6 +167,11 @@ impl Client {
             let left = call.map_or(Duration::ZERO, |call| call.give_up_at.saturating_duration_since(Instant::now()));
             reaper.end(process, left);
         }
+    }
+
+    /// Nobody is there any more.
+    fn note_end(&mut self, options: &Options) {
+        self.gone_until.get_or_insert_with(|| Instant::now() + Duration::from_millis(options.call_ms));
     }
 
     fn owes(&self) -> bool {
@@ -200,11 +207,14 @@ impl Client {
     /// Goes on until something has to be waited for.
     fn advance(&mut self, shared: &mut Shared<'_>) -> Fate {
         loop {
-            self.write();
+            self.write(shared.options);
             if self.owes() {
                 return Fate::Stays;
             }
-            if self.is_last {
+            if self.work.as_ref().is_some_and(|work| work.call.is_some()) {
+                return Fate::Stays;
+            }
+            if self.is_last || self.gone_until.is_some_and(|until| until <= Instant::now()) {
                 return Fate::Leaves;
             }
             let Some(work) = &mut self.work else {
@@ -215,9 +225,6 @@ impl Client {
                 }
                 continue;
             };
-            if work.call.is_some() {
-                return Fate::Stays;
-            }
             match work.entries.pop_front() {
                 Some(Entry::Invalid(id)) => {
                     work.answer.push(id.as_deref(), &Outcome::Error(error(INVALID_REQUEST, "", None)));
@@ -274,7 +281,7 @@ impl Client {
         let work = self.work.as_mut()?;
         let is_late = work.give_up_at <= Instant::now();
         let failure = if call.method.contains('\0') { METHOD_NOT_FOUND } else { INTERNAL_ERROR };
-        if is_late || failure == METHOD_NOT_FOUND || self.is_gone && call.id.is_some() {
+        if is_late || failure == METHOD_NOT_FOUND || self.gone_until.is_some() && call.id.is_some() {
             finish(work, call.id, &Outcome::Error(error(failure, "", None)));
             return None;
         }
@@ -360,19 +367,28 @@ impl Client {
     }
 
     /// Writes what it is owed, as much as it takes. Who has gone is owed nothing.
-    fn write(&mut self) {
+    fn write(&mut self, options: &Options) {
         while self.owes() {
             match send(self.socket.as_raw_fd(), &self.owed[self.owed_start..], MsgFlags::MSG_NOSIGNAL) {
                 Ok(size) => self.owed_start += size,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return,
                 Err(_) => {
-                    self.is_gone = true;
+                    self.note_end(options);
                     break;
                 }
             }
         }
         (self.owed, self.owed_start) = (Vec::new(), 0);
+    }
+}
+
+impl Work {
+    /// Bytes that it holds. What its process was asked is held there.
+    fn held_size(&self) -> usize {
+        let asked = if self.entries.is_empty() { 0 } else { self.size };
+        let call = self.call.iter().map(|call| call.method.len() + call.id.as_deref().map_or(0, |id| id.get().len()));
+        asked + call.sum::<usize>() + self.answer.size()
     }
 }
 

@@ -8,6 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use websocket::deadline::Deadline;
 
 use crate::limits::{END_MS, READ_SIZE, REAP_MS, START_MS};
@@ -116,7 +118,7 @@ impl Process {
 
     /// Bytes that wait for it, or have come of it.
     pub fn held_size(&self) -> usize {
-        self.outgoing.capacity() + self.incoming.capacity()
+        self.outgoing.len() + self.incoming.len()
     }
 
     /// What to wait for.
@@ -167,8 +169,7 @@ impl Process {
         // It keeps its end of the connection as long as it lives.
         let waited = Deadline::after_ms(END_MS).wait(self.as_fd(), PollFlags::POLLIN);
         if waited != Ok(true) {
-            // It may have ended in this moment.
-            let _ = self.child.kill();
+            kill(&mut self.child);
         }
         self.child.wait().map_err(|error| format!("no end of the library's process: {error}"))
     }
@@ -230,14 +231,20 @@ impl Reaper {
     }
 }
 
+/// Kills a process that was not waited for yet, with those that the library has started: they are of its group.
+fn kill(child: &mut Child) {
+    // It may have ended in this moment, or have left its group.
+    let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    let _ = child.kill();
+}
+
 impl Ending {
     fn is_over(&mut self) -> bool {
         match self.child.try_wait() {
             Ok(None) => {
                 if !self.is_killed && self.kill_at <= Instant::now() {
                     self.is_killed = true;
-                    // It may have ended in this moment.
-                    let _ = self.child.kill();
+                    kill(&mut self.child);
                 }
                 false
             }

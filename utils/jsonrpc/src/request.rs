@@ -181,7 +181,7 @@ impl Answer {
 
     /// Bytes so far.
     pub fn size(&self) -> usize {
-        self.text.capacity()
+        self.text.len()
     }
 
     /// One more answer; one for which there is no room becomes an error.

@@ -103,7 +103,7 @@ impl Splitter {
 
     /// Bytes that it keeps.
     pub fn held_size(&self) -> usize {
-        self.text.capacity() + self.open.capacity()
+        self.text.len() + self.open.capacity()
     }
 
     /// The next text in these bytes, from `at` on, which moves behind what was looked at. None: all of it was.

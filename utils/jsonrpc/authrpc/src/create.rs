@@ -1,6 +1,8 @@
 //! A database that is not there yet is made, with a root user whose password is told once.
 
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use jsonrpc_library::Failure;
@@ -21,6 +23,7 @@ const TABLES: &str = "
 /// before it is kept, as one that nobody could read would be of no use.
 pub fn ensure(file: &Path, teller: &mut dyn Write) -> Result<(), Failure> {
     jsonrpc_sqlite::make(file).map_err(|error| Failure::internal(&format!("{}: {error}", file.display())))?;
+    keep_from_others(file)?;
     let mut db = jsonrpc_sqlite::open(file, true).map_err(|error| complaint_of(file, &error))?;
     let begun = db.transaction_with_behavior(TransactionBehavior::Immediate);
     let transaction = begun.map_err(|error| complaint_of(file, &error))?;
@@ -37,6 +40,18 @@ pub fn ensure(file: &Path, teller: &mut dyn Write) -> Result<(), Failure> {
     }
     let kept = transaction.execute_batch(attempts::TABLE).and_then(|()| transaction.commit());
     kept.map_err(|error| complaint_of(file, &error))
+}
+
+/// An empty file that was there may have the usual rights. The journal takes them over when it is made.
+fn keep_from_others(file: &Path) -> Result<(), Failure> {
+    // Of a file that cannot be looked at, SQLite complains.
+    let Ok(metadata) = std::fs::metadata(file) else { return Ok(()) };
+    if metadata.len() > 0 || metadata.permissions().mode() & 0o007 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(file, Permissions::from_mode(0o600)).map_err(|error| {
+        Failure::internal(&format!("{}: everybody could read it: {error}: give it the mode 600", file.display()))
+    })
 }
 
 fn fill(transaction: &Transaction<'_>, stored: &str) -> Result<(), Error> {

@@ -178,11 +178,21 @@ impl Store {
 
     fn try_remove(&self, user: &User) -> Result<bool, Error> {
         let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
-        let others: i64 = transaction.query_row(
-            "select count(*) from users where id <> ?1 and groupid = (select id from groups where name = ?2)",
-            (user.id, ROOT),
-            |row| row.get(0),
-        )?;
+        // Who may not log in cannot add anybody.
+        let (table, id) = self.place();
+        let status = match self.has_status {
+            true => {
+                "and coalesce((select name from status where id = p.statusid), 'activated') \
+                 in ('activated', 'reapproving')"
+            }
+            false => "",
+        };
+        let sql = format!(
+            "select count(*) from users u where u.id <> ?1 and u.groupid = (select id from groups where name = ?2) \
+             and exists (select 1 from {table} p where p.{id} = u.id \
+             and coalesce(p.passwd, '') not in ('', '*') {status})"
+        );
+        let others: i64 = transaction.query_row(&sql, (user.id, ROOT), |row| row.get(0))?;
         if user.is_root() && others == 0 {
             return Ok(false);
         }

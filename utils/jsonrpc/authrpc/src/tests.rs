@@ -7,6 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod kept;
+
 /// A database, and a connection to it.
 struct World {
     folder: TempDir,

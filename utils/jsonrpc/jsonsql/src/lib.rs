@@ -219,6 +219,10 @@ impl Sql {
         if matches!(error, Error::MultipleStatement) {
             return invalid("one statement in a query");
         }
+        // What it calls a step of no statement.
+        if error.sqlite_error_code() == Some(ErrorCode::ApiMisuse) {
+            return invalid("query has no statement in it");
+        }
         let recovers = [ffi::SQLITE_READONLY_RECOVERY, ffi::SQLITE_READONLY_ROLLBACK];
         if error.sqlite_error().is_some_and(|reason| recovers.contains(&reason.extended_code)) {
             return failure(

@@ -1,5 +1,7 @@
 //! Rows as JSON: an array of objects, as much of it as there may be.
 
+use std::collections::{HashMap, HashSet};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rusqlite::types::ValueRef;
@@ -21,17 +23,20 @@ pub struct Rows {
 impl Rows {
     /// None yet. Columns of the same name are told apart as SQLite does it: `id`, `id:1`.
     pub fn new(statement: &Statement<'_>) -> Rows {
-        let mut taken: Vec<String> = Vec::new();
+        let mut taken: HashSet<String> = HashSet::new();
+        // The next number of each name, as a query may name all its columns the same.
+        let mut numbers: HashMap<&str, usize> = HashMap::new();
+        let mut names = Vec::new();
         for name in statement.column_names() {
             let mut unique = name.to_owned();
-            let mut number = 1;
+            let number = numbers.entry(name).or_insert(1);
             while taken.contains(&unique) {
                 unique = format!("{name}:{number}");
-                number += 1;
+                *number += 1;
             }
-            taken.push(unique);
+            names.push(Value::from(unique.as_str()).to_string());
+            taken.insert(unique);
         }
-        let names = taken.into_iter().map(|name| Value::from(name).to_string()).collect();
         Rows { names, json: "[".to_owned(), count: 0 }
     }
 

@@ -8,7 +8,7 @@ use jsonrpc_library::abi::{self, INTERNAL_ERROR, OK};
 use libloading::os::unix::Library as Handle;
 use serde_json::value::RawValue;
 
-use crate::limits::ANSWER_SIZE_MAX;
+use crate::limits::{ANSWER_SIZE_MAX, SHOWN_SIZE_MAX};
 use crate::request::{Outcome, error, quoted};
 use crate::wire::Opening;
 
@@ -107,6 +107,8 @@ impl Session {
                 Some(text) => Outcome::Result(text),
                 None => {
                     let path = &self.library.path;
+                    // Clients choose it.
+                    let method: String = method.chars().take(SHOWN_SIZE_MAX).collect();
                     let _ = writeln!(stderr(), "websocket_jsonrpc: -L {path}: the result of {method:?} is no JSON");
                     Outcome::Error(error(INTERNAL_ERROR, "", None))
                 }
