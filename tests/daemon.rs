@@ -23,6 +23,15 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The first block of docs/backends.md in this language that has this text in it.
+pub fn shown(language: &str, part: &str) -> String {
+    let text = std::fs::read_to_string(project().join("docs/backends.md")).unwrap();
+    let begin = format!("\n```{language}\n");
+    let mut blocks = text.split(&begin).skip(1).map(|rest| rest.split("\n```\n").next().unwrap());
+    let block = blocks.find(|block| block.contains(part));
+    block.unwrap_or_else(|| panic!("no {language} with {part:?}")).to_owned() + "\n"
+}
+
 /// A program of the workspace beside the daemon.
 pub fn program(name: &str) -> PathBuf {
     let path = Path::new(UAKARI).with_file_name(name);

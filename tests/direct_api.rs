@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
-use crate::daemon::{program, project};
+use crate::daemon::{program, project, shown};
 use crate::giver::{give, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{Kind, connect};
@@ -211,15 +211,6 @@ fn its_end() {
     client.expect_close_handshake(1001);
     assert!(server.process.wait(DEADLINE).status.success());
     assert!(!Path::new(&server.path()).exists());
-}
-
-/// The block of docs/backends.md in this language that has this text in it.
-fn shown(language: &str, part: &str) -> String {
-    let text = std::fs::read_to_string(project().join("docs/backends.md")).unwrap();
-    let begin = format!("\n```{language}\n");
-    let mut blocks = text.split(&begin).skip(1).map(|rest| rest.split("\n```\n").next().unwrap());
-    let block = blocks.find(|block| block.contains(part));
-    block.unwrap_or_else(|| panic!("no {language} with {part:?}")).to_owned() + "\n"
 }
 
 #[test]

@@ -15,3 +15,11 @@ pub mod pattern;
 
 /// These programs end at the first error, so an error is just a sentence.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// How a program ends: what went wrong is told with how the program, whose name stands first in `usage`, is called.
+pub fn exit_code(usage: &str, result: Result<()>) -> std::process::ExitCode {
+    let Err(error) = result else { return std::process::ExitCode::SUCCESS };
+    let name = usage.split(' ').next().unwrap_or_default();
+    eprintln!("{name}: {error}\nusage: {usage}");
+    std::process::ExitCode::FAILURE
+}

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Failure, WAIT_MS, check, launch, ok, run, tabTo, watch } from "./chromium.mjs";
+import { Failure, LOOKS, WAIT_MS, check, launch, newPage, ok, run, shoot, tabTo, watch } from "./chromium.mjs";
 
 const FILE_SIZE = 70000;
 const LOG_ENTRIES_MAX = 500;
@@ -162,34 +162,25 @@ async function keyboardPath(context, base) {
 }
 
 async function screenshots(context, base, outdir, path) {
-  for (const colorScheme of ["light", "dark"]) {
-    for (const width of [390, 1280]) {
-      const page = await context.newPage();
-      await page.emulateMedia({ colorScheme });
-      await page.setViewportSize({ width, height: width < 500 ? 844 : 900 });
-      const shoot = async (name) => {
-        const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        if (over > 0) throw new Failure(`${name} is ${over} px too wide at ${width} px`);
-        await page.screenshot({ path: join(outdir, `${name}-${colorScheme}-${width}.png`), fullPage: true });
-      };
-      await page.goto(base + "/");
-      await shoot("index");
-      await page.goto(base + "/websocket.html#echo");
-      await connect(page);
-      await echoText(page, "Hello, uakari");
-      await echoText(page, "A longer line. ".repeat(80));
-      await echoFile(page, path, FILE_SIZE);
-      await page.click("#disconnect");
-      await entry(page, "DISCONNECTED");
-      await page.fill("#url", "/nosuchserver");
-      await page.click("#connect");
-      await entry(page, "DISCONNECTED", 1);
-      await connect(page, "/echo");
-      await echoText(page, "Back again");
-      await shoot("websocket");
-      await page.close();
-      ok(`screenshots in ${colorScheme} at ${width} px, nothing wider than the window`);
-    }
+  for (const look of LOOKS) {
+    const page = await newPage(context, look);
+    await page.goto(base + "/");
+    await shoot(page, outdir, "index", look);
+    await page.goto(base + "/websocket.html#echo");
+    await connect(page);
+    await echoText(page, "Hello, uakari");
+    await echoText(page, "A longer line. ".repeat(80));
+    await echoFile(page, path, FILE_SIZE);
+    await page.click("#disconnect");
+    await entry(page, "DISCONNECTED");
+    await page.fill("#url", "/nosuchserver");
+    await page.click("#connect");
+    await entry(page, "DISCONNECTED", 1);
+    await connect(page, "/echo");
+    await echoText(page, "Back again");
+    await shoot(page, outdir, "websocket", look);
+    await page.close();
+    ok(`screenshots in ${look.colorScheme} at ${look.viewport.width} px, nothing wider than the window`);
   }
 }
 

@@ -2,8 +2,7 @@
 //   UAKARI_TOOLS=<folder with node_modules> node chat.mjs http://127.0.0.1:PORT OUTDIR [talk]
 // The gateway must serve www/ and have a chat server with -w named "chat" and one without named "plain". Where the
 // script says "restart the chat", somebody has to. With "talk" it takes no screenshots.
-import { join } from "node:path";
-import { Failure, WAIT_MS, check, launch, ok, run, tabTo, watch } from "./chromium.mjs";
+import { Failure, LOOKS, WAIT_MS, check, launch, ok, run, shoot, tabTo, watch } from "./chromium.mjs";
 
 const LOG_ENTRIES_MAX = 500;
 const MARKUP = "<img src=x onerror=alert(1)><b>bold</b>";
@@ -189,46 +188,39 @@ async function bounded(context, base, alice) {
 }
 
 async function screenshots(browser, base, outdir) {
-  for (const colorScheme of ["light", "dark"]) {
-    for (const width of [390, 1280]) {
-      const context = await browser.newContext({ colorScheme, viewport: { width, height: width < 500 ? 844 : 900 } });
-      context.setDefaultTimeout(WAIT_MS);
-      const page = await context.newPage();
-      const shoot = async (name) => {
-        const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        if (over > 0) throw new Failure(`${name} is ${over} px too wide at ${width} px`);
-        await page.screenshot({ path: join(outdir, `${name}-${colorScheme}-${width}.png`) });
-      };
-      await page.goto(base + "/webchat.html");
-      await page.fill("#nickname", "zoë");
-      await shoot("webchat-door");
-      await page.fill("#color", "#ffee00");
-      await page.press("#nickname", "Enter");
-      await page.waitForSelector("body[data-phase=in]");
-      const others = [];
-      for (const [name, color] of [["adam", "#000033"], ["eve", "#e0d0ff"], ["a-rather-long-name-for-a-member-of-a-chat", "#1a6b3a"]]) {
-        const other = await context.newPage();
-        await other.goto(base + "/webchat.html");
-        await other.fill("#color", color);
-        await other.fill("#nickname", name);
-        await other.press("#nickname", "Enter");
-        await other.waitForSelector("body[data-phase=in]");
-        await say(other, `Hello, I am ${name}. ${"Some words to fill a line or two of the log. ".repeat(3)}`);
-        others.push(other);
-      }
-      await page.bringToFront();
-      await say(page, "Nice to see you all.");
-      await member(others[0], "zoë").click();
-      await say(others[0], "This is between us.");
-      await line(page, "This is between us.");
-      await page.locator("#members .ask").first().click();
-      await line(page, "is at 127.0.0.1");
-      await member(page, "eve").click();
-      await page.fill("#text", "A secret for eve");
-      await shoot("webchat");
-      await context.close();
-      ok(`screenshots in ${colorScheme} at ${width} px, nothing wider than the window`);
+  for (const look of LOOKS) {
+    const context = await browser.newContext(look);
+    context.setDefaultTimeout(WAIT_MS);
+    const page = await context.newPage();
+    await page.goto(base + "/webchat.html");
+    await page.fill("#nickname", "zoë");
+    await shoot(page, outdir, "webchat-door", look, false);
+    await page.fill("#color", "#ffee00");
+    await page.press("#nickname", "Enter");
+    await page.waitForSelector("body[data-phase=in]");
+    const others = [];
+    for (const [name, color] of [["adam", "#000033"], ["eve", "#e0d0ff"], ["a-rather-long-name-for-a-member-of-a-chat", "#1a6b3a"]]) {
+      const other = await context.newPage();
+      await other.goto(base + "/webchat.html");
+      await other.fill("#color", color);
+      await other.fill("#nickname", name);
+      await other.press("#nickname", "Enter");
+      await other.waitForSelector("body[data-phase=in]");
+      await say(other, `Hello, I am ${name}. ${"Some words to fill a line or two of the log. ".repeat(3)}`);
+      others.push(other);
     }
+    await page.bringToFront();
+    await say(page, "Nice to see you all.");
+    await member(others[0], "zoë").click();
+    await say(others[0], "This is between us.");
+    await line(page, "This is between us.");
+    await page.locator("#members .ask").first().click();
+    await line(page, "is at 127.0.0.1");
+    await member(page, "eve").click();
+    await page.fill("#text", "A secret for eve");
+    await shoot(page, outdir, "webchat", look, false);
+    await context.close();
+    ok(`screenshots in ${look.colorScheme} at ${look.viewport.width} px, nothing wider than the window`);
   }
 }
 

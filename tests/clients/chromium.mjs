@@ -1,6 +1,7 @@
 // What the scripts that drive a real Chromium have in common.
 import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
+import { join } from "node:path";
 
 export const WAIT_MS = 10000;
 const CHROMIUM_ARGS = [
@@ -57,6 +58,25 @@ export async function tabTo(page, id) {
     return;
   }
   throw new Failure(`Tab never reaches #${id}`);
+}
+
+// How people look at pages: what a new context, or a page's own settings, take.
+export const LOOKS = ["light", "dark"].flatMap((colorScheme) =>
+  [390, 1280].map((width) => ({ colorScheme, viewport: { width, height: width < 500 ? 844 : 900 } })));
+
+// A page of this context for one of the looks.
+export async function newPage(context, { colorScheme, viewport }) {
+  const page = await context.newPage();
+  await page.emulateMedia({ colorScheme });
+  await page.setViewportSize(viewport);
+  return page;
+}
+
+// Takes a picture of a page, which must be no wider than its window.
+export async function shoot(page, outdir, name, { colorScheme, viewport: { width } }, fullPage = true) {
+  const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  if (over > 0) throw new Failure(`${name} is ${over} px too wide at ${width} px`);
+  await page.screenshot({ path: join(outdir, `${name}-${colorScheme}-${width}.png`), fullPage });
 }
 
 export async function launch() {

@@ -2,8 +2,7 @@
 //   UAKARI_TOOLS=<folder with node_modules> node rpc_pages.mjs http://127.0.0.1:PORT OUTDIR PASSWORD
 // The gateway must serve www/ and have two servers of JSON-RPC: "auth" with authrpc.so and a new database whose root has
 // this password, and "sql" with jsonsql.so and write=1 on a database with a table `person` of Ada and Grace.
-import { join } from "node:path";
-import { Failure, WAIT_MS, check, launch, ok, run, tabTo, watch } from "./chromium.mjs";
+import { Failure, LOOKS, WAIT_MS, check, launch, newPage, ok, run, shoot, tabTo, watch } from "./chromium.mjs";
 
 const MARKUP = "<img src=x onerror=alert(1)><b>bold</b>";
 
@@ -196,34 +195,25 @@ async function oddAnswers(context, base) {
 }
 
 async function screenshots(context, base, outdir, password) {
-  for (const colorScheme of ["light", "dark"]) {
-    for (const width of [390, 1280]) {
-      const page = await context.newPage();
-      await page.emulateMedia({ colorScheme });
-      await page.setViewportSize({ width, height: width < 500 ? 844 : 900 });
-      const shoot = async (name) => {
-        const over = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        if (over > 0) throw new Failure(`${name} is ${over} px too wide at ${width} px`);
-        await page.screenshot({ path: join(outdir, `${name}-${colorScheme}-${width}.png`), fullPage: true });
-      };
-      await page.goto(base + "/webauth.html");
-      await isOpen(page);
-      await send(page, "auth", { user: "root", passwd: password });
-      await send(page, "adduser", { user: "root", passwd: "x" });
-      await page.fill("#rmuser [name=user]", "somebody");
-      await page.click("#rmuser button");
-      await shoot("webauth");
-      await page.goto(base + "/websql.html");
-      await isOpen(page);
-      await page.click("#tables button[data-name=person]");
-      await page.locator("#columns dt").first().waitFor();
-      await ask(page, "with recursive n(i) as (select 1 union all select i + 1 from n) select i as number, i / 7.0 as part, 'row ' || i as name, null as none, hex(zeroblob(40)) as zeros from n");
-      await shoot("websql");
-      await ask(page, "select * from nobody");
-      await shoot("websql-error");
-      await page.close();
-      ok(`screenshots in ${colorScheme} at ${width} px, nothing wider than the window`);
-    }
+  for (const look of LOOKS) {
+    const page = await newPage(context, look);
+    await page.goto(base + "/webauth.html");
+    await isOpen(page);
+    await send(page, "auth", { user: "root", passwd: password });
+    await send(page, "adduser", { user: "root", passwd: "x" });
+    await page.fill("#rmuser [name=user]", "somebody");
+    await page.click("#rmuser button");
+    await shoot(page, outdir, "webauth", look);
+    await page.goto(base + "/websql.html");
+    await isOpen(page);
+    await page.click("#tables button[data-name=person]");
+    await page.locator("#columns dt").first().waitFor();
+    await ask(page, "with recursive n(i) as (select 1 union all select i + 1 from n) select i as number, i / 7.0 as part, 'row ' || i as name, null as none, hex(zeroblob(40)) as zeros from n");
+    await shoot(page, outdir, "websql", look);
+    await ask(page, "select * from nobody");
+    await shoot(page, outdir, "websql-error", look);
+    await page.close();
+    ok(`screenshots in ${look.colorScheme} at ${look.viewport.width} px, nothing wider than the window`);
   }
 }
 

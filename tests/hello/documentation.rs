@@ -3,18 +3,9 @@
 use std::process::Command;
 
 use super::parser::{Hello, parse_hello};
-use crate::daemon::{Daemon, project};
+use crate::daemon::{Daemon, project, shown};
 use crate::devices::connect_eventually;
 use crate::process::{DEADLINE, Folder, Process, run};
-
-/// The blocks of the page in this language that have this text in them.
-fn shown(language: &str, part: &str) -> String {
-    let text = std::fs::read_to_string(project().join("docs/backends.md")).unwrap();
-    let begin = format!("\n```{language}\n");
-    let mut blocks = text.split(&begin).skip(1).map(|rest| rest.split("\n```\n").next().unwrap());
-    let block = blocks.find(|block| block.contains(part));
-    block.unwrap_or_else(|| panic!("no {language} with {part:?}")).to_owned() + "\n"
-}
 
 #[test]
 fn the_record() {

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use uakari_bench::args::Args;
 use uakari_bench::frame::{self, Decoder, Header, Piece};
-use uakari_bench::{Result, handshake};
+use uakari_bench::{Result, exit_code, handshake};
 
 const USAGE: &str = "backend --unix PATH --mode raw|ws";
 const BUFFER_SIZE: usize = 256 * 1024;
@@ -22,13 +22,7 @@ const EVENTS_MAX: usize = 256;
 const LISTENER: u64 = u64::MAX;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("backend: {error}\nusage: {USAGE}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(USAGE, run())
 }
 
 fn run() -> Result<()> {

@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Result as IoResult, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::ExitCode;
 use uakari_bench::args::Args;
-use uakari_bench::{Result, listen};
+use uakari_bench::{Result, exit_code, listen};
 
 const USAGE: &str = "epoll --listen HOST:PORT";
 /// A message of 64 KiB.
@@ -18,13 +18,7 @@ const EVENTS_MAX: usize = 64;
 const LISTENER: u64 = u64::MAX;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("epoll: {error}\nusage: {USAGE}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(USAGE, run())
 }
 
 fn run() -> Result<()> {

@@ -9,19 +9,13 @@ use std::process::ExitCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use uakari_bench::args::Args;
-use uakari_bench::{Result, handshake, listen};
+use uakari_bench::{Result, exit_code, handshake, listen};
 
 const USAGE: &str = "library --listen HOST:PORT";
 const HEAD_SIZE_MAX: usize = 4096;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("library: {error}\nusage: {USAGE}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(USAGE, run())
 }
 
 fn run() -> Result<()> {

@@ -14,7 +14,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use uakari_bench::args::Args;
-use uakari_bench::{Result, listen};
+use uakari_bench::{Result, exit_code, listen};
 
 const USAGE: &str = "uring --listen HOST:PORT";
 /// More of them than busy clients need would only walk through the processor's caches.
@@ -23,13 +23,7 @@ const BUFFERS: u16 = 64;
 const SIDE: usize = 0;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("uring: {error}\nusage: {USAGE}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(USAGE, run())
 }
 
 fn run() -> Result<()> {

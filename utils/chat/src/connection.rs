@@ -8,13 +8,14 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockaddrLike, SockaddrStorage, getpeername, recv, send};
+use server::options::Protocol;
 use server::record::{HelloError, Record};
 use server::start::has_hung_up;
 use websocket::{Buffer, Client, Error, ProtocolError};
 
 use crate::framing::{Cut, Framing, Message, Parcel};
 use crate::limits::{ENTRY_SIZE, LINE_SIZE_MAX, QUEUE_SIZE_MAX, RECEIVE_SIZE};
-use crate::options::{Options, Protocol};
+use crate::options::Options;
 use crate::pace::Pace;
 
 /// Memory to receive into, for all members.

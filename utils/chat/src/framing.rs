@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
+use server::options::Protocol;
 use uakari::websocket::decoder::{Decoder, Piece};
 use uakari::websocket::encoder::close_frame;
 use uakari::websocket::header::{self, Masking};
 use websocket::{Opcode, ProtocolError};
 
 use crate::limits::{LINE_SIZE_MAX, MESSAGE_SIZE_MAX};
-use crate::options::Protocol;
 
 /// What a member said.
 #[derive(Clone, PartialEq, Eq, Debug)]

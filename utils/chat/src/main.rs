@@ -16,29 +16,22 @@ mod pace;
 
 use std::process::ExitCode;
 
-use nix::sys::socket::SockType;
+use server::options::exit_code;
 use server::start::{Start, Way};
 
 use crate::chat::Chat;
 use crate::limits::MESSAGE_SIZE_MAX;
-use crate::options::{Options, Protocol};
+use crate::options::{Options, PROGRAM};
 
 fn main() -> ExitCode {
     let result = options::parse().and_then(|options| options.map_or(Ok(()), |options| run(&options)));
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("websocket_chat: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(PROGRAM, result)
 }
 
 fn run(options: &Options) -> Result<(), String> {
     let way = match options.protocol {
         _ if options.is_direct => Way::Direct(MESSAGE_SIZE_MAX),
-        Protocol::Packet => Way::Plain(SockType::SeqPacket),
-        _ => Way::Plain(SockType::Stream),
+        protocol => Way::Plain(protocol.socket_type()),
     };
     let Options { root, name, mode, user, daemonize, .. } = options;
     let start = Start { root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };

@@ -1,9 +1,10 @@
 //! The options that all sample servers have, and the chat's own.
 
 use argh::FromArgs;
-use server::options::{octal, program_name};
+use server::options::{Protocol, octal, program_name, protocol};
 
-const PROGRAM: &str = "websocket_chat";
+/// Its name, in its help and before what it says.
+pub const PROGRAM: &str = "websocket_chat";
 
 /// Passes what a member says on to all the others, through a UNIX socket.
 #[derive(FromArgs, Debug)]
@@ -43,21 +44,6 @@ pub struct Options {
     pub hello: bool,
 }
 
-/// What tells where a message ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Protocol {
-    /// Nothing: each receive is taken for a message.
-    Stream,
-    /// Packets (SOCK_SEQPACKET).
-    Packet,
-    /// A newline.
-    Lines,
-    /// A NUL.
-    Nul,
-    /// RFC 6455 frames without masks.
-    Frames,
-}
-
 /// The options, or None where help was asked for and printed.
 pub fn parse() -> Result<Option<Options>, String> {
     let Some(options) = server::options::parse::<Options>(PROGRAM)? else { return Ok(None) };
@@ -66,15 +52,4 @@ pub fn parse() -> Result<Option<Options>, String> {
         return Err("--direct has messages of its own: leave --protocol out".to_owned());
     }
     Ok(Some(options))
-}
-
-fn protocol(text: &str) -> Result<Protocol, String> {
-    Ok(match text {
-        "stream" => Protocol::Stream,
-        "packet" => Protocol::Packet,
-        "lines" => Protocol::Lines,
-        "nul" => Protocol::Nul,
-        "frames" => Protocol::Frames,
-        _ => return Err(format!("{text:?} is not known: write stream, packet, lines, nul or frames")),
-    })
 }

@@ -13,14 +13,9 @@ use server::stop;
 use websocket::deadline::Deadline;
 use websocket::{AcceptError, Buffer, Client, CloseCode, Error, Listener};
 
+use crate::limits::{END_MS, EVENTS_MAX};
 use crate::options::Options;
 
-/// Bytes of a message, as the gateway takes where it is not told otherwise.
-pub const MESSAGE_SIZE_MAX: usize = 64 * 1024 * 1024;
-/// How long a client may take to end a conversation that is over, and all of them at the server's end.
-const END_MS: u32 = 1_000;
-/// Events taken at once.
-const EVENTS_MAX: usize = 64;
 /// Tokens that are no client's.
 const LISTENER: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;

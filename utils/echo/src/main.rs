@@ -7,39 +7,27 @@
 //! With `--direct` it is another server: the gateway hands it the clients' own connections.
 
 mod direct;
+mod limits;
 mod options;
 mod plain;
 
 use std::process::ExitCode;
 
-use nix::sys::socket::SockType;
+use server::options::exit_code;
 use server::start::{Entrance, Start, Way};
 
-use crate::options::{Options, Protocol};
+use crate::limits::MESSAGE_SIZE_MAX;
+use crate::options::{Options, PROGRAM};
 
 fn main() -> ExitCode {
-    let options = match options::parse() {
-        Ok(Some(options)) => options,
-        Ok(None) => return ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("websocket_echo: {sentence}");
-            return ExitCode::FAILURE;
-        }
-    };
-    match run(&options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("websocket_echo: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    let result = options::parse().and_then(|options| options.map_or(Ok(()), |options| run(&options)));
+    exit_code(PROGRAM, result)
 }
 
 fn run(options: &Options) -> Result<(), String> {
     let way = match options.protocol {
-        _ if options.is_direct => Way::Direct(direct::MESSAGE_SIZE_MAX),
-        Protocol::Stream => Way::Plain(SockType::Stream),
-        Protocol::Packet => Way::Plain(SockType::SeqPacket),
+        _ if options.is_direct => Way::Direct(MESSAGE_SIZE_MAX),
+        protocol => Way::Plain(protocol.socket_type()),
     };
     let Options { root, name, mode, user, daemonize, .. } = options;
     let start = Start { root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };

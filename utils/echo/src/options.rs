@@ -1,9 +1,10 @@
 //! The options that all sample servers have, and echo's own.
 
 use argh::FromArgs;
-use server::options::{octal, program_name};
+use server::options::{Protocol, octal, program_name, protocol};
 
-const PROGRAM: &str = "websocket_echo";
+/// Its name, in its help and before what it says.
+pub const PROGRAM: &str = "websocket_echo";
 
 /// Sends back what it receives, through a UNIX socket.
 #[derive(FromArgs, Debug)]
@@ -41,30 +42,12 @@ pub struct Options {
     pub hello: bool,
 }
 
-/// How messages travel on the socket. Where they are marked within the bytes, sending the bytes back as they are
-/// keeps the marks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Protocol {
-    /// Bytes: marked by nothing, by line ends, by NULs, or as RFC 6455 frames without masks.
-    Stream,
-    /// Packets (SOCK_SEQPACKET).
-    Packet,
-}
-
 /// The options, or None where help was asked for and printed.
 pub fn parse() -> Result<Option<Options>, String> {
     let Some(options) = server::options::parse::<Options>(PROGRAM)? else { return Ok(None) };
     server::options::check(&options.name, options.clients_max)?;
-    if options.is_direct && options.protocol != Protocol::Stream {
+    if options.is_direct && options.protocol == Protocol::Packet {
         return Err("--direct has messages without packets: leave --protocol out".to_owned());
     }
     Ok(Some(options))
-}
-
-fn protocol(text: &str) -> Result<Protocol, String> {
-    match text {
-        "stream" | "lines" | "nul" | "frames" => Ok(Protocol::Stream),
-        "packet" => Ok(Protocol::Packet),
-        _ => Err(format!("{text:?} is not known: write stream, packet, lines, nul or frames")),
-    }
 }

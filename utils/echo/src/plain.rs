@@ -10,13 +10,13 @@ use nix::sys::signal::SigSet;
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
 use server::limits::ACCEPT_PAUSE_MS;
+use server::options::Protocol;
 use server::record::Record;
 use server::{start, stop};
 
-use crate::options::{Options, Protocol};
+use crate::limits::READ_SIZE;
+use crate::options::Options;
 
-/// Bytes read at once; a packet is never longer.
-const READ_SIZE: usize = 64 * 1024;
 /// One client: what it sent and has not got back yet. Nothing more is read from it until that is gone, so this
 /// never grows beyond one read.
 struct Client {

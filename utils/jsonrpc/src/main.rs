@@ -19,9 +19,10 @@ mod worker;
 use std::process::ExitCode;
 
 use nix::sys::socket::SockType;
+use server::options::exit_code;
 use server::start::{Entrance, Start, Way};
 
-use crate::options::Options;
+use crate::options::{Options, PROGRAM};
 use crate::process::Launcher;
 use crate::wire::Opening;
 
@@ -33,18 +34,8 @@ fn main() -> ExitCode {
     {
         return worker::run(library, memory_mib);
     }
-    let result = match options::parse() {
-        Ok(Some(options)) => run(&options),
-        Ok(None) => Ok(()),
-        Err(sentence) => Err(sentence),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(sentence) => {
-            eprintln!("websocket_jsonrpc: {sentence}");
-            ExitCode::FAILURE
-        }
-    }
+    let result = options::parse().and_then(|options| options.map_or(Ok(()), |options| run(&options)));
+    exit_code(PROGRAM, result)
 }
 
 fn run(options: &Options) -> Result<(), String> {

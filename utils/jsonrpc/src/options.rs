@@ -8,7 +8,8 @@ use server::options::{octal, program_name};
 use crate::limits::{CALL_MS, CALL_MS_MAX, PROCESS_MIB, PROCESS_MIB_MAX, PROCESS_MIB_MIN};
 use crate::splitter::Border;
 
-const PROGRAM: &str = "websocket_jsonrpc";
+/// Its name, in its help and before what it says.
+pub const PROGRAM: &str = "websocket_jsonrpc";
 
 /// Answers JSON-RPC 2.0 with the methods of a library, through a UNIX socket.
 #[derive(FromArgs, Debug)]

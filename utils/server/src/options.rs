@@ -1,7 +1,10 @@
 //! Options that all sample servers have. Each server lists them in a struct of its own, so that its help is whole; here
 //! is what is done with them.
 
+use std::process::ExitCode;
+
 use argh::FromArgs;
+use nix::sys::socket::SockType;
 
 /// The options that were typed, or None where help was asked for and printed. The error is the operator's sentence.
 pub fn parse<T: FromArgs>(program: &str) -> Result<Option<T>, String> {
@@ -16,6 +19,13 @@ pub fn parse<T: FromArgs>(program: &str) -> Result<Option<T>, String> {
         }
         Err(exit) => Err(format!("{}: see --help", exit.output.trim_end().trim_end_matches('.'))),
     }
+}
+
+/// How a server ends. The error is the operator's sentence.
+pub fn exit_code(program: &str, result: Result<(), String>) -> ExitCode {
+    let Err(sentence) = result else { return ExitCode::SUCCESS };
+    eprintln!("{program}: {sentence}");
+    ExitCode::FAILURE
 }
 
 /// The name by which the program was called, which is the socket's where none is given.
@@ -41,4 +51,38 @@ pub fn octal(text: &str) -> Result<u32, String> {
         Ok(mode) if mode <= 0o777 => Ok(mode),
         _ => Err(format!("{text:?} is no mode: write an octal number such as 660")),
     }
+}
+
+/// What tells where a message ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// Nothing.
+    Stream,
+    /// Packets (SOCK_SEQPACKET).
+    Packet,
+    /// A newline.
+    Lines,
+    /// A NUL.
+    Nul,
+    /// RFC 6455 frames without masks.
+    Frames,
+}
+
+impl Protocol {
+    /// The type of the socket that such messages travel on.
+    pub fn socket_type(self) -> SockType {
+        if self == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream }
+    }
+}
+
+/// A protocol by its name.
+pub fn protocol(text: &str) -> Result<Protocol, String> {
+    Ok(match text {
+        "stream" => Protocol::Stream,
+        "packet" => Protocol::Packet,
+        "lines" => Protocol::Lines,
+        "nul" => Protocol::Nul,
+        "frames" => Protocol::Frames,
+        _ => return Err(format!("{text:?} is not known: write stream, packet, lines, nul or frames")),
+    })
 }

@@ -10,18 +10,12 @@ mod ring;
 
 use std::process::ExitCode;
 use uakari_bench::args::Args;
-use uakari_bench::{Result, listen};
+use uakari_bench::{Result, exit_code, listen};
 
 const USAGE: &str = "relay --listen HOST:PORT --unix PATH";
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("relay: {error}\nusage: {USAGE}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(USAGE, run())
 }
 
 fn run() -> Result<()> {
