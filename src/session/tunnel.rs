@@ -58,7 +58,8 @@ impl Tunnel {
     /// Takes an input; Some: it is over.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
         match input {
-            Input::ClientBytes(_) if self.is_stopping => {}
+            // A receive may have come to something just before the client's failure was told.
+            Input::ClientBytes(_) if self.is_stopping || !self.has_client => {}
             Input::ClientBytes(chunk) => {
                 context.traffic.up_bytes += (chunk.end - chunk.start) as u64;
                 context.out.push(Action::Forward { to: Side::Backend, range: chunk.start..chunk.end });
@@ -94,5 +95,30 @@ impl Tunnel {
             _ => {}
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::Errno;
+    use crate::http::date::Date;
+    use crate::route::{Site, Sites};
+    use crate::session::{Actions, Chunk, Facts, Surroundings};
+
+    #[test]
+    fn a_client_that_failed_says_nothing_more() {
+        let (date, sites) = (Date::default(), Sites::new(Arc::new(Site::default()), Vec::new()));
+        let (mut facts, mut actions) = (Facts::default(), Actions::default());
+        let mut context =
+            Context::new(Surroundings { now_ms: 1, date: &date, sites: &sites }, &mut facts, &mut actions);
+        let mut tunnel = Tunnel::new(Arc::default(), b"early".to_vec(), &mut context);
+        assert!(tunnel.handle(Input::BackendEnd, &mut context).is_none());
+        assert!(tunnel.handle(Input::ClientFailed(Errno::EPIPE), &mut context).is_none());
+        context.out.drain().for_each(drop);
+        let chunk = Chunk { buffer: &mut b"late".to_vec(), start: 0, end: 4 };
+        assert!(tunnel.handle(Input::ClientBytes(chunk), &mut context).is_none());
+        assert_eq!(actions.drain().count(), 0, "its server has been told its end");
+        assert!(tunnel.has_ended());
     }
 }
