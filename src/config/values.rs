@@ -126,6 +126,10 @@ pub struct Options {
     pub direct: bool,
 }
 
+/// Why a protocol does not go with direct mode.
+pub const DIRECT_PROTOCOL: &str =
+    "is for servers that are proxied, and options has \"direct\": leave one of them out, or write \"stream\"";
+
 /// The options of a docroot or a link.
 pub fn options(list: &str) -> Result<Options, String> {
     let mut options = Options::default();

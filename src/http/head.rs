@@ -1,9 +1,9 @@
 //! A request head: bytes in, a judged `Head` out. The only file that knows httparse.
 
-use std::fmt;
 use std::mem::MaybeUninit;
 
 use super::body::Framing;
+use super::error::HeadError;
 use super::target::{self, Target};
 use crate::limits::{HEADERS_MAX, Http, TARGET_SIZE_MAX};
 
@@ -36,64 +36,6 @@ pub struct Head<'a> {
     pub framing: Framing,
     /// Whether the client waits for a word before it sends the body (RFC 9110 section 10.1.1).
     pub expects_continue: bool,
-}
-
-/// Why a request is refused. Display is the operator's sentence and the reply's body.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
-pub enum HeadError {
-    NotHttp,
-    HttpVersion,
-    TargetTooLong,
-    /// Over so many bytes.
-    TooLarge(u64),
-    /// Over so many.
-    TooManyHeaders(u64),
-    Host,
-    OtherHost,
-    Target,
-    Framing,
-    Coding,
-    Chunks,
-    Expectation,
-}
-
-impl HeadError {
-    /// The HTTP status that tells the client.
-    pub fn status(self) -> u16 {
-        match self {
-            HeadError::TargetTooLong => 414,
-            HeadError::Expectation => 417,
-            HeadError::TooLarge(_) | HeadError::TooManyHeaders(_) => 431,
-            HeadError::Coding => 501,
-            HeadError::HttpVersion => 505,
-            HeadError::NotHttp
-            | HeadError::Host
-            | HeadError::OtherHost
-            | HeadError::Target
-            | HeadError::Framing
-            | HeadError::Chunks => 400,
-        }
-    }
-}
-
-impl fmt::Display for HeadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            HeadError::NotHttp => f.write_str("this is not an HTTP/1.1 request"),
-            HeadError::HttpVersion => f.write_str("only HTTP/1.1 and 1.0 are spoken here"),
-            HeadError::TargetTooLong => write!(f, "the request target is over {TARGET_SIZE_MAX} bytes"),
-            HeadError::TooLarge(most) => write!(f, "the request head is over {most} bytes"),
-            HeadError::TooManyHeaders(most) => write!(f, "the request has over {most} headers"),
-            HeadError::Host => f.write_str("a request needs exactly one valid Host header"),
-            HeadError::OtherHost => f.write_str("the request target names another host than the Host header"),
-            HeadError::Target => f.write_str("the request target is not a path"),
-            HeadError::Framing => f.write_str("the request's Content-Length or Transfer-Encoding is ambiguous"),
-            HeadError::Coding => f.write_str("chunked is the only Transfer-Encoding that is read here"),
-            HeadError::Chunks => f.write_str("the chunks of the request's body are malformed"),
-            HeadError::Expectation => f.write_str("100-continue is the only expectation that is known here"),
-        }
-    }
 }
 
 /// Looks for the end of a head, behind its empty line; `from` bytes were looked at before. None: not yet. A control

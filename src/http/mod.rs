@@ -1,9 +1,11 @@
 //! HTTP/1.1 as far as a gateway needs it (RFC 9110, RFC 9112): heads in, replies and files out.
 #![forbid(unsafe_code)]
 
-pub mod head;
+pub mod error;
 
 pub mod target;
+
+pub mod head;
 
 pub mod body;
 

@@ -1,6 +1,6 @@
 //! What a request asks for and from whom: its target and its Host (RFC 9112 section 3).
 
-use super::head::HeadError;
+use super::error::HeadError;
 
 /// A request target in origin-form or absolute-form (RFC 9112 section 3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,21 +12,11 @@ use std::time::{Instant, SystemTime};
 pub use super::format::Format;
 pub use super::record::{Access, Level, Quoted};
 pub use super::sink::LogError;
+pub use super::writer::Settings;
 
 use super::record::Record;
 use super::sink::Sink;
 use super::writer::{Now, Writer};
-
-/// What is logged, how and where.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Settings {
-    /// This level is shown, and all before it.
-    pub level: Level,
-    /// What a line looks like.
-    pub format: Format,
-    /// The file that lines are appended to; None: standard error.
-    pub file: Option<String>,
-}
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static LOG: LazyLock<Mutex<Writer>> = LazyLock::new(|| Mutex::new(Writer::new(Sink::standard_error())));

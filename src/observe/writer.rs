@@ -6,9 +6,19 @@ use nix::errno::Errno;
 
 use super::format::{Format, Style, write_line};
 use super::lines::Lines;
-use super::log::Settings;
 use super::record::{Level, Record};
 use super::sink::{LogError, Sink};
+
+/// What is logged, how and where.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Settings {
+    /// This level is shown, and all before it.
+    pub level: Level,
+    /// What a line looks like.
+    pub format: Format,
+    /// The file that lines are appended to; None: standard error.
+    pub file: Option<String>,
+}
 
 /// One moment on both clocks.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@ use super::head::{over, refuse_head};
 use super::reply::Reply;
 use super::{Action, Context, Demand, Ending, Input, Phase, Side, Step, refuse};
 use crate::http::body::{Body, BodyError};
-use crate::http::head::HeadError;
+use crate::http::error::HeadError;
 
 /// A body that is read and forgotten, and the answer to its request.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::driver::Errno;
-use crate::http::head::HeadError;
+use crate::http::error::HeadError;
 use crate::limits::LINE_SIZE_MAX;
 use crate::observe::log::Level;
 use crate::websocket::close::CloseCode;

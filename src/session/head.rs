@@ -3,7 +3,8 @@
 use super::opening::Asked;
 use super::{Action, Context, Demand, Draining, Ending, Input, Opening, Phase, Reply, Side, Step, refuse};
 use crate::http::body::{Body, Framing};
-use crate::http::head::{self, HeadError};
+use crate::http::error::HeadError;
+use crate::http::head;
 use crate::route::names;
 use crate::websocket::upgrade::{self, UpgradeError};
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::fields::Fields;
-use super::server::DIRECT_PROTOCOL;
 use crate::config::keys::Limits;
 use crate::config::problem::Problems;
 use crate::config::values::{self, LinkKind};
@@ -37,7 +36,7 @@ pub fn link(group: &Fields<'_>, websocket: &Service, limits: &Limits, problems: 
     if options.is_some_and(|options| options.direct) && kind != LinkKind::Unix {
         group.error(problems, "options", "direct needs type = \"unix\": leave it out");
     } else if options.is_some_and(|options| options.direct) && !may_be_direct {
-        group.error(problems, "protocol", DIRECT_PROTOCOL);
+        group.error(problems, "protocol", values::DIRECT_PROTOCOL);
     }
     let destination = destination(group, kind, problems)?;
     Some(Link { origin: origin?, destination, service: Arc::new(service) })

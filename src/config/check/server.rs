@@ -15,10 +15,6 @@ use crate::limits::{LINKS_MAX, LISTEN_MAX};
 use crate::route::names::{Patterns, Rules};
 use crate::route::{MessageType, Protocol, Service, Site};
 
-/// Why a protocol does not go with direct mode.
-pub const DIRECT_PROTOCOL: &str =
-    "is for servers that are proxied, and options has \"direct\": leave one of them out, or write \"stream\"";
-
 /// The servers checked so far.
 #[derive(Default)]
 pub struct Servers {
@@ -163,7 +159,7 @@ fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mu
     let options = websocket.parsed(problems, "options", values::options).unwrap_or_default();
     let protocol = websocket.word("protocol", &values::PROTOCOLS).unwrap_or(Protocol::Stream);
     if options.direct && protocol != Protocol::Stream {
-        websocket.error(problems, "protocol", DIRECT_PROTOCOL);
+        websocket.error(problems, "protocol", values::DIRECT_PROTOCOL);
     }
     let service = Service {
         protocol,

@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX, WAIT_MS};
 use crate::real::safe;
 use crate::table::{self, Entry};
-use crate::{leaving, ledger, process, waiting};
+use crate::{leaving, ledger, process};
 
 /// The server uses the library's own functions.
 static LEAVE_ALONE: AtomicBool = AtomicBool::new(false);
@@ -167,7 +167,7 @@ pub enum Decision {
 /// Looks again at a connection that had brought nothing, without waiting.
 pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
     let incoming = client.incoming.lock()?;
-    if !client.is_at(fd) {
+    if !table::is_at(fd, client) {
         return Ok(Decision::Plain);
     }
     if client.is_here() {
@@ -203,9 +203,14 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
     copy_times(&borrow(&fd), &handed.socket);
     for (number, _) in table::clients().filter(|(_, other)| std::ptr::eq(*other, client)) {
         let close_on_exec = safe::control(number, libc::F_GETFD, 0)? & libc::FD_CLOEXEC != 0;
-        waiting::epoll::unwatch(number, client);
+        let mut watches = client.watches.lock();
+        if let Ok(watches) = &watches {
+            watches.pause(number);
+        }
         replace(number, &handed.socket, close_on_exec, !safe::is_blocking(number))?;
-        waiting::epoll::watch_again(number, client);
+        if let Ok(watches) = &mut watches {
+            watches.resume(number);
+        }
     }
     begin(client);
     let Ok(mut early) = client.early.lock() else { return Ok(()) };

@@ -16,21 +16,7 @@ use crate::incoming::Incoming;
 use crate::ledger::{self, Place};
 use crate::lock::Lock;
 use crate::real::safe;
-use crate::table;
-use crate::waiting::epoll;
-
-/// How an epoll instance was told to watch a file descriptor.
-#[derive(Clone, Copy)]
-pub struct Watch {
-    /// The epoll instance.
-    pub epoll: RawFd,
-    /// What it watches.
-    pub fd: RawFd,
-    /// For what, and how it names it.
-    pub event: libc::epoll_event,
-    /// Its events are looked at before the server hears of them.
-    pub is_looked_at: bool,
-}
+use crate::watches::Watches;
 
 /// What the reader wants to be sent, and leaves to whoever is writing.
 #[derive(Default)]
@@ -56,7 +42,7 @@ pub struct Client {
     /// Its place in the ledger.
     pub place: Lock<Option<Place>>,
     /// Who watches it.
-    pub watches: Lock<Vec<Watch>>,
+    pub watches: Lock<Watches>,
     answers: Lock<Answers>,
 }
 
@@ -73,7 +59,7 @@ impl Default for Client {
             outgoing: Lock::new(Outgoing::new()),
             early: Lock::new(Early::default()),
             place: Lock::new(None),
-            watches: Lock::new(Vec::new()),
+            watches: Lock::new(Watches::new()),
             answers: Lock::new(Answers::default()),
         }
     }
@@ -104,16 +90,11 @@ impl Client {
         };
         (*incoming, *outgoing, *early, *answers) =
             (Incoming::default(), Outgoing::new(), Early::default(), Answers::default());
-        epoll::clear(&mut watches);
+        watches.clear();
         drop((incoming, outgoing, early, answers, watches));
         if let Ok(mut free) = FREE.lock() {
             free.push(self);
         }
-    }
-
-    /// Whether `fd` is still it.
-    pub fn is_at(&'static self, fd: RawFd) -> bool {
-        table::client(fd).is_some_and(|client| std::ptr::eq(client, self))
     }
 
     /// Whether it was handed over.

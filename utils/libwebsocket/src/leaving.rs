@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::incoming::End;
 use crate::real::safe;
 use crate::table::{self, Entry};
-use crate::{ledger, process, waiting};
+use crate::{ledger, process};
 
 /// `fd` is about to become another file, or none. Called before that, since the number may be another thread's then.
 pub fn leave(fd: RawFd) {
@@ -67,7 +67,9 @@ fn end(fd: RawFd, client: &Client) {
         ledger::say(place);
     }
     if ledger::is_alone(place) {
-        waiting::epoll::forget(client);
+        if let Some(mut watches) = client.watches.try_lock() {
+            watches.end();
+        }
         say_goodbye(fd, client);
     }
     ledger::leave(place);

@@ -16,6 +16,9 @@ mod lock;
 /// What is known of each file descriptor.
 mod table;
 
+/// Who watches it by epoll(7).
+mod watches;
+
 /// A client, from its coming to its going.
 mod client;
 
@@ -44,3 +47,19 @@ mod symbols;
 
 /// For servers that speak WebSocket themselves: include/websocket.h.
 pub mod api;
+
+extern "C" fn at_start() {
+    real::look_up_all();
+}
+
+extern "C" fn at_exit() {
+    leaving::leave_all();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = at_start;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_EXIT: extern "C" fn() = at_exit;

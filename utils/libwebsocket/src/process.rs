@@ -1,11 +1,11 @@
-//! The process around it: its start, its children, its end.
+//! The process around it, and its children.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
 
-use crate::{client, leaving, ledger, real, table};
+use crate::{client, ledger, table};
 
 /// The process that all that is known belongs to; 0: nothing is known yet.
 static OWNER: AtomicI32 = AtomicI32::new(0);
@@ -58,19 +58,3 @@ fn for_each_place(act: fn(ledger::Place)) {
     }
     places.into_iter().for_each(act);
 }
-
-extern "C" fn at_start() {
-    real::look_up_all();
-}
-
-extern "C" fn at_exit() {
-    leaving::leave_all();
-}
-
-#[used]
-#[unsafe(link_section = ".init_array")]
-static AT_START: extern "C" fn() = at_start;
-
-#[used]
-#[unsafe(link_section = ".fini_array")]
-static AT_EXIT: extern "C" fn() = at_exit;

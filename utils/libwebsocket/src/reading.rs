@@ -14,7 +14,7 @@ use crate::incoming::{End, Incoming, Next};
 use crate::limits::{EMPTY_READS_MAX, LOOK_SIZE};
 use crate::lock::Guard;
 use crate::real::safe;
-use crate::waiting::epoll;
+use crate::table;
 
 /// What a read would find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,7 +87,7 @@ fn receive_some(
 fn lock(fd: RawFd, client: &'static Client) -> Result<Guard<'static, Incoming>, Errno> {
     let incoming = client.incoming.lock()?;
     // Another thread may have closed it meanwhile.
-    if client.is_at(fd) { Ok(incoming) } else { Err(Errno::EBADF) }
+    if table::is_at(fd, client) { Ok(incoming) } else { Err(Errno::EBADF) }
 }
 
 /// None: nothing has come, or much that was nothing.
@@ -151,8 +151,14 @@ fn wait_for_more(fd: RawFd, client: &'static Client, flags: c_int) -> Result<(),
     if flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd) {
         return Ok(());
     }
-    epoll::tell_again(fd, client);
+    tell_again(fd, client);
     Err(Errno::EAGAIN)
+}
+
+fn tell_again(fd: RawFd, client: &Client) {
+    if let Ok(watches) = client.watches.lock() {
+        watches.tell_again(fd);
+    }
 }
 
 /// As `receive`, but everything stays where it is.
@@ -203,6 +209,6 @@ pub fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
             return Ok(found);
         }
     }
-    epoll::tell_again(fd, client);
+    tell_again(fd, client);
     Ok(Found::Nothing)
 }

@@ -85,6 +85,11 @@ pub fn client(fd: RawFd) -> Option<&'static Client> {
     }
 }
 
+/// Whether `fd` is still this client.
+pub fn is_at(fd: RawFd, client: &Client) -> bool {
+    self::client(fd).is_some_and(|found| std::ptr::eq(found, client))
+}
+
 /// Notes what `fd` is now, and returns what it was. A number that is too high stays unknown.
 pub fn put(fd: RawFd, entry: Entry) -> Entry {
     if let (None, false) = (place_of(fd), matches!(entry, Entry::Unknown)) {

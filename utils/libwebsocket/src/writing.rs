@@ -10,6 +10,7 @@ use crate::arrival::{Decision, decide};
 use crate::client::Client;
 use crate::limits::SENDFILE_SIZE;
 use crate::real::safe;
+use crate::table;
 
 /// sendmsg(2) for a client: one message of all parts. Where the kernel takes fewer bytes than there are, the next
 /// calls' bytes complete it. EPIPE, and SIGPIPE with it: nothing goes behind a close frame.
@@ -28,7 +29,7 @@ pub fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_
     }
     let result = {
         let mut outgoing = client.outgoing.lock()?;
-        if !client.is_at(fd) {
+        if !table::is_at(fd, client) {
             return Err(Errno::EBADF);
         }
         outgoing.write(client.opcode(), parts, |parts| safe::send(fd, parts, flags | libc::MSG_NOSIGNAL))
@@ -55,7 +56,7 @@ fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: 
         Err(errno) => return Some(Err(errno)),
     };
     let sent = safe::send(fd, parts, flags | libc::MSG_NOSIGNAL);
-    if let (Ok(size), Ok(mut early), true) = (sent, client.early.lock(), client.is_at(fd)) {
+    if let (Ok(size), Ok(mut early), true) = (sent, client.early.lock(), table::is_at(fd, client)) {
         early.note(parts, size);
     }
     drop(outgoing);

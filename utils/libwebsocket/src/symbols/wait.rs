@@ -8,6 +8,7 @@ use nix::libc::{self, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, tim
 use crate::real;
 use crate::waiting::select::{Set, Sets};
 use crate::waiting::{self, epoll};
+use crate::watches;
 
 /// The server's poll set.
 ///
@@ -143,7 +144,7 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
 pub unsafe extern "C" fn epoll_wait(instance: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let wait = |time_ms| unsafe { real::epoll_wait(instance, events, count, time_ms) };
-    if !epoll::has_looks() {
+    if !watches::has_looks() {
         return wait(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -161,7 +162,7 @@ pub unsafe extern "C" fn epoll_pwait(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let wait = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
-    if !epoll::has_looks() {
+    if !watches::has_looks() {
         return wait(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -177,7 +178,7 @@ pub unsafe extern "C" fn epoll_pwait2(
     time: *const timespec,
     signals: *const sigset_t,
 ) -> c_int {
-    if !epoll::has_looks() {
+    if !watches::has_looks() {
         // SAFETY: the caller's promise.
         return unsafe { real::epoll_pwait2(instance, events, count, time, signals) };
     }
