@@ -135,10 +135,9 @@ fn check_name(path: &str, query: Option<&str>) {
     assert_eq!(names::from_path(again).as_ref(), Ok(&name));
     let file = files::file_of(&name, path.ends_with('/'));
     assert!(!file.is_empty() && !file.starts_with('/') && !files::content_type(&file).is_empty());
-    assert_eq!(
-        files::is_hidden(&name),
-        name.replace(".well-known/", "/").split('/').any(|part| { part.starts_with('.') && part != ".well-known" })
-    );
+    let parts = format!("/{name}/");
+    let is_hidden = parts.match_indices("/.").any(|(at, _)| !parts[at..].starts_with("/.well-known/"));
+    assert_eq!(files::is_hidden(&name), is_hidden);
 }
 
 /// An allowed origin only ever makes of a yes a no.
