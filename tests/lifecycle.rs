@@ -1,5 +1,7 @@
 //! From the start to the end of a daemon: who is told, what is left, and where the log goes meanwhile.
 
+/// Listeners that a service manager opened before the start.
+mod activation;
 /// The log: files that are moved or full, pipes that nobody reads, lines that programs read.
 mod log;
 
