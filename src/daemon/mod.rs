@@ -113,7 +113,10 @@ impl Daemon {
     pub fn run(&mut self) -> Result<(), String> {
         let mut completions = Vec::new();
         while !self.gateway.is_over() {
-            let wait_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
+            let watchdog_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
+            // Lines that could not be written must not wait for the next client.
+            let log_ms = (!log::is_idle()).then_some(limits::LOG_TELL_MS);
+            let wait_ms = [watchdog_ms, log_ms].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
             for number in self.gateway.take_signals() {
@@ -126,7 +129,7 @@ impl Daemon {
             log::flush();
         }
         log::event(Level::Info, format_args!("stopped"));
-        log::flush();
+        log::finish();
         Ok(())
     }
 
