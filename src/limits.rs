@@ -252,6 +252,8 @@ pub const CUT_CHARACTER_MS: u64 = 100;
 pub const RATE_BURST_MS: u64 = 1_000;
 /// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages.
 pub const LAST_WORDS_MS: u64 = 500;
+/// At the end of `drain-ms`, close frames that wait for a server's last words have this long to go out.
+pub const LAST_CALL_MS: u64 = 250;
 /// Then the connections that are left are broken off, which takes no longer than this; nor does the ring's end.
 pub const ABORT_MS: u64 = 1_000;
 

@@ -1,9 +1,9 @@
 //! The daemon in a fresh folder, and the programs beside it.
 
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -91,11 +91,24 @@ impl Daemon {
         Daemon::begin(folder, command)
     }
 
-    fn begin(folder: Folder, mut command: Command) -> Daemon {
+    /// As `start_configured`, with a socket that a service manager has opened (sd_listen_fds(3)).
+    pub fn start_inheriting(socket: OwnedFd, folder: Folder, text: &str) -> Daemon {
+        configure(&folder, text);
+        let mut command = Command::new("sh");
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0";
+        command.args(["-c", script, UAKARI, "-f", &folder.join("uakari.conf")]);
+        Daemon::begin_reading(socket.into(), folder, command)
+    }
+
+    fn begin(folder: Folder, command: Command) -> Daemon {
+        Daemon::begin_reading(Stdio::null(), folder, command)
+    }
+
+    fn begin_reading(input: Stdio, folder: Folder, mut command: Command) -> Daemon {
         for name in ["run", "www"] {
             std::fs::create_dir_all(folder.join(name)).unwrap();
         }
-        let process = Process::start(&mut command);
+        let process = Process::start_reading(input, &mut command);
         let line = process.out.wait_for(&["listening on "]);
         let port = line.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
         Daemon { process, folder, port }

@@ -203,7 +203,7 @@ struct Service {
 
 /// It writes down what it hears, and finds a configuration faulty that says so.
 const STAND_IN: &str = "#!/bin/sh
-case $1 in --check) ! grep -q faulty \"$3\" || { echo 'line 1: faulty' >&2; exit 1; }; exit 0 ;; esac
+case $1 in --check) ! grep -q faulty \"$3\" || { echo 'line 1: faulty'; exit 1; }; exit 0 ;; esac
 trap 'echo reloaded >>\"$2.heard\"' HUP
 trap 'echo stopped >>\"$2.heard\"; kill $!; exit 0' TERM
 echo started >>\"$2.heard\"

@@ -1,5 +1,7 @@
 //! From the start to the end of a daemon: who is told, what is left, and where the log goes meanwhile.
 
+/// Listeners that a service manager opened before the start.
+mod activation;
 /// The log: files that are moved or full, pipes that nobody reads, lines that programs read.
 mod log;
 
@@ -146,6 +148,28 @@ fn the_drain_takes_no_longer_than_it_may() {
             took + slack >= Duration::from_millis(drain_ms) && took < Duration::from_millis(drain_ms + 4_000),
             "{took:?}"
         );
+    }
+}
+
+/// Such a server never says its last word, and its client is told all the same.
+#[test]
+fn a_server_that_goes_on_talking() {
+    for signals in [1, 2] {
+        let (mut daemon, mut client, backend) = stuck(if signals == 1 { "drain-ms = 2000;" } else { "" });
+        let talking = thread::spawn(move || {
+            while backend.stream().write_all(b"tick").is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        client.expect_text("tick");
+        (0..signals).for_each(|_| daemon.signal(Signal::SIGTERM));
+        let last = std::iter::repeat_with(|| client.frame()).find(|frame| frame.opcode != TEXT).unwrap();
+        expect_eq((last.opcode, last.close_code().0), (CLOSE, 1001), signals);
+        client.close(1001);
+        client.wire.expect_end();
+        let finished = daemon.wait(DEADLINE);
+        expect_eq(finished.status.code(), Some(0), &finished.err);
+        talking.join().unwrap();
     }
 }
 

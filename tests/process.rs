@@ -100,8 +100,13 @@ pub struct Finished {
 impl Process {
     /// Starts a program.
     pub fn start(command: &mut Command) -> Process {
+        Process::start_reading(Stdio::null(), command)
+    }
+
+    /// As `start`, with this as its standard input.
+    pub fn start_reading(input: Stdio, command: &mut Command) -> Process {
         let shown = format!("{command:?}");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
         let out = Lines::read(child.stdout.take().unwrap());
         let err = Lines::read(child.stderr.take().unwrap());

@@ -61,14 +61,15 @@ fn count(daemon: &Daemon, part: &str) -> usize {
 }
 
 /// Another text in the file, and the signal; waits for a line that was not there before.
-fn reload(daemon: &Daemon, text: &str, outcome: &str) {
+pub fn reload(daemon: &Daemon, text: &str, outcome: &str) {
     let before = count(daemon, outcome);
     daemon.configure(text);
     daemon.signal(Signal::SIGHUP);
     eventually(&format!("the log says once more: {outcome}"), || count(daemon, outcome) > before);
 }
 
-const TAKEN: &str = "reloaded: new connections get the new configuration";
+/// What the log says of a configuration that was taken.
+pub const TAKEN: &str = "reloaded: new connections get the new configuration";
 const KEPT: &str = "reload: the old configuration stays";
 
 #[test]
@@ -139,7 +140,7 @@ fn listens(port: u16, address: &str) -> bool {
 }
 
 /// The connection is served.
-fn expect_answer(mut stream: &UnixStream) {
+pub fn expect_answer(mut stream: &UnixStream) {
     stream.write_all(request("HEAD", "/nosuch", &[]).as_bytes()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let mut head = vec![0; 1000];
@@ -219,6 +220,18 @@ fn a_configuration_that_cannot_be_taken_changes_nothing() {
     assert!(!daemon.folder().path().join("new.sock").exists(), "a listener that is not there has left its file");
     reload(&daemon, &good, TAKEN);
     eventually("no file is left open", || daemon.open_files() <= files);
+}
+
+/// The old listener stays until the new one is there, and the kernel gives the port to one of them only.
+#[test]
+fn an_address_within_another_takes_a_restart() {
+    let port = TcpListener::bind("127.77.0.1:0").unwrap().local_addr().unwrap().port();
+    let listening = |address: &str| configuration("", "").replace("127.0.0.1:0", &format!("{address}:{port}"));
+    let daemon = Daemon::start_configured(&listening("127.77.0.1"));
+    reload(&daemon, &listening("0.0.0.0"), KEPT);
+    let own = format!("http://0.0.0.0:{port}: this daemon listens on http://127.77.0.1:{port}: restart it");
+    daemon.log().wait_for(&["error", "reload: ", "servers[0].listen: cannot listen on ", &own]);
+    reload(&daemon, &listening("127.77.0.2"), TAKEN);
 }
 
 #[test]

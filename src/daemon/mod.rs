@@ -19,7 +19,7 @@ use crate::gateway::Gateway;
 use crate::gateway::listener::ListenAddress;
 use crate::limits;
 use crate::observe::log::{self, Level};
-use crate::process::inherited::inherited_listeners;
+use crate::process::inherited::{Inherited, inherited_listeners};
 use crate::process::pid_file::PidFile;
 use crate::process::privileges;
 use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
@@ -43,6 +43,8 @@ pub struct Daemon {
     gateway: Gateway<Uring>,
     config: Config,
     load: Load,
+    /// What the service manager listens on all the time; a reload may want one that was left before.
+    inherited: Arc<Vec<Inherited>>,
     /// A configuration that is being loaded.
     loading: Option<Receiver<Loaded>>,
     /// It may have changed since it was read: it is to be loaded once more.
@@ -84,12 +86,15 @@ impl Daemon {
         log::start(&config.log).map_err(|error| error.to_string())?;
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), openings);
-        announce(&config, bound.iter().chain(&taken));
+        let version = env!("CARGO_PKG_VERSION");
+        log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", Bounds(&config.limits)));
+        announce(bound.iter().chain(&taken));
         let watchdog_ms = watchdog_interval_ms().map(|interval_ms| (0, interval_ms));
         let daemon = Daemon {
             gateway,
             config,
             load,
+            inherited: Arc::new(inherited),
             loading: None,
             is_asked_again: false,
             is_stopping: false,
@@ -108,7 +113,10 @@ impl Daemon {
     pub fn run(&mut self) -> Result<(), String> {
         let mut completions = Vec::new();
         while !self.gateway.is_over() {
-            let wait_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
+            let watchdog_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
+            // Lines that could not be written must not wait for the next client.
+            let log_ms = (!log::is_idle()).then_some(limits::LOG_TELL_MS);
+            let wait_ms = [watchdog_ms, log_ms].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
             for number in self.gateway.take_signals() {
@@ -121,7 +129,7 @@ impl Daemon {
             log::flush();
         }
         log::event(Level::Info, format_args!("stopped"));
-        log::flush();
+        log::finish();
         Ok(())
     }
 
@@ -172,9 +180,10 @@ impl Daemon {
         self.tell(self.notifier.reloading());
         let (sender, receiver) = channel();
         let (load, old, known) = (self.load.clone(), self.config.clone(), self.addresses());
+        let inherited = self.inherited.clone();
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
-            let opened = |config| open(config, &old, &known, limits::BIND_RETRY_MS).map_err(|sentence| vec![sentence]);
-            let loaded = load().and_then(opened);
+            let opened = |config| open(config, &old, &known, &inherited, limits::BIND_RETRY_MS);
+            let loaded = load().and_then(|config| opened(config).map_err(|sentence| vec![sentence]));
             // The receiver is there as long as the daemon is.
             let _ = sender.send(loaded);
             let _ = kill(Pid::this(), LOADED);
@@ -227,9 +236,7 @@ impl Daemon {
     fn take_config(&mut self, (config, opened): (Config, Opened)) -> Result<(), String> {
         log::start(&config.log).map_err(|error| error.to_string())?;
         self.gateway.configure(config.limits.clone(), opened.openings);
-        for address in &opened.bound {
-            log::announce(format_args!("listening on {address}"));
-        }
+        announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
         Ok(())
     }
@@ -241,7 +248,7 @@ impl Daemon {
             return;
         }
         self.looked_ms = Some(now_ms);
-        let opened = open(self.config.clone(), &self.config, &self.addresses(), 0);
+        let opened = open(self.config.clone(), &self.config, &self.addresses(), &self.inherited, 0);
         match opened.and_then(|opened| self.take_config(opened)) {
             Ok(()) => log::event(Level::Info, format_args!("a folder that was removed is there again")),
             Err(sentence) => log::event(Level::Warn, format_args!("a folder was removed: {sentence}")),
@@ -255,6 +262,7 @@ fn open(
     mut config: Config,
     old: &Config,
     known: &[ListenAddress],
+    inherited: &[Inherited],
     patience_ms: u64,
 ) -> Result<(Config, Opened), String> {
     let is_same = |new: &Option<Said>, old: &Option<Said>| match (new, old) {
@@ -277,7 +285,7 @@ fn open(
     config.limits.pool_buffers = old.limits.pool_buffers;
     config.limits.fds_max = old.limits.fds_max;
     raise_descriptors(&mut config.limits);
-    let opened = open_all(&config, known, &[], patience_ms)?;
+    let opened = open_all(&config, known, inherited, patience_ms)?;
     Ok((config, opened))
 }
 
@@ -317,9 +325,7 @@ fn become_user(config: &Config) -> Result<(), String> {
     privileges::drop_to(user, keeps_binding).map_err(|error| format!("{place} {user}: {error}"))
 }
 
-fn announce<'a>(config: &Config, addresses: impl Iterator<Item = &'a ListenAddress>) {
-    let version = env!("CARGO_PKG_VERSION");
-    log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", Bounds(&config.limits)));
+fn announce<'a>(addresses: impl Iterator<Item = &'a ListenAddress>) {
     for address in addresses {
         log::announce(format_args!("listening on {address}"));
     }

@@ -61,13 +61,12 @@ pub fn open_all(
         let (listener, file) = if known.contains(address) {
             (None, None)
         } else if let Some(given) = inherited.iter().find(|given| given.is_for(address)) {
-            // One socket may stand for an address of IPv4 and one of IPv6.
-            let copy = given.fd.try_clone().map_err(|error| format!("{}: {address}: {error}", place()))?;
-            tcp::watch_peers(&copy, limits)
-                .and_then(|()| tcp::keep_unsent_small(&copy))
-                .map_err(|errno| format!("{}: {address}: {}", place(), errno.desc()))?;
+            let copy = copy_of(given, limits).map_err(|cause| format!("{}: {address}: {cause}", place()))?;
             opened.inherited.push(address.clone());
             (Some(copy), None)
+        } else if let Some(own) = in_the_way(address, known) {
+            let sentence = format!("cannot listen on {address}: this daemon listens on {own}: restart it");
+            return Err(format!("{}: {sentence}", place()));
         } else {
             match listener::listen(address, limits, patience_ms) {
                 Ok(Listener { fd, address: at, file }) => {
@@ -87,6 +86,27 @@ pub fn open_all(
         opened.openings.push(Opening { address: address.clone(), listener, file, endpoint });
     }
     Ok(opened)
+}
+
+/// A copy of an inherited socket, since one may stand for an address of IPv4 and one of IPv6.
+fn copy_of(given: &Inherited, limits: &limits::Http) -> Result<OwnedFd, String> {
+    let copy = given.fd.try_clone().map_err(|error| error.to_string())?;
+    if let ListenAddress::Tcp(_) = given.address {
+        let told = tcp::watch_peers(&copy, limits).and_then(|()| tcp::keep_unsent_small(&copy));
+        told.map_err(|errno| errno.desc().to_owned())?;
+    }
+    Ok(copy)
+}
+
+/// The one of these whose listener keeps this address from being bound beside it: all addresses and one of them,
+/// with the same port.
+fn in_the_way<'a>(address: &ListenAddress, known: &'a [ListenAddress]) -> Option<&'a ListenAddress> {
+    let ListenAddress::Tcp(wanted) = address else { return None };
+    known.iter().find(|known| {
+        let ListenAddress::Tcp(here) = known else { return false };
+        let is_any = here.ip().is_unspecified() || wanted.ip().is_unspecified();
+        is_any && here.is_ipv4() == wanted.is_ipv4() && here.port() == wanted.port() && wanted.port() != 0
+    })
 }
 
 /// Whether a server listens here and somewhere else too.

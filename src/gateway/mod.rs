@@ -67,6 +67,8 @@ pub struct Gateway<D: Driver> {
     next_id: u64,
     /// When those who are still there are no longer waited for.
     give_up_ms: Option<u64>,
+    /// When they are told so, a little before.
+    last_call_ms: Option<u64>,
     is_aborting: bool,
 }
 
@@ -93,6 +95,7 @@ impl<D: Driver> Gateway<D> {
             signals: Vec::new(),
             next_id: 1,
             give_up_ms: None,
+            last_call_ms: None,
             is_aborting: false,
         }
     }
@@ -179,13 +182,17 @@ impl<D: Driver> Gateway<D> {
         Ok(())
     }
 
-    /// Tells every client that the gateway stops, and takes no more of them. Asked again, it ends at once.
+    /// Tells every client that the gateway stops, and takes no more of them. Asked again, it waits for nobody.
     pub fn stop(&mut self) {
-        if self.give_up_ms.is_some() {
-            self.give_up_ms = Some(self.world.now_ms);
+        let now_ms = self.world.now_ms;
+        if let Some(give_up_ms) = self.give_up_ms {
+            self.give_up_ms = Some(give_up_ms.min(now_ms + limits::LAST_CALL_MS));
+            self.last_call_ms = self.last_call_ms.map(|_| now_ms);
             return;
         }
-        self.give_up_ms = Some(self.world.now_ms + self.admission.limits.drain_ms);
+        let give_up_ms = now_ms + self.admission.limits.drain_ms;
+        self.give_up_ms = Some(give_up_ms);
+        self.last_call_ms = Some(give_up_ms.saturating_sub(limits::LAST_CALL_MS));
         let all: Vec<usize> = self.entrances.iter().map(|(index, _)| index).collect();
         all.into_iter().for_each(|index| self.leave(index));
         for (_, connection) in &mut self.connections {
@@ -200,7 +207,7 @@ impl<D: Driver> Gateway<D> {
             return Some(0);
         }
         let abort_ms = if self.is_aborting { limits::ABORT_MS } else { 0 };
-        let due = [self.timers.next_ms(), self.resume_ms, self.give_up_ms.map(|ms| ms + abort_ms)];
+        let due = [self.timers.next_ms(), self.resume_ms, self.last_call_ms, self.give_up_ms.map(|ms| ms + abort_ms)];
         let due_ms = due.into_iter().flatten().min()?;
         Some(due_ms.saturating_sub(self.world.driver.now_ms()))
     }
@@ -250,6 +257,13 @@ impl<D: Driver> Gateway<D> {
             let paused: Vec<usize> =
                 self.entrances.iter().filter(|(_, entrance)| entrance.is_paused).map(|(index, _)| index).collect();
             paused.into_iter().for_each(|index| self.accept(index));
+        }
+        if self.last_call_ms.is_some_and(|ms| ms <= self.world.now_ms) {
+            self.last_call_ms = None;
+            for (_, connection) in &mut self.connections {
+                connection.handle(Input::LastCall, &mut self.world);
+                list(connection, &mut self.touched);
+            }
         }
         if self.give_up_ms.is_some_and(|ms| ms <= self.world.now_ms) && !self.is_aborting {
             self.is_aborting = true;

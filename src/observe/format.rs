@@ -183,7 +183,7 @@ impl fmt::Write for Escaped<'_> {
 /// Characters that command a terminal, break a line, or turn the direction of what is behind them. All of them
 /// have four hexadecimal digits at most.
 fn is_hidden(character: char) -> bool {
-    let turns = ['\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    let turns = ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
     character.is_control() || turns.iter().any(|range| range.contains(&character))
 }
 
@@ -291,6 +291,7 @@ mod tests {
             ("\0\u{1b}[31m", r"\u{0}\u{1b}[31m", r"\u0000\u001b[31m"),
             ("\u{7f}\u{85}\u{9b}", r"\u{7f}\u{85}\u{9b}", r"\u007f\u0085\u009b"),
             ("\u{2028}\u{2029}\u{202e}\u{2066}", r"\u{2028}\u{2029}\u{202e}\u{2066}", r"\u2028\u2029\u202e\u2066"),
+            ("\u{61c}\u{200e}\u{200f}", r"\u{61c}\u{200e}\u{200f}", r"\u061c\u200e\u200f"),
             // In text, values are quoted by those who hand them in; here a second time would be one too many.
             (r#""x\y""#, r#""x\y""#, r#"\"x\\y\""#),
         ] {

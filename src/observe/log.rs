@@ -68,8 +68,18 @@ pub fn access(access: &Access<'_>) {
     }
 }
 
-/// Writes what is gathered, as much as is taken without waiting. For the end of a turn, for the end of the
-/// process, and before a fork(2), which would double what is gathered.
+/// Whether nothing waits to be written or told.
+pub fn is_idle() -> bool {
+    log().is_idle()
+}
+
+/// As `flush`, for the end of the process: what was left out is told now or never.
+pub fn finish() {
+    log().finish(now());
+}
+
+/// Writes what is gathered, as much as is taken without waiting. For the end of a turn, and before a fork(2), which
+/// would double what is gathered.
 pub fn flush() {
     let mut log = log();
     if !log.is_idle() {

@@ -8,6 +8,7 @@ use super::format::{Format, Style, write_line};
 use super::lines::Lines;
 use super::record::{Level, Record};
 use super::sink::{LogError, Sink};
+use crate::limits::LOG_TELL_MS;
 
 /// What is logged, how and where.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -104,6 +105,12 @@ impl Writer {
                 return;
             }
         }
+    }
+
+    /// See `log::finish`.
+    pub fn finish(&mut self, now: Now) {
+        // As if it were due: one sentence for each of the two reasons.
+        (1..=2).for_each(|turn| self.flush(Now { ms: now.ms + turn * LOG_TELL_MS, ..now }));
     }
 
     /// What the old sink does not take now is left out: it may be half a line, or in another format.
@@ -255,6 +262,27 @@ mod tests {
             log.flush(at(ms));
             assert_eq!(folder.text("log").strip_prefix(&before), Some(added), "at {ms}");
         }
+    }
+
+    /// However lately something was told.
+    #[test]
+    fn at_the_end_all_is_told() {
+        let folder = Folder::new("end");
+        let mut log = Writer::new(Sink::standard_error());
+        log.start(&folder.settings("log"), at(0)).unwrap();
+        (0..LOG_LINES_BURST_MAX + 1).for_each(|_| say(&mut log, Level::Info, "flood", 0));
+        log.flush(at(0));
+        (0..7).for_each(|_| say(&mut log, Level::Info, "flood", 0));
+        log.lines.push(Level::Error, "lost\n");
+        log.lines.leave_out(Errno::ENOSPC);
+        say(&mut log, Level::Error, "an error", 0);
+        let before = folder.text("log");
+        log.finish(at(0));
+        let told = "warn  left out 1 line (the log could not be written: No space left on device)\n\
+                    warn  left out 7 lines (too many in a second)\n";
+        assert_eq!(folder.text("log").strip_prefix(&before), Some(told));
+        log.finish(at(0));
+        assert!(folder.text("log").ends_with(told));
     }
 
     #[test]

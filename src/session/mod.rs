@@ -68,6 +68,8 @@ pub enum Input<'a> {
     Deadline,
     /// The gateway stops.
     Stop,
+    /// It does not wait any longer: what is still to be said is said now.
+    LastCall,
 }
 
 /// Payload bytes and messages, each way.

@@ -221,7 +221,7 @@ impl Relay {
                 self.is_backend_gone = true;
                 true
             }
-            Input::Deadline => true,
+            Input::Deadline | Input::LastCall => true,
             _ => false,
         };
         if !is_said {
