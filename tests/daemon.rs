@@ -95,7 +95,7 @@ impl Daemon {
     pub fn start_inheriting(socket: OwnedFd, folder: Folder, text: &str) -> Daemon {
         configure(&folder, text);
         let mut command = Command::new("sh");
-        let script = "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\" 3<&0";
+        let script = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web.socket exec \"$0\" \"$@\" 3<&0";
         command.args(["-c", script, UAKARI, "-f", &folder.join("uakari.conf")]);
         Daemon::begin_reading(socket.into(), folder, command)
     }

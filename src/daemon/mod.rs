@@ -72,10 +72,7 @@ impl Daemon {
         let pid_file = pid_file.transpose()?;
         let Opened { openings, bound, inherited: taken } = open_all(&config, &[], &inherited, limits::BIND_RETRY_MS)?;
         for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
-            log::event(
-                Level::Warn,
-                format_args!("the inherited {} is in no server's listen, addr or port", given.address),
-            );
+            log::event(Level::Warn, format_args!("the inherited {given} is in no server's listen, addr or port"));
         }
         become_user(&config)?;
         block(&SIGNALS)?;

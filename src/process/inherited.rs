@@ -11,6 +11,7 @@ use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getsockname, getsock
 
 use crate::driver::inherit::take_sockets;
 use crate::gateway::listener::ListenAddress;
+use crate::observe::log::Quoted;
 
 /// A socket that listens already.
 #[derive(Debug)]
@@ -19,8 +20,8 @@ pub struct Inherited {
     pub fd: OwnedFd,
     /// Where it listens; an abstract UNIX address begins with @.
     pub address: ListenAddress,
-    /// What the service manager calls it (FileDescriptorName=).
-    pub name: String,
+    /// What the service manager calls it (FileDescriptorName=); empty where it has no name.
+    name: String,
     /// Whether it takes IPv4 clients beside those of IPv6.
     is_dual: bool,
 }
@@ -50,6 +51,16 @@ impl fmt::Display for InheritError {
                 "the inherited file descriptor {number} cannot be used: {}: correct the socket unit, or unset LISTEN_FDS",
                 errno.desc()
             ),
+        }
+    }
+}
+
+/// Its address, and its name where it has one.
+impl fmt::Display for Inherited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name.as_str() {
+            "" => self.address.fmt(f),
+            name => write!(f, "{} ({})", self.address, Quoted(name)),
         }
     }
 }

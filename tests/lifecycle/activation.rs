@@ -51,7 +51,9 @@ fn a_reload_may_leave_it_and_take_it_again() {
     let other = "\"unix:@/other.sock\"";
     let both = format!("{other}, \"{address}\"");
     let daemon = Daemon::start_inheriting(socket.into(), Folder::new(), &listening(other));
-    daemon.log().wait_for(&["warn", &format!("the inherited http://{address} is in no server's listen")]);
+    daemon
+        .log()
+        .wait_for(&["warn", &format!("the inherited http://{address} (\"web.socket\") is in no server's listen")]);
     for _ in 0..2 {
         reload(&daemon, &listening(&both), TAKEN);
         daemon.announced().wait_for(&[&format!("listening on http://{address}")]);

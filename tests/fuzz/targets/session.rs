@@ -197,8 +197,11 @@ impl Script<'_> {
                 let side = if how & 1 == 0 { Side::Client } else { Side::Backend };
                 self.gateway.end(side, (how & 2 != 0).then_some(Errno::ECONNRESET));
             }
-            _ if choices.byte() == 0 => self.gateway.input(Input::Stop),
-            _ => self.gateway.excuse_client(),
+            _ => match choices.byte() {
+                0 => self.gateway.input(Input::Stop),
+                1 => self.gateway.input(Input::LastCall),
+                _ => self.gateway.excuse_client(),
+            },
         }
     }
 
