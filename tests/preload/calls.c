@@ -15,6 +15,7 @@
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -53,6 +54,11 @@ static void serve(int fd, const char *call)
         while (size < 12 && read(fd, buffer + size, 1) == 1)
             size++;
         say("bytes", size);
+    } else if (!strcmp(call, "string")) {
+        struct iovec parts[] = { { buffer, 2 }, { buffer + 2, 30 } };
+        memset(buffer, 'x', 40);
+        while (readv(fd, parts, 2) > 0)
+            say("string", strlen(buffer));
     } else if (!strcmp(call, "dup")) {
         int other = dup(fd), third = fcntl(fd, F_DUPFD, 100);
         close(fd);

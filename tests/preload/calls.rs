@@ -60,6 +60,23 @@ fn byte_by_byte() {
     client.expect_pong(b"between");
 }
 
+/// Servers made for ouistiti's library, which ended each text with a NUL, take what they read for a string of C.
+#[test]
+fn what_is_read_is_a_string_where_there_is_room() {
+    let (server, mut client) = start("string");
+    for (text, said) in [("Hello world", "string: 11 Hello world"), ("Hi", "string: 2 Hi"), ("Hi!", "string: 3 Hi!")] {
+        client.text(text);
+        server.said(&[said]);
+    }
+    // As much as it wants: what lies behind stays as it is.
+    let bytes = Frame::new(TEXT, "0123456789abcdef".repeat(2).as_bytes()).masked().bytes();
+    client.wire.send([Frame::new(PING, b"").masked().bytes(), bytes[..6].to_vec()].concat());
+    client.expect_pong(b"");
+    client.wire.send(&bytes[6..]);
+    server.said(&["string: 40 0123456789abcdef0123456789abcdefxxxxxxxx"]);
+    client.finish(1000);
+}
+
 #[test]
 fn copies_of_a_descriptor() {
     let (_server, mut client) = start("dup");
