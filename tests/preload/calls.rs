@@ -179,6 +179,25 @@ fn closing_leaves_errno_alone() {
     server.said(&["close: ERANGE"]);
 }
 
+/// A server that reads 0 and finds an EAGAIN in errno may take it for nothing, and ask for ever.
+#[test]
+fn what_succeeds_leaves_errno_alone() {
+    let (server, mut client) = start("spare");
+    for wake in [0, 1, 6] {
+        let bytes = Frame::new(TEXT, b"Hello").masked().bytes();
+        client.wire.send([Frame::new(PING, b"!").masked().bytes(), bytes[..wake].to_vec()].concat());
+        client.expect_pong(b"!");
+        client.wire.send(&bytes[wake..]);
+        client.expect_binary(b"Hello");
+    }
+    client.send(&[Frame::new(PING, b"!")]);
+    client.expect_pong(b"!");
+    client.close(1000);
+    server.said(&["end: ERANGE"]);
+    let said = server.process.out.text();
+    assert!(said.lines().all(|line| line.ends_with(": ERANGE")), "{said}");
+}
+
 #[test]
 fn an_exit_says_goodbye_and_a_crash_cannot() {
     let (_server, mut client) = start("exit");
