@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char buffer[65536];
@@ -138,6 +139,18 @@ static void serve(int fd, const char *call)
         errno = ERANGE;
         close(fd);
         say("close", -1);
+    } else if (!strcmp(call, "both")) {
+        /* A parent and its child close at the same moment. */
+        int *ready = mmap(NULL, sizeof *ready, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        pid_t child = fork();
+        __atomic_add_fetch(ready, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(ready, __ATOMIC_SEQ_CST) < 2)
+            continue;
+        close(fd);
+        if (child == 0)
+            _exit(0);
+        waitpid(child, NULL, 0);
+        munmap(ready, sizeof *ready);
     } else if (!strcmp(call, "spare")) {
         /* Nothing here fails, and so nothing may say why it has. */
         struct pollfd set = { .fd = fd, .events = POLLIN };

@@ -179,6 +179,16 @@ fn closing_leaves_errno_alone() {
     server.said(&["close: ERANGE"]);
 }
 
+/// One of the two says it, whichever comes first.
+#[test]
+fn a_parent_and_its_child_close_at_once() {
+    let (server, mut client) = start("both");
+    expect_goodbye(&mut client);
+    for _ in 0..1000 {
+        expect_goodbye(&mut server.client());
+    }
+}
+
 /// A server that reads 0 and finds an EAGAIN in errno may take it for nothing, and ask for ever.
 #[test]
 fn what_succeeds_leaves_errno_alone() {
