@@ -91,6 +91,23 @@ fn the_name_is_the_programs_unless_given() {
     assert!(!path.exists(), "its socket goes with it");
 }
 
+/// As getopt(3) takes them, so that what started ouistiti's servers starts these.
+#[test]
+fn options_may_be_written_together() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let mut process = Process::start(
+        Command::new(program("websocket_echo")).arg(format!("-R{}", folder.join(""))).args(["-m5", "-tn", "echo"]),
+    );
+    let mut only = None;
+    eventually("it listens", || {
+        only = connect(&path, Kind::Stream).ok();
+        only.is_some()
+    });
+    expect_echo(&mut Backend::new(only.unwrap()), "once");
+    assert!(process.wait(DEADLINE).status.success());
+}
+
 #[test]
 fn clients_over_the_limit_wait() {
     let folder = Folder::new();

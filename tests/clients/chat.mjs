@@ -127,6 +127,46 @@ async function evil(context, base, alice) {
   ok("who leaves without a word is told by the server");
 }
 
+// A member with ouistiti's page, which looks for names and colours in `data` and has its own there.
+async function ouistiti(context, base, alice) {
+  const page = await context.newPage();
+  await page.goto(base + "/webchat.html");
+  await page.evaluate((url) => {
+    const socket = new WebSocket(url);
+    const say = (message) => socket.send((typeof message === "string" ? message : JSON.stringify(message)) + "\n");
+    Object.assign(window, { say, heard: [] });
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => say("WSHello old");
+    socket.onmessage = ({ data }) => {
+      for (const line of (typeof data === "string" ? data : new TextDecoder().decode(data)).split("\n").filter(Boolean)) {
+        if (line.startsWith("WSWelcome ")) say({ type: "hello", id: "old", data: { id: "old", nickname: "old", color: "#123456" } });
+        else window.heard.push(JSON.parse(line));
+      }
+    };
+  }, base.replace(/^http/, "ws") + "/chat");
+  const hears = async (type, id) => {
+    const found = await page.waitForFunction(([type, id]) => window.heard.find((message) => message.type === type && message.id === id), [type, id]);
+    return (await found.jsonValue()).data;
+  };
+  const welcome = await hears("welcome", "alice");
+  check(welcome.nickname === "alice" && /^#[0-9a-f]{6}$/.test(welcome.color), "ouistiti's page is welcomed as it expects", welcome);
+  const newcomer = await enter(context, base, "dave");
+  const hello = await hears("hello", "dave");
+  check(hello.id === "dave" && hello.nickname === "dave" && /^#/.test(hello.color), "and told in its way who comes", hello);
+  await newcomer.close();
+  const color = await alice.locator("#members li").filter({ hasText: "old" }).evaluate((item) => item.style.getPropertyValue("--c"));
+  check(color === "#123456", "its colour is found where it says it", color);
+  await page.evaluate(() => {
+    window.say({ type: "message", id: "old", data: "in no colour at all", color: { toString: 1 } });
+    window.say({ type: "message", id: "old", data: "from the old page", color: "#123456" });
+  });
+  await line(alice, "old", "in no colour at all");
+  await line(alice, "old", "from the old page");
+  await page.evaluate(() => window.say({ type: "goodbye", id: "old", data: { name: "goodbye", color: "#123456" } }));
+  await line(alice, "old has left");
+  await page.close();
+}
+
 async function unread(alice, bob) {
   await alice.evaluate(() => { document.hasFocus = () => false; });
   await say(bob, "are you there?");
@@ -239,6 +279,7 @@ run("chat.mjs", async (base, outdir) => {
     await whoIs(alice);
     await byKeyboard(alice);
     await evil(contexts[1], base, alice);
+    await ouistiti(contexts[1], base, alice);
     await unread(alice, bob);
     await collisionAndLeave(contexts[1], base, alice);
     await withoutCommands(contexts[1], base);

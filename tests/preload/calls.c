@@ -15,7 +15,9 @@
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char buffer[65536];
@@ -53,6 +55,11 @@ static void serve(int fd, const char *call)
         while (size < 12 && read(fd, buffer + size, 1) == 1)
             size++;
         say("bytes", size);
+    } else if (!strcmp(call, "string")) {
+        struct iovec parts[] = { { buffer, 2 }, { buffer + 2, 30 } };
+        memset(buffer, 'x', 40);
+        while (readv(fd, parts, 2) > 0)
+            say("string", strlen(buffer));
     } else if (!strcmp(call, "dup")) {
         int other = dup(fd), third = fcntl(fd, F_DUPFD, 100);
         close(fd);
@@ -132,6 +139,40 @@ static void serve(int fd, const char *call)
         errno = ERANGE;
         close(fd);
         say("close", -1);
+    } else if (!strcmp(call, "both")) {
+        /* A parent and its child close at the same moment. */
+        int *ready = mmap(NULL, sizeof *ready, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        pid_t child = fork();
+        __atomic_add_fetch(ready, 1, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(ready, __ATOMIC_SEQ_CST) < 2)
+            continue;
+        close(fd);
+        if (child == 0)
+            _exit(0);
+        waitpid(child, NULL, 0);
+        munmap(ready, sizeof *ready);
+    } else if (!strcmp(call, "spare")) {
+        /* Nothing here fails, and so nothing may say why it has. */
+        struct pollfd set = { .fd = fd, .events = POLLIN };
+        struct epoll_event event = { .events = EPOLLIN };
+        int epoll = epoll_create1(0);
+        fd_set reads;
+        ssize_t size;
+        errno = ERANGE;
+        epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+        do {
+            FD_ZERO(&reads);
+            FD_SET(fd, &reads);
+            epoll_wait(epoll, &event, 1, -1);
+            say("epoll_wait", -1);
+            poll(&set, 1, -1);
+            say("poll", -1);
+            select(fd + 1, &reads, NULL, NULL, NULL);
+            say("select", -1);
+            size = read(fd, buffer, 100);
+            say("read", -1);
+        } while (size > 0 && write(fd, buffer, size) == size);
+        say("end", -1);
     } else if (!strcmp(call, "program")) {
         /* Another program starts while the client is there; it has a copy until it runs, and ends with this one. */
         int input[2], begun[2];

@@ -60,6 +60,23 @@ fn byte_by_byte() {
     client.expect_pong(b"between");
 }
 
+/// Servers made for ouistiti's library, which ended each text with a NUL, take what they read for a string of C.
+#[test]
+fn what_is_read_is_a_string_where_there_is_room() {
+    let (server, mut client) = start("string");
+    for (text, said) in [("Hello world", "string: 11 Hello world"), ("Hi", "string: 2 Hi"), ("Hi!", "string: 3 Hi!")] {
+        client.text(text);
+        server.said(&[said]);
+    }
+    // As much as it wants: what lies behind stays as it is.
+    let bytes = Frame::new(TEXT, "0123456789abcdef".repeat(2).as_bytes()).masked().bytes();
+    client.wire.send([Frame::new(PING, b"").masked().bytes(), bytes[..6].to_vec()].concat());
+    client.expect_pong(b"");
+    client.wire.send(&bytes[6..]);
+    server.said(&["string: 40 0123456789abcdef0123456789abcdefxxxxxxxx"]);
+    client.finish(1000);
+}
+
 #[test]
 fn copies_of_a_descriptor() {
     let (_server, mut client) = start("dup");
@@ -160,6 +177,35 @@ fn closing_leaves_errno_alone() {
     setsockopt(client.wire.stream(), sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
     drop(client);
     server.said(&["close: ERANGE"]);
+}
+
+/// One of the two says it, whichever comes first.
+#[test]
+fn a_parent_and_its_child_close_at_once() {
+    let (server, mut client) = start("both");
+    expect_goodbye(&mut client);
+    for _ in 0..1000 {
+        expect_goodbye(&mut server.client());
+    }
+}
+
+/// A server that reads 0 and finds an EAGAIN in errno may take it for nothing, and ask for ever.
+#[test]
+fn what_succeeds_leaves_errno_alone() {
+    let (server, mut client) = start("spare");
+    for wake in [0, 1, 6] {
+        let bytes = Frame::new(TEXT, b"Hello").masked().bytes();
+        client.wire.send([Frame::new(PING, b"!").masked().bytes(), bytes[..wake].to_vec()].concat());
+        client.expect_pong(b"!");
+        client.wire.send(&bytes[wake..]);
+        client.expect_binary(b"Hello");
+    }
+    client.send(&[Frame::new(PING, b"!")]);
+    client.expect_pong(b"!");
+    client.close(1000);
+    server.said(&["end: ERANGE"]);
+    let said = server.process.out.text();
+    assert!(said.lines().all(|line| line.ends_with(": ERANGE")), "{said}");
 }
 
 #[test]

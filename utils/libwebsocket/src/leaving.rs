@@ -33,7 +33,7 @@ pub fn forget(fd: RawFd) {
     let Entry::Client(client) = table::put(fd, Entry::Unknown) else { return };
     if client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
         if let Some(place) = client.place.try_lock().and_then(|mut place| place.take()) {
-            ledger::leave(place);
+            ledger::leave(place, || {});
         }
         client.release();
     }
@@ -66,13 +66,12 @@ fn end(fd: RawFd, client: &Client) {
     if client.outgoing.try_lock().is_none_or(|outgoing| outgoing.owed_size() > 0) {
         ledger::say(place);
     }
-    if ledger::is_alone(place) {
+    ledger::leave(place, || {
         if let Some(mut watches) = client.watches.try_lock() {
             watches.end();
         }
         say_goodbye(fd, client);
-    }
-    ledger::leave(place);
+    });
     if let Some(mut place) = client.place.try_lock() {
         *place = None;
     }

@@ -103,16 +103,19 @@ pub fn enter() -> Option<Place> {
     }
 }
 
-/// Whether no other process has the client. Then none will: its lock is this one's alone.
-pub fn is_alone(place: Place) -> bool {
-    let is_expected = book().is_none_or(|book| book.expected[place.0].load(Ordering::Acquire) > 0);
-    !is_expected && set_lock(place, libc::F_WRLCK).is_ok()
-}
-
-/// This process has closed the client.
-pub fn leave(place: Place) {
+/// This process has closed the client. Does `last` where no other process has it; then none will, as the lock is this
+/// one's alone.
+pub fn leave(place: Place, last: impl FnOnce()) {
     let Some(book) = book() else { return };
-    if is_alone(place) {
+    // Its own lock goes first: of two processes that leave at once, one at least finds the other gone.
+    let _ = set_lock(place, libc::F_UNLCK);
+    let is_expected = book.expected[place.0].load(Ordering::Acquire) > 0;
+    if is_expected || set_lock(place, libc::F_WRLCK).is_err() {
+        return;
+    }
+    // The other one may have been here already.
+    if book.taken[place.0].load(Ordering::Acquire) == 1 {
+        last();
         book.taken[place.0].store(0, Ordering::Release);
     }
     let _ = set_lock(place, libc::F_UNLCK);

@@ -112,6 +112,7 @@ fn receive_now(
                 let payload_size = incoming.decode(parts, size);
                 answer(fd, client, incoming);
                 if payload_size > 0 {
+                    put_nul(parts, payload_size);
                     return Ok(Some(payload_size));
                 }
             }
@@ -120,6 +121,17 @@ fn receive_now(
         }
     }
     Ok(None)
+}
+
+/// A NUL behind what was read, where there is room: ouistiti's library wrote one behind each text, and servers made for
+/// it, its own echo first of all, take what they have read for a string of C.
+fn put_nul(parts: &mut [IoSliceMut<'_>], mut size: usize) {
+    for part in parts {
+        match part.get_mut(size) {
+            Some(byte) => return *byte = 0,
+            None => size -= part.len(),
+        }
+    }
 }
 
 /// What is due for what was just decoded.

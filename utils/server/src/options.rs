@@ -8,9 +8,8 @@ use nix::sys::socket::SockType;
 
 /// The options that were typed, or None where help was asked for and printed. The error is the operator's sentence.
 pub fn parse<T: FromArgs>(program: &str) -> Result<Option<T>, String> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> =
-        arguments.iter().map(|argument| if argument == "-h" { "--help" } else { argument.as_str() }).collect();
+    let arguments = apart(std::env::args().skip(1));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match T::from_args(&[&program_name(program)], &arguments) {
         Ok(options) => Ok(Some(options)),
         Err(exit) if exit.status.is_ok() => {
@@ -19,6 +18,36 @@ pub fn parse<T: FromArgs>(program: &str) -> Result<Option<T>, String> {
         }
         Err(exit) => Err(format!("{}: see --help", exit.output.trim_end().trim_end_matches('.'))),
     }
+}
+
+/// Options of one letter that a value follows, and those without one, of all sample servers.
+const WITH_VALUE: &str = "RnumLC";
+const SWITCHES: &str = "Dtwh";
+
+/// The arguments with what getopt(3) takes written together, as ouistiti's servers may be started: `-wD` is `-w -D`, and
+/// `-R/run` is `-R /run`.
+fn apart(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let (mut apart, mut is_value) = (Vec::new(), false);
+    for argument in arguments {
+        let letters = if std::mem::take(&mut is_value) { "" } else { argument.strip_prefix('-').unwrap_or_default() };
+        let (switches, rest) = letters.split_at(letters.len() - letters.trim_start_matches(is_switch).len());
+        let value = rest.strip_prefix(|letter| WITH_VALUE.contains(letter));
+        if letters.is_empty() || !rest.is_empty() && value.is_none() {
+            apart.push(argument);
+            continue;
+        }
+        apart.extend(switches.chars().map(|switch| if switch == 'h' { "--help".into() } else { format!("-{switch}") }));
+        if let Some(value) = value {
+            apart.push(format!("-{}", &rest[..1]));
+            is_value = value.is_empty();
+            apart.extend((!is_value).then(|| value.to_owned()));
+        }
+    }
+    apart
+}
+
+fn is_switch(letter: char) -> bool {
+    SWITCHES.contains(letter)
 }
 
 /// How a server ends. The error is the operator's sentence.
@@ -85,4 +114,28 @@ pub fn protocol(text: &str) -> Result<Protocol, String> {
         "frames" => Protocol::Frames,
         _ => return Err(format!("{text:?} is not known: write stream, packet, lines, nul or frames")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_together_is_taken_apart() {
+        for (together, wanted) in [
+            ("-R /run -n echo -D", "-R /run -n echo -D"),
+            ("-R/run -necho -m50", "-R /run -n echo -m 50"),
+            ("-wDR /run -n-wD", "-w -D -R /run -n -wD"),
+            ("-n -wD -w", "-n -wD -w"),
+            ("-C -R/run", "-C -R/run"),
+            ("-h", "--help"),
+            ("-Dh", "-D --help"),
+            ("-n -h", "-n -h"),
+            ("-Dx -x - -- --mode 660 --hello", "-Dx -x - -- --mode 660 --hello"),
+            ("run", "run"),
+        ] {
+            assert_eq!(apart(together.split(' ').map(str::to_owned)).join(" "), wanted, "{together}");
+        }
+        assert_eq!(apart(["-n", "", "-Dw"].map(str::to_owned).into_iter()), ["-n", "", "-D", "-w"]);
+    }
 }

@@ -9,7 +9,7 @@ use jsonrpc_library::Failure;
 use jsonrpc_sqlite::complaint_of;
 use rusqlite::{Error, Transaction, TransactionBehavior};
 
-use crate::{attempts, passwords};
+use crate::passwords;
 
 /// Tables and groups as ouistiti's have them.
 const TABLES: &str = "
@@ -38,8 +38,7 @@ pub fn ensure(file: &Path, teller: &mut dyn Write) -> Result<(), Failure> {
         )
         .map_err(|error| Failure::internal(&format!("the password of root cannot be told: {error}")))?;
     }
-    let kept = transaction.execute_batch(attempts::TABLE).and_then(|()| transaction.commit());
-    kept.map_err(|error| complaint_of(file, &error))
+    transaction.commit().map_err(|error| complaint_of(file, &error))
 }
 
 /// An empty file that was there may have the usual rights. The journal takes them over when it is made.

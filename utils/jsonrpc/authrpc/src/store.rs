@@ -6,6 +6,8 @@ use jsonrpc_library::Failure;
 use jsonrpc_sqlite::{complaint, complaint_of};
 use rusqlite::{Connection, Error, OptionalExtension, Transaction, TransactionBehavior};
 
+use crate::attempts;
+
 /// The group whose members may do everything.
 pub const ROOT: &str = "root";
 /// The group of those for whom none is named.
@@ -54,7 +56,7 @@ impl User {
 }
 
 impl Store {
-    /// Opens one that is there. The error is the operator's.
+    /// Opens one that is there, and adds the table of the attempts where it is missing. The error is the operator's.
     pub fn open(file: &Path) -> Result<Store, Failure> {
         let db = jsonrpc_sqlite::open(file, true).map_err(|error| complaint_of(file, &error))?;
         let columns = |table: &str| columns(&db, table).map_err(|error| complaint_of(file, &error));
@@ -71,6 +73,8 @@ impl Store {
                 file.display()
             )));
         }
+        // Each time: a database may be put in the place of another while the server runs.
+        db.execute_batch(attempts::TABLE).map_err(|error| complaint_of(file, &error))?;
         let has_status = has(if is_apart { &passwords } else { &users }, &["statusid"]);
         let passwords = if is_apart { Passwords::Apart } else { Passwords::Within };
         Ok(Store { db, passwords, has_status })

@@ -37,7 +37,8 @@ pub unsafe extern "C" fn socketpair(domain: c_int, kind: c_int, protocol: c_int,
     let result = unsafe { real::socketpair(domain, kind, protocol, fds) };
     if result == 0 {
         // SAFETY: the kernel has just written two numbers there.
-        unsafe { std::slice::from_raw_parts(fds, 2) }.iter().for_each(|fd| leaving::begin(*fd));
+        let fds = unsafe { std::slice::from_raw_parts(fds, 2) };
+        beside(|| fds.iter().for_each(|fd| leaving::begin(*fd)));
     }
     result
 }

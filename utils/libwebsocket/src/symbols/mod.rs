@@ -21,10 +21,23 @@ mod write;
 
 /// Does what goes along with a call that may succeed: errno stays as the server left it, as with the call alone.
 fn beside<T>(act: impl FnOnce() -> T) -> T {
+    sparing(|_| false, act)
+}
+
+/// Makes a call of the server's. What succeeds leaves errno alone, though much may have failed on its way: ouistiti's
+/// servers, for one, go on with a client whose read of 0 leaves an EAGAIN there.
+fn sparing<T>(has_failed: impl FnOnce(&T) -> bool, call: impl FnOnce() -> T) -> T {
     let before = Errno::last_raw();
-    let result = act();
-    Errno::set_raw(before);
+    let result = call();
+    if !has_failed(&result) {
+        Errno::set_raw(before);
+    }
     result
+}
+
+/// A call about a client; None: it is none, and libc is to be asked.
+fn about_client(call: impl FnOnce() -> Option<ssize_t>) -> Option<ssize_t> {
+    sparing(|size| *size == Some(-1), call)
 }
 
 /// As a system call answers.

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
-use super::{heal, reader, room, rooms};
+use super::{about_client, beside, heal, reader, room, rooms};
 use crate::limits::{LOOK_SIZE, PARTS_MAX};
 use crate::{reading, real};
 
@@ -20,18 +20,20 @@ unsafe fn receive(fd: RawFd, buffer: *mut c_void, size: size_t, flags: c_int) ->
     if flags & libc::MSG_ERRQUEUE != 0 {
         return None;
     }
-    let client = reader(fd, flags)?;
-    let mut nowhere = [0; LOOK_SIZE];
-    let result = client.and_then(|client| {
-        let room = if buffer.is_null() && flags & libc::MSG_TRUNC != 0 {
-            &mut nowhere[..size.min(LOOK_SIZE)]
-        } else {
-            // SAFETY: as promised.
-            unsafe { room(buffer, size) }?
-        };
-        reading::receive(fd, client, &mut [IoSliceMut::new(room)], flags)
-    });
-    heal(fd, result)
+    about_client(|| {
+        let client = reader(fd, flags)?;
+        let mut nowhere = [0; LOOK_SIZE];
+        let result = client.and_then(|client| {
+            let room = if buffer.is_null() && flags & libc::MSG_TRUNC != 0 {
+                &mut nowhere[..size.min(LOOK_SIZE)]
+            } else {
+                // SAFETY: as promised.
+                unsafe { room(buffer, size) }?
+            };
+            reading::receive(fd, client, &mut [IoSliceMut::new(room)], flags)
+        });
+        heal(fd, result)
+    })
 }
 
 /// Reads of a client into many; None: it is none.
@@ -42,13 +44,14 @@ unsafe fn receive_parts(fd: RawFd, vector: *const iovec, count: usize, flags: c_
     if flags & libc::MSG_ERRQUEUE != 0 {
         return None;
     }
-    let client = reader(fd, flags)?;
-    let result = client.and_then(|client| {
-        // SAFETY: as promised.
-        let mut parts = unsafe { rooms(vector, count) }?;
-        reading::receive(fd, client, &mut parts, flags)
-    });
-    heal(fd, result)
+    about_client(|| {
+        let result = reader(fd, flags)?.and_then(|client| {
+            // SAFETY: as promised.
+            let mut parts = unsafe { rooms(vector, count) }?;
+            reading::receive(fd, client, &mut parts, flags)
+        });
+        heal(fd, result)
+    })
 }
 
 /// read(2)
@@ -181,7 +184,7 @@ pub unsafe extern "C" fn recvmmsg(
     flags: c_int,
     time: *mut timespec,
 ) -> c_int {
-    match (reader(fd, flags), count) {
+    match (beside(|| reader(fd, flags)), count) {
         (Some(Ok(_)), 1..) => {}
         (Some(Err(errno)), 1..) => {
             errno.set();

@@ -5,10 +5,16 @@ use std::ptr::null;
 
 use nix::libc::{self, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
 
+use super::{beside, sparing};
 use crate::real;
 use crate::waiting::select::{Set, Sets};
 use crate::waiting::{self, epoll};
 use crate::watches;
+
+/// Waits; errno stays where that does not fail.
+fn wait(call: impl FnOnce() -> c_int) -> c_int {
+    sparing(|count| *count < 0, call)
+}
 
 /// The server's poll set.
 ///
@@ -24,7 +30,7 @@ unsafe fn poll_set<'a>(fds: *mut pollfd, count: nfds_t) -> Option<&'a mut [pollf
 pub unsafe extern "C" fn poll(fds: *mut pollfd, count: nfds_t, time_ms: c_int) -> c_int {
     // SAFETY: the caller's promise.
     match unsafe { poll_set(fds, count) } {
-        Some(fds) => waiting::poll::poll(fds, time_ms),
+        Some(fds) => wait(|| waiting::poll::poll(fds, time_ms)),
         // SAFETY: the caller's promise.
         None => unsafe { real::poll(fds, count, time_ms) },
     }
@@ -48,7 +54,7 @@ pub unsafe extern "C" fn ppoll(
     // SAFETY: the caller's promise.
     match unsafe { poll_set(fds, count) } {
         // SAFETY: the caller's promise.
-        Some(fds) => waiting::poll::ppoll(fds, unsafe { time.as_ref() }, signals),
+        Some(fds) => wait(|| waiting::poll::ppoll(fds, unsafe { time.as_ref() }, signals)),
         // SAFETY: the caller's promise.
         None => unsafe { real::ppoll(fds, count, time, signals) },
     }
@@ -98,7 +104,7 @@ pub unsafe extern "C" fn select(
     // SAFETY: the caller's promise.
     let time = unsafe { time.as_mut() };
     let wanted = time.as_ref().map(|time| timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_usec * 1_000 });
-    let (result, left) = sets.wait(wanted.as_ref(), null());
+    let (result, left) = sparing(|(count, _)| *count < 0, || sets.wait(wanted.as_ref(), null()));
     // As Linux does it: the time that was left.
     if let (Some(time), Some(left)) = (time, left) {
         *time = timeval { tv_sec: left.tv_sec, tv_usec: left.tv_nsec / 1_000 };
@@ -123,7 +129,7 @@ pub unsafe extern "C" fn pselect(
         return unsafe { real::pselect(count, reads, writes, exceptions, time, signals) };
     }
     // SAFETY: the caller's promise.
-    sets.wait(unsafe { time.as_ref() }, signals).0
+    wait(|| sets.wait(unsafe { time.as_ref() }, signals).0)
 }
 
 /// epoll_ctl(2)
@@ -134,7 +140,8 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
     if result == 0 {
         let is_wanted = command != libc::EPOLL_CTL_DEL;
         // SAFETY: the kernel has just read it.
-        epoll::note(instance, fd, if is_wanted { unsafe { event.as_ref() }.copied() } else { None });
+        let event = if is_wanted { unsafe { event.as_ref() }.copied() } else { None };
+        beside(|| epoll::note(instance, fd, event));
     }
     result
 }
@@ -143,12 +150,12 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn epoll_wait(instance: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int {
     // SAFETY: the caller's promise.
-    let wait = |time_ms| unsafe { real::epoll_wait(instance, events, count, time_ms) };
+    let ask = |time_ms| unsafe { real::epoll_wait(instance, events, count, time_ms) };
     if !watches::has_looks() {
-        return wait(time_ms);
+        return ask(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
-    unsafe { epoll::wait(instance, events, time_ms, wait) }
+    wait(|| unsafe { epoll::wait(instance, events, time_ms, ask) })
 }
 
 /// epoll_pwait(2)
@@ -161,12 +168,12 @@ pub unsafe extern "C" fn epoll_pwait(
     signals: *const sigset_t,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    let wait = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
+    let ask = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
     if !watches::has_looks() {
-        return wait(time_ms);
+        return ask(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
-    unsafe { epoll::wait(instance, events, time_ms, wait) }
+    wait(|| unsafe { epoll::wait(instance, events, time_ms, ask) })
 }
 
 /// epoll_pwait2(2): with clients that have to be looked at, its time is counted in milliseconds.
@@ -185,7 +192,7 @@ pub unsafe extern "C" fn epoll_pwait2(
     // SAFETY: the caller's promise.
     let time_ms = waiting::ms_of(unsafe { time.as_ref() });
     // SAFETY: the caller's promise.
-    let wait = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
+    let ask = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
     // SAFETY: the kernel writes as many events as it says.
-    unsafe { epoll::wait(instance, events, time_ms, wait) }
+    wait(|| unsafe { epoll::wait(instance, events, time_ms, ask) })
 }

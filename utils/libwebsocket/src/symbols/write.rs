@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::{answer, bytes, heal, slices, writer};
+use super::{about_client, answer, beside, bytes, heal, slices, sparing, writer};
 use crate::limits::PARTS_MAX;
 use crate::{real, table, writing};
 
@@ -16,13 +16,14 @@ use crate::{real, table, writing};
 /// # Safety
 /// As send(2).
 unsafe fn transmit(fd: RawFd, buffer: *const c_void, size: size_t, flags: c_int) -> Option<ssize_t> {
-    let client = writer(fd)?;
-    let result = client.and_then(|client| {
-        // SAFETY: as promised.
-        let bytes = unsafe { bytes(buffer, size) }?;
-        writing::send(fd, client, &[IoSlice::new(bytes)], flags)
-    });
-    heal(fd, result)
+    about_client(|| {
+        let result = writer(fd)?.and_then(|client| {
+            // SAFETY: as promised.
+            let bytes = unsafe { bytes(buffer, size) }?;
+            writing::send(fd, client, &[IoSlice::new(bytes)], flags)
+        });
+        heal(fd, result)
+    })
 }
 
 /// Writes to a client from many; None: it is none.
@@ -30,13 +31,14 @@ unsafe fn transmit(fd: RawFd, buffer: *const c_void, size: size_t, flags: c_int)
 /// # Safety
 /// As writev(2).
 unsafe fn transmit_parts(fd: RawFd, vector: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
-    let client = writer(fd)?;
-    let result = client.and_then(|client| {
-        // SAFETY: as promised.
-        let parts = unsafe { slices(vector, count) }?;
-        writing::send(fd, client, &parts, flags)
-    });
-    heal(fd, result)
+    about_client(|| {
+        let result = writer(fd)?.and_then(|client| {
+            // SAFETY: as promised.
+            let parts = unsafe { slices(vector, count) }?;
+            writing::send(fd, client, &parts, flags)
+        });
+        heal(fd, result)
+    })
 }
 
 /// write(2)
@@ -132,11 +134,11 @@ pub unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_ui
 /// sendfile(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, size: size_t) -> ssize_t {
-    let Some(client) = writer(to) else {
+    let Some(client) = beside(|| writer(to)) else {
         // SAFETY: the caller's promise.
         return unsafe { real::sendfile(to, from, offset, size) };
     };
-    answer(client.and_then(|client| {
+    let send = |client| {
         // SAFETY: the caller's promise.
         let Some(offset) = (unsafe { offset.as_mut() }) else {
             // SAFETY: no memory is named.
@@ -149,7 +151,8 @@ pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, si
         let sent = writing::send_file(to, client, from, *offset, size)?;
         *offset += sent as off_t;
         Ok(sent)
-    }))
+    };
+    sparing(|size| *size < 0, || answer(client.and_then(send)))
 }
 
 /// sendfile(2)
@@ -169,7 +172,7 @@ pub unsafe extern "C" fn splice(
     size: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    if writer(from).or_else(|| writer(to)).is_some() {
+    if beside(|| writer(from).or_else(|| writer(to))).is_some() {
         return answer(Err(Errno::EINVAL));
     }
     // SAFETY: the caller's promise.

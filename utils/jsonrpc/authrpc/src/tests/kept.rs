@@ -1,4 +1,5 @@
-//! What must not be lost: the secrecy of the database, and somebody who can add users.
+//! What must not be lost: the secrecy of the database, one that is put in its place or is something else, and somebody
+//! who can add users.
 
 use super::*;
 
@@ -15,6 +16,26 @@ fn an_empty_file_is_kept_from_others() {
             assert_eq!(mode & 0o777, after, "{name}, which was {before:o}");
         }
     }
+}
+
+/// As a backup from before is put back while the server runs.
+#[test]
+fn a_database_in_the_place_of_the_one_before_is_taken() {
+    let world = World::new();
+    std::fs::remove_file(world.file()).unwrap();
+    Connection::open(world.file()).unwrap().execute_batch(OLD).unwrap();
+    assert!(call(&mut world.open(None), "auth", json!({ "user": "root", "passwd": "root" })).is_ok());
+}
+
+#[test]
+fn a_database_of_something_else_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch("create table measurements (at, value)").unwrap();
+    Auth::start(file.to_str().unwrap()).unwrap_err();
+    let tables: u32 = db.query_row("select count(*) from sqlite_schema", [], |row| row.get(0)).unwrap();
+    assert_eq!(tables, 1);
 }
 
 #[test]
