@@ -160,7 +160,7 @@ impl<H> Connection<H> {
                 return self.session.put_off(until_ms.min(world.now_ms + close_ms));
             }
         }
-        match (self.client.is_paused(), self.client.queued_size()) {
+        match (self.client.is_unread(), self.client.queued_size()) {
             (false, _) => {}
             (true, 0) => self.session.on_client_unread(),
             // What waits for it tells as well, and must not grow by a ping after the other.
