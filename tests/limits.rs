@@ -271,9 +271,9 @@ fn frames_and_messages() {
     backend.expect(&bytes[..1000]);
     backend.expect(&bytes[..2000]);
     client.finish(1000);
-    for (what, frames) in [
-        ("a frame", vec![Frame::new(BINARY, &bytes[..1001])]),
-        ("a message", {
+    for (said, frames) in [
+        ("a frame of 1001 bytes, 1000 at most", vec![Frame::new(BINARY, &bytes[..1001])]),
+        ("a message of 2001 bytes, 2000 at most", {
             let mut frames = thirds(1000).to_vec();
             frames[2].fin = false;
             frames.push(Frame::new(CONTINUATION, &bytes[..1]));
@@ -284,7 +284,7 @@ fn frames_and_messages() {
         client.send(&frames);
         drop(backend);
         let reason = client.expect_close(1009);
-        assert!(!reason.is_empty(), "{what}");
+        assert_eq!(reason, said);
         client.wire.expect_end();
     }
     daemon.log().wait_for(&["info", "the client broke the protocol (1009)"]);
