@@ -58,14 +58,14 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes the addresses, becomes the user, sets the ring up.
-    pub fn start(mut config: Config, load: Load) -> Result<Daemon, String> {
+    /// Takes the addresses, becomes the user, sets the ring up. The error is all that cannot be opened.
+    pub fn start(mut config: Config, load: Load) -> Result<Daemon, Vec<String>> {
         // Before anything else is opened: they have numbers, not names.
-        let inherited = inherited_listeners().map_err(|error| error.to_string())?;
-        let notifier = Notifier::from_env().map_err(|error| error.to_string())?;
+        let inherited = inherited_listeners().map_err(alone)?;
+        let notifier = Notifier::from_env().map_err(alone)?;
         raise_descriptors(&mut config.limits);
         let pid_file = config.pid_file.as_ref().map(|Said { value, place }| {
-            PidFile::create(Path::new(value)).map_err(|error| format!("{place}: {error}"))
+            PidFile::create(Path::new(value)).map_err(|error| alone(format_args!("{place}: {error}")))
         });
         let pid_file = pid_file.transpose()?;
         let Opened { openings, bound, inherited: taken } = open_all(&config, &[], &inherited, limits::BIND_RETRY_MS)?;
@@ -75,13 +75,14 @@ impl Daemon {
                 format_args!("the inherited {} is in no server's listen, addr or port", given.address),
             );
         }
-        become_user(&config)?;
-        block(&SIGNALS)?;
-        let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(|error| error.to_string())?;
+        become_user(&config).map_err(alone)?;
+        block(&SIGNALS).map_err(alone)?;
+        let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(alone)?;
         let token = Token { slot: 0, generation: 0, kind: Kind::Signal };
-        driver.watch_signals(token, &SIGNALS).map_err(|errno| format!("cannot watch signals: {}", errno.desc()))?;
+        let watched = driver.watch_signals(token, &SIGNALS);
+        watched.map_err(|errno| alone(format_args!("cannot watch signals: {}", errno.desc())))?;
         // Last of all, so that whatever keeps the daemon from starting is told on standard error.
-        log::start(&config.log).map_err(|error| error.to_string())?;
+        start_log(&config).map_err(alone)?;
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), openings);
         announce(&config, bound.iter().chain(&taken));
@@ -154,7 +155,7 @@ impl Daemon {
             Ok(LOADED) => self.end_loading(),
             Ok(Signal::SIGUSR1) => {
                 if let Err(error) = log::reopen() {
-                    log::event(Level::Error, format_args!("{error}"));
+                    log::event(Level::Error, format_args!("log-file {error}"));
                 }
             }
             _ => {}
@@ -173,8 +174,7 @@ impl Daemon {
         let (sender, receiver) = channel();
         let (load, old, known) = (self.load.clone(), self.config.clone(), self.addresses());
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
-            let opened = |config| open(config, &old, &known, limits::BIND_RETRY_MS).map_err(|sentence| vec![sentence]);
-            let loaded = load().and_then(opened);
+            let loaded = load().and_then(|config| open(config, &old, &known, limits::BIND_RETRY_MS));
             // The receiver is there as long as the daemon is.
             let _ = sender.send(loaded);
             let _ = kill(Pid::this(), LOADED);
@@ -199,7 +199,7 @@ impl Daemon {
         if self.is_stopping {
             return;
         }
-        let taken = loaded.and_then(|loaded| self.take_config(loaded).map_err(|sentence| vec![sentence]));
+        let taken = loaded.and_then(|loaded| self.take_config(loaded));
         match taken {
             Ok(()) => log::event(
                 Level::Info,
@@ -224,8 +224,8 @@ impl Daemon {
     }
 
     /// Puts a configuration in the place of the old one, or leaves all as it is.
-    fn take_config(&mut self, (config, opened): (Config, Opened)) -> Result<(), String> {
-        log::start(&config.log).map_err(|error| error.to_string())?;
+    fn take_config(&mut self, (config, opened): (Config, Opened)) -> Result<(), Vec<String>> {
+        start_log(&config).map_err(alone)?;
         self.gateway.configure(config.limits.clone(), opened.openings);
         for address in &opened.bound {
             log::announce(format_args!("listening on {address}"));
@@ -244,7 +244,11 @@ impl Daemon {
         let opened = open(self.config.clone(), &self.config, &self.addresses(), 0);
         match opened.and_then(|opened| self.take_config(opened)) {
             Ok(()) => log::event(Level::Info, format_args!("a folder that was removed is there again")),
-            Err(sentence) => log::event(Level::Warn, format_args!("a folder was removed: {sentence}")),
+            Err(sentences) => {
+                for sentence in sentences {
+                    log::event(Level::Warn, format_args!("a folder was removed: {sentence}"));
+                }
+            }
         }
     }
 }
@@ -256,7 +260,7 @@ fn open(
     old: &Config,
     known: &[ListenAddress],
     patience_ms: u64,
-) -> Result<(Config, Opened), String> {
+) -> Result<(Config, Opened), Vec<String>> {
     let is_same = |new: &Option<Said>, old: &Option<Said>| match (new, old) {
         (Some(new), Some(old)) => new.value == old.value,
         (new, old) => new.is_none() && old.is_none(),
@@ -279,6 +283,15 @@ fn open(
     raise_descriptors(&mut config.limits);
     let opened = open_all(&config, known, &[], patience_ms)?;
     Ok((config, opened))
+}
+
+/// An error that stands for itself.
+fn alone(error: impl fmt::Display) -> Vec<String> {
+    vec![error.to_string()]
+}
+
+fn start_log(config: &Config) -> Result<(), String> {
+    log::start(&config.log).map_err(|error| format!("{} {error}", config.log_place))
 }
 
 /// The most that there may come to be.

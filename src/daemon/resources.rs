@@ -28,13 +28,13 @@ pub struct Opened {
 
 /// Opens what a configuration names. Addresses that are `known` go on with the listeners that they have, those that
 /// are `inherited` with the ones that the service manager made. An address that is
-/// taken is tried again for `patience_ms`.
+/// taken is tried again for `patience_ms`. The error is all that cannot be opened.
 pub fn open_all(
     config: &Config,
     known: &[ListenAddress],
     inherited: &[Inherited],
     patience_ms: u64,
-) -> Result<Opened, String> {
+) -> Result<Opened, Vec<String>> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -45,31 +45,27 @@ pub fn open_all(
             }
         }
     }
-    let mut endpoints: BTreeMap<Vec<usize>, Arc<Endpoint<OwnedFd>>> = BTreeMap::new();
+    let mut endpoints: BTreeMap<Vec<usize>, Option<Arc<Endpoint<OwnedFd>>>> = BTreeMap::new();
     let mut opened = Opened { openings: Vec::new(), bound: Vec::new(), inherited: Vec::new() };
+    let mut errors = Vec::new();
+    let mut patience_ms = patience_ms;
     for (address, servers) in servers_at {
-        let endpoint = match endpoints.get(&servers) {
-            Some(endpoint) => endpoint.clone(),
-            None => Arc::new(open_endpoint(&config.servers, &servers)?),
-        };
-        endpoints.insert(servers.clone(), endpoint.clone());
-        let place = || {
-            let first = servers.first().and_then(|first| config.servers.get(*first));
-            first.map_or("", |server| &server.places.listen)
-        };
-        let limits = &endpoint.sites.get(0).limits;
+        let Some(first) = servers.first().and_then(|first| config.servers.get(*first)) else { continue };
+        let open = || open_endpoint(&config.servers, &servers, &mut errors).map(Arc::new);
+        let endpoint = endpoints.entry(servers.clone()).or_insert_with(open).clone();
         let (listener, file) = if known.contains(address) {
             (None, None)
         } else if let Some(given) = inherited.iter().find(|given| given.is_for(address)) {
-            // One socket may stand for an address of IPv4 and one of IPv6.
-            let copy = given.fd.try_clone().map_err(|error| format!("{}: {address}: {error}", place()))?;
-            tcp::watch_peers(&copy, limits)
-                .and_then(|()| tcp::keep_unsent_small(&copy))
-                .map_err(|errno| format!("{}: {address}: {}", place(), errno.desc()))?;
             opened.inherited.push(address.clone());
-            (Some(copy), None)
+            match copy(given, &first.site.limits) {
+                Ok(copy) => (Some(copy), None),
+                Err(reason) => {
+                    errors.push(format!("{}: {address}: {reason}", first.places.listen));
+                    continue;
+                }
+            }
         } else {
-            match listener::listen(address, limits, patience_ms) {
+            match listener::listen(address, &first.site.limits, patience_ms) {
                 Ok(Listener { fd, address: at, file }) => {
                     opened.bound.push(at);
                     (Some(fd), file)
@@ -78,15 +74,29 @@ pub fn open_all(
                 Err(error)
                     if error.is_without_ipv6() && config.servers.iter().any(|server| has_another(server, address)) =>
                 {
-                    log::event(Level::Warn, format_args!("{}: {error}: left out", place()));
+                    log::event(Level::Warn, format_args!("{}: {error}: left out", first.places.listen));
                     continue;
                 }
-                Err(error) => return Err(format!("{}: {error}", place())),
+                Err(error) => {
+                    // Those that are taken as well had as much time to become free.
+                    patience_ms = 0;
+                    errors.push(format!("{}: {error}", first.places.listen));
+                    continue;
+                }
             }
         };
-        opened.openings.push(Opening { address: address.clone(), listener, file, endpoint });
+        if let Some(endpoint) = endpoint {
+            opened.openings.push(Opening { address: address.clone(), listener, file, endpoint });
+        }
     }
-    Ok(opened)
+    if errors.is_empty() { Ok(opened) } else { Err(errors) }
+}
+
+/// A listener that the service manager made. One socket may stand for an address of IPv4 and one of IPv6.
+fn copy(given: &Inherited, limits: &limits::Http) -> Result<OwnedFd, String> {
+    let copy = given.fd.try_clone().map_err(|error| error.to_string())?;
+    let prepared = tcp::watch_peers(&copy, limits).and_then(|()| tcp::keep_unsent_small(&copy));
+    prepared.map(|()| copy).map_err(|errno| errno.desc().to_owned())
 }
 
 /// Whether a server listens here and somewhere else too.
@@ -94,19 +104,32 @@ fn has_another(server: &Server, address: &ListenAddress) -> bool {
     server.listen.contains(address) && server.listen.len() > 1
 }
 
-fn open_endpoint(all: &[Server], indices: &[usize]) -> Result<Endpoint<OwnedFd>, String> {
+/// The folders of servers that share an address. What cannot be opened is noted once, however many addresses they
+/// have.
+fn open_endpoint(all: &[Server], indices: &[usize], errors: &mut Vec<String>) -> Option<Endpoint<OwnedFd>> {
     let servers: Vec<&Server> = indices.iter().filter_map(|index| all.get(*index)).collect();
-    let open = |path: &Option<String>| path.as_ref().map(|path| open_folder(path)).transpose();
+    let mut is_whole = true;
+    let mut open = |path: &Option<String>, place: &str| {
+        let error = match open_folder(path.as_ref()?) {
+            Ok(folder) => return Some(folder),
+            Err(error) => format!("{place}: {error}"),
+        };
+        is_whole = false;
+        if !errors.contains(&error) {
+            errors.push(error);
+        }
+        None
+    };
     let mut folders = Vec::new();
     for server in &servers {
-        let docroot = open(&server.docroot).map_err(|error| format!("{}: {error}", server.places.docroot))?;
-        let www = open(&server.www).map_err(|error| format!("{}: {error}", server.places.www))?;
+        let docroot = open(&server.docroot, &server.places.docroot);
+        let www = open(&server.www, &server.places.www);
         folders.push(Folders { docroot, www });
     }
     let mut sites = servers.iter().map(|server| Arc::new(server.site.fresh()));
-    let first = sites.next().ok_or("there is no server")?;
+    let first = sites.next().filter(|_| is_whole)?;
     let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
-    Ok(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })
+    Some(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })
 }
 
 /// Sees to it that the clients can have their file descriptors: two each, a third while they are connected. Where
