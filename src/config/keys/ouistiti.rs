@@ -45,7 +45,7 @@ pub const KEYS: &[Key] = &[
     ignored(&[Server], "methodlock", "pages know GET and HEAD only."),
     ignored(&[Server], "tinysvcmdns", "the server is not announced."),
     ignored(&[Server], "service", "nothing is announced by that name."),
-    ignored(&[Server], "server", "no Server header is sent."),
+    ignored(&[Server], "server", "the Server header says uakari."),
     ignored(&[Server], "version", "HTTP/1.1 and 1.0 are spoken."),
     ignored(&[Server], "chunksize", "buffers have their own sizes; see pool-buffers."),
     ignored(&[Server], "keepalive", "keepalivetimeout says how long."),
