@@ -92,8 +92,11 @@ pub fn origins(list: &str) -> Result<Origins, String> {
     }
     let mut origins = Vec::new();
     for one in elements(list) {
+        if matches!(one, "same" | "*") {
+            return Err(format!("{one:?} stands alone: leave the other origins out, or name all of them"));
+        }
         let is_origin = one.split_once("://").is_some_and(|(scheme, rest)| {
-            !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', '?', '#', '*', ' '])
+            !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', '?', '#', '*', ' ']) && rest.is_ascii()
         });
         if !is_origin {
             return Err(format!(
@@ -225,6 +228,10 @@ mod tests {
         for (wrong, said) in [
             ("a.example", "\"a.example\" is no origin"),
             ("https://a/", "without a path"),
+            // Browsers send the name in ASCII.
+            ("https://caf\u{e9}.example", "is no origin"),
+            ("same, https://a", "\"same\" stands alone"),
+            ("https://a,*", "\"*\" stands alone"),
             ("https://*.a", "is no origin"),
             ("://a", "is no origin"),
             (" , ", "is empty"),

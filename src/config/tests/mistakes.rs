@@ -89,7 +89,7 @@ fn of_websockets() {
             "servers[0].websocket.protocol: is for servers that are proxied, and options has \"direct\"",
         ),
         (websocket("origins = \"x\";"), "servers[0].websocket.origins: \"x\" is no origin: write same, *, or origins"),
-        (websocket("origins = (\"same\", \"*\");"), "servers[0].websocket.origins: \"same\" is no origin"),
+        (websocket("origins = (\"same\", \"*\");"), "servers[0].websocket.origins: \"same\" stands alone"),
         (websocket("type = \"text\"; message-type = \"text\";"), "websocket.message-type: type is set too: keep one"),
         (
             websocket("limits = { head-ms = 1000; };"),
