@@ -141,6 +141,22 @@ fn clients_of_an_address() {
     });
 }
 
+/// Those who are told that their address has too many clients are not among the clients in all meanwhile.
+#[test]
+fn one_address_shuts_nobody_else_out() {
+    let daemon = Daemon::start_configured(&configuration("clients = 8; clients-per-address = 2;", ""));
+    let server = daemon.listen("server");
+    let crowd: Vec<Wire> = (0..100).map(|_| wire_from(Ipv4Addr::new(127, 0, 0, 2), daemon.port)).collect();
+    let mut others = Vec::new();
+    for last in 3..9 {
+        let mut wire = wire_from(Ipv4Addr::new(127, 0, 0, last), daemon.port);
+        assert_eq!(wire.upgrade("/server", &[]).status, 101, "127.0.0.{last}");
+        others.push((Client::new(wire), server.accept()));
+    }
+    others.iter_mut().for_each(exchange);
+    drop(crowd);
+}
+
 #[test]
 fn half_open_handshakes() {
     let daemon = Daemon::start_configured(&configuration("handshakes = 4;", ""));
