@@ -54,7 +54,8 @@ fn run(arguments: Arguments) -> Result<(), Vec<String>> {
     daemon::hold_signals().map_err(|error| vec![error])?;
     let load = move || load(&arguments);
     let config = load()?;
-    Daemon::start(config, Arc::new(load)).and_then(|mut daemon| daemon.run()).map_err(|error| vec![error])
+    let mut daemon = Daemon::start(config, Arc::new(load))?;
+    daemon.run().map_err(|error| vec![error])
 }
 
 /// Warnings go to the log at once; the error is what keeps the configuration from being used.

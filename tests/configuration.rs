@@ -3,6 +3,7 @@
 //! `UAKARI_BLESS=1 cargo test configuration` writes what is said into the `.expected` files; read the difference.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -110,16 +111,40 @@ fn a_file_is_served() {
     process.err.wait_for(&[" warn ", "uakari.conf:1: servers[0].chunksize: is not served: "]);
 }
 
-/// A folder that is not there is named with the line that names it.
+/// What cannot be opened is named with the line that names it, all of it at once.
 #[test]
-fn a_missing_folder_is_named_with_its_line() {
-    let folder = Folder::new();
-    let text = "servers = ({\n listen = \"127.0.0.1:0\";\n websocket = { docroot = \"/nonexistent\"; };\n});";
-    fs::write(folder.join("uakari.conf"), text).unwrap();
-    let Finished { status, err, .. } =
-        run(Command::new(UAKARI).current_dir(folder.path()).args(["-f", "uakari.conf"]), DEADLINE);
-    assert_eq!(status.code(), Some(1));
-    assert!(err.contains("uakari.conf:3: servers[0].websocket.docroot: the folder /nonexistent"), "{err}");
+fn what_cannot_be_opened_is_named_with_its_line() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port();
+    let server = |port: u16, docroot: &str| {
+        format!(
+            "{{\n listen = [\"127.0.0.1:{port}\", \"127.0.0.2:{port}\"];\n websocket = {{ docroot = \"{docroot}\"; }};\n}}"
+        )
+    };
+    let servers = |list: &[String]| format!("servers = ({});", list.join(","));
+    for (text, expected) in [
+        (
+            servers(&[server(0, "/nonexistent"), server(taken, "/etc/passwd")]),
+            &[
+                "uakari.conf:3: servers[0].websocket.docroot: the folder /nonexistent cannot be opened: No such file or directory: make it, or",
+                "uakari.conf:6: servers[1].websocket.docroot: the folder /etc/passwd cannot be opened: Not a directory: name another one",
+                "uakari.conf:5: servers[1].listen: cannot listen on http://127.0.0.1:",
+            ][..],
+        ),
+        (
+            format!("\nlog-file = \"/nonexistent/log\"; {}", servers(&[server(0, "/tmp")])),
+            &["uakari.conf:2: log-file /nonexistent/log: cannot be opened: No such file or directory: make its folder"],
+        ),
+    ] {
+        let folder = Folder::new();
+        fs::write(folder.join("uakari.conf"), text).unwrap();
+        let Finished { status, err, .. } =
+            run(Command::new(UAKARI).current_dir(folder.path()).args(["-f", "uakari.conf"]), DEADLINE);
+        assert_eq!((status.code(), err.lines().count()), (Some(1), expected.len()), "{err}");
+        for (line, part) in err.lines().zip(expected) {
+            assert!(line.contains(part), "{part:?} is not in {line:?}");
+        }
+    }
 }
 
 /// The files that a page shows: what stands between these two lines.

@@ -165,6 +165,19 @@ fn a_client_that_leaves_while_it_is_held_up_is_noticed() {
     }
 }
 
+/// The same of one that was too fast, however long it is not read for that.
+#[test]
+fn a_client_that_leaves_while_it_is_slowed_is_noticed() {
+    let (daemon, server) = start("ping-ms = 150; pong-ms = 200; messages-per-second = 1;");
+    let (mut client, mut backend) = pair(&daemon, &server);
+    client.send(&vec![Frame::new(BINARY, b"x"); 1000]);
+    backend.expect("x".repeat(1000));
+    // As long as it is there, it is asked, and not held to an answer that nobody would read.
+    (0..4).for_each(|_| expect_ping(&mut client));
+    drop(client);
+    daemon.log().wait_for(&["c1 end", "the client's connection broke (1006)"]);
+}
+
 /// Much lies between the daemon and a client that takes it all, but slowly: a ping comes late, a page too.
 #[test]
 fn a_client_that_reads_slowly_is_not_called_dead() {

@@ -141,6 +141,22 @@ fn clients_of_an_address() {
     });
 }
 
+/// Those who are told that their address has too many clients are not among the clients in all meanwhile.
+#[test]
+fn one_address_shuts_nobody_else_out() {
+    let daemon = Daemon::start_configured(&configuration("clients = 8; clients-per-address = 2;", ""));
+    let server = daemon.listen("server");
+    let crowd: Vec<Wire> = (0..100).map(|_| wire_from(Ipv4Addr::new(127, 0, 0, 2), daemon.port)).collect();
+    let mut others = Vec::new();
+    for last in 3..9 {
+        let mut wire = wire_from(Ipv4Addr::new(127, 0, 0, last), daemon.port);
+        assert_eq!(wire.upgrade("/server", &[]).status, 101, "127.0.0.{last}");
+        others.push((Client::new(wire), server.accept()));
+    }
+    others.iter_mut().for_each(exchange);
+    drop(crowd);
+}
+
 #[test]
 fn half_open_handshakes() {
     let daemon = Daemon::start_configured(&configuration("handshakes = 4;", ""));
@@ -271,9 +287,9 @@ fn frames_and_messages() {
     backend.expect(&bytes[..1000]);
     backend.expect(&bytes[..2000]);
     client.finish(1000);
-    for (what, frames) in [
-        ("a frame", vec![Frame::new(BINARY, &bytes[..1001])]),
-        ("a message", {
+    for (said, frames) in [
+        ("a frame of 1001 bytes, 1000 at most", vec![Frame::new(BINARY, &bytes[..1001])]),
+        ("a message of 2001 bytes, 2000 at most", {
             let mut frames = thirds(1000).to_vec();
             frames[2].fin = false;
             frames.push(Frame::new(CONTINUATION, &bytes[..1]));
@@ -284,7 +300,7 @@ fn frames_and_messages() {
         client.send(&frames);
         drop(backend);
         let reason = client.expect_close(1009);
-        assert!(!reason.is_empty(), "{what}");
+        assert_eq!(reason, said);
         client.wire.expect_end();
     }
     daemon.log().wait_for(&["info", "the client broke the protocol (1009)"]);

@@ -42,7 +42,8 @@ impl Value {
 
 /// Sets what the flags say. Where no file names a server, they make one.
 pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Place, problems: &mut Problems) {
-    let names_server = settings.iter().any(|setting| setting.name == "servers");
+    let names_server =
+        settings.iter().any(|setting| setting.name == "servers" && setting.data != Data::List(Vec::new()));
     for flag in flags {
         let place = problems.add_source(flag.label);
         if flag.scope == Scope::Top {

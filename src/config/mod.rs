@@ -44,6 +44,8 @@ pub struct Config {
     pub pid_file: Option<Said>,
     /// What is logged, how and where to.
     pub log: log::Settings,
+    /// Where the log's file was named.
+    pub log_place: String,
     /// The limits of the process.
     pub limits: limits::Process,
     /// At least one.

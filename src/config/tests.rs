@@ -190,8 +190,10 @@ fn flags_over_files() {
     assert_eq!((server.site.service.protocol, config.log.level), (Protocol::Nul, Level::Warn));
 
     // A file without servers: the flags make one, at the address of flags.
-    let config = load_text("limits = { clients = 9; };", &flags[1..2]).unwrap().config;
-    assert_eq!((config.limits.clients_max, &config.servers[0].listen[..]), (9, &[tcp("127.0.0.1:8080")][..]));
+    for more in ["", "servers = ();"] {
+        let config = load_text(&format!("limits = {{ clients = 9; }}; {more}"), &flags[1..2]).unwrap().config;
+        assert_eq!((config.limits.clients_max, &config.servers[0].listen[..]), (9, &[tcp("127.0.0.1:8080")][..]));
+    }
     assert!(load_text("user = \"a\";", &flags[..1]).unwrap_err()[0].starts_with("f serves nothing: write document"));
 
     // Several servers: nobody knows which one is meant.

@@ -2,7 +2,7 @@
 //! value, and who calls puts the name of the key or flag before it.
 #![forbid(unsafe_code)]
 
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::limits::{Bounds, WhenOver};
@@ -92,8 +92,11 @@ pub fn origins(list: &str) -> Result<Origins, String> {
     }
     let mut origins = Vec::new();
     for one in elements(list) {
+        if matches!(one, "same" | "*") {
+            return Err(format!("{one:?} stands alone: leave the other origins out, or name all of them"));
+        }
         let is_origin = one.split_once("://").is_some_and(|(scheme, rest)| {
-            !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', '?', '#', '*', ' '])
+            !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', '?', '#', '*', ' ']) && rest.is_ascii()
         });
         if !is_origin {
             return Err(format!(
@@ -148,14 +151,16 @@ pub fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|one| !one.is_empty())
 }
 
-/// A name as it stands in a Host header, but without a port.
-pub fn hostname(name: &str) -> Result<(), String> {
-    let is_address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let is_good = match is_address {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
-    };
-    if is_good { Ok(()) } else { Err(format!("{name:?} is no host: write a name such as app.example, without a port")) }
+/// A name as it stands in a Host header, but without a port and without a dot at its end: the same name, said in full.
+/// An address is written as browsers write it (RFC 5952).
+pub fn hostname(name: &str) -> Result<Box<str>, String> {
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).map(str::parse::<Ipv6Addr>) {
+        Some(Ok(address)) => Ok(format!("[{address}]").into()),
+        None if !bare.is_empty() && bare.bytes().all(is_in_name) => Ok(bare.into()),
+        _ => Err(format!("{name:?} is no host: write a name such as app.example, without a port")),
+    }
 }
 
 /// What may be the value of a header (RFC 9110 section 5.5).
@@ -190,10 +195,10 @@ pub fn tcp(destination: &str, port: Option<u16>) -> Result<Box<[SocketAddr]>, St
         return Err(format!("{destination:?}: there is no port 0 to connect to: write the server's"));
     }
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let address: std::net::Ipv6Addr = address.parse().map_err(|_| wrong())?;
+        let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
         return Ok([SocketAddr::from((address, port))].into());
     }
-    if host.is_empty() || hostname(host).is_err() {
+    if hostname(host).is_err() {
         return Err(wrong());
     }
     let addresses = (host, port).to_socket_addrs().map_err(|error| {
@@ -227,6 +232,10 @@ mod tests {
         for (wrong, said) in [
             ("a.example", "\"a.example\" is no origin"),
             ("https://a/", "without a path"),
+            // Browsers send the name in ASCII.
+            ("https://caf\u{e9}.example", "is no origin"),
+            ("same, https://a", "\"same\" stands alone"),
+            ("https://a,*", "\"*\" stands alone"),
             ("https://*.a", "is no origin"),
             ("://a", "is no origin"),
             (" , ", "is empty"),
@@ -246,9 +255,14 @@ mod tests {
     #[test]
     fn hosts_and_headers() {
         for good in ["app.example", "a_b-c", "127.0.0.1", "[::1]"] {
-            assert_eq!(hostname(good), Ok(()));
+            assert_eq!(hostname(good), Ok(good.into()));
         }
-        for wrong in ["a:80", "::1", "[a]", "a b", "http://a", "caf\u{e9}"] {
+        for (written, meant) in
+            [("app.example.", "app.example"), ("[0:0::1]", "[::1]"), ("[2001:DB8::]", "[2001:db8::]")]
+        {
+            assert_eq!(hostname(written), Ok(meant.into()));
+        }
+        for wrong in ["", ".", "a:80", "::1", "[a]", "a b", "http://a", "caf\u{e9}"] {
             assert!(hostname(wrong).is_err(), "{wrong}");
         }
         assert_eq!(header("public, max-age=60"), Ok(()));

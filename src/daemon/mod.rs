@@ -60,27 +60,28 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Takes the addresses, becomes the user, sets the ring up.
-    pub fn start(mut config: Config, load: Load) -> Result<Daemon, String> {
+    /// Takes the addresses, becomes the user, sets the ring up. The error is all that cannot be opened.
+    pub fn start(mut config: Config, load: Load) -> Result<Daemon, Vec<String>> {
         // Before anything else is opened: they have numbers, not names.
-        let inherited = inherited_listeners().map_err(|error| error.to_string())?;
-        let notifier = Notifier::from_env().map_err(|error| error.to_string())?;
+        let inherited = inherited_listeners().map_err(alone)?;
+        let notifier = Notifier::from_env().map_err(alone)?;
         raise_descriptors(&mut config.limits);
         let pid_file = config.pid_file.as_ref().map(|Said { value, place }| {
-            PidFile::create(Path::new(value)).map_err(|error| format!("{place}: {error}"))
+            PidFile::create(Path::new(value)).map_err(|error| alone(format_args!("{place}: {error}")))
         });
         let pid_file = pid_file.transpose()?;
         let Opened { openings, bound, inherited: taken } = open_all(&config, &[], &inherited, limits::BIND_RETRY_MS)?;
         for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
             log::event(Level::Warn, format_args!("the inherited {given} is in no server's listen, addr or port"));
         }
-        become_user(&config)?;
-        block(&SIGNALS)?;
-        let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(|error| error.to_string())?;
+        become_user(&config).map_err(alone)?;
+        block(&SIGNALS).map_err(alone)?;
+        let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(alone)?;
         let token = Token { slot: 0, generation: 0, kind: Kind::Signal };
-        driver.watch_signals(token, &SIGNALS).map_err(|errno| format!("cannot watch signals: {}", errno.desc()))?;
+        let watched = driver.watch_signals(token, &SIGNALS);
+        watched.map_err(|errno| alone(format_args!("cannot watch signals: {}", errno.desc())))?;
         // Last of all, so that whatever keeps the daemon from starting is told on standard error.
-        log::start(&config.log).map_err(|error| error.to_string())?;
+        start_log(&config).map_err(alone)?;
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), openings);
         let version = env!("CARGO_PKG_VERSION");
@@ -159,7 +160,7 @@ impl Daemon {
             Ok(LOADED) => self.end_loading(),
             Ok(Signal::SIGUSR1) => {
                 if let Err(error) = log::reopen() {
-                    log::event(Level::Error, format_args!("{error}"));
+                    log::event(Level::Error, format_args!("log-file {error}"));
                 }
             }
             _ => {}
@@ -179,8 +180,7 @@ impl Daemon {
         let (load, old, known) = (self.load.clone(), self.config.clone(), self.addresses());
         let inherited = self.inherited.clone();
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
-            let opened = |config| open(config, &old, &known, &inherited, limits::BIND_RETRY_MS);
-            let loaded = load().and_then(|config| opened(config).map_err(|sentence| vec![sentence]));
+            let loaded = load().and_then(|config| open(config, &old, &known, &inherited, limits::BIND_RETRY_MS));
             // The receiver is there as long as the daemon is.
             let _ = sender.send(loaded);
             let _ = kill(Pid::this(), LOADED);
@@ -205,7 +205,7 @@ impl Daemon {
         if self.is_stopping {
             return;
         }
-        let taken = loaded.and_then(|loaded| self.take_config(loaded).map_err(|sentence| vec![sentence]));
+        let taken = loaded.and_then(|loaded| self.take_config(loaded));
         match taken {
             Ok(()) => log::event(
                 Level::Info,
@@ -230,8 +230,8 @@ impl Daemon {
     }
 
     /// Puts a configuration in the place of the old one, or leaves all as it is.
-    fn take_config(&mut self, (config, opened): (Config, Opened)) -> Result<(), String> {
-        log::start(&config.log).map_err(|error| error.to_string())?;
+    fn take_config(&mut self, (config, opened): (Config, Opened)) -> Result<(), Vec<String>> {
+        start_log(&config).map_err(alone)?;
         self.gateway.configure(config.limits.clone(), opened.openings);
         announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
@@ -248,7 +248,11 @@ impl Daemon {
         let opened = open(self.config.clone(), &self.config, &self.addresses(), &self.inherited, 0);
         match opened.and_then(|opened| self.take_config(opened)) {
             Ok(()) => log::event(Level::Info, format_args!("a folder that was removed is there again")),
-            Err(sentence) => log::event(Level::Warn, format_args!("a folder was removed: {sentence}")),
+            Err(sentences) => {
+                for sentence in sentences {
+                    log::event(Level::Warn, format_args!("a folder was removed: {sentence}"));
+                }
+            }
         }
     }
 }
@@ -261,7 +265,7 @@ fn open(
     known: &[ListenAddress],
     inherited: &[Inherited],
     patience_ms: u64,
-) -> Result<(Config, Opened), String> {
+) -> Result<(Config, Opened), Vec<String>> {
     let is_same = |new: &Option<Said>, old: &Option<Said>| match (new, old) {
         (Some(new), Some(old)) => new.value == old.value,
         (new, old) => new.is_none() && old.is_none(),
@@ -284,6 +288,15 @@ fn open(
     raise_descriptors(&mut config.limits);
     let opened = open_all(&config, known, inherited, patience_ms)?;
     Ok((config, opened))
+}
+
+/// An error that stands for itself.
+fn alone(error: impl fmt::Display) -> Vec<String> {
+    vec![error.to_string()]
+}
+
+fn start_log(config: &Config) -> Result<(), String> {
+    log::start(&config.log).map_err(|error| format!("{} {error}", config.log_place))
 }
 
 /// The most that there may come to be.

@@ -1,15 +1,17 @@
 //! What a configuration names, opened: listeners, folders, as many file descriptors as its clients need.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::config::{Config, Server};
 use crate::driver::tcp;
 use crate::gateway::entrance::{Endpoint, Folders, Opening};
-use crate::gateway::listener::{self, ListenAddress, Listener};
+use crate::gateway::listener::{self, ListenAddress, ListenError, Listener};
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::process::inherited::Inherited;
@@ -27,14 +29,14 @@ pub struct Opened {
 }
 
 /// Opens what a configuration names. Addresses that are `known` go on with the listeners that they have, those that
-/// are `inherited` with the ones that the service manager made. An address that is
-/// taken is tried again for `patience_ms`.
+/// are `inherited` with the ones that the service manager made. An address that is taken is tried again for
+/// `patience_ms`. The error is all that cannot be opened.
 pub fn open_all(
     config: &Config,
     known: &[ListenAddress],
     inherited: &[Inherited],
     patience_ms: u64,
-) -> Result<Opened, String> {
+) -> Result<Opened, Vec<String>> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -45,55 +47,105 @@ pub fn open_all(
             }
         }
     }
-    let mut endpoints: BTreeMap<Vec<usize>, Arc<Endpoint<OwnedFd>>> = BTreeMap::new();
+    let mut endpoints: BTreeMap<Vec<usize>, Option<Arc<Endpoint<OwnedFd>>>> = BTreeMap::new();
     let mut opened = Opened { openings: Vec::new(), bound: Vec::new(), inherited: Vec::new() };
+    let mut errors = Vec::new();
+    let mut patience_ms = patience_ms;
     for (address, servers) in servers_at {
-        let endpoint = match endpoints.get(&servers) {
-            Some(endpoint) => endpoint.clone(),
-            None => Arc::new(open_endpoint(&config.servers, &servers)?),
-        };
-        endpoints.insert(servers.clone(), endpoint.clone());
-        let place = || {
-            let first = servers.first().and_then(|first| config.servers.get(*first));
-            first.map_or("", |server| &server.places.listen)
-        };
-        let limits = &endpoint.sites.get(0).limits;
-        let (listener, file) = if known.contains(address) {
-            (None, None)
-        } else if let Some(given) = inherited.iter().find(|given| given.is_for(address)) {
-            let copy = copy_of(given, limits).map_err(|cause| format!("{}: {address}: {cause}", place()))?;
-            opened.inherited.push(address.clone());
-            (Some(copy), None)
-        } else if let Some(own) = in_the_way(address, known) {
-            let sentence = format!("cannot listen on {address}: this daemon listens on {own}: restart it");
-            return Err(format!("{}: {sentence}", place()));
-        } else {
-            match listener::listen(address, limits, patience_ms) {
-                Ok(Listener { fd, address: at, file }) => {
-                    opened.bound.push(at);
-                    (Some(fd), file)
-                }
-                // Without addr a server listens on all addresses of IPv6 too, if there is such a thing here.
-                Err(error)
-                    if error.is_without_ipv6() && config.servers.iter().any(|server| has_another(server, address)) =>
-                {
-                    log::event(Level::Warn, format_args!("{}: {error}: left out", place()));
-                    continue;
-                }
-                Err(error) => return Err(format!("{}: {error}", place())),
+        let Some(first) = servers.first().and_then(|first| config.servers.get(*first)) else { continue };
+        let open = || open_endpoint(&config.servers, &servers, &mut errors).map(Arc::new);
+        let endpoint = endpoints.entry(servers.clone()).or_insert_with(open).clone();
+        let source = match source_of(address, known, inherited, &first.site.limits, patience_ms) {
+            Ok(source) => source,
+            // Without addr a server listens on all addresses of IPv6 too, if there is such a thing here.
+            Err(SourceError::Listen(error))
+                if error.is_without_ipv6() && config.servers.iter().any(|server| has_another(server, address)) =>
+            {
+                log::event(Level::Warn, format_args!("{}: {error}: left out", first.places.listen));
+                continue;
+            }
+            Err(error) => {
+                // Those that are taken as well had as much time to become free.
+                patience_ms = 0;
+                errors.push(format!("{}: {error}", first.places.listen));
+                continue;
             }
         };
-        opened.openings.push(Opening { address: address.clone(), listener, file, endpoint });
+        let (listener, file) = match source {
+            Source::Known => (None, None),
+            Source::Inherited(copy) => {
+                opened.inherited.push(address.clone());
+                (Some(copy), None)
+            }
+            Source::Bound(Listener { fd, address: at, file }) => {
+                opened.bound.push(at);
+                (Some(fd), file)
+            }
+        };
+        if let Some(endpoint) = endpoint {
+            opened.openings.push(Opening { address: address.clone(), listener, file, endpoint });
+        }
     }
-    Ok(opened)
+    if errors.is_empty() { Ok(opened) } else { Err(errors) }
 }
 
-/// A copy of an inherited socket, since one may stand for an address of IPv4 and one of IPv6.
-fn copy_of(given: &Inherited, limits: &limits::Http) -> Result<OwnedFd, String> {
-    let copy = given.fd.try_clone().map_err(|error| error.to_string())?;
+/// Where the clients of an address come from.
+enum Source {
+    /// A listener that is there.
+    Known,
+    /// A copy of an inherited one, since it may stand for an address of IPv4 and one of IPv6.
+    Inherited(OwnedFd),
+    /// One that was just made.
+    Bound(Listener),
+}
+
+/// Why there is none. Display is the operator's sentence.
+enum SourceError {
+    Copy(ListenAddress, Errno),
+    /// One of the daemon's own keeps it from being made.
+    InTheWay(ListenAddress, ListenAddress),
+    Listen(ListenError),
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SourceError::Copy(address, errno) => {
+                write!(f, "cannot use the inherited {address}: {}: correct its socket unit", errno.desc())
+            }
+            SourceError::InTheWay(address, own) => {
+                write!(f, "cannot listen on {address}: this daemon listens on {own}: restart it")
+            }
+            SourceError::Listen(error) => error.fmt(f),
+        }
+    }
+}
+
+fn source_of(
+    address: &ListenAddress,
+    known: &[ListenAddress],
+    inherited: &[Inherited],
+    limits: &limits::Http,
+    patience_ms: u64,
+) -> Result<Source, SourceError> {
+    if known.contains(address) {
+        return Ok(Source::Known);
+    }
+    if let Some(given) = inherited.iter().find(|given| given.is_for(address)) {
+        let failed = |errno| SourceError::Copy(address.clone(), errno);
+        return copy_of(given, limits).map(Source::Inherited).map_err(failed);
+    }
+    if let Some(own) = in_the_way(address, known) {
+        return Err(SourceError::InTheWay(address.clone(), own.clone()));
+    }
+    listener::listen(address, limits, patience_ms).map(Source::Bound).map_err(SourceError::Listen)
+}
+
+fn copy_of(given: &Inherited, limits: &limits::Http) -> Result<OwnedFd, Errno> {
+    let copy = given.fd.try_clone().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
     if let ListenAddress::Tcp(_) = given.address {
-        let told = tcp::watch_peers(&copy, limits).and_then(|()| tcp::keep_unsent_small(&copy));
-        told.map_err(|errno| errno.desc().to_owned())?;
+        tcp::watch_peers(&copy, limits)?;
+        tcp::keep_unsent_small(&copy)?;
     }
     Ok(copy)
 }
@@ -114,19 +166,32 @@ fn has_another(server: &Server, address: &ListenAddress) -> bool {
     server.listen.contains(address) && server.listen.len() > 1
 }
 
-fn open_endpoint(all: &[Server], indices: &[usize]) -> Result<Endpoint<OwnedFd>, String> {
+/// The folders of servers that share an address. What cannot be opened is noted once, however many addresses they
+/// have.
+fn open_endpoint(all: &[Server], indices: &[usize], errors: &mut Vec<String>) -> Option<Endpoint<OwnedFd>> {
     let servers: Vec<&Server> = indices.iter().filter_map(|index| all.get(*index)).collect();
-    let open = |path: &Option<String>| path.as_ref().map(|path| open_folder(path)).transpose();
+    let mut is_whole = true;
+    let mut open = |path: &Option<String>, place: &str| {
+        let error = match open_folder(path.as_ref()?) {
+            Ok(folder) => return Some(folder),
+            Err(error) => format!("{place}: {error}"),
+        };
+        is_whole = false;
+        if !errors.contains(&error) {
+            errors.push(error);
+        }
+        None
+    };
     let mut folders = Vec::new();
     for server in &servers {
-        let docroot = open(&server.docroot).map_err(|error| format!("{}: {error}", server.places.docroot))?;
-        let www = open(&server.www).map_err(|error| format!("{}: {error}", server.places.www))?;
+        let docroot = open(&server.docroot, &server.places.docroot);
+        let www = open(&server.www, &server.places.www);
         folders.push(Folders { docroot, www });
     }
     let mut sites = servers.iter().map(|server| Arc::new(server.site.fresh()));
-    let first = sites.next().ok_or("there is no server")?;
+    let first = sites.next().filter(|_| is_whole)?;
     let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
-    Ok(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })
+    Some(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })
 }
 
 /// Sees to it that the clients can have their file descriptors: two each, a third while they are connected. Where

@@ -2,6 +2,8 @@
 //! of them hold.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use crate::driver::Address;
@@ -21,7 +23,9 @@ enum Source {
 pub struct Admission {
     /// What is allowed.
     pub limits: Process,
-    sources: HashMap<Source, u32>,
+    sources: HashMap<Source, u64>,
+    /// Those who are being told that there is no room, by entrance. They take nobody's place.
+    refused: HashMap<usize, u64>,
     clients: u64,
     handshakes: u64,
     held_size: u64,
@@ -41,56 +45,50 @@ pub enum Verdict {
 impl Admission {
     /// Nobody is there yet.
     pub fn new(limits: Process) -> Admission {
-        Admission { limits, sources: HashMap::new(), clients: 0, handshakes: 0, held_size: 0 }
+        Admission { limits, sources: HashMap::new(), refused: HashMap::new(), clients: 0, handshakes: 0, held_size: 0 }
     }
 
-    /// Judges one who comes to an entrance that has so many clients already, of so many at most, and counts it unless
-    /// it is dropped.
-    pub fn enter(&mut self, address: Address, entrance_clients: u64, entrance_clients_max: u64) -> Verdict {
+    /// Judges one who comes to an entrance, and counts it unless it is dropped. So many clients are there already,
+    /// with those who are being refused; so many may be there without them.
+    pub fn enter(&mut self, address: Address, entrance: usize, clients_there: u64, clients_there_max: u64) -> Verdict {
         let source = source_of(address);
         let from_there = source.and_then(|source| self.sources.get(&source)).copied().unwrap_or(0);
         let per_address_max = self.limits.clients_per_address_max;
+        let refused_there = self.refused.get(&entrance).copied().unwrap_or(0);
         let full = if self.clients >= self.limits.clients_max {
-            Some(Full::Clients)
-        } else if per_address_max > 0 && u64::from(from_there) >= per_address_max {
-            Some(Full::Address)
-        } else if entrance_clients >= entrance_clients_max {
-            Some(Full::Server)
+            Full::Clients
+        } else if per_address_max > 0 && from_there >= per_address_max {
+            Full::Address
+        } else if clients_there.saturating_sub(refused_there) >= clients_there_max {
+            Full::Server
         } else if self.handshakes >= self.limits.handshakes_max {
-            Some(Full::Handshakes)
+            Full::Handshakes
         } else {
-            None
+            self.clients += 1;
+            self.handshakes += 1;
+            if let Some(source) = source {
+                *self.sources.entry(source).or_default() += 1;
+            }
+            return Verdict::Welcome;
         };
-        let excess = self.clients.saturating_sub(self.limits.clients_max);
-        let crowd = u64::from(from_there).saturating_sub(per_address_max);
-        let is_hopeless = match full {
-            Some(Full::Clients) => excess >= OVERLOAD_REPLIES_MAX,
-            Some(Full::Address) => crowd >= OVERLOAD_REPLIES_MAX,
-            Some(Full::Handshakes) => self.handshakes >= self.limits.handshakes_max + OVERLOAD_REPLIES_MAX,
-            Some(_) => entrance_clients >= entrance_clients_max + OVERLOAD_REPLIES_MAX,
-            None => false,
-        };
-        if is_hopeless {
+        if self.refused.values().sum::<u64>() >= OVERLOAD_REPLIES_MAX {
             return Verdict::Dropped;
         }
-        self.clients += 1;
-        self.handshakes += 1;
-        if let Some(source) = source {
-            *self.sources.entry(source).or_default() += 1;
-        }
-        full.map_or(Verdict::Welcome, Verdict::Refused)
+        *self.refused.entry(entrance).or_default() += 1;
+        Verdict::Refused(full)
     }
 
-    /// One of those who entered has gone.
+    /// One of those who were welcome has gone.
     pub fn leave(&mut self, address: Address) {
         self.clients -= 1;
-        let Some(source) = source_of(address) else { return };
-        if let Some(count) = self.sources.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.sources.remove(&source);
-            }
+        if let Some(source) = source_of(address) {
+            take_one(&mut self.sources, source);
         }
+    }
+
+    /// One of those who were refused at an entrance has gone.
+    pub fn leave_refused(&mut self, entrance: usize) {
+        take_one(&mut self.refused, entrance);
     }
 
     /// One has become a WebSocket, or is at its end.
@@ -111,7 +109,18 @@ impl Admission {
     /// Whether nobody and nothing is counted, as at the end.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.clients == 0 && self.handshakes == 0 && self.held_size == 0 && self.sources.is_empty()
+        let is_nobody = self.clients == 0 && self.sources.is_empty() && self.refused.is_empty();
+        is_nobody && self.handshakes == 0 && self.held_size == 0
+    }
+}
+
+/// Counts one less, and forgets what nobody is counted for.
+fn take_one<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
     }
 }
 
@@ -152,24 +161,43 @@ mod tests {
             ("[2001:db8:0:1::3]:1", Verdict::Refused(Full::Address)),
             ("[2001:db8:0:2::1]:1", Verdict::Welcome),
         ] {
-            assert_eq!(admission.enter(address(from), 0, 100), verdict, "{from}");
+            assert_eq!(admission.enter(address(from), 7, 0, 100), verdict, "{from}");
         }
-        for _ in 0..4 {
-            admission.leave(address("10.0.0.1:9"));
-        }
-        assert_eq!(admission.enter(address("10.0.0.1:5"), 0, 100), Verdict::Welcome);
+        admission.leave(address("10.0.0.1:9"));
+        assert_eq!(admission.enter(address("10.0.0.1:5"), 7, 0, 100), Verdict::Welcome);
     }
 
     #[test]
     fn each_limit_has_its_reason() {
-        assert_eq!(admission(0, 0, 9).enter(Address::Unix, 0, 9), Verdict::Refused(Full::Clients));
-        assert_eq!(admission(9, 0, 9).enter(Address::Unix, 2, 2), Verdict::Refused(Full::Server));
-        assert_eq!(admission(9, 0, 0).enter(Address::Unix, 0, 9), Verdict::Refused(Full::Handshakes));
+        assert_eq!(admission(0, 0, 9).enter(Address::Unix, 7, 0, 9), Verdict::Refused(Full::Clients));
+        assert_eq!(admission(9, 0, 9).enter(Address::Unix, 7, 2, 2), Verdict::Refused(Full::Server));
+        assert_eq!(admission(9, 0, 0).enter(Address::Unix, 7, 0, 9), Verdict::Refused(Full::Handshakes));
         let mut full = admission(1, 0, 1_000);
-        assert_eq!(full.enter(Address::Unix, 0, 9), Verdict::Welcome);
+        assert_eq!(full.enter(Address::Unix, 7, 0, 9), Verdict::Welcome);
         for _ in 0..OVERLOAD_REPLIES_MAX {
-            assert_eq!(full.enter(Address::Unix, 0, 9), Verdict::Refused(Full::Clients));
+            assert_eq!(full.enter(Address::Unix, 7, 0, 9), Verdict::Refused(Full::Clients));
         }
-        assert_eq!(full.enter(Address::Unix, 0, 9), Verdict::Dropped);
+        assert_eq!(full.enter(Address::Unix, 7, 0, 9), Verdict::Dropped);
+    }
+
+    /// Those who are being refused take nobody's place, neither in all nor at their entrance.
+    #[test]
+    fn the_refused_are_in_nobodys_way() {
+        let mut admission = admission(4, 1, 9);
+        assert_eq!(admission.enter(address("10.0.0.1:1"), 7, 0, 2), Verdict::Welcome);
+        for there in 1..=OVERLOAD_REPLIES_MAX {
+            assert_eq!(admission.enter(address("10.0.0.1:2"), 7, there, 2), Verdict::Refused(Full::Address));
+        }
+        let there = OVERLOAD_REPLIES_MAX + 1;
+        assert_eq!(admission.enter(address("10.0.0.1:2"), 7, there, 2), Verdict::Dropped);
+        assert_eq!(admission.enter(address("10.0.0.2:1"), 7, there, 2), Verdict::Welcome);
+        (0..OVERLOAD_REPLIES_MAX).for_each(|_| admission.leave_refused(7));
+        assert_eq!(admission.enter(address("10.0.0.3:1"), 7, 2, 2), Verdict::Refused(Full::Server));
+        admission.leave_refused(7);
+        for from in ["10.0.0.1:1", "10.0.0.2:1"] {
+            admission.leave(address(from));
+            admission.end_handshake();
+        }
+        assert!(admission.is_empty(), "{admission:?}");
     }
 }

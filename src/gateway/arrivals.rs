@@ -61,7 +61,8 @@ impl<D: Driver> Gateway<D> {
         let endpoint = &entrance.endpoint;
         let sharing = self.entrances.iter().filter(|(_, other)| Arc::ptr_eq(&other.endpoint, endpoint)).count();
         let clients = (Arc::strong_count(endpoint) - sharing) as u64;
-        let input = match self.admission.enter(address, clients, endpoint.clients_max) {
+        let verdict = self.admission.enter(address, Arc::as_ptr(endpoint) as usize, clients, endpoint.clients_max);
+        let input = match verdict {
             Verdict::Welcome => Input::Accepted,
             Verdict::Refused(full) => Input::Overload(full),
             Verdict::Dropped => return self.world.driver.close(handle),
@@ -71,6 +72,9 @@ impl<D: Driver> Gateway<D> {
         let owner = Owner { slot: entry.key() as u32, generation };
         let connection = Connection::new(self.next_id, owner, handle, address, endpoint.clone(), self.world.now_ms);
         let connection = entry.insert(connection);
+        if verdict != Verdict::Welcome {
+            connection.turn_away();
+        }
         self.next_id += 1;
         connection.handle(input, &mut self.world);
         list(connection, &mut self.touched);

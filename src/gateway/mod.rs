@@ -326,7 +326,10 @@ impl<D: Driver> Gateway<D> {
             }
             if connection.is_over() {
                 connection.log_end(self.world.now_ms);
-                self.admission.leave(connection.address());
+                match connection.turned_away_at() {
+                    Some(entrance) => self.admission.leave_refused(entrance),
+                    None => self.admission.leave(connection.address()),
+                }
                 self.connections.remove(owner.slot as usize);
             }
         }

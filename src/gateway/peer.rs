@@ -165,6 +165,11 @@ impl<H> Peer<H> {
         self.is_paused
     }
 
+    /// Whether nothing is read from it, for that reason or because it was too fast.
+    pub fn is_unread(&self) -> bool {
+        self.is_paused || self.demand == Demand::Nothing
+    }
+
     fn low_size(&self) -> usize {
         self.queue_size_max as usize / 4
     }

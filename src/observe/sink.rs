@@ -27,7 +27,7 @@ impl fmt::Display for LogError {
             Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
             _ => "name a file that can be written",
         };
-        write!(f, "log-file {}: cannot be opened: {}: {remedy}", self.path, self.errno.desc())
+        write!(f, "{}: cannot be opened: {}: {remedy}", self.path, self.errno.desc())
     }
 }
 
@@ -145,7 +145,7 @@ mod tests {
             ("/dev/null/log".to_owned(), &["Not a directory", "name a file that can be written"]),
         ] {
             let error = Sink::open(&path).map(drop).unwrap_err().to_string();
-            assert!(error.starts_with(&format!("log-file {path}: cannot be opened: ")), "{error}");
+            assert!(error.starts_with(&format!("{path}: cannot be opened: ")), "{error}");
             assert!(parts.iter().all(|part| error.contains(part)), "{error}");
         }
     }

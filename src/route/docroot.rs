@@ -16,7 +16,13 @@ pub struct FolderError {
 
 impl fmt::Display for FolderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the folder {} cannot be opened: {}: make it, or name another one", self.path, self.errno.desc())
+        let remedy = match self.errno {
+            Errno::ENOENT => "make it, or name another one",
+            Errno::EACCES => "let the daemon's user into it and into the folders above it",
+            Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
+            _ => "name another one",
+        };
+        write!(f, "the folder {} cannot be opened: {}: {remedy}", self.path, self.errno.desc())
     }
 }
 

@@ -194,12 +194,12 @@ impl Decoder {
             (_, Some(_)) => return Err(ProtocolError::StartInsideMessage),
             (opcode, message) => message.insert(Message { opcode, size: 0, started: false }),
         };
-        if header.length > self.frame_size_max {
-            return Err(ProtocolError::TooBig { size: header.length, size_max: self.frame_size_max });
-        }
         message.size = message.size.saturating_add(header.length);
         if message.size > self.message_size_max {
             return Err(ProtocolError::TooBig { size: message.size, size_max: self.message_size_max });
+        }
+        if header.length > self.frame_size_max {
+            return Err(ProtocolError::FrameTooBig { size: header.length, size_max: self.frame_size_max });
         }
         Ok(())
     }

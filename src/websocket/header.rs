@@ -62,6 +62,7 @@ pub enum ProtocolError {
     LengthTopBit,
     ContinuationWithoutStart,
     StartInsideMessage,
+    FrameTooBig { size: u64, size_max: u64 },
     TooBig { size: u64, size_max: u64 },
     InvalidUtf8,
     Close(CloseError),
@@ -71,7 +72,7 @@ impl ProtocolError {
     /// The code that tells the peer (RFC 6455 section 7.4.1).
     pub fn close_code(self) -> CloseCode {
         match self {
-            ProtocolError::TooBig { .. } => CloseCode::TOO_BIG,
+            ProtocolError::FrameTooBig { .. } | ProtocolError::TooBig { .. } => CloseCode::TOO_BIG,
             ProtocolError::InvalidUtf8 | ProtocolError::Close(CloseError::Reason) => CloseCode::INVALID_PAYLOAD,
             _ => CloseCode::PROTOCOL_ERROR,
         }
@@ -91,6 +92,7 @@ impl fmt::Display for ProtocolError {
             ProtocolError::LengthTopBit => f.write_str("a length has its top bit set"),
             ProtocolError::ContinuationWithoutStart => f.write_str("a continuation without a message"),
             ProtocolError::StartInsideMessage => f.write_str("a message begins inside another"),
+            ProtocolError::FrameTooBig { size, size_max } => write!(f, "a frame of {size} bytes, {size_max} at most"),
             ProtocolError::TooBig { size, size_max } => write!(f, "a message of {size} bytes, {size_max} at most"),
             ProtocolError::InvalidUtf8 => f.write_str("a text message is not UTF-8"),
             ProtocolError::Close(CloseError::Short) => f.write_str("a close frame of one byte"),

@@ -237,6 +237,10 @@ fn fault(key: &Key, data: &Data) -> Option<String> {
         (Kind::Texts, Data::Array(all) | Data::List(all)) if all.iter().all(is_text) => {
             all.is_empty().then(|| "is empty: write a value, or leave it out".to_owned())
         }
+        (Kind::Texts, Data::Array(all) | Data::List(all)) => {
+            let odd = all.iter().find(|one| !is_text(one)).map_or("no value", |one| one.data.kind());
+            Some(format!("has {odd} in it: write {key}"))
+        }
         (Kind::Word(words), Data::Text(word)) if !words.contains(&word.as_str()) => {
             Some(format!("{word:?} is not known: write one of {}", words.join(", ")))
         }

@@ -46,6 +46,7 @@ pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Con
             format: top.word("log-format", &values::FORMATS).unwrap_or(log.format),
             file: top.text("log-file").map(str::to_owned),
         },
+        log_place: top.describe(problems, &["log-file"]),
         limits: limits.process,
         servers: servers.finish(problems),
     }

@@ -135,7 +135,7 @@ fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenA
 }
 
 fn hostname(group: &Fields<'_>, problems: &mut Problems) -> Option<Box<str>> {
-    group.parsed(problems, "hostname", |name| values::hostname(name).map(|()| name.into()))
+    group.parsed(problems, "hostname", values::hostname)
 }
 
 fn document(group: &Fields<'_>, site: &mut Site, problems: &mut Problems) -> Option<Said> {

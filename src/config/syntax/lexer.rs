@@ -243,9 +243,11 @@ fn is_in_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*')
 }
 
-/// A sign stands first, or behind the e of an exponent.
+/// A sign stands first, or behind the e of an exponent. Only a hexadecimal number has an x, as its second or third
+/// character.
 fn is_in_number(before: &[u8], byte: u8) -> bool {
-    let is_exponent = || matches!(before, [.., b'e' | b'E']) && !before.iter().any(|byte| matches!(byte, b'x' | b'X'));
+    let has_x = || before.iter().take(3).any(|byte| matches!(byte, b'x' | b'X'));
+    let is_exponent = || matches!(before, [.., b'e' | b'E']) && !has_x();
     match byte {
         b'+' | b'-' => before.is_empty() || is_exponent(),
         _ => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.'),

@@ -184,6 +184,11 @@ fn sizes() {
     let mut over = full.clone();
     over.push(b' ');
     assert_eq!(read(&[("a", &over)]).1, ["a is too large: a configuration has 1048576 bytes at most"]);
+    // However long a word is, each of its bytes is looked at a few times only.
+    for word in ["1e+", "+", "0x1e+", "x", "\u{e9}"] {
+        let text = "a = ".to_owned() + &word.repeat((CONFIG_SIZE_MAX - 4) / word.len());
+        assert!(!read(&[("a", text.as_bytes())]).1.is_empty(), "{word}");
+    }
     let name = "a".repeat(CONFIG_NAME_SIZE_MAX);
     assert!(read(&[("a", format!("{name} = 1").as_bytes())]).1.is_empty());
     assert!(read(&[("a", format!("{name}a = 1").as_bytes())]).1[0].starts_with("a:1: a name is wanted here, not \"aa"));

@@ -54,7 +54,7 @@ fn of_the_file_and_servers() {
         (server("addr = \"::\"; listen = \"[::]:1\";"), "servers[0].addr: listen is set too: keep one of them"),
         (server("addr = \"eth0\";"), "servers[0].addr: \"eth0\" is no IP address: write one such as 192.0.2.1 or ::1"),
         (server("listen = [];"), "servers[0].listen: is empty"),
-        (server("listen = (1);"), "servers[0].listen: is a list: write a string or a list of strings"),
+        (server("listen = (1);"), "servers[0].listen: has an integer in it: write a string or a list of strings"),
         (server("listen = (\"[::]:1\", \"80\");"), "servers[0].listen: \"80\" is no address: write 127.0.0.1:8080"),
         (server("listen = [\"[::]:1\", \"[::]:1\"];"), "servers[0]: http://[::]:1 is listed twice: keep one of them"),
         (server("hostname = \"a:80\";"), "servers[0].hostname: \"a:80\" is no host: write a name such as app.example"),
@@ -89,7 +89,7 @@ fn of_websockets() {
             "servers[0].websocket.protocol: is for servers that are proxied, and options has \"direct\"",
         ),
         (websocket("origins = \"x\";"), "servers[0].websocket.origins: \"x\" is no origin: write same, *, or origins"),
-        (websocket("origins = (\"same\", \"*\");"), "servers[0].websocket.origins: \"same\" is no origin"),
+        (websocket("origins = (\"same\", \"*\");"), "servers[0].websocket.origins: \"same\" stands alone"),
         (websocket("type = \"text\"; message-type = \"text\";"), "websocket.message-type: type is set too: keep one"),
         (
             websocket("limits = { head-ms = 1000; };"),
@@ -175,6 +175,8 @@ fn servers_get_on() {
     for (one, two, said) in [
         ("", "", Some("f:2: servers[1]: http://0.0.0.0:80 is that of servers[0] too: give them different hostnames")),
         ("hostname = \"a\";", "hostname = \"A\";", Some("different hostnames")),
+        ("hostname = \"a\";", "hostname = \"A.\";", Some("different hostnames")),
+        ("hostname = \"[::1]\";", "hostname = \"[0::1]\";", Some("different hostnames")),
         ("hostname = \"a\";", "hostname = \"b\";", None),
         ("hostname = \"a\";", "", None),
         ("addr = \"127.0.0.1\";", "addr = \"::1\";", None),

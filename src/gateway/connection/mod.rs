@@ -45,6 +45,8 @@ pub struct Connection<H> {
     held_size: usize,
     /// It is counted among those who are no WebSockets yet.
     is_handshake: bool,
+    /// It is counted among those who are being refused.
+    is_turned_away: bool,
 }
 
 impl<H> Connection<H> {
@@ -75,7 +77,18 @@ impl<H> Connection<H> {
             ending: None,
             held_size: 0,
             is_handshake: true,
+            is_turned_away: false,
         }
+    }
+
+    /// There is no room for it: it is told so, and takes nobody's place meanwhile.
+    pub fn turn_away(&mut self) {
+        (self.is_turned_away, self.is_handshake) = (true, false);
+    }
+
+    /// Where it is counted among the refused, if it is.
+    pub fn turned_away_at(&self) -> Option<usize> {
+        self.is_turned_away.then_some(Arc::as_ptr(&self.endpoint) as usize)
     }
 
     /// Where its client comes from.
@@ -105,7 +118,7 @@ impl<H> Connection<H> {
 
     /// Whether it has become a WebSocket, or ended, since this was asked last.
     pub fn has_ended_handshake(&mut self) -> bool {
-        let is_handshake = self.session.is_handshake() && self.ending.is_none();
+        let is_handshake = self.session.is_handshake() && self.ending.is_none() && !self.is_turned_away;
         std::mem::replace(&mut self.is_handshake, is_handshake) && !is_handshake
     }
 
@@ -160,7 +173,7 @@ impl<H> Connection<H> {
                 return self.session.put_off(until_ms.min(world.now_ms + close_ms));
             }
         }
-        match (self.client.is_paused(), self.client.queued_size()) {
+        match (self.client.is_unread(), self.client.queued_size()) {
             (false, _) => {}
             (true, 0) => self.session.on_client_unread(),
             // What waits for it tells as well, and must not grow by a ping after the other.

@@ -112,8 +112,7 @@ impl Vigil {
             Due::Cut => self.cut_ms,
             Due::Resume => self.resume_ms,
             Due::Idle => (limits.idle_ms > 0).then_some(self.message_ms + limits.idle_ms),
-            // A client that is not read cannot be heard.
-            Due::Silent | Due::Ping if limits.ping_ms == 0 || self.resume_ms.is_some() => None,
+            Due::Silent | Due::Ping if limits.ping_ms == 0 => None,
             Due::Silent => self.pinged_ms.map(|ms| ms + limits.pong_ms),
             Due::Ping if self.pinged_ms.is_some() => None,
             Due::Ping => Some(self.heard_ms + limits.ping_ms),
