@@ -250,7 +250,8 @@ pub const CONNECT_RETRY_MS_MAX: u64 = 64;
 pub const CUT_CHARACTER_MS: u64 = 100;
 /// So much of a client's messages may come ahead of its rate.
 pub const RATE_BURST_MS: u64 = 1_000;
-/// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages.
+/// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages. When the
+/// gateway stops, a server has its `close-ms`; a device has this, since it does not end.
 pub const LAST_WORDS_MS: u64 = 500;
 /// At the end of `drain-ms`, close frames that wait for a server's last words have this long to go out.
 pub const LAST_CALL_MS: u64 = 250;

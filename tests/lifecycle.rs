@@ -15,6 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use uakari::limits::LAST_WORDS_MS;
 
 use crate::client::{CLOSE, Client, Frame, TEXT};
 use crate::daemon::{Daemon, UAKARI, configuration};
@@ -56,6 +57,8 @@ fn sigterm_waits_for_answers() {
             expect_eq(backend.frame().close_code().0, 1001, protocol);
         }
         backend.expect_end();
+        // Longer than a device would be waited for.
+        thread::sleep(Duration::from_millis(LAST_WORDS_MS + 200));
         backend.send(answer);
         drop(backend);
         client.expect_text("answer");
@@ -178,26 +181,28 @@ fn a_server_that_goes_on_talking() {
 fn a_second_sigterm_ends_it_at_once() {
     let (mut daemon, mut client, mut backend) = stuck("drain-ms = 600000; close-ms = 600000;");
     daemon.signal(Signal::SIGTERM);
+    backend.expect_end();
+    backend.stream().shutdown(Shutdown::Write).unwrap();
     client.expect_close(1001);
     daemon.signal(Signal::SIGTERM);
     let finished = daemon.wait(Duration::from_secs(5));
     expect_eq(finished.status.code(), Some(0), &finished.err);
     client.wire.expect_end();
-    backend.expect_end();
 }
 
 /// One that stops takes nobody in any more, whatever else it is asked.
 #[test]
 fn sighup_while_it_stops_changes_nothing() {
-    let (mut daemon, mut client, backend) = stuck("drain-ms = 600000; close-ms = 600000;");
+    let (mut daemon, mut client, mut backend) = stuck("drain-ms = 600000; close-ms = 600000;");
     daemon.signal(Signal::SIGHUP);
     daemon.signal(Signal::SIGTERM);
+    backend.expect_end();
+    drop(backend);
     client.expect_close(1001);
     let reloads = |daemon: &Daemon| daemon.log().text().matches("reload").count();
     let before = reloads(&daemon);
     daemon.signal(Signal::SIGHUP);
     eventually("nobody listens any more", || std::net::TcpStream::connect(("127.0.0.1", daemon.port)).is_err());
-    drop(backend);
     client.close(1001);
     client.wire.expect_end();
     let finished = daemon.wait(DEADLINE);

@@ -4,6 +4,7 @@ mod handover;
 
 use std::sync::Arc;
 
+use super::relay::Nature;
 use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, refuse};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
@@ -332,12 +333,12 @@ impl Opening {
         context.out.push(Action::Demand(Side::Backend, demand));
         *context.status = 101;
         let destination = self.link.and_then(|link| context.site().links.get(link)).map(|link| &link.destination);
-        let takes_messages = !matches!(destination, Some(Destination::Fifo { direction: Direction::Read, .. }));
+        let nature = Nature::of(destination);
         // Nothing comes out of a pipe that is written.
         if matches!(destination, Some(Destination::Fifo { direction: Direction::Write, .. })) {
             context.out.push(Action::Demand(Side::Backend, Demand::Nothing));
         }
-        Phase::Relay(Box::new(Relay::new(self.service, protocol, takes_messages, context)))
+        Phase::Relay(Box::new(Relay::new(self.service, protocol, nature, context)))
     }
 }
 

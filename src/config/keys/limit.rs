@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
         DRAIN_MS,
         "ms",
         |limits, value| limits.process.drain_ms = value,
-        "How long clients are waited for when the daemon stops.",
+        "How long servers may still answer, and clients are waited for, when the daemon stops.",
     ),
     Key {
         default: "none",

@@ -123,7 +123,7 @@ impl Relay {
                     context.traffic.down_messages += u64::from(data.last);
                     packed.add_frame(chunk.buffer, data);
                 }
-                Ok(Some(Piece::Ping(payload))) if self.takes_messages => pong(Side::Backend, &payload, context),
+                Ok(Some(Piece::Ping(payload))) if self.nature.takes_messages => pong(Side::Backend, &payload, context),
                 Ok(Some(Piece::Ping(_) | Piece::Pong)) => {}
                 Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
                 Err(error) => break Some(Err(error)),

@@ -8,8 +8,9 @@ mod vigil;
 use std::sync::Arc;
 
 use super::{Action, Chunk, Closing, Context, Demand, Ending, Input, Phase, Side, send_close};
+use crate::driver::device::Direction;
 use crate::limits::{self, WhenOver};
-use crate::route::{Protocol, Service};
+use crate::route::{Destination, Protocol, Service};
 use crate::websocket::close::CloseCode;
 use crate::websocket::decoder::{Data, Decoder, Piece};
 use crate::websocket::encoder;
@@ -37,11 +38,29 @@ pub struct Relay {
     cut: [u8; 3],
     cut_size: u8,
     is_backend_gone: bool,
-    /// What serves the name can be written to.
-    takes_messages: bool,
+    nature: Nature,
     vigil: Vigil,
     /// The client is not heard any more; its close frame is sent behind the server's last words.
     parting: Option<Box<Parting>>,
+}
+
+/// What serves a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Nature {
+    /// It can be written to.
+    takes_messages: bool,
+    /// It sees that its client has no more to say, and ends when it has answered. No device does.
+    ends: bool,
+}
+
+impl Nature {
+    /// That of a link's destination; None: of a socket in docroot.
+    pub fn of(destination: Option<&Destination>) -> Nature {
+        Nature {
+            takes_messages: !matches!(destination, Some(Destination::Fifo { direction: Direction::Read, .. })),
+            ends: !matches!(destination, Some(Destination::Tty { .. } | Destination::Fifo { .. })),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -56,7 +75,7 @@ struct Parting {
 
 impl Relay {
     /// A conversation at its beginning.
-    pub fn new(service: Arc<Service>, protocol: Protocol, takes_messages: bool, context: &mut Context<'_>) -> Relay {
+    pub fn new(service: Arc<Service>, protocol: Protocol, nature: Nature, context: &mut Context<'_>) -> Relay {
         let limits = &service.limits;
         let message_size_max = match protocol {
             Protocol::Packet => limits.message_size_max.min(limits::PACKET_SIZE_MAX),
@@ -73,7 +92,7 @@ impl Relay {
             cut: [0; 3],
             cut_size: 0,
             is_backend_gone: false,
-            takes_messages,
+            nature,
             vigil,
             parting: None,
             service,
@@ -133,7 +152,7 @@ impl Relay {
         let end = loop {
             match self.up.next(chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
-                Ok(Some(Piece::Data(_))) if !self.takes_messages => {
+                Ok(Some(Piece::Data(_))) if !self.nature.takes_messages => {
                     let (code, reason) = (Some(CloseCode::UNSUPPORTED_DATA), Ending::TakesNothing.to_string());
                     self.begin_parting((code, &reason), &reason, Ending::TakesNothing, context);
                     return None;
@@ -194,7 +213,12 @@ impl Relay {
         let is_cut = owes_close && !self.up.is_between_messages();
         self.parting = Some(Box::new(Parting { frame, ending, owes_close, is_cut }));
         context.out.push(Action::Finish(Side::Backend));
-        context.deadline_in(limits::LAST_WORDS_MS);
+        context.deadline_in(if owes_close { self.silence_ms() } else { limits::LAST_WORDS_MS });
+    }
+
+    /// How long a server may say nothing when the gateway stops: as long as it may take to end.
+    fn silence_ms(&self) -> u64 {
+        if self.nature.ends { limits::LAST_WORDS_MS.max(self.service.limits.close_ms) } else { limits::LAST_WORDS_MS }
     }
 
     /// What the client sent before is still answered; then comes the close frame (RFC 6455 section 5.5.1 lets it wait
@@ -211,9 +235,9 @@ impl Relay {
                 false
             }
             Input::BackendBytes(chunk) => {
-                // A server may have much to answer when the gateway stops, which has a deadline of its own.
-                if self.parting.as_ref()?.ending == Ending::Stopping {
-                    context.deadline_in(limits::LAST_WORDS_MS);
+                // It may have much to answer when the gateway stops, which has a deadline of its own.
+                if self.nature.ends && self.parting.as_ref()?.ending == Ending::Stopping {
+                    context.deadline_in(self.silence_ms());
                 }
                 self.last_words(chunk, context)
             }
@@ -313,7 +337,7 @@ impl Relay {
 
     /// A server that speaks frames learns why the conversation is over.
     fn tell_backend(&mut self, code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
-        if self.protocol == Protocol::Frames && self.takes_messages {
+        if self.protocol == Protocol::Frames && self.nature.takes_messages {
             context.out.push(Action::SendLast { to: Side::Backend, bytes: encoder::close_frame(code, reason) });
         }
     }
