@@ -86,11 +86,16 @@ pub fn receive(connection: BorrowedFd<'_>, wait_ms: u32) -> Result<Received, Han
     let deadline = Deadline::after_ms(wait_ms.into());
     // As much as tells how long the whole is.
     let mut start = [0; ADDRESS_SIZE_MAX + HELLO_HEAD_SIZE];
+    let mut was_told = false;
     let (socket, start_size) = loop {
         match peek(connection, &mut start) {
             Ok((Some(socket), size)) => break (socket, size),
             Ok((None, _)) => return Ok(Received::Plain),
-            Err(Errno::EAGAIN) if deadline.wait(connection, PollFlags::POLLIN).map_err(HandoverError::Io)? => {}
+            // Of an out-of-band byte (unix(7), MSG_OOB) poll tells for ever, and no look finds it. No gateway sends one.
+            Err(Errno::EAGAIN) if was_told => return Ok(Received::Plain),
+            Err(Errno::EAGAIN) if deadline.wait(connection, PollFlags::POLLIN).map_err(HandoverError::Io)? => {
+                was_told = true;
+            }
             Err(Errno::EAGAIN) => return Ok(Received::Nothing),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(HandoverError::Io(errno)),

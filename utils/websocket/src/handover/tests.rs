@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{send, setsockopt, sockopt};
 
 use super::*;
 use crate::played::{give, sockaddr_un};
@@ -110,6 +111,27 @@ fn a_plain_client_keeps_its_bytes() {
     server.read_to_end(&mut came).unwrap();
     assert_eq!(came, bytes);
     assert!(matches!(receive(server.as_fd(), 1000), Ok(Received::Plain)), "its end is told by the next read");
+}
+
+#[test]
+fn an_out_of_band_byte_holds_nobody_up() {
+    for wait_ms in [0, 10_000] {
+        let (mut plain, server) = UnixStream::pair().unwrap();
+        if send(plain.as_raw_fd(), b"!", MsgFlags::MSG_OOB) == Err(Errno::EOPNOTSUPP) {
+            eprintln!("this kernel has no out-of-band bytes on UNIX sockets; none was sent");
+            return;
+        }
+        let (told, hears) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            told.send((matches!(receive(server.as_fd(), wait_ms), Ok(Received::Plain)), server))
+        });
+        let (is_plain, mut server) = hears.recv_timeout(Duration::from_secs(60)).expect("it waits for ever");
+        assert!(is_plain, "within {wait_ms} ms");
+        plain.write_all(b"hello").unwrap();
+        let mut came = [0; 5];
+        server.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"hello");
+    }
 }
 
 #[test]
