@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, recv, recvmsg};
+use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, recvmsg, sockopt};
 
 use crate::deadline::Deadline;
 use crate::limits::{ANCILLARY_SIZE, HELLO_SIZE_MAX};
@@ -59,6 +59,8 @@ pub struct ClientAddress {
 pub enum HandoverError {
     /// A system call failed. EMFILE: this process has no room for the client's descriptor.
     Io(Errno),
+    /// The descriptor is a file's, or a socket's that is no stream. A gateway passes none.
+    NoStream,
     /// The bytes beside the descriptor are no address.
     Address,
     /// Behind the address comes something that is no hello record.
@@ -71,6 +73,7 @@ impl fmt::Display for HandoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HandoverError::Io(errno) => write!(f, "the hand-over cannot be received: {}", errno.desc()),
+            HandoverError::NoStream => f.write_str("what was handed over is no connection"),
             HandoverError::Address => f.write_str("a descriptor was handed over without its client's address"),
             HandoverError::Hello => f.write_str("behind the client's address comes what is no hello record"),
             HandoverError::Cut => f.write_str("the hello record is cut off"),
@@ -101,6 +104,10 @@ pub fn receive(connection: BorrowedFd<'_>, wait_ms: u32) -> Result<Received, Han
             Err(errno) => return Err(HandoverError::Io(errno)),
         }
     };
+    // Servers may not be ready for what else can be passed: epoll(7) refuses files.
+    if getsockopt(&socket, sockopt::SockType) != Ok(SockType::Stream) {
+        return Err(HandoverError::NoStream);
+    }
     let (address, rest) = ClientAddress::split(&start[..start_size]).ok_or(HandoverError::Address)?;
     let mut message = vec![0; address.size + hello_size(rest)?];
     take(connection, &mut message, deadline)?;

@@ -2,11 +2,11 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{send, setsockopt, sockopt};
+use nix::sys::socket::{send, setsockopt};
 
 use super::*;
 use crate::played::{give, sockaddr_un};
@@ -141,6 +141,18 @@ fn it_is_waited_for() {
     let waiting = std::thread::spawn(move || receive(server.as_fd(), 10_000));
     give(&gateway, &sockaddr_in(), &[theirs.as_raw_fd()]);
     assert!(matches!(waiting.join().unwrap(), Ok(Received::Client(_))));
+}
+
+#[test]
+fn only_a_stream_is_a_client() {
+    let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let (pipe, _writer) = std::io::pipe().unwrap();
+    let datagrams = OwnedFd::from(UnixDatagram::unbound().unwrap());
+    for other in [file, pipe.into(), datagrams] {
+        let (gateway, server) = UnixStream::pair().unwrap();
+        give(&gateway, &sockaddr_un(), &[other.as_raw_fd()]);
+        assert_eq!(receive(server.as_fd(), 0).unwrap_err(), HandoverError::NoStream, "{other:?}");
+    }
 }
 
 #[test]
