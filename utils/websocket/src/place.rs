@@ -70,9 +70,13 @@ pub fn listen_at(path: &Path, socket_type: SockType, mode: u32, backlog: i32) ->
 fn set_mode(path: &Path, mode: u32) -> Result<(), PlaceError> {
     let failed = |errno: Errno| PlaceError::Io(path.to_owned(), errno);
     let file = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
-    let kind = SFlag::from_bits_truncate(fstat(&file).map_err(failed)?.st_mode) & SFlag::S_IFMT;
-    if kind != SFlag::S_IFSOCK {
+    let status = fstat(&file).map_err(failed)?;
+    if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFSOCK {
         return Err(PlaceError::NoSocket(path.to_owned()));
+    }
+    // A new one has no second name.
+    if status.st_nlink > 1 {
+        return Err(PlaceError::Taken(path.to_owned()));
     }
     // fchmod(2) takes no such descriptor.
     let own = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -83,6 +87,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), PlaceError> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -91,16 +96,20 @@ mod tests {
     fn what_took_the_sockets_place_keeps_its_rights() {
         let folder = std::env::temp_dir().join(format!("websocket-place-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
-        let (target, path) = (folder.join("target"), folder.join("echo"));
-        fs::write(&target, "precious").unwrap();
-        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        let (file, socket, path) = (folder.join("file"), folder.join("socket"), folder.join("echo"));
+        fs::write(&file, "precious").unwrap();
+        let _another = UnixListener::bind(&socket).unwrap();
+        let link: fn(&Path, &Path) -> std::io::Result<()> = |from, to| symlink(from, to);
+        let second_name: fn(&Path, &Path) -> std::io::Result<()> = |from, to| fs::hard_link(from, to);
         let mut results = Vec::new();
-        for put in [|from: &Path, to: &Path| symlink(from, to), |from: &Path, to: &Path| fs::hard_link(from, to)] {
-            put(&target, &path).unwrap();
-            results.push((set_mode(&path, 0o777), fs::metadata(&target).unwrap().permissions().mode() & 0o777));
+        for (put, target) in [(link, &file), (link, &socket), (second_name, &file), (second_name, &socket)] {
+            fs::set_permissions(target, fs::Permissions::from_mode(0o600)).unwrap();
+            put(target, &path).unwrap();
+            results.push((set_mode(&path, 0o777), fs::metadata(target).unwrap().permissions().mode() & 0o777));
             fs::remove_file(&path).unwrap();
         }
         fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(results, vec![(Err(PlaceError::NoSocket(path)), 0o600); 2]);
+        let no_socket = (Err(PlaceError::NoSocket(path.clone())), 0o600);
+        assert_eq!(results, [no_socket.clone(), no_socket.clone(), no_socket, (Err(PlaceError::Taken(path)), 0o600)]);
     }
 }
