@@ -30,8 +30,9 @@ const DAY: u64 = 24 * HOUR;
 pub const CLIENTS_MAX: Bounds = bounds(2_048, 1, 1_000_000);
 /// Clients at once from one address; of IPv6 the first 64 bits count. 0: as many as there may be.
 pub const CLIENTS_PER_ADDRESS_MAX: Bounds = bounds(1_024, 0, 1_000_000);
-/// Clients at once that are no WebSockets yet: requests being read, pages being sent, servers being connected.
-pub const HANDSHAKES_MAX: Bounds = bounds(1_024, 1, 1_000_000);
+/// Clients at once that are no WebSockets yet: requests being read, pages being sent, servers being connected. More than
+/// one address has, so that it shuts nobody else out; fewer than all, so that conversations have places.
+pub const HANDSHAKES_MAX: Bounds = bounds(1_536, 1, 1_000_000);
 /// Bytes that all connections together may hold beside the pool: heads, what is queued, packets and lines that are
 /// not whole. Beyond it the connection that holds most is closed.
 pub const QUEUED_SIZE_MAX: Bounds = bounds(16 * MIB, MIB, 1024 * 1024 * MIB);
@@ -329,6 +330,8 @@ const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADRO
 const _: () = assert!(HEAD_SIZE_MAX.max < (POOL_BUFFER_SIZE - POOL_HEADROOM) as u64);
 const _: () = assert!(TARGET_SIZE_MAX < HEAD_SIZE_MAX.default as usize);
 const _: () = assert!(RING_ENTRIES_MIN <= RING_ENTRIES);
+const _: () = assert!(CLIENTS_PER_ADDRESS_MAX.default < HANDSHAKES_MAX.default);
+const _: () = assert!(HANDSHAKES_MAX.default < CLIENTS_MAX.default);
 const _: () = assert!(CLOSE_MS.default < DRAIN_MS.default);
 const _: () = assert!(LOG_LINE_SIZE_MAX < LOG_WRITE_SIZE_MAX, "a newline may go before a line");
 const _: () = assert!(LOG_BUFFER_SIZE > LOG_BUFFER_RESERVED && LOG_BUFFER_RESERVED > LOG_LINE_SIZE_MAX);

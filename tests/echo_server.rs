@@ -1,8 +1,9 @@
 //! The sample server: its options, and how it takes its place.
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -13,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::client::{Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, start_echo};
-use crate::giver::{give, give_and_keep};
+use crate::giver::{give, give_and_keep, hand_over, sockaddr_in};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect};
 
@@ -312,6 +313,19 @@ fn handed_over_and_served_once() {
     assert!(process.wait(DEADLINE).status.success());
     assert!(!path.exists());
     assert!(!other.wire.fill(), "it was served");
+}
+
+#[test]
+fn what_is_no_connection_ends_nothing() {
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    let echo = start_direct(&path, &[]);
+    let file = std::fs::File::open("/dev/null").unwrap();
+    hand_over(&UnixStream::connect(&path).unwrap(), &sockaddr_in(([127, 0, 0, 1], 1).into()), file.as_raw_fd());
+    echo.err.wait_for(&["websocket_echo: what was handed over is no connection"]);
+    let mut client = give(&path);
+    client.text("still there");
+    client.expect_text("still there");
 }
 
 #[test]

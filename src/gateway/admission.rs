@@ -167,6 +167,14 @@ mod tests {
         assert_eq!(admission.enter(address("10.0.0.1:5"), 7, 0, 100), Verdict::Welcome);
     }
 
+    /// As nothing is configured, half-open requests of one address leave places for others.
+    #[test]
+    fn one_address_does_not_take_all_places_of_handshakes() {
+        let mut admission = Admission::new(Process::default());
+        while admission.enter(address("10.0.0.1:1"), 7, 0, u64::MAX) == Verdict::Welcome {}
+        assert_eq!(admission.enter(address("10.0.0.2:1"), 7, 0, u64::MAX), Verdict::Welcome);
+    }
+
     #[test]
     fn each_limit_has_its_reason() {
         assert_eq!(admission(0, 0, 9).enter(Address::Unix, 7, 0, 9), Verdict::Refused(Full::Clients));

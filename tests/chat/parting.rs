@@ -24,3 +24,13 @@ fn one_who_is_found_gone_while_nobody_listens_to_it() {
         }
     }
 }
+
+/// A name may have what commands a terminal, or turns the direction of writing.
+#[test]
+fn the_operator_is_told_in_plain_characters() {
+    const LINE_SIZE_MAX: usize = 64 * 1024;
+    let room = Room::open(Way::Proxied("lines"), &["-w"]);
+    let mut eve = room.member("\u{9b}2J\u{202e}eve");
+    eve.text(&"x".repeat(LINE_SIZE_MAX + 1));
+    room.chat.err.wait_for(&["\\u{9b}2J\\u{202e}eve is dropped"]);
+}

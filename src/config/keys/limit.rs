@@ -44,7 +44,7 @@ pub const KEYS: &[Key] = &[
         HANDSHAKES_MAX,
         "clients",
         |limits, value| limits.process.handshakes_max = value,
-        "Clients at once that are no WebSockets yet.",
+        "Clients at once that are no WebSockets yet; with more than clients-per-address, no address takes all of them.",
     ),
     limit(
         PROCESS,

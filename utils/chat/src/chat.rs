@@ -257,7 +257,8 @@ impl<'o> Chat<'o> {
         while let Some((number, gone)) = self.parted.pop() {
             let name = self.names.free(number);
             if !matches!(gone, Gone::Left | Gone::Leaves) {
-                let who = name.as_deref().unwrap_or("a member without a name");
+                // Members choose their names, and terminals obey some characters.
+                let who = name.as_deref().unwrap_or("a member without a name").escape_debug();
                 let _ = writeln!(stderr(), "websocket_chat: {who} is dropped: {gone}");
             }
             if let Some(name) = name {

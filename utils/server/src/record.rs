@@ -63,6 +63,8 @@ impl Record {
 impl fmt::Display for Whole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Hello { client, id, path, query, host, origin, subprotocol, .. } = &self.0;
+        // Whoever may connect to the server's socket may write a record.
+        let id = id.escape_debug();
         match client {
             Some(client) => write!(f, "{id} client={client}")?,
             None => write!(f, "{id} client=unix")?,
@@ -99,6 +101,8 @@ mod tests {
             assert_eq!(at, bytes.len());
             assert_eq!(whole.to_string(), "c3 client=127.0.0.1:7 path=\"/a\\n\" query=\"q=1\"");
         }
+        let forged = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x08\x05\0\x05c3\n\x1b[";
+        assert_eq!(Record::new().take(forged).unwrap().unwrap().to_string(), "c3\\n\\u{1b}[ client=unix");
         assert!(Record::new().take(b"GET / HTTP/1.1\r\n\r\n").is_err());
         let (mut packet, whole) = (Record::new(), b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x05\x05\0\x02c3");
         assert_eq!(packet.take(whole).unwrap().unwrap().to_string(), "c3 client=unix");

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, recv, recvmsg};
+use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, recvmsg, sockopt};
 
 use crate::deadline::Deadline;
 use crate::limits::{ANCILLARY_SIZE, HELLO_SIZE_MAX};
@@ -59,6 +59,8 @@ pub struct ClientAddress {
 pub enum HandoverError {
     /// A system call failed. EMFILE: this process has no room for the client's descriptor.
     Io(Errno),
+    /// The descriptor is a file's, or a socket's that is no stream. A gateway passes none.
+    NoStream,
     /// The bytes beside the descriptor are no address.
     Address,
     /// Behind the address comes something that is no hello record.
@@ -71,6 +73,7 @@ impl fmt::Display for HandoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HandoverError::Io(errno) => write!(f, "the hand-over cannot be received: {}", errno.desc()),
+            HandoverError::NoStream => f.write_str("what was handed over is no connection"),
             HandoverError::Address => f.write_str("a descriptor was handed over without its client's address"),
             HandoverError::Hello => f.write_str("behind the client's address comes what is no hello record"),
             HandoverError::Cut => f.write_str("the hello record is cut off"),
@@ -86,16 +89,25 @@ pub fn receive(connection: BorrowedFd<'_>, wait_ms: u32) -> Result<Received, Han
     let deadline = Deadline::after_ms(wait_ms.into());
     // As much as tells how long the whole is.
     let mut start = [0; ADDRESS_SIZE_MAX + HELLO_HEAD_SIZE];
+    let mut was_told = false;
     let (socket, start_size) = loop {
         match peek(connection, &mut start) {
             Ok((Some(socket), size)) => break (socket, size),
             Ok((None, _)) => return Ok(Received::Plain),
-            Err(Errno::EAGAIN) if deadline.wait(connection, PollFlags::POLLIN).map_err(HandoverError::Io)? => {}
+            // Of an out-of-band byte (unix(7), MSG_OOB) poll tells for ever, and no look finds it. No gateway sends one.
+            Err(Errno::EAGAIN) if was_told => return Ok(Received::Plain),
+            Err(Errno::EAGAIN) if deadline.wait(connection, PollFlags::POLLIN).map_err(HandoverError::Io)? => {
+                was_told = true;
+            }
             Err(Errno::EAGAIN) => return Ok(Received::Nothing),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(HandoverError::Io(errno)),
         }
     };
+    // Servers may not be ready for what else can be passed: epoll(7) refuses files.
+    if getsockopt(&socket, sockopt::SockType) != Ok(SockType::Stream) {
+        return Err(HandoverError::NoStream);
+    }
     let (address, rest) = ClientAddress::split(&start[..start_size]).ok_or(HandoverError::Address)?;
     let mut message = vec![0; address.size + hello_size(rest)?];
     take(connection, &mut message, deadline)?;

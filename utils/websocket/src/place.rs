@@ -8,7 +8,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 /// Why there is no socket file. Display is the operator's sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,7 +60,56 @@ pub fn listen_at(path: &Path, socket_type: SockType, mode: u32, backlog: i32) ->
     let listener = new_socket()?;
     bind(listener.as_raw_fd(), &address).map_err(failed)?;
     // Nobody can connect before listen(2), so that no moment has other rights.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(file_failed)?;
+    set_mode(path, mode)?;
     listen(&listener, backlog).map_err(failed)?;
     Ok(listener)
+}
+
+/// By what lies there, and not by its name: whoever may write to the folder may have put a link in the socket's place,
+/// and the rights of the file that it leads to are none of a server's business.
+fn set_mode(path: &Path, mode: u32) -> Result<(), PlaceError> {
+    let failed = |errno: Errno| PlaceError::Io(path.to_owned(), errno);
+    let file = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
+    let status = fstat(&file).map_err(failed)?;
+    if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFSOCK {
+        return Err(PlaceError::NoSocket(path.to_owned()));
+    }
+    // A new one has no second name.
+    if status.st_nlink > 1 {
+        return Err(PlaceError::Taken(path.to_owned()));
+    }
+    // fchmod(2) takes no such descriptor.
+    let own = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let result = fs::set_permissions(own, fs::Permissions::from_mode(mode));
+    result.map_err(|error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// Root may be the one who starts a server in a folder that others may write to.
+    #[test]
+    fn what_took_the_sockets_place_keeps_its_rights() {
+        let folder = std::env::temp_dir().join(format!("websocket-place-{}", std::process::id()));
+        fs::create_dir(&folder).unwrap();
+        let (file, socket, path) = (folder.join("file"), folder.join("socket"), folder.join("echo"));
+        fs::write(&file, "precious").unwrap();
+        let _another = UnixListener::bind(&socket).unwrap();
+        let link: fn(&Path, &Path) -> std::io::Result<()> = |from, to| symlink(from, to);
+        let second_name: fn(&Path, &Path) -> std::io::Result<()> = |from, to| fs::hard_link(from, to);
+        let mut results = Vec::new();
+        for (put, target) in [(link, &file), (link, &socket), (second_name, &file), (second_name, &socket)] {
+            fs::set_permissions(target, fs::Permissions::from_mode(0o600)).unwrap();
+            put(target, &path).unwrap();
+            results.push((set_mode(&path, 0o777), fs::metadata(target).unwrap().permissions().mode() & 0o777));
+            fs::remove_file(&path).unwrap();
+        }
+        fs::remove_dir_all(&folder).unwrap();
+        let no_socket = (Err(PlaceError::NoSocket(path.clone())), 0o600);
+        assert_eq!(results, [no_socket.clone(), no_socket.clone(), no_socket, (Err(PlaceError::Taken(path)), 0o600)]);
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{send, setsockopt};
 
 use super::*;
 use crate::played::{give, sockaddr_un};
@@ -113,12 +114,45 @@ fn a_plain_client_keeps_its_bytes() {
 }
 
 #[test]
+fn an_out_of_band_byte_holds_nobody_up() {
+    for wait_ms in [0, 10_000] {
+        let (mut plain, server) = UnixStream::pair().unwrap();
+        if send(plain.as_raw_fd(), b"!", MsgFlags::MSG_OOB) == Err(Errno::EOPNOTSUPP) {
+            eprintln!("this kernel has no out-of-band bytes on UNIX sockets; none was sent");
+            return;
+        }
+        let (told, hears) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            told.send((matches!(receive(server.as_fd(), wait_ms), Ok(Received::Plain)), server))
+        });
+        let (is_plain, mut server) = hears.recv_timeout(Duration::from_secs(60)).expect("it waits for ever");
+        assert!(is_plain, "within {wait_ms} ms");
+        plain.write_all(b"hello").unwrap();
+        let mut came = [0; 5];
+        server.read_exact(&mut came).unwrap();
+        assert_eq!(&came, b"hello");
+    }
+}
+
+#[test]
 fn it_is_waited_for() {
     let (gateway, server) = UnixStream::pair().unwrap();
     let (_client, theirs) = UnixStream::pair().unwrap();
     let waiting = std::thread::spawn(move || receive(server.as_fd(), 10_000));
     give(&gateway, &sockaddr_in(), &[theirs.as_raw_fd()]);
     assert!(matches!(waiting.join().unwrap(), Ok(Received::Client(_))));
+}
+
+#[test]
+fn only_a_stream_is_a_client() {
+    let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+    let (pipe, _writer) = std::io::pipe().unwrap();
+    let datagrams = OwnedFd::from(UnixDatagram::unbound().unwrap());
+    for other in [file, pipe.into(), datagrams] {
+        let (gateway, server) = UnixStream::pair().unwrap();
+        give(&gateway, &sockaddr_un(), &[other.as_raw_fd()]);
+        assert_eq!(receive(server.as_fd(), 0).unwrap_err(), HandoverError::NoStream, "{other:?}");
+    }
 }
 
 #[test]
