@@ -58,8 +58,13 @@ impl Lines {
     }
 
     /// Waits until `find` finds something; None: the lines ended, or the deadline came.
-    pub fn wait<T>(&self, mut find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
-        let give_up = Instant::now() + DEADLINE;
+    pub fn wait<T>(&self, find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
+        self.wait_within(DEADLINE, find)
+    }
+
+    /// As `wait`, for what may take as long as this.
+    pub fn wait_within<T>(&self, time: Duration, mut find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
+        let give_up = Instant::now() + time;
         let mut state = self.state.lock().unwrap();
         loop {
             let found = find(&state.lines);

@@ -9,7 +9,7 @@ use crate::foreign::{tool, tools};
 use crate::process::{Folder, Process};
 
 /// Two browsers and all that they do.
-const SCRIPT_TIME: Duration = Duration::from_secs(150);
+const SCRIPT_TIME: Duration = Duration::from_secs(240);
 
 fn drive(way: Way, more: &[&str]) {
     tool("node_modules/playwright-core");
@@ -23,8 +23,11 @@ fn drive(way: Way, more: &[&str]) {
     // To be looked at by somebody.
     let shots = std::env::var("UAKARI_SCREENSHOTS").unwrap_or_else(|_| folder.join("screenshots"));
     let mut script = Process::start(command.arg(shots).args(more).env("UAKARI_TOOLS", tools()));
-    script.out.wait(|lines| lines.iter().any(|line| line == "restart the chat").then_some(()));
-    room.restart();
+    let is_asked = |lines: &[String]| lines.iter().any(|line| line == "restart the chat").then_some(());
+    // Else it has ended, and tells why.
+    if script.out.wait_within(SCRIPT_TIME, is_asked).is_some() {
+        room.restart();
+    }
     let finished = script.wait(SCRIPT_TIME);
     let (out, err) = (&finished.out, &finished.err);
     assert!(finished.status.success(), "{way:?}: {}:\n{out}\n{err}", finished.status);
