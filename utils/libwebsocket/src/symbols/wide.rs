@@ -1,5 +1,6 @@
 //! The names that glibc has beside the usual ones where a pointer has 32 bits: servers that were built for times of 64
 //! bits (`_TIME_BITS`, feature_test_macros(7)) call these, as all do in some distributions.
+#![allow(clippy::useless_conversion, reason = "the usual times have 64 bits where this is only tested")]
 
 use std::ffi::{c_int, c_long, c_uint, c_ulong};
 
