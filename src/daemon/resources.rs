@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 
 use crate::config::{Config, Server};
 use crate::driver::tcp;
@@ -196,15 +196,17 @@ fn open_endpoint(all: &[Server], indices: &[usize], errors: &mut Vec<String>) ->
 
 /// Sees to it that the clients can have their file descriptors: two each, a third while they are connected. Where
 /// the system allows fewer, there are fewer clients.
+#[allow(clippy::useless_conversion, reason = "a limit of the system has 32 bits on some machines")]
 pub fn raise_descriptors(limits: &mut limits::Process) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let handshakes = limits.handshakes_max.min(limits.clients_max);
     let needed = 2 * limits.clients_max + handshakes + limits::FDS_RESERVED;
     let wanted = if limits.fds_max > 0 { limits.fds_max } else { needed };
-    let fds = wanted.min(hard);
+    let fds = rlim_t::try_from(wanted).unwrap_or(rlim_t::MAX).min(hard);
     // What the configuration names is a limit, also where the system would allow more.
     let is_enough = fds <= soft && limits.fds_max == 0;
     let fds = if is_enough || setrlimit(Resource::RLIMIT_NOFILE, fds, hard).is_ok() { fds } else { soft };
+    let fds = u64::from(fds);
     if fds < needed {
         let clients_max = (fds.saturating_sub(limits::FDS_RESERVED) / 2).max(1);
         if clients_max < limits.clients_max {

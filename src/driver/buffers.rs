@@ -1,11 +1,12 @@
 //! Bytes on their way: buffers lent from the receive pool, batches of segments to send, and the pool that the
-//! kernel fills (a provided-buffer ring, io_uring_register_buf_ring(3)).
+//! kernel fills.
 
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::{Submitter, types::BufRingEntry};
+use io_uring::types::BufRingEntry;
+use io_uring::{Submitter, opcode, squeue};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
@@ -102,10 +103,27 @@ impl Batch {
     }
 }
 
+/// How the kernel comes by the pool's buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Supply {
+    /// In memory that it shares (io_uring_register_buf_ring(3)).
+    Ring,
+    /// By an operation for each (io_uring_prep_provide_buffers(3)).
+    Operations,
+}
+
+impl Supply {
+    /// The one for this machine. A kernel of 32 bits may put the shared memory where it has no address itself: 6.1 stops
+    /// with a null pointer at the first receive then, others refuse such a ring.
+    pub(super) const HERE: Supply = if cfg!(target_pointer_width = "32") { Supply::Operations } else { Supply::Ring };
+}
+
 /// The receive pool: a fixed number of buffers of a fixed size, in memory that costs nothing until used.
 pub(super) struct Pool {
     memory: NonNull<u8>,
-    ring: NonNull<BufRingEntry>,
+    /// None: there are operations in its place.
+    ring: Option<NonNull<BufRingEntry>>,
+    group: u16,
     /// How many buffers there are: a power of two.
     buffers: u16,
     tail: u16,
@@ -130,16 +148,21 @@ fn map(size: usize) -> Result<NonNull<u8>, Errno> {
 }
 
 impl Pool {
-    /// Maps a pool of so many buffers, a power of two, and hands all of it to the kernel as buffer group `group`.
-    pub(super) fn new(submitter: &Submitter<'_>, group: u16, buffers: u16) -> Result<Pool, std::io::Error> {
-        let ring: NonNull<BufRingEntry> = map(ring_size(buffers))?.cast();
+    /// Maps a pool of so many buffers, a power of two, which are to be provided as buffer group `group`.
+    pub(super) fn new(
+        submitter: &Submitter<'_>,
+        supply: Supply,
+        group: u16,
+        buffers: u16,
+    ) -> Result<Pool, std::io::Error> {
         let memory = map(memory_size(buffers))?;
-        // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
-        // which is after the operations that use it have ended (`Uring`'s drop).
-        unsafe { submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, buffers, group, 0) }?;
-        let mut pool = Pool { memory, ring, buffers, tail: 0, lent: buffers as usize, reads: 0 };
-        for buffer in 0..buffers {
-            pool.provide(buffer);
+        let mut pool = Pool { memory, ring: None, group, buffers, tail: 0, lent: buffers as usize, reads: 0 };
+        if supply == Supply::Ring {
+            let ring = map(ring_size(buffers))?.cast();
+            pool.ring = Some(ring);
+            // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
+            // which is after the operations that use it have ended (`Uring`'s drop).
+            unsafe { submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, buffers, group, 0) }?;
         }
         Ok(pool)
     }
@@ -163,9 +186,9 @@ impl Pool {
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), POOL_BUFFER_SIZE) }
     }
 
-    /// Gives a buffer to the kernel again.
-    pub(super) fn release(&mut self, lease: Lease) {
-        self.provide(lease.buffer);
+    /// Gives a buffer to the kernel again, as `provide`.
+    pub(super) fn release(&mut self, lease: Lease) -> Option<squeue::Entry> {
+        self.provide(lease.buffer)
     }
 
     /// Buffers in all.
@@ -184,23 +207,29 @@ impl Pool {
         unsafe { self.memory.add(buffer as usize * POOL_BUFFER_SIZE + offset) }
     }
 
-    fn provide(&mut self, buffer: u16) {
-        let address = self.at(buffer, POOL_HEADROOM).as_ptr() as u64;
+    /// Gives a buffer to the kernel, which has it at once, or when the operation that comes back is submitted.
+    pub(super) fn provide(&mut self, buffer: u16) -> Option<squeue::Entry> {
+        self.lent -= 1;
+        let (address, size) = (self.at(buffer, POOL_HEADROOM).as_ptr(), POOL_BUFFER_SIZE - POOL_HEADROOM);
+        let Some(ring) = self.ring else {
+            let provide = opcode::ProvideBuffers::new(address, size as i32, 1, self.group, buffer);
+            return Some(provide.build().flags(squeue::Flags::SKIP_SUCCESS));
+        };
         let index = (self.tail & (self.buffers - 1)) as usize;
         // SAFETY: the index is below the ring's length.
-        let mut entry = unsafe { self.ring.add(index) };
+        let mut entry = unsafe { ring.add(index) };
         // SAFETY: the kernel reads an entry only below the tail, and this one is at the tail.
         let entry = unsafe { entry.as_mut() };
-        entry.set_addr(address);
-        entry.set_len((POOL_BUFFER_SIZE - POOL_HEADROOM) as u32);
+        entry.set_addr(address as u64);
+        entry.set_len(size as u32);
         entry.set_bid(buffer);
         self.tail = self.tail.wrapping_add(1);
-        self.lent -= 1;
         // SAFETY: the ring's base is its first entry, mapped and initialised.
-        let tail = unsafe { BufRingEntry::tail(self.ring.as_ptr()) };
+        let tail = unsafe { BufRingEntry::tail(ring.as_ptr()) };
         // SAFETY: the tail is a u16 that only this thread writes and the kernel reads atomically.
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
+        None
     }
 }
 
@@ -208,8 +237,10 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and `Uring` has ended the operations that used it.
         let _ = unsafe { munmap(self.memory.cast(), memory_size(self.buffers)) };
-        // SAFETY: as above.
-        let _ = unsafe { munmap(self.ring.cast(), ring_size(self.buffers)) };
+        if let Some(ring) = self.ring {
+            // SAFETY: as above.
+            let _ = unsafe { munmap(ring.cast(), ring_size(self.buffers)) };
+        }
     }
 }
 
@@ -217,4 +248,47 @@ impl Drop for Pool {
 pub(super) fn raw(fd: &impl std::os::fd::AsRawFd) -> io_uring::types::Fd {
     let raw: RawFd = fd.as_raw_fd();
     io_uring::types::Fd(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use io_uring::{IoUring, cqueue, opcode};
+
+    use super::*;
+
+    fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
+        // SAFETY: the pool outlives the ring's operations.
+        unsafe { ring.submission().push(entry) }.unwrap();
+    }
+
+    /// More receives than there are buffers: each is given back.
+    #[test]
+    fn buffers_come_round() {
+        for supply in [Supply::Ring, Supply::Operations] {
+            let mut ring = IoUring::new(8).unwrap();
+            let mut pool = Pool::new(&ring.submitter(), supply, 7, 2).unwrap();
+            let (mut near, far) = UnixStream::pair().unwrap();
+            assert_eq!(pool.free(), 0);
+            let given: Vec<squeue::Entry> = [0, 1].into_iter().filter_map(|buffer| pool.provide(buffer)).collect();
+            given.iter().for_each(|entry| submit(&mut ring, entry));
+            assert_eq!((pool.free(), given.len()), (2, if supply == Supply::Ring { 0 } else { 2 }));
+            for turn in 0..5 {
+                near.write_all(&[turn; 3]).unwrap();
+                let receive = opcode::Recv::new(raw(&far), std::ptr::null_mut(), 100).buf_group(7).build();
+                submit(&mut ring, &receive.flags(squeue::Flags::BUFFER_SELECT).user_data(1));
+                ring.submit_and_wait(1).unwrap();
+                let entry = ring.completion().next().unwrap();
+                assert_eq!((entry.user_data(), entry.result()), (1, 3), "{supply:?} {turn}");
+                let lease = pool.lend(cqueue::buffer_select(entry.flags()).unwrap(), 3);
+                assert_eq!(pool.buffer(&lease)[lease.start as usize..lease.end as usize], [turn; 3]);
+                assert_eq!(pool.free(), 1);
+                if let Some(entry) = pool.release(lease) {
+                    submit(&mut ring, &entry);
+                }
+            }
+        }
+    }
 }

@@ -4,8 +4,10 @@ use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::SFlag;
 use nix::sys::termios::{BaudRate, ControlFlags, SetArg, cfmakeraw, cfsetspeed, tcgetattr, tcsetattr};
+
+use super::status::status_of;
 
 /// Which way bytes go through a named pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,14 +82,13 @@ pub(super) fn open_flags(device: Device) -> OFlag {
 
 /// Which device was opened, if it is one that can be spoken to.
 pub(super) fn identify(fd: &OwnedFd, device: Device) -> Result<DeviceId, Errno> {
-    let status = fstat(fd)?;
-    let kind = SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT;
-    let (file_system, number) = match kind {
-        SFlag::S_IFCHR => (0, status.st_rdev),
-        _ => (status.st_dev, status.st_ino),
+    let status = status_of(fd)?;
+    let (file_system, number) = match status.kind {
+        SFlag::S_IFCHR => (0, status.device),
+        _ => (status.file_system, status.inode),
     };
     let id = DeviceId { file_system, number, is_written_only: device == Device::Fifo(Direction::Write) };
-    let is_device = kind == SFlag::S_IFIFO || kind == SFlag::S_IFCHR;
+    let is_device = status.kind == SFlag::S_IFIFO || status.kind == SFlag::S_IFCHR;
     match device {
         Device::Tty { .. } => tcgetattr(fd).map(|_| id),
         Device::Fifo(_) if is_device => Ok(id),

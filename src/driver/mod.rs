@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 pub use nix::errno::Errno;
 
 pub mod buffers;
+mod clock;
 mod connect;
 pub mod device;
 mod handover;
@@ -17,6 +18,7 @@ mod in_flight;
 pub mod inherit;
 mod results;
 mod start;
+mod status;
 pub mod tcp;
 pub mod uring;
 

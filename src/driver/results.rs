@@ -6,8 +6,9 @@ use io_uring::cqueue;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self, SockaddrStorage};
-use nix::sys::stat::{SFlag, fstat};
+use nix::sys::stat::SFlag;
 
+use super::status::status_of;
 use super::{Address, Event, FileKind, FileStatus, OpenFor, device};
 
 /// What an operation gave back.
@@ -49,13 +50,13 @@ pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno>
     if let OpenFor::Speaking(device) = purpose {
         return device::identify(fd, device).map(|id| FileKind::Device(id, device));
     }
-    let status = fstat(fd)?;
-    Ok(match SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT {
+    let status = status_of(fd)?;
+    Ok(match status.kind {
         SFlag::S_IFREG => FileKind::Regular(FileStatus {
-            size: status.st_size as u64,
-            modified_s: status.st_mtime as i64,
-            modified_ns: status.st_mtime_nsec as u32,
-            inode: status.st_ino as u64,
+            size: status.size,
+            modified_s: status.modified_s,
+            modified_ns: status.modified_ns,
+            inode: status.inode,
         }),
         SFlag::S_IFDIR => FileKind::Folder,
         SFlag::S_IFSOCK => FileKind::Socket,

@@ -57,8 +57,9 @@ impl Sink {
 
     /// The end of a file, which is made where it is not there.
     pub fn open(path: &str) -> Result<Sink, LogError> {
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK;
+        let making = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+        // Where a pointer has 32 bits, a log would end at 2 GiB without the last.
+        let flags = making | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_LARGEFILE;
         // Others than owner and group have no business with clients' addresses.
         let file = open(path, flags, Mode::from_bits_truncate(0o640));
         file.map(Sink::from).map_err(|errno| LogError { path: path.to_owned(), errno })

@@ -7,6 +7,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -70,8 +71,7 @@ impl Notifier {
     /// A reload begins. `ready` says that it is over, whether it changed anything or not.
     pub fn reloading(&self) -> Result<(), NotifyError> {
         // The manager takes what is older than its own request for an answer to another one.
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map_or(0, |time| time.tv_sec() * 1_000_000 + time.tv_nsec() / 1_000);
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_micros());
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"))
     }
 
@@ -117,8 +117,6 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// A service manager at an abstract name of its own, which needs no file.
@@ -153,13 +151,13 @@ mod tests {
         let (manager, notifier) = manager("reload");
         let now_us = || {
             let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
-            now.tv_sec() as u64 * 1_000_000 + now.tv_nsec() as u64 / 1_000
+            Duration::from(now).as_micros()
         };
         let before = now_us();
         notifier.reloading().unwrap();
         let message = heard(&manager);
         let time = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.strip_suffix('\n'));
-        let time: u64 = time.and_then(|time| time.parse().ok()).unwrap_or_else(|| panic!("{message:?}"));
+        let time: u128 = time.and_then(|time| time.parse().ok()).unwrap_or_else(|| panic!("{message:?}"));
         assert!((before..=now_us()).contains(&time), "{before} {time}");
     }
 

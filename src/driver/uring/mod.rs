@@ -14,17 +14,17 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{self, MsgFlags};
-use nix::sys::stat::fstat;
-use nix::time::{ClockId, clock_gettime};
 use slab::Slab;
 
-use super::buffers::{Pool, raw};
+use super::buffers::{Pool, Supply, raw};
+use super::clock::{timespec, unix_s};
 use super::connect;
 use super::device::{self, Device};
 use super::handover;
 use super::in_flight::{self, InFlight, Message, ServerAddress};
 use super::results::{accepted, address_of, result_of};
 use super::start::{self, StartError, errno_of, start_error};
+use super::status::status_of;
 use super::{
     Batch, Completion, Driver, Event, Handover, Kind, Lease, OpenFor, Reach, Receive, Received, Segment, Sending,
     SocketType, Token,
@@ -32,7 +32,9 @@ use super::{
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
 const BUFFER_GROUP: u16 = 0;
-/// Completions that nobody waits for: of cancels and closes.
+/// How a page is opened: it may be of 2 GiB and more where a pointer has 32 bits, too.
+const READING: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_LARGEFILE;
+/// Completions that nobody waits for: of cancels, closes and buffers given back.
 const UNWATCHED: u64 = 0;
 /// In the kind's place: the rest is an index into `in_flight`.
 const INDEXED: u64 = 0xff;
@@ -58,9 +60,9 @@ impl Uring {
     /// Sets the ring up, as large as the limit of locked memory allows, with a pool of so many buffers.
     pub fn new(buffers: u16) -> Result<Uring, StartError> {
         let ring = start::new_ring()?;
-        let pool =
-            Pool::new(&ring.submitter(), BUFFER_GROUP, buffers).map_err(|error| start_error(errno_of(&error)))?;
-        Ok(Uring {
+        let pool = Pool::new(&ring.submitter(), Supply::HERE, BUFFER_GROUP, buffers);
+        let pool = pool.map_err(|error| start_error(errno_of(&error)))?;
+        let mut uring = Uring {
             ring,
             pool,
             in_flight: Slab::new(),
@@ -69,7 +71,12 @@ impl Uring {
             ready: Vec::new(),
             has_too_many_untaken: false,
             epoch: Instant::now(),
-        })
+        };
+        for buffer in 0..buffers {
+            let entry = uring.pool.provide(buffer);
+            uring.push_unwatched(entry);
+        }
+        Ok(uring)
     }
 
     /// Reports these signals, which must be blocked, as events with `token`.
@@ -102,6 +109,10 @@ impl Uring {
                 }
             }
         }
+    }
+
+    fn push_unwatched(&mut self, entries: impl IntoIterator<Item = squeue::Entry>) {
+        entries.into_iter().for_each(|entry| self.push(entry.user_data(UNWATCHED)));
     }
 
     fn push_indexed(&mut self, entry: squeue::Entry, index: usize) {
@@ -155,7 +166,8 @@ impl Uring {
             (Ok(size @ 1..), Some(buffer)) if size <= capacity => Received::Data(self.pool.lend(buffer, size)),
             (result, Some(buffer)) => {
                 let unused = self.pool.lend(buffer, 0);
-                self.pool.release(unused);
+                let entry = self.pool.release(unused);
+                self.push_unwatched(entry);
                 match result {
                     Err(errno) => Received::Failed(errno),
                     Ok(0) => Received::End,
@@ -208,10 +220,6 @@ fn index_bits(index: usize) -> u64 {
     (index as u64) << 8 | INDEXED
 }
 
-fn timespec(ms: u64) -> types::Timespec {
-    types::Timespec::new().sec(ms / 1000).nsec((ms % 1000) as u32 * 1_000_000)
-}
-
 impl Driver for Uring {
     type Handle = OwnedFd;
 
@@ -220,8 +228,7 @@ impl Driver for Uring {
     }
 
     fn unix_s(&self) -> u64 {
-        // The coarse clock is a tick late and takes a fifth of the time; before 1970 it was never set.
-        clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |time| u64::try_from(time.tv_sec()).unwrap_or(0))
+        unix_s()
     }
 
     fn accept(&mut self, token: Token, listener: &OwnedFd) {
@@ -270,7 +277,7 @@ impl Driver for Uring {
 
     fn open(&mut self, token: Token, reach: Reach<'_, OwnedFd>, path: CString, purpose: OpenFor) {
         let flags = match purpose {
-            OpenFor::Reading => libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY,
+            OpenFor::Reading => READING,
             OpenFor::Connecting => libc::O_PATH,
             OpenFor::Speaking(device) => device::open_flags(device).bits(),
         };
@@ -367,7 +374,7 @@ impl Driver for Uring {
     }
 
     fn is_removed(&self, folder: &OwnedFd) -> bool {
-        fstat(folder).is_ok_and(|status| status.st_nlink == 0)
+        status_of(folder).is_ok_and(|status| status.links == 0)
     }
 
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
@@ -375,7 +382,8 @@ impl Driver for Uring {
     }
 
     fn release(&mut self, lease: Lease) {
-        self.pool.release(lease);
+        let entry = self.pool.release(lease);
+        self.push_unwatched(entry);
     }
 
     fn may_receive(&self) -> bool {

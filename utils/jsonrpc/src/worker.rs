@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{SysconfVar, dup2_stdin, sysconf};
 use server::start::become_user;
@@ -137,6 +137,7 @@ fn prepare(opening: &Opening) {
 
 /// Memory has a bound, and a crash is one, without a core file. Signals are as usual again: the server blocks some, and
 /// the language's own look at crashes lets some of them pass.
+#[allow(clippy::useless_conversion, reason = "a limit of the system has 32 bits on some machines")]
 fn set_limits(memory_size: u64) -> io::Result<()> {
     for (resource, most) in [
         (Resource::RLIMIT_DATA, memory_size),
@@ -145,7 +146,8 @@ fn set_limits(memory_size: u64) -> io::Result<()> {
         (Resource::RLIMIT_NOFILE, PROCESS_FDS_MAX),
     ] {
         let (_, hard) = getrlimit(resource)?;
-        setrlimit(resource, most.min(hard), hard)?;
+        // What does not fit is more than there is, and the greatest number stands for no limit.
+        setrlimit(resource, rlim_t::try_from(most).unwrap_or(rlim_t::MAX).min(hard), hard)?;
     }
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
         // SAFETY: no function of this program takes its place.

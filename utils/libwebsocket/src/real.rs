@@ -26,10 +26,11 @@ fn look_up(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
 }
 
 macro_rules! real {
-    ($(fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+    ($($(#[$condition:meta])? fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
         /// Where they are.
         mod place {
-            $(#[allow(non_upper_case_globals)]
+            $($(#[$condition])?
+            #[allow(non_upper_case_globals)]
             pub static $name: super::AtomicPtr<super::c_void> = super::AtomicPtr::new(super::null_mut());)*
         }
 
@@ -39,10 +40,12 @@ macro_rules! real {
 
         /// Looks all of them up.
         pub fn look_up_all() {
-            $(look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));)*
+            $($(#[$condition])?
+            look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));)*
         }
 
         $(
+            $(#[$condition])?
             /// The function of this name; ENOSYS where this system has none.
             ///
             /// # Safety
@@ -73,6 +76,10 @@ real! {
     fn recvfrom(fd: c_int, buffer: *mut c_void, size: size_t, flags: c_int, from: *mut sockaddr, from_size: *mut socklen_t) -> ssize_t;
     fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
     fn recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, time: *mut timespec) -> c_int;
+    #[cfg(any(test, all(target_env = "gnu", target_pointer_width = "32")))]
+    fn __recvmsg64(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
+    #[cfg(any(test, all(target_env = "gnu", target_pointer_width = "32")))]
+    fn __recvmmsg64(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, time: *mut c_void) -> c_int;
     fn __read_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t;
     fn __recv_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t, flags: c_int) -> ssize_t;
     fn __recvfrom_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t, flags: c_int, from: *mut sockaddr, from_size: *mut socklen_t) -> ssize_t;
@@ -83,11 +90,13 @@ real! {
     fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t;
     fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int;
     fn sendfile(to: c_int, from: c_int, offset: *mut off_t, size: size_t) -> ssize_t;
+    fn sendfile64(to: c_int, from: c_int, offset: *mut i64, size: size_t) -> ssize_t;
     fn splice(from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, size: size_t, flags: c_uint) -> ssize_t;
     fn dup(fd: c_int) -> c_int;
     fn dup2(fd: c_int, to: c_int) -> c_int;
     fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int;
     fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int;
+    fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int;
     fn shutdown(fd: c_int, how: c_int) -> c_int;
     fn close(fd: c_int) -> c_int;
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;

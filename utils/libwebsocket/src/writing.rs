@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::os::fd::RawFd;
 
 use nix::errno::Errno;
-use nix::libc::{self, c_int, off_t};
+use nix::libc::{self, c_int};
 
 use crate::arrival::{Decision, decide};
 use crate::client::Client;
@@ -69,11 +69,11 @@ fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: 
 
 /// sendfile(2) for a client: a message of what is read of the file at this offset, which may be less than was asked
 /// for.
-pub fn send_file(fd: RawFd, client: &'static Client, from: RawFd, offset: off_t, size: usize) -> Result<usize, Errno> {
+pub fn send_file(fd: RawFd, client: &'static Client, from: RawFd, offset: i64, size: usize) -> Result<usize, Errno> {
     let mut buffer = [0; SENDFILE_SIZE];
     let room = &mut buffer[..size.min(SENDFILE_SIZE)];
     // SAFETY: the buffer is as long as is said.
-    let read = unsafe { libc::pread(from, room.as_mut_ptr().cast(), room.len(), offset) };
+    let read = unsafe { libc::pread64(from, room.as_mut_ptr().cast(), room.len(), offset) };
     let size = usize::try_from(read).map_err(|_| Errno::last())?;
     send(fd, client, &[IoSlice::new(&buffer[..size])], 0)
 }

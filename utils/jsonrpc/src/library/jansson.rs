@@ -229,7 +229,7 @@ impl JsonError {
     }
 
     fn text(&self) -> String {
-        let bytes: Vec<u8> = self.text.iter().map(|byte| byte.cast_unsigned()).take_while(|byte| *byte != 0).collect();
+        let bytes: Vec<u8> = self.text.iter().map(|byte| *byte as u8).take_while(|byte| *byte != 0).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }

@@ -127,22 +127,25 @@ pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
     copied(fd, unsafe { real::dup3(fd, to, flags) })
 }
 
-/// fcntl(2). What is behind the command is a number or a pointer, or nothing, which is as good.
-#[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
-    // SAFETY: the caller's promise.
-    let result = unsafe { real::fcntl(fd, command, argument) };
+fn controlled(fd: RawFd, command: c_int, result: c_int) -> c_int {
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => copied(fd, result),
         _ => result,
     }
 }
 
-/// fcntl(2)
+/// fcntl(2). What is behind the command is a number or a pointer, or nothing, which is as good.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
+    // SAFETY: the caller's promise.
+    controlled(fd, command, unsafe { real::fcntl(fd, command, argument) })
+}
+
+/// fcntl(2), with locks of 64 bits.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
-    // SAFETY: the caller's promise; the two are one where a file's size has 64 bits.
-    unsafe { fcntl(fd, command, argument) }
+    // SAFETY: the caller's promise.
+    controlled(fd, command, unsafe { real::fcntl64(fd, command, argument) })
 }
 
 /// shutdown(2): what ends the sending ends it with a close frame.

@@ -17,6 +17,8 @@ use crate::{leaving, reading, table};
 mod descriptors;
 mod read;
 mod wait;
+#[cfg(any(test, all(target_env = "gnu", target_pointer_width = "32")))]
+mod wide;
 mod write;
 
 /// Does what goes along with a call that may succeed: errno stays as the server left it, as with the call alone.

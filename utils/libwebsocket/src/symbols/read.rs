@@ -159,23 +159,58 @@ pub unsafe extern "C" fn __recvfrom_chk(
     of_client.unwrap_or_else(|| unsafe { real::__recvfrom_chk(fd, buffer, size, room, flags, from, from_size) })
 }
 
+/// A message of a client; None: it is none.
+///
+/// # Safety
+/// As recvmsg(2).
+pub(super) unsafe fn receive_message(fd: RawFd, message: *mut msghdr, flags: c_int) -> Option<ssize_t> {
+    // SAFETY: as promised.
+    let message = unsafe { message.as_mut() }?;
+    // SAFETY: as promised.
+    let size = unsafe { receive_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }?;
+    if size >= 0 {
+        (message.msg_namelen, message.msg_controllen, message.msg_flags) = (0, 0, 0);
+    }
+    Some(size)
+}
+
 /// recvmsg(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's promise.
-    let of_client = unsafe { message.as_mut() }.and_then(|message| {
-        // SAFETY: the caller's promise.
-        let size = unsafe { receive_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }?;
-        if size >= 0 {
-            (message.msg_namelen, message.msg_controllen, message.msg_flags) = (0, 0, 0);
-        }
-        Some(size)
-    });
+    let of_client = unsafe { receive_message(fd, message, flags) };
     // SAFETY: the caller's promise.
     of_client.unwrap_or_else(|| unsafe { real::recvmsg(fd, message, flags) })
 }
 
-/// recvmmsg(2): of a client, one message's parts are filled at a time.
+/// Messages of a client, of which one's parts are filled at a time; None: it is none.
+///
+/// # Safety
+/// As recvmmsg(2).
+pub(super) unsafe fn receive_messages(fd: RawFd, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> Option<c_int> {
+    match (beside(|| reader(fd, flags)), count) {
+        (Some(Ok(_)), 1..) => {}
+        (Some(Err(errno)), 1..) => {
+            errno.set();
+            return Some(-1);
+        }
+        _ => return None,
+    }
+    // SAFETY: as promised, and there is one at least.
+    let Some(message) = (unsafe { messages.as_mut() }) else {
+        Errno::EFAULT.set();
+        return Some(-1);
+    };
+    // SAFETY: as promised.
+    let size = unsafe { recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
+    if size < 0 {
+        return Some(-1);
+    }
+    message.msg_len = size as c_uint;
+    Some(1)
+}
+
+/// recvmmsg(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn recvmmsg(
     fd: c_int,
@@ -184,25 +219,8 @@ pub unsafe extern "C" fn recvmmsg(
     flags: c_int,
     time: *mut timespec,
 ) -> c_int {
-    match (beside(|| reader(fd, flags)), count) {
-        (Some(Ok(_)), 1..) => {}
-        (Some(Err(errno)), 1..) => {
-            errno.set();
-            return -1;
-        }
-        // SAFETY: the caller's promise.
-        _ => return unsafe { real::recvmmsg(fd, messages, count, flags, time) },
-    }
-    // SAFETY: the caller's promise, and there is one at least.
-    let Some(message) = (unsafe { messages.as_mut() }) else {
-        Errno::EFAULT.set();
-        return -1;
-    };
     // SAFETY: the caller's promise.
-    let size = unsafe { recvmsg(fd, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) };
-    if size < 0 {
-        return -1;
-    }
-    message.msg_len = size as c_uint;
-    1
+    let of_client = unsafe { receive_messages(fd, messages, count, flags) };
+    // SAFETY: the caller's promise.
+    of_client.unwrap_or_else(|| unsafe { real::recvmmsg(fd, messages, count, flags, time) })
 }

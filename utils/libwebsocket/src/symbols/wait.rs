@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::ptr::null;
 
-use nix::libc::{self, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, timespec, timeval};
+use nix::libc::{self, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, suseconds_t, timespec, timeval};
 
 use super::{beside, sparing};
 use crate::real;
@@ -86,6 +86,13 @@ unsafe fn sets<'a>(count: c_int, reads: *mut fd_set, writes: *mut fd_set, except
     Sets { count, reads, writes, exceptions }
 }
 
+/// More than a second of microseconds is seconds too (glibc's select(2)).
+fn timespec_of(time: &timeval) -> timespec {
+    const SECOND_US: suseconds_t = 1_000_000;
+    let tv_sec = time.tv_sec.saturating_add(time.tv_usec / SECOND_US);
+    timespec { tv_sec, tv_nsec: time.tv_usec % SECOND_US * 1_000 }
+}
+
 /// select(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn select(
@@ -103,7 +110,7 @@ pub unsafe extern "C" fn select(
     }
     // SAFETY: the caller's promise.
     let time = unsafe { time.as_mut() };
-    let wanted = time.as_ref().map(|time| timespec { tv_sec: time.tv_sec, tv_nsec: time.tv_usec * 1_000 });
+    let wanted = time.as_ref().map(|time| timespec_of(time));
     let (result, left) = sparing(|(count, _)| *count < 0, || sets.wait(wanted.as_ref(), null()));
     // As Linux does it: the time that was left.
     if let (Some(time), Some(left)) = (time, left) {
@@ -195,4 +202,19 @@ pub unsafe extern "C" fn epoll_pwait2(
     let ask = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
     // SAFETY: the kernel writes as many events as it says.
     wait(|| unsafe { epoll::wait(instance, events, time_ms, ask) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn microseconds_of_more_than_a_second() {
+        for ((tv_sec, tv_usec), wanted) in
+            [((1, 5), (1, 5_000)), ((0, 5_000_001), (5, 1_000)), ((2, 2_147_483_647), (2_149, 483_647_000))]
+        {
+            let time = timespec_of(&timeval { tv_sec, tv_usec });
+            assert_eq!((time.tv_sec, time.tv_nsec), wanted, "{tv_sec} {tv_usec}");
+        }
+    }
 }

@@ -8,7 +8,8 @@ use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::{about_client, answer, beside, bytes, heal, slices, sparing, writer};
-use crate::limits::PARTS_MAX;
+use crate::client::Client;
+use crate::limits::{PARTS_MAX, SENDFILE_SIZE};
 use crate::{real, table, writing};
 
 /// Writes to a client from one buffer; None: it is none.
@@ -131,6 +132,31 @@ pub unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_ui
     sent
 }
 
+/// Sends to a client what is in a file at this offset, or at its own where there is none, which goes on by as much.
+fn send_file<Offset: Copy + TryFrom<i64> + Into<i64>>(
+    to: RawFd,
+    client: &'static Client,
+    from: RawFd,
+    offset: Option<&mut Offset>,
+    size: usize,
+) -> Result<usize, Errno> {
+    let Some(offset) = offset else {
+        // SAFETY: no memory is named.
+        let start = Errno::result(unsafe { libc::lseek64(from, 0, libc::SEEK_CUR) })?;
+        let sent = writing::send_file(to, client, from, start, size)?;
+        // SAFETY: no memory is named.
+        Errno::result(unsafe { libc::lseek64(from, start + sent as i64, libc::SEEK_SET) })?;
+        return Ok(sent);
+    };
+    let start: i64 = (*offset).into();
+    // As the kernel does it: not beyond what the server's type can say.
+    let end = |size: usize| Offset::try_from(start.saturating_add(size as i64)).map_err(|_| Errno::EOVERFLOW);
+    end(size.min(SENDFILE_SIZE))?;
+    let sent = writing::send_file(to, client, from, start, size)?;
+    *offset = end(sent)?;
+    Ok(sent)
+}
+
 /// sendfile(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, size: size_t) -> ssize_t {
@@ -138,28 +164,21 @@ pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, si
         // SAFETY: the caller's promise.
         return unsafe { real::sendfile(to, from, offset, size) };
     };
-    let send = |client| {
-        // SAFETY: the caller's promise.
-        let Some(offset) = (unsafe { offset.as_mut() }) else {
-            // SAFETY: no memory is named.
-            let start = Errno::result(unsafe { libc::lseek(from, 0, libc::SEEK_CUR) })?;
-            let sent = writing::send_file(to, client, from, start, size)?;
-            // SAFETY: no memory is named.
-            Errno::result(unsafe { libc::lseek(from, start + sent as off_t, libc::SEEK_SET) })?;
-            return Ok(sent);
-        };
-        let sent = writing::send_file(to, client, from, *offset, size)?;
-        *offset += sent as off_t;
-        Ok(sent)
-    };
-    sparing(|size| *size < 0, || answer(client.and_then(send)))
+    // SAFETY: the caller's promise.
+    let offset = unsafe { offset.as_mut() };
+    sparing(|size| *size < 0, || answer(client.and_then(|client| send_file(to, client, from, offset, size))))
 }
 
-/// sendfile(2)
+/// sendfile(2), with an offset of 64 bits.
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut off_t, size: size_t) -> ssize_t {
-    // SAFETY: the caller's promise; the two are one where a file's size has 64 bits.
-    unsafe { sendfile(to, from, offset, size) }
+pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut i64, size: size_t) -> ssize_t {
+    let Some(client) = beside(|| writer(to)) else {
+        // SAFETY: the caller's promise.
+        return unsafe { real::sendfile64(to, from, offset, size) };
+    };
+    // SAFETY: the caller's promise.
+    let offset = unsafe { offset.as_mut() };
+    sparing(|size| *size < 0, || answer(client.and_then(|client| send_file(to, client, from, offset, size))))
 }
 
 /// splice(2): a client's bytes go through this library, and not past it.

@@ -78,7 +78,8 @@ impl Patience {
     }
 
     fn left_timespec(&self) -> Option<libc::timespec> {
-        self.left().map(|left| libc::timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ })
+        let seconds = |left: Duration| libc::time_t::try_from(left.as_secs()).unwrap_or(libc::time_t::MAX);
+        self.left().map(|left| libc::timespec { tv_sec: seconds(left), tv_nsec: left.subsec_nanos() as _ })
     }
 }
 
