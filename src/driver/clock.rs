@@ -1,8 +1,7 @@
-//! Times as the kernel tells and takes them.
+//! The time of day.
 
 use std::time::SystemTime;
 
-use io_uring::types::Timespec;
 use nix::time::{ClockId, clock_gettime};
 
 /// The wall clock, in seconds since 1970.
@@ -13,9 +12,4 @@ pub(super) fn unix_s() -> u64 {
         // From 2038 on its seconds do not fit into 32 bits.
         Err(_) => SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs()),
     }
-}
-
-/// A time that the ring waits.
-pub(super) fn timespec(ms: u64) -> Timespec {
-    Timespec::new().sec(ms / 1000).nsec((ms % 1000) as u32 * 1_000_000)
 }

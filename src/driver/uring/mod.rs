@@ -17,7 +17,7 @@ use nix::sys::socket::{self, MsgFlags};
 use slab::Slab;
 
 use super::buffers::{Pool, Supply, raw};
-use super::clock::{timespec, unix_s};
+use super::clock::unix_s;
 use super::connect;
 use super::device::{self, Device};
 use super::handover;
@@ -205,7 +205,7 @@ impl Uring {
 impl Drop for Uring {
     /// The kernel takes a ring down behind the process's back: what it may still read must outlive it.
     fn drop(&mut self) {
-        let time = timespec(ABORT_MS);
+        let time = waits::timespec(ABORT_MS);
         // Where it fails, something is left in flight, which is seen below.
         let _ = self.ring.submitter().register_sync_cancel(Some(time), types::CancelBuilder::any());
         self.reap();
@@ -345,7 +345,7 @@ impl Driver for Uring {
         let waited = match timeout_ms {
             None => self.ring.submit_and_wait(1),
             Some(ms) => {
-                let time = timespec(ms);
+                let time = waits::timespec(ms);
                 self.ring.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(&time))
             }
         };

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 
-use io_uring::{cqueue, opcode, squeue};
+use io_uring::{cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::sys::socket::SockaddrLike;
 
@@ -13,6 +13,11 @@ use crate::driver::handover::{self, Chain, STEPS};
 use crate::driver::in_flight::{self, InFlight, ServerAddress};
 use crate::driver::results::result_of;
 use crate::driver::{Completion, Event, Handover, HandoverStep, Kind, Received, Token};
+
+/// A time that the ring waits.
+pub(super) fn timespec(ms: u64) -> types::Timespec {
+    types::Timespec::new().sec(ms / 1000).nsec((ms % 1000) as u32 * 1_000_000)
+}
 
 impl Uring {
     /// Makes room for so many entries: links do not reach over two submissions.

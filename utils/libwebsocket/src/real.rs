@@ -26,7 +26,10 @@ fn look_up(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
 }
 
 macro_rules! real {
-    ($($(#[$condition:meta])? fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+    ($(
+        $(#[$condition:meta])?
+        fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;
+    )*) => {
         /// Where they are.
         mod place {
             $($(#[$condition])?
