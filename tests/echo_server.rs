@@ -42,6 +42,11 @@ fn help() {
             assert!(out.contains(part), "{option}: {part} is not in\n{out}");
         }
     }
+    // Who had read enough has closed the pipe.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(program("websocket_echo")).arg("-h").stdout(writer).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Options that all sample servers have. Each server lists them in a struct of its own, so that its help is whole; here
 //! is what is done with them.
 
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use argh::FromArgs;
@@ -13,7 +14,8 @@ pub fn parse<T: FromArgs>(program: &str) -> Result<Option<T>, String> {
     match T::from_args(&[&program_name(program)], &arguments) {
         Ok(options) => Ok(Some(options)),
         Err(exit) if exit.status.is_ok() => {
-            println!("{}", exit.output);
+            // Who closes the pipe early has read enough.
+            let _ = writeln!(stdout(), "{}", exit.output);
             Ok(None)
         }
         Err(exit) => Err(format!("{}: see --help", exit.output.trim_end().trim_end_matches('.'))),
