@@ -11,7 +11,7 @@ use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{program, project, shown};
 use crate::giver::{give, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
-use crate::server::{Kind, connect};
+use crate::server::{Kind, connect, listens};
 use crate::wire::Wire;
 
 /// A program of `tests/direct_api`, compiled against the header and the library.
@@ -49,7 +49,7 @@ impl Server {
         command.envs(environment.iter().copied());
         let process = Process::start(command.arg(folder.join("socket")).args(options));
         let server = Server { process, folder };
-        eventually("the server listens", || server.path().exists());
+        eventually("the server listens", || listens(&server.path()));
         server
     }
 

@@ -16,7 +16,7 @@ use crate::client::{Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, start_echo};
 use crate::giver::{give, give_and_keep, hand_over, sockaddr_in};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
-use crate::server::{Backend, Kind, connect};
+use crate::server::{Backend, Kind, connect, listens};
 
 fn echo(options: &[&str]) -> Finished {
     run(Command::new(program("websocket_echo")).args(options), DEADLINE)
@@ -141,14 +141,8 @@ fn test_mode_answers_once() {
     let mut process = Process::start(
         Command::new(program("websocket_echo")).arg("-t").arg("-R").arg(folder.path()).args(["-n", "echo"]),
     );
-    eventually("it listens", || path.exists());
-    // Its socket is there before it listens.
-    let mut only = None;
-    eventually("it accepts", || {
-        only = connect(&path, Kind::Stream).ok();
-        only.is_some()
-    });
-    let mut only = Backend::new(only.unwrap());
+    eventually("it listens", || listens(&path));
+    let mut only = client(&path);
     expect_echo(&mut only, "once");
     only.expect_end();
     assert!(process.wait(DEADLINE).status.success());

@@ -35,6 +35,17 @@ fn at_path<T>(path: &Path, act: impl FnOnce(&UnixAddr) -> nix::Result<T>) -> nix
     act(&UnixAddr::new(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).as_str())?)
 }
 
+/// Whether a server listens there, which it does a moment after its socket is made. It does not hear of the question
+/// (/proc/net/unix of proc(5)).
+pub fn listens(path: &Path) -> bool {
+    const SO_ACCEPTCON: &str = "00010000";
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        matches!(fields[..], [_, _, _, SO_ACCEPTCON, _, _, _, name] if Path::new(name) == path)
+    })
+}
+
 /// Connects to a server without the gateway.
 pub fn connect(path: &Path, kind: Kind) -> Result<UnixStream, Errno> {
     let socket = kind.new_socket();
