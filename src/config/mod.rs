@@ -16,6 +16,8 @@ mod check;
 
 mod values;
 
+pub use values::{PROTOCOLS, word};
+
 use std::fs::File;
 use std::io::Read as _;
 

@@ -102,18 +102,18 @@ impl Daemon {
             _pid_file: pid_file,
         };
         daemon.tell(daemon.notifier.ready("serving"));
-        // The first turn may wait long for its first event.
-        log::flush();
         Ok(daemon)
     }
 
     /// Serves until a signal asks it to stop and all clients have been told.
     pub fn run(&mut self) -> Result<(), String> {
         let mut completions = Vec::new();
+        // The first turn may wait long for its first event.
+        let mut is_all_told = log::flush();
         while !self.gateway.is_over() {
             let watchdog_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
             // Lines that could not be written must not wait for the next client.
-            let log_ms = (!log::is_idle()).then_some(limits::LOG_TELL_MS);
+            let log_ms = (!is_all_told).then_some(limits::LOG_TELL_MS);
             let wait_ms = [watchdog_ms, log_ms].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
@@ -124,7 +124,7 @@ impl Daemon {
                 self.look_for_folders();
             }
             self.feed_watchdog();
-            log::flush();
+            is_all_told = log::flush();
         }
         log::event(Level::Info, format_args!("stopped"));
         log::finish();

@@ -68,23 +68,19 @@ pub fn access(access: &Access<'_>) {
     }
 }
 
-/// Whether nothing waits to be written or told.
-pub fn is_idle() -> bool {
-    log().is_idle()
-}
-
 /// As `flush`, for the end of the process: what was left out is told now or never.
 pub fn finish() {
     log().finish(now());
 }
 
 /// Writes what is gathered, as much as is taken without waiting. For the end of a turn, and before a fork(2), which
-/// would double what is gathered.
-pub fn flush() {
+/// would double what is gathered. False: something still waits to be written or told.
+pub fn flush() -> bool {
     let mut log = log();
     if !log.is_idle() {
         log.flush(now());
     }
+    log.is_idle()
 }
 
 /// Prints a line meant for scripts, such as the address of a listener, to standard output.

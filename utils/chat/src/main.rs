@@ -16,7 +16,7 @@ mod pace;
 
 use std::process::ExitCode;
 
-use server::options::exit_code;
+use server::options::{exit_code, socket_type};
 use server::start::{Start, Way};
 
 use crate::chat::Chat;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<(), String> {
     let way = match options.protocol {
         _ if options.is_direct => Way::Direct(MESSAGE_SIZE_MAX),
-        protocol => Way::Plain(protocol.socket_type()),
+        protocol => Way::Plain(socket_type(protocol)),
     };
     let Options { root, name, mode, user, daemonize, .. } = options;
     let start = Start { root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use argh::FromArgs;
 use nix::sys::socket::SockType;
+use uakari::config::{PROTOCOLS, word};
+
+pub use uakari::route::Protocol;
 
 /// The options that were typed, or None where help was asked for and printed. The error is the operator's sentence.
 pub fn parse<T: FromArgs>(program: &str) -> Result<Option<T>, String> {
@@ -84,38 +87,15 @@ pub fn octal(text: &str) -> Result<u32, String> {
     }
 }
 
-/// What tells where a message ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Protocol {
-    /// Nothing.
-    Stream,
-    /// Packets (SOCK_SEQPACKET).
-    Packet,
-    /// A newline.
-    Lines,
-    /// A NUL.
-    Nul,
-    /// RFC 6455 frames without masks.
-    Frames,
+/// The type of the socket that messages travel on.
+pub fn socket_type(protocol: Protocol) -> SockType {
+    if protocol == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream }
 }
 
-impl Protocol {
-    /// The type of the socket that such messages travel on.
-    pub fn socket_type(self) -> SockType {
-        if self == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream }
-    }
-}
-
-/// A protocol by its name.
+/// A protocol by the name that the gateway has for it.
 pub fn protocol(text: &str) -> Result<Protocol, String> {
-    Ok(match text {
-        "stream" => Protocol::Stream,
-        "packet" => Protocol::Packet,
-        "lines" => Protocol::Lines,
-        "nul" => Protocol::Nul,
-        "frames" => Protocol::Frames,
-        _ => return Err(format!("{text:?} is not known: write stream, packet, lines, nul or frames")),
-    })
+    let known = word(&PROTOCOLS, text);
+    known.ok_or_else(|| format!("{text:?} is not known: write stream, packet, lines, nul or frames"))
 }
 
 #[cfg(test)]
