@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::daemon::{UAKARI, project};
 use crate::process::{DEADLINE, run};
 
-const FILE_LINES_MAX: usize = 400;
+const FILE_LINES_MAX: usize = 700;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// A file of the project.
