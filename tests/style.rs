@@ -284,14 +284,15 @@ fn flags() -> Vec<String> {
 }
 
 #[test]
-fn the_readme_names_every_flag() {
-    let readme = fs::read_to_string(project().join("README.md")).expect("there should be a README.md");
+fn the_documents_name_every_flag() {
+    let document = fs::read_to_string(project().join("docs/commands.md")).unwrap();
     let flags = flags();
     assert!(flags.len() > 10 && flags.contains(&"--docroot".to_owned()), "{flags:?}");
     let is_end = |byte: Option<&u8>| !byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-    let names = |flag: &str| readme.match_indices(flag).any(|(at, _)| is_end(readme.as_bytes().get(at + flag.len())));
+    let names =
+        |flag: &str| document.match_indices(flag).any(|(at, _)| is_end(document.as_bytes().get(at + flag.len())));
     let faults: Vec<String> = flags.into_iter().filter(|flag| !names(flag)).collect();
-    expect_none(&faults, "README.md does not name these flags");
+    expect_none(&faults, "docs/commands.md does not name these flags");
 }
 
 #[test]
