@@ -212,6 +212,20 @@ fn a_server_in_node() {
     expect_replaced(&path, node, &script);
 }
 
+/// The README's own program.
+#[test]
+fn a_server_in_python() {
+    let daemon = Daemon::start(&[]);
+    let path = daemon.socket("upper");
+    let text = replace(shown_in("README.md", "python", "upper()"), &[("/tmp/websocket/upper", path.to_str().unwrap())]);
+    let _python = Process::start(Command::new("python3").args(["-c", &text]));
+    eventually("the server listens", || connect(&path, Kind::Stream).is_ok());
+    let mut client = daemon.connect("/upper");
+    client.text("hello");
+    client.expect_text("HELLO");
+    client.finish(1000);
+}
+
 /// A second start replaces the socket file of the first.
 fn expect_replaced(path: &Path, first: Process, script: &str) {
     drop(first);

@@ -295,6 +295,45 @@ fn the_documents_name_every_flag() {
     expect_none(&faults, "docs/commands.md does not name these flags");
 }
 
+/// The anchor of a heading, as GitHub makes it: lower case, punctuation dropped, blanks as hyphens.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// Relative links of the documents name files and headings that exist.
+#[test]
+fn links_in_documents_resolve() {
+    let mut documents = files(&["docs"]);
+    let readme = fs::read_to_string(project().join("README.md")).unwrap();
+    documents.push(File { path: "README.md".to_owned(), text: readme });
+    documents.retain(|file| file.path.ends_with(".md"));
+    let (mut count, mut faults) = (0, Vec::new());
+    for file in &documents {
+        for (at, _) in file.text.match_indices("](") {
+            let target = file.text[at + 2..].split(')').next().unwrap();
+            if target.contains("://") {
+                continue;
+            }
+            count += 1;
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let folder = project().join(&file.path).parent().unwrap().to_owned();
+            let path = if path.is_empty() { project().join(&file.path) } else { folder.join(path) };
+            let is_good = path.exists()
+                && (heading.is_empty()
+                    || fs::read_to_string(&path)
+                        .unwrap()
+                        .lines()
+                        .any(|line| line.starts_with('#') && anchor(line.trim_start_matches('#').trim()) == heading));
+            if !is_good {
+                faults.push(format!("{}: {target}", file.path));
+            }
+        }
+    }
+    assert!(count > 50, "only {count} links were found");
+    expect_none(&faults, "links that lead nowhere");
+}
+
 #[test]
 fn pages_fetch_nothing_from_elsewhere() {
     let mut faults = Vec::new();
