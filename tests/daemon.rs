@@ -23,13 +23,18 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The first block of docs/backends.md in this language that has this text in it.
+/// The first block of docs/backends.md in this language that contains this text.
 pub fn shown(language: &str, part: &str) -> String {
-    let text = std::fs::read_to_string(project().join("docs/backends.md")).unwrap();
+    shown_in("docs/backends.md", language, part)
+}
+
+/// The first block of a document in this language that contains this text.
+pub fn shown_in(document: &str, language: &str, part: &str) -> String {
+    let text = std::fs::read_to_string(project().join(document)).unwrap();
     let begin = format!("\n```{language}\n");
     let mut blocks = text.split(&begin).skip(1).map(|rest| rest.split("\n```\n").next().unwrap());
     let block = blocks.find(|block| block.contains(part));
-    block.unwrap_or_else(|| panic!("no {language} with {part:?}")).to_owned() + "\n"
+    block.unwrap_or_else(|| panic!("{document}: no {language} with {part:?}")).to_owned() + "\n"
 }
 
 /// A program of the workspace beside the daemon.

@@ -8,7 +8,7 @@ use crate::daemon::{Daemon, project};
 use crate::process::{Folder, Process, run};
 
 /// A script of `tests/clients`, a browser's run included.
-const SCRIPT_TIME: Duration = Duration::from_secs(150);
+pub const SCRIPT_TIME: Duration = Duration::from_secs(150);
 
 /// The tools' folder: as told, or where `tests/install-tools` puts it.
 pub fn tools() -> PathBuf {

@@ -122,6 +122,9 @@ mod install;
 /// Clients that others wrote, a browser among them.
 mod foreign;
 
+/// The configurations of docs/recipes.md, run with the programs they are for.
+mod recipes;
+
 /// Autobahn's test suite.
 mod conformance;
 

@@ -138,6 +138,12 @@ impl Process {
         Finished { status, out: self.out.text(), err: self.err.text() }
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.is_ended |= self.child.try_wait().unwrap().is_some();
+        self.is_ended
+    }
+
     /// A number of kilobytes that the kernel tells of it (proc_pid_status(5)): VmRSS, what it has; VmHWM, the most.
     pub fn status_kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();

@@ -284,14 +284,54 @@ fn flags() -> Vec<String> {
 }
 
 #[test]
-fn the_readme_names_every_flag() {
-    let readme = fs::read_to_string(project().join("README.md")).expect("there should be a README.md");
+fn the_documents_name_every_flag() {
+    let document = fs::read_to_string(project().join("docs/commands.md")).unwrap();
     let flags = flags();
     assert!(flags.len() > 10 && flags.contains(&"--docroot".to_owned()), "{flags:?}");
     let is_end = |byte: Option<&u8>| !byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-    let names = |flag: &str| readme.match_indices(flag).any(|(at, _)| is_end(readme.as_bytes().get(at + flag.len())));
+    let names =
+        |flag: &str| document.match_indices(flag).any(|(at, _)| is_end(document.as_bytes().get(at + flag.len())));
     let faults: Vec<String> = flags.into_iter().filter(|flag| !names(flag)).collect();
-    expect_none(&faults, "README.md does not name these flags");
+    expect_none(&faults, "docs/commands.md does not name these flags");
+}
+
+/// The anchor of a heading, as GitHub makes it: lower case, punctuation dropped, blanks as hyphens.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+/// Relative links of the documents name files and headings that exist.
+#[test]
+fn links_in_documents_resolve() {
+    let mut documents = files(&["docs"]);
+    let readme = fs::read_to_string(project().join("README.md")).unwrap();
+    documents.push(File { path: "README.md".to_owned(), text: readme });
+    documents.retain(|file| file.path.ends_with(".md"));
+    let (mut count, mut faults) = (0, Vec::new());
+    for file in &documents {
+        for (at, _) in file.text.match_indices("](") {
+            let target = file.text[at + 2..].split(')').next().unwrap();
+            if target.contains("://") {
+                continue;
+            }
+            count += 1;
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let folder = project().join(&file.path).parent().unwrap().to_owned();
+            let path = if path.is_empty() { project().join(&file.path) } else { folder.join(path) };
+            let is_good = path.exists()
+                && (heading.is_empty()
+                    || fs::read_to_string(&path)
+                        .unwrap()
+                        .lines()
+                        .any(|line| line.starts_with('#') && anchor(line.trim_start_matches('#').trim()) == heading));
+            if !is_good {
+                faults.push(format!("{}: {target}", file.path));
+            }
+        }
+    }
+    assert!(count > 50, "only {count} links were found");
+    expect_none(&faults, "links that lead nowhere");
 }
 
 #[test]
