@@ -17,7 +17,7 @@ tools: ## install what the tests need beside Rust: browser, clients, Autobahn
 	tests/install-tools --conformance
 
 bench: ## measure uakari beside its peers, then servers of direct mode beside theirs
-	tests/install-tools --bench
+	tests/install-tools
 	benches/run
 	benches/run --direct
 

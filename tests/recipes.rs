@@ -143,7 +143,7 @@ fn apache() {
              ErrorLog /dev/stderr\n{modules}{site}"
         );
         std::fs::write(folder.join("apache.conf"), text).unwrap();
-        let mut command = Command::new("apache2");
+        let mut command = Command::new("/usr/sbin/apache2");
         Process::start(command.args(["-D", "FOREGROUND", "-f", &folder.join("apache.conf")]))
     });
     expect_proxied(port);
