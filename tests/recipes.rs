@@ -143,8 +143,9 @@ fn apache() {
              ErrorLog /dev/stderr\n{modules}{site}"
         );
         std::fs::write(folder.join("apache.conf"), text).unwrap();
+        // One process: killed, it leaves no children behind.
         let mut command = Command::new("/usr/sbin/apache2");
-        Process::start(command.args(["-D", "FOREGROUND", "-f", &folder.join("apache.conf")]))
+        Process::start(command.args(["-X", "-f", &folder.join("apache.conf")]))
     });
     expect_proxied(port);
 }
