@@ -1,44 +1,48 @@
 # The front door; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: run test tools bench conformance fuzz soak crowd lint install uninstall clean help
+.PHONY: run check test tools bench conformance fuzz soak crowd lint install uninstall clean help rust
 
-PORT ?= 8080
+# Tests with targets of their own. Those that need tools have the attribute `ignore`, which `make test` goes over.
+LONG_TESTS = conformance::autobahn soak::a_day chat::crowd::a_thousand_members
 
-run: ## build all and try it: the sample servers behind the gateway on PORT (8080), until Ctrl-C
-	cargo build --release --workspace
-	@PORT=$(PORT) utils/try
+run: ## build all and try it: the sample servers behind the gateway on PORT (8080) of HOST (127.0.0.1), until Ctrl-C
+	@PORT="$(PORT)" HOST="$(HOST)" utils/try --build
 
-test: ## run all tests; the last line counts them
+check: rust ## run the tests that need Rust and a C compiler alone, and list those that are left out
+	cargo build --workspace
+	@UAKARI_BARE=1 tests/tally cargo test $(or $(WHAT),--workspace) --no-fail-fast
+
+test: rust ## run all tests; the last line counts them
 	tests/install-tools
 	cargo build --workspace
-	@tests/tally cargo test --workspace --no-fail-fast
+	@tests/tally cargo test --workspace --no-fail-fast -- --include-ignored $(LONG_TESTS:%=--skip %)
 
 tools: ## install what the tests need beside Rust: browser, clients, Autobahn
 	tests/install-tools --conformance
 
-bench: ## measure uakari beside its peers, then servers of direct mode beside theirs
+bench: rust ## measure uakari beside its peers, then servers of direct mode beside theirs
 	tests/install-tools
 	benches/run
 	benches/run --direct
 
-conformance: ## run Autobahn's test suite on a release build
+conformance: rust ## run Autobahn's test suite on a release build
 	tests/install-tools --conformance
 	cargo build --release --workspace
 	@tests/tally cargo test --release --test main -- --ignored conformance::autobahn
 
-soak: ## run 20,000 simulated worlds, then all kinds of load on a release build for SECONDS (600)
+soak: rust ## run 20,000 simulated worlds, then all kinds of load on a release build for SECONDS (600)
 	cargo build --release --workspace
 	UAKARI_SEEDS=20000 cargo test --release --lib simulation
 	UAKARI_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --release --test main -- --ignored --exact soak::a_day --nocapture
 
-crowd: ## let 1,000 members chat on a release build, 100 messages a second for 10 s, on three ways
+crowd: rust ## let 1,000 members chat on a release build, 100 messages a second for 10 s, on three ways
 	cargo build --release --workspace
 	cargo test --release --test main -- --ignored --exact chat::crowd::a_thousand_members --nocapture
 
-fuzz: ## feed each fuzz target with made-up inputs for SECONDS (60)
+fuzz: rust ## feed each fuzz target with made-up inputs for SECONDS (60)
 	@tests/tally bash -c 'tests/install-tools --fuzz && tests/fuzz/run $(or $(SECONDS),60)'
 
-lint: ## check formatting, and let clippy look for mistakes
+lint: rust ## check formatting, and let clippy look for mistakes
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
@@ -52,6 +56,10 @@ uninstall: ## remove what install put there, but not the configuration
 clean: ## remove what was built
 	cargo clean
 	rm -rf benches/target
+
+# Without a target's description, so that `make help` does not list it.
+rust:
+	@utils/require-rust
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

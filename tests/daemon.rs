@@ -11,6 +11,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage,
 use nix::unistd::Pid;
 
 use crate::client::Client;
+use crate::privileges::as_lone_user;
 use crate::process::{DEADLINE, Finished, Folder, Lines, Process};
 use crate::server::{Kind, Listener};
 use crate::wire::{Response, Wire};
@@ -68,9 +69,21 @@ impl Daemon {
 
     /// As `start`, with so many file descriptors at most.
     pub fn start_with_few_fds(fds: u32, flags: &[&str]) -> Daemon {
+        Daemon::start_limited(Folder::new(), fds, flags, Command::new(UAKARI))
+    }
+
+    /// As `start_with_few_fds`, without the rights of root (`as_lone_user`).
+    pub fn start_lone_with_few_fds(fds: u32, flags: &[&str]) -> Daemon {
+        let folder = Folder::new();
+        let daemon = as_lone_user(&folder).unwrap_or_else(|| Command::new(UAKARI));
+        Daemon::start_limited(folder, fds, flags, daemon)
+    }
+
+    fn start_limited(folder: Folder, fds: u32, flags: &[&str], daemon: Command) -> Daemon {
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &fds.to_string(), UAKARI]).args(flags);
-        Daemon::start_command(Folder::new(), flags, command)
+        command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &fds.to_string()]);
+        command.arg(daemon.get_program()).args(daemon.get_args()).args(flags);
+        Daemon::start_command(folder, flags, command)
     }
 
     fn start_command(folder: Folder, flags: &[&str], mut command: Command) -> Daemon {

@@ -86,6 +86,26 @@ fn the_folder_is_made() {
     expect_echo(&mut client(&path), "hello");
 }
 
+/// As soon as it is so, and with the whole path.
+#[test]
+fn each_sample_server_says_where_it_listens() {
+    let methods = program("libjsonsql.so");
+    for (name, options) in [
+        ("websocket_echo", vec!["--direct"]),
+        ("websocket_echo", vec!["--protocol", "packet"]),
+        ("websocket_chat", vec!["-w"]),
+        ("websocket_jsonrpc", vec!["-L", methods.to_str().unwrap(), "-C", "file=db,write=1"]),
+    ] {
+        let folder = Folder::new();
+        let mut command = Command::new(program(name));
+        let process =
+            Process::start(command.args(["-R", "./sub", "-n", "here"]).args(options).current_dir(folder.path()));
+        let path = folder.path().canonicalize().unwrap().join("sub/here");
+        assert_eq!(process.out.wait_for(&["listening"]), format!("{name}: listening on {}", path.display()));
+        assert!(connect(&path, Kind::Stream).is_ok() || connect(&path, Kind::Packets).is_ok());
+    }
+}
+
 #[test]
 fn the_name_is_the_programs_unless_given() {
     let folder = Folder::new();
@@ -205,9 +225,9 @@ fn daemonized() {
     let folder = Folder::new();
     let Finished { status, out, err } = echo(&["-D", "-R", &folder.join(""), "-n", "echo"]);
     assert!(status.success(), "{err}");
-    assert_eq!((out.as_str(), err.as_str()), ("", ""));
     // The parent has ended, and the socket is there already.
     let path = folder.path().join("echo");
+    assert_eq!((out, err), (format!("websocket_echo: listening on {}", path.display()), String::new()));
     let mut client = client(&path);
     let pid = pid_of_answerer(&mut client);
     let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::daemon::Daemon;
+use crate::foreign;
 use crate::http::{noise, put};
 use crate::process::{DEADLINE, Folder, run};
 use crate::wire::{Response, Wire, handshake, request};
@@ -341,6 +342,7 @@ fn compressed_neighbours() {
 
 /// Files as curl asks for them.
 #[test]
+#[ignore = "needs curl"]
 fn curl_and_gzip_agree() {
     let daemon = daemon();
     let text = "a line that is worth packing\n".repeat(500);
@@ -348,11 +350,11 @@ fn curl_and_gzip_agree() {
     let script =
         "import gzip, sys; open(sys.argv[1] + '.gz', 'wb').write(gzip.compress(open(sys.argv[1], 'rb').read()))";
     let page = path(&daemon, "page.html");
-    assert!(run(Command::new("python3").args(["-c", script]).arg(&page), DEADLINE).status.success());
+    assert!(run(foreign::command("python3").args(["-c", script]).arg(&page), DEADLINE).status.success());
     let packed = fs::read(page.with_extension("html.gz")).unwrap();
     let out = daemon.folder().join("answer");
     let curl_into = |out: &str, name: &str, arguments: &[&str]| {
-        let mut command = Command::new("curl");
+        let mut command = foreign::command("curl");
         command.args(["-sS", "--http1.1", "--noproxy", "*", "--max-time", "10", "-o", out, "-w"]);
         command.arg("%{http_code} %{size_download}\n").args(arguments);
         let finished = run(command.arg(format!("http://127.0.0.1:{}/{name}", daemon.port)), DEADLINE);

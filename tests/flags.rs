@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
 use crate::daemon::{Daemon, UAKARI, project};
+use crate::foreign;
 use crate::process::{DEADLINE, Finished, Folder, eventually, run};
 use crate::wire::{Wire, request};
 
@@ -30,7 +31,9 @@ fn expect_failure(flags: &[&str], parts: &[&str]) {
 
 /// io_uring refused as container profiles refuse it: one line names the cause and the remedy.
 #[test]
+#[ignore = "needs python3"]
 fn io_uring_refused() {
+    foreign::need("python3");
     let folder = Folder::new();
     for (errno, cause, remedy) in [("1", "seccomp profile", "io_uring_setup"), ("38", "no io_uring", "Linux 6.1")] {
         let mut command = Command::new(project().join("tests/clients/refuse_io_uring.py"));

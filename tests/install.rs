@@ -136,6 +136,40 @@ fn an_edited_configuration_is_kept() {
 }
 
 #[test]
+fn it_says_what_it_did_and_what_is_left_to_do() {
+    for (init, said, not_said) in [
+        ("systemd sysv", &["systemctl enable --now uakari", "update-rc.d uakari defaults"][..], "uakari enable"),
+        ("systemd", &["systemd-sysusers && ", "systemctl daemon-reload && "], "init.d"),
+        ("procd", &["/etc/init.d/uakari enable && /etc/init.d/uakari start"], "systemctl"),
+        ("none", &["ldconfig"], "init.d"),
+    ] {
+        let folder = Folder::new();
+        let root = folder.join("root");
+        let variables = [&format!("DESTDIR={root}"), "PREFIX=/usr", &format!("INIT={init}")];
+        let out = make_well("install", &variables);
+        let (done, next) = out.split_once("install: next, as root, on the machine that ").expect(&out);
+        for place in
+            ["/usr/bin/{uakari,", "/usr/lib/libwebsocket.so.1", "/etc/uakari/uakari.conf", "/usr/share/{uakari,man}"]
+        {
+            assert!(done.contains(&format!("{root}{place}")), "{init}: {place}: {out}");
+        }
+        assert!(
+            next.contains("ldconfig") && next.contains("/usr/bin/uakari --check -f /etc/uakari/uakari.conf"),
+            "{out}"
+        );
+        assert!(said.iter().all(|part| next.contains(part)) && !out.contains(not_said), "{init}: {out}");
+        let out = make_well("uninstall", &variables);
+        assert!(out.contains("is removed") && out.contains("uakari.conf is kept"), "{out}");
+    }
+    // Without DESTDIR it is this machine.
+    let folder = Folder::new();
+    let out = make_well("install", &[&format!("PREFIX={}", folder.join("usr")), &sysconfdir(&folder)]);
+    let (_, next) = out.split_once("install: next, as root:").expect(&out);
+    let runs_systemd = Path::new("/run/systemd/system").exists();
+    assert_eq!((next.contains("systemctl"), next.contains("update-rc.d")), (runs_systemd, !runs_systemd), "{out}");
+}
+
+#[test]
 fn init_systems_are_chosen() {
     let folder = Folder::new();
     let root = format!("DESTDIR={}", folder.join(""));
@@ -157,6 +191,7 @@ fn wrong_variables_are_named() {
         ("INIT=upstart", ["upstart", "systemd, sysv, procd or none"]),
         ("INIT=sysv procd", ["sysv procd", "one of them"]),
         ("PREFIX=usr", ["'usr'", "absolute path"]),
+        ("DESTDIR=out", ["DESTDIR='out' is relative", "absolute path"]),
         ("SYSCONFDIR=/etc|x", ["/etc|x", "plain characters"]),
         (empty.as_str(), ["PROGRAMS=", "lacks uakari: build"]),
     ] {

@@ -9,6 +9,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use crate::daemon::{program, project};
+use crate::foreign;
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect};
 
@@ -49,6 +50,7 @@ fn compile(folder: &Folder, source: &str, more: &[&str]) -> String {
 }
 
 fn ouistiti(folder: &Folder) -> String {
+    foreign::need("libjansson-dev");
     compile(folder, "tests/jsonrpc/ouistiti.c", &["-ljansson"])
 }
 
@@ -227,6 +229,7 @@ fn without_blanks(text: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn the_examples_of_the_specification() {
     let server = Server::start(&[]);
     let mut client = server.client();
@@ -241,6 +244,7 @@ fn the_examples_of_the_specification() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn requests_that_are_cut_or_joined() {
     let server = Server::start(&[]);
     let mut client = server.client();
@@ -265,6 +269,7 @@ fn requests_that_are_cut_or_joined() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn borders_of_lines_and_nuls() {
     for (protocol, border) in [("lines", "\n"), ("nul", "\0")] {
         let server = Server::start(&["--protocol", protocol]);
@@ -280,6 +285,7 @@ fn borders_of_lines_and_nuls() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn large_requests_and_answers() {
     let server = Server::start(&[]);
     let mut client = server.client();
@@ -304,6 +310,7 @@ fn large_requests_and_answers() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn the_longest_request_and_one_that_is_longer() {
     const SIZE_MAX: usize = 64 * 1024 * 1024;
     let server = Server::start(&["--memory-mib", "1024"]);
@@ -317,6 +324,7 @@ fn the_longest_request_and_one_that_is_longer() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn what_nobody_has_to_bear() {
     let server = Server::start(&[]);
     let mut client = server.client();
@@ -339,6 +347,7 @@ fn what_nobody_has_to_bear() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn its_end() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));

@@ -3,15 +3,13 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
-
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, UAKARI, configuration};
-use crate::process::{DEADLINE, Folder, Process, eventually, run};
+use crate::process::{DEADLINE, Folder, Process, can_unshare, eventually, has, run, skipped};
 use crate::server::{Backend, Listener};
 use crate::wire::{Wire, handshake, request};
 
@@ -257,8 +255,8 @@ fn idle_conversations_are_closed() {
 /// What the kernel is told about accepted sockets, as ss(8) shows it.
 #[test]
 fn the_kernel_asks_too() {
-    if Command::new("ss").arg("-V").stdout(Stdio::null()).status().is_err() {
-        return println!("skipped: there is no ss (iproute2)");
+    if !has("ss") {
+        return skipped("there is no ss (iproute2)");
     }
     for (limits, timer) in [("tcp-keepalive-ms = 90000;", Some("keepalive,1min")), ("tcp-keepalive-ms = 0;", None)] {
         let (daemon, server) = start(limits);
@@ -277,11 +275,11 @@ fn the_kernel_asks_too() {
     }
 }
 
-/// A link that is cut without a word. A network of its own is needed, which only root can make.
+/// A link that is cut without a word, in a network of its own.
 #[test]
 fn a_client_whose_link_is_cut_is_found_out() {
-    if !Uid::effective().is_root() || Command::new("nsenter").arg("-V").stdout(Stdio::null()).status().is_err() {
-        return println!("skipped: only root with nsenter can cut a link");
+    if !can_unshare(&["--net"]) || !has("nsenter") || !has("ip") {
+        return skipped("only root with nsenter and ip (iproute2) can cut a link");
     }
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh", UAKARI]);

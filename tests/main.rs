@@ -116,6 +116,12 @@ mod preload;
 /// The library that both use, as it is installed.
 mod library;
 
+/// What `make run` shows, and what it says where it cannot.
+mod showing;
+
+/// The scripts that run the tests.
+mod scripts;
+
 /// What `make install` puts where.
 mod install;
 

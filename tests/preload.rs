@@ -10,6 +10,7 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, project};
+use crate::foreign;
 use crate::giver::{give_and_keep, give_late, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{self, Kind};
@@ -167,9 +168,10 @@ fn the_sample_server() {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn pythons_socket_module() {
     Server::start(|_, path| {
-        let mut command = Command::new("python3");
+        let mut command = foreign::command("python3");
         command.arg(project().join("tests/preload/server.py")).arg(path);
         command
     })
@@ -177,9 +179,10 @@ fn pythons_socket_module() {
 }
 
 #[test]
+#[ignore = "needs socat"]
 fn socat() {
     Server::start(|_, path| {
-        let mut command = Command::new("socat");
+        let mut command = foreign::command("socat");
         command.args([&format!("UNIX-LISTEN:{path},fork"), "EXEC:cat"]);
         command
     })
@@ -187,9 +190,10 @@ fn socat() {
 }
 
 #[test]
+#[ignore = "needs ncat"]
 fn ncat() {
     Server::start(|_, path| {
-        let mut command = Command::new("ncat");
+        let mut command = foreign::command("ncat");
         command.args(["-lkU", path, "--exec", "/bin/cat"]);
         command
     })
@@ -251,9 +255,10 @@ fn what_is_said_before_a_client_comes_is_not_lost() {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn what_was_asked_of_a_connection_holds_for_the_client_that_comes_by_it() {
     let server = Server::start(|_, path| {
-        let mut command = Command::new("python3");
+        let mut command = foreign::command("python3");
         command.arg(project().join("tests/preload/early.py")).arg(path).env("WEBSOCKET_WAIT_MS", "0");
         command
     });

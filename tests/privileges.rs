@@ -1,12 +1,14 @@
 //! Rights that are given up, as the kernel sees them. Only root has any to give up.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::unistd::{Uid, User};
 
 use crate::daemon::{Daemon, UAKARI};
-use crate::process::{DEADLINE, Folder, Process, run};
+use crate::process::{DEADLINE, Folder, Process, claim, run, skipped};
 
 /// What /proc/PID/status says of a process.
 struct Status(String);
@@ -31,10 +33,34 @@ impl Status {
 /// The user to become; None: the tests are not root.
 fn nobody() -> Option<User> {
     if !Uid::effective().is_root() {
-        println!("skipped: only root can become another user");
+        skipped("only root can become another user");
         return None;
     }
     Some(User::from_name("nobody").unwrap().expect("there should be a user nobody"))
+}
+
+/// Starts the daemon as a user that nothing else runs as: the kernel counts locked memory, and descriptors in flight, per
+/// user, so that other programs of a shared one would be counted too. None: the tests are not root.
+pub fn as_lone_user(folder: &Folder) -> Option<Command> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    if !Uid::effective().is_root() {
+        return None;
+    }
+    // Containers may know no user above 65535.
+    let is_free = |id: &u32| User::from_uid(Uid::from_raw(*id)).is_ok_and(|user| user.is_none());
+    let ids = || Some(20_000 + (std::process::id() * 16 + NEXT.fetch_add(1, Ordering::Relaxed)) % 40_000);
+    let id = std::iter::from_fn(ids).find(is_free).unwrap().to_string();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(reachable_program(folder));
+    Some(command)
+}
+
+/// A copy of the daemon that every user can run, wherever it was built.
+fn reachable_program(folder: &Folder) -> String {
+    let program = folder.join("uakari");
+    std::fs::copy(UAKARI, &program).unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    program
 }
 
 /// The daemon has this user's rights, these capabilities permitted and effective, and none beside them.
@@ -80,10 +106,13 @@ fn another_user_has_no_capability_left() {
 fn a_port_below_1024_keeps_the_right_to_bind_it_again() {
     const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
     let Some(user) = nobody() else { return };
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let Some(port) = (600..1024).rev().find(is_free) else {
-        println!("skipped: no port below 1024 is free");
-        return;
+    // Another run of the tests may look for a port at the same time.
+    let take = |port: u16| {
+        let claim = claim(&format!("port {port}"))?;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some((port, claim))
+    };
+    let Some((port, _claim)) = (600..1024).rev().find_map(take) else {
+        return skipped("no port below 1024 is free");
     };
     let daemon = Daemon::start(&["-u", "nobody", "--listen", &format!("127.0.0.1:{port}")]);
     expect_rights(&daemon, &user, CAP_NET_BIND_SERVICE);
@@ -104,10 +133,8 @@ fn without_another_user_rights_cannot_grow() {
 #[test]
 fn who_is_not_root_may_name_himself_only() {
     let Some(user) = nobody() else { return };
-    // Where it was built other users may not reach it.
     let folder = Folder::new();
-    let program = folder.join("uakari");
-    std::fs::copy(UAKARI, &program).unwrap();
+    let program = reachable_program(&folder);
     let as_nobody = |name: &str| {
         let mut command = Command::new("setpriv");
         let (uid, gid) = (format!("--reuid={}", user.uid), format!("--regid={}", user.gid));

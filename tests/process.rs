@@ -1,16 +1,19 @@
 //! Child processes: what they say, line by line, and their end, each with a deadline.
 
 use std::fmt::Debug;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, Uid, mkdtemp};
 
 /// How long anything may take that has to happen; generous, since the machine may be busy.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -74,6 +77,11 @@ impl Lines {
             }
             state = self.changed.wait_timeout(state, left).unwrap().0;
         }
+    }
+
+    /// Whether nothing comes any more.
+    pub fn has_ended(&self) -> bool {
+        self.state.lock().unwrap().is_ended
     }
 
     fn wait_for_end(&self, give_up: Instant) -> bool {
@@ -206,16 +214,47 @@ pub fn expect_eq<T: PartialEq + Debug>(got: T, wanted: T, what: impl Debug) {
     assert!(got == wanted, "{what:?}: got {got:?}, expected {wanted:?}");
 }
 
-/// A folder of a test's own, gone with it.
+/// Says that a test looks at nothing, since this machine or this user lacks what it needs. libtest hides what a passing
+/// test prints, so this goes around it: `tests/tally` takes such tests from those that passed, and lists them.
+pub fn skipped(reason: &str) {
+    let thread = thread::current();
+    let line = format!("skipped: {}: {reason}\n", thread.name().unwrap_or_default());
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// Whether this program is there.
+pub fn has(program: &str) -> bool {
+    Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// Whether new namespaces can be made, which a container may forbid root as well; for example `["--net"]`.
+pub fn can_unshare(namespaces: &[&str]) -> bool {
+    Command::new("unshare").args(namespaces).arg("true").output().is_ok_and(|output| output.status.success())
+}
+
+/// Claims what only one test on this machine can use at a time, until the claim is dropped; None: another has it.
+pub fn claim(name: &str) -> Option<UnixListener> {
+    // An abstract address, so that the kernel takes the claim away with the process, whoever that is.
+    let address = SocketAddr::from_abstract_name(format!("uakari-tests: {name}")).unwrap();
+    UnixListener::bind_addr(&address).ok()
+}
+
+/// A folder of a test's own, gone with it. Every user can reach it, whatever umask(2) and TMPDIR are, since daemons that
+/// root starts become another user.
 pub struct Folder(PathBuf);
 
 impl Folder {
     /// Makes one.
     pub fn new() -> Folder {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("uakari-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
+        // Programs that tests start inherit it.
+        umask(Mode::from_bits_truncate(0o022));
+        let mut parent = std::env::temp_dir();
+        if Uid::effective().is_root() && !is_open_to_all(&parent) {
+            parent = PathBuf::from("/tmp");
+        }
+        // The number of a process alone is not unique: a container begins with 1 again.
+        let path = mkdtemp(&parent.join("uakari-test-XXXXXX")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         Folder(path)
     }
 
@@ -228,6 +267,11 @@ impl Folder {
     pub fn join(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }
+}
+
+/// Whether every user may go through this folder and those above it.
+fn is_open_to_all(folder: &Path) -> bool {
+    folder.ancestors().all(|folder| std::fs::metadata(folder).is_ok_and(|data| data.permissions().mode() & 0o001 != 0))
 }
 
 impl Drop for Folder {

@@ -369,3 +369,23 @@ fn scripts_run_in_strict_mode() {
     }
     expect_none(&faults, "scripts");
 }
+
+/// `make check` runs without the tools of `tests/install-tools`: tests that use one take it from `foreign::command`, which
+/// sees to it that they are left out there.
+#[test]
+fn tests_ask_for_the_programs_that_others_wrote() {
+    // What every machine with a C compiler and Rust has, and what a test does without.
+    let base = ["c++", "cat", "cc", "date", "id", "ldd", "make", "readelf", "rustc", "sh"];
+    let optional = ["nsenter", "prlimit", "setpriv", "ss", "systemd-analyze", "unshare", "valgrind"];
+    let mut faults = Vec::new();
+    for file in files(&["tests"]).iter().filter(|file| file.is_rust() && !file.path.starts_with("tests/fuzz/")) {
+        for (number, line) in file.code() {
+            let Some((_, rest)) = line.split_once("Command::new(\"") else { continue };
+            let program = rest.split('"').next().unwrap();
+            if !base.contains(&program) && !optional.contains(&program) {
+                faults.push(format!("{}:{number}: write foreign::command({program:?})", file.path));
+            }
+        }
+    }
+    expect_none(&faults, "programs that not every machine has");
+}

@@ -1,11 +1,10 @@
 //! `www/webchat.html` in browsers, with a chat that ends and begins again.
 
-use std::process::Command;
 use std::time::Duration;
 
 use super::{Room, Way};
 use crate::daemon::project;
-use crate::foreign::{tool, tools};
+use crate::foreign::{self, tool, tools};
 use crate::process::{Folder, Process};
 
 /// Two browsers and all that they do.
@@ -18,7 +17,7 @@ fn drive(way: Way, more: &[&str]) {
     let options = if way == Way::Preloaded { &["-w", "--protocol", "lines"][..] } else { &["-w"] };
     let mut room = Room::open_with(way, options, &["--www", project().join("www").to_str().unwrap()]);
     let _plain = room.without_commands("plain");
-    let mut command = Command::new("node");
+    let mut command = foreign::command("node");
     command.arg(project().join("tests/clients/chat.mjs")).arg(format!("http://127.0.0.1:{}", room.daemon.port));
     // To be looked at by somebody.
     let shots = std::env::var("UAKARI_SCREENSHOTS").unwrap_or_else(|_| folder.join("screenshots"));
@@ -36,16 +35,19 @@ fn drive(way: Way, more: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs chromium"]
 fn proxied() {
     drive(Way::Proxied("packet"), &[]);
 }
 
 #[test]
+#[ignore = "needs chromium"]
 fn direct() {
     drive(Way::Direct, &["talk"]);
 }
 
 #[test]
+#[ignore = "needs chromium"]
 fn preloaded() {
     drive(Way::Preloaded, &["talk"]);
 }

@@ -10,6 +10,7 @@ use uakari::route::hello;
 use super::parser::parse_hello;
 use super::{compile, line};
 use crate::daemon::project;
+use crate::foreign;
 use crate::process::{DEADLINE, Folder, run};
 
 /// What a parser says of a record that it does not take.
@@ -124,12 +125,13 @@ fn in_one_spelling(line: &str) -> String {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn all_three_take_the_same_records() {
     let folder = Folder::new();
     let records = variations();
     let by_rust: Vec<String> =
         records.iter().map(|record| parse_hello(record).map_or(REFUSED.to_owned(), |who| line(&who))).collect();
-    let by_python = told(Command::new("python3").arg(project().join("tests/hello/parse.py")), &records);
+    let by_python = told(foreign::command("python3").arg(project().join("tests/hello/parse.py")), &records);
     // The C one reads from memory that ends where the record does, and a sanitizer looks on.
     let flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-static-libasan"];
     let by_c = told(&mut Command::new(compile(&folder, "tests/hello/parse.c", &flags)), &records);
@@ -147,10 +149,12 @@ fn all_three_take_the_same_records() {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn each_parser_tests_itself() {
     let folder = Folder::new();
     let c = compile(&folder, "utils/hello/hello.h", &["-DHELLO_MAIN"]);
     let valgrind = Command::new("valgrind").arg("--version").output().is_ok();
+    foreign::need("python3");
     let mut runs = vec![vec!["python3".to_owned(), project().join("utils/hello/hello.py").display().to_string()]];
     if valgrind {
         runs.push(vec!["valgrind".to_owned(), "-q".to_owned(), "--error-exitcode=9".to_owned(), c.clone()]);

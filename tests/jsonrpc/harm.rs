@@ -13,6 +13,7 @@ fn has_an_answer(client: &Client) -> bool {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn a_library_that_crashes() {
     let server = Server::start(&[]);
     let (mut one, mut other) = (server.client(), server.client());
@@ -49,6 +50,7 @@ fn a_library_that_crashes() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn a_library_that_blocks() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
@@ -79,6 +81,7 @@ fn a_library_that_blocks() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn a_library_that_waits_for_another_program() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
@@ -98,6 +101,7 @@ fn a_library_that_waits_for_another_program() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn who_leaves_with_much_left_to_do_keeps_no_place() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
@@ -112,6 +116,7 @@ fn who_leaves_with_much_left_to_do_keeps_no_place() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn a_library_that_leaks() {
     const PROCESS_KIB_MAX: u64 = 400 * 1024;
     let server = Server::start(&["--memory-mib", "400"]);
@@ -137,6 +142,7 @@ fn a_library_that_leaks() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn an_answer_that_memory_has_no_room_for() {
     let server = Server::start(&[]);
     let (mut one, mut other) = (server.client(), server.client());

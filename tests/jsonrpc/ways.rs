@@ -82,6 +82,7 @@ fn handed_over_to_the_preloaded_library() {
 }
 
 #[test]
+#[ignore = "needs libjansson-dev"]
 fn in_the_background_names_mean_what_they_meant() {
     let folder = Folder::new();
     ouistiti(&folder);

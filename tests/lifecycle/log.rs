@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Uid;
 
 use crate::client::Frame;
 use crate::daemon::{Daemon, UAKARI, configuration};
-use crate::process::{Folder, eventually, expect_eq};
+use crate::foreign;
+use crate::process::{Folder, can_unshare, eventually, expect_eq, skipped};
 use crate::wire::request;
 
 fn logging_to(path: &str) -> String {
@@ -76,11 +76,11 @@ fn a_disk_that_is_always_full_stops_nothing() {
     daemon.stop();
 }
 
-/// A disk that is full for a while, of a few pages; only root can mount one.
+/// A disk that is full for a while, of a few pages.
 #[test]
 fn a_disk_that_is_full_for_a_while_is_told_of() {
-    if !Uid::effective().is_root() {
-        return println!("skipped: only root can mount a small disk");
+    if !can_unshare(&["--mount"]) {
+        return skipped("only root can mount a small disk");
     }
     let folder = Folder::new();
     fs::create_dir(folder.join("disk")).unwrap();
@@ -181,10 +181,8 @@ fn what_waits_is_written_though_nobody_comes() {
 }
 
 #[test]
+#[ignore = "needs python3"]
 fn lines_for_programs_are_json() {
-    if Command::new("python3").arg("-V").stdout(Stdio::null()).status().is_err() {
-        return println!("skipped: there is no python3");
-    }
     let daemon =
         Daemon::start_configured(&format!("log-format = \"json\"; log-level = \"debug\"; {}", configuration("", "")));
     let server = daemon.listen("server");
@@ -212,7 +210,7 @@ for line in sys.stdin.buffer.read().decode('utf-8').rstrip('\\n').split('\\n'):
     line = json.loads(line)
     assert {'time', 'level', 'event', 'message'} <= line.keys(), line
     print(line['event'])";
-    let mut python = Command::new("python3");
+    let mut python = foreign::command("python3");
     python.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = python.spawn().unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();

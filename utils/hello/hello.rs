@@ -2,7 +2,7 @@
 //!
 //! Copy this file beside your server; it needs the standard library alone. A blocking server:
 //!
-//! ```ignore
+//! ```text
 //! mod hello;
 //! let (mut connection, _) = listener.accept()?;
 //! connection.set_read_timeout(Some(Duration::from_secs(10)))?;

@@ -30,7 +30,7 @@ fn run(options: &Options) -> Result<(), String> {
         protocol => Way::Plain(socket_type(protocol)),
     };
     let Options { root, name, mode, user, daemonize, .. } = options;
-    let start = Start { root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };
+    let start = Start { program: PROGRAM, root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };
     // Until the end: its file goes with it.
     let (entrance, _file) = start.start()?;
     match entrance {

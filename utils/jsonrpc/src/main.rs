@@ -44,7 +44,7 @@ fn run(options: &Options) -> Result<(), String> {
     launcher.check(options.user.as_deref())?;
     let Options { root, name, mode, user, daemonize, .. } = options;
     let way = Way::Plain(SockType::Stream);
-    let start = Start { root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };
+    let start = Start { program: PROGRAM, root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };
     // Until the end: its file goes with it.
     let (entrance, _file) = start.start()?;
     match entrance {

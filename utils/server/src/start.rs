@@ -1,9 +1,10 @@
 //! From options to a socket that listens, as the user that was asked for.
 
 use std::fs;
+use std::io::{Write, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -19,6 +20,8 @@ use crate::stop;
 /// What the options say.
 #[derive(Clone, Copy, Debug)]
 pub struct Start<'o> {
+    /// The program's name, for the line that says where it listens.
+    pub program: &'o str,
     /// Folder of the socket, made if missing.
     pub root: &'o str,
     /// Name of the socket.
@@ -85,7 +88,8 @@ impl Drop for SocketFile {
 
 impl Start<'_> {
     /// Takes the socket's place (a stale socket is replaced, a live one is not stolen), goes to the background and
-    /// becomes the user, as asked for, and blocks the signals that stop a server. The error is the operator's sentence.
+    /// becomes the user, as asked for, blocks the signals that stop a server, and says where it listens. The error is the
+    /// operator's sentence.
     pub fn start(&self) -> Result<(Entrance, SocketFile), String> {
         raise_fd_limit();
         let path = make_folder(self.root)?.join(self.name);
@@ -98,6 +102,8 @@ impl Start<'_> {
         };
         let entrance = opened.map_err(|error| error.to_string())?;
         if self.daemonize {
+            // There is no standard output in the background.
+            self.say_where(&path);
             daemon(false, false).map_err(|errno| format!("-D: {}", errno.desc()))?;
             // Once more, so that SO_PEERCRED names this process and not the parent that ended.
             entrance.start_listening().map_err(|errno| format!("-D: {}", errno.desc()))?;
@@ -106,8 +112,16 @@ impl Start<'_> {
             become_user(user)?;
         }
         stop::block()?;
+        if !self.daemonize {
+            self.say_where(&path);
+        }
         let file = matches!(entrance, Entrance::Plain(_)).then_some(path);
         Ok((entrance, SocketFile(file)))
+    }
+
+    fn say_where(&self, path: &Path) {
+        // Standard output that nobody reads is no reason not to serve. A line is flushed at its end.
+        let _ = writeln!(stdout(), "{}: listening on {}", self.program, path.display());
     }
 }
 
