@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::client::Client;
 use crate::daemon::{Daemon, project, shown_in};
-use crate::foreign::{SCRIPT_TIME, tool, tools};
+use crate::foreign::{SCRIPT_TIME, command, tool, tools};
 use crate::process::{Folder, Process, eventually, run};
 use crate::server::{Kind, connect};
 use crate::wire::{Response, Wire};
@@ -89,14 +89,15 @@ fn expect_page(port: u16, folder: &Folder, what: &str) {
     tool("node_modules/playwright-core");
     let script = project().join("tests/clients/recipes.mjs");
     let base = format!("http://127.0.0.1:{port}");
-    let mut command = Command::new("node");
-    command.arg(script).args([base, folder.join("pictures"), what.to_owned()]).env("UAKARI_TOOLS", tools());
-    let finished = run(&mut command, SCRIPT_TIME);
+    let mut program = command("node");
+    program.arg(script).args([base, folder.join("pictures"), what.to_owned()]).env("UAKARI_TOOLS", tools());
+    let finished = run(&mut program, SCRIPT_TIME);
     let (out, err) = (&finished.out, &finished.err);
     assert!(finished.status.success() && out.contains("ok - "), "{what} ended with {}:\n{out}\n{err}", finished.status);
 }
 
 #[test]
+#[ignore = "needs nginx and chromium"]
 fn nginx() {
     let (daemon, _echo) = behind_a_proxy();
     let folder = Folder::new();
@@ -123,6 +124,7 @@ fn nginx() {
 }
 
 #[test]
+#[ignore = "needs apache2 and chromium"]
 fn apache() {
     let (daemon, _echo) = behind_a_proxy();
     let folder = Folder::new();
@@ -144,13 +146,14 @@ fn apache() {
         );
         std::fs::write(folder.join("apache.conf"), text).unwrap();
         // One process: killed, it leaves no children behind.
-        let mut command = Command::new("/usr/sbin/apache2");
-        Process::start(command.args(["-X", "-f", &folder.join("apache.conf")]))
+        let mut program = command("/usr/sbin/apache2");
+        Process::start(program.args(["-X", "-f", &folder.join("apache.conf")]))
     });
     expect_proxied(port);
 }
 
 #[test]
+#[ignore = "needs haproxy and chromium"]
 fn haproxy() {
     let (daemon, _echo) = behind_a_proxy();
     let folder = Folder::new();
@@ -171,16 +174,17 @@ fn haproxy() {
 
 /// A real VNC server, its screen in the real noVNC.
 #[test]
+#[ignore = "needs Xtigervnc, noVNC and chromium"]
 fn novnc() {
     let folder = Folder::new();
     let display = folder.join("vnc");
     let (_vnc, vnc_port) = start_on_free_port("Xtigervnc", |port| {
-        let mut command = Command::new("Xtigervnc");
+        let mut program = command("Xtigervnc");
         // Displays beyond those of people; each test run has its own port.
         let number = format!(":{}", 1000 + port);
-        command.args([&number, "-rfbport", &port.to_string(), "-localhost", "-SecurityTypes", "None"]);
-        command.args(["-geometry", "640x480", "-nolisten", "tcp", "-nolisten", "local", "-desktop", &display]);
-        Process::start(&mut command)
+        program.args([&number, "-rfbport", &port.to_string(), "-localhost", "-SecurityTypes", "None"]);
+        program.args(["-geometry", "640x480", "-nolisten", "tcp", "-nolisten", "local", "-desktop", &display]);
+        Process::start(&mut program)
     });
     let pages = tools().join("novnc/usr/share/novnc");
     assert!(pages.is_dir(), "{} is missing: run `make tools`", pages.display());
@@ -197,12 +201,13 @@ fn novnc() {
 }
 
 #[test]
+#[ignore = "needs node"]
 fn a_server_in_node() {
     let daemon = Daemon::start(&[]);
     let script = daemon.folder().join("upper.js");
     std::fs::write(&script, recipe("js", "toUpperCase")).unwrap();
     let path = daemon.socket("upper");
-    let node = Process::start(Command::new("node").arg(&script).arg(&path));
+    let node = Process::start(command("node").arg(&script).arg(&path));
     node.out.wait_for(&["listening on "]);
     for text in ["hello", "again"] {
         let mut client = daemon.connect("/upper");
@@ -215,11 +220,12 @@ fn a_server_in_node() {
 
 /// The README's own program.
 #[test]
+#[ignore = "needs python3"]
 fn a_server_in_python() {
     let daemon = Daemon::start(&[]);
     let path = daemon.socket("upper");
     let text = replace(shown_in("README.md", "python", "upper()"), &[("/tmp/websocket/upper", path.to_str().unwrap())]);
-    let _python = Process::start(Command::new("python3").args(["-c", &text]));
+    let _python = Process::start(command("python3").args(["-c", &text]));
     eventually("the server listens", || connect(&path, Kind::Stream).is_ok());
     let mut client = daemon.connect("/upper");
     client.text("hello");
@@ -231,6 +237,6 @@ fn a_server_in_python() {
 fn expect_replaced(path: &Path, first: Process, script: &str) {
     drop(first);
     assert!(path.exists(), "the first run should have left its socket file");
-    let _second = Process::start(Command::new("node").arg(script).arg(path));
+    let _second = Process::start(command("node").arg(script).arg(path));
     eventually("the second server listens", || connect(path, Kind::Stream).is_ok());
 }
