@@ -18,7 +18,11 @@ UAKARI = TARGET / "release" / "uakari"
 ECHO = TARGET / "release" / "websocket_echo"
 LIBRARY = TARGET / "release" / "libwebsocket.so"
 LOAD, RELAY, BACKEND = (BENCH_TARGET / "release" / name for name in ("load", "relay", "backend"))
-NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+# Where tests/install-tools puts programs that it does not install.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+TOOLS = Path(os.environ.get("UAKARI_TOOLS") or CACHE / "uakari-tools")
+NGINX_PLACES = [str(TOOLS / "bin"), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]
+NGINX = shutil.which("nginx", path=os.pathsep.join(NGINX_PLACES))
 
 IDLE_FIRST = 500
 IDLE_ALL = 9500
