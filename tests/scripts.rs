@@ -66,9 +66,8 @@ fn all_that_is_missing_is_named_at_once() {
     assert!(!command.contains(" gcc"), "cc is there: {err}");
     assert!(!err.contains("liblua5.3-0"), "it is installed: {err}");
     assert!(err.contains("make check"), "{err}");
-    // What the flags want is in the same list, and so is what apt cannot mend.
-    let err = install(&["--bench", "--fuzz"]);
-    assert!(err.contains("zlib1g") || fs::exists("/usr/sbin/nginx").unwrap(), "{err}");
+    // What a flag wants is in the same list, and so is what apt cannot mend.
+    let err = install(&["--fuzz"]);
     assert!(err.contains(" g++") && err.contains(" chromium") && err.contains("no cargo"), "{err}");
     // With everything of apt's installed nothing is asked of anybody: it goes on, and fails at what is no program.
     script(&bin, "dpkg-query", "echo installed");
