@@ -92,8 +92,10 @@ fn what_is_wrong_is_told_before_the_build() {
     executable(&format!("{bin}/cargo"), &format!("#!/bin/sh\necho >{built}\nexit 1\n"));
     executable(&format!("{bin}/rustc"), "#!/bin/sh\necho rustc 1.91.0\n");
     executable(&format!("{bin}/cc"), "");
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().port().to_string();
+    let near = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = near.local_addr().unwrap().port().to_string();
+    let at_all = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
+    let taken_at_all = at_all.local_addr().unwrap().port().to_string();
     let build = |host: &str, port: &str| run(show(&folder, host, port).arg("--build").env("PATH", &bin), DEADLINE);
     for (host, port, parts) in [
         ("", "0", ["PORT=0 is no port", "1 to 65535"]),
@@ -102,7 +104,9 @@ fn what_is_wrong_is_told_before_the_build() {
         ("", "http", ["PORT=http is no port", "1 to 65535"]),
         ("", &taken, ["is taken", "PORT=8081"]),
         ("0.0.0.0", &taken, ["is taken", "PORT=8081"]),
+        ("127.0.0.3", &taken_at_all, ["is taken", "PORT=8081"]),
         ("localhost", "8080", ["HOST=localhost is no IP address", "0.0.0.0"]),
+        ("127.0.0.256", "8080", ["is no IP address", "0.0.0.0"]),
         ("10.0.0.1;true", "8080", ["is no IP address", "0.0.0.0"]),
     ] {
         let finished = build(host, port);
