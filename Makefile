@@ -6,7 +6,7 @@
 LONG_TESTS = conformance::autobahn soak::a_day chat::crowd::a_thousand_members
 
 run: ## build all and try it: the sample servers behind the gateway on PORT (8080) of HOST (127.0.0.1), until Ctrl-C
-	@PORT="$(PORT)" HOST="$(HOST)" utils/try --build
+	@utils/try --build
 
 # PROFILE is one of cargo's (dev); WHAT are arguments of `cargo test` (--workspace).
 check: rust ## run the tests that need Rust and a C compiler alone, and list those that are left out
