@@ -98,6 +98,36 @@ fn the_hello_record_follows_the_address() {
     assert!(text.contains("/echo") && text.contains("a=b"), "{text}");
 }
 
+/// A client that leaves a page unread keeps its 101 back, and not the server: accept(2) and recvmsg(2) there would wait
+/// for its descriptor.
+#[test]
+fn a_client_that_reads_nothing_holds_no_server() {
+    let configured = configuration("", r#"options = "direct"; limits = { connect-ms = 1000; };"#);
+    let daemon = Daemon::start_configured(&configured);
+    let page = vec![b'p'; 60_000];
+    std::fs::write(daemon.folder().path().join("www/page"), &page).unwrap();
+    let server = daemon.listen("echo");
+    let ask = |stream: &mut TcpStream| {
+        let get = crate::wire::request("GET", "/page", &[]);
+        stream.write_all([get, handshake("/echo", &[], &[])].concat().as_bytes()).unwrap();
+    };
+    // It reads in the end, and is served.
+    let mut slow = daemon.narrow_stream(4096);
+    ask(&mut slow);
+    let mut other = daemon.connect("/echo");
+    converse(&mut other, &mut take(&server));
+    let mut wire = Wire::new(slow);
+    assert_eq!(wire.response().body, page);
+    assert_eq!(wire.response_head().status, 101);
+    converse(&mut Client::new(wire), &mut take(&server));
+    // It never reads, and is given up.
+    let mut deaf = daemon.narrow_stream(4096);
+    ask(&mut deaf);
+    daemon.log().wait_for(&["c3 end", "the client takes nothing of its reply"]);
+    converse(&mut daemon.connect("/echo"), &mut take(&server));
+    assert!(server.is_idle(), "the client that was given up has reached the server");
+}
+
 /// The kernel cuts what is longer than a piece of its own: the descriptor comes with the first part, nothing is lost.
 #[test]
 fn the_longest_hello_record() {

@@ -223,6 +223,9 @@ pub struct Handover {
 /// How far a hand-over came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandoverStep {
+    /// The client has not taken all that was sent before, so that the reply might have to wait, and the server with it.
+    /// Nothing was begun.
+    Room,
     /// The server was not connected; neither end has heard anything.
     Connect,
     /// The client did not take the reply, or not all of it; the server has been given nothing.
@@ -300,7 +303,7 @@ pub trait Driver {
     fn connect_tcp(&mut self, token: Token, address: SocketAddr, limits: &limits::Http);
     /// Connects to an opened UNIX stream socket, sends the reply to the client, passes the client's socket to the
     /// server, closes the connection: in one chain, each step only if the one before it was done whole. EAGAIN: the
-    /// backlog is full. Neither handle may be closed before it completes; the client's is still the caller's then.
+    /// backlog is full. No step waits for the client: a reply for which there is no room fails. Neither handle may be closed before it completes; the client's is still the caller's then.
     fn hand_over(&mut self, token: Token, file: &Self::Handle, client: &Self::Handle, handover: Handover);
     /// Reads a pool buffer full from a file.
     fn read(&mut self, token: Token, file: &Self::Handle, offset: u64);

@@ -1,6 +1,6 @@
 //! What the kernel is told about TCP connections (tcp(7)).
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -40,6 +40,16 @@ pub fn keep_unsent_small(fd: &OwnedFd) -> Result<(), Errno> {
 pub(super) fn forget_unsent(fd: &OwnedFd) {
     // The kernel's own default; a socket that is none of TCP's has nothing to forget.
     let _ = setsockopt(fd, NotSentLowat, &0);
+}
+
+/// Whether the peer has taken all that was sent to it: its TCP has acknowledged it (tcp(7), SIOCOUTQ), or its program has
+/// read it from a UNIX socket. The send buffer is empty then.
+pub(super) fn has_taken_all(fd: &OwnedFd) -> bool {
+    let mut unsent: libc::c_int = 0;
+    // SAFETY: the command stores one int, for which there is room.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut unsent) };
+    // A connection that broke has nothing to wait for: the next send tells.
+    result != 0 || unsent == 0
 }
 
 /// The kernel counts in seconds here; it takes no less than one and no more than 32767.

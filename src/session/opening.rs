@@ -5,7 +5,7 @@ mod handover;
 use std::sync::Arc;
 
 use super::relay::Nature;
-use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, refuse};
+use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, head, refuse};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
 use crate::http::head::{Head, single};
@@ -62,6 +62,8 @@ pub struct Opening {
     retry_ms: u64,
     /// A full backlog is to be tried again at the deadline.
     is_retrying: bool,
+    /// The client has not taken what was sent before, which no reply to this handshake could pass.
+    awaits_client: bool,
     /// The client's socket is on its way to the server.
     is_handing_over: bool,
     /// The gateway stops, which has to wait for that.
@@ -107,6 +109,7 @@ impl Opening {
             give_up_ms,
             retry_ms: limits::CONNECT_RETRY_MS,
             is_retrying: false,
+            awaits_client: false,
             is_handing_over: false,
             is_stopping: false,
         };
@@ -187,6 +190,9 @@ impl Opening {
                 context.deadline_in(limits::CONNECT_RETRY_MS_MAX);
             }
             Some(Input::Stop) if self.is_handing_over => self.is_stopping = true,
+            Some(Input::Deadline) if context.now_ms >= self.give_up_ms && self.awaits_client => {
+                return (head::over(Ending::TimedOut(Step::Reply), context), false);
+            }
             Some(Input::Deadline) if context.now_ms >= self.give_up_ms => {
                 let ending = Ending::TimedOut(Step::Connect);
                 return (refuse(504, "the server does not accept", ending, context), false);
@@ -292,15 +298,20 @@ impl Opening {
                 (Phase::Opening(self), false)
             }
             Err(Errno::EAGAIN) if !self.is_tcp(context) => {
-                self.is_retrying = true;
-                *context.deadline_ms = Some((context.now_ms + self.retry_ms).min(self.give_up_ms));
-                self.retry_ms = (self.retry_ms * 2).min(limits::CONNECT_RETRY_MS_MAX);
+                self.try_later(context);
                 (Phase::Opening(self), false)
             }
             Err(Errno::EMFILE | Errno::ENFILE) => (no_descriptors(context), false),
             Err(_) if self.try_next_address(context) => (Phase::Opening(self), false),
             Err(errno) => (refuse(502, "the server cannot be connected", Ending::Refused(errno), context), false),
         }
+    }
+
+    /// Waits before the next try, each time longer.
+    fn try_later(&mut self, context: &mut Context<'_>) {
+        self.is_retrying = true;
+        *context.deadline_ms = Some((context.now_ms + self.retry_ms).min(self.give_up_ms));
+        self.retry_ms = (self.retry_ms * 2).min(limits::CONNECT_RETRY_MS_MAX);
     }
 
     /// The 101, and what the server is told of the handshake.

@@ -32,14 +32,16 @@ impl Sim {
         Ok(handle)
     }
 
-    /// None: the client has no room for the reply yet.
     pub(super) fn attempt_hand_over(
         &mut self,
         file: usize,
         client: usize,
         handover: &Handover,
         is_cancelled: bool,
-    ) -> Option<HandedOver> {
+    ) -> HandedOver {
+        if self.wire(client).from_gateway.size > 0 {
+            return Err((HandoverStep::Room, Errno::EAGAIN));
+        }
         let connected = match self.server(file, SocketType::Stream) {
             Ok(_) if is_cancelled && self.rng.one_in(2) => Err(Errno::ECANCELED),
             Ok(_) if self.rng.one_in(60) => Err(Errno::EMFILE),
@@ -48,29 +50,26 @@ impl Sim {
         };
         let name = match connected {
             Ok(name) => name,
-            Err(errno) => return Some(Err((HandoverStep::Connect, errno))),
+            Err(errno) => return Err((HandoverStep::Connect, errno)),
         };
         let wire = self.wire(client);
         if wire.from_gateway.broken || wire.from_gateway.finished {
-            return Some(Err((HandoverStep::Reply, Errno::EPIPE)));
-        }
-        if wire.from_gateway.capacity < wire.from_gateway.size + handover.reply.len() && wire.from_gateway.size > 0 {
-            return is_cancelled.then_some(Err((HandoverStep::Reply, Errno::ECANCELED)));
+            return Err((HandoverStep::Reply, Errno::EPIPE));
         }
         wire.give(&handover.reply);
         if name == "dies" && self.rng.one_in(2) {
             let errno = if self.rng.one_in(2) { Errno::EPIPE } else { Errno::ETOOMANYREFS };
-            return Some(Err((HandoverStep::Pass, errno)));
+            return Err((HandoverStep::Pass, errno));
         }
         assert_eq!(*handover.record, 1u16.to_ne_bytes(), "the record of a client without an address");
         if handover.is_relayed {
             let (handle, far) = self.connection(false);
             self.handed_over.push((name, far, true));
-            return Some(Ok(Some(handle)));
+            return Ok(Some(handle));
         }
         let Object::Wire(number) = self.objects[client] else { panic!("not a socket") };
         self.wires[number].is_passed = true;
         self.handed_over.push((name, number, false));
-        Some(Ok(None))
+        Ok(None)
     }
 }

@@ -126,11 +126,9 @@ impl Sim {
             },
             Ask::Open { path } => Ok((Event::Opened(self.attempt_open(&path)), None)),
             Ask::Connect { socket_type } => Ok((Event::Connected(self.attempt_connect(object, socket_type)), None)),
-            Ask::HandOver { client, handover } => match self.attempt_hand_over(object, client, &handover, is_cancelled)
-            {
-                Some(result) => Ok((Event::HandedOver(result), None)),
-                None => Err(again(Ask::HandOver { client, handover })),
-            },
+            Ask::HandOver { client, handover } => {
+                Ok((Event::HandedOver(self.attempt_hand_over(object, client, &handover, is_cancelled)), None))
+            }
             Ask::Read { offset } => {
                 Ok((Event::Received { result: self.attempt_read(object, offset), more: false }, None))
             }

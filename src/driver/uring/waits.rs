@@ -12,6 +12,7 @@ use crate::driver::buffers::raw;
 use crate::driver::handover::{self, Chain, STEPS};
 use crate::driver::in_flight::{self, InFlight, ServerAddress};
 use crate::driver::results::result_of;
+use crate::driver::tcp;
 use crate::driver::{Completion, Event, Handover, HandoverStep, Kind, Received, Token};
 
 /// A time that the ring waits.
@@ -78,16 +79,22 @@ impl Uring {
 
     /// Hands a client over, or tells with the next completions why that cannot even begin.
     pub(super) fn begin_handover(&mut self, token: Token, file: &OwnedFd, client: &OwnedFd, handover: Handover) {
-        let tried = if self.has_too_many_untaken { handover::try_passing(client) } else { Ok(()) };
-        match tried.and_then(|()| Chain::new(file, client, handover)) {
+        let made = match () {
+            // A connected server waits for the descriptor: nothing that its client does may make it wait.
+            () if !tcp::has_taken_all(client) => Err((HandoverStep::Room, Errno::EAGAIN)),
+            () if self.has_too_many_untaken => {
+                handover::try_passing(client).map_err(|errno| (HandoverStep::Connect, errno))
+            }
+            () => Ok(()),
+        };
+        let made =
+            made.and_then(|()| Chain::new(file, client, handover).map_err(|errno| (HandoverStep::Connect, errno)));
+        match made {
             Ok(chain) => {
                 self.has_too_many_untaken = false;
                 self.push_chain(token, client, chain);
             }
-            Err(errno) => {
-                let event = Event::HandedOver(Err((HandoverStep::Connect, errno)));
-                self.ready.push(Completion { token, event });
-            }
+            Err(failed) => self.ready.push(Completion { token, event: Event::HandedOver(Err(failed)) }),
         }
     }
 

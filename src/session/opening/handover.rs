@@ -12,7 +12,7 @@ impl Opening {
         if !self.service.is_direct {
             return context.out.push(Action::Connect(self.socket_type));
         }
-        self.is_handing_over = true;
+        (self.is_handing_over, self.awaits_client) = (true, false);
         let (reply, hello) = self.answer();
         context.out.push(Action::HandOver { reply, hello });
     }
@@ -38,6 +38,12 @@ impl Opening {
                 }
                 Phase::Tunnel(Box::new(tunnel))
             }
+            Err((HandoverStep::Room, _)) if self.is_stopping => head::over(Ending::Stopping, context),
+            Err((HandoverStep::Room, _)) => {
+                self.awaits_client = true;
+                self.try_later(context);
+                Phase::Opening(self)
+            }
             Err((HandoverStep::Connect, Errno::ECANCELED)) => {
                 refuse(504, "the server does not accept", Ending::TimedOut(Step::Connect), context)
             }
@@ -47,7 +53,9 @@ impl Opening {
             }
             Err((HandoverStep::Connect, Errno::EAGAIN)) if self.is_stopping => stop(context),
             Err((HandoverStep::Connect, errno)) => return self.connected(Err(errno), context),
-            Err((HandoverStep::Reply, Errno::ECANCELED)) => head::over(Ending::TimedOut(Step::Reply), context),
+            Err((HandoverStep::Reply, Errno::ECANCELED | Errno::EAGAIN)) => {
+                head::over(Ending::TimedOut(Step::Reply), context)
+            }
             Err((HandoverStep::Reply, errno)) => head::over(Ending::ClientFailed(errno), context),
             Err((HandoverStep::Pass, errno)) => {
                 *context.status = 101;
