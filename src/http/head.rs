@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use super::authority::Authority;
 use super::body::Framing;
 use super::error::HeadError;
 use super::target::{self, Target};
@@ -142,18 +143,14 @@ fn host<'a>(
 ) -> Result<&'a str, HeadError> {
     let mut all = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| *value);
     let host = match (all.next(), all.next()) {
-        (Some(host), None) => {
-            let host = std::str::from_utf8(host).ok().filter(|host| target::is_authority(host));
-            Some(host.ok_or(HeadError::Host)?)
-        }
+        (Some(host), None) => Some(std::str::from_utf8(host).map_err(|_| HeadError::Host)?),
         (None, _) if !http_1_1 => None,
         _ => return Err(HeadError::Host),
     };
-    match (authority, host) {
-        (Some((named, port)), Some(host)) if !target::is_same(named, host, port) => Err(HeadError::OtherHost),
-        (Some((named, _)), _) => Ok(named),
-        (None, host) => Ok(host.unwrap_or_default()),
-    }
+    let meant = host.map(|host| Authority::parse(host).ok_or(HeadError::Host)).transpose()?;
+    let Some((named, port)) = authority else { return Ok(host.unwrap_or_default()) };
+    let is_same = |meant: Authority<'_>| Authority::parse(named).is_some_and(|named| named.is_same(&meant, port));
+    if meant.is_none_or(is_same) { Ok(named) } else { Err(HeadError::OtherHost) }
 }
 
 /// Which body follows; two ways to say how long it is are one too many (RFC 9112 section 6.3).

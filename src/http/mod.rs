@@ -3,6 +3,8 @@
 
 pub mod error;
 
+pub mod authority;
+
 pub mod target;
 
 pub mod head;

@@ -3,10 +3,16 @@
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use sha1::{Digest as _, Sha1};
 
+use crate::http::authority;
 use crate::limits::SUBPROTOCOLS_MAX;
+
+/// Takes keys whose last digit has bits beyond the 16th byte: RFC 6455 section 4.1 prints such a key as its example.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// A request's headers in the order in which they came.
 pub type Headers<'a> = [(&'a str, &'a [u8])];
@@ -18,7 +24,7 @@ pub enum Origins {
     Same,
     /// Every page.
     Any,
-    /// Pages of these origins only, written as browsers send them: scheme, host, port unless the default one.
+    /// Pages of these origins only, each in normal form (`authority::origin`).
     List(Vec<String>),
 }
 
@@ -41,6 +47,7 @@ pub enum UpgradeError {
     Version,
     Key,
     Subprotocols,
+    Extensions,
     Origin,
 }
 
@@ -51,7 +58,11 @@ impl UpgradeError {
             UpgradeError::Method => 405,
             UpgradeError::Version => 426,
             UpgradeError::Origin => 403,
-            UpgradeError::Body | UpgradeError::HttpVersion | UpgradeError::Key | UpgradeError::Subprotocols => 400,
+            UpgradeError::Body
+            | UpgradeError::HttpVersion
+            | UpgradeError::Key
+            | UpgradeError::Subprotocols
+            | UpgradeError::Extensions => 400,
         }
     }
 }
@@ -65,6 +76,7 @@ impl fmt::Display for UpgradeError {
             UpgradeError::Version => "only Sec-WebSocket-Version 13 is spoken here",
             UpgradeError::Key => "Sec-WebSocket-Key must be one base64 value of 16 bytes",
             UpgradeError::Subprotocols => "Sec-WebSocket-Protocol must be a list of different tokens",
+            UpgradeError::Extensions => "Sec-WebSocket-Extensions must be a list of extensions with parameters",
             UpgradeError::Origin => "the page's origin is not allowed",
         })
     }
@@ -94,13 +106,17 @@ pub fn check(
     }
     let accept = single(headers, "sec-websocket-key").and_then(accept_key).ok_or(UpgradeError::Key)?;
     let subprotocols = subprotocols(headers).ok_or(UpgradeError::Subprotocols)?;
+    // None is spoken here, but a malformed offer fails the handshake (RFC 6455 section 9.1).
+    if !values(headers, "sec-websocket-extensions").all(are_extensions) {
+        return Err(UpgradeError::Extensions);
+    }
     check_origin(headers, host, origins)?;
     Ok(Upgrade { accept, subprotocols })
 }
 
 /// The value that answers a key; None where the key is not 16 bytes of base64.
 fn accept_key(key: &str) -> Option<String> {
-    if STANDARD.decode(key).ok()?.len() != 16 {
+    if LENIENT.decode(key).ok()?.len() != 16 {
         return None;
     }
     let mut sha1 = Sha1::new();
@@ -146,6 +162,61 @@ fn subprotocols(headers: &Headers) -> Option<Vec<String>> {
     Some(offered)
 }
 
+/// Whether this is a list of extensions, each a token with parameters (RFC 6455 section 9.1).
+fn are_extensions(value: &[u8]) -> bool {
+    let mut rest = value;
+    loop {
+        rest = skip(rest, |byte| matches!(byte, b' ' | b'\t' | b','));
+        if rest.is_empty() {
+            return true;
+        }
+        let Some(behind) = take_extension(rest) else { return false };
+        if !behind.is_empty() && !behind.starts_with(b",") {
+            return false;
+        }
+        rest = behind;
+    }
+}
+
+/// What follows the extension at the beginning, and the blanks behind it.
+fn take_extension(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = skip_blanks(take_token(bytes)?);
+    while let Some(parameter) = rest.strip_prefix(b";") {
+        rest = skip_blanks(take_token(skip_blanks(parameter))?);
+        if let Some(value) = rest.strip_prefix(b"=") {
+            let value = skip_blanks(value);
+            rest = skip_blanks(take_token(value).or_else(|| take_quoted_token(value))?);
+        }
+    }
+    Some(rest)
+}
+
+/// What follows the token at the beginning.
+fn take_token(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = skip(bytes, is_token_byte);
+    (rest.len() < bytes.len()).then_some(rest)
+}
+
+/// What follows the quoted-string at the beginning, which must be a token once it is unquoted.
+fn take_quoted_token(bytes: &[u8]) -> Option<&[u8]> {
+    let inner = bytes.strip_prefix(b"\"")?;
+    let mut rest = inner;
+    while let Some((&byte, behind)) = rest.strip_prefix(b"\\").unwrap_or(rest).split_first()
+        && is_token_byte(byte)
+    {
+        rest = behind;
+    }
+    rest.strip_prefix(b"\"").filter(|_| rest.len() < inner.len())
+}
+
+fn skip_blanks(bytes: &[u8]) -> &[u8] {
+    skip(bytes, |byte| matches!(byte, b' ' | b'\t'))
+}
+
+fn skip(bytes: &[u8], is_skipped: impl Fn(u8) -> bool) -> &[u8] {
+    &bytes[bytes.iter().position(|byte| !is_skipped(*byte)).unwrap_or(bytes.len())..]
+}
+
 /// A character of a token (RFC 9110 section 5.6.2).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -155,115 +226,14 @@ fn check_origin(headers: &Headers, host: &str, origins: &Origins) -> Result<(), 
     if *origins == Origins::Any || values(headers, "origin").next().is_none() {
         return Ok(());
     }
-    let origin = single(headers, "origin").ok_or(UpgradeError::Origin)?;
+    let origin = single(headers, "origin").and_then(authority::origin).ok_or(UpgradeError::Origin)?;
     let good = match origins {
         Origins::Any => true,
-        Origins::Same => is_same_origin(origin, host),
-        Origins::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+        Origins::Same => authority::is_origin_of(&origin, host),
+        Origins::List(list) => list.contains(&origin),
     };
     if good { Ok(()) } else { Err(UpgradeError::Origin) }
 }
 
-/// Compares host and port exactly; a missing port means the scheme's own.
-fn is_same_origin(origin: &str, host: &str) -> bool {
-    let (authority, port) = match origin.split_once("://") {
-        Some(("http", authority)) => (authority, "80"),
-        Some(("https", authority)) => (authority, "443"),
-        _ => return false,
-    };
-    let split = |authority: &'_ str| -> (String, String) {
-        match authority.rsplit_once(':') {
-            Some((name, digits)) if !digits.contains(']') => (name.to_ascii_lowercase(), digits.to_owned()),
-            _ => (authority.to_ascii_lowercase(), port.to_owned()),
-        }
-    };
-    split(authority) == split(host)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: [(&str, &[u8]); 5] = [
-        ("Host", b"gate.example:8080"),
-        ("Upgrade", b"WebSocket"),
-        ("Connection", b"keep-alive, Upgrade"),
-        ("Sec-WebSocket-Version", b"13"),
-        ("Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
-    ];
-
-    fn with<'a>(name: &'a str, value: &'a [u8]) -> Vec<(&'a str, &'a [u8])> {
-        let mut headers: Vec<_> = GOOD.iter().filter(|(other, _)| *other != name).copied().collect();
-        headers.push((name, value));
-        headers
-    }
-
-    fn judge(headers: &Headers) -> Result<Upgrade, UpgradeError> {
-        check("GET", true, "gate.example:8080", headers, &Origins::Same)
-    }
-
-    #[test]
-    fn the_sample_of_the_rfc() {
-        assert!(is_asked(&GOOD));
-        let upgrade = judge(&GOOD).unwrap();
-        assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert!(upgrade.subprotocols.is_empty());
-    }
-
-    #[test]
-    fn refusals() {
-        let origins = Origins::Same;
-        assert_eq!(check("POST", true, "h", &GOOD, &origins), Err(UpgradeError::Method));
-        assert_eq!(check("GET", false, "h", &GOOD, &origins), Err(UpgradeError::HttpVersion));
-        let cases: &[(&str, &[u8], UpgradeError)] = &[
-            ("Sec-WebSocket-Version", b"12", UpgradeError::Version),
-            ("Sec-WebSocket-Version", b"13, 12", UpgradeError::Version),
-            ("Sec-WebSocket-Key", b"", UpgradeError::Key),
-            ("Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25j", UpgradeError::Key),
-            ("Sec-WebSocket-Key", b"not base64 at all!!!!!!!", UpgradeError::Key),
-            ("Sec-WebSocket-Protocol", b"chat, chat", UpgradeError::Subprotocols),
-            ("Sec-WebSocket-Protocol", b"a b", UpgradeError::Subprotocols),
-            ("Origin", b"http://evil.example", UpgradeError::Origin),
-            ("Origin", b"null", UpgradeError::Origin),
-        ];
-        for (name, value, error) in cases {
-            assert_eq!(judge(&with(name, value)), Err(*error), "{name}: {value:?}");
-        }
-        let mut twice = GOOD.to_vec();
-        twice.push(GOOD[4]);
-        assert_eq!(judge(&twice), Err(UpgradeError::Key));
-        assert!(!is_asked(&with("Upgrade", b"h2c")));
-        assert!(!is_asked(&with("Connection", b"close")));
-    }
-
-    #[test]
-    fn subprotocols_in_order() {
-        let upgrade = judge(&with("Sec-WebSocket-Protocol", b"chat , superchat,,echo")).unwrap();
-        assert_eq!(upgrade.subprotocols, ["chat", "superchat", "echo"]);
-    }
-
-    #[test]
-    fn origins_are_compared_exactly() {
-        let list = Origins::List(vec!["https://app.example".into()]);
-        let cases: &[(&Origins, &str, &str, bool)] = &[
-            (&Origins::Same, "http://gate.example:8080", "gate.example:8080", true),
-            (&Origins::Same, "http://GATE.example", "gate.example", true),
-            (&Origins::Same, "https://gate.example", "gate.example", true),
-            (&Origins::Same, "http://gate.example", "gate.example:80", true),
-            (&Origins::Same, "https://gate.example", "gate.example:80", false),
-            (&Origins::Same, "http://gate.example.evil", "gate.example", false),
-            (&Origins::Same, "http://gate.example:81", "gate.example", false),
-            (&Origins::Same, "http://[::1]:8080", "[::1]:8080", true),
-            (&Origins::Same, "http://[::1]", "[::1]", true),
-            (&Origins::Same, "ftp://gate.example", "gate.example", false),
-            (&list, "https://app.example", "x", true),
-            (&list, "https://app.example.evil", "x", false),
-            (&list, "http://app.example", "x", false),
-            (&Origins::Any, "https://anything", "x", true),
-        ];
-        for (origins, origin, host, good) in cases {
-            let result = check_origin(&[("Origin", origin.as_bytes())], host, origins);
-            assert_eq!(result.is_ok(), *good, "{origin} at {host} with {origins:?}");
-        }
-    }
-}
+mod tests;
