@@ -38,6 +38,11 @@ impl<'a> Authority<'a> {
         &self.host
     }
 
+    /// Whether it names a port that can be connected to.
+    pub fn has_port(&self) -> bool {
+        self.port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+    }
+
     /// Whether both name the same host and port; a missing port is the default port.
     pub fn is_same(&self, other: &Authority<'_>, default_port: &str) -> bool {
         self.host == other.host && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)

@@ -47,7 +47,7 @@ impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HeadError::NotHttp => f.write_str("this is not an HTTP/1.1 request"),
-            HeadError::HttpVersion => f.write_str("only HTTP/1.1 and 1.0 are spoken here"),
+            HeadError::HttpVersion => f.write_str("only HTTP/1.x is spoken here"),
             HeadError::TargetTooLong => write!(f, "the request target is over {TARGET_SIZE_MAX} bytes"),
             HeadError::TooLarge(most) => write!(f, "the request head is over {most} bytes"),
             HeadError::TooManyHeaders(most) => write!(f, "the request has over {most} headers"),

@@ -24,3 +24,6 @@ pub mod files;
 pub mod date;
 
 pub mod reply;
+
+#[cfg(test)]
+mod examples;

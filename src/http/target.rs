@@ -3,19 +3,31 @@
 use super::authority::{Authority, default_port};
 use super::error::HeadError;
 
-/// A request target in origin-form or absolute-form (RFC 9112 section 3.2).
+/// A request target (RFC 9112 section 3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target<'a> {
     /// The authority of an absolute-form, and its scheme's port.
     pub authority: Option<(&'a str, &'static str)>,
-    /// The path, still percent-encoded. Begins with "/".
+    /// The path, still percent-encoded. Begins with "/"; of the forms without a path it is "/".
     pub path: &'a str,
     /// What stands behind the first question mark, if there is one.
     pub query: Option<&'a str>,
 }
 
-/// Reads a target: visible ASCII alone, a path or an http URL without user and fragment.
-pub fn parse(target: &str) -> Result<Target<'_>, HeadError> {
+/// Reads the target of a method: a path or an http URL without user and fragment; "*" of OPTIONS; of CONNECT a host and
+/// port. Any visible ASCII is taken: browsers send characters such as `|` that RFC 3986 would have encoded.
+pub fn parse<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HeadError> {
+    let without_path = Target { authority: None, path: "/", query: None };
+    match method {
+        "OPTIONS" if target == "*" => return Ok(without_path),
+        // Its Host may leave out the port, so that the two are not compared (RFC 9112 section 3.2.3).
+        "CONNECT" => {
+            let is_port = |authority: Authority<'_>| authority.has_port();
+            let is_good = Authority::parse(target).is_some_and(is_port);
+            return if is_good { Ok(without_path) } else { Err(HeadError::Target) };
+        }
+        _ => {}
+    }
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(HeadError::Target);
     }
@@ -49,7 +61,7 @@ mod tests {
             ("https://[::1]:8443/", Some(("[::1]:8443", "443")), "/", None),
             ("http://h://x", Some(("h:", "80")), "//x", None),
         ] {
-            assert_eq!(parse(target), Ok(Target { authority, path, query }), "{target}");
+            assert_eq!(parse("GET", target), Ok(Target { authority, path, query }), "{target}");
         }
     }
 
@@ -82,7 +94,29 @@ mod tests {
             "http://::1/",
             "://h/",
         ] {
-            assert_eq!(parse(target), Err(HeadError::Target), "{target}");
+            assert_eq!(parse("GET", target), Err(HeadError::Target), "{target}");
+        }
+    }
+
+    #[test]
+    fn targets_without_a_path() {
+        for (method, target, is_good) in [
+            ("OPTIONS", "*", true),
+            ("OPTIONS", "**", false),
+            ("OPTIONS", "h:80", false),
+            ("options", "*", false),
+            ("CONNECT", "www.example.com:80", true),
+            ("CONNECT", "[::1]:443", true),
+            ("CONNECT", "h", false),
+            ("CONNECT", "h:", false),
+            ("CONNECT", "h:0", false),
+            ("CONNECT", "h:65536", false),
+            ("CONNECT", "/", false),
+            ("CONNECT", "*", false),
+            ("CONNECT", "http://h:80/", false),
+        ] {
+            let expected = if is_good { Ok("/") } else { Err(HeadError::Target) };
+            assert_eq!(parse(method, target).map(|target| target.path), expected, "{method} {target}");
         }
     }
 }

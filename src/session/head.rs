@@ -14,7 +14,9 @@ pub struct Head {
     /// So many bytes of the input have been searched for the head's end.
     scanned: usize,
     /// A request has been answered on this connection.
-    pub is_next: bool,
+    is_next: bool,
+    /// All of those were OPTIONS.
+    is_probe: bool,
     /// An empty line came before the request (RFC 9112 section 2.2). One is not looked at, a second one is refused.
     has_empty_line: bool,
     /// When the request began to come.
@@ -74,8 +76,17 @@ impl Head {
             return (Phase::Head(self), false);
         };
         let rest = bytes.split_off(end);
-        let whole = std::mem::replace(bytes, rest);
-        answer(&whole, name, self.since_ms, context)
+        let mut whole = std::mem::replace(bytes, rest);
+        self.answer(&mut whole, name, context)
+    }
+
+    /// What the client's end means where nothing came of a request.
+    pub fn ending(&self) -> Ending {
+        match (self.is_next, self.is_probe) {
+            (false, _) => Ending::SaidNothing,
+            (true, true) => Ending::Probed,
+            (true, false) => Ending::Served,
+        }
     }
 
     fn begin(&mut self, context: &mut Context<'_>) {
@@ -83,9 +94,43 @@ impl Head {
         context.deadline_in(context.site().limits.head_ms);
     }
 
-    /// For the request behind an answered one; what came with it is looked at first.
-    pub fn next() -> Head {
-        Head { is_next: true, ..Head::default() }
+    /// For the request behind an answered one; what came with it is looked at first. `is_probe`: all requests so far
+    /// were OPTIONS.
+    pub fn next(is_probe: bool) -> Head {
+        Head { is_next: true, is_probe, ..Head::default() }
+    }
+
+    fn answer(self, bytes: &mut [u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phase, bool) {
+        let head = match head::parse(bytes, &context.site().limits) {
+            Ok(head) => head,
+            Err(error) => return (refuse_head(error, context), false),
+        };
+        let Ok(asked) = names::from_path(head.path) else {
+            return (refuse(400, &names::NameError.to_string(), Ending::Name, context), false);
+        };
+        *name = asked.into();
+        *context.status = 0;
+        *context.site = context.sites.of_host(head.host);
+        if upgrade::is_asked(&head.headers) {
+            if head.framing != Framing::Empty {
+                // Its bytes would be taken for frames.
+                return (refuse_upgrade(UpgradeError::Body, context), false);
+            }
+            return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, &context.site().origins) {
+                Ok(upgrade) => Opening::start(&Asked { name, head: &head, since_ms: self.since_ms }, upgrade, context),
+                Err(error) => (refuse_upgrade(error, context), false),
+            };
+        }
+        let mut reply = Box::new(Reply::new(&head, name, self.is_probe || !self.is_next, context.site()));
+        if head.framing != Framing::Empty {
+            // A client that waits for a word may never send the body once it has the reply, or may send it all the same:
+            // what follows is its body or a next request, and nobody can tell (RFC 9110 section 10.1.1).
+            if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
+                return (Phase::Body(Box::new(Draining::new(body, reply))), true);
+            }
+            reply.leave_body();
+        }
+        (reply.start(context), false)
     }
 }
 
@@ -102,37 +147,4 @@ pub fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
 
 fn refuse_upgrade(error: UpgradeError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)
-}
-
-fn answer(bytes: &[u8], name: &mut Box<str>, since_ms: u64, context: &mut Context<'_>) -> (Phase, bool) {
-    let head = match head::parse(bytes, &context.site().limits) {
-        Ok(head) => head,
-        Err(error) => return (refuse_head(error, context), false),
-    };
-    let Ok(asked) = names::from_path(head.path) else {
-        return (refuse(400, &names::NameError.to_string(), Ending::Name, context), false);
-    };
-    *name = asked.into();
-    *context.status = 0;
-    *context.site = context.sites.of_host(head.host);
-    if upgrade::is_asked(&head.headers) {
-        if head.framing != Framing::Empty {
-            // Its bytes would be taken for frames.
-            return (refuse_upgrade(UpgradeError::Body, context), false);
-        }
-        return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, &context.site().origins) {
-            Ok(upgrade) => Opening::start(&Asked { name, head: &head, since_ms }, upgrade, context),
-            Err(error) => (refuse_upgrade(error, context), false),
-        };
-    }
-    let mut reply = Box::new(Reply::new(&head, name, context.site()));
-    if head.framing != Framing::Empty {
-        // A client that waits for a word may never send the body once it has the reply, or may send it all the same:
-        // what follows is its body or a next request, and nobody can tell (RFC 9110 section 10.1.1).
-        if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
-            return (Phase::Body(Box::new(Draining::new(body, reply))), true);
-        }
-        reply.leave_body();
-    }
-    (reply.start(context), false)
 }
