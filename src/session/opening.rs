@@ -73,11 +73,12 @@ impl Opening {
     pub fn start(asked: &Asked<'_>, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
         let name = asked.name;
         let site = context.site();
-        // The root has no name of its own: there, only the subprotocol's name counts.
-        if !name.is_empty() && !site.rules.permit(name) {
+        let link = site.link_of(name);
+        // The root of docroot is no server. What a subprotocol names in it is judged by that name.
+        let is_search = name.is_empty() && link.is_none() && !upgrade.subprotocols.is_empty();
+        if !is_search && !site.rules.permit(name) {
             return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
         }
-        let link = site.link_of(name);
         let service = match link.and_then(|link| site.links.get(link)) {
             Some(link) => link.service.clone(),
             None if site.has_docroot => site.service.clone(),
