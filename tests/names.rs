@@ -84,7 +84,9 @@ fn every_way_to_a_server_is_asked() {
     let link =
         |origin: &str| format!("{{ origin = \"{origin}\"; type = \"unix\"; destination = \"@/run/sub/echo\"; }}");
     let all = [link("^/$"), link("^/link$")].join(", ");
-    let cases: &[(&str, &str, &[(&str, &str, u16)])] = &[
+    // A path, the offered subprotocol, and the status.
+    type Requests = &'static [(&'static str, &'static str, u16)];
+    let cases: &[(&str, &str, Requests)] = &[
         (
             "deny = \"*\";",
             &all,

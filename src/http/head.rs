@@ -62,6 +62,29 @@ pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
     Ok(None)
 }
 
+/// Names what is no HTTP by its first bytes, where they are known. An empty line before them has been taken away, which is
+/// the beginning of the signature of PROXY protocol version 2.
+pub fn recognize(bytes: &[u8]) -> HeadError {
+    const SIGNATURE: &[u8] = b"\r\n\0\r\nQUIT\n";
+    // A record of type handshake, in any version of TLS (RFC 8446 section 5.1).
+    if bytes.starts_with(b"\x16\x03") {
+        HeadError::Tls
+    } else if bytes.starts_with(b"PROXY ") || bytes.starts_with(SIGNATURE) {
+        HeadError::ProxyProtocol
+    } else {
+        HeadError::NotHttp
+    }
+}
+
+/// The values of Host in a head that was refused, and the request target, as the log shows them.
+pub fn shown_hosts(bytes: &[u8]) -> (String, String) {
+    let is_host = |line: &&[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"));
+    let lines = bytes.split(|byte| *byte == b'\n').filter(is_host);
+    let hosts: Vec<_> = lines.map(|line| String::from_utf8_lossy(line[5..].trim_ascii())).collect();
+    let target = String::from_utf8_lossy(words(bytes).nth(1).unwrap_or_default());
+    (hosts.join(", "), target.into_owned())
+}
+
 /// Judges what has come of a head that is not whole: garbage and excess are refused at once.
 pub fn check_partial(bytes: &[u8], limits: &Http) -> Result<(), HeadError> {
     let mut headers = NO_HEADERS;

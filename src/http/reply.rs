@@ -40,7 +40,8 @@ pub fn phrase(status: u16) -> &'static str {
 pub fn head(status: u16, fields: &str, keep_alive: bool, date: &Date) -> String {
     let connection = match (status, keep_alive) {
         // An Upgrade field is named in Connection (RFC 9110 section 7.8).
-        (426, _) => "upgrade, close",
+        (426, true) => "upgrade, keep-alive",
+        (426, false) => "upgrade, close",
         (_, true) => "keep-alive",
         (_, false) => "close",
     };

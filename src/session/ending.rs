@@ -108,6 +108,8 @@ impl Ending {
             | Ending::TimedOut(Step::Connect)
             | Ending::ServerLineTooLong
             | Ending::HeldTooMuch
+            | Ending::Head(HeadError::ProxyProtocol)
+            | Ending::Upgrade(UpgradeError::Lost | UpgradeError::HttpVersion)
             | Ending::Overload(_) => Level::Warn,
             _ => Level::Info,
         }

@@ -5,8 +5,9 @@ use super::{Action, Context, Demand, Draining, Ending, Input, Opening, Phase, Re
 use crate::http::body::{Body, Framing};
 use crate::http::error::HeadError;
 use crate::http::head;
+use crate::observe::log::{Level, Quoted};
 use crate::route::names;
-use crate::websocket::upgrade::{self, UpgradeError};
+use crate::websocket::upgrade::{self, Origins, UpgradeError};
 
 /// Before a request's end.
 #[derive(Debug, Default)]
@@ -58,7 +59,7 @@ impl Head {
         }
         let end = match head::scan(bytes, self.scanned) {
             Ok(end) => end,
-            Err(error) => return (refuse_head(error, context), false),
+            Err(error) => return (refuse_bytes(error, bytes, context), false),
         };
         let Some(end) = end else {
             // Garbage shows in the first bytes; later ones are looked at again only when the head is whole.
@@ -69,7 +70,7 @@ impl Head {
                 Ok(())
             };
             if let Err(error) = judged {
-                return (refuse_head(error, context), false);
+                return (refuse_bytes(error, bytes, context), false);
             }
             self.scanned = bytes.len();
             context.out.push(Action::Demand(Side::Client, Demand::Once));
@@ -103,7 +104,7 @@ impl Head {
     fn answer(self, bytes: &mut [u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phase, bool) {
         let head = match head::parse(bytes, &context.site().limits) {
             Ok(head) => head,
-            Err(error) => return (refuse_head(error, context), false),
+            Err(error) => return (refuse_bytes(error, bytes, context), false),
         };
         let Ok(asked) = names::from_path(head.path) else {
             return (refuse(400, &names::NameError.to_string(), Ending::Name, context), false);
@@ -111,14 +112,20 @@ impl Head {
         *name = asked.into();
         *context.status = 0;
         *context.site = context.sites.of_host(head.host);
-        if upgrade::is_asked(&head.headers) {
+        if upgrade::is_asked(&head.headers) || upgrade::is_lost(head.method, &head.headers) {
             if head.framing != Framing::Empty {
                 // Its bytes would be taken for frames.
                 return (refuse_upgrade(UpgradeError::Body, context), false);
             }
-            return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, &context.site().origins) {
+            let origins = &context.site().origins;
+            return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, origins) {
                 Ok(upgrade) => Opening::start(&Asked { name, head: &head, since_ms: self.since_ms }, upgrade, context),
-                Err(error) => (refuse_upgrade(error, context), false),
+                Err(error) => {
+                    if error == UpgradeError::Origin {
+                        log_origin(&head, origins, context);
+                    }
+                    (refuse_upgrade(error, context), false)
+                }
             };
         }
         let mut reply = Box::new(Reply::new(&head, name, self.is_probe || !self.is_next, context.site()));
@@ -138,6 +145,28 @@ impl Head {
 pub fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
     context.out.push(Action::End(ending));
     Phase::Over
+}
+
+/// As `refuse_head`, for bytes that may be no HTTP at all.
+fn refuse_bytes(error: HeadError, bytes: &[u8], context: &mut Context<'_>) -> Phase {
+    if matches!(error, HeadError::Host | HeadError::OtherHost) {
+        let (hosts, target) = head::shown_hosts(bytes);
+        let line = format!("refused: Host is {}, the request target {}", Quoted(&hosts), Quoted(&target));
+        context.out.push(Action::Log(Level::Info, line));
+    }
+    refuse_head(if error == HeadError::NotHttp { head::recognize(bytes) } else { error }, context)
+}
+
+/// Tells which page was refused, and what its origin was compared with.
+fn log_origin(head: &head::Head<'_>, origins: &Origins, context: &mut Context<'_>) {
+    let (origin, host) = (upgrade::shown_origin(&head.headers), Quoted(head.host));
+    let line = match origins {
+        Origins::List(_) => {
+            format!("refused: Origin is {}, which is not one of origins; Host is {host}", Quoted(&origin))
+        }
+        _ => format!("refused: Origin is {}, and not that of the Host, {host}", Quoted(&origin)),
+    };
+    context.out.push(Action::Log(Level::Info, line));
 }
 
 /// Refuses a request that makes no sense.

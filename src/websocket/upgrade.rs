@@ -33,8 +33,18 @@ pub enum Origins {
 pub struct Upgrade {
     /// The value of Sec-WebSocket-Accept.
     pub accept: String,
-    /// The offered subprotocols, in the client's order of preference.
+    /// The offered subprotocols, in the client's order of preference. Bearer tokens among them are left out.
     pub subprotocols: Vec<String>,
+    /// Upgrade or Connection is missing, so that there can be no 101.
+    pub is_lost: bool,
+}
+
+impl Upgrade {
+    /// The subprotocol that is chosen where the path has named the server: the first one offered. The payload of
+    /// `base64` would have to be encoded, which nothing here does.
+    pub fn preferred(&self) -> Option<&str> {
+        self.subprotocols.iter().map(String::as_str).find(|name| *name != "base64")
+    }
 }
 
 /// Why a request is refused. Display is the operator's sentence and the reply's body.
@@ -44,6 +54,7 @@ pub enum UpgradeError {
     Method,
     Body,
     HttpVersion,
+    Lost,
     Version,
     Key,
     Subprotocols,
@@ -56,7 +67,7 @@ impl UpgradeError {
     pub fn status(self) -> u16 {
         match self {
             UpgradeError::Method => 405,
-            UpgradeError::Version => 426,
+            UpgradeError::Version | UpgradeError::Lost => 426,
             UpgradeError::Origin => 403,
             UpgradeError::Body
             | UpgradeError::HttpVersion
@@ -72,7 +83,11 @@ impl fmt::Display for UpgradeError {
         f.write_str(match self {
             UpgradeError::Method => "a WebSocket handshake is a GET",
             UpgradeError::Body => "a WebSocket handshake has no body",
-            UpgradeError::HttpVersion => "a WebSocket handshake needs HTTP/1.1",
+            UpgradeError::HttpVersion => "a WebSocket handshake needs HTTP/1.1: a proxy in front must speak it too",
+            UpgradeError::Lost => {
+                "this WebSocket handshake lost its Upgrade or Connection header: a proxy in front must speak HTTP/1.1 and \
+                 pass both on"
+            }
             UpgradeError::Version => "only Sec-WebSocket-Version 13 is spoken here",
             UpgradeError::Key => "Sec-WebSocket-Key must be one base64 value of 16 bytes",
             UpgradeError::Subprotocols => "Sec-WebSocket-Protocol must be a list of different tokens",
@@ -87,7 +102,13 @@ pub fn is_asked(headers: &Headers) -> bool {
     has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade")
 }
 
-/// Judges a request that asks for the upgrade. `host` is the request's one Host value.
+/// Whether this is a handshake that is no request for the upgrade any more: a proxy drops Upgrade and Connection unless it
+/// is told to pass them on (RFC 9110 section 7.6.1). No page can set Sec-WebSocket-Key.
+pub fn is_lost(method: &str, headers: &Headers) -> bool {
+    method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
+}
+
+/// Judges a request that asks for the upgrade, or whose Upgrade was lost. `host` is the request's one Host value.
 pub fn check(
     method: &str,
     http_1_1: bool,
@@ -98,7 +119,9 @@ pub fn check(
     if method != "GET" {
         return Err(UpgradeError::Method);
     }
-    if !http_1_1 {
+    let is_lost = is_lost(method, headers);
+    // A proxy that loses Upgrade may speak HTTP/1.0 as well: that is told of then.
+    if !http_1_1 && !is_lost {
         return Err(UpgradeError::HttpVersion);
     }
     if single(headers, "sec-websocket-version") != Some("13") {
@@ -111,7 +134,7 @@ pub fn check(
         return Err(UpgradeError::Extensions);
     }
     check_origin(headers, host, origins)?;
-    Ok(Upgrade { accept, subprotocols })
+    Ok(Upgrade { accept, subprotocols, is_lost })
 }
 
 /// The value that answers a key; None where the key is not 16 bytes of base64.
@@ -150,16 +173,29 @@ fn has_token(headers: &Headers, name: &str, token: &str) -> bool {
     elements(headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
 }
 
+/// The offered subprotocols without bearer tokens; None where they are not different tokens.
 fn subprotocols(headers: &Headers) -> Option<Vec<String>> {
-    let mut offered: Vec<String> = Vec::new();
+    let mut offered: Vec<&str> = Vec::new();
     for element in elements(headers, "sec-websocket-protocol") {
         let token = std::str::from_utf8(element).ok().filter(|token| token.bytes().all(is_token_byte))?;
-        if offered.len() == SUBPROTOCOLS_MAX || offered.iter().any(|other| other == token) {
+        if offered.len() == SUBPROTOCOLS_MAX || offered.contains(&token) {
             return None;
         }
-        offered.push(token.to_owned());
+        offered.push(token);
     }
-    Some(offered)
+    let before = std::iter::once("").chain(offered.iter().copied());
+    let names = offered.iter().zip(before).filter(|(element, before)| !is_bearer_token(element, before));
+    Some(names.map(|(element, _)| (*element).to_owned()).collect())
+}
+
+/// Pages cannot set Authorization, so some offer their bearer token (RFC 6750) as a subprotocol: with a prefix, or behind
+/// an element that announces it. It is a secret: it names nothing, and is neither sent back nor logged.
+fn is_bearer_token(element: &str, before: &str) -> bool {
+    let has_prefix =
+        |prefix: &str| element.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix));
+    has_prefix("bearer.")
+        || has_prefix("base64url.bearer.")
+        || ["bearer", "access_token"].iter().any(|name| before.eq_ignore_ascii_case(name))
 }
 
 /// Whether this is a list of extensions, each a token with parameters (RFC 6455 section 9.1).
@@ -220,6 +256,12 @@ fn skip(bytes: &[u8], is_skipped: impl Fn(u8) -> bool) -> &[u8] {
 /// A character of a token (RFC 9110 section 5.6.2).
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The values of Origin, as the log shows them.
+pub fn shown_origin(headers: &Headers) -> String {
+    let all: Vec<_> = values(headers, "origin").map(String::from_utf8_lossy).collect();
+    all.join(", ")
 }
 
 fn check_origin(headers: &Headers, host: &str, origins: &Origins) -> Result<(), UpgradeError> {

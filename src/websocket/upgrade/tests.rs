@@ -174,3 +174,60 @@ fn origins_that_fit() {
         assert_eq!(result.is_ok(), *good, "{origin} at {host} with {origins:?}");
     }
 }
+
+#[test]
+fn handshakes_without_upgrade() {
+    let without = |name: &str| GOOD.iter().filter(|(other, _)| *other != name).copied().collect::<Vec<_>>();
+    for (headers, lost) in [
+        (GOOD.to_vec(), false),
+        (without("Upgrade"), true),
+        (without("Connection"), true),
+        (with("Connection", b"keep-alive"), true),
+        (with("Upgrade", b"h2c"), true),
+        (GOOD[3..].to_vec(), true),
+        (GOOD[..4].to_vec(), false),
+        (GOOD[..1].to_vec(), false),
+    ] {
+        assert_eq!(is_lost("GET", &headers), lost, "{headers:?}");
+        assert!(!is_lost("POST", &headers));
+    }
+    let headers = without("Upgrade");
+    for http_1_1 in [true, false] {
+        let judged = check("GET", http_1_1, "gate.example:8080", &headers, &Origins::Same);
+        assert!(judged.is_ok_and(|upgrade| upgrade.is_lost), "HTTP/1.1: {http_1_1}");
+    }
+}
+
+#[test]
+fn bearer_tokens() {
+    for (offer, names, preferred) in [
+        ("bearer.x, json", &["json"][..], Some("json")),
+        ("json, bearer.x", &["json"], Some("json")),
+        (
+            "base64url.bearer.authorization.k8s.io.x, v4.channel.k8s.io",
+            &["v4.channel.k8s.io"],
+            Some("v4.channel.k8s.io"),
+        ),
+        ("BEARER.x, Base64Url.Bearer.y, json", &["json"], Some("json")),
+        ("access_token, x", &["access_token"], Some("access_token")),
+        ("Access_Token, x, json", &["Access_Token", "json"], Some("Access_Token")),
+        ("json, bearer, x, y", &["json", "bearer", "y"], Some("json")),
+        ("bearer, access_token, x", &["bearer"], Some("bearer")),
+        ("bearer", &["bearer"], Some("bearer")),
+        ("bearer.x", &[], None),
+        ("bearerx, abearer.y", &["bearerx", "abearer.y"], Some("bearerx")),
+        ("base64, binary", &["base64", "binary"], Some("binary")),
+        ("base64", &["base64"], None),
+    ] {
+        let upgrade = judge(&with("Sec-WebSocket-Protocol", offer.as_bytes())).unwrap();
+        assert_eq!(
+            (&upgrade.subprotocols[..], upgrade.preferred()),
+            (&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()[..], preferred),
+            "{offer}"
+        );
+    }
+    // A list may have several lines.
+    let mut lines = with("Sec-WebSocket-Protocol", b"json, bearer");
+    lines.push(("sec-websocket-protocol", b"x, y"));
+    assert_eq!(judge(&lines).unwrap().subprotocols, ["json", "bearer", "y"]);
+}
