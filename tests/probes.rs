@@ -1,6 +1,7 @@
 //! Programs that only look whether the gateway is there: health checks of proxies, and bare connections.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -8,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::daemon::{Daemon, configuration};
 use crate::foreign::tool;
 use crate::process::{Process, eventually};
-use crate::wire::{Wire, handshake};
+use crate::wire::handshake;
 
 #[test]
 fn options_are_told_whatever_the_name() {
@@ -57,7 +58,7 @@ defaults
     timeout client 5s
     timeout server 5s
 frontend numbers
-    bind 127.0.0.1:PORT
+    bind unix@SOCKET
     stats enable
     stats uri /
 backend http
@@ -71,25 +72,22 @@ backend tcp
     server gate 127.0.0.1:GATE check inter 100ms rise 1 fall 1
 ";
 
-/// A port that is free now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[test]
+#[ignore = "needs haproxy"]
 fn the_health_checks_of_haproxy_succeed_and_are_not_logged() {
     let daemon = Daemon::start(&[]);
-    let (port, file) = (free_port(), daemon.folder().join("haproxy.cfg"));
-    let text = HAPROXY.replace("PORT", &port.to_string()).replace("GATE", &daemon.port.to_string());
+    let (socket, file) = (daemon.folder().join("numbers"), daemon.folder().join("haproxy.cfg"));
+    let text = HAPROXY.replace("SOCKET", &socket).replace("GATE", &daemon.port.to_string());
     std::fs::write(&file, text).unwrap();
     let _haproxy = Process::start(Command::new(tool("bin/haproxy")).args(["-db", "-f", &file]));
-    eventually("haproxy listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    eventually("haproxy listens", || UnixStream::connect(&socket).is_ok());
     let mut seen = String::new();
     for (backend, check) in [("http", "L7OK,204"), ("http_1_1", "L7OK,204"), ("tcp", "L4OK,")] {
         eventually("haproxy has checked", || {
-            let mut wire = Wire::connect(port);
-            wire.send("GET /;csv HTTP/1.0\r\n\r\n");
-            let text = String::from_utf8_lossy(&wire.take_rest()).into_owned();
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            stream.write_all(b"GET /;csv HTTP/1.0\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
             seen = text.lines().find(|line| line.starts_with(&format!("{backend},gate,"))).unwrap().to_owned();
             // Until its first check a server is called up, and a check that lasts is starred.
             !seen.contains(",INI,") && !seen.contains("* ")
@@ -97,8 +95,7 @@ fn the_health_checks_of_haproxy_succeed_and_are_not_logged() {
         assert!(seen.contains(",UP,") && seen.contains(&format!(",{check},")), "{backend}: {seen}");
     }
     daemon.get("/nosuch");
-    let log = daemon.log().wait_for(&["status=404"]);
-    assert_eq!(log.matches("end client=").count(), 1);
+    daemon.log().wait_for(&["status=404"]);
     let ends = daemon.log().text().matches(" end client=").count();
     assert_eq!(ends, 1, "{}", daemon.log().text());
 }
