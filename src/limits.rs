@@ -51,7 +51,8 @@ pub const HEADERS_MAX: Bounds = bounds(64, 8, 128);
 pub const HEAD_MS: Bounds = bounds(10 * SECOND, 100, HOUR);
 /// From the same moment to the 101 of a WebSocket.
 pub const HANDSHAKE_MS: Bounds = bounds(15 * SECOND, 100, HOUR);
-/// A kept-alive connection without a next request.
+/// A kept-alive connection without a next request. Each takes a place, so this is short; a proxy that keeps connections to
+/// the gateway longer wants it above its own time.
 pub const KEEPALIVE_MS: Bounds = bounds(5 * SECOND, 0, HOUR);
 /// A peer that takes nothing of a reply, or of what is left for it at the end.
 pub const STALL_MS: Bounds = bounds(30 * SECOND, SECOND, HOUR);
@@ -66,8 +67,9 @@ pub const TCP_USER_TIMEOUT_MS: Bounds = bounds(60 * SECOND, 0, DAY);
 pub const CONNECT_MS: Bounds = bounds(5 * SECOND, 1, HOUR);
 /// A conversation without a message in either direction. 0: it may last for ever.
 pub const IDLE_MS: Bounds = bounds(0, 0, 30 * DAY);
-/// Silence of a client after which it gets a ping (RFC 6455 section 5.5.2). 0: no pings.
-pub const PING_MS: Bounds = bounds(30 * SECOND, 0, DAY);
+/// Silence of a client after which it gets a ping (RFC 6455 section 5.5.2). 0: no pings. Many proxies and NATs cut a
+/// connection that is idle for 30 s: a ping has to go out earlier.
+pub const PING_MS: Bounds = bounds(25 * SECOND, 0, DAY);
 /// From that ping to any byte of the client.
 pub const PONG_MS: Bounds = bounds(20 * SECOND, 100, DAY);
 /// The closing handshake, from the last byte that was sent to the end of the connection (RFC 6455 section 7.1.1).
@@ -322,6 +324,7 @@ pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 1024;
 pub const TRAILERS_SIZE_MAX: usize = 4 * 1024;
 
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX + TRAILERS_SIZE_MAX < BODY_DRAIN_SIZE_MAX);
+const _: () = assert!(PING_MS.default <= 25 * SECOND, "before a proxy's 30 s are over");
 const _: () = assert!(POOL_BUFFERS.default.is_power_of_two());
 const _: () = assert!(POOL_BUFFERS.max <= 32_768, "the kernel's rings of buffers are no longer");
 const _: () = assert!(POOL_HEADROOM >= 14 + 3, "a header and a cut UTF-8 character go before the payload");

@@ -161,9 +161,9 @@ fn version_key_method_and_http_version_are_checked() {
         ("HTTP/1.0", good.replacen("HTTP/1.1", "HTTP/1.0", 1), 400),
         ("HTTP/2.0", good.replacen("HTTP/1.1", "HTTP/2.0", 1), 505),
         ("no Host", good.replacen("Host: gate.example\r\n", "", 1), 400),
-        ("no Upgrade", handshake("/server", &["Upgrade"], &[]), 404),
-        ("no Connection", handshake("/server", &["Connection"], &[]), 404),
-        ("no handshake at all", request("GET", "/server", &[]), 404),
+        ("no Upgrade", handshake("/server", &["Upgrade"], &[]), 426),
+        ("no Connection", handshake("/server", &["Connection"], &[]), 426),
+        ("no handshake at all", request("GET", "/server", &[]), 426),
     ] {
         let mut wire = daemon.wire();
         wire.send(head);

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::client::{CLOSE, Client, Frame, TEXT};
-use crate::daemon::Daemon;
+use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
+use crate::daemon::{Daemon, configuration};
 use crate::server::{Kind, Listener, connect};
 use crate::wire::handshake;
 
@@ -16,6 +16,9 @@ fn pages_of_other_origins_are_refused() {
             &[
                 ("http://gate.example", 101),
                 ("http://GATE.example:80", 101),
+                ("http://gate.example.:", 101),
+                ("https://gate.example:443", 101),
+                ("https://gate.example:80", 403),
                 ("http://gate.example:8080", 403),
                 ("http://gate.example.evil", 403),
                 ("http://evil.example", 403),
@@ -27,6 +30,9 @@ fn pages_of_other_origins_are_refused() {
             &["--origins", "https://app.example, http://other.example:81"],
             &[
                 ("https://app.example", 101),
+                ("HTTPS://APP.example:443", 101),
+                ("http://other.example:081", 101),
+                ("https://app.example:80", 403),
                 ("http://other.example:81", 101),
                 ("https://app.example.evil", 403),
                 ("http://app.example", 403),
@@ -216,4 +222,228 @@ fn another_version_is_told_the_right_one() {
     let response = wire.response();
     assert_eq!((response.status, response.field("Sec-WebSocket-Version")), (426, "13"));
     assert_eq!((response.field("Upgrade"), response.field("Connection")), ("websocket", "upgrade, close"));
+}
+
+/// A handshake whose Upgrade or Connection a proxy has dropped is answered as it would be with them, but for the 101.
+#[test]
+fn a_handshake_that_lost_its_upgrade() {
+    let links = "links = ({ origin = \"^/link$\"; type = \"unix\"; destination = \"@/run/sub/echo\"; });";
+    let daemon = Daemon::start_configured(&configuration("", &format!("deny = \"^/denied\"; {links}")));
+    let servers = ["echo", "denied", "sub/echo"].map(|name| daemon.listen(name));
+    // Pages of these names are not what a handshake asks for.
+    for name in ["index.html", "echo"] {
+        std::fs::write(daemon.folder().path().join("www").join(name), "page").unwrap();
+    }
+    for (path, fields, status) in [
+        ("/echo", "", 426),
+        ("/link", "", 426),
+        ("/sub", "Sec-WebSocket-Protocol: echo", 426),
+        ("/", "Sec-WebSocket-Protocol: nosuch, echo", 426),
+        ("/denied", "", 403),
+        ("/denied2", "", 403),
+        ("/nosuch", "", 404),
+        ("/sub", "", 404),
+        ("/echo", "Origin: http://evil.example", 403),
+        ("/nosuch", "Origin: http://evil.example", 403),
+    ] {
+        let fields = if fields.is_empty() { vec![] } else { vec![fields] };
+        let whole = handshake(path, &["Upgrade", "Connection"], &fields);
+        for head in [
+            whole.clone(),
+            whole.replace("HTTP/1.1", "HTTP/1.0"),
+            handshake(path, &["Upgrade"], &fields),
+            handshake(path, &["Connection"], &[&fields[..], &["Connection: keep-alive"]].concat()),
+        ] {
+            let mut wire = daemon.wire();
+            wire.send(&head);
+            let response = wire.response();
+            assert_eq!(response.status, status, "{head}: {response:?}");
+            if status == 426 {
+                let got = ["Upgrade", "Sec-WebSocket-Version", "Connection"].map(|name| response.field(name));
+                assert_eq!(got, ["websocket", "13", "upgrade, close"], "{head}");
+                assert!(response.text().contains("a proxy in front must speak HTTP/1.1"), "{response:?}");
+            }
+        }
+    }
+    assert!(servers.iter().all(|server| server.is_idle()), "a server was connected");
+    daemon.log().wait_for(&["warn", "name=\"echo\"", "status=426", "lost its Upgrade", "pass both on"]);
+}
+
+/// A name that speaks WebSocket and has no page is a 426, unless it is denied: then it is as if it were not there.
+#[test]
+fn a_page_that_is_a_server() {
+    let links = "links = ({ origin = \"^/link$\"; type = \"unix\"; destination = \"@/run/echo\"; });";
+    let websocket = format!("deny = \"^/denied\"; {links}");
+    let sockets_alone =
+        format!("servers = ({{ listen = \"127.0.0.1:0\"; websocket = {{ docroot = \"@/run\"; {websocket} }}; }});");
+    for (text, with_page) in [(configuration("", &websocket), 200), (sockets_alone, 426)] {
+        let daemon = Daemon::start_configured(&text);
+        let servers = ["echo", "page", "denied", "sub/echo", ".hidden"].map(|name| daemon.listen(name));
+        std::fs::write(daemon.folder().path().join("www/page"), "page").unwrap();
+        std::fs::write(daemon.socket("file"), "").unwrap();
+        let mut wire = daemon.wire();
+        for (path, status) in [
+            ("/echo", 426),
+            ("/echo/", 426),
+            ("/sub/echo", 426),
+            ("/.hidden", 426),
+            ("/link", 426),
+            ("/page", with_page),
+            ("/nosuch", 404),
+            ("/sub", 404),
+            ("/", 404),
+            ("/file", 404),
+            ("/denied", 404),
+            ("/denied2", 404),
+            ("/echo/x", 404),
+        ] {
+            let response = wire.get(path);
+            assert_eq!(response.status, status, "{path}: {response:?}");
+            if status == 426 {
+                let got = ["Upgrade", "Sec-WebSocket-Version", "Connection"].map(|name| response.field(name));
+                assert_eq!(got, ["websocket", "13", "upgrade, keep-alive"], "{path}");
+            }
+        }
+        let (there, not_there) = (wire.get("/denied"), wire.get("/denied2"));
+        assert_eq!((there.head, there.body), (not_there.head, not_there.body));
+        assert_eq!(wire.upgrade("/echo", &[]).status, 101);
+        servers[0].accept();
+        assert!(servers.iter().all(|server| server.is_idle()), "a server was connected");
+    }
+}
+
+#[test]
+fn refusals_tell_the_log_what_did_not_fit() {
+    let daemon = Daemon::start(&[]);
+    daemon.upgrade("/echo", &["Origin: http://evil.example"]);
+    daemon.log().wait_for(&["info", "c1 ", "Origin is \"http://evil.example", "the Host, \"gate.example\""]);
+    daemon.upgrade("/echo", &["Origin: null", "Origin: \"a\""]);
+    daemon.log().wait_for(&["c2 ", "Origin is \"null, \\\"a\\\"\""]);
+    let long = format!("Origin: http://{}", "x".repeat(1000));
+    daemon.upgrade("/echo", &[&long]);
+    let line = daemon.log().wait_for(&["c3 ", "Origin is \"http://xxx", "...\""]);
+    assert!(line.len() < 400, "{line}");
+    for (head, parts) in [
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", ["Host is \"a b\"", "target \"/\""]),
+        ("GET / HTTP/1.1\r\nhost:a\r\nHOST: b\u{e9}\r\n\r\n", ["Host is \"a, b\\u{e9}\"", "target \"/\""]),
+        ("GET http://c/ HTTP/1.1\r\nHost: a\r\n\r\n", ["Host is \"a\"", "target \"http://c/\""]),
+    ] {
+        let mut wire = daemon.wire();
+        wire.send(head);
+        assert_eq!(wire.response().status, 400, "{head:?}");
+        daemon.log().wait_for(&parts);
+    }
+    let listed = Daemon::start(&["--origins", "https://app.example"]);
+    listed.upgrade("/echo", &["Origin: http://app.example"]);
+    listed.log().wait_for(&["Origin is \"http://app.example\", which is not one of origins"]);
+}
+
+/// What a proxy or a client sends to a port that does not speak it is named.
+#[test]
+fn other_protocols_are_named() {
+    let daemon = Daemon::start(&[]);
+    let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let v1 = format!("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n{request}");
+    let unknown = format!("PROXY UNKNOWN\r\n{request}");
+    let v2 =
+        b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\0\x01\0\x02GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+    let tls = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03";
+    let (proxy, other) = ("PROXY protocol", "not an HTTP/1.1 request");
+    for (number, (bytes, sentence)) in [
+        (v1.as_bytes(), proxy),
+        (unknown.as_bytes(), proxy),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", proxy),
+        (v2, proxy),
+        (tls, "TLS handshake on a plain port"),
+        (b"SSH-2.0-x\r\n\r\n", other),
+        (b"\r\n\r\n", other),
+        (b"\x15\x03\x01", other),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut wire = daemon.wire();
+        wire.send(bytes);
+        let response = wire.response();
+        assert_eq!(response.status, 400, "{}", bytes.escape_ascii());
+        assert!(response.text().contains(sentence), "{}: {response:?}", bytes.escape_ascii());
+        wire.expect_end();
+        let level = if sentence == proxy { "warn" } else { "info" };
+        daemon.log().wait_for(&[level, &format!("c{} end", number + 1), sentence]);
+    }
+}
+
+/// Bearer tokens that are offered as subprotocols (RFC 6750) are neither chosen nor told anybody.
+#[test]
+fn bearer_tokens_are_no_subprotocols() {
+    let daemon = Daemon::start(&["--hello", "--log-level", "debug"]);
+    let servers = ["echo", "bearer.SECRET", "SECRET", "json"].map(|name| (name, daemon.listen(name)));
+    for (path, offer, expected) in [
+        ("/echo", "bearer.SECRET, json", Ok(("echo", "json"))),
+        ("/echo", "base64url.bearer.authorization.k8s.io.SECRET, v4.channel.k8s.io", Ok(("echo", "v4.channel.k8s.io"))),
+        ("/echo", "Base64URL.Bearer.SECRET, json", Ok(("echo", "json"))),
+        ("/echo", "access_token, SECRET", Ok(("echo", "access_token"))),
+        ("/echo", "json, access_token, SECRET", Ok(("echo", "json"))),
+        ("/echo", "Bearer, SECRET, json", Ok(("echo", "Bearer"))),
+        ("/echo", "bearer.SECRET", Ok(("echo", ""))),
+        ("/echo", "bearers.x, SECRET", Ok(("echo", "bearers.x"))),
+        ("/nosuch", "bearer.SECRET", Err(404)),
+        ("/nosuch", "bearer, SECRET", Err(404)),
+        ("/nosuch", "bearer, SECRET, json", Ok(("json", "json"))),
+        ("/", "access_token, SECRET, json", Ok(("json", "json"))),
+        ("/nosuch", "bearer.SECRET, bearer.SECRET", Err(400)),
+    ] {
+        let mut wire = daemon.wire();
+        let response = wire.upgrade(path, &[&format!("Sec-WebSocket-Protocol: {offer}")]);
+        assert!(!response.head.contains("SECRET"), "{offer}: {response:?}");
+        match expected {
+            Err(status) => assert_eq!(response.status, status, "{path} {offer}"),
+            Ok((name, chosen)) => {
+                let got = (response.status, response.field("Sec-WebSocket-Protocol"));
+                assert_eq!(got, (101, chosen), "{path} {offer}");
+                let mut client = Client::new(wire);
+                client.text("end");
+                let mut server = servers.iter().find(|(other, _)| *other == name).unwrap().1.accept();
+                let mut record = Vec::new();
+                while !record.ends_with(b"end") {
+                    record.extend(server.read());
+                }
+                assert!(!String::from_utf8_lossy(&record).contains("SECRET"), "{offer}: {}", record.escape_ascii());
+            }
+        }
+    }
+    assert!(servers.iter().all(|(_, server)| server.is_idle()));
+    assert!(!daemon.log().text().contains("SECRET"), "{}", daemon.log().text());
+}
+
+/// The subprotocol `binary` has binary frames whatever `type` says: noVNC reads nothing else. `base64` would have to be
+/// encoded and is never chosen.
+#[test]
+fn the_subprotocol_binary() {
+    for flags in [&[][..], &["--type", "text"], &["--protocol", "lines"], &["--protocol", "packet"]] {
+        let daemon = Daemon::start(flags);
+        let is_packet = flags.contains(&"packet");
+        let server = if is_packet { daemon.listen_packets("vnc") } else { daemon.listen("vnc") };
+        let by_name = if is_packet { daemon.listen_packets("binary") } else { daemon.listen("binary") };
+        for (path, offer, chosen, opcode) in [
+            ("/vnc", "binary", "binary", BINARY),
+            ("/vnc", "base64, binary", "binary", BINARY),
+            ("/nosuch", "binary", "binary", BINARY),
+            ("/vnc", "base64", "", TEXT),
+            ("/vnc", "json, binary", "json", TEXT),
+            ("/vnc", "BINARY", "BINARY", TEXT),
+        ] {
+            let mut wire = daemon.wire();
+            let response = wire.upgrade(path, &[&format!("Sec-WebSocket-Protocol: {offer}")]);
+            assert_eq!((response.status, response.field("Sec-WebSocket-Protocol")), (101, chosen), "{flags:?} {offer}");
+            let mut client = Client::new(wire);
+            let mut backend = if path == "/vnc" { server.accept() } else { by_name.accept() };
+            backend.send("RFB 003.008\n");
+            assert_eq!(client.message().0, opcode, "{flags:?} {path} {offer}");
+            if opcode == BINARY && !flags.contains(&"lines") {
+                backend.send(b"\xff\xfe");
+                assert_eq!(client.message(), (BINARY, b"\xff\xfe".to_vec()), "{flags:?} {path} {offer}");
+            }
+        }
+    }
 }

@@ -173,7 +173,7 @@ fn half_open_handshakes() {
     // Who was slow but not too slow is served.
     let mut late = half_open.pop().unwrap();
     late.send("st: gate.example\r\n\r\n");
-    assert_eq!(late.response().status, 404);
+    assert_eq!(late.response().status, 426);
     pairs.iter_mut().for_each(exchange);
 }
 

@@ -38,6 +38,9 @@ mod http;
 /// Bodies of requests, and requests that hide others in them.
 mod bodies;
 
+/// Health checks of proxies, and connections without a request.
+mod probes;
+
 /// Files: their dates and tags, parts of them, compressed neighbours.
 mod files;
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, configuration};
 use crate::process::Folder;
 use crate::server::{Kind, Listener};
 
@@ -74,6 +74,42 @@ fn allow_and_deny() {
         }
         for path in *refused {
             assert_eq!(daemon.upgrade(path, &[]).status, 403, "{flags:?}: {path}");
+        }
+    }
+}
+
+/// Every way from a request to a server is asked, the empty name too.
+#[test]
+fn every_way_to_a_server_is_asked() {
+    let link =
+        |origin: &str| format!("{{ origin = \"{origin}\"; type = \"unix\"; destination = \"@/run/sub/echo\"; }}");
+    let all = [link("^/$"), link("^/link$")].join(", ");
+    // A path, the offered subprotocol, and the status.
+    type Requests = &'static [(&'static str, &'static str, u16)];
+    let cases: &[(&str, &str, Requests)] = &[
+        (
+            "deny = \"*\";",
+            &all,
+            &[("/", "", 403), ("/", "echo", 403), ("/link", "", 403), ("/sub", "echo", 403), ("/nosuch", "echo", 403)],
+        ),
+        ("deny = \"^/$\";", &all, &[("/", "", 403), ("/", "echo", 403), ("/link", "", 101), ("/x/..", "", 403)]),
+        ("allow = \"^/link\";", &all, &[("/", "", 403), ("/", "link", 403), ("/link", "", 101), ("/echo", "", 403)]),
+        ("allow = \"\";", &all, &[("/", "", 403), ("/link", "", 403), ("/", "echo", 403)]),
+        ("deny = \"*\"; allow = \"^/$\"; denylast = true;", &all, &[("/", "", 101), ("/link", "", 403)]),
+        // Without a link the root is where subprotocols name servers, each of which is asked.
+        ("deny = \"*\";", "", &[("/", "", 403), ("/", "echo", 403), ("/", "nosuch", 403)]),
+        ("deny = \"^/$\";", "", &[("/", "", 403), ("/", "echo", 101), ("/sub", "echo", 101)]),
+        ("allow = \"^/echo$\";", "", &[("/", "", 403), ("/", "echo", 101), ("/", "other", 403), ("/sub", "echo", 403)]),
+        ("deny = \"^/sub/echo$\";", "", &[("/sub", "echo", 403), ("/sub", "nosuch", 404), ("/", "", 404)]),
+    ];
+    for (rules, links, requests) in cases {
+        let daemon = Daemon::start_configured(&configuration("", &format!("{rules} links = ({links});")));
+        let _servers = ["echo", "sub/echo"].map(|name| daemon.listen(name));
+        for (path, offer, status) in *requests {
+            let field = format!("Sec-WebSocket-Protocol: {offer}");
+            let fields = if offer.is_empty() { vec![] } else { vec![field.as_str()] };
+            let response = daemon.upgrade(path, &fields);
+            assert_eq!(response.status, *status, "{rules} {links}: {path} offering {offer:?}");
         }
     }
 }

@@ -142,7 +142,8 @@ impl Wire {
     /// The next response to a request other than HEAD.
     pub fn response(&mut self) -> Response {
         let mut response = self.response_head();
-        if response.status >= 200 {
+        // Neither a 204 nor a 304 has a body (RFC 9112 section 6.3).
+        if response.status >= 200 && ![204, 304].contains(&response.status) {
             let size = response.field("Content-Length").parse().unwrap_or_else(|_| panic!("no length: {response:?}"));
             response.body = self.take(size);
         }

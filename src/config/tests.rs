@@ -143,7 +143,7 @@ fn all_keys() {
     assert_eq!(two.site.limits, http);
     assert_eq!(two.site.service.message_type, MessageType::Binary);
     let inherited = &two.site.service.limits;
-    assert_eq!((inherited.clients_max, inherited.idle_ms, inherited.ping_ms), (1_000_000, 15, 30_000));
+    assert_eq!((inherited.clients_max, inherited.idle_ms, inherited.ping_ms), (1_000_000, 15, 25_000));
 }
 
 /// The links of `all_keys`.

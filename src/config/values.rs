@@ -5,6 +5,7 @@
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
 use crate::driver::device::{BAUD_RATES, Direction};
+use crate::http::authority;
 use crate::limits::{Bounds, WhenOver};
 use crate::observe::log::{Format, Level};
 use crate::route::{MessageType, Protocol};
@@ -95,29 +96,15 @@ pub fn origins(list: &str) -> Result<Origins, String> {
         if matches!(one, "same" | "*") {
             return Err(format!("{one:?} stands alone: leave the other origins out, or name all of them"));
         }
-        let is_origin = one.split_once("://").is_some_and(|(scheme, rest)| {
-            !scheme.is_empty() && !rest.is_empty() && !rest.contains(['/', '?', '#', '*', ' ']) && rest.is_ascii()
-        });
-        if !is_origin {
-            return Err(format!(
-                "{one:?} is no origin: write same, *, or origins such as https://app.example:8443 without a path"
-            ));
-        }
-        origins.push(without_default_port(one).to_owned());
+        let origin = authority::origin(one).filter(|origin| !origin.contains('*')).ok_or_else(|| {
+            format!("{one:?} is no origin: write same, *, or origins such as https://app.example:8443 without a path")
+        })?;
+        origins.push(origin);
     }
     if origins.is_empty() {
         return Err("is empty: write same, * or a list of origins".to_owned());
     }
     Ok(Origins::List(origins))
-}
-
-/// As browsers write an origin (RFC 6454 section 6.2).
-fn without_default_port(origin: &str) -> &str {
-    match origin.split_once("://") {
-        Some(("http", _)) => origin.strip_suffix(":80").unwrap_or(origin),
-        Some(("https", _)) => origin.strip_suffix(":443").unwrap_or(origin),
-        _ => origin,
-    }
 }
 
 /// What `options` may say.
@@ -228,7 +215,8 @@ mod tests {
         assert_eq!(origins("*"), Ok(Origins::Any));
         let list = vec!["https://a.example".to_owned(), "http://b:1".to_owned()];
         assert_eq!(origins("https://a.example:443,http://b:1"), Ok(Origins::List(list.clone())));
-        assert_eq!(origins("https://a.example, http://b:1,"), Ok(Origins::List(list)));
+        assert_eq!(origins("https://a.example, http://b:1,"), Ok(Origins::List(list.clone())));
+        assert_eq!(origins("HTTPS://A.example.:, http://b:01"), Ok(Origins::List(list)));
         for (wrong, said) in [
             ("a.example", "\"a.example\" is no origin"),
             ("https://a/", "without a path"),
@@ -237,6 +225,8 @@ mod tests {
             ("same, https://a", "\"same\" stands alone"),
             ("https://a,*", "\"*\" stands alone"),
             ("https://*.a", "is no origin"),
+            ("https://user@a", "is no origin"),
+            ("https://a:b", "is no origin"),
             ("://a", "is no origin"),
             (" , ", "is empty"),
         ] {

@@ -39,9 +39,18 @@ enum State {
     Sized(u64),
     /// The digits of a chunk's size: what they say so far.
     Size(Option<u64>),
-    /// Blanks behind the digits.
+    /// Blanks that must be followed by an extension.
     Blank(u64),
-    Extension(u64),
+    /// Blanks before an extension's name, or its name (RFC 9112 section 7.1.1).
+    ExtensionStart(u64),
+    ExtensionName(u64),
+    /// Blanks behind the name, which an equals sign or another extension follows.
+    ExtensionNamed(u64),
+    ExtensionEquals(u64),
+    ExtensionValue(u64),
+    ExtensionQuoted(u64),
+    ExtensionEscape(u64),
+    ExtensionUnquoted(u64),
     /// The LF of the size's line.
     SizeEnd(u64),
     /// So many bytes of a chunk are left.
@@ -98,15 +107,11 @@ impl Body {
             (Sized(left), _) if left == size => End,
             (Sized(left), _) => Sized(left - size),
             (Size(so_far), _) if byte.is_ascii_hexdigit() => Size(Some(add_digit(so_far.unwrap_or(0), byte)?)),
-            (Size(Some(chunk)) | Extension(chunk), b'\r') => SizeEnd(self.check_size(chunk)?),
-            (Size(Some(chunk)) | Blank(chunk), b';') => Extension(self.check_size(chunk)?),
-            (Size(Some(chunk)) | Blank(chunk), b' ' | b'\t') => {
+            (Size(Some(chunk)), b'\r') => SizeEnd(self.check_size(chunk)?),
+            (Size(Some(chunk)), b';') => ExtensionStart(self.check_size(chunk)?),
+            (Size(Some(chunk)), b' ' | b'\t') => {
                 take(&mut self.extensions_left)?;
                 Blank(chunk)
-            }
-            (Extension(chunk), _) if is_text(byte) => {
-                take(&mut self.extensions_left)?;
-                Extension(chunk)
             }
             (SizeEnd(0), b'\n') => Trailer,
             (SizeEnd(chunk), b'\n') => Data(chunk),
@@ -127,6 +132,31 @@ impl Body {
             }
             (TrailerLf, b'\n') => Trailer,
             (EndLf, b'\n') => End,
+            (state, _) => {
+                take(&mut self.extensions_left)?;
+                return self.next_of_extension(state, byte);
+            }
+        })
+    }
+
+    /// As `next`, within a chunk's extensions: `*( BWS ";" BWS name [ BWS "=" BWS value ] )`.
+    fn next_of_extension(&self, state: State, byte: u8) -> Result<State, BodyError> {
+        use State::*;
+        Ok(match (state, byte) {
+            (ExtensionName(chunk) | ExtensionValue(chunk) | ExtensionUnquoted(chunk), b'\r') => SizeEnd(chunk),
+            (Blank(chunk), b';') => ExtensionStart(self.check_size(chunk)?),
+            (ExtensionName(chunk) | ExtensionNamed(chunk), b';') => ExtensionStart(chunk),
+            (ExtensionValue(chunk) | ExtensionUnquoted(chunk), b';') => ExtensionStart(chunk),
+            (ExtensionName(chunk) | ExtensionNamed(chunk), b'=') => ExtensionEquals(chunk),
+            (ExtensionName(chunk), b' ' | b'\t') => ExtensionNamed(chunk),
+            (ExtensionValue(chunk) | ExtensionUnquoted(chunk), b' ' | b'\t') => Blank(chunk),
+            (Blank(_) | ExtensionStart(_) | ExtensionNamed(_) | ExtensionEquals(_), b' ' | b'\t') => state,
+            (ExtensionStart(chunk) | ExtensionName(chunk), _) if is_token(byte) => ExtensionName(chunk),
+            (ExtensionEquals(chunk), b'"') => ExtensionQuoted(chunk),
+            (ExtensionEquals(chunk) | ExtensionValue(chunk), _) if is_token(byte) => ExtensionValue(chunk),
+            (ExtensionQuoted(chunk), b'"') => ExtensionUnquoted(chunk),
+            (ExtensionQuoted(chunk), b'\\') => ExtensionEscape(chunk),
+            (ExtensionQuoted(chunk) | ExtensionEscape(chunk), _) if is_text(byte) => ExtensionQuoted(chunk),
             _ => return Err(BodyError::Malformed),
         })
     }
@@ -214,7 +244,7 @@ mod tests {
             "0003\r\nabc\r\n0\r\n\r\n|",
             "3;name=value;other=\"a;b\"\r\nabc\r\n0;last\r\n\r\n|",
             "3 \t; name\r\nabc\r\n0\r\n\r\n|",
-            "3;\r\nabc\r\n0\r\n\r\n|",
+            "3;a\t;\tb = \"\\\"\" ;c=d\r\nabc\r\n0\r\n\r\n|",
             "0\r\nX-Sum: 1\r\nX-Empty:\r\n\r\n|",
         ] {
             let (body, _) = text.split_once('|').unwrap();
@@ -245,6 +275,9 @@ mod tests {
             "3 \r\n",
             "3 3\r\n",
             "3;x\n",
+            "3;\r\n",
+            "3;x \r\n",
+            "3;x=\"y\r\n",
             "3;x\0\r\n",
             "3;x\x7f",
             "3\r\nabc0",

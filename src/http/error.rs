@@ -9,6 +9,8 @@ use crate::limits::TARGET_SIZE_MAX;
 #[allow(missing_docs)]
 pub enum HeadError {
     NotHttp,
+    Tls,
+    ProxyProtocol,
     HttpVersion,
     TargetTooLong,
     /// Over so many bytes.
@@ -34,6 +36,8 @@ impl HeadError {
             HeadError::Coding => 501,
             HeadError::HttpVersion => 505,
             HeadError::NotHttp
+            | HeadError::Tls
+            | HeadError::ProxyProtocol
             | HeadError::Host
             | HeadError::OtherHost
             | HeadError::Target
@@ -47,7 +51,13 @@ impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HeadError::NotHttp => f.write_str("this is not an HTTP/1.1 request"),
-            HeadError::HttpVersion => f.write_str("only HTTP/1.1 and 1.0 are spoken here"),
+            HeadError::Tls => {
+                f.write_str("this is a TLS handshake on a plain port: use http: and ws:, or put a TLS proxy in front")
+            }
+            HeadError::ProxyProtocol => f.write_str(
+                "this is the PROXY protocol, which is not read here: switch it off in the proxy (send-proxy, proxy_protocol)",
+            ),
+            HeadError::HttpVersion => f.write_str("only HTTP/1.x is spoken here"),
             HeadError::TargetTooLong => write!(f, "the request target is over {TARGET_SIZE_MAX} bytes"),
             HeadError::TooLarge(most) => write!(f, "the request head is over {most} bytes"),
             HeadError::TooManyHeaders(most) => write!(f, "the request has over {most} headers"),

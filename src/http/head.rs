@@ -1,7 +1,9 @@
 //! A request head: bytes in, a judged `Head` out. The only file that knows httparse.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
+use super::authority::Authority;
 use super::body::Framing;
 use super::error::HeadError;
 use super::target::{self, Target};
@@ -19,11 +21,11 @@ const NO_HEADERS: Headers<'static> = [const { MaybeUninit::uninit() }; HEADERS_M
 pub struct Head<'a> {
     /// The method, as sent.
     pub method: &'a str,
-    /// The path of the request target, still percent-encoded. Begins with "/".
+    /// The path of the request target, still percent-encoded. Begins with "/"; "/" for "*" and for CONNECT.
     pub path: &'a str,
     /// The query behind it.
     pub query: Option<&'a str>,
-    /// HTTP/1.1; false for 1.0.
+    /// HTTP/1.1 or a later 1.x; false for 1.0.
     pub http_1_1: bool,
     /// The host that is meant: the target's where it names one, else the one Host value; empty where HTTP/1.0 has
     /// neither.
@@ -60,15 +62,47 @@ pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
     Ok(None)
 }
 
+/// Names what is no HTTP by its first bytes, where they are known. An empty line before them has been taken away, which is
+/// the beginning of the signature of PROXY protocol version 2.
+pub fn recognize(bytes: &[u8]) -> HeadError {
+    const SIGNATURE: &[u8] = b"\r\n\0\r\nQUIT\n";
+    // A record of type handshake, in any version of TLS (RFC 8446 section 5.1).
+    if bytes.starts_with(b"\x16\x03") {
+        HeadError::Tls
+    } else if bytes.starts_with(b"PROXY ") || bytes.starts_with(SIGNATURE) {
+        HeadError::ProxyProtocol
+    } else {
+        HeadError::NotHttp
+    }
+}
+
+/// The values of Host in a head that was refused, and the request target, as the log shows them.
+pub fn shown_hosts(bytes: &[u8]) -> (String, String) {
+    let is_host = |line: &&[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"));
+    let lines = bytes.split(|byte| *byte == b'\n').filter(is_host);
+    let hosts: Vec<_> = lines.map(|line| String::from_utf8_lossy(line[5..].trim_ascii())).collect();
+    let target = String::from_utf8_lossy(words(bytes).nth(1).unwrap_or_default());
+    (hosts.join(", "), target.into_owned())
+}
+
 /// Judges what has come of a head that is not whole: garbage and excess are refused at once.
 pub fn check_partial(bytes: &[u8], limits: &Http) -> Result<(), HeadError> {
     let mut headers = NO_HEADERS;
-    read(&mut httparse::Request::new(&mut []), bytes, &mut headers, limits).map(drop)
+    let mut bytes = Cow::Borrowed(bytes);
+    if let Some(at) = later_minor_version(&bytes) {
+        bytes.to_mut()[at] = b'1';
+    }
+    read(&mut httparse::Request::new(&mut []), &bytes, &mut headers, limits).map(drop)
 }
 
-/// Reads a whole head of which `scan` found the end, empty line included.
-pub fn parse<'a>(bytes: &'a [u8], limits: &Http) -> Result<Head<'a>, HeadError> {
+/// Reads a whole head of which `scan` found the end, empty line included. The version's minor digit is overwritten
+/// where it is above 1.
+pub fn parse<'a>(bytes: &'a mut [u8], limits: &Http) -> Result<Head<'a>, HeadError> {
     debug_assert_eq!(scan(bytes, 0), Ok(Some(bytes.len())));
+    if let Some(at) = later_minor_version(bytes) {
+        bytes[at] = b'1';
+    }
+    let bytes: &'a [u8] = bytes;
     let mut headers = NO_HEADERS;
     let mut request = httparse::Request::new(&mut []);
     let parsed = read(&mut request, bytes, &mut headers, limits)?;
@@ -79,7 +113,7 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Http) -> Result<Head<'a>, HeadError> 
     };
     let headers: Vec<_> = request.headers.iter().map(|header| (header.name, header.value)).collect();
     let http_1_1 = version == 1;
-    let Target { authority, path, query } = target::parse(target)?;
+    let Target { authority, path, query } = target::parse(method, target)?;
     Ok(Head {
         method,
         path,
@@ -88,7 +122,7 @@ pub fn parse<'a>(bytes: &'a [u8], limits: &Http) -> Result<Head<'a>, HeadError> 
         host: host(&headers, authority, http_1_1)?,
         keep_alive: keeps_alive(&headers, http_1_1),
         framing: framing(&headers, http_1_1)?,
-        expects_continue: expects_continue(&headers)?,
+        expects_continue: expects_continue(&headers, http_1_1)?,
         headers,
     })
 }
@@ -119,13 +153,22 @@ fn read<'h, 'b>(
         return Err(HeadError::TooLarge(limits.head_size_max));
     }
     let most = limits.headers_max.min(HEADERS_MAX.max);
-    // What only looks like a version is none.
-    let is_version = |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']);
+    // HTTP/1.x that is not taken has something behind it.
+    let is_version =
+        |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9']);
     request.parse_with_uninit_headers(bytes, &mut headers[..most as usize]).map_err(|error| match error {
         httparse::Error::TooManyHeaders => HeadError::TooManyHeaders(most),
         httparse::Error::Version if words(bytes).nth(2).is_some_and(is_version) => HeadError::HttpVersion,
         _ => HeadError::NotHttp,
     })
+}
+
+/// Where the minor digit of HTTP/1.2 to HTTP/1.9 stands in a request line. Such a request is served as HTTP/1.1, the
+/// highest minor version that is known here (RFC 9110 section 2.5).
+fn later_minor_version(bytes: &[u8]) -> Option<usize> {
+    let line = bytes.split(|byte| *byte == b'\r').next()?;
+    let (before, minor) = line.split_at_checked(line.len().checked_sub(1)?)?;
+    (before.ends_with(b" HTTP/1.") && matches!(minor, [b'2'..=b'9'])).then_some(before.len())
 }
 
 /// The words of the request line, whole or not.
@@ -142,18 +185,14 @@ fn host<'a>(
 ) -> Result<&'a str, HeadError> {
     let mut all = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| *value);
     let host = match (all.next(), all.next()) {
-        (Some(host), None) => {
-            let host = std::str::from_utf8(host).ok().filter(|host| target::is_authority(host));
-            Some(host.ok_or(HeadError::Host)?)
-        }
+        (Some(host), None) => Some(std::str::from_utf8(host).map_err(|_| HeadError::Host)?),
         (None, _) if !http_1_1 => None,
         _ => return Err(HeadError::Host),
     };
-    match (authority, host) {
-        (Some((named, port)), Some(host)) if !target::is_same(named, host, port) => Err(HeadError::OtherHost),
-        (Some((named, _)), _) => Ok(named),
-        (None, host) => Ok(host.unwrap_or_default()),
-    }
+    let meant = host.map(|host| Authority::parse(host).ok_or(HeadError::Host)).transpose()?;
+    let Some((named, port)) = authority else { return Ok(host.unwrap_or_default()) };
+    let is_same = |meant: Authority<'_>| Authority::parse(named).is_some_and(|named| named.is_same(&meant, port));
+    if meant.is_none_or(is_same) { Ok(named) } else { Err(HeadError::OtherHost) }
 }
 
 /// Which body follows; two ways to say how long it is are one too many (RFC 9112 section 6.3).
@@ -192,11 +231,13 @@ fn check_coding(value: &[u8]) -> Result<(), HeadError> {
     Err(if are_others { HeadError::Coding } else { HeadError::Framing })
 }
 
-fn expects_continue(fields: &Fields) -> Result<bool, HeadError> {
-    let mut expectations = values(fields, "expect").flat_map(|value| value.split(|byte| *byte == b',')).peekable();
+/// HTTP/1.0 knows no 100 (RFC 9110 section 10.1.1).
+fn expects_continue(fields: &Fields, http_1_1: bool) -> Result<bool, HeadError> {
+    let expectations = values(fields, "expect").flat_map(|value| value.split(|byte| *byte == b','));
+    let mut expectations = expectations.map(<[u8]>::trim_ascii).filter(|one| !one.is_empty()).peekable();
     let is_any = expectations.peek().is_some();
-    let is_known = expectations.all(|one| one.trim_ascii().eq_ignore_ascii_case(b"100-continue"));
-    if is_known { Ok(is_any) } else { Err(HeadError::Expectation) }
+    let is_known = expectations.all(|one| one.eq_ignore_ascii_case(b"100-continue"));
+    if is_known { Ok(is_any && http_1_1) } else { Err(HeadError::Expectation) }
 }
 
 fn keeps_alive(fields: &Fields, http_1_1: bool) -> bool {

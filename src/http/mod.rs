@@ -3,6 +3,8 @@
 
 pub mod error;
 
+pub mod authority;
+
 pub mod target;
 
 pub mod head;
@@ -22,3 +24,6 @@ pub mod files;
 pub mod date;
 
 pub mod reply;
+
+#[cfg(test)]
+mod examples;

@@ -2,11 +2,15 @@
 
 use super::date::Date;
 
+/// The methods that are served, as a header line.
+pub const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
+
 /// The reason phrase of the statuses that uakari sends (RFC 9110 section 15).
 pub fn phrase(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
         200 => "OK",
+        204 => "No Content",
         206 => "Partial Content",
         301 => "Moved Permanently",
         304 => "Not Modified",
@@ -36,7 +40,8 @@ pub fn phrase(status: u16) -> &'static str {
 pub fn head(status: u16, fields: &str, keep_alive: bool, date: &Date) -> String {
     let connection = match (status, keep_alive) {
         // An Upgrade field is named in Connection (RFC 9110 section 7.8).
-        (426, _) => "upgrade, close",
+        (426, true) => "upgrade, keep-alive",
+        (426, false) => "upgrade, close",
         (_, true) => "keep-alive",
         (_, false) => "close",
     };
@@ -48,7 +53,7 @@ pub fn head(status: u16, fields: &str, keep_alive: bool, date: &Date) -> String 
 pub fn refusal(status: u16, sentence: &str, fields: &str, keep_alive: bool, is_head: bool, date: &Date) -> Box<[u8]> {
     let body = format!("{status} {}: {sentence}\n", phrase(status));
     let own = match status {
-        405 => "Allow: GET, HEAD\r\n",
+        405 => ALLOW,
         426 => "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n",
         503 => "Retry-After: 5\r\n",
         _ => "",
@@ -81,7 +86,7 @@ mod tests {
     fn refusals_say_what_the_rfcs_ask_for() {
         let date = Date::default();
         for (status, field) in [
-            (405, "Allow: GET, HEAD"),
+            (405, "Allow: GET, HEAD, OPTIONS"),
             (426, "Sec-WebSocket-Version: 13"),
             (503, "Retry-After: "),
             (404, "Content-Length: "),
@@ -98,7 +103,7 @@ mod tests {
 
     #[test]
     fn every_status_has_its_phrase() {
-        for status in [101, 200, 206, 301, 304, 400, 403, 404, 405, 406, 408, 412, 414, 416, 417, 426, 431] {
+        for status in [101, 200, 204, 206, 301, 304, 400, 403, 404, 405, 406, 408, 412, 414, 416, 417, 426, 431] {
             assert_ne!(phrase(status), "Unknown", "{status}");
         }
         for status in [500, 501, 502, 503, 504, 505] {

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::driver::device::Direction;
+use crate::http::authority::Authority;
 use crate::limits;
 use crate::websocket::upgrade::Origins;
 use names::{Patterns, Rules};
@@ -92,7 +93,7 @@ pub struct Link {
 /// What one server of the configuration serves.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The Host that it answers to, where several share an address.
+    /// The host that it answers to, where several share an address: in normal form but for its case.
     pub hostname: Option<Box<str>>,
     /// Whether files are served.
     pub has_www: bool,
@@ -182,13 +183,9 @@ impl Sites {
 
     /// The number of the site that a Host header names, its port left aside.
     pub fn of_host(&self, host: &str) -> u16 {
-        let name = match host.rsplit_once(':') {
-            Some((name, port)) if !port.contains(']') => name,
-            _ => host,
-        };
-        // A name with a dot at its end is the same name, said in full.
-        let name = name.strip_suffix('.').unwrap_or(name);
-        let is_named = |site: &Arc<Site>| site.hostname.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name));
+        let Some(authority) = Authority::parse(host) else { return 0 };
+        let is_named =
+            |site: &Arc<Site>| site.hostname.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(authority.host()));
         if is_named(&self.first) {
             return 0;
         }
@@ -209,6 +206,8 @@ mod tests {
             ("B.example:8080", 1),
             ("[::1]:80", 2),
             ("[::1]", 2),
+            ("[0:0::1]:80", 2),
+            ("b%2eexample:", 1),
             ("b.example.:80", 1),
             ("c.example", 0),
             ("", 0),

@@ -26,6 +26,8 @@ pub enum Step {
 #[allow(missing_docs)]
 pub enum Ending {
     Served,
+    Probed,
+    SaidNothing,
     HttpClientLeft,
     ClientClosed(Option<CloseCode>),
     ClientLeft,
@@ -89,9 +91,10 @@ impl fmt::Display for Full {
 }
 
 impl Ending {
-    /// Whose business it is: Warn where an operator may want to mend something.
+    /// Warn where an operator may want to mend something, Debug where a program only looked whether the gateway is there.
     pub fn level(self) -> Level {
         match self {
+            Ending::Probed | Ending::SaidNothing => Level::Debug,
             Ending::ServerFailed(_)
             | Ending::ServerCutShort
             | Ending::ServerNotUtf8
@@ -105,6 +108,8 @@ impl Ending {
             | Ending::TimedOut(Step::Connect)
             | Ending::ServerLineTooLong
             | Ending::HeldTooMuch
+            | Ending::Head(HeadError::ProxyProtocol)
+            | Ending::Upgrade(UpgradeError::Lost | UpgradeError::HttpVersion)
             | Ending::Overload(_) => Level::Warn,
             _ => Level::Info,
         }
@@ -142,6 +147,8 @@ impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ending::Served => f.write_str("served"),
+            Ending::Probed => f.write_str("probed with OPTIONS"),
+            Ending::SaidNothing => f.write_str("the client left without a byte"),
             Ending::HttpClientLeft => f.write_str("the client left before its request was answered"),
             Ending::ClientClosed(Some(code)) => write!(f, "the client closed with {code}"),
             Ending::ClientClosed(None) => f.write_str("the client closed without a code (1005)"),
@@ -163,7 +170,7 @@ impl fmt::Display for Ending {
             Ending::ServerProtocol(error) => write!(f, "the server broke the frames protocol (1011): {error}"),
             Ending::Head(error) => write!(f, "refused with {}: {error}", error.status()),
             Ending::Upgrade(error) => write!(f, "refused with {}: {error}", error.status()),
-            Ending::Method => f.write_str("refused with 405: only GET and HEAD are served"),
+            Ending::Method => f.write_str("refused with 405: only GET, HEAD and OPTIONS are served"),
             Ending::Name => f.write_str("refused with 400: the path names nothing"),
             Ending::Denied => f.write_str("refused with 403: the name is not allowed"),
             Ending::NoSuchServer => f.write_str("refused with 404: no server has this name"),

@@ -5,8 +5,9 @@ use super::{Action, Context, Demand, Draining, Ending, Input, Opening, Phase, Re
 use crate::http::body::{Body, Framing};
 use crate::http::error::HeadError;
 use crate::http::head;
+use crate::observe::log::{Level, Quoted};
 use crate::route::names;
-use crate::websocket::upgrade::{self, UpgradeError};
+use crate::websocket::upgrade::{self, Origins, UpgradeError};
 
 /// Before a request's end.
 #[derive(Debug, Default)]
@@ -14,7 +15,9 @@ pub struct Head {
     /// So many bytes of the input have been searched for the head's end.
     scanned: usize,
     /// A request has been answered on this connection.
-    pub is_next: bool,
+    is_next: bool,
+    /// All of those were OPTIONS.
+    is_probe: bool,
     /// An empty line came before the request (RFC 9112 section 2.2). One is not looked at, a second one is refused.
     has_empty_line: bool,
     /// When the request began to come.
@@ -56,7 +59,7 @@ impl Head {
         }
         let end = match head::scan(bytes, self.scanned) {
             Ok(end) => end,
-            Err(error) => return (refuse_head(error, context), false),
+            Err(error) => return (refuse_bytes(error, bytes, context), false),
         };
         let Some(end) = end else {
             // Garbage shows in the first bytes; later ones are looked at again only when the head is whole.
@@ -67,15 +70,24 @@ impl Head {
                 Ok(())
             };
             if let Err(error) = judged {
-                return (refuse_head(error, context), false);
+                return (refuse_bytes(error, bytes, context), false);
             }
             self.scanned = bytes.len();
             context.out.push(Action::Demand(Side::Client, Demand::Once));
             return (Phase::Head(self), false);
         };
         let rest = bytes.split_off(end);
-        let whole = std::mem::replace(bytes, rest);
-        answer(&whole, name, self.since_ms, context)
+        let mut whole = std::mem::replace(bytes, rest);
+        self.answer(&mut whole, name, context)
+    }
+
+    /// What the client's end means where nothing came of a request.
+    pub fn ending(&self) -> Ending {
+        match (self.is_next, self.is_probe) {
+            (false, _) => Ending::SaidNothing,
+            (true, true) => Ending::Probed,
+            (true, false) => Ending::Served,
+        }
     }
 
     fn begin(&mut self, context: &mut Context<'_>) {
@@ -83,9 +95,49 @@ impl Head {
         context.deadline_in(context.site().limits.head_ms);
     }
 
-    /// For the request behind an answered one; what came with it is looked at first.
-    pub fn next() -> Head {
-        Head { is_next: true, ..Head::default() }
+    /// For the request behind an answered one; what came with it is looked at first. `is_probe`: all requests so far
+    /// were OPTIONS.
+    pub fn next(is_probe: bool) -> Head {
+        Head { is_next: true, is_probe, ..Head::default() }
+    }
+
+    fn answer(self, bytes: &mut [u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phase, bool) {
+        let head = match head::parse(bytes, &context.site().limits) {
+            Ok(head) => head,
+            Err(error) => return (refuse_bytes(error, bytes, context), false),
+        };
+        let Ok(asked) = names::from_path(head.path) else {
+            return (refuse(400, &names::NameError.to_string(), Ending::Name, context), false);
+        };
+        *name = asked.into();
+        *context.status = 0;
+        *context.site = context.sites.of_host(head.host);
+        if upgrade::is_asked(&head.headers) || upgrade::is_lost(head.method, &head.headers) {
+            if head.framing != Framing::Empty {
+                // Its bytes would be taken for frames.
+                return (refuse_upgrade(UpgradeError::Body, context), false);
+            }
+            let origins = &context.site().origins;
+            return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, origins) {
+                Ok(upgrade) => Opening::start(&Asked { name, head: &head, since_ms: self.since_ms }, upgrade, context),
+                Err(error) => {
+                    if error == UpgradeError::Origin {
+                        log_origin(&head, origins, context);
+                    }
+                    (refuse_upgrade(error, context), false)
+                }
+            };
+        }
+        let mut reply = Box::new(Reply::new(&head, name, self.is_probe || !self.is_next, context.site()));
+        if head.framing != Framing::Empty {
+            // A client that waits for a word may never send the body once it has the reply, or may send it all the same:
+            // what follows is its body or a next request, and nobody can tell (RFC 9110 section 10.1.1).
+            if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
+                return (Phase::Body(Box::new(Draining::new(body, reply))), true);
+            }
+            reply.leave_body();
+        }
+        (reply.start(context), false)
     }
 }
 
@@ -95,6 +147,28 @@ pub fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
     Phase::Over
 }
 
+/// As `refuse_head`, for bytes that may be no HTTP at all.
+fn refuse_bytes(error: HeadError, bytes: &[u8], context: &mut Context<'_>) -> Phase {
+    if matches!(error, HeadError::Host | HeadError::OtherHost) {
+        let (hosts, target) = head::shown_hosts(bytes);
+        let line = format!("refused: Host is {}, the request target {}", Quoted(&hosts), Quoted(&target));
+        context.out.push(Action::Log(Level::Info, line));
+    }
+    refuse_head(if error == HeadError::NotHttp { head::recognize(bytes) } else { error }, context)
+}
+
+/// Tells which page was refused, and what its origin was compared with.
+fn log_origin(head: &head::Head<'_>, origins: &Origins, context: &mut Context<'_>) {
+    let (origin, host) = (upgrade::shown_origin(&head.headers), Quoted(head.host));
+    let line = match origins {
+        Origins::List(_) => {
+            format!("refused: Origin is {}, which is not one of origins; Host is {host}", Quoted(&origin))
+        }
+        _ => format!("refused: Origin is {}, and not that of the Host, {host}", Quoted(&origin)),
+    };
+    context.out.push(Action::Log(Level::Info, line));
+}
+
 /// Refuses a request that makes no sense.
 pub fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Head(error), context)
@@ -102,37 +176,4 @@ pub fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
 
 fn refuse_upgrade(error: UpgradeError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)
-}
-
-fn answer(bytes: &[u8], name: &mut Box<str>, since_ms: u64, context: &mut Context<'_>) -> (Phase, bool) {
-    let head = match head::parse(bytes, &context.site().limits) {
-        Ok(head) => head,
-        Err(error) => return (refuse_head(error, context), false),
-    };
-    let Ok(asked) = names::from_path(head.path) else {
-        return (refuse(400, &names::NameError.to_string(), Ending::Name, context), false);
-    };
-    *name = asked.into();
-    *context.status = 0;
-    *context.site = context.sites.of_host(head.host);
-    if upgrade::is_asked(&head.headers) {
-        if head.framing != Framing::Empty {
-            // Its bytes would be taken for frames.
-            return (refuse_upgrade(UpgradeError::Body, context), false);
-        }
-        return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, &context.site().origins) {
-            Ok(upgrade) => Opening::start(&Asked { name, head: &head, since_ms }, upgrade, context),
-            Err(error) => (refuse_upgrade(error, context), false),
-        };
-    }
-    let mut reply = Box::new(Reply::new(&head, name, context.site()));
-    if head.framing != Framing::Empty {
-        // A client that waits for a word may never send the body once it has the reply, or may send it all the same:
-        // what follows is its body or a next request, and nobody can tell (RFC 9110 section 10.1.1).
-        if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
-            return (Phase::Body(Box::new(Draining::new(body, reply))), true);
-        }
-        reply.leave_body();
-    }
-    (reply.start(context), false)
 }

@@ -320,10 +320,14 @@ impl Session {
             // What is left of a body that nobody reads.
             Input::ClientBytes(_) | Input::ClientEnd if self.leaves_body() => {}
             Input::ClientBytes(chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
-            Input::ClientFailed(errno) => return self.end(Ending::ClientFailed(*errno), out),
+            // Whoever only looks whether the gateway is there may leave by a reset.
+            Input::ClientFailed(errno) => {
+                let between = self.between_requests().filter(|ending| *ending != Ending::Served);
+                return self.end(between.unwrap_or(Ending::ClientFailed(*errno)), out);
+            }
             Input::ClientEnd => {
-                let is_served = matches!(&self.phase, Phase::Head(head) if head.is_next && self.input.is_empty());
-                return self.end(if is_served { Ending::Served } else { Ending::HttpClientLeft }, out);
+                let between = self.between_requests();
+                return self.end(between.unwrap_or(Ending::HttpClientLeft), out);
             }
             Input::Stop => self.is_stopping = true,
             _ => {}
@@ -349,6 +353,14 @@ impl Session {
             if !goes_on {
                 return;
             }
+        }
+    }
+
+    /// How the connection would end here, where no request has begun.
+    fn between_requests(&self) -> Option<Ending> {
+        match &self.phase {
+            Phase::Head(head) if self.input.is_empty() => Some(head.ending()),
+            _ => None,
         }
     }
 

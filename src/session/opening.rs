@@ -13,8 +13,8 @@ use crate::http::reply;
 use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
 use crate::route::hello::Hello;
-use crate::route::{Destination, Link, Protocol, Service};
-use crate::websocket::upgrade::Upgrade;
+use crate::route::{Destination, Link, MessageType, Protocol, Service};
+use crate::websocket::upgrade::{Upgrade, UpgradeError};
 
 /// What a good handshake asks for.
 pub struct Asked<'a> {
@@ -75,16 +75,20 @@ impl Opening {
     pub fn start(asked: &Asked<'_>, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
         let name = asked.name;
         let site = context.site();
-        // The root has no name of its own: there, only the subprotocol's name counts.
-        if !name.is_empty() && !site.rules.permit(name) {
+        let link = site.link_of(name);
+        // The root of docroot is no server. What a subprotocol names in it is judged by that name.
+        let is_search = name.is_empty() && link.is_none() && !upgrade.subprotocols.is_empty();
+        if !is_search && !site.rules.permit(name) {
             return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
         }
-        let link = site.link_of(name);
         let service = match link.and_then(|link| site.links.get(link)) {
             Some(link) => link.service.clone(),
             None if site.has_docroot => site.service.clone(),
             None => return (refuse(404, "no server has this name", Ending::NoSuchServer, context), false),
         };
+        if upgrade.is_lost && link.is_some() {
+            return (refuse_lost(context), false);
+        }
         // The site has one, and each conversation of it.
         if Arc::strong_count(&service) as u64 > service.limits.clients_max + 1 {
             let full = Full::Name;
@@ -254,6 +258,7 @@ impl Opening {
 
     fn opened(mut self: Box<Self>, opened: Result<FileKind, Errno>, context: &mut Context<'_>) -> (Phase, bool) {
         let refused = match opened {
+            Ok(FileKind::Socket) if self.upgrade.is_lost => refuse_lost(context),
             Ok(FileKind::Socket) => {
                 self.connect(context);
                 return (Phase::Opening(self), false);
@@ -314,11 +319,17 @@ impl Opening {
         self.retry_ms = (self.retry_ms * 2).min(limits::CONNECT_RETRY_MS_MAX);
     }
 
+    /// The one subprotocol that the 101 names.
+    fn chosen(&self) -> Option<&str> {
+        match self.candidate {
+            Some(index) => self.upgrade.subprotocols.get(index).map(String::as_str),
+            None => self.upgrade.preferred(),
+        }
+    }
+
     /// The 101, and what the server is told of the handshake.
     fn answer(&self) -> (Box<[u8]>, Option<Box<Hello>>) {
-        let subprotocols = &self.upgrade.subprotocols;
-        let chosen = self.candidate.map_or(subprotocols.first(), |index| subprotocols.get(index));
-        let chosen = chosen.map(String::as_str);
+        let chosen = self.chosen();
         let hello = self.hello.as_ref().map(|hello| {
             let subprotocol = chosen.unwrap_or_default().into();
             Box::new(Hello { subprotocol, ..Hello::clone(hello) })
@@ -349,7 +360,12 @@ impl Opening {
         if matches!(destination, Some(Destination::Fifo { direction: Direction::Write, .. })) {
             context.out.push(Action::Demand(Side::Backend, Demand::Nothing));
         }
-        Phase::Relay(Box::new(Relay::new(self.service, protocol, nature, context)))
+        // Its clients, such as noVNC, cannot read text.
+        let message_type = match self.chosen() {
+            Some("binary") => MessageType::Binary,
+            _ => self.service.message_type,
+        };
+        Phase::Relay(Box::new(Relay::new(self.service, protocol, message_type, nature, context)))
     }
 }
 
@@ -361,6 +377,12 @@ fn until_ms(limits: &WebSocket, since_ms: u64, context: &Context<'_>) -> u64 {
 
 fn stop(context: &mut Context<'_>) -> Phase {
     refuse(503, "the gateway stops", Ending::Stopping, context)
+}
+
+/// A server has the name, but the handshake cannot end in a 101.
+fn refuse_lost(context: &mut Context<'_>) -> Phase {
+    let error = UpgradeError::Lost;
+    refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)
 }
 
 fn no_descriptors(context: &mut Context<'_>) -> Phase {

@@ -32,6 +32,8 @@ pub struct Reply {
     /// The request's body is not read to its end: what the client still sends has no meaning.
     leaves_body: bool,
     has_client_ended: bool,
+    /// All requests so far were OPTIONS.
+    is_probe: bool,
     ending: Ending,
     patience: Patience,
     stage: Stage,
@@ -41,6 +43,12 @@ pub struct Reply {
 enum Stage {
     /// Nothing needs to be opened to know that the answer is this refusal.
     Refused(u16, &'static str),
+    /// There is no such page. Whether a server has the name decides between this refusal and a 426.
+    Missing(&'static str),
+    /// A socket of that name is looked for.
+    Looking(&'static str),
+    /// What may be asked for is told, whatever the name (RFC 9110 section 9.3.7).
+    Options,
     /// A file is being opened.
     Opening,
     /// The file's bytes from `next` to `end` are still to be queued.
@@ -50,16 +58,20 @@ enum Stage {
 }
 
 impl Reply {
-    /// The answer to a request for a page with this name, before it is begun.
-    pub fn new(head: &head::Head<'_>, name: &str, site: &Site) -> Reply {
+    /// The answer to a request for a page with this name, before it is begun. `is_probe`: all requests before it were
+    /// OPTIONS.
+    pub fn new(head: &head::Head<'_>, name: &str, is_probe: bool, site: &Site) -> Reply {
         let is_head = head.method == "HEAD";
         let is_get = head.method == "GET";
+        let is_options = head.method == "OPTIONS";
+        let is_probe = is_probe && is_options;
         let has_slash = head.path.ends_with('/');
         let path = files::file_of(name, has_slash);
         let stage = match () {
-            _ if !is_get && !is_head => Stage::Refused(405, "only GET and HEAD are served"),
-            _ if !site.has_www => Stage::Refused(404, "there are no pages here"),
-            _ if files::is_hidden(name) => Stage::Refused(404, "there is no such page"),
+            _ if is_options => Stage::Options,
+            _ if !is_get && !is_head => Stage::Refused(405, "only GET, HEAD and OPTIONS are served"),
+            _ if !site.has_www => Stage::Missing("there are no pages here"),
+            _ if files::is_hidden(name) => Stage::Missing("there is no such page"),
             _ => Stage::Opening,
         };
         Reply {
@@ -76,10 +88,16 @@ impl Reply {
             is_head,
             conditions: Conditions::read(&head.headers, is_head),
             coding: None,
-            keep_alive: head.keep_alive && site.limits.keepalive_ms > 0,
+            // Behind CONNECT a client may send what is no HTTP.
+            keep_alive: head.keep_alive && site.limits.keepalive_ms > 0 && head.method != "CONNECT",
             leaves_body: false,
             has_client_ended: false,
-            ending: if is_get || is_head { Ending::Served } else { Ending::Method },
+            is_probe,
+            ending: match () {
+                _ if is_probe => Ending::Probed,
+                _ if is_get || is_head || is_options => Ending::Served,
+                _ => Ending::Method,
+            },
             patience: Patience { since_ms: 0, close_ms: site.limits.stall_ms, stall_ms: site.limits.stall_ms },
             stage,
         }
@@ -113,6 +131,8 @@ impl Reply {
         context.out.push(Action::Demand(Side::Client, demand));
         match self.stage {
             Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
+            Stage::Missing(sentence) => self.look_for_server(sentence, context),
+            Stage::Options => self.send(204, reply::ALLOW, context),
             _ => self.open_next(context),
         }
         self.wait(context);
@@ -174,7 +194,32 @@ impl Reply {
         context.out.push(action);
     }
 
+    /// A name that serves WebSockets and has no page is a 426 (RFC 9110 section 15.5.22). A denied name is not looked for,
+    /// so that it does not tell whether it is there.
+    fn look_for_server(&mut self, sentence: &'static str, context: &mut Context<'_>) {
+        let site = context.site();
+        match site.rules.permit(&self.name) {
+            true if site.link_of(&self.name).is_some() => self.require_upgrade(context),
+            true if site.has_docroot && !self.name.is_empty() => {
+                self.stage = Stage::Looking(sentence);
+                context.out.push(Action::open(Folder::Docroot, &self.name, OpenFor::Connecting));
+            }
+            _ => self.refuse(404, sentence, "", context),
+        }
+    }
+
+    fn require_upgrade(&mut self, context: &mut Context<'_>) {
+        self.refuse(426, "this name speaks WebSocket", "", context);
+    }
+
     fn opened(&mut self, opened: Result<FileKind, Errno>, context: &mut Context<'_>) {
+        if let Stage::Looking(sentence) = self.stage {
+            return match opened {
+                Ok(FileKind::Socket) => self.require_upgrade(context),
+                Err(Errno::EMFILE | Errno::ENFILE) => self.refuse(503, "out of file descriptors", "", context),
+                _ => self.refuse(404, sentence, "", context),
+            };
+        }
         match (opened, self.coding) {
             (Err(Errno::EMFILE | Errno::ENFILE), _) => self.refuse(503, "out of file descriptors", "", context),
             (Ok(FileKind::Regular(status)), Some(_)) => self.send_file(status, context),
@@ -190,7 +235,7 @@ impl Reply {
                 self.send(301, &format!("Location: {location}\r\nContent-Length: 0\r\n"), context);
             }
             (Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ENXIO), None) => {
-                self.refuse(404, "there is no such page", "", context);
+                self.look_for_server("there is no such page", context);
             }
             (Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM), None) => {
                 self.refuse(403, "this page may not be read", "", context);
@@ -258,13 +303,15 @@ impl Reply {
                 }
                 return (Phase::Reply(self), false);
             }
-            Stage::Opening | Stage::Refused(..) => return (Phase::Reply(self), false),
+            Stage::Opening | Stage::Looking(_) | Stage::Refused(..) | Stage::Missing(_) | Stage::Options => {
+                return (Phase::Reply(self), false);
+            }
             Stage::Sending { .. } | Stage::Finishing => {}
         }
         context.out.push(Action::CloseFile);
         if self.keep_alive {
             context.deadline_in(context.site().limits.keepalive_ms);
-            return (Phase::Head(Head::next()), true);
+            return (Phase::Head(Head::next(self.is_probe)), true);
         }
         // One that has ended already is not waited for.
         let last = match self.has_client_ended {

@@ -3,10 +3,16 @@
 use std::fmt;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use sha1::{Digest as _, Sha1};
 
+use crate::http::authority;
 use crate::limits::SUBPROTOCOLS_MAX;
+
+/// Takes keys whose last digit has bits beyond the 16th byte: RFC 6455 section 4.1 prints such a key as its example.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// A request's headers in the order in which they came.
 pub type Headers<'a> = [(&'a str, &'a [u8])];
@@ -18,7 +24,7 @@ pub enum Origins {
     Same,
     /// Every page.
     Any,
-    /// Pages of these origins only, written as browsers send them: scheme, host, port unless the default one.
+    /// Pages of these origins only, each in normal form (`authority::origin`).
     List(Vec<String>),
 }
 
@@ -27,8 +33,18 @@ pub enum Origins {
 pub struct Upgrade {
     /// The value of Sec-WebSocket-Accept.
     pub accept: String,
-    /// The offered subprotocols, in the client's order of preference.
+    /// The offered subprotocols, in the client's order of preference. Bearer tokens among them are left out.
     pub subprotocols: Vec<String>,
+    /// Upgrade or Connection is missing, so that there can be no 101.
+    pub is_lost: bool,
+}
+
+impl Upgrade {
+    /// The subprotocol that is chosen where the path has named the server: the first one offered. The payload of
+    /// `base64` would have to be encoded, which nothing here does.
+    pub fn preferred(&self) -> Option<&str> {
+        self.subprotocols.iter().map(String::as_str).find(|name| *name != "base64")
+    }
 }
 
 /// Why a request is refused. Display is the operator's sentence and the reply's body.
@@ -38,9 +54,11 @@ pub enum UpgradeError {
     Method,
     Body,
     HttpVersion,
+    Lost,
     Version,
     Key,
     Subprotocols,
+    Extensions,
     Origin,
 }
 
@@ -49,9 +67,13 @@ impl UpgradeError {
     pub fn status(self) -> u16 {
         match self {
             UpgradeError::Method => 405,
-            UpgradeError::Version => 426,
+            UpgradeError::Version | UpgradeError::Lost => 426,
             UpgradeError::Origin => 403,
-            UpgradeError::Body | UpgradeError::HttpVersion | UpgradeError::Key | UpgradeError::Subprotocols => 400,
+            UpgradeError::Body
+            | UpgradeError::HttpVersion
+            | UpgradeError::Key
+            | UpgradeError::Subprotocols
+            | UpgradeError::Extensions => 400,
         }
     }
 }
@@ -61,10 +83,15 @@ impl fmt::Display for UpgradeError {
         f.write_str(match self {
             UpgradeError::Method => "a WebSocket handshake is a GET",
             UpgradeError::Body => "a WebSocket handshake has no body",
-            UpgradeError::HttpVersion => "a WebSocket handshake needs HTTP/1.1",
+            UpgradeError::HttpVersion => "a WebSocket handshake needs HTTP/1.1: a proxy in front must speak it too",
+            UpgradeError::Lost => {
+                "this WebSocket handshake lost its Upgrade or Connection header: a proxy in front must speak HTTP/1.1 and \
+                 pass both on"
+            }
             UpgradeError::Version => "only Sec-WebSocket-Version 13 is spoken here",
             UpgradeError::Key => "Sec-WebSocket-Key must be one base64 value of 16 bytes",
             UpgradeError::Subprotocols => "Sec-WebSocket-Protocol must be a list of different tokens",
+            UpgradeError::Extensions => "Sec-WebSocket-Extensions must be a list of extensions with parameters",
             UpgradeError::Origin => "the page's origin is not allowed",
         })
     }
@@ -75,7 +102,13 @@ pub fn is_asked(headers: &Headers) -> bool {
     has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade")
 }
 
-/// Judges a request that asks for the upgrade. `host` is the request's one Host value.
+/// Whether this is a handshake that is no request for the upgrade any more: a proxy drops Upgrade and Connection unless it
+/// is told to pass them on (RFC 9110 section 7.6.1). No page can set Sec-WebSocket-Key.
+pub fn is_lost(method: &str, headers: &Headers) -> bool {
+    method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
+}
+
+/// Judges a request that asks for the upgrade, or whose Upgrade was lost. `host` is the request's one Host value.
 pub fn check(
     method: &str,
     http_1_1: bool,
@@ -86,7 +119,9 @@ pub fn check(
     if method != "GET" {
         return Err(UpgradeError::Method);
     }
-    if !http_1_1 {
+    let is_lost = is_lost(method, headers);
+    // A proxy that loses Upgrade may speak HTTP/1.0 as well: that is told of then.
+    if !http_1_1 && !is_lost {
         return Err(UpgradeError::HttpVersion);
     }
     if single(headers, "sec-websocket-version") != Some("13") {
@@ -94,13 +129,17 @@ pub fn check(
     }
     let accept = single(headers, "sec-websocket-key").and_then(accept_key).ok_or(UpgradeError::Key)?;
     let subprotocols = subprotocols(headers).ok_or(UpgradeError::Subprotocols)?;
+    // None is spoken here, but a malformed offer fails the handshake (RFC 6455 section 9.1).
+    if !values(headers, "sec-websocket-extensions").all(are_extensions) {
+        return Err(UpgradeError::Extensions);
+    }
     check_origin(headers, host, origins)?;
-    Ok(Upgrade { accept, subprotocols })
+    Ok(Upgrade { accept, subprotocols, is_lost })
 }
 
 /// The value that answers a key; None where the key is not 16 bytes of base64.
 fn accept_key(key: &str) -> Option<String> {
-    if STANDARD.decode(key).ok()?.len() != 16 {
+    if LENIENT.decode(key).ok()?.len() != 16 {
         return None;
     }
     let mut sha1 = Sha1::new();
@@ -134,16 +173,84 @@ fn has_token(headers: &Headers, name: &str, token: &str) -> bool {
     elements(headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
 }
 
+/// The offered subprotocols without bearer tokens; None where they are not different tokens.
 fn subprotocols(headers: &Headers) -> Option<Vec<String>> {
-    let mut offered: Vec<String> = Vec::new();
+    let mut offered: Vec<&str> = Vec::new();
     for element in elements(headers, "sec-websocket-protocol") {
         let token = std::str::from_utf8(element).ok().filter(|token| token.bytes().all(is_token_byte))?;
-        if offered.len() == SUBPROTOCOLS_MAX || offered.iter().any(|other| other == token) {
+        if offered.len() == SUBPROTOCOLS_MAX || offered.contains(&token) {
             return None;
         }
-        offered.push(token.to_owned());
+        offered.push(token);
     }
-    Some(offered)
+    let before = std::iter::once("").chain(offered.iter().copied());
+    let names = offered.iter().zip(before).filter(|(element, before)| !is_bearer_token(element, before));
+    Some(names.map(|(element, _)| (*element).to_owned()).collect())
+}
+
+/// Pages cannot set Authorization, so some offer their bearer token (RFC 6750) as a subprotocol: with a prefix, or behind
+/// an element that announces it. It is a secret: it names nothing, and is neither sent back nor logged.
+fn is_bearer_token(element: &str, before: &str) -> bool {
+    let has_prefix =
+        |prefix: &str| element.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix));
+    has_prefix("bearer.")
+        || has_prefix("base64url.bearer.")
+        || ["bearer", "access_token"].iter().any(|name| before.eq_ignore_ascii_case(name))
+}
+
+/// Whether this is a list of extensions, each a token with parameters (RFC 6455 section 9.1).
+fn are_extensions(value: &[u8]) -> bool {
+    let mut rest = value;
+    loop {
+        rest = skip(rest, |byte| matches!(byte, b' ' | b'\t' | b','));
+        if rest.is_empty() {
+            return true;
+        }
+        let Some(behind) = take_extension(rest) else { return false };
+        if !behind.is_empty() && !behind.starts_with(b",") {
+            return false;
+        }
+        rest = behind;
+    }
+}
+
+/// What follows the extension at the beginning, and the blanks behind it.
+fn take_extension(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = skip_blanks(take_token(bytes)?);
+    while let Some(parameter) = rest.strip_prefix(b";") {
+        rest = skip_blanks(take_token(skip_blanks(parameter))?);
+        if let Some(value) = rest.strip_prefix(b"=") {
+            let value = skip_blanks(value);
+            rest = skip_blanks(take_token(value).or_else(|| take_quoted_token(value))?);
+        }
+    }
+    Some(rest)
+}
+
+/// What follows the token at the beginning.
+fn take_token(bytes: &[u8]) -> Option<&[u8]> {
+    let rest = skip(bytes, is_token_byte);
+    (rest.len() < bytes.len()).then_some(rest)
+}
+
+/// What follows the quoted-string at the beginning, which must be a token once it is unquoted.
+fn take_quoted_token(bytes: &[u8]) -> Option<&[u8]> {
+    let inner = bytes.strip_prefix(b"\"")?;
+    let mut rest = inner;
+    while let Some((&byte, behind)) = rest.strip_prefix(b"\\").unwrap_or(rest).split_first()
+        && is_token_byte(byte)
+    {
+        rest = behind;
+    }
+    rest.strip_prefix(b"\"").filter(|_| rest.len() < inner.len())
+}
+
+fn skip_blanks(bytes: &[u8]) -> &[u8] {
+    skip(bytes, |byte| matches!(byte, b' ' | b'\t'))
+}
+
+fn skip(bytes: &[u8], is_skipped: impl Fn(u8) -> bool) -> &[u8] {
+    &bytes[bytes.iter().position(|byte| !is_skipped(*byte)).unwrap_or(bytes.len())..]
 }
 
 /// A character of a token (RFC 9110 section 5.6.2).
@@ -151,119 +258,24 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// The values of Origin, as the log shows them.
+pub fn shown_origin(headers: &Headers) -> String {
+    let all: Vec<_> = values(headers, "origin").map(String::from_utf8_lossy).collect();
+    all.join(", ")
+}
+
 fn check_origin(headers: &Headers, host: &str, origins: &Origins) -> Result<(), UpgradeError> {
     if *origins == Origins::Any || values(headers, "origin").next().is_none() {
         return Ok(());
     }
-    let origin = single(headers, "origin").ok_or(UpgradeError::Origin)?;
+    let origin = single(headers, "origin").and_then(authority::origin).ok_or(UpgradeError::Origin)?;
     let good = match origins {
         Origins::Any => true,
-        Origins::Same => is_same_origin(origin, host),
-        Origins::List(list) => list.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)),
+        Origins::Same => authority::is_origin_of(&origin, host),
+        Origins::List(list) => list.contains(&origin),
     };
     if good { Ok(()) } else { Err(UpgradeError::Origin) }
 }
 
-/// Compares host and port exactly; a missing port means the scheme's own.
-fn is_same_origin(origin: &str, host: &str) -> bool {
-    let (authority, port) = match origin.split_once("://") {
-        Some(("http", authority)) => (authority, "80"),
-        Some(("https", authority)) => (authority, "443"),
-        _ => return false,
-    };
-    let split = |authority: &'_ str| -> (String, String) {
-        match authority.rsplit_once(':') {
-            Some((name, digits)) if !digits.contains(']') => (name.to_ascii_lowercase(), digits.to_owned()),
-            _ => (authority.to_ascii_lowercase(), port.to_owned()),
-        }
-    };
-    split(authority) == split(host)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: [(&str, &[u8]); 5] = [
-        ("Host", b"gate.example:8080"),
-        ("Upgrade", b"WebSocket"),
-        ("Connection", b"keep-alive, Upgrade"),
-        ("Sec-WebSocket-Version", b"13"),
-        ("Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25jZQ=="),
-    ];
-
-    fn with<'a>(name: &'a str, value: &'a [u8]) -> Vec<(&'a str, &'a [u8])> {
-        let mut headers: Vec<_> = GOOD.iter().filter(|(other, _)| *other != name).copied().collect();
-        headers.push((name, value));
-        headers
-    }
-
-    fn judge(headers: &Headers) -> Result<Upgrade, UpgradeError> {
-        check("GET", true, "gate.example:8080", headers, &Origins::Same)
-    }
-
-    #[test]
-    fn the_sample_of_the_rfc() {
-        assert!(is_asked(&GOOD));
-        let upgrade = judge(&GOOD).unwrap();
-        assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert!(upgrade.subprotocols.is_empty());
-    }
-
-    #[test]
-    fn refusals() {
-        let origins = Origins::Same;
-        assert_eq!(check("POST", true, "h", &GOOD, &origins), Err(UpgradeError::Method));
-        assert_eq!(check("GET", false, "h", &GOOD, &origins), Err(UpgradeError::HttpVersion));
-        let cases: &[(&str, &[u8], UpgradeError)] = &[
-            ("Sec-WebSocket-Version", b"12", UpgradeError::Version),
-            ("Sec-WebSocket-Version", b"13, 12", UpgradeError::Version),
-            ("Sec-WebSocket-Key", b"", UpgradeError::Key),
-            ("Sec-WebSocket-Key", b"dGhlIHNhbXBsZSBub25j", UpgradeError::Key),
-            ("Sec-WebSocket-Key", b"not base64 at all!!!!!!!", UpgradeError::Key),
-            ("Sec-WebSocket-Protocol", b"chat, chat", UpgradeError::Subprotocols),
-            ("Sec-WebSocket-Protocol", b"a b", UpgradeError::Subprotocols),
-            ("Origin", b"http://evil.example", UpgradeError::Origin),
-            ("Origin", b"null", UpgradeError::Origin),
-        ];
-        for (name, value, error) in cases {
-            assert_eq!(judge(&with(name, value)), Err(*error), "{name}: {value:?}");
-        }
-        let mut twice = GOOD.to_vec();
-        twice.push(GOOD[4]);
-        assert_eq!(judge(&twice), Err(UpgradeError::Key));
-        assert!(!is_asked(&with("Upgrade", b"h2c")));
-        assert!(!is_asked(&with("Connection", b"close")));
-    }
-
-    #[test]
-    fn subprotocols_in_order() {
-        let upgrade = judge(&with("Sec-WebSocket-Protocol", b"chat , superchat,,echo")).unwrap();
-        assert_eq!(upgrade.subprotocols, ["chat", "superchat", "echo"]);
-    }
-
-    #[test]
-    fn origins_are_compared_exactly() {
-        let list = Origins::List(vec!["https://app.example".into()]);
-        let cases: &[(&Origins, &str, &str, bool)] = &[
-            (&Origins::Same, "http://gate.example:8080", "gate.example:8080", true),
-            (&Origins::Same, "http://GATE.example", "gate.example", true),
-            (&Origins::Same, "https://gate.example", "gate.example", true),
-            (&Origins::Same, "http://gate.example", "gate.example:80", true),
-            (&Origins::Same, "https://gate.example", "gate.example:80", false),
-            (&Origins::Same, "http://gate.example.evil", "gate.example", false),
-            (&Origins::Same, "http://gate.example:81", "gate.example", false),
-            (&Origins::Same, "http://[::1]:8080", "[::1]:8080", true),
-            (&Origins::Same, "http://[::1]", "[::1]", true),
-            (&Origins::Same, "ftp://gate.example", "gate.example", false),
-            (&list, "https://app.example", "x", true),
-            (&list, "https://app.example.evil", "x", false),
-            (&list, "http://app.example", "x", false),
-            (&Origins::Any, "https://anything", "x", true),
-        ];
-        for (origins, origin, host, good) in cases {
-            let result = check_origin(&[("Origin", origin.as_bytes())], host, origins);
-            assert_eq!(result.is_ok(), *good, "{origin} at {host} with {origins:?}");
-        }
-    }
-}
+mod tests;

@@ -54,7 +54,7 @@ impl Answers {
         let head = String::from_utf8(received[..at + 2].to_vec()).expect("an ASCII head");
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).expect("a status");
         let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
-        let has_body = !answer.is_head && status != "304";
+        let has_body = !answer.is_head && !["204", "304"].contains(&status);
         let size = if has_body { length.expect("a length").parse().expect("a number") } else { 0 };
         if received.len() < at + 4 + size {
             return false;
@@ -91,7 +91,7 @@ impl Answer {
 fn ask(rng: &mut Rng, lines: &str, out: &mut Vec<u8>) -> Answer {
     let future = "Fri, 31 Dec 9999 23:59:59 GMT";
     let past = "Thu, 01 Jan 1970 00:00:00 GMT";
-    let (path, conditions, status, body, field) = match rng.below(16) {
+    let (path, conditions, status, body, field) = match rng.below(17) {
         0 => ("empty", String::new(), 200, 0..0, "\r\nETag: \""),
         1 => ("large.bin", "Accept-Encoding: br\r\n".into(), 200, 0..300_000, "\r\nVary: Accept-Encoding\r\n"),
         2 => ("small.html", "Accept-Encoding: br;q=0, gzip\r\n".into(), 200, 0..400, "Content-Encoding: gzip\r\n"),
@@ -107,16 +107,19 @@ fn ask(rng: &mut Rng, lines: &str, out: &mut Vec<u8>) -> Answer {
         12 => ("sub?q=1", String::new(), 301, 0..0, "Location: /sub/?q=1\r\n"),
         13 => ("sub/", String::new(), 200, 0..10, "Content-Type: text/html"),
         14 => (".git", String::new(), 404, 0..0, ""),
+        15 => ("dead", String::new(), 426, 0..0, "Upgrade: websocket\r\n"),
         _ => ("none", String::new(), 404, 0..0, ""),
     };
-    let (method, is_head) = [("GET", false), ("GET", false), ("HEAD", true), ("POST", false)][rng.below(4)];
+    let methods = [("GET", false), ("GET", false), ("HEAD", true), ("POST", false), ("OPTIONS", false)];
+    let (method, is_head) = methods[rng.below(methods.len())];
     let (framing, content) = small_body(rng);
     // A client may send one empty line too many behind a body.
     let before = if rng.one_in(8) { "\r\n" } else { "" };
     out.extend(format!("{before}{method} /{path} HTTP/1.1\r\nHost: h\r\n{conditions}{lines}{framing}\r\n").bytes());
     out.extend(content);
     match (method, status) {
-        ("POST", _) => Answer { status: 405, body: 0..0, is_head, field: "Allow: GET, HEAD\r\n" },
+        ("POST", _) => Answer { status: 405, body: 0..0, is_head, field: "Allow: GET, HEAD, OPTIONS\r\n" },
+        ("OPTIONS", _) => Answer { status: 204, body: 0..0, is_head, field: "Allow: GET, HEAD, OPTIONS\r\n" },
         ("HEAD", 206 | 416) => Answer { status: 200, body: 0..size_of(path), is_head, field: "" },
         _ => Answer { status, body, is_head, field },
     }

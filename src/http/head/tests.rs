@@ -10,9 +10,9 @@ fn limits() -> Http {
 }
 
 /// As the session does it: the end first, then the head.
-fn read(bytes: &[u8]) -> Result<Head<'_>, HeadError> {
+fn read(bytes: &[u8]) -> Result<Head<'static>, HeadError> {
     match scan(bytes, 0)? {
-        Some(end) => parse(&bytes[..end], &limits()),
+        Some(end) => parse(bytes[..end].to_vec().leak(), &limits()),
         None => Err(check_partial(bytes, &limits()).err().unwrap_or(HeadError::NotHttp)),
     }
 }
@@ -106,7 +106,11 @@ fn expectations() {
         ("Expect: 100-continue, 100-continue\r\n", Ok(true)),
         ("Expect: 200-ok\r\n", Err(HeadError::Expectation)),
         ("Expect: 100-continue\r\nExpect: x\r\n", Err(HeadError::Expectation)),
-        ("Expect:\r\n", Err(HeadError::Expectation)),
+        ("Expect: 100-continue, x\r\n", Err(HeadError::Expectation)),
+        ("Expect: \"100-continue\"\r\n", Err(HeadError::Expectation)),
+        // Empty elements of a list count for nothing (RFC 9110 section 5.6.1.2).
+        ("Expect: , 100-continue ,\r\n", Ok(true)),
+        ("Expect:\r\n", Ok(false)),
     ] {
         assert_eq!(read(with(lines).as_bytes()).map(|head| head.expects_continue), expected, "{lines:?}");
     }
@@ -136,12 +140,14 @@ fn request_lines_that_are_none() {
         ("GET / HTTP/x.y", NotHttp),
         ("GET / ICY/1.1", NotHttp),
         ("GET / HTTP/0.9", HttpVersion),
-        ("GET / HTTP/1.2", HttpVersion),
+        ("GET / HTTP/1.12", NotHttp),
+        ("GET / HTTP/1.2 ", NotHttp),
+        ("GET / HTTP/0.2", HttpVersion),
         ("GET / HTTP/2.0", HttpVersion),
+        ("GET / HTTP/2.2", HttpVersion),
         ("PRI * HTTP/2.0", HttpVersion),
-        ("OPTIONS * HTTP/1.1", Target),
         ("GET * HTTP/1.1", Target),
-        ("CONNECT h:1 HTTP/1.1", Target),
+        ("CONNECT h HTTP/1.1", Target),
         ("GET /#x HTTP/1.1", Target),
         ("GET /?x#y HTTP/1.1", Target),
         ("GET /caf\u{e9} HTTP/1.1", Target),
@@ -232,6 +238,9 @@ fn the_end_is_found_wherever_the_cuts_are() {
     for (part, expected) in [
         (&b"\x16\x03\x01"[..], Err(HeadError::NotHttp)),
         (b"GET / HT", Ok(())),
+        (b"GET / HTTP/1.2", Ok(())),
+        (b"GET / HTTP/1.9\r\nHost: ", Ok(())),
+        (b"GET / HTTP/1.2x", Err(HeadError::NotHttp)),
         (b"GET / HTTP/2.0", Err(HeadError::HttpVersion)),
         (b"{}", Err(HeadError::NotHttp)),
     ] {

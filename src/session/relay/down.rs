@@ -45,7 +45,7 @@ impl Relay {
             let rest = std::mem::take(&mut self.partial);
             let mut framed = Framed::default();
             // One that cannot be text is lost with its server.
-            if framed.add(&rest, delimiter, self.service.message_type).is_ok() {
+            if framed.add(&rest, delimiter, self.message_type).is_ok() {
                 send_framed(framed, context);
             }
         }
@@ -58,7 +58,7 @@ impl Relay {
         };
         let mut framed = Framed::default();
         let bytes = &chunk.buffer[chunk.start..chunk.end];
-        let result = framed.take(bytes, &mut self.partial, delimiter, self.service.message_type);
+        let result = framed.take(bytes, &mut self.partial, delimiter, self.message_type);
         send_framed(framed, context);
         match result {
             Ok(()) => None,
@@ -74,7 +74,7 @@ impl Relay {
         let cut_size = std::mem::take(&mut self.cut_size) as usize;
         start -= cut_size;
         buffer[start..start + cut_size].copy_from_slice(&self.cut[..cut_size]);
-        let opcode = match (self.service.message_type, self.tail(&buffer[start..end])) {
+        let opcode = match (self.message_type, self.tail(&buffer[start..end])) {
             (MessageType::Binary, _) | (MessageType::Auto, Tail::Invalid) => Opcode::Binary,
             (MessageType::Text, Tail::Invalid) => return false,
             (_, Tail::Whole) => Opcode::Text,
@@ -82,7 +82,7 @@ impl Relay {
                 end -= size;
                 self.cut[..size].copy_from_slice(&buffer[end..end + size]);
                 self.cut_size = size as u8;
-                if self.parting.is_none() && self.service.message_type == MessageType::Auto {
+                if self.parting.is_none() && self.message_type == MessageType::Auto {
                     self.vigil.set_cut(Some(context.now_ms + limits::CUT_CHARACTER_MS));
                     *context.deadline_ms = self.vigil.next_ms(&self.service.limits);
                 }
@@ -101,7 +101,7 @@ impl Relay {
 
     /// How a read ends; a packet is whole, so that a cut character in it is just invalid.
     fn tail(&self, bytes: &[u8]) -> Tail {
-        if self.service.message_type == MessageType::Binary {
+        if self.message_type == MessageType::Binary {
             return Tail::Whole;
         }
         match utf8::tail(bytes) {

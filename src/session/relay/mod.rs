@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Action, Chunk, Closing, Context, Demand, Ending, Input, Phase, Side, send_close};
 use crate::driver::device::Direction;
 use crate::limits::{self, WhenOver};
-use crate::route::{Destination, Protocol, Service};
+use crate::route::{Destination, MessageType, Protocol, Service};
 use crate::websocket::close::CloseCode;
 use crate::websocket::decoder::{Data, Decoder, Piece};
 use crate::websocket::encoder;
@@ -28,6 +28,8 @@ pub struct Relay {
     service: Arc<Service>,
     /// The service's protocol, or what the server's socket turned out to be.
     protocol: Protocol,
+    /// The service's type, or what the subprotocol asks for.
+    message_type: MessageType,
     /// The client's frames.
     up: Decoder,
     /// The server's frames, where its protocol has them.
@@ -75,7 +77,13 @@ struct Parting {
 
 impl Relay {
     /// A conversation at its beginning.
-    pub fn new(service: Arc<Service>, protocol: Protocol, nature: Nature, context: &mut Context<'_>) -> Relay {
+    pub fn new(
+        service: Arc<Service>,
+        protocol: Protocol,
+        message_type: MessageType,
+        nature: Nature,
+        context: &mut Context<'_>,
+    ) -> Relay {
         let limits = &service.limits;
         let message_size_max = match protocol {
             Protocol::Packet => limits.message_size_max.min(limits::PACKET_SIZE_MAX),
@@ -86,6 +94,7 @@ impl Relay {
         *context.deadline_ms = vigil.next_ms(limits);
         Relay {
             protocol,
+            message_type,
             up: Decoder::new(Masking::Required, limits.frame_size_max, message_size_max),
             down: (protocol == Protocol::Frames).then(down),
             partial: Vec::new(),

@@ -163,3 +163,42 @@ fn noise_means_the_same_at_every_cut() {
         }
     }
 }
+
+/// RFC 6455 section 5.7: the frames of a client are masked, those of a server are not.
+#[test]
+fn the_frames_of_the_rfc() {
+    let text = |payload: &str| Outcome { messages: vec![(true, payload.into())], ..Outcome::default() };
+    let masked: [&[u8]; 2] = [
+        &[0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58],
+        &[0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58],
+    ];
+    assert_eq!(decode(masked[..1].iter().copied()), text("Hello"));
+    assert_eq!(decode(masked[1..].iter().copied()).controls, ["Pong"]);
+    let unmasked: [(&[u8], usize); 5] = [
+        (&[0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f], 5),
+        (&[0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f], 5),
+        (&[0x89, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f], 5),
+        (&[0x82, 0x7e, 0x01, 0x00], 256),
+        (&[0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0], 65_536),
+    ];
+    for (head, size) in unmasked {
+        let mut bytes = head.to_vec();
+        if size > 5 {
+            bytes.resize(head.len() + size, 0);
+        }
+        let mut decoder = Decoder::new(Masking::Forbidden, u64::MAX, u64::MAX);
+        let (mut at, end, mut got) = (0, bytes.len(), 0);
+        while let Some(piece) = decoder.next(&mut bytes, &mut at, end).unwrap() {
+            got += match piece {
+                Piece::Data(data) => data.range.len(),
+                Piece::Ping(payload) => payload.len(),
+                _ => 0,
+            };
+        }
+        assert_eq!(got, size, "{head:x?}");
+        // A client may not send any of them, nor a server what is masked.
+        assert!(decode([&bytes[..]].into_iter()).error.is_some(), "{head:x?}");
+    }
+    let mut decoder = Decoder::new(Masking::Forbidden, u64::MAX, u64::MAX);
+    assert!(decoder.next(&mut masked[0].to_vec(), &mut 0, 11).is_err());
+}

@@ -126,15 +126,20 @@ for text in (
     "GET /?\xff HTTP/1.1",
     "GET x HTTP/1.1",
     "GET * HTTP/1.1",
-    "OPTIONS * HTTP/1.1",
-    "CONNECT AUTHORITY HTTP/1.1",
+    "POST * HTTP/1.1",
+    "CONNECT / HTTP/1.1",
+    "CONNECT 127.0.0.1 HTTP/1.1",
     "G\xe9T / HTTP/1.1",
     "G@T / HTTP/1.1",
 ):
     line(f"the request line {text!r}", text)
-for version in ("0.9", "1.2", "2.0", "9.9"):
+line("CONNECT", "CONNECT AUTHORITY HTTP/1.1", 405)
+for version in ("0.9", "2.0", "2.2", "9.9"):
     line(f"HTTP/{version}", f"GET / HTTP/{version}", 505)
 line("the preface of HTTP/2", "PRI * HTTP/2.0", 505)
+case("HTTP/1.2 is answered as 1.1", lambda: stays(raw("GET / HTTP/1.2"), 200))
+case("OPTIONS of a path", lambda: stays(raw("OPTIONS /nosuch HTTP/1.1"), 204))
+case("OPTIONS of the server", lambda: stays(raw("OPTIONS * HTTP/1.1"), 204))
 case("a method in small letters", lambda: stays(raw("get / HTTP/1.1"), 405))
 case("an expectation that is not known", lambda: refused_alone(raw("GET / HTTP/1.1", "Expect: 200-ok"), 417))
 for text in ("GET / HTTP/1.1\nHOST\r\n\r\n", "\r\n\r\nGET / HTTP/1.1\r\nHOST\r\n\r\n"):

@@ -1,0 +1,136 @@
+//! Programs that only look whether the gateway is there: health checks of proxies, and bare connections.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::daemon::{Daemon, configuration};
+use crate::foreign::tool;
+use crate::process::{Process, eventually};
+use crate::wire::handshake;
+
+#[test]
+fn options_are_told_whatever_the_name() {
+    let websockets =
+        "servers = ({ listen = \"127.0.0.1:0\"; websocket = { docroot = \"@/run\"; deny = \"^/denied\"; }; });";
+    for text in [&configuration("", "deny = \"^/denied\";"), websockets] {
+        let daemon = Daemon::start_configured(text);
+        let _servers = ["echo", "denied"].map(|name| daemon.listen(name));
+        let mut wire = daemon.wire();
+        for target in ["/", "*", "/nosuch", "/echo", "/denied", "/.hidden", "http://h", "/?q"] {
+            wire.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: h\r\n\r\n"));
+            let response = wire.response();
+            assert_eq!((response.status, response.field("Allow")), (204, "GET, HEAD, OPTIONS"), "{target}");
+            assert_eq!(response.field("Content-Length"), "", "{target}: RFC 9110 section 8.6");
+        }
+        // Its body is read, and the next request begins behind it.
+        wire.send("OPTIONS / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc");
+        assert_eq!((wire.response().status, wire.get("/nosuch").status), (204, 404));
+        let mut wire = daemon.wire();
+        wire.send("OPTIONS / HTTP/1.0\r\n\r\n");
+        let response = wire.response();
+        assert_eq!((response.status, response.field("Connection")), (204, "close"));
+        wire.expect_end();
+    }
+}
+
+/// A later minor version is served as 1.1 (RFC 9110 section 2.5).
+#[test]
+fn later_versions_of_http_1() {
+    let daemon = Daemon::start(&[]);
+    let server = daemon.listen("echo");
+    let mut wire = daemon.wire();
+    for (version, status) in [("1.2", 404), ("1.9", 404)] {
+        wire.send(format!("GET /nosuch HTTP/{version}\r\nHost: h\r\n\r\n"));
+        assert_eq!(wire.response().status, status, "{version}");
+    }
+    wire.send(handshake("/echo", &[], &[]).replace("HTTP/1.1", "HTTP/1.2"));
+    assert_eq!(wire.response().status, 101);
+    server.accept();
+}
+
+const HAPROXY: &str = "
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+frontend numbers
+    bind unix@SOCKET
+    stats enable
+    stats uri /
+backend http
+    option httpchk
+    server gate 127.0.0.1:GATE check inter 100ms rise 1 fall 1
+backend http_1_1
+    option httpchk
+    http-check send meth OPTIONS uri * ver HTTP/1.1 hdr Host gate.example
+    server gate 127.0.0.1:GATE check inter 100ms rise 1 fall 1
+backend tcp
+    server gate 127.0.0.1:GATE check inter 100ms rise 1 fall 1
+";
+
+#[test]
+#[ignore = "needs haproxy"]
+fn the_health_checks_of_haproxy_succeed_and_are_not_logged() {
+    let daemon = Daemon::start(&[]);
+    let (socket, file) = (daemon.folder().join("numbers"), daemon.folder().join("haproxy.cfg"));
+    let text = HAPROXY.replace("SOCKET", &socket).replace("GATE", &daemon.port.to_string());
+    std::fs::write(&file, text).unwrap();
+    let _haproxy = Process::start(Command::new(tool("bin/haproxy")).args(["-db", "-f", &file]));
+    eventually("haproxy listens", || UnixStream::connect(&socket).is_ok());
+    let mut seen = String::new();
+    for (backend, check) in [("http", "L7OK,204"), ("http_1_1", "L7OK,204"), ("tcp", "L4OK,")] {
+        eventually("haproxy has checked", || {
+            let mut stream = UnixStream::connect(&socket).unwrap();
+            stream.write_all(b"GET /;csv HTTP/1.0\r\n\r\n").unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            seen = text.lines().find(|line| line.starts_with(&format!("{backend},gate,"))).unwrap().to_owned();
+            // Until its first check a server is called up, and a check that lasts is starred.
+            !seen.contains(",INI,") && !seen.contains("* ")
+        });
+        assert!(seen.contains(",UP,") && seen.contains(&format!(",{check},")), "{backend}: {seen}");
+    }
+    daemon.get("/nosuch");
+    daemon.log().wait_for(&["status=404"]);
+    let ends = daemon.log().text().matches(" end client=").count();
+    assert_eq!(ends, 1, "{}", daemon.log().text());
+}
+
+/// Who comes and goes without a word is told at debug level alone; what came of a request is told as ever.
+#[test]
+fn connections_without_a_request() {
+    for (level, told) in [("info", false), ("debug", true)] {
+        let daemon = Daemon::start(&["--log-level", level]);
+        drop(daemon.wire());
+        let reset = daemon.wire();
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+        setsockopt(reset.stream(), sockopt::Linger, &linger).unwrap();
+        drop(reset);
+        for text in ["OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n", "OPTIONS / HTTP/1.0\r\n\r\n"] {
+            let mut wire = daemon.wire();
+            wire.send(text);
+            assert_eq!(wire.response().status, 204);
+            drop(wire);
+        }
+        let mut wire = daemon.wire();
+        wire.send("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n");
+        assert_eq!((wire.response().status, wire.get("/nosuch").status), (204, 404));
+        drop(wire);
+        daemon.log().wait_for(&["c5 end", "status=404", ": served"]);
+        let mut wire = daemon.wire();
+        wire.send("GET");
+        drop(wire);
+        daemon.log().wait_for(&["c6 end", "left before its request was answered"]);
+        for (id, sentence) in
+            [(1, "left without a byte"), (2, "left without a byte"), (3, "probed with"), (4, "probed with")]
+        {
+            let text = daemon.log().text();
+            let is_told = text.lines().any(|line| line.contains(&format!(" c{id} end")) && line.contains(sentence));
+            assert_eq!(is_told, told, "{level}: c{id}: {text}");
+        }
+    }
+}
