@@ -31,7 +31,7 @@ use connection::Connection;
 use devices::Devices;
 use entrance::{Entrance, Opening};
 use fair::FairQueue;
-use queue::give_back;
+use queue::{give_back, is_short};
 use timers::{Owner, Timers};
 
 /// Slots from here on are listeners', not connections'.
@@ -78,6 +78,8 @@ pub struct Gateway<D: Driver> {
     starved: FairQueue,
     /// Those that wait for their turn to be handed what came.
     backlog: FairQueue,
+    /// Those that keep buffers of which they cannot make use for now.
+    hoarding: Vec<Owner>,
     /// When listeners that stopped for want of file descriptors go on.
     resume_ms: Option<u64>,
     /// Signals that came and that nobody has looked at.
@@ -112,6 +114,7 @@ impl<D: Driver> Gateway<D> {
             starved_requests: FairQueue::default(),
             starved: FairQueue::default(),
             backlog: FairQueue::default(),
+            hoarding: Vec::new(),
             resume_ms: None,
             signals: Vec::new(),
             next_id: 1,
@@ -337,12 +340,26 @@ impl<D: Driver> Gateway<D> {
     fn settle(&mut self) {
         self.list_starved();
         self.settle_touched();
+        self.spill_hoards();
         while self.admission.holds_too_much() && self.break_greediest() {
             self.settle_touched();
         }
         if self.timers.len() > limits::TIMERS_SPARE_MAX + 4 * self.connections.len() {
             self.timers
                 .retain(|at_ms, owner| find(&mut self.connections, owner).is_some_and(|one| one.has_timer(at_ms)));
+        }
+    }
+
+    /// Where the pool is short, moves what cannot be used for now out of it.
+    fn spill_hoards(&mut self) {
+        if self.hoarding.is_empty() || !is_short(&self.world.driver, Share::Messages) {
+            return;
+        }
+        for owner in std::mem::take(&mut self.hoarding) {
+            let Some(connection) = find(&mut self.connections, owner) else { continue };
+            connection.is_hoarding = false;
+            connection.spill_hoard(&mut self.world.driver);
+            count_held(connection, &mut self.admission, &mut self.world);
         }
     }
 
@@ -400,6 +417,10 @@ impl<D: Driver> Gateway<D> {
                 queue.push(connection.source(), owner, connection.is_heavy());
             }
             list_backlog(connection, &mut self.backlog);
+            if !connection.is_hoarding && connection.has_hoard() {
+                connection.is_hoarding = true;
+                self.hoarding.push(owner);
+            }
             if let Some(at_ms) = connection.timer_to_set() {
                 self.timers.add(at_ms, owner);
             }

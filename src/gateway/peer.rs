@@ -214,6 +214,11 @@ impl<H> Peer<H> {
         }
     }
 
+    /// Moves what waits out of the pool.
+    pub fn spill_arrivals<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        self.inbox.spill(driver);
+    }
+
     /// Takes out what came first.
     pub fn take_arrival(&mut self) -> Option<Arrival> {
         self.inbox.take()
@@ -414,11 +419,7 @@ impl<H> Peer<H> {
             self.is_paused = false;
         }
         self.is_starved = false;
-        let is_deliverable = self.may_deliver(opposite);
-        if !is_deliverable {
-            self.inbox.spill(driver);
-        }
-        let is_wanted = is_deliverable && self.inbox.is_empty() && !self.is_ended;
+        let is_wanted = self.may_deliver(opposite) && self.inbox.is_empty() && !self.is_ended;
         let is_one_by_one = self.is_bulk && self.demand != Demand::Packets;
         if self.receiving == Receiving::Multishot && (!is_wanted || is_one_by_one) {
             self.cancel_receive(token, driver);

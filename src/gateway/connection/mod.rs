@@ -44,6 +44,8 @@ pub struct Connection<H> {
     pub is_backlogged: bool,
     /// It waits for its turn to get a buffer of the pool.
     pub is_starved: bool,
+    /// It is in the list of those that keep buffers that they cannot use.
+    pub is_hoarding: bool,
     /// Its last visit left something, or took what an earlier one had left.
     is_heavy: bool,
     /// When the earliest timer of this connection fires.
@@ -83,6 +85,7 @@ impl<H> Connection<H> {
             is_listed: false,
             is_backlogged: false,
             is_starved: false,
+            is_hoarding: false,
             is_heavy: false,
             timer_ms: None,
             ending: None,
@@ -122,6 +125,21 @@ impl<H> Connection<H> {
         [Side::Client, Side::Backend]
             .into_iter()
             .any(|side| self.peer_of(side).has_arrivals() && self.may_deliver(side))
+    }
+
+    /// Whether something that came may not be handed to its session for now.
+    pub fn has_hoard(&self) -> bool {
+        let is_kept = |side| self.peer_of(side).has_arrivals() && !self.may_deliver(side);
+        is_kept(Side::Client) || is_kept(Side::Backend)
+    }
+
+    /// Moves that out of the pool.
+    pub fn spill_hoard<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        for side in [Side::Client, Side::Backend] {
+            if !self.may_deliver(side) {
+                self.peer(side).spill_arrivals(driver);
+            }
+        }
     }
 
     /// Whether it sends more at once than one visit takes.
