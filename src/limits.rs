@@ -142,11 +142,13 @@ pub enum WhenOver {
 }
 
 impl Process {
-    /// The most memory that the process may come to take, in bytes. What one turn copies out of the pool comes on top
-    /// before anybody is broken off for it.
+    /// The most memory that the process may take, in bytes. The pool counts twice: one settling may copy all of it to the
+    /// heap before the first connection is broken off for it. What a visit queues is counted when it ends, and the turn
+    /// takes no more work once all hold too much, so that `VISIT_SIZE_MAX` covers the rest.
     pub fn memory_size_max(&self) -> u64 {
         let pool_size = self.pool_buffers * POOL_BUFFER_SIZE as u64;
-        PROGRAM_SIZE + 2 * pool_size + self.queued_size_max + self.clients_max * CLIENT_SIZE
+        let turn_size = 2 * pool_size + VISIT_SIZE_MAX;
+        PROGRAM_SIZE + turn_size + self.queued_size_max + self.clients_max * CLIENT_SIZE
     }
 }
 
@@ -204,8 +206,32 @@ impl Default for WebSocket {
 pub const POOL_BUFFER_SIZE: usize = 66 * 1024;
 /// Bytes kept free before the received bytes, so that a frame header can be written in front of them.
 pub const POOL_HEADROOM: usize = 32;
-/// With fewer free buffers than half of the pool, or than this, what a peer does not take at once is copied out of it.
-pub const POOL_FREE_MIN: usize = 4;
+/// With fewer free buffers than half of a share of the pool, or than this, what a peer does not take at once is copied
+/// out of it.
+pub const POOL_FREE_MIN: usize = 2;
+/// Parts of the pool: one is for requests and pages, the others are for messages.
+pub const POOL_PARTS: usize = 4;
+/// Bytes that a page's client, which takes no more for now, keeps of the piece that was read last where the pool is
+/// short. The others are dropped, and read again when the client has taken these.
+pub const PAGE_KEPT_SIZE: usize = 1024;
+
+/// Frames, or lines of a server, that are taken from one receive at a time. The rest waits until others have had their
+/// turn. The unit tests, among them the simulation, cut everywhere.
+pub const FRAMES_PER_VISIT_MAX: usize = if cfg!(test) { 3 } else { 512 };
+/// Units of work in one turn of the loop, after which the rest waits for the next one: a frame or a line is a unit, and
+/// so are `WORK_UNIT_SIZE` bytes.
+pub const WORK_PER_TURN_MAX: usize = if cfg!(test) { 32 } else { 16 * 1024 };
+/// The same in a turn that begins with a rest of the one before: the loop comes round more often while it is busy, since
+/// a request takes several turns.
+pub const WORK_PER_BUSY_TURN_MAX: usize = WORK_PER_TURN_MAX / 16;
+/// Connections of one address that sent little, which are visited before one that sent much.
+pub const LIGHT_VISITS_MAX: usize = 8;
+/// Bytes that cost about as much as a frame.
+pub const WORK_UNIT_SIZE: usize = 512;
+/// Pings of one visit that are each answered; of those after them the last alone is (RFC 6455 section 5.5.3).
+pub const PONGS_PER_VISIT_MAX: usize = 16;
+/// A fragment of fewer bytes counts as a message where messages are counted (`MESSAGES_PER_SECOND_MAX`).
+pub const FRAGMENT_SIZE_MIN: u64 = 1024;
 
 /// Submission entries of the ring; the completion queue has four times as many.
 pub const RING_ENTRIES: u32 = 256;
@@ -263,8 +289,18 @@ pub const ABORT_MS: u64 = 1_000;
 
 /// Bytes of a message for a SOCK_SEQPACKET server, where one packet has to hold it.
 pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
-/// What a queued piece counts beside its bytes, so that empty packets count too.
+/// A request that could not be read for want of a buffer has this much more time.
+pub const STARVED_MS: u64 = 1_000;
+/// What a queued piece counts beside its bytes, so that empty packets count too: its place in a queue, which grows by
+/// doubling.
 pub const SEGMENT_SIZE: usize = 64;
+/// What an allocation takes beside its bytes, and the least that it takes: as much as the common allocators.
+pub const ALLOCATION_EXTRA_SIZE: usize = 16;
+/// The least that an allocation takes.
+pub const ALLOCATION_SIZE_MIN: usize = 32;
+/// Heap memory of one visit that is not counted before the visit ends: a segment for each frame, the actions that ask
+/// for them, and twice a receive, for what grows by doubling.
+pub const VISIT_SIZE_MAX: u64 = (FRAMES_PER_VISIT_MAX * 256 + 4 * POOL_BUFFER_SIZE) as u64;
 
 /// Bytes of a line, or of what comes before a NUL, from a server whose protocol has them.
 pub const LINE_SIZE_MAX: usize = 64 * 1024;

@@ -1,5 +1,8 @@
 //! The limits that a configuration sets, each met from outside.
 
+/// What one address does, and what another notices of it.
+mod fairness;
+
 /// Bytes and messages: what may wait, and how fast they may come.
 mod flow;
 
@@ -10,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt};
 
 use crate::client::{BINARY, CONTINUATION, Client, Frame};
 use crate::daemon::{Daemon, configuration};
@@ -34,12 +37,20 @@ pub fn exchange((client, backend): &mut (Client, Backend)) {
 
 /// A connection that comes from this address of the loopback network.
 fn wire_from(address: Ipv4Addr, port: u16) -> Wire {
+    Wire::new(stream_from(address, port, None))
+}
+
+/// As `wire_from`, with so many bytes at most that the kernel keeps until they are read (SO_RCVBUF).
+fn stream_from(address: Ipv4Addr, port: u16, receive_size: Option<usize>) -> TcpStream {
     let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    if let Some(size) = receive_size {
+        setsockopt(&fd, sockopt::RcvBuf, &size).unwrap();
+    }
     let from = SocketAddr::from((address, 0));
     socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
     let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to)).unwrap();
-    Wire::new(TcpStream::from(fd))
+    TcpStream::from(fd)
 }
 
 /// Somebody who comes too late is told so before it has asked for anything.

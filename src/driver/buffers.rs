@@ -10,12 +10,37 @@ use io_uring::{Submitter, opcode, squeue};
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, POOL_PARTS};
+
+/// The two parts of the pool: what one takes the other does not miss.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Share {
+    /// For messages of clients and servers.
+    Messages,
+    /// For requests and the bytes of pages, so that no flood of messages keeps a newcomer from being read.
+    Requests,
+}
+
+impl Share {
+    /// Both.
+    pub const ALL: [Share; 2] = [Share::Messages, Share::Requests];
+
+    /// How many of all buffers are in this part.
+    pub fn size(self, buffers: usize) -> usize {
+        let requests = (buffers / POOL_PARTS).max(1);
+        match self {
+            Share::Messages => buffers.saturating_sub(requests),
+            Share::Requests => requests,
+        }
+    }
+}
 
 /// A pool buffer on loan and which of its bytes count. It has one owner, who gives it to a send or back to
 /// the driver.
 #[derive(Debug)]
 pub struct Lease {
+    /// Which part of the pool it is from.
+    pub share: Share,
     pub(super) buffer: u16,
     /// The first byte that counts, from the start of the whole buffer.
     pub start: u32,
@@ -118,13 +143,22 @@ impl Supply {
     pub(super) const HERE: Supply = if cfg!(target_pointer_width = "32") { Supply::Operations } else { Supply::Ring };
 }
 
-/// The receive pool: a fixed number of buffers of a fixed size, in memory that costs nothing until used.
+/// In the number by which the kernel knows a buffer: it is one of `Share::Requests`.
+const REQUESTS_BIT: u16 = 0x8000;
+
+/// Which buffer the kernel means by a number.
+pub(super) fn buffer_of(number: u16) -> (Share, u16) {
+    let share = if number & REQUESTS_BIT == 0 { Share::Messages } else { Share::Requests };
+    (share, number & !REQUESTS_BIT)
+}
+
+/// One share of the receive pool: a fixed number of buffers of a fixed size, in memory that costs nothing until used.
 pub(super) struct Pool {
     memory: NonNull<u8>,
     /// None: there are operations in its place.
     ring: Option<NonNull<BufRingEntry>>,
-    group: u16,
-    /// How many buffers there are: a power of two.
+    share: Share,
+    /// How many buffers there are.
     buffers: u16,
     tail: u16,
     lent: usize,
@@ -136,8 +170,13 @@ fn memory_size(buffers: u16) -> usize {
     buffers as usize * POOL_BUFFER_SIZE
 }
 
+/// A ring has as many entries as buffers, or more: a power of two.
+fn ring_entries(buffers: u16) -> u16 {
+    buffers.next_power_of_two()
+}
+
 fn ring_size(buffers: u16) -> usize {
-    buffers as usize * size_of::<BufRingEntry>()
+    ring_entries(buffers) as usize * size_of::<BufRingEntry>()
 }
 
 fn map(size: usize) -> Result<NonNull<u8>, Errno> {
@@ -148,21 +187,23 @@ fn map(size: usize) -> Result<NonNull<u8>, Errno> {
 }
 
 impl Pool {
-    /// Maps a pool of so many buffers, a power of two, which are to be provided as buffer group `group`.
+    /// Maps a share of so many buffers, which are to be provided as the buffer group of its name.
     pub(super) fn new(
         submitter: &Submitter<'_>,
         supply: Supply,
-        group: u16,
+        share: Share,
         buffers: u16,
     ) -> Result<Pool, std::io::Error> {
         let memory = map(memory_size(buffers))?;
-        let mut pool = Pool { memory, ring: None, group, buffers, tail: 0, lent: buffers as usize, reads: 0 };
+        let mut pool = Pool { memory, ring: None, share, buffers, tail: 0, lent: buffers as usize, reads: 0 };
         if supply == Supply::Ring {
             let ring = map(ring_size(buffers))?.cast();
             pool.ring = Some(ring);
             // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
             // which is after the operations that use it have ended (`Uring`'s drop).
-            unsafe { submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, buffers, group, 0) }?;
+            unsafe {
+                submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, ring_entries(buffers), share as u16, 0)
+            }?;
         }
         Ok(pool)
     }
@@ -170,7 +211,7 @@ impl Pool {
     /// The lease of a buffer that the kernel has just filled with `size` bytes.
     pub(super) fn lend(&mut self, buffer: u16, size: usize) -> Lease {
         self.lent += 1;
-        Lease { buffer, start: POOL_HEADROOM as u32, end: (POOL_HEADROOM + size) as u32 }
+        Lease { share: self.share, buffer, start: POOL_HEADROOM as u32, end: (POOL_HEADROOM + size) as u32 }
     }
 
     /// Where the bytes of a lease begin, for the kernel to read.
@@ -196,6 +237,14 @@ impl Pool {
         self.buffers as usize
     }
 
+    /// The number by which the kernel knows a buffer.
+    fn number(&self, buffer: u16) -> u16 {
+        match self.share {
+            Share::Messages => buffer,
+            Share::Requests => buffer | REQUESTS_BIT,
+        }
+    }
+
     /// Buffers that the kernel has and that nothing is going to take for sure.
     pub(super) fn free(&self) -> usize {
         (self.buffers as usize).saturating_sub(self.lent + self.reads)
@@ -212,17 +261,17 @@ impl Pool {
         self.lent -= 1;
         let (address, size) = (self.at(buffer, POOL_HEADROOM).as_ptr(), POOL_BUFFER_SIZE - POOL_HEADROOM);
         let Some(ring) = self.ring else {
-            let provide = opcode::ProvideBuffers::new(address, size as i32, 1, self.group, buffer);
+            let provide = opcode::ProvideBuffers::new(address, size as i32, 1, self.share as u16, self.number(buffer));
             return Some(provide.build().flags(squeue::Flags::SKIP_SUCCESS));
         };
-        let index = (self.tail & (self.buffers - 1)) as usize;
+        let index = (self.tail & (ring_entries(self.buffers) - 1)) as usize;
         // SAFETY: the index is below the ring's length.
         let mut entry = unsafe { ring.add(index) };
         // SAFETY: the kernel reads an entry only below the tail, and this one is at the tail.
         let entry = unsafe { entry.as_mut() };
         entry.set_addr(address as u64);
         entry.set_len(size as u32);
-        entry.set_bid(buffer);
+        entry.set_bid(self.number(buffer));
         self.tail = self.tail.wrapping_add(1);
         // SAFETY: the ring's base is its first entry, mapped and initialised.
         let tail = unsafe { BufRingEntry::tail(ring.as_ptr()) };
@@ -264,27 +313,30 @@ mod tests {
         unsafe { ring.submission().push(entry) }.unwrap();
     }
 
-    /// More receives than there are buffers: each is given back.
+    /// More receives than there are buffers: each is given back. Three do not fill their ring, which has four entries.
     #[test]
     fn buffers_come_round() {
-        for supply in [Supply::Ring, Supply::Operations] {
+        let supplies = [Supply::Ring, Supply::Operations];
+        for (supply, share) in supplies.into_iter().flat_map(|supply| Share::ALL.map(|share| (supply, share))) {
             let mut ring = IoUring::new(8).unwrap();
-            let mut pool = Pool::new(&ring.submitter(), supply, 7, 2).unwrap();
+            let mut pool = Pool::new(&ring.submitter(), supply, share, 3).unwrap();
             let (mut near, far) = UnixStream::pair().unwrap();
             assert_eq!(pool.free(), 0);
-            let given: Vec<squeue::Entry> = [0, 1].into_iter().filter_map(|buffer| pool.provide(buffer)).collect();
+            let given: Vec<squeue::Entry> = (0..3).filter_map(|buffer| pool.provide(buffer)).collect();
             given.iter().for_each(|entry| submit(&mut ring, entry));
-            assert_eq!((pool.free(), given.len()), (2, if supply == Supply::Ring { 0 } else { 2 }));
-            for turn in 0..5 {
+            assert_eq!((pool.free(), given.len()), (3, if supply == Supply::Ring { 0 } else { 3 }));
+            for turn in 0..9 {
                 near.write_all(&[turn; 3]).unwrap();
-                let receive = opcode::Recv::new(raw(&far), std::ptr::null_mut(), 100).buf_group(7).build();
+                let receive = opcode::Recv::new(raw(&far), std::ptr::null_mut(), 100).buf_group(share as u16).build();
                 submit(&mut ring, &receive.flags(squeue::Flags::BUFFER_SELECT).user_data(1));
                 ring.submit_and_wait(1).unwrap();
                 let entry = ring.completion().next().unwrap();
                 assert_eq!((entry.user_data(), entry.result()), (1, 3), "{supply:?} {turn}");
-                let lease = pool.lend(cqueue::buffer_select(entry.flags()).unwrap(), 3);
+                let (from, buffer) = buffer_of(cqueue::buffer_select(entry.flags()).unwrap());
+                assert_eq!(from, share);
+                let lease = pool.lend(buffer, 3);
                 assert_eq!(pool.buffer(&lease)[lease.start as usize..lease.end as usize], [turn; 3]);
-                assert_eq!(pool.free(), 1);
+                assert_eq!(pool.free(), 2);
                 if let Some(entry) = pool.release(lease) {
                     submit(&mut ring, &entry);
                 }

@@ -160,7 +160,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let client = listener.accept().unwrap().0.into();
-            Scene { ring: Uring::new(1).unwrap(), server, file, client, far }
+            Scene { ring: Uring::new(2).unwrap(), server, file, client, far }
         }
 
         fn hand_over(&mut self, reply: Vec<u8>) {

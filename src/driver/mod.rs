@@ -26,7 +26,7 @@ pub mod uring;
 pub mod sim;
 
 use crate::limits;
-pub use buffers::{Batch, Lease, Segment};
+pub use buffers::{Batch, Lease, Segment, Share};
 use device::{Device, DeviceId};
 pub use start::StartError;
 
@@ -121,6 +121,8 @@ impl std::fmt::Display for Address {
 pub enum Receive {
     /// One completion, at most one buffer.
     Once,
+    /// As Once, into a buffer of `Share::Requests`; all others receive into `Share::Messages`.
+    Request,
     /// A completion for whatever comes, until it is cancelled or ends.
     Multishot,
     /// As Multishot from a SOCK_SEQPACKET socket: each completion is one packet, a cut one is `EMSGSIZE`.
@@ -305,7 +307,7 @@ pub trait Driver {
     /// server, closes the connection: in one chain, each step only if the one before it was done whole. EAGAIN: the
     /// backlog is full. No step waits for the client: a reply for which there is no room fails. Neither handle may be closed before it completes; the client's is still the caller's then.
     fn hand_over(&mut self, token: Token, file: &Self::Handle, client: &Self::Handle, handover: Handover);
-    /// Reads a pool buffer full from a file.
+    /// Reads a buffer full from a file, one of `Share::Requests`.
     fn read(&mut self, token: Token, file: &Self::Handle, offset: u64);
     /// Ends the operations with this token, which then complete with an error.
     fn cancel(&mut self, token: Token);
@@ -325,13 +327,13 @@ pub trait Driver {
     fn buffer(&mut self, lease: &Lease) -> &mut [u8];
     /// Gives a buffer back to the pool.
     fn release(&mut self, lease: Lease);
-    /// Whether there is a buffer for one more receive than were asked for in this turn. Without that, many who find
+    /// Whether a share has a buffer for one more receive than were asked for in this turn. Without that, many who find
     /// the pool empty keep each other from it.
-    fn may_receive(&self) -> bool;
-    /// Buffers in the pool.
-    fn buffers(&self) -> usize;
-    /// Buffers that are not lent.
-    fn buffers_free(&self) -> usize;
+    fn may_receive(&self, share: Share) -> bool;
+    /// Buffers of a share.
+    fn buffers(&self, share: Share) -> usize;
+    /// Those that are not lent.
+    fn buffers_free(&self, share: Share) -> usize;
 }
 
 #[cfg(test)]

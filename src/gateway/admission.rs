@@ -13,9 +13,12 @@ use crate::session::Full;
 /// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 one, of which a single customer
 /// usually has all (RFC 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Source {
+#[allow(missing_docs)]
+pub enum Source {
     V4([u8; 4]),
     V6([u8; 8]),
+    /// All clients whose address is not known, as those of a UNIX socket, together.
+    Unknown,
 }
 
 /// The counts.
@@ -52,8 +55,11 @@ impl Admission {
     /// with those who are being refused; so many may be there without them.
     pub fn enter(&mut self, address: Address, entrance: usize, clients_there: u64, clients_there_max: u64) -> Verdict {
         let source = source_of(address);
-        let from_there = source.and_then(|source| self.sources.get(&source)).copied().unwrap_or(0);
-        let per_address_max = self.limits.clients_per_address_max;
+        let from_there = self.sources.get(&source).copied().unwrap_or(0);
+        let per_address_max = match source {
+            Source::Unknown => 0,
+            _ => self.limits.clients_per_address_max,
+        };
         let refused_there = self.refused.get(&entrance).copied().unwrap_or(0);
         let full = if self.clients >= self.limits.clients_max {
             Full::Clients
@@ -66,9 +72,7 @@ impl Admission {
         } else {
             self.clients += 1;
             self.handshakes += 1;
-            if let Some(source) = source {
-                *self.sources.entry(source).or_default() += 1;
-            }
+            *self.sources.entry(source).or_default() += 1;
             return Verdict::Welcome;
         };
         if self.refused.values().sum::<u64>() >= OVERLOAD_REPLIES_MAX {
@@ -81,9 +85,7 @@ impl Admission {
     /// One of those who were welcome has gone.
     pub fn leave(&mut self, address: Address) {
         self.clients -= 1;
-        if let Some(source) = source_of(address) {
-            take_one(&mut self.sources, source);
-        }
+        take_one(&mut self.sources, source_of(address));
     }
 
     /// One of those who were refused at an entrance has gone.
@@ -124,15 +126,16 @@ fn take_one<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K) {
     }
 }
 
-fn source_of(address: Address) -> Option<Source> {
-    let Address::Tcp(address) = address else { return None };
-    Some(match address.ip().to_canonical() {
+/// What counts as the one address that a client comes from.
+pub fn source_of(address: Address) -> Source {
+    let Address::Tcp(address) = address else { return Source::Unknown };
+    match address.ip().to_canonical() {
         IpAddr::V4(v4) => Source::V4(v4.octets()),
         IpAddr::V6(v6) => {
             let [a, b, c, d, e, f, g, h, ..] = v6.octets();
             Source::V6([a, b, c, d, e, f, g, h])
         }
-    })
+    }
 }
 
 #[cfg(test)]

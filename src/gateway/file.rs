@@ -1,7 +1,7 @@
 //! What a connection opened last: a page that is read, or a socket that is connected to; and what is in flight for
 //! it.
 
-use crate::driver::{Driver, Token};
+use crate::driver::{Driver, Share, Token};
 
 /// The opened file.
 #[derive(Debug)]
@@ -90,19 +90,19 @@ impl<H> File<H> {
         }
     }
 
-    /// Asks the driver for what is wanted, or closes. True: a read waits for the pool.
-    pub fn settle<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) -> bool {
+    /// Asks the driver for what is wanted, or closes. Some: a read waits for a buffer of this share.
+    pub fn settle<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) -> Option<Share> {
         if !self.is_kept && self.is_still() {
             self.set(None, driver);
         }
-        let (Some(handle), Some(offset), true) = (&self.handle, self.read_from, self.is_kept) else { return false };
-        if driver.buffers_free() == 0 {
-            return true;
+        let (Some(handle), Some(offset), true) = (&self.handle, self.read_from, self.is_kept) else { return None };
+        if driver.buffers_free(Share::Requests) == 0 {
+            return Some(Share::Requests);
         }
         self.read_from = None;
         self.last_offset = offset;
         self.in_flight += 1;
         driver.read(token, handle, offset);
-        false
+        None
     }
 }

@@ -6,7 +6,9 @@ mod arrivals;
 pub mod connection;
 mod devices;
 pub mod entrance;
+mod fair;
 mod file;
+mod inbox;
 pub mod listener;
 pub mod peer;
 mod queue;
@@ -15,19 +17,21 @@ mod timers;
 #[cfg(test)]
 mod simulation;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use slab::Slab;
 
-use crate::driver::{Completion, Driver, Errno, Event, Kind, Received, Token};
+use crate::driver::{Completion, Driver, Errno, Event, Kind, Received, Share, Token};
 use crate::http::date::Date;
 use crate::limits;
 use crate::session::{Actions, Ending, Input};
-use admission::Admission;
+use admission::{Admission, Source};
 use connection::Connection;
 use devices::Devices;
 use entrance::{Entrance, Opening};
-use queue::give_back;
+use fair::FairQueue;
+use queue::{give_back, is_short};
 use timers::{Owner, Timers};
 
 /// Slots from here on are listeners', not connections'.
@@ -43,10 +47,20 @@ pub struct World<D: Driver> {
     pub date: Date,
     /// A folder has been removed; of the endpoint at this address.
     pub lost_endpoint: Option<usize>,
+    /// Units of work that this turn may still do (`WORK_PER_TURN_MAX`). With none left, what comes waits for the next one.
+    work: usize,
     /// The devices that are in use.
     devices: Devices,
     /// What a session asks for; empty between inputs.
     actions: Actions,
+}
+
+impl<D: Driver> World<D> {
+    /// Counts the work of a visit: the frames that it decoded, and bytes that may have been taken or not.
+    fn spend(&mut self, bytes: usize) {
+        let frames = self.actions.take_frames();
+        self.work = self.work.saturating_sub(1 + frames + bytes / limits::WORK_UNIT_SIZE);
+    }
 }
 
 /// The gateway on a driver.
@@ -58,8 +72,14 @@ pub struct Gateway<D: Driver> {
     timers: Timers,
     /// Connections that this turn touched.
     touched: Vec<Owner>,
-    /// Connections whose receive found the pool empty.
-    starved: Vec<Owner>,
+    /// Connections that wait for a buffer of the pool to read a request or a page.
+    starved_requests: FairQueue,
+    /// Those that wait for one to read messages.
+    starved: FairQueue,
+    /// Those that wait for their turn to be handed what came.
+    backlog: FairQueue,
+    /// Those that keep buffers of which they cannot make use for now.
+    hoarding: Vec<Owner>,
     /// When listeners that stopped for want of file descriptors go on.
     resume_ms: Option<u64>,
     /// Signals that came and that nobody has looked at.
@@ -82,6 +102,7 @@ impl<D: Driver> Gateway<D> {
                 now_ms,
                 date: Date::default(),
                 lost_endpoint: None,
+                work: limits::WORK_PER_TURN_MAX,
                 devices: Devices::default(),
                 actions: Actions::default(),
             },
@@ -90,7 +111,10 @@ impl<D: Driver> Gateway<D> {
             admission: Admission::new(limits),
             timers: Timers::default(),
             touched: Vec::new(),
-            starved: Vec::new(),
+            starved_requests: FairQueue::default(),
+            starved: FairQueue::default(),
+            backlog: FairQueue::default(),
+            hoarding: Vec::new(),
             resume_ms: None,
             signals: Vec::new(),
             next_id: 1,
@@ -174,8 +198,14 @@ impl<D: Driver> Gateway<D> {
         self.world.driver.wait(timeout_ms, completions)?;
         self.world.now_ms = self.world.driver.now_ms();
         self.world.date.set(self.world.driver.unix_s());
+        // Where somebody waits from the turn before, what comes now waits as well: the addresses take turns.
+        self.world.work = if self.backlog.is_empty() { limits::WORK_PER_TURN_MAX } else { 0 };
+        let is_busy = self.world.work == 0;
         for Completion { token, event } in completions.drain(..) {
             self.on_completion(token, event);
+        }
+        if is_busy {
+            self.visit_backlog();
         }
         self.fire_timers();
         self.settle();
@@ -203,7 +233,12 @@ impl<D: Driver> Gateway<D> {
 
     fn timeout_ms(&self) -> Option<u64> {
         // A buffer that came free behind a starved connection's turn must not wait for somebody else's event.
-        if !self.starved.is_empty() && self.world.driver.buffers_free() > 0 {
+        let driver = &self.world.driver;
+        let can_feed = |queue: &FairQueue, share| !queue.is_empty() && driver.buffers_free(share) > 0;
+        if !self.backlog.is_empty()
+            || can_feed(&self.starved_requests, Share::Requests)
+            || can_feed(&self.starved, Share::Messages)
+        {
             return Some(0);
         }
         let abort_ms = if self.is_aborting { limits::ABORT_MS } else { 0 };
@@ -235,6 +270,27 @@ impl<D: Driver> Gateway<D> {
             Event::Accepted { .. } | Event::Signal(_) => {}
         }
         list(connection, &mut self.touched);
+        list_backlog(connection, &mut self.backlog);
+        count_held(connection, &mut self.admission, &mut self.world);
+    }
+
+    /// Hands out what waits, one visit after the other, as long as this turn may work.
+    fn visit_backlog(&mut self) {
+        self.world.work = limits::WORK_PER_BUSY_TURN_MAX;
+        while self.world.work > 0
+            && let Some(owner) = self.backlog.pop()
+        {
+            let Some(connection) = find(&mut self.connections, owner) else { continue };
+            connection.visit(&mut self.world);
+            connection.is_backlogged = false;
+            if connection.has_rest() && connection.has_backlog() {
+                connection.is_backlogged = true;
+                self.backlog.push_front(connection.source(), owner);
+            }
+            list_backlog(connection, &mut self.backlog);
+            list(connection, &mut self.touched);
+            count_held(connection, &mut self.admission, &mut self.world);
+        }
     }
 
     /// Gives back what an event holds that reaches nobody.
@@ -282,10 +338,9 @@ impl<D: Driver> Gateway<D> {
 
     /// Brings every touched connection in order: sends what is queued, asks for what is wanted, frees what is over.
     fn settle(&mut self) {
-        // Those who wait for the pool come first, in the order in which they began to.
-        let touched = std::mem::replace(&mut self.touched, std::mem::take(&mut self.starved));
-        self.touched.extend(touched);
+        self.list_starved();
         self.settle_touched();
+        self.spill_hoards();
         while self.admission.holds_too_much() && self.break_greediest() {
             self.settle_touched();
         }
@@ -295,15 +350,53 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Breaks off the connection that holds most. False: none that could be.
+    /// Where the pool is short, moves what cannot be used for now out of it.
+    fn spill_hoards(&mut self) {
+        if self.hoarding.is_empty() || !is_short(&self.world.driver, Share::Messages) {
+            return;
+        }
+        for owner in std::mem::take(&mut self.hoarding) {
+            let Some(connection) = find(&mut self.connections, owner) else { continue };
+            connection.is_hoarding = false;
+            connection.spill_hoard(&mut self.world.driver);
+            count_held(connection, &mut self.admission, &mut self.world);
+        }
+    }
+
+    /// Lists as many of those who wait for the pool as it has buffers for: before all others, and requests before messages.
+    fn list_starved(&mut self) {
+        if self.starved_requests.is_empty() && self.starved.is_empty() {
+            return;
+        }
+        let touched = std::mem::take(&mut self.touched);
+        let queues = [(&mut self.starved_requests, Share::Requests), (&mut self.starved, Share::Messages)];
+        for (queue, share) in queues {
+            for owner in std::iter::from_fn(|| queue.pop()).take(self.world.driver.buffers_free(share)) {
+                if let Some(connection) = find(&mut self.connections, owner) {
+                    connection.is_starved = false;
+                    connection.is_listed = true;
+                    self.touched.push(owner);
+                }
+            }
+        }
+        // Those who are among them already are settled once more, which changes nothing.
+        self.touched.extend(touched);
+    }
+
+    /// Breaks off one connection of the address that holds most: the one whose peers have taken nothing for the longest
+    /// time, by what it holds. False: none that could be.
     fn break_greediest(&mut self) -> bool {
-        let greediest = self.connections.iter_mut().map(|(_, connection)| connection);
-        let Some(connection) = greediest.filter(|one| !one.is_ending()).max_by_key(|one| one.held_size()) else {
-            return false;
-        };
+        let mut sizes: HashMap<Source, usize> = HashMap::new();
+        for (_, connection) in self.connections.iter().filter(|(_, one)| !one.is_ending()) {
+            *sizes.entry(connection.source()).or_default() += connection.held_size();
+        }
+        let Some((greediest, _)) = sizes.into_iter().max_by_key(|(_, size)| *size) else { return false };
+        let now_ms = self.world.now_ms;
+        let weight = |one: &Connection<D::Handle>| one.held_size() as u64 * (1_000 + now_ms - one.moved_ms());
+        let all = self.connections.iter_mut().map(|(_, connection)| connection);
+        let own = all.filter(|one| !one.is_ending() && one.source() == greediest);
+        let Some(connection) = own.max_by_key(|one| weight(one)) else { return false };
         connection.break_off(Ending::HeldTooMuch);
-        // One that waits for the pool is listed already, but for the next turn.
-        connection.is_listed = false;
         list(connection, &mut self.touched);
         true
     }
@@ -313,14 +406,25 @@ impl<D: Driver> Gateway<D> {
         for owner in touched.drain(..) {
             let Some(connection) = find(&mut self.connections, owner) else { continue };
             connection.is_listed = false;
-            if connection.settle(&mut self.world) {
-                list(connection, &mut self.starved);
+            let queue = match connection.settle(&mut self.world) {
+                None => None,
+                Some(Share::Requests) => Some(&mut self.starved_requests),
+                Some(Share::Messages) => Some(&mut self.starved),
+            };
+            if let Some(queue) = queue
+                && !std::mem::replace(&mut connection.is_starved, true)
+            {
+                queue.push(connection.source(), owner, connection.is_heavy());
+            }
+            list_backlog(connection, &mut self.backlog);
+            if !connection.is_hoarding && connection.has_hoard() {
+                connection.is_hoarding = true;
+                self.hoarding.push(owner);
             }
             if let Some(at_ms) = connection.timer_to_set() {
                 self.timers.add(at_ms, owner);
             }
-            let (before, now) = connection.update_held_size();
-            self.admission.hold(before, now);
+            count_held(connection, &mut self.admission, &mut self.world);
             if connection.has_ended_handshake() {
                 self.admission.end_handshake();
             }
@@ -338,6 +442,17 @@ impl<D: Driver> Gateway<D> {
     }
 }
 
+/// Counts what a connection holds outside the pool. Where all together hold too much, the turn takes no more work on.
+fn count_held<D: Driver>(connection: &mut Connection<D::Handle>, admission: &mut Admission, world: &mut World<D>) {
+    let (before, now) = connection.update_held_size();
+    if before != now {
+        admission.hold(before, now);
+        if admission.holds_too_much() {
+            world.work = 0;
+        }
+    }
+}
+
 fn listener_token(index: usize) -> Token {
     Token { slot: LISTENER_SLOTS + index as u32, generation: 0, kind: Kind::Accept }
 }
@@ -346,6 +461,14 @@ fn listener_token(index: usize) -> Token {
 fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
     if !std::mem::replace(&mut connection.is_listed, true) {
         owners.push(connection.owner());
+    }
+}
+
+/// Adds a connection to those that wait to be handed what came, if it does.
+fn list_backlog<H>(connection: &mut Connection<H>, backlog: &mut FairQueue) {
+    if !connection.is_backlogged && connection.has_backlog() {
+        connection.is_backlogged = true;
+        backlog.push(connection.source(), connection.owner(), connection.is_heavy());
     }
 }
 

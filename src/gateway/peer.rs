@@ -1,8 +1,9 @@
 //! One end of a connection, the client or the server alike: a handle, a receive's state, a bounded send queue.
 
-use super::queue::{Queue, give_back};
-use crate::driver::{Batch, Driver, Errno, Kind, Receive, Segment, Sending, Token};
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, QUEUE_SIZE_MAX, SEND_SEGMENTS_MAX};
+use super::inbox::{Arrival, Inbox};
+use super::queue::{Queue, give_back, is_short};
+use crate::driver::{Batch, Driver, Errno, Kind, Receive, Segment, Sending, Share, Token};
+use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, QUEUE_SIZE_MAX, SEND_SEGMENTS_MAX};
 use crate::session::Demand;
 
 /// Bytes of a receive that filled its buffer.
@@ -25,6 +26,10 @@ pub struct Peer<H> {
     is_device: bool,
     demand: Demand,
     receiving: Receiving,
+    /// What came and waits until the session takes it.
+    inbox: Inbox,
+    /// A receive is wanted, and the pool has no buffer for it.
+    is_starved: bool,
     /// The opposite end does not take what this one sends (hysteresis between the two marks).
     is_paused: bool,
     /// Much is coming: buffer by buffer, so that no burst outruns the marks.
@@ -73,6 +78,8 @@ impl<H> Default for Peer<H> {
             is_device: false,
             demand: Demand::Nothing,
             receiving: Receiving::No,
+            inbox: Inbox::default(),
+            is_starved: false,
             is_paused: false,
             is_bulk: false,
             is_ended: false,
@@ -152,7 +159,7 @@ impl<H> Peer<H> {
 
     /// Bytes that it holds outside the pool.
     pub fn heap_size(&self) -> usize {
-        self.queue.heap_size()
+        self.queue.heap_size() + self.inbox.heap_size()
     }
 
     /// Sets how much may wait for a peer before the other one is not read any more.
@@ -165,9 +172,70 @@ impl<H> Peer<H> {
         self.is_paused
     }
 
-    /// Whether nothing is read from it, for that reason or because it was too fast.
+    /// Whether something that it sent may not have been read: the other end does not take it, it was too fast, or others
+    /// come first.
     pub fn is_unread(&self) -> bool {
-        self.is_paused || self.demand == Demand::Nothing
+        self.is_paused || self.demand == Demand::Nothing || self.is_starved || !self.inbox.is_empty()
+    }
+
+    /// Whether a receive waits for a buffer.
+    pub fn is_starved(&self) -> bool {
+        self.is_starved
+    }
+
+    /// Whether the session may be handed what came, with so much waiting at the other end.
+    pub fn may_deliver(&self, opposite: usize) -> bool {
+        !self.is_paused && self.demand != Demand::Nothing && opposite <= self.queue_size_max as usize
+    }
+
+    /// Whether a part of what came first was taken already.
+    pub fn has_rest(&self) -> bool {
+        self.inbox.has_rest()
+    }
+
+    /// Whether something waits that came before.
+    pub fn has_arrivals(&self) -> bool {
+        !self.inbox.is_empty()
+    }
+
+    /// Keeps what came until the session takes it. An abandoned peer keeps nothing.
+    pub fn keep<D: Driver<Handle = H>>(&mut self, arrival: Arrival, driver: &mut D) {
+        self.inbox.push(arrival);
+        if self.is_abandoned {
+            self.inbox.clear(driver);
+        }
+    }
+
+    /// As `keep`, for what the session did not take to its end.
+    pub fn put_back<D: Driver<Handle = H>>(&mut self, arrival: Arrival, driver: &mut D) {
+        self.inbox.put_back(arrival);
+        if self.is_abandoned {
+            self.inbox.clear(driver);
+        }
+    }
+
+    /// Moves what waits out of the pool.
+    pub fn spill_arrivals<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        self.inbox.spill(driver);
+    }
+
+    /// Takes out what came first.
+    pub fn take_arrival(&mut self) -> Option<Arrival> {
+        self.inbox.take()
+    }
+
+    /// Whether nothing more will be queued or received.
+    pub fn is_abandoned(&self) -> bool {
+        self.is_abandoned
+    }
+
+    /// Where the pool is short and the peer takes nothing: drops what waits of a page's piece but for its beginning. How
+    /// many bytes were dropped.
+    pub fn drop_page<D: Driver<Handle = H>>(&mut self, driver: &mut D) -> usize {
+        match self.is_blocked && !self.is_sending && is_short(driver, Share::Requests) {
+            true => self.queue.drop_last(PAGE_KEPT_SIZE, driver),
+            false => 0,
+        }
     }
 
     fn low_size(&self) -> usize {
@@ -215,6 +283,7 @@ impl<H> Peer<H> {
         self.demand = Demand::Nothing;
         self.pong = None;
         self.queue.clear(driver);
+        self.inbox.clear(driver);
         // Who is being handed over may be somebody else's already.
         if let (Some(handle), true, false) = (&self.handle, self.is_in_flight(), self.is_lent) {
             driver.shutdown(handle, true);
@@ -271,17 +340,17 @@ impl<H> Peer<H> {
     }
 
     /// The end of a turn: what is queued is sent, and what should be received is asked for. `opposite` is how
-    /// much waits at the other end. True: a receive found the pool empty.
+    /// much waits at the other end. Some: a receive waits for a buffer of this share.
     pub fn settle<D: Driver<Handle = H>>(
         &mut self,
         receive: Token,
         send: Token,
         opposite: usize,
         driver: &mut D,
-    ) -> bool {
+    ) -> Option<Share> {
         if self.is_abandoned {
             self.settle_abandoned(receive, driver);
-            return false;
+            return None;
         }
         self.settle_sending(send, driver);
         self.settle_receiving(receive, opposite, driver)
@@ -338,30 +407,39 @@ impl<H> Peer<H> {
         }
     }
 
-    fn settle_receiving<D: Driver<Handle = H>>(&mut self, token: Token, opposite: usize, driver: &mut D) -> bool {
+    fn settle_receiving<D: Driver<Handle = H>>(
+        &mut self,
+        token: Token,
+        opposite: usize,
+        driver: &mut D,
+    ) -> Option<Share> {
         if opposite > self.queue_size_max as usize {
             self.is_paused = true;
         } else if opposite < self.low_size() {
             self.is_paused = false;
         }
-        let is_wanted = self.demand != Demand::Nothing && !self.is_paused && !self.is_ended;
+        self.is_starved = false;
+        let is_wanted = self.may_deliver(opposite) && self.inbox.is_empty() && !self.is_ended;
         let is_one_by_one = self.is_bulk && self.demand != Demand::Packets;
         if self.receiving == Receiving::Multishot && (!is_wanted || is_one_by_one) {
             self.cancel_receive(token, driver);
         }
-        let (Some(handle), Receiving::No, true) = (&self.handle, self.receiving, is_wanted) else { return false };
-        if !driver.may_receive() {
-            return true;
+        let (Some(handle), Receiving::No, true) = (&self.handle, self.receiving, is_wanted) else { return None };
+        let share = if self.demand == Demand::Once { Share::Requests } else { Share::Messages };
+        if !driver.may_receive(share) {
+            self.is_starved = true;
+            return Some(share);
         }
         let (how, receiving) = match self.demand {
             _ if self.is_device => (Receive::Device, Receiving::Once),
             Demand::Packets => (Receive::Packets, Receiving::Multishot),
+            Demand::Once => (Receive::Request, Receiving::Once),
             Demand::Flow if !self.is_bulk => (Receive::Multishot, Receiving::Multishot),
             _ => (Receive::Once, Receiving::Once),
         };
         driver.receive(token, handle, how);
         self.receiving = receiving;
-        false
+        None
     }
 
     fn cancel_receive<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {

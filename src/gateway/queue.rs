@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::driver::{Batch, Driver, Lease, Segment};
-use crate::limits::{POOL_BUFFER_SIZE, POOL_FREE_MIN, SEGMENT_SIZE};
+use crate::driver::{Batch, Driver, Lease, Segment, Share};
+use crate::limits::{ALLOCATION_EXTRA_SIZE, ALLOCATION_SIZE_MIN, POOL_BUFFER_SIZE, POOL_FREE_MIN, SEGMENT_SIZE};
 
 /// Segments that wait to be sent, those in flight counted too.
 #[derive(Default, Debug)]
@@ -90,27 +90,55 @@ impl Queue {
     /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
     pub fn spill<D: Driver>(&mut self, driver: &mut D) {
         for segment in self.first.iter_mut().chain(&mut self.rest) {
-            if driver.buffers_free() >= (driver.buffers() / 2).max(POOL_FREE_MIN) {
-                return;
-            }
-            if let Segment::Pool(lease) = segment {
+            if let Segment::Pool(lease) = segment
+                && is_short(driver, lease.share)
+            {
                 let bytes = driver.buffer(lease)[lease.start as usize..lease.end as usize].into();
                 let copy = Segment::heap(bytes);
-                self.heap_size += heap_cost(&copy);
+                self.heap_size += cost_outside(&copy);
                 give_back(std::mem::replace(segment, copy), driver);
             }
         }
     }
 
+    /// Drops the last segment but for `kept` bytes, which are moved out of the pool, if it is in the pool and longer. How
+    /// many bytes were dropped.
+    pub fn drop_last<D: Driver>(&mut self, kept: usize, driver: &mut D) -> usize {
+        let Some(segment) = self.rest.pop_back().or_else(|| self.first.take()) else { return 0 };
+        self.discount(&segment);
+        let (segment, dropped) = match segment {
+            Segment::Pool(lease) if lease.len() > kept => {
+                let start = lease.start as usize;
+                let copy = Segment::heap(driver.buffer(&lease)[start..start + kept].into());
+                let dropped = lease.len() - kept;
+                driver.release(lease);
+                (copy, dropped)
+            }
+            segment => (segment, 0),
+        };
+        self.push(segment);
+        dropped
+    }
+
     fn count(&mut self, segment: &Segment) {
         self.size += cost(segment);
-        self.heap_size += heap_cost(segment);
+        self.heap_size += cost_outside(segment);
     }
 
     fn discount(&mut self, segment: &Segment) {
         self.size -= cost(segment);
-        self.heap_size -= heap_cost(segment);
+        self.heap_size -= cost_outside(segment);
     }
+}
+
+/// Whether so few buffers of a share are free that no peer may keep one without taking anything.
+pub fn is_short<D: Driver>(driver: &D, share: Share) -> bool {
+    driver.buffers_free(share) < (driver.buffers(share) / 2).max(POOL_FREE_MIN)
+}
+
+/// What a queued piece of so many bytes takes of the heap.
+pub fn heap_cost(size: usize) -> usize {
+    SEGMENT_SIZE + (size + ALLOCATION_EXTRA_SIZE).max(ALLOCATION_SIZE_MIN)
 }
 
 fn cost(segment: &Segment) -> usize {
@@ -118,10 +146,10 @@ fn cost(segment: &Segment) -> usize {
 }
 
 /// Of a heap segment that was sent in part, all of it is still held.
-fn heap_cost(segment: &Segment) -> usize {
+fn cost_outside(segment: &Segment) -> usize {
     match segment {
         Segment::Pool(_) => 0,
-        Segment::Heap { bytes, .. } => SEGMENT_SIZE + bytes.len(),
+        Segment::Heap { bytes, .. } => heap_cost(bytes.len()),
     }
 }
 

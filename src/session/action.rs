@@ -55,12 +55,27 @@ pub enum Demand {
 /// What the gateway is to do, in order.
 #[derive(Debug)]
 pub enum Action {
-    /// Send this part of the chunk that was just handed in. At most one for each chunk.
+    /// Send this part of the chunk that was just handed in. At most one each time that a chunk is handed in.
     Forward {
         /// To whom.
         to: Side,
         /// Which bytes of the chunk's buffer.
         range: Range<usize>,
+    },
+    /// The session took this chunk only as far as `start`: hand the rest of it in again when others have had their turn.
+    /// It comes before the chunk's `Forward`.
+    Later {
+        /// Where the chunk came from.
+        from: Side,
+        /// The first byte of the rest, within the chunk's buffer.
+        start: usize,
+    },
+    /// As `Later`, for bytes that are in no chunk.
+    LaterBytes {
+        /// Where they came from.
+        from: Side,
+        /// `POOL_HEADROOM` bytes without meaning, then the bytes to be handed in.
+        buffer: Box<[u8]>,
     },
     /// Send these bytes.
     Send {
@@ -144,21 +159,35 @@ impl Action {
 
 /// A list of actions that keeps its memory.
 #[derive(Default, Debug)]
-pub struct Actions(Vec<Action>);
+pub struct Actions {
+    list: Vec<Action>,
+    /// Frames and lines that were decoded for these actions.
+    frames: usize,
+}
 
 impl Actions {
     /// Adds one.
     pub fn push(&mut self, action: Action) {
-        self.0.push(action);
+        self.list.push(action);
     }
 
     /// Adds many.
     pub fn extend(&mut self, actions: impl Iterator<Item = Action>) {
-        self.0.extend(actions);
+        self.list.extend(actions);
     }
 
     /// Takes them out, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Action> + '_ {
-        self.0.drain(..)
+        self.list.drain(..)
+    }
+
+    /// Counts frames or lines that were decoded.
+    pub fn add_frames(&mut self, frames: usize) {
+        self.frames += frames;
+    }
+
+    /// How many were counted since this was asked last.
+    pub fn take_frames(&mut self) -> usize {
+        std::mem::take(&mut self.frames)
     }
 }

@@ -121,10 +121,10 @@ impl Closing {
     /// Takes an input; Some: it is over.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
         match input {
-            Input::ClientBytes(mut chunk) => {
+            Input::ClientBytes(chunk) => {
                 if let Client::OwesClose(up) = &mut self.client {
                     // A client that breaks the protocol now owes no more than one that keeps it.
-                    if find_close(up, &mut chunk).unwrap_or(true) {
+                    if find_close(up, chunk, context).unwrap_or(true) {
                         self.client = Client::OwesEnd;
                         context.out.push(Action::Finish(Side::Client));
                     }

@@ -206,6 +206,23 @@ impl Session {
         }
     }
 
+    /// Whether what comes is frames, lines or packets, of which a visit takes a limited number.
+    pub fn is_conversation(&self) -> bool {
+        matches!(self.phase, Phase::Relay(_) | Phase::Closing(_))
+    }
+
+    /// Whether what was queued for the client last are bytes of a page, which can be read again.
+    pub fn sends_page(&self) -> bool {
+        matches!(&self.phase, Phase::Reply(reply) if reply.sends_page())
+    }
+
+    /// The last `size` bytes of a page that were queued will not be sent: they are read again when the client takes more.
+    pub fn take_back_page(&mut self, size: u64) {
+        if let Phase::Reply(reply) = &mut self.phase {
+            reply.take_back(size);
+        }
+    }
+
     /// Whether it is neither a WebSocket nor at its end.
     pub fn is_handshake(&self) -> bool {
         matches!(self.phase, Phase::Head(_) | Phase::Body(_) | Phase::Reply(_) | Phase::Opening(_))
@@ -381,9 +398,13 @@ impl Session {
         let mut context = Context::new(around, &mut self.facts, &mut actions);
         let end = buffer.len();
         let next = relay.handle(Input::ClientBytes(Chunk { buffer: &mut buffer, start, end }), &mut context);
+        out.add_frames(actions.take_frames());
         // These bytes are in no pool buffer that could be forwarded: they are sent as a copy.
         out.extend(actions.drain().map(|action| match action {
             Action::Forward { to, range } => Action::Send { to, bytes: buffer[range].into() },
+            Action::Later { from, start: rest } => {
+                Action::LaterBytes { from, buffer: [&buffer[..start], &buffer[rest..]].concat().into() }
+            }
             other => other,
         }));
         next

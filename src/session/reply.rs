@@ -144,6 +144,18 @@ impl Reply {
         self.name.len() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())
     }
 
+    /// Whether what was queued last are bytes of the file.
+    pub fn sends_page(&self) -> bool {
+        matches!(self.stage, Stage::Sending { is_reading: false, .. })
+    }
+
+    /// The last `size` bytes that were queued are to be read again.
+    pub fn take_back(&mut self, size: u64) {
+        if let Stage::Sending { next, .. } = &mut self.stage {
+            *next -= size;
+        }
+    }
+
     /// Takes an input. True: the next phase wants a step.
     pub fn step(mut self: Box<Self>, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
         match input {

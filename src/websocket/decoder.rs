@@ -6,6 +6,7 @@ use super::close::{self, CloseCode};
 use super::header::{self, HEADER_SIZE_MAX, Header, Masking, Opcode, ProtocolError};
 use super::mask;
 use super::utf8::{InvalidUtf8, Validator};
+use crate::limits::FRAGMENT_SIZE_MIN;
 
 /// What the next bytes mean.
 #[derive(PartialEq, Eq, Debug)]
@@ -31,6 +32,8 @@ pub struct Data {
     pub first: bool,
     /// The last piece of its message.
     pub last: bool,
+    /// The last piece of a frame of fewer than `FRAGMENT_SIZE_MIN` bytes that does not end its message.
+    pub is_short_fragment: bool,
 }
 
 /// One direction's decoder. The caller owns the bytes; of a header cut by the end of a receive at most
@@ -117,7 +120,8 @@ impl Decoder {
                     return Ok(Some(piece));
                 }
             } else {
-                return self.data_piece(buffer, range, whole && header.fin).map(Some);
+                let is_short_fragment = whole && !header.fin && header.length < FRAGMENT_SIZE_MIN;
+                return self.data_piece(buffer, range, whole && header.fin, is_short_fragment).map(Some);
             }
         }
     }
@@ -155,7 +159,7 @@ impl Decoder {
         }
         let start = *at + header_size;
         *at = start + length as usize;
-        Some(Data { range: start..*at, opcode, first: true, last: true })
+        Some(Data { range: start..*at, opcode, first: true, last: true, is_short_fragment: false })
     }
 
     /// Reads a header, with what an earlier receive left of it. False: it is not whole yet.
@@ -204,9 +208,16 @@ impl Decoder {
         Ok(())
     }
 
-    fn data_piece(&mut self, buffer: &[u8], range: Range<usize>, last: bool) -> Result<Piece, ProtocolError> {
+    fn data_piece(
+        &mut self,
+        buffer: &[u8],
+        range: Range<usize>,
+        last: bool,
+        is_short_fragment: bool,
+    ) -> Result<Piece, ProtocolError> {
         let Some(message) = &mut self.message else { return Err(ProtocolError::ContinuationWithoutStart) };
-        let piece = Data { range: range.clone(), opcode: message.opcode, first: !message.started, last };
+        let first = !message.started;
+        let piece = Data { range: range.clone(), opcode: message.opcode, first, last, is_short_fragment };
         message.started = true;
         if piece.opcode == Opcode::Text {
             let invalid = |InvalidUtf8| ProtocolError::InvalidUtf8;

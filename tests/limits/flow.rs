@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{exchange, pair};
-use crate::client::{BINARY, CLOSE, Client, Frame, PING};
+use crate::client::{BINARY, CLOSE, CONTINUATION, Client, Frame, PING};
 use crate::daemon::{Daemon, configuration};
 use crate::process::expect_eq;
 use crate::server::Backend;
@@ -112,6 +112,12 @@ fn a_fast_client_is_closed() {
     for (limits, frames) in [
         ("messages-per-second = 20;", vec![Frame::new(BINARY, b"x"); 21]),
         ("messages-per-second = 20;", vec![Frame::new(PING, b"x"); 21]),
+        ("messages-per-second = 20;", {
+            // One message that never ends, in fragments of no bytes.
+            let mut fragments = vec![Frame::part(CONTINUATION, b""); 21];
+            fragments[0].opcode = BINARY;
+            fragments
+        }),
         ("bytes-per-second = 1000;", vec![Frame::new(BINARY, &[b'x'; 1001])]),
     ] {
         let websocket = format!("limits = {{ when-over = \"close\"; {limits} }};");
@@ -134,6 +140,21 @@ fn a_fast_client_is_closed() {
         daemon.log().wait_for(&["info", "the client sent more a second than it may (1008)"]);
         exchange(&mut quiet);
     }
+}
+
+/// Fragments of a KiB are as many bytes as frames of their own would be: only shorter ones count as messages.
+#[test]
+fn long_fragments_are_one_message() {
+    let limits = "limits = { when-over = \"close\"; messages-per-second = 20; };";
+    let daemon = Daemon::start_configured(&configuration("", limits));
+    let server = daemon.listen("server");
+    let (mut client, mut backend) = pair(&daemon, &server);
+    let mut fragments = vec![Frame::part(CONTINUATION, &[b'x'; 1024]); 100];
+    fragments[0].opcode = BINARY;
+    fragments.push(Frame::new(CONTINUATION, b"end"));
+    client.send(&fragments);
+    backend.expect("x".repeat(100 * 1024) + "end");
+    exchange(&mut (client, backend));
 }
 
 /// Where all hold too much, the one that holds most goes, and nobody else.

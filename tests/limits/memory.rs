@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::client::{BINARY, Client, Frame, TEXT};
+use crate::client::{BINARY, Client, Frame, PING, TEXT};
 use crate::daemon::{Daemon, configuration};
 use crate::process::{DEADLINE, Process, eventually};
 use crate::server::{Backend, Listener};
@@ -31,11 +31,15 @@ struct Appliance {
 
 impl Appliance {
     fn start() -> Appliance {
-        let daemon = Daemon::start_configured(&configuration(LIMITS, "protocol = \"frames\";"));
+        Appliance::start_with("frames")
+    }
+
+    fn start_with(protocol: &str) -> Appliance {
+        let daemon = Daemon::start_configured(&configuration(LIMITS, &format!("protocol = \"{protocol}\";")));
         let line = daemon.log().wait_for(&["MiB of memory at most"]);
         let before = line.split(" MiB").next().unwrap();
         let bound_kib = before.rsplit(' ').next().unwrap().parse::<u64>().unwrap() * 1024;
-        let echo = daemon.echo("echo", &["--protocol", "frames", "-m", "2000"]);
+        let echo = daemon.echo("echo", &["--protocol", protocol, "-m", "2000"]);
         let mut appliance = Appliance { quiet: daemon.connect("/echo"), daemon, _echo: echo, bound_kib, files: 0 };
         appliance.measure("quiet");
         appliance.files = appliance.daemon.open_files();
@@ -237,4 +241,51 @@ fn one_that_floods() {
     });
     drop(flooding);
     appliance.expect_bounded("one that floods");
+}
+
+/// How the small messages of a crowd come: by which protocol, from which side, and their bytes on the wire.
+struct Small {
+    protocol: &'static str,
+    is_from_server: bool,
+    bytes: Vec<u8>,
+}
+
+/// Messages of a byte or none cost far more than their bytes. Whoever sends them, and however the other end does not
+/// take them, the bound that was printed holds.
+#[test]
+fn small_messages() {
+    let client = |opcode, payload| Frame::new(opcode, payload).masked().bytes().repeat(10_000);
+    let cases = [
+        Small { protocol: "packet", is_from_server: false, bytes: client(BINARY, b"") },
+        Small { protocol: "packet", is_from_server: false, bytes: client(BINARY, b"x") },
+        Small { protocol: "frames", is_from_server: false, bytes: client(BINARY, b"") },
+        Small { protocol: "frames", is_from_server: false, bytes: client(PING, b"") },
+        Small { protocol: "lines", is_from_server: false, bytes: client(BINARY, b"x") },
+        Small { protocol: "lines", is_from_server: true, bytes: b"\n".repeat(60_000) },
+        Small { protocol: "frames", is_from_server: true, bytes: Frame::new(BINARY, b"").bytes().repeat(10_000) },
+        Small { protocol: "frames", is_from_server: true, bytes: Frame::new(PING, b"x").bytes().repeat(10_000) },
+    ];
+    for Small { protocol, is_from_server, bytes } in cases {
+        let mut appliance = Appliance::start_with(protocol);
+        let server = match protocol {
+            "packet" => appliance.daemon.listen_packets("server"),
+            _ => appliance.daemon.listen("server"),
+        };
+        let (clients, backends) = join_many(&appliance.daemon, &server, CROWD / 4);
+        clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
+        backends.iter().for_each(|backend| backend.stream().set_nonblocking(true).unwrap());
+        // Nobody reads. In each round all say as much as is taken.
+        for _ in 0..4 {
+            for (client, backend) in clients.iter().zip(&backends) {
+                if is_from_server {
+                    pour(backend.stream(), &bytes)
+                } else {
+                    pour(client, &bytes)
+                };
+            }
+            appliance.measure(&format!("{protocol}, {} small ones", clients.len()));
+        }
+        drop((clients, backends));
+        appliance.expect_bounded(&format!("small messages, {protocol}, from the server: {is_from_server}"));
+    }
 }

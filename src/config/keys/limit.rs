@@ -52,7 +52,7 @@ pub const KEYS: &[Key] = &[
         QUEUED_SIZE_MAX,
         "bytes",
         |limits, value| limits.process.queued_size_max = value,
-        "What all connections together may hold beside the pool; beyond it the connection that holds most is closed.",
+        "What all connections together may hold beside the pool; beyond it one is closed, of the address that holds most.",
     ),
     limit(
         PROCESS,
@@ -60,7 +60,7 @@ pub const KEYS: &[Key] = &[
         POOL_BUFFERS,
         "buffers",
         |limits, value| limits.process.pool_buffers = value,
-        "Receive buffers of 66 KiB, shared by all connections; a power of two.",
+        "Receive buffers of 66 KiB, a quarter of them for requests and pages, the others for messages; a power of two.",
     ),
     limit(
         PROCESS,
@@ -237,7 +237,7 @@ pub const KEYS: &[Key] = &[
         MESSAGES_PER_SECOND_MAX,
         "messages",
         |limits, value| limits.websocket.messages_per_second_max = value,
-        "Messages a second that a client may send; 0: any number.",
+        "Messages a second that a client may send; pings, pongs and fragments under 1 KiB count too; 0: any number.",
     ),
     limit(
         CONVERSATION,

@@ -61,13 +61,15 @@ impl Sim {
             let errno = if self.rng.one_in(2) { Errno::EPIPE } else { Errno::ETOOMANYREFS };
             return Err((HandoverStep::Pass, errno));
         }
-        assert_eq!(*handover.record, 1u16.to_ne_bytes(), "the record of a client without an address");
+        let Object::Wire(number) = self.objects[client] else { panic!("not a socket") };
+        let (family, size) = if self.wires[number].address == Address::Unix { (1u16, 2) } else { (2, 16) };
+        let is_right = handover.record.starts_with(&family.to_ne_bytes()) && handover.record.len() == size;
+        assert!(is_right, "the record of a client: {:?}", handover.record);
         if handover.is_relayed {
             let (handle, far) = self.connection(false);
             self.handed_over.push((name, far, true));
             return Ok(Some(handle));
         }
-        let Object::Wire(number) = self.objects[client] else { panic!("not a socket") };
         self.wires[number].is_passed = true;
         self.handed_over.push((name, number, false));
         Ok(None)

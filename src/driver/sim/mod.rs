@@ -41,7 +41,8 @@ pub struct Sim {
     objects: Slab<Object>,
     ops: Vec<Op>,
     buffers: Vec<Vec<u8>>,
-    free: Vec<u16>,
+    /// Of each share; the buffers of `Share::Requests` come behind those of `Share::Messages`.
+    free: [Vec<u16>; 2],
 }
 
 impl Sim {
@@ -58,7 +59,10 @@ impl Sim {
             objects: Slab::new(),
             ops: Vec::new(),
             buffers: (0..buffers).map(|_| vec![0; POOL_BUFFER_SIZE]).collect(),
-            free: (0..buffers as u16).collect(),
+            free: {
+                let messages = Share::Messages.size(buffers) as u16;
+                [(0..messages).collect(), (messages..buffers as u16).collect()]
+            },
         }
     }
 
@@ -72,9 +76,9 @@ impl Sim {
         Handle(self.objects.insert(Object::Folder))
     }
 
-    /// A client comes; its wire speaks for it.
-    pub fn client(&mut self, capacity: usize) -> usize {
-        self.wires.push(Wire::new(capacity, false));
+    /// A client comes from this address; its wire speaks for it.
+    pub fn client(&mut self, capacity: usize, address: Address) -> usize {
+        self.wires.push(Wire { address, ..Wire::new(capacity, false) });
         self.waiting.push_back(self.wires.len() - 1);
         self.wires.len() - 1
     }
@@ -83,7 +87,7 @@ impl Sim {
     pub fn leaks(&self) -> String {
         let open =
             self.objects.iter().filter(|(_, object)| matches!(object, Object::File(_) | Object::Wire(_))).count();
-        let lent = self.buffers.len() - self.free.len();
+        let lent = self.buffers.len() - self.free.iter().map(Vec::len).sum::<usize>();
         let in_flight = self.ops.iter().filter(|op| !matches!(op.ask, Ask::Accept)).count();
         match (open, lent, in_flight) {
             (0, 0, 0) => String::new(),
@@ -114,7 +118,8 @@ impl Sim {
                 .ok_or_else(|| again(Ask::Accept)),
             Ask::Receive { how } => match self.attempt_receive(object, how, is_cancelled) {
                 Some(result) => {
-                    let goes_on = how != Receive::Once && matches!(result, Received::Data(_)) && !self.rng.one_in(20);
+                    let is_multishot = matches!(how, Receive::Multishot | Receive::Packets);
+                    let goes_on = is_multishot && matches!(result, Received::Data(_)) && !self.rng.one_in(20);
                     let more = goes_on.then(|| again(Ask::Receive { how }));
                     Ok((Event::Received { result, more: goes_on }, more))
                 }
@@ -142,7 +147,8 @@ impl Sim {
         }
         self.waiting.pop_front();
         let handle = Handle(self.objects.insert(Object::Wire(wire)));
-        Some((Event::Accepted { result: Ok((handle, Address::Unix)), more: true }, true))
+        let address = self.wires[wire].address;
+        Some((Event::Accepted { result: Ok((handle, address)), more: true }, true))
     }
 
     fn attempt_receive(&mut self, object: usize, how: Receive, is_cancelled: bool) -> Option<Received> {
@@ -161,7 +167,8 @@ impl Sim {
             };
         };
         let most = first.len().min(CAPACITY);
-        if self.free.is_empty() {
+        let share = if how == Receive::Request { Share::Requests } else { Share::Messages };
+        if self.free[share as usize].is_empty() {
             return Some(Received::Failed(Errno::ENOBUFS));
         }
         let size = if most < 2 || !self.rng.one_in(3) { most } else { 1 + self.rng.below(most) };
@@ -174,15 +181,15 @@ impl Sim {
         Some(match bytes.len() {
             0 => Received::End,
             size if size > CAPACITY => Received::Failed(Errno::EMSGSIZE),
-            _ => self.lend(&bytes),
+            _ => self.lend(share, &bytes),
         })
     }
 
-    fn lend(&mut self, bytes: &[u8]) -> Received {
-        let Some(buffer) = self.free.pop() else { return Received::Failed(Errno::ENOBUFS) };
+    fn lend(&mut self, share: Share, bytes: &[u8]) -> Received {
+        let Some(buffer) = self.free[share as usize].pop() else { return Received::Failed(Errno::ENOBUFS) };
         let end = POOL_HEADROOM + bytes.len();
         self.buffers[buffer as usize][POOL_HEADROOM..end].copy_from_slice(bytes);
-        Received::Data(Lease { buffer, start: POOL_HEADROOM as u32, end: end as u32 })
+        Received::Data(Lease { share, buffer, start: POOL_HEADROOM as u32, end: end as u32 })
     }
 
     fn attempt_send(&mut self, object: usize, batch: &Batch, wait: bool) -> Option<Result<usize, Errno>> {
@@ -234,7 +241,7 @@ impl Sim {
         let rest = &bytes[(offset as usize).min(bytes.len())..];
         let size = rest.len().min(1 + self.rng.below(CAPACITY));
         let part = rest[..size].to_vec();
-        if part.is_empty() { Received::End } else { self.lend(&part) }
+        if part.is_empty() { Received::End } else { self.lend(Share::Requests, &part) }
     }
 
     /// Lets a random part of what can happen happen, in a random order. Whether anything did.
@@ -373,19 +380,20 @@ impl Driver for Sim {
     }
 
     fn release(&mut self, lease: Lease) {
-        assert!(!self.free.contains(&lease.buffer), "a buffer was given back twice");
-        self.free.push(lease.buffer);
+        let free = &mut self.free[lease.share as usize];
+        assert!(!free.contains(&lease.buffer), "a buffer was given back twice");
+        free.push(lease.buffer);
     }
 
-    fn may_receive(&self) -> bool {
-        !self.free.is_empty()
+    fn may_receive(&self, share: Share) -> bool {
+        !self.free[share as usize].is_empty()
     }
 
-    fn buffers(&self) -> usize {
-        self.buffers.len()
+    fn buffers(&self, share: Share) -> usize {
+        share.size(self.buffers.len())
     }
 
-    fn buffers_free(&self) -> usize {
-        self.free.len()
+    fn buffers_free(&self, share: Share) -> usize {
+        self.free[share as usize].len()
     }
 }

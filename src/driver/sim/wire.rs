@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::driver::{Errno, FileKind, FileStatus, SocketType};
+use crate::driver::{Address, Errno, FileKind, FileStatus, SocketType};
 
 /// The wall clock at the beginning; files are a little older.
 pub const EPOCH_S: u64 = 1_700_000_000;
@@ -49,6 +49,8 @@ pub struct Wire {
     /// What the gateway writes.
     pub from_gateway: Pipe,
     pub(super) packets: bool,
+    /// Where the actor connects from.
+    pub(super) address: Address,
     /// The gateway has closed its end.
     pub is_closed: bool,
     /// A server has the gateway's end too, and closes it.
@@ -58,7 +60,8 @@ pub struct Wire {
 impl Wire {
     pub(super) fn new(capacity: usize, packets: bool) -> Wire {
         let pipe = || Pipe { capacity, ..Pipe::default() };
-        Wire { to_gateway: pipe(), from_gateway: pipe(), packets, is_closed: false, is_passed: false }
+        let (to_gateway, from_gateway) = (pipe(), pipe());
+        Wire { to_gateway, from_gateway, packets, address: Address::Unix, is_closed: false, is_passed: false }
     }
 
     /// The actor writes; returns how much there was room for. A packet fits whole or not at all (None).
@@ -73,6 +76,11 @@ impl Wire {
         pipe.chunks.push_back(bytes[..size].to_vec());
         pipe.size += size;
         Some(size)
+    }
+
+    /// What the actor wrote and the gateway has not read.
+    pub fn unread_size(&self) -> usize {
+        self.to_gateway.size
     }
 
     /// The actor reads a chunk, or a packet.

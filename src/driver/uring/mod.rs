@@ -16,7 +16,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{self, MsgFlags};
 use slab::Slab;
 
-use super::buffers::{Pool, Supply, raw};
+use super::buffers::{Pool, Supply, buffer_of, raw};
 use super::clock::unix_s;
 use super::connect;
 use super::device::{self, Device};
@@ -27,11 +27,10 @@ use super::start::{self, StartError, errno_of, start_error};
 use super::status::status_of;
 use super::{
     Batch, Completion, Driver, Event, Handover, Kind, Lease, OpenFor, Reach, Receive, Received, Segment, Sending,
-    SocketType, Token,
+    Share, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
-const BUFFER_GROUP: u16 = 0;
 /// How a page is opened: it may be of 2 GiB and more where a pointer has 32 bits, too.
 const READING: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_LARGEFILE;
 /// Completions that nobody waits for: of cancels, closes and buffers given back.
@@ -44,11 +43,12 @@ const STEP_SHIFT: u32 = 56;
 /// io_uring.
 pub struct Uring {
     ring: IoUring,
-    pool: Pool,
+    /// The shares of the pool, in the order of `Share`.
+    pools: [Pool; 2],
     in_flight: Slab<InFlight>,
     signals: Option<(Token, SignalFd)>,
-    /// Receives that were asked for since the last `wait`.
-    asked: usize,
+    /// Receives of each share that were asked for since the last `wait`.
+    asked: [usize; 2],
     /// Completions that did not wait for `wait`.
     ready: Vec<Completion<OwnedFd>>,
     /// Servers had left so many clients untaken that the kernel passed no more on.
@@ -60,21 +60,26 @@ impl Uring {
     /// Sets the ring up, as large as the limit of locked memory allows, with a pool of so many buffers.
     pub fn new(buffers: u16) -> Result<Uring, StartError> {
         let ring = start::new_ring()?;
-        let pool = Pool::new(&ring.submitter(), Supply::HERE, BUFFER_GROUP, buffers);
-        let pool = pool.map_err(|error| start_error(errno_of(&error)))?;
+        let new_pool = |share: Share| {
+            let pool = Pool::new(&ring.submitter(), Supply::HERE, share, share.size(buffers as usize) as u16);
+            pool.map_err(|error| start_error(errno_of(&error)))
+        };
+        let pools = [new_pool(Share::Messages)?, new_pool(Share::Requests)?];
         let mut uring = Uring {
             ring,
-            pool,
+            pools,
             in_flight: Slab::new(),
             signals: None,
-            asked: 0,
+            asked: [0; 2],
             ready: Vec::new(),
             has_too_many_untaken: false,
             epoch: Instant::now(),
         };
-        for buffer in 0..buffers {
-            let entry = uring.pool.provide(buffer);
-            uring.push_unwatched(entry);
+        for share in Share::ALL {
+            for buffer in 0..uring.pools[share as usize].size() {
+                let entry = uring.pools[share as usize].provide(buffer as u16);
+                uring.push_unwatched(entry);
+            }
         }
         Ok(uring)
     }
@@ -148,7 +153,7 @@ impl Uring {
             }
             Kind::BackendReadable | Kind::BackendWritable => return self.on_wait_failed(token, entry),
             Kind::FileRead => {
-                self.pool.reads -= 1;
+                self.pools[Share::Requests as usize].reads -= 1;
                 self.received(entry)
             }
             _ => self.received(entry),
@@ -158,16 +163,17 @@ impl Uring {
 
     fn received(&mut self, entry: &cqueue::Entry) -> Event<OwnedFd> {
         let capacity = POOL_BUFFER_SIZE - POOL_HEADROOM;
-        let buffer = cqueue::buffer_select(entry.flags());
+        let buffer = cqueue::buffer_select(entry.flags()).map(buffer_of);
         let result = match (result_of(entry), buffer) {
             (Err(errno), None) => Received::Failed(errno),
             (Ok(0), None) => Received::End,
             (Ok(_), None) => Received::Failed(Errno::EIO),
-            (Ok(size @ 1..), Some(buffer)) if size <= capacity => Received::Data(self.pool.lend(buffer, size)),
-            (result, Some(buffer)) => {
-                let unused = self.pool.lend(buffer, 0);
-                let entry = self.pool.release(unused);
-                self.push_unwatched(entry);
+            (Ok(size @ 1..), Some((share, buffer))) if size <= capacity => {
+                Received::Data(self.pools[share as usize].lend(buffer, size))
+            }
+            (result, Some((share, buffer))) => {
+                let unused = self.pools[share as usize].lend(buffer, 0);
+                self.release(unused);
                 match result {
                     Err(errno) => Received::Failed(errno),
                     Ok(0) => Received::End,
@@ -181,7 +187,7 @@ impl Uring {
 
     fn iovec(&self, segment: &Segment) -> libc::iovec {
         let start = match segment {
-            Segment::Pool(lease) => self.pool.bytes(lease),
+            Segment::Pool(lease) => self.pools[lease.share as usize].bytes(lease),
             Segment::Heap { bytes, start } => bytes[*start..].as_ptr(),
         };
         libc::iovec { iov_base: start.cast_mut().cast(), iov_len: segment.len() }
@@ -237,20 +243,21 @@ impl Driver for Uring {
     }
 
     fn receive(&mut self, token: Token, socket: &OwnedFd, how: Receive) {
-        self.asked += 1;
+        let share = if how == Receive::Request { Share::Requests } else { Share::Messages };
+        self.asked[share as usize] += 1;
         let entry = match how {
-            Receive::Once => opcode::Recv::new(raw(socket), std::ptr::null_mut(), 0)
-                .buf_group(BUFFER_GROUP)
+            Receive::Once | Receive::Request => opcode::Recv::new(raw(socket), std::ptr::null_mut(), 0)
+                .buf_group(share as u16)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT),
-            Receive::Multishot => opcode::RecvMulti::new(raw(socket), BUFFER_GROUP).build(),
+            Receive::Multishot => opcode::RecvMulti::new(raw(socket), share as u16).build(),
             Receive::Device => {
                 self.push_poll(Token { kind: Kind::BackendReadable, ..token }, socket, libc::POLLIN);
                 let size = (POOL_BUFFER_SIZE - POOL_HEADROOM) as u32;
                 let read = opcode::Read::new(raw(socket), std::ptr::null_mut(), size).offset(u64::MAX);
-                read.buf_group(BUFFER_GROUP).build().flags(squeue::Flags::BUFFER_SELECT)
+                read.buf_group(share as u16).build().flags(squeue::Flags::BUFFER_SELECT)
             }
-            Receive::Packets => opcode::RecvMulti::new(raw(socket), BUFFER_GROUP).flags(libc::MSG_TRUNC).build(),
+            Receive::Packets => opcode::RecvMulti::new(raw(socket), share as u16).flags(libc::MSG_TRUNC).build(),
         };
         self.push(entry.user_data(token.to_bits()));
     }
@@ -313,8 +320,9 @@ impl Driver for Uring {
 
     fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {
         let size = (POOL_BUFFER_SIZE - POOL_HEADROOM) as u32;
-        let read = opcode::Read::new(raw(file), std::ptr::null_mut(), size).buf_group(BUFFER_GROUP).offset(offset);
-        self.pool.reads += 1;
+        let group = Share::Requests as u16;
+        let read = opcode::Read::new(raw(file), std::ptr::null_mut(), size).buf_group(group).offset(offset);
+        self.pools[Share::Requests as usize].reads += 1;
         self.push(read.build().flags(squeue::Flags::BUFFER_SELECT).user_data(token.to_bits()));
     }
 
@@ -339,7 +347,7 @@ impl Driver for Uring {
     }
 
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<OwnedFd>>) -> Result<(), Errno> {
-        self.asked = 0;
+        self.asked = [0; 2];
         // Behind a full queue, what was reaped early has waited long enough.
         let timeout_ms = if self.ready.is_empty() { timeout_ms } else { Some(0) };
         let waited = match timeout_ms {
@@ -378,23 +386,23 @@ impl Driver for Uring {
     }
 
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
-        self.pool.buffer(lease)
+        self.pools[lease.share as usize].buffer(lease)
     }
 
     fn release(&mut self, lease: Lease) {
-        let entry = self.pool.release(lease);
+        let entry = self.pools[lease.share as usize].release(lease);
         self.push_unwatched(entry);
     }
 
-    fn may_receive(&self) -> bool {
-        self.pool.free() > self.asked
+    fn may_receive(&self, share: Share) -> bool {
+        self.pools[share as usize].free() > self.asked[share as usize]
     }
 
-    fn buffers(&self) -> usize {
-        self.pool.size()
+    fn buffers(&self, share: Share) -> usize {
+        self.pools[share as usize].size()
     }
 
-    fn buffers_free(&self) -> usize {
-        self.pool.free()
+    fn buffers_free(&self, share: Share) -> usize {
+        self.pools[share as usize].free()
     }
 }

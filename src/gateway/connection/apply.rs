@@ -4,8 +4,10 @@ use super::Connection;
 use super::handover::Parcel;
 use crate::driver::{Address, Driver, Kind, Lease, Segment};
 use crate::gateway::World;
+use crate::gateway::inbox::Arrival;
 use crate::gateway::peer::Peer;
 use crate::gateway::queue::{give_back, part_of};
+use crate::limits::POOL_HEADROOM;
 use crate::observe::log;
 use crate::route::Destination;
 use crate::session::{Action, Side};
@@ -13,22 +15,45 @@ use crate::session::{Action, Side};
 /// Where the bytes lie that a session may ask to forward.
 pub(super) enum Source<'a> {
     Lease(Lease),
+    Copy(Box<[u8]>),
     Bytes(&'a [u8]),
     Nothing,
+}
+
+/// The part of a chunk that its session has not taken.
+struct Rest {
+    from: Side,
+    start: usize,
 }
 
 impl<H> Connection<H> {
     pub(super) fn apply<D: Driver<Handle = H>>(&mut self, mut source: Source<'_>, world: &mut World<D>) {
         let mut actions = std::mem::take(&mut world.actions);
+        let mut rest = None;
         for action in actions.drain() {
             match action {
                 Action::Forward { to, range } => {
-                    let segment = match std::mem::replace(&mut source, Source::Nothing) {
-                        Source::Lease(lease) => part_of(lease, range),
-                        Source::Bytes(bytes) => Segment::heap(bytes[range].into()),
-                        Source::Nothing => continue,
+                    let segment = match (std::mem::replace(&mut source, Source::Nothing), &rest) {
+                        (Source::Lease(lease), None) => part_of(lease, range),
+                        // The buffer stays here with the rest.
+                        (Source::Lease(lease), Some(_)) => {
+                            let copy = Segment::heap(world.driver.buffer(&lease)[range].into());
+                            source = Source::Lease(lease);
+                            copy
+                        }
+                        (Source::Copy(bytes), _) => {
+                            let copy = Segment::heap(bytes[range].into());
+                            source = Source::Copy(bytes);
+                            copy
+                        }
+                        (Source::Bytes(bytes), _) => Segment::heap(bytes[range].into()),
+                        (Source::Nothing, _) => continue,
                     };
                     self.peer(to).enqueue(segment, &mut world.driver);
+                }
+                Action::Later { from, start } => rest = Some(Rest { from, start }),
+                Action::LaterBytes { from, buffer } => {
+                    self.peer(from).put_back(Arrival::Copy(buffer), &mut world.driver);
                 }
                 Action::Send { to, bytes } => self.peer(to).enqueue(Segment::heap(bytes), &mut world.driver),
                 Action::SendLast { to, bytes } => self.peer(to).enqueue_last(bytes, &mut world.driver),
@@ -57,8 +82,17 @@ impl<H> Connection<H> {
             }
         }
         world.actions = actions;
-        if let Source::Lease(lease) = source {
-            give_back(Segment::Pool(lease), &mut world.driver);
+        match (source, rest) {
+            (Source::Lease(mut lease), Some(Rest { from, start })) => {
+                lease.start = start as u32;
+                self.peer(from).put_back(Arrival::Lease(lease), &mut world.driver);
+            }
+            (Source::Lease(lease), None) => give_back(Segment::Pool(lease), &mut world.driver),
+            (Source::Copy(bytes), Some(Rest { from, start })) => {
+                let buffer = [&[0; POOL_HEADROOM], &bytes[start..]].concat();
+                self.peer(from).put_back(Arrival::Copy(buffer.into()), &mut world.driver);
+            }
+            _ => {}
         }
     }
 

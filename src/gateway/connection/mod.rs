@@ -6,12 +6,14 @@ mod handover;
 use std::sync::Arc;
 
 use super::World;
+use super::admission::{Source as Origin, source_of};
 use super::devices::Place;
 use super::entrance::Endpoint;
 use super::file::File;
+use super::inbox::Arrival;
 use super::peer::{Peer, SendResult};
 use super::timers::Owner;
-use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Token};
+use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Share, Token};
 use crate::limits;
 use crate::observe::log::{self, Access};
 use crate::session::{Chunk, Ending, Input, Patience, Session, Side, Surroundings};
@@ -38,6 +40,14 @@ pub struct Connection<H> {
     moved_ms: u64,
     /// It is in one of the gateway's lists already.
     pub is_listed: bool,
+    /// It waits for its turn to be handed what came.
+    pub is_backlogged: bool,
+    /// It waits for its turn to get a buffer of the pool.
+    pub is_starved: bool,
+    /// It is in the list of those that keep buffers that they cannot use.
+    pub is_hoarding: bool,
+    /// Its last visit left something, or took what an earlier one had left.
+    is_heavy: bool,
     /// When the earliest timer of this connection fires.
     timer_ms: Option<u64>,
     ending: Option<Ending>,
@@ -73,6 +83,10 @@ impl<H> Connection<H> {
             place: None,
             moved_ms: started_ms,
             is_listed: false,
+            is_backlogged: false,
+            is_starved: false,
+            is_hoarding: false,
+            is_heavy: false,
             timer_ms: None,
             ending: None,
             held_size: 0,
@@ -94,6 +108,56 @@ impl<H> Connection<H> {
     /// Where its client comes from.
     pub fn address(&self) -> Address {
         self.address
+    }
+
+    /// What counts as the one address that it comes from.
+    pub fn source(&self) -> Origin {
+        source_of(self.address)
+    }
+
+    /// When a peer last took something, or else when it came.
+    pub fn moved_ms(&self) -> u64 {
+        self.moved_ms
+    }
+
+    /// Whether something that came may be handed to its session.
+    pub fn has_backlog(&self) -> bool {
+        [Side::Client, Side::Backend]
+            .into_iter()
+            .any(|side| self.peer_of(side).has_arrivals() && self.may_deliver(side))
+    }
+
+    /// Whether something that came may not be handed to its session for now.
+    pub fn has_hoard(&self) -> bool {
+        let is_kept = |side| self.peer_of(side).has_arrivals() && !self.may_deliver(side);
+        is_kept(Side::Client) || is_kept(Side::Backend)
+    }
+
+    /// Moves that out of the pool.
+    pub fn spill_hoard<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        for side in [Side::Client, Side::Backend] {
+            if !self.may_deliver(side) {
+                self.peer(side).spill_arrivals(driver);
+            }
+        }
+    }
+
+    /// Whether it sends more at once than one visit takes.
+    pub fn is_heavy(&self) -> bool {
+        self.is_heavy
+    }
+
+    /// Whether a visit left a part of a receive: where its buffer comes free soon, others can be received into it.
+    pub fn has_rest(&self) -> bool {
+        self.client.has_rest() || self.backend.has_rest()
+    }
+
+    fn may_deliver(&self, side: Side) -> bool {
+        let (peer, opposite) = match side {
+            Side::Client => (&self.client, &self.backend),
+            Side::Backend => (&self.backend, &self.client),
+        };
+        peer.may_deliver(opposite.queued_size())
     }
 
     /// Whether its end has begun for good.
@@ -165,6 +229,10 @@ impl<H> Connection<H> {
         if self.session.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.now_ms) {
             return;
         }
+        // What it asks for may have come, and could not be read.
+        if self.client.is_starved() && self.session.is_handshake() {
+            return self.session.put_off(world.now_ms + limits::STARVED_MS);
+        }
         // In a reply and at the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
         if let Some(Patience { since_ms, close_ms, stall_ms }) = self.session.patience() {
             let is_owed = self.client.queued_size() + self.backend.queued_size() > 0;
@@ -200,27 +268,76 @@ impl<H> Connection<H> {
             Kind::ClientReceive => self.client.on_received(size, more, is_starved),
             _ => self.backend.on_received(size, more, is_starved),
         }
-        match (result, kind) {
-            (Received::Data(lease), _) => self.handle_lease(lease, kind, world),
-            (Received::Failed(Errno::ENOBUFS), _) => {}
-            (
-                Received::Failed(Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN),
-                Kind::ClientReceive | Kind::BackendReceive,
-            ) => {}
-            (Received::End, Kind::ClientReceive) => {
+        let side = match kind {
+            Kind::ClientReceive => Side::Client,
+            Kind::BackendReceive => Side::Backend,
+            _ => {
+                return match result {
+                    Received::Data(lease) => self.handle_lease(lease, kind, world),
+                    Received::Failed(Errno::ENOBUFS) => {}
+                    Received::End | Received::Failed(_) => self.handle_nothing(kind, world),
+                };
+            }
+        };
+        let arrival = match result {
+            Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => return,
+            Received::Data(lease) => Arrival::Lease(lease),
+            Received::End => Arrival::End,
+            Received::Failed(errno) => Arrival::Failed(errno),
+        };
+        if self.must_wait(side, &arrival, world) {
+            self.peer(side).keep(arrival, &mut world.driver);
+        } else {
+            self.deliver(side, arrival, world);
+            self.is_heavy = self.has_rest();
+        }
+    }
+
+    /// Whether what came has to wait for its turn: for what came before it, for the other end to take what it was sent,
+    /// or for the next turn of the loop.
+    fn must_wait<D: Driver<Handle = H>>(&self, side: Side, arrival: &Arrival, world: &World<D>) -> bool {
+        let is_data = matches!(arrival, Arrival::Lease(_));
+        let has_room = || world.work > 0 && self.may_deliver(side);
+        let peer = self.peer_of(side);
+        let is_awaited = self.session.is_conversation() && !peer.is_abandoned();
+        is_awaited && (peer.has_arrivals() || is_data && !has_room())
+    }
+
+    /// Hands the session the first of what waits from each side.
+    pub fn visit<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        for side in [Side::Client, Side::Backend] {
+            if !self.may_deliver(side) {
+                continue;
+            }
+            let is_rest = self.peer_of(side).has_rest();
+            if let Some(arrival) = self.peer(side).take_arrival() {
+                self.deliver(side, arrival, world);
+                self.is_heavy = is_rest || self.has_rest();
+            }
+        }
+    }
+
+    fn deliver<D: Driver<Handle = H>>(&mut self, side: Side, arrival: Arrival, world: &mut World<D>) {
+        let kind = match side {
+            Side::Client => Kind::ClientReceive,
+            Side::Backend => Kind::BackendReceive,
+        };
+        match (arrival, side) {
+            (Arrival::Lease(lease), _) => self.handle_lease(lease, kind, world),
+            (Arrival::Copy(bytes), _) => self.handle_copy(bytes, kind, world),
+            (Arrival::End, Side::Client) => {
                 self.client.on_end();
                 self.handle(Input::ClientEnd, world);
             }
-            (Received::Failed(errno), Kind::ClientReceive) => {
+            (Arrival::Failed(errno), Side::Client) => {
                 self.client.on_end();
                 self.handle(Input::ClientFailed(errno), world);
             }
-            (Received::End, Kind::BackendReceive) => self.on_backend_end(world),
-            (Received::Failed(errno), Kind::BackendReceive) => {
+            (Arrival::End, Side::Backend) => self.on_backend_end(world),
+            (Arrival::Failed(errno), Side::Backend) => {
                 self.backend.on_end();
                 self.handle(Input::BackendFailed(errno), world);
             }
-            (Received::End | Received::Failed(_), _) => self.handle_nothing(kind, world),
         }
     }
 
@@ -287,8 +404,8 @@ impl<H> Connection<H> {
         self.handle_opening(Input::Connected(connected), world);
     }
 
-    /// The end of a turn. True: a receive found the pool empty and is to be asked for again.
-    pub fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> bool {
+    /// The end of a turn. Some: a receive, or a read from a file, waits for a buffer of this share.
+    pub fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> Option<Share> {
         // A device tells no end: it is there as soon as all is written.
         if self.backend.is_drained_device() && self.session.patience().is_some() {
             self.handle(Input::BackendEnd, world);
@@ -301,6 +418,11 @@ impl<H> Connection<H> {
             self.backend.abandon(&mut world.driver);
             self.file.give_up(self.token(Kind::Connect), &mut world.driver);
         }
+        // What a page's client does not take is read again when it does.
+        if self.session.sends_page() {
+            let dropped = self.client.drop_page(&mut world.driver);
+            self.session.take_back_page(dropped as u64);
+        }
         let (up, down) = (self.backend.queued_size(), self.client.queued_size());
         let (receive, send) = (self.token(Kind::ClientReceive), self.token(Kind::ClientSend));
         let was_paused = self.client.is_paused();
@@ -312,7 +434,7 @@ impl<H> Connection<H> {
         let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
         self.settle_handover(world);
         let file_starved = self.file.settle(self.token(Kind::FileRead), &mut world.driver);
-        client_starved || backend_starved || file_starved
+        client_starved.or(backend_starved).or(file_starved)
     }
 
     /// The one line at the end.
@@ -347,7 +469,18 @@ impl<H> Connection<H> {
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
         let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
+        world.spend(end - start);
         self.apply(Source::Lease(lease), world);
+    }
+
+    /// As `handle_lease`, for bytes that were moved out of the pool.
+    fn handle_copy<D: Driver<Handle = H>>(&mut self, mut buffer: Box<[u8]>, kind: Kind, world: &mut World<D>) {
+        let (start, end) = (limits::POOL_HEADROOM, buffer.len());
+        let chunk = Chunk { buffer: &mut buffer, start, end };
+        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
+        self.session.handle(around, input_of(kind, chunk), &mut world.actions);
+        world.spend(end - start);
+        self.apply(Source::Copy(buffer), world);
     }
 
     /// As `handle_lease`, for no bytes at all.
@@ -370,13 +503,21 @@ impl<H> Connection<H> {
     }
 
     fn on_backend_end<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        let is_empty_packet = self.backend.has_packets()
-            && self.backend.handle().is_some_and(|handle| !world.driver.peer_is_gone(handle));
+        let has_more = self.backend.has_arrivals();
+        let is_there = |handle| has_more || !world.driver.peer_is_gone(handle);
+        let is_empty_packet = self.backend.has_packets() && self.backend.handle().is_some_and(is_there);
         if is_empty_packet {
             return self.handle_nothing(Kind::BackendReceive, world);
         }
         self.backend.on_end();
         self.handle(Input::BackendEnd, world);
+    }
+
+    fn peer_of(&self, side: Side) -> &Peer<H> {
+        match side {
+            Side::Client => &self.client,
+            Side::Backend => &self.backend,
+        }
     }
 
     fn peer(&mut self, side: Side) -> &mut Peer<H> {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::pages::Answers;
+use crate::driver::Address;
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
 use crate::websocket::mask;
@@ -79,7 +80,12 @@ impl Client {
         // A large body has to come within the time that a request has.
         let least = if manner == Manner::Browses { 10 } else { 6 };
         let capacity = 1 << (least + sim.rng.below(18 - least));
-        let wire = sim.client(capacity);
+        // A few addresses, and some clients that have none.
+        let address = match sim.rng.below(4) {
+            0 => Address::Unix,
+            last => Address::Tcp(([127, 0, 0, last as u8], 1).into()),
+        };
+        let wire = sim.client(capacity, address);
         let rng = &mut sim.rng;
         let name = names[rng.below(names.len())];
         let mut client = Client {

@@ -5,6 +5,7 @@
 
 mod backend;
 mod client;
+mod fairness;
 mod pages;
 mod receiver;
 
@@ -103,9 +104,13 @@ fn world(seed: u64) -> (Sim, Site) {
     (sim, site)
 }
 
-fn endpoint(site: Site, docroot: Handle, www: Handle) -> Arc<Endpoint<Handle>> {
+fn endpoint_of(site: Site, docroot: Handle, www: Handle) -> Endpoint<Handle> {
     let folders = vec![Folders { docroot: Some(docroot), www: Some(www) }];
-    Arc::new(Endpoint { sites: Sites::new(Arc::new(site), Vec::new()), folders, clients_max: 100 })
+    Endpoint { sites: Sites::new(Arc::new(site), Vec::new()), folders, clients_max: 100 }
+}
+
+fn endpoint(site: Site, docroot: Handle, www: Handle) -> Arc<Endpoint<Handle>> {
+    Arc::new(endpoint_of(site, docroot, www))
 }
 
 /// The same configuration again, through the same listener or, as if its address had changed, through another one.

@@ -2,7 +2,7 @@
 
 use super::lines::{Framed, LineError, delimiter};
 use super::packed::Packed;
-use super::{Close, Relay, pong};
+use super::{Close, Pongs, Relay};
 use crate::limits;
 use crate::route::{MessageType, Protocol};
 use crate::session::{Action, Chunk, Context, Ending, Phase, Side, send_close};
@@ -59,9 +59,15 @@ impl Relay {
         let mut framed = Framed::default();
         let bytes = &chunk.buffer[chunk.start..chunk.end];
         let result = framed.take(bytes, &mut self.partial, delimiter, self.message_type);
+        context.out.add_frames(framed.messages as usize);
+        if let Ok(taken) = result
+            && chunk.start + taken < chunk.end
+        {
+            context.out.push(Action::Later { from: Side::Backend, start: chunk.start + taken });
+        }
         send_framed(framed, context);
         match result {
-            Ok(()) => None,
+            Ok(_) => None,
             Err(LineError::NotUtf8) => Some(Ending::ServerNotUtf8),
             Err(LineError::TooLong) => Some(Ending::ServerLineTooLong),
         }
@@ -114,8 +120,14 @@ impl Relay {
     fn down_frames(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Result<Close, ProtocolError>> {
         let down = self.down.as_mut()?;
         let mut packed = Packed::default();
-        let mut at = chunk.start;
+        let mut pongs = Pongs::default();
+        let (mut at, mut frames) = (chunk.start, 0);
         let end = loop {
+            if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
+                context.out.push(Action::Later { from: Side::Backend, start: at });
+                break None;
+            }
+            frames += 1;
             match down.next(chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
                 Ok(Some(Piece::Data(data))) => {
@@ -123,12 +135,16 @@ impl Relay {
                     context.traffic.down_messages += u64::from(data.last);
                     packed.add_frame(chunk.buffer, data);
                 }
-                Ok(Some(Piece::Ping(payload))) if self.nature.takes_messages => pong(Side::Backend, &payload, context),
+                Ok(Some(Piece::Ping(payload))) if self.nature.takes_messages => {
+                    pongs.answer(Side::Backend, payload, context);
+                }
                 Ok(Some(Piece::Ping(_) | Piece::Pong)) => {}
                 Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
                 Err(error) => break Some(Err(error)),
             }
         };
+        context.out.add_frames(frames);
+        pongs.end(Side::Backend, context);
         packed.forward(Side::Client, context);
         end
     }

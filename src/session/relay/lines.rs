@@ -1,7 +1,7 @@
 //! Messages that end with a byte: lines, and what stands before a NUL. A frame's header may be longer than the byte
 //! that it stands for, so that these messages are copied.
 
-use crate::limits::LINE_SIZE_MAX;
+use crate::limits::{FRAMES_PER_VISIT_MAX, LINE_SIZE_MAX};
 use crate::route::{MessageType, Protocol};
 use crate::websocket::header::{self, Opcode};
 
@@ -35,15 +35,21 @@ pub struct Framed {
 }
 
 impl Framed {
-    /// Takes what came; `partial` has the beginning of a message that is not whole yet, before and after.
+    /// Takes what came; `partial` has the beginning of a message that is not whole yet, before and after. How many of
+    /// the bytes were taken: fewer than there are where there are more than `FRAMES_PER_VISIT_MAX` messages.
     pub fn take(
         &mut self,
         mut bytes: &[u8],
         partial: &mut Vec<u8>,
         delimiter: u8,
         message_type: MessageType,
-    ) -> Result<(), LineError> {
+    ) -> Result<usize, LineError> {
+        let size = bytes.len();
+        let messages_max = self.messages + FRAMES_PER_VISIT_MAX as u64;
         while let Some(at) = bytes.iter().position(|byte| *byte == delimiter) {
+            if self.messages == messages_max {
+                return Ok(size - bytes.len());
+            }
             let (line, rest) = (&bytes[..at], &bytes[at + 1..]);
             if partial.is_empty() {
                 self.add(line, delimiter, message_type)?;
@@ -55,7 +61,7 @@ impl Framed {
         }
         partial.extend_from_slice(bytes);
         // A CR may be the first half of the line's end.
-        if end_cut(partial, delimiter).len() > LINE_SIZE_MAX { Err(LineError::TooLong) } else { Ok(()) }
+        if end_cut(partial, delimiter).len() > LINE_SIZE_MAX { Err(LineError::TooLong) } else { Ok(size) }
     }
 
     /// Adds a message. Of a line's end, CR LF, the CR is no part of the message either.
@@ -119,19 +125,32 @@ mod tests {
         assert_eq!(feed(&[b"x\n"], b'\n', MessageType::Binary).0, b"\x82\x01x");
     }
 
+    /// A visit takes a limited number of messages; what is left is taken by the next.
+    #[test]
+    fn many_short_messages_are_taken_in_parts() {
+        let bytes = [b'\n'; 2 * FRAMES_PER_VISIT_MAX + 1];
+        let (mut at, mut messages) = (0, Vec::new());
+        while at < bytes.len() {
+            let mut framed = Framed::default();
+            at += framed.take(&bytes[at..], &mut Vec::new(), b'\n', MessageType::Auto).unwrap();
+            messages.push(framed.messages as usize);
+        }
+        assert_eq!(messages, [FRAMES_PER_VISIT_MAX, FRAMES_PER_VISIT_MAX, 1]);
+    }
+
     #[test]
     fn what_is_no_message() {
         let (mut framed, mut partial) = (Framed::default(), Vec::new());
         let long = vec![b'x'; LINE_SIZE_MAX];
-        assert_eq!(framed.take(&long, &mut partial, b'\n', MessageType::Auto), Ok(()));
-        assert_eq!(framed.take(b"\n", &mut partial, b'\n', MessageType::Auto), Ok(()));
+        assert_eq!(framed.take(&long, &mut partial, b'\n', MessageType::Auto), Ok(LINE_SIZE_MAX));
+        assert_eq!(framed.take(b"\n", &mut partial, b'\n', MessageType::Auto), Ok(1));
         assert_eq!((framed.messages, framed.payload_size), (1, LINE_SIZE_MAX as u64));
-        assert_eq!(framed.take(&long, &mut partial, b'\n', MessageType::Auto), Ok(()));
+        assert_eq!(framed.take(&long, &mut partial, b'\n', MessageType::Auto), Ok(LINE_SIZE_MAX));
         assert_eq!(framed.take(b"x", &mut partial, b'\n', MessageType::Auto), Err(LineError::TooLong));
         partial.clear();
         let with_cr = [&long[..], b"\r"].concat();
-        assert_eq!(framed.take(&with_cr, &mut partial, b'\n', MessageType::Auto), Ok(()));
-        assert_eq!(framed.take(b"\n", &mut partial, b'\n', MessageType::Auto), Ok(()));
+        assert_eq!(framed.take(&with_cr, &mut partial, b'\n', MessageType::Auto), Ok(with_cr.len()));
+        assert_eq!(framed.take(b"\n", &mut partial, b'\n', MessageType::Auto), Ok(1));
         assert_eq!(framed.take(&with_cr, &mut partial, 0, MessageType::Auto), Err(LineError::TooLong));
         partial.clear();
         assert_eq!(framed.take(b"\xff\n", &mut partial, b'\n', MessageType::Text), Err(LineError::NotUtf8));

@@ -156,9 +156,14 @@ impl Relay {
     fn client_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Phase> {
         self.vigil.on_client(context.now_ms);
         let mut packed = Packed::default();
-        let (mut at, mut controls) = (chunk.start, 0);
-        let messages_before = context.traffic.up_messages;
+        let mut pongs = Pongs::default();
+        let (mut at, mut frames, mut costly) = (chunk.start, 0, 0);
         let end = loop {
+            if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
+                context.out.push(Action::Later { from: Side::Client, start: at });
+                break None;
+            }
+            frames += 1;
             match self.up.next(chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
                 Ok(Some(Piece::Data(_))) if !self.nature.takes_messages => {
@@ -166,16 +171,21 @@ impl Relay {
                     self.begin_parting((code, &reason), &reason, Ending::TakesNothing, context);
                     return None;
                 }
-                Ok(Some(Piece::Data(data))) => self.up_data(data, chunk.buffer, &mut packed, context),
-                Ok(Some(Piece::Ping(payload))) => {
-                    controls += 1;
-                    pong(Side::Client, &payload, context);
+                Ok(Some(Piece::Data(data))) => {
+                    costly += u64::from(data.last || data.is_short_fragment);
+                    self.up_data(data, chunk.buffer, &mut packed, context);
                 }
-                Ok(Some(Piece::Pong)) => controls += 1,
+                Ok(Some(Piece::Ping(payload))) => {
+                    costly += 1;
+                    pongs.answer(Side::Client, payload, context);
+                }
+                Ok(Some(Piece::Pong)) => costly += 1,
                 Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
                 Err(error) => break Some(Err(error)),
             }
         };
+        context.out.add_frames(frames);
+        pongs.end(Side::Client, context);
         packed.forward(Side::Backend, context);
         match end {
             // A close is answered with its code alone; a failure with what was wrong.
@@ -185,8 +195,7 @@ impl Relay {
                 self.begin_parting((code, &reason), &reason, Ending::ClientProtocol(error), context);
             }
             None => {
-                let messages = context.traffic.up_messages - messages_before + controls;
-                self.limit_rate(messages, (chunk.end - chunk.start) as u64, context);
+                self.limit_rate(costly, (at - chunk.start) as u64, context);
             }
         }
         None
@@ -239,8 +248,8 @@ impl Relay {
                 let ending = self.parting.take()?.ending;
                 return Some(self.lose_client(ending, context));
             }
-            Input::ClientBytes(mut chunk) if owes_close => {
-                self.parting.as_mut()?.owes_close = !find_close(&mut self.up, &mut chunk).unwrap_or(true);
+            Input::ClientBytes(chunk) if owes_close => {
+                self.parting.as_mut()?.owes_close = !find_close(&mut self.up, chunk, context).unwrap_or(true);
                 false
             }
             Input::BackendBytes(chunk) => {
@@ -352,17 +361,52 @@ impl Relay {
     }
 }
 
+/// The answers to the pings of one visit: each of the first `PONGS_PER_VISIT_MAX` is answered, of the others only the
+/// last (RFC 6455 section 5.5.3).
+#[derive(Default)]
+struct Pongs {
+    sent: usize,
+    last: Option<Box<[u8]>>,
+}
+
+impl Pongs {
+    fn answer(&mut self, to: Side, payload: Box<[u8]>, context: &mut Context<'_>) {
+        if self.sent < limits::PONGS_PER_VISIT_MAX {
+            self.sent += 1;
+            pong(to, &payload, context);
+        } else {
+            self.last = Some(payload);
+        }
+    }
+
+    fn end(self, to: Side, context: &mut Context<'_>) {
+        if let Some(payload) = self.last {
+            pong(to, &payload, context);
+        }
+    }
+}
+
 fn pong(to: Side, payload: &[u8], context: &mut Context<'_>) {
     context.out.push(Action::Pong { to, bytes: encoder::control_frame(Opcode::Pong, payload) });
 }
 
 /// Reads on through a client's messages for its close frame.
-pub fn find_close(up: &mut Decoder, chunk: &mut Chunk<'_>) -> Result<bool, ProtocolError> {
-    let mut at = chunk.start;
-    while let Some(piece) = up.next(chunk.buffer, &mut at, chunk.end)? {
-        if matches!(piece, Piece::Close(..)) {
-            return Ok(true);
+pub fn find_close(up: &mut Decoder, chunk: Chunk<'_>, context: &mut Context<'_>) -> Result<bool, ProtocolError> {
+    let (mut at, mut frames) = (chunk.start, 0);
+    loop {
+        if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
+            context.out.add_frames(frames);
+            context.out.push(Action::Later { from: Side::Client, start: at });
+            return Ok(false);
+        }
+        frames += 1;
+        match up.next(chunk.buffer, &mut at, chunk.end)? {
+            Some(Piece::Close(..)) => return Ok(true),
+            Some(_) => {}
+            None => {
+                context.out.add_frames(frames);
+                return Ok(false);
+            }
         }
     }
-    Ok(false)
 }

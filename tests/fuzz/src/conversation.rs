@@ -1,7 +1,7 @@
 //! What two peers said to each other through the gateway, held against what each of them should have heard.
 
 use uakari::driver::device::Direction;
-use uakari::limits::WebSocket;
+use uakari::limits::{PONGS_PER_VISIT_MAX, WebSocket};
 use uakari::route::{Destination, MessageType, Protocol};
 use uakari::session::Ending;
 
@@ -53,7 +53,9 @@ impl Conversation<'_> {
             let count =
                 |reading: &Reading, wanted: fn(&Event) -> bool| reading.events.iter().filter(|e| wanted(e)).count();
             let pings = count(&by_client, |event| matches!(event, Event::Ping(_)));
-            assert_eq!(count(&to_client, |event| matches!(event, Event::Pong)), pings, "pongs");
+            // Of many at once, some are answered by the last one's answer.
+            let pongs = count(&to_client, |event| matches!(event, Event::Pong));
+            assert!((pings.min(PONGS_PER_VISIT_MAX)..=pings).contains(&pongs), "{pongs} pongs for {pings} pings");
             let traffic = gateway.session.traffic();
             assert_eq!(traffic.up_messages, by_client.messages().len() as u64);
             assert_eq!(traffic.up_bytes, by_client.payload().len() as u64);

@@ -45,6 +45,8 @@ pub struct Gateway {
     actions: Actions,
     replies: Replies,
     buffer: Vec<u8>,
+    /// The rest of what a session took in part, and where it came from.
+    rest: Option<(Side, Vec<u8>)>,
     opened: Option<FileKind>,
     /// What the opens in flight are for.
     opens: VecDeque<OpenFor>,
@@ -76,6 +78,7 @@ impl Gateway {
             actions: Actions::default(),
             replies: Replies::default(),
             buffer: vec![0; POOL_BUFFER_SIZE],
+            rest: None,
             opened: None,
             opens: VecDeque::new(),
             connects: VecDeque::new(),
@@ -90,6 +93,7 @@ impl Gateway {
         let around = Surroundings { now_ms: self.now_ms, date: &self.date, sites: &self.sites };
         self.session.handle(around, input, &mut self.actions);
         self.apply(None);
+        self.hand_in_rest();
     }
 
     /// The peer sent this; nothing happens if it is not read. An empty piece is an empty packet.
@@ -221,6 +225,14 @@ impl Gateway {
         };
         self.session.handle(around, input, &mut self.actions);
         self.apply(Some(end));
+        self.hand_in_rest();
+    }
+
+    /// Hands in what is left of a chunk; for a real gateway others come first.
+    fn hand_in_rest(&mut self) {
+        if let Some((side, rest)) = self.rest.take().filter(|_| self.ending.is_none()) {
+            self.bytes(Some(side), &rest);
+        }
     }
 
     /// Does what the session asks for. A part of a chunk that ends at `end` may be forwarded once.
@@ -236,6 +248,10 @@ impl Gateway {
                     self.replies.add_body(bytes.len());
                 }
                 self.send(to, &bytes);
+            } else if let Action::Later { from, start } = action {
+                let end = end.expect("it comes before what is forwarded");
+                assert!(start < end && self.rest.is_none(), "{start} of a chunk that ends at {end}");
+                self.rest = Some((from, self.buffer[start..end].to_vec()));
             } else {
                 self.do_action(action);
             }
@@ -272,6 +288,10 @@ impl Gateway {
             // The answer to a ping that the server sent behind its client's end is dropped.
             Action::Pong { to: Side::Backend, .. } if self.backend.has_last || self.backend.is_finished => {}
             Action::Pong { to, bytes } => self.send(to, &bytes),
+            Action::LaterBytes { from, buffer } => {
+                assert!(buffer.len() > POOL_HEADROOM && self.rest.is_none());
+                self.rest = Some((from, buffer[POOL_HEADROOM..].to_vec()));
+            }
             Action::Demand(side, demand) => self.peer(side).demand = Some(demand),
             Action::Finish(side) => self.peer(side).is_finished = true,
             Action::Abandon(side) => {

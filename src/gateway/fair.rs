@@ -1,0 +1,121 @@
+//! A line of connections that wait for their turn, in which the addresses that they come from alternate.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::admission::Source;
+use super::timers::Owner;
+use crate::limits::LIGHT_VISITS_MAX;
+
+/// Connections that wait. Whoever has many of them in it waits longer, and nobody else does.
+///
+/// Within an address the light ones, of which one visit takes all that they sent, come before the heavy ones: many people
+/// may have one address, and those who flood wait for those who do not.
+#[derive(Default, Debug)]
+pub struct FairQueue {
+    /// The addresses that have somebody in it, the next one first.
+    turns: VecDeque<Source>,
+    waiting: HashMap<Source, Waiting>,
+}
+
+/// Those of one address.
+#[derive(Default, Debug)]
+struct Waiting {
+    light: VecDeque<Owner>,
+    heavy: VecDeque<Owner>,
+    /// Light ones since the last heavy one.
+    lights: usize,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.light.is_empty() && self.heavy.is_empty()
+    }
+
+    fn pop(&mut self) -> Option<Owner> {
+        let is_heavys_turn = self.lights >= LIGHT_VISITS_MAX;
+        let light = if is_heavys_turn && !self.heavy.is_empty() { None } else { self.light.pop_front() };
+        self.lights = if light.is_some() { self.lights + 1 } else { 0 };
+        light.or_else(|| self.heavy.pop_front())
+    }
+}
+
+impl FairQueue {
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// Adds a connection as the last one of its address and weight.
+    pub fn push(&mut self, source: Source, owner: Owner, is_heavy: bool) {
+        let waiting = self.of(source);
+        let line = if is_heavy { &mut waiting.heavy } else { &mut waiting.light };
+        line.push_back(owner);
+    }
+
+    /// Adds a connection as the first heavy one of its address, which has to wait for its turn all the same.
+    pub fn push_front(&mut self, source: Source, owner: Owner) {
+        self.of(source).heavy.push_front(owner);
+    }
+
+    /// Takes out the next one; its address is the last one then.
+    pub fn pop(&mut self) -> Option<Owner> {
+        let source = self.turns.pop_front()?;
+        let waiting = self.waiting.get_mut(&source)?;
+        let owner = waiting.pop();
+        if waiting.is_empty() {
+            self.waiting.remove(&source);
+        } else {
+            self.turns.push_back(source);
+        }
+        owner
+    }
+
+    fn of(&mut self, source: Source) -> &mut Waiting {
+        let waiting = self.waiting.entry(source).or_default();
+        if waiting.is_empty() {
+            self.turns.push_back(source);
+        }
+        waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_take_turns() {
+        let source = |last| Source::V4([127, 0, 0, last]);
+        let owner = |slot| Owner { slot, generation: 0 };
+        let mut queue = FairQueue::default();
+        for slot in 0..4 {
+            queue.push(source(1), owner(slot), false);
+        }
+        queue.push(source(2), owner(10), false);
+        queue.push(source(3), owner(20), false);
+        queue.push(source(3), owner(21), false);
+        let first: Vec<u32> = (0..4).filter_map(|_| queue.pop()).map(|owner| owner.slot).collect();
+        assert_eq!(first, [0, 10, 20, 1]);
+        // One that comes back is the last one of its address.
+        queue.push(source(2), owner(10), false);
+        queue.push(source(1), owner(0), false);
+        queue.push_front(source(1), owner(1));
+        let rest: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|owner| owner.slot).collect();
+        assert_eq!(rest, [21, 2, 10, 3, 0, 1]);
+        assert!(queue.is_empty() && queue.waiting.is_empty(), "{queue:?}");
+    }
+
+    #[test]
+    fn the_heavy_come_behind_the_light_and_come_all_the_same() {
+        let (source, owner) = (Source::Unknown, |slot| Owner { slot, generation: 0 });
+        let mut queue = FairQueue::default();
+        queue.push(source, owner(100), true);
+        queue.push(source, owner(101), true);
+        queue.push_front(source, owner(102));
+        (0..LIGHT_VISITS_MAX as u32 + 2).for_each(|slot| queue.push(source, owner(slot), false));
+        let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|owner| owner.slot).collect();
+        let (first, rest) = order.split_at(LIGHT_VISITS_MAX);
+        assert!(first.iter().all(|slot| *slot < 100), "{order:?}");
+        assert_eq!((rest[0], &rest[3..]), (102, &[100, 101][..]), "{order:?}");
+    }
+}

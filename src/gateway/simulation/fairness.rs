@@ -1,0 +1,130 @@
+//! Many connections of one address that send as fast as they can, and what another address notices of them: between a
+//! request and its answer the gateway does a limited amount of work, and no more.
+
+use super::*;
+use crate::driver::{Address, Completion};
+
+const FLOODING: usize = 300;
+/// What a flooding client writes at once: ten pings, which are what a receive brings at most.
+const PINGS: [u8; 60] = {
+    let mut bytes = [0; 60];
+    let mut at = 0;
+    while at < bytes.len() {
+        (bytes[at], bytes[at + 1]) = (0x89, 0x80);
+        at += 6;
+    }
+    bytes
+};
+const REQUEST: &[u8] = b"GET /small.html HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+const HANDSHAKE: &[u8] = b"GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+/// Turns from a request to its answer. Each step of it may be put off at random.
+const TURNS_MAX: usize = 200;
+const TURN_MS: u64 = 20;
+
+struct Flood {
+    gateway: Gateway<Sim>,
+    wires: Vec<usize>,
+    backends: Vec<Backend>,
+    completions: Vec<Completion<Handle>>,
+    /// Bytes that the gateway has read of it while it flooded, and in how many turns.
+    read_size: usize,
+    turns: usize,
+}
+
+fn address(last: u8) -> Address {
+    Address::Tcp(([127, 0, 0, last], 1).into())
+}
+
+impl Flood {
+    fn start(seed: u64) -> Flood {
+        let mut sim = Sim::new(seed, limits::POOL_BUFFERS.default as usize);
+        sim.nodes.insert("echo".into(), Node::Server(SocketType::Stream));
+        pages::add_files(&mut sim);
+        let service = Arc::new(Service { protocol: Protocol::Stream, ..Service::default() });
+        let site = Site { has_www: true, has_docroot: true, service, ..Site::default() };
+        let (listener, docroot, www) = (sim.listener(), sim.folder(), sim.folder());
+        let wires: Vec<usize> = (0..FLOODING).map(|_| sim.client(1 << 16, address(1))).collect();
+        wires.iter().for_each(|wire| _ = sim.wires[*wire].write(HANDSHAKE));
+        let process = limits::Process::default();
+        let mut gateway = Gateway::new(sim, process.clone());
+        let endpoint = Arc::new(Endpoint { clients_max: 1_000, ..endpoint_of(site, docroot, www) });
+        let address = ListenAddress::Unix("simulated".into());
+        gateway.configure(process, vec![Opening { address, listener: Some(listener), file: None, endpoint }]);
+        let mut flood = Flood { gateway, wires, backends: Vec::new(), completions: Vec::new(), read_size: 0, turns: 0 };
+        (0..2_000).for_each(|_| flood.turn(false));
+        (0..200).for_each(|_| flood.turn(true));
+        flood
+    }
+
+    fn turn(&mut self, is_flooding: bool) {
+        let sim = self.gateway.driver_mut();
+        sim.now_ms += TURN_MS;
+        for wire in &self.wires {
+            let wire = &mut sim.wires[*wire];
+            while wire.read().is_some() {}
+            while is_flooding && wire.unread_size() < 8 * PINGS.len() && wire.write(&PINGS).is_some() {}
+        }
+        self.backends.iter_mut().for_each(|backend| backend.act(sim));
+        for (name, wire) in std::mem::take(&mut sim.connected) {
+            self.backends.push(Backend::new(sim, name, wire, false));
+        }
+        let before = self.unread_size();
+        self.gateway.turn(None, &mut self.completions).expect("the simulated kernel does not fail");
+        self.read_size += before - self.unread_size();
+        self.turns += 1;
+    }
+
+    fn unread_size(&mut self) -> usize {
+        let sim = self.gateway.driver_mut();
+        self.wires.iter().map(|wire| sim.wires[*wire].unread_size()).sum()
+    }
+
+    /// Another address says this; the bytes that come back, up to those that `is_whole` waits for.
+    fn ask(&mut self, wire: usize, bytes: &[u8], is_whole: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        assert_eq!(self.gateway.driver_mut().wires[wire].write(bytes), Some(bytes.len()));
+        let mut answer = Vec::new();
+        for _ in 0..TURNS_MAX {
+            self.turn(true);
+            while let Some(chunk) = self.gateway.driver_mut().wires[wire].read() {
+                answer.extend(chunk);
+            }
+            if is_whole(&answer) {
+                return answer;
+            }
+        }
+        panic!("no answer after {TURNS_MAX} turns: {}", answer.escape_ascii());
+    }
+}
+
+#[test]
+fn a_flood_of_one_address_is_not_felt_by_another() {
+    log::set_level(Level::Error);
+    for seed in 0..4 {
+        let _seed = Seed(seed);
+        let mut flood = Flood::start(seed);
+        // The flood has all the buffers that it gets. From here on it gets one when one of its own is done.
+        (flood.read_size, flood.turns) = (0, 0);
+        for _ in 0..10 {
+            let wire = flood.gateway.driver_mut().client(1 << 16, address(2));
+            let is_whole = |answer: &[u8]| {
+                // Opening the page may find no file descriptor left.
+                let is_refused = answer.starts_with(b"HTTP/1.1 503 ");
+                let head = answer.windows(4).position(|end| end == b"\r\n\r\n");
+                is_refused || head.is_some_and(|at| answer.len() == at + 4 + 1_000)
+            };
+            flood.ask(wire, REQUEST, is_whole);
+        }
+        let wire = flood.gateway.driver_mut().client(1 << 16, address(3));
+        let head = flood.ask(wire, HANDSHAKE, |answer| answer.ends_with(b"\n"));
+        if head.starts_with(b"HTTP/1.1 101 ") {
+            for _ in 0..10 {
+                flood.ask(wire, b"\x81\x85\0\0\0\0hello", |answer| answer.ends_with(b"o"));
+            }
+        }
+        // In each turn a busy turn's work is done, whoever asks for it.
+        let per_turn = flood.read_size / flood.turns;
+        let most = 2 * limits::FRAMES_PER_VISIT_MAX * PINGS.len() / 10;
+        assert!((1..=most).contains(&per_turn), "{per_turn} bytes of the flood were read in a turn, {most} are enough");
+    }
+}
