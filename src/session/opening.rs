@@ -83,6 +83,10 @@ impl Opening {
             None if site.has_docroot => site.service.clone(),
             None => return (refuse(404, "no server has this name", Ending::NoSuchServer, context), false),
         };
+        let destination = link.and_then(|link| site.links.get(link)).map(|link| &link.destination);
+        if matches!(destination, Some(Destination::Tcp(addresses)) if addresses.is_empty()) {
+            return (refuse(502, "the server cannot be connected", Ending::UnknownHost, context), false);
+        }
         // The site has one, and each conversation of it.
         if Arc::strong_count(&service) as u64 > service.limits.clients_max + 1 {
             let full = Full::Name;

@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::fields::Fields;
+use super::guards;
 use super::link::link;
 use super::said;
 use crate::config::keys::Limits;
 use crate::config::problem::{Place, Problems};
-use crate::config::{Places, Said, Server, values};
+use crate::config::{Host, Places, Said, Server, values};
 use crate::gateway::listener::ListenAddress;
 use crate::limits::{LINKS_MAX, LISTEN_MAX};
 use crate::route::names::{Patterns, Rules};
@@ -19,6 +20,8 @@ use crate::route::{MessageType, Protocol, Service, Site};
 #[derive(Default)]
 pub struct Servers {
     all: Vec<Server>,
+    /// One of them does without something of ouistiti's that protected it.
+    pub is_unprotected: bool,
     /// Where each was written, and its address.
     addresses: Vec<(Place, usize, ListenAddress)>,
 }
@@ -29,6 +32,7 @@ impl Servers {
         let listen = addresses(group, problems);
         let number = self.all.len();
         self.addresses.extend(listen.iter().map(|(place, address)| (*place, number, address.clone())));
+        self.is_unprotected |= guards::check(group, problems);
         let mut limits = limits.clone();
         let mut site = Site { hostname: hostname(group, problems), ..Site::default() };
         let own = group.limits(&mut limits, problems);
@@ -49,7 +53,8 @@ impl Servers {
             group.error(problems, "", sentence);
         }
         let www = document(group, &mut site, problems);
-        let docroot = websocket(group, &mut site, &limits, problems);
+        let mut hosts = Vec::new();
+        let docroot = websocket(group, &mut site, &mut hosts, &limits, problems);
         site.has_www = www.is_some();
         site.has_docroot = docroot.is_some();
         site.limits = limits.http;
@@ -61,7 +66,8 @@ impl Servers {
         };
         let (www, docroot) = (www.map(|said| said.value), docroot.map(|said| said.value));
         let listen = listen.into_iter().map(|(_, address)| address).collect();
-        self.all.push(Server { places, listen, www, docroot, site });
+        let has_freebind = group.flag("freebind").unwrap_or(false);
+        self.all.push(Server { places, listen, has_freebind, www, docroot, site, hosts });
     }
 
     /// All of them, once it is known that no two answer to the same.
@@ -141,12 +147,45 @@ fn hostname(group: &Fields<'_>, problems: &mut Problems) -> Option<Box<str>> {
 fn document(group: &Fields<'_>, site: &mut Site, problems: &mut Problems) -> Option<Said> {
     let document = group.group("document", problems)?;
     document.require(problems, "docroot");
+    site.page_rules = page_rules(&document);
+    document_options(&document, problems);
     site.cache_control =
         document.parsed(problems, "cache-control", |value| values::header(value).map(|()| value.into()));
     said(&document, "docroot", problems)
 }
 
-fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mut Problems) -> Option<Said> {
+/// `denylast` without `allow` would make `deny` useless, since the default of `allow` matches every file. ouistiti
+/// refuses what `deny` matches then, and so is it here.
+fn page_rules(document: &Fields<'_>) -> Rules {
+    let patterns = |name, default| Patterns::parse_paths(document.text(name).unwrap_or(default));
+    Rules {
+        allow: patterns("allow", "*"),
+        deny: patterns("deny", ""),
+        deny_last: document.flag("denylast").unwrap_or(false) && document.has("allow"),
+    }
+}
+
+/// The words of ouistiti's: what a page would miss is told.
+fn document_options(document: &Fields<'_>, problems: &mut Problems) {
+    for word in document.text("options").into_iter().flat_map(values::elements) {
+        let sentence = match word {
+            "range" | "sendfile" => continue,
+            "dirlisting" => "is not served: folders are not listed".to_owned(),
+            "rest" => "is not served: clients cannot put, change or delete files".to_owned(),
+            "home" => "is not served: users have no folders of their own".to_owned(),
+            _ => "is not known: leave it out".to_owned(),
+        };
+        document.warn(problems, "options", format_args!("{word:?} {sentence}"));
+    }
+}
+
+fn websocket(
+    group: &Fields<'_>,
+    site: &mut Site,
+    hosts: &mut Vec<Host>,
+    limits: &Limits,
+    problems: &mut Problems,
+) -> Option<Said> {
     let websocket = group.group("websocket", problems)?;
     // Flags may set the rest of the group for pages alone.
     if !websocket.means("docroot") && !websocket.means("links") && websocket.place.line > 0 {
@@ -174,6 +213,10 @@ fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mu
         deny: patterns("deny", ""),
         deny_last: websocket.flag("denylast").unwrap_or(false),
     };
+    if site.rules.deny_last && websocket.has("deny") && !websocket.has("allow") {
+        let sentence = "refuses nothing: with denylast, allow is asked first, and its default matches every name";
+        websocket.warn(problems, "deny", sentence);
+    }
     site.follows_symlinks = options.follow;
     let origins: Vec<&str> = websocket.texts("origins").into_iter().map(|(_, text)| text).collect();
     if websocket.has("origins") && !origins.is_empty() {
@@ -182,8 +225,11 @@ fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mu
             Err(sentence) => websocket.error(problems, "origins", sentence),
         }
     }
-    let links = websocket.groups("links", LINKS_MAX, problems);
-    site.links = links.iter().filter_map(|group| link(group, &service, &limits, problems)).collect();
+    for group in websocket.groups("links", LINKS_MAX, problems) {
+        let Some((link, host)) = link(&group, &service, &limits, problems) else { continue };
+        hosts.extend(host.map(|host| Host { link: site.links.len(), ..host }));
+        site.links.push(link);
+    }
     site.service = Arc::new(service);
     said(&websocket, "docroot", problems)
 }
