@@ -98,7 +98,7 @@ fn flags_are_checked_with_the_file() {
             1,
             &["--www is for one server, and the file has 3: write it in the file"],
         ),
-        (&["--www", "/srv"], 0, &["what the flags say is good"]),
+        (&["--www", "/"], 0, &["what the flags say is good"]),
         (
             &["--config", "nowhere.conf"],
             1,
@@ -206,6 +206,7 @@ fn root_without_a_user_is_warned() {
     assert!(!check(folder.path(), &by_name).out.contains(warning));
     let process = Process::start(Command::new(UAKARI).args(flags));
     process.out.wait_for(&["listening on "]);
+    process.err.wait_for(&[if is_root { warning } else { " on io_uring" }]);
     assert_eq!(process.err.text().contains(warning), is_root);
     // Who may not become the user can still check the file for the one who may.
     if !is_root {

@@ -67,6 +67,17 @@ pub struct Places {
     pub docroot: String,
     /// The pages' folder.
     pub www: String,
+    /// Which of them were made by flags: somebody is there who typed them, and hears of a mistake at once.
+    pub typed: Typed,
+}
+
+/// Settings of a server that flags have made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Typed {
+    pub listen: bool,
+    pub docroot: bool,
+    pub www: bool,
 }
 
 /// One element of `servers`.

@@ -71,18 +71,21 @@ fn user(user: Option<&Said>, examined: &mut Examined) {
 }
 
 fn folders(server: &Server, examined: &mut Examined) {
-    for (path, place) in [(&server.docroot, &server.places.docroot), (&server.www, &server.places.www)] {
+    let places = &server.places;
+    for (path, place, is_typed) in
+        [(&server.docroot, &places.docroot, places.typed.docroot), (&server.www, &places.www, places.typed.www)]
+    {
         if let Some(Err(error)) = path.as_ref().map(|path| open_folder(path)) {
             let (level, end) =
-                if error.is_missing() { (Level::Warn, ": it is waited for") } else { (Level::Error, "") };
+                if error.is_missing() && !is_typed { (Level::Warn, ": it is waited for") } else { (Level::Error, "") };
             examined.add(level, &format!("{place}: {error}{end}"));
         }
     }
     for address in &server.listen {
         if let ListenAddress::Unix(path) = address {
             // With no other address, there is nothing to wait with.
-            let level = if server.listen.len() > 1 { Level::Warn } else { Level::Error };
-            parent(path, &server.places.listen, level, examined);
+            let may_wait = server.listen.len() > 1 && !places.typed.listen;
+            parent(path, &places.listen, if may_wait { Level::Warn } else { Level::Error }, examined);
         }
     }
 }

@@ -99,6 +99,9 @@ impl Daemon {
         gateway.configure(config.limits.clone(), openings);
         let version = env!("CARGO_PKG_VERSION");
         log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", Bounds(&config.limits)));
+        if config.user.is_none() && privileges::is_root() {
+            log::event(Level::Warn, format_args!("{}", privileges::STAYS_ROOT));
+        }
         announce(bound.iter().chain(&taken));
         let watchdog_ms = watchdog_interval_ms().map(|interval_ms| (0, interval_ms));
         let mut daemon = Daemon {
@@ -363,9 +366,6 @@ fn block(signals: &[Signal]) -> Result<(), String> {
 /// Gives up all rights that serving does not need.
 fn become_user(config: &Config) -> Result<(), String> {
     let Some(Said { value: user, place }) = &config.user else {
-        if privileges::is_root() {
-            log::event(Level::Warn, format_args!("{}", privileges::STAYS_ROOT));
-        }
         return privileges::harden().map_err(|error| error.to_string());
     };
     let mut addresses = config.servers.iter().flat_map(|server| &server.listen);

@@ -173,11 +173,12 @@ pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, V
                 continue;
             }
             Err(error) => {
-                if !error.may_come() {
+                let may_come = error.may_come() && !first.places.typed.listen;
+                if !may_come {
                     // Those that are taken as well had as much time to become free.
                     patience_ms = 0;
                 }
-                failures.add(&first.places.listen, Awaited::Address(address.clone()), error.may_come(), &error);
+                failures.add(&first.places.listen, Awaited::Address(address.clone()), may_come, &error);
                 continue;
             }
         };
@@ -290,7 +291,7 @@ fn open_endpoint(
     new: &mut Open,
     failures: &mut Failures<'_>,
 ) -> Option<Endpoint<OwnedFd>> {
-    let mut open = |path: &Option<String>, place: &str| {
+    let mut open = |path: &Option<String>, place: &str, is_typed: bool| {
         let path = path.as_ref()?;
         match open_folder(path) {
             Ok(folder) => {
@@ -300,7 +301,7 @@ fn open_endpoint(
             Err(error) => {
                 let held = old.get(path).filter(|folder| failures.mode == Mode::Retry && is_there(folder));
                 if held.is_none() {
-                    failures.add(place, Awaited::Folder(path.clone()), error.is_missing(), &error);
+                    failures.add(place, Awaited::Folder(path.clone()), error.is_missing() && !is_typed, &error);
                 }
                 let (one, other) = (held?.try_clone().ok()?, held?.try_clone().ok()?);
                 new.insert(path.clone(), one);
@@ -311,8 +312,8 @@ fn open_endpoint(
     let servers: Vec<&Server> = indices.iter().filter_map(|index| all.get(*index)).collect();
     let (mut folders, mut sites) = (Vec::new(), Vec::new());
     for server in &servers {
-        let docroot = open(&server.docroot, &server.places.docroot);
-        let www = open(&server.www, &server.places.www);
+        let docroot = open(&server.docroot, &server.places.docroot, server.places.typed.docroot);
+        let www = open(&server.www, &server.places.www, server.places.typed.www);
         let mut site = server.site.fresh();
         (site.has_docroot, site.has_www) = (docroot.is_some(), www.is_some());
         folders.push(Folders { docroot, www });

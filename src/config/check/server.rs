@@ -10,7 +10,7 @@ use super::link::link;
 use super::said;
 use crate::config::keys::Limits;
 use crate::config::problem::{Place, Problems};
-use crate::config::{Host, Places, Said, Server, values};
+use crate::config::{Host, Places, Said, Server, Typed, values};
 use crate::gateway::listener::ListenAddress;
 use crate::limits::{LINKS_MAX, LISTEN_MAX};
 use crate::route::names::{Patterns, Rules};
@@ -52,9 +52,10 @@ impl Servers {
                 "serves nothing: write document = { docroot = \"DIR\"; }; or websocket = { docroot = \"DIR\"; };";
             group.error(problems, "", sentence);
         }
-        let www = document(group, &mut site, problems);
+        let mut typed = Typed { listen: is_typed(group, "listen"), ..Typed::default() };
+        let www = document(group, &mut site, &mut typed, problems);
         let mut hosts = Vec::new();
-        let docroot = websocket(group, &mut site, &mut hosts, &limits, problems);
+        let docroot = websocket(group, &mut site, &mut hosts, &mut typed, &limits, problems);
         site.has_www = www.is_some();
         site.has_docroot = docroot.is_some();
         site.limits = limits.http;
@@ -63,6 +64,7 @@ impl Servers {
             listen: group.describe(problems, &["listen", "addr", "port"]),
             docroot: place_of(&docroot),
             www: place_of(&www),
+            typed,
         };
         let (www, docroot) = (www.map(|said| said.value), docroot.map(|said| said.value));
         let listen = listen.into_iter().map(|(_, address)| address).collect();
@@ -140,12 +142,18 @@ fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenA
     all.into_iter().map(|ip| (place, ListenAddress::Tcp(SocketAddr::new(ip, port)))).collect()
 }
 
+/// Whether a flag has set a key: its place has no line.
+fn is_typed(group: &Fields<'_>, name: &str) -> bool {
+    group.place_of(name).is_some_and(|place| place.line == 0)
+}
+
 fn hostname(group: &Fields<'_>, problems: &mut Problems) -> Option<Box<str>> {
     group.parsed(problems, "hostname", values::hostname)
 }
 
-fn document(group: &Fields<'_>, site: &mut Site, problems: &mut Problems) -> Option<Said> {
+fn document(group: &Fields<'_>, site: &mut Site, typed: &mut Typed, problems: &mut Problems) -> Option<Said> {
     let document = group.group("document", problems)?;
+    typed.www = is_typed(&document, "docroot");
     document.require(problems, "docroot");
     site.page_rules = page_rules(&document);
     document_options(&document, problems);
@@ -183,10 +191,12 @@ fn websocket(
     group: &Fields<'_>,
     site: &mut Site,
     hosts: &mut Vec<Host>,
+    typed: &mut Typed,
     limits: &Limits,
     problems: &mut Problems,
 ) -> Option<Said> {
     let websocket = group.group("websocket", problems)?;
+    typed.docroot = is_typed(&websocket, "docroot");
     // Flags may set the rest of the group for pages alone.
     if !websocket.means("docroot") && !websocket.means("links") && websocket.place.line > 0 {
         websocket.error(problems, "", "serves nothing: write docroot = \"DIR\"; or links = ( { ... } );");
