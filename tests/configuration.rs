@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -128,6 +129,38 @@ fn a_file_is_served() {
     let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
     assert_eq!(Wire::connect(port).get("/").body, b"the page");
     process.err.wait_for(&[" warn ", "uakari.conf:1: servers[0].chunksize: is not served: "]);
+}
+
+/// Those of a folder by name, one file as it is, and a path without its first slash as ouistiti's packages have it.
+#[test]
+fn files_of_config_d() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.join("servers.d/folder.conf")).unwrap();
+    let servers = folder.path().join("servers.d");
+    for (port, name) in ["b.conf", "a.conf", "10.conf", ".#a.conf", "a.conf~", "conf", "c.CONF"].iter().enumerate() {
+        let text =
+            format!("user = \"x\";\nservers = ({{ port = {}; document = {{ docroot = \"/\"; }}; }});", 81 + port);
+        fs::write(servers.join(name), text).unwrap();
+    }
+    symlink(servers.join("a.conf~"), servers.join("z.conf")).unwrap();
+    symlink(servers.join("nowhere"), servers.join("x.conf")).unwrap();
+    let all = &["10.conf", "a.conf", "b.conf", "z.conf"][..];
+    let path = folder.join("servers.d");
+    for (config_d, expected) in [
+        (path.clone(), all),
+        (format!("{path}/"), all),
+        (path.trim_start_matches('/').to_owned(), all),
+        ("servers.d".to_owned(), all),
+        (format!("{path}/a.conf~"), &["a.conf~"]),
+    ] {
+        fs::write(folder.join("uakari.conf"), format!("config_d = \"{config_d}\";")).unwrap();
+        let Finished { status, out, .. } = check(folder.path(), &["-f", "uakari.conf"]);
+        let files: Vec<&str> = out.lines().filter(|line| line.contains(":1: user: is not used")).collect();
+        assert!(status.success() && files.len() == expected.len(), "{config_d}: {out}");
+        for (line, name) in files.iter().zip(expected) {
+            assert!(line.contains(&format!("servers.d/{name}:1: ")), "{config_d}: {name} is not in {line}");
+        }
+    }
 }
 
 /// allow, deny and denylast of `document`, as ouistiti has them.

@@ -2,7 +2,11 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
@@ -18,6 +22,14 @@ const NOWHERE: &str = "192.0.2.77";
 /// A link to this host.
 fn link(host: &str, port: u16) -> String {
     format!("links = ({{ origin = \"^/plc$\"; type = \"tcp\"; destination = \"{host}:{port}\"; }});")
+}
+
+/// The time that a daemon's own thread has had of the processor (proc_pid_stat(5)).
+fn processor_ms(daemon: &Daemon) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    // The kernel counts hundredths.
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>() * 10
 }
 
 /// A server whose folders are not there, after one that has all that it needs.
@@ -42,7 +54,20 @@ fn folders_that_come_later() {
     assert!(checked.status.success() && checked.out.ends_with("uakari.conf is good"), "{checked:?}");
     expect_eq(checked.out.matches("/disk/run cannot be opened: No such file").count(), 1, "the folder in warnings");
 
-    let daemon = Daemon::start_configured(&with_late_folders());
+    let folder = Folder::new();
+    let manager = UnixDatagram::bind(folder.join("notify")).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let expect_told = |part: &str| {
+        let mut told = [0; 4096];
+        let size = manager.recv(&mut told).expect("the service manager should be told something");
+        let told = String::from_utf8_lossy(&told[..size]).into_owned();
+        assert!(told.contains(part), "{part:?} is not in {told:?}");
+    };
+    let mut command = Command::new(UAKARI);
+    command.env("NOTIFY_SOCKET", folder.join("notify"));
+    let daemon = Daemon::start_configured_by(folder, &with_late_folders(), command);
+    // What is waited for does not delay the others.
+    expect_told("READY=1\nSTATUS=serving; waiting for the folder ");
     fs::write(daemon.folder().join("www/page"), "the page").unwrap();
     let late = |path: &str| {
         let mut wire = daemon.wire();
@@ -63,6 +88,8 @@ fn folders_that_come_later() {
     // A reload that waits for the same changes nothing of that.
     daemon.signal(Signal::SIGHUP);
     daemon.log().wait_for(&["reloaded: "]);
+    expect_told("RELOADING=1");
+    expect_told("READY=1\nSTATUS=serving; waiting for the folder ");
 
     fs::create_dir_all(daemon.folder().join("disk/run")).unwrap();
     fs::create_dir_all(daemon.folder().join("disk/www")).unwrap();
@@ -86,6 +113,10 @@ fn what_is_no_matter_of_time_is_an_error() {
         (configuration("", "").replace("127.0.0.1:0", &taken), "cannot listen on http://127.0.0.1:"),
         (configuration("", "").replace("127.0.0.1:0", "unix:@/nowhere/socket"), "its folder does not exist"),
         (format!("user = \"no-such-user\"; {}", configuration("", "")), "there is no user \"no-such-user\""),
+        (configuration("", "").replace("127.0.0.1:0", "unix:@/uakari.conf"), "in the way"),
+        (format!("pid-file = \"@/www\"; {}", configuration("", "")), "pid-file: "),
+        (format!("pid-file = \"@/nowhere/pid\"; {}", configuration("", "")), "pid-file: "),
+        (format!("log-file = \"@/nowhere/log\"; {}", configuration("", "")), ":1: log-file"),
     ] {
         let folder = Folder::new();
         let text = text.replace('@', folder.path().to_str().unwrap());
@@ -159,7 +190,7 @@ fn a_host_that_cannot_be_looked_up() {
     assert!(
         checked.out.contains("warning: ") && checked.out.contains("links[0].destination: \"no-such-host.invalid\"")
     );
-    let daemon = Daemon::start_configured(&text);
+    let mut daemon = Daemon::start_configured(&text);
     let _echo = daemon.echo("echo", &[]);
     daemon.connect("/echo").finish(1000);
     expect_eq(daemon.upgrade("/plc", &[]).status, 502, "a host that is not known");
@@ -168,6 +199,16 @@ fn a_host_that_cannot_be_looked_up() {
     daemon.signal(Signal::SIGHUP);
     daemon.log().wait_for(&["reloaded: "]);
     expect_eq(daemon.upgrade("/plc", &[]).status, 502, "a host that is not known after a reload");
+    // What is waited for keeps the loop neither awake nor from its end.
+    let mut client = daemon.connect("/echo");
+    let before_ms = processor_ms(&daemon);
+    daemon.signal(Signal::SIGTERM);
+    client.expect_close(1001);
+    thread::sleep(Duration::from_millis(1_500));
+    let took_ms = processor_ms(&daemon) - before_ms;
+    assert!(took_ms < 200, "{took_ms} ms of the processor's time in 1500 ms");
+    drop(client);
+    assert!(daemon.wait(DEADLINE).status.success());
 }
 
 /// A hosts file of its own, which only root can mount, has the host later, and then no longer.
@@ -206,4 +247,28 @@ fn a_host_is_found_later_and_kept() {
     ]);
     daemon.log().wait_for(&["reloaded: "]);
     expect_eq(daemon.upgrade("/plc", &[]).status, 101, "a host that was known before");
+}
+
+/// Root has opened what its user may not open again: what comes later must not close it.
+#[test]
+fn what_root_has_opened_stays_open() {
+    if !Uid::effective().is_root() {
+        return println!("skipped: only root can open what another user may not");
+    }
+    let folder = Folder::new();
+    fs::create_dir_all(folder.join("secret/www")).unwrap();
+    fs::write(folder.join("secret/www/page"), "the page").unwrap();
+    fs::set_permissions(folder.join("secret"), fs::Permissions::from_mode(0o700)).unwrap();
+    let text = format!(
+        "user = \"nobody\"; servers = ({{
+            listen = \"127.0.0.1:0\"; document = {{ docroot = \"@/secret/www\"; }}; websocket = {{ {} }};
+        }}, {{ hostname = \"late\"; listen = \"127.0.0.1:0\"; document = {{ docroot = \"@/late\"; }}; }});",
+        link("localhost", 1)
+    );
+    let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
+    expect_eq(daemon.get("/page").text(), "the page".to_owned(), "after the lookup");
+    fs::create_dir(daemon.folder().join("late")).unwrap();
+    daemon.log().wait_for(&["info", "/late is there now"]);
+    expect_eq(daemon.get("/page").text(), "the page".to_owned(), "after another folder came");
+    assert!(!daemon.log().text().contains("/secret/www"), "{}", daemon.log().text());
 }

@@ -1,8 +1,8 @@
 //! What `--check` says of the system that a configuration names: its folders, its user, its hosts. Nothing is bound and
 //! nothing is made, since the daemon may be running with the very same configuration.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{Metadata, OpenOptions};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -40,6 +40,8 @@ pub fn examine(config: &Config) -> Examined {
     let mut examined = Examined::default();
     user(config.user.as_ref(), &mut examined);
     if let Some(Said { value, place }) = &config.pid_file {
+        let other = |metadata: &Metadata| !metadata.is_file();
+        in_the_way(value, place, other, "is no regular file: name another one", &mut examined);
         parent(value, place, Level::Error, &mut examined);
     }
     if let Some(file) = &config.log.file {
@@ -83,10 +85,19 @@ fn folders(server: &Server, examined: &mut Examined) {
     }
     for address in &server.listen {
         if let ListenAddress::Unix(path) = address {
+            let other = |metadata: &Metadata| !metadata.file_type().is_socket();
+            in_the_way(path, &places.listen, other, "is in the way, and no socket: choose another path", examined);
             // With no other address, there is nothing to wait with.
             let may_wait = server.listen.len() > 1 && !places.typed.listen;
             parent(path, &places.listen, if may_wait { Level::Warn } else { Level::Error }, examined);
         }
+    }
+}
+
+/// What is where a file is to be made, and cannot be replaced.
+fn in_the_way(path: &str, place: &str, is_other: fn(&Metadata) -> bool, what: &str, examined: &mut Examined) {
+    if std::fs::symlink_metadata(path).is_ok_and(|metadata| is_other(&metadata)) {
+        examined.add(Level::Error, &format!("{place}: {path} {what}"));
     }
 }
 

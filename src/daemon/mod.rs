@@ -134,7 +134,7 @@ impl Daemon {
             let watchdog_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
             // Lines that could not be written must not wait for the next client.
             let log_ms = (!is_all_told).then_some(limits::LOG_TELL_MS);
-            let waits_ms = self.waits.next_ms().map(|at_ms| at_ms.saturating_sub(self.gateway.now_ms()));
+            let waits_ms = self.waits_ms();
             let wait_ms = [watchdog_ms, log_ms, waits_ms].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;

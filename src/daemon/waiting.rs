@@ -29,8 +29,9 @@ impl Waits {
     pub fn status(&self) -> String {
         match &self.waiting[..] {
             [] if self.lookup.is_none() && self.lookup_ms.is_none() => "serving".to_owned(),
-            [] => "serving; hosts of links cannot be looked up".to_owned(),
-            [first, ..] => format!("serving; not there yet: {} of {}", first.awaited, self.waiting.len()),
+            [] => "serving; waiting for hosts of links".to_owned(),
+            [only] => format!("serving; waiting for {}", only.awaited),
+            [first, more @ ..] => format!("serving; waiting for {} and {} more", first.awaited, more.len()),
         }
     }
 
@@ -98,6 +99,12 @@ impl Daemon {
         if !found.is_empty() {
             self.open_again("");
         }
+    }
+
+    /// How long the loop may wait for something else.
+    pub(super) fn waits_ms(&self) -> Option<u64> {
+        let at_ms = self.waits.next_ms().filter(|_| !self.is_stopping)?;
+        Some(at_ms.saturating_sub(self.gateway.now_ms()))
     }
 
     /// Looks for what is waited for, when it is time to.
