@@ -5,7 +5,8 @@ use argh::FromArgs;
 use crate::config::flags::{Flag, Value};
 use crate::config::keys::Scope;
 use crate::config::problem::Problem;
-use crate::config::{self, Loaded};
+use crate::config::{self, Config, Loaded};
+use crate::daemon::Examined;
 use crate::observe::log::Level;
 
 /// A WebSocket gateway: HTTP clients in front, ordinary UNIX socket servers behind.
@@ -102,22 +103,32 @@ impl Arguments {
         config::load(self.config.as_deref(), &self.flags())
     }
 
-    /// What `--check` prints.
-    pub fn check(&self) -> Checked {
-        let (problems, is_good) = match self.load() {
-            Ok(loaded) => (loaded.warnings, true),
-            Err(problems) => (problems, false),
+    /// What `--check` prints. `examine` looks at the system that a configuration without mistakes names.
+    pub fn check(&self, examine: impl FnOnce(&Config) -> Examined) -> Checked {
+        let (problems, verdict) = match self.load() {
+            Ok(Loaded { config, mut warnings }) => {
+                let examined = examine(&config);
+                warnings.extend(examined.problems);
+                let verdict = match () {
+                    _ if warnings.iter().any(|problem| problem.level == Level::Error) => None,
+                    _ if config.is_unprotected => Some("would start, but unprotected"),
+                    _ if examined.needs_root => Some("would start, but not by this user"),
+                    _ => Some("is good"),
+                };
+                (warnings, verdict)
+            }
+            Err(problems) => (problems, None),
         };
         let show = |problem: &Problem| match problem.level {
             Level::Warn => format!("warning: {problem}"),
             _ => problem.to_string(),
         };
         let mut lines: Vec<String> = problems.iter().map(show).collect();
-        if is_good {
+        if let Some(verdict) = verdict {
             let what = self.config.as_deref().map_or("what the flags say".to_owned(), str::to_owned);
-            lines.push(format!("{what} is good"));
+            lines.push(format!("{what} {verdict}"));
         }
-        Checked { lines, is_good }
+        Checked { lines, is_good: verdict.is_some() }
     }
 
     /// The flags that were given, as settings.
@@ -266,13 +277,13 @@ mod tests {
                 &["--listen: http://[::]:1 is listed twice: keep one of them"],
             ),
         ] {
-            let checked = parse(arguments).check();
+            let checked = parse(arguments).check(|_| Examined::default());
             assert_eq!(
                 (checked.lines, checked.is_good),
                 (expected.iter().map(|line| line.to_string()).collect(), false)
             );
         }
-        let checked = parse(&["--docroot=/d"]).check();
+        let checked = parse(&["--docroot=/d"]).check(|_| Examined::default());
         assert_eq!((checked.lines, checked.is_good), (vec!["what the flags say is good".to_owned()], true));
     }
 }

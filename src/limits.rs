@@ -322,6 +322,8 @@ pub const CONFIG_DEPTH_MAX: usize = 32;
 pub const INCLUDE_DEPTH_MAX: usize = 10;
 /// Files that a configuration may include.
 pub const INCLUDES_MAX: usize = 256;
+/// Files of `config_d`.
+pub const CONFIG_FILES_MAX: usize = 256;
 /// Problems of a configuration that are shown.
 pub const PROBLEMS_MAX: usize = 100;
 /// Bytes that are shown of one of them.
@@ -333,6 +335,18 @@ pub const PROGRAM_SIZE: u64 = 4 * MIB;
 pub const CLIENT_SIZE: u64 = 2 * KIB;
 /// A folder that was removed is looked for again, no more often than this.
 pub const FOLDER_RETRY_MS: u64 = 1_000;
+/// How often it is looked whether a folder or an address is there that the start did not find.
+pub const WAIT_RETRY_MS: u64 = 1_000;
+/// How long a start waits for the addresses of host names. Its listeners are there already, and clients wait.
+pub const LOOKUP_START_MS: u64 = 1_000;
+/// How long a reload or `--check` waits for them.
+pub const LOOKUP_WAIT_MS: u64 = 5_000;
+/// From a lookup of host names that failed to the next one; it doubles up to `LOOKUP_RETRY_MS_MAX`.
+pub const LOOKUP_RETRY_MS: u64 = 1_000;
+/// The longest pause between two lookups.
+pub const LOOKUP_RETRY_MS_MAX: u64 = 30_000;
+/// Host names that are looked up at once, each by a thread.
+pub const LOOKUPS_MAX: usize = 8;
 
 // Log.
 

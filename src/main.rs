@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if arguments.check {
-        let checked = arguments.check();
+        let checked = arguments.check(daemon::examine);
         checked.lines.iter().for_each(|line| log::announce(format_args!("{line}")));
         return if checked.is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }

@@ -178,7 +178,8 @@ fn a_folder_that_is_made_anew_is_found() {
         old = daemon.connect("/echo");
     }
     daemon.log().wait_for(&["warn", "a folder was removed"]);
-    daemon.log().wait_for(&["info", "a folder that was removed is there again"]);
+    daemon.log().wait_for(&["info", "the folder ", "/run is there now"]);
+    daemon.log().wait_for(&["info", "the folder ", "/www is there now"]);
 }
 
 #[test]

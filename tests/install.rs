@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
 use crate::daemon::{program, project};
 use crate::process::{DEADLINE, Finished, Folder, eventually, run};
@@ -251,13 +251,16 @@ fn sysconfdir(folder: &Folder) -> String {
 }
 
 impl Service {
-    fn new(shell: Vec<&'static str>) -> Service {
+    /// `account` is the user where the configuration names none.
+    fn new(shell: Vec<&'static str>, account: &str) -> Service {
         let folder = Folder::new();
         make_well("install", &[&format!("PREFIX={}", folder.join("usr")), &sysconfdir(&folder), "INIT=sysv"]);
         // The name of a script's process is that of its file.
         fs::write(folder.join("usr/bin/uakari"), STAND_IN).unwrap();
         fs::create_dir(folder.join("etc/default")).unwrap();
-        let settings = format!("PIDFILE={}\nDOCROOT={}\n", folder.join("pid"), folder.join("run/websocket"));
+        // The tests make no users.
+        let settings =
+            format!("PIDFILE={}\nDOCROOT={}\nACCOUNT={account}\n", folder.join("pid"), folder.join("run/websocket"));
         fs::write(folder.join("etc/default/uakari"), settings).unwrap();
         Service { folder, shell }
     }
@@ -295,7 +298,7 @@ impl Drop for Service {
 #[test]
 fn the_init_script_works_in_every_shell() {
     for shell in shells() {
-        let service = Service::new(shell);
+        let service = Service::new(shell, "");
         service.expect("status", 3);
         service.expect("reload", 7);
         assert!(service.expect("stop", 0).contains("not running"));
@@ -325,5 +328,28 @@ fn the_init_script_works_in_every_shell() {
         service.expect("status", 1);
         service.expect("stop", 0);
         service.expect("nonsense", 2);
+    }
+}
+
+/// The sample names a user; where somebody's configuration names none, the init script does.
+#[test]
+fn the_daemon_does_not_stay_root() {
+    let sample = fs::read_to_string(project().join("utils/install/uakari.conf")).unwrap();
+    assert!(sample.contains("\nuser = \"uakari\";\n"), "{sample}");
+    if !Uid::effective().is_root() {
+        return println!("skipped: the script names a user to root only");
+    }
+    for shell in shells().into_iter().take(1) {
+        let service = Service::new(shell, "nobody");
+        let configuration = service.folder.join("etc/uakari/uakari.conf");
+        for (text, flags) in
+            [("# user = \"x\";\n", "\0-u\0nobody"), ("user=\"daemon\"\n", ""), (" user : \"nobody\";", "")]
+        {
+            fs::write(&configuration, text).unwrap();
+            service.expect("start", 0);
+            let command = fs::read_to_string(format!("/proc/{}/cmdline", service.pid().unwrap())).unwrap();
+            assert!(command.ends_with(&format!("\0-f\0{configuration}{flags}\0")), "{text}: {command:?}");
+            service.expect("stop", 0);
+        }
     }
 }

@@ -32,6 +32,9 @@ mod privileges;
 /// Configuration files.
 mod configuration;
 
+/// Folders, addresses and hosts that come later than the daemon.
+mod waiting;
+
 /// Pages and other plain requests.
 mod http;
 

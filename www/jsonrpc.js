@@ -2,6 +2,8 @@
 // that comes back, and what both of them show of it.
 "use strict";
 const CALL_MS = 15000, RETRY_MS = 1000, RETRY_MS_MAX = 30000, ANSWER_SIZE_MAX = 64 << 20;
+// The server of ouistiti's takes the last byte of each request for a NUL.
+const NO_ANSWER = 'No answer came. If this is ouistiti\'s server, the gateway needs protocol = "nul" for it.';
 const $ = (id) => document.getElementById(id);
 const element = (tag, className, textContent) => Object.assign(document.createElement(tag), { className, textContent });
 const home = (location.protocol === "https:" ? "wss://" : "ws://") + (location.host || "localhost") + "/";
@@ -13,7 +15,7 @@ function exact(key, value, context) {
 }
 
 class Rpc {
-  #socket = null; #text = ""; #decoder = null; #waiting = new Map(); #last = 0; #retry = RETRY_MS; #timer = 0;
+  #socket = null; #text = ""; #depth = 0; #isQuoted = false; #isEscaped = false; #decoder = null; #waiting = new Map(); #last = 0; #retry = RETRY_MS; #timer = 0;
 
   // `told` hears "connecting", "open" and "failed".
   constructor(told) { this.told = told; }
@@ -32,7 +34,7 @@ class Rpc {
     }
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
-    [this.#text, this.#decoder] = ["", new TextDecoder()];
+    [this.#text, this.#depth, this.#isQuoted, this.#isEscaped, this.#decoder] = ["", 0, false, false, new TextDecoder()];
     this.told("connecting");
     socket.onopen = () => {
       this.#retry = RETRY_MS;
@@ -53,7 +55,7 @@ class Rpc {
     return new Promise((resolve, reject) => {
       if (this.#socket?.readyState !== WebSocket.OPEN) return reject(new Error("Not connected: nothing was sent."));
       const id = ++this.#last;
-      const timer = setTimeout(() => this.#settle(id, ({ reject }) => reject(new Error("No answer came."))), CALL_MS);
+      const timer = setTimeout(() => this.#settle(id, ({ reject }) => reject(new Error(NO_ANSWER))), CALL_MS);
       this.#waiting.set(id, { resolve, reject, timer });
       this.#socket.send(JSON.stringify({ jsonrpc: "2.0", id, method, params }) + "\n");
     });
@@ -71,17 +73,31 @@ class Rpc {
     for (const id of [...this.#waiting.keys()]) this.#settle(id, ({ reject }) => reject(new Error(why)));
   }
 
-  // Through a stream an answer may come in several messages, and several in one; in direct mode each is a message.
+  // Each object or array is an answer, whatever is between two of them. Through a stream one may come in several
+  // messages, and several in one. It may have several lines: ouistiti's server writes it so, with a NUL behind it. Each
+  // character is looked at once: looking through a long one for each of its pieces would take minutes.
   #received(data) {
     const piece = typeof data === "string" ? data : this.#decoder.decode(data, { stream: true });
-    this.#text += piece;
-    // Only where one may end: looking through a long one for each of its pieces would take minutes.
-    if (piece.includes("\n")) {
-      const lines = this.#text.split("\n");
-      this.#text = lines.pop();
-      lines.forEach((line) => line.trim() && this.#answer(line));
+    let begin = 0;
+    for (let at = 0; at < piece.length; at++) {
+      const character = piece[at];
+      if (this.#isEscaped) this.#isEscaped = false;
+      else if (this.#isQuoted) {
+        // No string of JSON has a line break in it.
+        if (character === '"' || character === "\n") this.#isQuoted = false;
+        this.#isEscaped = character === "\\";
+      } else if (character === '"') this.#isQuoted = this.#depth > 0;
+      else if (character === "{" || character === "[") {
+        if (this.#depth === 0) begin = at;
+        this.#depth++;
+      } else if ((character === "}" || character === "]") && this.#depth > 0) {
+        this.#depth--;
+        if (this.#depth > 0) continue;
+        this.#answer(this.#text + piece.slice(begin, at + 1));
+        this.#text = "";
+      } else if (character === "\0") [this.#text, this.#depth, begin] = ["", 0, at + 1];
     }
-    if (piece.endsWith("}") && this.#answer(this.#text)) this.#text = "";
+    if (this.#depth > 0) this.#text += piece.slice(begin);
     if (this.#text.length > ANSWER_SIZE_MAX) this.#socket.close();
   }
 
@@ -90,7 +106,7 @@ class Rpc {
     try {
       answer = JSON.parse(text, exact);
     } catch {
-      return false;
+      return;
     }
     // Some other server may say null.
     const { id, result, error } = Object(answer);
@@ -98,7 +114,6 @@ class Rpc {
       if (error) reject(Object.assign(new Error(error.message), { code: error.code, data: error.data }));
       else resolve(result);
     });
-    return true;
   }
 }
 

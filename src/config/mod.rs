@@ -14,6 +14,8 @@ pub mod flags;
 
 mod check;
 
+mod merge;
+
 mod values;
 
 pub use values::{PROTOCOLS, word};
@@ -50,6 +52,8 @@ pub struct Config {
     pub log_place: String,
     /// The limits of the process.
     pub limits: limits::Process,
+    /// A server does without something of ouistiti's that protected it.
+    pub is_unprotected: bool,
     /// At least one.
     pub servers: Vec<Server>,
 }
@@ -63,6 +67,17 @@ pub struct Places {
     pub docroot: String,
     /// The pages' folder.
     pub www: String,
+    /// Which of them were made by flags: somebody is there who typed them, and hears of a mistake at once.
+    pub typed: Typed,
+}
+
+/// Settings of a server that flags have made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Typed {
+    pub listen: bool,
+    pub docroot: bool,
+    pub www: bool,
 }
 
 /// One element of `servers`.
@@ -72,12 +87,29 @@ pub struct Server {
     pub places: Places,
     /// Where it listens; never empty.
     pub listen: Vec<ListenAddress>,
+    /// Whether addresses that the machine does not have are listened on.
+    pub has_freebind: bool,
     /// The pages' folder.
     pub www: Option<String>,
     /// The folder of the UNIX servers' sockets.
     pub docroot: Option<String>,
     /// What is served.
     pub site: Site,
+    /// The hosts that its links name.
+    pub hosts: Vec<Host>,
+}
+
+/// A host that a link names. The link's destination has no addresses before the host is looked up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// The link's number in the site.
+    pub link: usize,
+    /// Its name.
+    pub name: Box<str>,
+    /// The port of its server.
+    pub port: u16,
+    /// Where it was named, as an error says it.
+    pub place: String,
 }
 
 /// A configuration that can be used.
@@ -89,16 +121,25 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads a file, if there is one, with all that it includes, lays flags over it and checks the whole. Names of TCP
-/// servers are looked up. The error is all that is wrong, and all that is worth a warning, by file and line.
+/// Reads a file, if there is one, with all that it includes, lays flags over it and checks the whole. Nothing that it
+/// names is looked at. The error is all that is wrong, and all that is worth a warning, by file and line.
 pub fn load(file: Option<&str>, flags: &[Flag]) -> Result<Loaded, Vec<Problem>> {
-    load_through(&mut read, file, flags)
+    load_through(&mut read, &mut list, file, flags)
 }
 
-fn load_through(read: &mut syntax::Read<'_>, file: Option<&str>, flags: &[Flag]) -> Result<Loaded, Vec<Problem>> {
+fn load_through(
+    read: &mut syntax::Read<'_>,
+    list: &mut merge::List<'_>,
+    file: Option<&str>,
+    flags: &[Flag],
+) -> Result<Loaded, Vec<Problem>> {
     let mut problems = Problems::default();
     let mut settings = match file {
-        Some(name) => syntax::parse(name, read, &mut problems),
+        Some(name) => {
+            let mut settings = syntax::parse(name, read, &mut problems);
+            merge::merge(&mut settings, name, read, list, &mut problems);
+            settings
+        }
         None => {
             problems.add_source("the flags");
             Vec::new()
@@ -128,6 +169,32 @@ fn read(name: &str) -> Result<Vec<u8>, String> {
     let most = limits::CONFIG_SIZE_MAX as u64 + 1;
     File::open(name).map_err(failed)?.take(most).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
+}
+
+/// The files of `config_d`, by name: those of a folder whose names end in `.conf`, or one file. A relative path is
+/// looked for in the working directory, then in /, which is that of ouistiti's packages.
+fn list(path: &str) -> Result<Vec<String>, String> {
+    let reason = |error: std::io::Error| {
+        let text = error.to_string();
+        format!("cannot be read: {}", text.split(" (os error").next().unwrap_or_default())
+    };
+    let is_there = path.starts_with('/') || std::fs::metadata(path).is_ok();
+    let path = if is_there { path.to_owned() } else { format!("/{path}") };
+    if std::fs::metadata(&path).map_err(reason)?.is_file() {
+        return Ok(vec![path]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(&path).map_err(reason)? {
+        let Ok(name) = entry.map_err(reason)?.file_name().into_string() else { continue };
+        let file = format!("{}/{name}", path.trim_end_matches('/'));
+        // An editor's lock file is a link that leads nowhere.
+        let is_file = std::fs::metadata(&file).is_ok_and(|metadata| metadata.is_file());
+        if name.ends_with(".conf") && !name.starts_with('.') && is_file {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use crate::websocket::upgrade::Origins;
 
 fn load_text(text: &str, flags: &[Flag]) -> Result<Loaded, Vec<String>> {
     let mut read = |_: &str| Ok(text.as_bytes().to_vec());
-    load_through(&mut read, Some("f"), flags).map_err(|problems| problems.iter().map(Problem::to_string).collect())
+    load_through(&mut read, &mut |_| Err("is not read here".to_owned()), Some("f"), flags)
+        .map_err(|problems| problems.iter().map(Problem::to_string).collect())
 }
 
 fn good(text: &str) -> Config {
@@ -64,7 +65,11 @@ const ALL_KEYS: &str = r#"
         };
         servers = ({
             hostname = "A.example"; addr = "::1"; port = 81; keepalivetimeout = 7; maxclients = 17;
-            document = { docroot = "/w"; cache-control = "no-cache"; };
+            freebind = true; unprotected = ("auth"); auth = { type = "Basic"; };
+            document = {
+                docroot = "/w"; allow = ".html"; deny = "^private/"; denylast = true; options = "range";
+                cache-control = "no-cache";
+            };
             websocket = {
                 docroot = "/d"; allow = "a"; deny = "b"; denylast = true; options = "follow"; protocol = "lines";
                 type = "text"; hello = true; origins = ("https://a.example", "http://b:1");
@@ -75,7 +80,7 @@ const ALL_KEYS: &str = r#"
                     { origin = "^/t"; type = "tcp"; destination = "127.0.0.1:7000"; },
                     { origin = "^/s"; type = "tty"; destination = "/dev/ttyS1"; baud = "115200"; },
                     { origin = "^/f"; type = "fifo"; destination = "/f"; direction = "write"; limits = { clients = 3; }; hello = true; },
-                    { origin = "^/o"; type = "tcp"; destination = "127.0.0.1"; port = "1"; options = ""; }
+                    { origin = "^/o"; type = "tcp"; destination = "plc.example"; port = "1"; options = ""; }
                 );
             };
             limits = { headers = 22; stall-ms = 2300; connect-ms = 24; };
@@ -87,7 +92,11 @@ const ALL_KEYS: &str = r#"
 
 #[test]
 fn all_keys() {
-    let config = good(ALL_KEYS);
+    let Loaded { config, warnings } = load_text(ALL_KEYS, &[]).unwrap();
+    let warnings: Vec<String> = warnings.iter().map(Problem::to_string).collect();
+    let said = "f:9: servers[0].auth: is not served, and the server is unprotected: nobody is asked for a password";
+    assert_eq!(warnings, [said]);
+    assert!(config.is_unprotected);
     let said = |value: &str, place: &str| Some(Said { value: value.into(), place: place.into() });
     assert_eq!(config.user, said("www-data", "f:2: user"));
     assert_eq!(config.pid_file, said("/p", "f:2: pid-file"));
@@ -107,6 +116,9 @@ fn all_keys() {
     let [one, two] = &config.servers[..] else { panic!("{config:#?}") };
     assert_eq!((&one.listen[..], one.site.hostname.as_deref()), (&[tcp("[::1]:81")][..], Some("A.example")));
     assert_eq!(one.site.cache_control.as_deref(), Some("no-cache"));
+    let pages = &one.site.page_rules;
+    assert!(pages.permit_page("a.html", false, "a.html") && !pages.permit_page("a.css", false, "a.css"));
+    assert!(pages.permit_page("private/a.html", false, "private/a.html") && one.has_freebind && !two.has_freebind);
     let http = limits::Http {
         clients_max: 17,
         head_size_max: 2048,
@@ -162,7 +174,14 @@ fn all_links(server: &Server, websocket: &limits::WebSocket) {
     assert_eq!(tty.service.protocol, Protocol::Lines);
     assert_eq!(fifo.destination, Destination::Fifo { path: "/f".into(), direction: Direction::Write });
     assert_eq!((fifo.service.limits.clients_max, fifo.service.hello), (3, true));
-    assert_eq!(old.destination, Destination::Tcp(["127.0.0.1:1".parse().unwrap()].into()));
+    assert_eq!(old.destination, Destination::Tcp([].into()));
+    let host = Host {
+        link: 4,
+        name: "plc.example".into(),
+        port: 1,
+        place: "f:24: servers[0].websocket.links[4].destination".into(),
+    };
+    assert_eq!(server.hosts, [host]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! value, and who calls puts the name of the key or flag before it.
 #![forbid(unsafe_code)]
 
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::http::authority;
@@ -161,8 +161,17 @@ pub fn path(path: &str) -> Result<Box<str>, String> {
     if path.starts_with('/') { Ok(path.into()) } else { Err(format!("{path:?} is not absolute: write the whole path")) }
 }
 
-/// The addresses of a TCP server. Names are looked up.
-pub fn tcp(destination: &str, port: Option<u16>) -> Result<Box<[SocketAddr]>, String> {
+/// A TCP server as it was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TcpServer {
+    /// By its address.
+    Address(SocketAddr),
+    /// By a name that has to be looked up.
+    Host(Box<str>, u16),
+}
+
+/// A TCP server. Names are not looked up.
+pub fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
     let wrong =
         || format!("{destination:?} is no TCP address: write \"127.0.0.1:7000\", \"[::1]:7000\" or \"host:7000\"");
     let (host, written) = match destination.rsplit_once(':') {
@@ -183,16 +192,15 @@ pub fn tcp(destination: &str, port: Option<u16>) -> Result<Box<[SocketAddr]>, St
     }
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
-        return Ok([SocketAddr::from((address, port))].into());
+        return Ok(TcpServer::Address(SocketAddr::from((address, port))));
+    }
+    if let Ok(address) = host.parse::<Ipv4Addr>() {
+        return Ok(TcpServer::Address(SocketAddr::from((address, port))));
     }
     if hostname(host).is_err() {
         return Err(wrong());
     }
-    let addresses = (host, port).to_socket_addrs().map_err(|error| {
-        format!("{host:?} cannot be looked up: {error}: write its address, or see to it that the name is known")
-    })?;
-    let addresses: Box<[SocketAddr]> = addresses.collect();
-    if addresses.is_empty() { Err(format!("{host:?} has no address: write another name")) } else { Ok(addresses) }
+    Ok(TcpServer::Host(host.into(), port))
 }
 
 #[cfg(test)]
@@ -263,12 +271,13 @@ mod tests {
 
     #[test]
     fn tcp_servers() {
-        let one = |text: &str| -> Box<[SocketAddr]> { [text.parse().unwrap()].into() };
+        let one = |text: &str| TcpServer::Address(text.parse().unwrap());
         assert_eq!(tcp("127.0.0.1:7000", None), Ok(one("127.0.0.1:7000")));
         assert_eq!(tcp("[::1]:7000", None), Ok(one("[::1]:7000")));
         assert_eq!(tcp("[::1]", Some(7000)), Ok(one("[::1]:7000")));
         assert_eq!(tcp("127.0.0.1", Some(1)), Ok(one("127.0.0.1:1")));
-        assert!(tcp("localhost:7000", None).unwrap().iter().all(|address| address.ip().is_loopback()));
+        assert_eq!(tcp("localhost:7000", None), Ok(TcpServer::Host("localhost".into(), 7000)));
+        assert_eq!(tcp("plc", Some(1)), Ok(TcpServer::Host("plc".into(), 1)));
         for (wrong, port, said) in [
             ("127.0.0.1", None, "is no TCP address"),
             ("127.0.0.1:x", None, "is no TCP address"),
@@ -280,7 +289,6 @@ mod tests {
             ("/run/socket", Some(1), "is no TCP address"),
             ("127.0.0.1:1", Some(2), "keep one of them"),
             ("127.0.0.1:0", None, "port 0"),
-            (&format!("{}:1", "a".repeat(64)), None, "cannot be looked up"),
         ] {
             assert!(tcp(wrong, port).is_err_and(|error| error.contains(said)), "{wrong}: {:?}", tcp(wrong, port));
         }

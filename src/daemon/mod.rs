@@ -1,6 +1,9 @@
 //! The daemon: from a configuration to listeners and folders, and what signals ask for while it runs.
 
+mod examine;
+mod hosts;
 mod resources;
+mod waiting;
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -23,13 +26,17 @@ use crate::process::inherited::{Inherited, inherited_listeners};
 use crate::process::pid_file::PidFile;
 use crate::process::privileges;
 use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
-use resources::{Opened, open_all, raise_descriptors};
+use hosts::{Lookup, are_old, keep_known};
+use resources::{Held, Mode, Open, Opened, open_all, raise_descriptors};
+use waiting::{Waits, wake};
+
+pub use examine::{Examined, examine};
 
 /// Reads the configuration again, as at the start.
 pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
 /// A configuration and what it names, opened; or all that is wrong with it.
-type Loaded = Result<(Config, Opened), Vec<String>>;
+type Loaded = Result<(Config, Opened, Option<Lookup>), Vec<String>>;
 
 /// What the daemon is told from outside. SIGXFSZ is among them only to be blocked: a log that may not grow is no
 /// reason to end. A loaded configuration announces itself with a signal too, so that the loop
@@ -52,6 +59,10 @@ pub struct Daemon {
     is_stopping: bool,
     /// When a folder that is gone was last looked for.
     looked_ms: Option<u64>,
+    /// The folders of the configuration.
+    folders: Open,
+    /// What of the configuration is not there yet.
+    waits: Waits,
     notifier: Notifier,
     /// When the watchdog wants to hear from the loop, and how often.
     watchdog_ms: Option<(u64, u64)>,
@@ -70,7 +81,9 @@ impl Daemon {
             PidFile::create(Path::new(value)).map_err(|error| alone(format_args!("{place}: {error}")))
         });
         let pid_file = pid_file.transpose()?;
-        let Opened { openings, bound, inherited: taken } = open_all(&config, &[], &inherited, limits::BIND_RETRY_MS)?;
+        let held = Held { known: &[], inherited: &inherited, folders: &Open::new(), awaited: &[] };
+        let opened = open_all(&config, held, Mode::Start)?;
+        let Opened { openings, bound, inherited: taken, waiting, folders } = opened;
         for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
             log::event(Level::Warn, format_args!("the inherited {given} is in no server's listen, addr or port"));
         }
@@ -86,9 +99,12 @@ impl Daemon {
         gateway.configure(config.limits.clone(), openings);
         let version = env!("CARGO_PKG_VERSION");
         log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", Bounds(&config.limits)));
+        if config.user.is_none() && privileges::is_root() {
+            log::event(Level::Warn, format_args!("{}", privileges::STAYS_ROOT));
+        }
         announce(bound.iter().chain(&taken));
         let watchdog_ms = watchdog_interval_ms().map(|interval_ms| (0, interval_ms));
-        let daemon = Daemon {
+        let mut daemon = Daemon {
             gateway,
             config,
             load,
@@ -97,11 +113,15 @@ impl Daemon {
             is_asked_again: false,
             is_stopping: false,
             looked_ms: None,
+            folders,
+            waits: Waits::default(),
             notifier,
             watchdog_ms,
             _pid_file: pid_file,
         };
-        daemon.tell(daemon.notifier.ready("serving"));
+        daemon.wait_for(waiting, "", "");
+        daemon.start_lookup();
+        daemon.tell(daemon.notifier.ready(&daemon.waits.status()));
         Ok(daemon)
     }
 
@@ -114,7 +134,8 @@ impl Daemon {
             let watchdog_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
             // Lines that could not be written must not wait for the next client.
             let log_ms = (!is_all_told).then_some(limits::LOG_TELL_MS);
-            let wait_ms = [watchdog_ms, log_ms].into_iter().flatten().min();
+            let waits_ms = self.waits_ms();
+            let wait_ms = [watchdog_ms, log_ms, waits_ms].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
             for number in self.gateway.take_signals() {
@@ -123,6 +144,7 @@ impl Daemon {
             if self.gateway.take_lost_folder() {
                 self.look_for_folders();
             }
+            self.look_again();
             self.feed_watchdog();
             is_all_told = log::flush();
         }
@@ -157,7 +179,10 @@ impl Daemon {
                 self.gateway.stop();
             }
             Ok(Signal::SIGHUP) => self.begin_loading(),
-            Ok(LOADED) => self.end_loading(),
+            Ok(LOADED) => {
+                self.end_loading();
+                self.take_answers();
+            }
             Ok(Signal::SIGUSR1) => {
                 if let Err(error) = log::reopen() {
                     log::event(Level::Error, format_args!("log-file {error}"));
@@ -178,9 +203,13 @@ impl Daemon {
         self.tell(self.notifier.reloading());
         let (sender, receiver) = channel();
         let (load, old, known) = (self.load.clone(), self.config.clone(), self.addresses());
-        let inherited = self.inherited.clone();
+        let (inherited, awaited) = (self.inherited.clone(), self.waits.awaited());
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
-            let loaded = load().and_then(|config| open(config, &old, &known, &inherited, limits::BIND_RETRY_MS));
+            let loaded = load().and_then(|mut config| {
+                let lookup = look_up(&mut config, &old)?;
+                let held = Held { known: &known, inherited: &inherited, folders: &Open::new(), awaited: &awaited };
+                open(config, &old, held).map(|(config, opened)| (config, opened, lookup))
+            });
             // The receiver is there as long as the daemon is.
             let _ = sender.send(loaded);
             let _ = kill(Pid::this(), LOADED);
@@ -189,7 +218,7 @@ impl Daemon {
             Ok(_) => self.loading = Some(receiver),
             Err(error) => {
                 log::event(Level::Error, format_args!("reload: cannot start: {error}"));
-                self.tell(self.notifier.ready("serving"));
+                self.tell(self.notifier.ready(&self.waits.status()));
             }
         }
     }
@@ -218,7 +247,7 @@ impl Daemon {
                 log::event(Level::Error, format_args!("reload: the old configuration stays"));
             }
         }
-        self.tell(self.notifier.ready("serving"));
+        self.tell(self.notifier.ready(&self.waits.status()));
         if self.is_asked_again {
             self.begin_loading();
         }
@@ -230,12 +259,23 @@ impl Daemon {
     }
 
     /// Puts a configuration in the place of the old one, or leaves all as it is.
-    fn take_config(&mut self, (config, opened): (Config, Opened)) -> Result<(), Vec<String>> {
+    fn take_config(&mut self, (config, opened, lookup): (Config, Opened, Option<Lookup>)) -> Result<(), Vec<String>> {
         start_log(&config).map_err(alone)?;
         self.gateway.configure(config.limits.clone(), opened.openings);
         announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
+        self.folders = opened.folders;
+        self.wait_for(opened.waiting, "", "is waited for no longer");
+        self.wait_for_hosts(lookup);
         Ok(())
+    }
+
+    /// Hosts that a start does not wait for any longer are found later.
+    fn start_lookup(&mut self) {
+        let Some(mut lookup) = Lookup::begin(&self.config, wake) else { return };
+        lookup.wait(&mut self.config, limits::LOOKUP_START_MS);
+        self.open_again("");
+        self.wait_for_hosts(Some(lookup));
     }
 
     /// A folder of the configuration was removed: what has been made in its place is taken.
@@ -245,27 +285,30 @@ impl Daemon {
             return;
         }
         self.looked_ms = Some(now_ms);
-        let opened = open(self.config.clone(), &self.config, &self.addresses(), &self.inherited, 0);
-        match opened.and_then(|opened| self.take_config(opened)) {
-            Ok(()) => log::event(Level::Info, format_args!("a folder that was removed is there again")),
-            Err(sentences) => {
-                for sentence in sentences {
-                    log::event(Level::Warn, format_args!("a folder was removed: {sentence}"));
-                }
-            }
-        }
+        self.open_again("a folder was removed: ");
     }
 }
 
-/// Opens what a configuration names that is to follow another one. Addresses that are `known` keep their listeners;
-/// one that is taken is tried again for `patience_ms`.
-fn open(
-    mut config: Config,
-    old: &Config,
-    known: &[ListenAddress],
-    inherited: &[Inherited],
-    patience_ms: u64,
-) -> Result<(Config, Opened), Vec<String>> {
+/// Looks up the hosts of a configuration that is to follow another one. Those that are not found keep their addresses.
+/// The error is those that have none, unless the old one waits for them already.
+fn look_up(config: &mut Config, old: &Config) -> Result<Option<Lookup>, Vec<String>> {
+    let Some(mut lookup) = Lookup::begin(config, wake) else { return Ok(None) };
+    lookup.wait(config, limits::LOOKUP_WAIT_MS);
+    let mut kept = lookup.complaints(config, "its addresses stay as they are");
+    keep_known(config, old);
+    let unknown = lookup.complaints(config, "its addresses stay as they are");
+    kept.retain(|complaint| !unknown.contains(complaint));
+    for complaint in kept {
+        log::event(Level::Warn, format_args!("reload: {complaint}"));
+    }
+    if !are_old(config, old) {
+        return Err(lookup.complaints(config, "write its address, or see to it that the name is known"));
+    }
+    Ok(Some(lookup))
+}
+
+/// Opens what a configuration names that is to follow another one.
+fn open(mut config: Config, old: &Config, held: Held<'_>) -> Result<(Config, Opened), Vec<String>> {
     let is_same = |new: &Option<Said>, old: &Option<Said>| match (new, old) {
         (Some(new), Some(old)) => new.value == old.value,
         (new, old) => new.is_none() && old.is_none(),
@@ -286,7 +329,7 @@ fn open(
     config.limits.pool_buffers = old.limits.pool_buffers;
     config.limits.fds_max = old.limits.fds_max;
     raise_descriptors(&mut config.limits);
-    let opened = open_all(&config, known, inherited, patience_ms)?;
+    let opened = open_all(&config, held, Mode::Reload)?;
     Ok((config, opened))
 }
 

@@ -7,18 +7,68 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
+use nix::sys::stat::fstat;
 
 use crate::config::{Config, Server};
 use crate::driver::tcp;
 use crate::gateway::entrance::{Endpoint, Folders, Opening};
-use crate::gateway::listener::{self, ListenAddress, ListenError, Listener};
+use crate::gateway::listener::{self, Binding, ListenAddress, ListenError, Listener};
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::process::inherited::Inherited;
 use crate::route::Sites;
 use crate::route::docroot::open_folder;
 
+/// What becomes of what cannot be opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// What is not there yet is waited for; all else is an error.
+    Start,
+    /// What was waited for already goes on being waited for; all else is an error. Some address has to be listened on.
+    Reload,
+    /// All of it is waited for.
+    Retry,
+}
+
+/// What is waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Awaited {
+    /// A folder with this path.
+    Folder(String),
+    /// An address that can be listened on.
+    Address(ListenAddress),
+}
+
+impl Awaited {
+    /// Whether it may be worth another try.
+    pub fn may_be_there(&self) -> bool {
+        match self {
+            Awaited::Folder(path) => open_folder(path).is_ok(),
+            Awaited::Address(address) => listener::may_be_there(address),
+        }
+    }
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Awaited::Folder(path) => write!(f, "the folder {path}"),
+            Awaited::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+/// What is waited for, and the sentence that says where it was named and what is wrong.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// It.
+    pub awaited: Awaited,
+    /// For the operator.
+    pub sentence: String,
+}
+
 /// What a configuration names, opened.
+#[derive(Default)]
 pub struct Opened {
     /// For the gateway.
     pub openings: Vec<Opening<OwnedFd>>,
@@ -26,17 +76,72 @@ pub struct Opened {
     pub bound: Vec<ListenAddress>,
     /// Addresses that the service manager had taken already.
     pub inherited: Vec<ListenAddress>,
+    /// What could not be opened and is waited for.
+    pub waiting: Vec<Waiting>,
+    /// The folders, by their paths.
+    pub folders: Open,
 }
 
-/// Opens what a configuration names. Addresses that are `known` go on with the listeners that they have, those that
-/// are `inherited` with the ones that the service manager made. An address that is taken is tried again for
-/// `patience_ms`. The error is all that cannot be opened.
-pub fn open_all(
-    config: &Config,
-    known: &[ListenAddress],
-    inherited: &[Inherited],
-    patience_ms: u64,
-) -> Result<Opened, Vec<String>> {
+/// Folders that are open. The user may not be allowed to open them again, since the daemon starts as root.
+pub type Open = BTreeMap<String, OwnedFd>;
+
+/// What a daemon has already when it opens a configuration.
+#[derive(Clone, Copy)]
+pub struct Held<'a> {
+    /// Addresses that go on with the listeners that they have.
+    pub known: &'a [ListenAddress],
+    /// Sockets that the service manager made.
+    pub inherited: &'a [Inherited],
+    /// Folders that a retry goes on with, where they cannot be opened again.
+    pub folders: &'a Open,
+    /// What is waited for already.
+    pub awaited: &'a [Awaited],
+}
+
+/// What could not be opened.
+struct Failures<'a> {
+    mode: Mode,
+    awaited: &'a [Awaited],
+    errors: Vec<String>,
+    waiting: Vec<Waiting>,
+}
+
+impl Failures<'_> {
+    /// Notes one, once. `may_come`: it is not there yet.
+    fn add(&mut self, place: &str, awaited: Awaited, may_come: bool, error: &dyn fmt::Display) {
+        let sentence = format!("{place}: {error}");
+        let is_awaited = match self.mode {
+            Mode::Start => may_come,
+            Mode::Reload => may_come && self.awaited.contains(&awaited),
+            Mode::Retry => true,
+        };
+        if !is_awaited {
+            if !self.errors.contains(&sentence) {
+                self.errors.push(sentence);
+            }
+        } else if self.waiting.iter().all(|waiting| waiting.awaited != awaited) {
+            self.waiting.push(Waiting { awaited, sentence });
+        }
+    }
+
+    /// The end: what was opened, or all that keeps it from being used.
+    fn finish(mut self, mut opened: Opened) -> Result<Opened, Vec<String>> {
+        if opened.openings.is_empty() && self.mode != Mode::Retry {
+            // A start waits where all addresses of this machine may still come.
+            let ends = |waiting: &&Waiting| match &waiting.awaited {
+                Awaited::Folder(_) => false,
+                Awaited::Address(ListenAddress::Tcp(_)) => self.mode == Mode::Reload,
+                Awaited::Address(ListenAddress::Unix(_)) => true,
+            };
+            self.errors.extend(self.waiting.iter().filter(ends).map(|waiting| waiting.sentence.clone()));
+        }
+        opened.waiting = self.waiting;
+        if self.errors.is_empty() { Ok(opened) } else { Err(self.errors) }
+    }
+}
+
+/// Opens what a configuration names. The error is all that cannot be opened.
+pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, Vec<String>> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -48,14 +153,17 @@ pub fn open_all(
         }
     }
     let mut endpoints: BTreeMap<Vec<usize>, Option<Arc<Endpoint<OwnedFd>>>> = BTreeMap::new();
-    let mut opened = Opened { openings: Vec::new(), bound: Vec::new(), inherited: Vec::new() };
-    let mut errors = Vec::new();
-    let mut patience_ms = patience_ms;
+    let mut opened = Opened::default();
+    let mut failures = Failures { mode, awaited: held.awaited, errors: Vec::new(), waiting: Vec::new() };
+    let mut patience_ms = if mode == Mode::Retry { 0 } else { limits::BIND_RETRY_MS };
     for (address, servers) in servers_at {
         let Some(first) = servers.first().and_then(|first| config.servers.get(*first)) else { continue };
-        let open = || open_endpoint(&config.servers, &servers, &mut errors).map(Arc::new);
+        let open =
+            || open_endpoint(&config.servers, &servers, held.folders, &mut opened.folders, &mut failures).map(Arc::new);
         let endpoint = endpoints.entry(servers.clone()).or_insert_with(open).clone();
-        let source = match source_of(address, known, inherited, &first.site.limits, patience_ms) {
+        let has_freebind = servers.iter().any(|index| config.servers.get(*index).is_some_and(|one| one.has_freebind));
+        let binding = Binding { has_freebind, patience_ms };
+        let source = match source_of(address, held, &first.site.limits, binding) {
             Ok(source) => source,
             // Without addr a server listens on all addresses of IPv6 too, if there is such a thing here.
             Err(SourceError::Listen(error))
@@ -65,9 +173,12 @@ pub fn open_all(
                 continue;
             }
             Err(error) => {
-                // Those that are taken as well had as much time to become free.
-                patience_ms = 0;
-                errors.push(format!("{}: {error}", first.places.listen));
+                let may_come = error.may_come() && !first.places.typed.listen;
+                if !may_come {
+                    // Those that are taken as well had as much time to become free.
+                    patience_ms = 0;
+                }
+                failures.add(&first.places.listen, Awaited::Address(address.clone()), may_come, &error);
                 continue;
             }
         };
@@ -86,7 +197,7 @@ pub fn open_all(
             opened.openings.push(Opening { address: address.clone(), listener, file, endpoint });
         }
     }
-    if errors.is_empty() { Ok(opened) } else { Err(errors) }
+    failures.finish(opened)
 }
 
 /// Where the clients of an address come from.
@@ -107,6 +218,13 @@ enum SourceError {
     Listen(ListenError),
 }
 
+impl SourceError {
+    /// Whether the address, or the folder of a UNIX socket, is not there yet.
+    fn may_come(&self) -> bool {
+        matches!(self, SourceError::Listen(error) if error.is_without_address() || error.is_without_folder())
+    }
+}
+
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -123,10 +241,9 @@ impl fmt::Display for SourceError {
 
 fn source_of(
     address: &ListenAddress,
-    known: &[ListenAddress],
-    inherited: &[Inherited],
+    Held { known, inherited, .. }: Held<'_>,
     limits: &limits::Http,
-    patience_ms: u64,
+    binding: Binding,
 ) -> Result<Source, SourceError> {
     if known.contains(address) {
         return Ok(Source::Known);
@@ -138,7 +255,7 @@ fn source_of(
     if let Some(own) = in_the_way(address, known) {
         return Err(SourceError::InTheWay(address.clone(), own.clone()));
     }
-    listener::listen(address, limits, patience_ms).map(Source::Bound).map_err(SourceError::Listen)
+    listener::listen(address, limits, binding).map(Source::Bound).map_err(SourceError::Listen)
 }
 
 fn copy_of(given: &Inherited, limits: &limits::Http) -> Result<OwnedFd, Errno> {
@@ -166,32 +283,51 @@ fn has_another(server: &Server, address: &ListenAddress) -> bool {
     server.listen.contains(address) && server.listen.len() > 1
 }
 
-/// The folders of servers that share an address. What cannot be opened is noted once, however many addresses they
-/// have.
-fn open_endpoint(all: &[Server], indices: &[usize], errors: &mut Vec<String>) -> Option<Endpoint<OwnedFd>> {
-    let servers: Vec<&Server> = indices.iter().filter_map(|index| all.get(*index)).collect();
-    let mut is_whole = true;
-    let mut open = |path: &Option<String>, place: &str| {
-        let error = match open_folder(path.as_ref()?) {
-            Ok(folder) => return Some(folder),
-            Err(error) => format!("{place}: {error}"),
-        };
-        is_whole = false;
-        if !errors.contains(&error) {
-            errors.push(error);
+/// The folders of servers that share an address. A server whose folder is not there is served without it.
+fn open_endpoint(
+    all: &[Server],
+    indices: &[usize],
+    old: &Open,
+    new: &mut Open,
+    failures: &mut Failures<'_>,
+) -> Option<Endpoint<OwnedFd>> {
+    let mut open = |path: &Option<String>, place: &str, is_typed: bool| {
+        let path = path.as_ref()?;
+        match open_folder(path) {
+            Ok(folder) => {
+                new.insert(path.clone(), folder.try_clone().ok()?);
+                Some(folder)
+            }
+            Err(error) => {
+                let held = old.get(path).filter(|folder| failures.mode == Mode::Retry && is_there(folder));
+                if held.is_none() {
+                    failures.add(place, Awaited::Folder(path.clone()), error.is_missing() && !is_typed, &error);
+                }
+                let (one, other) = (held?.try_clone().ok()?, held?.try_clone().ok()?);
+                new.insert(path.clone(), one);
+                Some(other)
+            }
         }
-        None
     };
-    let mut folders = Vec::new();
+    let servers: Vec<&Server> = indices.iter().filter_map(|index| all.get(*index)).collect();
+    let (mut folders, mut sites) = (Vec::new(), Vec::new());
     for server in &servers {
-        let docroot = open(&server.docroot, &server.places.docroot);
-        let www = open(&server.www, &server.places.www);
+        let docroot = open(&server.docroot, &server.places.docroot, server.places.typed.docroot);
+        let www = open(&server.www, &server.places.www, server.places.typed.www);
+        let mut site = server.site.fresh();
+        (site.has_docroot, site.has_www) = (docroot.is_some(), www.is_some());
         folders.push(Folders { docroot, www });
+        sites.push(Arc::new(site));
     }
-    let mut sites = servers.iter().map(|server| Arc::new(server.site.fresh()));
-    let first = sites.next().filter(|_| is_whole)?;
+    let mut sites = sites.into_iter();
+    let first = sites.next()?;
     let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
     Some(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })
+}
+
+/// Whether a folder still has a name.
+fn is_there(folder: &OwnedFd) -> bool {
+    fstat(folder).is_ok_and(|status| status.st_nlink > 0)
 }
 
 /// Sees to it that the clients can have their file descriptors: two each, a third while they are connected. Where

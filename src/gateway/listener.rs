@@ -56,6 +56,16 @@ pub struct ListenError {
 }
 
 impl ListenError {
+    /// Whether the machine does not have the address, and may come to have it.
+    pub fn is_without_address(&self) -> bool {
+        matches!(self.address, ListenAddress::Tcp(_)) && self.errno == Errno::EADDRNOTAVAIL
+    }
+
+    /// Whether the folder of a UNIX socket is not there, and may come to be there.
+    pub fn is_without_folder(&self) -> bool {
+        matches!(self.address, ListenAddress::Unix(_)) && self.errno == Errno::ENOENT
+    }
+
     /// Whether all addresses of IPv6 were asked for on a machine that has none.
     pub fn is_without_ipv6(&self) -> bool {
         let is_any = matches!(self.address, ListenAddress::Tcp(SocketAddr::V6(v6)) if v6.ip().is_unspecified());
@@ -116,12 +126,21 @@ fn identity(path: &str) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// Listens. An address that is taken is tried again for `patience_ms`.
-pub fn listen(address: &ListenAddress, limits: &Http, patience_ms: u64) -> Result<Listener, ListenError> {
+/// How an address is bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Binding {
+    /// The machine need not have the address (IP_FREEBIND, ip(7)).
+    pub has_freebind: bool,
+    /// How long an address that is taken is tried again.
+    pub patience_ms: u64,
+}
+
+/// Listens.
+pub fn listen(address: &ListenAddress, limits: &Http, binding: Binding) -> Result<Listener, ListenError> {
     let failed = |errno| ListenError { address: address.clone(), errno };
     match address {
         ListenAddress::Tcp(tcp) => {
-            let (fd, tcp) = listen_tcp(*tcp, limits, patience_ms).map_err(failed)?;
+            let (fd, tcp) = listen_tcp(*tcp, limits, binding).map_err(failed)?;
             Ok(Listener { fd, address: ListenAddress::Tcp(tcp), file: None })
         }
         ListenAddress::Unix(path) => {
@@ -131,7 +150,21 @@ pub fn listen(address: &ListenAddress, limits: &Http, patience_ms: u64) -> Resul
     }
 }
 
-fn listen_tcp(address: SocketAddr, limits: &Http, patience_ms: u64) -> Result<(OwnedFd, SocketAddr), Errno> {
+/// Whether it is worth trying to listen: the machine has the address, or the folder of the socket is there.
+pub fn may_be_there(address: &ListenAddress) -> bool {
+    match address {
+        ListenAddress::Tcp(tcp) => {
+            let family = if tcp.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let mut any_port = *tcp;
+            any_port.set_port(0);
+            let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+            socket.is_ok_and(|fd| socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(any_port)).is_ok())
+        }
+        ListenAddress::Unix(path) => Path::new(path).parent().is_some_and(Path::is_dir),
+    }
+}
+
+fn listen_tcp(address: SocketAddr, limits: &Http, binding: Binding) -> Result<(OwnedFd, SocketAddr), Errno> {
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
@@ -142,7 +175,11 @@ fn listen_tcp(address: SocketAddr, limits: &Http, patience_ms: u64) -> Result<(O
     if address.is_ipv6() {
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
-    bind_patiently(&fd, &SockaddrStorage::from(address), patience_ms)?;
+    if binding.has_freebind {
+        // Of the level of IPv4, and for sockets of IPv6 too.
+        setsockopt(&fd, sockopt::IpFreebind, &true)?;
+    }
+    bind_patiently(&fd, &SockaddrStorage::from(address), binding.patience_ms)?;
     socket::listen(&fd, Backlog::new(BACKLOG_MAX)?)?;
     let bound: SockaddrStorage = socket::getsockname(fd.as_raw_fd())?;
     let port = match (bound.as_sockaddr_in(), bound.as_sockaddr_in6()) {

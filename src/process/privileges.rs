@@ -76,6 +76,22 @@ pub fn drop_to(user: &str, keeps_binding: bool) -> Result<(), PrivilegeError> {
     Ok(())
 }
 
+/// What to say of a daemon that was started as root and is told no user.
+pub const STAYS_ROOT: &str = "this daemon stays root, since no user is named: set user, or give -u USER";
+
+/// Whether the process has root's rights.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// What would keep this process from becoming a user, as far as can be told without becoming it.
+pub fn examine(user: &str) -> Result<(), PrivilegeError> {
+    let account = User::from_name(user)
+        .map_err(|errno| PrivilegeError::Lookup(user.to_owned(), errno))?
+        .ok_or_else(|| PrivilegeError::UnknownUser(user.to_owned()))?;
+    if is_root() || is_already(account.uid)? { Ok(()) } else { Err(PrivilegeError::NotPermitted(user.to_owned())) }
+}
+
 /// What every daemon gives up, whoever it runs as: no program it might start can have more rights than it has
 /// itself (PR_SET_NO_NEW_PRIVS).
 pub fn harden() -> Result<(), PrivilegeError> {

@@ -1,6 +1,6 @@
 //! The folders that requests lead to, opened once at the start.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
@@ -14,6 +14,13 @@ pub struct FolderError {
     errno: Errno,
 }
 
+impl FolderError {
+    /// Whether it may come to be there: nothing has this path yet.
+    pub fn is_missing(&self) -> bool {
+        self.errno == Errno::ENOENT
+    }
+}
+
 impl fmt::Display for FolderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remedy = match self.errno {
@@ -22,7 +29,14 @@ impl fmt::Display for FolderError {
             Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
             _ => "name another one",
         };
-        write!(f, "the folder {} cannot be opened: {}: {remedy}", self.path, self.errno.desc())
+        f.write_str("the folder ")?;
+        for character in self.path.chars() {
+            match character.is_control() {
+                true => write!(f, "{}", character.escape_default())?,
+                false => f.write_char(character)?,
+            }
+        }
+        write!(f, " cannot be opened: {}: {remedy}", self.errno.desc())
     }
 }
 

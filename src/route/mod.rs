@@ -61,7 +61,7 @@ pub struct Service {
 pub enum Destination {
     /// The socket at this absolute path.
     Unix(Box<str>),
-    /// The first of these addresses that accepts.
+    /// The first of these addresses that accepts. None: its host has not been looked up yet.
     Tcp(Box<[SocketAddr]>),
     /// A terminal line in raw mode.
     Tty {
@@ -97,6 +97,8 @@ pub struct Site {
     pub hostname: Option<Box<str>>,
     /// Whether files are served.
     pub has_www: bool,
+    /// Which files are sent.
+    pub page_rules: Rules,
     /// What files are sent with as Cache-Control (RFC 9111 section 5.2): a header's value, so without control
     /// characters. None: each browser decides by itself how often it asks whether a file has changed.
     pub cache_control: Option<Box<str>>,
@@ -151,6 +153,7 @@ impl Default for Site {
         Site {
             hostname: None,
             has_www: false,
+            page_rules: Rules::default(),
             cache_control: None,
             has_docroot: false,
             follows_symlinks: false,

@@ -56,6 +56,18 @@ impl Patterns {
         Patterns(list.split(',').map(str::trim).filter(|one| !one.is_empty()).map(Pattern::parse).collect())
     }
 
+    /// As `parse`, for paths of files: "^" may be followed by a path without its first slash, as ouistiti once had it.
+    pub fn parse_paths(list: &str) -> Patterns {
+        let mut patterns = Patterns::parse(list);
+        for Pattern { runs, at_start, .. } in &mut patterns.0 {
+            let is_path = runs.len() > 1 || !runs.concat().is_empty();
+            if let Some(first) = runs.first_mut().filter(|first| *at_start && is_path && !first.starts_with('/')) {
+                first.insert(0, '/');
+            }
+        }
+        patterns
+    }
+
     /// Whether any element is found in `subject`.
     pub fn matches(&self, subject: &str) -> bool {
         self.0.iter().any(|pattern| pattern.is_found_in(subject))
@@ -116,7 +128,20 @@ impl Rules {
     /// with `deny_last` the first two change places.
     pub fn permit(&self, name: &str) -> bool {
         let subject = format!("/{name}");
-        self.allow.matches(&subject) && (self.deny_last || !self.deny.matches(&subject))
+        self.permit_any(&[&subject])
+    }
+
+    /// Whether a page may be sent. It is asked for by a path, which may end with a slash, and found in a file: all of
+    /// these are its subjects.
+    pub fn permit_page(&self, name: &str, has_slash: bool, file: &str) -> bool {
+        let asked = format!("/{name}");
+        let folder = if has_slash { format!("{}/", asked.trim_end_matches('/')) } else { asked.clone() };
+        self.permit_any(&[&asked, &folder, &format!("/{file}")])
+    }
+
+    fn permit_any(&self, subjects: &[&str]) -> bool {
+        let matches = |patterns: &Patterns| subjects.iter().any(|subject| patterns.matches(subject));
+        matches(&self.allow) && (self.deny_last || !matches(&self.deny))
     }
 }
 
@@ -190,5 +215,33 @@ mod tests {
         rules.deny_last = true;
         assert!(rules.permit("ws_gps") && rules.permit("ws_internal") && !rules.permit("echo"));
         assert!(Rules::default().permit("echo"));
+    }
+
+    #[test]
+    fn pages() {
+        let rules = |allow, deny| Rules {
+            allow: Patterns::parse_paths(allow),
+            deny: Patterns::parse_paths(deny),
+            deny_last: false,
+        };
+        for (allow, deny, name, has_slash, file, permitted) in [
+            ("*", "", "", true, "index.html", true),
+            ("*", "index.html", "", true, "index.html", false),
+            (".html", "", "sub", true, "sub/index.html", true),
+            (".html", "", "sub", false, "sub", false),
+            (".html", "", "a.css", false, "a.css", false),
+            ("*.html", "", "a.html", false, "a.html", true),
+            ("^/$", "", "", true, "index.html", true),
+            ("*", "^/$", "", true, "index.html", false),
+            ("*", "^/private/", "private", true, "private/index.html", false),
+            ("*", "^private/*", "private/a", false, "private/a", false),
+            ("*", "^private/*", "public/private/a", false, "public/private/a", true),
+            ("*", "^.htaccess,.php", "sub/a.php", false, "sub/a.php", false),
+            ("*", "^*.php", "sub/a.php", false, "sub/a.php", false),
+            ("", "", "a", false, "a", false),
+        ] {
+            let is_permitted = rules(allow, deny).permit_page(name, has_slash, file);
+            assert_eq!(is_permitted, permitted, "{allow:?} {deny:?} {name:?}");
+        }
     }
 }

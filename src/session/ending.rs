@@ -48,6 +48,7 @@ pub enum Ending {
     Outside,
     NoLookUp(Errno),
     Refused(Errno),
+    UnknownHost,
     NotTaken(Errno),
     HandedOver,
     Tunnelled,
@@ -103,6 +104,7 @@ impl Ending {
             | Ending::Outside
             | Ending::NoLookUp(_)
             | Ending::Refused(_)
+            | Ending::UnknownHost
             | Ending::NotTaken(_)
             | Ending::FileCutShort
             | Ending::TimedOut(Step::Connect)
@@ -188,6 +190,7 @@ impl fmt::Display for Ending {
                 f.write_str("handed over through a socket pair, since the client spoke before it could be")
             }
             Ending::Refused(errno) => write!(f, "refused with 502: the server cannot be connected: {}", errno.desc()),
+            Ending::UnknownHost => f.write_str("refused with 502: the host of the link has not been looked up yet"),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),
             Ending::TimedOut(Step::Body) => f.write_str("timed out: the request body was too slow (408)"),

@@ -89,6 +89,10 @@ impl Opening {
         if upgrade.is_lost && link.is_some() {
             return (refuse_lost(context), false);
         }
+        let destination = link.and_then(|link| site.links.get(link)).map(|link| &link.destination);
+        if matches!(destination, Some(Destination::Tcp(addresses)) if addresses.is_empty()) {
+            return (refuse(502, "the server cannot be connected", Ending::UnknownHost, context), false);
+        }
         // The site has one, and each conversation of it.
         if Arc::strong_count(&service) as u64 > service.limits.clients_max + 1 {
             let full = Full::Name;

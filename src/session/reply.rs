@@ -72,6 +72,9 @@ impl Reply {
             _ if !is_get && !is_head => Stage::Refused(405, "only GET, HEAD and OPTIONS are served"),
             _ if !site.has_www => Stage::Missing("there are no pages here"),
             _ if files::is_hidden(name) => Stage::Missing("there is no such page"),
+            _ if !site.page_rules.permit_page(name, has_slash, &path) => {
+                Stage::Refused(403, "this page is not allowed")
+            }
             _ => Stage::Opening,
         };
         Reply {

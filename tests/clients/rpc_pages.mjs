@@ -1,7 +1,8 @@
 // Drives webauth.html and websql.html in a real Chromium against a running gateway.
 //   UAKARI_TOOLS=<folder with node_modules> node rpc_pages.mjs http://127.0.0.1:PORT OUTDIR PASSWORD
 // The gateway must serve www/ and have two servers of JSON-RPC: "auth" with authrpc.so and a new database whose root has
-// this password, and "sql" with jsonsql.so and write=1 on a database with a table `person` of Ada and Grace.
+// this password, and "sql" with jsonsql.so and write=1 on a database with a table `person` of Ada and Grace; "ouistiti"
+// answers every request with a row {name: "ouistiti", type: "table"}, as ouistiti's server writes it.
 import { Failure, LOOKS, WAIT_MS, check, launch, newPage, ok, run, shoot, tabTo, watch } from "./chromium.mjs";
 
 const MARKUP = "<img src=x onerror=alert(1)><b>bold</b>";
@@ -183,14 +184,33 @@ async function oddAnswers(context, base) {
     const answer = JSON.stringify({ jsonrpc: "2.0", id, result: [{ said: params.query ?? "", type: "table", name: "}" }] });
     const whole = `null\n[]\n7\nno JSON}\n${answer}\n`;
     if (params.query === "whole") socket.send(answer);
+    else if (params.query === "never") return;
+    else if (params.query === "lines") socket.send(JSON.stringify(JSON.parse(answer), null, 2));
     else for (const piece of params.query === "joined" ? [whole] : whole) socket.send(piece);
   }));
   await page.goto(base + "/websql.html#odd");
   await isOpen(page);
-  for (const query of ["cut", "joined", "whole", "cut"]) {
+  for (const query of ["cut", "joined", "whole", "lines", '[{"\\', "cut"]) {
     const said = await ask(page, query);
     check(said.kind === "good" && (await cells(page))[1][0] === query, `an answer that comes ${query} among others`, said);
   }
+  await page.clock.install();
+  await page.fill("#query", "never");
+  await page.click("#run");
+  await page.clock.fastForward(20000);
+  const hint = (await answer(page)).text;
+  check(hint.includes('No answer came') && hint.includes('protocol = "nul"'), "no answer at all has a hint", hint);
+  await page.close();
+}
+
+// A server that reads and answers as ouistiti's does: it drops the last byte, and its answer has several lines.
+async function ouistitis(context, base) {
+  const page = await context.newPage();
+  await page.goto(base + "/websql.html#ouistiti");
+  await isOpen(page);
+  await page.locator("#tables button[data-name=ouistiti]").waitFor();
+  const said = await ask(page, "select 1");
+  check(said.kind === "good" && (await cells(page)).join("|") === "name,type|ouistiti,table", "the page works with ouistiti's server", said);
   await page.close();
 }
 
@@ -232,6 +252,7 @@ run("rpc_pages.mjs", async (base, outdir) => {
     await unreachable(context, base);
     await elsewhere(context, base);
     await oddAnswers(context, base);
+    await ouistitis(context, base);
     await screenshots(context, base, outdir, password);
     seen.check("the refused WebSocket");
   } finally {

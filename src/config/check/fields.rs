@@ -44,6 +44,8 @@ impl<'t> Fields<'t> {
             match key.kind {
                 Kind::Ignored => problems.warn(setting.place, &path, format_args!("is not served: {meaning}")),
                 Kind::Refused => problems.error(setting.place, &path, meaning),
+                // Judged with the whole server.
+                Kind::Guard => fields.found.push(Field { key, setting, is_good: setting.data != Data::Bad }),
                 _ => {
                     let is_good = match fault(key, &setting.data) {
                         Some(fault) => {
@@ -84,6 +86,13 @@ impl<'t> Fields<'t> {
         match self.place_of(name) {
             Some(place) => problems.error(place, &self.path_of(name), sentence),
             None => problems.error(self.place, &self.path, sentence),
+        }
+    }
+
+    /// Notes what the author may not expect of a key that is set.
+    pub fn warn(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
+        if let Some(place) = self.place_of(name) {
+            problems.warn(place, &self.path_of(name), sentence);
         }
     }
 
@@ -211,7 +220,8 @@ impl<'t> Fields<'t> {
         self.found.iter().find(|field| field.key.name == name && field.is_good)
     }
 
-    fn data(&self, name: &str) -> Option<&'t Data> {
+    /// What a key is set to.
+    pub fn data(&self, name: &str) -> Option<&'t Data> {
         self.field(name).map(|field| &field.setting.data)
     }
 }

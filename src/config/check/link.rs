@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use super::fields::Fields;
+use crate::config::Host;
 use crate::config::keys::Limits;
 use crate::config::problem::Problems;
-use crate::config::values::{self, LinkKind};
+use crate::config::values::{self, LinkKind, TcpServer};
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::limits::DEVICE_CLIENTS_MAX;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service};
 
 /// Checks a link. What it does not set is taken from `websocket`.
-pub fn link(group: &Fields<'_>, websocket: &Service, limits: &Limits, problems: &mut Problems) -> Option<Link> {
+pub fn link(
+    group: &Fields<'_>,
+    websocket: &Service,
+    limits: &Limits,
+    problems: &mut Problems,
+) -> Option<(Link, Option<Host>)> {
     for name in ["origin", "type", "destination"] {
         group.require(problems, name);
     }
@@ -38,8 +44,11 @@ pub fn link(group: &Fields<'_>, websocket: &Service, limits: &Limits, problems: 
     } else if options.is_some_and(|options| options.direct) && !may_be_direct {
         group.error(problems, "protocol", values::DIRECT_PROTOCOL);
     }
-    let destination = destination(group, kind, problems)?;
-    Some(Link { origin: origin?, destination, service: Arc::new(service) })
+    let (destination, host) = match kind {
+        LinkKind::Tcp => tcp(group, problems)?,
+        _ => (destination(group, kind, problems)?, None),
+    };
+    Some((Link { origin: origin?, destination, service: Arc::new(service) }, host))
 }
 
 fn name_of(kind: LinkKind) -> &'static str {
@@ -85,6 +94,18 @@ fn service(
     }
 }
 
+/// A server that is named by its host has no addresses before that is looked up.
+fn tcp(group: &Fields<'_>, problems: &mut Problems) -> Option<(Destination, Option<Host>)> {
+    let port = group.number("port").map(|port| port as u16);
+    Some(match group.parsed(problems, "destination", |text| values::tcp(text, port))? {
+        TcpServer::Address(address) => (Destination::Tcp([address].into()), None),
+        TcpServer::Host(name, port) => {
+            let place = group.describe(problems, &["destination"]);
+            (Destination::Tcp(Box::default()), Some(Host { link: 0, name, port, place }))
+        }
+    })
+}
+
 fn destination(group: &Fields<'_>, kind: LinkKind, problems: &mut Problems) -> Option<Destination> {
     let path = |problems: &mut Problems| group.parsed(problems, "destination", values::path);
     match kind {
@@ -112,9 +133,6 @@ fn destination(group: &Fields<'_>, kind: LinkKind, problems: &mut Problems) -> O
             });
             Some(Destination::Tty { path: path(problems)?, baud: baud? })
         }
-        LinkKind::Tcp => {
-            let port = group.number("port").map(|port| port as u16);
-            group.parsed(problems, "destination", |text| values::tcp(text, port)).map(Destination::Tcp)
-        }
+        LinkKind::Tcp => None,
     }
 }

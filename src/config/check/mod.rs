@@ -3,6 +3,8 @@
 
 mod fields;
 
+mod guards;
+
 mod link;
 
 mod server;
@@ -48,6 +50,7 @@ pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Con
         },
         log_place: top.describe(problems, &["log-file"]),
         limits: limits.process,
+        is_unprotected: servers.is_unprotected,
         servers: servers.finish(problems),
     }
 }

@@ -5,11 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::fields::Fields;
+use super::guards;
 use super::link::link;
 use super::said;
 use crate::config::keys::Limits;
 use crate::config::problem::{Place, Problems};
-use crate::config::{Places, Said, Server, values};
+use crate::config::{Host, Places, Said, Server, Typed, values};
 use crate::gateway::listener::ListenAddress;
 use crate::limits::{LINKS_MAX, LISTEN_MAX};
 use crate::route::names::{Patterns, Rules};
@@ -19,6 +20,8 @@ use crate::route::{MessageType, Protocol, Service, Site};
 #[derive(Default)]
 pub struct Servers {
     all: Vec<Server>,
+    /// One of them does without something of ouistiti's that protected it.
+    pub is_unprotected: bool,
     /// Where each was written, and its address.
     addresses: Vec<(Place, usize, ListenAddress)>,
 }
@@ -29,6 +32,7 @@ impl Servers {
         let listen = addresses(group, problems);
         let number = self.all.len();
         self.addresses.extend(listen.iter().map(|(place, address)| (*place, number, address.clone())));
+        self.is_unprotected |= guards::check(group, problems);
         let mut limits = limits.clone();
         let mut site = Site { hostname: hostname(group, problems), ..Site::default() };
         let own = group.limits(&mut limits, problems);
@@ -48,8 +52,10 @@ impl Servers {
                 "serves nothing: write document = { docroot = \"DIR\"; }; or websocket = { docroot = \"DIR\"; };";
             group.error(problems, "", sentence);
         }
-        let www = document(group, &mut site, problems);
-        let docroot = websocket(group, &mut site, &limits, problems);
+        let mut typed = Typed { listen: is_typed(group, "listen"), ..Typed::default() };
+        let www = document(group, &mut site, &mut typed, problems);
+        let mut hosts = Vec::new();
+        let docroot = websocket(group, &mut site, &mut hosts, &mut typed, &limits, problems);
         site.has_www = www.is_some();
         site.has_docroot = docroot.is_some();
         site.limits = limits.http;
@@ -58,10 +64,12 @@ impl Servers {
             listen: group.describe(problems, &["listen", "addr", "port"]),
             docroot: place_of(&docroot),
             www: place_of(&www),
+            typed,
         };
         let (www, docroot) = (www.map(|said| said.value), docroot.map(|said| said.value));
         let listen = listen.into_iter().map(|(_, address)| address).collect();
-        self.all.push(Server { places, listen, www, docroot, site });
+        let has_freebind = group.flag("freebind").unwrap_or(false);
+        self.all.push(Server { places, listen, has_freebind, www, docroot, site, hosts });
     }
 
     /// All of them, once it is known that no two answer to the same.
@@ -134,20 +142,61 @@ fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenA
     all.into_iter().map(|ip| (place, ListenAddress::Tcp(SocketAddr::new(ip, port)))).collect()
 }
 
+/// Whether a flag has set a key: its place has no line.
+fn is_typed(group: &Fields<'_>, name: &str) -> bool {
+    group.place_of(name).is_some_and(|place| place.line == 0)
+}
+
 fn hostname(group: &Fields<'_>, problems: &mut Problems) -> Option<Box<str>> {
     group.parsed(problems, "hostname", values::hostname)
 }
 
-fn document(group: &Fields<'_>, site: &mut Site, problems: &mut Problems) -> Option<Said> {
+fn document(group: &Fields<'_>, site: &mut Site, typed: &mut Typed, problems: &mut Problems) -> Option<Said> {
     let document = group.group("document", problems)?;
+    typed.www = is_typed(&document, "docroot");
     document.require(problems, "docroot");
+    site.page_rules = page_rules(&document);
+    document_options(&document, problems);
     site.cache_control =
         document.parsed(problems, "cache-control", |value| values::header(value).map(|()| value.into()));
     said(&document, "docroot", problems)
 }
 
-fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mut Problems) -> Option<Said> {
+/// `denylast` without `allow` would make `deny` useless, since the default of `allow` matches every file. ouistiti
+/// refuses what `deny` matches then, and so is it here.
+fn page_rules(document: &Fields<'_>) -> Rules {
+    let patterns = |name, default| Patterns::parse_paths(document.text(name).unwrap_or(default));
+    Rules {
+        allow: patterns("allow", "*"),
+        deny: patterns("deny", ""),
+        deny_last: document.flag("denylast").unwrap_or(false) && document.has("allow"),
+    }
+}
+
+/// The words of ouistiti's: what a page would miss is told.
+fn document_options(document: &Fields<'_>, problems: &mut Problems) {
+    for word in document.text("options").into_iter().flat_map(values::elements) {
+        let sentence = match word {
+            "range" | "sendfile" => continue,
+            "dirlisting" => "is not served: folders are not listed".to_owned(),
+            "rest" => "is not served: clients cannot put, change or delete files".to_owned(),
+            "home" => "is not served: users have no folders of their own".to_owned(),
+            _ => "is not known: leave it out".to_owned(),
+        };
+        document.warn(problems, "options", format_args!("{word:?} {sentence}"));
+    }
+}
+
+fn websocket(
+    group: &Fields<'_>,
+    site: &mut Site,
+    hosts: &mut Vec<Host>,
+    typed: &mut Typed,
+    limits: &Limits,
+    problems: &mut Problems,
+) -> Option<Said> {
     let websocket = group.group("websocket", problems)?;
+    typed.docroot = is_typed(&websocket, "docroot");
     // Flags may set the rest of the group for pages alone.
     if !websocket.means("docroot") && !websocket.means("links") && websocket.place.line > 0 {
         websocket.error(problems, "", "serves nothing: write docroot = \"DIR\"; or links = ( { ... } );");
@@ -174,6 +223,10 @@ fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mu
         deny: patterns("deny", ""),
         deny_last: websocket.flag("denylast").unwrap_or(false),
     };
+    if site.rules.deny_last && websocket.has("deny") && !websocket.has("allow") {
+        let sentence = "refuses nothing: with denylast, allow is asked first, and its default matches every name";
+        websocket.warn(problems, "deny", sentence);
+    }
     site.follows_symlinks = options.follow;
     let origins: Vec<&str> = websocket.texts("origins").into_iter().map(|(_, text)| text).collect();
     if websocket.has("origins") && !origins.is_empty() {
@@ -182,8 +235,11 @@ fn websocket(group: &Fields<'_>, site: &mut Site, limits: &Limits, problems: &mu
             Err(sentence) => websocket.error(problems, "origins", sentence),
         }
     }
-    let links = websocket.groups("links", LINKS_MAX, problems);
-    site.links = links.iter().filter_map(|group| link(group, &service, &limits, problems)).collect();
+    for group in websocket.groups("links", LINKS_MAX, problems) {
+        let Some((link, host)) = link(&group, &service, &limits, problems) else { continue };
+        hosts.extend(host.map(|host| Host { link: site.links.len(), ..host }));
+        site.links.push(link);
+    }
     site.service = Arc::new(service);
     said(&websocket, "docroot", problems)
 }

@@ -114,6 +114,8 @@ pub enum Kind {
     Ignored,
     /// A key that must not be left aside.
     Refused,
+    /// A key of ouistiti's that may protect something. Where it does, a server has to name it in `unprotected`.
+    Guard,
 }
 
 /// A key.
@@ -129,7 +131,7 @@ pub struct Key {
     pub default: &'static str,
     /// What its number counts.
     pub unit: &'static str,
-    /// What it is for, in one sentence. Of an ignored or refused one: what that means.
+    /// What it is for, in one sentence. Of one that is not served: what that means.
     pub meaning: &'static str,
 }
 
@@ -148,10 +150,21 @@ pub fn find(scope: Scope, name: &str) -> Option<&'static Key> {
     of(scope).find(|key| key.name == name)
 }
 
+impl Kind {
+    /// Whether the key has an effect.
+    pub fn is_served(self) -> bool {
+        !matches!(self, Kind::Ignored | Kind::Refused | Kind::Guard)
+    }
+}
+
+/// The keys that `unprotected` may name.
+pub fn guards() -> impl Iterator<Item = &'static Key> {
+    all().filter(|key| matches!(key.kind, Kind::Guard))
+}
+
 /// What to say about a name that is no key of this group, and the key that it may stand for.
 pub fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>) {
-    let is_served = |key: &Key| !matches!(key.kind, Kind::Ignored | Kind::Refused);
-    let belongs_in = |other: &Scope| find(*other, name).is_some_and(is_served);
+    let belongs_in = |other: &Scope| find(*other, name).is_some_and(|key| key.kind.is_served());
     if scope.limits().is_some_and(|limits| belongs_in(&limits)) {
         return ("unknown key here: it belongs in limits = { }".to_owned(), None);
     }
@@ -160,7 +173,7 @@ pub fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>) {
         return (format!("unknown key here: it belongs in {}", others.join(" or ")), None);
     }
     let near = |key: &'static Key| (distance(key.name, name), key.name);
-    match of(scope).filter(|key| is_served(key)).map(near).min() {
+    match of(scope).filter(|key| key.kind.is_served()).map(near).min() {
         Some((distance, nearest)) if distance <= 1 + nearest.len().min(name.len()) / 4 => {
             (format!("unknown key: did you mean {nearest:?}?"), Some(nearest))
         }
@@ -197,7 +210,7 @@ impl fmt::Display for Key {
             }
             Kind::Group(_) => f.write_str("a group { }"),
             Kind::Groups(_) => f.write_str("a list of groups ( { }, { } )"),
-            Kind::Ignored | Kind::Refused => f.write_str("nothing"),
+            Kind::Ignored | Kind::Refused | Kind::Guard => f.write_str("nothing"),
         }
     }
 }
@@ -249,7 +262,7 @@ mod tests {
         for (scope, name, said) in [
             (Scope::WebSocket, "protocl", "unknown key: did you mean \"protocol\"?"),
             (Scope::Link, "destinaton", "unknown key: did you mean \"destination\"?"),
-            (Scope::Top, "server", "unknown key: did you mean \"servers\"?"),
+            (Scope::Top, "sevrers", "unknown key: did you mean \"servers\"?"),
             (Scope::TopLimits, "idle_ms", "unknown key: did you mean \"idle-ms\"?"),
             (Scope::Server, "docroot", "unknown key here: it belongs in document or websocket"),
             (Scope::Server, "idle-ms", "unknown key here: it belongs in limits = { }"),
@@ -272,8 +285,7 @@ mod tests {
         }
         for key in all() {
             assert!(key.meaning.ends_with('.') && !key.scopes.is_empty(), "{}", key.name);
-            let needs_default = !matches!(key.kind, Kind::Ignored | Kind::Refused);
-            assert_eq!(key.default_text().is_empty(), !needs_default, "{}", key.name);
+            assert_eq!(key.default_text().is_empty(), !key.kind.is_served(), "{}", key.name);
         }
     }
 }

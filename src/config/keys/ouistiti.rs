@@ -1,4 +1,5 @@
-//! The keys of ouistiti's that are not served. A file that has them still loads, with one warning for each.
+//! The keys of ouistiti's that are not served. A file that has them still loads, with one warning for each, unless
+//! they protect something.
 
 use super::Scope::{Document, Server, Top, WebSocket};
 use super::{Key, Kind, Scope};
@@ -7,35 +8,39 @@ const fn ignored(scopes: &'static [Scope], name: &'static str, meaning: &'static
     Key { scopes, name, kind: Kind::Ignored, default: "", unit: "", meaning }
 }
 
-const fn refused(name: &'static str) -> Key {
-    let meaning = "TLS is not there yet: remove the group, and put a TLS proxy in front.";
-    Key { scopes: &[Server], name, kind: Kind::Refused, default: "", unit: "", meaning }
+const fn refused(scopes: &'static [Scope], name: &'static str, meaning: &'static str) -> Key {
+    Key { scopes, name, kind: Kind::Refused, default: "", unit: "", meaning }
 }
+
+const fn guard(name: &'static str, meaning: &'static str) -> Key {
+    Key { scopes: &[Server], name, kind: Kind::Guard, default: "", unit: "", meaning }
+}
+
+const NO_TLS: &str = "TLS is not there yet: remove the group, and put a TLS proxy in front.";
 
 /// What a meaning says stands behind "is not served: ".
 pub const KEYS: &[Key] = &[
-    refused("tls"),
-    refused("mbedtls"),
-    refused("wolfssl"),
-    refused("openssl"),
-    ignored(&[Top], "config_d", "write @include \"FILE\" where a file of that folder is wanted."),
+    refused(&[Server], "tls", NO_TLS),
+    refused(&[Server], "mbedtls", NO_TLS),
+    refused(&[Server], "wolfssl", NO_TLS),
+    refused(&[Server], "openssl", NO_TLS),
     ignored(&[Top], "init_d", "start those programs by other means."),
     ignored(&[Top], "mimetypes", "the types of pages are built in."),
     ignored(&[Top], "maxservers", "there may be 256 servers."),
-    ignored(&[Server], "auth", "nobody is asked for a password."),
+    guard("auth", "nobody is asked for a password."),
     ignored(&[Server], "authmngt", "there are no users to manage."),
-    ignored(&[Server], "userfilter", "every path is open to all."),
-    ignored(&[Server], "clientfilter", "every address may connect."),
+    guard("userfilter", "every path is open to all."),
+    guard("clientfilter", "every address may connect."),
     ignored(&[Server], "unlock_groups", "there are no groups of users."),
     ignored(&[Server], "security", "no such headers are sent."),
     ignored(&[Server], "signature", "pages are not signed."),
     ignored(&[Server], "cors", "pages of other sites may not read; see origins for WebSockets."),
-    ignored(&[Server], "cgi", "no scripts are run."),
-    ignored(&[Server], "python", "no scripts are run."),
+    guard("cgi", "no scripts are run."),
+    guard("python", "no scripts are run."),
     ignored(&[Server], "webstream", "no such streams are sent."),
     ignored(&[Server], "upgrade", "only WebSockets are upgraded to."),
     ignored(&[Server], "forward", "no requests are passed on."),
-    ignored(&[Server], "redirect", "no requests are redirected."),
+    guard("redirect", "no requests are redirected."),
     ignored(&[Server], "redirect404", "what is not there is a 404."),
     ignored(&[Server], "error_redirection", "what is not there is a 404."),
     ignored(&[Server], "vhost", "write a server with the same port and another hostname."),
@@ -50,19 +55,15 @@ pub const KEYS: &[Key] = &[
     ignored(&[Server], "chunksize", "buffers have their own sizes; see pool-buffers."),
     ignored(&[Server], "keepalive", "keepalivetimeout says how long."),
     ignored(&[Server], "root", "write whole paths for docroot."),
-    ignored(&[Document], "allow", "all files of docroot are sent."),
-    ignored(&[Document], "deny", "all files of docroot are sent: move away those that must not be."),
-    ignored(&[Document], "denylast", "all files of docroot are sent."),
-    ignored(&[Document], "accepted_ext", "all files of docroot are sent."),
-    ignored(&[Document], "ignored_ext", "all files of docroot are sent: move away those that must not be."),
-    ignored(&[Document], "options", "files are sent whole, and folders are not listed."),
-    ignored(&[Document], "transfer_type", "files are sent whole, and folders are not listed."),
-    ignored(&[Document], "transfert_type", "files are sent whole, and folders are not listed."),
+    refused(&[Document], "accepted_ext", "ouistiti calls it allow by now: write allow in its place."),
+    refused(&[Document], "ignored_ext", "ouistiti calls it deny by now: write deny in its place."),
+    ignored(&[Document], "transfer_type", "files are sent in one way only."),
+    ignored(&[Document], "transfert_type", "files are sent in one way only."),
     ignored(&[Document], "defaultpage", "the page of a folder is index.html."),
     ignored(&[Document], "dochome", "users have no folders of their own."),
-    ignored(&[WebSocket], "services", "allow says which names are served."),
-    ignored(&[WebSocket], "protocols", "allow says which names are served."),
+    refused(&[WebSocket], "services", "ouistiti calls it allow by now: write allow in its place."),
+    refused(&[WebSocket], "protocols", "ouistiti calls it allow by now: write allow in its place."),
     ignored(&[WebSocket], "mode", "options says it."),
-    ignored(&[WebSocket], "accepted_ext", "allow says which names are served."),
-    ignored(&[WebSocket], "ignored_ext", "deny says which names are refused."),
+    refused(&[WebSocket], "accepted_ext", "ouistiti calls it allow by now: write allow in its place."),
+    refused(&[WebSocket], "ignored_ext", "ouistiti calls it deny by now: write deny in its place."),
 ];

@@ -1,0 +1,75 @@
+//! Keys of ouistiti's that protect a server and are not served: an error, unless the server consents.
+
+use super::fields::Fields;
+use crate::config::keys;
+use crate::config::problem::Problems;
+use crate::config::syntax::{Data, Setting};
+
+/// Checks them against `unprotected`. True: the server does without something that protected it.
+pub fn check(server: &Fields<'_>, problems: &mut Problems) -> bool {
+    let consented = server.texts("unprotected");
+    for (place, word) in &consented {
+        if keys::guards().all(|guard| guard.name != *word) {
+            let known: Vec<&str> = keys::guards().map(|guard| guard.name).collect();
+            let sentence = format!("{word:?} is not known: write one of {}", known.join(", "));
+            problems.error(*place, &server.path_of("unprotected"), sentence);
+        }
+    }
+    let mut is_unprotected = false;
+    for guard in keys::guards() {
+        let (name, meaning) = (guard.name, guard.meaning.trim_end_matches('.'));
+        let loss = if server.has(name) { loss(name, meaning, server) } else { None };
+        match (loss, consented.iter().find(|(_, word)| *word == name)) {
+            (Some(loss), None) => server.error(
+                problems,
+                name,
+                format_args!(
+                    "is not served: {loss}: protect the server by other means, then write unprotected = (\"{name}\");"
+                ),
+            ),
+            (Some(loss), Some(_)) => {
+                is_unprotected = true;
+                server.warn(problems, name, format_args!("is not served, and the server is unprotected: {loss}"));
+            }
+            (None, consent) => {
+                server.warn(problems, name, format_args!("is not served: {meaning}"));
+                if let Some((place, _)) = consent {
+                    let sentence = format!("{name} protects nothing here: leave it out");
+                    problems.warn(*place, &server.path_of("unprotected"), sentence);
+                }
+            }
+        }
+    }
+    is_unprotected
+}
+
+/// What is open to everybody without a key that is set. None: it protects nothing.
+fn loss(name: &str, meaning: &'static str, server: &Fields<'_>) -> Option<&'static str> {
+    match name {
+        // ouistiti serves nothing in clear of what it redirects to TLS.
+        "redirect" => leads_to_tls(server.data(name)?).then_some("what it sends to https is served in clear"),
+        "cgi" | "python" => {
+            let (scripts, pages) = (docroot(server.data(name)?)?, docroot(server.data("document")?)?);
+            let within = scripts.trim_end_matches('/').strip_prefix(pages.trim_end_matches('/'))?;
+            (within.is_empty() || within.starts_with('/')).then_some("its scripts are sent as pages of document")
+        }
+        _ => Some(meaning),
+    }
+}
+
+fn leads_to_tls(data: &Data) -> bool {
+    match data {
+        Data::Text(text) => text.starts_with("https:"),
+        Data::Array(all) | Data::List(all) => all.iter().any(|one| leads_to_tls(&one.data)),
+        Data::Group(settings) => settings.iter().any(|setting| leads_to_tls(&setting.data)),
+        _ => false,
+    }
+}
+
+fn docroot(group: &Data) -> Option<&str> {
+    let Data::Group(settings) = group else { return None };
+    settings.iter().find_map(|Setting { name, data, .. }| match data {
+        Data::Text(path) if name == "docroot" => Some(path.as_str()),
+        _ => None,
+    })
+}

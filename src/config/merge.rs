@@ -1,0 +1,93 @@
+//! What ouistiti takes from more than one place: `server` in the place of `servers`, and the servers of `config_d`.
+#![forbid(unsafe_code)]
+
+use super::problem::{Place, Problems};
+use super::syntax::{self, Data, Element, Read, Setting};
+use crate::limits::CONFIG_FILES_MAX;
+
+/// Gives the names of the files that `config_d` stands for, or the reason why it cannot.
+pub type List<'a> = dyn FnMut(&str) -> Result<Vec<String>, String> + 'a;
+
+/// Makes one list of all servers, in the order in which ouistiti has them: those of the file, then those of
+/// `config_d`. `file` is the file's name.
+pub fn merge(
+    settings: &mut Vec<Setting>,
+    file: &str,
+    read: &mut Read<'_>,
+    list: &mut List<'_>,
+    problems: &mut Problems,
+) {
+    rename_server(settings, problems);
+    let folder = settings.iter().find_map(|setting| match &setting.data {
+        Data::Text(path) if setting.name == "config_d" && !path.trim().is_empty() => {
+            Some((setting.place, path.clone()))
+        }
+        _ => None,
+    });
+    let Some((place, path)) = folder else { return };
+    let files = match list(&path) {
+        Ok(files) => files,
+        Err(reason) => {
+            let sentence = format!("{path} {reason}: name a folder that this user may read, or leave it out");
+            return problems.error(place, "config_d", sentence);
+        }
+    };
+    if files.is_empty() {
+        problems.warn(place, "config_d", format_args!("{path} has no file whose name ends in .conf"));
+    }
+    if files.len() > CONFIG_FILES_MAX {
+        problems.error(place, "config_d", format_args!("{path} has more than {CONFIG_FILES_MAX} files: join some"));
+    }
+    let more = files.iter().take(CONFIG_FILES_MAX).flat_map(|name| servers_of(name, file, read, problems)).collect();
+    append(settings, place, more);
+}
+
+/// ouistiti reads `server` where there is no `servers`.
+fn rename_server(settings: &mut Vec<Setting>, problems: &mut Problems) {
+    if settings.iter().any(|setting| setting.name == "servers") {
+        if let Some(at) = settings.iter().position(|setting| setting.name == "server") {
+            problems.error(settings[at].place, "server", "servers is set too: keep one of them");
+            settings.remove(at);
+        }
+        return;
+    }
+    if let Some(server) = settings.iter_mut().find(|setting| setting.name == "server") {
+        server.name = "servers".to_owned();
+        if let Data::Group(_) = server.data {
+            let data = std::mem::replace(&mut server.data, Data::Bad);
+            server.data = Data::List(vec![Element { place: server.place, data }]);
+        }
+    }
+}
+
+/// The servers of a file of `config_d`. All else there is left aside, as ouistiti does.
+fn servers_of(name: &str, file: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Element> {
+    let mut settings = syntax::parse(name, read, problems);
+    rename_server(&mut settings, problems);
+    let mut servers = Vec::new();
+    for Setting { name, place, data } in settings {
+        match (name.as_str(), data) {
+            ("servers", Data::List(more)) => servers.extend(more),
+            ("servers", Data::Bad) => {}
+            ("servers", other) => {
+                let sentence = format!("is {}: write a list of groups ( {{ }}, {{ }} )", other.kind());
+                problems.error(place, "servers", sentence);
+            }
+            (key, _) => {
+                let sentence = format!("is not used: of a file of config_d only servers is; write it in {file}");
+                problems.warn(place, key, sentence);
+            }
+        }
+    }
+    servers
+}
+
+fn append(settings: &mut Vec<Setting>, place: Place, more: Vec<Element>) {
+    match settings.iter_mut().find(|setting| setting.name == "servers") {
+        Some(Setting { data: Data::List(servers), .. }) => servers.extend(more),
+        // What is no list is told by the check.
+        Some(_) => {}
+        None if more.is_empty() => {}
+        None => settings.push(Setting { name: "servers".to_owned(), place, data: Data::List(more) }),
+    }
+}

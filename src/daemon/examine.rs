@@ -1,0 +1,123 @@
+//! What `--check` says of the system that a configuration names: its folders, its user, its hosts. Nothing is bound and
+//! nothing is made, since the daemon may be running with the very same configuration.
+
+use std::fs::{Metadata, OpenOptions};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use super::hosts::{Lookup, UNKNOWN};
+use crate::config::problem::Problem;
+use crate::config::{Config, Said, Server};
+use crate::gateway::listener::ListenAddress;
+use crate::limits::LOOKUP_WAIT_MS;
+use crate::observe::log::Level;
+use crate::process::privileges::{self, PrivilegeError};
+use crate::route::docroot::open_folder;
+
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Examined {
+    /// An error keeps the daemon from starting; a warning names what would be waited for.
+    pub problems: Vec<Problem>,
+    /// Only root can start it, or the user that it names.
+    pub needs_root: bool,
+}
+
+impl Examined {
+    /// Notes a sentence once, however many servers name the same.
+    fn add(&mut self, level: Level, text: &str) {
+        let problem = Problem::new(level, text);
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+}
+
+/// Looks at what a configuration names as a start would.
+pub fn examine(config: &Config) -> Examined {
+    let mut examined = Examined::default();
+    user(config.user.as_ref(), &mut examined);
+    if let Some(Said { value, place }) = &config.pid_file {
+        let other = |metadata: &Metadata| !metadata.is_file();
+        in_the_way(value, place, other, "is no regular file: name another one", &mut examined);
+        parent(value, place, Level::Error, &mut examined);
+    }
+    if let Some(file) = &config.log.file {
+        log_file(file, &config.log_place, &mut examined);
+    }
+    for server in &config.servers {
+        folders(server, &mut examined);
+    }
+    let mut config = config.clone();
+    if let Some(mut lookup) = Lookup::begin(&config, || ()) {
+        lookup.wait(&mut config, LOOKUP_WAIT_MS);
+        lookup.complaints(&config, UNKNOWN).iter().for_each(|complaint| examined.add(Level::Warn, complaint));
+    }
+    examined
+}
+
+fn user(user: Option<&Said>, examined: &mut Examined) {
+    let Some(Said { value, place }) = user else {
+        if privileges::is_root() {
+            examined.add(Level::Warn, privileges::STAYS_ROOT);
+        }
+        return;
+    };
+    let Err(error) = privileges::examine(value) else { return };
+    // Who checks need not be who starts.
+    let is_permission = matches!(error, PrivilegeError::NotPermitted(_));
+    examined.needs_root = is_permission;
+    examined.add(if is_permission { Level::Warn } else { Level::Error }, &format!("{place} {value}: {error}"));
+}
+
+fn folders(server: &Server, examined: &mut Examined) {
+    let places = &server.places;
+    for (path, place, is_typed) in
+        [(&server.docroot, &places.docroot, places.typed.docroot), (&server.www, &places.www, places.typed.www)]
+    {
+        if let Some(Err(error)) = path.as_ref().map(|path| open_folder(path)) {
+            let (level, end) =
+                if error.is_missing() && !is_typed { (Level::Warn, ": it is waited for") } else { (Level::Error, "") };
+            examined.add(level, &format!("{place}: {error}{end}"));
+        }
+    }
+    for address in &server.listen {
+        if let ListenAddress::Unix(path) = address {
+            let other = |metadata: &Metadata| !metadata.file_type().is_socket();
+            in_the_way(path, &places.listen, other, "is in the way, and no socket: choose another path", examined);
+            // With no other address, there is nothing to wait with.
+            let may_wait = server.listen.len() > 1 && !places.typed.listen;
+            parent(path, &places.listen, if may_wait { Level::Warn } else { Level::Error }, examined);
+        }
+    }
+}
+
+/// What is where a file is to be made, and cannot be replaced.
+fn in_the_way(path: &str, place: &str, is_other: fn(&Metadata) -> bool, what: &str, examined: &mut Examined) {
+    if std::fs::symlink_metadata(path).is_ok_and(|metadata| is_other(&metadata)) {
+        examined.add(Level::Error, &format!("{place}: {path} {what}"));
+    }
+}
+
+/// The folder that a file is to be made in.
+fn parent(path: &str, place: &str, level: Level, examined: &mut Examined) {
+    let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        examined.add(level, &format!("{place}: {path} cannot be made: its folder does not exist: make it"));
+    }
+}
+
+fn log_file(path: &str, place: &str, examined: &mut Examined) {
+    if !Path::new(path).exists() {
+        return parent(path, place, Level::Error, examined);
+    }
+    // Opening a pipe must not wait for its reader.
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    if let Err(error) = OpenOptions::new().append(true).custom_flags(flags).open(path) {
+        let text = error.to_string();
+        let reason = text.split(" (os error").next().unwrap_or_default();
+        examined.add(Level::Error, &format!("{place} {path}: cannot be opened: {reason}: name another file"));
+    }
+}

@@ -1,0 +1,204 @@
+//! The hosts that links name, looked up by threads: a lookup may take as long as it likes, and nobody waits for it
+//! longer than a limit says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Host};
+use crate::limits::LOOKUPS_MAX;
+use crate::route::Destination;
+
+/// What it means that a host cannot be looked up.
+pub const UNKNOWN: &str = "it is tried again, and until then clients of the link get a 502";
+
+/// A host and the port of its server.
+type Name = (Box<str>, u16);
+
+/// What a lookup found; the error is the resolver's.
+struct Answer {
+    name: Name,
+    found: Result<Box<[SocketAddr]>, String>,
+}
+
+/// Lookups on their way.
+pub struct Lookup {
+    answers: Receiver<Answer>,
+    /// Why those that failed did.
+    failures: BTreeMap<Name, String>,
+}
+
+impl Lookup {
+    /// Begins to look up all hosts of a configuration that have no addresses; None: there are none. `wake` is called
+    /// in another thread after each answer.
+    pub fn begin(config: &Config, wake: fn()) -> Option<Lookup> {
+        let mut names: VecDeque<Name> = VecDeque::new();
+        for (_, host) in unknown(config) {
+            let name = (host.name.clone(), host.port);
+            if !names.contains(&name) {
+                names.push_back(name);
+            }
+        }
+        if names.is_empty() {
+            return None;
+        }
+        let threads = names.len().min(LOOKUPS_MAX);
+        let names = Arc::new(Mutex::new(names));
+        let (sender, answers) = channel();
+        for _ in 0..threads {
+            let (names, sender) = (names.clone(), sender.clone());
+            // Without a thread there is no answer, and the next lookup tries again.
+            let _ = thread::Builder::new().name("lookup".to_owned()).spawn(move || look_up(&names, &sender, wake));
+        }
+        Some(Lookup { answers, failures: BTreeMap::new() })
+    }
+
+    /// Takes the answers that are there: a line for each host that was found, and whether no more will come.
+    pub fn take(&mut self, config: &mut Config) -> (Vec<String>, bool) {
+        let mut found = Vec::new();
+        loop {
+            match self.answers.try_recv() {
+                Ok(answer) => found.extend(self.put(answer, config)),
+                Err(TryRecvError::Empty) => return (found, false),
+                Err(TryRecvError::Disconnected) => return (found, true),
+            }
+        }
+    }
+
+    /// Waits for the answers, but no longer than this.
+    pub fn wait(&mut self, config: &mut Config, patience_ms: u64) {
+        let give_up = Instant::now() + Duration::from_millis(patience_ms);
+        loop {
+            match self.answers.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
+                Ok(answer) => drop(self.put(answer, config)),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// What to say of each host of the configuration that has no addresses after this lookup. `end` says what that
+    /// means.
+    pub fn complaints(&self, config: &Config, end: &str) -> Vec<String> {
+        let complaint = |(_, Host { name, port, place, .. }): (usize, &Host)| {
+            let reason = self.failures.get(&(name.clone(), *port)).map_or("there is no answer yet", String::as_str);
+            format!("{place}: {name:?} cannot be looked up: {reason}: {end}")
+        };
+        unknown(config).map(complaint).collect()
+    }
+
+    fn put(&mut self, Answer { name, found }: Answer, config: &mut Config) -> Option<String> {
+        match found {
+            Ok(addresses) => {
+                give(config, &name, &addresses);
+                let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+                Some(format!("{:?} has been looked up: {}", name.0, addresses.join(", ")))
+            }
+            Err(reason) => {
+                self.failures.insert(name, reason);
+                None
+            }
+        }
+    }
+}
+
+/// Gives hosts that cannot be looked up the addresses that they had in an older configuration.
+pub fn keep_known(config: &mut Config, old: &Config) {
+    for server in &old.servers {
+        for host in &server.hosts {
+            if let Some(Destination::Tcp(addresses)) = server.site.links.get(host.link).map(|link| &link.destination)
+                && !addresses.is_empty()
+            {
+                give(config, &(host.name.clone(), host.port), addresses);
+            }
+        }
+    }
+}
+
+/// Whether a host has no addresses.
+pub fn has_unknown(config: &Config) -> bool {
+    unknown(config).next().is_some()
+}
+
+/// Whether all hosts without addresses had none in an older configuration either.
+pub fn are_old(config: &Config, old: &Config) -> bool {
+    let is_same = |one: &Host, other: &Host| (&one.name, one.port) == (&other.name, other.port);
+    unknown(config).all(|(_, host)| unknown(old).any(|(_, other)| is_same(host, other)))
+}
+
+/// The hosts without addresses, each with the number of its server.
+fn unknown(config: &Config) -> impl Iterator<Item = (usize, &Host)> {
+    config.servers.iter().enumerate().flat_map(|(number, server)| {
+        let is_unknown = |host: &&Host| {
+            let destination = server.site.links.get(host.link).map(|link| &link.destination);
+            matches!(destination, Some(Destination::Tcp(addresses)) if addresses.is_empty())
+        };
+        server.hosts.iter().filter(is_unknown).map(move |host| (number, host))
+    })
+}
+
+/// Sets the addresses of a host wherever it has none.
+fn give(config: &mut Config, name: &Name, addresses: &[SocketAddr]) {
+    let wanted: Vec<(usize, usize)> = unknown(config)
+        .filter(|(_, host)| (&host.name, host.port) == (&name.0, name.1))
+        .map(|(server, host)| (server, host.link))
+        .collect();
+    for (server, link) in wanted {
+        if let Some(link) = config.servers.get_mut(server).and_then(|server| server.site.links.get_mut(link)) {
+            link.destination = Destination::Tcp(addresses.into());
+        }
+    }
+}
+
+fn look_up(names: &Mutex<VecDeque<Name>>, sender: &Sender<Answer>, wake: fn()) {
+    loop {
+        let next = names.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(name) = next else { break };
+        let found = match (&*name.0, name.1).to_socket_addrs() {
+            Ok(addresses) => Ok(addresses.collect::<Box<[SocketAddr]>>()),
+            Err(error) => Err(error.to_string()),
+        };
+        let found = found.and_then(|all| if all.is_empty() { Err("it has no address".to_owned()) } else { Ok(all) });
+        if sender.send(Answer { name, found }).is_err() {
+            return;
+        }
+        wake();
+    }
+    // The last thread's end is the end of the lookup, which its sender tells.
+    wake();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+
+    fn config(destinations: &[&str]) -> Config {
+        let path =
+            std::env::temp_dir().join(format!("uakari-hosts-{}-{}.conf", std::process::id(), destinations.len()));
+        let link = |destination| format!("{{ origin = \"a\"; type = \"tcp\"; destination = \"{destination}\"; }}");
+        let links: Vec<String> = destinations.iter().map(link).collect();
+        std::fs::write(&path, format!("servers = ({{ websocket = {{ links = ({}); }}; }});", links.join(","))).unwrap();
+        let loaded = load(path.to_str(), &[]);
+        std::fs::remove_file(&path).unwrap();
+        loaded.unwrap().config
+    }
+
+    #[test]
+    fn what_is_known_and_what_is_not() {
+        let mut one = config(&["127.0.0.1:1", "localhost:2", "no-such-host.invalid:3", "localhost:2"]);
+        assert_eq!(unknown(&one).count(), 3);
+        let mut lookup = Lookup::begin(&one, || ()).unwrap();
+        lookup.wait(&mut one, crate::limits::LOOKUP_WAIT_MS);
+        let complaints = lookup.complaints(&one, UNKNOWN);
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        assert!(complaints[0].contains(".links[2].destination: \"no-such-host.invalid\" cannot be looked up: "));
+        assert!(has_unknown(&one));
+        let mut two = config(&["localhost:2", "localhost:3"]);
+        keep_known(&mut two, &one);
+        assert_eq!(unknown(&two).count(), 1, "another port is another server");
+        assert!(Lookup::begin(&config(&["127.0.0.1:1"]), || ()).is_none());
+    }
+}

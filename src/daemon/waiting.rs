@@ -1,0 +1,148 @@
+//! What is not there yet: folders, addresses and hosts that a start, or a reload, did not find. They are looked for
+//! again, with a line in the log when that begins and when it ends.
+
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+
+use super::hosts::{Lookup, UNKNOWN, has_unknown};
+use super::resources::{Awaited, Held, Mode, Waiting, open_all};
+use super::{Daemon, LOADED, announce};
+use crate::limits::{LOOKUP_RETRY_MS, LOOKUP_RETRY_MS_MAX, WAIT_RETRY_MS};
+use crate::observe::log::{self, Level};
+
+/// What a running daemon waits for.
+#[derive(Default)]
+pub struct Waits {
+    /// Folders and addresses.
+    waiting: Vec<Waiting>,
+    /// When they are looked for.
+    look_ms: u64,
+    /// Hosts that are being looked up.
+    lookup: Option<Lookup>,
+    /// When the next lookup begins, and the pause before it. Some only while none is on its way.
+    lookup_ms: Option<u64>,
+    pause_ms: u64,
+}
+
+impl Waits {
+    /// For the service manager.
+    pub fn status(&self) -> String {
+        match &self.waiting[..] {
+            [] if self.lookup.is_none() && self.lookup_ms.is_none() => "serving".to_owned(),
+            [] => "serving; waiting for hosts of links".to_owned(),
+            [only] => format!("serving; waiting for {}", only.awaited),
+            [first, more @ ..] => format!("serving; waiting for {} and {} more", first.awaited, more.len()),
+        }
+    }
+
+    /// The folders and addresses.
+    pub fn awaited(&self) -> Vec<Awaited> {
+        self.waiting.iter().map(|waiting| waiting.awaited.clone()).collect()
+    }
+
+    /// When something is to be done.
+    pub fn next_ms(&self) -> Option<u64> {
+        let look_ms = (!self.waiting.is_empty()).then_some(self.look_ms);
+        [look_ms, self.lookup_ms].into_iter().flatten().min()
+    }
+}
+
+/// Wakes the loop, which finds a lookup's answer.
+pub fn wake() {
+    let _ = kill(Pid::this(), LOADED);
+}
+
+impl Daemon {
+    /// Notes what a configuration that was put in place waits for. `what` stands before the sentence of what was not
+    /// waited for before, `end` after the name of what is waited for no longer.
+    pub(super) fn wait_for(&mut self, waiting: Vec<Waiting>, what: &str, end: &str) {
+        let is_in = |list: &[Waiting], awaited: &Awaited| list.iter().any(|other| other.awaited == *awaited);
+        let old = std::mem::take(&mut self.waits.waiting);
+        for Waiting { sentence, .. } in waiting.iter().filter(|new| !is_in(&old, &new.awaited)) {
+            log::event(Level::Warn, format_args!("{what}{sentence}: it is waited for"));
+        }
+        for Waiting { awaited, .. } in old.iter().filter(|old| !is_in(&waiting, &old.awaited)) {
+            log::event(Level::Info, format_args!("{awaited} {end}"));
+        }
+        self.waits.waiting = waiting;
+        self.waits.look_ms = self.gateway.now_ms() + WAIT_RETRY_MS;
+    }
+
+    /// Notes what a lookup did not find, and begins the next one, now or later.
+    pub(super) fn wait_for_hosts(&mut self, lookup: Option<Lookup>) {
+        self.waits.pause_ms = LOOKUP_RETRY_MS;
+        self.waits.lookup_ms = None;
+        for complaint in lookup.iter().flat_map(|lookup| lookup.complaints(&self.config, UNKNOWN)) {
+            log::event(Level::Warn, format_args!("{complaint}"));
+        }
+        self.waits.lookup = lookup;
+        if has_unknown(&self.config) && self.waits.lookup.is_none() {
+            self.waits.lookup_ms = Some(self.gateway.now_ms());
+        }
+        self.take_answers();
+    }
+
+    /// Takes what lookups have found.
+    pub(super) fn take_answers(&mut self) {
+        let Some(lookup) = &mut self.waits.lookup else { return };
+        let (found, is_over) = lookup.take(&mut self.config);
+        for line in &found {
+            log::event(Level::Info, format_args!("{line}"));
+        }
+        if is_over {
+            self.waits.lookup = None;
+            if has_unknown(&self.config) {
+                self.waits.lookup_ms = Some(self.gateway.now_ms() + self.waits.pause_ms);
+                self.waits.pause_ms = (2 * self.waits.pause_ms).min(LOOKUP_RETRY_MS_MAX);
+            }
+        }
+        if !found.is_empty() {
+            self.open_again("");
+        }
+    }
+
+    /// How long the loop may wait for something else.
+    pub(super) fn waits_ms(&self) -> Option<u64> {
+        let at_ms = self.waits.next_ms().filter(|_| !self.is_stopping)?;
+        Some(at_ms.saturating_sub(self.gateway.now_ms()))
+    }
+
+    /// Looks for what is waited for, when it is time to.
+    pub(super) fn look_again(&mut self) {
+        let now_ms = self.gateway.now_ms();
+        if self.is_stopping {
+            return;
+        }
+        if self.waits.lookup_ms.is_some_and(|ms| ms <= now_ms) {
+            self.waits.lookup_ms = None;
+            self.waits.lookup = Lookup::begin(&self.config, wake);
+        }
+        if !self.waits.waiting.is_empty() && self.waits.look_ms <= now_ms {
+            self.waits.look_ms = now_ms + WAIT_RETRY_MS;
+            if self.waits.waiting.iter().any(|waiting| waiting.awaited.may_be_there()) {
+                self.open_again("");
+            }
+        }
+    }
+
+    /// Opens once more what the configuration names, without giving up anything that is open. `what` stands before the
+    /// sentences of what is not there any more.
+    pub(super) fn open_again(&mut self, what: &str) {
+        let (known, inherited) = (&self.addresses()[..], &self.inherited[..]);
+        let held = Held { known, inherited, folders: &self.folders, awaited: &[] };
+        match open_all(&self.config, held, Mode::Retry) {
+            Ok(mut opened) => {
+                announce(opened.bound.iter().chain(&opened.inherited));
+                self.folders = std::mem::take(&mut opened.folders);
+                self.gateway.configure(self.config.limits.clone(), opened.openings);
+                self.wait_for(opened.waiting, what, "is there now");
+            }
+            Err(sentences) => {
+                for sentence in sentences {
+                    log::event(Level::Warn, format_args!("{what}{sentence}"));
+                }
+            }
+        }
+        self.tell(self.notifier.status(&self.waits.status()));
+    }
+}
