@@ -46,6 +46,12 @@ static void serve(int fd, const char *call)
         say("peek again", recv(fd, buffer, 100, MSG_PEEK));
         say("read", read(fd, buffer, 100));
         say("read more", recv(fd, buffer, 100, MSG_DONTWAIT));
+    } else if (!strcmp(call, "peek mistake")) {
+        say("peek", recv(fd, buffer, 100, MSG_PEEK));
+        say("read", read(fd, buffer, 100));
+        say("peek error", recv(fd, buffer, 100, MSG_PEEK));
+        say("error", read(fd, buffer, 100));
+        say("end", read(fd, buffer, 100));
     } else if (!strcmp(call, "all")) {
         say("all", recv(fd, buffer, 10, MSG_WAITALL));
         say("truncated", recv(fd, NULL, 2, MSG_TRUNC));

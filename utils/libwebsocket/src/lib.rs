@@ -42,6 +42,9 @@ mod ledger;
 
 mod process;
 
+#[cfg(test)]
+mod played;
+
 /// The functions themselves.
 mod symbols;
 

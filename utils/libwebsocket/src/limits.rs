@@ -17,6 +17,8 @@ pub const LEDGER_ENTRIES: usize = 1 << 16;
 pub const LEDGER_FD_MIN: i32 = 1_000;
 /// Bytes that are looked at to find out whether there is payload among them.
 pub const LOOK_SIZE: usize = 1_024;
+/// Bytes, headers among them, that one MSG_PEEK looks at.
+pub const PEEK_SIZE_MAX: usize = 64 * 1_024;
 /// Reads in a row that bring headers and control frames alone, before a server that does not wait is told that there is
 /// nothing: no client may keep it from its others.
 pub const EMPTY_READS_MAX: usize = 128;

@@ -1,0 +1,77 @@
+//! What the tests play: a client, and the socket that its server has.
+
+use std::io::IoSliceMut;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::client::Client;
+use crate::reading;
+use crate::table::{self, Entry};
+
+/// A client and a server, behind the hand-over.
+pub struct Conversation {
+    /// The client's end.
+    pub client: TcpStream,
+    server: TcpStream,
+    /// What the library knows of the server's end.
+    pub known: &'static Client,
+}
+
+impl Conversation {
+    /// Both ends of a new connection; the server's blocks, or does not.
+    pub fn start(is_blocking: bool) -> Conversation {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        let server = listener.accept().unwrap().0;
+        server.set_nonblocking(!is_blocking).unwrap();
+        let known = Client::new(false);
+        known.is_here.store(true, Ordering::Release);
+        table::put(server.as_raw_fd(), Entry::Client(known));
+        Conversation { client, server, known }
+    }
+
+    /// The server's file descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.server.as_raw_fd()
+    }
+
+    /// The server's end.
+    pub fn server(&self) -> &TcpStream {
+        &self.server
+    }
+
+    /// A client's frame: its first byte and its payload, masked.
+    pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+        assert!(payload.len() < 126);
+        let masked = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
+        [first, 0x80 | payload.len() as u8].into_iter().chain(KEY).chain(masked).collect()
+    }
+
+    /// All that the server can read without waiting, and what ends it: Ok at the client's end, EAGAIN where more may
+    /// come.
+    pub fn read_all(&self) -> (Vec<u8>, Result<(), Errno>) {
+        let mut came = Vec::new();
+        loop {
+            let mut buffer = [0; 64];
+            let parts = &mut [IoSliceMut::new(&mut buffer)];
+            match reading::receive(self.fd(), self.known, parts, libc::MSG_DONTWAIT) {
+                Ok(0) => return (came, Ok(())),
+                Ok(size) => came.extend_from_slice(&buffer[..size]),
+                Err(errno) => return (came, Err(errno)),
+            }
+        }
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        table::put(self.fd(), Entry::Unknown);
+        self.known.release();
+    }
+}
