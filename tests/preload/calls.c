@@ -157,6 +157,31 @@ static void serve(int fd, const char *call)
             _exit(0);
         waitpid(child, NULL, 0);
         munmap(ready, sizeof *ready);
+    } else if (!strcmp(call, "child")) {
+        /* The child reads to the end and closes; its parent closes after that, which has read nothing. */
+        pid_t child = fork();
+        if (child == 0) {
+            while (read(fd, buffer, sizeof buffer) > 0)
+                continue;
+            close(fd);
+            _exit(0);
+        }
+        waitpid(child, NULL, 0);
+    } else if (!strcmp(call, "parent")) {
+        /* The other way round: the parent reads and closes, the child closes after that. */
+        int closed[2];
+        if (pipe(closed))
+            return;
+        if (fork() == 0) {
+            close(closed[1]);
+            (void)!read(closed[0], buffer, 1);
+            exit(0);
+        }
+        while (read(fd, buffer, sizeof buffer) > 0)
+            continue;
+        close(fd);
+        close(closed[0]);
+        close(closed[1]);
     } else if (!strcmp(call, "spare")) {
         /* Nothing here fails, and so nothing may say why it has. */
         struct pollfd set = { .fd = fd, .events = POLLIN };

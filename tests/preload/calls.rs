@@ -199,6 +199,16 @@ fn a_parent_and_its_child_close_at_once() {
     }
 }
 
+/// The last process to close answers with the client's code, whichever process has read it.
+#[test]
+fn the_clients_code_is_answered_by_a_process_that_has_not_read_it() {
+    for call in ["child", "parent"] {
+        let (_server, mut client) = start(call);
+        client.text("to be read");
+        client.finish(4000);
+    }
+}
+
 /// A server that reads 0 and finds an EAGAIN in errno may take it for nothing, and ask for ever.
 #[test]
 fn what_succeeds_leaves_errno_alone() {

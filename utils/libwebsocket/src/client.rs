@@ -39,7 +39,7 @@ pub struct Client {
     pub outgoing: Lock<Outgoing>,
     /// What was written before it was here.
     pub early: Lock<Early>,
-    /// Its place in the ledger.
+    /// Its place in the ledger. Held for a copy alone: see `place()`.
     pub place: Lock<Option<Place>>,
     /// Who watches it.
     pub watches: Lock<Watches>,
@@ -115,10 +115,21 @@ impl Client {
         self.settle(fd);
     }
 
+    /// Its place in the ledger, if it has one.
+    pub fn place(&self) -> Option<Place> {
+        self.place.try_lock().and_then(|place| *place)
+    }
+
     /// Whether this process may send the close frame: none other has.
     pub fn claim_last_word(&self) -> bool {
-        let place = self.place.try_lock().and_then(|place| *place);
-        place.is_none_or(ledger::say)
+        self.place().is_none_or(ledger::say)
+    }
+
+    /// Its close frame was read, with this code.
+    pub fn hear_close(&self, code: Option<CloseCode>) {
+        if let Some(place) = self.place() {
+            ledger::hear(place, code);
+        }
     }
 
     /// Closes with this code as soon as that can be.

@@ -169,7 +169,7 @@ fn answer(fd: RawFd, client: &Client, incoming: &mut Incoming) {
     match incoming.end() {
         None => return,
         // The server's last words come before the answer: that is sent when the server closes.
-        Some(End::Closed(_)) => {}
+        Some(End::Closed(code)) => client.hear_close(code),
         Some(End::Broke(error)) => client.close(fd, error.close_code()),
     }
     // From now on the kernel says what the next read will: the end.
