@@ -182,6 +182,18 @@ static void serve(int fd, const char *call)
         close(fd);
         close(closed[0]);
         close(closed[1]);
+    } else if (!strcmp(call, "types")) {
+        say("text", send(fd, "text", 4, MSG_NOSIGNAL));
+        say("other", send(fd, "\xff", 1, MSG_NOSIGNAL));
+    } else if (!strcmp(call, "cut")) {
+        /* A character in two writes; one whose other half never comes, while the server waits for its client. */
+        say("write", write(fd, "\xe2\x82", 2));
+        say("write", write(fd, "\xac gr\xc3", 5));
+        say("read", read(fd, buffer, 100));
+        say("write", write(fd, "end \xc3", 5));
+        if (fork() == 0)
+            _exit(0);
+        wait(NULL);
     } else if (!strcmp(call, "spare")) {
         /* Nothing here fails, and so nothing may say why it has. */
         struct pollfd set = { .fd = fd, .events = POLLIN };
@@ -224,7 +236,7 @@ static void serve(int fd, const char *call)
 int main(int argc, char **argv)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    int listener = socket(AF_UNIX, SOCK_STREAM, argc > 3 ? 153 : 0);
 
     strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
     if (argc < 3 || bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64))

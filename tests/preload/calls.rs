@@ -218,7 +218,7 @@ fn what_succeeds_leaves_errno_alone() {
         client.wire.send([Frame::new(PING, b"!").masked().bytes(), bytes[..wake].to_vec()].concat());
         client.expect_pong(b"!");
         client.wire.send(&bytes[wake..]);
-        client.expect_binary(b"Hello");
+        client.expect_text("Hello");
     }
     client.send(&[Frame::new(PING, b"!")]);
     client.expect_pong(b"!");

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_int, c_short};
 use uakari::websocket::close::CloseCode;
 
-use crate::limits::{LEDGER_ENTRIES, LEDGER_FD_MIN};
+use crate::limits::{LEDGER_ENTRIES, OWN_FD_MIN};
 use crate::lock::Lock;
 use crate::real::{self, safe};
 
@@ -67,7 +67,7 @@ fn make() -> Option<&'static Book> {
     // SAFETY: the name ends with a NUL.
     let made = unsafe { libc::memfd_create(c"libwebsocket".as_ptr(), libc::MFD_CLOEXEC) };
     let made = Errno::result(made).ok()?;
-    let file = match safe::control(made, libc::F_DUPFD_CLOEXEC, LEDGER_FD_MIN) {
+    let file = match safe::control(made, libc::F_DUPFD_CLOEXEC, OWN_FD_MIN) {
         Ok(high) => {
             let _ = safe::close_fd(made);
             high

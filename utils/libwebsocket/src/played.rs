@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::libc;
+use server::outgoing::WriteType;
 
 use crate::client::Client;
 use crate::reading;
@@ -24,12 +25,17 @@ pub struct Conversation {
 impl Conversation {
     /// Both ends of a new connection; the server's blocks, or does not.
     pub fn start(is_blocking: bool) -> Conversation {
+        Conversation::of(WriteType::Binary, is_blocking)
+    }
+
+    /// As `start`, with messages to the client sent as this.
+    pub fn of(kind: WriteType, is_blocking: bool) -> Conversation {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nodelay(true).unwrap();
         let server = listener.accept().unwrap().0;
         server.set_nonblocking(!is_blocking).unwrap();
-        let known = Client::new(false);
+        let known = Client::new(kind);
         known.is_here.store(true, Ordering::Release);
         table::put(server.as_raw_fd(), Entry::Client(known));
         Conversation { client, server, known }
