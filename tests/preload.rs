@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv};
 
@@ -374,6 +375,20 @@ fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
     client.expect_close(1000);
     drop(client);
     eventually("nothing is watched that was closed", || server.process.watched_files() == 1);
+}
+
+/// Whatever keeps a gateway from handing a client over, accept(2) does not wait for it as long as for a network.
+#[test]
+fn a_gateway_that_hands_nothing_over_holds_nobody_up_for_long() {
+    let server = Server::compiled("select", &[]);
+    let mut client = crate::giver::give(&server.path);
+    client.text("known");
+    expect_data(&mut client, b"known");
+    let start = Instant::now();
+    let _silent = server::connect(&server.path, Kind::Stream).unwrap();
+    client.text("meanwhile");
+    expect_data(&mut client, b"meanwhile");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[test]

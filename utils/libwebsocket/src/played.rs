@@ -1,7 +1,7 @@
 //! What the tests play: a client, and the socket that its server has.
 
-use std::io::IoSliceMut;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::io::{IoSliceMut, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering;
 
@@ -44,6 +44,25 @@ impl Conversation {
     /// The server's file descriptor.
     pub fn fd(&self) -> RawFd {
         self.server.as_raw_fd()
+    }
+
+    /// Sends, and returns when the bytes are there for the server.
+    pub fn say(&self, bytes: &[u8]) {
+        (&self.client).write_all(bytes).unwrap();
+        let mut waiting: libc::c_int = 1;
+        while waiting > 0 {
+            // SAFETY: the command writes a number there.
+            let result = unsafe { libc::ioctl(self.client.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+            assert_eq!(result, 0, "{}", Errno::last());
+        }
+    }
+
+    /// The client ends its sending, and that is there for the server.
+    pub fn end(&self) {
+        self.client.shutdown(Shutdown::Write).unwrap();
+        let mut set = libc::pollfd { fd: self.fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: there is one entry.
+        assert_eq!(unsafe { libc::poll(&raw mut set, 1, 20_000) }, 1);
     }
 
     /// The server's end.

@@ -4,13 +4,15 @@
 //! error by the first process that has a listener which is served, and not by every program that it starts.
 
 use std::ffi::{CStr, OsStr};
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::errno::Errno;
 use nix::libc;
 use server::outgoing::WriteType;
 use uakari::config::{TYPE_NAMES, TYPES, word};
@@ -34,7 +36,7 @@ pub struct Settings {
     pub wait_ms: u32,
     /// What is wrong, and the file that is standard error.
     complaints: Vec<String>,
-    standard_error: Option<(libc::dev_t, libc::ino_t)>,
+    standard_error: Option<(u64, u64)>,
     is_told: AtomicBool,
 }
 
@@ -183,13 +185,11 @@ fn is_preloaded(path: &Path, variable: Option<&OsStr>) -> bool {
     variable.is_some_and(|list| has_it(list.as_bytes())) || std::fs::read(PRELOAD_FILE).is_ok_and(|list| has_it(&list))
 }
 
-/// What tells a file from every other one.
-fn file_of(fd: RawFd) -> Option<(libc::dev_t, libc::ino_t)> {
-    // SAFETY: a file's status may be all zeros.
-    let mut status: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: the status may be written.
-    Errno::result(unsafe { libc::fstat(fd, &raw mut status) }).ok()?;
-    Some((status.st_dev, status.st_ino))
+/// What tells a file from every other one: its device and its number.
+fn file_of(fd: RawFd) -> Option<(u64, u64)> {
+    // SAFETY: it is only looked at, and not closed here.
+    let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+    file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 #[cfg(test)]

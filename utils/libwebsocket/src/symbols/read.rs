@@ -240,8 +240,6 @@ pub unsafe extern "C" fn recvmmsg(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
     use crate::played::Conversation;
 
@@ -329,8 +327,8 @@ mod tests {
             for is_blocking in [true, false] {
                 for (name, flags, size, expected, bytes, left) in table {
                     let what = format!("{call}, {name}, blocking: {is_blocking}");
-                    let mut conversation = Conversation::start(is_blocking);
-                    conversation.client.write_all(&come).unwrap();
+                    let conversation = Conversation::start(is_blocking);
+                    conversation.say(&come);
                     let (received, buffer, message_flags) = receive(conversation.fd(), *size, *flags);
                     assert_eq!((received, &buffer[..]), (*expected, *bytes), "{what}");
                     if call == "recvmsg" {
@@ -348,13 +346,13 @@ mod tests {
 
     #[test]
     fn where_nothing_is_wanted_read_does_not_wait_and_recv_does() {
-        let mut conversation = Conversation::start(false);
+        let conversation = Conversation::start(false);
         let nowhere = std::ptr::null_mut();
         // SAFETY: nothing is written anywhere.
         assert_eq!(unsafe { read(conversation.fd(), nowhere, 0) }, 0);
         // SAFETY: nothing is written anywhere.
         assert_eq!(unsafe { recv(conversation.fd(), nowhere, 0, 0) }, -1);
-        conversation.client.write_all(&Conversation::frame(0x81, b"x")).unwrap();
+        conversation.say(&Conversation::frame(0x81, b"x"));
         // SAFETY: nothing is written anywhere.
         assert_eq!(unsafe { recv(conversation.fd(), nowhere, 0, 0) }, 0);
         assert_eq!(conversation.read_all().0, b"x");
