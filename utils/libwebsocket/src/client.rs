@@ -19,7 +19,7 @@ use crate::lock::{Guard, Lock};
 use crate::real::safe;
 use crate::watches::Watches;
 
-/// What the reader wants to be sent, and leaves to whoever is writing.
+/// What the reader wants to be sent. It leaves it to a thread that waits for the client.
 #[derive(Default)]
 struct Answers {
     pong: Option<Box<[u8]>>,
@@ -162,29 +162,27 @@ impl Client {
         self.settle(fd);
     }
 
-    /// Sends what waits, where nobody is writing; who is writing calls this behind it. Never waits for the kernel.
+    /// Sends the answers that wait. Where a thread waits for the client, they are left to it: it calls this behind its
+    /// write. Never waits for the kernel.
     pub fn settle(&self, fd: RawFd) {
-        loop {
-            let Some(mut outgoing) = self.outgoing.try_lock() else { return };
-            let Some(answers) = self.answers.try_lock().map(|mut answers| std::mem::take(&mut *answers)) else {
-                return;
-            };
-            if let Some(payload) = answers.pong {
-                outgoing.pong(&payload);
-            }
-            if let Some(code) = answers.close {
-                outgoing.close(Some(code), "");
-            }
-            // What cannot go now goes before the next write, or never: the connection tells its own errors.
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
-            drop(outgoing);
-            // The reader may have come while this was writing, and left it to us.
-            let waits = |answers: &Answers| answers.pong.is_some() || answers.close.is_some();
-            if !self.answers.try_lock().is_some_and(|answers| waits(&answers)) {
-                return;
-            }
+        if let Ok(mut outgoing) = self.outgoing_now() {
+            self.send_answers(fd, &mut outgoing);
         }
+    }
+
+    /// As `settle`, by who has locked the sending side.
+    pub fn send_answers(&self, fd: RawFd, outgoing: &mut Outgoing) {
+        // Whoever holds it adds an answer, and settles it.
+        let Some(answers) = self.answers.try_lock().map(|mut answers| std::mem::take(&mut *answers)) else { return };
+        if let Some(payload) = answers.pong {
+            outgoing.pong(&payload);
+        }
+        if let Some(code) = answers.close {
+            outgoing.close(Some(code), "");
+        }
+        // What cannot go now goes before the next write, or never: the connection tells its own errors.
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
     }
 
     /// In the child of a fork: what other threads held is lost.

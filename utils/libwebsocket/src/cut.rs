@@ -123,7 +123,7 @@ fn turn() -> Option<Instant> {
 /// When this one's time is over; None: nothing waits any more.
 fn look(client: &'static Client) -> Option<Instant> {
     let later = || Some(Instant::now() + Duration::from_millis(CUT_CHARACTER_MS));
-    // Whoever writes may wait for this thread: it does not wait for him.
+    // A thread that writes may wait for this one, which holds the timer: this one does not wait for it.
     let Some(mut outgoing) = client.outgoing.try_lock() else { return later() };
     let Some(mut place) = client.cut.try_lock() else { return later() };
     let cut = place.as_ref()?;
@@ -133,8 +133,7 @@ fn look(client: &'static Client) -> Option<Instant> {
     let cut = place.take()?;
     drop(place);
     flush(cut.socket, &mut outgoing);
-    drop(outgoing);
-    client.settle(cut.socket);
+    client.send_answers(cut.socket, &mut outgoing);
     None
 }
 
