@@ -117,7 +117,7 @@ fn start_chat(daemon: &Daemon, name: &str, way: Way, options: &[String]) -> Proc
     start_sample(command, &daemon.socket(name), &options)
 }
 
-/// The next message, a text or not: libwebsocket.so knows no types.
+/// The next message, a text or not.
 fn heard(member: &mut Client) -> String {
     String::from_utf8(member.message().1).unwrap()
 }

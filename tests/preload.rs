@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{MsgFlags, recv};
 
@@ -29,10 +30,19 @@ struct Server {
 impl Server {
     /// Starts what `command` makes of the path to listen at.
     fn start(command: impl FnOnce(&Folder, &str) -> Command) -> Server {
+        Server::start_alone(|folder, path| {
+            let mut command = command(folder, path);
+            command.env("LD_PRELOAD", program("libwebsocket.so"));
+            command
+        })
+    }
+
+    /// The same without the library before it.
+    fn start_alone(command: impl FnOnce(&Folder, &str) -> Command) -> Server {
         let daemon = Daemon::start(&["--options", "direct"]);
         let path = daemon.socket("server");
         let mut command = command(daemon.folder(), path.to_str().unwrap());
-        let process = Process::start(command.env("LD_PRELOAD", program("libwebsocket.so")));
+        let process = Process::start(&mut command);
         eventually("the server listens", || server::connect(&path, Kind::Stream).is_ok());
         Server { process, path, daemon }
     }
@@ -43,19 +53,15 @@ impl Server {
     }
 
     fn compiled_with(name: &str, more: &[&str], environment: &[(&str, &str)]) -> Server {
-        Server::start(|folder, path| {
-            let program = folder.join(name);
-            let source = project().join(format!("tests/preload/{name}.c"));
-            let mut compiler = Command::new("cc");
-            // Where a pointer has 32 bits, these are calls by other names.
-            let wide = ["-D_FILE_OFFSET_BITS=64", "-D_TIME_BITS=64"];
-            compiler.args(wide).args(["-O2", "-D_FORTIFY_SOURCE=2", "-Wall", "-pthread", "-o", &program]).arg(source);
-            let finished = run(&mut compiler, DEADLINE);
-            assert!(finished.status.success(), "{}", finished.err);
-            let mut command = Command::new(program);
-            command.arg(path).args(more).envs(environment.iter().copied());
-            command
-        })
+        Server::start(|folder, path| compile(folder, path, name, &[], more, environment))
+    }
+
+    /// The same, linked to the library.
+    fn linked(name: &str, more: &[&str], environment: &[(&str, &str)]) -> Server {
+        let library = program("libwebsocket.so");
+        let folder = format!("-Wl,-rpath,{}", library.parent().unwrap().display());
+        let libraries = ["-Wl,--no-as-needed", library.to_str().unwrap(), &folder];
+        Server::start_alone(|folder, path| compile(folder, path, name, &libraries, more, environment))
     }
 
     fn client(&self) -> Client {
@@ -110,6 +116,27 @@ impl Server {
         silent.shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(silent.read(&mut [0]).unwrap(), 0);
     }
+}
+
+/// Compiles a server of `tests/preload`: the command that starts it.
+fn compile(
+    folder: &Folder,
+    path: &str,
+    name: &str,
+    libraries: &[&str],
+    more: &[&str],
+    environment: &[(&str, &str)],
+) -> Command {
+    let program = folder.join(name);
+    let source = project().join(format!("tests/preload/{name}.c"));
+    let mut compiler = Command::new("cc");
+    // Where a pointer has 32 bits, these are calls by other names.
+    compiler.args(["-D_FILE_OFFSET_BITS=64", "-D_TIME_BITS=64", "-O2", "-D_FORTIFY_SOURCE=2", "-Wall", "-pthread"]);
+    let finished = run(compiler.args(["-o", &program]).arg(source).args(libraries), DEADLINE);
+    assert!(finished.status.success(), "{}", finished.err);
+    let mut command = Command::new(program);
+    command.arg(path).args(more).envs(environment.iter().copied());
+    command
 }
 
 /// Collects data until these bytes are there; the control frames between come back.
@@ -200,16 +227,65 @@ fn ncat() {
     .expect_echo();
 }
 
+/// The messages of a server that says "text", and then a byte that is none.
 #[test]
-fn text_is_asked_for_by_a_protocol() {
-    let server = Server::compiled("select", &["text"]);
+fn what_messages_are_sent_as() {
+    let text = |opcode| Frame::new(opcode, b"text");
+    let other = |opcode| Frame::new(opcode, b"\xff");
+    let refused = Frame::close(1011, "");
+    for (is_linked, more, setting, frames) in [
+        (false, "types", None, [text(TEXT), other(BINARY)]),
+        (false, "types", Some("binary"), [text(BINARY), other(BINARY)]),
+        (false, "types", Some("text"), [text(TEXT), refused.clone()]),
+        (false, "types", Some("elsewhere=binary,server=text"), [text(TEXT), refused]),
+        (false, "types", Some("*/run/server=binary,text"), [text(BINARY), other(BINARY)]),
+        (false, "types", Some("server=txt"), [text(TEXT), other(BINARY)]),
+        (false, "types 153", None, [text(TEXT), other(TEXT)]),
+        (false, "types 153", Some("binary"), [text(BINARY), other(BINARY)]),
+        (true, "types", None, [text(BINARY), other(BINARY)]),
+        (true, "types", Some("auto"), [text(TEXT), other(BINARY)]),
+        (true, "types 153", None, [text(TEXT), other(TEXT)]),
+    ] {
+        let what = format!("linked: {is_linked}, {more}, {setting:?}");
+        let more: Vec<&str> = more.split(' ').collect();
+        let environment: Vec<(&str, &str)> = setting.iter().map(|value| ("WEBSOCKET_TYPE", *value)).collect();
+        let start = if is_linked { Server::linked } else { Server::compiled_with };
+        let server = start("calls", &more, &environment);
+        for _ in 0..2 {
+            let mut client = server.client();
+            for frame in &frames {
+                assert_eq!(client.frame(), *frame, "{what}");
+            }
+        }
+        let told = server.process.err.text();
+        let expected = if setting == Some("server=txt") {
+            "libwebsocket: WEBSOCKET_TYPE: \"txt\" is not auto, text or binary: \"server=txt\" is left out"
+        } else {
+            ""
+        };
+        assert_eq!(told.trim(), expected, "{what}: once, and nothing else");
+    }
+}
+
+/// Half a character waits for the other half, but not for ever, and goes before the close frame.
+#[test]
+fn a_character_that_a_write_cuts() {
+    let server = Server::compiled("calls", &["cut"]);
     let mut client = server.client();
-    client.text("Hello");
-    client.expect_text("Hello");
-    let server = Server::compiled("select", &[]);
-    let mut client = server.client();
-    client.text("Hello");
-    client.expect_binary(b"Hello");
+    let mut said = Vec::new();
+    // The server waits for its client.
+    const SAID: &[u8] = b"\xe2\x82\xac gr\xc3";
+    while said.len() < SAID.len() {
+        let (opcode, payload) = client.message();
+        assert!(opcode == BINARY || std::str::from_utf8(&payload).is_ok(), "{payload:x?} is no text");
+        said.extend(payload);
+    }
+    assert_eq!(said, SAID);
+    client.text("go on");
+    client.expect_text("end ");
+    client.expect_binary(b"\xc3");
+    client.expect_close(1000);
+    client.wire.expect_end();
 }
 
 #[test]
@@ -244,8 +320,8 @@ fn what_is_said_before_a_client_comes_is_not_lost() {
     // As the gateway does it, which has read nothing.
     drop((connection, far));
     let mut client = Client::new(Wire::new(near));
-    client.expect_binary(b"hello, ");
-    client.expect_binary(b"who is it?");
+    client.expect_text("hello, ");
+    client.expect_text("who is it?");
     client.text("late");
     expect_data(&mut client, b"late");
     client.finish(1000);
@@ -265,7 +341,7 @@ fn what_was_asked_of_a_connection_holds_for_the_client_that_comes_by_it() {
     let mut client = give_late(&server.path, || {
         server.process.out.wait_for(&["spoken"]);
     });
-    client.expect_binary(b"bye");
+    client.expect_text("bye");
     client.expect_close(1000);
     client.text("late");
     server.process.out.wait_for(&["heard late"]);
@@ -283,8 +359,8 @@ fn a_burst_of_clients_that_are_spoken_to_first() {
         for mut wire in wires {
             assert_eq!(wire.response_head().status, 101);
             let mut client = Client::new(wire);
-            client.expect_binary(b"hello, ");
-            client.expect_binary(b"who is it?");
+            client.expect_text("hello, ");
+            client.expect_text("who is it?");
             client.text("me");
             expect_data(&mut client, b"me");
         }
@@ -304,6 +380,20 @@ fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
     client.expect_close(1000);
     drop(client);
     eventually("nothing is watched that was closed", || server.process.watched_files() == 1);
+}
+
+/// Whatever keeps a gateway from handing a client over, accept(2) does not wait for it as long as for a network.
+#[test]
+fn a_gateway_that_hands_nothing_over_holds_nobody_up_for_long() {
+    let server = Server::compiled("select", &[]);
+    let mut client = crate::giver::give(&server.path);
+    client.text("known");
+    expect_data(&mut client, b"known");
+    let start = Instant::now();
+    let _silent = server::connect(&server.path, Kind::Stream).unwrap();
+    client.text("meanwhile");
+    expect_data(&mut client, b"meanwhile");
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -18,7 +18,7 @@ mod merge;
 
 mod values;
 
-pub use values::{PROTOCOLS, word};
+pub use values::{PROTOCOLS, TYPE_NAMES, TYPES, word};
 
 use std::fs::File;
 use std::io::Read as _;

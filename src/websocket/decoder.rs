@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::close::{self, CloseCode};
 use super::header::{self, HEADER_SIZE_MAX, Header, Masking, Opcode, ProtocolError};
 use super::mask;
-use super::utf8::{InvalidUtf8, Validator};
+use super::utf8::Validator;
 use crate::limits::FRAGMENT_SIZE_MIN;
 
 /// What the next bytes mean.
@@ -52,6 +52,8 @@ pub struct Decoder {
     message: Option<Message>,
     control: Vec<u8>,
     utf8: Validator,
+    /// A text's bytes up to the first impossible one were handed out; that byte is the next thing to tell.
+    is_invalid: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +76,7 @@ impl Decoder {
             message: None,
             control: Vec::new(),
             utf8: Validator::default(),
+            is_invalid: false,
         }
     }
 
@@ -83,10 +86,14 @@ impl Decoder {
     }
 
     /// The next piece of `buffer[*at..end]`; `at` moves behind what was consumed. None: all was consumed.
-    /// After an error the decoder is of no further use.
+    /// The payload before a mistake is handed out before the error, however the bytes were cut. Of a text that is
+    /// its bytes before the first that cannot be UTF-8. After an error the decoder is of no further use.
     pub fn next(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
         if let Some(data) = self.whole_message(buffer, at, end) {
             return Ok(Some(Piece::Data(data)));
+        }
+        if self.is_invalid {
+            return Err(ProtocolError::InvalidUtf8);
         }
         if *at == end {
             return Ok(None);
@@ -217,19 +224,32 @@ impl Decoder {
     ) -> Result<Piece, ProtocolError> {
         let Some(message) = &mut self.message else { return Err(ProtocolError::ContinuationWithoutStart) };
         let first = !message.started;
-        let piece = Data { range: range.clone(), opcode: message.opcode, first, last, is_short_fragment };
+        let mut piece = Data { range: range.clone(), opcode: message.opcode, first, last, is_short_fragment };
         message.started = true;
-        if piece.opcode == Opcode::Text {
-            let invalid = |InvalidUtf8| ProtocolError::InvalidUtf8;
-            self.utf8.feed(&buffer[range]).map_err(invalid)?;
-            if last {
-                self.utf8.finish().map_err(invalid)?;
+        if piece.opcode == Opcode::Text
+            && let Err(valid_size) = self.check_text(&buffer[range], last)
+        {
+            if valid_size == 0 {
+                return Err(ProtocolError::InvalidUtf8);
             }
+            self.is_invalid = true;
+            (piece.range.end, piece.last) = (piece.range.start + valid_size, false);
+            return Ok(Piece::Data(piece));
         }
         if last {
             self.message = None;
         }
         Ok(Piece::Data(piece))
+    }
+
+    /// How many bytes come before the one that shows that this is no UTF-8.
+    fn check_text(&mut self, bytes: &[u8], last: bool) -> Result<(), usize> {
+        self.utf8.feed(bytes).map_err(|invalid| invalid.at)?;
+        if last && self.utf8.finish().is_err() {
+            // The last byte does, since no other follows.
+            return Err(bytes.len().saturating_sub(1));
+        }
+        Ok(())
     }
 
     fn control_piece(&mut self, opcode: Opcode, part: &[u8], whole: bool) -> Result<Option<Piece>, ProtocolError> {

@@ -20,9 +20,20 @@ pub fn tail(bytes: &[u8]) -> Tail {
     }
 }
 
+/// Where the first byte is that cannot be right, in bytes that are not UTF-8.
+fn impossible_at(bytes: &[u8]) -> usize {
+    let Err(error) = std::str::from_utf8(bytes) else { return bytes.len() };
+    let start = error.valid_up_to();
+    // The first byte of a character may be right, and the next ones too.
+    (start..bytes.len()).find(|at| tail(&bytes[start..=*at]) == Tail::Invalid).unwrap_or(bytes.len())
+}
+
 /// The bytes can never become UTF-8.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct InvalidUtf8;
+pub struct InvalidUtf8 {
+    /// Where in the piece the first byte is that cannot be right.
+    pub at: usize,
+}
 
 /// Checks a text piece by piece and fails at the first byte that cannot be right.
 #[derive(Clone, Copy, Default, Debug)]
@@ -33,17 +44,19 @@ pub struct Validator {
 
 impl Validator {
     /// Takes the next piece.
-    pub fn feed(&mut self, mut piece: &[u8]) -> Result<(), InvalidUtf8> {
+    pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
+        let mut at = 0;
         while self.carried_size > 0 {
-            let Some((&byte, rest)) = piece.split_first() else { return Ok(()) };
-            piece = rest;
-            self.complete_carried(byte)?;
+            let Some(&byte) = piece.get(at) else { return Ok(()) };
+            self.complete_carried(byte, at)?;
+            at += 1;
         }
-        match tail(piece) {
+        let rest = &piece[at..];
+        match tail(rest) {
             Tail::Whole => Ok(()),
-            Tail::Invalid => Err(InvalidUtf8),
+            Tail::Invalid => Err(InvalidUtf8 { at: at + impossible_at(rest) }),
             Tail::Cut(size) => {
-                self.carried[..size].copy_from_slice(&piece[piece.len() - size..]);
+                self.carried[..size].copy_from_slice(&rest[rest.len() - size..]);
                 self.carried_size = size as u8;
                 Ok(())
             }
@@ -54,18 +67,23 @@ impl Validator {
     pub fn finish(&mut self) -> Result<(), InvalidUtf8> {
         match std::mem::take(&mut self.carried_size) {
             0 => Ok(()),
-            _ => Err(InvalidUtf8),
+            _ => Err(InvalidUtf8 { at: 0 }),
         }
     }
 
-    fn complete_carried(&mut self, byte: u8) -> Result<(), InvalidUtf8> {
+    /// Bytes of a character that is not whole yet.
+    pub fn cut_size(&self) -> usize {
+        self.carried_size.into()
+    }
+
+    fn complete_carried(&mut self, byte: u8, at: usize) -> Result<(), InvalidUtf8> {
         let size = self.carried_size as usize;
         let mut character = [0; 4];
         character[..size].copy_from_slice(&self.carried[..size]);
         character[size] = byte;
         match tail(&character[..=size]) {
             Tail::Whole => self.carried_size = 0,
-            Tail::Invalid => return Err(InvalidUtf8),
+            Tail::Invalid => return Err(InvalidUtf8 { at }),
             Tail::Cut(_) => {
                 self.carried[size] = byte;
                 self.carried_size += 1;
@@ -122,7 +140,14 @@ mod tests {
             for byte in prefix {
                 validator.feed(&[*byte]).unwrap();
             }
-            assert_eq!(validator.feed(&[bad]), Err(InvalidUtf8), "{prefix:x?} {bad:x}");
+            assert_eq!(validator.feed(&[bad]), Err(InvalidUtf8 { at: 0 }), "{prefix:x?} {bad:x}");
+            for cut in 0..=prefix.len() {
+                let mut validator = Validator::default();
+                validator.feed(&prefix[..cut]).unwrap();
+                let rest = [&prefix[cut..], &[bad], b"more"].concat();
+                let at = prefix.len() - cut;
+                assert_eq!(validator.feed(&rest), Err(InvalidUtf8 { at }), "{prefix:x?} {bad:x}, cut at {cut}");
+            }
         }
     }
 }

@@ -46,6 +46,12 @@ static void serve(int fd, const char *call)
         say("peek again", recv(fd, buffer, 100, MSG_PEEK));
         say("read", read(fd, buffer, 100));
         say("read more", recv(fd, buffer, 100, MSG_DONTWAIT));
+    } else if (!strcmp(call, "peek mistake")) {
+        say("peek", recv(fd, buffer, 100, MSG_PEEK));
+        say("read", read(fd, buffer, 100));
+        say("peek error", recv(fd, buffer, 100, MSG_PEEK));
+        say("error", read(fd, buffer, 100));
+        say("end", read(fd, buffer, 100));
     } else if (!strcmp(call, "all")) {
         say("all", recv(fd, buffer, 10, MSG_WAITALL));
         say("truncated", recv(fd, NULL, 2, MSG_TRUNC));
@@ -151,6 +157,43 @@ static void serve(int fd, const char *call)
             _exit(0);
         waitpid(child, NULL, 0);
         munmap(ready, sizeof *ready);
+    } else if (!strcmp(call, "child")) {
+        /* The child reads to the end and closes; its parent closes after that, which has read nothing. */
+        pid_t child = fork();
+        if (child == 0) {
+            while (read(fd, buffer, sizeof buffer) > 0)
+                continue;
+            close(fd);
+            _exit(0);
+        }
+        waitpid(child, NULL, 0);
+    } else if (!strcmp(call, "parent")) {
+        /* The other way round: the parent reads and closes, the child closes after that. */
+        int closed[2];
+        if (pipe(closed))
+            return;
+        if (fork() == 0) {
+            close(closed[1]);
+            (void)!read(closed[0], buffer, 1);
+            exit(0);
+        }
+        while (read(fd, buffer, sizeof buffer) > 0)
+            continue;
+        close(fd);
+        close(closed[0]);
+        close(closed[1]);
+    } else if (!strcmp(call, "types")) {
+        say("text", send(fd, "text", 4, MSG_NOSIGNAL));
+        say("other", send(fd, "\xff", 1, MSG_NOSIGNAL));
+    } else if (!strcmp(call, "cut")) {
+        /* A character in two writes; one whose other half never comes, while the server waits for its client. */
+        say("write", write(fd, "\xe2\x82", 2));
+        say("write", write(fd, "\xac gr\xc3", 5));
+        say("read", read(fd, buffer, 100));
+        say("write", write(fd, "end \xc3", 5));
+        if (fork() == 0)
+            _exit(0);
+        wait(NULL);
     } else if (!strcmp(call, "spare")) {
         /* Nothing here fails, and so nothing may say why it has. */
         struct pollfd set = { .fd = fd, .events = POLLIN };
@@ -193,7 +236,7 @@ static void serve(int fd, const char *call)
 int main(int argc, char **argv)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    int listener = socket(AF_UNIX, SOCK_STREAM, 0);
+    int listener = socket(AF_UNIX, SOCK_STREAM, argc > 3 ? 153 : 0);
 
     strncpy(address.sun_path, argv[1], sizeof address.sun_path - 1);
     if (argc < 3 || bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 64))

@@ -33,9 +33,19 @@ fn expect_goodbye(client: &mut Client) {
 fn a_look_changes_nothing() {
     let (server, mut client) = start("peek");
     client.send(&[Frame::new(PING, b""), Frame::part(TEXT, b"He"), Frame::new(0, b"llo")]);
-    server.said(&["peek: 2 He", "peek again: 5 Hello", "read: 5 Hello", "read more: EAGAIN"]);
+    server.said(&["peek: 3 Hel", "peek again: 5 Hello", "read: 5 Hello", "read more: EAGAIN"]);
     client.expect_pong(b"");
     expect_goodbye(&mut client);
+}
+
+/// What comes before a client's mistake is payload, and a look takes none of it.
+#[test]
+fn a_look_before_a_mistake_changes_nothing() {
+    let (server, mut client) = start("peek mistake");
+    client.send(&[Frame::new(TEXT, b"good\xffbad")]);
+    server.said(&["peek: 4 good", "read: 4 good", "peek error: ECONNRESET", "error: ECONNRESET", "end: 0 "]);
+    client.expect_close(1007);
+    client.wire.expect_end();
 }
 
 #[test]
@@ -44,7 +54,7 @@ fn all_that_was_asked_for() {
     for text in ["one", "two", "three", "fourth"] {
         client.text(text);
     }
-    server.said(&["all: 10 onetwothre", "truncated: 1 o", "rest: 6 fourth"]);
+    server.said(&["all: 10 onetwothre", "truncated: 2 on", "rest: 5 ourth"]);
     expect_goodbye(&mut client);
 }
 
@@ -189,6 +199,16 @@ fn a_parent_and_its_child_close_at_once() {
     }
 }
 
+/// The last process to close answers with the client's code, whichever process has read it.
+#[test]
+fn the_clients_code_is_answered_by_a_process_that_has_not_read_it() {
+    for call in ["child", "parent"] {
+        let (_server, mut client) = start(call);
+        client.text("to be read");
+        client.finish(4000);
+    }
+}
+
 /// A server that reads 0 and finds an EAGAIN in errno may take it for nothing, and ask for ever.
 #[test]
 fn what_succeeds_leaves_errno_alone() {
@@ -198,7 +218,7 @@ fn what_succeeds_leaves_errno_alone() {
         client.wire.send([Frame::new(PING, b"!").masked().bytes(), bytes[..wake].to_vec()].concat());
         client.expect_pong(b"!");
         client.wire.send(&bytes[wake..]);
-        client.expect_binary(b"Hello");
+        client.expect_text("Hello");
     }
     client.send(&[Frame::new(PING, b"!")]);
     client.expect_pong(b"!");

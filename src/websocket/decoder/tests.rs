@@ -6,6 +6,8 @@ use super::*;
 #[derive(PartialEq, Debug, Default, Clone)]
 struct Outcome {
     messages: Vec<(bool, Vec<u8>)>,
+    /// The payload of a message that is not whole.
+    begun: Vec<u8>,
     controls: Vec<String>,
     error: Option<ProtocolError>,
 }
@@ -34,7 +36,6 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
     let mut decoder = Decoder::new(Masking::Required, u64::MAX, 1 << 20);
     let mut outcome = Outcome::default();
-    let mut message = Vec::new();
     for bytes in pieces {
         let mut buffer = bytes.to_vec();
         let mut at = 0;
@@ -42,10 +43,10 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
             match decoder.next(&mut buffer, &mut at, bytes.len()) {
                 Ok(None) => break,
                 Ok(Some(Piece::Data(data))) => {
-                    assert_eq!(data.first, message.is_empty() && data.first);
-                    message.extend_from_slice(&buffer[data.range.clone()]);
+                    assert_eq!(data.first, outcome.begun.is_empty() && data.first);
+                    outcome.begun.extend_from_slice(&buffer[data.range.clone()]);
                     if data.last {
-                        outcome.messages.push((data.opcode == Opcode::Text, std::mem::take(&mut message)));
+                        outcome.messages.push((data.opcode == Opcode::Text, std::mem::take(&mut outcome.begun)));
                     }
                 }
                 Ok(Some(control)) => outcome.controls.push(format!("{control:?}")),
@@ -70,6 +71,7 @@ fn golden() -> Vec<(&'static str, Vec<u8>)> {
         ("empty fragments", join(&[frame(0x01, b""), frame(0x00, b"a"), frame(0x00, b""), frame(0x80, b"")])),
         ("a character over fragments", join(&[frame(0x01, b"\xce"), frame(0x80, b"\xba")])),
         ("a character cut off", frame(0x81, b"abc\xce")),
+        ("a text that turns bad", join(&[frame(0x01, b"good \xe4"), frame(0x80, b"\xb8\xff and more")])),
         ("bad text", join(&[frame(0x81, b"ok"), frame(0x81, b"\xed\xa0\x80")])),
         ("close with a reason", join(&[frame(0x81, b"last"), frame(0x88, b"\x03\xe8bye")])),
         ("close without a code", frame(0x88, b"")),
@@ -108,7 +110,10 @@ fn golden_meanings() {
     assert_eq!(between.messages, [(true, b"fragment".to_vec())]);
     assert_eq!(between.controls, ["Ping([63])"]);
     assert_eq!(meaning("close with a reason").controls, ["Close(Some(CloseCode(1000)), \"bye\")"]);
+    assert_eq!(meaning("a text that turns bad").begun, b"good \xe4\xb8");
+    assert_eq!(meaning("a character cut off").begun, b"abc");
     for (name, error) in [
+        ("a text that turns bad", ProtocolError::InvalidUtf8),
         ("a character cut off", ProtocolError::InvalidUtf8),
         ("bad text", ProtocolError::InvalidUtf8),
         ("close with a bad code", ProtocolError::Close(close::CloseError::Code(1005))),

@@ -24,6 +24,10 @@
  * Threads: a listener or a client is used by one thread at a time, different ones by different threads at once. No
  * function changes signal handlers; none raises SIGPIPE. Signals do not interrupt a call that waits.
  *
+ * Waiting: ws_accept, ws_recv, ws_send, ws_ping and ws_flush wait unless told not to (ws_nonblock). Of a client's
+ * descriptor SO_RCVTIMEO limits ws_recv and SO_SNDTIMEO the others (socket(7)); -EAGAIN says that the time was over.
+ * Answers to pings and close frames are not waited for: no client keeps a server waiting by pings or by taking nothing.
+ *
  * fork(2): parent and child may each use what they opened, and one of them what was open before.
  *
  * A program that calls ws_listen speaks WebSocket itself: from then on the library's stand-ins for functions of libc,
@@ -142,8 +146,8 @@ int ws_wants_write(const ws_client *client);
 int ws_flush(ws_client *client);
 
 /* Sends a close frame behind all that was sent: `code` is 1000 to 1003, 1007 to 1014 or 3000 to 4999, `reason` UTF-8,
- * cut at 123 bytes, or NULL. Nothing can be sent behind it. Go on with ws_recv until WS_ECLOSED or WS_EENDED, or let
- * ws_end wait; messages that still come are dropped. */
+ * cut at 123 bytes, or NULL. It does not wait. Nothing can be sent behind it. Go on with ws_recv until WS_ECLOSED or
+ * WS_EENDED, or let ws_end wait; messages that still come are dropped. */
 int ws_close(ws_client *client, int code, const char *reason);
 
 /* After WS_ECLOSED the code of the client's close frame; 1005: it had none. Before that, and where the connection

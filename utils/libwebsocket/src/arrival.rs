@@ -2,19 +2,20 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 use nix::sys::socket::{self, SockType, UnixAddr, sockopt};
 use server::handover::{ClientAddress, HandedOver, HandoverError, Received, receive};
+use server::outgoing::WriteType;
+use uakari::websocket::close::CloseCode;
 
 use crate::client::Client;
-use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX, WAIT_MS};
+use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX};
 use crate::real::safe;
 use crate::table::{self, Entry};
-use crate::{leaving, ledger, process};
+use crate::{cut, leaving, ledger, process, settings};
 
 /// The server uses the library's own functions.
 static LEAVE_ALONE: AtomicBool = AtomicBool::new(false);
@@ -27,62 +28,31 @@ pub fn leave_alone() {
     LEAVE_ALONE.store(true, Ordering::Relaxed);
 }
 
-/// What the environment says, read once.
-struct Wishes {
-    /// The paths that are served; None: all.
-    paths: Option<Vec<Vec<u8>>>,
-    wait_ms: u32,
-}
-
-fn wishes() -> &'static Wishes {
-    static WISHES: OnceLock<Wishes> = OnceLock::new();
-    WISHES.get_or_init(|| {
-        let paths = std::env::var_os("WEBSOCKET_SOCKETS");
-        let wait_ms = std::env::var("WEBSOCKET_WAIT_MS").ok().and_then(|text| text.parse().ok());
-        Wishes {
-            paths: paths.map(|paths| paths.as_bytes().split(|byte| *byte == b':').map(<[u8]>::to_vec).collect()),
-            wait_ms: wait_ms.unwrap_or(WAIT_MS),
-        }
-    })
-}
-
-/// Whether `*` in the pattern can stand for what the path has there.
-fn matches(pattern: &[u8], path: &[u8]) -> bool {
-    match (pattern, path) {
-        ([], _) => path.is_empty(),
-        ([b'*', rest @ ..], _) => (0..=path.len()).any(|size| matches(rest, &path[size..])),
-        ([wanted, pattern @ ..], [byte, path @ ..]) => wanted == byte && matches(pattern, path),
-        _ => false,
-    }
-}
-
-fn is_wanted(path: &[u8]) -> bool {
-    match &wishes().paths {
-        Some(paths) => paths.iter().any(|pattern| matches(pattern, path)),
-        None => !LEAVE_ALONE.load(Ordering::Relaxed),
-    }
-}
-
 fn borrow(fd: &RawFd) -> BorrowedFd<'_> {
     // SAFETY: the server keeps it open while it calls with it, or gets an error of the kernel.
     unsafe { BorrowedFd::borrow_raw(*fd) }
 }
 
-/// Whether connections to this listener may be clients; None: no. Found out at the first accept, since a listener may
-/// be inherited.
-pub fn served(listener: RawFd) -> Option<bool> {
-    let is_text = match table::get(listener) {
-        Entry::Served { text } => return Some(text),
+/// What is sent to clients that come to this listener; None: its connections are no clients. Found out at the first
+/// accept, since a listener may be inherited.
+pub fn served(listener: RawFd) -> Option<WriteType> {
+    let asks_for_text = match table::get(listener) {
+        Entry::Served { kind } => return Some(kind),
         Entry::Left | Entry::Client(_) => return None,
         Entry::Unknown => false,
         Entry::Text => true,
     };
     let is_stream = socket::getsockopt(&borrow(&listener), sockopt::SockType) == Ok(SockType::Stream);
-    let address = socket::getsockname::<UnixAddr>(listener);
-    let is_served = is_stream
-        && address.is_ok_and(|address| address.path().is_some_and(|path| is_wanted(path.as_os_str().as_bytes())));
-    table::put(listener, if is_served { Entry::Served { text: is_text } } else { Entry::Left });
-    is_served.then_some(is_text)
+    let address = socket::getsockname::<UnixAddr>(listener).ok().filter(|_| is_stream);
+    let path = address.as_ref().and_then(UnixAddr::path).map(|path| path.as_os_str().as_bytes());
+    let settings = settings::get();
+    let is_served = |path: &&[u8]| settings.is_served(path, !LEAVE_ALONE.load(Ordering::Relaxed));
+    let kind = path.filter(is_served).map(|path| settings.write_type(path, asks_for_text));
+    table::put(listener, kind.map_or(Entry::Left, |kind| Entry::Served { kind }));
+    if kind.is_some() {
+        settings.complain();
+    }
+    kind
 }
 
 /// What accept(2) is to return of a connection.
@@ -94,15 +64,16 @@ pub enum Arrival {
 }
 
 /// Waits for a client on `connection`, which was just accepted with these flags, and puts it into its place.
-pub fn arrive(connection: RawFd, flags: c_int, is_text: bool) -> Arrival {
+pub fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
     process::prepare();
     let peer = socket::getsockopt(&borrow(&connection), sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
     let is_gateway = peer != 0 && GATEWAYS.iter().any(|pid| pid.load(Ordering::Relaxed) == peer);
-    let wait_ms = if is_gateway { GATEWAY_WAIT_MS.max(wishes().wait_ms) } else { wishes().wait_ms };
+    let own_ms = settings::get().wait_ms;
+    let wait_ms = if is_gateway { GATEWAY_WAIT_MS.max(own_ms) } else { own_ms };
     match receive(borrow(&connection), wait_ms) {
         Ok(Received::Client(handed)) => {
             remember(peer);
-            let client = Client::new(is_text);
+            let client = Client::new(kind);
             let close_on_exec = flags & libc::SOCK_CLOEXEC != 0;
             if replace(connection, &handed.socket, close_on_exec, flags & libc::SOCK_NONBLOCK != 0).is_err() {
                 client.release();
@@ -115,7 +86,7 @@ pub fn arrive(connection: RawFd, flags: c_int, is_text: bool) -> Arrival {
         // Where no descriptor was free, for one, there may be when it is read.
         Ok(Received::Nothing) | Err(HandoverError::Io(_)) => {
             forget(peer);
-            table::put(connection, Entry::Client(Client::new(is_text)));
+            table::put(connection, Entry::Client(Client::new(kind)));
             Arrival::Plain
         }
         // Of a plain client nothing was taken, even where it passes descriptors of its own.
@@ -214,13 +185,17 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
     }
     begin(client);
     let Ok(mut early) = client.early.lock() else { return Ok(()) };
-    for message in early.take() {
-        outgoing.gather(client.opcode(), &message, 0)?;
-    }
+    let messages = early.take();
+    let mut gathered = messages.iter().map(|message| outgoing.gather_write(client.kind(), message));
+    let is_refused = gathered.any(|result| result == Err(Errno::EILSEQ));
     // What cannot go now goes before the next write; the connection tells its own errors.
     let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
+    cut::note(fd, client, &mut outgoing);
     let is_ended = early.is_ended;
     drop((early, outgoing));
+    if is_refused {
+        client.close(fd, CloseCode::INTERNAL_ERROR);
+    }
     if is_ended {
         leaving::say_goodbye(fd, client);
         safe::end(fd, libc::SHUT_WR);
@@ -235,25 +210,5 @@ fn copy_times(from: &BorrowedFd<'_>, to: &OwnedFd) {
     }
     if let Ok(time) = socket::getsockopt(from, sockopt::SendTimeout) {
         let _ = socket::setsockopt(to, sockopt::SendTimeout, &time);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns() {
-        for (pattern, path, expected) in [
-            ("/run/a", "/run/a", true),
-            ("/run/a", "/run/ab", false),
-            ("/run/*", "/run/ab", true),
-            ("*/ws_*", "/run/x/ws_gps", true),
-            ("*/ws_*", "/run/x/gps", false),
-            ("*", "", true),
-            ("", "a", false),
-        ] {
-            assert_eq!(matches(pattern.as_bytes(), path.as_bytes()), expected, "{pattern} {path}");
-        }
     }
 }

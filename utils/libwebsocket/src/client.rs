@@ -4,21 +4,22 @@
 //! has closed sees another client, and never memory that is something else.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
+use nix::errno::Errno;
 use nix::libc;
-use server::outgoing::Outgoing;
+use server::outgoing::{Outgoing, WriteType};
 use uakari::websocket::close::CloseCode;
-use uakari::websocket::header::Opcode;
 
+use crate::cut::{self, Cut};
 use crate::early::Early;
 use crate::incoming::Incoming;
 use crate::ledger::{self, Place};
-use crate::lock::Lock;
+use crate::lock::{Guard, Lock};
 use crate::real::safe;
 use crate::watches::Watches;
 
-/// What the reader wants to be sent, and leaves to whoever is writing.
+/// What the reader wants to be sent. It leaves it to a thread that waits for the client.
 #[derive(Default)]
 struct Answers {
     pong: Option<Box<[u8]>>,
@@ -31,20 +32,28 @@ pub struct Client {
     pub fds: AtomicUsize,
     /// It was handed over. Else it is still to be found out whether it will be.
     pub is_here: AtomicBool,
-    /// Messages to it are text.
-    pub is_text: AtomicBool,
+    /// What messages to it are sent as: a place in `KINDS`.
+    kind: AtomicU8,
     /// What it sends.
     pub incoming: Lock<Incoming>,
     /// What is sent to it.
     pub outgoing: Lock<Outgoing>,
+    /// A thread of the server waits in the kernel with `outgoing` locked, as long as the client takes nothing.
+    pub is_blocked: AtomicBool,
+    /// Another one was told meanwhile that it would have to wait.
+    pub is_refused: AtomicBool,
+    /// A character that the end of a write cut, and its time.
+    pub cut: Lock<Option<Cut>>,
     /// What was written before it was here.
     pub early: Lock<Early>,
-    /// Its place in the ledger.
+    /// Its place in the ledger. Held for a copy alone: see `place()`.
     pub place: Lock<Option<Place>>,
     /// Who watches it.
     pub watches: Lock<Watches>,
     answers: Lock<Answers>,
 }
+
+const KINDS: [WriteType; 4] = [WriteType::Binary, WriteType::UncheckedText, WriteType::Auto, WriteType::Text];
 
 /// Those that are not used.
 static FREE: Lock<Vec<&'static Client>> = Lock::new(Vec::new());
@@ -54,9 +63,12 @@ impl Default for Client {
         Client {
             fds: AtomicUsize::new(1),
             is_here: AtomicBool::new(false),
-            is_text: AtomicBool::new(false),
+            kind: AtomicU8::new(0),
             incoming: Lock::new(Incoming::default()),
             outgoing: Lock::new(Outgoing::new()),
+            is_blocked: AtomicBool::new(false),
+            is_refused: AtomicBool::new(false),
+            cut: Lock::new(None),
             early: Lock::new(Early::default()),
             place: Lock::new(None),
             watches: Lock::new(Watches::new()),
@@ -67,10 +79,11 @@ impl Default for Client {
 
 impl Client {
     /// One that has a single file descriptor.
-    pub fn new(text: bool) -> &'static Client {
+    pub fn new(kind: WriteType) -> &'static Client {
         let used = FREE.lock().ok().and_then(|mut free| free.pop());
         let client = used.unwrap_or_else(|| Box::leak(Box::default()));
-        client.is_text.store(text, Ordering::Relaxed);
+        let place = KINDS.iter().position(|one| *one == kind).unwrap_or_default();
+        client.kind.store(place as u8, Ordering::Relaxed);
         client.is_here.store(false, Ordering::Relaxed);
         client.fds.store(1, Ordering::Release);
         client
@@ -78,10 +91,11 @@ impl Client {
 
     /// Its last file descriptor in this process is gone.
     pub fn release(&'static self) {
+        cut::finish(self);
         // Where a lock was lost, or is held by a thread that does not know yet, it is given up.
-        let (Some(mut incoming), Some(mut outgoing), Some(mut early), Some(mut answers), Some(mut watches)) = (
+        let (Some(mut incoming), Ok(mut outgoing), Some(mut early), Some(mut answers), Some(mut watches)) = (
             self.incoming.try_lock(),
-            self.outgoing.try_lock(),
+            self.outgoing_now(),
             self.early.try_lock(),
             self.answers.try_lock(),
             self.watches.try_lock(),
@@ -102,9 +116,14 @@ impl Client {
         self.is_here.load(Ordering::Acquire)
     }
 
-    /// What a message to it is.
-    pub fn opcode(&self) -> Opcode {
-        if self.is_text.load(Ordering::Relaxed) { Opcode::Text } else { Opcode::Binary }
+    /// What messages to it are sent as.
+    pub fn kind(&self) -> WriteType {
+        KINDS[usize::from(self.kind.load(Ordering::Relaxed)) % KINDS.len()]
+    }
+
+    /// Locks its sending side, but does not wait for a thread that waits for the client. EAGAIN: one does.
+    pub fn outgoing_now(&self) -> Result<Guard<'_, Outgoing>, Errno> {
+        self.outgoing.lock_while(|| !self.is_blocked.load(Ordering::SeqCst))
     }
 
     /// Answers a ping as soon as that can be.
@@ -115,10 +134,21 @@ impl Client {
         self.settle(fd);
     }
 
+    /// Its place in the ledger, if it has one.
+    pub fn place(&self) -> Option<Place> {
+        self.place.try_lock().and_then(|place| *place)
+    }
+
     /// Whether this process may send the close frame: none other has.
     pub fn claim_last_word(&self) -> bool {
-        let place = self.place.try_lock().and_then(|place| *place);
-        place.is_none_or(ledger::say)
+        self.place().is_none_or(ledger::say)
+    }
+
+    /// Its close frame was read, with this code.
+    pub fn hear_close(&self, code: Option<CloseCode>) {
+        if let Some(place) = self.place() {
+            ledger::hear(place, code);
+        }
     }
 
     /// Closes with this code as soon as that can be.
@@ -132,35 +162,34 @@ impl Client {
         self.settle(fd);
     }
 
-    /// Sends what waits, where nobody is writing; who is writing calls this behind it. Never waits for the kernel.
+    /// Sends the answers that wait. Where a thread waits for the client, they are left to it: it calls this behind its
+    /// write. Never waits for the kernel.
     pub fn settle(&self, fd: RawFd) {
-        loop {
-            let Some(mut outgoing) = self.outgoing.try_lock() else { return };
-            let Some(answers) = self.answers.try_lock().map(|mut answers| std::mem::take(&mut *answers)) else {
-                return;
-            };
-            if let Some(payload) = answers.pong {
-                outgoing.pong(&payload);
-            }
-            if let Some(code) = answers.close {
-                outgoing.close(Some(code), "");
-            }
-            // What cannot go now goes before the next write, or never: the connection tells its own errors.
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-            let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
-            drop(outgoing);
-            // The reader may have come while this was writing, and left it to us.
-            let waits = |answers: &Answers| answers.pong.is_some() || answers.close.is_some();
-            if !self.answers.try_lock().is_some_and(|answers| waits(&answers)) {
-                return;
-            }
+        if let Ok(mut outgoing) = self.outgoing_now() {
+            self.send_answers(fd, &mut outgoing);
         }
+    }
+
+    /// As `settle`, by who has locked the sending side.
+    pub fn send_answers(&self, fd: RawFd, outgoing: &mut Outgoing) {
+        // Whoever holds it adds an answer, and settles it.
+        let Some(answers) = self.answers.try_lock().map(|mut answers| std::mem::take(&mut *answers)) else { return };
+        if let Some(payload) = answers.pong {
+            outgoing.pong(&payload);
+        }
+        if let Some(code) = answers.close {
+            outgoing.close(Some(code), "");
+        }
+        // What cannot go now goes before the next write, or never: the connection tells its own errors.
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
     }
 
     /// In the child of a fork: what other threads held is lost.
     pub fn lose(&self) {
         self.incoming.lose();
         self.outgoing.lose();
+        self.cut.lose();
         self.early.lose();
         self.place.lose();
         self.watches.lose();

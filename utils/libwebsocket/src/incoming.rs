@@ -4,6 +4,7 @@
 use std::io::IoSliceMut;
 use std::ops::Range;
 
+use nix::errno::Errno;
 use uakari::websocket::close::CloseCode;
 use uakari::websocket::decoder::{Decoder, Piece};
 use uakari::websocket::header::{Masking, ProtocolError};
@@ -34,13 +35,14 @@ pub struct Incoming {
     decoder: Decoder,
     ping: Option<Box<[u8]>>,
     end: Option<End>,
-    /// The server has got the error that says that its client broke the protocol.
-    pub is_told: bool,
+    /// An error that the next read tells, once, as the kernel keeps one for a socket: ECONNRESET where the client broke
+    /// the protocol, or what a call found that had bytes to return.
+    pub error: Option<Errno>,
 }
 
 impl Default for Incoming {
     fn default() -> Incoming {
-        Incoming { decoder: Decoder::new(Masking::Required, u64::MAX, u64::MAX), ping: None, end: None, is_told: false }
+        Incoming { decoder: Decoder::new(Masking::Required, u64::MAX, u64::MAX), ping: None, end: None, error: None }
     }
 }
 
@@ -92,7 +94,7 @@ impl Incoming {
                 Ok(Some(Piece::Pong)) => {}
                 Ok(Some(Piece::Close(code, _))) => self.end = Some(End::Closed(code)),
                 Ok(None) => return None,
-                Err(error) => self.end = Some(End::Broke(error)),
+                Err(error) => (self.end, self.error) = (Some(End::Broke(error)), Some(Errno::ECONNRESET)),
             }
         }
         None
@@ -204,6 +206,13 @@ mod tests {
                 b"a".to_vec(),
                 None,
                 Some(End::Broke(ProtocolError::Unmasked)),
+            ),
+            (
+                "a text that turns bad",
+                [short(0x01, b"good \xe4"), short(0x80, b"\xb8\xff and more")].concat(),
+                b"good \xe4\xb8".to_vec(),
+                None,
+                Some(End::Broke(ProtocolError::InvalidUtf8)),
             ),
             ("no UTF-8", short(text, b"\xff"), vec![], None, Some(End::Broke(ProtocolError::InvalidUtf8))),
             (

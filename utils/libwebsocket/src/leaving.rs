@@ -61,9 +61,9 @@ pub fn copy(fd: RawFd, new: RawFd) {
 
 /// This process is done with a client.
 fn end(fd: RawFd, client: &Client) {
-    let Some(place) = client.place.try_lock().and_then(|place| *place) else { return };
+    let Some(place) = client.place() else { return };
     // Where a message was begun and not brought to its end, nothing can follow, whoever would send it.
-    if client.outgoing.try_lock().is_none_or(|outgoing| outgoing.owed_size() > 0) {
+    if client.outgoing_now().map_or(true, |outgoing| outgoing.owed_size() > 0) {
         ledger::say(place);
     }
     ledger::leave(place, || {
@@ -79,16 +79,18 @@ fn end(fd: RawFd, client: &Client) {
 
 /// The close frame, where none was sent. It is not waited for: where the client takes nothing, it is left out.
 pub fn say_goodbye(fd: RawFd, client: &Client) {
-    let Some(mut outgoing) = client.outgoing.try_lock() else { return };
+    let Ok(mut outgoing) = client.outgoing_now() else { return };
     // A parent may close later than the child that said it.
     let is_first = client.claim_last_word();
     if !is_first && !outgoing.is_closing() {
         return;
     }
-    let code = match client.incoming.try_lock().and_then(|incoming| incoming.end()) {
-        Some(End::Closed(code)) => code,
-        _ => Some(CloseCode::NORMAL),
+    let own = match client.incoming.try_lock().and_then(|incoming| incoming.end()) {
+        Some(End::Closed(code)) => Some(code),
+        _ => None,
     };
+    // Another process may have read the client's close frame.
+    let code = own.or_else(|| client.place().and_then(ledger::heard)).unwrap_or(Some(CloseCode::NORMAL));
     outgoing.close(code, "");
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // The connection tells its own errors.

@@ -4,30 +4,44 @@
 //! all processes that come of the one which made it; each holds a lock on the byte of each client that it has. These are
 //! the locks of fcntl(2) that belong to a process, so that the kernel frees them where a process dies, or becomes another
 //! program. A forked child takes its locks only when it runs: until then it is counted among the expected.
+//!
+//! The process that closes last need not be the one that read the client's close frame. So what that frame said is in
+//! the ledger too: the close code belongs to the client, not to a process.
 
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_short};
+use uakari::websocket::close::CloseCode;
 
-use crate::limits::{LEDGER_ENTRIES, LEDGER_FD_MIN};
+use crate::limits::{LEDGER_ENTRIES, OWN_FD_MIN};
 use crate::lock::Lock;
 use crate::real::{self, safe};
 
-/// A client's byte.
+/// A client's entry: its byte in the file, and the ticket that tells it from the clients that had this byte before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place(usize);
+pub struct Place {
+    index: usize,
+    ticket: u32,
+}
 
 struct Book {
-    /// 1: somebody's.
-    taken: [AtomicU16; LEDGER_ENTRIES],
+    /// The newest ticket.
+    ticket: AtomicU32,
+    /// The ticket of the client that has this entry; 0: the entry is free.
+    taken: [AtomicU32; LEDGER_ENTRIES],
     /// Children that are being forked with this client.
     expected: [AtomicU16; LEDGER_ENTRIES],
     /// 1: no close frame may be sent any more.
     said: [AtomicU16; LEDGER_ENTRIES],
+    /// What the client's close frame said: its code, or `NO_CODE`; 0: none has been read.
+    heard: [AtomicU16; LEDGER_ENTRIES],
 }
+
+/// A close frame without a code: RFC 6455 section 7.4.1 keeps this number for it.
+const NO_CODE: u16 = 1005;
 
 static FILE: AtomicI32 = AtomicI32::new(-1);
 static BOOK: AtomicPtr<Book> = AtomicPtr::new(null_mut());
@@ -53,7 +67,7 @@ fn make() -> Option<&'static Book> {
     // SAFETY: the name ends with a NUL.
     let made = unsafe { libc::memfd_create(c"libwebsocket".as_ptr(), libc::MFD_CLOEXEC) };
     let made = Errno::result(made).ok()?;
-    let file = match safe::control(made, libc::F_DUPFD_CLOEXEC, LEDGER_FD_MIN) {
+    let file = match safe::control(made, libc::F_DUPFD_CLOEXEC, OWN_FD_MIN) {
         Ok(high) => {
             let _ = safe::close_fd(made);
             high
@@ -79,7 +93,7 @@ fn set_lock(place: Place, kind: c_int) -> Result<(), Errno> {
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as c_short;
     lock.l_whence = libc::SEEK_SET as c_short;
-    lock.l_start = place.0 as libc::off_t;
+    lock.l_start = place.index as libc::off_t;
     lock.l_len = 1;
     let argument = &raw const lock;
     // SAFETY: the command takes a pointer to a lock's description.
@@ -90,14 +104,23 @@ fn set_lock(place: Place, kind: c_int) -> Result<(), Errno> {
 pub fn enter() -> Option<Place> {
     let book = book().or_else(make)?;
     let start = NEXT.fetch_add(1, Ordering::Relaxed);
-    let place = (0..LEDGER_ENTRIES)
-        .map(|turn| (start + turn) % LEDGER_ENTRIES)
-        .find(|index| book.taken[*index].compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok())?;
-    book.said[place].store(0, Ordering::Relaxed);
-    match set_lock(Place(place), libc::F_RDLCK) {
-        Ok(()) => Some(Place(place)),
+    (0..LEDGER_ENTRIES).map(|turn| (start + turn) % LEDGER_ENTRIES).find_map(|index| occupy(book, index))
+}
+
+/// None: the entry is another client's, or one that a process is just leaving.
+fn occupy(book: &Book, index: usize) -> Option<Place> {
+    if book.taken[index].load(Ordering::Relaxed) != 0 {
+        return None;
+    }
+    let ticket = book.ticket.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+    book.taken[index].compare_exchange(0, ticket, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+    book.said[index].store(0, Ordering::Relaxed);
+    book.heard[index].store(0, Ordering::Relaxed);
+    let place = Place { index, ticket };
+    match set_lock(place, libc::F_RDLCK) {
+        Ok(()) => Some(place),
         Err(_) => {
-            book.taken[place].store(0, Ordering::Release);
+            book.taken[index].store(0, Ordering::Release);
             None
         }
     }
@@ -109,27 +132,43 @@ pub fn leave(place: Place, last: impl FnOnce()) {
     let Some(book) = book() else { return };
     // Its own lock goes first: of two processes that leave at once, one at least finds the other gone.
     let _ = set_lock(place, libc::F_UNLCK);
-    let is_expected = book.expected[place.0].load(Ordering::Acquire) > 0;
+    let is_expected = book.expected[place.index].load(Ordering::Acquire) > 0;
     if is_expected || set_lock(place, libc::F_WRLCK).is_err() {
         return;
     }
-    // The other one may have been here already.
-    if book.taken[place.0].load(Ordering::Acquire) == 1 {
+    // The other one may have been here already, and the next client may have the entry.
+    if book.taken[place.index].load(Ordering::Acquire) == place.ticket {
         last();
-        book.taken[place.0].store(0, Ordering::Release);
+        book.taken[place.index].store(0, Ordering::Release);
     }
     let _ = set_lock(place, libc::F_UNLCK);
 }
 
 /// Claims the last word for this process. False: another one has had it.
 pub fn say(place: Place) -> bool {
-    book().is_some_and(|book| book.said[place.0].swap(1, Ordering::AcqRel) == 0)
+    book().is_some_and(|book| book.said[place.index].swap(1, Ordering::AcqRel) == 0)
+}
+
+/// Notes what the client's close frame said, for whichever process closes last.
+pub fn hear(place: Place, code: Option<CloseCode>) {
+    if let Some(book) = book() {
+        book.heard[place.index].store(code.map_or(NO_CODE, |code| code.0), Ordering::Release);
+    }
+}
+
+/// What the client's close frame said, whichever process has read it; None: none has been read.
+pub fn heard(place: Place) -> Option<Option<CloseCode>> {
+    match book()?.heard[place.index].load(Ordering::Acquire) {
+        0 => None,
+        NO_CODE => Some(None),
+        code => Some(Some(CloseCode(code))),
+    }
 }
 
 /// In the parent, before a fork.
 pub fn expect_child(place: Place) {
     if let Some(book) = book() {
-        book.expected[place.0].fetch_add(1, Ordering::AcqRel);
+        book.expected[place.index].fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -137,7 +176,7 @@ pub fn expect_child(place: Place) {
 pub fn enter_child(place: Place) {
     let Some(book) = book() else { return };
     if set_lock(place, libc::F_RDLCK).is_ok() {
-        book.expected[place.0].fetch_sub(1, Ordering::AcqRel);
+        book.expected[place.index].fetch_sub(1, Ordering::AcqRel);
     }
 }
 

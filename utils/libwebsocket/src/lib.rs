@@ -7,6 +7,9 @@
 
 mod limits;
 
+/// What the operator has set.
+mod settings;
+
 /// What stands behind the functions that are stood in for.
 mod real;
 
@@ -27,6 +30,9 @@ mod arrival;
 /// What it is told before it is there.
 mod early;
 
+/// What its server has not told it whole.
+mod cut;
+
 mod incoming;
 
 mod reading;
@@ -42,6 +48,9 @@ mod ledger;
 
 mod process;
 
+#[cfg(test)]
+mod played;
+
 /// The functions themselves.
 mod symbols;
 
@@ -50,6 +59,7 @@ pub mod api;
 
 extern "C" fn at_start() {
     real::look_up_all();
+    settings::get();
 }
 
 extern "C" fn at_exit() {

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 
+use crate::limits::LOCK_LOOK_MS;
+
 const FREE: u32 = 0;
 const HELD: u32 = 1;
 /// Held, and somebody waits.
@@ -54,6 +56,15 @@ impl<T> Lock<T> {
     /// Waits for it. EAGAIN: this thread holds it, and this is a handler of a signal that came meanwhile.
     /// EIO: it was lost in a fork.
     pub fn lock(&self) -> Result<Guard<'_, T>, Errno> {
+        self.acquire(None::<fn() -> bool>)
+    }
+
+    /// As `lock`, as long as its owner may be waited for. EAGAIN: it may not, or no longer.
+    pub fn lock_while(&self, may_wait: impl Fn() -> bool) -> Result<Guard<'_, T>, Errno> {
+        self.acquire(Some(may_wait))
+    }
+
+    fn acquire(&self, may_wait: Option<impl Fn() -> bool>) -> Result<Guard<'_, T>, Errno> {
         if let Some(guard) = self.try_lock() {
             return Ok(guard);
         }
@@ -69,8 +80,9 @@ impl<T> Lock<T> {
                         return Ok(self.own());
                     }
                 }
+                _ if may_wait.as_ref().is_some_and(|may_wait| !may_wait()) => return Err(Errno::EAGAIN),
                 HELD => drop(self.state.compare_exchange(HELD, AWAITED, Ordering::Relaxed, Ordering::Relaxed)),
-                _ => self.wait(),
+                _ => self.wait(may_wait.is_some()),
             }
         }
     }
@@ -87,11 +99,25 @@ impl<T> Lock<T> {
         Guard(self)
     }
 
-    fn wait(&self) {
+    /// Keeps it locked beyond the guard's life, until `unlock_kept`.
+    pub fn keep(guard: Guard<'_, T>) {
+        let _kept = std::mem::ManuallyDrop::new(guard);
+    }
+
+    /// Unlocks what this thread has kept locked, if it has.
+    pub fn unlock_kept(&self) {
+        if self.state.load(Ordering::Relaxed) != FREE && self.owner.load(Ordering::Relaxed) == this_thread() {
+            drop(Guard(self));
+        }
+    }
+
+    /// Until it is free, a signal comes or, where `is_short`, the time for another look.
+    fn wait(&self, is_short: bool) {
         let command = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
-        let no_time = null::<libc::timespec>();
-        // SAFETY: the word lives as long as the lock; without a time the call waits for a wake-up or a signal.
-        unsafe { libc::syscall(libc::SYS_futex, self.state.as_ptr(), command, AWAITED, no_time) };
+        let time = libc::timespec { tv_sec: 0, tv_nsec: LOCK_LOOK_MS * 1_000_000 };
+        let time = if is_short { &raw const time } else { null() };
+        // SAFETY: the word lives as long as the lock, and the time through the call.
+        unsafe { libc::syscall(libc::SYS_futex, self.state.as_ptr(), command, AWAITED, time) };
     }
 }
 
@@ -140,6 +166,25 @@ mod tests {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert_eq!(*count.lock().unwrap(), 80_000);
+    }
+
+    #[test]
+    fn an_owner_is_waited_for_while_that_is_wanted() {
+        let (lock, is_short) = (Lock::new(()), std::sync::atomic::AtomicBool::new(true));
+        let guard = lock.lock().unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| lock.lock_while(|| is_short.load(Ordering::Relaxed)).err());
+            is_short.store(false, Ordering::Relaxed);
+            assert_eq!(waiting.join().unwrap(), Some(Errno::EAGAIN));
+        });
+        drop(guard);
+        assert!(lock.lock_while(|| false).is_ok(), "it is free");
+        Lock::keep(lock.lock().unwrap());
+        assert!(lock.try_lock().is_none());
+        thread::scope(|scope| scope.spawn(|| lock.unlock_kept()).join().unwrap());
+        assert!(lock.try_lock().is_none(), "another thread's");
+        lock.unlock_kept();
+        assert!(lock.try_lock().is_some());
     }
 
     #[test]

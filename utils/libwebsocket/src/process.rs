@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc;
 
-use crate::{client, ledger, table};
+use crate::{client, cut, ledger, table};
 
 /// The process that all that is known belongs to; 0: nothing is known yet.
 static OWNER: AtomicI32 = AtomicI32::new(0);
@@ -24,7 +24,7 @@ pub fn prepare() {
     ONCE.call_once(|| {
         own();
         // SAFETY: the functions live as long as the library, which is never unloaded while clients are there.
-        unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
+        unsafe { libc::pthread_atfork(Some(before_fork), Some(cut::after_fork_in_parent), Some(in_child)) };
     });
 }
 
@@ -36,6 +36,7 @@ fn own() {
 
 /// Where a fork fails, its clients end without a close frame: the child is expected for ever.
 extern "C" fn before_fork() {
+    cut::before_fork();
     for_each_place(ledger::expect_child);
 }
 
@@ -45,6 +46,7 @@ extern "C" fn in_child() {
         client.lose();
     }
     client::lose();
+    cut::in_child(table::clients().map(|(_, client)| client));
     ledger::lose();
     for_each_place(ledger::enter_child);
 }

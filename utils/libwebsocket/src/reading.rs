@@ -5,13 +5,14 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 
 use crate::client::Client;
 use crate::incoming::{End, Incoming, Next};
-use crate::limits::{EMPTY_READS_MAX, LOOK_SIZE};
+use crate::limits::{EMPTY_READS_MAX, LOOK_SIZE, PEEK_SIZE_MAX};
 use crate::lock::Guard;
 use crate::real::safe;
 use crate::table;
@@ -28,33 +29,25 @@ pub enum Found {
 }
 
 /// recvmsg(2) for a client: as many bytes of payload as have come, one at least. 0: the client has closed.
-/// ECONNRESET: it broke RFC 6455, and was told so.
+/// ECONNRESET, once: it broke RFC 6455, and was told so. MSG_DONTWAIT, MSG_PEEK and MSG_WAITALL mean what recv(2) says;
+/// there are no urgent bytes among frames, so that MSG_OOB is the EINVAL of tcp(7).
 pub fn receive(
     fd: RawFd,
     client: &'static Client,
     mut parts: &mut [IoSliceMut<'_>],
     flags: c_int,
 ) -> Result<usize, Errno> {
-    let wanted_size: usize = parts.iter().map(|part| part.len()).sum();
-    if wanted_size == 0 {
-        return Ok(0);
-    }
-    // There are no urgent bytes among frames.
+    let wanted_size = parts.iter().map(|part| part.len()).sum();
     if flags & libc::MSG_OOB != 0 {
         return Err(Errno::EINVAL);
     }
-    if flags & libc::MSG_PEEK != 0 {
-        return peek(fd, client, parts, flags);
+    // The kernel waits for bytes even where none are wanted.
+    if flags & libc::MSG_PEEK != 0 || wanted_size == 0 {
+        return peek(fd, client, parts, wanted_size, flags);
     }
-    if flags & libc::MSG_TRUNC != 0 {
-        // The bytes are wanted nowhere (tcp(7)).
-        let mut nowhere = [0; LOOK_SIZE];
-        let size = wanted_size.min(LOOK_SIZE);
-        return receive_some(fd, client, &mut [IoSliceMut::new(&mut nowhere[..size])], flags);
-    }
-    let mut received_size = 0;
+    let (mut wait, mut received_size) = (Wait::new(flags), 0);
     loop {
-        match receive_some(fd, client, parts, flags) {
+        match receive_some(fd, client, parts, received_size > 0, &mut wait) {
             Err(_) if received_size > 0 => return Ok(received_size),
             Err(errno) => return Err(errno),
             Ok(size) => {
@@ -68,19 +61,55 @@ pub fn receive(
     }
 }
 
+/// With MSG_TRUNC the bytes of a TCP connection are dropped (tcp(7)), and the server's memory is not touched.
+pub fn discard(fd: RawFd, client: &'static Client, wanted_size: usize, flags: c_int) -> Result<usize, Errno> {
+    if flags & libc::MSG_OOB != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if flags & libc::MSG_PEEK != 0 || wanted_size == 0 {
+        return peek(fd, client, &mut [], wanted_size, flags);
+    }
+    let (mut wait, mut dropped_size) = (Wait::new(flags), 0);
+    let mut nowhere = [0; LOOK_SIZE];
+    loop {
+        let room = &mut nowhere[..LOOK_SIZE.min(wanted_size - dropped_size)];
+        match receive_some(fd, client, &mut [IoSliceMut::new(room)], dropped_size > 0, &mut wait) {
+            Err(_) if dropped_size > 0 => return Ok(dropped_size),
+            Err(errno) => return Err(errno),
+            Ok(size) => {
+                dropped_size += size;
+                if size == 0 || dropped_size == wanted_size {
+                    return Ok(dropped_size);
+                }
+                // Behind the first bytes those alone that are there, unless all were asked for.
+                if flags & libc::MSG_WAITALL == 0 {
+                    wait.flags |= libc::MSG_DONTWAIT;
+                }
+            }
+        }
+    }
+}
+
+/// As `receive`, once. `has_some`: the call has bytes to return already, so that an error is kept for the next one.
 fn receive_some(
     fd: RawFd,
     client: &'static Client,
     parts: &mut [IoSliceMut<'_>],
-    flags: c_int,
+    has_some: bool,
+    wait: &mut Wait,
 ) -> Result<usize, Errno> {
     loop {
         let mut incoming = lock(fd, client)?;
-        if let Some(size) = receive_now(fd, client, &mut incoming, parts)? {
-            return Ok(size);
+        match receive_now(fd, client, &mut incoming, parts) {
+            Ok(Some(size)) => return Ok(size),
+            Ok(None) => {}
+            Err(errno) => {
+                incoming.error = has_some.then_some(errno);
+                return Err(errno);
+            }
         }
         drop(incoming);
-        wait_for_more(fd, client, flags)?;
+        wait.for_more(fd, client)?;
     }
 }
 
@@ -98,13 +127,11 @@ fn receive_now(
     parts: &mut [IoSliceMut<'_>],
 ) -> Result<Option<usize>, Errno> {
     for _ in 0..EMPTY_READS_MAX {
-        match incoming.end() {
-            Some(End::Broke(_)) if !incoming.is_told => {
-                incoming.is_told = true;
-                return Err(Errno::ECONNRESET);
-            }
-            Some(_) => return Ok(Some(0)),
-            None => {}
+        if let Some(errno) = incoming.error.take() {
+            return Err(errno);
+        }
+        if incoming.end().is_some() {
+            return Ok(Some(0));
         }
         match safe::receive(fd, parts, libc::MSG_DONTWAIT) {
             Ok(0) => return Ok(Some(0)),
@@ -142,7 +169,7 @@ fn answer(fd: RawFd, client: &Client, incoming: &mut Incoming) {
     match incoming.end() {
         None => return,
         // The server's last words come before the answer: that is sent when the server closes.
-        Some(End::Closed(_)) => {}
+        Some(End::Closed(code)) => client.hear_close(code),
         Some(End::Broke(error)) => client.close(fd, error.close_code()),
     }
     // From now on the kernel says what the next read will: the end.
@@ -156,15 +183,66 @@ pub fn wait_for_byte(fd: RawFd, flags: c_int) -> Result<(), Errno> {
     safe::receive(fd, &mut [IoSliceMut::new(&mut byte)], flags).map(drop)
 }
 
-/// As `wait_for_byte`, where there may be bytes that are still to be looked at: a server that does not wait is told so
-/// as if there were none.
-fn wait_for_more(fd: RawFd, client: &'static Client, flags: c_int) -> Result<(), Errno> {
-    wait_for_byte(fd, flags)?;
-    if flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd) {
-        return Ok(());
+/// What one call waits. SO_RCVTIMEO is its limit as a whole: a client that sends headers and control frames alone wakes
+/// the call each time, but gets no time for it.
+struct Wait {
+    flags: c_int,
+    /// When the call first found nothing.
+    start: Option<Instant>,
+}
+
+impl Wait {
+    fn new(flags: c_int) -> Wait {
+        Wait { flags, start: None }
     }
-    tell_again(fd, client);
-    Err(Errno::EAGAIN)
+
+    /// Waits for bytes as the server wants it. EAGAIN: it does not want to, or no longer; that may be so though there
+    /// are bytes which nobody has looked at.
+    fn for_more(&mut self, fd: RawFd, client: &'static Client) -> Result<(), Errno> {
+        match self.left(fd) {
+            Some(left) => poll_for_byte(fd, left)?,
+            None => wait_for_byte(fd, self.flags)?,
+        }
+        self.go_on(fd, client)
+    }
+
+    /// The same for more bytes than so many, which are there.
+    fn for_more_than(&mut self, fd: RawFd, client: &'static Client, size: usize) -> Result<(), Errno> {
+        if self.left(fd).is_some_and(|left| left.is_zero()) {
+            return Err(Errno::EAGAIN);
+        }
+        let mut bytes = vec![0; size + 1];
+        let flags = libc::MSG_PEEK | libc::MSG_WAITALL | self.flags & libc::MSG_DONTWAIT;
+        match safe::receive(fd, &mut [IoSliceMut::new(&mut bytes)], flags)? {
+            found if found > size => self.go_on(fd, client),
+            // The end, the time or a signal came first.
+            _ => Err(Errno::EAGAIN),
+        }
+    }
+
+    fn go_on(&self, fd: RawFd, client: &'static Client) -> Result<(), Errno> {
+        if self.flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd) {
+            return Ok(());
+        }
+        tell_again(fd, client);
+        Err(Errno::EAGAIN)
+    }
+
+    /// What is left of the time that the server has set; None: the kernel counts it, or there is no limit.
+    fn left(&mut self, fd: RawFd) -> Option<Duration> {
+        let Some(start) = self.start else {
+            self.start = Some(Instant::now());
+            return None;
+        };
+        let limit = safe::receive_limit(fd)?;
+        (self.flags & libc::MSG_DONTWAIT == 0).then(|| limit.saturating_sub(start.elapsed()))
+    }
+}
+
+/// EAGAIN: nothing has come in time.
+fn poll_for_byte(fd: RawFd, time: Duration) -> Result<(), Errno> {
+    let time_ms = i32::try_from(time.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX);
+    if time.is_zero() || !safe::poll_readable(fd, time_ms)? { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
 fn tell_again(fd: RawFd, client: &Client) {
@@ -173,21 +251,83 @@ fn tell_again(fd: RawFd, client: &Client) {
     }
 }
 
-/// As `receive`, but everything stays where it is.
-fn peek(fd: RawFd, client: &'static Client, parts: &mut [IoSliceMut<'_>], flags: c_int) -> Result<usize, Errno> {
+/// As `receive`, but payload, end and error stay where they are. Headers and control frames alone are taken.
+fn peek(
+    fd: RawFd,
+    client: &'static Client,
+    parts: &mut [IoSliceMut<'_>],
+    wanted_size: usize,
+    flags: c_int,
+) -> Result<usize, Errno> {
+    let mut wait = Wait::new(flags);
+    let mut bytes = vec![0; wanted_size.saturating_add(LOOK_SIZE).min(PEEK_SIZE_MAX)];
     loop {
-        match look(fd, client)? {
-            Found::Payload => {
-                let incoming = lock(fd, client)?;
-                let size = safe::receive(fd, parts, libc::MSG_PEEK | libc::MSG_DONTWAIT)?;
-                return Ok(Incoming::clone(&incoming).decode(parts, size));
+        let (payload_size, raw_size) = match peek_now(fd, client, &mut bytes, wanted_size)? {
+            Peeked::Payload { payload_size, raw_size } => (payload_size, raw_size),
+            Peeked::End => return Ok(0),
+            Peeked::Nothing => {
+                wait.for_more(fd, client)?;
+                continue;
             }
-            Found::End => {
-                let mut nowhere = [0];
-                return receive_some(fd, client, &mut [IoSliceMut::new(&mut nowhere)], flags);
-            }
-            Found::Nothing => wait_for_more(fd, client, flags)?,
+        };
+        let is_enough = payload_size == wanted_size || flags & libc::MSG_WAITALL == 0 || raw_size == bytes.len();
+        if is_enough || wait.for_more_than(fd, client, raw_size).is_err() {
+            scatter(&bytes[..payload_size], parts);
+            put_nul(parts, payload_size);
+            return Ok(payload_size);
         }
+    }
+}
+
+/// What a look found.
+enum Peeked {
+    /// So many bytes of payload, now the first ones, and so many bytes that were looked at.
+    Payload {
+        payload_size: usize,
+        raw_size: usize,
+    },
+    Nothing,
+    End,
+}
+
+fn peek_now(fd: RawFd, client: &'static Client, bytes: &mut [u8], wanted_size: usize) -> Result<Peeked, Errno> {
+    let mut incoming = lock(fd, client)?;
+    for _ in 0..EMPTY_READS_MAX {
+        if let Some(errno) = incoming.error {
+            return Err(errno);
+        }
+        if incoming.end().is_some() {
+            return Ok(Peeked::End);
+        }
+        let parts = &mut [IoSliceMut::new(bytes)];
+        let raw_size = match safe::receive(fd, parts, libc::MSG_PEEK | libc::MSG_DONTWAIT) {
+            Ok(0) => return Ok(Peeked::End),
+            Ok(size) => size,
+            Err(Errno::EAGAIN) => return Ok(Peeked::Nothing),
+            Err(errno) => return Err(errno),
+        };
+        let mut copy = incoming.clone();
+        let payload_size = copy.decode(parts, raw_size);
+        if payload_size > 0 {
+            return Ok(Peeked::Payload { payload_size: payload_size.min(wanted_size), raw_size });
+        }
+        match copy.end() {
+            Some(End::Closed(_)) => return Ok(Peeked::End),
+            Some(End::Broke(_)) => return Err(Errno::ECONNRESET),
+            None => {}
+        }
+        let taken_size = safe::receive(fd, &mut [IoSliceMut::new(&mut bytes[..raw_size])], libc::MSG_DONTWAIT)?;
+        incoming.decode(&mut [IoSliceMut::new(bytes)], taken_size);
+        answer(fd, client, &mut incoming);
+    }
+    Ok(Peeked::Nothing)
+}
+
+fn scatter(mut bytes: &[u8], parts: &mut [IoSliceMut<'_>]) {
+    for part in parts {
+        let (now, later) = bytes.split_at(bytes.len().min(part.len()));
+        part[..now.len()].copy_from_slice(now);
+        bytes = later;
     }
 }
 
@@ -195,7 +335,7 @@ fn peek(fd: RawFd, client: &'static Client, parts: &mut [IoSliceMut<'_>], flags:
 pub fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
     let mut incoming = lock(fd, client)?;
     for _ in 0..EMPTY_READS_MAX {
-        if incoming.end().is_some() {
+        if incoming.end().is_some() || incoming.error.is_some() {
             return Ok(Found::End);
         }
         let mut bytes = [0; LOOK_SIZE];
@@ -223,4 +363,148 @@ pub fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
     }
     tell_again(fd, client);
     Ok(Found::Nothing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::Shutdown;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+    use crate::played::Conversation;
+
+    /// What a client sends before it ends its connection, what a server reads of it, and how that ends.
+    type Golden = (&'static str, Vec<u8>, &'static [u8], Result<(), Errno>);
+
+    fn golden() -> Vec<Golden> {
+        let frame = Conversation::frame;
+        vec![
+            (
+                "messages",
+                [frame(0x81, b"one"), frame(0x89, b"?"), frame(0x82, b"two\xff")].concat(),
+                b"onetwo\xff",
+                Ok(()),
+            ),
+            ("fragments", [frame(0x01, b"fr"), frame(0x00, b""), frame(0x80, b"agment")].concat(), b"fragment", Ok(())),
+            ("a close", [frame(0x81, b"bye"), frame(0x88, b"\x0f\xa0"), frame(0x81, b"late")].concat(), b"bye", Ok(())),
+            ("a close alone", frame(0x88, b"\x03\xe8"), b"", Ok(())),
+            ("invalid text", frame(0x81, b"good\xffbad"), b"good", Err(Errno::ECONNRESET)),
+            ("a text that is cut", frame(0x81, b"gr\xc3"), b"gr", Err(Errno::ECONNRESET)),
+            ("invalid text alone", frame(0x81, b"\xff"), b"", Err(Errno::ECONNRESET)),
+            ("no mask", [frame(0x82, b"good"), vec![0x82, 1, 7]].concat(), b"good", Err(Errno::ECONNRESET)),
+            ("pings alone", [frame(0x89, b""), frame(0x8a, b"")].concat(), b"", Ok(())),
+        ]
+    }
+
+    fn call(conversation: &Conversation, room: &mut [u8], flags: c_int) -> Result<usize, Errno> {
+        receive(conversation.fd(), conversation.known, &mut [IoSliceMut::new(room)], flags)
+    }
+
+    /// Cut anywhere, each look before a read finds what the read finds, takes nothing and writes nothing else.
+    #[test]
+    fn a_look_finds_what_a_read_does() {
+        for (name, bytes, payload, end) in golden() {
+            for cut in 0..=bytes.len() {
+                for (room, is_blocking) in [(1, true), (3, false), (100, true), (100, false)] {
+                    let what = format!("{name}, cut at {cut}, room for {room}, blocking: {is_blocking}");
+                    let conversation = Conversation::start(is_blocking);
+                    let mut came = Vec::new();
+                    for piece in [Some(&bytes[..cut]), Some(&bytes[cut..]), None] {
+                        match piece {
+                            Some(piece) => conversation.say(piece),
+                            None => conversation.end(),
+                        }
+                        let result = loop {
+                            let (mut seen, mut read) = (vec![b'-'; room], vec![0; room]);
+                            let looked = call(&conversation, &mut seen, libc::MSG_PEEK | libc::MSG_DONTWAIT);
+                            let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+                            assert_eq!(discard(conversation.fd(), conversation.known, room, flags), looked, "{what}");
+                            let got = call(&conversation, &mut read, libc::MSG_DONTWAIT);
+                            match (looked, got) {
+                                (Ok(size @ 1..), Ok(read_size @ 1..)) => {
+                                    assert!(read_size <= size, "{what}");
+                                    assert_eq!(seen[..read_size], read[..read_size], "{what}");
+                                    came.extend_from_slice(&read[..read_size]);
+                                }
+                                (looked, got) => {
+                                    assert_eq!(looked, got, "{what}");
+                                    break got;
+                                }
+                            }
+                        };
+                        match (piece, result) {
+                            (_, Ok(0)) | (Some(_), Err(Errno::EAGAIN)) => {}
+                            (_, Err(errno)) => {
+                                assert_eq!(Err(errno), end, "{what}");
+                                assert_eq!(conversation.read_all(), (vec![], Ok(())), "{what}: told once");
+                            }
+                            other => panic!("{what}: {other:?}"),
+                        }
+                    }
+                    assert_eq!(came, payload, "{what}");
+                }
+            }
+        }
+    }
+
+    /// Cut anywhere, a server that waits for all of it gets all of it; the error of a client's mistake is for the next
+    /// call.
+    #[test]
+    fn all_is_waited_for() {
+        for (name, bytes, payload, end) in golden() {
+            for cut in 0..=bytes.len() {
+                let conversation = Conversation::start(true);
+                let mut client = conversation.client.try_clone().unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| {
+                        client.write_all(&bytes[..cut]).unwrap();
+                        thread::yield_now();
+                        client.write_all(&bytes[cut..]).unwrap();
+                        client.shutdown(Shutdown::Write).unwrap();
+                    });
+                    let what = format!("{name}, cut at {cut}");
+                    let mut room = vec![0; payload.len() + 10];
+                    let expected = if payload.is_empty() { end.map(|()| 0) } else { Ok(payload.len()) };
+                    for flags in [libc::MSG_WAITALL | libc::MSG_PEEK, libc::MSG_WAITALL] {
+                        room.fill(0);
+                        assert_eq!(call(&conversation, &mut room, flags), expected, "{what}");
+                        assert!(room.starts_with(payload), "{what}");
+                    }
+                    if !payload.is_empty() {
+                        assert_eq!(call(&conversation, &mut room, 0), end.map(|()| 0), "{what}");
+                    }
+                    assert_eq!(call(&conversation, &mut room, libc::MSG_WAITALL), Ok(0), "{what}");
+                });
+            }
+        }
+    }
+
+    /// Pings wake a read, but the server's limit is that of the whole call.
+    #[test]
+    fn pings_do_not_prolong_a_wait() {
+        for flags in [0, libc::MSG_PEEK, libc::MSG_WAITALL, libc::MSG_TRUNC] {
+            let conversation = Conversation::start(true);
+            let server = conversation.server();
+            server.set_read_timeout(Some(Duration::from_millis(60))).unwrap();
+            let is_over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut client = &conversation.client;
+                    while !is_over.load(Ordering::Relaxed) {
+                        client.write_all(&Conversation::frame(0x89, b"")).unwrap();
+                        thread::sleep(Duration::from_millis(5));
+                    }
+                });
+                let result = if flags & libc::MSG_TRUNC == 0 {
+                    call(&conversation, &mut [0; 8], flags)
+                } else {
+                    discard(conversation.fd(), conversation.known, 8, flags)
+                };
+                is_over.store(true, Ordering::Relaxed);
+                assert_eq!(result, Err(Errno::EAGAIN), "{flags:x}");
+            });
+        }
+    }
 }

@@ -117,7 +117,10 @@ real! {
 /// Some of them again, without anything unsafe: what the library itself does with a client's socket.
 pub mod safe {
     use std::io::{IoSlice, IoSliceMut};
-    use std::os::fd::RawFd;
+    use std::os::fd::{BorrowedFd, RawFd};
+    use std::time::Duration;
+
+    use nix::sys::socket::{getsockopt, sockopt};
 
     use super::*;
 
@@ -155,6 +158,22 @@ pub mod safe {
     /// Whether reading waits for bytes.
     pub fn is_blocking(fd: RawFd) -> bool {
         control(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0)
+    }
+
+    /// SO_RCVTIMEO; None: a read waits for ever.
+    pub fn receive_limit(fd: RawFd) -> Option<Duration> {
+        // SAFETY: it is borrowed for this call alone, of a server that reads it.
+        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+        let time = getsockopt(&socket, sockopt::ReceiveTimeout).ok()?;
+        let limit = Duration::new(time.tv_sec().try_into().ok()?, 0) + Duration::from_micros(time.tv_usec() as u64);
+        (!limit.is_zero()).then_some(limit)
+    }
+
+    /// poll(2) for bytes or the end. False: nothing came in time.
+    pub fn poll_readable(fd: RawFd, time_ms: c_int) -> Result<bool, Errno> {
+        let mut set = pollfd { fd, events: libc::POLLIN, revents: 0 };
+        // SAFETY: there is one entry, which lives through the call.
+        Errno::result(unsafe { poll(&raw mut set, 1, time_ms) }).map(|count| count > 0)
     }
 
     /// dup3(2).

@@ -4,6 +4,8 @@ use std::os::fd::RawFd;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
+use server::outgoing::WriteType;
+
 use crate::client::Client;
 use crate::limits::{FDS_MAX, TABLE_PAGE_ENTRIES};
 
@@ -18,8 +20,8 @@ pub enum Entry {
     Left,
     /// A listener whose connections are; with its type.
     Served {
-        /// Messages are text.
-        text: bool,
+        /// What messages are sent as.
+        kind: WriteType,
     },
     /// A client, or a connection by which one may still come.
     Client(&'static Client),
@@ -28,7 +30,9 @@ pub enum Entry {
 const TEXT: usize = 1;
 const LEFT: usize = 2;
 const SERVED_BINARY: usize = 3;
-const SERVED_TEXT: usize = 4;
+const SERVED_UNCHECKED_TEXT: usize = 4;
+const SERVED_AUTO: usize = 5;
+const SERVED_TEXT: usize = 6;
 /// No client has an address as low as that.
 const CLIENT_MIN: usize = 8;
 
@@ -43,19 +47,23 @@ impl Entry {
             Entry::Unknown => 0,
             Entry::Text => TEXT,
             Entry::Left => LEFT,
-            Entry::Served { text: false } => SERVED_BINARY,
-            Entry::Served { text: true } => SERVED_TEXT,
+            Entry::Served { kind: WriteType::Binary } => SERVED_BINARY,
+            Entry::Served { kind: WriteType::UncheckedText } => SERVED_UNCHECKED_TEXT,
+            Entry::Served { kind: WriteType::Auto } => SERVED_AUTO,
+            Entry::Served { kind: WriteType::Text } => SERVED_TEXT,
             Entry::Client(client) => std::ptr::from_ref(client).expose_provenance(),
         }
     }
 
     fn from_word(word: usize) -> Entry {
         match word {
-            0..TEXT | 5..CLIENT_MIN => Entry::Unknown,
+            0..TEXT | 7..CLIENT_MIN => Entry::Unknown,
             TEXT => Entry::Text,
             LEFT => Entry::Left,
-            SERVED_BINARY => Entry::Served { text: false },
-            SERVED_TEXT => Entry::Served { text: true },
+            SERVED_BINARY => Entry::Served { kind: WriteType::Binary },
+            SERVED_UNCHECKED_TEXT => Entry::Served { kind: WriteType::UncheckedText },
+            SERVED_AUTO => Entry::Served { kind: WriteType::Auto },
+            SERVED_TEXT => Entry::Served { kind: WriteType::Text },
             // SAFETY: `to_word` made it of a reference that holds for ever.
             _ => Entry::Client(unsafe { &*std::ptr::with_exposed_provenance(word) }),
         }
@@ -129,9 +137,14 @@ mod tests {
         let client: &'static Client = Box::leak(Box::default());
         let fd = 5 * TABLE_PAGE_ENTRIES as RawFd + 3;
         assert!(matches!(get(fd), Entry::Unknown));
-        for entry in [Entry::Text, Entry::Left, Entry::Served { text: true }, Entry::Served { text: false }] {
+        let kinds = [WriteType::Binary, WriteType::UncheckedText, WriteType::Auto, WriteType::Text];
+        for entry in [Entry::Text, Entry::Left].into_iter().chain(kinds.map(|kind| Entry::Served { kind })) {
             put(fd, entry);
             assert_eq!(get(fd).to_word(), entry.to_word());
+        }
+        for kind in kinds {
+            put(fd, Entry::Served { kind });
+            assert!(matches!(get(fd), Entry::Served { kind: found } if found == kind), "{kind:?}");
         }
         put(fd, Entry::Client(client));
         assert!(clients().any(|(number, found)| number == fd && std::ptr::eq(found, client)));

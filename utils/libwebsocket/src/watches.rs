@@ -39,6 +39,12 @@ impl Watch {
         let _ = unsafe { real::epoll_ctl(self.epoll, libc::EPOLL_CTL_DEL, self.fd, std::ptr::null_mut()) };
     }
 
+    fn hears_once(&self) -> bool {
+        const ONCE: u32 = (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
+        let events = self.event.events;
+        events & ONCE == libc::EPOLLET as u32
+    }
+
     /// Tells the instance this event of it. Whether it knows of the file descriptor, the kernel says itself.
     pub fn tell(&self, command: i32) {
         let mut event = self.event;
@@ -109,11 +115,16 @@ impl Watches {
         }
     }
 
+    /// Writing may succeed again for a server that was told once that it would not. Where it hears of each change once
+    /// (EPOLLET), it is told.
+    pub fn tell_all_again(&self) {
+        self.0.iter().filter(|watch| watch.hears_once()).for_each(|watch| watch.tell(libc::EPOLL_CTL_MOD));
+    }
+
     /// There are bytes of `fd` which the server was not told of. Where it hears of each byte once (EPOLLET), it is told
     /// again.
     pub fn tell_again(&self, fd: RawFd) {
-        const ONCE: u32 = (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
-        let hears_once = |watch: &&Watch| watch.fd == fd && { watch.event.events } & ONCE == libc::EPOLLET as u32;
+        let hears_once = |watch: &&Watch| watch.fd == fd && watch.hears_once();
         self.0.iter().filter(hears_once).for_each(|watch| watch.tell(libc::EPOLL_CTL_MOD));
     }
 }

@@ -1,16 +1,23 @@
 //! What a server writes to a client: each call is a message.
+//!
+//! A call that may wait does so in the kernel, with the client's sending side locked: its message is whole before
+//! another one begins. Nobody else waits for it who would not have waited for the kernel.
 
 use std::io::IoSlice;
 use std::os::fd::RawFd;
+use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
+use server::outgoing::Outgoing;
+use uakari::websocket::close::CloseCode;
 
 use crate::arrival::{Decision, decide};
 use crate::client::Client;
 use crate::limits::SENDFILE_SIZE;
+use crate::lock::Guard;
 use crate::real::safe;
-use crate::table;
+use crate::{cut, table};
 
 /// sendmsg(2) for a client: one message of all parts. Where the kernel takes fewer bytes than there are, the next
 /// calls' bytes complete it. EPIPE, and SIGPIPE with it: nothing goes behind a close frame.
@@ -28,14 +35,97 @@ pub fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_
         return Err(Errno::ENOBUFS);
     }
     let result = {
-        let mut outgoing = client.outgoing.lock()?;
+        let mut outgoing = lock(fd, client, flags)?;
         if !table::is_at(fd, client) {
             return Err(Errno::EBADF);
         }
-        outgoing.write(client.opcode(), parts, |parts| safe::send(fd, parts, flags | libc::MSG_NOSIGNAL))
+        let mut sender = Sender::new(fd, client, flags);
+        let result = outgoing.write(client.kind(), parts, |parts| sender.send(parts));
+        cut::note(fd, client, &mut outgoing);
+        result
     };
+    unlocked(client);
+    if result == Err(Errno::EILSEQ) {
+        // As for a proxied server whose bytes are no text.
+        client.close(fd, CloseCode::INTERNAL_ERROR);
+    }
     client.settle(fd);
     signal(result, flags)
+}
+
+/// Whether a call waits where the client takes nothing.
+fn may_wait(fd: RawFd, flags: c_int) -> bool {
+    flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd)
+}
+
+/// The client's sending side. EAGAIN: a thread waits for the client, and this call does not want to.
+fn lock(fd: RawFd, client: &'static Client, flags: c_int) -> Result<Guard<'static, Outgoing>, Errno> {
+    if let Some(outgoing) = client.outgoing.try_lock() {
+        return Ok(outgoing);
+    }
+    if may_wait(fd, flags) {
+        return client.outgoing.lock();
+    }
+    client.is_refused.store(true, Ordering::SeqCst);
+    client.outgoing_now()
+}
+
+/// A thread that waited has done so: who was refused meanwhile, and hears of each chance once (EPOLLET), hears of this.
+fn unlocked(client: &Client) {
+    if client.is_refused.load(Ordering::Relaxed)
+        && client.is_refused.swap(false, Ordering::SeqCst)
+        && let Ok(watches) = client.watches.lock()
+    {
+        watches.tell_all_again();
+    }
+}
+
+/// sendmsg(2) within one call of the server's.
+struct Sender {
+    fd: RawFd,
+    client: &'static Client,
+    flags: c_int,
+    /// It has waited, and the time (SO_SNDTIMEO) was over or a signal came: it does not begin anew.
+    has_waited: bool,
+}
+
+impl Sender {
+    fn new(fd: RawFd, client: &'static Client, flags: c_int) -> Sender {
+        Sender { fd, client, flags: flags | libc::MSG_NOSIGNAL, has_waited: false }
+    }
+
+    fn send(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        let size: usize = parts.iter().map(|part| part.len()).sum();
+        let sent = match safe::send(self.fd, parts, self.flags | libc::MSG_DONTWAIT) {
+            Ok(sent) => sent,
+            Err(Errno::EAGAIN) => 0,
+            Err(errno) => return Err(errno),
+        };
+        let result = if sent < size && !self.has_waited && may_wait(self.fd, self.flags) {
+            self.wait(parts, sent)
+        } else {
+            Err(Errno::EAGAIN)
+        };
+        match result {
+            Ok(more) => Ok(sent + more),
+            Err(errno) if sent == 0 => Err(errno),
+            // The next call tells of it, if it lasts.
+            Err(_) => Ok(sent),
+        }
+    }
+
+    /// Sends, however long that takes, what is behind so many bytes.
+    fn wait(&mut self, parts: &[IoSlice<'_>], sent: usize) -> Result<usize, Errno> {
+        let mut rest = parts.to_vec();
+        let mut rest = &mut rest[..];
+        IoSlice::advance_slices(&mut rest, sent);
+        let size: usize = rest.iter().map(|part| part.len()).sum();
+        self.client.is_blocked.store(true, Ordering::SeqCst);
+        let result = safe::send(self.fd, rest, self.flags);
+        self.client.is_blocked.store(false, Ordering::SeqCst);
+        self.has_waited = result != Ok(size);
+        result
+    }
 }
 
 /// What write(2) does to a process that writes where nobody reads.
@@ -50,16 +140,17 @@ fn signal(result: Result<usize, Errno>, flags: c_int) -> Result<usize, Errno> {
 /// The same while nobody is there yet: it goes to who connected, who may be a plain client. None: it is there now.
 fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_int) -> Option<Result<usize, Errno>> {
     // Until this is written, nobody comes.
-    let outgoing = match client.outgoing.lock() {
+    let outgoing = match lock(fd, client, flags) {
         Ok(outgoing) if !client.is_here() => outgoing,
         Ok(_) => return None,
         Err(errno) => return Some(Err(errno)),
     };
-    let sent = safe::send(fd, parts, flags | libc::MSG_NOSIGNAL);
+    let sent = Sender::new(fd, client, flags).send(parts);
     if let (Ok(size), Ok(mut early), true) = (sent, client.early.lock(), table::is_at(fd, client)) {
         early.note(parts, size);
     }
     drop(outgoing);
+    unlocked(client);
     // The gateway closes behind the hand-over.
     if matches!(sent, Err(Errno::EPIPE | Errno::ECONNRESET)) && decide(fd, client) == Ok(Decision::Client) {
         return None;
@@ -76,4 +167,72 @@ pub fn send_file(fd: RawFd, client: &'static Client, from: RawFd, offset: i64, s
     let read = unsafe { libc::pread64(from, room.as_mut_ptr().cast(), room.len(), offset) };
     let size = usize::try_from(read).map_err(|_| Errno::last())?;
     send(fd, client, &[IoSlice::new(&buffer[..size])], 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::leaving;
+    use crate::played::Conversation;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    fn write(conversation: &Conversation, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
+        send(conversation.fd(), conversation.known, &[IoSlice::new(bytes)], flags)
+    }
+
+    /// One thread waits for a client that takes nothing: others that do not want to wait do not, and its message is
+    /// whole all the same.
+    #[test]
+    fn a_thread_that_waits_holds_up_no_other() {
+        let conversation = Conversation::start(true);
+        let message = vec![7; 32 << 20];
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| write(&conversation, &message, 0));
+            let start = Instant::now();
+            while !conversation.known.is_blocked.load(Ordering::SeqCst) {
+                assert!(start.elapsed() < PATIENCE, "nobody waits");
+                thread::yield_now();
+            }
+            // In a thread of its own, so that the test ends whatever becomes of it.
+            let other = scope.spawn(|| {
+                let result = write(&conversation, b"other", libc::MSG_DONTWAIT);
+                leaving::say_goodbye(conversation.fd(), conversation.known);
+                result
+            });
+            while !other.is_finished() && start.elapsed() < PATIENCE {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let was_held_up = !other.is_finished();
+            let mut heard = vec![0; 10 + message.len()];
+            (&conversation.client).read_exact(&mut heard).unwrap();
+            assert!(heard[10..] == message, "the message is not whole");
+            assert_eq!(writer.join().unwrap(), Ok(message.len()));
+            assert_eq!(other.join().unwrap(), Err(Errno::EAGAIN));
+            assert!(!was_held_up);
+        });
+        assert_eq!(write(&conversation, b"other", libc::MSG_DONTWAIT), Ok(5));
+    }
+
+    /// The server's limit for a write is that of the whole call.
+    #[test]
+    fn a_write_waits_as_long_as_the_server_wants() {
+        let conversation = Conversation::start(true);
+        conversation.server().set_write_timeout(Some(Duration::from_millis(30))).unwrap();
+        let message = vec![7; 32 << 20];
+        let mut taken = 0;
+        // The kernel may find room for more while nobody writes.
+        let end = loop {
+            match write(&conversation, &message[taken..], 0) {
+                Ok(size) => taken += size,
+                Err(errno) => break errno,
+            }
+        };
+        assert!(end == Errno::EAGAIN && 0 < taken && taken < message.len(), "{end} {taken}");
+        assert_eq!(conversation.known.outgoing.lock().unwrap().owed_size(), message.len() - taken);
+    }
 }

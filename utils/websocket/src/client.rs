@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, sendmsg, shutdown};
+use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, recv, send, sendmsg, shutdown, sockopt};
+use nix::sys::time::TimeVal;
 use uakari::websocket::close::CloseCode;
 use uakari::websocket::header::{CONTROL_PAYLOAD_SIZE_MAX, Opcode};
 
@@ -53,6 +55,10 @@ pub struct Client {
     /// The kernel did not take all that it was offered.
     is_full: bool,
     is_nonblocking: bool,
+    /// Messages of the server wait, and not only answers to pings or a close frame.
+    has_gathered: bool,
+    /// When a call first waited for the message that has not come yet.
+    wait_start: Option<Instant>,
     /// So many receives brought nothing of a message, the first bytes of which have this size.
     idle_receives: usize,
     begun_size: usize,
@@ -75,6 +81,8 @@ impl Client {
             left: Box::default(),
             is_full: false,
             is_nonblocking: false,
+            has_gathered: false,
+            wait_start: None,
             idle_receives: 0,
             begun_size: 0,
             reports_pongs: false,
@@ -102,6 +110,10 @@ impl Client {
     /// Whether calls return `WouldBlock` where they would have to wait. The descriptor itself stays as it is. A client
     /// that sends nothing but control frames, as fast as they are received, is a `WouldBlock` too from time to time; what
     /// it has sent more is told by the next poll(2).
+    ///
+    /// Otherwise they wait for a message to come, and for the client to take the server's messages; as long as
+    /// SO_RCVTIMEO and SO_SNDTIMEO of the descriptor say (socket(7)), where they are set, and then it is a `WouldBlock`.
+    /// Answers to pings and close frames are never waited for: what cannot go goes before the next message.
     pub fn set_nonblocking(&mut self, is_nonblocking: bool) {
         self.is_nonblocking = is_nonblocking;
     }
@@ -145,7 +157,7 @@ impl Client {
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) if !self.is_nonblocking => self.wait(PollFlags::POLLIN)?,
+                Err(Errno::EAGAIN) if !self.is_nonblocking => self.wait_for_message()?,
                 Err(errno) => {
                     self.idle_receives = 0;
                     return Err(errno.into());
@@ -162,7 +174,7 @@ impl Client {
             match self.incoming.next(bytes) {
                 // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
                 Ok(Some(Event::Message(message))) if !self.outgoing.is_closing() => {
-                    self.idle_receives = 0;
+                    (self.idle_receives, self.wait_start) = (0, None);
                     return Ok(Some(message));
                 }
                 Ok(Some(event)) => {
@@ -224,7 +236,9 @@ impl Client {
         if payload.len() > COPIED_SIZE_MAX || self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
             return self.send_frame(opcode, payload);
         }
-        Ok(self.outgoing.gather(opcode, payload, further_size)?)
+        self.outgoing.gather(opcode, payload, further_size)?;
+        self.has_gathered = true;
+        Ok(())
     }
 
     /// Asks the client for a pong (RFC 6455 section 5.5.2). The payload has 125 bytes at most.
@@ -235,14 +249,18 @@ impl Client {
         self.send_frame(Opcode::Ping, payload)
     }
 
-    /// Sends a close frame behind all that was sent; its reason is cut at 123 bytes. The conversation is over when
+    /// Sends a close frame behind all that was sent; its reason is cut at 123 bytes. It does not wait: what cannot go at
+    /// once, `finish` sends. The conversation is over when
     /// `receive` says `Closed` or `Ended`; messages that still come are dropped. `finish` waits for that.
     pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         if !code.may_be_sent() {
             return Err(Error::Argument);
         }
         self.outgoing.close(Some(code), reason);
-        self.push()
+        match self.flush_or_wait(false) {
+            Err(Error::WouldBlock) => Ok(()),
+            other => other,
+        }
     }
 
     /// Waits until the client has closed too, or the connection has ended, but `wait_ms` at most, and closes. True:
@@ -283,10 +301,15 @@ impl Client {
 
     /// Sends what waits. `WouldBlock`: some of it waits still.
     pub fn flush(&mut self) -> Result<(), Error> {
-        let (socket, waits) = (self.socket.as_fd(), !self.is_nonblocking);
-        let flushed = self.outgoing.flush(|parts| send_parts(socket, parts, waits));
+        self.flush_or_wait(!self.is_nonblocking)
+    }
+
+    fn flush_or_wait(&mut self, waits: bool) -> Result<(), Error> {
+        let mut sender = Sender::new(self.socket.as_fd(), waits);
+        let flushed = self.outgoing.flush(|parts| sender.send(parts));
         self.is_full = self.outgoing.wants_to_write();
         flushed?;
+        self.has_gathered = false;
         if self.is_over && !self.is_shut {
             self.is_shut = true;
             // It may have gone already.
@@ -295,21 +318,30 @@ impl Client {
         Ok(())
     }
 
-    /// As `flush`, where it is no error that something waits still.
-    fn push(&mut self) -> Result<(), Error> {
-        match self.flush() {
+    /// As `flush`, where it is no error that something waits still. Only messages of the server are waited for: a client
+    /// that sends pings and takes no answers would keep the server from all others.
+    pub fn push(&mut self) -> Result<(), Error> {
+        match self.flush_or_wait(!self.is_nonblocking && self.has_gathered) {
             Err(Error::WouldBlock) => Ok(()),
             other => other,
         }
     }
 
     fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
-        let (socket, waits) = (self.socket.as_fd(), !self.is_nonblocking);
-        let kept_size_max = if waits { usize::MAX } else { KEPT_SIZE_MAX };
-        let sent = self.outgoing.send(opcode, payload, kept_size_max, |parts| send_parts(socket, parts, waits));
+        let waits = !self.is_nonblocking;
+        let mut sender = Sender::new(self.socket.as_fd(), waits);
+        // Of a server that waits something is left only where its time was over.
+        let kept_size_max = if waits && !self.is_full { usize::MAX } else { KEPT_SIZE_MAX };
+        let sent = self.outgoing.send(opcode, payload, kept_size_max, |parts| sender.send(parts));
+        let flushed = if waits && sent.is_ok() { self.outgoing.flush(|parts| sender.send(parts)) } else { Ok(()) };
         self.is_full = self.outgoing.wants_to_write();
+        self.has_gathered &= self.is_full;
         sent?;
-        if waits { self.flush() } else { Ok(()) }
+        match flushed {
+            // It was taken.
+            Err(Errno::EAGAIN) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Says the last word and hears no other. That it cannot be sent matters no more.
@@ -319,9 +351,16 @@ impl Client {
         let _ = self.push();
     }
 
-    fn wait(&self, events: PollFlags) -> Result<(), Error> {
-        Deadline::never().wait(self.socket.as_fd(), events)?;
-        Ok(())
+    /// SO_RCVTIMEO is the limit of all waits for one message: a client that sends control frames alone gets no more.
+    fn wait_for_message(&mut self) -> Result<(), Error> {
+        let start = *self.wait_start.get_or_insert_with(Instant::now);
+        let limit = getsockopt(&self.socket, sockopt::ReceiveTimeout).map_or(None, duration);
+        let deadline = limit.map_or(Deadline::never(), |limit| Deadline::at(start + limit));
+        if !deadline.is_over() && deadline.wait(self.socket.as_fd(), PollFlags::POLLIN)? {
+            return Ok(());
+        }
+        self.wait_start = None;
+        Err(Error::WouldBlock)
     }
 }
 
@@ -342,21 +381,50 @@ fn check(opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
     }
 }
 
-fn send_parts(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>], waits: bool) -> Result<usize, Errno> {
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    loop {
-        let sent = match parts {
-            // What was gathered: the kernel has less to look at.
-            [part] => send(socket.as_raw_fd(), part, flags),
-            parts => sendmsg::<()>(socket.as_raw_fd(), parts, &[], flags, None),
-        };
-        match sent {
-            Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) if waits => {
-                Deadline::never().wait(socket, PollFlags::POLLOUT)?;
+/// A socket's limit; None: there is none.
+fn duration(time: TimeVal) -> Option<Duration> {
+    let seconds = Duration::from_secs(time.tv_sec().try_into().ok()?);
+    let limit = seconds + Duration::from_micros(time.tv_usec().try_into().ok()?);
+    (!limit.is_zero()).then_some(limit)
+}
+
+/// Sends within one call of the server's, which waits for the client or does not.
+struct Sender<'s> {
+    socket: BorrowedFd<'s>,
+    waits: bool,
+    /// When the call's time is over (SO_SNDTIMEO); None: it has not waited yet.
+    deadline: Option<Deadline>,
+}
+
+impl<'s> Sender<'s> {
+    fn new(socket: BorrowedFd<'s>, waits: bool) -> Sender<'s> {
+        Sender { socket, waits, deadline: None }
+    }
+
+    fn send(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        loop {
+            let sent = match parts {
+                // What was gathered: the kernel has less to look at.
+                [part] => send(self.socket.as_raw_fd(), part, flags),
+                parts => sendmsg::<()>(self.socket.as_raw_fd(), parts, &[], flags, None),
+            };
+            match sent {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) if self.waits && self.wait()? => {}
+                other => return other,
             }
-            other => return other,
         }
+    }
+
+    /// False: the time is over.
+    fn wait(&mut self) -> Result<bool, Errno> {
+        let socket = self.socket;
+        let deadline = *self.deadline.get_or_insert_with(|| {
+            let limit = getsockopt(&socket, sockopt::SendTimeout).map_or(None, duration);
+            limit.map_or(Deadline::never(), |limit| Deadline::at(Instant::now() + limit))
+        });
+        if deadline.is_over() { Ok(false) } else { deadline.wait(socket, PollFlags::POLLOUT) }
     }
 }
 

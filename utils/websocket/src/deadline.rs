@@ -16,6 +16,11 @@ impl Deadline {
         Deadline(Instant::now().checked_add(Duration::from_millis(wait_ms)))
     }
 
+    /// At this moment.
+    pub fn at(end: Instant) -> Deadline {
+        Deadline(Some(end))
+    }
+
     /// There is none.
     pub fn never() -> Deadline {
         Deadline(None)

@@ -32,6 +32,8 @@ pub const SILENT_MAX: usize = 64;
 /// From accept to the gateway's message. Who is silent for longer is a plain local client.
 pub const HANDOVER_MS: u32 = 5_000;
 
+/// Bytes of a character that is not whole: all but the last of four (RFC 3629 section 3).
+pub const CUT_SIZE_MAX: usize = 3;
 /// Answers to pings that wait for a client who takes nothing; of more, the newest stays.
 pub const PONGS_SIZE_MAX: usize = 4 * 1024;
 

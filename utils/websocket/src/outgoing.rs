@@ -12,8 +12,22 @@ use nix::errno::Errno;
 use uakari::websocket::close::CloseCode;
 use uakari::websocket::encoder::{close_frame, control_frame};
 use uakari::websocket::header::{self, HEADER_SIZE_MAX, Opcode};
+use uakari::websocket::utf8::Validator;
 
-use crate::limits::{GATHERED_SIZE, PONGS_SIZE_MAX, WRITE_PARTS_MAX};
+use crate::limits::{CUT_SIZE_MAX, GATHERED_SIZE, PONGS_SIZE_MAX, WRITE_PARTS_MAX};
+
+/// What the messages of a stream are sent as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteType {
+    /// Binary.
+    Binary,
+    /// Text, whatever the bytes are: the server answers for it.
+    UncheckedText,
+    /// Text where the bytes are UTF-8, else binary.
+    Auto,
+    /// Text; bytes that are not UTF-8 are an error.
+    Text,
+}
 
 /// What waits for the kernel.
 ///
@@ -31,6 +45,9 @@ pub struct Outgoing {
     kept_start: usize,
     /// Bytes of payload that a header has announced and a stream's next writes still bring.
     owed_size: usize,
+    /// A character that the end of a stream's write cut: it goes in front of the next write's bytes.
+    cut: [u8; CUT_SIZE_MAX],
+    cut_size: usize,
     /// Answers to pings. Where many wait, the newest one is enough (RFC 6455 section 5.5.3).
     pong: Option<Vec<u8>>,
     /// The close frame, until the kernel takes of it.
@@ -38,27 +55,39 @@ pub struct Outgoing {
     is_closing: bool,
 }
 
-/// What a write would announce: a header, and behind it so many bytes.
+/// What a write would announce: a header, the character that the last write cut, and behind it so many bytes.
 struct Frame {
-    header: [u8; HEADER_SIZE_MAX],
+    header: [u8; HEADER_SIZE_MAX + CUT_SIZE_MAX],
     header_start: usize,
+    header_end: usize,
     payload_size: usize,
 }
 
 impl Frame {
-    fn new(opcode: Opcode, payload_size: usize) -> Frame {
-        let mut header = [0; HEADER_SIZE_MAX];
-        let header_start = header::write_before(&mut header, HEADER_SIZE_MAX, true, opcode, payload_size);
-        Frame { header, header_start, payload_size }
+    fn new(opcode: Opcode, cut: &[u8], payload_size: usize) -> Frame {
+        let mut header = [0; HEADER_SIZE_MAX + CUT_SIZE_MAX];
+        let size = cut.len() + payload_size;
+        let header_start = header::write_before(&mut header, HEADER_SIZE_MAX, true, opcode, size);
+        let header_end = HEADER_SIZE_MAX + cut.len();
+        header[HEADER_SIZE_MAX..header_end].copy_from_slice(cut);
+        Frame { header, header_start, header_end, payload_size }
     }
 
+    /// All of it that comes before the write's own bytes.
     fn header(&self) -> &[u8] {
-        &self.header[self.header_start..]
+        &self.header[self.header_start..self.header_end]
     }
 
     fn size(&self) -> usize {
         self.header().len() + self.payload_size
     }
+}
+
+/// What becomes of the bytes that complete no message: a frame, and a character at their end that waits.
+#[derive(Default)]
+struct Plan {
+    frame: Option<Frame>,
+    waiting_size: usize,
 }
 
 /// What the kernel took, handed out in order.
@@ -117,9 +146,30 @@ impl Outgoing {
         pongs.extend_from_slice(&frame);
     }
 
+    /// Bytes of a character that the last write cut.
+    pub fn cut_size(&self) -> usize {
+        self.cut_size
+    }
+
+    /// Waits no longer for the other bytes of a cut character: `flush` sends what there is of it, as a binary message.
+    pub fn give_up_cut(&mut self) {
+        let cut = self.cut;
+        if let size @ 1.. = std::mem::take(&mut self.cut_size)
+            && !self.is_closing
+        {
+            self.keep(Opcode::Binary, &cut[..size]);
+        }
+    }
+
+    /// Forgets a cut character, which another process sends.
+    pub fn drop_cut(&mut self) {
+        self.cut_size = 0;
+    }
+
     /// Asks for a close frame. Nothing goes behind it; a second one is not sent. The reason is cut at 123 bytes.
     pub fn close(&mut self, code: Option<CloseCode>, reason: &str) {
         if !self.is_closing {
+            self.give_up_cut();
             self.close = Some(close_frame(code, reason).into());
             self.is_closing = true;
         }
@@ -128,10 +178,12 @@ impl Outgoing {
     /// As a stream: makes of these bytes one text or binary message and returns how many of them were taken. Where
     /// that are fewer, the next write's bytes complete the message before they begin another. Taken are one byte at
     /// least, or the error says why none: EAGAIN where `send` would block. EPIPE: the conversation is closing.
+    /// EILSEQ: these bytes are no text. A character that is cut by the end of the bytes counts as taken, and waits for
+    /// the next write, `give_up_cut` or `close`: `cut_size` tells of it.
     /// No bytes are no message. Of more than `WRITE_PARTS_MAX` parts the first are taken.
     pub fn write(
         &mut self,
-        opcode: Opcode,
+        kind: WriteType,
         parts: &[IoSlice<'_>],
         mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
@@ -145,13 +197,85 @@ impl Outgoing {
                 return Err(Errno::EPIPE);
             }
             let owed_size = size.min(self.owed_size);
-            let has_frame = owed_size < size && !self.is_closing;
-            let frame = has_frame.then(|| Frame::new(opcode, size - owed_size));
-            let taken = send_some(&mut send, &self.offer(owed_size, frame.as_ref(), parts))?;
+            let plan = match self.plan(kind, parts, owed_size..size) {
+                _ if self.is_closing => Plan::default(),
+                // The end of the message before is good.
+                Err(_) if owed_size > 0 => Plan::default(),
+                plan => plan?,
+            };
+            let sent_size = owed_size + plan.frame.as_ref().map_or(0, |frame| frame.payload_size);
+            let taken = if sent_size == 0 && plan.frame.is_none() {
+                0
+            } else {
+                let taken = send_some(&mut send, &self.offer(owed_size, plan.frame.as_ref(), parts))?;
+                self.account(taken, owed_size, plan.frame.as_ref())
+            };
+            let has_all = self.owed_size == 0 && taken == sent_size && sent_size + plan.waiting_size == size;
+            if has_all && !self.is_closing {
+                self.hold(parts, size - plan.waiting_size..size);
+                return Ok(size);
+            }
             // Nothing of the payload: then the kernel says what is in the way.
-            if let taken @ 1.. = self.account(taken, owed_size, frame.as_ref()) {
+            if taken > 0 {
                 return Ok(taken);
             }
+        }
+    }
+
+    /// As a stream: what `write` would make of these bytes waits until `flush`.
+    pub fn gather_write(&mut self, kind: WriteType, bytes: &[u8]) -> Result<(), Errno> {
+        debug_assert!(self.owed_size == 0, "a stream's message is not whole");
+        if self.is_closing {
+            return Err(Errno::EPIPE);
+        }
+        let (parts, size) = ([IoSlice::new(bytes)], bytes.len());
+        let plan = self.plan(kind, &parts, 0..size)?;
+        if let Some(frame) = plan.frame {
+            self.kept.extend_from_slice(frame.header());
+            self.kept.extend_from_slice(&bytes[..frame.payload_size]);
+            self.cut_size = 0;
+        }
+        self.hold(&parts, size - plan.waiting_size..size);
+        Ok(())
+    }
+
+    /// What the bytes of this range become, with a character before them that was cut. EILSEQ: they are no text.
+    fn plan(&self, kind: WriteType, parts: &[IoSlice<'_>], range: Range<usize>) -> Result<Plan, Errno> {
+        if range.is_empty() {
+            return Ok(Plan::default());
+        }
+        let frame = |opcode, payload_size| Some(Frame::new(opcode, &self.cut[..self.cut_size], payload_size));
+        let size = range.len();
+        let tail = match kind {
+            WriteType::Binary => None,
+            WriteType::UncheckedText => Some(0),
+            WriteType::Auto | WriteType::Text => self.tail(parts, range),
+        };
+        match tail {
+            None if kind == WriteType::Text => Err(Errno::EILSEQ),
+            None => Ok(Plan { frame: frame(Opcode::Binary, size), waiting_size: 0 }),
+            // The character is not whole yet.
+            Some(tail) if tail == self.cut_size + size => Ok(Plan { frame: None, waiting_size: size }),
+            Some(tail) => Ok(Plan { frame: frame(Opcode::Text, size - tail), waiting_size: tail }),
+        }
+    }
+
+    /// Bytes of the character that the end of this range cuts; None: it is not UTF-8.
+    fn tail(&self, parts: &[IoSlice<'_>], range: Range<usize>) -> Option<usize> {
+        let mut all = vec![IoSlice::new(&self.cut[..self.cut_size])];
+        push_range(&mut all, parts, range);
+        let mut validator = Validator::default();
+        all.iter().try_for_each(|part| validator.feed(part)).ok()?;
+        Some(validator.cut_size())
+    }
+
+    /// Lets the bytes of this range wait, behind those of the same character.
+    fn hold(&mut self, parts: &[IoSlice<'_>], range: Range<usize>) {
+        let mut waiting = Vec::new();
+        push_range(&mut waiting, parts, range);
+        for byte in waiting.iter().flat_map(|part| part.iter()) {
+            self.cut[self.cut_size] = *byte;
+            self.cut_size += 1;
         }
     }
 
@@ -169,7 +293,7 @@ impl Outgoing {
         if self.is_closing {
             return Err(Errno::EPIPE);
         }
-        let frame = Frame::new(opcode, payload.len());
+        let frame = Frame::new(opcode, &[], payload.len());
         let taken = match send_some(send, &self.offer(0, Some(&frame), &[IoSlice::new(payload)])) {
             Err(Errno::EAGAIN) => 0,
             other => other?,
@@ -275,6 +399,7 @@ impl Outgoing {
         if of_header == 0 {
             return of_owed;
         }
+        self.cut_size = 0;
         self.kept.extend_from_slice(&frame.header()[of_header..]);
         let of_payload = taken.of(frame.payload_size);
         self.owed_size = frame.payload_size - of_payload;

@@ -76,7 +76,7 @@ impl WsClient {
             give_back(buffer);
             if self.inner.has_pong() {
                 // A ping's answer does not wait for the next call; what is wrong that one will tell.
-                let _ = self.inner.flush();
+                let _ = self.inner.push();
             }
         }
         match taken {

@@ -59,8 +59,8 @@ unsafe fn take(
     // SAFETY: the caller's promise.
     let room = unsafe { size.as_ref() }.copied();
     let fd = begin(accept());
-    let (Some(is_text), 0..) = (served, fd) else { return fd };
-    let Arrival::Client(client) = beside(|| arrive(fd, flags, is_text)) else { return fd };
+    let (Some(kind), 0..) = (served, fd) else { return fd };
+    let Arrival::Client(client) = beside(|| arrive(fd, flags, kind)) else { return fd };
     let bytes = client.as_bytes();
     if let (false, Some(room)) = (address.is_null(), room) {
         // SAFETY: the caller has room for so many bytes.

@@ -7,29 +7,33 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
-use super::{about_client, beside, heal, reader, room, rooms};
-use crate::limits::{LOOK_SIZE, PARTS_MAX};
+use super::{about_client, beside, heal, parts, reader, room, rooms};
+use crate::client::Client;
+use crate::limits::PARTS_MAX;
 use crate::{reading, real};
+
+/// The client that a read with these flags is for; None: libc is to be asked.
+fn reader_for(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
+    if flags & libc::MSG_ERRQUEUE == 0 {
+        return reader(fd, flags);
+    }
+    // Errors of the socket are none of the stream's, and never waited for. On a connection that may still bring a client
+    // there are none, and no other read may take what comes by it.
+    reader(fd, flags | libc::MSG_DONTWAIT)?.err().map(Err)
+}
 
 /// Reads of a client into one buffer; None: it is none.
 ///
 /// # Safety
 /// As recv(2).
 unsafe fn receive(fd: RawFd, buffer: *mut c_void, size: size_t, flags: c_int) -> Option<ssize_t> {
-    // Errors of the socket are none of the stream's.
-    if flags & libc::MSG_ERRQUEUE != 0 {
-        return None;
-    }
     about_client(|| {
-        let client = reader(fd, flags)?;
-        let mut nowhere = [0; LOOK_SIZE];
-        let result = client.and_then(|client| {
-            let room = if buffer.is_null() && flags & libc::MSG_TRUNC != 0 {
-                &mut nowhere[..size.min(LOOK_SIZE)]
-            } else {
-                // SAFETY: as promised.
-                unsafe { room(buffer, size) }?
-            };
+        let result = reader_for(fd, flags)?.and_then(|client| {
+            if flags & libc::MSG_TRUNC != 0 {
+                return reading::discard(fd, client, size, flags);
+            }
+            // SAFETY: as promised.
+            let room = unsafe { room(buffer, size) }?;
             reading::receive(fd, client, &mut [IoSliceMut::new(room)], flags)
         });
         heal(fd, result)
@@ -41,11 +45,14 @@ unsafe fn receive(fd: RawFd, buffer: *mut c_void, size: size_t, flags: c_int) ->
 /// # Safety
 /// As readv(2).
 unsafe fn receive_parts(fd: RawFd, vector: *const iovec, count: usize, flags: c_int) -> Option<ssize_t> {
-    if flags & libc::MSG_ERRQUEUE != 0 {
-        return None;
-    }
     about_client(|| {
-        let result = reader(fd, flags)?.and_then(|client| {
+        let result = reader_for(fd, flags)?.and_then(|client| {
+            if flags & libc::MSG_TRUNC != 0 {
+                // SAFETY: as promised.
+                let parts = unsafe { parts(vector, count) }?;
+                let wanted_size = parts.iter().fold(0, |size: usize, part| size.saturating_add(part.iov_len));
+                return reading::discard(fd, client, wanted_size, flags);
+            }
             // SAFETY: as promised.
             let mut parts = unsafe { rooms(vector, count) }?;
             reading::receive(fd, client, &mut parts, flags)
@@ -57,8 +64,9 @@ unsafe fn receive_parts(fd: RawFd, vector: *const iovec, count: usize, flags: c_
 /// read(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
+    // Unlike recv(2) it does not wait where nothing is wanted, which the kernel says itself.
     // SAFETY: the caller's promise.
-    let of_client = unsafe { receive(fd, buffer, size, 0) };
+    let of_client = if size > 0 { unsafe { receive(fd, buffer, size, 0) } } else { None };
     // SAFETY: the caller's promise.
     of_client.unwrap_or_else(|| unsafe { real::read(fd, buffer, size) })
 }
@@ -67,21 +75,24 @@ pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> s
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn __read_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t {
     // SAFETY: the caller's promise; a size beyond the room is libc's to deal with.
-    let of_client = if size <= room { unsafe { receive(fd, buffer, size, 0) } } else { None };
+    let of_client = if (1..=room).contains(&size) { unsafe { receive(fd, buffer, size, 0) } } else { None };
     // SAFETY: the caller's promise.
     of_client.unwrap_or_else(|| unsafe { real::__read_chk(fd, buffer, size, room) })
 }
 
 /// readv(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
-pub unsafe extern "C" fn readv(fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+pub unsafe extern "C" fn readv(fd: c_int, vector: *const iovec, count: c_int) -> ssize_t {
+    // SAFETY: the caller's promise.
+    let wants_bytes =
+        |count| unsafe { parts(vector, count) }.is_ok_and(|parts| parts.iter().any(|part| part.iov_len > 0));
     let of_client = match usize::try_from(count) {
         // SAFETY: the caller's promise.
-        Ok(count @ 0..=PARTS_MAX) => unsafe { receive_parts(fd, parts, count, 0) },
+        Ok(count @ 0..=PARTS_MAX) if wants_bytes(count) => unsafe { receive_parts(fd, vector, count, 0) },
         _ => None,
     };
     // SAFETY: the caller's promise.
-    of_client.unwrap_or_else(|| unsafe { real::readv(fd, parts, count) })
+    of_client.unwrap_or_else(|| unsafe { real::readv(fd, vector, count) })
 }
 
 /// recv(2)
@@ -169,7 +180,9 @@ pub(super) unsafe fn receive_message(fd: RawFd, message: *mut msghdr, flags: c_i
     // SAFETY: as promised.
     let size = unsafe { receive_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }?;
     if size >= 0 {
-        (message.msg_namelen, message.msg_controllen, message.msg_flags) = (0, 0, 0);
+        (message.msg_namelen, message.msg_controllen) = (0, 0);
+        // No descriptor comes with a client's bytes; the kernel tells that it was asked all the same.
+        message.msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
     }
     Some(size)
 }
@@ -188,7 +201,7 @@ pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) 
 /// # Safety
 /// As recvmmsg(2).
 pub(super) unsafe fn receive_messages(fd: RawFd, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> Option<c_int> {
-    match (beside(|| reader(fd, flags)), count) {
+    match (beside(|| reader_for(fd, flags)), count) {
         (Some(Ok(_)), 1..) => {}
         (Some(Err(errno)), 1..) => {
             errno.set();
@@ -223,4 +236,125 @@ pub unsafe extern "C" fn recvmmsg(
     let of_client = unsafe { receive_messages(fd, messages, count, flags) };
     // SAFETY: the caller's promise.
     of_client.unwrap_or_else(|| unsafe { real::recvmmsg(fd, messages, count, flags, time) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::played::Conversation;
+
+    const NO_WAIT: c_int = libc::MSG_DONTWAIT;
+
+    /// What a call returns, its buffer, and the flags of the message where it has some.
+    type Result = (std::result::Result<usize, Errno>, Vec<u8>, c_int);
+
+    fn result(size: ssize_t, buffer: &[u8], flags: c_int) -> Result {
+        match usize::try_from(size) {
+            // What is only counted is in no buffer.
+            Ok(size) => (Ok(size), buffer[..size.min(buffer.len())].to_vec(), flags),
+            Err(_) => (Err(Errno::last()), Vec::new(), 0),
+        }
+    }
+
+    fn by_recv(fd: RawFd, size: usize, flags: c_int) -> Result {
+        let mut buffer = vec![b'-'; size];
+        // SAFETY: the buffer is as long as is said.
+        let received = unsafe { recv(fd, buffer.as_mut_ptr().cast(), size, flags) };
+        result(received, &buffer, 0)
+    }
+
+    fn by_recvfrom(fd: RawFd, size: usize, flags: c_int) -> Result {
+        let mut buffer = vec![b'-'; size];
+        let mut name_size: socklen_t = 16;
+        let place = &raw mut name_size;
+        // SAFETY: the buffer is as long as is said; there is no place for a name.
+        let received = unsafe { recvfrom(fd, buffer.as_mut_ptr().cast(), size, flags, std::ptr::null_mut(), place) };
+        assert_eq!(name_size, if received < 0 { 16 } else { 0 });
+        result(received, &buffer, 0)
+    }
+
+    fn by_recvmsg(fd: RawFd, size: usize, flags: c_int) -> Result {
+        let mut buffer = vec![b'-'; size];
+        let (one, two) = buffer.split_at_mut(size / 2);
+        let part = |bytes: &mut [u8]| iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let mut parts = [part(one), part(two)];
+        // SAFETY: a message may be all zeros.
+        let mut message: msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen, message.msg_flags) = (parts.as_mut_ptr(), 2, -1);
+        // SAFETY: the parts are as long as they say.
+        let received = unsafe { recvmsg(fd, &raw mut message, flags) };
+        result(received, &buffer, message.msg_flags)
+    }
+
+    /// A flag's name and value, the size of the buffer, what the call returns and writes there, and what is left.
+    type Row = (&'static str, c_int, usize, std::result::Result<usize, Errno>, &'static [u8], &'static [u8]);
+
+    /// Each flag by each call, on sockets that block and on others: what comes, and what is left behind it.
+    #[test]
+    fn flags() {
+        const NOTHING: &[u8] = b"";
+        // One message in two frames, with a ping before it and one within.
+        let come = [
+            Conversation::frame(0x89, b"?"),
+            Conversation::frame(0x01, b"good "),
+            Conversation::frame(0x89, b"!"),
+            Conversation::frame(0x80, b"day"),
+        ]
+        .concat();
+        let table: &[Row] = &[
+            ("none", 0, 100, Ok(8), b"good day", NOTHING),
+            // The three bytes that it takes at last are one of a header and two of payload.
+            ("none, little room", 0, 3, Ok(2), b"go", b"od day"),
+            ("MSG_DONTWAIT", NO_WAIT, 100, Ok(8), b"good day", NOTHING),
+            ("MSG_PEEK", libc::MSG_PEEK, 100, Ok(8), b"good day", b"good day"),
+            ("MSG_PEEK, little room", libc::MSG_PEEK, 6, Ok(6), b"good d", b"good day"),
+            ("MSG_PEEK, no room", libc::MSG_PEEK, 0, Ok(0), NOTHING, b"good day"),
+            ("MSG_WAITALL", libc::MSG_WAITALL, 7, Ok(7), b"good da", b"y"),
+            ("MSG_WAITALL and MSG_PEEK", libc::MSG_WAITALL | libc::MSG_PEEK, 8, Ok(8), b"good day", b"good day"),
+            ("MSG_TRUNC", libc::MSG_TRUNC, 6, Ok(6), b"------", b"ay"),
+            ("MSG_TRUNC, much", libc::MSG_TRUNC, 100, Ok(8), b"--------", NOTHING),
+            ("MSG_TRUNC and MSG_PEEK", libc::MSG_TRUNC | libc::MSG_PEEK, 6, Ok(6), b"------", b"good day"),
+            ("MSG_TRUNC and MSG_WAITALL", libc::MSG_TRUNC | libc::MSG_WAITALL, 7, Ok(7), b"-------", b"y"),
+            ("MSG_OOB", libc::MSG_OOB, 100, Err(Errno::EINVAL), NOTHING, b"good day"),
+            ("MSG_OOB and MSG_PEEK", libc::MSG_OOB | libc::MSG_PEEK, 1, Err(Errno::EINVAL), NOTHING, b"good day"),
+            ("MSG_OOB and MSG_TRUNC", libc::MSG_OOB | libc::MSG_TRUNC, 1, Err(Errno::EINVAL), NOTHING, b"good day"),
+            ("MSG_ERRQUEUE", libc::MSG_ERRQUEUE, 100, Err(Errno::EAGAIN), NOTHING, b"good day"),
+            ("MSG_CMSG_CLOEXEC", libc::MSG_CMSG_CLOEXEC, 100, Ok(8), b"good day", NOTHING),
+        ];
+        for (call, receive) in
+            [("recv", by_recv as fn(RawFd, usize, c_int) -> Result), ("recvfrom", by_recvfrom), ("recvmsg", by_recvmsg)]
+        {
+            for is_blocking in [true, false] {
+                for (name, flags, size, expected, bytes, left) in table {
+                    let what = format!("{call}, {name}, blocking: {is_blocking}");
+                    let conversation = Conversation::start(is_blocking);
+                    conversation.say(&come);
+                    let (received, buffer, message_flags) = receive(conversation.fd(), *size, *flags);
+                    assert_eq!((received, &buffer[..]), (*expected, *bytes), "{what}");
+                    if call == "recvmsg" {
+                        assert_eq!(message_flags, flags & libc::MSG_CMSG_CLOEXEC, "{what}");
+                    }
+                    assert_eq!(conversation.read_all(), (left.to_vec(), Err(Errno::EAGAIN)), "{what}");
+                    // Nothing has come: no flag finds anything, and none but those that never wait would end here.
+                    let (none, ..) = receive(conversation.fd(), *size, flags | NO_WAIT);
+                    let expected = if *expected == Err(Errno::EINVAL) { Errno::EINVAL } else { Errno::EAGAIN };
+                    assert_eq!(none, Err(expected), "{what}, when nothing has come");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_wanted_read_does_not_wait_and_recv_does() {
+        let conversation = Conversation::start(false);
+        let nowhere = std::ptr::null_mut();
+        // SAFETY: nothing is written anywhere.
+        assert_eq!(unsafe { read(conversation.fd(), nowhere, 0) }, 0);
+        // SAFETY: nothing is written anywhere.
+        assert_eq!(unsafe { recv(conversation.fd(), nowhere, 0, 0) }, -1);
+        conversation.say(&Conversation::frame(0x81, b"x"));
+        // SAFETY: nothing is written anywhere.
+        assert_eq!(unsafe { recv(conversation.fd(), nowhere, 0, 0) }, 0);
+        assert_eq!(conversation.read_all().0, b"x");
+    }
 }

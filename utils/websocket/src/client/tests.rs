@@ -216,3 +216,87 @@ fn what_cannot_be_sent() {
         assert_eq!(client.send(opcode, b""), Err(Error::Argument));
     }
 }
+
+/// Runs what may not wait; it ends the test where it does.
+fn within_patience<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(act()));
+    receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{what} waits"))
+}
+
+/// A client that takes nothing any more, and its server, that would wait.
+fn stalled() -> (UnixStream, Client) {
+    let (theirs, mut client) = pair();
+    client.set_nonblocking(true);
+    while client.send(Opcode::Binary, &[7; 10_000]) != Err(Error::WouldBlock) {}
+    client.set_nonblocking(false);
+    (theirs, client)
+}
+
+#[test]
+fn pings_whose_answers_nobody_takes_hold_up_no_server() {
+    let (theirs, mut client) = pair();
+    theirs.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
+    let pinging = std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            say(&theirs, &[frame(0x89, &[b'?'; 125])]);
+        }
+        say(&theirs, &[frame(0x81, b"heard")]);
+        theirs
+    });
+    let heard = within_patience("a receive", move || {
+        loop {
+            let heard = hear(&mut client).unwrap();
+            if !heard.is_empty() {
+                return heard;
+            }
+        }
+    });
+    assert_eq!(heard, ["Text heard"]);
+    drop(pinging.join().unwrap());
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_closed_at_once() {
+    let (theirs, mut client) = stalled();
+    within_patience("close", move || client.close(CloseCode::NORMAL, "").unwrap());
+    drop(theirs);
+    // Its own close frame is heard as ever.
+    let (theirs, mut client) = stalled();
+    say(&theirs, &[frame(0x88, b"\x03\xe8")]);
+    let heard = within_patience("the answer to a close frame", move || hear(&mut client));
+    assert_eq!(heard, Err(Error::Closed { code: Some(CloseCode::NORMAL), reason: "".into() }));
+}
+
+#[test]
+fn a_server_waits_as_long_as_it_wants() {
+    let limit = TimeVal::new(0, 60_000);
+    let (theirs, mut client) = stalled();
+    nix::sys::socket::setsockopt(&client, sockopt::SendTimeout, &limit).unwrap();
+    let results = within_patience("a send", move || [1, 2].map(|_| client.send(Opcode::Binary, &[7; 10_000])));
+    assert_eq!(results, [Err(Error::WouldBlock), Err(Error::WouldBlock)]);
+    drop(theirs);
+    // Pings do not prolong the wait for a message.
+    let (theirs, mut client) = pair();
+    nix::sys::socket::setsockopt(&client, sockopt::ReceiveTimeout, &limit).unwrap();
+    let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let ends = std::sync::Arc::clone(&is_over);
+    let pinging = std::thread::spawn(move || {
+        while !ends.load(std::sync::atomic::Ordering::Relaxed) {
+            say(&theirs, &[frame(0x89, b"")]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        theirs
+    });
+    let (result, client) = within_patience("a receive", move || {
+        loop {
+            match hear(&mut client) {
+                Ok(_) => {}
+                Err(error) => return (error, client),
+            }
+        }
+    });
+    is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    drop((pinging.join().unwrap(), client));
+    assert_eq!(result, Error::WouldBlock);
+}

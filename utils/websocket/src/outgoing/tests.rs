@@ -37,7 +37,10 @@ impl<'a> Kernel<'a> {
         let end = bytes.len();
         while let Some(piece) = decoder.next(&mut bytes, &mut at, end).unwrap() {
             heard.push(match piece {
-                Piece::Data(data) => format!("{:?} {}", data.opcode, String::from_utf8_lossy(&bytes[data.range])),
+                Piece::Data(data) => match (data.opcode, std::str::from_utf8(&bytes[data.range.clone()])) {
+                    (Opcode::Text, Ok(text)) => format!("Text {text}"),
+                    (opcode, _) => format!("{opcode:?} {}", bytes[data.range].escape_ascii()),
+                },
                 control => format!("{control:?}"),
             });
         }
@@ -80,7 +83,7 @@ fn a_stream_that_writes_again_what_was_not_taken() {
             while !rest.is_empty() {
                 let (one, two) = rest.split_at(rest.len() / 3);
                 let parts = [IoSlice::new(one), IoSlice::new(two)];
-                match outgoing.write(Opcode::Text, &parts, |parts| kernel.send(parts)) {
+                match outgoing.write(WriteType::Text, &parts, |parts| kernel.send(parts)) {
                     Ok(0) => panic!("nothing was taken"),
                     Ok(taken) => rest = &rest[taken..],
                     Err(errno) => assert_eq!(errno, Errno::EAGAIN),
@@ -111,7 +114,8 @@ fn a_stream_that_writes_again_what_was_not_taken() {
 fn a_stream_completes_what_it_announced() {
     let mut outgoing = Outgoing::new();
     let mut kernel = Kernel::new(&[4, 0, usize::MAX]);
-    let mut write = |bytes: &[u8]| outgoing.write(Opcode::Binary, &[IoSlice::new(bytes)], |parts| kernel.send(parts));
+    let mut write =
+        |bytes: &[u8]| outgoing.write(WriteType::Binary, &[IoSlice::new(bytes)], |parts| kernel.send(parts));
     assert_eq!(write(b"12345"), Ok(2));
     assert_eq!(write(b"345"), Err(Errno::EAGAIN));
     assert_eq!(write(b"345678"), Ok(6), "the end of one and another, in one call");
@@ -123,12 +127,79 @@ fn a_stream_completes_what_it_announced() {
 fn a_stream_whose_header_alone_was_taken() {
     for (takes, expected) in [(&[1, 0, 1, 1, 99][..], "Text ab"), (&[2, 0, 1, 99], "Text ab")] {
         let (mut kernel, mut outgoing) = (Kernel::new(takes), Outgoing::new());
-        let mut write = |bytes: &[u8]| outgoing.write(Opcode::Text, &[IoSlice::new(bytes)], |parts| kernel.send(parts));
+        let mut write =
+            |bytes: &[u8]| outgoing.write(WriteType::Text, &[IoSlice::new(bytes)], |parts| kernel.send(parts));
         assert_eq!(write(b"ab"), Err(Errno::EAGAIN));
         assert_eq!(write(b"ab"), Ok(1));
         assert_eq!(write(b"b"), Ok(1));
         assert_eq!(kernel.heard(), [expected]);
     }
+}
+
+/// A server's writes, and what its client hears, whatever the kernel takes at a time.
+#[test]
+fn each_write_is_judged_and_a_cut_character_waits() {
+    use WriteType::{Auto, Binary, Text, UncheckedText};
+    type Row = (WriteType, &'static [&'static [u8]], &'static [&'static str]);
+    let table: &[Row] = &[
+        (Auto, &[b"text", b"\xff", b"gr\xc3\xbcn"], &["Text text", r"Binary \xff", "Text gr\u{fc}n"]),
+        (Auto, &[b"gr\xc3", b"\xbcn"], &["Text gr", "Text \u{fc}n"]),
+        (Auto, &[b"\xe2", b"\x82", b"\xac"], &["Text \u{20ac}"]),
+        (Auto, &[b"a\xe2\x82", b"\xac\xe2", b"\x82\xac"], &["Text a", "Text \u{20ac}", "Text \u{20ac}"]),
+        (Auto, &[b"gr\xc3", b"n"], &["Text gr", r"Binary \xc3n"]),
+        (Auto, &[b"gr\xc3"], &["Text gr", r"Binary \xc3"]),
+        (Auto, &[b"\xf0\x9f\x98"], &[r"Binary \xf0\x9f\x98"]),
+        (Text, &[b"gr\xc3", b"\xbcn"], &["Text gr", "Text \u{fc}n"]),
+        (Text, &[b"gr\xc3"], &["Text gr", r"Binary \xc3"]),
+        (Text, &[b"good", b"ba\xffd", b"good"], &["Text good", "EILSEQ", "Text good"]),
+        (Binary, &[b"text", b"gr\xc3"], &["Binary text", r"Binary gr\xc3"]),
+        (UncheckedText, &[b"a", b"b"], &["Text a", "Text b"]),
+    ];
+    for takes in TAKES {
+        for (kind, writes, expected) in table {
+            let (mut kernel, mut outgoing) = (Kernel::new(takes), Outgoing::new());
+            let mut was_refused = false;
+            for bytes in *writes {
+                let mut rest = *bytes;
+                while !rest.is_empty() {
+                    let (one, two) = rest.split_at(rest.len() / 2);
+                    match outgoing.write(*kind, &[IoSlice::new(one), IoSlice::new(two)], |parts| kernel.send(parts)) {
+                        Ok(0) => panic!("nothing was taken"),
+                        Ok(taken) => rest = &rest[taken..],
+                        Err(Errno::EILSEQ) => {
+                            was_refused = true;
+                            break;
+                        }
+                        Err(errno) => assert_eq!(errno, Errno::EAGAIN),
+                    }
+                }
+                outgoing.pong(b"");
+            }
+            outgoing.close(None, "");
+            while wait(outgoing.flush(|parts| kernel.send(parts))) {}
+            let mut messages = kernel.heard();
+            messages.retain(|one| one != "Pong");
+            assert_eq!(messages.pop().as_deref(), Some("Close(None, \"\")"));
+            if was_refused {
+                messages.insert(1, "EILSEQ".to_owned());
+            }
+            assert_eq!(messages, *expected, "{kind:?} {writes:?} {takes:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_gathered_is_judged_as_what_is_written() {
+    let (mut kernel, mut outgoing) = (Kernel::new(&[usize::MAX]), Outgoing::new());
+    for bytes in [&b"gr\xc3"[..], b"\xbcn", b"\xff", b"\xc3"] {
+        outgoing.gather_write(WriteType::Auto, bytes).unwrap();
+    }
+    assert_eq!(outgoing.gather_write(WriteType::Text, b"\xff"), Err(Errno::EILSEQ));
+    outgoing.flush(|parts| kernel.send(parts)).unwrap();
+    assert_eq!((kernel.heard().len(), outgoing.cut_size()), (3, 1));
+    outgoing.give_up_cut();
+    outgoing.flush(|parts| kernel.send(parts)).unwrap();
+    assert_eq!(kernel.heard(), ["Text gr", "Text \u{fc}n", r"Binary \xff", r"Binary \xc3"]);
 }
 
 #[test]
@@ -146,15 +217,15 @@ fn of_too_many_pongs_the_newest_stay() {
 fn a_close_waits_for_the_announced_bytes_and_nothing_follows_it() {
     let (mut kernel, mut outgoing) = (Kernel::new(&[3, usize::MAX]), Outgoing::new());
     let parts = [IoSlice::new(b"ab")];
-    assert_eq!(outgoing.write(Opcode::Text, &parts, |parts| kernel.send(parts)), Ok(1));
+    assert_eq!(outgoing.write(WriteType::Text, &parts, |parts| kernel.send(parts)), Ok(1));
     outgoing.pong(b"");
     outgoing.close(None, "");
     outgoing.close(Some(CloseCode::NORMAL), "never");
     outgoing.pong(b"never");
     assert!(!outgoing.wants_to_write(), "the server's byte goes first");
     let parts = [IoSlice::new(b"bcd")];
-    assert_eq!(outgoing.write(Opcode::Text, &parts, |parts| kernel.send(parts)), Ok(1));
-    assert_eq!(outgoing.write(Opcode::Text, &parts, |parts| kernel.send(parts)), Err(Errno::EPIPE));
+    assert_eq!(outgoing.write(WriteType::Text, &parts, |parts| kernel.send(parts)), Ok(1));
+    assert_eq!(outgoing.write(WriteType::Text, &parts, |parts| kernel.send(parts)), Err(Errno::EPIPE));
     assert_eq!(outgoing.send(Opcode::Text, b"x", 9, |parts| kernel.send(parts)), Err(Errno::EPIPE));
     assert_eq!(outgoing.gather(Opcode::Text, b"x", 0), Err(Errno::EPIPE));
     assert_eq!(kernel.heard(), ["Text ab", "Pong", "Close(None, \"\")"]);
@@ -212,8 +283,8 @@ fn gathered_messages_leave_in_one_piece() {
 fn other_errors_are_the_servers_to_hear() {
     let broken = |_: &[IoSlice<'_>]| Err(Errno::ECONNRESET);
     let mut outgoing = Outgoing::new();
-    assert_eq!(outgoing.write(Opcode::Text, &[IoSlice::new(b"a")], broken), Err(Errno::ECONNRESET));
-    assert_eq!(outgoing.write(Opcode::Text, &[], broken), Ok(0));
+    assert_eq!(outgoing.write(WriteType::Text, &[IoSlice::new(b"a")], broken), Err(Errno::ECONNRESET));
+    assert_eq!(outgoing.write(WriteType::Text, &[], broken), Ok(0));
     assert_eq!(outgoing.send(Opcode::Text, b"a", 10, broken), Err(Errno::ECONNRESET));
     assert_eq!(outgoing.flush(broken), Ok(()));
     outgoing.pong(b"");

@@ -1,0 +1,102 @@
+//! What the tests play: a client, and the socket that its server has.
+
+use std::io::{IoSliceMut, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::libc;
+use server::outgoing::WriteType;
+
+use crate::client::Client;
+use crate::reading;
+use crate::table::{self, Entry};
+
+/// A client and a server, behind the hand-over.
+pub struct Conversation {
+    /// The client's end.
+    pub client: TcpStream,
+    server: TcpStream,
+    /// What the library knows of the server's end.
+    pub known: &'static Client,
+}
+
+impl Conversation {
+    /// Both ends of a new connection; the server's blocks, or does not.
+    pub fn start(is_blocking: bool) -> Conversation {
+        Conversation::of(WriteType::Binary, is_blocking)
+    }
+
+    /// As `start`, with messages to the client sent as this.
+    pub fn of(kind: WriteType, is_blocking: bool) -> Conversation {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.set_nodelay(true).unwrap();
+        let server = listener.accept().unwrap().0;
+        server.set_nonblocking(!is_blocking).unwrap();
+        let known = Client::new(kind);
+        known.is_here.store(true, Ordering::Release);
+        table::put(server.as_raw_fd(), Entry::Client(known));
+        Conversation { client, server, known }
+    }
+
+    /// The server's file descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.server.as_raw_fd()
+    }
+
+    /// Sends, and returns when the bytes are there for the server.
+    pub fn say(&self, bytes: &[u8]) {
+        (&self.client).write_all(bytes).unwrap();
+        let mut waiting: libc::c_int = 1;
+        while waiting > 0 {
+            // SAFETY: the command writes a number there.
+            let result = unsafe { libc::ioctl(self.client.as_raw_fd(), libc::TIOCOUTQ, &raw mut waiting) };
+            assert_eq!(result, 0, "{}", Errno::last());
+        }
+    }
+
+    /// The client ends its sending, and that is there for the server.
+    pub fn end(&self) {
+        self.client.shutdown(Shutdown::Write).unwrap();
+        let mut set = libc::pollfd { fd: self.fd(), events: libc::POLLRDHUP, revents: 0 };
+        // SAFETY: there is one entry.
+        assert_eq!(unsafe { libc::poll(&raw mut set, 1, 20_000) }, 1);
+    }
+
+    /// The server's end.
+    pub fn server(&self) -> &TcpStream {
+        &self.server
+    }
+
+    /// A client's frame: its first byte and its payload, masked.
+    pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+        assert!(payload.len() < 126);
+        let masked = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
+        [first, 0x80 | payload.len() as u8].into_iter().chain(KEY).chain(masked).collect()
+    }
+
+    /// All that the server can read without waiting, and what ends it: Ok at the client's end, EAGAIN where more may
+    /// come.
+    pub fn read_all(&self) -> (Vec<u8>, Result<(), Errno>) {
+        let mut came = Vec::new();
+        loop {
+            let mut buffer = [0; 64];
+            let parts = &mut [IoSliceMut::new(&mut buffer)];
+            match reading::receive(self.fd(), self.known, parts, libc::MSG_DONTWAIT) {
+                Ok(0) => return (came, Ok(())),
+                Ok(size) => came.extend_from_slice(&buffer[..size]),
+                Err(errno) => return (came, Err(errno)),
+            }
+        }
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        table::put(self.fd(), Entry::Unknown);
+        self.known.release();
+    }
+}

@@ -1,0 +1,284 @@
+//! What the environment says: which listeners are served, what their messages are sent as, how long accept(2) waits.
+//!
+//! It is read when the library is loaded, before the server can change it. What is wrong in it is told on standard
+//! error by the first process that has a listener which is served, and not by every program that it starts.
+
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::os::fd::{FromRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::libc;
+use server::outgoing::WriteType;
+use uakari::config::{TYPE_NAMES, TYPES, word};
+use uakari::route::MessageType;
+
+use crate::limits::WAIT_MS;
+use crate::real;
+
+/// Where ld.so(8) finds libraries to preload into every program.
+const PRELOAD_FILE: &str = "/etc/ld.so.preload";
+
+/// The settings of a process.
+pub struct Settings {
+    /// The listeners that are served; None: all.
+    sockets: Option<Vec<Vec<u8>>>,
+    /// What the messages of listeners are sent as: the first that fits.
+    types: Vec<(Vec<u8>, WriteType)>,
+    /// The library was preloaded: the server does not know of it.
+    is_preloaded: bool,
+    /// How long accept(2) waits for a hand-over.
+    pub wait_ms: u32,
+    /// What is wrong, and the file that is standard error.
+    complaints: Vec<String>,
+    standard_error: Option<(u64, u64)>,
+    is_told: AtomicBool,
+}
+
+/// The settings, which are read at the first call.
+pub fn get() -> &'static Settings {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    SETTINGS.get_or_init(|| Settings {
+        is_preloaded: own_path().is_some_and(|path| is_preloaded(path, std::env::var_os("LD_PRELOAD").as_deref())),
+        standard_error: file_of(libc::STDERR_FILENO),
+        ..Settings::read(|name| std::env::var_os(name).map(|value| value.as_bytes().to_vec()))
+    })
+}
+
+impl Settings {
+    /// From an environment, which gives the values of variables.
+    fn read(value_of: impl Fn(&str) -> Option<Vec<u8>>) -> Settings {
+        let mut complaints = Vec::new();
+        let sockets = value_of("WEBSOCKET_SOCKETS");
+        let mut types = Vec::new();
+        for element in value_of("WEBSOCKET_TYPE").unwrap_or_default().split(|byte| *byte == b',') {
+            match parse_type(element.trim_ascii()) {
+                Ok(parsed) => types.extend(parsed),
+                Err(complaint) => complaints.push(complaint),
+            }
+        }
+        let wait = value_of("WEBSOCKET_WAIT_MS").filter(|value| !value.is_empty());
+        let wait_ms = wait.as_ref().map(|value| std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()));
+        if let (Some(None), Some(value)) = (wait_ms, wait) {
+            complaints
+                .push(format!("WEBSOCKET_WAIT_MS: {} is no number of milliseconds: {WAIT_MS} is used", quoted(&value)));
+        }
+        Settings {
+            sockets: sockets.map(|paths| paths.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect()),
+            types,
+            is_preloaded: false,
+            wait_ms: wait_ms.flatten().unwrap_or(WAIT_MS),
+            complaints,
+            standard_error: None,
+            is_told: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a listener at this path is served. `others`: whether those are that no setting names.
+    pub fn is_served(&self, path: &[u8], others: bool) -> bool {
+        match &self.sockets {
+            Some(patterns) => patterns.iter().any(|pattern| names(pattern, path)),
+            None => others,
+        }
+    }
+
+    /// What the messages to clients of the listener at this path are sent as. `asks_for_text`: by its protocol.
+    pub fn write_type(&self, path: &[u8], asks_for_text: bool) -> WriteType {
+        match self.types.iter().find(|(pattern, _)| names(pattern, path)) {
+            Some((_, kind)) => *kind,
+            None if asks_for_text => WriteType::UncheckedText,
+            // As a proxied server's: it does not know that messages have types.
+            None if self.is_preloaded => WriteType::Auto,
+            // It is linked to the library, and was written for it.
+            None => WriteType::Binary,
+        }
+    }
+
+    /// Tells, once, what is wrong; unless standard error has become another file since, which may be a client.
+    pub fn complain(&self) {
+        if self.complaints.is_empty() || self.is_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if file_of(libc::STDERR_FILENO).is_none_or(|file| Some(file) != self.standard_error) {
+            return;
+        }
+        for complaint in &self.complaints {
+            let line = format!("libwebsocket: {complaint}\n");
+            // SAFETY: the line is as long as is said. That it cannot be told is no reason to fail.
+            let _ = unsafe { real::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
+        }
+    }
+}
+
+/// One element of `WEBSOCKET_TYPE`: a type, or a pattern and a type behind the last "=". None: it is empty.
+fn parse_type(element: &[u8]) -> Result<Option<(Vec<u8>, WriteType)>, String> {
+    if element.is_empty() {
+        return Ok(None);
+    }
+    let (pattern, name) = match element.iter().rposition(|byte| *byte == b'=') {
+        Some(at) => (element[..at].trim_ascii(), element[at + 1..].trim_ascii()),
+        None => (&b"*"[..], element),
+    };
+    let kind = match std::str::from_utf8(name).ok().and_then(|name| word(&TYPES, name)) {
+        Some(MessageType::Auto) => WriteType::Auto,
+        Some(MessageType::Text) => WriteType::Text,
+        Some(MessageType::Binary) => WriteType::Binary,
+        None => {
+            let [one, two, three] = TYPE_NAMES;
+            return Err(format!(
+                "WEBSOCKET_TYPE: {} is not {one}, {two} or {three}: {} is left out",
+                quoted(name),
+                quoted(element)
+            ));
+        }
+    };
+    Ok(Some((pattern.to_vec(), kind)))
+}
+
+fn quoted(value: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(value))
+}
+
+/// Whether a pattern names a listener: it stands for the path as the server has bound it, or for its last component.
+fn names(pattern: &[u8], path: &[u8]) -> bool {
+    let name_start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+    matches(pattern, path) || matches(pattern, &path[name_start..])
+}
+
+/// Whether `*` in the pattern can stand for what the text has there.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern, text) {
+        ([], _) => text.is_empty(),
+        ([b'*', rest @ ..], _) => (0..=text.len()).any(|size| matches(rest, &text[size..])),
+        ([wanted, pattern @ ..], [byte, text @ ..]) => wanted == byte && matches(pattern, text),
+        _ => false,
+    }
+}
+
+/// The library's own file, as ld.so(8) has found it.
+fn own_path() -> Option<&'static Path> {
+    // SAFETY: its description may be all zeros.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    let address: fn() -> &'static Settings = get;
+    // SAFETY: any address is good, and the description may be written.
+    let is_found = unsafe { libc::dladdr(address as *const libc::c_void, &raw mut info) };
+    if is_found == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: the name ends with a NUL and stays as long as the library is loaded.
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    Some(Path::new(OsStr::from_bytes(name.to_bytes())))
+}
+
+/// Whether the library at this path was preloaded, by `LD_PRELOAD` or by the file for all programs. What loads a library
+/// otherwise is linked to it, or asks for it by dlopen(3): it knows what it has.
+fn is_preloaded(path: &Path, variable: Option<&OsStr>) -> bool {
+    let has_it = |list: &[u8]| {
+        let names = list.split(|byte| matches!(byte, b' ' | b':' | b'\n' | b'\t'));
+        names.map(|name| Path::new(OsStr::from_bytes(name))).any(|name| name.file_name() == path.file_name())
+    };
+    variable.is_some_and(|list| has_it(list.as_bytes())) || std::fs::read(PRELOAD_FILE).is_ok_and(|list| has_it(&list))
+}
+
+/// What tells a file from every other one: its device and its number.
+fn file_of(fd: RawFd) -> Option<(u64, u64)> {
+    // SAFETY: it is only looked at, and not closed here.
+    let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
+    file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Settings {
+        Settings::read(|name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| value.as_bytes().to_vec())
+        })
+    }
+
+    #[test]
+    fn patterns() {
+        for (pattern, path, expected) in [
+            ("/run/a", "/run/a", true),
+            ("/run/a", "/run/ab", false),
+            ("/run/*", "/run/ab", true),
+            ("*/ws_*", "/run/x/ws_gps", true),
+            ("*/ws_*", "/run/x/gps", false),
+            ("gps", "/run/x/gps", true),
+            ("gps", "gps", true),
+            ("gps", "/run/gps/other", false),
+            ("ws_*", "/run/ws_gps", true),
+            ("*", "", true),
+            ("", "a", false),
+        ] {
+            assert_eq!(names(pattern.as_bytes(), path.as_bytes()), expected, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn the_first_type_that_fits_is_taken() {
+        use WriteType::{Auto, Binary, Text, UncheckedText};
+        for (value, path, is_preloaded, asks_for_text, expected) in [
+            ("", "/run/a", true, false, Auto),
+            ("", "/run/a", false, false, Binary),
+            ("", "/run/a", true, true, UncheckedText),
+            ("", "/run/a", false, true, UncheckedText),
+            ("text", "/run/a", true, false, Text),
+            ("text", "/run/a", false, true, Text),
+            ("binary", "/run/a", true, true, Binary),
+            ("auto", "/run/a", false, false, Auto),
+            ("a=binary,text", "/run/a", true, false, Binary),
+            ("a=binary,text", "/run/b", true, false, Text),
+            (" /run/* = text , b=binary ", "/run/b", false, false, Text),
+            ("*=x=text", "/run/a=x", false, false, Text),
+            ("b=text", "/run/a", true, false, Auto),
+            ("b=text", "/run/a", false, false, Binary),
+            ("nonsense,binary", "/run/a", true, false, Binary),
+        ] {
+            let settings = Settings { is_preloaded, ..settings(&[("WEBSOCKET_TYPE", value)]) };
+            let kind = settings.write_type(path.as_bytes(), asks_for_text);
+            assert_eq!(kind, expected, "{value:?} {path} preloaded: {is_preloaded} asks: {asks_for_text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_sentence() {
+        for (name, value, expected) in [
+            ("WEBSOCKET_TYPE", "auto,gps=text,,", None),
+            ("WEBSOCKET_TYPE", "txt", Some("\"txt\" is not auto, text or binary: \"txt\" is left out")),
+            ("WEBSOCKET_TYPE", "gps=", Some("\"\" is not auto, text or binary: \"gps=\" is left out")),
+            ("WEBSOCKET_TYPE", "a=text,b=bin", Some("\"bin\" is not auto, text or binary: \"b=bin\" is left out")),
+            ("WEBSOCKET_TYPE", "\u{7}", Some("\"\\u{7}\" is not auto, text or binary: \"\\u{7}\" is left out")),
+            ("WEBSOCKET_WAIT_MS", "250", None),
+            ("WEBSOCKET_WAIT_MS", "", None),
+            ("WEBSOCKET_WAIT_MS", "-1", Some("\"-1\" is no number of milliseconds: 100 is used")),
+        ] {
+            let complaints = settings(&[(name, value)]).complaints;
+            let expected: Vec<String> = expected.iter().map(|sentence| format!("{name}: {sentence}")).collect();
+            assert_eq!(complaints, expected, "{value:?}");
+        }
+        assert_eq!(settings(&[("WEBSOCKET_WAIT_MS", "250")]).wait_ms, 250);
+    }
+
+    #[test]
+    fn preloaded_or_linked() {
+        let path = Path::new("/usr/local/lib/libwebsocket.so.1");
+        for (variable, expected) in [
+            (None, false),
+            (Some(""), false),
+            (Some("/usr/lib/libother.so"), false),
+            (Some("libwebsocket.so.1"), true),
+            (Some("/usr/lib/libother.so:/opt/libwebsocket.so.1"), true),
+            (Some("libother.so libwebsocket.so.1"), true),
+        ] {
+            assert_eq!(is_preloaded(path, variable.map(OsStr::new)), expected, "{variable:?}");
+        }
+    }
+}
