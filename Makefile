@@ -11,7 +11,7 @@ run: ## build all and try it: the sample servers behind the gateway on PORT (808
 # PROFILE is one of cargo's (dev); WHAT are arguments of `cargo test` (--workspace).
 check: rust ## run the tests that need Rust and a C compiler alone, and list those that are left out
 	cargo build $(PROFILE:%=--profile %) --workspace
-	@UAKARI_BARE=1 tests/tally cargo test $(PROFILE:%=--profile %) $(or $(WHAT),--workspace) --no-fail-fast
+	@UAKARI_BARE=1 tests/tally cargo test $(PROFILE:%=--profile %) --no-fail-fast $(or $(WHAT),--workspace)
 
 test: rust ## run all tests; the last line counts them
 	tests/install-tools

@@ -79,11 +79,6 @@ impl Lines {
         }
     }
 
-    /// Whether nothing comes any more.
-    pub fn has_ended(&self) -> bool {
-        self.state.lock().unwrap().is_ended
-    }
-
     fn wait_for_end(&self, give_up: Instant) -> bool {
         let left = give_up.saturating_duration_since(Instant::now());
         let state = self.state.lock().unwrap();
