@@ -246,6 +246,8 @@ pub const OVERLOAD_REPLIES_MAX: u64 = 64;
 pub const FDS_RESERVED: u64 = 64;
 /// Connections waiting in a listener's backlog.
 pub const BACKLOG_MAX: i32 = 4096;
+/// Tries of one open(2) that fails because something is being renamed at the same time (openat2(2), EAGAIN).
+pub const OPEN_TRIES_MAX: u32 = 100;
 /// From one of the kernel's questions to a silent client to the next (tcp(7), TCP_KEEPINTVL).
 pub const TCP_KEEPALIVE_INTERVAL_MS: u64 = 10 * SECOND;
 /// So many of them without an answer break the connection (tcp(7), TCP_KEEPCNT).
@@ -310,6 +312,8 @@ pub const DEVICE_CLIENTS_MAX: Bounds = bounds(1, 1, 1_024);
 pub const SERVERS_MAX: usize = 256;
 /// Links of one server.
 pub const LINKS_MAX: usize = 256;
+/// Headers of the pages of one server that the configuration may name.
+pub const PAGE_HEADERS_MAX: usize = 64;
 /// Addresses that one server listens on.
 pub const LISTEN_MAX: usize = 64;
 /// Bytes of a configuration, all included files together.
@@ -333,8 +337,10 @@ pub const PROBLEM_SIZE_MAX: usize = 1_000;
 pub const PROGRAM_SIZE: u64 = 4 * MIB;
 /// What a client takes beside what is queued for it.
 pub const CLIENT_SIZE: u64 = 2 * KIB;
-/// A folder that was removed is looked for again, no more often than this.
-pub const FOLDER_RETRY_MS: u64 = 1_000;
+/// How often the paths of the folders are looked at, which may have come to lead to others.
+pub const FOLDER_LOOK_MS: u64 = 500;
+/// Looks in a row that find no folder there until it is told: between two renames there may be none.
+pub const FOLDER_MISSES_MAX: u32 = 3;
 /// How often it is looked whether a folder or an address is there that the start did not find.
 pub const WAIT_RETRY_MS: u64 = 1_000;
 /// How long a start waits for the addresses of host names. Its listeners are there already, and clients wait.

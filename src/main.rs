@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let arguments = match Arguments::from_args(&["uakari"], &arguments) {
         Ok(arguments) => arguments,
         Err(exit) if exit.status.is_ok() => {
-            log::announce(format_args!("{}", exit.output));
+            exit.output.lines().for_each(|line| log::announce(format_args!("{line}")));
             return ExitCode::SUCCESS;
         }
         Err(exit) => return fail(&format!("{}: see uakari --help", exit.output.trim_end().trim_end_matches('.'))),

@@ -71,6 +71,28 @@ fn what_is_said_about_each_file() {
     assert!(good >= 9, "{good} are good");
 }
 
+/// What a file quotes must not command the terminal of whoever checks it.
+#[test]
+fn control_characters_are_escaped() {
+    let folder = Folder::new();
+    let evil = "e\u{1b}[2Jvil\u{9b}\u{202e}";
+    let good = "servers = ({ port = 8080; document = { docroot = \"/w\"; }; });";
+    for (name, text) in [
+        ("a.conf", format!("@include \"{evil}\"\n{good}")),
+        ("a.conf", good.replace("/w", evil).replace("8080", "99999")),
+        ("a.conf", good.replace("port = 8080", &format!("addr = \"{evil}\""))),
+        ("a.conf", good.replace("port", evil)),
+        ("a.conf", format!("@include \"b\u{1b}[2J.conf\"\n{good}")),
+        ("c\u{1b}[2J.conf", good.to_owned()),
+    ] {
+        fs::write(folder.path().join("b\u{1b}[2J.conf"), "x = 1;").unwrap();
+        fs::write(folder.path().join(name), &text).unwrap();
+        let Finished { out, err, .. } = check(folder.path(), &["-f", name]);
+        let is_harmful = |character: char| character != '\n' && (character.is_control() || character == '\u{202e}');
+        assert!(!out.is_empty() && err.is_empty() && !out.contains(is_harmful), "{text:?}: {out:?}");
+    }
+}
+
 /// What keeps the daemon from starting is what `--check` says.
 #[test]
 fn a_bad_file_keeps_the_daemon_from_starting() {
@@ -323,6 +345,7 @@ fn rows() -> Vec<(&'static str, Vec<String>)> {
         ("The file itself", of(Scope::Top)),
         ("A server", of(Scope::Server)),
         ("document", of(Scope::Document)),
+        ("headers", of(Scope::PageHeader)),
         ("websocket", of(Scope::WebSocket)),
         ("A link", of(Scope::Link)),
         ("limits", keys::all().filter(limits).map(row).collect()),

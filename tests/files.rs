@@ -164,11 +164,21 @@ fn validators_and_what_they_are_good_for() {
 fn cache_control_is_that_of_the_configuration() {
     let folder = Folder::new();
     let file = folder.join("pages.conf");
-    let document = format!("docroot = \"{}\"; cache-control = \"public, max-age=60\";", folder.join("www"));
+    let headers =
+        "headers = ({ path = \"^/assets/\"; name = \"Cache-Control\"; value = \"max-age=31536000, immutable\"; },
+        { name = \"X-Frame-Options\"; value = \"DENY\"; });";
+    let docroot = folder.join("www");
+    let document = format!("docroot = \"{docroot}\"; cache-control = \"public, max-age=60\"; {headers}");
     fs::write(&file, format!("servers = ({{ document = {{ {document} }}; }});")).unwrap();
     let daemon = Daemon::start_in(folder, &["-f", &file]);
     put(&daemon, "text.txt", TEXT);
+    put(&daemon, "assets/app.js", TEXT);
     let mut wire = daemon.wire();
+    for fields in [&[][..], &["If-None-Match: *"]] {
+        let response = ask(&mut wire, "GET", "/assets/app.js", fields);
+        assert_eq!(response.all("Cache-Control"), ["max-age=31536000, immutable"], "{fields:?}");
+        assert_eq!(response.all("X-Frame-Options"), ["DENY"], "{fields:?}");
+    }
     for (path, fields, status, value) in [
         ("/text.txt", &[][..], 200, "public, max-age=60"),
         ("/text.txt", &["Range: bytes=1-2"], 206, "public, max-age=60"),
@@ -257,6 +267,61 @@ fn a_changed_file_has_another_tag() {
         assert!(!seen.contains(&tag), "{what}: {tag} of {seen:?}");
         seen.push(tag);
     }
+}
+
+/// Builds with one date for all files (SOURCE_DATE_EPOCH), and what unpacks them.
+#[test]
+fn files_that_all_have_one_date() {
+    let daemon = daemon();
+    let mut wire = daemon.wire();
+    for (time, last_modified) in [
+        (UNIX_EPOCH, &[][..]),
+        (UNIX_EPOCH + Duration::from_secs(315_532_800), &[]),
+        (UNIX_EPOCH + Duration::from_secs(MODIFIED_S), &[MODIFIED]),
+    ] {
+        let mut write = |text: &str| {
+            // In the same inode, with the same size and date.
+            put(&daemon, "page.html", text);
+            set_modified(&daemon, "page.html", time);
+            ask(&mut wire, "GET", "/page.html", &[])
+        };
+        let tag = write("version 1").field("ETag").to_owned();
+        let second = write("version 2");
+        assert_eq!((second.text().as_str(), second.all("Last-Modified")), ("version 2", last_modified.to_vec()));
+        let known = ask(&mut wire, "GET", "/page.html", &[&format!("If-None-Match: {tag}")]);
+        assert_eq!((known.status, known.text().as_str()), (200, "version 2"), "{time:?}: {tag}");
+        assert_eq!(second.field("Cache-Control"), "no-cache");
+        if last_modified.is_empty() {
+            let since = ask(&mut wire, "GET", "/page.html", &["If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT"]);
+            assert_eq!(since.status, 200, "{time:?}");
+        }
+    }
+}
+
+#[test]
+fn a_neighbour_that_is_older_than_its_file_is_stale() {
+    let daemon = daemon();
+    let mut wire = daemon.wire();
+    let time = |ns: u64| UNIX_EPOCH + Duration::from_secs(MODIFIED_S) + Duration::from_nanos(ns);
+    for name in ["app.js", "app.js.gz", "app.js.br"] {
+        put(&daemon, name, name);
+    }
+    for (plain, gzip, brotli, expected) in [
+        (5, 5, 5, "app.js.br"),
+        (5, 5, 4, "app.js.gz"),
+        (5, 6, 4, "app.js.gz"),
+        (5, 4, 4, "app.js"),
+        (5, 4, 6, "app.js.br"),
+    ] {
+        for (name, ns) in [("app.js", plain), ("app.js.gz", gzip), ("app.js.br", brotli)] {
+            set_modified(&daemon, name, time(ns));
+        }
+        let response = ask(&mut wire, "GET", "/app.js", &["Accept-Encoding: gzip, br"]);
+        assert_eq!((response.status, response.text().as_str()), (200, expected), "{plain} {gzip} {brotli}");
+    }
+    // Of a stale one there is nothing for a client that takes no other.
+    let response = ask(&mut wire, "GET", "/app.js", &["Accept-Encoding: gzip, identity;q=0"]);
+    assert_eq!(response.status, 406);
 }
 
 #[test]

@@ -95,6 +95,9 @@ mod keepalive;
 /// SIGHUP: what changes, and what stays.
 mod reload;
 
+/// Folders that change while they are served.
+mod releases;
+
 /// From the start of a daemon to its end.
 mod lifecycle;
 

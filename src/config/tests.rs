@@ -51,7 +51,7 @@ fn defaults() {
     assert_eq!(server.places.www, "f:1: servers[0].document.docroot");
     let site = &server.site;
     assert!(site.has_www && site.has_docroot && !site.follows_symlinks && site.links.is_empty());
-    assert_eq!((&site.hostname, &site.cache_control, &site.origins), (&None, &None, &Origins::Same));
+    assert_eq!((&site.hostname, &*site.cache_control, &site.origins), (&None, "no-cache", &Origins::Same));
     assert_eq!(site.rules, crate::route::names::Rules::default());
     assert_eq!((&*site.service, &site.limits), (&crate::route::Service::default(), &limits::Http::default()));
 }
@@ -68,7 +68,7 @@ const ALL_KEYS: &str = r#"
             freebind = true; unprotected = ("auth"); auth = { type = "Basic"; };
             document = {
                 docroot = "/w"; allow = ".html"; deny = "^private/"; denylast = true; options = "range";
-                cache-control = "no-cache";
+                cache-control = "max-age=9"; headers = ({ path = "^/a/"; name = "Cache-Control"; value = "immutable"; }, { name = "X"; value = "y"; });
             };
             websocket = {
                 docroot = "/d"; allow = "a"; deny = "b"; denylast = true; options = "follow"; protocol = "lines";
@@ -115,10 +115,13 @@ fn all_keys() {
     assert_eq!(config.servers[0].places.listen, "f:8: servers[0].addr");
     let [one, two] = &config.servers[..] else { panic!("{config:#?}") };
     assert_eq!((&one.listen[..], one.site.hostname.as_deref()), (&[tcp("[::1]:81")][..], Some("A.example")));
-    assert_eq!(one.site.cache_control.as_deref(), Some("no-cache"));
     let pages = &one.site.page_rules;
     assert!(pages.permit_page("a.html", false, "a.html") && !pages.permit_page("a.css", false, "a.css"));
     assert!(pages.permit_page("private/a.html", false, "private/a.html") && one.has_freebind && !two.has_freebind);
+    assert_eq!(&*one.site.cache_control, "max-age=9");
+    let [first, second] = &one.site.page_headers[..] else { panic!("{:?}", one.site) };
+    assert!(first.path.matches("/a/b") && !first.path.matches("/b") && second.path.matches("/b"));
+    assert_eq!((&*first.name, &*first.value, &*second.name, &*second.value), ("Cache-Control", "immutable", "X", "y"));
     let http = limits::Http {
         clients_max: 17,
         head_size_max: 2048,

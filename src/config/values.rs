@@ -151,9 +151,55 @@ pub fn hostname(name: &str) -> Result<Box<str>, String> {
 }
 
 /// What may be the value of a header (RFC 9110 section 5.5).
-pub fn header(value: &str) -> Result<(), String> {
+pub fn header(value: &str) -> Result<Box<str>, String> {
     let is_good = value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value;
-    if is_good { Ok(()) } else { Err(format!("{value:?} is no value of a header: write one such as \"no-cache\"")) }
+    if is_good {
+        Ok(value.into())
+    } else {
+        Err(format!("{value:?} is no value of a header: write one such as \"no-cache\""))
+    }
+}
+
+/// Headers of a reply that the configuration may not set: uakari sets them, or they say where a message ends and what
+/// becomes of its connection (RFC 9110 sections 6.6 and 7.6, RFC 9112 section 6). Cache-Control may be set.
+const OWN_HEADERS: [&str; 24] = [
+    "Accept-Ranges",
+    "Allow",
+    "Connection",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Range",
+    "Content-Type",
+    "Date",
+    "ETag",
+    "Keep-Alive",
+    "Last-Modified",
+    "Location",
+    "Proxy-Authenticate",
+    "Proxy-Connection",
+    "Retry-After",
+    "Server",
+    "Set-Cookie",
+    "TE",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+    "Vary",
+    "WWW-Authenticate",
+    "X-Content-Type-Options",
+];
+
+/// What may be the name of a header that pages are sent with.
+pub fn page_header_name(name: &str) -> Result<Box<str>, String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return Err(format!("{name:?} is no name of a header: write one such as \"Cache-Control\""));
+    }
+    let lower = name.to_ascii_lowercase();
+    if lower.starts_with("sec-websocket-") || OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+        return Err(format!("{name:?} is set by uakari alone: leave it out"));
+    }
+    Ok(name.into())
 }
 
 /// An absolute path.
@@ -263,7 +309,16 @@ mod tests {
         for wrong in ["", ".", "a:80", "::1", "[a]", "a b", "http://a", "caf\u{e9}"] {
             assert!(hostname(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(header("public, max-age=60"), Ok(()));
+        assert_eq!(header("public, max-age=60").as_deref(), Ok("public, max-age=60"));
+        for name in ["Cache-Control", "cache-control", "X-Frame-Options", "Content-Security-Policy", "Expires"] {
+            assert_eq!(page_header_name(name).as_deref(), Ok(name));
+        }
+        for name in ["", "A B", "A:", "A\r\nB", "\u{e9}"] {
+            assert!(page_header_name(name).unwrap_err().contains("no name of a header"), "{name:?}");
+        }
+        for name in ["Content-Length", "transfer-encoding", "CONNECTION", "Date", "Upgrade", "Sec-WebSocket-Accept"] {
+            assert!(page_header_name(name).unwrap_err().contains("set by uakari alone"), "{name:?}");
+        }
         for wrong in ["a\r\nb: c", " a", "\u{e9}"] {
             assert!(header(wrong).is_err(), "{wrong}");
         }

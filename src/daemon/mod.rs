@@ -57,8 +57,6 @@ pub struct Daemon {
     /// It may have changed since it was read: it is to be loaded once more.
     is_asked_again: bool,
     is_stopping: bool,
-    /// When a folder that is gone was last looked for.
-    looked_ms: Option<u64>,
     /// The folders of the configuration.
     folders: Open,
     /// What of the configuration is not there yet.
@@ -112,7 +110,6 @@ impl Daemon {
             loading: None,
             is_asked_again: false,
             is_stopping: false,
-            looked_ms: None,
             folders,
             waits: Waits::default(),
             notifier,
@@ -140,9 +137,6 @@ impl Daemon {
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
             for number in self.gateway.take_signals() {
                 self.on_signal(number);
-            }
-            if self.gateway.take_lost_folder() {
-                self.look_for_folders();
             }
             self.look_again();
             self.feed_watchdog();
@@ -276,16 +270,6 @@ impl Daemon {
         lookup.wait(&mut self.config, limits::LOOKUP_START_MS);
         self.open_again("");
         self.wait_for_hosts(Some(lookup));
-    }
-
-    /// A folder of the configuration was removed: what has been made in its place is taken.
-    fn look_for_folders(&mut self) {
-        let now_ms = self.gateway.now_ms();
-        if self.is_stopping || self.looked_ms.is_some_and(|ms| now_ms < ms + limits::FOLDER_RETRY_MS) {
-            return;
-        }
-        self.looked_ms = Some(now_ms);
-        self.open_again("a folder was removed: ");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a configuration names, opened: listeners, folders, as many file descriptors as its clients need.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use nix::sys::stat::fstat;
 
 use crate::config::{Config, Server};
 use crate::driver::tcp;
-use crate::gateway::entrance::{Endpoint, Folders, Opening};
+use crate::gateway::entrance::{self, Endpoint, Folders, Opening};
 use crate::gateway::listener::{self, Binding, ListenAddress, ListenError, Listener};
 use crate::limits;
 use crate::observe::log::{self, Level};
@@ -293,10 +294,11 @@ fn open_endpoint(
 ) -> Option<Endpoint<OwnedFd>> {
     let mut open = |path: &Option<String>, place: &str, is_typed: bool| {
         let path = path.as_ref()?;
+        let watched = |handle| Some(entrance::Held { handle, path: CString::new(path.as_str()).ok()? });
         match open_folder(path) {
             Ok(folder) => {
                 new.insert(path.clone(), folder.try_clone().ok()?);
-                Some(folder)
+                watched(folder)
             }
             Err(error) => {
                 let held = old.get(path).filter(|folder| failures.mode == Mode::Retry && is_there(folder));
@@ -305,7 +307,7 @@ fn open_endpoint(
                 }
                 let (one, other) = (held?.try_clone().ok()?, held?.try_clone().ok()?);
                 new.insert(path.clone(), one);
-                Some(other)
+                watched(other)
             }
         }
     };

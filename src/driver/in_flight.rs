@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-use io_uring::types;
+use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{SockaddrStorage, UnixAddr};
@@ -11,17 +11,29 @@ use nix::sys::socket::{SockaddrStorage, UnixAddr};
 use super::handover::{self, Chain};
 use super::results::{kind_of, own, set_blocking};
 use super::{Batch, Completion, Event, OpenFor, Token};
-use crate::limits::SEND_SEGMENTS_MAX;
+use crate::limits::{OPEN_TRIES_MAX, SEND_SEGMENTS_MAX};
 
 /// An operation whose memory the kernel may still use.
 pub(super) enum InFlight {
     Send { token: Token, batch: Batch, _message: Option<Box<Message>> },
-    Open { token: Token, purpose: OpenFor, _path: CString, _how: Box<types::OpenHow> },
+    Open { token: Token, purpose: OpenFor, lookup: Lookup },
     Connect { token: Token, socket: OwnedFd, _address: Box<ServerAddress> },
     HandOver { token: Token, chain: Box<Chain> },
 }
 
 impl InFlight {
+    /// The operation once more, where it failed for a moment only and may be tried again. openat2(2): with
+    /// `RESOLVE_BENEATH`, a walk across `..` fails with EAGAIN while anything is renamed or mounted anywhere.
+    pub(super) fn again(&mut self, result: Result<usize, Errno>) -> Option<squeue::Entry> {
+        match (self, result) {
+            (InFlight::Open { lookup, .. }, Err(Errno::EAGAIN | Errno::EINTR)) => {
+                lookup.tries_left = lookup.tries_left.checked_sub(1)?;
+                Some(lookup.entry())
+            }
+            _ => None,
+        }
+    }
+
     /// Whose it is.
     pub(super) fn token(&self) -> Token {
         match self {
@@ -30,6 +42,27 @@ impl InFlight {
             | InFlight::Connect { token, .. }
             | InFlight::HandOver { token, .. } => *token,
         }
+    }
+}
+
+/// A path that is being opened.
+pub(super) struct Lookup {
+    /// Where it begins. Whoever asked keeps it open until the completion.
+    folder: types::Fd,
+    path: CString,
+    how: Box<types::OpenHow>,
+    tries_left: u32,
+}
+
+impl Lookup {
+    /// One that may be tried `OPEN_TRIES_MAX` times.
+    pub(super) fn new(folder: types::Fd, path: CString, how: types::OpenHow) -> Lookup {
+        Lookup { folder, path, how: Box::new(how), tries_left: OPEN_TRIES_MAX - 1 }
+    }
+
+    /// The operation. It points into this, which has to outlive it.
+    pub(super) fn entry(&self) -> squeue::Entry {
+        opcode::OpenAt2::new(self.folder, self.path.as_ptr(), &raw const *self.how).build()
     }
 }
 

@@ -47,6 +47,8 @@ pub enum Kind {
     /// A device that is waited for before it is read or written.
     BackendReadable = 10,
     BackendWritable = 11,
+    /// The path of a folder that is held open.
+    Folder = 12,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             Signal,
             BackendReadable,
             BackendWritable,
+            Folder,
         ];
         all.into_iter().find(|kind| *kind as u8 == bits)
     }
@@ -188,8 +191,27 @@ pub struct FileStatus {
     pub modified_s: i64,
     /// The nanoseconds beyond those seconds.
     pub modified_ns: u32,
+    /// When its content or its inode was last changed, in whole seconds since 1970.
+    pub changed_s: i64,
+    /// The nanoseconds beyond those seconds.
+    pub changed_ns: u32,
     /// Its number in its file system.
     pub inode: u64,
+    /// Its file system.
+    pub file_system: u64,
+    /// The mount that it was reached through; 0: the kernel does not tell.
+    pub mount: u64,
+}
+
+/// A folder: its file system, its number there, and the mount that it was reached through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FolderId {
+    /// The file system.
+    pub file_system: u64,
+    /// The number in it.
+    pub inode: u64,
+    /// The mount; 0: the kernel does not tell.
+    pub mount: u64,
 }
 
 /// The type of a UNIX socket.
@@ -321,8 +343,11 @@ pub trait Driver {
     fn peer_is_gone(&self, socket: &Self::Handle) -> bool;
     /// The address that a client came to.
     fn local_address(&self, client: &Self::Handle) -> Address;
-    /// Whether a folder has been removed since it was opened.
-    fn is_removed(&self, folder: &Self::Handle) -> bool;
+    /// What tells one open folder from another; waits for no file system. None: the kernel does not tell.
+    fn identity(&self, folder: &Self::Handle) -> Option<FolderId>;
+    /// Puts an opened folder in the place of another one, for all operations that begin after this; those that are in
+    /// flight go on in either.
+    fn replace(&mut self, old: &Self::Handle, new: Self::Handle) -> Result<(), Errno>;
     /// The whole buffer of a lease, headroom included.
     fn buffer(&mut self, lease: &Lease) -> &mut [u8];
     /// Gives a buffer back to the pool.

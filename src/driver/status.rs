@@ -7,6 +7,11 @@ use nix::errno::Errno;
 use nix::libc::{self, makedev};
 use nix::sys::stat::SFlag;
 
+use super::FolderId;
+
+/// An identifier of the mount that is never used again (statx(2)). Kernels before 6.8 ignore it.
+const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
+
 /// The part of a file's status that somebody here asks for.
 pub(super) struct Status {
     /// `S_IFREG`, `S_IFDIR` and the like.
@@ -17,33 +22,50 @@ pub(super) struct Status {
     pub(super) modified_s: i64,
     /// ... and in nanoseconds of that second.
     pub(super) modified_ns: u32,
+    /// When its content or its inode was changed last, in seconds since 1970 ...
+    pub(super) changed_s: i64,
+    /// ... and in nanoseconds of that second.
+    pub(super) changed_ns: u32,
     /// Its number in its file system.
     pub(super) inode: u64,
     /// Its file system.
     pub(super) file_system: u64,
+    /// The mount that it was reached through; 0: the kernel does not tell.
+    pub(super) mount: u64,
     /// The device that it stands for.
     pub(super) device: u64,
-    /// Its names; a folder that was removed has none.
-    pub(super) links: u32,
 }
 
 /// The status of an open file, also of one that was opened with `O_PATH`.
 pub(super) fn status_of(fd: &OwnedFd) -> Result<Status, Errno> {
+    ask(fd, libc::AT_STATX_SYNC_AS_STAT)
+}
+
+/// What a folder is. Of a file system on a network, what is known here is enough: it may be slow, or gone.
+pub(super) fn identity_of(folder: &OwnedFd) -> Option<FolderId> {
+    let Status { file_system, inode, mount, .. } = ask(folder, libc::AT_STATX_DONT_SYNC).ok()?;
+    Some(FolderId { file_system, inode, mount })
+}
+
+fn ask(fd: &OwnedFd, sync: libc::c_int) -> Result<Status, Errno> {
     // SAFETY: a struct statx may be all zeros.
     let mut told: libc::statx = unsafe { std::mem::zeroed() };
     let (empty, room) = (c"".as_ptr(), &raw mut told);
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
     // SAFETY: the empty name ends with a NUL, and there is room for the status.
-    let result = unsafe { libc::statx(fd.as_raw_fd(), empty, libc::AT_EMPTY_PATH, libc::STATX_BASIC_STATS, room) };
+    let result = unsafe { libc::statx(fd.as_raw_fd(), empty, libc::AT_EMPTY_PATH | sync, mask, room) };
     Errno::result(result)?;
     Ok(Status {
         kind: SFlag::from_bits_truncate(told.stx_mode.into()) & SFlag::S_IFMT,
         size: told.stx_size,
         modified_s: told.stx_mtime.tv_sec,
         modified_ns: told.stx_mtime.tv_nsec,
+        changed_s: told.stx_ctime.tv_sec,
+        changed_ns: told.stx_ctime.tv_nsec,
         inode: told.stx_ino,
         file_system: makedev(told.stx_dev_major, told.stx_dev_minor),
+        mount: told.stx_mnt_id,
         device: makedev(told.stx_rdev_major, told.stx_rdev_minor),
-        links: told.stx_nlink,
     })
 }
 
@@ -65,7 +87,8 @@ mod tests {
         let modified = UNIX_EPOCH + Duration::new(BEYOND + 7, 8_000);
         file.set_len(BEYOND + 5).and_then(|()| file.set_times(FileTimes::new().set_modified(modified))).unwrap();
         let status = status_of(&file.into()).unwrap();
-        assert!(status.kind == SFlag::S_IFREG && status.links == 0);
+        assert!(status.kind == SFlag::S_IFREG);
+        assert!(status.changed_s > 0 && status.changed_s < BEYOND as i64, "no program sets it");
         assert_eq!(status.size, BEYOND + 5);
         assert_eq!((status.modified_s as u64, status.modified_ns), (BEYOND + 7, 8_000));
     }
@@ -73,6 +96,6 @@ mod tests {
     #[test]
     fn a_device() {
         let null = status_of(&File::open("/dev/null").unwrap().into()).unwrap();
-        assert!(null.kind == SFlag::S_IFCHR && null.device == makedev(1, 3) && null.links > 0);
+        assert!(null.kind == SFlag::S_IFCHR && null.device == makedev(1, 3));
     }
 }

@@ -1,5 +1,6 @@
 //! Where clients come in: a listener, and what is served to those who come through it.
 
+use std::ffi::CString;
 use std::sync::Arc;
 
 use super::listener::{ListenAddress, SocketFile};
@@ -7,13 +8,22 @@ use crate::driver::Reach;
 use crate::route::Sites;
 use crate::session::Folder;
 
+/// A folder that is held open.
+#[derive(Debug)]
+pub struct Held<H> {
+    /// The folder.
+    pub handle: H,
+    /// The path that it was opened by, which may come to lead to another one. Empty: it is never looked at again.
+    pub path: CString,
+}
+
 /// The folders that a site's requests lead to.
 #[derive(Debug)]
 pub struct Folders<H> {
     /// The servers' sockets.
-    pub docroot: Option<H>,
+    pub docroot: Option<Held<H>>,
     /// The pages.
-    pub www: Option<H>,
+    pub www: Option<Held<H>>,
 }
 
 /// What is served at one or more addresses. Each connection holds the one that it came to, so that a reload changes
@@ -34,16 +44,18 @@ impl<H> Endpoint<H> {
         let folders = self.folders.get(site as usize);
         match folder {
             Folder::Anywhere => Some(Reach::Anywhere),
-            Folder::Www => folders?.www.as_ref().map(Reach::Beneath),
-            Folder::Docroot if self.sites.get(site).follows_symlinks => folders?.docroot.as_ref().map(Reach::From),
-            Folder::Docroot => folders?.docroot.as_ref().map(Reach::Beneath),
+            Folder::Www => folders?.www.as_ref().map(|held| Reach::Beneath(&held.handle)),
+            Folder::Docroot => {
+                let folder = &folders?.docroot.as_ref()?.handle;
+                let may_leave = self.sites.get(site).follows_symlinks;
+                Some(if may_leave { Reach::From(folder) } else { Reach::Beneath(folder) })
+            }
         }
     }
 
-    /// The folders of a site.
-    pub fn folders_of(&self, site: u16) -> impl Iterator<Item = &H> {
-        let folders = self.folders.get(site as usize);
-        folders.into_iter().flat_map(|folders| folders.docroot.iter().chain(&folders.www))
+    /// All its folders, always in the same order.
+    pub fn held(&self) -> impl Iterator<Item = &Held<H>> {
+        self.folders.iter().flat_map(|folders| folders.docroot.iter().chain(&folders.www))
     }
 }
 

@@ -8,6 +8,7 @@ mod devices;
 pub mod entrance;
 mod fair;
 mod file;
+mod folders;
 mod inbox;
 pub mod listener;
 pub mod peer;
@@ -18,7 +19,7 @@ mod timers;
 mod simulation;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 use slab::Slab;
 
@@ -31,6 +32,7 @@ use connection::Connection;
 use devices::Devices;
 use entrance::{Entrance, Opening};
 use fair::FairQueue;
+use folders::Watch;
 use queue::{give_back, is_short};
 use timers::{Owner, Timers};
 
@@ -45,10 +47,10 @@ pub struct World<D: Driver> {
     pub now_ms: u64,
     /// The wall clock of this turn.
     pub date: Date,
-    /// A folder has been removed; of the endpoint at this address.
-    pub lost_endpoint: Option<usize>,
     /// Units of work that this turn may still do (`WORK_PER_TURN_MAX`). With none left, what comes waits for the next one.
     work: usize,
+    /// Part of the tags of files whose times tell nothing; another one for each process and each folder that is replaced.
+    pub tag_salt: u64,
     /// The devices that are in use.
     devices: Devices,
     /// What a session asks for; empty between inputs.
@@ -70,6 +72,7 @@ pub struct Gateway<D: Driver> {
     connections: Slab<Connection<D::Handle>>,
     admission: Admission,
     timers: Timers,
+    watch: Watch,
     /// Connections that this turn touched.
     touched: Vec<Owner>,
     /// Connections that wait for a buffer of the pool to read a request or a page.
@@ -101,8 +104,8 @@ impl<D: Driver> Gateway<D> {
                 driver,
                 now_ms,
                 date: Date::default(),
-                lost_endpoint: None,
                 work: limits::WORK_PER_TURN_MAX,
+                tag_salt: tag_salt(),
                 devices: Devices::default(),
                 actions: Actions::default(),
             },
@@ -110,6 +113,7 @@ impl<D: Driver> Gateway<D> {
             connections: Slab::new(),
             admission: Admission::new(limits),
             timers: Timers::default(),
+            watch: Watch::default(),
             touched: Vec::new(),
             starved_requests: FairQueue::default(),
             starved: FairQueue::default(),
@@ -149,6 +153,8 @@ impl<D: Driver> Gateway<D> {
         let leaving: Vec<usize> =
             self.entrances.iter().filter(|(_, entrance)| entrance.is_leaving).map(|(index, _)| index).collect();
         leaving.into_iter().for_each(|index| self.leave(index));
+        self.world.tag_salt = tag_salt();
+        self.watch_folders();
     }
 
     /// Where it listens.
@@ -159,14 +165,6 @@ impl<D: Driver> Gateway<D> {
     /// The time of this turn.
     pub fn now_ms(&self) -> u64 {
         self.world.now_ms
-    }
-
-    /// Whether a request found, since this was asked last, that a folder of the configuration has been removed.
-    pub fn take_lost_folder(&mut self) -> bool {
-        // A connection that came before the last reload may still look into an old one.
-        let is_current =
-            |lost| self.entrances.iter().any(|(_, entrance)| Arc::as_ptr(&entrance.endpoint) as usize == lost);
-        self.world.lost_endpoint.take().is_some_and(is_current)
     }
 
     /// The signals that came since this was asked last.
@@ -208,6 +206,7 @@ impl<D: Driver> Gateway<D> {
             self.visit_backlog();
         }
         self.fire_timers();
+        self.look_at_folders();
         self.settle();
         Ok(())
     }
@@ -225,6 +224,7 @@ impl<D: Driver> Gateway<D> {
         self.last_call_ms = Some(give_up_ms.saturating_sub(limits::LAST_CALL_MS));
         let all: Vec<usize> = self.entrances.iter().map(|(index, _)| index).collect();
         all.into_iter().for_each(|index| self.leave(index));
+        self.stop_watching();
         for (_, connection) in &mut self.connections {
             connection.handle(Input::Stop, &mut self.world);
             list(connection, &mut self.touched);
@@ -242,7 +242,8 @@ impl<D: Driver> Gateway<D> {
             return Some(0);
         }
         let abort_ms = if self.is_aborting { limits::ABORT_MS } else { 0 };
-        let due = [self.timers.next_ms(), self.resume_ms, self.last_call_ms, self.give_up_ms.map(|ms| ms + abort_ms)];
+        let give_up_ms = self.give_up_ms.map(|ms| ms + abort_ms);
+        let due = [self.timers.next_ms(), self.resume_ms, self.last_call_ms, give_up_ms, self.watch.due_ms()];
         let due_ms = due.into_iter().flatten().min()?;
         Some(due_ms.saturating_sub(self.world.driver.now_ms()))
     }
@@ -253,6 +254,7 @@ impl<D: Driver> Gateway<D> {
                 return self.on_accepted((token.slot - LISTENER_SLOTS) as usize, result, more);
             }
             Event::Signal(number) => return self.signals.push(number),
+            Event::Opened(result) if token.kind == Kind::Folder => return self.on_folder(token, result),
             _ => {}
         }
         // A slot is reused only when nothing is in flight for it, so that a stale completion is a bug of ours.
@@ -451,6 +453,11 @@ fn count_held<D: Driver>(connection: &mut Connection<D::Handle>, admission: &mut
             world.work = 0;
         }
     }
+}
+
+/// A number that was never used before, as far as that is possible: the keys of `RandomState` come from the kernel.
+fn tag_salt() -> u64 {
+    RandomState::new().build_hasher().finish()
 }
 
 fn listener_token(index: usize) -> Token {

@@ -128,8 +128,7 @@ mod tests {
     const MODIFIED_S: u64 = 784_111_777;
 
     fn file() -> Representation {
-        let file = Representation::new(100, MODIFIED_S as i64, 500_000_000, 1, None);
-        Representation { etag: "\"own\"".to_owned(), ..file }
+        Representation { size: 100, etag: "\"own\"".to_owned(), modified_s: Some(MODIFIED_S), coding: None }
     }
 
     fn select(fields: &[(&str, &str)]) -> Selection {

@@ -49,6 +49,14 @@ pub fn write_line(line: &mut String, style: Style, wall: SystemTime, record: &Re
     line.push('\n');
 }
 
+/// A line for standard output, newline included, escaped as the log's are: it may quote paths and values.
+pub fn plain_line(what: fmt::Arguments<'_>) -> String {
+    let mut line = String::new();
+    put_escaped(&mut line, Format::Text, usize::MAX, what);
+    line.push('\n');
+    line
+}
+
 fn write_text(line: &mut String, wall: Option<SystemTime>, record: &Record<'_>) {
     if let Some(wall) = wall {
         put(line, format_args!("{} ", Timestamp(wall)));
@@ -227,6 +235,12 @@ mod tests {
             down_messages: 1,
             ending: &"the client closed with 1000",
         }
+    }
+
+    #[test]
+    fn plain_lines() {
+        let said = plain_line(format_args!("{}", "/a\u{1b}[2J\r\n\u{9b}b\u{202e}\u{e9}"));
+        assert_eq!(said, "/a\\u{1b}[2J\\r\\n\\u{9b}b\\u{202e}\u{e9}\n");
     }
 
     #[test]

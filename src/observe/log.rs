@@ -14,6 +14,7 @@ pub use super::record::{Access, Level, Quoted};
 pub use super::sink::LogError;
 pub use super::writer::Settings;
 
+use super::format::plain_line;
 use super::record::Record;
 use super::sink::Sink;
 use super::writer::{Now, Writer};
@@ -83,10 +84,11 @@ pub fn flush() -> bool {
     log.is_idle()
 }
 
-/// Prints a line meant for scripts, such as the address of a listener, to standard output.
+/// Prints a line meant for scripts, such as the address of a listener, to standard output. Control characters are
+/// escaped: paths and values of a configuration must not command a terminal.
 pub fn announce(line: fmt::Arguments<'_>) {
     let mut out = std::io::stdout();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let _ = out.write_all(plain_line(line).as_bytes()).and_then(|()| out.flush());
 }
 
 /// A log that panicked in mid-line is still a log.

@@ -90,6 +90,21 @@ pub struct Link {
     pub service: Arc<Service>,
 }
 
+/// The Cache-Control of files for which none is set: a cache asks each time whether its copy is still the file, which
+/// costs a 304. Without it, browsers keep a page for a tenth of its age (RFC 9111 section 4.2.2).
+pub const CACHE_CONTROL: &str = "no-cache";
+
+/// A header that some files are sent with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageHeader {
+    /// The files, as patterns that are searched for in "/" + path.
+    pub path: Patterns,
+    /// Its name.
+    pub name: Box<str>,
+    /// Its value, without control characters.
+    pub value: Box<str>,
+}
+
 /// What one server of the configuration serves.
 #[derive(Clone, Debug)]
 pub struct Site {
@@ -100,8 +115,10 @@ pub struct Site {
     /// Which files are sent.
     pub page_rules: Rules,
     /// What files are sent with as Cache-Control (RFC 9111 section 5.2): a header's value, so without control
-    /// characters. None: each browser decides by itself how often it asks whether a file has changed.
-    pub cache_control: Option<Box<str>>,
+    /// characters.
+    pub cache_control: Box<str>,
+    /// Other headers of files, by their paths.
+    pub page_headers: Vec<PageHeader>,
     /// Whether UNIX servers are served.
     pub has_docroot: bool,
     /// Symbolic links in docroot may lead out of it.
@@ -123,6 +140,23 @@ impl Site {
     pub fn link_of(&self, name: &str) -> Option<usize> {
         let subject = format!("/{name}");
         self.links.iter().position(|link| link.origin.matches(&subject))
+    }
+
+    /// The header lines that a file is sent with by the configuration. Of several headers with one name the first one
+    /// counts.
+    pub fn page_fields(&self, path: &str) -> String {
+        let subject = format!("/{path}");
+        let mut names: Vec<&str> = Vec::new();
+        let mut fields = String::new();
+        let own = self.page_headers.iter().filter(|header| header.path.matches(&subject));
+        let own = own.map(|header| (&*header.name, &*header.value));
+        for (name, value) in own.chain([("Cache-Control", &*self.cache_control)]) {
+            if names.iter().all(|known| !known.eq_ignore_ascii_case(name)) {
+                names.push(name);
+                fields.extend([name, ": ", value, "\r\n"]);
+            }
+        }
+        fields
     }
 
     /// A copy whose links and docroot count their clients anew.
@@ -154,7 +188,8 @@ impl Default for Site {
             hostname: None,
             has_www: false,
             page_rules: Rules::default(),
-            cache_control: None,
+            cache_control: CACHE_CONTROL.into(),
+            page_headers: Vec::new(),
             has_docroot: false,
             follows_symlinks: false,
             rules: Rules::default(),
@@ -199,6 +234,29 @@ impl Sites {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn page_headers() {
+        let header = |path, name: &str, value: &str| PageHeader {
+            path: Patterns::parse(path),
+            name: name.into(),
+            value: value.into(),
+        };
+        let page_headers = vec![
+            header("^/assets/", "cache-control", "max-age=31536000, immutable"),
+            header("^/assets/,.wasm$", "X-One", "1"),
+            header("*", "x-one", "2"),
+        ];
+        let site = Site { page_headers, ..Site::default() };
+        for (path, fields) in [
+            ("assets/a.js", "cache-control: max-age=31536000, immutable\r\nX-One: 1\r\n"),
+            ("sub/assets/a.js", "x-one: 2\r\nCache-Control: no-cache\r\n"),
+            ("a.wasm", "X-One: 1\r\nCache-Control: no-cache\r\n"),
+        ] {
+            assert_eq!(site.page_fields(path), fields, "{path}");
+        }
+        assert_eq!(Site::default().page_fields("index.html"), "Cache-Control: no-cache\r\n");
+    }
 
     #[test]
     fn hosts() {

@@ -178,6 +178,9 @@ impl fmt::Display for Ending {
             Ending::NoSuchServer => f.write_str("refused with 404: no server has this name"),
             Ending::NotASocket => f.write_str("refused with 404: what has this name is not a socket"),
             Ending::Outside => f.write_str("refused with 403: the name leads out of docroot, or may not be opened"),
+            Ending::NoLookUp(errno @ (Errno::EAGAIN | Errno::EINTR)) => {
+                write!(f, "refused with 503: docroot cannot be searched now: {}", errno.desc())
+            }
             Ending::NoLookUp(errno) => write!(f, "refused with 500: docroot cannot be searched: {}", errno.desc()),
             Ending::NotTaken(Errno::ETOOMANYREFS) => {
                 write!(f, "not handed over (1011): {}", Full::Untaken)

@@ -94,6 +94,8 @@ pub struct Surroundings<'a> {
     pub date: &'a Date,
     /// The servers that may be meant.
     pub sites: &'a Sites,
+    /// Part of the tags of files whose times tell nothing.
+    pub tag_salt: u64,
 }
 
 /// One connection's life.
@@ -145,6 +147,7 @@ struct Context<'a> {
     now_ms: u64,
     date: &'a Date,
     sites: &'a Sites,
+    tag_salt: u64,
     site: &'a mut u16,
     status: &'a mut u16,
     /// The request is a HEAD: a reply to it has no body.
@@ -160,6 +163,7 @@ impl<'a> Context<'a> {
             now_ms: around.now_ms,
             date: around.date,
             sites: around.sites,
+            tag_salt: around.tag_salt,
             site: &mut facts.site,
             status: &mut facts.status,
             is_head: false,

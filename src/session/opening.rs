@@ -290,6 +290,10 @@ impl Opening {
             Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM) => {
                 refuse(403, "this name is not allowed", Ending::Outside, context)
             }
+            // The driver has tried it several times.
+            Err(errno @ (Errno::EAGAIN | Errno::EINTR)) => {
+                refuse(503, "this name cannot be looked up now", Ending::NoLookUp(errno), context)
+            }
             Err(errno) => refuse(500, "this name cannot be looked up", Ending::NoLookUp(errno), context),
         };
         (refused, false)

@@ -7,7 +7,7 @@ use super::{Action, Closing, Context, Demand, Ending, Folder, Input, Patience, P
 use crate::driver::{Errno, FileKind, FileStatus, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_neighbours};
 use crate::http::conditions::{Conditions, Selection};
-use crate::http::representation::Representation;
+use crate::http::representation::{Representation, Version};
 use crate::http::{files, head, reply};
 use crate::observe::log::{Level, Quoted};
 use crate::route::Site;
@@ -28,6 +28,7 @@ pub struct Reply {
     /// The neighbours that are still to be tried, and the one that is.
     codings: Codings,
     coding: Option<Coding>,
+    plain: Plain,
     keep_alive: bool,
     /// The request's body is not read to its end: what the client still sends has no meaning.
     leaves_body: bool,
@@ -55,6 +56,17 @@ enum Stage {
     Sending { next: u64, end: u64, is_reading: bool },
     /// All is queued.
     Finishing,
+}
+
+/// When the file itself was modified, which is asked for once there is a compressed neighbour: one that is older than
+/// the file is stale.
+#[derive(Debug)]
+enum Plain {
+    Unknown,
+    /// It is being looked at.
+    Asked,
+    /// None: there is only the neighbour.
+    Modified(Option<(i64, u32)>),
 }
 
 impl Reply {
@@ -91,6 +103,7 @@ impl Reply {
             is_head,
             conditions: Conditions::read(&head.headers, is_head),
             coding: None,
+            plain: Plain::Unknown,
             // Behind CONNECT a client may send what is no HTTP.
             keep_alive: head.keep_alive && site.limits.keepalive_ms > 0 && head.method != "CONNECT",
             leaves_body: false,
@@ -194,19 +207,33 @@ impl Reply {
         context.deadline_in(self.patience.stall_ms);
     }
 
-    /// Tries the next compressed neighbour, at last the file itself. Nobody compares their ages: neighbours are
-    /// made by whoever puts the files there, and copying them gives them times in any order.
+    /// Tries the next compressed neighbour, at last the file itself.
     fn open_next(&mut self, context: &mut Context<'_>) {
         self.stage = Stage::Opening;
         self.coding = self.codings.pop();
-        let action = match self.coding {
-            Some(coding) => {
-                let neighbour = format!("{}{}", self.path, coding.ending());
-                Action::open(Folder::Www, &neighbour, OpenFor::Reading)
-            }
-            None => Action::open(Folder::Www, &self.path, OpenFor::Reading),
+        self.open(context);
+    }
+
+    fn open(&self, context: &mut Context<'_>) {
+        let path = match self.coding {
+            Some(coding) => Cow::Owned(format!("{}{}", self.path, coding.ending())),
+            None => Cow::Borrowed(&*self.path),
         };
-        context.out.push(action);
+        context.out.push(Action::open(Folder::Www, &path, OpenFor::Reading));
+    }
+
+    /// A compressed neighbour is there. It is sent unless the file itself is newer; of the same time is good.
+    fn opened_neighbour(&mut self, status: FileStatus, context: &mut Context<'_>) {
+        match self.plain {
+            Plain::Modified(Some(modified)) if modified > (status.modified_s, status.modified_ns) => {
+                self.open_next(context);
+            }
+            Plain::Modified(_) => self.send_file(status, context),
+            Plain::Unknown | Plain::Asked => {
+                self.plain = Plain::Asked;
+                context.out.push(Action::open(Folder::Www, &self.path, OpenFor::Connecting));
+            }
+        }
     }
 
     /// A name that serves WebSockets and has no page is a 426 (RFC 9110 section 15.5.22). A denied name is not looked for,
@@ -237,7 +264,15 @@ impl Reply {
         }
         match (opened, self.coding) {
             (Err(Errno::EMFILE | Errno::ENFILE), _) => self.refuse(503, "out of file descriptors", "", context),
-            (Ok(FileKind::Regular(status)), Some(_)) => self.send_file(status, context),
+            (_, Some(_)) if matches!(self.plain, Plain::Asked) => {
+                let modified = match opened {
+                    Ok(FileKind::Regular(status)) => Some((status.modified_s, status.modified_ns)),
+                    _ => None,
+                };
+                self.plain = Plain::Modified(modified);
+                self.open(context);
+            }
+            (Ok(FileKind::Regular(status)), Some(_)) => self.opened_neighbour(status, context),
             // A neighbour that cannot be used is none.
             (_, Some(_)) => self.open_next(context),
             (Ok(FileKind::Regular(status)), None) if self.codings.takes_plain => self.send_file(status, context),
@@ -247,13 +282,18 @@ impl Reply {
             // A name of nothing is the index by itself; a slash makes no other one of it.
             (Ok(FileKind::Folder), None) if !self.has_slash && !self.name.is_empty() => {
                 let location = files::location_of(&self.name, self.query.as_deref());
-                self.send(301, &format!("Location: {location}\r\nContent-Length: 0\r\n"), context);
+                self.send(301, &redirection(&location), context);
             }
             (Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ENXIO), None) => {
                 self.look_for_server("there is no such page", context);
             }
             (Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM), None) => {
                 self.refuse(403, "this page may not be read", "", context);
+            }
+            // The driver has tried it several times.
+            (Err(errno @ (Errno::EAGAIN | Errno::EINTR)), None) => {
+                context.out.push(Action::Log(Level::Warn, format!("{}: {}", Quoted(&self.path), errno.desc())));
+                self.refuse(503, "this page cannot be read now", "", context);
             }
             (Err(errno), None) => {
                 context.out.push(Action::Log(Level::Error, format!("{}: {}", Quoted(&self.path), errno.desc())));
@@ -263,9 +303,11 @@ impl Reply {
     }
 
     fn send_file(&mut self, status: FileStatus, context: &mut Context<'_>) {
-        let FileStatus { size, modified_s, modified_ns, inode } = status;
+        let FileStatus { size, inode, file_system, mount, .. } = status;
+        let (modified, changed) = ((status.modified_s, status.modified_ns), (status.changed_s, status.changed_ns));
+        let version = Version { size, modified, changed, inode, file_system, mount };
         let (site, date) = (context.site(), context.date);
-        let file = Representation::new(size, modified_s, modified_ns, inode, self.coding);
+        let file = Representation::new(&version, context.tag_salt, self.coding);
         let part = match self.conditions.select(&file, date.unix_s()) {
             Selection::Whole => None,
             Selection::Part(first, last) => Some((first, last)),
@@ -288,7 +330,7 @@ impl Reply {
     }
 
     fn cache_fields(&self, file: &Representation, site: &Site) -> String {
-        file.cache_fields(may_have_neighbours(&self.path), site.cache_control.as_deref())
+        file.cache_fields(may_have_neighbours(&self.path)) + &site.page_fields(&self.path)
     }
 
     fn send(&mut self, status: u16, fields: &str, context: &mut Context<'_>) {
@@ -335,4 +377,9 @@ impl Reply {
         };
         (last, false)
     }
+}
+
+/// What a 301 says. A folder may become a file, so that each use of it asks again.
+fn redirection(location: &str) -> String {
+    format!("Location: {location}\r\nCache-Control: no-cache\r\nContent-Length: 0\r\n")
 }

@@ -12,9 +12,9 @@ use crate::config::keys::Limits;
 use crate::config::problem::{Place, Problems};
 use crate::config::{Host, Places, Said, Server, Typed, values};
 use crate::gateway::listener::ListenAddress;
-use crate::limits::{LINKS_MAX, LISTEN_MAX};
+use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX};
 use crate::route::names::{Patterns, Rules};
-use crate::route::{MessageType, Protocol, Service, Site};
+use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Site};
 
 /// The servers checked so far.
 #[derive(Default)]
@@ -157,8 +157,10 @@ fn document(group: &Fields<'_>, site: &mut Site, typed: &mut Typed, problems: &m
     document.require(problems, "docroot");
     site.page_rules = page_rules(&document);
     document_options(&document, problems);
-    site.cache_control =
-        document.parsed(problems, "cache-control", |value| values::header(value).map(|()| value.into()));
+    let cache_control = document.parsed(problems, "cache-control", values::header);
+    site.cache_control = cache_control.unwrap_or(CACHE_CONTROL.into());
+    let headers = document.groups("headers", PAGE_HEADERS_MAX, problems);
+    site.page_headers = headers.iter().filter_map(|group| page_header(group, problems)).collect();
     said(&document, "docroot", problems)
 }
 
@@ -185,6 +187,20 @@ fn document_options(document: &Fields<'_>, problems: &mut Problems) {
         };
         document.warn(problems, "options", format_args!("{word:?} {sentence}"));
     }
+}
+
+fn page_header(group: &Fields<'_>, problems: &mut Problems) -> Option<PageHeader> {
+    for name in ["name", "value"] {
+        group.require(problems, name);
+    }
+    let path = group.parsed(problems, "path", |list| match values::elements(list).next() {
+        Some(_) => Ok(Patterns::parse(list)),
+        None => Err("is empty: write patterns such as \"^/assets/\", or leave it out".to_owned()),
+    });
+    let name = group.parsed(problems, "name", values::page_header_name);
+    let value = group.parsed(problems, "value", values::header);
+    let path = if group.has("path") { path? } else { Patterns::parse("*") };
+    Some(PageHeader { path, name: name?, value: value? })
 }
 
 fn websocket(

@@ -21,6 +21,8 @@ pub enum Scope {
     Server,
     /// `document` of a server.
     Document,
+    /// An element of `headers` of a document.
+    PageHeader,
     /// `websocket` of a server.
     WebSocket,
     /// An element of `links`.
@@ -37,10 +39,11 @@ pub enum Scope {
 
 impl Scope {
     /// All of them, from the outside in.
-    pub const ALL: [Scope; 9] = [
+    pub const ALL: [Scope; 10] = [
         Scope::Top,
         Scope::Server,
         Scope::Document,
+        Scope::PageHeader,
         Scope::WebSocket,
         Scope::Link,
         Scope::TopLimits,
@@ -55,6 +58,7 @@ impl Scope {
             Scope::Top => "the file itself",
             Scope::Server => "a server",
             Scope::Document => "document",
+            Scope::PageHeader => "an element of headers",
             Scope::WebSocket => "websocket",
             Scope::Link => "a link",
             Scope::TopLimits => "the file's limits",

@@ -1,6 +1,6 @@
 //! The keys that are no limits.
 
-use super::Scope::{Document, Link, Server, ServerLimits, Top, TopLimits, WebSocket, WebSocketLimits};
+use super::Scope::{Document, Link, PageHeader, Server, ServerLimits, Top, TopLimits, WebSocket, WebSocketLimits};
 use super::{Key, Kind, Scope};
 use crate::config::values;
 use crate::limits::{Bounds, CLIENTS_MAX, KEEPALIVE_MS};
@@ -127,7 +127,17 @@ pub const KEYS: &[Key] = &[
         "\"\"",
         "ouistiti's: \"range\" and \"sendfile\" hold always; \"dirlisting\", \"rest\" and \"home\" are not served.",
     ),
-    key(&[Document], "cache-control", Kind::Text, "none", "The Cache-Control header that pages are sent with."),
+    key(&[Document], "cache-control", Kind::Text, "\"no-cache\"", "The Cache-Control header that pages are sent with."),
+    key(&[Document], "headers", Kind::Groups(PageHeader), "none", "Headers that some pages are sent with."),
+    key(&[PageHeader], "path", Kind::Commas, "\"*\"", "Patterns of the files that are sent with it."),
+    key(
+        &[PageHeader],
+        "name",
+        Kind::Text,
+        "required",
+        "The name of the header; none of those that uakari sets itself.",
+    ),
+    key(&[PageHeader], "value", Kind::Text, "required", "The value of the header."),
     key(
         &[WebSocket],
         "docroot",

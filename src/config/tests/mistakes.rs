@@ -75,6 +75,22 @@ fn of_the_file_and_servers() {
             server("x = { };").replace("\"/w\";", "\"/w\"; cache-control = \"a\\n\";").replace("x = { };", ""),
             "cache-control: \"a\\n\" is no",
         ),
+        (
+            server("x = { };")
+                .replace("\"/w\";", "\"/w\"; headers = ({ name = \"Date\"; value = \"x\"; });")
+                .replace("x = { };", ""),
+            "headers[0].name: \"Date\" is set by uakari alone: leave it out",
+        ),
+        (
+            server("x = { };")
+                .replace("\"/w\";", "\"/w\"; headers = ({ path = \",\"; name = \"X\"; value = \"a\\r\\nY: b\"; });")
+                .replace("x = { };", ""),
+            "headers[0].value: \"a\\r\\nY: b\" is no value of a header",
+        ),
+        (
+            server("x = { };").replace("\"/w\";", "\"/w\"; headers = ({ name = \"X\"; });").replace("x = { };", ""),
+            "headers[0]: value is missing",
+        ),
     ]);
 }
 

@@ -371,8 +371,12 @@ impl Driver for Sim {
         Address::Unix
     }
 
-    fn is_removed(&self, _: &Handle) -> bool {
-        false
+    fn identity(&self, _: &Handle) -> Option<FolderId> {
+        None
+    }
+
+    fn replace(&mut self, _: &Handle, _: Handle) -> Result<(), Errno> {
+        panic!("the simulated folders have no paths");
     }
 
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {

@@ -177,7 +177,11 @@ impl Node {
                 size: bytes.len() as u64,
                 modified_s: EPOCH_S as i64 - 1_000,
                 modified_ns: 0,
+                changed_s: EPOCH_S as i64 - 1_000,
+                changed_ns: 1,
                 inode: path.bytes().map(u64::from).sum(),
+                file_system: 1,
+                mount: 1,
             }),
             Node::Server(_) | Node::Dead | Node::Full(_) => FileKind::Socket,
         })

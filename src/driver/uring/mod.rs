@@ -21,13 +21,13 @@ use super::clock::unix_s;
 use super::connect;
 use super::device::{self, Device};
 use super::handover;
-use super::in_flight::{self, InFlight, Message, ServerAddress};
+use super::in_flight::{self, InFlight, Lookup, Message, ServerAddress};
 use super::results::{accepted, address_of, result_of};
 use super::start::{self, StartError, errno_of, start_error};
-use super::status::status_of;
+use super::status::identity_of;
 use super::{
-    Batch, Completion, Driver, Event, Handover, Kind, Lease, OpenFor, Reach, Receive, Received, Segment, Sending,
-    Share, SocketType, Token,
+    Batch, Completion, Driver, Event, FolderId, Handover, Kind, Lease, OpenFor, Reach, Receive, Received, Segment,
+    Sending, Share, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 
@@ -138,7 +138,12 @@ impl Uring {
     fn on_entry(&mut self, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
         let bits = entry.user_data();
         if bits & 0xff == INDEXED {
-            let done = self.in_flight.remove((bits >> 8) as u32 as usize);
+            let index = (bits >> 8) as u32 as usize;
+            if let Some(again) = self.in_flight.get_mut(index).and_then(|one| one.again(result_of(entry))) {
+                self.push_indexed(again, index);
+                return None;
+            }
+            let done = self.in_flight.remove(index);
             let completion = in_flight::complete(done, (bits >> STEP_SHIFT) as u8, result_of(entry));
             self.has_too_many_untaken |= handover::is_one_too_many(&completion.event);
             return Some(completion);
@@ -294,9 +299,9 @@ impl Driver for Uring {
             Reach::Anywhere => (types::Fd(libc::AT_FDCWD), 0),
         };
         let how = types::OpenHow::new().flags((flags | libc::O_CLOEXEC) as u64).resolve(resolve);
-        let how = Box::new(how);
-        let entry = opcode::OpenAt2::new(folder, path.as_ptr(), &raw const *how).build();
-        let index = self.in_flight.insert(InFlight::Open { token, purpose, _path: path, _how: how });
+        let lookup = Lookup::new(folder, path, how);
+        let entry = lookup.entry();
+        let index = self.in_flight.insert(InFlight::Open { token, purpose, lookup });
         self.push_indexed(entry, index);
     }
 
@@ -381,8 +386,14 @@ impl Driver for Uring {
         address_of(socket::getsockname(client.as_raw_fd()))
     }
 
-    fn is_removed(&self, folder: &OwnedFd) -> bool {
-        status_of(folder).is_ok_and(|status| status.links == 0)
+    fn identity(&self, folder: &OwnedFd) -> Option<FolderId> {
+        identity_of(folder)
+    }
+
+    fn replace(&mut self, old: &OwnedFd, new: OwnedFd) -> Result<(), Errno> {
+        // The number stays, and with it all operations that are queued with it.
+        // SAFETY: both are open, and `old` stays its owner's: only what it stands for changes.
+        Errno::result(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
     }
 
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {

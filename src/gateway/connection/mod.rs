@@ -213,7 +213,8 @@ impl<H> Connection<H> {
 
     /// Hands an input to the session and does what it asks for.
     pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
-        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
+        let World { now_ms, date, tag_salt, .. } = world;
+        let around = Surroundings { now_ms: *now_ms, date, sites: &self.endpoint.sites, tag_salt: *tag_salt };
         self.session.handle(around, input, &mut world.actions);
         self.apply(Source::Nothing, world);
     }
@@ -373,12 +374,6 @@ impl<H> Connection<H> {
     /// A path was opened, or not.
     pub fn on_opened<D: Driver<Handle = H>>(&mut self, result: Result<(H, FileKind), Errno>, world: &mut World<D>) {
         self.file.end();
-        if matches!(result, Err(Errno::ENOENT)) {
-            let mut folders = self.endpoint.folders_of(self.session.site());
-            if folders.any(|folder| world.driver.is_removed(folder)) {
-                world.lost_endpoint = Some(Arc::as_ptr(&self.endpoint) as usize);
-            }
-        }
         let kind = result.and_then(|(handle, kind)| {
             if let (FileKind::Device(id, device), Some(clients_max)) = (kind, self.session.server_clients_max()) {
                 self.place = world.devices.enter(id, clients_max);
@@ -467,7 +462,8 @@ impl<H> Connection<H> {
     fn handle_lease<D: Driver<Handle = H>>(&mut self, lease: Lease, kind: Kind, world: &mut World<D>) {
         let (start, end) = (lease.start as usize, lease.end as usize);
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
-        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
+        let World { now_ms, date, tag_salt, .. } = world;
+        let around = Surroundings { now_ms: *now_ms, date, sites: &self.endpoint.sites, tag_salt: *tag_salt };
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         world.spend(end - start);
         self.apply(Source::Lease(lease), world);
@@ -477,7 +473,12 @@ impl<H> Connection<H> {
     fn handle_copy<D: Driver<Handle = H>>(&mut self, mut buffer: Box<[u8]>, kind: Kind, world: &mut World<D>) {
         let (start, end) = (limits::POOL_HEADROOM, buffer.len());
         let chunk = Chunk { buffer: &mut buffer, start, end };
-        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
+        let around = Surroundings {
+            now_ms: world.now_ms,
+            date: &world.date,
+            sites: &self.endpoint.sites,
+            tag_salt: world.tag_salt,
+        };
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         world.spend(end - start);
         self.apply(Source::Copy(buffer), world);
@@ -487,7 +488,8 @@ impl<H> Connection<H> {
     fn handle_nothing<D: Driver<Handle = H>>(&mut self, kind: Kind, world: &mut World<D>) {
         let mut buffer = [0; limits::POOL_HEADROOM];
         let chunk = Chunk { start: buffer.len(), end: buffer.len(), buffer: &mut buffer };
-        let around = Surroundings { now_ms: world.now_ms, date: &world.date, sites: &self.endpoint.sites };
+        let World { now_ms, date, tag_salt, .. } = world;
+        let around = Surroundings { now_ms: *now_ms, date, sites: &self.endpoint.sites, tag_salt: *tag_salt };
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         self.apply(Source::Bytes(&buffer), world);
     }

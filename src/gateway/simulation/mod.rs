@@ -9,10 +9,11 @@ mod fairness;
 mod pages;
 mod receiver;
 
+use std::ffi::CString;
 use std::sync::Arc;
 
 use super::Gateway;
-use super::entrance::{Endpoint, Folders, Opening};
+use super::entrance::{Endpoint, Folders, Held, Opening};
 use super::listener::ListenAddress;
 use crate::driver::SocketType;
 use crate::driver::sim::{Handle, Node, Sim};
@@ -99,13 +100,13 @@ fn world(seed: u64) -> (Sim, Site) {
     let limits = conversation_limits(&mut sim);
     let is_direct = protocol == Protocol::Stream && sim.rng.one_in(2);
     let service = Arc::new(Service { protocol, is_direct, limits, ..Service::default() });
-    let cache_control = Some("no-cache".into());
-    let site = Site { has_www: true, has_docroot: true, cache_control, service, ..Site::default() };
+    let site = Site { has_www: true, has_docroot: true, service, ..Site::default() };
     (sim, site)
 }
 
 fn endpoint_of(site: Site, docroot: Handle, www: Handle) -> Endpoint<Handle> {
-    let folders = vec![Folders { docroot: Some(docroot), www: Some(www) }];
+    let held = |handle| Some(Held { handle, path: CString::default() });
+    let folders = vec![Folders { docroot: held(docroot), www: held(www) }];
     Endpoint { sites: Sites::new(Arc::new(site), Vec::new()), folders, clients_max: 100 }
 }
 

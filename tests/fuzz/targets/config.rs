@@ -187,7 +187,7 @@ fn check_config(config: &Config) {
         assert!((1..=LISTEN_MAX).contains(&listen.len()) && site.links.len() <= LINKS_MAX);
         assert_eq!((site.has_www, site.has_docroot), (www.is_some(), docroot.is_some()));
         assert!(site.has_www || site.has_docroot || !site.links.is_empty());
-        for text in [&site.hostname, &site.cache_control].into_iter().flatten() {
+        for text in site.hostname.iter().chain([&site.cache_control]) {
             assert!(!text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{text:?}");
         }
         within(site.limits.head_size_max, limits::HEAD_SIZE_MAX);

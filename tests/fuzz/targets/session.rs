@@ -80,7 +80,6 @@ fn sites(service: &Service) -> Sites {
     let first = Site {
         has_www: true,
         has_docroot: true,
-        cache_control: Some("no-cache".into()),
         rules: Rules { deny: Patterns::parse("^/denied$, ^/b$"), ..Rules::default() },
         service: Arc::new(service.clone()),
         links: links(service),

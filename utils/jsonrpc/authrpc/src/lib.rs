@@ -43,7 +43,8 @@ impl Methods for Auth {
     }
 
     fn open(config: &str, peer: &Peer) -> Result<Auth, Failure> {
-        let store = Store::open(&Settings::read(config, &[])?.file)?;
+        let store = Settings::read(config, &[]).and_then(|settings| Store::open(&settings.file));
+        let store = store.map_err(jsonrpc_sqlite::for_clients)?;
         Ok(Auth { store, client: Client::of(peer.address.as_deref()), session: None })
     }
 

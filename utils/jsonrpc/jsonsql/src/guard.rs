@@ -24,10 +24,12 @@ const PRAGMAS: [&str; 7] =
 /// Functions that reach out of the database.
 const FUNCTIONS: [&str; 2] = ["load_extension", "fts3_tokenizer"];
 
-/// A table with the column that databases of users keep passwords in. To show such a column as NULL would not do: joins
-/// compare columns without asking.
-const SECRET: &str = "select t.name from sqlite_schema t, pragma_table_info(t.name) c \
-                      where t.type = 'table' and lower(c.name) = 'passwd' limit 1";
+/// What makes a database one of users: the tables in which authrpc keeps passwords (`users`, or `passwds` in newer
+/// databases of ouistiti's), with their column. Clients who write must not come to make them: the database would be
+/// refused to all from then on. To show such a column as NULL would not do: joins compare columns without asking.
+const SECRET: &str = "select t.name from sqlite_schema t, pragma_table_xinfo(t.name) c \
+                      where t.type = 'table' and lower(t.name) in ('users', 'passwds') \
+                      and lower(c.name) = 'passwd' limit 1";
 
 /// Whether the library itself is speaking, which alone begins and ends transactions.
 pub type IsOwn = Arc<AtomicBool>;
@@ -45,7 +47,7 @@ pub struct Rights {
 pub fn open(settings: &Settings, rights: Rights) -> Result<(Connection, IsOwn), Failure> {
     let complain = |error| complaint_of(&settings.file, &error);
     let connection = jsonrpc_sqlite::open(&settings.file, rights.may_write).map_err(complain)?;
-    let secret = connection.query_row(SECRET, [], |row| row.get::<_, String>(0)).optional().map_err(complain)?;
+    let secret = secret_table(&connection).map_err(complain)?;
     if let Some(table) = secret.filter(|_| !rights.may_see_passwords) {
         return Err(Failure::internal(&format!(
             "{}: its table {table} holds passwords, which all clients could read: give another database, or say \
@@ -54,6 +56,11 @@ pub fn open(settings: &Settings, rights: Rights) -> Result<(Connection, IsOwn), 
         )));
     }
     confine(connection, rights.may_write).map_err(complain)
+}
+
+/// The table that makes it a database of users.
+pub fn secret_table(connection: &Connection) -> Result<Option<String>, Error> {
+    connection.query_row(SECRET, [], |row| row.get(0)).optional()
 }
 
 fn confine(mut connection: Connection, may_write: bool) -> Result<(Connection, IsOwn), Error> {

@@ -29,7 +29,7 @@ const TRUNCATED: i32 = 1_001;
 struct Sql {
     db: Connection,
     is_own: IsOwn,
-    may_write: bool,
+    rights: Rights,
 }
 
 /// What came of a statement.
@@ -58,9 +58,7 @@ impl Methods for Sql {
     }
 
     fn open(config: &str, _: &Peer) -> Result<Sql, Failure> {
-        let (settings, rights) = settings(config)?;
-        let (db, is_own) = guard::open(&settings, rights)?;
-        Ok(Sql { db, is_own, may_write: rights.may_write })
+        Sql::connect(config).map_err(jsonrpc_sqlite::for_clients)
     }
 
     fn call(&mut self, method: &str, text: Option<&str>) -> Result<String, Failure> {
@@ -76,6 +74,13 @@ impl Methods for Sql {
 }
 
 impl Sql {
+    /// The error is the operator's.
+    fn connect(config: &str) -> Result<Sql, Failure> {
+        let (settings, rights) = settings(config)?;
+        let (db, is_own) = guard::open(&settings, rights)?;
+        Ok(Sql { db, is_own, rights })
+    }
+
     /// `{query}`: rows, or a message where there are none.
     fn exec(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
         let Some(Value::String(query)) = known(params, &["query"])?.get("query") else {
@@ -170,7 +175,7 @@ impl Sql {
     fn run_within(&self, query: &str, cells: &[&dyn ToSql]) -> Result<Outcome, Failure> {
         let mut statement = self.db.prepare(query).map_err(|error| self.told(&error))?;
         let writes = !statement.readonly();
-        if writes && !self.may_write {
+        if writes && !self.rights.may_write {
             return Err(self.refused(ffi::SQLITE_READONLY));
         }
         if writes {
@@ -201,9 +206,28 @@ impl Sql {
         drop(cursor);
         let changes = writes.then(|| self.db.total_changes() - before);
         if writes {
+            self.keep_openable()?;
             self.own("commit")?;
         }
         Ok(Outcome { rows, changes })
+    }
+
+    /// Refuses a change after which the database would be taken for one of users, and refused to everybody. Whichever
+    /// way the table came to be, or its name or column, it is seen here.
+    fn keep_openable(&self) -> Result<(), Failure> {
+        if self.rights.may_see_passwords {
+            return Ok(());
+        }
+        self.is_own.store(true, Ordering::Relaxed);
+        let secret = guard::secret_table(&self.db);
+        self.is_own.store(false, Ordering::Relaxed);
+        match secret.map_err(|error| complaint(&error))? {
+            None => Ok(()),
+            Some(table) => {
+                let why = format!("not authorized: a table {table} with a column passwd is for databases of users");
+                Err(failure(ffi::SQLITE_AUTH, &why))
+            }
+        }
     }
 
     /// A statement of the library's own.
@@ -236,7 +260,7 @@ impl Sql {
     }
 
     fn refused(&self, code: i32) -> Failure {
-        let why = if self.may_write { "this reaches beyond the tables" } else { "clients only read here" };
+        let why = if self.rights.may_write { "this reaches beyond the tables" } else { "clients only read here" };
         failure(code, &format!("not authorized: {why}"))
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod limits;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,6 +117,14 @@ pub fn complaint(error: &Error) -> Failure {
 /// As `complaint`, for the operator: which database it is.
 pub fn complaint_of(file: &Path, error: &Error) -> Failure {
     Failure::internal(&format!("{}: {}", file.display(), complaint(error).message))
+}
+
+/// What a client is told where its connection cannot be opened. The reason names files and what to do about them, so it
+/// goes to the operator alone, on standard error.
+pub fn for_clients(failure: Failure) -> Failure {
+    // Nobody else could be told that standard error is closed.
+    let _ = writeln!(std::io::stderr(), "websocket_jsonrpc: {}", failure.message);
+    Failure::internal("the database cannot be opened; the server's standard error says why")
 }
 
 #[cfg(test)]

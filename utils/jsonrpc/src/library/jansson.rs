@@ -2,6 +2,7 @@
 //! jansson. Its functions are those that the library itself brings along.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::io::{Write as _, stderr};
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -115,8 +116,8 @@ impl Library {
             // SAFETY: as above.
             table = unsafe { table.add(1) };
         }
-        let data = format!("{}: its jsonrpc_init gives no table", self.path);
-        Err(error(INTERNAL_ERROR, "", Some(&quoted(&data))))
+        let _ = writeln!(stderr(), "websocket_jsonrpc: -L {}: its jsonrpc_init gives no table", self.path);
+        Err(error(INTERNAL_ERROR, "", None))
     }
 }
 

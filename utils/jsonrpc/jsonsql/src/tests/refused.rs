@@ -99,15 +99,54 @@ fn passwords_are_not_served() {
         other.execute_batch(&format!("create table {table}")).unwrap();
         for more in ["", ",write=1"] {
             let config = format!("file={}{more}", world.file().display());
-            for said in [Sql::start(&config).unwrap_err(), Sql::open(&config, &Peer::default()).err().unwrap()] {
-                assert!(said.message.contains("holds passwords") && said.message.contains("passwords=1"), "{said:?}");
-            }
+            let said = Sql::start(&config).unwrap_err();
+            assert!(said.message.contains("holds passwords") && said.message.contains("passwords=1"), "{said:?}");
+            assert_eq!(Sql::connect(&config).err().unwrap(), said);
+            // Clients are not told where the database is.
+            let told = Sql::open(&config, &Peer::default()).err().unwrap();
+            assert!(told.message.starts_with("the database cannot be opened") && told.data.is_empty(), "{told:?}");
+            assert!(!told.message.contains('/'), "{told:?}");
         }
         let mut sql = world.open(",passwords=1");
         assert_eq!(call(&mut sql, "list", json!({ "table": table.split(' ').next() })), Ok(json!([])));
         other.execute_batch("drop table if exists users; drop table if exists passwds").unwrap();
     }
     assert!(exec(&mut world.reader(), "select 1").is_ok());
+}
+
+/// Whoever may write may not make a database that is refused to everybody from then on.
+#[test]
+fn no_client_locks_the_others_out() {
+    let world = World::new();
+    let mut sql = world.writer();
+    for (query, is_refused) in [
+        ("create table x (passwd)", false),
+        ("create table users (name, passwd)", true),
+        ("create table Users (name, \"PASSWD\" text default 'x')", true),
+        ("create table passwds as select 1 as passwd", true),
+        ("create table users (name, passwd generated always as (name))", true),
+        ("alter table x rename to passwds", true),
+        ("create table users (name)", false),
+        ("alter table users add column passwd", true),
+        ("alter table users rename column name to passwd", true),
+        ("insert into users values ('a')", false),
+        ("drop table users", false),
+        // authrpc keeps nothing in a view.
+        ("create view users as select 1 as passwd", false),
+        ("create view passwds as select * from nowhere", false),
+    ] {
+        let did = exec(&mut sql, query);
+        assert_eq!(did.is_err(), is_refused, "{query}: {did:?}");
+        assert!(did.is_ok() || did.unwrap_err().message.contains("for databases of users"), "{query}");
+        for more in ["", ",write=1"] {
+            let config = format!("file={}{more}", world.file().display());
+            assert_eq!((Sql::start(&config), Sql::connect(&config).err()), (Ok(()), None), "{query}");
+        }
+    }
+    // Where passwords may be seen there is nothing to keep.
+    let mut sql = world.open(",write=1,passwords=1");
+    assert!(exec(&mut sql, "create table \"passwds 2\" (passwd)").is_ok());
+    assert!(exec(&mut sql, "drop view users").is_ok() && exec(&mut sql, "create table users (passwd)").is_ok());
 }
 
 #[test]

@@ -1,0 +1,159 @@
+//! Folders that change while they are served: names that are renamed all the time, releases that take each other's
+//! place.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Uid;
+
+use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::http::put;
+use crate::process::{Folder, eventually, expect_eq, skipped};
+use crate::server::{Kind, Listener};
+
+/// Longer than the second that is promised, for a busy machine.
+const NOTICED: Duration = Duration::from_secs(4);
+
+/// openat2(2): with RESOLVE_BENEATH a walk across `..` fails with EAGAIN while anything is renamed anywhere.
+#[test]
+fn renames_elsewhere_disturb_nobody() {
+    let daemon = Daemon::start_configured(&configuration("", ""));
+    let _server = daemon.echo("server", &[]);
+    for name in ["run/sub", "www/sub"] {
+        fs::create_dir(daemon.folder().join(name)).unwrap();
+    }
+    put(&daemon, "page", "the page");
+    symlink("sub/../page", daemon.folder().join("www/link")).unwrap();
+    symlink("sub/../server", daemon.folder().join("run/link")).unwrap();
+    let (one, other) = (daemon.folder().join("one"), daemon.folder().join("other"));
+    fs::write(&one, "").unwrap();
+    let is_over = AtomicBool::new(false);
+    let (pages, sockets) = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                fs::rename(&one, &other).unwrap();
+                fs::rename(&other, &one).unwrap();
+            }
+        });
+        let mut wire = daemon.wire();
+        let mut pages: Vec<u16> = (0..4_000).map(|_| wire.get("/link").status).collect();
+        let mut sockets: Vec<u16> = (0..500).map(|_| daemon.upgrade("/link", &[]).status).collect();
+        is_over.store(true, Ordering::Relaxed);
+        pages.retain(|status| *status != 200);
+        sockets.retain(|status| *status != 101);
+        (pages, sockets)
+    });
+    assert!(pages.is_empty() && sockets.is_empty(), "pages {pages:?}, sockets {sockets:?}");
+}
+
+/// A release: its pages, and the folder of its servers.
+fn release(folder: &Folder, name: &str) {
+    for part in ["www", "run"] {
+        fs::create_dir_all(folder.path().join(name).join(part)).unwrap();
+    }
+    fs::write(folder.path().join(name).join("www/page"), name).unwrap();
+}
+
+fn server(folder: &Folder, name: &str) -> Listener {
+    Listener::bind(&folder.path().join(name).join("run/server"), Kind::Stream)
+}
+
+/// As `ln -sfn` does it, or a deployment that wants no gap.
+fn turn(link: &Path, to: &str) {
+    let new = link.with_extension("new");
+    symlink(to, &new).unwrap();
+    fs::rename(new, link).unwrap();
+}
+
+#[test]
+fn a_new_release_is_served_without_a_signal() {
+    let folder = Folder::new();
+    let current = folder.path().join("current");
+    for name in ["one", "two", "three"] {
+        release(&folder, name);
+    }
+    symlink("one", &current).unwrap();
+    let (first, second) = (server(&folder, "one"), server(&folder, "two"));
+    let text = configuration("", "").replace("@/www", "@/current/www").replace("@/run", "@/current/run");
+    let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
+    let mut kept_alive = daemon.wire();
+    let page = |wire: &mut crate::wire::Wire| {
+        let response = wire.get("/page");
+        (response.text(), response.field("ETag").to_owned())
+    };
+    let (text, tag) = page(&mut kept_alive);
+    expect_eq(text, "one".to_owned(), "the page");
+    let mut old = daemon.connect("/server");
+    let mut old_backend = first.accept();
+
+    let start = Instant::now();
+    turn(&current, "two");
+    // For proxies that keep their connections, too.
+    eventually("the new page", || page(&mut kept_alive).0 == "two");
+    eventually("the new server", || {
+        let connected = daemon.upgrade("/server", &[]).status == 101;
+        connected && !second.is_idle()
+    });
+    assert!(start.elapsed() < NOTICED, "{:?}", start.elapsed());
+    drop(second.accept());
+    assert_ne!(page(&mut kept_alive).1, tag);
+    expect_eq(daemon.get("/page").text(), "two".to_owned(), "the page of a new connection");
+    // Who talks goes on.
+    old.text("question");
+    old_backend.expect("question");
+
+    // Folders that change their names.
+    fs::remove_file(&current).unwrap();
+    fs::rename(daemon.folder().join("three"), &current).unwrap();
+    eventually("the third page", || page(&mut kept_alive).0 == "three");
+
+    // None at all for a while: the old one stays, and it is told once.
+    fs::rename(&current, daemon.folder().join("three")).unwrap();
+    daemon.log().wait_for(&["warn", "current/www cannot be opened again: No such file", "make it again"]);
+    expect_eq(page(&mut kept_alive).0, "three".to_owned(), "the page of a release that was moved away");
+    fs::rename(daemon.folder().join("three"), &current).unwrap();
+    daemon.log().wait_for(&["info", "current/www is there again"]);
+    turn_to_file(&current, daemon.folder());
+    daemon.log().wait_for(&[
+        "warn",
+        "current/www cannot be opened again: Not a directory",
+        "put a folder in its place",
+    ]);
+    expect_eq(page(&mut kept_alive).0, "three".to_owned(), "the page of a release that became a file");
+    let warnings = daemon.log().text().matches("current/www cannot be opened again").count();
+    expect_eq(warnings, 2, "warnings");
+}
+
+/// The start may open what the daemon's user may not: a release that it may not enter is not taken.
+#[test]
+fn a_release_that_the_user_may_not_enter() {
+    if !Uid::effective().is_root() {
+        return skipped("only root can become another user");
+    }
+    let folder = Folder::new();
+    let current = folder.path().join("current");
+    ["one", "two"].iter().for_each(|name| release(&folder, name));
+    symlink("one", &current).unwrap();
+    let secret = folder.path().join("two/www");
+    fs::set_permissions(&secret, Permissions::from_mode(0o700)).unwrap();
+    let text = "user = \"nobody\"; ".to_owned() + &configuration("", "").replace("@/www", "@/current/www");
+    let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
+    turn(&current, "two");
+    let remedy =
+        "current/www cannot be opened again: Permission denied: the old one stays: let the daemon's user into it";
+    daemon.log().wait_for(&["warn", remedy]);
+    expect_eq(daemon.get("/page").text(), "one".to_owned(), "the page");
+    fs::set_permissions(&secret, Permissions::from_mode(0o755)).unwrap();
+    eventually("the new page", || daemon.get("/page").text() == "two");
+}
+
+/// A file where the release was.
+fn turn_to_file(current: &Path, folder: &Folder) {
+    fs::rename(current, folder.join("away")).unwrap();
+    fs::write(current, "").unwrap();
+}
