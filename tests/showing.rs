@@ -59,7 +59,9 @@ fn it_serves_until_it_is_stopped() {
     command.arg("-C").arg(project()).args(["--no-print-directory", "run"]);
     command.envs(script.get_envs().filter_map(|(name, value)| Some((name, value?))));
     command.env("PATH", format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap()));
-    ["MAKEFLAGS", "MFLAGS", "MAKELEVEL"].iter().for_each(|name| drop(command.env_remove(name)));
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL"] {
+        command.env_remove(name);
+    }
     let mut showing = Showing(Process::start(&mut command));
     let Showing(process) = &mut showing;
     process.out.wait_for(&["Ctrl-C stops it."]);

@@ -93,6 +93,11 @@ impl Admission {
         take_one(&mut self.refused, entrance);
     }
 
+    /// Whether there are clients that are no WebSockets, or not yet.
+    pub fn has_handshakes(&self) -> bool {
+        self.handshakes > 0
+    }
+
     /// One has become a WebSocket, or is at its end.
     pub fn end_handshake(&mut self) {
         self.handshakes -= 1;

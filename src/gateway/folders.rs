@@ -33,13 +33,6 @@ struct Watched {
     misses: u32,
 }
 
-impl Watch {
-    /// When it wants a turn.
-    pub fn due_ms(&self) -> Option<u64> {
-        self.due_ms
-    }
-}
-
 /// Why a path is no use. Display is the operator's remedy.
 struct Remedy(Errno);
 
@@ -79,9 +72,15 @@ impl<D: Driver> Gateway<D> {
         self.watch.due_ms = None;
     }
 
+    /// When the folders are due to be looked at, if a client may ask for something in them. A gateway that nobody asks
+    /// sleeps; a client that comes then finds the look before its request.
+    pub(super) fn folders_due_ms(&self) -> Option<u64> {
+        self.watch.due_ms.filter(|_| self.admission.has_handshakes())
+    }
+
     /// Asks what the paths lead to now, if it is time.
     pub(super) fn look_at_folders(&mut self) {
-        if self.watch.due_ms.is_none_or(|due_ms| self.world.now_ms < due_ms) {
+        if self.folders_due_ms().is_none_or(|due_ms| self.world.now_ms < due_ms) {
             return;
         }
         self.watch.due_ms = Some(self.world.now_ms + FOLDER_LOOK_MS);

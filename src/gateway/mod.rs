@@ -243,7 +243,7 @@ impl<D: Driver> Gateway<D> {
         }
         let abort_ms = if self.is_aborting { limits::ABORT_MS } else { 0 };
         let give_up_ms = self.give_up_ms.map(|ms| ms + abort_ms);
-        let due = [self.timers.next_ms(), self.resume_ms, self.last_call_ms, give_up_ms, self.watch.due_ms()];
+        let due = [self.timers.next_ms(), self.resume_ms, self.last_call_ms, give_up_ms, self.folders_due_ms()];
         let due_ms = due.into_iter().flatten().min()?;
         Some(due_ms.saturating_sub(self.world.driver.now_ms()))
     }
