@@ -11,7 +11,7 @@ use std::process::Command;
 use nix::unistd::{Uid, User};
 use uakari::config::keys::{self, Key, Scope};
 
-use crate::daemon::{UAKARI, project};
+use crate::daemon::{Daemon, UAKARI, configuration, project};
 use crate::process::{DEADLINE, Finished, Folder, Process, run};
 use crate::wire::Wire;
 
@@ -226,6 +226,15 @@ fn pages_are_allowed_and_denied() {
             assert_eq!(wire.get(path).status, 403, "{keys} {path}");
         }
     }
+}
+
+/// A name that speaks WebSocket is no page, so that what a proxy has to pass on is told all the same.
+#[test]
+fn a_server_of_a_name_that_is_no_page() {
+    let text = configuration("", "").replace("@/www\";", "@/www\"; allow = \".html\";");
+    let daemon = Daemon::start_configured(&text);
+    let _server = daemon.listen("server");
+    assert_eq!((daemon.get("/server").status, daemon.get("/other").status), (426, 403));
 }
 
 /// Whoever protected a server with what is not served is told before it is open to everybody.

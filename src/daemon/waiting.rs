@@ -40,6 +40,11 @@ impl Waits {
         self.waiting.iter().map(|waiting| waiting.awaited.clone()).collect()
     }
 
+    /// Whether this is all that is waited for.
+    fn has_all_of(&self, waiting: &[Waiting]) -> bool {
+        self.waiting.iter().all(|old| waiting.iter().any(|new| new.awaited == old.awaited))
+    }
+
     /// When something is to be done.
     pub fn next_ms(&self) -> Option<u64> {
         let look_ms = (!self.waiting.is_empty()).then_some(self.look_ms);
@@ -120,7 +125,7 @@ impl Daemon {
         if !self.waits.waiting.is_empty() && self.waits.look_ms <= now_ms {
             self.waits.look_ms = now_ms + WAIT_RETRY_MS;
             if self.waits.waiting.iter().any(|waiting| waiting.awaited.may_be_there()) {
-                self.open_again("");
+                self.open("", true);
             }
         }
     }
@@ -128,9 +133,24 @@ impl Daemon {
     /// Opens once more what the configuration names, without giving up anything that is open. `what` stands before the
     /// sentences of what is not there any more.
     pub(super) fn open_again(&mut self, what: &str) {
+        self.open(what, false);
+    }
+
+    /// Where it `needs_gain` and nothing that is waited for could be opened, all stays as it is: those that are counted
+    /// would be counted anew.
+    fn open(&mut self, what: &str, needs_gain: bool) {
         let (known, inherited) = (&self.addresses()[..], &self.inherited[..]);
         let held = Held { known, inherited, folders: &self.folders, awaited: &[] };
         match open_all(&self.config, held, Mode::Retry) {
+            Ok(opened) if needs_gain && self.waits.has_all_of(&opened.waiting) => {
+                for Waiting { awaited, sentence } in opened.waiting {
+                    let Some(old) = self.waits.waiting.iter_mut().find(|old| old.awaited == awaited) else { continue };
+                    if old.sentence != sentence {
+                        log::event(Level::Warn, format_args!("{sentence}: it is waited for"));
+                        old.sentence = sentence;
+                    }
+                }
+            }
             Ok(mut opened) => {
                 announce(opened.bound.iter().chain(&opened.inherited));
                 self.folders = std::mem::take(&mut opened.folders);

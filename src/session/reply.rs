@@ -44,10 +44,11 @@ pub struct Reply {
 enum Stage {
     /// Nothing needs to be opened to know that the answer is this refusal.
     Refused(u16, &'static str),
-    /// There is no such page. Whether a server has the name decides between this refusal and a 426.
-    Missing(&'static str),
+    /// There is no such page, or it may not be asked for. Whether a server has the name decides between this refusal
+    /// and a 426.
+    Missing(u16, &'static str),
     /// A socket of that name is looked for.
-    Looking(&'static str),
+    Looking(u16, &'static str),
     /// What may be asked for is told, whatever the name (RFC 9110 section 9.3.7).
     Options,
     /// A file is being opened.
@@ -82,10 +83,10 @@ impl Reply {
         let stage = match () {
             _ if is_options => Stage::Options,
             _ if !is_get && !is_head => Stage::Refused(405, "only GET, HEAD and OPTIONS are served"),
-            _ if !site.has_www => Stage::Missing("there are no pages here"),
-            _ if files::is_hidden(name) => Stage::Missing("there is no such page"),
+            _ if !site.has_www => Stage::Missing(404, "there are no pages here"),
+            _ if files::is_hidden(name) => Stage::Missing(404, "there is no such page"),
             _ if !site.page_rules.permit_page(name, has_slash, &path) => {
-                Stage::Refused(403, "this page is not allowed")
+                Stage::Missing(403, "this page is not allowed")
             }
             _ => Stage::Opening,
         };
@@ -147,7 +148,7 @@ impl Reply {
         context.out.push(Action::Demand(Side::Client, demand));
         match self.stage {
             Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
-            Stage::Missing(sentence) => self.look_for_server(sentence, context),
+            Stage::Missing(status, sentence) => self.look_for_server(status, sentence, context),
             Stage::Options => self.send(204, reply::ALLOW, context),
             _ => self.open_next(context),
         }
@@ -238,15 +239,15 @@ impl Reply {
 
     /// A name that serves WebSockets and has no page is a 426 (RFC 9110 section 15.5.22). A denied name is not looked for,
     /// so that it does not tell whether it is there.
-    fn look_for_server(&mut self, sentence: &'static str, context: &mut Context<'_>) {
+    fn look_for_server(&mut self, status: u16, sentence: &'static str, context: &mut Context<'_>) {
         let site = context.site();
         match site.rules.permit(&self.name) {
             true if site.link_of(&self.name).is_some() => self.require_upgrade(context),
             true if site.has_docroot && !self.name.is_empty() => {
-                self.stage = Stage::Looking(sentence);
+                self.stage = Stage::Looking(status, sentence);
                 context.out.push(Action::open(Folder::Docroot, &self.name, OpenFor::Connecting));
             }
-            _ => self.refuse(404, sentence, "", context),
+            _ => self.refuse(status, sentence, "", context),
         }
     }
 
@@ -255,11 +256,11 @@ impl Reply {
     }
 
     fn opened(&mut self, opened: Result<FileKind, Errno>, context: &mut Context<'_>) {
-        if let Stage::Looking(sentence) = self.stage {
+        if let Stage::Looking(status, sentence) = self.stage {
             return match opened {
                 Ok(FileKind::Socket) => self.require_upgrade(context),
                 Err(Errno::EMFILE | Errno::ENFILE) => self.refuse(503, "out of file descriptors", "", context),
-                _ => self.refuse(404, sentence, "", context),
+                _ => self.refuse(status, sentence, "", context),
             };
         }
         match (opened, self.coding) {
@@ -285,7 +286,7 @@ impl Reply {
                 self.send(301, &redirection(&location), context);
             }
             (Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ENXIO), None) => {
-                self.look_for_server("there is no such page", context);
+                self.look_for_server(404, "there is no such page", context);
             }
             (Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM), None) => {
                 self.refuse(403, "this page may not be read", "", context);
@@ -360,7 +361,7 @@ impl Reply {
                 }
                 return (Phase::Reply(self), false);
             }
-            Stage::Opening | Stage::Looking(_) | Stage::Refused(..) | Stage::Missing(_) | Stage::Options => {
+            Stage::Opening | Stage::Looking(..) | Stage::Refused(..) | Stage::Missing(..) | Stage::Options => {
                 return (Phase::Reply(self), false);
             }
             Stage::Sending { .. } | Stage::Finishing => {}
