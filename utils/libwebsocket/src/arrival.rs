@@ -11,7 +11,7 @@ use server::handover::{ClientAddress, HandedOver, HandoverError, Received, recei
 use server::outgoing::WriteType;
 use uakari::websocket::close::CloseCode;
 
-use crate::client::Client;
+use crate::client::{Client, flush_now};
 use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX};
 use crate::real::safe;
 use crate::table::{self, Entry};
@@ -188,8 +188,7 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
     let messages = early.take();
     let mut gathered = messages.iter().map(|message| outgoing.gather_write(client.kind(), message));
     let is_refused = gathered.any(|result| result == Err(Errno::EILSEQ));
-    // What cannot go now goes before the next write; the connection tells its own errors.
-    let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
+    flush_now(fd, &mut outgoing);
     cut::note(fd, client, &mut outgoing);
     let is_ended = early.is_ended;
     drop((early, outgoing));

@@ -180,9 +180,7 @@ impl Client {
         if let Some(code) = answers.close {
             outgoing.close(Some(code), "");
         }
-        // What cannot go now goes before the next write, or never: the connection tells its own errors.
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-        let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
+        flush_now(fd, outgoing);
     }
 
     /// In the child of a fork: what other threads held is lost.
@@ -195,6 +193,12 @@ impl Client {
         self.watches.lose();
         self.answers.lose();
     }
+}
+
+/// Sends what waits, without waiting for the client. What cannot go now goes before the next write, or never; the
+/// connection tells its own errors.
+pub fn flush_now(fd: RawFd, outgoing: &mut Outgoing) {
+    let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
 }
 
 /// In the child of a fork: the same for the list of clients.

@@ -13,7 +13,7 @@ use nix::libc::{self, c_void};
 use nix::sys::signal::SigSet;
 use server::outgoing::{Outgoing, WriteType};
 
-use crate::client::Client;
+use crate::client::{Client, flush_now};
 use crate::limits::{CUT_CHARACTER_MS, OWN_FD_MIN};
 use crate::lock::Lock;
 use crate::real::safe;
@@ -69,8 +69,7 @@ fn watch(fd: RawFd, client: &'static Client) -> Result<(), Errno> {
 /// Sends what there is of a character.
 fn flush(fd: RawFd, outgoing: &mut Outgoing) {
     outgoing.give_up_cut();
-    // What cannot go now goes before the next write; the connection tells its own errors.
-    let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
+    flush_now(fd, outgoing);
 }
 
 /// This process is done with the client: what waits goes now, by whichever process it was written.

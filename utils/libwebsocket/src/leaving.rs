@@ -3,12 +3,10 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 
-use nix::libc;
 use uakari::websocket::close::CloseCode;
 
-use crate::client::Client;
+use crate::client::{Client, flush_now};
 use crate::incoming::End;
-use crate::real::safe;
 use crate::table::{self, Entry};
 use crate::{ledger, process};
 
@@ -92,9 +90,7 @@ pub fn say_goodbye(fd: RawFd, client: &Client) {
     // Another process may have read the client's close frame.
     let code = own.or_else(|| client.place().and_then(ledger::heard)).unwrap_or(Some(CloseCode::NORMAL));
     outgoing.close(code, "");
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // The connection tells its own errors.
-    let _ = outgoing.flush(|parts| safe::send(fd, parts, flags));
+    flush_now(fd, &mut outgoing);
 }
 
 /// The server ends its sending half.

@@ -56,15 +56,15 @@ impl<T> Lock<T> {
     /// Waits for it. EAGAIN: this thread holds it, and this is a handler of a signal that came meanwhile.
     /// EIO: it was lost in a fork.
     pub fn lock(&self) -> Result<Guard<'_, T>, Errno> {
-        self.acquire(None::<fn() -> bool>)
+        self.acquire(None)
     }
 
     /// As `lock`, as long as its owner may be waited for. EAGAIN: it may not, or no longer.
     pub fn lock_while(&self, may_wait: impl Fn() -> bool) -> Result<Guard<'_, T>, Errno> {
-        self.acquire(Some(may_wait))
+        self.acquire(Some(&may_wait))
     }
 
-    fn acquire(&self, may_wait: Option<impl Fn() -> bool>) -> Result<Guard<'_, T>, Errno> {
+    fn acquire(&self, may_wait: Option<&dyn Fn() -> bool>) -> Result<Guard<'_, T>, Errno> {
         if let Some(guard) = self.try_lock() {
             return Ok(guard);
         }
@@ -80,7 +80,7 @@ impl<T> Lock<T> {
                         return Ok(self.own());
                     }
                 }
-                _ if may_wait.as_ref().is_some_and(|may_wait| !may_wait()) => return Err(Errno::EAGAIN),
+                _ if may_wait.is_some_and(|may_wait| !may_wait()) => return Err(Errno::EAGAIN),
                 HELD => drop(self.state.compare_exchange(HELD, AWAITED, Ordering::Relaxed, Ordering::Relaxed)),
                 _ => self.wait(may_wait.is_some()),
             }

@@ -3,13 +3,12 @@
 //! It is read when the library is loaded, before the server can change it. What is wrong in it is told on standard
 //! error by the first process that has a listener which is served, and not by every program that it starts.
 
-use std::ffi::{CStr, OsStr};
+use std::ffi::CStr;
 use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::os::fd::{FromRawFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -44,15 +43,19 @@ pub struct Settings {
 pub fn get() -> &'static Settings {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
     SETTINGS.get_or_init(|| Settings {
-        is_preloaded: own_path().is_some_and(|path| is_preloaded(path, std::env::var_os("LD_PRELOAD").as_deref())),
+        is_preloaded: own_path().is_some_and(|path| is_preloaded(path, &variable("LD_PRELOAD").unwrap_or_default())),
         standard_error: file_of(libc::STDERR_FILENO),
-        ..Settings::read(|name| std::env::var_os(name).map(|value| value.as_bytes().to_vec()))
+        ..Settings::read(&variable)
     })
+}
+
+fn variable(name: &str) -> Option<Vec<u8>> {
+    std::env::var_os(name).map(OsStringExt::into_vec)
 }
 
 impl Settings {
     /// From an environment, which gives the values of variables.
-    fn read(value_of: impl Fn(&str) -> Option<Vec<u8>>) -> Settings {
+    fn read(value_of: &dyn Fn(&str) -> Option<Vec<u8>>) -> Settings {
         let mut complaints = Vec::new();
         let sockets = value_of("WEBSOCKET_SOCKETS");
         let mut types = Vec::new();
@@ -62,17 +65,21 @@ impl Settings {
                 Err(complaint) => complaints.push(complaint),
             }
         }
-        let wait = value_of("WEBSOCKET_WAIT_MS").filter(|value| !value.is_empty());
-        let wait_ms = wait.as_ref().map(|value| std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()));
-        if let (Some(None), Some(value)) = (wait_ms, wait) {
-            complaints
-                .push(format!("WEBSOCKET_WAIT_MS: {} is no number of milliseconds: {WAIT_MS} is used", quoted(&value)));
+        let mut wait_ms = WAIT_MS;
+        if let Some(value) = value_of("WEBSOCKET_WAIT_MS").filter(|value| !value.is_empty()) {
+            match std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()) {
+                Some(number) => wait_ms = number,
+                None => complaints.push(format!(
+                    "WEBSOCKET_WAIT_MS: {} is no number of milliseconds: {WAIT_MS} is used",
+                    quoted(&value)
+                )),
+            }
         }
         Settings {
             sockets: sockets.map(|paths| paths.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect()),
             types,
             is_preloaded: false,
-            wait_ms: wait_ms.flatten().unwrap_or(WAIT_MS),
+            wait_ms,
             complaints,
             standard_error: None,
             is_told: AtomicBool::new(false),
@@ -146,8 +153,7 @@ fn quoted(value: &[u8]) -> String {
 
 /// Whether a pattern names a listener: it stands for the path as the server has bound it, or for its last component.
 fn names(pattern: &[u8], path: &[u8]) -> bool {
-    let name_start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
-    matches(pattern, path) || matches(pattern, &path[name_start..])
+    matches(pattern, path) || matches(pattern, last_component(path))
 }
 
 /// Whether `*` in the pattern can stand for what the text has there.
@@ -161,7 +167,7 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 /// The library's own file, as ld.so(8) has found it.
-fn own_path() -> Option<&'static Path> {
+fn own_path() -> Option<&'static [u8]> {
     // SAFETY: its description may be all zeros.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     let address: fn() -> &'static Settings = get;
@@ -172,17 +178,23 @@ fn own_path() -> Option<&'static Path> {
     }
     // SAFETY: the name ends with a NUL and stays as long as the library is loaded.
     let name = unsafe { CStr::from_ptr(info.dli_fname) };
-    Some(Path::new(OsStr::from_bytes(name.to_bytes())))
+    Some(name.to_bytes())
 }
 
 /// Whether the library at this path was preloaded, by `LD_PRELOAD` or by the file for all programs. What loads a library
 /// otherwise is linked to it, or asks for it by dlopen(3): it knows what it has.
-fn is_preloaded(path: &Path, variable: Option<&OsStr>) -> bool {
-    let has_it = |list: &[u8]| {
-        let names = list.split(|byte| matches!(byte, b' ' | b':' | b'\n' | b'\t'));
-        names.map(|name| Path::new(OsStr::from_bytes(name))).any(|name| name.file_name() == path.file_name())
-    };
-    variable.is_some_and(|list| has_it(list.as_bytes())) || std::fs::read(PRELOAD_FILE).is_ok_and(|list| has_it(&list))
+fn is_preloaded(path: &[u8], variable: &[u8]) -> bool {
+    has_library(variable, path)
+        || std::fs::read_to_string(PRELOAD_FILE).is_ok_and(|list| has_library(list.as_bytes(), path))
+}
+
+fn has_library(list: &[u8], path: &[u8]) -> bool {
+    let mut names = list.split(|byte| matches!(byte, b' ' | b':' | b'\n' | b'\t'));
+    names.any(|name| last_component(name) == last_component(path))
+}
+
+fn last_component(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
 /// What tells a file from every other one: its device and its number.
@@ -197,7 +209,7 @@ mod tests {
     use super::*;
 
     fn settings(variables: &[(&str, &str)]) -> Settings {
-        Settings::read(|name| {
+        Settings::read(&|name| {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| value.as_bytes().to_vec())
         })
@@ -269,16 +281,15 @@ mod tests {
 
     #[test]
     fn preloaded_or_linked() {
-        let path = Path::new("/usr/local/lib/libwebsocket.so.1");
-        for (variable, expected) in [
-            (None, false),
-            (Some(""), false),
-            (Some("/usr/lib/libother.so"), false),
-            (Some("libwebsocket.so.1"), true),
-            (Some("/usr/lib/libother.so:/opt/libwebsocket.so.1"), true),
-            (Some("libother.so libwebsocket.so.1"), true),
+        for (list, expected) in [
+            ("", false),
+            ("/usr/lib/libother.so", false),
+            ("libwebsocket.so.1", true),
+            ("/usr/lib/libother.so:/opt/libwebsocket.so.1", true),
+            ("libother.so libwebsocket.so.1", true),
         ] {
-            assert_eq!(is_preloaded(path, variable.map(OsStr::new)), expected, "{variable:?}");
+            let has_it = has_library(list.as_bytes(), b"/usr/local/lib/libwebsocket.so.1");
+            assert_eq!(has_it, expected, "{list:?}");
         }
     }
 }

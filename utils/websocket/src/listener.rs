@@ -1,6 +1,5 @@
 //! Where clients come in: the gateway connects to the server's socket file, and hands one over with each connection.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -76,14 +75,22 @@ impl From<Errno> for AcceptError {
     }
 }
 
+/// A connection on which nothing has come yet.
+#[derive(Debug)]
+struct Silent {
+    number: u64,
+    connection: OwnedFd,
+    deadline: Deadline,
+}
+
 /// A server's socket. Dropped, it takes its file away, unless the file is another's by now.
 #[derive(Debug)]
 pub struct Listener {
     /// The socket, the silent connections and the timer, so that one descriptor tells of all of them.
     epoll: Epoll,
     socket: OwnedFd,
-    /// Accepted, but the gateway's message has not come yet: by their numbers, the oldest first.
-    silent: BTreeMap<u64, (OwnedFd, Deadline)>,
+    /// Accepted, but the gateway's message has not come yet: the oldest first, so that their numbers rise.
+    silent: Vec<Silent>,
     /// The number of the newest.
     newest: u64,
     /// When the oldest has been silent for too long.
@@ -114,7 +121,7 @@ impl Listener {
         Ok(Listener {
             epoll,
             socket,
-            silent: BTreeMap::new(),
+            silent: Vec::new(),
             newest: TIMER,
             timer,
             is_full: false,
@@ -183,8 +190,11 @@ impl Listener {
 
     /// Something came, or the end. Closed, the connection leaves the epoll set.
     fn end_of_silence(&mut self, number: u64) -> Result<Option<Client>, AcceptError> {
-        match self.silent.remove(&number) {
-            Some((connection, deadline)) => self.take_over(number, connection, deadline),
+        match self.silent.iter().position(|silent| silent.number == number) {
+            Some(place) => {
+                let Silent { connection, deadline, .. } = self.silent.remove(place);
+                self.take_over(number, connection, deadline)
+            }
             None => Ok(None),
         }
     }
@@ -217,7 +227,8 @@ impl Listener {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
-        self.silent.insert(number, (connection, deadline));
+        let place = self.silent.partition_point(|silent| silent.number < number);
+        self.silent.insert(place, Silent { number, connection, deadline });
         if self.silent.len() == 1 {
             self.set_timer()?;
         }
@@ -235,7 +246,8 @@ impl Listener {
 
     /// The oldest may have spoken since the timer was set: then it is set for the next.
     fn refuse_the_oldest(&mut self) -> Result<Option<Client>, AcceptError> {
-        let refused = self.silent.first_entry().filter(|oldest| oldest.get().1.is_over()).map(|oldest| oldest.remove());
+        let is_over = self.silent.first().is_some_and(|oldest| oldest.deadline.is_over());
+        let refused = is_over.then(|| self.silent.remove(0));
         self.set_full(self.silent.len() >= SILENT_MAX)?;
         self.set_timer()?;
         refused.map_or(Ok(None), |_| Err(AcceptError::Plain))
@@ -243,9 +255,9 @@ impl Listener {
 
     /// Setting it takes back what it has told.
     fn set_timer(&self) -> Result<(), AcceptError> {
-        match self.silent.first_key_value() {
-            Some((_, (_, deadline))) => {
-                let left = Duration::from_millis(deadline.timeout().as_millis().unwrap_or(0).max(1).into());
+        match self.silent.first() {
+            Some(oldest) => {
+                let left = Duration::from_millis(oldest.deadline.timeout().as_millis().unwrap_or(0).max(1).into());
                 self.timer.set(Expiration::OneShot(left.into()), TimerSetTimeFlags::empty())?;
             }
             None => self.timer.unset()?,

@@ -90,6 +90,9 @@ struct Plan {
     waiting_size: usize,
 }
 
+/// What sends. A pointer, so that the library has the code that uses it once.
+type Send<'s> = &'s mut dyn FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>;
+
 /// What the kernel took, handed out in order.
 struct Taken(usize);
 
@@ -187,6 +190,10 @@ impl Outgoing {
         parts: &[IoSlice<'_>],
         mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
+        self.write_by(kind, parts, &mut send)
+    }
+
+    fn write_by(&mut self, kind: WriteType, parts: &[IoSlice<'_>], send: Send<'_>) -> Result<usize, Errno> {
         let parts = &parts[..parts.len().min(WRITE_PARTS_MAX)];
         let size: usize = parts.iter().map(|part| part.len()).sum();
         if size == 0 {
@@ -207,7 +214,7 @@ impl Outgoing {
             let taken = if sent_size == 0 && plan.frame.is_none() {
                 0
             } else {
-                let taken = send_some(&mut send, &self.offer(owed_size, plan.frame.as_ref(), parts))?;
+                let taken = send_some(send, &self.offer(owed_size, plan.frame.as_ref(), parts))?;
                 self.account(taken, owed_size, plan.frame.as_ref())
             };
             let has_all = self.owed_size == 0 && taken == sent_size && sent_size + plan.waiting_size == size;
@@ -287,14 +294,14 @@ impl Outgoing {
         opcode: Opcode,
         payload: &[u8],
         kept_size_max: usize,
-        send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
+        mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
     ) -> Result<(), Errno> {
         debug_assert!(self.owed_size == 0, "a stream's message is not whole");
         if self.is_closing {
             return Err(Errno::EPIPE);
         }
         let frame = Frame::new(opcode, &[], payload.len());
-        let taken = match send_some(send, &self.offer(0, Some(&frame), &[IoSlice::new(payload)])) {
+        let taken = match send_some(&mut send, &self.offer(0, Some(&frame), &[IoSlice::new(payload)])) {
             Err(Errno::EAGAIN) => 0,
             other => other?,
         };
@@ -329,11 +336,15 @@ impl Outgoing {
 
     /// Sends all that may go without a byte of the server. EAGAIN: some of it waits still.
     pub fn flush(&mut self, mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>) -> Result<(), Errno> {
+        self.flush_by(&mut send)
+    }
+
+    fn flush_by(&mut self, send: Send<'_>) -> Result<(), Errno> {
         while self.wants_to_write() {
             let taken = match (&self.pong, &self.close) {
                 // The usual case needs no list.
-                (None, None) => send_some(&mut send, &[IoSlice::new(self.kept())])?,
-                _ => send_some(&mut send, &self.offer(0, None, &[]))?,
+                (None, None) => send_some(send, &[IoSlice::new(self.kept())])?,
+                _ => send_some(send, &self.offer(0, None, &[]))?,
             };
             self.account(taken, 0, None);
         }
@@ -416,10 +427,7 @@ fn begin(frame: &mut Option<Vec<u8>>, taken: &mut Taken, kept: &mut Vec<u8>) {
     }
 }
 
-fn send_some(
-    mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>,
-    parts: &[IoSlice<'_>],
-) -> Result<usize, Errno> {
+fn send_some(send: Send<'_>, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
     match send(parts) {
         // Of some bytes the kernel takes one at least; asking again for ever is no way out.
         Ok(0) => Err(Errno::EAGAIN),
