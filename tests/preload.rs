@@ -23,6 +23,9 @@ mod calls;
 /// Descriptors that are closed past close(3).
 mod descriptors;
 
+/// Servers on runtimes that others wrote.
+mod runtimes;
+
 /// A server with the library before it, and the gateway that gives it its clients.
 struct Server {
     process: Process,
