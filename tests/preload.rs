@@ -20,6 +20,12 @@ use crate::wire::{Wire, handshake};
 /// Calls of libc, one by one.
 mod calls;
 
+/// Descriptors that are closed past close(3).
+mod descriptors;
+
+/// Servers on runtimes that others wrote.
+mod runtimes;
+
 /// A server with the library before it, and the gateway that gives it its clients.
 struct Server {
     process: Process,
@@ -197,12 +203,13 @@ fn the_sample_server() {
 #[test]
 #[ignore = "needs python3"]
 fn pythons_socket_module() {
-    Server::start(|_, path| {
+    let server = Server::start(|_, path| {
         let mut command = foreign::command("python3");
         command.arg(project().join("tests/preload/server.py")).arg(path);
         command
-    })
-    .expect_echo();
+    });
+    server.expect_echo();
+    server.process.out.wait_for(&["accept '' getpeername ('127.0.0.1', "]);
 }
 
 #[test]

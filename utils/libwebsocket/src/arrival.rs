@@ -74,19 +74,22 @@ pub fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
         Ok(Received::Client(handed)) => {
             remember(peer);
             let client = Client::new(kind);
+            let address = handed.address;
             let close_on_exec = flags & libc::SOCK_CLOEXEC != 0;
             if replace(connection, &handed.socket, close_on_exec, flags & libc::SOCK_NONBLOCK != 0).is_err() {
                 client.release();
                 return Arrival::Plain;
             }
-            begin(client);
+            begin(connection, client, address);
             table::put(connection, Entry::Client(client));
-            Arrival::Client(handed.address)
+            Arrival::Client(address)
         }
         // Where no descriptor was free, for one, there may be when it is read.
         Ok(Received::Nothing) | Err(HandoverError::Io(_)) => {
             forget(peer);
-            table::put(connection, Entry::Client(Client::new(kind)));
+            let client = Client::new(kind);
+            client.set_socket(connection);
+            table::put(connection, Entry::Client(client));
             Arrival::Plain
         }
         // Of a plain client nothing was taken, even where it passes descriptors of its own.
@@ -117,7 +120,12 @@ fn replace(fd: RawFd, socket: &OwnedFd, close_on_exec: bool, is_non_blocking: bo
     safe::replace(number, fd, if close_on_exec { libc::O_CLOEXEC } else { 0 }).map(drop)
 }
 
-fn begin(client: &Client) {
+/// `fd` leads to this client's socket from now on.
+fn begin(fd: RawFd, client: &Client, address: ClientAddress) {
+    client.set_socket(fd);
+    if let Ok(mut place) = client.address.lock() {
+        *place = Some(address);
+    }
     if let Ok(mut place) = client.place.lock() {
         *place = ledger::enter();
     }
@@ -137,6 +145,10 @@ pub enum Decision {
 
 /// Looks again at a connection that had brought nothing, without waiting.
 pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
+    if !client.is_reached_by(fd) {
+        leaving::forget(fd, client);
+        return Ok(Decision::Plain);
+    }
     let incoming = client.incoming.lock()?;
     if !table::is_at(fd, client) {
         return Ok(Decision::Plain);
@@ -144,8 +156,9 @@ pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
     if client.is_here() {
         return Ok(Decision::Client);
     }
-    // By another number, which nobody stands in for.
+    // By another number, of which nothing is known: closing it does nothing else.
     let other = safe::control(fd, libc::F_DUPFD_CLOEXEC, 0)?;
+    leaving::begin(other);
     // SAFETY: it was just made, and is nobody else's.
     let other = unsafe { OwnedFd::from_raw_fd(other) };
     match receive(borrow(&other.as_raw_fd()), 0) {
@@ -172,7 +185,13 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
     // Whoever writes waits, and finds the client then.
     let mut outgoing = client.outgoing.lock()?;
     copy_times(&borrow(&fd), &handed.socket);
+    client.set_next_socket(handed.socket.as_raw_fd());
     for (number, _) in table::clients().filter(|(_, other)| std::ptr::eq(*other, client)) {
+        // A number of another file is left as it is.
+        if number != fd && !client.is_reached_by(number) {
+            leaving::forget(number, client);
+            continue;
+        }
         let close_on_exec = safe::control(number, libc::F_GETFD, 0)? & libc::FD_CLOEXEC != 0;
         let mut watches = client.watches.lock();
         if let Ok(watches) = &watches {
@@ -183,7 +202,7 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
             watches.resume(number);
         }
     }
-    begin(client);
+    begin(fd, client, handed.address);
     let Ok(mut early) = client.early.lock() else { return Ok(()) };
     let messages = early.take();
     let mut gathered = messages.iter().map(|message| outgoing.gather_write(client.kind(), message));

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
+use server::handover::ClientAddress;
 use server::outgoing::{Outgoing, WriteType};
 use uakari::websocket::close::CloseCode;
 
@@ -34,6 +35,12 @@ pub struct Client {
     pub is_here: AtomicBool,
     /// What messages to it are sent as: a place in `KINDS`.
     kind: AtomicU8,
+    /// The inode of the socket that its file descriptors lead to; 0: none yet. No two open sockets have the same one.
+    inode: AtomicUsize,
+    /// The same of the socket that is being put there; 0: none is.
+    next_inode: AtomicUsize,
+    /// Its address, as the gateway gave it; None before the hand-over.
+    pub address: Lock<Option<ClientAddress>>,
     /// What it sends.
     pub incoming: Lock<Incoming>,
     /// What is sent to it.
@@ -64,6 +71,9 @@ impl Default for Client {
             fds: AtomicUsize::new(1),
             is_here: AtomicBool::new(false),
             kind: AtomicU8::new(0),
+            inode: AtomicUsize::new(0),
+            next_inode: AtomicUsize::new(0),
+            address: Lock::new(None),
             incoming: Lock::new(Incoming::default()),
             outgoing: Lock::new(Outgoing::new()),
             is_blocked: AtomicBool::new(false),
@@ -78,13 +88,15 @@ impl Default for Client {
 }
 
 impl Client {
-    /// One that has a single file descriptor.
+    /// One that has a single file descriptor, and no socket yet: `set_socket` follows.
     pub fn new(kind: WriteType) -> &'static Client {
         let used = FREE.lock().ok().and_then(|mut free| free.pop());
         let client = used.unwrap_or_else(|| Box::leak(Box::default()));
         let place = KINDS.iter().position(|one| *one == kind).unwrap_or_default();
         client.kind.store(place as u8, Ordering::Relaxed);
         client.is_here.store(false, Ordering::Relaxed);
+        client.inode.store(0, Ordering::Relaxed);
+        client.next_inode.store(0, Ordering::Relaxed);
         client.fds.store(1, Ordering::Release);
         client
     }
@@ -93,22 +105,51 @@ impl Client {
     pub fn release(&'static self) {
         cut::finish(self);
         // Where a lock was lost, or is held by a thread that does not know yet, it is given up.
-        let (Some(mut incoming), Ok(mut outgoing), Some(mut early), Some(mut answers), Some(mut watches)) = (
+        let (
+            Some(mut incoming),
+            Ok(mut outgoing),
+            Some(mut early),
+            Some(mut answers),
+            Some(mut watches),
+            Some(mut address),
+        ) = (
             self.incoming.try_lock(),
             self.outgoing_now(),
             self.early.try_lock(),
             self.answers.try_lock(),
             self.watches.try_lock(),
-        ) else {
+            self.address.try_lock(),
+        )
+        else {
             return;
         };
         (*incoming, *outgoing, *early, *answers) =
             (Incoming::default(), Outgoing::new(), Early::default(), Answers::default());
         watches.clear();
-        drop((incoming, outgoing, early, answers, watches));
+        *address = None;
+        drop((incoming, outgoing, early, answers, watches, address));
         if let Ok(mut free) = FREE.lock() {
             free.push(self);
         }
+    }
+
+    /// Its file descriptors are about to lead to the socket that `fd` leads to; `set_socket` follows.
+    pub fn set_next_socket(&self, fd: RawFd) {
+        self.next_inode.store(safe::socket_inode(fd).unwrap_or(0), Ordering::Release);
+    }
+
+    /// Its file descriptors lead to the socket that `fd` leads to.
+    pub fn set_socket(&self, fd: RawFd) {
+        self.inode.store(safe::socket_inode(fd).unwrap_or(0), Ordering::Release);
+        self.next_inode.store(0, Ordering::Release);
+    }
+
+    /// Whether `fd` leads to its socket. A file descriptor that was closed without close(3) may be another file's.
+    pub fn is_reached_by(&self, fd: RawFd) -> bool {
+        let inode = safe::socket_inode(fd);
+        inode.is_some_and(|inode| {
+            inode == self.inode.load(Ordering::Acquire) || inode == self.next_inode.load(Ordering::Acquire)
+        })
     }
 
     /// Whether it was handed over.
@@ -192,6 +233,7 @@ impl Client {
         self.place.lose();
         self.watches.lose();
         self.answers.lose();
+        self.address.lose();
     }
 }
 

@@ -14,6 +14,7 @@ use nix::sys::signal::SigSet;
 use server::outgoing::{Outgoing, WriteType};
 
 use crate::client::{Client, flush_now};
+use crate::leaving;
 use crate::limits::{CUT_CHARACTER_MS, OWN_FD_MIN};
 use crate::lock::Lock;
 use crate::real::safe;
@@ -23,11 +24,21 @@ use crate::real::safe;
 pub struct Cut {
     end: Instant,
     socket: RawFd,
+    inode: Option<usize>,
+}
+
+impl Cut {
+    /// Whether its file descriptor still leads to the client's socket: a server may have closed all that there are.
+    fn is_open(&self) -> bool {
+        self.inode.is_some() && safe::socket_inode(self.socket) == self.inode
+    }
 }
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        let _ = safe::close_fd(self.socket);
+        if self.is_open() {
+            let _ = safe::close_fd(self.socket);
+        }
     }
 }
 
@@ -53,7 +64,9 @@ fn watch(fd: RawFd, client: &'static Client) -> Result<(), Errno> {
         cut.end = end;
         return Ok(());
     }
-    let new = Cut { end, socket: safe::control(fd, libc::F_DUPFD_CLOEXEC, OWN_FD_MIN)? };
+    let socket = safe::control(fd, libc::F_DUPFD_CLOEXEC, OWN_FD_MIN)?;
+    leaving::begin(socket);
+    let new = Cut { end, socket, inode: safe::socket_inode(socket) };
     let mut timer = TIMER.lock()?;
     if !timer.is_running {
         start()?;
@@ -75,7 +88,7 @@ fn flush(fd: RawFd, outgoing: &mut Outgoing) {
 /// This process is done with the client: what waits goes now, by whichever process it was written.
 pub fn finish(client: &'static Client) {
     let Some(cut) = client.cut.try_lock().and_then(|mut cut| cut.take()) else { return };
-    if let Ok(mut outgoing) = client.outgoing_now() {
+    if let (true, Ok(mut outgoing)) = (cut.is_open(), client.outgoing_now()) {
         flush(cut.socket, &mut outgoing);
     }
 }
@@ -131,6 +144,9 @@ fn look(client: &'static Client) -> Option<Instant> {
     }
     let cut = place.take()?;
     drop(place);
+    if !cut.is_open() {
+        return None;
+    }
     flush(cut.socket, &mut outgoing);
     client.send_answers(cut.socket, &mut outgoing);
     None

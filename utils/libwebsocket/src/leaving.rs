@@ -16,19 +16,49 @@ pub fn leave(fd: RawFd) {
     if matches!(table::get(fd), Entry::Unknown) || process::is_borrowed() {
         return;
     }
-    let Entry::Client(client) = table::put(fd, Entry::Unknown) else { return };
-    if client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
-        end(fd, client);
-        client.release();
+    match confirm(fd) {
+        Entry::Client(client) => {
+            if table::remove(fd, client) && client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
+                end(fd, client);
+                client.release();
+            }
+        }
+        _ => drop(table::put(fd, Entry::Unknown)),
     }
 }
 
-/// `fd` has become another file without a word: one that was closed by a system call of the server's own.
-pub fn forget(fd: RawFd) {
-    if process::is_borrowed() {
+/// What `fd` is, after a look at its socket: the entry of a client whose file descriptor was closed without close(3) is
+/// dropped. What the kernel answers needs no such look, since a number that leads to no socket is an ENOTSOCK, and the
+/// calls that make sockets drop what was known of their numbers. What is done from memory alone does: an end, an EPIPE,
+/// a close frame, a copy.
+pub fn confirm(fd: RawFd) -> Entry {
+    match table::get(fd) {
+        Entry::Client(client) if !client.is_reached_by(fd) => {
+            forget(fd, client);
+            Entry::Unknown
+        }
+        entry => entry,
+    }
+}
+
+/// As `confirm`: the client that `fd` is.
+pub fn confirmed_client(fd: RawFd) -> Option<&'static Client> {
+    match confirm(fd) {
+        Entry::Client(client) => Some(client),
+        _ => None,
+    }
+}
+
+/// Whether the entry of `fd` was a client's whose file descriptor was closed without close(3). It is dropped then.
+pub fn was_stale(fd: RawFd) -> bool {
+    table::client(fd).is_some() && confirmed_client(fd).is_none()
+}
+
+/// `fd` leads to another file than this client's socket, or to none: it was closed without close(3).
+pub fn forget(fd: RawFd, client: &'static Client) {
+    if process::is_borrowed() || !table::remove(fd, client) {
         return;
     }
-    let Entry::Client(client) = table::put(fd, Entry::Unknown) else { return };
     if client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
         if let Some(place) = client.place.try_lock().and_then(|mut place| place.take()) {
             ledger::leave(place, || {});
@@ -37,16 +67,19 @@ pub fn forget(fd: RawFd) {
     }
 }
 
-/// `fd` was just made.
+/// `fd` was just made: what was known of its number is about a file that was closed without close(3).
 pub fn begin(fd: RawFd) {
-    if !matches!(table::get(fd), Entry::Unknown) {
-        forget(fd);
+    match table::get(fd) {
+        Entry::Unknown => {}
+        Entry::Client(client) => forget(fd, client),
+        _ if process::is_borrowed() => {}
+        _ => drop(table::put(fd, Entry::Unknown)),
     }
 }
 
 /// `new` is another number of `fd` from now on.
 pub fn copy(fd: RawFd, new: RawFd) {
-    let entry = table::get(fd);
+    let entry = confirm(fd);
     if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || process::is_borrowed() {
         return;
     }
@@ -94,7 +127,8 @@ pub fn say_goodbye(fd: RawFd, client: &Client) {
 }
 
 /// The server ends its sending half.
-pub fn end_sending(fd: RawFd, client: &Client) {
+pub fn end_sending(fd: RawFd) {
+    let Some(client) = confirmed_client(fd) else { return };
     if client.is_here() {
         say_goodbye(fd, client);
     } else if let Ok(mut early) = client.early.lock() {

@@ -36,6 +36,7 @@ impl Conversation {
         let server = listener.accept().unwrap().0;
         server.set_nonblocking(!is_blocking).unwrap();
         let known = Client::new(kind);
+        known.set_socket(server.as_raw_fd());
         known.is_here.store(true, Ordering::Release);
         table::put(server.as_raw_fd(), Entry::Client(known));
         Conversation { client, server, known }

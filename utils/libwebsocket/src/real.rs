@@ -2,7 +2,7 @@
 //!
 //! They are looked up once, at the start; a library that is loaded before this one may call them earlier.
 
-use std::ffi::{CStr, c_int, c_uint, c_ulong, c_void};
+use std::ffi::{CStr, c_int, c_long, c_uint, c_ulong, c_void};
 use std::mem::transmute;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -45,6 +45,7 @@ macro_rules! real {
         pub fn look_up_all() {
             $($(#[$condition])?
             look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));)*
+            look_up(&SYSCALL, c"syscall");
         }
 
         $(
@@ -101,6 +102,8 @@ real! {
     fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int;
     fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int;
     fn shutdown(fd: c_int, how: c_int) -> c_int;
+    fn getsockname(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int;
+    fn getpeername(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int;
     fn close(fd: c_int) -> c_int;
     fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
     fn fclose(stream: *mut libc::FILE) -> c_int;
@@ -112,6 +115,24 @@ real! {
     fn epoll_wait(epoll: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int;
     fn epoll_pwait(epoll: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int, signals: *const sigset_t) -> c_int;
     fn epoll_pwait2(epoll: c_int, events: *mut epoll_event, count: c_int, time: *const timespec, signals: *const sigset_t) -> c_int;
+}
+
+static SYSCALL: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+
+/// syscall(2), which is variadic.
+///
+/// # Safety
+/// As it says itself.
+pub unsafe fn syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long {
+    let found = look_up(&SYSCALL, c"syscall");
+    if found.is_null() {
+        Errno::ENOSYS.set();
+        return -1;
+    }
+    // SAFETY: that is its type.
+    let function: unsafe extern "C" fn(c_long, ...) -> c_long = unsafe { transmute(found) };
+    // SAFETY: the caller's; what is behind the arguments of a call is not looked at.
+    unsafe { function(number, a, b, c, d, e, f) }
 }
 
 /// Some of them again, without anything unsafe: what the library itself does with a client's socket.
@@ -174,6 +195,16 @@ pub mod safe {
         let mut set = pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: there is one entry, which lives through the call.
         Errno::result(unsafe { poll(&raw mut set, 1, time_ms) }).map(|count| count > 0)
+    }
+
+    /// The inode of the socket that this is; None: it is something else, or nothing. The file system of sockets has
+    /// inodes of 32 bits.
+    pub fn socket_inode(fd: RawFd) -> Option<usize> {
+        // SAFETY: a status may be all zeros.
+        let mut status: libc::stat64 = unsafe { std::mem::zeroed() };
+        // SAFETY: the status lives through the call.
+        let result = unsafe { libc::fstat64(fd, &raw mut status) };
+        (result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some(status.st_ino as usize)
     }
 
     /// dup3(2).

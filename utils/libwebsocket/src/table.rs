@@ -106,6 +106,12 @@ pub fn put(fd: RawFd, entry: Entry) -> Entry {
     place_of(fd).map_or(Entry::Unknown, |place| Entry::from_word(place.swap(entry.to_word(), Ordering::AcqRel)))
 }
 
+/// Drops the entry of this client. False: another thread has dropped or replaced it.
+pub fn remove(fd: RawFd, client: &'static Client) -> bool {
+    let (word, nothing) = (Entry::Client(client).to_word(), Entry::Unknown.to_word());
+    place_of(fd).is_some_and(|place| place.compare_exchange(word, nothing, Ordering::AcqRel, Ordering::Relaxed).is_ok())
+}
+
 fn make_page(fd: RawFd) {
     let Some(place) = page_of(fd) else { return };
     let page = Box::leak(Box::new([const { AtomicUsize::new(0) }; TABLE_PAGE_ENTRIES]));
@@ -148,7 +154,8 @@ mod tests {
         }
         put(fd, Entry::Client(client));
         assert!(clients().any(|(number, found)| number == fd && std::ptr::eq(found, client)));
-        assert!(matches!(put(fd, Entry::Unknown), Entry::Client(found) if std::ptr::eq(found, client)));
+        assert!(!remove(fd, Box::leak(Box::default())));
+        assert!(remove(fd, client) && !remove(fd, client));
         for fd in [-1, FDS_MAX as RawFd, RawFd::MAX] {
             put(fd, Entry::Text);
             assert!(matches!(get(fd), Entry::Unknown), "{fd}");

@@ -50,7 +50,7 @@ pub fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_
         client.close(fd, CloseCode::INTERNAL_ERROR);
     }
     client.settle(fd);
-    signal(result, flags)
+    signal(fd, client, result, flags)
 }
 
 /// Whether a call waits where the client takes nothing.
@@ -128,9 +128,9 @@ impl Sender {
     }
 }
 
-/// What write(2) does to a process that writes where nobody reads.
-fn signal(result: Result<usize, Errno>, flags: c_int) -> Result<usize, Errno> {
-    if result == Err(Errno::EPIPE) && flags & libc::MSG_NOSIGNAL == 0 {
+/// What write(2) does to a process that writes where nobody reads. A number that leads to another file is none of these.
+fn signal(fd: RawFd, client: &Client, result: Result<usize, Errno>, flags: c_int) -> Result<usize, Errno> {
+    if result == Err(Errno::EPIPE) && flags & libc::MSG_NOSIGNAL == 0 && client.is_reached_by(fd) {
         // SAFETY: no memory is named.
         unsafe { libc::raise(libc::SIGPIPE) };
     }
@@ -155,7 +155,7 @@ fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: 
     if matches!(sent, Err(Errno::EPIPE | Errno::ECONNRESET)) && decide(fd, client) == Ok(Decision::Client) {
         return None;
     }
-    Some(signal(sent, flags))
+    Some(signal(fd, client, sent, flags))
 }
 
 /// sendfile(2) for a client: a message of what is read of the file at this offset, which may be less than was asked

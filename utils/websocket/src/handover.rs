@@ -135,17 +135,20 @@ fn peek(connection: BorrowedFd<'_>, start: &mut [u8]) -> Result<(Option<OwnedFd>
 }
 
 /// All descriptors in ancillary data that was zero where the kernel wrote nothing.
-fn descriptors(mut ancillary: &[u8]) -> Vec<OwnedFd> {
-    let mut found = Vec::new();
-    while let Some((size, level, kind)) = cmsg_head(ancillary) {
+fn descriptors(ancillary: &[u8]) -> Vec<OwnedFd> {
+    passed_numbers(ancillary).map(own).collect()
+}
+
+/// The numbers of the descriptors that were passed in ancillary data as the kernel has written it (SCM_RIGHTS, unix(7)).
+pub fn passed_numbers(mut ancillary: &[u8]) -> impl Iterator<Item = RawFd> {
+    let parts = std::iter::from_fn(move || {
+        let (size, level, kind) = cmsg_head(ancillary)?;
         // The kernel's sizes are right; a zero ends what it wrote.
-        let Some(data) = ancillary.get(CMSG_HEAD_SIZE..size) else { break };
-        if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
-            found.extend(data.as_chunks().0.iter().map(|number| own(RawFd::from_ne_bytes(*number))));
-        }
+        let data = ancillary.get(CMSG_HEAD_SIZE..size)?;
         ancillary = ancillary.get(size.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
-    }
-    found
+        Some(if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) { data } else { &[] })
+    });
+    parts.flat_map(|data| data.as_chunks().0.iter().map(|number| RawFd::from_ne_bytes(*number)))
 }
 
 fn cmsg_head(bytes: &[u8]) -> Option<(usize, libc::c_int, libc::c_int)> {

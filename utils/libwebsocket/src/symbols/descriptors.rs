@@ -3,7 +3,8 @@
 use std::ffi::{c_int, c_uint, c_ulong};
 use std::os::fd::RawFd;
 
-use nix::libc::{self, FILE, sockaddr, socklen_t};
+use nix::libc::{self, FILE, msghdr, sa_family_t, sockaddr, sockaddr_un, socklen_t};
+use server::handover::{ClientAddress, passed_numbers};
 
 use super::beside;
 use crate::arrival::{Arrival, arrive, served};
@@ -13,7 +14,8 @@ use crate::{leaving, ledger, process, real};
 /// A server's clients want text.
 const PROTOCOL_TEXT: c_int = 153;
 
-fn begin(fd: c_int) -> c_int {
+/// A call has made this descriptor, or failed.
+pub(super) fn begin(fd: c_int) -> c_int {
     beside(|| leaving::begin(fd));
     fd
 }
@@ -43,11 +45,50 @@ pub unsafe extern "C" fn socketpair(domain: c_int, kind: c_int, protocol: c_int,
     result
 }
 
+/// A message was received: what was known of the numbers of the descriptors passed with it is about other files.
+///
+/// # Safety
+/// recvmsg(2) has just filled it.
+pub(super) unsafe fn begin_passed(message: *const msghdr) {
+    // SAFETY: as promised.
+    let Some(message) = (unsafe { message.as_ref() }) else { return };
+    if message.msg_controllen == 0 || message.msg_control.is_null() {
+        return;
+    }
+    // SAFETY: as promised.
+    let ancillary = unsafe { std::slice::from_raw_parts(message.msg_control.cast(), message.msg_controllen as _) };
+    beside(|| passed_numbers(ancillary).for_each(leaving::begin));
+}
+
+/// A server that has room for exactly a `struct sockaddr_un` trusts its listener's family, and may take another one's
+/// address for an error. It gets the address of an unnamed socket (unix(7)), and may ask getpeername(2) for the other.
+fn shown(client: &ClientAddress, room: socklen_t) -> &[u8] {
+    if is_for_unix(room) { &UNNAMED } else { client.as_bytes() }
+}
+
+/// The address of an unnamed socket.
+const UNNAMED: [u8; size_of::<sa_family_t>()] = (libc::AF_UNIX as sa_family_t).to_ne_bytes();
+
+fn is_for_unix(room: socklen_t) -> bool {
+    room as usize == size_of::<sockaddr_un>()
+}
+
+/// Writes an address as the kernel does it: cut where there is less room, with its own size.
+///
+/// # Safety
+/// As accept(2), where the kernel has just written an address; `room` is what there was at `size` before.
+unsafe fn put_address(bytes: &[u8], address: *mut sockaddr, size: *mut socklen_t, room: socklen_t) {
+    // SAFETY: there is room for so many bytes.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), bytes.len().min(room as usize)) };
+    // SAFETY: the kernel has written there.
+    unsafe { *size = bytes.len() as socklen_t };
+}
+
 /// Accepts by `accept`, and puts a client that is handed over into the connection's place.
 ///
 /// # Safety
 /// As accept(2).
-unsafe fn take(
+pub(super) unsafe fn take(
     listener: RawFd,
     address: *mut sockaddr,
     size: *mut socklen_t,
@@ -61,12 +102,9 @@ unsafe fn take(
     let fd = begin(accept());
     let (Some(kind), 0..) = (served, fd) else { return fd };
     let Arrival::Client(client) = beside(|| arrive(fd, flags, kind)) else { return fd };
-    let bytes = client.as_bytes();
     if let (false, Some(room)) = (address.is_null(), room) {
-        // SAFETY: the caller has room for so many bytes.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), bytes.len().min(room as usize)) };
-        // SAFETY: it was read before.
-        unsafe { *size = bytes.len() as socklen_t };
+        // SAFETY: the caller's promise.
+        unsafe { put_address(shown(&client, room), address, size, room) };
     }
     fd
 }
@@ -89,7 +127,40 @@ pub unsafe extern "C" fn accept4(fd: c_int, address: *mut sockaddr, size: *mut s
     unsafe { take(fd, address, size, flags, accept) }
 }
 
-fn copied(fd: RawFd, new: c_int) -> c_int {
+/// getpeername(2): of a client the address that the gateway gave, which the kernel does not know where bytes are relayed.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
+    let client = table::client(fd).and_then(|_| beside(|| leaving::confirmed_client(fd)));
+    // What the kernel writes there is less than the room.
+    // SAFETY: the caller's promise.
+    let room = client.and_then(|_| unsafe { size.as_ref() }.copied());
+    // SAFETY: the caller's promise.
+    let result = unsafe { real::getpeername(fd, address, size) };
+    let told = client.and_then(|client| beside(|| *client.address.lock().ok()?));
+    if let (0, Some(told), Some(room)) = (result, told, room) {
+        // SAFETY: the caller's promise.
+        unsafe { put_address(told.as_bytes(), address, size, room) };
+    }
+    result
+}
+
+/// getsockname(2): a server that has room for exactly a `struct sockaddr_un` gets the address of an unnamed socket, as
+/// from accept(2). Java asks with each client.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn getsockname(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
+    let client = table::client(fd).and_then(|_| beside(|| leaving::confirmed_client(fd)));
+    // SAFETY: the caller's promise.
+    let room = client.and_then(|client| unsafe { size.as_ref() }.copied().filter(|_| client.is_here()));
+    // SAFETY: the caller's promise.
+    let result = unsafe { real::getsockname(fd, address, size) };
+    if let (0, Some(room)) = (result, room.filter(|room| is_for_unix(*room))) {
+        // SAFETY: the caller's promise.
+        unsafe { put_address(&UNNAMED, address, size, room) };
+    }
+    result
+}
+
+pub(super) fn copied(fd: RawFd, new: c_int) -> c_int {
     if new >= 0 && new != fd {
         beside(|| leaving::copy(fd, new));
     }
@@ -97,7 +168,7 @@ fn copied(fd: RawFd, new: c_int) -> c_int {
 }
 
 /// `to` becomes another number of `fd`: what it was is left, if that will come to be.
-fn make_way(fd: RawFd, to: RawFd) {
+pub(super) fn make_way(fd: RawFd, to: RawFd) {
     let is_known = !matches!(table::get(to), Entry::Unknown);
     if is_known && fd != to && real::safe::control(fd, libc::F_GETFD, 0).is_ok() {
         leaving::leave(to);
@@ -127,7 +198,7 @@ pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
     copied(fd, unsafe { real::dup3(fd, to, flags) })
 }
 
-fn controlled(fd: RawFd, command: c_int, result: c_int) -> c_int {
+pub(super) fn controlled(fd: RawFd, command: c_int, result: c_int) -> c_int {
     match command {
         libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => copied(fd, result),
         _ => result,
@@ -151,23 +222,34 @@ pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -
 /// shutdown(2): what ends the sending ends it with a close frame.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
-    if let (Some(client), libc::SHUT_WR | libc::SHUT_RDWR) = (table::client(fd), how) {
-        beside(|| leaving::end_sending(fd, client));
-    }
+    before_shutdown(fd, how);
     // SAFETY: no memory is named.
     unsafe { real::shutdown(fd, how) }
+}
+
+pub(super) fn before_shutdown(fd: RawFd, how: c_int) {
+    if matches!(how, libc::SHUT_WR | libc::SHUT_RDWR) && table::client(fd).is_some() {
+        beside(|| leaving::end_sending(fd));
+    }
 }
 
 /// close(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn close(fd: c_int) -> c_int {
-    // A server that closes all there is means its own.
-    if fd >= 0 && fd == ledger::fd() && !process::is_borrowed() {
+    if !before_close(fd) {
         return 0;
     }
-    beside(|| leaving::leave(fd));
     // SAFETY: no memory is named.
     unsafe { real::close(fd) }
+}
+
+/// Whether the descriptor is to be closed: a server that closes all there is means its own.
+pub(super) fn before_close(fd: RawFd) -> bool {
+    if fd >= 0 && fd == ledger::fd() && !process::is_borrowed() {
+        return false;
+    }
+    beside(|| leaving::leave(fd));
+    true
 }
 
 /// close_range(2)

@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::limits::PARTS_MAX;
 use crate::{leaving, reading, table};
 
+mod by_number;
 mod descriptors;
 mod read;
 mod wait;
@@ -84,13 +85,14 @@ fn writer(fd: RawFd) -> Option<Result<&'static Client, Errno>> {
     }
 }
 
-/// The answer for a client; None: the number is not even a socket's any more, and libc's function is to be asked.
+/// The answer for a client; None: the number leads to another file by now, and libc's function is to be asked. Bytes,
+/// and a kernel that would wait, are true of the socket itself; all else may come from memory.
 fn heal(fd: RawFd, result: Result<usize, Errno>) -> Option<ssize_t> {
-    if result == Err(Errno::ENOTSOCK) {
-        leaving::forget(fd);
-        return None;
+    match result {
+        Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => Some(answer(result)),
+        _ if leaving::was_stale(fd) => None,
+        _ => Some(answer(result)),
     }
-    Some(answer(result))
 }
 
 /// The bytes at a place that the server gave.

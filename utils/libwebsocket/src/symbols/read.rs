@@ -7,6 +7,7 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
+use super::descriptors::begin_passed;
 use super::{about_client, beside, heal, parts, reader, room, rooms};
 use crate::client::Client;
 use crate::limits::PARTS_MAX;
@@ -192,8 +193,15 @@ pub(super) unsafe fn receive_message(fd: RawFd, message: *mut msghdr, flags: c_i
 pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's promise.
     let of_client = unsafe { receive_message(fd, message, flags) };
-    // SAFETY: the caller's promise.
-    of_client.unwrap_or_else(|| unsafe { real::recvmsg(fd, message, flags) })
+    of_client.unwrap_or_else(|| {
+        // SAFETY: the caller's promise.
+        let size = unsafe { real::recvmsg(fd, message, flags) };
+        if size >= 0 {
+            // SAFETY: it was just received.
+            unsafe { begin_passed(message) };
+        }
+        size
+    })
 }
 
 /// Messages of a client, of which one's parts are filled at a time; None: it is none.
@@ -234,8 +242,26 @@ pub unsafe extern "C" fn recvmmsg(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let of_client = unsafe { receive_messages(fd, messages, count, flags) };
-    // SAFETY: the caller's promise.
-    of_client.unwrap_or_else(|| unsafe { real::recvmmsg(fd, messages, count, flags, time) })
+    of_client.unwrap_or_else(|| {
+        // SAFETY: the caller's promise.
+        let received = unsafe { real::recvmmsg(fd, messages, count, flags, time) };
+        // SAFETY: so many were just received.
+        unsafe { begin_all_passed(messages, received) };
+        received
+    })
+}
+
+/// As `begin_passed`, for the messages of recvmmsg(2), which has returned how many there are.
+///
+/// # Safety
+/// There are so many.
+pub(super) unsafe fn begin_all_passed(messages: *const mmsghdr, received: c_int) {
+    let Ok(count @ 1..) = usize::try_from(received) else { return };
+    // SAFETY: as promised.
+    for message in unsafe { std::slice::from_raw_parts(messages, count) } {
+        // SAFETY: as promised.
+        unsafe { begin_passed(&raw const message.msg_hdr) };
+    }
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
         let is_wanted = command != libc::EPOLL_CTL_DEL;
         // SAFETY: the kernel has just read it.
         let event = if is_wanted { unsafe { event.as_ref() }.copied() } else { None };
-        beside(|| epoll::note(instance, fd, event));
+        beside(|| epoll::note(instance, command, fd, event));
     }
     result
 }

@@ -8,8 +8,8 @@ use nix::libc::{
     epoll_event, fd_set, mmsghdr, msghdr, nfds_t, pollfd, sigset_t, size_t, ssize_t, time_t, timespec, timeval,
 };
 
-use super::descriptors::fcntl64;
-use super::read::{receive_message, receive_messages};
+use super::descriptors::{begin_passed, fcntl64};
+use super::read::{begin_all_passed, receive_message, receive_messages};
 use super::wait::{epoll_pwait2, ppoll, pselect, select};
 use super::write::{sendmmsg, sendmsg};
 use crate::real;
@@ -139,9 +139,16 @@ pub unsafe extern "C" fn __epoll_pwait2_time64(
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn __recvmsg64(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's promise.
-    unsafe { receive_message(fd, message, flags) }
+    let of_client = unsafe { receive_message(fd, message, flags) };
+    of_client.unwrap_or_else(|| {
         // SAFETY: the caller's promise.
-        .unwrap_or_else(|| unsafe { real::__recvmsg64(fd, message, flags) })
+        let size = unsafe { real::__recvmsg64(fd, message, flags) };
+        if size >= 0 {
+            // SAFETY: it was just received.
+            unsafe { begin_passed(message) };
+        }
+        size
+    })
 }
 
 /// recvmmsg(2)
@@ -154,9 +161,14 @@ pub unsafe extern "C" fn __recvmmsg64(
     time: *mut LongTime,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { receive_messages(fd, messages, count, flags) }
+    let of_client = unsafe { receive_messages(fd, messages, count, flags) };
+    of_client.unwrap_or_else(|| {
         // SAFETY: the caller's promise.
-        .unwrap_or_else(|| unsafe { real::__recvmmsg64(fd, messages, count, flags, time.cast()) })
+        let received = unsafe { real::__recvmmsg64(fd, messages, count, flags, time.cast()) };
+        // SAFETY: so many were just received.
+        unsafe { begin_all_passed(messages, received) };
+        received
+    })
 }
 
 /// sendmsg(2)

@@ -7,10 +7,10 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::{about_client, answer, beside, bytes, heal, slices, sparing, writer};
+use super::{about_client, answer, beside, bytes, heal, slices, writer};
 use crate::client::Client;
 use crate::limits::{PARTS_MAX, SENDFILE_SIZE};
-use crate::{real, table, writing};
+use crate::{leaving, real, table, writing};
 
 /// Writes to a client from one buffer; None: it is none.
 ///
@@ -165,8 +165,10 @@ pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, si
         return unsafe { real::sendfile(to, from, offset, size) };
     };
     // SAFETY: the caller's promise.
-    let offset = unsafe { offset.as_mut() };
-    sparing(|size| *size < 0, || answer(client.and_then(|client| send_file(to, client, from, offset, size))))
+    let own_offset = unsafe { offset.as_mut() };
+    about_client(|| heal(to, client.and_then(|client| send_file(to, client, from, own_offset, size))))
+        // SAFETY: the caller's promise.
+        .unwrap_or_else(|| unsafe { real::sendfile(to, from, offset, size) })
 }
 
 /// sendfile(2), with an offset of 64 bits.
@@ -177,8 +179,10 @@ pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut i64, si
         return unsafe { real::sendfile64(to, from, offset, size) };
     };
     // SAFETY: the caller's promise.
-    let offset = unsafe { offset.as_mut() };
-    sparing(|size| *size < 0, || answer(client.and_then(|client| send_file(to, client, from, offset, size))))
+    let own_offset = unsafe { offset.as_mut() };
+    about_client(|| heal(to, client.and_then(|client| send_file(to, client, from, own_offset, size))))
+        // SAFETY: the caller's promise.
+        .unwrap_or_else(|| unsafe { real::sendfile64(to, from, offset, size) })
 }
 
 /// splice(2): a client's bytes go through this library, and not past it.
@@ -191,7 +195,7 @@ pub unsafe extern "C" fn splice(
     size: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    if beside(|| writer(from).or_else(|| writer(to))).is_some() {
+    if [from, to].into_iter().any(|fd| beside(|| writer(fd)).is_some() && !beside(|| leaving::was_stale(fd))) {
         return answer(Err(Errno::EINVAL));
     }
     // SAFETY: the caller's promise.

@@ -7,12 +7,13 @@ use nix::libc::{self, epoll_event};
 
 use super::{Patience, Verdict, judge};
 use crate::real::safe;
-use crate::table;
 use crate::watches::Watch;
+use crate::{leaving, table};
 
-/// An epoll instance was told something of `fd`; None: to watch it no more.
-pub fn note(epoll: RawFd, fd: RawFd, event: Option<epoll_event>) {
-    let Some(client) = table::client(fd) else { return };
+/// An epoll instance was told this of `fd` by a command of epoll_ctl(2); None: to watch it no more.
+pub fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_event>) {
+    let is_new = command == libc::EPOLL_CTL_ADD;
+    let Some(client) = (if is_new { leaving::confirmed_client(fd) } else { table::client(fd) }) else { return };
     let Ok(mut watches) = client.watches.lock() else { return };
     match event {
         Some(event) => {

@@ -1,0 +1,133 @@
+//! Descriptors that are closed by number (syscall(2)), or past the library; and addresses.
+
+use super::Server;
+use crate::client::{Client, Frame, TEXT};
+use crate::giver::give_late;
+use crate::process::{Lines, eventually};
+use crate::wire::{Wire, handshake};
+
+fn start(call: &str) -> (Server, Client) {
+    let server = Server::compiled("descriptors", &[call]);
+    let client = server.client();
+    (server, client)
+}
+
+fn expect_lines(out: &Lines, lines: &[&str]) {
+    for line in lines {
+        out.wait(|said| said.iter().any(|one| one == line).then_some(()))
+            .unwrap_or_else(|| panic!("{line:?} was not said, but:\n{}", out.text()));
+    }
+}
+
+/// The server has closed: its close frame comes, and the end.
+fn expect_goodbye(client: &mut Client) {
+    client.expect_close(1000);
+    client.wire.expect_end();
+}
+
+#[test]
+fn closed_by_number() {
+    let (server, mut client) = start("number");
+    client.expect_text("bye");
+    expect_goodbye(&mut client);
+    expect_lines(&server.process.out, &["close: 0 ", "again: EBADF"]);
+}
+
+#[test]
+fn copied_by_number() {
+    let (server, mut client) = start("copies");
+    client.expect_text("still here");
+    client.expect_close(1000);
+    client.text("you too");
+    client.close(1000);
+    expect_lines(&server.process.out, &["dup3: 1 ", "fcntl: 1 ", "shutdown: 0 ", "read: 7 you too"]);
+    client.wire.expect_end();
+    server.process.out.wait_for(&["close_range: 0"]);
+}
+
+#[test]
+fn other_calls_get_all_their_arguments() {
+    let (server, mut client) = start("arguments");
+    expect_lines(&server.process.out, &["mmap: 1 ", "tgkill: 0 ", "nothing: ENOSYS"]);
+    expect_goodbye(&mut client);
+}
+
+#[test]
+fn a_file_that_has_the_number_of_a_client_is_a_file() {
+    let (server, mut client) = start("file");
+    client.close(1000);
+    client.expect_close(1000);
+    client.wire.expect_end();
+    expect_lines(&server.process.out, &["same number: 1", "send: ENOTSOCK", "in the file: 10 0123456789"]);
+    let (server, _client) = start("copy");
+    expect_lines(&server.process.out, &["same number: 1"]);
+    expect_lines(&server.process.out, &["in the file: 10 0123456789"]);
+}
+
+#[test]
+fn a_socket_that_is_passed_and_gets_the_number_of_a_client_is_a_plain_one() {
+    let (server, mut client) = start("passed");
+    expect_lines(&server.process.out, &["same number: 1", "read: 3 raw"]);
+    client.expect_text("served");
+    expect_goodbye(&mut client);
+}
+
+/// The library looks at a new client by a number of its own, which it closes again.
+#[test]
+fn numbers_of_a_client_that_was_closed_past_the_library_do_not_harm_the_next() {
+    let (server, mut client) = start("next");
+    server.process.out.wait_for(&["other: 1"]);
+    client.wire.expect_end();
+    let mut next = server.client();
+    next.text("Hello");
+    next.expect_text("Hello");
+    next.finish(1000);
+}
+
+#[test]
+fn a_client_that_comes_late_does_not_take_the_place_of_a_file() {
+    let server = Server::compiled_with("descriptors", &["late"], &[("WEBSOCKET_WAIT_MS", "0")]);
+    let mut client = give_late(&server.path, || {
+        // Before it there was who wanted to know whether the server listens.
+        server.process.out.wait_for(&["client 2"]);
+    });
+    client.text("late");
+    server.process.out.wait_for(&["read: 4 late"]);
+    eventually("both have been served", || {
+        let text = server.process.out.text();
+        let files: Vec<_> = text.lines().filter(|line| line.starts_with("in the file: ")).collect();
+        files == ["in the file: 8 01234567"; 2]
+    });
+    expect_goodbye(&mut client);
+}
+
+/// A server that has room for exactly a `struct sockaddr_un` trusts its listener's family.
+#[test]
+fn accept_getsockname_and_getpeername_tell_addresses() {
+    let (unix, inet) = ("accept: family 1 size 2", "accept: family 2 size 16 127.0.0.1:");
+    for (call, accepted) in [("address", unix), ("peer", inet)] {
+        let (server, mut client) = start(call);
+        let port = client.wire.stream().local_addr().unwrap().port();
+        client.text("me");
+        server.process.out.wait_for(&["read: 2 me"]);
+        let accepted = if call == "peer" { format!("{accepted}{port}") } else { accepted.to_owned() };
+        let asked = format!("getpeername: family 2 size 16 127.0.0.1:{port}");
+        let own = if call == "peer" { "getsockname: family 2" } else { "getsockname: family 1" };
+        expect_lines(&server.process.out, &[&accepted, &asked, own]);
+        expect_goodbye(&mut client);
+    }
+}
+
+/// Its bytes come through a pair of sockets, which have no address.
+#[test]
+fn getpeername_tells_the_address_of_a_client_that_is_relayed() {
+    let server = Server::compiled("descriptors", &["peer"]);
+    let mut wire: Wire = server.daemon.wire();
+    let port = wire.stream().local_addr().unwrap().port();
+    wire.send([handshake("/server", &[], &[]).as_bytes(), &Frame::new(TEXT, b"early").masked().bytes()].concat());
+    assert_eq!(wire.response_head().status, 101);
+    server.process.out.wait_for(&["read: 5 early"]);
+    server.process.out.wait_for(&[&format!("getpeername: family 2 size 16 127.0.0.1:{port}")]);
+    let mut client = Client::new(wire);
+    expect_goodbye(&mut client);
+}
