@@ -291,6 +291,9 @@ pub const ABORT_MS: u64 = 1_000;
 
 /// Bytes of a message for a SOCK_SEQPACKET server, where one packet has to hold it.
 pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
+/// Where all hold too much, what a connection holds counts once for each such time in which its peers took nothing of it,
+/// and once more.
+pub const HELD_UNWEIGHED_MS: u64 = 1_000;
 /// A request that could not be read for want of a buffer has this much more time.
 pub const STARVED_MS: u64 = 1_000;
 /// What a queued piece counts beside its bytes, so that empty packets count too: its place in a queue, which grows by

@@ -278,7 +278,7 @@ impl<D: Driver> Gateway<D> {
 
     /// Hands out what waits, one visit after the other, as long as this turn may work.
     fn visit_backlog(&mut self) {
-        self.world.work = limits::WORK_PER_BUSY_TURN_MAX;
+        self.world.work = if self.admission.holds_too_much() { 0 } else { limits::WORK_PER_BUSY_TURN_MAX };
         while self.world.work > 0
             && let Some(owner) = self.backlog.pop()
         {
@@ -385,16 +385,18 @@ impl<D: Driver> Gateway<D> {
         self.touched.extend(touched);
     }
 
-    /// Breaks off one connection of the address that holds most: the one whose peers have taken nothing for the longest
-    /// time, by what it holds. False: none that could be.
+    /// Breaks off one connection. What a connection holds weighs more the longer its peers have taken nothing: the address
+    /// is looked for whose connections together weigh most, then the heaviest of them. False: none that could be.
     fn break_greediest(&mut self) -> bool {
-        let mut sizes: HashMap<Source, usize> = HashMap::new();
-        for (_, connection) in self.connections.iter().filter(|(_, one)| !one.is_ending()) {
-            *sizes.entry(connection.source()).or_default() += connection.held_size();
-        }
-        let Some((greediest, _)) = sizes.into_iter().max_by_key(|(_, size)| *size) else { return false };
         let now_ms = self.world.now_ms;
-        let weight = |one: &Connection<D::Handle>| one.held_size() as u64 * (1_000 + now_ms - one.moved_ms());
+        let weight = |one: &Connection<D::Handle>| {
+            one.held_size() as u64 * (limits::HELD_UNWEIGHED_MS + now_ms.saturating_sub(one.moved_ms()))
+        };
+        let mut weights: HashMap<Source, u64> = HashMap::new();
+        for (_, connection) in self.connections.iter().filter(|(_, one)| !one.is_ending()) {
+            *weights.entry(connection.source()).or_default() += weight(connection);
+        }
+        let Some((greediest, _)) = weights.into_iter().max_by_key(|(_, weight)| *weight) else { return false };
         let all = self.connections.iter_mut().map(|(_, connection)| connection);
         let own = all.filter(|one| !one.is_ending() && one.source() == greediest);
         let Some(connection) = own.max_by_key(|one| weight(one)) else { return false };
