@@ -211,8 +211,8 @@ pub const POOL_HEADROOM: usize = 32;
 pub const POOL_FREE_MIN: usize = 2;
 /// Parts of the pool: one is for requests and pages, the others are for messages.
 pub const POOL_PARTS: usize = 4;
-/// Bytes that a page's client, which takes no more for now, keeps of the piece that was read last where the pool is
-/// short. The others are dropped, and read again when the client has taken these.
+/// Where the pool is short and a page's client takes nothing: bytes of the last read that stay queued. The others are
+/// dropped, and read again when the client has taken these.
 pub const PAGE_KEPT_SIZE: usize = 1024;
 
 /// Frames, or lines of a server, that are taken from one receive at a time. The rest waits until others have had their
@@ -224,11 +224,11 @@ pub const WORK_PER_TURN_MAX: usize = if cfg!(test) { 32 } else { 16 * 1024 };
 /// The same in a turn that begins with a rest of the one before: the loop comes round more often while it is busy, since
 /// a request takes several turns.
 pub const WORK_PER_BUSY_TURN_MAX: usize = WORK_PER_TURN_MAX / 16;
-/// Connections of one address that sent little, which are visited before one that sent much.
+/// Light connections of an address that are visited between two heavy ones.
 pub const LIGHT_VISITS_MAX: usize = 8;
 /// Bytes that cost about as much as a frame.
 pub const WORK_UNIT_SIZE: usize = 512;
-/// Pings of one visit that are each answered; of those after them the last alone is (RFC 6455 section 5.5.3).
+/// Pings that a visit answers one by one; of the following ones it answers only the last (RFC 6455 section 5.5.3).
 pub const PONGS_PER_VISIT_MAX: usize = 16;
 /// A fragment of fewer bytes counts as a message where messages are counted (`MESSAGES_PER_SECOND_MAX`).
 pub const FRAGMENT_SIZE_MIN: u64 = 1024;
@@ -291,6 +291,9 @@ pub const ABORT_MS: u64 = 1_000;
 
 /// Bytes of a message for a SOCK_SEQPACKET server, where one packet has to hold it.
 pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
+/// Where all hold too much, what a connection holds counts once for each such time in which its peers took nothing of it,
+/// and once more.
+pub const HELD_UNWEIGHED_MS: u64 = 1_000;
 /// A request that could not be read for want of a buffer has this much more time.
 pub const STARVED_MS: u64 = 1_000;
 /// What a queued piece counts beside its bytes, so that empty packets count too: its place in a queue, which grows by

@@ -12,7 +12,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, POOL_PARTS};
 
-/// The two parts of the pool: what one takes the other does not miss.
+/// The two parts of the pool. Each is a buffer group of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Share {
     /// For messages of clients and servers.

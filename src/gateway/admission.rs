@@ -17,7 +17,7 @@ use crate::session::Full;
 pub enum Source {
     V4([u8; 4]),
     V6([u8; 8]),
-    /// All clients whose address is not known, as those of a UNIX socket, together.
+    /// All clients without a known address, such as those of a UNIX socket.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! A line of connections that wait for their turn, in which the addresses that they come from alternate.
+//! A queue of connections that is fair between client addresses: round-robin by address.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,23 +6,23 @@ use super::admission::Source;
 use super::timers::Owner;
 use crate::limits::LIGHT_VISITS_MAX;
 
-/// Connections that wait. Whoever has many of them in it waits longer, and nobody else does.
+/// Waiting connections. An address with many of them delays only its own.
 ///
-/// Within an address the light ones, of which one visit takes all that they sent, come before the heavy ones: many people
-/// may have one address, and those who flood wait for those who do not.
+/// Within an address, light connections (one visit takes all that they sent) come before heavy ones: many clients may
+/// share an address, and one that floods must not delay the others.
 #[derive(Default, Debug)]
 pub struct FairQueue {
-    /// The addresses that have somebody in it, the next one first.
+    /// The addresses with waiting connections, the next one first.
     turns: VecDeque<Source>,
     waiting: HashMap<Source, Waiting>,
 }
 
-/// Those of one address.
+/// The waiting connections of one address.
 #[derive(Default, Debug)]
 struct Waiting {
     light: VecDeque<Owner>,
     heavy: VecDeque<Owner>,
-    /// Light ones since the last heavy one.
+    /// Light connections served since the last heavy one.
     lights: usize,
 }
 
@@ -40,7 +40,7 @@ impl Waiting {
 }
 
 impl FairQueue {
-    /// Whether nobody waits.
+    /// Whether no connection waits.
     pub fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What was received from one peer and not handed to its session yet, in order.
+//! Received data that is not handed to the session yet, in order.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::limits::POOL_HEADROOM;
 pub enum Arrival {
     /// Bytes in a buffer of the pool.
     Lease(Lease),
-    /// Bytes on the heap: `POOL_HEADROOM` without meaning, then those that came.
+    /// Bytes on the heap, after `POOL_HEADROOM` unused bytes.
     Copy(Box<[u8]>),
     /// The end of the stream, or an empty packet.
     End,
@@ -24,7 +24,7 @@ pub enum Arrival {
 pub struct Inbox {
     arrivals: VecDeque<Arrival>,
     heap_size: usize,
-    /// The first one was put back.
+    /// The first arrival is the rest of one.
     has_rest: bool,
 }
 
@@ -45,14 +45,14 @@ impl Inbox {
         self.arrivals.push_back(arrival);
     }
 
-    /// Puts back what was not taken whole.
+    /// Puts back the rest of an arrival that the session took in part.
     pub fn put_back(&mut self, arrival: Arrival) {
         self.heap_size += cost(&arrival);
         self.arrivals.push_front(arrival);
         self.has_rest = true;
     }
 
-    /// Whether the first one was put back.
+    /// Whether the first arrival is the rest of one.
     pub fn has_rest(&self) -> bool {
         self.has_rest
     }
@@ -78,7 +78,7 @@ impl Inbox {
         (self.heap_size, self.has_rest) = (0, false);
     }
 
-    /// Moves everything out of the pool: what cannot be handed in for now must not starve others.
+    /// Copies everything to the heap and releases the buffers.
     pub fn spill<D: Driver>(&mut self, driver: &mut D) {
         for arrival in &mut self.arrivals {
             let Arrival::Lease(lease) = arrival else { continue };

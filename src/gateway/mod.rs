@@ -47,7 +47,8 @@ pub struct World<D: Driver> {
     pub now_ms: u64,
     /// The wall clock of this turn.
     pub date: Date,
-    /// Units of work that this turn may still do (`WORK_PER_TURN_MAX`). With none left, what comes waits for the next one.
+    /// Units of work that this turn may still do (`WORK_PER_TURN_MAX`). With none left, received data waits for the next
+    /// turn.
     work: usize,
     /// Part of the tags of files whose times tell nothing; another one for each process and each folder that is replaced.
     pub tag_salt: u64,
@@ -58,7 +59,7 @@ pub struct World<D: Driver> {
 }
 
 impl<D: Driver> World<D> {
-    /// Counts the work of a visit: the frames that it decoded, and bytes that may have been taken or not.
+    /// Counts the work of a visit: the frames that it decoded, and the bytes that it was handed.
     fn spend(&mut self, bytes: usize) {
         let frames = self.actions.take_frames();
         self.work = self.work.saturating_sub(1 + frames + bytes / limits::WORK_UNIT_SIZE);
@@ -77,11 +78,11 @@ pub struct Gateway<D: Driver> {
     touched: Vec<Owner>,
     /// Connections that wait for a buffer of the pool to read a request or a page.
     starved_requests: FairQueue,
-    /// Those that wait for one to read messages.
+    /// Connections that wait for a buffer to receive messages.
     starved: FairQueue,
-    /// Those that wait for their turn to be handed what came.
+    /// Connections with received data that the session may take.
     backlog: FairQueue,
-    /// Those that keep buffers of which they cannot make use for now.
+    /// Connections with received data that the session may not take for now.
     hoarding: Vec<Owner>,
     /// When listeners that stopped for want of file descriptors go on.
     resume_ms: Option<u64>,
@@ -196,7 +197,7 @@ impl<D: Driver> Gateway<D> {
         self.world.driver.wait(timeout_ms, completions)?;
         self.world.now_ms = self.world.driver.now_ms();
         self.world.date.set(self.world.driver.unix_s());
-        // Where somebody waits from the turn before, what comes now waits as well: the addresses take turns.
+        // While a backlog is left from the turn before, new data joins it: the order is round-robin by address.
         self.world.work = if self.backlog.is_empty() { limits::WORK_PER_TURN_MAX } else { 0 };
         let is_busy = self.world.work == 0;
         for Completion { token, event } in completions.drain(..) {
@@ -276,9 +277,9 @@ impl<D: Driver> Gateway<D> {
         count_held(connection, &mut self.admission, &mut self.world);
     }
 
-    /// Hands out what waits, one visit after the other, as long as this turn may work.
+    /// Visits the connections of the backlog until the work of this turn is done.
     fn visit_backlog(&mut self) {
-        self.world.work = limits::WORK_PER_BUSY_TURN_MAX;
+        self.world.work = if self.admission.holds_too_much() { 0 } else { limits::WORK_PER_BUSY_TURN_MAX };
         while self.world.work > 0
             && let Some(owner) = self.backlog.pop()
         {
@@ -352,7 +353,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Where the pool is short, moves what cannot be used for now out of it.
+    /// Where the pool is short, copies received data to the heap that sessions may not take for now.
     fn spill_hoards(&mut self) {
         if self.hoarding.is_empty() || !is_short(&self.world.driver, Share::Messages) {
             return;
@@ -365,7 +366,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Lists as many of those who wait for the pool as it has buffers for: before all others, and requests before messages.
+    /// Lists as many starved connections as there are free buffers, before all others, requests before messages.
     fn list_starved(&mut self) {
         if self.starved_requests.is_empty() && self.starved.is_empty() {
             return;
@@ -381,20 +382,22 @@ impl<D: Driver> Gateway<D> {
                 }
             }
         }
-        // Those who are among them already are settled once more, which changes nothing.
+        // A connection that is listed twice is settled twice, which is harmless.
         self.touched.extend(touched);
     }
 
-    /// Breaks off one connection of the address that holds most: the one whose peers have taken nothing for the longest
-    /// time, by what it holds. False: none that could be.
+    /// Breaks off one connection. What a connection holds weighs more the longer its peers have taken nothing: the address
+    /// is looked for whose connections together weigh most, then the heaviest of them. False: none that could be.
     fn break_greediest(&mut self) -> bool {
-        let mut sizes: HashMap<Source, usize> = HashMap::new();
-        for (_, connection) in self.connections.iter().filter(|(_, one)| !one.is_ending()) {
-            *sizes.entry(connection.source()).or_default() += connection.held_size();
-        }
-        let Some((greediest, _)) = sizes.into_iter().max_by_key(|(_, size)| *size) else { return false };
         let now_ms = self.world.now_ms;
-        let weight = |one: &Connection<D::Handle>| one.held_size() as u64 * (1_000 + now_ms - one.moved_ms());
+        let weight = |one: &Connection<D::Handle>| {
+            one.held_size() as u64 * (limits::HELD_UNWEIGHED_MS + now_ms.saturating_sub(one.moved_ms()))
+        };
+        let mut weights: HashMap<Source, u64> = HashMap::new();
+        for (_, connection) in self.connections.iter().filter(|(_, one)| !one.is_ending()) {
+            *weights.entry(connection.source()).or_default() += weight(connection);
+        }
+        let Some((greediest, _)) = weights.into_iter().max_by_key(|(_, weight)| *weight) else { return false };
         let all = self.connections.iter_mut().map(|(_, connection)| connection);
         let own = all.filter(|one| !one.is_ending() && one.source() == greediest);
         let Some(connection) = own.max_by_key(|one| weight(one)) else { return false };
@@ -444,7 +447,7 @@ impl<D: Driver> Gateway<D> {
     }
 }
 
-/// Counts what a connection holds outside the pool. Where all together hold too much, the turn takes no more work on.
+/// Counts what a connection holds outside the pool. Above the limit for all together, the turn does no more work.
 fn count_held<D: Driver>(connection: &mut Connection<D::Handle>, admission: &mut Admission, world: &mut World<D>) {
     let (before, now) = connection.update_held_size();
     if before != now {
@@ -471,7 +474,7 @@ fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
     }
 }
 
-/// Adds a connection to those that wait to be handed what came, if it does.
+/// Adds a connection to the backlog if it has received data that its session may take.
 fn list_backlog<H>(connection: &mut Connection<H>, backlog: &mut FairQueue) {
     if !connection.is_backlogged && connection.has_backlog() {
         connection.is_backlogged = true;

@@ -40,11 +40,11 @@ pub struct Connection<H> {
     moved_ms: u64,
     /// It is in one of the gateway's lists already.
     pub is_listed: bool,
-    /// It waits for its turn to be handed what came.
+    /// It is in the gateway's backlog.
     pub is_backlogged: bool,
-    /// It waits for its turn to get a buffer of the pool.
+    /// It is in one of the gateway's queues for buffers of the pool.
     pub is_starved: bool,
-    /// It is in the list of those that keep buffers that they cannot use.
+    /// It is in the gateway's list of connections with data that the session may not take.
     pub is_hoarding: bool,
     /// Its last visit left something, or took what an earlier one had left.
     is_heavy: bool,
@@ -120,20 +120,20 @@ impl<H> Connection<H> {
         self.moved_ms
     }
 
-    /// Whether something that came may be handed to its session.
+    /// Whether it has received data that its session may take.
     pub fn has_backlog(&self) -> bool {
         [Side::Client, Side::Backend]
             .into_iter()
             .any(|side| self.peer_of(side).has_arrivals() && self.may_deliver(side))
     }
 
-    /// Whether something that came may not be handed to its session for now.
+    /// Whether it has received data that its session may not take for now.
     pub fn has_hoard(&self) -> bool {
         let is_kept = |side| self.peer_of(side).has_arrivals() && !self.may_deliver(side);
         is_kept(Side::Client) || is_kept(Side::Backend)
     }
 
-    /// Moves that out of the pool.
+    /// Copies that data to the heap.
     pub fn spill_hoard<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
         for side in [Side::Client, Side::Backend] {
             if !self.may_deliver(side) {
@@ -147,7 +147,7 @@ impl<H> Connection<H> {
         self.is_heavy
     }
 
-    /// Whether a visit left a part of a receive: where its buffer comes free soon, others can be received into it.
+    /// Whether a visit left a part of a receive. Finishing it soon frees its buffer.
     pub fn has_rest(&self) -> bool {
         self.client.has_rest() || self.backend.has_rest()
     }
@@ -230,7 +230,7 @@ impl<H> Connection<H> {
         if self.session.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.now_ms) {
             return;
         }
-        // What it asks for may have come, and could not be read.
+        // The request may have arrived and could not be read.
         if self.client.is_starved() && self.session.is_handshake() {
             return self.session.put_off(world.now_ms + limits::STARVED_MS);
         }
@@ -294,8 +294,7 @@ impl<H> Connection<H> {
         }
     }
 
-    /// Whether what came has to wait for its turn: for what came before it, for the other end to take what it was sent,
-    /// or for the next turn of the loop.
+    /// Whether an arrival has to wait: for an earlier one, for the opposite queue to drain, or for the next turn.
     fn must_wait<D: Driver<Handle = H>>(&self, side: Side, arrival: &Arrival, world: &World<D>) -> bool {
         let is_data = matches!(arrival, Arrival::Lease(_));
         let has_room = || world.work > 0 && self.may_deliver(side);
@@ -304,7 +303,7 @@ impl<H> Connection<H> {
         is_awaited && (peer.has_arrivals() || is_data && !has_room())
     }
 
-    /// Hands the session the first of what waits from each side.
+    /// Hands the session the first arrival of each side.
     pub fn visit<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         for side in [Side::Client, Side::Backend] {
             if !self.may_deliver(side) {
