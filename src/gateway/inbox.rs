@@ -13,7 +13,7 @@ pub enum Arrival {
     Lease(Lease),
     /// Bytes on the heap: `POOL_HEADROOM` without meaning, then those that came.
     Copy(Box<[u8]>),
-    /// The end of the stream, or an empty packet.
+    /// The end of the stream.
     End,
     /// The connection broke.
     Failed(Errno),

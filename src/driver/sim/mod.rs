@@ -1,7 +1,7 @@
 //! A simulated kernel with a seed: short reads and writes, any cut, delayed and reordered completions, errors,
 //! an empty pool, and time that jumps. What the real kernel was seen to do has its counterpart here:
-//! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet that looks like
-//! the end, a cut packet, a full backlog.
+//! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet, a cut packet, a full
+//! backlog.
 
 mod connect;
 mod objects;
@@ -119,7 +119,8 @@ impl Sim {
             Ask::Receive { how } => match self.attempt_receive(object, how, is_cancelled) {
                 Some(result) => {
                     let is_multishot = matches!(how, Receive::Multishot | Receive::Packets);
-                    let goes_on = is_multishot && matches!(result, Received::Data(_)) && !self.rng.one_in(20);
+                    let has_bytes = matches!(&result, Received::Data(lease) if !lease.is_empty());
+                    let goes_on = is_multishot && has_bytes && !self.rng.one_in(20);
                     let more = goes_on.then(|| again(Ask::Receive { how }));
                     Ok((Event::Received { result, more: goes_on }, more))
                 }
@@ -179,7 +180,6 @@ impl Sim {
         }
         pipe.size -= bytes.len();
         Some(match bytes.len() {
-            0 => Received::End,
             size if size > CAPACITY => Received::Failed(Errno::EMSGSIZE),
             _ => self.lend(share, &bytes),
         })
@@ -355,16 +355,6 @@ impl Driver for Sim {
             self.now_ms += timeout_ms.unwrap_or(20).min(1 + self.rng.below(20) as u64);
         }
         Ok(())
-    }
-
-    fn peer_is_gone(&self, socket: &Handle) -> bool {
-        match self.objects[socket.0] {
-            Object::Wire(wire) => {
-                let pipe = &self.wires[wire].to_gateway;
-                pipe.finished && pipe.chunks.front().is_none_or(Vec::is_empty)
-            }
-            _ => panic!("not a socket"),
-        }
     }
 
     fn local_address(&self, _: &Handle) -> Address {

@@ -334,7 +334,10 @@ impl<H> Connection<H> {
                 self.client.on_end();
                 self.handle(Input::ClientFailed(errno), world);
             }
-            (Arrival::End, Side::Backend) => self.on_backend_end(world),
+            (Arrival::End, Side::Backend) => {
+                self.backend.on_end();
+                self.handle(Input::BackendEnd, world);
+            }
             (Arrival::Failed(errno), Side::Backend) => {
                 self.backend.on_end();
                 self.handle(Input::BackendFailed(errno), world);
@@ -502,17 +505,6 @@ impl<H> Connection<H> {
             self.client.set_queue_size_max(size);
             self.backend.set_queue_size_max(size);
         }
-    }
-
-    fn on_backend_end<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        let has_more = self.backend.has_arrivals();
-        let is_there = |handle| has_more || !world.driver.peer_is_gone(handle);
-        let is_empty_packet = self.backend.has_packets() && self.backend.handle().is_some_and(is_there);
-        if is_empty_packet {
-            return self.handle_nothing(Kind::BackendReceive, world);
-        }
-        self.backend.on_end();
-        self.handle(Input::BackendEnd, world);
     }
 
     fn peer_of(&self, side: Side) -> &Peer<H> {
