@@ -104,6 +104,9 @@ mod lifecycle;
 /// What goes wrong around the daemon.
 mod faults;
 
+/// A daemon that is stopped for a while.
+mod standstill;
+
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 

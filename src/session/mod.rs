@@ -88,8 +88,10 @@ pub struct Traffic {
 /// What a session finds around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
-    /// The time.
+    /// The time. With `Input::Deadline`: up to when all that came has been handed in.
     pub now_ms: u64,
+    /// Since when the bytes that are handed in may have waited: usually no time before `now_ms`.
+    pub since_ms: u64,
     /// The wall clock.
     pub date: &'a Date,
     /// The servers that may be meant.
@@ -145,6 +147,7 @@ enum Phase {
 /// What a phase needs of the world, for one input.
 struct Context<'a> {
     now_ms: u64,
+    since_ms: u64,
     date: &'a Date,
     sites: &'a Sites,
     tag_salt: u64,
@@ -161,6 +164,7 @@ impl<'a> Context<'a> {
     fn new(around: Surroundings<'a>, facts: &'a mut Facts, out: &'a mut Actions) -> Context<'a> {
         Context {
             now_ms: around.now_ms,
+            since_ms: around.since_ms,
             date: around.date,
             sites: around.sites,
             tag_salt: around.tag_salt,

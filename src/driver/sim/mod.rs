@@ -13,7 +13,7 @@ use std::ffi::CString;
 use slab::Slab;
 
 use super::*;
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, STANDSTILL_MS};
 pub use objects::Handle;
 use objects::{Ask, Object, Op};
 use wire::{EPOCH_S, Wire};
@@ -293,6 +293,10 @@ impl Driver for Sim {
     fn send(&mut self, token: Token, socket: &Handle, batch: Batch, how: Sending) {
         let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
         assert!(!is_twice, "two sends at once would mix up the stream");
+        if self.rng.one_in(300) {
+            // The process is stopped for a while, in the midst of a turn.
+            self.now_ms += STANDSTILL_MS + self.rng.below(200_000) as u64;
+        }
         self.start(token, socket, Ask::Send { batch, wait: how != Sending::Now });
     }
 

@@ -92,7 +92,7 @@ mod tests {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
-        let around = Surroundings { now_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
+        let around = Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
         let (mut session, mut actions) = (Session::default(), Actions::default());
         let mut bytes = [HANDSHAKE, early].concat().into_bytes();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };

@@ -90,7 +90,7 @@ impl Gateway {
 
     /// Hands in what is not bytes.
     pub fn input(&mut self, input: Input<'_>) {
-        let around = Surroundings { now_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
+        let around = Surroundings { now_ms: self.now_ms, since_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
         self.session.handle(around, input, &mut self.actions);
         self.apply(None);
         self.hand_in_rest();
@@ -217,7 +217,7 @@ impl Gateway {
         // No bytes come in a buffer that has room for nothing else.
         let size = if bytes.is_empty() { end } else { self.buffer.len() };
         let chunk = Chunk { buffer: &mut self.buffer[..size], start: POOL_HEADROOM, end };
-        let around = Surroundings { now_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
+        let around = Surroundings { now_ms: self.now_ms, since_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
         let input = match from {
             Some(Side::Client) => Input::ClientBytes(chunk),
             Some(Side::Backend) => Input::BackendBytes(chunk),
