@@ -179,11 +179,20 @@ pub enum FileKind {
     /// A folder.
     Folder,
     /// A UNIX socket.
-    Socket,
+    Socket(FileId),
     /// What was opened for speaking to it.
     Device(DeviceId, Device),
     /// Something that is not served.
     Other,
+}
+
+/// Which file it is, by whatever name it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct FileId {
+    /// Its file system.
+    pub file_system: u64,
+    /// Its number there.
+    pub inode: u64,
 }
 
 /// A regular file as it was when it was opened (stat(2)).

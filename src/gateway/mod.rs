@@ -4,6 +4,7 @@
 mod admission;
 mod arrivals;
 mod clock;
+mod connect_queue;
 pub mod connection;
 mod devices;
 pub mod entrance;
@@ -30,6 +31,7 @@ use crate::limits;
 use crate::session::{Actions, Ending, Input};
 use admission::{Admission, Source};
 use clock::Clock;
+use connect_queue::ConnectQueues;
 use connection::Connection;
 use devices::Devices;
 use entrance::{Entrance, Opening};
@@ -59,6 +61,8 @@ pub struct World<D: Driver> {
     pub tag_salt: u64,
     /// The devices that are in use.
     devices: Devices,
+    /// Those who wait for servers whose backlogs are full.
+    queues: ConnectQueues,
     /// What a session asks for; empty between inputs.
     actions: Actions,
 }
@@ -121,6 +125,7 @@ impl<D: Driver> Gateway<D> {
                 work: limits::WORK_PER_TURN_MAX,
                 tag_salt: tag_salt(),
                 devices: Devices::default(),
+                queues: ConnectQueues::default(),
                 actions: Actions::default(),
             },
             entrances: Slab::new(),
@@ -199,7 +204,7 @@ impl<D: Driver> Gateway<D> {
     /// Whether nothing is counted that is not there.
     #[cfg(test)]
     fn has_empty_counts(&self) -> bool {
-        self.connections.is_empty() && self.admission.is_empty()
+        self.connections.is_empty() && self.admission.is_empty() && self.world.queues.is_empty()
     }
 
     /// The driver, for those who look at it from outside.
@@ -221,7 +226,7 @@ impl<D: Driver> Gateway<D> {
         // Where somebody waits from the turn before, what comes now waits as well: the addresses take turns.
         self.world.work = if self.backlog.is_empty() { limits::WORK_PER_TURN_MAX } else { 0 };
         let is_busy = self.world.work == 0;
-        let is_full = completions.len() >= limits::TURN_FULL && self.full_turns < limits::FULL_TURNS_MAX;
+        let is_full = completions.len() >= limits::TURN_FULL_MIN && self.full_turns < limits::FULL_TURNS_MAX;
         for Completion { token, event } in completions.drain(..) {
             self.on_completion(token, event);
         }
@@ -233,6 +238,7 @@ impl<D: Driver> Gateway<D> {
             self.fire_timers();
         }
         self.look_at_folders();
+        self.probe_backlogs();
         self.settle();
         Ok(())
     }
@@ -268,7 +274,8 @@ impl<D: Driver> Gateway<D> {
             return Some(0);
         }
         let end_ms = self.abort_ms.or(self.give_up_ms);
-        let due = [self.timers.next_ms(), self.resume_ms, self.last_call_ms, end_ms, self.folders_due_ms()];
+        let (probe_ms, folders_ms) = (self.world.queues.next_ms(), self.folders_due_ms());
+        let due = [self.timers.next_ms(), probe_ms, folders_ms, self.resume_ms, self.last_call_ms, end_ms];
         let due_ms = due.into_iter().flatten().min()?;
         Some(due_ms.saturating_sub(self.world.taken_ms))
     }
@@ -331,6 +338,16 @@ impl<D: Driver> Gateway<D> {
                 self.world.driver.close(handle);
             }
             _ => {}
+        }
+    }
+
+    /// Of those who wait for a server whose backlog was full one tries again, if it is time.
+    fn probe_backlogs(&mut self) {
+        for owner in self.world.queues.take_due(self.world.now_ms) {
+            if let Some(connection) = find(&mut self.connections, owner) {
+                connection.handle(Input::Retry, &mut self.world);
+                list(connection, &mut self.touched);
+            }
         }
     }
 

@@ -60,6 +60,10 @@ pub enum Input<'a> {
     Connected(Result<(), Errno>),
     /// The client was handed over, as `Action::HandOver` asked, or how far that came.
     HandedOver(Result<(), (HandoverStep, Errno)>),
+    /// A socket was opened, as `Action::Open` asked, and others wait for it already.
+    OpenedFull,
+    /// It may try again, as `Action::AwaitBacklog` asked.
+    Retry,
     /// Bytes of the file, as `Action::ReadFile` asked; none: its end, or it could not be read.
     FileBytes(Chunk<'a>),
     /// All that was queued for the client has been sent; at the end of a tunnel, for the server too.
@@ -234,6 +238,11 @@ impl Session {
     /// Whether it is neither a WebSocket nor at its end.
     pub fn is_handshake(&self) -> bool {
         matches!(self.phase, Phase::Head(_) | Phase::Body(_) | Phase::Reply(_) | Phase::Opening(_))
+    }
+
+    /// Whether it looks for its server, or waits for it.
+    pub fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening(_))
     }
 
     /// Which of the sites is meant.

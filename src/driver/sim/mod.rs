@@ -28,6 +28,8 @@ pub struct Sim {
     pub rng: Rng,
     /// The time.
     pub now_ms: u64,
+    /// The process is stopped now and then.
+    pub stands_still: bool,
     /// What paths lead to.
     pub nodes: BTreeMap<String, Node>,
     /// All connections that ever were.
@@ -51,6 +53,7 @@ impl Sim {
         Sim {
             rng: Rng(seed),
             now_ms: 1,
+            stands_still: false,
             nodes: BTreeMap::new(),
             wires: Vec::new(),
             waiting: VecDeque::new(),
@@ -293,7 +296,7 @@ impl Driver for Sim {
     fn send(&mut self, token: Token, socket: &Handle, batch: Batch, how: Sending) {
         let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
         assert!(!is_twice, "two sends at once would mix up the stream");
-        if self.rng.one_in(300) {
+        if self.stands_still && self.rng.one_in(300) {
             // The process is stopped for a while, in the midst of a turn.
             self.now_ms += STANDSTILL_MS + self.rng.below(200_000) as u64;
         }

@@ -13,7 +13,7 @@ use super::file::File;
 use super::inbox::Arrival;
 use super::peer::{Peer, SendResult};
 use super::timers::Owner;
-use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Share, Token};
+use crate::driver::{Address, Batch, Driver, Errno, FileId, FileKind, Kind, Lease, Received, Share, Token};
 use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
@@ -35,6 +35,9 @@ pub struct Connection<H> {
     file: File<H>,
     /// A hand-over that waits until nothing else is in flight for its client.
     handover: Option<Box<Parcel>>,
+    /// The socket that it connects to, and whether it waits for it.
+    socket: Option<FileId>,
+    is_queued: bool,
     /// At the device that is its server.
     place: Option<Place>,
     /// When a peer last took something.
@@ -83,6 +86,8 @@ impl<H> Connection<H> {
             backend: Peer::default(),
             file: File::default(),
             handover: None,
+            socket: None,
+            is_queued: false,
             place: None,
             moved_ms: started_ms,
             is_listed: false,
@@ -414,7 +419,26 @@ impl<H> Connection<H> {
             self.file.set(Some(handle), &mut world.driver);
             Ok(kind)
         });
-        self.handle_opening(Input::Opened(kind), world);
+        self.leave_queue(world);
+        self.socket = if let Ok(FileKind::Socket(id)) = kind { Some(id) } else { None };
+        let is_full = self.socket.is_some_and(|socket| world.queues.is_full(socket));
+        let input = if is_full { Input::OpenedFull } else { Input::Opened(kind) };
+        self.handle_opening(input, world);
+    }
+
+    /// The backlog of its server is full: it waits for its turn.
+    fn await_backlog<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        if let Some(socket) = self.socket {
+            world.queues.wait(socket, self.owner, self.source(), world.now_ms);
+            self.is_queued = true;
+        }
+    }
+
+    /// It does not wait for its server any more.
+    fn leave_queue<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        if let (true, Some(socket)) = (std::mem::take(&mut self.is_queued), self.socket) {
+            world.queues.leave(socket, self.owner, world.now_ms);
+        }
     }
 
     /// The server was connected, or not.
@@ -456,6 +480,9 @@ impl<H> Connection<H> {
         let (receive, send) = (self.token(Kind::BackendReceive), self.token(Kind::BackendSend));
         let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
         self.settle_handover(world);
+        if self.ending.is_some() || !self.session.is_opening() {
+            self.leave_queue(world);
+        }
         let file_starved = self.file.settle(self.token(Kind::FileRead), &mut world.driver);
         client_starved.or(backend_starved).or(file_starved)
     }
