@@ -261,6 +261,21 @@ pub const BIND_RETRY_MS: u64 = 1_000;
 /// A pause between two tries of that.
 pub const BIND_PAUSE_MS: u64 = 20;
 
+/// A step of the loop that takes this much longer than it should was a standstill of the process, whose time does not
+/// count. No client can make a step as long.
+pub const STANDSTILL_MS: u64 = 1_000;
+/// After a standstill, and at most this long, what is received may have been sent during it. A deadline of a connection
+/// from which something has just come waits no longer than this for what follows.
+pub const CATCH_UP_MS: u64 = 1_000;
+/// Where rates are limited, the loop comes round this often, so that a standstill is seen.
+pub const LOOK_AROUND_MS: u64 = 1_000;
+/// A turn with so many completions may have left some in the kernel, which hands over 20 at a time (since 6.13).
+pub const TURN_FULL_MIN: usize = 8;
+/// Deadlines are looked at after so many full turns, whatever may be left.
+pub const FULL_TURNS_MAX: u32 = 128;
+/// How often the deadline of a connection is looked at that cannot be read for want of a buffer.
+pub const STARVED_LOOK_MS: u64 = 10;
+
 /// Timers kept beyond four for each connection: those of connections that ended before their deadlines.
 pub const TIMERS_SPARE_MAX: usize = 1024;
 
@@ -294,8 +309,6 @@ pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
 /// Where all hold too much, what a connection holds counts once for each such time in which its peers took nothing of it,
 /// and once more.
 pub const HELD_UNWEIGHED_MS: u64 = 1_000;
-/// A request that could not be read for want of a buffer has this much more time.
-pub const STARVED_MS: u64 = 1_000;
 /// What a queued piece counts beside its bytes, so that empty packets count too: its place in a queue, which grows by
 /// doubling.
 pub const SEGMENT_SIZE: usize = 64;

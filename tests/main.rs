@@ -104,6 +104,12 @@ mod lifecycle;
 /// What goes wrong around the daemon.
 mod faults;
 
+/// Servers whose backlogs are full.
+mod backlog;
+
+/// A daemon that is stopped for a while.
+mod standstill;
+
 /// Each place where the daemon that uakari replaces breaks.
 mod compatibility;
 

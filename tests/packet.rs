@@ -144,3 +144,26 @@ fn an_empty_packet_before_the_end_hides_nothing() {
     }
     client.expect_close_handshake(1000);
 }
+
+/// To recv(2) an empty packet and the end are the same, and they come in any order of time.
+#[test]
+fn empty_packets_right_before_the_end_are_told_from_it() {
+    let daemon = Daemon::start(&["--protocol", "packet"]);
+    let server = daemon.listen_packets("server");
+    for round in 0..200 {
+        let mut client = daemon.connect("/server");
+        let backend = server.accept();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(backend.stream());
+        // A socket of the gateway has no name of its own that a server would see.
+        let name = nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(fd).unwrap();
+        assert_eq!((name.path(), name.as_abstract()), (None, None));
+        for text in ["", "", "hello", ""] {
+            nix::sys::socket::send(fd, text.as_bytes(), nix::sys::socket::MsgFlags::empty()).unwrap();
+        }
+        drop(backend);
+        for text in ["", "", "hello", ""] {
+            assert_eq!(client.message(), (TEXT, text.as_bytes().to_vec()), "round {round}");
+        }
+        client.expect_close_handshake(1000);
+    }
+}

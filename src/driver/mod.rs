@@ -49,6 +49,8 @@ pub enum Kind {
     BackendWritable = 11,
     /// The path of a folder that is held open.
     Folder = 12,
+    /// Within the driver: a `BackendReceive` of packets.
+    BackendPacket = 13,
 }
 
 impl Kind {
@@ -67,6 +69,7 @@ impl Kind {
             BackendReadable,
             BackendWritable,
             Folder,
+            BackendPacket,
         ];
         all.into_iter().find(|kind| *kind as u8 == bits)
     }
@@ -128,7 +131,8 @@ pub enum Receive {
     Request,
     /// A completion for whatever comes, until it is cancelled or ends.
     Multishot,
-    /// As Multishot from a SOCK_SEQPACKET socket: each completion is one packet, a cut one is `EMSGSIZE`.
+    /// As Multishot from a SOCK_SEQPACKET socket: each completion is one packet, which may be empty; a cut one is
+    /// `EMSGSIZE`.
     Packets,
     /// As Once from a device; its token is of the kind BackendReceive. It ends by cancelling BackendReadable.
     Device,
@@ -175,11 +179,20 @@ pub enum FileKind {
     /// A folder.
     Folder,
     /// A UNIX socket.
-    Socket,
+    Socket(FileId),
     /// What was opened for speaking to it.
     Device(DeviceId, Device),
     /// Something that is not served.
     Other,
+}
+
+/// Which file it is, by whatever name it was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub struct FileId {
+    /// Its file system.
+    pub file_system: u64,
+    /// Its number there.
+    pub inode: u64,
 }
 
 /// A regular file as it was when it was opened (stat(2)).
@@ -225,7 +238,7 @@ pub enum SocketType {
 /// What a receive brought.
 #[derive(Debug)]
 pub enum Received {
-    /// Bytes, in a buffer lent from the pool.
+    /// Bytes, in a buffer lent from the pool. Only a packet may have none.
     Data(Lease),
     /// The peer sends no more.
     End,
@@ -339,8 +352,6 @@ pub trait Driver {
     fn close(&mut self, handle: Self::Handle);
     /// Submits all that was asked for and waits for completions, `timeout_ms` at most.
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Self::Handle>>) -> Result<(), Errno>;
-    /// Whether the peer sends no more: what tells the end of a SOCK_SEQPACKET stream from an empty packet.
-    fn peer_is_gone(&self, socket: &Self::Handle) -> bool;
     /// The address that a client came to.
     fn local_address(&self, client: &Self::Handle) -> Address;
     /// What tells one open folder from another; waits for no file system. None: the kernel does not tell.

@@ -9,7 +9,7 @@ use nix::sys::socket::{self, SockaddrStorage};
 use nix::sys::stat::SFlag;
 
 use super::status::status_of;
-use super::{Address, Event, FileKind, FileStatus, OpenFor, device};
+use super::{Address, Event, FileId, FileKind, FileStatus, OpenFor, device};
 
 /// What an operation gave back.
 pub(super) fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
@@ -63,7 +63,7 @@ pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno>
             mount: status.mount,
         }),
         SFlag::S_IFDIR => FileKind::Folder,
-        SFlag::S_IFSOCK => FileKind::Socket,
+        SFlag::S_IFSOCK => FileKind::Socket(FileId { file_system: status.file_system, inode: status.inode }),
         _ => FileKind::Other,
     })
 }

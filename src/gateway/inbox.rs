@@ -13,7 +13,7 @@ pub enum Arrival {
     Lease(Lease),
     /// Bytes on the heap, after `POOL_HEADROOM` unused bytes.
     Copy(Box<[u8]>),
-    /// The end of the stream, or an empty packet.
+    /// The end of the stream.
     End,
     /// The connection broke.
     Failed(Errno),

@@ -3,6 +3,8 @@
 
 mod admission;
 mod arrivals;
+mod clock;
+mod connect_queue;
 pub mod connection;
 mod devices;
 pub mod entrance;
@@ -28,6 +30,8 @@ use crate::http::date::Date;
 use crate::limits;
 use crate::session::{Actions, Ending, Input};
 use admission::{Admission, Source};
+use clock::Clock;
+use connect_queue::ConnectQueues;
 use connection::Connection;
 use devices::Devices;
 use entrance::{Entrance, Opening};
@@ -45,6 +49,10 @@ pub struct World<D: Driver> {
     pub driver: D,
     /// The time of this turn.
     pub now_ms: u64,
+    /// What came before this time has been taken, if its connection could be read: deadlines up to it have passed.
+    pub taken_ms: u64,
+    /// Since when what comes in this turn may have waited to be received.
+    pub since_ms: u64,
     /// The wall clock of this turn.
     pub date: Date,
     /// Units of work that this turn may still do (`WORK_PER_TURN_MAX`). With none left, received data waits for the next
@@ -54,6 +62,8 @@ pub struct World<D: Driver> {
     pub tag_salt: u64,
     /// The devices that are in use.
     devices: Devices,
+    /// Those who wait for servers whose backlogs are full.
+    queues: ConnectQueues,
     /// What a session asks for; empty between inputs.
     actions: Actions,
 }
@@ -74,6 +84,11 @@ pub struct Gateway<D: Driver> {
     admission: Admission,
     timers: Timers,
     watch: Watch,
+    clock: Clock,
+    /// Turns without a look at the deadlines, since more may have been waiting in the kernel.
+    full_turns: u32,
+    /// Some client's rate is limited.
+    has_rates: bool,
     /// Connections that this turn touched.
     touched: Vec<Owner>,
     /// Connections that wait for a buffer of the pool to read a request or a page.
@@ -93,7 +108,8 @@ pub struct Gateway<D: Driver> {
     give_up_ms: Option<u64>,
     /// When they are told so, a little before.
     last_call_ms: Option<u64>,
-    is_aborting: bool,
+    /// When those who are broken off have to be gone.
+    abort_ms: Option<u64>,
 }
 
 impl<D: Driver> Gateway<D> {
@@ -104,10 +120,13 @@ impl<D: Driver> Gateway<D> {
             world: World {
                 driver,
                 now_ms,
+                taken_ms: now_ms,
+                since_ms: now_ms,
                 date: Date::default(),
                 work: limits::WORK_PER_TURN_MAX,
                 tag_salt: tag_salt(),
                 devices: Devices::default(),
+                queues: ConnectQueues::default(),
                 actions: Actions::default(),
             },
             entrances: Slab::new(),
@@ -115,6 +134,9 @@ impl<D: Driver> Gateway<D> {
             admission: Admission::new(limits),
             timers: Timers::default(),
             watch: Watch::default(),
+            clock: Clock::new(now_ms),
+            full_turns: 0,
+            has_rates: false,
             touched: Vec::new(),
             starved_requests: FairQueue::default(),
             starved: FairQueue::default(),
@@ -125,7 +147,7 @@ impl<D: Driver> Gateway<D> {
             next_id: 1,
             give_up_ms: None,
             last_call_ms: None,
-            is_aborting: false,
+            abort_ms: None,
         }
     }
 
@@ -137,6 +159,7 @@ impl<D: Driver> Gateway<D> {
             entrance.is_leaving = true;
         }
         for Opening { address, listener, file, endpoint } in openings {
+            self.has_rates |= endpoint.sites.have_rates();
             let known = self.entrances.iter_mut().map(|(_, entrance)| entrance).find(|known| known.address == address);
             match (known, listener) {
                 (Some(known), None) => {
@@ -175,13 +198,14 @@ impl<D: Driver> Gateway<D> {
 
     /// Whether there is nothing left to do.
     pub fn is_over(&self) -> bool {
-        self.give_up_ms.is_some_and(|ms| self.connections.is_empty() || self.world.now_ms >= ms + limits::ABORT_MS)
+        self.give_up_ms.is_some()
+            && (self.connections.is_empty() || self.abort_ms.is_some_and(|ms| self.world.now_ms >= ms))
     }
 
     /// Whether nothing is counted that is not there.
     #[cfg(test)]
     fn has_empty_counts(&self) -> bool {
-        self.connections.is_empty() && self.admission.is_empty()
+        self.connections.is_empty() && self.admission.is_empty() && self.world.queues.is_empty()
     }
 
     /// The driver, for those who look at it from outside.
@@ -193,21 +217,29 @@ impl<D: Driver> Gateway<D> {
     /// One turn of the loop, which waits for `wait_ms` at most. `completions` is empty before and after; it only keeps
     /// its memory.
     pub fn turn(&mut self, wait_ms: Option<u64>, completions: &mut Vec<Completion<D::Handle>>) -> Result<(), Errno> {
-        let timeout_ms = [self.timeout_ms(), wait_ms].into_iter().flatten().min();
+        self.world.taken_ms = self.clock.advance(self.world.driver.now_ms(), Some(0));
+        let look_ms = (self.has_rates && !self.connections.is_empty()).then_some(limits::LOOK_AROUND_MS);
+        let timeout_ms = [self.timeout_ms(), wait_ms, look_ms].into_iter().flatten().min();
         self.world.driver.wait(timeout_ms, completions)?;
-        self.world.now_ms = self.world.driver.now_ms();
+        self.world.now_ms = self.clock.advance(self.world.driver.now_ms(), timeout_ms);
+        self.world.since_ms = self.clock.since_ms();
         self.world.date.set(self.world.driver.unix_s());
         // While a backlog is left from the turn before, new data joins it: the order is round-robin by address.
         self.world.work = if self.backlog.is_empty() { limits::WORK_PER_TURN_MAX } else { 0 };
         let is_busy = self.world.work == 0;
+        let is_full = completions.len() >= limits::TURN_FULL_MIN && self.full_turns < limits::FULL_TURNS_MAX;
         for Completion { token, event } in completions.drain(..) {
             self.on_completion(token, event);
         }
         if is_busy {
             self.visit_backlog();
         }
-        self.fire_timers();
+        self.full_turns = if is_full { self.full_turns + 1 } else { 0 };
+        if !is_full {
+            self.fire_timers();
+        }
         self.look_at_folders();
+        self.probe_backlogs();
         self.settle();
         Ok(())
     }
@@ -242,11 +274,11 @@ impl<D: Driver> Gateway<D> {
         {
             return Some(0);
         }
-        let abort_ms = if self.is_aborting { limits::ABORT_MS } else { 0 };
-        let give_up_ms = self.give_up_ms.map(|ms| ms + abort_ms);
-        let due = [self.timers.next_ms(), self.resume_ms, self.last_call_ms, give_up_ms, self.folders_due_ms()];
+        let end_ms = self.abort_ms.or(self.give_up_ms);
+        let (probe_ms, folders_ms) = (self.world.queues.next_ms(), self.folders_due_ms());
+        let due = [self.timers.next_ms(), probe_ms, folders_ms, self.resume_ms, self.last_call_ms, end_ms];
         let due_ms = due.into_iter().flatten().min()?;
-        Some(due_ms.saturating_sub(self.world.driver.now_ms()))
+        Some(due_ms.saturating_sub(self.world.taken_ms))
     }
 
     fn on_completion(&mut self, token: Token, event: Event<D::Handle>) {
@@ -310,33 +342,56 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
+    /// Of those who wait for a server whose backlog was full one tries again, if it is time.
+    fn probe_backlogs(&mut self) {
+        for owner in self.world.queues.take_due(self.world.now_ms) {
+            if let Some(connection) = find(&mut self.connections, owner) {
+                connection.handle(Input::Retry, &mut self.world);
+                list(connection, &mut self.touched);
+            }
+        }
+    }
+
+    /// Looks at the deadlines that had passed when this turn began to take what had arrived.
     fn fire_timers(&mut self) {
-        if self.resume_ms.is_some_and(|ms| ms <= self.world.now_ms) {
+        let taken_ms = self.world.taken_ms;
+        if self.resume_ms.is_some_and(|ms| ms <= taken_ms) {
             self.resume_ms = None;
             let paused: Vec<usize> =
                 self.entrances.iter().filter(|(_, entrance)| entrance.is_paused).map(|(index, _)| index).collect();
             paused.into_iter().for_each(|index| self.accept(index));
         }
-        if self.last_call_ms.is_some_and(|ms| ms <= self.world.now_ms) {
+        if self.last_call_ms.is_some_and(|ms| ms <= taken_ms) {
             self.last_call_ms = None;
+            // It may come late; what is said now has its time to go out all the same.
+            let least_ms = self.world.now_ms + limits::LAST_CALL_MS.min(self.admission.limits.drain_ms);
+            self.give_up_ms = self.give_up_ms.map(|ms| ms.max(least_ms));
             for (_, connection) in &mut self.connections {
                 connection.handle(Input::LastCall, &mut self.world);
                 list(connection, &mut self.touched);
             }
         }
-        if self.give_up_ms.is_some_and(|ms| ms <= self.world.now_ms) && !self.is_aborting {
-            self.is_aborting = true;
+        if self.give_up_ms.is_some_and(|ms| ms <= taken_ms) && self.abort_ms.is_none() {
+            self.abort_ms = Some(self.world.now_ms + limits::ABORT_MS);
             for (_, connection) in &mut self.connections {
                 connection.break_off(Ending::Stopping);
                 list(connection, &mut self.touched);
             }
         }
-        while let Some((at_ms, owner)) = self.timers.pop_due(self.world.now_ms) {
-            if let Some(connection) = find(&mut self.connections, owner).filter(|one| one.has_timer(at_ms)) {
-                connection.on_timer(&mut self.world);
-                list(connection, &mut self.touched);
+        let mut put_off = Vec::new();
+        while let Some((at_ms, owner)) = self.timers.pop_due(taken_ms) {
+            let Some(connection) = find(&mut self.connections, owner).filter(|one| one.has_timer(at_ms)) else {
+                continue;
+            };
+            match connection.put_off_timer(taken_ms) {
+                Some(until_ms) => put_off.push((until_ms, owner)),
+                None => {
+                    connection.on_timer(&mut self.world);
+                    list(connection, &mut self.touched);
+                }
             }
         }
+        put_off.into_iter().for_each(|(at_ms, owner)| self.timers.add(at_ms, owner));
     }
 
     /// Brings every touched connection in order: sends what is queued, asks for what is wanted, frees what is over.

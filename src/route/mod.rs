@@ -219,6 +219,15 @@ impl Sites {
         index.checked_sub(1).and_then(|index| self.others.get(index as usize)).unwrap_or(&self.first)
     }
 
+    /// Whether the rate of some client is limited.
+    pub fn have_rates(&self) -> bool {
+        let has_rate = |service: &Arc<Service>| {
+            service.limits.messages_per_second_max > 0 || service.limits.bytes_per_second_max > 0
+        };
+        let mut sites = std::iter::once(&self.first).chain(&self.others);
+        sites.any(|site| has_rate(&site.service) || site.links.iter().any(|link| has_rate(&link.service)))
+    }
+
     /// The number of the site that a Host header names, its port left aside.
     pub fn of_host(&self, host: &str) -> u16 {
         let Some(authority) = Authority::parse(host) else { return 0 };

@@ -125,6 +125,8 @@ pub enum Action {
         /// What the server is told with the client's address.
         hello: Option<Box<Hello>>,
     },
+    /// The socket's backlog is full: tell with `Input::Retry` when this client is to try again.
+    AwaitBacklog,
     /// What connects, or hands over, is to end now; its answer tells how far it came.
     CancelConnect,
     /// Tell the server who its client is, before anything else.

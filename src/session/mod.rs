@@ -60,6 +60,10 @@ pub enum Input<'a> {
     Connected(Result<(), Errno>),
     /// The client was handed over, as `Action::HandOver` asked, or how far that came.
     HandedOver(Result<(), (HandoverStep, Errno)>),
+    /// A socket was opened, as `Action::Open` asked, and others wait for it already.
+    OpenedFull,
+    /// It may try again, as `Action::AwaitBacklog` asked.
+    Retry,
     /// Bytes of the file, as `Action::ReadFile` asked; none: its end, or it could not be read.
     FileBytes(Chunk<'a>),
     /// All that was queued for the client has been sent; at the end of a tunnel, for the server too.
@@ -88,8 +92,10 @@ pub struct Traffic {
 /// What a session finds around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
-    /// The time.
+    /// The time. With `Input::Deadline`: up to when all that came has been handed in.
     pub now_ms: u64,
+    /// Since when the bytes that are handed in may have waited: usually no time before `now_ms`.
+    pub since_ms: u64,
     /// The wall clock.
     pub date: &'a Date,
     /// The servers that may be meant.
@@ -145,6 +151,7 @@ enum Phase {
 /// What a phase needs of the world, for one input.
 struct Context<'a> {
     now_ms: u64,
+    since_ms: u64,
     date: &'a Date,
     sites: &'a Sites,
     tag_salt: u64,
@@ -161,6 +168,7 @@ impl<'a> Context<'a> {
     fn new(around: Surroundings<'a>, facts: &'a mut Facts, out: &'a mut Actions) -> Context<'a> {
         Context {
             now_ms: around.now_ms,
+            since_ms: around.since_ms,
             date: around.date,
             sites: around.sites,
             tag_salt: around.tag_salt,
@@ -230,6 +238,11 @@ impl Session {
     /// Whether it is neither a WebSocket nor at its end.
     pub fn is_handshake(&self) -> bool {
         matches!(self.phase, Phase::Head(_) | Phase::Body(_) | Phase::Reply(_) | Phase::Opening(_))
+    }
+
+    /// Whether it looks for its server, or waits for it.
+    pub fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening(_))
     }
 
     /// Which of the sites is meant.

@@ -189,6 +189,9 @@ impl Opening {
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
         match input {
+            Some(Input::OpenedFull) if self.upgrade.is_lost => return (refuse_lost(context), false),
+            Some(Input::OpenedFull) => self.await_backlog(context),
+            Some(Input::Retry) => self.connect(context),
             Some(Input::Opened(opened)) => return self.opened(opened, context),
             Some(Input::Connected(connected)) => return self.connected(connected, context),
             Some(Input::HandedOver(result)) => return self.handed_over(result, early, context),
@@ -262,8 +265,8 @@ impl Opening {
 
     fn opened(mut self: Box<Self>, opened: Result<FileKind, Errno>, context: &mut Context<'_>) -> (Phase, bool) {
         let refused = match opened {
-            Ok(FileKind::Socket) if self.upgrade.is_lost => refuse_lost(context),
-            Ok(FileKind::Socket) => {
+            Ok(FileKind::Socket(_)) if self.upgrade.is_lost => refuse_lost(context),
+            Ok(FileKind::Socket(_)) => {
                 self.connect(context);
                 return (Phase::Opening(self), false);
             }
@@ -311,13 +314,19 @@ impl Opening {
                 (Phase::Opening(self), false)
             }
             Err(Errno::EAGAIN) if !self.is_tcp(context) => {
-                self.try_later(context);
+                self.await_backlog(context);
                 (Phase::Opening(self), false)
             }
             Err(Errno::EMFILE | Errno::ENFILE) => (no_descriptors(context), false),
             Err(_) if self.try_next_address(context) => (Phase::Opening(self), false),
             Err(errno) => (refuse(502, "the server cannot be connected", Ending::Refused(errno), context), false),
         }
+    }
+
+    /// Queues with the others who wait for the server; the gateway tells when to try again.
+    fn await_backlog(&mut self, context: &mut Context<'_>) {
+        *context.deadline_ms = Some(self.give_up_ms);
+        context.out.push(Action::AwaitBacklog);
     }
 
     /// Waits before the next try, each time longer.

@@ -258,7 +258,7 @@ impl Reply {
     fn opened(&mut self, opened: Result<FileKind, Errno>, context: &mut Context<'_>) {
         if let Stage::Looking(status, sentence) = self.stage {
             return match opened {
-                Ok(FileKind::Socket) => self.require_upgrade(context),
+                Ok(FileKind::Socket(_)) => self.require_upgrade(context),
                 Err(Errno::EMFILE | Errno::ENFILE) => self.refuse(503, "out of file descriptors", "", context),
                 _ => self.refuse(status, sentence, "", context),
             };

@@ -7,9 +7,17 @@ type HandedOver = Result<Option<Handle>, (HandoverStep, Errno)>;
 
 impl Sim {
     /// The name of an opened socket, or why it cannot be connected to.
-    fn server(&self, file: usize, socket_type: SocketType) -> Result<String, Errno> {
+    fn server(&mut self, file: usize, socket_type: SocketType) -> Result<String, Errno> {
         let Object::File(name) = &self.objects[file] else { panic!("not an opened socket") };
         match self.nodes.get(name) {
+            Some(Node::Narrow(other)) if *other != socket_type => Err(Errno::EPROTOTYPE),
+            Some(Node::Narrow(_)) => {
+                if self.rng.one_in(4) {
+                    Ok(name.clone())
+                } else {
+                    Err(Errno::EAGAIN)
+                }
+            }
             Some(Node::Server(other)) if *other != socket_type => Err(Errno::EPROTOTYPE),
             Some(Node::Full(until_ms)) if self.now_ms < *until_ms => Err(Errno::EAGAIN),
             Some(Node::Server(_) | Node::Full(_)) => Ok(name.clone()),

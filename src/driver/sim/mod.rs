@@ -1,7 +1,7 @@
 //! A simulated kernel with a seed: short reads and writes, any cut, delayed and reordered completions, errors,
 //! an empty pool, and time that jumps. What the real kernel was seen to do has its counterpart here:
-//! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet that looks like
-//! the end, a cut packet, a full backlog.
+//! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet, a cut packet, a full
+//! backlog.
 
 mod connect;
 mod objects;
@@ -13,7 +13,7 @@ use std::ffi::CString;
 use slab::Slab;
 
 use super::*;
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, STANDSTILL_MS};
 pub use objects::Handle;
 use objects::{Ask, Object, Op};
 use wire::{EPOCH_S, Wire};
@@ -28,6 +28,8 @@ pub struct Sim {
     pub rng: Rng,
     /// The time.
     pub now_ms: u64,
+    /// The process is stopped now and then.
+    pub stands_still: bool,
     /// What paths lead to.
     pub nodes: BTreeMap<String, Node>,
     /// All connections that ever were.
@@ -51,6 +53,7 @@ impl Sim {
         Sim {
             rng: Rng(seed),
             now_ms: 1,
+            stands_still: false,
             nodes: BTreeMap::new(),
             wires: Vec::new(),
             waiting: VecDeque::new(),
@@ -119,7 +122,8 @@ impl Sim {
             Ask::Receive { how } => match self.attempt_receive(object, how, is_cancelled) {
                 Some(result) => {
                     let is_multishot = matches!(how, Receive::Multishot | Receive::Packets);
-                    let goes_on = is_multishot && matches!(result, Received::Data(_)) && !self.rng.one_in(20);
+                    let has_bytes = matches!(&result, Received::Data(lease) if !lease.is_empty());
+                    let goes_on = is_multishot && has_bytes && !self.rng.one_in(20);
                     let more = goes_on.then(|| again(Ask::Receive { how }));
                     Ok((Event::Received { result, more: goes_on }, more))
                 }
@@ -179,7 +183,6 @@ impl Sim {
         }
         pipe.size -= bytes.len();
         Some(match bytes.len() {
-            0 => Received::End,
             size if size > CAPACITY => Received::Failed(Errno::EMSGSIZE),
             _ => self.lend(share, &bytes),
         })
@@ -293,6 +296,10 @@ impl Driver for Sim {
     fn send(&mut self, token: Token, socket: &Handle, batch: Batch, how: Sending) {
         let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
         assert!(!is_twice, "two sends at once would mix up the stream");
+        if self.stands_still && self.rng.one_in(300) {
+            // The process is stopped for a while, in the midst of a turn.
+            self.now_ms += STANDSTILL_MS + self.rng.below(200_000) as u64;
+        }
         self.start(token, socket, Ask::Send { batch, wait: how != Sending::Now });
     }
 
@@ -355,16 +362,6 @@ impl Driver for Sim {
             self.now_ms += timeout_ms.unwrap_or(20).min(1 + self.rng.below(20) as u64);
         }
         Ok(())
-    }
-
-    fn peer_is_gone(&self, socket: &Handle) -> bool {
-        match self.objects[socket.0] {
-            Object::Wire(wire) => {
-                let pipe = &self.wires[wire].to_gateway;
-                pipe.finished && pipe.chunks.front().is_none_or(Vec::is_empty)
-            }
-            _ => panic!("not a socket"),
-        }
     }
 
     fn local_address(&self, _: &Handle) -> Address {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::driver::{Address, Errno, FileKind, FileStatus, SocketType};
+use crate::driver::{Address, Errno, FileId, FileKind, FileStatus, SocketType};
 
 /// The wall clock at the beginning; files are a little older.
 pub const EPOCH_S: u64 = 1_700_000_000;
@@ -163,6 +163,8 @@ pub enum Node {
     Dead,
     /// A server whose backlog is full until this time.
     Full(u64),
+    /// A server whose backlog is full most of the time.
+    Narrow(SocketType),
     /// A link that leads out.
     Outside,
 }
@@ -183,7 +185,9 @@ impl Node {
                 file_system: 1,
                 mount: 1,
             }),
-            Node::Server(_) | Node::Dead | Node::Full(_) => FileKind::Socket,
+            Node::Server(_) | Node::Dead | Node::Full(_) | Node::Narrow(_) => {
+                FileKind::Socket(FileId { file_system: 0, inode: path.bytes().map(u64::from).sum() })
+            }
         })
     }
 }

@@ -1,19 +1,19 @@
 //! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
 
+mod packets;
 mod waits;
 
 use std::ffi::CString;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::time::Instant;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{self, MsgFlags};
+use nix::sys::socket;
 use slab::Slab;
 
 use super::buffers::{Pool, Supply, buffer_of, raw};
@@ -30,6 +30,7 @@ use super::{
     Sending, Share, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
+use packets::{PacketRequest, packet_token};
 
 /// How a page is opened: it may be of 2 GiB and more where a pointer has 32 bits, too.
 const READING: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_LARGEFILE;
@@ -47,6 +48,8 @@ pub struct Uring {
     pools: [Pool; 2],
     in_flight: Slab<InFlight>,
     signals: Option<(Token, SignalFd)>,
+    /// What receives of packets ask for.
+    packets: Box<PacketRequest>,
     /// Receives of each share that were asked for since the last `wait`.
     asked: [usize; 2],
     /// Completions that did not wait for `wait`.
@@ -70,6 +73,7 @@ impl Uring {
             pools,
             in_flight: Slab::new(),
             signals: None,
+            packets: PacketRequest::new(),
             asked: [0; 2],
             ready: Vec::new(),
             has_too_many_untaken: false,
@@ -161,6 +165,10 @@ impl Uring {
                 self.pools[Share::Requests as usize].reads -= 1;
                 self.received(entry)
             }
+            Kind::BackendPacket => {
+                let token = Token { kind: Kind::BackendReceive, ..token };
+                return Some(Completion { token, event: self.received_packet(entry) });
+            }
             _ => self.received(entry),
         };
         Some(Completion { token, event })
@@ -182,11 +190,20 @@ impl Uring {
                 match result {
                     Err(errno) => Received::Failed(errno),
                     Ok(0) => Received::End,
-                    // Only MSG_TRUNC, which is asked for packets alone, says more than the buffer holds.
-                    Ok(_) => Received::Failed(Errno::EMSGSIZE),
+                    Ok(_) => Received::Failed(Errno::EIO),
                 }
             }
         };
+        Event::Received { result, more: cqueue::more(entry.flags()) }
+    }
+
+    fn received_packet(&mut self, entry: &cqueue::Entry) -> Event<OwnedFd> {
+        let (Ok(_), Some(number)) = (result_of(entry), cqueue::buffer_select(entry.flags())) else {
+            return self.received(entry);
+        };
+        let (share, buffer) = buffer_of(number);
+        let (result, given_back) = self.packets.received(&mut self.pools[share as usize], buffer);
+        self.push_unwatched(given_back);
         Event::Received { result, more: cqueue::more(entry.flags()) }
     }
 
@@ -262,7 +279,10 @@ impl Driver for Uring {
                 let read = opcode::Read::new(raw(socket), std::ptr::null_mut(), size).offset(u64::MAX);
                 read.buf_group(share as u16).build().flags(squeue::Flags::BUFFER_SELECT)
             }
-            Receive::Packets => opcode::RecvMulti::new(raw(socket), share as u16).flags(libc::MSG_TRUNC).build(),
+            Receive::Packets => {
+                let entry = self.packets.entry(socket, share as u16);
+                return self.push(entry.user_data(packet_token(token).to_bits()));
+            }
         };
         self.push(entry.user_data(token.to_bits()));
     }
@@ -370,16 +390,6 @@ impl Driver for Uring {
         self.reap();
         completions.append(&mut self.ready);
         Ok(())
-    }
-
-    fn peer_is_gone(&self, socket: &OwnedFd) -> bool {
-        // A packet behind the empty one tells that it was no end, whatever the peer did since.
-        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        if !matches!(socket::recv(socket.as_raw_fd(), &mut [0], flags), Ok(0)) {
-            return false;
-        }
-        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
-        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
     }
 
     fn local_address(&self, client: &OwnedFd) -> super::Address {

@@ -7,7 +7,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::sys::socket::SockaddrLike;
 
-use super::{STEP_SHIFT, Uring, index_bits};
+use super::{STEP_SHIFT, Uring, index_bits, packet_token};
 use crate::driver::buffers::raw;
 use crate::driver::handover::{self, Chain, STEPS};
 use crate::driver::in_flight::{self, InFlight, ServerAddress};
@@ -112,6 +112,7 @@ impl Uring {
     pub(super) fn operations_of(&self, token: Token) -> Vec<u64> {
         let own = Some(token.to_bits());
         let linked = match token.kind {
+            Kind::BackendReceive => Some(packet_token(token).to_bits()),
             Kind::BackendReadable => Some(Token { kind: Kind::BackendReceive, ..token }.to_bits()),
             Kind::BackendWritable => self.index_of(Token { kind: Kind::BackendSend, ..token }).map(index_bits),
             Kind::Connect => {

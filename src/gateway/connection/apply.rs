@@ -75,6 +75,7 @@ impl<H> Connection<H> {
                 Action::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
                 // What ends because it was broken off does not end for another reason.
                 Action::End(ending) => self.break_off(ending),
+                Action::AwaitBacklog => self.await_backlog(world),
                 Action::HandOver { reply, hello } => self.handover = Some(Box::new(Parcel { reply, hello })),
                 Action::CancelConnect => world.driver.cancel(self.token(Kind::Connect)),
                 Action::CloseFile => self.file.keep(false),

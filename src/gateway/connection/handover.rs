@@ -43,6 +43,10 @@ impl<H> Connection<H> {
     ) {
         self.file.end();
         self.client.take_back();
+        if matches!(result, Err((HandoverStep::Room, _))) {
+            // Nobody who queues for the server waits for this client to read.
+            self.leave_queue(world);
+        }
         let result = result.map(|relay| match (relay, self.ending) {
             (Some(handle), None) => self.backend = Peer::new(handle),
             (Some(handle), Some(_)) => world.driver.close(handle),

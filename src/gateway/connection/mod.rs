@@ -13,7 +13,8 @@ use super::file::File;
 use super::inbox::Arrival;
 use super::peer::{Peer, SendResult};
 use super::timers::Owner;
-use crate::driver::{Address, Batch, Driver, Errno, FileKind, Kind, Lease, Received, Share, Token};
+use crate::driver::{Address, Batch, Driver, Errno, FileId, FileKind, Kind, Lease, Received, Share, Token};
+use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
 use crate::session::{Chunk, Ending, Input, Patience, Session, Side, Surroundings};
@@ -34,6 +35,9 @@ pub struct Connection<H> {
     file: File<H>,
     /// A hand-over that waits until nothing else is in flight for its client.
     handover: Option<Box<Parcel>>,
+    /// The socket that it connects to, and whether it waits for it.
+    socket: Option<FileId>,
+    is_queued: bool,
     /// At the device that is its server.
     place: Option<Place>,
     /// When a peer last took something.
@@ -48,6 +52,8 @@ pub struct Connection<H> {
     pub is_hoarding: bool,
     /// Its last visit left something, or took what an earlier one had left.
     is_heavy: bool,
+    /// Since when its deadline is put off because something has just come from it.
+    put_off_ms: Option<u64>,
     /// When the earliest timer of this connection fires.
     timer_ms: Option<u64>,
     ending: Option<Ending>,
@@ -80,6 +86,8 @@ impl<H> Connection<H> {
             backend: Peer::default(),
             file: File::default(),
             handover: None,
+            socket: None,
+            is_queued: false,
             place: None,
             moved_ms: started_ms,
             is_listed: false,
@@ -87,6 +95,7 @@ impl<H> Connection<H> {
             is_starved: false,
             is_hoarding: false,
             is_heavy: false,
+            put_off_ms: None,
             timer_ms: None,
             ending: None,
             held_size: 0,
@@ -199,7 +208,8 @@ impl<H> Connection<H> {
     /// The timer that is to be set, if its deadline is earlier than the timers it has.
     pub fn timer_to_set(&mut self) -> Option<u64> {
         let deadline_ms = self.session.deadline_ms()?;
-        if self.timer_ms.is_some_and(|timer_ms| timer_ms <= deadline_ms) {
+        let is_put_off = self.put_off_ms.is_some();
+        if self.timer_ms.is_some_and(|timer_ms| timer_ms <= deadline_ms || is_put_off) {
             return None;
         }
         self.timer_ms = Some(deadline_ms);
@@ -213,8 +223,7 @@ impl<H> Connection<H> {
 
     /// Hands an input to the session and does what it asks for.
     pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
-        let World { now_ms, date, tag_salt, .. } = world;
-        let around = Surroundings { now_ms: *now_ms, date, sites: &self.endpoint.sites, tag_salt: *tag_salt };
+        let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.session.handle(around, input, &mut world.actions);
         self.apply(Source::Nothing, world);
     }
@@ -224,15 +233,34 @@ impl<H> Connection<H> {
         self.ending.get_or_insert(ending);
     }
 
+    /// Whether a timer that is due has to wait, and until when: what is missing may have come and not have been read, or
+    /// may wait here for its turn.
+    pub fn put_off_timer(&mut self, taken_ms: u64) -> Option<u64> {
+        let is_due = self.session.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= taken_ms);
+        let (put_off_ms, until_ms) = match (is_due, self.is_starved || self.is_receive_starved()) {
+            (false, _) => (0, 0),
+            (true, true) => (taken_ms, taken_ms + limits::STARVED_LOOK_MS),
+            // One that is listed has had news in this turn, behind which there may be more.
+            (true, false) if self.is_listed || self.is_backlogged => (self.put_off_ms.unwrap_or(taken_ms), taken_ms),
+            (true, false) => (0, 0),
+        };
+        if until_ms == 0 || taken_ms >= put_off_ms + limits::CATCH_UP_MS {
+            self.put_off_ms = None;
+            return None;
+        }
+        (self.put_off_ms, self.timer_ms) = (Some(put_off_ms), Some(until_ms));
+        Some(until_ms)
+    }
+
+    fn is_receive_starved(&self) -> bool {
+        self.client.is_starved() || self.backend.is_starved()
+    }
+
     /// A timer fired; the deadline may have moved since.
     pub fn on_timer<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         self.timer_ms = None;
-        if self.session.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.now_ms) {
+        if self.session.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.taken_ms) {
             return;
-        }
-        // The request may have arrived and could not be read.
-        if self.client.is_starved() && self.session.is_handshake() {
-            return self.session.put_off(world.now_ms + limits::STARVED_MS);
         }
         // In a reply and at the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
         if let Some(Patience { since_ms, close_ms, stall_ms }) = self.session.patience() {
@@ -248,7 +276,9 @@ impl<H> Connection<H> {
             // What waits for it tells as well, and must not grow by a ping after the other.
             (true, _) => self.session.excuse_client(world.now_ms),
         }
-        self.handle(Input::Deadline, world);
+        let around = around(&self.endpoint, &world.date, (world.since_ms, world.taken_ms), world.tag_salt);
+        self.session.handle(around, Input::Deadline, &mut world.actions);
+        self.apply(Source::Nothing, world);
     }
 
     /// A receive or a read from a file completed.
@@ -333,7 +363,10 @@ impl<H> Connection<H> {
                 self.client.on_end();
                 self.handle(Input::ClientFailed(errno), world);
             }
-            (Arrival::End, Side::Backend) => self.on_backend_end(world),
+            (Arrival::End, Side::Backend) => {
+                self.backend.on_end();
+                self.handle(Input::BackendEnd, world);
+            }
             (Arrival::Failed(errno), Side::Backend) => {
                 self.backend.on_end();
                 self.handle(Input::BackendFailed(errno), world);
@@ -385,7 +418,26 @@ impl<H> Connection<H> {
             self.file.set(Some(handle), &mut world.driver);
             Ok(kind)
         });
-        self.handle_opening(Input::Opened(kind), world);
+        self.leave_queue(world);
+        self.socket = if let Ok(FileKind::Socket(id)) = kind { Some(id) } else { None };
+        let is_full = self.socket.is_some_and(|socket| world.queues.is_full(socket));
+        let input = if is_full { Input::OpenedFull } else { Input::Opened(kind) };
+        self.handle_opening(input, world);
+    }
+
+    /// The backlog of its server is full: it waits for its turn.
+    fn await_backlog<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        if let Some(socket) = self.socket {
+            world.queues.wait(socket, self.owner, self.source(), world.now_ms);
+            self.is_queued = true;
+        }
+    }
+
+    /// It does not wait for its server any more.
+    fn leave_queue<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        if let (true, Some(socket)) = (std::mem::take(&mut self.is_queued), self.socket) {
+            world.queues.leave(socket, self.owner, world.now_ms);
+        }
     }
 
     /// The server was connected, or not.
@@ -427,6 +479,9 @@ impl<H> Connection<H> {
         let (receive, send) = (self.token(Kind::BackendReceive), self.token(Kind::BackendSend));
         let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
         self.settle_handover(world);
+        if self.ending.is_some() || !self.session.is_opening() {
+            self.leave_queue(world);
+        }
         let file_starved = self.file.settle(self.token(Kind::FileRead), &mut world.driver);
         client_starved.or(backend_starved).or(file_starved)
     }
@@ -461,8 +516,7 @@ impl<H> Connection<H> {
     fn handle_lease<D: Driver<Handle = H>>(&mut self, lease: Lease, kind: Kind, world: &mut World<D>) {
         let (start, end) = (lease.start as usize, lease.end as usize);
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
-        let World { now_ms, date, tag_salt, .. } = world;
-        let around = Surroundings { now_ms: *now_ms, date, sites: &self.endpoint.sites, tag_salt: *tag_salt };
+        let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         world.spend(end - start);
         self.apply(Source::Lease(lease), world);
@@ -472,12 +526,7 @@ impl<H> Connection<H> {
     fn handle_copy<D: Driver<Handle = H>>(&mut self, mut buffer: Box<[u8]>, kind: Kind, world: &mut World<D>) {
         let (start, end) = (limits::POOL_HEADROOM, buffer.len());
         let chunk = Chunk { buffer: &mut buffer, start, end };
-        let around = Surroundings {
-            now_ms: world.now_ms,
-            date: &world.date,
-            sites: &self.endpoint.sites,
-            tag_salt: world.tag_salt,
-        };
+        let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         world.spend(end - start);
         self.apply(Source::Copy(buffer), world);
@@ -487,8 +536,7 @@ impl<H> Connection<H> {
     fn handle_nothing<D: Driver<Handle = H>>(&mut self, kind: Kind, world: &mut World<D>) {
         let mut buffer = [0; limits::POOL_HEADROOM];
         let chunk = Chunk { start: buffer.len(), end: buffer.len(), buffer: &mut buffer };
-        let World { now_ms, date, tag_salt, .. } = world;
-        let around = Surroundings { now_ms: *now_ms, date, sites: &self.endpoint.sites, tag_salt: *tag_salt };
+        let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.session.handle(around, input_of(kind, chunk), &mut world.actions);
         self.apply(Source::Bytes(&buffer), world);
     }
@@ -501,17 +549,6 @@ impl<H> Connection<H> {
             self.client.set_queue_size_max(size);
             self.backend.set_queue_size_max(size);
         }
-    }
-
-    fn on_backend_end<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        let has_more = self.backend.has_arrivals();
-        let is_there = |handle| has_more || !world.driver.peer_is_gone(handle);
-        let is_empty_packet = self.backend.has_packets() && self.backend.handle().is_some_and(is_there);
-        if is_empty_packet {
-            return self.handle_nothing(Kind::BackendReceive, world);
-        }
-        self.backend.on_end();
-        self.handle(Input::BackendEnd, world);
     }
 
     fn peer_of(&self, side: Side) -> &Peer<H> {
@@ -527,6 +564,16 @@ impl<H> Connection<H> {
             Side::Backend => &mut self.backend,
         }
     }
+}
+
+/// What a session finds around it at this time, when what is handed in may have waited since that other one.
+fn around<'a, H>(
+    endpoint: &'a Endpoint<H>,
+    date: &'a Date,
+    (since_ms, now_ms): (u64, u64),
+    tag_salt: u64,
+) -> Surroundings<'a> {
+    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt }
 }
 
 fn input_of(kind: Kind, chunk: Chunk<'_>) -> Input<'_> {

@@ -28,7 +28,7 @@ const SEEDS: u64 = 256;
 const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Frames, Protocol::Lines, Protocol::Nul];
 /// Turns after which a run is said not to end.
 const TURNS_MAX: usize = 1_000_000;
-const NAMES: [&str; 9] = ["echo", "echo", "echo", "dies", "leaves", "deaf", "dead", "full", "outside"];
+const NAMES: [&str; 10] = ["echo", "echo", "echo", "dies", "leaves", "deaf", "dead", "full", "narrow", "outside"];
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
@@ -87,6 +87,7 @@ fn world(seed: u64) -> (Sim, Site) {
     let mut sim = Sim::new(seed, 0);
     let buffers = [3, 16, limits::POOL_BUFFERS.default as usize][sim.rng.below(3)];
     let mut sim = Sim::new(sim.rng.draw(), buffers);
+    sim.stands_still = true;
     let protocol = PROTOCOLS[sim.rng.below(PROTOCOLS.len())];
     let socket_type = if protocol == Protocol::Packet { SocketType::SeqPacket } else { SocketType::Stream };
     for name in ["echo", "dies", "leaves", "deaf"] {
@@ -95,6 +96,7 @@ fn world(seed: u64) -> (Sim, Site) {
     sim.nodes.insert("dead".into(), Node::Dead);
     let until_ms = if sim.rng.one_in(2) { u64::MAX } else { 2_000 };
     sim.nodes.insert("full".into(), Node::Full(until_ms));
+    sim.nodes.insert("narrow".into(), Node::Narrow(socket_type));
     sim.nodes.insert("outside".into(), Node::Outside);
     pages::add_files(&mut sim);
     let limits = conversation_limits(&mut sim);

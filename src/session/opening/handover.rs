@@ -78,7 +78,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::driver::FileKind;
+    use crate::driver::{FileId, FileKind};
     use crate::http::date::Date;
     use crate::route::{Service, Site, Sites};
     use crate::session::{Actions, Chunk, Input, Session, Side, Surroundings};
@@ -92,11 +92,11 @@ mod tests {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
-        let around = Surroundings { now_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
+        let around = Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
         let (mut session, mut actions) = (Session::default(), Actions::default());
         let mut bytes = [HANDSHAKE, early].concat().into_bytes();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
-        for input in [Input::ClientBytes(chunk), Input::Opened(Ok(FileKind::Socket)), Input::Stop] {
+        for input in [Input::ClientBytes(chunk), Input::Opened(Ok(FileKind::Socket(FileId::default()))), Input::Stop] {
             session.handle(around, input, &mut actions);
         }
         assert!(matches!(actions.drain().last(), Some(Action::HandOver { .. })));

@@ -203,7 +203,7 @@ impl Relay {
 
     fn limit_rate(&mut self, messages: u64, bytes: u64, context: &mut Context<'_>) {
         let limits = &self.service.limits;
-        if !self.vigil.is_over(messages, bytes, limits, context.now_ms) {
+        if !self.vigil.is_over(messages, bytes, limits, (context.since_ms, context.now_ms)) {
             return;
         }
         match limits.when_over {

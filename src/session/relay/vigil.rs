@@ -69,10 +69,11 @@ impl Vigil {
         self.cut_ms = until_ms;
     }
 
-    /// Whether the client sent more than it may; then it is to be read again at the time that `next_ms` counts in.
-    pub fn is_over(&mut self, messages: u64, bytes: u64, limits: &WebSocket, now_ms: u64) -> bool {
+    /// Whether the client sent more than it may; then it is to be read again at the time that `next_ms` counts in. What
+    /// came may have been sent at any time between the two.
+    pub fn is_over(&mut self, messages: u64, bytes: u64, limits: &WebSocket, (since_ms, now_ms): (u64, u64)) -> bool {
         let Some(rate) = &mut self.rate else { return false };
-        let over_ms = rate.take(messages, bytes, limits, now_ms);
+        let over_ms = rate.take(messages, bytes, limits, (since_ms, now_ms));
         if over_ms > 0 && limits.when_over == WhenOver::Slow {
             self.resume_ms = Some(now_ms + over_ms);
         }
@@ -130,13 +131,13 @@ struct Rate {
 
 impl Rate {
     /// Counts what came. How long, in milliseconds, nothing more may come; 0: it was within the limits.
-    fn take(&mut self, messages: u64, bytes: u64, limits: &WebSocket, now_ms: u64) -> u64 {
-        let now_us = now_ms * 1000;
+    fn take(&mut self, messages: u64, bytes: u64, limits: &WebSocket, (since_ms, now_ms): (u64, u64)) -> u64 {
+        let (since_us, now_us) = (since_ms * 1000, now_ms * 1000);
         let over = |until_us: &mut u64, count: u64, a_second: u64| {
             if a_second == 0 {
                 return 0;
             }
-            *until_us = (*until_us).max(now_us) + count.saturating_mul(1_000_000) / a_second;
+            *until_us = (*until_us).max(since_us) + count.saturating_mul(1_000_000) / a_second;
             until_us.saturating_sub(now_us + RATE_BURST_MS * 1000).div_ceil(1000)
         };
         let by_messages = over(&mut self.messages_until_us, messages, limits.messages_per_second_max);
@@ -216,22 +217,25 @@ mod tests {
         assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, u64::MAX)), (None, None));
         vigil.set_cut(Some(7));
         assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 7)), (Some(7), Some(Due::Cut)));
-        assert!(!vigil.is_over(1_000_000, 1 << 40, &limits, 8));
+        assert!(!vigil.is_over(1_000_000, 1 << 40, &limits, (8, 8)));
     }
 
     #[test]
     fn rates_allow_a_burst_and_then_the_rate() {
         let limits = WebSocket { messages_per_second_max: 10, ping_ms: 100, ..WebSocket::default() };
         let mut vigil = Vigil::new(&limits, 0);
-        assert!(!vigil.is_over(10, 0, &limits, 0), "a second's worth at once");
-        assert!(vigil.is_over(1, 0, &limits, 0), "one more");
+        assert!(!vigil.is_over(10, 0, &limits, (0, 0)), "a second's worth at once");
+        assert!(vigil.is_over(1, 0, &limits, (0, 0)), "one more");
         assert_eq!(vigil.next_ms(&limits), Some(100), "which is made good after a tenth of a second");
         assert_eq!(vigil.take_due(&limits, 100), Some(Due::Resume));
         assert_eq!(vigil.next_ms(&limits), Some(200), "one that was not read has the whole time again");
         let by_bytes = WebSocket { bytes_per_second_max: 1_000, ..WebSocket::default() };
         let mut vigil = Vigil::new(&by_bytes, 5_000);
-        assert!(!vigil.is_over(1, 1_000, &by_bytes, 5_000));
-        assert!(vigil.is_over(1, 500, &by_bytes, 5_000));
-        assert!(!vigil.is_over(1, 400, &by_bytes, 6_000), "a second later there is room for 500 more");
+        assert!(!vigil.is_over(1, 1_000, &by_bytes, (5_000, 5_000)));
+        assert!(vigil.is_over(1, 500, &by_bytes, (5_000, 5_000)));
+        assert!(!vigil.is_over(1, 400, &by_bytes, (6_000, 6_000)), "a second later there is room for 500 more");
+        let mut vigil = Vigil::new(&by_bytes, 0);
+        assert!(!vigil.is_over(1, 60_000, &by_bytes, (1_000, 60_000)), "what waited for a minute to be read");
+        assert!(vigil.is_over(1, 1_000, &by_bytes, (1_000, 60_000)), "and no more than that");
     }
 }

@@ -52,6 +52,8 @@ pub struct Gateway {
     opens: VecDeque<OpenFor>,
     /// Whether the connects in flight are TCP's.
     connects: VecDeque<bool>,
+    /// It waits for its turn to try again.
+    awaits_backlog: bool,
     /// The 101 of a hand-over in flight.
     handover: Option<Box<[u8]>>,
     /// The client was handed over, and is relayed all the same.
@@ -82,6 +84,7 @@ impl Gateway {
             opened: None,
             opens: VecDeque::new(),
             connects: VecDeque::new(),
+            awaits_backlog: false,
             handover: None,
             is_tunnel: false,
             reads: 0,
@@ -90,7 +93,7 @@ impl Gateway {
 
     /// Hands in what is not bytes.
     pub fn input(&mut self, input: Input<'_>) {
-        let around = Surroundings { now_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
+        let around = Surroundings { now_ms: self.now_ms, since_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
         self.session.handle(around, input, &mut self.actions);
         self.apply(None);
         self.hand_in_rest();
@@ -189,7 +192,7 @@ impl Gateway {
             match () {
                 () if self.ending.is_some() => return,
                 () if !self.opens.is_empty() => self.answer_open(Err(Errno::ENOENT)),
-                () if !self.connects.is_empty() || self.handover.is_some() => {
+                () if !self.connects.is_empty() || self.handover.is_some() || self.awaits_backlog => {
                     self.answer_connect(Err(Errno::ECONNREFUSED))
                 }
                 () if self.reads > 0 => self.answer_read(&[]),
@@ -217,7 +220,7 @@ impl Gateway {
         // No bytes come in a buffer that has room for nothing else.
         let size = if bytes.is_empty() { end } else { self.buffer.len() };
         let chunk = Chunk { buffer: &mut self.buffer[..size], start: POOL_HEADROOM, end };
-        let around = Surroundings { now_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
+        let around = Surroundings { now_ms: self.now_ms, since_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
         let input = match from {
             Some(Side::Client) => Input::ClientBytes(chunk),
             Some(Side::Backend) => Input::BackendBytes(chunk),
@@ -318,12 +321,13 @@ impl Gateway {
                 self.opens.push_back(purpose);
             }
             Action::Connect(socket_type) => {
-                assert_eq!(self.opened, Some(FileKind::Socket));
+                assert!(matches!(self.opened, Some(FileKind::Socket(_))));
                 self.socket_type = socket_type;
                 self.connects.push_back(false);
             }
+            Action::AwaitBacklog => self.awaits_backlog = true,
             Action::HandOver { reply, hello: _ } => {
-                assert_eq!(self.opened, Some(FileKind::Socket));
+                assert!(matches!(self.opened, Some(FileKind::Socket(_))));
                 assert!(reply.starts_with(b"HTTP/1.1 101 ") && self.handover.is_none());
                 self.handover = Some(reply);
             }

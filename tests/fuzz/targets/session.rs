@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
 use uakari::driver::device::{Device, DeviceId, Direction};
-use uakari::driver::{Errno, FileKind, FileStatus};
+use uakari::driver::{Errno, FileId, FileKind, FileStatus};
 use uakari::limits::{self, WebSocket, WhenOver};
 use uakari::route::names::{Patterns, Rules};
 use uakari::route::{Destination, Link, MessageType, Protocol, Service, Site, Sites};
@@ -140,7 +140,7 @@ impl Script<'_> {
         }
         if way & 0x40 == 0 {
             let is_device = matches!(name, "tty" | "read" | "write");
-            self.gateway.answer_open(Ok(if is_device { device() } else { FileKind::Socket }));
+            self.gateway.answer_open(Ok(if is_device { device() } else { FileKind::Socket(FileId::default()) }));
             self.gateway.answer_connect(Ok(()));
         }
         Some(head.len())
@@ -232,7 +232,7 @@ fn payload(choices: &mut Choices<'_>) -> Vec<u8> {
 fn opened(choices: &mut Choices<'_>) -> Result<FileKind, Errno> {
     let file = |size| FileKind::Regular(FileStatus { size, modified_s: 1, modified_ns: 0, inode: 1 });
     Ok(match choices.byte() {
-        0 => FileKind::Socket,
+        0 => FileKind::Socket(FileId::default()),
         1 => FileKind::Folder,
         2 => file(choices.byte().into()),
         3 => file(1 << 40),

@@ -12,7 +12,7 @@ impl Gateway {
         let Some(purpose) = self.opens.pop_front() else { return };
         let opened = opened.map(|kind| match (purpose, kind) {
             (OpenFor::Speaking(device), _) => FileKind::Device(DeviceId::default(), device),
-            (_, FileKind::Device(..)) | (OpenFor::Reading, FileKind::Socket) => FileKind::Other,
+            (_, FileKind::Device(..)) | (OpenFor::Reading, FileKind::Socket(_)) => FileKind::Other,
             _ => kind,
         });
         self.opened = opened.ok();
@@ -21,6 +21,9 @@ impl Gateway {
 
     /// Answers a connect or a hand-over, if there is one.
     pub fn answer_connect(&mut self, connected: Result<(), Errno>) {
+        if std::mem::take(&mut self.awaits_backlog) {
+            return self.input(Input::Retry);
+        }
         if let Some(reply) = self.handover.take() {
             return self.answer_handover(&reply, connected);
         }

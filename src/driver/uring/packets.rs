@@ -1,0 +1,64 @@
+//! Receives of packets (SOCK_SEQPACKET), one completion for each.
+//!
+//! To recv(2) an empty packet and the end look the same, and a later look at the socket cannot tell which one it was: the
+//! end may have come meanwhile. So each packet is received with its control message, the time stamp that
+//! `connect::to_unix` asked for; the end has none.
+
+use std::os::fd::OwnedFd;
+
+use io_uring::{opcode, squeue, types};
+use nix::errno::Errno;
+use nix::libc;
+
+use super::{Kind, Received, Token};
+use crate::driver::Lease;
+use crate::driver::buffers::{Pool, raw};
+use crate::limits::{PACKET_SIZE_MAX, POOL_BUFFER_SIZE, POOL_HEADROOM};
+
+/// Room for a time stamp: a header and two numbers (cmsg(3), socket(7)).
+const CONTROL_SIZE: usize = 64;
+/// What the kernel writes in front of a packet (io_uring_prep_recvmsg_multishot(3)).
+const PREFIX_SIZE: usize = 4 * size_of::<u32>() + CONTROL_SIZE;
+
+const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM - PREFIX_SIZE);
+
+/// What a receive of packets asks for. The kernel reads it when the operation is submitted.
+pub(super) struct PacketRequest(libc::msghdr);
+
+impl PacketRequest {
+    /// At a fixed place, since the kernel is told where it is.
+    pub(super) fn new() -> Box<PacketRequest> {
+        // SAFETY: a msghdr of zeros names no address, no segments and no control data.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        header.msg_controllen = CONTROL_SIZE as _;
+        Box::new(PacketRequest(header))
+    }
+
+    pub(super) fn entry(&self, socket: &OwnedFd, buffer_group: u16) -> squeue::Entry {
+        let receive = opcode::RecvMsgMulti::new(raw(socket), &raw const self.0, buffer_group);
+        receive.flags(libc::MSG_TRUNC as u32).build()
+    }
+
+    /// What a completed receive brought into this buffer.
+    pub(super) fn received(&self, pool: &mut Pool, buffer: u16) -> (Received, Option<squeue::Entry>) {
+        let lease = pool.lend(buffer, 0);
+        let told = types::RecvMsgOut::parse(&pool.buffer(&lease)[POOL_HEADROOM..], &self.0);
+        let Ok(told) = told else { return (Received::Failed(Errno::EIO), pool.release(lease)) };
+        let (size, room) = (told.incoming_payload_len() as usize, told.payload_data().len());
+        let is_packet = size > 0 || told.incoming_control_len() > 0;
+        let is_cut = size > room || told.is_payload_truncated();
+        match (is_packet, is_cut) {
+            (false, _) => (Received::End, pool.release(lease)),
+            (true, true) => (Received::Failed(Errno::EMSGSIZE), pool.release(lease)),
+            (true, false) => {
+                let start = lease.start + PREFIX_SIZE as u32;
+                (Received::Data(Lease { start, end: start + size as u32, ..lease }), None)
+            }
+        }
+    }
+}
+
+/// The user data of receives of packets: by it their completions are told from other receives.
+pub(super) fn packet_token(token: Token) -> Token {
+    Token { kind: Kind::BackendPacket, ..token }
+}

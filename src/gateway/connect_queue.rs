@@ -1,0 +1,169 @@
+//! Who waits for a UNIX server whose backlog is full.
+//!
+//! The kernel tells nobody when there is room again, so that it has to be tried. One of those who wait tries for all of
+//! them, after pauses that double up to `CONNECT_RETRY_MS_MAX`; when it is connected the next one tries at once. So a
+//! server that takes one client at a time costs as much with a thousand waiting as with one. Whoever comes later queues
+//! too. Addresses have turns: one that sends many clients does not keep another one's waiting.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::admission::Source;
+use super::timers::Owner;
+use crate::driver::FileId;
+use crate::limits::{CONNECT_RETRY_MS, CONNECT_RETRY_MS_MAX};
+
+/// All queues. Each connection that is a handshake is in one at most, once.
+#[derive(Default, Debug)]
+pub struct ConnectQueues(HashMap<FileId, Queue>);
+
+/// Those who wait for one socket.
+#[derive(Debug)]
+struct Queue {
+    waiting: VecDeque<(Owner, Source)>,
+    /// The one that tries now.
+    prober: Option<Owner>,
+    /// When the next one may, if nobody does.
+    probe_ms: u64,
+    pause_ms: u64,
+    /// When each address had its last turn, counted in turns.
+    turns: HashMap<Source, u64>,
+    turn: u64,
+}
+
+impl ConnectQueues {
+    /// Whether somebody waits for this socket.
+    pub fn is_full(&self, socket: FileId) -> bool {
+        self.0.contains_key(&socket)
+    }
+
+    /// A connection found the backlog full, or others waiting. One that has tried keeps its place.
+    pub fn wait(&mut self, socket: FileId, owner: Owner, source: Source, now_ms: u64) {
+        let queue = self.0.entry(socket).or_insert_with(|| Queue {
+            waiting: VecDeque::new(),
+            prober: None,
+            probe_ms: now_ms + CONNECT_RETRY_MS,
+            pause_ms: CONNECT_RETRY_MS,
+            turns: HashMap::new(),
+            turn: 0,
+        });
+        if queue.prober == Some(owner) {
+            queue.prober = None;
+            queue.turns.remove(&source);
+            queue.pause_ms = (queue.pause_ms * 2).min(CONNECT_RETRY_MS_MAX);
+            queue.probe_ms = now_ms + queue.pause_ms;
+            queue.waiting.push_front((owner, source));
+        } else {
+            queue.waiting.push_back((owner, source));
+        }
+    }
+
+    /// A connection waits no longer: it is connected, refused or gone. If it was the one that tried, the next one does.
+    pub fn leave(&mut self, socket: FileId, owner: Owner, now_ms: u64) {
+        let Some(queue) = self.0.get_mut(&socket) else { return };
+        if queue.prober == Some(owner) {
+            (queue.prober, queue.pause_ms, queue.probe_ms) = (None, CONNECT_RETRY_MS, now_ms);
+        } else {
+            queue.waiting.retain(|(other, _)| *other != owner);
+        }
+        if queue.prober.is_none() && queue.waiting.is_empty() {
+            self.0.remove(&socket);
+        }
+    }
+
+    /// When somebody is to try next.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.0.values().filter(|queue| queue.prober.is_none()).map(|queue| queue.probe_ms).min()
+    }
+
+    /// Those who are to try now, one for each socket.
+    pub fn take_due(&mut self, now_ms: u64) -> Vec<Owner> {
+        let due = self.0.values_mut().filter(|queue| queue.prober.is_none() && queue.probe_ms <= now_ms);
+        due.filter_map(Queue::take_next).collect()
+    }
+
+    /// Whether nobody waits.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Queue {
+    /// The first of the address whose last turn is longest ago.
+    fn take_next(&mut self) -> Option<Owner> {
+        let turns = &self.turns;
+        let last_turn = |(_, source): &(Owner, Source)| turns.get(source).copied().unwrap_or(0);
+        let (at, _) = self.waiting.iter().enumerate().min_by_key(|(_, waiter)| last_turn(waiter))?;
+        let (owner, source) = self.waiting.remove(at)?;
+        self.turn += 1;
+        self.turns.insert(source, self.turn);
+        // Nobody is remembered for longer than a turn of all who wait.
+        let oldest = self.turn.saturating_sub(self.waiting.len() as u64 + 1);
+        self.turns.retain(|_, turn| *turn >= oldest);
+        self.prober = Some(owner);
+        Some(owner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOCKET: FileId = FileId { file_system: 1, inode: 2 };
+
+    fn owner(slot: u32) -> Owner {
+        Owner { slot, generation: 1 }
+    }
+
+    fn slots(due: Vec<Owner>) -> Vec<u32> {
+        due.into_iter().map(|owner| owner.slot).collect()
+    }
+
+    #[test]
+    fn one_tries_for_all() {
+        let mut queues = ConnectQueues::default();
+        (0..1_000).for_each(|slot| queues.wait(SOCKET, owner(slot), Source::Unknown, 0));
+        let (mut now_ms, mut probes) = (0, 0);
+        while now_ms < 1_000 {
+            now_ms = queues.next_ms().unwrap();
+            assert_eq!(slots(queues.take_due(now_ms)), [0]);
+            assert_eq!((queues.take_due(now_ms).len(), queues.next_ms()), (0, None), "nobody else meanwhile");
+            queues.wait(SOCKET, owner(0), Source::Unknown, now_ms);
+            probes += 1;
+        }
+        assert!(probes < 25, "{probes} in a second");
+        // One has left while it waited. As soon as one is connected, the next one tries.
+        queues.leave(SOCKET, owner(2), now_ms);
+        now_ms = queues.next_ms().unwrap();
+        for slot in [0, 1, 3, 4] {
+            assert_eq!(queues.next_ms(), Some(now_ms));
+            assert_eq!(slots(queues.take_due(now_ms)), [slot]);
+            queues.leave(SOCKET, owner(slot), now_ms);
+        }
+        assert_eq!(slots(queues.take_due(now_ms)), [5]);
+        queues.wait(SOCKET, owner(5), Source::Unknown, now_ms);
+        assert_eq!(queues.next_ms(), Some(now_ms + 2 * CONNECT_RETRY_MS), "pauses begin small again");
+        (0..1_000).for_each(|slot| queues.leave(SOCKET, owner(slot), now_ms));
+        assert!(queues.is_empty());
+    }
+
+    #[test]
+    fn addresses_have_turns() {
+        let mut queues = ConnectQueues::default();
+        let source = |last| Source::V4([192, 0, 2, last]);
+        (0..10).for_each(|slot| queues.wait(SOCKET, owner(slot), source(1), 0));
+        queues.wait(SOCKET, owner(10), source(2), 0);
+        queues.wait(SOCKET, owner(11), source(3), 0);
+        let mut order = Vec::new();
+        for _ in 0..5 {
+            let due = slots(queues.take_due(5));
+            queues.leave(SOCKET, owner(due[0]), 5);
+            order.extend(due);
+        }
+        assert_eq!(order, [0, 10, 11, 1, 2]);
+        // One that found it still full has not had its turn.
+        assert_eq!(slots(queues.take_due(5)), [3]);
+        queues.wait(SOCKET, owner(3), source(1), 5);
+        assert_eq!(slots(queues.take_due(100)), [3]);
+    }
+}

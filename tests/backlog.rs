@@ -1,0 +1,68 @@
+//! Servers that take one client at a time, and many that wait for them.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::daemon::{Daemon, configuration};
+use crate::process::eventually;
+use crate::server::{Kind, Listener};
+use crate::wire::{Wire, handshake};
+
+const WAITING: usize = 300;
+
+/// How often the daemon has waited for something (proc(5)).
+fn waits(daemon: &Daemon) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// Waiting costs next to nothing, and each is served when its turn has come: in direct mode too.
+#[test]
+fn one_tries_for_all_who_wait() {
+    for options in ["", "options = \"direct\";"] {
+        let daemon = Daemon::start_configured(&configuration("connect-ms = 60000; handshake-ms = 60000;", options));
+        let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
+        let mut wires: Vec<Wire> = (0..WAITING).map(|_| daemon.wire()).collect();
+        wires.iter_mut().for_each(|wire| wire.send(handshake("/server", &[], &[])));
+        // Each that tries by itself would do so every 64 ms: 300 of them are some thousand tries a second.
+        let rounds = || {
+            let before = waits(&daemon);
+            thread::sleep(Duration::from_millis(1_000));
+            waits(&daemon) - before
+        };
+        eventually("one tries for all", || rounds() < 100);
+        // The first one came in at once; the others follow one by one.
+        thread::scope(|scope| {
+            scope.spawn(|| (0..WAITING).for_each(|_| drop(server.accept())));
+            for (number, wire) in wires.iter_mut().enumerate() {
+                assert_eq!(wire.response_head().status, 101, "{number}, {options:?}");
+            }
+        });
+    }
+}
+
+/// Who waits has a time of its own, whatever becomes of the others.
+#[test]
+fn each_waits_no_longer_than_it_may() {
+    let daemon = Daemon::start_configured(&configuration("connect-ms = 400;", ""));
+    let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
+    let _first = daemon.connect("/server");
+    let mut wires: Vec<Wire> = (0..20).map(|_| daemon.wire()).collect();
+    wires.iter_mut().for_each(|wire| wire.send(handshake("/server", &[], &[])));
+    for wire in &mut wires {
+        assert_eq!(wire.response().status, 504);
+    }
+    // Nobody is left who would keep others waiting.
+    drop(server.accept());
+    eventually("there is room", || daemon.upgrade("/server", &[]).status == 101);
+    // One that leaves while it waits holds nobody up.
+    let mut leaver = daemon.wire();
+    leaver.send(handshake("/server", &[], &[]));
+    let mut next = daemon.wire();
+    next.send(handshake("/server", &[], &[]));
+    drop(leaver);
+    // It is seen to have left when it is connected, at the latest.
+    drop((server.accept(), server.accept()));
+    assert_eq!(next.response_head().status, 101);
+}
