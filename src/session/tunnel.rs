@@ -110,8 +110,11 @@ mod tests {
     fn a_client_that_failed_says_nothing_more() {
         let (date, sites) = (Date::default(), Sites::new(Arc::new(Site::default()), Vec::new()));
         let (mut facts, mut actions) = (Facts::default(), Actions::default());
-        let mut context =
-            Context::new(Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 }, &mut facts, &mut actions);
+        let mut context = Context::new(
+            Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 },
+            &mut facts,
+            &mut actions,
+        );
         let mut tunnel = Tunnel::new(Arc::default(), b"early".to_vec(), &mut context);
         assert!(tunnel.handle(Input::BackendEnd, &mut context).is_none());
         assert!(tunnel.handle(Input::ClientFailed(Errno::EPIPE), &mut context).is_none());
