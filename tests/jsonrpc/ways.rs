@@ -89,8 +89,9 @@ fn in_the_background_names_mean_what_they_meant() {
     let mut command = Command::new(program("websocket_jsonrpc"));
     command.args(["-D", "-R", "run", "-n", "rpc", "-L", "./ouistiti.so", "-C", "log"]).current_dir(folder.path());
     let Finished { status, out, err } = run(&mut command, DEADLINE);
-    assert_eq!((status.success(), out.as_str(), err.as_str()), (true, "", ""));
     let path = folder.path().join("run/rpc");
+    let said = format!("websocket_jsonrpc: listening on {}", path.display());
+    assert_eq!((status.success(), out.as_str(), err.as_str()), (true, said.as_str(), ""));
     let mut client = Client::new(&path);
     client.call("count", "");
     client.expect_result("1");
