@@ -270,11 +270,11 @@ pub const CATCH_UP_MS: u64 = 1_000;
 /// Where rates are limited, the loop comes round this often, so that a standstill is seen.
 pub const LOOK_AROUND_MS: u64 = 1_000;
 /// A turn with so many completions may have left some in the kernel, which hands over 20 at a time (since 6.13).
-pub const TURN_FULL_MIN: usize = 8;
+pub const TURN_FULL_MIN: usize = 16;
 /// Deadlines are looked at after so many full turns, whatever may be left.
-pub const FULL_TURNS_MAX: u32 = 128;
-/// How often the deadline of a connection is looked at that cannot be read for want of a buffer.
-pub const STARVED_LOOK_MS: u64 = 10;
+pub const FULL_TURNS_MAX: u32 = 64;
+/// How often the deadline of a connection is looked at that waits for a buffer, or whose bytes wait for their turn.
+pub const UNREAD_LOOK_MS: u64 = 10;
 
 /// Timers kept beyond four for each connection: those of connections that ended before their deadlines.
 pub const TIMERS_SPARE_MAX: usize = 1024;

@@ -239,6 +239,7 @@ impl<D: Driver> Gateway<D> {
             self.fire_timers();
         }
         self.look_at_folders();
+        self.resume_listeners();
         self.probe_backlogs();
         self.settle();
         Ok(())
@@ -352,15 +353,19 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Looks at the deadlines that had passed when this turn began to take what had arrived.
-    fn fire_timers(&mut self) {
-        let taken_ms = self.world.taken_ms;
-        if self.resume_ms.is_some_and(|ms| ms <= taken_ms) {
+    /// Listeners that stopped for want of file descriptors go on. Nobody is judged by this.
+    fn resume_listeners(&mut self) {
+        if self.resume_ms.is_some_and(|ms| ms <= self.world.now_ms) {
             self.resume_ms = None;
             let paused: Vec<usize> =
                 self.entrances.iter().filter(|(_, entrance)| entrance.is_paused).map(|(index, _)| index).collect();
             paused.into_iter().for_each(|index| self.accept(index));
         }
+    }
+
+    /// Looks at the deadlines that had passed when this turn began to take what had arrived.
+    fn fire_timers(&mut self) {
+        let taken_ms = self.world.taken_ms;
         if self.last_call_ms.is_some_and(|ms| ms <= taken_ms) {
             self.last_call_ms = None;
             // It may come late; what is said now has its time to go out all the same.

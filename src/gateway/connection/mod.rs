@@ -237,23 +237,26 @@ impl<H> Connection<H> {
     /// may wait here for its turn.
     pub fn put_off_timer(&mut self, taken_ms: u64) -> Option<u64> {
         let is_due = self.session.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= taken_ms);
-        let (put_off_ms, until_ms) = match (is_due, self.is_starved || self.is_receive_starved()) {
+        // At a connection's end what comes has no meaning: a client that sends on does not put it off.
+        let waits_here = self.is_backlogged && self.session.patience().is_none();
+        let is_unread = waits_here || self.is_starved || self.client.is_starved() || self.backend.is_starved();
+        let (put_off_ms, until_ms) = match (is_due, is_unread) {
             (false, _) => (0, 0),
-            (true, true) => (taken_ms, taken_ms + limits::STARVED_LOOK_MS),
+            (true, true) => (taken_ms, taken_ms + limits::UNREAD_LOOK_MS),
             // One that is listed has had news in this turn, behind which there may be more.
-            (true, false) if self.is_listed || self.is_backlogged => (self.put_off_ms.unwrap_or(taken_ms), taken_ms),
-            (true, false) => (0, 0),
+            (true, false) if self.is_listed => (self.put_off_ms.unwrap_or(taken_ms), taken_ms),
+            // One that could not be read until now has a moment to be.
+            (true, false) => match self.put_off_ms {
+                Some(put_off_ms) => (put_off_ms, taken_ms + limits::UNREAD_LOOK_MS),
+                None => return None,
+            },
         };
-        if until_ms == 0 || taken_ms >= put_off_ms + limits::CATCH_UP_MS {
+        if !is_due || taken_ms >= put_off_ms + limits::CATCH_UP_MS {
             self.put_off_ms = None;
             return None;
         }
         (self.put_off_ms, self.timer_ms) = (Some(put_off_ms), Some(until_ms));
         Some(until_ms)
-    }
-
-    fn is_receive_starved(&self) -> bool {
-        self.client.is_starved() || self.backend.is_starved()
     }
 
     /// A timer fired; the deadline may have moved since.
