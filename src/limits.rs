@@ -304,6 +304,14 @@ pub const LAST_CALL_MS: u64 = 250;
 /// Then the connections that are left are broken off, which takes no longer than this; nor does the ring's end.
 pub const ABORT_MS: u64 = 1_000;
 
+/// How long the connection to a backend of direct mode is watched behind a hand-over, while it is not known that the
+/// backend receives its clients.
+pub const WATCH_MS: u64 = 1_000;
+/// Hand-overs that are watched at once, each with a file descriptor of `FDS_RESERVED`.
+pub const WATCHES_MAX: usize = 16;
+/// Backends of direct mode that are known to receive their clients.
+pub const RECEIVERS_KNOWN_MAX: usize = 256;
+
 /// Bytes of a message for a SOCK_SEQPACKET server, where one packet has to hold it.
 pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
 /// Where all hold too much, what a connection holds counts once for each such time in which its peers took nothing of it,
@@ -408,6 +416,7 @@ const _: () = assert!(RING_ENTRIES_MIN <= RING_ENTRIES);
 const _: () = assert!(CLIENTS_PER_ADDRESS_MAX.default < HANDSHAKES_MAX.default);
 const _: () = assert!(HANDSHAKES_MAX.default < CLIENTS_MAX.default);
 const _: () = assert!(CLOSE_MS.default < DRAIN_MS.default);
+const _: () = assert!((WATCHES_MAX as u64) < FDS_RESERVED / 2);
 const _: () = assert!(LOG_LINE_SIZE_MAX < LOG_WRITE_SIZE_MAX, "a newline may go before a line");
 const _: () = assert!(LOG_BUFFER_SIZE > LOG_BUFFER_RESERVED && LOG_BUFFER_RESERVED > LOG_LINE_SIZE_MAX);
 const _: () = assert!(4 * LOG_VALUE_SIZE_MAX + 400 < LOG_LINE_SIZE_MAX, "three values and the numbers fit into JSON");

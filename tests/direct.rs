@@ -6,6 +6,9 @@ mod tunnel;
 /// Servers that take nobody.
 mod untaken;
 
+/// Servers that do not receive the clients' sockets.
+mod watched;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;

@@ -12,9 +12,10 @@ use nix::libc;
 use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr};
 
 use super::buffers::raw;
+use super::results::set_blocking;
 use super::{Event, Handover, HandoverStep, SocketType, connect, tcp};
 
-/// The operations in their order; their numbers come back with the completion.
+/// The most operations of a chain, in their order; their numbers come back with the completion.
 pub(super) const STEPS: usize = 4;
 const CONNECT: u8 = 0;
 const REPLY: u8 = 1;
@@ -69,8 +70,8 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The operations, each linked to the next.
-    pub(super) fn entries(&self, client: &OwnedFd) -> [squeue::Entry; STEPS] {
+    /// The operations, each linked to the next. The close is left out where the connection is watched.
+    pub(super) fn entries(&self, client: &OwnedFd) -> impl Iterator<Item = squeue::Entry> + use<> {
         let linked = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
         let connect = opcode::Connect::new(raw(&self.socket), self.address.as_ptr().cast(), self.address.len());
         let reply = &self.handover.reply;
@@ -80,7 +81,11 @@ impl Chain {
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT);
         let pass = opcode::SendMsg::new(raw(&self.socket), &raw const self.message).flags(libc::MSG_NOSIGNAL as u32);
         let close = opcode::Close::new(types::Fd(self.socket.as_raw_fd()));
-        [connect.build().flags(linked), send.build().flags(linked), pass.build().flags(linked), close.build()]
+        let (pass, close) = match self.handover.is_watched {
+            true => (pass.build(), None),
+            false => (pass.build().flags(linked), Some(close.build())),
+        };
+        [connect.build().flags(linked), send.build().flags(linked), pass].into_iter().chain(close)
     }
 }
 
@@ -114,6 +119,8 @@ pub(super) fn end(
         // The kernel tells how much went out before it failed, and not why: all of it would have been silent.
         (REPLY, Ok(_)) => Err((HandoverStep::Reply, Errno::ECANCELED)),
         (PASS, Err(errno)) => Err((HandoverStep::Pass, errno)),
+        // The last one of a watched hand-over. The ring waits for what comes on a blocking socket.
+        (PASS, Ok(_)) => Ok(set_blocking(&socket).ok().map(|()| socket)),
         // It was passed, and a close that was cancelled leaves the descriptor to us.
         (_, Err(_)) => Ok(pair.map(|(_, kept)| kept)),
         (_, Ok(_)) => {
@@ -164,7 +171,8 @@ mod tests {
         }
 
         fn hand_over(&mut self, reply: Vec<u8>) {
-            let handover = Handover { reply: reply.into(), record: [1, 0].into(), is_relayed: false };
+            let handover =
+                Handover { reply: reply.into(), record: [1, 0].into(), is_relayed: false, is_watched: false };
             self.ring.hand_over(TOKEN, &self.file, &self.client, handover);
         }
 
@@ -256,7 +264,7 @@ mod tests {
         for (is_relayed, unsent) in [(true, TCP_UNSENT_SIZE), (false, 0)] {
             let Scene { file, client, .. } = Scene::new("unsent");
             tcp::keep_unsent_small(&client).unwrap();
-            let handover = Handover { reply: [].into(), record: [1, 0].into(), is_relayed };
+            let handover = Handover { reply: [].into(), record: [1, 0].into(), is_relayed, is_watched: false };
             let chain = Chain::new(&file, &client, handover).unwrap();
             assert_eq!(chain.pair.is_some(), is_relayed);
             assert_eq!(socket::getsockopt(&client, tcp::NotSentLowat).unwrap(), unsent, "relayed: {is_relayed}");

@@ -51,6 +51,8 @@ pub enum Kind {
     Folder = 12,
     /// Within the driver: a `BackendReceive` of packets.
     BackendPacket = 13,
+    /// The connection to a server that a client was handed over to.
+    Watch = 14,
 }
 
 impl Kind {
@@ -70,6 +72,7 @@ impl Kind {
             BackendWritable,
             Folder,
             BackendPacket,
+            Watch,
         ];
         all.into_iter().find(|kind| *kind as u8 == bits)
     }
@@ -255,6 +258,8 @@ pub struct Handover {
     pub record: Box<[u8]>,
     /// The server gets one end of a socketpair(2) in the client's place; the other one comes back.
     pub is_relayed: bool,
+    /// The connection to the server is not closed, but comes back. Not for one that is relayed.
+    pub is_watched: bool,
 }
 
 /// How far a hand-over came.
@@ -299,7 +304,8 @@ pub enum Event<H> {
     Opened(Result<(H, FileKind), Errno>),
     /// A UNIX socket was connected.
     Connected(Result<H, Errno>),
-    /// A client was handed over; with the gateway's end where it is relayed.
+    /// A client was handed over; with the gateway's end where it is relayed, or with the connection to the server where
+    /// it is watched.
     HandedOver(Result<Option<H>, (HandoverStep, Errno)>),
     /// A signal came.
     Signal(i32),
@@ -339,7 +345,7 @@ pub trait Driver {
     /// Connects to a TCP server, of which the kernel finds out if it vanishes.
     fn connect_tcp(&mut self, token: Token, address: SocketAddr, limits: &limits::Http);
     /// Connects to an opened UNIX stream socket, sends the reply to the client, passes the client's socket to the
-    /// server, closes the connection: in one chain, each step only if the one before it was done whole. EAGAIN: the
+    /// server, closes the connection unless it is watched: in one chain, each step only if the one before it was done whole. EAGAIN: the
     /// backlog is full. No step waits for the client: a reply for which there is no room fails. Neither handle may be closed before it completes; the client's is still the caller's then.
     fn hand_over(&mut self, token: Token, file: &Self::Handle, client: &Self::Handle, handover: Handover);
     /// Reads a buffer full from a file, one of `Share::Requests`.

@@ -16,6 +16,7 @@ pub mod listener;
 pub mod peer;
 mod queue;
 mod timers;
+mod watches;
 
 #[cfg(test)]
 mod simulation;
@@ -39,6 +40,7 @@ use fair::FairQueue;
 use folders::Watch;
 use queue::{give_back, is_short};
 use timers::{Owner, Timers};
+use watches::Watches;
 
 /// Slots from here on are listeners', not connections'.
 const LISTENER_SLOTS: u32 = 0xffff_0000;
@@ -64,6 +66,8 @@ pub struct World<D: Driver> {
     devices: Devices,
     /// Those who wait for servers whose backlogs are full.
     queues: ConnectQueues,
+    /// The hand-overs that are watched.
+    watches: Watches<D::Handle>,
     /// What a session asks for; empty between inputs.
     actions: Actions,
 }
@@ -127,6 +131,7 @@ impl<D: Driver> Gateway<D> {
                 tag_salt: tag_salt(),
                 devices: Devices::default(),
                 queues: ConnectQueues::default(),
+                watches: Watches::default(),
                 actions: Actions::default(),
             },
             entrances: Slab::new(),
@@ -198,14 +203,15 @@ impl<D: Driver> Gateway<D> {
 
     /// Whether there is nothing left to do.
     pub fn is_over(&self) -> bool {
-        self.give_up_ms.is_some()
-            && (self.connections.is_empty() || self.abort_ms.is_some_and(|ms| self.world.now_ms >= ms))
+        let is_empty = self.connections.is_empty() && self.world.watches.is_empty();
+        self.give_up_ms.is_some() && (is_empty || self.abort_ms.is_some_and(|ms| self.world.now_ms >= ms))
     }
 
     /// Whether nothing is counted that is not there.
     #[cfg(test)]
     fn has_empty_counts(&self) -> bool {
-        self.connections.is_empty() && self.admission.is_empty() && self.world.queues.is_empty()
+        let World { queues, watches, .. } = &self.world;
+        self.connections.is_empty() && self.admission.is_empty() && queues.is_empty() && watches.is_idle()
     }
 
     /// The driver, for those who look at it from outside.
@@ -259,6 +265,7 @@ impl<D: Driver> Gateway<D> {
         let all: Vec<usize> = self.entrances.iter().map(|(index, _)| index).collect();
         all.into_iter().for_each(|index| self.leave(index));
         self.stop_watching();
+        self.world.watches.stop(&mut self.world.driver);
         for (_, connection) in &mut self.connections {
             connection.handle(Input::Stop, &mut self.world);
             list(connection, &mut self.touched);
@@ -277,7 +284,8 @@ impl<D: Driver> Gateway<D> {
         }
         let end_ms = self.abort_ms.or(self.give_up_ms);
         let (probe_ms, folders_ms) = (self.world.queues.next_ms(), self.folders_due_ms());
-        let due = [self.timers.next_ms(), probe_ms, folders_ms, self.resume_ms, self.last_call_ms, end_ms];
+        let watch_ms = self.world.watches.due_ms();
+        let due = [self.timers.next_ms(), probe_ms, folders_ms, watch_ms, self.resume_ms, self.last_call_ms, end_ms];
         let due_ms = due.into_iter().flatten().min()?;
         Some(due_ms.saturating_sub(self.world.taken_ms))
     }
@@ -289,6 +297,9 @@ impl<D: Driver> Gateway<D> {
             }
             Event::Signal(number) => return self.signals.push(number),
             Event::Opened(result) if token.kind == Kind::Folder => return self.on_folder(token, result),
+            Event::Received { result, .. } if token.kind == Kind::Watch => {
+                return self.world.watches.on_received(token, result, &mut self.world.driver);
+            }
             _ => {}
         }
         // A slot is reused only when nothing is in flight for it, so that a stale completion is a bug of ours.
@@ -383,6 +394,7 @@ impl<D: Driver> Gateway<D> {
                 list(connection, &mut self.touched);
             }
         }
+        self.world.watches.on_time(taken_ms, &mut self.world.driver);
         let mut put_off = Vec::new();
         while let Some((at_ms, owner)) = self.timers.pop_due(taken_ms) {
             let Some(connection) = find(&mut self.connections, owner).filter(|one| one.has_timer(at_ms)) else {

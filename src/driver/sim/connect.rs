@@ -40,6 +40,19 @@ impl Sim {
         Ok(handle)
     }
 
+    /// The connection that a client was passed on, where the gateway keeps it: the server closes it, answers, resets it,
+    /// or does nothing.
+    fn watched(&mut self) -> Handle {
+        let (handle, wire) = self.connection(false);
+        match self.rng.below(4) {
+            0 => self.wires[wire].finish(),
+            1 => drop(self.wires[wire].write(b"answer")),
+            2 => self.wires[wire].reset(),
+            _ => {}
+        }
+        handle
+    }
+
     pub(super) fn attempt_hand_over(
         &mut self,
         file: usize,
@@ -80,6 +93,6 @@ impl Sim {
         }
         self.wires[number].is_passed = true;
         self.handed_over.push((name, number, false));
-        Ok(None)
+        Ok(handover.is_watched.then(|| self.watched()))
     }
 }

@@ -102,7 +102,7 @@ impl Uring {
         self.make_room(STEPS);
         let entries = chain.entries(client);
         let index = self.in_flight.insert(InFlight::HandOver { token, chain });
-        for (entry, step) in entries.into_iter().zip(0..) {
+        for (entry, step) in entries.zip(0..) {
             self.push(entry.user_data(step_bits(index, step)));
         }
     }

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use super::Connection;
-use crate::driver::{Address, Driver, Errno, Handover, HandoverStep, Kind};
+use crate::driver::{Address, Driver, Errno, FileId, Handover, HandoverStep, Kind};
 use crate::gateway::World;
 use crate::gateway::peer::Peer;
+use crate::gateway::watches::Watched;
 use crate::route::hello::Hello;
 use crate::session::Input;
 
@@ -30,7 +31,10 @@ impl<H> Connection<H> {
         if let Some(hello) = hello {
             record.extend(hello.encode(self.address, world.driver.local_address(client), self.id));
         }
-        let handover = Handover { reply, record: record.into(), is_relayed: self.session.has_early_bytes() };
+        // How a relayed client's conversation ends is seen anyway.
+        let is_relayed = self.session.has_early_bytes();
+        self.is_watched = !is_relayed && self.socket.is_some_and(|socket| world.watches.reserve(socket));
+        let handover = Handover { reply, record: record.into(), is_relayed, is_watched: self.is_watched };
         world.driver.hand_over(token, file, client, handover);
         self.file.begin_connecting();
     }
@@ -47,12 +51,31 @@ impl<H> Connection<H> {
             // Nobody who queues for the server waits for this client to read.
             self.leave_queue(world);
         }
-        let result = result.map(|relay| match (relay, self.ending) {
-            (Some(handle), None) => self.backend = Peer::new(handle),
-            (Some(handle), Some(_)) => world.driver.close(handle),
-            (None, _) => {}
-        });
+        let result = match (std::mem::take(&mut self.is_watched), self.socket) {
+            (true, Some(socket)) => {
+                let (kept, result) = result.map_or_else(|failed| (None, Err(failed)), |kept| (kept, Ok(())));
+                self.begin_watch(socket, kept, world);
+                result
+            }
+            _ => result.map(|relay| match (relay, self.ending) {
+                (Some(handle), None) => self.backend = Peer::new(handle),
+                (Some(handle), Some(_)) => world.driver.close(handle),
+                (None, _) => {}
+            }),
+        };
         self.handle_opening(Input::HandedOver(result), world);
+    }
+
+    /// The connection of a hand-over that was to be watched; None: it failed, or the connection could not be kept.
+    fn begin_watch<D: Driver<Handle = H>>(&self, socket: FileId, kept: Option<H>, world: &mut World<D>) {
+        let World { watches, driver, now_ms, .. } = world;
+        match kept {
+            Some(handle) => {
+                let watched = Watched { handle, socket, id: self.id, name: self.session.name().into() };
+                watches.begin(watched, *now_ms, driver);
+            }
+            None => watches.cancel(socket),
+        }
     }
 }
 

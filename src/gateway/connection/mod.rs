@@ -38,6 +38,8 @@ pub struct Connection<H> {
     /// The socket that it connects to, and whether it waits for it.
     socket: Option<FileId>,
     is_queued: bool,
+    /// The hand-over that is in flight is to be watched.
+    is_watched: bool,
     /// At the device that is its server.
     place: Option<Place>,
     /// When a peer last took something.
@@ -88,6 +90,7 @@ impl<H> Connection<H> {
             handover: None,
             socket: None,
             is_queued: false,
+            is_watched: false,
             place: None,
             moved_ms: started_ms,
             is_listed: false,

@@ -11,7 +11,7 @@ use uakari::http::date::{self, Date};
 use uakari::http::error::HeadError;
 use uakari::http::head::{self, Head};
 use uakari::http::range::{self, Part};
-use uakari::http::representation::Representation;
+use uakari::http::representation::{Representation, Version};
 use uakari::http::{files, target};
 use uakari::limits::{self, Http, SUBPROTOCOLS_MAX, TARGET_SIZE_MAX};
 use uakari::observe::log::Quoted;
@@ -162,6 +162,11 @@ fn check_upgrade(head: &Head<'_>) {
     }
 }
 
+fn version(size: u64) -> Version {
+    let modified = (NOW_S as i64 - 10, 0);
+    Version { size, modified, changed: modified, inode: 1, file_system: 1, mount: 1 }
+}
+
 fn check_conditions(head: &Head<'_>) {
     let mut codings = Codings::read(&head.headers);
     let (first, second) = (codings.pop(), codings.pop());
@@ -169,7 +174,7 @@ fn check_conditions(head: &Head<'_>) {
     let mut date = Date::default();
     date.set(NOW_S);
     for size in [0, 1, 100, u64::MAX] {
-        let file = Representation::new(size, NOW_S as i64 - 10, 0, 1, first);
+        let file = Representation::new(&version(size), 0, first);
         let part = match Conditions::read(&head.headers, head.method == "HEAD").select(&file, NOW_S) {
             Selection::Part(first, last) => {
                 assert!(first <= last && last < size && head.method != "HEAD", "{first}-{last} of {size}");
@@ -241,7 +246,9 @@ fn check_values(bytes: &[u8]) {
     check_conditions(&head);
     if let Ok(text) = std::str::from_utf8(bytes) {
         if let Ok(target) = target::parse("GET", text) {
-            assert!(target.path.starts_with('/') && target.authority.is_none_or(|(one, _)| Authority::parse(one).is_some()));
+            assert!(
+                target.path.starts_with('/') && target.authority.is_none_or(|(one, _)| Authority::parse(one).is_some())
+            );
         }
         check_name(text, None);
     }

@@ -230,7 +230,19 @@ fn payload(choices: &mut Choices<'_>) -> Vec<u8> {
 }
 
 fn opened(choices: &mut Choices<'_>) -> Result<FileKind, Errno> {
-    let file = |size| FileKind::Regular(FileStatus { size, modified_s: 1, modified_ns: 0, inode: 1 });
+    let file = |size| {
+        let changed = FileStatus {
+            size,
+            modified_s: 1,
+            modified_ns: 0,
+            changed_s: 1,
+            changed_ns: 1,
+            inode: 1,
+            file_system: 1,
+            mount: 1,
+        };
+        FileKind::Regular(changed)
+    };
     Ok(match choices.byte() {
         0 => FileKind::Socket(FileId::default()),
         1 => FileKind::Folder,

@@ -1,0 +1,206 @@
+//! Hand-overs that are watched (docs/backends.md, direct mode). A backend that does not receive descriptors loses its
+//! clients, and the gateway has nothing of them by then. So the connection that brought a client is kept for a moment,
+//! one at a time for each socket, until one hand-over to it is seen to work. A backend that receives its client closes
+//! that connection. One that reads the record with read(2) may answer it, or close with the record unread.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use slab::Slab;
+
+use crate::driver::{Driver, Errno, FileId, Kind, Receive, Received, Share, Token};
+use crate::limits::{RECEIVERS_KNOWN_MAX, WATCH_MS, WATCHES_MAX};
+use crate::observe::log::{self, Level, Quoted};
+
+/// A hand-over of which the connection to the backend was kept.
+#[derive(Debug)]
+pub struct Watched<H> {
+    /// The gateway's end of that connection.
+    pub handle: H,
+    /// The backend's socket.
+    pub socket: FileId,
+    /// The number of the client's connection, for the log.
+    pub id: u64,
+    /// The name that the client asked for, for the log.
+    pub name: Box<str>,
+}
+
+/// All of them, and what they have shown.
+#[derive(Debug)]
+pub struct Watches<H> {
+    list: Slab<Entry<H>>,
+    /// Sockets of which a hand-over is being watched or in flight to be watched.
+    busy: HashSet<FileId>,
+    /// Sockets of backends that receive their clients.
+    known: HashSet<FileId>,
+    is_stopping: bool,
+}
+
+#[derive(Debug)]
+struct Entry<H> {
+    watched: Watched<H>,
+    until_ms: u64,
+    /// It was shut down here: the end of the stream says nothing of the backend.
+    is_given_up: bool,
+}
+
+/// What a backend did with a client that it was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Received,
+    /// It wrote to the connection that brought the client, which no receiver does.
+    Answered,
+    /// It closed the connection and had not read the record.
+    Unread,
+    Unknown,
+}
+
+impl<H> Default for Watches<H> {
+    fn default() -> Watches<H> {
+        Watches { list: Slab::new(), busy: HashSet::new(), known: HashSet::new(), is_stopping: false }
+    }
+}
+
+impl<H> Watches<H> {
+    /// Whether nothing is watched.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether nothing is in flight to be watched either.
+    #[cfg(test)]
+    pub fn is_idle(&self) -> bool {
+        self.list.is_empty() && self.busy.is_empty()
+    }
+
+    /// When the next one is given up.
+    pub fn due_ms(&self) -> Option<u64> {
+        self.list.iter().filter(|(_, entry)| !entry.is_given_up).map(|(_, entry)| entry.until_ms).min()
+    }
+
+    /// Whether the next hand-over to this socket is to be watched. If so, `begin` or `cancel` must follow.
+    pub fn reserve(&mut self, socket: FileId) -> bool {
+        let has_room = self.busy.len() < WATCHES_MAX && !self.is_stopping;
+        has_room && !self.known.contains(&socket) && self.busy.insert(socket)
+    }
+
+    /// A hand-over that was to be watched did not succeed.
+    pub fn cancel(&mut self, socket: FileId) {
+        self.busy.remove(&socket);
+    }
+
+    /// Watches a hand-over that was just done, or closes its connection. The backend sees the end of the stream behind
+    /// the record either way.
+    pub fn begin<D: Driver<Handle = H>>(&mut self, watched: Watched<H>, now_ms: u64, driver: &mut D) {
+        if self.is_stopping || !driver.may_receive(Share::Messages) {
+            self.cancel(watched.socket);
+            return driver.close(watched.handle);
+        }
+        driver.shutdown(&watched.handle, false);
+        let entry = self.list.vacant_entry();
+        let token = Token { slot: entry.key() as u32, generation: 0, kind: Kind::Watch };
+        driver.receive(token, &watched.handle, Receive::Once);
+        entry.insert(Entry { watched, until_ms: now_ms + WATCH_MS, is_given_up: false });
+    }
+
+    /// The receive of one of them completed.
+    pub fn on_received<D: Driver<Handle = H>>(&mut self, token: Token, received: Received, driver: &mut D) {
+        let outcome = Outcome::of(&received);
+        if let Received::Data(lease) = received {
+            driver.release(lease);
+        }
+        let Some(Entry { watched, is_given_up, .. }) = self.list.try_remove(token.slot as usize) else { return };
+        let Watched { handle, socket, id, name } = watched;
+        driver.close(handle);
+        self.busy.remove(&socket);
+        match outcome {
+            Outcome::Received if !is_given_up => self.learn(socket),
+            Outcome::Answered | Outcome::Unread => {
+                log::connection_event(Level::Warn, id, format_args!("{}: {outcome}", Quoted(&name)));
+            }
+            Outcome::Received | Outcome::Unknown => {}
+        }
+    }
+
+    /// Gives up those whose time is over.
+    pub fn on_time<D: Driver<Handle = H>>(&mut self, now_ms: u64, driver: &mut D) {
+        for (_, entry) in self.list.iter_mut().filter(|(_, entry)| entry.until_ms <= now_ms) {
+            entry.give_up(driver);
+        }
+    }
+
+    /// Gives all of them up, and watches nothing more.
+    pub fn stop<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        self.is_stopping = true;
+        self.list.iter_mut().for_each(|(_, entry)| entry.give_up(driver));
+    }
+
+    /// Forgets all others where the table is full: they are watched once more.
+    fn learn(&mut self, socket: FileId) {
+        if self.known.len() >= RECEIVERS_KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(socket);
+    }
+}
+
+impl<H> Entry<H> {
+    /// Ends the receive, whose completion closes the handle.
+    fn give_up<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        if !std::mem::replace(&mut self.is_given_up, true) {
+            driver.shutdown(&self.watched.handle, true);
+        }
+    }
+}
+
+impl Outcome {
+    fn of(received: &Received) -> Outcome {
+        match received {
+            Received::Data(_) => Outcome::Answered,
+            Received::End => Outcome::Received,
+            Received::Failed(Errno::ECONNRESET) => Outcome::Unread,
+            Received::Failed(_) => Outcome::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Received => "the backend received its client",
+            Outcome::Answered => {
+                "the backend answered the hand-over's record: it does not receive descriptors (recvmsg(2)), and its \
+                 client is lost (1006): preload libwebsocket.so.1, use websocket.h, or leave direct out of options"
+            }
+            Outcome::Unread => {
+                "the backend closed its connection without receiving its client, which is lost (1006): it has ended, \
+                 or it does not serve direct mode: preload libwebsocket.so.1, use websocket.h, or leave direct out of \
+                 options"
+            }
+            Outcome::Unknown => "it is unknown whether the backend received its client",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let mut watches = Watches::<()>::default();
+        let socket = |inode| FileId { file_system: 1, inode };
+        for inode in 0..RECEIVERS_KNOWN_MAX as u64 {
+            assert!(watches.reserve(socket(inode)) && !watches.reserve(socket(inode)), "one at a time");
+            watches.cancel(socket(inode));
+            watches.learn(socket(inode));
+            assert!(!watches.reserve(socket(inode)), "it is known");
+        }
+        watches.learn(socket(u64::MAX));
+        assert_eq!(watches.known.len(), 1);
+        for inode in 0..WATCHES_MAX as u64 {
+            assert!(watches.reserve(socket(inode)));
+        }
+        assert!(!watches.reserve(socket(1_000)), "too many at once");
+    }
+}
