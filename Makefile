@@ -10,12 +10,12 @@ run: ## build all and try it: the sample servers behind the gateway on PORT (808
 
 # PROFILE is one of cargo's (dev); WHAT are arguments of `cargo test` (--workspace).
 check: rust ## run the tests that need Rust and a C compiler alone, and list those that are left out
-	cargo build $(PROFILE:%=--profile %) --workspace
+	cargo build $(PROFILE:%=--profile %) --workspace --bins --lib --examples
 	@UAKARI_BARE=1 tests/tally cargo test $(PROFILE:%=--profile %) --no-fail-fast $(or $(WHAT),--workspace)
 
 test: rust ## run all tests; the last line counts them
 	tests/install-tools
-	cargo build --workspace
+	cargo build --workspace --bins --lib --examples
 	@tests/tally cargo test --workspace --no-fail-fast -- --include-ignored $(LONG_TESTS:%=--skip %)
 
 tools: ## install what the tests need beside Rust: browser, clients, Autobahn
