@@ -338,6 +338,8 @@ pub const SERVERS_MAX: usize = 256;
 pub const LINKS_MAX: usize = 256;
 /// Headers of the pages of one server that the configuration may name.
 pub const PAGE_HEADERS_MAX: usize = 64;
+/// Bytes of all their names and values, which each reply may hold.
+pub const PAGE_HEADERS_SIZE_MAX: usize = 8 * 1024;
 /// Addresses that one server listens on.
 pub const LISTEN_MAX: usize = 64;
 /// Bytes of a configuration, all included files together.

@@ -134,7 +134,7 @@ fn a_client_that_ends_behind_an_unread_body_is_answered_at_once() {
     wire.stream().shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(wire.response().text(), INDEX);
     wire.expect_end();
-    daemon.log().wait_for(&["end client=", ": served"]);
+    daemon.log().wait_for(&["end client=", ": answered"]);
     assert!(start.elapsed() < Duration::from_millis(2_500), "{:?}", start.elapsed());
 }
 

@@ -120,7 +120,7 @@ fn connections_without_a_request() {
         wire.send("OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n");
         assert_eq!((wire.response().status, wire.get("/nosuch").status), (204, 404));
         drop(wire);
-        daemon.log().wait_for(&["c5 end", "status=404", ": served"]);
+        daemon.log().wait_for(&["c5 end", "status=404", ": answered"]);
         let mut wire = daemon.wire();
         wire.send("GET");
         drop(wire);

@@ -28,7 +28,7 @@ pub fn merge(
     let files = match list(&path) {
         Ok(files) => files,
         Err(reason) => {
-            let sentence = format!("{path} {reason}: name a folder that this user may read, or leave it out");
+            let sentence = format!("{path} {reason}: mend that, or leave it out");
             return problems.error(place, "config_d", sentence);
         }
     };

@@ -187,10 +187,15 @@ fn list(path: &str) -> Result<Vec<String>, String> {
     for entry in std::fs::read_dir(&path).map_err(reason)? {
         let Ok(name) = entry.map_err(reason)?.file_name().into_string() else { continue };
         let file = format!("{}/{name}", path.trim_end_matches('/'));
-        // An editor's lock file is a link that leads nowhere.
-        let is_file = std::fs::metadata(&file).is_ok_and(|metadata| metadata.is_file());
-        if name.ends_with(".conf") && !name.starts_with('.') && is_file {
-            files.push(file);
+        // An editor's lock file is a link that leads nowhere, and hidden.
+        if !name.ends_with(".conf") || name.starts_with('.') {
+            continue;
+        }
+        match std::fs::metadata(&file) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(metadata) if metadata.is_file() => files.push(file),
+            Ok(_) => return Err(format!("has {name}, which is no regular file")),
+            Err(error) => return Err(format!("has {name}, which {}", reason(error))),
         }
     }
     files.sort();

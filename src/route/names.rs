@@ -136,7 +136,10 @@ impl Rules {
     pub fn permit_page(&self, name: &str, has_slash: bool, file: &str) -> bool {
         let asked = format!("/{name}");
         let folder = if has_slash { format!("{}/", asked.trim_end_matches('/')) } else { asked.clone() };
-        self.permit_any(&[&asked, &folder, &format!("/{file}")])
+        let found = format!("/{file}");
+        // A precompressed variant has the content of the file that it stands for.
+        let plain = found.strip_suffix(".gz").or_else(|| found.strip_suffix(".br")).unwrap_or(&found);
+        self.permit_any(&[&asked, &folder, &found, plain])
     }
 
     fn permit_any(&self, subjects: &[&str]) -> bool {
@@ -239,6 +242,9 @@ mod tests {
             ("*", "^.htaccess,.php", "sub/a.php", false, "sub/a.php", false),
             ("*", "^*.php", "sub/a.php", false, "sub/a.php", false),
             ("", "", "a", false, "a", false),
+            ("*", "^/s.js$", "s.js.gz", false, "s.js.gz", false),
+            ("*", "^/s.js$", "s.js.br", false, "s.js.br", false),
+            ("*", "^/s.js$", "s.js.map", false, "s.js.map", true),
         ] {
             let is_permitted = rules(allow, deny).permit_page(name, has_slash, file);
             assert_eq!(is_permitted, permitted, "{allow:?} {deny:?} {name:?}");

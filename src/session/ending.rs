@@ -148,7 +148,7 @@ impl Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ending::Served => f.write_str("served"),
+            Ending::Served => f.write_str("answered"),
             Ending::Probed => f.write_str("probed with OPTIONS"),
             Ending::SaidNothing => f.write_str("the client left without a byte"),
             Ending::HttpClientLeft => f.write_str("the client left before its request was answered"),

@@ -1,5 +1,7 @@
 //! Keys of ouistiti's that protect a server and are not served: an error, unless the server consents.
 
+use std::path::{Component, Path, PathBuf};
+
 use super::fields::Fields;
 use crate::config::keys;
 use crate::config::problem::Problems;
@@ -50,18 +52,34 @@ fn loss(name: &str, meaning: &'static str, server: &Fields<'_>) -> Option<&'stat
         "redirect" => leads_to_tls(server.data(name)?).then_some("what it sends to https is served in clear"),
         "cgi" | "python" => {
             let (scripts, pages) = (docroot(server.data(name)?)?, docroot(server.data("document")?)?);
-            let within = scripts.trim_end_matches('/').strip_prefix(pages.trim_end_matches('/'))?;
-            (within.is_empty() || within.starts_with('/')).then_some("its scripts are sent as pages of document")
+            folded(scripts).starts_with(folded(pages)).then_some("its scripts are sent as pages of document")
         }
         _ => Some(meaning),
     }
 }
 
+/// A path without empty segments and dot segments. Symbolic links are not followed.
+fn folded(path: &str) -> PathBuf {
+    let mut folded = PathBuf::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::ParentDir => drop(folded.pop()),
+            Component::CurDir => {}
+            other => folded.push(other),
+        }
+    }
+    folded
+}
+
+/// A destination at https, or the option "hsts", which sends clients there.
 fn leads_to_tls(data: &Data) -> bool {
     match data {
-        Data::Text(text) => text.starts_with("https:"),
+        Data::Text(text) => text.trim_start().get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:")),
         Data::Array(all) | Data::List(all) => all.iter().any(|one| leads_to_tls(&one.data)),
-        Data::Group(settings) => settings.iter().any(|setting| leads_to_tls(&setting.data)),
+        Data::Group(settings) => settings.iter().any(|Setting { name, data, .. }| {
+            let is_hsts = |text: &str| text.to_ascii_lowercase().contains("hsts");
+            leads_to_tls(data) || matches!(data, Data::Text(text) if name == "options" && is_hsts(text))
+        }),
         _ => false,
     }
 }

@@ -12,7 +12,7 @@ use crate::config::keys::Limits;
 use crate::config::problem::{Place, Problems};
 use crate::config::{Host, Places, Said, Server, Typed, values};
 use crate::gateway::listener::ListenAddress;
-use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX};
+use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX, PAGE_HEADERS_SIZE_MAX};
 use crate::route::names::{Patterns, Rules};
 use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Site};
 
@@ -161,6 +161,11 @@ fn document(group: &Fields<'_>, site: &mut Site, typed: &mut Typed, problems: &m
     site.cache_control = cache_control.unwrap_or(CACHE_CONTROL.into());
     let headers = document.groups("headers", PAGE_HEADERS_MAX, problems);
     site.page_headers = headers.iter().filter_map(|group| page_header(group, problems)).collect();
+    let size = site.page_headers.iter().map(|header| header.name.len() + header.value.len()).sum::<usize>();
+    if size + site.cache_control.len() > PAGE_HEADERS_SIZE_MAX {
+        let sentence = format_args!("have more than {PAGE_HEADERS_SIZE_MAX} bytes in all: write fewer or shorter ones");
+        document.error(problems, "headers", sentence);
+    }
     said(&document, "docroot", problems)
 }
 

@@ -46,8 +46,8 @@ pub struct Options {
 pub fn parse() -> Result<Option<Options>, String> {
     let Some(options) = server::options::parse::<Options>(PROGRAM)? else { return Ok(None) };
     server::options::check(&options.name, options.clients_max)?;
-    if options.is_direct && options.protocol == Protocol::Packet {
-        return Err("--direct has messages without packets: leave --protocol out".to_owned());
+    if options.is_direct && options.protocol != Protocol::default() {
+        return Err("--direct has messages of its own: leave --protocol out".to_owned());
     }
     Ok(Some(options))
 }
