@@ -53,6 +53,8 @@ fn each_waits_no_longer_than_it_may() {
     let _first = daemon.connect("/server");
     let mut wires: Vec<Wire> = (0..20).map(|_| daemon.wire()).collect();
     wires.iter_mut().for_each(|wire| wire.send(handshake("/server", &[], &[])));
+    // A page of the same name waits for no server.
+    assert_eq!(daemon.get("/server").status, 426);
     for wire in &mut wires {
         assert_eq!(wire.response().status, 504);
     }

@@ -51,7 +51,7 @@ impl Lookup {
         for _ in 0..threads {
             let (names, sender) = (names.clone(), sender.clone());
             // Without a thread there is no answer, and the next lookup tries again.
-            let _ = thread::Builder::new().name("lookup".to_owned()).spawn(move || look_up(&names, &sender, wake));
+            let _ = thread::Builder::new().name("lookup".to_owned()).spawn(move || look_up(&names, sender, wake));
         }
         Some(Lookup { answers, failures: BTreeMap::new() })
     }
@@ -152,7 +152,7 @@ fn give(config: &mut Config, name: &Name, addresses: &[SocketAddr]) {
     }
 }
 
-fn look_up(names: &Mutex<VecDeque<Name>>, sender: &Sender<Answer>, wake: fn()) {
+fn look_up(names: &Mutex<VecDeque<Name>>, sender: Sender<Answer>, wake: fn()) {
     loop {
         let next = names.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(name) = next else { break };
@@ -166,12 +166,15 @@ fn look_up(names: &Mutex<VecDeque<Name>>, sender: &Sender<Answer>, wake: fn()) {
         }
         wake();
     }
-    // The last thread's end is the end of the lookup, which its sender tells.
+    // The end of the last sender is the end of the lookup, and has to come before the daemon looks.
+    drop(sender);
     wake();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::config::load;
 
@@ -184,6 +187,20 @@ mod tests {
         let loaded = load(path.to_str(), &[]);
         std::fs::remove_file(&path).unwrap();
         loaded.unwrap().config
+    }
+
+    /// The daemon looks when it is woken: it must find the end of the lookup then, for nothing wakes it again.
+    #[test]
+    fn the_last_wake_finds_the_end() {
+        static ANSWERS: Mutex<Option<Receiver<Answer>>> = Mutex::new(None);
+        static HAS_ENDED: AtomicBool = AtomicBool::new(false);
+        let (sender, receiver) = channel();
+        *ANSWERS.lock().unwrap() = Some(receiver);
+        look_up(&Mutex::default(), sender, || {
+            let end = ANSWERS.lock().unwrap().as_ref().map(Receiver::try_recv);
+            HAS_ENDED.store(matches!(end, Some(Err(TryRecvError::Disconnected))), Ordering::Relaxed);
+        });
+        assert!(HAS_ENDED.load(Ordering::Relaxed));
     }
 
     #[test]

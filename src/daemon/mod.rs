@@ -239,6 +239,7 @@ impl Daemon {
                     log::event(Level::Error, format_args!("reload: {sentence}"));
                 }
                 log::event(Level::Error, format_args!("reload: the old configuration stays"));
+                self.catch_up();
             }
         }
         self.tell(self.notifier.ready(&self.waits.status()));

@@ -22,6 +22,8 @@ pub struct Waits {
     /// When the next lookup begins, and the pause before it. Some only while none is on its way.
     lookup_ms: Option<u64>,
     pause_ms: u64,
+    /// Addresses were found during a reload, and are not used yet.
+    is_behind: bool,
 }
 
 impl Waits {
@@ -101,32 +103,45 @@ impl Daemon {
                 self.waits.pause_ms = (2 * self.waits.pause_ms).min(LOOKUP_RETRY_MS_MAX);
             }
         }
-        if !found.is_empty() {
-            self.open_again("");
+        match found.is_empty() {
+            true => {}
+            // A reload works with the addresses that were open when it began.
+            false if self.loading.is_some() => self.waits.is_behind = true,
+            false => self.open_again(""),
         }
     }
 
     /// How long the loop may wait for something else.
     pub(super) fn waits_ms(&self) -> Option<u64> {
-        let at_ms = self.waits.next_ms().filter(|_| !self.is_stopping)?;
+        let at_ms = self.waits.next_ms().filter(|_| !self.is_stopping && self.loading.is_none())?;
         Some(at_ms.saturating_sub(self.gateway.now_ms()))
     }
 
     /// Looks for what is waited for, when it is time to.
     pub(super) fn look_again(&mut self) {
         let now_ms = self.gateway.now_ms();
-        if self.is_stopping {
+        // A reload works with the addresses that were open when it began.
+        if self.is_stopping || self.loading.is_some() {
             return;
         }
         if self.waits.lookup_ms.is_some_and(|ms| ms <= now_ms) {
             self.waits.lookup_ms = None;
             self.waits.lookup = Lookup::begin(&self.config, wake);
+            // Where no thread could be started, nothing else tells.
+            self.take_answers();
         }
         if !self.waits.waiting.is_empty() && self.waits.look_ms <= now_ms {
             self.waits.look_ms = now_ms + WAIT_RETRY_MS;
             if self.waits.waiting.iter().any(|waiting| waiting.awaited.may_be_there()) {
                 self.open("", true);
             }
+        }
+    }
+
+    /// After a reload that changed nothing: uses what lookups have found meanwhile.
+    pub(super) fn catch_up(&mut self) {
+        if std::mem::take(&mut self.waits.is_behind) {
+            self.open_again("");
         }
     }
 

@@ -479,6 +479,10 @@ impl<D: Driver> Gateway<D> {
     }
 
     fn settle_touched(&mut self) {
+        // Those that have ended are forgotten here, since the pool may never be short.
+        if self.hoarding.len() > self.connections.len() {
+            self.hoarding.retain(|owner| find(&mut self.connections, *owner).is_some());
+        }
         let mut touched = std::mem::take(&mut self.touched);
         for owner in touched.drain(..) {
             let Some(connection) = find(&mut self.connections, owner) else { continue };

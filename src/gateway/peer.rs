@@ -281,6 +281,8 @@ impl<H> Peer<H> {
             return;
         }
         self.demand = Demand::Nothing;
+        // Nothing is to be received any more, so that nothing waits for a buffer: its deadline counts.
+        self.is_starved = false;
         self.pong = None;
         self.queue.clear(driver);
         self.inbox.clear(driver);
@@ -448,5 +450,21 @@ impl<H> Peer<H> {
             driver.cancel(Token { kind, ..token });
             self.receiving = Receiving::Cancelling;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::sim::Sim;
+
+    /// Its deadline would be put off for ever otherwise.
+    #[test]
+    fn an_abandoned_peer_waits_for_no_buffer() {
+        let mut sim = Sim::new(1, 2);
+        let mut peer = Peer::new(sim.listener());
+        peer.is_starved = true;
+        peer.abandon(&mut sim);
+        assert!(!peer.is_starved());
     }
 }

@@ -426,7 +426,8 @@ impl<H> Connection<H> {
         });
         self.leave_queue(world);
         self.socket = if let Ok(FileKind::Socket(id)) = kind { Some(id) } else { None };
-        let is_full = self.socket.is_some_and(|socket| world.queues.is_full(socket));
+        // A page's lookup of the same name waits for no server.
+        let is_full = self.session.is_opening() && self.socket.is_some_and(|socket| world.queues.is_full(socket));
         let input = if is_full { Input::OpenedFull } else { Input::Opened(kind) };
         self.handle_opening(input, world);
     }
