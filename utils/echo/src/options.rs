@@ -46,7 +46,7 @@ pub struct Options {
 pub fn parse() -> Result<Option<Options>, String> {
     let Some(options) = server::options::parse::<Options>(PROGRAM)? else { return Ok(None) };
     server::options::check(&options.name, options.clients_max)?;
-    if options.is_direct && options.protocol != Protocol::default() {
+    if options.is_direct && options.protocol != Protocol::Stream {
         return Err("--direct has messages of its own: leave --protocol out".to_owned());
     }
     Ok(Some(options))
