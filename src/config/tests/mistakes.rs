@@ -91,6 +91,15 @@ fn of_the_file_and_servers() {
             server("x = { };").replace("\"/w\";", "\"/w\"; headers = ({ name = \"X\"; });").replace("x = { };", ""),
             "headers[0]: value is missing",
         ),
+        (
+            server("x = { };")
+                .replace(
+                    "\"/w\";",
+                    &format!("\"/w\"; headers = ({{ name = \"X\"; value = \"{}\"; }});", "a".repeat(8192)),
+                )
+                .replace("x = { };", ""),
+            "headers: have more than 8192 bytes in all: write fewer or shorter ones",
+        ),
     ]);
 }
 
