@@ -103,11 +103,11 @@ impl Daemon {
                 self.waits.pause_ms = (2 * self.waits.pause_ms).min(LOOKUP_RETRY_MS_MAX);
             }
         }
-        match found.is_empty() {
-            true => {}
-            // A reload works with the addresses that were open when it began.
-            false if self.loading.is_some() => self.waits.is_behind = true,
-            false => self.open_again(""),
+        // A reload works with the addresses that were open when it began.
+        if self.loading.is_some() {
+            self.waits.is_behind |= !found.is_empty();
+        } else if !found.is_empty() {
+            self.open_again("");
         }
     }
 

@@ -345,8 +345,9 @@ pub trait Driver {
     /// Connects to a TCP server, of which the kernel finds out if it vanishes.
     fn connect_tcp(&mut self, token: Token, address: SocketAddr, limits: &limits::Http);
     /// Connects to an opened UNIX stream socket, sends the reply to the client, passes the client's socket to the
-    /// server, closes the connection unless it is watched: in one chain, each step only if the one before it was done whole. EAGAIN: the
-    /// backlog is full. No step waits for the client: a reply for which there is no room fails. Neither handle may be closed before it completes; the client's is still the caller's then.
+    /// server, closes the connection unless it is watched: in one chain, each step only if the one before it was done
+    /// whole. EAGAIN: the backlog is full. No step waits for the client: a reply for which there is no room fails.
+    /// Neither handle may be closed before it completes; the client's is still the caller's then.
     fn hand_over(&mut self, token: Token, file: &Self::Handle, client: &Self::Handle, handover: Handover);
     /// Reads a buffer full from a file, one of `Share::Requests`.
     fn read(&mut self, token: Token, file: &Self::Handle, offset: u64);

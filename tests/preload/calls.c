@@ -20,16 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char buffer[65536];
-
-static void say(const char *what, ssize_t size)
-{
-    if (size < 0)
-        printf("%s: %s\n", what, strerrorname_np(errno));
-    else
-        printf("%s: %zd %.*s\n", what, size, (int)(size < 40 ? size : 40), buffer);
-    fflush(stdout);
-}
+#include "say.h"
 
 static void *write_much(void *argument)
 {

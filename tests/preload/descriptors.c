@@ -16,16 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static char buffer[65536];
-
-static void say(const char *what, ssize_t size)
-{
-    if (size < 0)
-        printf("%s: %s\n", what, strerrorname_np(errno));
-    else
-        printf("%s: %zd %.*s\n", what, size, (int)(size < 40 ? size : 40), buffer);
-    fflush(stdout);
-}
+#include "say.h"
 
 /* As io_uring closes, or an instruction of the program's own: libc's function, of which no library hears. */
 static void close_unseen(int fd)

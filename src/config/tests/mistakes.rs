@@ -75,6 +75,12 @@ fn of_the_file_and_servers() {
             server("x = { };").replace("\"/w\";", "\"/w\"; cache-control = \"a\\n\";").replace("x = { };", ""),
             "cache-control: \"a\\n\" is no",
         ),
+    ]);
+}
+
+#[test]
+fn of_headers_of_pages() {
+    expect(&[
         (
             server("x = { };")
                 .replace("\"/w\";", "\"/w\"; headers = ({ name = \"Date\"; value = \"x\"; });")
