@@ -5,9 +5,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::cmsg_space;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
 use nix::unistd::Pid;
@@ -16,7 +17,7 @@ use crate::client::{Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, start_echo};
 use crate::giver::{give, give_and_keep, hand_over, sockaddr_in};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
-use crate::server::{Backend, Kind, connect, listens};
+use crate::server::{Backend, Kind, connect, listener_of, listens};
 
 fn echo(options: &[&str]) -> Finished {
     run(Command::new(program("websocket_echo")).args(options), DEADLINE)
@@ -235,6 +236,37 @@ fn daemonized() {
     kill(pid, Signal::SIGTERM).unwrap();
     client.expect_end();
     eventually("its socket is gone", || !path.exists());
+}
+
+/// The command ends when the server is ready: its pid is the listener's, and a signal makes it clean up. On one CPU a
+/// parent that does not wait has ended before its child has run.
+#[test]
+fn daemonized_and_stopped_at_once() {
+    let this_thread = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this_thread).unwrap();
+    let mut one = CpuSet::new();
+    one.set((0..CpuSet::count()).find(|cpu| allowed.is_set(*cpu) == Ok(true)).unwrap()).unwrap();
+    sched_setaffinity(this_thread, &one).unwrap();
+    let folder = Folder::new();
+    let path = folder.path().join("echo");
+    for _ in 0..40 {
+        let mut command = Command::new(program("websocket_echo"));
+        command.args(["-D", "-R", &folder.join(""), "-n", "echo"]).stdout(Stdio::null());
+        // It returns as soon as the process ends, which `run` does not.
+        assert!(command.status().unwrap().success());
+        kill(listener_of(&connect(&path, Kind::Stream).unwrap()), Signal::SIGTERM).unwrap();
+        eventually("its socket is gone", || !path.exists());
+    }
+}
+
+/// What goes wrong behind the fork is told as it would be without `-D`.
+#[test]
+fn a_server_that_does_not_come_up_in_the_background_is_a_failure() {
+    let folder = Folder::new();
+    let finished = echo(&["-D", "-R", &folder.join(""), "-n", "echo", "-u", "nobody-of-this-name"]);
+    let expected = "websocket_echo: -u nobody-of-this-name: there is no such user";
+    assert_eq!((finished.status.code(), finished.err.as_str()), (Some(1), expected));
+    assert!(!folder.path().join("echo").exists());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 
 use crate::client::{CLOSE, Frame, PONG};
 use crate::process::{DEADLINE, uninterrupted};
@@ -53,6 +54,11 @@ pub fn connect(path: &Path, kind: Kind) -> Result<UnixStream, Errno> {
     let stream = UnixStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     Ok(stream)
+}
+
+/// The process that called listen(2) at the other end.
+pub fn listener_of(stream: &UnixStream) -> Pid {
+    Pid::from_raw(socket::getsockopt(stream, socket::sockopt::PeerCredentials).unwrap().pid())
 }
 
 /// Waits until there is something to accept or to read.

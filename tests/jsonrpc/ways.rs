@@ -1,10 +1,10 @@
 //! Through the gateway, handed over by it, in the background.
 
 use nix::sys::signal::kill;
-use nix::unistd::Pid;
 
 use super::*;
 use crate::daemon::Daemon;
+use crate::server::listener_of;
 
 const COUNT: &str = r#"{"jsonrpc":"2.0","method":"count","id":1}"#;
 const WHOAMI: &str = r#"{"jsonrpc":"2.0","method":"whoami","id":1}"#;
@@ -96,13 +96,7 @@ fn in_the_background_names_mean_what_they_meant() {
     client.call("count", "");
     client.expect_result("1");
     assert_eq!(fs::read_to_string(folder.join("log")).unwrap(), "init 0\ncount 1\n");
-    kill(Pid::from_raw(server_of(client.0.stream())), Signal::SIGTERM).unwrap();
+    kill(listener_of(client.0.stream()), Signal::SIGTERM).unwrap();
     client.0.expect_end();
     eventually("its socket is gone", || !path.exists());
-}
-
-/// Who listened at the other end.
-fn server_of(stream: &UnixStream) -> i32 {
-    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-    getsockopt(stream, PeerCredentials).unwrap().pid()
 }

@@ -7,6 +7,8 @@ pub mod options;
 
 pub mod start;
 
+mod background;
+
 pub mod stop;
 
 pub mod record;

@@ -4,16 +4,17 @@ use std::fs;
 use std::io::{Write, stdout};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{Backlog, MsgFlags, SockFlag, SockType, accept4, listen, recv};
-use nix::unistd::{Gid, Uid, User, daemon, initgroups, setgid, setuid};
+use nix::unistd::{Gid, Uid, User, initgroups, setgid, setuid};
 use websocket::Listener;
 use websocket::place::listen_at;
 
+use crate::background::Background;
 use crate::limits::BACKLOG_MAX;
 use crate::stop;
 
@@ -88,8 +89,8 @@ impl Drop for SocketFile {
 
 impl Start<'_> {
     /// Takes the socket's place (a stale socket is replaced, a live one is not stolen), goes to the background and
-    /// becomes the user, as asked for, blocks the signals that stop a server, and says where it listens. The error is the
-    /// operator's sentence.
+    /// becomes the user, as asked for, blocks the signals that stop a server, and says where it listens. Only then does
+    /// the process that was started end, if this one is in the background. The error is the operator's sentence.
     pub fn start(&self) -> Result<(Entrance, SocketFile), String> {
         raise_fd_limit();
         let path = make_folder(self.root)?.join(self.name);
@@ -101,27 +102,20 @@ impl Start<'_> {
             }
         };
         let entrance = opened.map_err(|error| error.to_string())?;
-        if self.daemonize {
-            // There is no standard output in the background.
-            self.say_where(&path);
-            daemon(false, false).map_err(|errno| format!("-D: {}", errno.desc()))?;
-            // Once more, so that SO_PEERCRED names this process and not the parent that ended.
+        let file = SocketFile(matches!(entrance, Entrance::Plain(_)).then(|| path.clone()));
+        let background = if self.daemonize { Some(Background::enter()?) } else { None };
+        if background.is_some() {
+            // Once more, so that SO_PEERCRED names this process and not the parent that ends.
             entrance.start_listening().map_err(|errno| format!("-D: {}", errno.desc()))?;
         }
         if let Some(user) = self.user {
             become_user(user)?;
         }
         stop::block()?;
-        if !self.daemonize {
-            self.say_where(&path);
-        }
-        let file = matches!(entrance, Entrance::Plain(_)).then_some(path);
-        Ok((entrance, SocketFile(file)))
-    }
-
-    fn say_where(&self, path: &Path) {
         // Standard output that nobody reads is no reason not to serve. A line is flushed at its end.
         let _ = writeln!(stdout(), "{}: listening on {}", self.program, path.display());
+        background.map_or(Ok(()), Background::announce)?;
+        Ok((entrance, file))
     }
 }
 
