@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use nix::sys::signal::Signal;
+
 use crate::client::{BINARY, CONTINUATION, Client, Frame, PING, TEXT};
 use crate::daemon::Daemon;
 use crate::foreign;
@@ -265,6 +267,30 @@ fn last_words_are_lines() {
     client.expect_text("whole");
     client.expect_close(4000);
     client.wire.expect_end();
+}
+
+/// When the gateway stops, a line that the backend has not ended may answer the first part of a message, and is
+/// dropped. Where the backend was sent no such part, it is the backend's last line.
+#[test]
+fn the_last_line_when_the_gateway_stops() {
+    let half_a_ping = &Frame::new(PING, b"more").masked().bytes()[..1];
+    let half_a_header = &Frame::new(TEXT, b"question").masked().bytes()[..3];
+    let half_a_message = Frame::part(TEXT, b"ques").masked().bytes();
+    for (begun, is_dropped) in [(half_a_ping, false), (half_a_header, false), (&half_a_message, true)] {
+        let (daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
+        client.wire.send(&[&Frame::new(PING, b"").masked().bytes(), begun].concat());
+        client.expect_pong(b"");
+        daemon.signal(Signal::SIGTERM);
+        backend.expect(if is_dropped { "ques" } else { "" });
+        backend.expect_end();
+        backend.send("whole\nand the rest");
+        drop(backend);
+        client.expect_text("whole");
+        if !is_dropped {
+            client.expect_text("and the rest");
+        }
+        client.expect_close(1001);
+    }
 }
 
 #[test]

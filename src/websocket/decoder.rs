@@ -85,6 +85,11 @@ impl Decoder {
         self.partial_size == 0 && self.frame.is_none() && self.message.is_none()
     }
 
+    /// Whether a piece of a message was handed out, and its last one was not.
+    pub fn is_amid_message(&self) -> bool {
+        self.message.is_some_and(|message| message.started)
+    }
+
     /// The next piece of `buffer[*at..end]`; `at` moves behind what was consumed. None: all was consumed.
     /// The payload before a mistake is handed out before the error, however the bytes were cut. Of a text that is
     /// its bytes before the first that cannot be UTF-8. After an error the decoder is of no further use.

@@ -71,7 +71,8 @@ struct Parting {
     ending: Ending,
     /// The client has not said its last: it is the gateway that parts.
     owes_close: bool,
-    /// In the midst of a message: a line without an end, which answers it, is none.
+    /// The backend was sent the first part of a message and gets no more of it. A line of its own that it has not ended
+    /// may answer that part, and is dropped.
     is_cut: bool,
 }
 
@@ -228,7 +229,7 @@ impl Relay {
         self.tell_backend(code, reason, context);
         let frame = encoder::close_frame(code, answer);
         let owes_close = ending == Ending::Stopping;
-        let is_cut = owes_close && !self.up.is_between_messages();
+        let is_cut = owes_close && self.up.is_amid_message();
         self.parting = Some(Box::new(Parting { frame, ending, owes_close, is_cut }));
         context.out.push(Action::Finish(Side::Backend));
         context.deadline_in(if owes_close { self.silence_ms() } else { limits::LAST_WORDS_MS });

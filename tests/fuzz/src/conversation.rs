@@ -48,7 +48,11 @@ impl Conversation<'_> {
         let by_client = Reading::of(&gateway.client.heard[head_size..], true, sizes);
         assert_eq!(gateway.hellos, usize::from(self.has_hello));
         self.check_up(&by_client, gateway);
-        self.check_down(&to_client, gateway);
+        let was_amid_message = |stopped_at| {
+            let until_stop = gateway.client.heard.get(head_size..stopped_at).unwrap_or_default();
+            Reading::of(until_stop, true, sizes).open.is_some()
+        };
+        self.check_down(&to_client, gateway, gateway.stopped_at.is_some_and(was_amid_message));
         if self.is_relaying {
             let count =
                 |reading: &Reading, wanted: fn(&Event) -> bool| reading.events.iter().filter(|e| wanted(e)).count();
@@ -94,8 +98,9 @@ impl Conversation<'_> {
         self.check_prefix(&all, heard);
     }
 
-    /// From the server to the client.
-    fn check_down(mut self, heard: &Reading, gateway: &Gateway) {
+    /// From the backend to the client. `is_cut`: the gateway stopped amid a message of the client's. A line that the
+    /// backend has not ended may answer the part that it got, and is dropped.
+    fn check_down(mut self, heard: &Reading, gateway: &Gateway, is_cut: bool) {
         let (said, receives) = (&gateway.backend.heard, &gateway.backend.receives);
         let is_whole = gateway.has_all && !gateway.client.is_abandoned;
         for (is_text, message) in heard.messages() {
@@ -143,7 +148,7 @@ impl Conversation<'_> {
         let mut lines: Vec<&[u8]> = said.split(|byte| *byte == delimiter).collect();
         // Behind the last delimiter a line has only begun; the server's end ends it, if it can be a message.
         let must_be_text = self.message_type == MessageType::Text;
-        let is_last_lost = |line: &[u8]| line.is_empty() || must_be_text && std::str::from_utf8(line).is_err();
+        let is_last_lost = |line: &[u8]| is_cut || line.is_empty() || must_be_text && std::str::from_utf8(line).is_err();
         if self.is_relaying || is_whole && lines.last().is_some_and(|line| is_last_lost(line)) {
             lines.pop();
         }

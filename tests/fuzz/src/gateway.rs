@@ -33,6 +33,8 @@ pub struct Gateway {
     pub hellos: usize,
     /// The server ended while messages flowed: all that it said is to be heard.
     pub has_all: bool,
+    /// How many bytes of the client had been heard when the gateway was told to stop, if messages flowed then.
+    pub stopped_at: Option<usize>,
     /// How messages travel, once they do.
     pub protocol: Option<Protocol>,
     /// The type of the socket that was last connected.
@@ -71,6 +73,7 @@ impl Gateway {
             ending: None,
             hellos: 0,
             has_all: false,
+            stopped_at: None,
             protocol: None,
             socket_type: SocketType::Stream,
             sites,
@@ -93,6 +96,9 @@ impl Gateway {
 
     /// Hands in what is not bytes.
     pub fn input(&mut self, input: Input<'_>) {
+        if matches!(input, Input::Stop) && self.is_relaying() {
+            self.stopped_at = Some(self.client.heard.len());
+        }
         let around = Surroundings { now_ms: self.now_ms, since_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
         self.session.handle(around, input, &mut self.actions);
         self.apply(None);
