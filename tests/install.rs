@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::daemon::{program, project};
-use crate::process::{DEADLINE, Finished, Folder, eventually, run};
+use crate::process::{DEADLINE, Finished, Folder, eventually_eq, run};
 
 /// `make` with this target and these variables, and the programs that the tests have.
 fn make(target: &str, variables: &[&str]) -> Finished {
@@ -267,8 +267,9 @@ impl Service {
 
     /// Runs the script; its status must be this one. Returns what it said.
     fn expect(&self, action: &str, status: i32) -> String {
-        let mut command = Command::new(self.shell[0]);
-        command.args(&self.shell[1..]).args([&self.folder.join("etc/init.d/uakari"), action]);
+        // A shell cannot trap a signal that was ignored when it started, as SIGHUP is below nohup(1).
+        let mut command = Command::new("env");
+        command.arg("--default-signal=HUP").args(&self.shell).args([&self.folder.join("etc/init.d/uakari"), action]);
         let finished = run(&mut command, DEADLINE);
         let said = format!("{}{}", finished.out, finished.err);
         assert_eq!(finished.status.code(), Some(status), "{:?} {action}: {said}", self.shell);
@@ -280,10 +281,9 @@ impl Service {
     }
 
     fn wait_until_heard(&self, lines: &[&str]) {
-        eventually(&format!("the daemon heard {lines:?}"), || {
-            let heard = fs::read_to_string(self.folder.join("etc/uakari/uakari.conf.heard")).unwrap_or_default();
-            heard.lines().eq(lines.iter().copied())
-        });
+        let heard = || fs::read_to_string(self.folder.join("etc/uakari/uakari.conf.heard")).unwrap_or_default();
+        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        eventually_eq(heard, &lines, ("the daemon heard", &self.shell));
     }
 }
 

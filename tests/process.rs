@@ -204,6 +204,19 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits until a value is this one, and fails with the last one that it was.
+pub fn eventually_eq<T: PartialEq + Debug>(mut get: impl FnMut() -> T, wanted: &T, what: impl Debug) {
+    let give_up = Instant::now() + DEADLINE;
+    loop {
+        let got = get();
+        if got == *wanted {
+            return;
+        }
+        assert!(Instant::now() < give_up, "{what:?}: after {DEADLINE:?} it is {got:?}, expected {wanted:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// Fails with both values where they differ.
 pub fn expect_eq<T: PartialEq + Debug>(got: T, wanted: T, what: impl Debug) {
     assert!(got == wanted, "{what:?}: got {got:?}, expected {wanted:?}");
