@@ -377,7 +377,7 @@ fn scripts_run_in_strict_mode() {
 #[test]
 fn tests_ask_for_the_programs_that_others_wrote() {
     // What every machine with a C compiler and Rust has, and what a test does without.
-    let base = ["c++", "cat", "cc", "date", "id", "ldd", "make", "readelf", "rustc", "sh"];
+    let base = ["c++", "cat", "cc", "date", "env", "id", "ldd", "make", "readelf", "rustc", "sh"];
     let optional = ["nsenter", "prlimit", "setpriv", "ss", "systemd-analyze", "unshare", "valgrind"];
     let mut faults = Vec::new();
     for file in files(&["tests"]).iter().filter(|file| file.is_rust() && !file.path.starts_with("tests/fuzz/")) {
