@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, Uid, mkdtemp};
 
 /// How long anything may take that has to happen; generous, since the machine may be busy.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The lines that a process has written so far.
 #[derive(Default)]
