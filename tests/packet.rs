@@ -1,5 +1,10 @@
 //! Messages as packets (SOCK_SEQPACKET): one packet is one message, both ways.
 
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
 use crate::client::{CONTINUATION, Frame, TEXT};
 use crate::daemon::Daemon;
 
@@ -22,6 +27,26 @@ fn borders_are_kept_both_ways() {
         }
         client.finish(1000);
         backend.expect_end();
+    }
+}
+
+/// What a backend passes beside its bytes (SCM_RIGHTS) is nobody's, and does not fill the gateway's table.
+#[test]
+fn descriptors_that_come_with_messages_are_dropped() {
+    for protocol in ["packet", "stream"] {
+        let daemon = Daemon::start(&["--protocol", protocol]);
+        let server = if protocol == "packet" { daemon.listen_packets("server") } else { daemon.listen("server") };
+        let mut client = daemon.connect("/server");
+        let backend = server.accept();
+        let files = daemon.open_files();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        for count in 1..10 {
+            let passed = vec![null.as_raw_fd(); count];
+            let (text, rights) = ([IoSlice::new(b"text")], [ControlMessage::ScmRights(&passed)]);
+            sendmsg::<()>(backend.stream().as_raw_fd(), &text, &rights, MsgFlags::empty(), None).unwrap();
+            client.expect_text("text");
+            assert_eq!(daemon.open_files(), files, "{protocol}, {count} descriptors");
+        }
     }
 }
 
@@ -48,10 +73,9 @@ fn empty_packets_are_messages() {
         assert_eq!(backend.read(), text.as_bytes());
     }
     // write(2) sends no empty packet, send(2) does.
-    let no_bytes = nix::sys::socket::MsgFlags::empty();
-    let fd = std::os::fd::AsRawFd::as_raw_fd(backend.stream());
+    let fd = backend.stream().as_raw_fd();
     for text in ["", "y", "", ""] {
-        nix::sys::socket::send(fd, text.as_bytes(), no_bytes).unwrap();
+        nix::sys::socket::send(fd, text.as_bytes(), MsgFlags::empty()).unwrap();
     }
     for text in ["", "y", "", ""] {
         client.expect_text(text);

@@ -15,11 +15,17 @@ use crate::driver::Lease;
 use crate::driver::buffers::{Pool, raw};
 use crate::limits::{PACKET_SIZE_MAX, POOL_BUFFER_SIZE, POOL_HEADROOM};
 
-/// Room for a time stamp: a header and two numbers (cmsg(3), socket(7)).
-const CONTROL_SIZE: usize = 64;
+/// Room for a time stamp (cmsg(3), socket(7)). No descriptor that a backend passes fits behind it: the kernel would put
+/// it into this process's table, and closes it where there is no room.
+const CONTROL_SIZE: usize = 32;
 /// What the kernel writes in front of a packet (io_uring_prep_recvmsg_multishot(3)).
 const PREFIX_SIZE: usize = 4 * size_of::<u32>() + CONTROL_SIZE;
 
+const _: () = {
+    let head_size = size_of::<libc::cmsghdr>();
+    let stamp_size = head_size + size_of::<libc::timeval>();
+    assert!(CONTROL_SIZE >= stamp_size && CONTROL_SIZE < stamp_size + head_size + size_of::<libc::c_int>());
+};
 const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM - PREFIX_SIZE);
 
 /// What a receive of packets asks for. The kernel reads it when the operation is submitted.
