@@ -132,14 +132,14 @@ impl Rules {
     }
 
     /// Whether a page may be sent. It is asked for by a path, which may end with a slash, and found in a file: all of
-    /// these are its subjects.
+    /// these are its subjects. A precompressed variant has the content of the file that it stands for, and is denied
+    /// with that file.
     pub fn permit_page(&self, name: &str, has_slash: bool, file: &str) -> bool {
         let asked = format!("/{name}");
         let folder = if has_slash { format!("{}/", asked.trim_end_matches('/')) } else { asked.clone() };
         let found = format!("/{file}");
-        // A precompressed variant has the content of the file that it stands for.
         let plain = found.strip_suffix(".gz").or_else(|| found.strip_suffix(".br")).unwrap_or(&found);
-        self.permit_any(&[&asked, &folder, &found, plain])
+        self.permit_any(&[&asked, &folder, &found]) && (self.deny_last || !self.deny.matches(plain))
     }
 
     fn permit_any(&self, subjects: &[&str]) -> bool {
@@ -245,6 +245,8 @@ mod tests {
             ("*", "^/s.js$", "s.js.gz", false, "s.js.gz", false),
             ("*", "^/s.js$", "s.js.br", false, "s.js.br", false),
             ("*", "^/s.js$", "s.js.map", false, "s.js.map", true),
+            ("^/a.html$", "", "a.html.gz", false, "a.html.gz", false),
+            ("^/a.html$", "", "a.html", false, "a.html.gz", true),
         ] {
             let is_permitted = rules(allow, deny).permit_page(name, has_slash, file);
             assert_eq!(is_permitted, permitted, "{allow:?} {deny:?} {name:?}");
