@@ -77,6 +77,8 @@ impl Daemon {
 
     /// Notes what a lookup did not find, and begins the next one, now or later.
     pub(super) fn wait_for_hosts(&mut self, lookup: Option<Lookup>) {
+        // What was found for the configuration before this one is of no use.
+        self.waits.is_behind = false;
         self.waits.pause_ms = LOOKUP_RETRY_MS;
         self.waits.lookup_ms = None;
         for complaint in lookup.iter().flat_map(|lookup| lookup.complaints(&self.config, UNKNOWN)) {
