@@ -189,13 +189,18 @@ pub enum FileKind {
     Other,
 }
 
-/// Which file it is, by whatever name it was opened.
+/// Which file it is, by whatever name it was opened. Where a file is removed and another one made, that may get the
+/// number of the first, and differs in the time of change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct FileId {
     /// Its file system.
     pub file_system: u64,
     /// Its number there.
     pub inode: u64,
+    /// When its inode was last changed, in whole seconds since 1970.
+    pub changed_s: i64,
+    /// The nanoseconds beyond those seconds.
+    pub changed_ns: u32,
 }
 
 /// A regular file as it was when it was opened (stat(2)).

@@ -63,7 +63,12 @@ pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno>
             mount: status.mount,
         }),
         SFlag::S_IFDIR => FileKind::Folder,
-        SFlag::S_IFSOCK => FileKind::Socket(FileId { file_system: status.file_system, inode: status.inode }),
+        SFlag::S_IFSOCK => FileKind::Socket(FileId {
+            file_system: status.file_system,
+            inode: status.inode,
+            changed_s: status.changed_s,
+            changed_ns: status.changed_ns,
+        }),
         _ => FileKind::Other,
     })
 }

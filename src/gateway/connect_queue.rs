@@ -109,7 +109,7 @@ impl Queue {
 mod tests {
     use super::*;
 
-    const SOCKET: FileId = FileId { file_system: 1, inode: 2 };
+    const SOCKET: FileId = FileId { file_system: 1, inode: 2, changed_s: 3, changed_ns: 4 };
 
     fn owner(slot: u32) -> Owner {
         Owner { slot, generation: 1 }

@@ -173,9 +173,9 @@ impl fmt::Display for Outcome {
                  client is lost (1006): preload libwebsocket.so.1, use websocket.h, or leave direct out of options"
             }
             Outcome::Unread => {
-                "the backend closed its connection without receiving its client, which is lost (1006): it has ended, \
-                 or it does not serve direct mode: preload libwebsocket.so.1, use websocket.h, or leave direct out of \
-                 options"
+                "the backend closed its connection before it had read all of the hand-over's record: its client is lost \
+                 (1006) unless it has received the descriptor (recvmsg(2)): preload libwebsocket.so.1, use websocket.h, \
+                 or leave direct out of options"
             }
             Outcome::Unknown => "it is unknown whether the backend received its client",
         })
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn what_is_known_is_bounded() {
         let mut watches = Watches::<()>::default();
-        let socket = |inode| FileId { file_system: 1, inode };
+        let socket = |inode| FileId { inode, ..FileId::default() };
         for inode in 0..RECEIVERS_KNOWN_MAX as u64 {
             assert!(watches.reserve(socket(inode)) && !watches.reserve(socket(inode)), "one at a time");
             watches.cancel(socket(inode));

@@ -13,7 +13,7 @@ use crate::receiver::{Given, receive, take};
 use crate::server::{Backend, Listener};
 
 const ANSWERED: &str = "the backend answered the hand-over's record";
-const UNREAD: &str = "the backend closed its connection without receiving its client";
+const UNREAD: &str = "the backend closed its connection before it had read all of the hand-over's record";
 
 /// Whether the gateway still has its end of the connection that brought a client.
 fn is_watched(connection: &Backend) -> bool {
@@ -105,6 +105,28 @@ fn one_hand_over_is_watched_at_a_time_and_not_for_long() {
     eventually("another hand-over is watched", || {
         let (_client, (_given, connection)) = (daemon.connect("/echo"), take_and_keep(&server));
         let _ = connection.stream().write(b"answer");
+        !warnings(&daemon).is_empty()
+    });
+}
+
+/// A file that takes the place of another one may have its inode number, on ext4 always.
+#[test]
+fn a_plain_server_in_the_place_of_a_good_one_is_named() {
+    let daemon = Daemon::start(DIRECT);
+    let files = daemon.open_files();
+    let good = daemon.listen("server");
+    eventually("the good one is known", || {
+        let (_client, (_given, connection)) = (daemon.connect("/server"), take_and_keep(&good));
+        drop(connection);
+        eventually("the watch has ended", || daemon.open_files() == files);
+        let (_client, (_given, connection)) = (daemon.connect("/server"), take_and_keep(&good));
+        eventually("the gateway has let go of the client", || daemon.open_files() <= files + 1);
+        !is_watched(&connection)
+    });
+    drop(good);
+    let _plain = daemon.echo("server", &[]);
+    eventually("the log names the backend", || {
+        daemon.connect("/server").wire.expect_end();
         !warnings(&daemon).is_empty()
     });
 }

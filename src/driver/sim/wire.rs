@@ -186,7 +186,7 @@ impl Node {
                 mount: 1,
             }),
             Node::Server(_) | Node::Dead | Node::Full(_) | Node::Narrow(_) => {
-                FileKind::Socket(FileId { file_system: 0, inode: path.bytes().map(u64::from).sum() })
+                FileKind::Socket(FileId { inode: path.bytes().map(u64::from).sum(), ..FileId::default() })
             }
         })
     }
