@@ -286,7 +286,7 @@ fn what_cannot_be_opened_is_named_with_its_line() {
     let taken = holder.local_addr().unwrap().port();
     let server = |port: u16, docroot: &str| {
         format!(
-            "{{\n listen = [\"127.0.0.1:{port}\", \"127.0.0.2:{port}\"];\n websocket = {{ docroot = \"{docroot}\"; }};\n}}"
+            "{{\n listen = [\"127.0.0.1:{port}\", \"127.0.0.78:{port}\"];\n websocket = {{ docroot = \"{docroot}\"; }};\n}}"
         )
     };
     let servers = |list: &[String]| format!("servers = ({});", list.join(","));

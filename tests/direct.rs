@@ -22,7 +22,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::{Daemon, configuration};
-use crate::process::eventually;
+use crate::process::{close, eventually};
 use crate::receiver::{Given, receive, take};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
@@ -222,7 +222,7 @@ fn nothing_is_left_of_a_client() {
 fn nothing_is_left_of_those_who_stay() {
     let daemon = Daemon::start_configured(&configuration("", r#"options = "direct"; limits = { connect-ms = 100; };"#));
     let server = daemon.listen("echo");
-    drop(daemon.listen("dead"));
+    close(daemon.listen("dead"));
     let _packets = daemon.listen_packets("packets");
     let (_server, _first) = full(&daemon.socket("full"));
     let files = daemon.open_files();
@@ -260,7 +260,7 @@ fn conversations_outlive_the_gateway() {
 #[test]
 fn servers_that_are_not_there() {
     let daemon = Daemon::start(DIRECT);
-    drop(daemon.listen("dead"));
+    close(daemon.listen("dead"));
     let _packets = daemon.listen_packets("packets");
     let _datagrams = UnixDatagram::bind(daemon.socket("datagrams")).unwrap();
     std::fs::write(daemon.socket("file"), "").unwrap();

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use crate::client::{Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, start_echo};
 use crate::giver::{give, give_and_keep, hand_over, sockaddr_in};
-use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
+use crate::process::{DEADLINE, Finished, Folder, Process, close, eventually, run};
 use crate::server::{Backend, Kind, connect, listener_of, listens};
 
 fn echo(options: &[&str]) -> Finished {
@@ -184,7 +184,7 @@ fn the_mode_of_the_socket() {
 fn a_stale_socket_is_replaced() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
-    drop(UnixListener::bind(&path).unwrap());
+    close(UnixListener::bind(&path).unwrap());
     let _echo = start_echo(&path, &[]);
     expect_echo(&mut client(&path), "hello");
 }

@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
 use crate::daemon::{Daemon, UAKARI, configuration, start_echo};
 use crate::privileges::as_lone_user;
-use crate::process::{DEADLINE, Finished, Folder, Process, eventually, expect_eq, has, run, skipped};
+use crate::process::{DEADLINE, Finished, Folder, Process, close, eventually, expect_eq, has, run, skipped};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
 
@@ -202,7 +202,7 @@ fn a_server_that_is_replaced_hands_over() {
         client.expect_text("answer");
     }
     // One that has gone and left its file behind.
-    drop(new);
+    close(new);
     expect_eq(daemon.upgrade("/server", &[]).status, 502, "nobody listens");
     fs::remove_file(&path).unwrap();
 }

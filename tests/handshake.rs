@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
 use crate::daemon::{Daemon, configuration};
+use crate::process::close;
 use crate::server::{Kind, Listener, connect};
 use crate::wire::handshake;
 
@@ -110,7 +111,7 @@ fn a_file_that_is_no_socket_is_404() {
 #[test]
 fn a_socket_that_nobody_listens_on_is_502() {
     let daemon = Daemon::start(&[]);
-    drop(daemon.listen("stale"));
+    close(daemon.listen("stale"));
     assert_eq!(daemon.upgrade("/stale", &[]).status, 502);
     daemon.log().wait_for(&["warn", "name=\"stale\"", "502", "Connection refused"]);
 }

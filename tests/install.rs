@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::daemon::{program, project};
-use crate::process::{DEADLINE, Finished, Folder, eventually_eq, run};
+use crate::process::{DEADLINE, Finished, Folder, eventually_eq, run, write_program};
 
 /// `make` with this target and these variables, and the programs that the tests have.
 fn make(target: &str, variables: &[&str]) -> Finished {
@@ -256,7 +256,7 @@ impl Service {
         let folder = Folder::new();
         make_well("install", &[&format!("PREFIX={}", folder.join("usr")), &sysconfdir(&folder), "INIT=sysv"]);
         // The name of a script's process is that of its file.
-        fs::write(folder.join("usr/bin/uakari"), STAND_IN).unwrap();
+        write_program(folder.join("usr/bin/uakari"), STAND_IN);
         fs::create_dir(folder.join("etc/default")).unwrap();
         // The tests make no users.
         let settings =

@@ -12,7 +12,7 @@ use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, Sockadd
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::Daemon;
-use crate::process::{Folder, uninterrupted};
+use crate::process::{Folder, close, uninterrupted};
 use crate::server::{Backend, Kind, Listener};
 use crate::wire::Wire;
 
@@ -92,7 +92,7 @@ fn a_link_that_leads_nowhere() {
     let links = ["missing", "stale", "file", "folder/x"].map(|name| unix_link(&format!("^/{name}$"), name, ""));
     let daemon = configured(&format!("links = ({});", links.join(", ")));
     let path = |name: &str| daemon.folder().path().join(name);
-    drop(listen(&daemon, "stale"));
+    close(listen(&daemon, "stale"));
     std::fs::write(path("file"), "").unwrap();
     for (name, status, said) in [
         ("missing", 502, "No such file or directory"),
@@ -180,7 +180,9 @@ fn tcp_link(name: &str, destination: impl std::fmt::Display, more: &str) -> Stri
 #[test]
 fn a_tcp_server() {
     let (v4, v6) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("[::1]:0"));
-    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = listener.local_addr().unwrap();
+    close(listener);
     let mut links = vec![
         tcp_link("v4", v4.local_addr().unwrap(), ""),
         tcp_link("port", "127.0.0.1", &format!("port = {};", v4.local_addr().unwrap().port())),
@@ -304,8 +306,8 @@ fn a_links_own_sizes() {
 
 #[test]
 fn a_links_own_times() {
-    let (daemon, _server, mut client, mut backend) = connect("limits = { idle-ms = 400; ping-ms = 100; };");
     let since = Instant::now();
+    let (daemon, _server, mut client, mut backend) = connect("limits = { idle-ms = 400; ping-ms = 100; };");
     // Pings and pongs keep nobody from being idle.
     let closed = loop {
         let frame = client.frame();
@@ -320,7 +322,7 @@ fn a_links_own_times() {
     drop(client);
     daemon.log().wait_for(&["idle for too long", "1001"]);
 
-    let (daemon, _server, mut client, mut backend) = connect("limits = { ping-ms = 100; pong-ms = 100; };");
+    let (daemon, _server, mut client, mut backend) = connect("limits = { ping-ms = 100; pong-ms = 1000; };");
     for _ in 0..3 {
         assert_eq!(client.frame(), Frame::new(PING, b""));
         client.send(&[Frame::new(PONG, b"")]);

@@ -15,7 +15,7 @@ use crate::client::{BINARY, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, UAKARI};
 use crate::devices::{Line, SIZE, connect_eventually, is_readable};
 use crate::links::{configured_in, write_configuration};
-use crate::process::{DEADLINE, Folder, Process, eventually, run};
+use crate::process::{DEADLINE, Folder, Process, close, eventually, run};
 
 /// A daemon that leads /pipe to a named pipe that is there.
 fn with_pipe(direction: &str, more: &str) -> (Daemon, PathBuf) {
@@ -127,7 +127,7 @@ fn a_pipe_whose_reader_leaves() {
     let mut bytes = [0; 3];
     reader.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"one");
-    drop(reader);
+    close(reader);
     client.text("two");
     let reason = client.expect_close(1011);
     assert!(reason.contains("Broken pipe"), "{reason}");

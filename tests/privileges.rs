@@ -1,14 +1,13 @@
 //! Rights that are given up, as the kernel sees them. Only root has any to give up.
 
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::unistd::{Uid, User};
 
 use crate::daemon::{Daemon, UAKARI};
-use crate::process::{DEADLINE, Folder, Process, claim, run, skipped};
+use crate::process::{DEADLINE, Folder, Process, claim, make_program, run, skipped};
 
 /// What /proc/PID/status says of a process.
 struct Status(String);
@@ -59,7 +58,7 @@ pub fn as_lone_user(folder: &Folder) -> Option<Command> {
 fn reachable_program(folder: &Folder) -> String {
     let program = folder.join("uakari");
     std::fs::copy(UAKARI, &program).unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    make_program(&program);
     program
 }
 

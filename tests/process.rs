@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -238,6 +239,46 @@ pub fn has(program: &str) -> bool {
 /// Whether new namespaces can be made, which a container may forbid root as well; for example `["--net"]`.
 pub fn can_unshare(namespaces: &[&str]) -> bool {
     Command::new("unshare").args(namespaces).arg("true").output().is_ok_and(|output| output.status.success())
+}
+
+/// Closes it for good: a listener or the reader of a pipe, of which a child of another test may have a copy.
+pub fn close<T>(it: T) {
+    drop(it);
+    wait_for_copies();
+}
+
+/// A TCP port of this address that was free a moment ago.
+pub fn free_port(host: &str) -> u16 {
+    let listener = TcpListener::bind((host, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    close(listener);
+    port
+}
+
+/// Writes a program.
+pub fn write_program(path: impl AsRef<Path>, text: &str) {
+    std::fs::write(&path, text).unwrap();
+    make_program(path);
+}
+
+/// Lets everybody run a file that was just written.
+pub fn make_program(path: impl AsRef<Path>) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    // While it is open for writing anywhere, it cannot be executed (ETXTBSY).
+    wait_for_copies();
+}
+
+/// Waits until nobody has a copy of a descriptor that is closed here: a program that another test starts has copies of
+/// all until it is executed.
+fn wait_for_copies() {
+    let own = std::fs::read_link("/proc/self/exe").unwrap();
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+    // A thread may end meanwhile.
+    let children: String = threads.filter_map(|thread| std::fs::read_to_string(thread.join("children")).ok()).collect();
+    for child in children.split_whitespace() {
+        let is_executed = || std::fs::read_link(format!("/proc/{child}/exe")).map_or(true, |exe| exe != own);
+        eventually("a child is executed, or gone", is_executed);
+    }
 }
 
 /// Claims what only one test on this machine can use at a time, until the claim is dropped; None: another has it.

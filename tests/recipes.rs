@@ -1,13 +1,13 @@
 //! The blocks of docs/recipes.md, each run with the program that it is for.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
 use crate::client::Client;
 use crate::daemon::{Daemon, project, shown_in};
 use crate::foreign::{SCRIPT_TIME, command, tool, tools};
-use crate::process::{Folder, Process, eventually, run};
+use crate::process::{Folder, Process, eventually, free_port, run};
 use crate::server::{Kind, connect};
 use crate::wire::{Response, Wire};
 
@@ -43,7 +43,7 @@ fn behind_a_proxy() -> (Daemon, Process) {
 fn start_on_free_port(name: &str, start: impl Fn(u16) -> Process) -> (Process, u16) {
     let mut said = String::new();
     for _ in 0..PORTS_MAX {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port("127.0.0.1");
         let mut process = start(port);
         let mut has_ended = false;
         eventually(name, || {

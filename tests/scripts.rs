@@ -1,11 +1,11 @@
 //! The scripts that run the tests: what they need is named at once, and what they count is true.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::daemon::project;
-use crate::process::{DEADLINE, Folder, run};
+use crate::process::{DEADLINE, Folder, run, write_program};
 
 /// What scripts use that every machine has.
 const BASE: [&str; 29] = [
@@ -35,8 +35,7 @@ fn script(bin: &str, name: &str, line: &str) {
     let path = format!("{bin}/{name}");
     // It may lead to the machine's own.
     let _ = fs::remove_file(&path);
-    fs::write(&path, format!("#!/bin/sh\n{line}\n")).unwrap();
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&path, &format!("#!/bin/sh\n{line}\n"));
 }
 
 /// As a user without rights, on a machine that has nearly nothing.

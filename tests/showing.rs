@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 
 use crate::client::Client;
 use crate::daemon::{UAKARI, project};
-use crate::process::{DEADLINE, Folder, Process, eventually, run};
+use crate::process::{DEADLINE, Folder, Process, eventually, free_port, run, write_program};
 use crate::scripts::only_these;
 use crate::wire::Wire;
 
@@ -23,16 +25,6 @@ fn show(folder: &Folder, host: &str, port: &str) -> Command {
     let mut command = Command::new(project().join("utils/try"));
     command.env("CARGO_TARGET_DIR", folder.path()).env("HOST", host).env("PORT", port);
     command
-}
-
-fn executable(path: &str, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
-}
-
-/// A port of this address that was free a moment ago.
-fn free_port(host: &str) -> String {
-    TcpListener::bind((host, 0)).unwrap().local_addr().unwrap().port().to_string()
 }
 
 /// Ended by the signal that it passes on, also where the test fails.
@@ -52,9 +44,9 @@ impl Drop for Showing {
 fn it_serves_until_it_is_stopped() {
     let folder = Folder::new();
     // The whole command, with a cargo that has built everything.
-    executable(&folder.join("cargo"), "#!/bin/sh\n");
-    executable(&folder.join("rustc"), "#!/bin/sh\necho rustc 1.91.0\n");
-    let script = show(&folder, "", &free_port("127.0.0.1"));
+    write_program(folder.join("cargo"), "#!/bin/sh\n");
+    write_program(folder.join("rustc"), "#!/bin/sh\necho rustc 1.91.0\n");
+    let script = show(&folder, "", &free_port("127.0.0.1").to_string());
     let mut command = Command::new("make");
     command.arg("-C").arg(project()).args(["--no-print-directory", "run"]);
     command.envs(script.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -88,10 +80,13 @@ fn it_serves_until_it_is_stopped() {
 #[test]
 fn another_address_of_this_machine() {
     let folder = Folder::new();
-    let port = free_port("127.0.0.2");
-    let mut showing = Showing(Process::start(&mut show(&folder, "127.0.0.2", &port)));
-    showing.0.out.wait_for(&[&format!("http://127.0.0.2:{port}/websocket.html")]);
-    assert!(std::net::TcpStream::connect(format!("127.0.0.2:{port}")).is_ok());
+    // Taken at the usual address by somebody who does not listen, so that no other test does.
+    let holder = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(holder.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
+    let port = getsockname::<SockaddrIn>(holder.as_raw_fd()).unwrap().port();
+    let mut showing = Showing(Process::start(&mut show(&folder, "127.0.0.79", &port.to_string())));
+    showing.0.out.wait_for(&[&format!("http://127.0.0.79:{port}/websocket.html")]);
+    assert!(std::net::TcpStream::connect(format!("127.0.0.79:{port}")).is_ok());
     assert!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err(), "only there");
     showing.0.signal(Signal::SIGTERM);
     assert!(showing.0.wait(DEADLINE).status.success());
@@ -102,9 +97,9 @@ fn another_address_of_this_machine() {
 fn what_is_wrong_is_told_before_the_build() {
     let folder = Folder::new();
     let (bin, built) = (only_these(&folder, &[]), folder.join("built"));
-    executable(&format!("{bin}/cargo"), &format!("#!/bin/sh\necho >{built}\nexit 1\n"));
-    executable(&format!("{bin}/rustc"), "#!/bin/sh\necho rustc 1.91.0\n");
-    executable(&format!("{bin}/cc"), "");
+    write_program(format!("{bin}/cargo"), &format!("#!/bin/sh\necho >{built}\nexit 1\n"));
+    write_program(format!("{bin}/rustc"), "#!/bin/sh\necho rustc 1.91.0\n");
+    write_program(format!("{bin}/cc"), "");
     let near = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = near.local_addr().unwrap().port().to_string();
     let at_all = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
@@ -129,7 +124,7 @@ fn what_is_wrong_is_told_before_the_build() {
         assert!(!Path::new(&built).exists(), "{host} {port}: it was built first");
     }
     // With nothing wrong it is built.
-    build("", &free_port("127.0.0.1"));
+    build("", &free_port("127.0.0.1").to_string());
     assert!(Path::new(&built).exists());
 }
 
@@ -138,7 +133,7 @@ fn rust_that_is_missing_or_too_old_is_told_in_a_sentence() {
     let folder = Folder::new();
     let bin = only_these(&folder, &[]);
     let build = || {
-        let port = free_port("127.0.0.1");
+        let port = free_port("127.0.0.1").to_string();
         let mut command = show(&folder, "", &port);
         command.arg("--build").env("PATH", &bin).env("CARGO_HOME", folder.join("cargo"));
         let finished = run(&mut command, DEADLINE);
@@ -151,14 +146,14 @@ fn rust_that_is_missing_or_too_old_is_told_in_a_sentence() {
     assert!(err.contains("no cargo") && err.contains("Rust 1.91 or later") && err.contains(rustup), "{err}");
     // What rustup has just installed is in the PATH of shells that start afterwards.
     fs::create_dir_all(folder.join("cargo/bin")).unwrap();
-    executable(&folder.join("cargo/bin/cargo"), "#!/bin/sh\n");
+    write_program(folder.join("cargo/bin/cargo"), "#!/bin/sh\n");
     let err = build();
     assert!(err.contains("not in PATH") && err.contains(&folder.join("cargo/env")), "{err}");
-    executable(&format!("{bin}/cargo"), "#!/bin/sh\nexit 1\n");
-    executable(&format!("{bin}/rustc"), "#!/bin/sh\necho 'rustc 1.63.0 (4b91a6ea7 2022-08-08)'\n");
+    write_program(format!("{bin}/cargo"), "#!/bin/sh\nexit 1\n");
+    write_program(format!("{bin}/rustc"), "#!/bin/sh\necho 'rustc 1.63.0 (4b91a6ea7 2022-08-08)'\n");
     let err = build();
     assert!(err.contains("Rust 1.63.0 is too old: get 1.91 or later") && err.contains(rustup), "{err}");
-    executable(&format!("{bin}/rustc"), "#!/bin/sh\necho 'rustc 1.100.0-nightly'\n");
+    write_program(format!("{bin}/rustc"), "#!/bin/sh\necho 'rustc 1.100.0-nightly'\n");
     let err = build();
     assert!(err.contains("no C compiler") && err.contains("build-essential"), "{err}");
 }

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::chat;
 use crate::daemon::{program, start_sample};
-use crate::process::{DEADLINE, Finished, Folder, Process, eventually};
+use crate::process::{DEADLINE, Finished, Folder, Process, close, eventually};
 use crate::server::{Backend, Kind, connect};
 
 #[test]
@@ -58,7 +58,7 @@ fn its_place() {
     members[1].expect("hello");
     first.signal(Signal::SIGTERM);
     assert!(first.wait(DEADLINE).status.success() && !path.exists());
-    drop(UnixListener::bind(&path).unwrap());
+    close(UnixListener::bind(&path).unwrap());
     let _over_a_stale_one = start(&["--direct"]);
 }
 

@@ -5,14 +5,18 @@ use std::process::Command;
 
 use super::{full_listener, tcp_link, write_configuration};
 use crate::daemon::UAKARI;
-use crate::process::{Folder, Process, eventually, skipped};
+use crate::process::{Folder, Process, close, eventually, skipped};
 use crate::wire::Wire;
+
+/// The addresses of `two.example`. No other test uses them, so that a port of one is free at the other.
+const BOTH: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 82), Ipv4Addr::new(127, 0, 0, 83)];
 
 /// A daemon with a link to `two.example`, which has two addresses: told by a hosts file of its own. None: that cannot
 /// be done here.
 fn with_two_addresses(port: u16, more: &str) -> Option<(Process, Folder, u16)> {
     let folder = Folder::new();
-    std::fs::write(folder.join("hosts"), "127.0.0.2 two.example\n127.0.0.3 two.example\n").unwrap();
+    let hosts = BOTH.map(|address| format!("{address} two.example\n")).concat();
+    std::fs::write(folder.join("hosts"), hosts).unwrap();
     let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
     let as_told = |words: &[&str]| {
         let mut command = Command::new("unshare");
@@ -32,13 +36,13 @@ fn with_two_addresses(port: u16, more: &str) -> Option<(Process, Folder, u16)> {
 
 #[test]
 fn the_next_address_where_one_refuses() {
-    for address in ["127.0.0.2", "127.0.0.3"] {
+    for address in BOTH {
         let server = TcpListener::bind((address, 0)).unwrap();
         let port = server.local_addr().unwrap().port();
         let Some((_daemon, _folder, gateway)) = with_two_addresses(port, "") else { return };
         assert_eq!(Wire::connect(gateway).upgrade("/two", &[]).status, 101, "{address}");
         server.accept().unwrap();
-        drop(server);
+        close(server);
         // Now both refuse.
         assert_eq!(Wire::connect(gateway).upgrade("/two", &[]).status, 502, "{address}");
     }
@@ -47,9 +51,8 @@ fn the_next_address_where_one_refuses() {
 /// The first one has no more than its share of the time.
 #[test]
 fn the_next_address_where_one_does_not_answer() {
-    for silent in [Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 3)] {
+    for (silent, other) in [(BOTH[0], BOTH[1]), (BOTH[1], BOTH[0])] {
         let (_listener, address, _streams) = full_listener(silent);
-        let other = if silent.octets()[3] == 2 { "127.0.0.3" } else { "127.0.0.2" };
         let server = TcpListener::bind((other, address.port())).unwrap();
         let limits = "limits = { connect-ms = 2000; };";
         let Some((_daemon, _folder, gateway)) = with_two_addresses(address.port(), limits) else { return };
