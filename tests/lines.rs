@@ -278,7 +278,7 @@ fn the_last_line_when_the_gateway_stops() {
     let half_a_message = Frame::part(TEXT, b"ques").masked().bytes();
     for (begun, is_dropped) in [(half_a_ping, false), (half_a_header, false), (&half_a_message, true)] {
         let (daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
-        client.wire.send(&[&Frame::new(PING, b"").masked().bytes(), begun].concat());
+        client.wire.send([&Frame::new(PING, b"").masked().bytes(), begun].concat());
         client.expect_pong(b"");
         daemon.signal(Signal::SIGTERM);
         backend.expect(if is_dropped { "ques" } else { "" });
