@@ -110,7 +110,7 @@ fn a_slow_body_is_given_up() {
     let start = Instant::now();
     wire.send(request("POST", "/", &["Content-Length: 1000"]));
     wire.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    for _ in 0..15 {
+    for _ in 0..12 {
         wire.send("x");
         match uninterrupted(|| wire.stream().peek(&mut [0])) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}

@@ -9,7 +9,7 @@ use crate::daemon::{Daemon, project};
 use crate::process::{Folder, Process, run};
 
 /// A script of `tests/clients`, a browser's run included.
-pub const SCRIPT_TIME: Duration = Duration::from_secs(150);
+pub const SCRIPT_TIME: Duration = Duration::from_secs(400);
 
 /// Says that a test needs what `tests/install-tools` brings. `make check` leaves such tests out, which therefore have the
 /// attribute `ignore` with the reason "needs NAME"; `make test` runs them all.

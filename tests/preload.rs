@@ -13,7 +13,7 @@ use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, project};
 use crate::foreign;
 use crate::giver::{give_and_keep, give_late, hand_over, sockaddr_in, tcp_pair};
-use crate::process::{DEADLINE, Folder, Process, eventually, run};
+use crate::process::{DEADLINE, Folder, Process, eventually, eventually_eq, run};
 use crate::server::{self, Kind};
 use crate::wire::{Wire, handshake};
 
@@ -264,13 +264,13 @@ fn what_messages_are_sent_as() {
                 assert_eq!(client.frame(), *frame, "{what}");
             }
         }
-        let told = server.process.err.text();
         let expected = if setting == Some("server=txt") {
             "libwebsocket: WEBSOCKET_TYPE: \"txt\" is not auto, text or binary: \"server=txt\" is left out"
         } else {
             ""
         };
-        assert_eq!(told.trim(), expected, "{what}: once, and nothing else");
+        // Once, and nothing else.
+        eventually_eq(|| server.process.err.text().trim().to_owned(), &expected.to_owned(), what);
     }
 }
 

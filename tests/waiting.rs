@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
 use crate::daemon::{Daemon, UAKARI, configuration};
-use crate::process::{DEADLINE, Finished, Folder, Process, eventually, expect_eq, run};
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, expect_eq, run, uninterrupted};
 use crate::server::{Kind, Listener};
 use crate::wire::handshake;
 
@@ -59,7 +59,7 @@ fn folders_that_come_later() {
     manager.set_read_timeout(Some(DEADLINE)).unwrap();
     let expect_told = |part: &str| {
         let mut told = [0; 4096];
-        let size = manager.recv(&mut told).expect("the service manager should be told something");
+        let size = uninterrupted(|| manager.recv(&mut told)).expect("the service manager should be told something");
         let told = String::from_utf8_lossy(&told[..size]).into_owned();
         assert!(told.contains(part), "{part:?} is not in {told:?}");
     };

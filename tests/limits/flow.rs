@@ -13,7 +13,7 @@ use crate::wire::Wire;
 
 const MIB: usize = 1024 * 1024;
 /// So long without a byte taken means that the other end has stopped reading.
-const STALL: Duration = Duration::from_millis(400);
+const STALL: Duration = Duration::from_secs(2);
 
 /// Writes until nobody takes any more; how much that was. At most `size_max`.
 fn write_until_stalled(mut stream: impl Write, size_max: usize) -> usize {
