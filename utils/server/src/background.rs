@@ -23,8 +23,7 @@ impl Background {
         match unsafe { fork() }.map_err(failed)? {
             ForkResult::Parent { child } => {
                 drop(parent);
-                let mut byte = [0];
-                let is_ready = matches!(child_reader.read(&mut byte), Ok(1));
+                let is_ready = child_reader.read_exact(&mut [0]).is_ok();
                 exit(if is_ready { 0 } else { exit_status(child) })
             }
             ForkResult::Child => {
