@@ -139,12 +139,16 @@ impl Rules {
         let folder = if has_slash { format!("{}/", asked.trim_end_matches('/')) } else { asked.clone() };
         let found = format!("/{file}");
         let plain = found.strip_suffix(".gz").or_else(|| found.strip_suffix(".br")).unwrap_or(&found);
-        self.permit_any(&[&asked, &folder, &found]) && (self.deny_last || !self.deny.matches(plain))
+        self.permit_any(&[&asked, &folder, &found]) && !self.denies(plain)
     }
 
     fn permit_any(&self, subjects: &[&str]) -> bool {
-        let matches = |patterns: &Patterns| subjects.iter().any(|subject| patterns.matches(subject));
-        matches(&self.allow) && (self.deny_last || !matches(&self.deny))
+        let is_allowed = subjects.iter().any(|subject| self.allow.matches(subject));
+        is_allowed && !subjects.iter().any(|subject| self.denies(subject))
+    }
+
+    fn denies(&self, subject: &str) -> bool {
+        !self.deny_last && self.deny.matches(subject)
     }
 }
 
