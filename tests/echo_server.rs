@@ -7,10 +7,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nix::cmsg_space;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt};
 use nix::unistd::Pid;
 
 use crate::client::{Client, Frame, PING, PONG, TEXT};
@@ -204,23 +202,6 @@ fn a_live_socket_is_not_stolen() {
     expect_echo(&mut client(&path), "still mine");
 }
 
-/// Who answers. The credentials of a message are the sender's own; those of the connection (SO_PEERCRED) are of
-/// the process that called listen(2), which a daemon's parent did before it ended.
-fn pid_of_answerer(client: &mut Backend) -> Pid {
-    setsockopt(client.stream(), sockopt::PassCred, &true).unwrap();
-    client.send("who?");
-    let mut bytes = [0; 4];
-    let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
-    let mut space = cmsg_space!(UnixCredentials);
-    let fd = std::os::fd::AsRawFd::as_raw_fd(client.stream());
-    let message = recvmsg::<()>(fd, &mut parts, Some(&mut space), MsgFlags::empty()).unwrap();
-    let found = message.cmsgs().unwrap().find_map(|one| match one {
-        ControlMessageOwned::ScmCredentials(credentials) => Some(credentials.pid()),
-        _ => None,
-    });
-    Pid::from_raw(found.unwrap())
-}
-
 #[test]
 fn daemonized() {
     let folder = Folder::new();
@@ -230,7 +211,8 @@ fn daemonized() {
     let path = folder.path().join("echo");
     assert_eq!((out, err), (format!("websocket_echo: listening on {}", path.display()), String::new()));
     let mut client = client(&path);
-    let pid = pid_of_answerer(&mut client);
+    expect_echo(&mut client, "hello");
+    let pid = listener_of(client.stream());
     let parent = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert!(parent.contains("(websocket_echo)"), "{parent}");
     kill(pid, Signal::SIGTERM).unwrap();

@@ -197,12 +197,8 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io
 }
 
 /// Waits for what announces itself in no other way.
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let give_up = Instant::now() + DEADLINE;
-    while !is_so() {
-        assert!(Instant::now() < give_up, "after {DEADLINE:?} it is still not so: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
+    eventually_eq(is_so, &true, what);
 }
 
 /// Waits until a value is this one, and fails with the last one that it was.
