@@ -108,8 +108,8 @@ impl Gateway {
     /// The peer sent this; nothing happens if it is not read. An empty piece is an empty packet.
     pub fn receive(&mut self, side: Side, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(POOL_BUFFER_SIZE - POOL_HEADROOM)];
-        // What comes while the connection is being closed has no meaning.
-        let has_meaning = self.session.patience().is_none();
+        // What comes while the connection is being closed, or behind its end, has no meaning.
+        let has_meaning = self.session.patience().is_none() && self.ending.is_none();
         let peer = self.peer(side);
         if !peer.is_read() || bytes.is_empty() && peer.demand != Some(Demand::Packets) {
             return;
