@@ -3,6 +3,9 @@
 /// Every limit, in one place.
 pub mod limits;
 
+/// Plain words that several modules use.
+pub mod types;
+
 /// What was typed.
 pub mod cli;
 
@@ -15,11 +18,11 @@ pub mod daemon;
 /// The mechanism: operations to the kernel and completions from it.
 pub mod driver;
 
-/// The shell: where driver and sessions meet.
+/// The shell: where driver and exchanges meet.
 pub mod gateway;
 
-/// The core: one connection's life, without I/O.
-pub mod session;
+/// The core: one exchange, from its request to its last byte, without I/O.
+pub mod exchange;
 
 /// HTTP heads, replies, files.
 pub mod http;

@@ -115,14 +115,14 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ),
     ("unsafe", &["src/driver/", "utils/"], ""),
     ("std::fs", &["src/config/mod.rs"], "src/config/"),
-    ("std::net", &[], "src/session/"),
+    ("std::net", &[], "src/exchange/"),
     ("std::net", &[], "src/websocket/"),
     // It knows addresses as text, and no sockets.
     ("std::net", &["src/http/authority.rs"], "src/http/"),
-    ("std::fs", &[], "src/session/"),
+    ("std::fs", &[], "src/exchange/"),
     ("std::fs", &[], "src/websocket/"),
     ("std::fs", &[], "src/http/"),
-    ("Instant", &[], "src/session/"),
+    ("Instant", &[], "src/exchange/"),
     ("Instant", &[], "src/websocket/"),
     ("Instant", &[], "src/http/"),
 ];

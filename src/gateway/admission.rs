@@ -7,8 +7,8 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use crate::driver::Address;
+use crate::exchange::Full;
 use crate::limits::{OVERLOAD_REPLIES_MAX, Process};
-use crate::session::Full;
 
 /// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 one, of which a single customer
 /// usually has all (RFC 6177).

@@ -7,9 +7,9 @@ use super::connection::Connection;
 use super::timers::Owner;
 use super::{Gateway, list, listener_token};
 use crate::driver::{Address, Driver, Errno, Token};
+use crate::exchange::Input;
 use crate::limits;
 use crate::observe::log::{self, Level};
-use crate::session::Input;
 
 impl<D: Driver> Gateway<D> {
     pub(super) fn accept(&mut self, index: usize) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::listener::{ListenAddress, SocketFile};
 use crate::driver::Reach;
+use crate::exchange::Folder;
 use crate::route::Sites;
-use crate::session::Folder;
 
 /// A folder that is held open.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Received data that is not handed to the session yet, in order.
+//! Received data that is not handed to the exchange yet, in order.
 
 use std::collections::VecDeque;
 
@@ -45,7 +45,7 @@ impl Inbox {
         self.arrivals.push_back(arrival);
     }
 
-    /// Puts back the rest of an arrival that the session took in part.
+    /// Puts back the rest of an arrival that the exchange took in part.
     pub fn put_back(&mut self, arrival: Arrival) {
         self.heap_size += cost(&arrival);
         self.arrivals.push_front(arrival);

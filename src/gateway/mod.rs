@@ -1,4 +1,4 @@
-//! The shell: where driver and sessions meet. One switch over completions, then one settling of all that they
+//! The shell: where driver and exchanges meet. One switch over completions, then one settling of all that they
 //! touched, then one submission.
 
 mod admission;
@@ -27,9 +27,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use slab::Slab;
 
 use crate::driver::{Completion, Driver, Errno, Event, Kind, Received, Share, Token};
+use crate::exchange::{Effects, Ending, Input};
 use crate::http::date::Date;
 use crate::limits;
-use crate::session::{Actions, Ending, Input};
 use admission::{Admission, Source};
 use clock::Clock;
 use connect_queue::ConnectQueues;
@@ -68,14 +68,14 @@ pub struct World<D: Driver> {
     queues: ConnectQueues,
     /// The hand-overs that are watched.
     watches: Watches<D::Handle>,
-    /// What a session asks for; empty between inputs.
-    actions: Actions,
+    /// What an exchange asks for; empty between inputs.
+    effects: Effects,
 }
 
 impl<D: Driver> World<D> {
     /// Counts the work of a visit: the frames that it decoded, and the bytes that it was handed.
     fn spend(&mut self, bytes: usize) {
-        let frames = self.actions.take_frames();
+        let frames = self.effects.take_frames();
         self.work = self.work.saturating_sub(1 + frames + bytes / limits::WORK_UNIT_SIZE);
     }
 }
@@ -99,9 +99,9 @@ pub struct Gateway<D: Driver> {
     starved_requests: FairQueue,
     /// Connections that wait for a buffer to receive messages.
     starved: FairQueue,
-    /// Connections with received data that the session may take.
+    /// Connections with received data that the exchange may take.
     backlog: FairQueue,
-    /// Connections with received data that the session may not take for now.
+    /// Connections with received data that the exchange may not take for now.
     hoarding: Vec<Owner>,
     /// When listeners that stopped for want of file descriptors go on.
     resume_ms: Option<u64>,
@@ -132,7 +132,7 @@ impl<D: Driver> Gateway<D> {
                 devices: Devices::default(),
                 queues: ConnectQueues::default(),
                 watches: Watches::default(),
-                actions: Actions::default(),
+                effects: Effects::default(),
             },
             entrances: Slab::new(),
             connections: Slab::new(),
@@ -425,7 +425,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Where the pool is short, copies received data to the heap that sessions may not take for now.
+    /// Where the pool is short, copies received data to the heap that exchanges may not take for now.
     fn spill_hoards(&mut self) {
         if self.hoarding.is_empty() || !is_short(&self.world.driver, Share::Messages) {
             return;
@@ -550,7 +550,7 @@ fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
     }
 }
 
-/// Adds a connection to the backlog if it has received data that its session may take.
+/// Adds a connection to the backlog if it has received data that its exchange may take.
 fn list_backlog<H>(connection: &mut Connection<H>, backlog: &mut FairQueue) {
     if !connection.is_backlogged && connection.has_backlog() {
         connection.is_backlogged = true;

@@ -3,8 +3,8 @@
 use super::inbox::{Arrival, Inbox};
 use super::queue::{Queue, give_back, is_short};
 use crate::driver::{Batch, Driver, Errno, Kind, Receive, Segment, Sending, Share, Token};
+use crate::exchange::Demand;
 use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, QUEUE_SIZE_MAX, SEND_SEGMENTS_MAX};
-use crate::session::Demand;
 
 /// Bytes of a receive that filled its buffer.
 const FULL: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
@@ -26,7 +26,7 @@ pub struct Peer<H> {
     is_device: bool,
     demand: Demand,
     receiving: Receiving,
-    /// What came and waits until the session takes it.
+    /// What came and waits until the exchange takes it.
     inbox: Inbox,
     /// A receive is wanted, and the pool has no buffer for it.
     is_starved: bool,
@@ -183,7 +183,7 @@ impl<H> Peer<H> {
         self.is_starved
     }
 
-    /// Whether the session may be handed what came, with so much waiting at the other end.
+    /// Whether the exchange may be handed what came, with so much waiting at the other end.
     pub fn may_deliver(&self, opposite: usize) -> bool {
         !self.is_paused && self.demand != Demand::Nothing && opposite <= self.queue_size_max as usize
     }
@@ -198,7 +198,7 @@ impl<H> Peer<H> {
         !self.inbox.is_empty()
     }
 
-    /// Keeps what came until the session takes it. An abandoned peer keeps nothing.
+    /// Keeps what came until the exchange takes it. An abandoned peer keeps nothing.
     pub fn keep<D: Driver<Handle = H>>(&mut self, arrival: Arrival, driver: &mut D) {
         self.inbox.push(arrival);
         if self.is_abandoned {
@@ -206,7 +206,7 @@ impl<H> Peer<H> {
         }
     }
 
-    /// As `keep`, for what the session did not take to its end.
+    /// As `keep`, for what the exchange did not take to its end.
     pub fn put_back<D: Driver<Handle = H>>(&mut self, arrival: Arrival, driver: &mut D) {
         self.inbox.put_back(arrival);
         if self.is_abandoned {

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use super::Connection;
 use crate::driver::{Address, Driver, Errno, FileId, Handover, HandoverStep, Kind};
+use crate::exchange::Input;
 use crate::gateway::World;
 use crate::gateway::peer::Peer;
 use crate::gateway::watches::Watched;
 use crate::route::hello::Hello;
-use crate::session::Input;
 
 /// What goes along with the socket.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl<H> Connection<H> {
             record.extend(hello.encode(self.address, world.driver.local_address(client), self.id));
         }
         // How a relayed client's conversation ends is seen anyway.
-        let is_relayed = self.session.has_early_bytes();
+        let is_relayed = self.exchange.has_early_bytes();
         self.is_watched = !is_relayed && self.socket.is_some_and(|socket| world.watches.reserve(socket));
         let handover = Handover { reply, record: record.into(), is_relayed, is_watched: self.is_watched };
         world.driver.hand_over(token, file, client, handover);
@@ -71,7 +71,7 @@ impl<H> Connection<H> {
         let World { watches, driver, now_ms, .. } = world;
         match kept {
             Some(handle) => {
-                let watched = Watched { handle, socket, id: self.id, name: self.session.name().into() };
+                let watched = Watched { handle, socket, id: self.id, name: self.exchange.name().into() };
                 watches.begin(watched, *now_ms, driver);
             }
             None => watches.cancel(socket),

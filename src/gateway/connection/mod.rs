@@ -1,4 +1,4 @@
-//! One connection: its session, its two peers, and what is in flight for them.
+//! One connection: its exchange, its two peers, and what is in flight for them.
 
 mod apply;
 mod handover;
@@ -14,10 +14,11 @@ use super::inbox::Arrival;
 use super::peer::{Peer, SendResult};
 use super::timers::Owner;
 use crate::driver::{Address, Batch, Driver, Errno, FileId, FileKind, Kind, Lease, Received, Share, Token};
+use crate::exchange::{Chunk, Ending, Exchange, Input, Patience, Surroundings};
 use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
-use crate::session::{Chunk, Ending, Input, Patience, Session, Side, Surroundings};
+use crate::types::End;
 use apply::Source;
 use handover::Parcel;
 
@@ -29,7 +30,7 @@ pub struct Connection<H> {
     address: Address,
     endpoint: Arc<Endpoint<H>>,
     started_ms: u64,
-    session: Session,
+    exchange: Exchange,
     client: Peer<H>,
     backend: Peer<H>,
     file: File<H>,
@@ -50,7 +51,7 @@ pub struct Connection<H> {
     pub is_backlogged: bool,
     /// It is in one of the gateway's queues for buffers of the pool.
     pub is_starved: bool,
-    /// It is in the gateway's list of connections with data that the session may not take.
+    /// It is in the gateway's list of connections with data that the exchange may not take.
     pub is_hoarding: bool,
     /// Its last visit left something, or took what an earlier one had left.
     is_heavy: bool,
@@ -83,7 +84,7 @@ impl<H> Connection<H> {
             address,
             endpoint,
             started_ms,
-            session: Session::default(),
+            exchange: Exchange::default(),
             client: Peer::new(client),
             backend: Peer::default(),
             file: File::default(),
@@ -132,24 +133,22 @@ impl<H> Connection<H> {
         self.moved_ms
     }
 
-    /// Whether it has received data that its session may take.
+    /// Whether it has received data that its exchange may take.
     pub fn has_backlog(&self) -> bool {
-        [Side::Client, Side::Backend]
-            .into_iter()
-            .any(|side| self.peer_of(side).has_arrivals() && self.may_deliver(side))
+        [End::Client, End::Backend].into_iter().any(|end| self.peer_of(end).has_arrivals() && self.may_deliver(end))
     }
 
-    /// Whether it has received data that its session may not take for now.
+    /// Whether it has received data that its exchange may not take for now.
     pub fn has_hoard(&self) -> bool {
-        let is_kept = |side| self.peer_of(side).has_arrivals() && !self.may_deliver(side);
-        is_kept(Side::Client) || is_kept(Side::Backend)
+        let is_kept = |end| self.peer_of(end).has_arrivals() && !self.may_deliver(end);
+        is_kept(End::Client) || is_kept(End::Backend)
     }
 
     /// Copies that data to the heap.
     pub fn spill_hoard<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
-        for side in [Side::Client, Side::Backend] {
-            if !self.may_deliver(side) {
-                self.peer(side).spill_arrivals(driver);
+        for end in [End::Client, End::Backend] {
+            if !self.may_deliver(end) {
+                self.peer(end).spill_arrivals(driver);
             }
         }
     }
@@ -164,10 +163,10 @@ impl<H> Connection<H> {
         self.client.has_rest() || self.backend.has_rest()
     }
 
-    fn may_deliver(&self, side: Side) -> bool {
-        let (peer, opposite) = match side {
-            Side::Client => (&self.client, &self.backend),
-            Side::Backend => (&self.backend, &self.client),
+    fn may_deliver(&self, end: End) -> bool {
+        let (peer, opposite) = match end {
+            End::Client => (&self.client, &self.backend),
+            End::Backend => (&self.backend, &self.client),
         };
         peer.may_deliver(opposite.queued_size())
     }
@@ -187,14 +186,14 @@ impl<H> Connection<H> {
     pub fn update_held_size(&mut self) -> (usize, usize) {
         let held_size = match self.is_ending() {
             true => 0,
-            false => self.client.heap_size() + self.backend.heap_size() + self.session.held_size(),
+            false => self.client.heap_size() + self.backend.heap_size() + self.exchange.held_size(),
         };
         (std::mem::replace(&mut self.held_size, held_size), held_size)
     }
 
     /// Whether it has become a WebSocket, or ended, since this was asked last.
     pub fn has_ended_handshake(&mut self) -> bool {
-        let is_handshake = self.session.is_handshake() && self.ending.is_none() && !self.is_turned_away;
+        let is_handshake = self.exchange.is_handshake() && self.ending.is_none() && !self.is_turned_away;
         std::mem::replace(&mut self.is_handshake, is_handshake) && !is_handshake
     }
 
@@ -210,7 +209,7 @@ impl<H> Connection<H> {
 
     /// The timer that is to be set, if its deadline is earlier than the timers it has.
     pub fn timer_to_set(&mut self) -> Option<u64> {
-        let deadline_ms = self.session.deadline_ms()?;
+        let deadline_ms = self.exchange.deadline_ms()?;
         let is_put_off = self.put_off_ms.is_some();
         if self.timer_ms.is_some_and(|timer_ms| timer_ms <= deadline_ms || is_put_off) {
             return None;
@@ -224,10 +223,10 @@ impl<H> Connection<H> {
         self.timer_ms == Some(at_ms)
     }
 
-    /// Hands an input to the session and does what it asks for.
+    /// Hands an input to the exchange and does what it asks for.
     pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
         let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
-        self.session.handle(around, input, &mut world.actions);
+        self.exchange.handle(around, input, &mut world.effects);
         self.apply(Source::Nothing, world);
     }
 
@@ -239,9 +238,9 @@ impl<H> Connection<H> {
     /// Whether a timer that is due has to wait, and until when: what is missing may have come and not have been read, or
     /// may wait here for its turn.
     pub fn put_off_timer(&mut self, taken_ms: u64) -> Option<u64> {
-        let is_due = self.session.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= taken_ms);
+        let is_due = self.exchange.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= taken_ms);
         // At a connection's end what comes has no meaning: a client that sends on does not put it off.
-        let waits_here = self.is_backlogged && self.session.patience().is_none();
+        let waits_here = self.is_backlogged && self.exchange.patience().is_none();
         let is_unread = waits_here || self.is_starved || self.client.is_starved() || self.backend.is_starved();
         let (put_off_ms, until_ms) = match (is_due, is_unread) {
             (false, _) => (0, 0),
@@ -265,25 +264,25 @@ impl<H> Connection<H> {
     /// A timer fired; the deadline may have moved since.
     pub fn on_timer<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         self.timer_ms = None;
-        if self.session.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.taken_ms) {
+        if self.exchange.deadline_ms().is_none_or(|deadline_ms| deadline_ms > world.taken_ms) {
             return;
         }
         // In a reply and at the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
-        if let Some(Patience { since_ms, close_ms, stall_ms }) = self.session.patience() {
+        if let Some(Patience { since_ms, close_ms, stall_ms }) = self.exchange.patience() {
             let is_owed = self.client.queued_size() + self.backend.queued_size() > 0;
             let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
             if world.now_ms < until_ms {
-                return self.session.put_off(until_ms.min(world.now_ms + close_ms));
+                return self.exchange.put_off(until_ms.min(world.now_ms + close_ms));
             }
         }
         match (self.client.is_unread(), self.client.queued_size()) {
             (false, _) => {}
-            (true, 0) => self.session.on_client_unread(),
+            (true, 0) => self.exchange.on_client_unread(),
             // What waits for it tells as well, and must not grow by a ping after the other.
-            (true, _) => self.session.excuse_client(world.now_ms),
+            (true, _) => self.exchange.excuse_client(world.now_ms),
         }
         let around = around(&self.endpoint, &world.date, (world.since_ms, world.taken_ms), world.tag_salt);
-        self.session.handle(around, Input::Deadline, &mut world.actions);
+        self.exchange.handle(around, Input::Deadline, &mut world.effects);
         self.apply(Source::Nothing, world);
     }
 
@@ -305,9 +304,9 @@ impl<H> Connection<H> {
             Kind::ClientReceive => self.client.on_received(size, more, is_starved),
             _ => self.backend.on_received(size, more, is_starved),
         }
-        let side = match kind {
-            Kind::ClientReceive => Side::Client,
-            Kind::BackendReceive => Side::Backend,
+        let end = match kind {
+            Kind::ClientReceive => End::Client,
+            Kind::BackendReceive => End::Backend,
             _ => {
                 return match result {
                     Received::Data(lease) => self.handle_lease(lease, kind, world),
@@ -322,60 +321,60 @@ impl<H> Connection<H> {
             Received::End => Arrival::End,
             Received::Failed(errno) => Arrival::Failed(errno),
         };
-        if self.must_wait(side, &arrival, world) {
-            self.peer(side).keep(arrival, &mut world.driver);
+        if self.must_wait(end, &arrival, world) {
+            self.peer(end).keep(arrival, &mut world.driver);
         } else {
-            self.deliver(side, arrival, world);
+            self.deliver(end, arrival, world);
             self.is_heavy = self.has_rest();
         }
     }
 
     /// Whether an arrival has to wait: for an earlier one, for the opposite queue to drain, or for the next turn.
-    fn must_wait<D: Driver<Handle = H>>(&self, side: Side, arrival: &Arrival, world: &World<D>) -> bool {
+    fn must_wait<D: Driver<Handle = H>>(&self, end: End, arrival: &Arrival, world: &World<D>) -> bool {
         let is_data = matches!(arrival, Arrival::Lease(_));
-        let has_room = || world.work > 0 && self.may_deliver(side);
-        let peer = self.peer_of(side);
-        let is_awaited = self.session.is_conversation() && !peer.is_abandoned();
+        let has_room = || world.work > 0 && self.may_deliver(end);
+        let peer = self.peer_of(end);
+        let is_awaited = self.exchange.is_conversation() && !peer.is_abandoned();
         is_awaited && (peer.has_arrivals() || is_data && !has_room())
     }
 
-    /// Hands the session the first arrival of each side.
+    /// Hands the exchange the first arrival of each end.
     pub fn visit<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        for side in [Side::Client, Side::Backend] {
-            if !self.may_deliver(side) {
+        for end in [End::Client, End::Backend] {
+            if !self.may_deliver(end) {
                 continue;
             }
-            let is_rest = self.peer_of(side).has_rest();
-            if let Some(arrival) = self.peer(side).take_arrival() {
-                self.deliver(side, arrival, world);
+            let is_rest = self.peer_of(end).has_rest();
+            if let Some(arrival) = self.peer(end).take_arrival() {
+                self.deliver(end, arrival, world);
                 self.is_heavy = is_rest || self.has_rest();
             }
         }
     }
 
-    fn deliver<D: Driver<Handle = H>>(&mut self, side: Side, arrival: Arrival, world: &mut World<D>) {
-        let kind = match side {
-            Side::Client => Kind::ClientReceive,
-            Side::Backend => Kind::BackendReceive,
+    fn deliver<D: Driver<Handle = H>>(&mut self, end: End, arrival: Arrival, world: &mut World<D>) {
+        let kind = match end {
+            End::Client => Kind::ClientReceive,
+            End::Backend => Kind::BackendReceive,
         };
-        match (arrival, side) {
+        match (arrival, end) {
             (Arrival::Lease(lease), _) => self.handle_lease(lease, kind, world),
             (Arrival::Copy(bytes), _) => self.handle_copy(bytes, kind, world),
-            (Arrival::End, Side::Client) => {
+            (Arrival::End, End::Client) => {
                 self.client.on_end();
-                self.handle(Input::ClientEnd, world);
+                self.handle(Input::Ended(End::Client), world);
             }
-            (Arrival::Failed(errno), Side::Client) => {
+            (Arrival::Failed(errno), End::Client) => {
                 self.client.on_end();
-                self.handle(Input::ClientFailed(errno), world);
+                self.handle(Input::Failed(End::Client, errno), world);
             }
-            (Arrival::End, Side::Backend) => {
+            (Arrival::End, End::Backend) => {
                 self.backend.on_end();
-                self.handle(Input::BackendEnd, world);
+                self.handle(Input::Ended(End::Backend), world);
             }
-            (Arrival::Failed(errno), Side::Backend) => {
+            (Arrival::Failed(errno), End::Backend) => {
                 self.backend.on_end();
-                self.handle(Input::BackendFailed(errno), world);
+                self.handle(Input::Failed(End::Backend, errno), world);
             }
         }
     }
@@ -395,14 +394,14 @@ impl<H> Connection<H> {
         let peer = if is_client { &mut self.client } else { &mut self.backend };
         match (peer.on_sent(batch, result, &mut world.driver), is_client) {
             // A ping may wait behind much else for a client that takes it all, but slowly.
-            (SendResult::Waiting, true) if self.moved_ms == world.now_ms => self.session.excuse_client(world.now_ms),
+            (SendResult::Waiting, true) if self.moved_ms == world.now_ms => self.exchange.excuse_client(world.now_ms),
             (SendResult::Waiting, _) => {}
-            (SendResult::Drained, true) if self.session.wants_drained() => self.handle(Input::Drained, world),
+            (SendResult::Drained, true) if self.exchange.wants_drained() => self.handle(Input::Drained, world),
             (SendResult::Drained, _) => {}
-            (SendResult::Failed(errno), true) => self.handle(Input::ClientFailed(errno), world),
+            (SendResult::Failed(errno), true) => self.handle(Input::Failed(End::Client, errno), world),
             // Of a pipe that is only written nothing else will tell.
             (SendResult::Failed(errno), false) if self.backend.is_device() => {
-                self.handle(Input::BackendFailed(errno), world);
+                self.handle(Input::Failed(End::Backend, errno), world);
             }
             // What the server has sent may still be on its way: its own receive tells how it ended.
             (SendResult::Failed(_), false) => self.backend.mute(&mut world.driver),
@@ -413,7 +412,7 @@ impl<H> Connection<H> {
     pub fn on_opened<D: Driver<Handle = H>>(&mut self, result: Result<(H, FileKind), Errno>, world: &mut World<D>) {
         self.file.end();
         let kind = result.and_then(|(handle, kind)| {
-            if let (FileKind::Device(id, device), Some(clients_max)) = (kind, self.session.server_clients_max()) {
+            if let (FileKind::Device(id, device), Some(clients_max)) = (kind, self.exchange.server_clients_max()) {
                 self.place = world.devices.enter(id, clients_max);
                 let ready = self.place.as_ref().ok_or(Errno::EBUSY).and_then(|_| world.driver.prepare(&handle, device));
                 if let Err(errno) = ready {
@@ -427,7 +426,7 @@ impl<H> Connection<H> {
         self.leave_queue(world);
         self.socket = if let Ok(FileKind::Socket(id)) = kind { Some(id) } else { None };
         // A page's lookup of the same name waits for no server.
-        let is_full = self.session.is_opening() && self.socket.is_some_and(|socket| world.queues.is_full(socket));
+        let is_full = self.exchange.is_opening() && self.socket.is_some_and(|socket| world.queues.is_full(socket));
         let input = if is_full { Input::OpenedFull } else { Input::Opened(kind) };
         self.handle_opening(input, world);
     }
@@ -460,10 +459,10 @@ impl<H> Connection<H> {
     /// The end of a turn. Some: a receive, or a read from a file, waits for a buffer of this share.
     pub fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> Option<Share> {
         // A device tells no end: it is there as soon as all is written.
-        if self.backend.is_drained_device() && self.session.patience().is_some() {
-            self.handle(Input::BackendEnd, world);
+        if self.backend.is_drained_device() && self.exchange.patience().is_some() {
+            self.handle(Input::Ended(End::Backend), world);
         }
-        if self.session.wants_both_drained() && self.client.queued_size() + self.backend.queued_size() == 0 {
+        if self.exchange.wants_both_drained() && self.client.queued_size() + self.backend.queued_size() == 0 {
             self.handle(Input::Drained, world);
         }
         if self.ending.is_some() {
@@ -472,21 +471,21 @@ impl<H> Connection<H> {
             self.file.give_up(self.token(Kind::Connect), &mut world.driver);
         }
         // What a page's client does not take is read again when it does.
-        if self.session.sends_page() {
+        if self.exchange.sends_page() {
             let dropped = self.client.drop_page(&mut world.driver);
-            self.session.take_back_page(dropped as u64);
+            self.exchange.take_back_page(dropped as u64);
         }
         let (up, down) = (self.backend.queued_size(), self.client.queued_size());
         let (receive, send) = (self.token(Kind::ClientReceive), self.token(Kind::ClientSend));
         let was_paused = self.client.is_paused();
         let client_starved = self.client.settle(receive, send, up, &mut world.driver);
         if was_paused && !self.client.is_paused() {
-            self.session.excuse_client(world.now_ms);
+            self.exchange.excuse_client(world.now_ms);
         }
         let (receive, send) = (self.token(Kind::BackendReceive), self.token(Kind::BackendSend));
         let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
         self.settle_handover(world);
-        if self.ending.is_some() || !self.session.is_opening() {
+        if self.ending.is_some() || !self.exchange.is_opening() {
             self.leave_queue(world);
         }
         let file_starved = self.file.settle(self.token(Kind::FileRead), &mut world.driver);
@@ -496,15 +495,15 @@ impl<H> Connection<H> {
     /// The one line at the end.
     pub fn log_end(&self, now_ms: u64) {
         let Some(ending) = self.ending else { return };
-        let traffic = self.session.traffic();
-        let status = self.session.status();
-        let site = self.endpoint.sites.get(self.session.site());
+        let traffic = self.exchange.traffic();
+        let status = self.exchange.status();
+        let site = self.endpoint.sites.get(self.exchange.site());
         log::access(&Access {
             level: ending.level(),
             id: self.id,
             client: &self.address,
             host: site.hostname.as_deref().unwrap_or_default(),
-            name: self.session.name(),
+            name: self.exchange.name(),
             status,
             code: (status == 101 && !ending.is_handed_over()).then(|| ending.close_code().0),
             lasted_ms: now_ms - self.started_ms,
@@ -524,7 +523,7 @@ impl<H> Connection<H> {
         let (start, end) = (lease.start as usize, lease.end as usize);
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
         let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
-        self.session.handle(around, input_of(kind, chunk), &mut world.actions);
+        self.exchange.handle(around, input_of(kind, chunk), &mut world.effects);
         world.spend(end - start);
         self.apply(Source::Lease(lease), world);
     }
@@ -534,7 +533,7 @@ impl<H> Connection<H> {
         let (start, end) = (limits::POOL_HEADROOM, buffer.len());
         let chunk = Chunk { buffer: &mut buffer, start, end };
         let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
-        self.session.handle(around, input_of(kind, chunk), &mut world.actions);
+        self.exchange.handle(around, input_of(kind, chunk), &mut world.effects);
         world.spend(end - start);
         self.apply(Source::Copy(buffer), world);
     }
@@ -544,36 +543,36 @@ impl<H> Connection<H> {
         let mut buffer = [0; limits::POOL_HEADROOM];
         let chunk = Chunk { start: buffer.len(), end: buffer.len(), buffer: &mut buffer };
         let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
-        self.session.handle(around, input_of(kind, chunk), &mut world.actions);
+        self.exchange.handle(around, input_of(kind, chunk), &mut world.effects);
         self.apply(Source::Bytes(&buffer), world);
     }
 
     /// As `handle`, for what may begin a conversation, which has limits of its own.
     fn handle_opening<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
         self.handle(input, world);
-        if let Some(service) = self.session.service() {
+        if let Some(service) = self.exchange.service() {
             let size = service.limits.queue_size_max;
             self.client.set_queue_size_max(size);
             self.backend.set_queue_size_max(size);
         }
     }
 
-    fn peer_of(&self, side: Side) -> &Peer<H> {
-        match side {
-            Side::Client => &self.client,
-            Side::Backend => &self.backend,
+    fn peer_of(&self, end: End) -> &Peer<H> {
+        match end {
+            End::Client => &self.client,
+            End::Backend => &self.backend,
         }
     }
 
-    fn peer(&mut self, side: Side) -> &mut Peer<H> {
-        match side {
-            Side::Client => &mut self.client,
-            Side::Backend => &mut self.backend,
+    fn peer(&mut self, end: End) -> &mut Peer<H> {
+        match end {
+            End::Client => &mut self.client,
+            End::Backend => &mut self.backend,
         }
     }
 }
 
-/// What a session finds around it at this time, when what is handed in may have waited since that other one.
+/// What an exchange finds around it at this time, when what is handed in may have waited since that other one.
 fn around<'a, H>(
     endpoint: &'a Endpoint<H>,
     date: &'a Date,
@@ -585,8 +584,8 @@ fn around<'a, H>(
 
 fn input_of(kind: Kind, chunk: Chunk<'_>) -> Input<'_> {
     match kind {
-        Kind::ClientReceive => Input::ClientBytes(chunk),
-        Kind::BackendReceive => Input::BackendBytes(chunk),
+        Kind::ClientReceive => Input::Bytes(End::Client, chunk),
+        Kind::BackendReceive => Input::Bytes(End::Backend, chunk),
         _ => Input::FileBytes(chunk),
     }
 }

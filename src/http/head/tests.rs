@@ -9,7 +9,7 @@ fn limits() -> Http {
     Http { head_size_max: HEAD_SIZE_MAX, headers_max: 9, ..Http::default() }
 }
 
-/// As the session does it: the end first, then the head.
+/// As the exchange does it: the end first, then the head.
 fn read(bytes: &[u8]) -> Result<Head<'static>, HeadError> {
     match scan(bytes, 0)? {
         Some(end) => parse(bytes[..end].to_vec().leak(), &limits()),

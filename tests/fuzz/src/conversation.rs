@@ -1,9 +1,9 @@
 //! What two peers said to each other through the gateway, held against what each of them should have heard.
 
 use uakari::driver::device::Direction;
+use uakari::exchange::Ending;
 use uakari::limits::{PONGS_PER_VISIT_MAX, WebSocket};
 use uakari::route::{Destination, MessageType, Protocol};
-use uakari::session::Ending;
 
 use crate::gateway::Gateway;
 use crate::reference::{Event, Reading, Sizes};
@@ -60,7 +60,7 @@ impl Conversation<'_> {
             // Of many at once, some are answered by the last one's answer.
             let pongs = count(&to_client, |event| matches!(event, Event::Pong));
             assert!((pings.min(PONGS_PER_VISIT_MAX)..=pings).contains(&pongs), "{pongs} pongs for {pings} pings");
-            let traffic = gateway.session.traffic();
+            let traffic = gateway.exchange.traffic();
             assert_eq!(traffic.up_messages, by_client.messages().len() as u64);
             assert_eq!(traffic.up_bytes, by_client.payload().len() as u64);
             assert_eq!(traffic.down_messages, to_client.messages().len() as u64);
@@ -148,7 +148,8 @@ impl Conversation<'_> {
         let mut lines: Vec<&[u8]> = said.split(|byte| *byte == delimiter).collect();
         // Behind the last delimiter a line has only begun; the server's end ends it, if it can be a message.
         let must_be_text = self.message_type == MessageType::Text;
-        let is_last_lost = |line: &[u8]| is_cut || line.is_empty() || must_be_text && std::str::from_utf8(line).is_err();
+        let is_last_lost =
+            |line: &[u8]| is_cut || line.is_empty() || must_be_text && std::str::from_utf8(line).is_err();
         if self.is_relaying || is_whole && lines.last().is_some_and(|line| is_last_lost(line)) {
             lines.pop();
         }

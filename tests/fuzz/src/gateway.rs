@@ -1,28 +1,29 @@
-//! A gateway with one connection and no kernel. It hands the session only what a real one could (src/gateway), and
-//! checks all that the session asks for.
+//! A gateway with one connection and no kernel. It hands the exchange only what a real one could (src/gateway), and
+//! checks all that the exchange asks for.
 
 mod answers;
 
 use std::collections::VecDeque;
 
 use uakari::driver::{Address, Errno, FileKind, OpenFor, SocketType};
+use uakari::exchange::{Chunk, Demand, Effect, Effects, Ending, Exchange, Folder, Input, Patience, Surroundings};
 use uakari::http::date::Date;
 use uakari::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 use uakari::route::{Destination, Protocol, Service, Sites};
-use uakari::session::{Action, Actions, Chunk, Demand, Ending, Folder, Input, Patience, Session, Side, Surroundings};
+use uakari::types::End;
 
 use crate::peer::Peer;
 use crate::replies::Replies;
 
-/// What a session may keep: a head and a receive, or a line and a receive, in memory that grows by doubling.
+/// What an exchange may keep: a head and a receive, or a line and a receive, in memory that grows by doubling.
 const HELD_SIZE_MAX: usize = 4 * POOL_BUFFER_SIZE;
 /// Steps after which a connection that is left alone has to be over.
 const STEPS_MAX: usize = 100;
 
 /// A gateway with one connection.
 pub struct Gateway {
-    /// The session under test.
-    pub session: Session,
+    /// The exchange under test.
+    pub exchange: Exchange,
     /// The client.
     pub client: Peer,
     /// The server.
@@ -44,11 +45,11 @@ pub struct Gateway {
     now_ms: u64,
     /// When a peer last took something.
     moved_ms: u64,
-    actions: Actions,
+    effects: Effects,
     replies: Replies,
     buffer: Vec<u8>,
-    /// The rest of what a session took in part, and where it came from.
-    rest: Option<(Side, Vec<u8>)>,
+    /// The rest of what an exchange took in part, and where it came from.
+    rest: Option<(End, Vec<u8>)>,
     opened: Option<FileKind>,
     /// What the opens in flight are for.
     opens: VecDeque<OpenFor>,
@@ -67,7 +68,7 @@ impl Gateway {
     /// A gateway to which a client has just come.
     pub fn new(sites: Sites) -> Gateway {
         Gateway {
-            session: Session::default(),
+            exchange: Exchange::default(),
             client: Peer::connected(),
             backend: Peer::default(),
             ending: None,
@@ -80,7 +81,7 @@ impl Gateway {
             date: Date::default(),
             now_ms: 1,
             moved_ms: 1,
-            actions: Actions::default(),
+            effects: Effects::default(),
             replies: Replies::default(),
             buffer: vec![0; POOL_BUFFER_SIZE],
             rest: None,
@@ -99,18 +100,24 @@ impl Gateway {
         if matches!(input, Input::Stop) && self.is_relaying() {
             self.stopped_at = Some(self.client.heard.len());
         }
-        let around = Surroundings { now_ms: self.now_ms, since_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
-        self.session.handle(around, input, &mut self.actions);
+        let around = Surroundings {
+            now_ms: self.now_ms,
+            since_ms: self.now_ms,
+            date: &self.date,
+            sites: &self.sites,
+            tag_salt: 1,
+        };
+        self.exchange.handle(around, input, &mut self.effects);
         self.apply(None);
         self.hand_in_rest();
     }
 
     /// The peer sent this; nothing happens if it is not read. An empty piece is an empty packet.
-    pub fn receive(&mut self, side: Side, bytes: &[u8]) {
+    pub fn receive(&mut self, end: End, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(POOL_BUFFER_SIZE - POOL_HEADROOM)];
         // What comes while the connection is being closed, or behind its end, has no meaning.
-        let has_meaning = self.session.patience().is_none() && self.ending.is_none();
-        let peer = self.peer(side);
+        let has_meaning = self.exchange.patience().is_none() && self.ending.is_none();
+        let peer = self.peer(end);
         if !peer.is_read() || bytes.is_empty() && peer.demand != Some(Demand::Packets) {
             return;
         }
@@ -119,40 +126,40 @@ impl Gateway {
             peer.heard.extend(bytes);
             peer.receives.push(bytes.len());
         }
-        self.bytes(Some(side), bytes);
+        self.bytes(Some(end), bytes);
     }
 
     /// The peer sends no more, or its connection broke.
-    pub fn end(&mut self, side: Side, failure: Option<Errno>) {
-        let peer = self.peer(side);
+    pub fn end(&mut self, end: End, failure: Option<Errno>) {
+        let peer = self.peer(end);
         if !peer.is_read() {
             return;
         }
         peer.on_received();
         peer.is_ended = true;
-        self.has_all |= side == Side::Backend && failure.is_none() && self.session.service().is_some();
-        self.input(match (side, failure) {
-            (Side::Client, None) => Input::ClientEnd,
-            (Side::Client, Some(errno)) => Input::ClientFailed(errno),
-            (Side::Backend, None) => Input::BackendEnd,
-            (Side::Backend, Some(errno)) => Input::BackendFailed(errno),
+        self.has_all |= end == End::Backend && failure.is_none() && self.exchange.service().is_some();
+        self.input(match (end, failure) {
+            (End::Client, None) => Input::Ended(End::Client),
+            (End::Client, Some(errno)) => Input::Failed(End::Client, errno),
+            (End::Backend, None) => Input::Ended(End::Backend),
+            (End::Backend, Some(errno)) => Input::Failed(End::Backend, errno),
         });
     }
 
     /// What was queued for a peer was taken, or could not be sent.
-    pub fn take(&mut self, side: Side, is_failure: bool) {
-        let peer = self.peer(side);
+    pub fn take(&mut self, end: End, is_failure: bool) {
+        let peer = self.peer(end);
         if !std::mem::take(&mut peer.is_queued) {
             return;
         }
         let is_device = peer.is_device;
-        match (side, is_failure) {
-            (Side::Client, true) => self.input(Input::ClientFailed(Errno::EPIPE)),
-            (Side::Backend, true) if is_device => self.input(Input::BackendFailed(Errno::EIO)),
-            (Side::Backend, true) => self.end_tunnel(),
+        match (end, is_failure) {
+            (End::Client, true) => self.input(Input::Failed(End::Client, Errno::EPIPE)),
+            (End::Backend, true) if is_device => self.input(Input::Failed(End::Backend, Errno::EIO)),
+            (End::Backend, true) => self.end_tunnel(),
             (_, false) => {
                 self.moved_ms = self.now_ms;
-                if side == Side::Client && self.session.wants_drained() {
+                if end == End::Client && self.exchange.wants_drained() {
                     self.input(Input::Drained);
                 }
                 self.end_tunnel();
@@ -163,33 +170,33 @@ impl Gateway {
     /// Lets time pass; a deadline that comes is told.
     pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
-        let Some(deadline_ms) = self.session.deadline_ms().filter(|at_ms| *at_ms <= self.now_ms) else { return };
-        if let Some(Patience { since_ms, close_ms, stall_ms }) = self.session.patience() {
+        let Some(deadline_ms) = self.exchange.deadline_ms().filter(|at_ms| *at_ms <= self.now_ms) else { return };
+        if let Some(Patience { since_ms, close_ms, stall_ms }) = self.exchange.patience() {
             let is_owed = self.client.is_queued || self.backend.is_queued;
             let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
             if self.now_ms < until_ms {
-                return self.session.put_off(until_ms.min(self.now_ms + close_ms));
+                return self.exchange.put_off(until_ms.min(self.now_ms + close_ms));
             }
         }
         self.input(Input::Deadline);
-        let next_ms = self.session.deadline_ms();
+        let next_ms = self.exchange.deadline_ms();
         assert!(next_ms.is_none_or(|next_ms| next_ms > self.now_ms), "{deadline_ms} is due again and again");
     }
 
     /// Lets time pass to the next deadline, or some if there is none.
     pub fn pass_to_deadline(&mut self) {
-        let ms = self.session.deadline_ms().map_or(1_000, |at_ms| at_ms.saturating_sub(self.now_ms));
+        let ms = self.exchange.deadline_ms().map_or(1_000, |at_ms| at_ms.saturating_sub(self.now_ms));
         self.pass(ms);
     }
 
     /// The client was not read for a while.
     pub fn excuse_client(&mut self) {
-        self.session.excuse_client(self.now_ms);
+        self.exchange.excuse_client(self.now_ms);
     }
 
     /// Whether messages flow, and neither end has been told to stop.
     pub fn is_relaying(&self) -> bool {
-        self.session.service().is_some() && !self.backend.is_finished && self.ending.is_none()
+        self.exchange.service().is_some() && !self.backend.is_finished && self.ending.is_none()
     }
 
     /// Leaves the connection alone: what is asked for fails, peers end. It has to be over soon.
@@ -202,54 +209,60 @@ impl Gateway {
                     self.answer_connect(Err(Errno::ECONNREFUSED))
                 }
                 () if self.reads > 0 => self.answer_read(&[]),
-                () if self.client.is_queued => self.take(Side::Client, false),
-                () if self.backend.is_queued => self.take(Side::Backend, false),
-                () if self.client.is_read() => self.end(Side::Client, None),
-                () if self.backend.is_read() => self.end(Side::Backend, None),
+                () if self.client.is_queued => self.take(End::Client, false),
+                () if self.backend.is_queued => self.take(End::Backend, false),
+                () if self.client.is_read() => self.end(End::Client, None),
+                () if self.backend.is_read() => self.end(End::Backend, None),
                 () => self.pass_to_deadline(),
             }
         }
-        panic!("it does not end: {:?}", self.session);
+        panic!("it does not end: {:?}", self.exchange);
     }
 
-    fn peer(&mut self, side: Side) -> &mut Peer {
-        match side {
-            Side::Client => &mut self.client,
-            Side::Backend => &mut self.backend,
+    fn peer(&mut self, end: End) -> &mut Peer {
+        match end {
+            End::Client => &mut self.client,
+            End::Backend => &mut self.backend,
         }
     }
 
     /// Hands in what a peer sent, or what was read of the file.
-    fn bytes(&mut self, from: Option<Side>, bytes: &[u8]) {
+    fn bytes(&mut self, from: Option<End>, bytes: &[u8]) {
         let end = POOL_HEADROOM + bytes.len();
         self.buffer[POOL_HEADROOM..end].copy_from_slice(bytes);
         // No bytes come in a buffer that has room for nothing else.
         let size = if bytes.is_empty() { end } else { self.buffer.len() };
         let chunk = Chunk { buffer: &mut self.buffer[..size], start: POOL_HEADROOM, end };
-        let around = Surroundings { now_ms: self.now_ms, since_ms: self.now_ms, date: &self.date, sites: &self.sites, tag_salt: 1 };
+        let around = Surroundings {
+            now_ms: self.now_ms,
+            since_ms: self.now_ms,
+            date: &self.date,
+            sites: &self.sites,
+            tag_salt: 1,
+        };
         let input = match from {
-            Some(Side::Client) => Input::ClientBytes(chunk),
-            Some(Side::Backend) => Input::BackendBytes(chunk),
+            Some(End::Client) => Input::Bytes(End::Client, chunk),
+            Some(End::Backend) => Input::Bytes(End::Backend, chunk),
             None => Input::FileBytes(chunk),
         };
-        self.session.handle(around, input, &mut self.actions);
+        self.exchange.handle(around, input, &mut self.effects);
         self.apply(Some(end));
         self.hand_in_rest();
     }
 
     /// Hands in what is left of a chunk; for a real gateway others come first.
     fn hand_in_rest(&mut self) {
-        if let Some((side, rest)) = self.rest.take().filter(|_| self.ending.is_none()) {
-            self.bytes(Some(side), &rest);
+        if let Some((end, rest)) = self.rest.take().filter(|_| self.ending.is_none()) {
+            self.bytes(Some(end), &rest);
         }
     }
 
-    /// Does what the session asks for. A part of a chunk that ends at `end` may be forwarded once.
+    /// Does what the exchange asks for. A part of a chunk that ends at `end` may be forwarded once.
     fn apply(&mut self, mut end: Option<usize>) {
-        let actions: Vec<Action> = self.actions.drain().collect();
-        for action in actions {
-            assert!(self.ending.is_none(), "behind the end: {action:?}");
-            if let Action::Forward { to, range } = action {
+        let effects: Vec<Effect> = self.effects.drain().collect();
+        for effect in effects {
+            assert!(self.ending.is_none(), "behind the end: {effect:?}");
+            if let Effect::Forward { to, range } = effect {
                 let end = end.take().expect("there is one chunk to forward");
                 assert!(range.start < range.end && range.end <= end, "{range:?} of a chunk that ends at {end}");
                 let bytes = self.buffer[range].to_vec();
@@ -257,111 +270,111 @@ impl Gateway {
                     self.replies.add_body(bytes.len());
                 }
                 self.send(to, &bytes);
-            } else if let Action::Later { from, start } = action {
+            } else if let Effect::Later { from, start } = effect {
                 let end = end.expect("it comes before what is forwarded");
                 assert!(start < end && self.rest.is_none(), "{start} of a chunk that ends at {end}");
                 self.rest = Some((from, self.buffer[start..end].to_vec()));
             } else {
-                self.do_action(action);
+                self.do_action(effect);
             }
         }
         self.client.settle();
         self.backend.settle();
         self.check();
         let Peer { is_device, is_queued, is_finished, is_abandoned, .. } = self.backend;
-        if is_device && !is_queued && is_finished && !is_abandoned && self.session.patience().is_some() {
-            self.input(Input::BackendEnd);
+        if is_device && !is_queued && is_finished && !is_abandoned && self.exchange.patience().is_some() {
+            self.input(Input::Ended(End::Backend));
         }
         self.end_tunnel();
     }
 
     /// A tunnel that nothing comes into any more is over once it is empty.
     fn end_tunnel(&mut self) {
-        if self.session.wants_both_drained() && !self.client.is_queued && !self.backend.is_queued {
+        if self.exchange.wants_both_drained() && !self.client.is_queued && !self.backend.is_queued {
             self.input(Input::Drained);
         }
     }
 
-    fn do_action(&mut self, action: Action) {
-        match action {
-            Action::Send { to, bytes } => {
-                if to == Side::Client && self.protocol.is_none() {
+    fn do_action(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { to, bytes } => {
+                if to == End::Client && self.protocol.is_none() {
                     self.begin(&bytes);
                 }
                 self.send(to, &bytes);
             }
-            Action::SendLast { to, bytes } => {
+            Effect::SendLast { to, bytes } => {
                 self.send(to, &bytes);
                 self.peer(to).has_last = true;
             }
             // The answer to a ping that the server sent behind its client's end is dropped.
-            Action::Pong { to: Side::Backend, .. } if self.backend.has_last || self.backend.is_finished => {}
-            Action::Pong { to, bytes } => self.send(to, &bytes),
-            Action::LaterBytes { from, buffer } => {
+            Effect::Pong { to: End::Backend, .. } if self.backend.has_last || self.backend.is_finished => {}
+            Effect::Pong { to, bytes } => self.send(to, &bytes),
+            Effect::LaterBytes { from, buffer } => {
                 assert!(buffer.len() > POOL_HEADROOM && self.rest.is_none());
                 self.rest = Some((from, buffer[POOL_HEADROOM..].to_vec()));
             }
-            Action::Demand(side, demand) => self.peer(side).demand = Some(demand),
-            Action::Finish(side) => self.peer(side).is_finished = true,
-            Action::Abandon(side) => {
-                let peer = self.peer(side);
+            Effect::Demand(end, demand) => self.peer(end).demand = Some(demand),
+            Effect::Finish(end) => self.peer(end).is_finished = true,
+            Effect::Abandon(end) => {
+                let peer = self.peer(end);
                 (peer.is_abandoned, peer.is_queued, peer.demand) = (true, false, None);
             }
-            Action::Log(_, line) => assert!(!line.chars().any(char::is_control), "{line:?}"),
-            Action::End(ending) => {
+            Effect::Log(_, line) => assert!(!line.chars().any(char::is_control), "{line:?}"),
+            Effect::Over(ending) => {
                 assert!(!ending.to_string().is_empty());
                 self.ending = Some(ending);
             }
-            action => self.reach(action),
+            effect => self.reach(effect),
         }
     }
 
     /// What leads to a server or a file.
-    fn reach(&mut self, action: Action) {
-        match action {
-            Action::Open { folder, path, purpose } => {
+    fn reach(&mut self, effect: Effect) {
+        match effect {
+            Effect::Open { folder, path, purpose } => {
                 let path = path.to_str().expect("names are UTF-8");
                 let is_inside = !path.starts_with('/') && !path.split('/').any(|part| part == "..");
                 assert!(is_inside || folder == Folder::Anywhere, "{path:?}");
                 self.opened = None;
                 self.opens.push_back(purpose);
             }
-            Action::Connect(socket_type) => {
+            Effect::Connect(socket_type) => {
                 assert!(matches!(self.opened, Some(FileKind::Socket(_))));
                 self.socket_type = socket_type;
                 self.connects.push_back(false);
             }
-            Action::AwaitBacklog => self.awaits_backlog = true,
-            Action::HandOver { reply, hello: _ } => {
+            Effect::AwaitBacklog => self.awaits_backlog = true,
+            Effect::HandOver { reply, hello: _ } => {
                 assert!(matches!(self.opened, Some(FileKind::Socket(_))));
                 assert!(reply.starts_with(b"HTTP/1.1 101 ") && self.handover.is_none());
                 self.handover = Some(reply);
             }
             // What it is too late for is answered as it would have been.
-            Action::CancelConnect => assert!(self.handover.is_some() || self.connects.contains(&true)),
-            Action::ConnectTcp { link, address } => {
-                let link = &self.sites.get(self.session.site()).links[link];
+            Effect::CancelConnect => assert!(self.handover.is_some() || self.connects.contains(&true)),
+            Effect::ConnectTcp { link, address } => {
+                let link = &self.sites.get(self.exchange.site()).links[link];
                 let Destination::Tcp(addresses) = &link.destination else { panic!("no TCP server: {link:?}") };
                 assert!(address < addresses.len());
                 self.socket_type = SocketType::Stream;
                 self.connects.push_back(true);
             }
-            Action::Hello(hello) => {
+            Effect::Hello(hello) => {
                 assert!(self.backend.is_there && self.backend.sends.is_empty(), "the server was told something before");
                 assert!(hello.path.starts_with('/') && !hello.encode(Address::Unix, Address::Unix, 1).is_empty());
                 self.hellos += 1;
             }
-            Action::UseDevice => {
+            Effect::UseDevice => {
                 assert!(matches!(self.opened.take(), Some(FileKind::Device(..))));
                 (self.backend.is_there, self.backend.is_device) = (true, true);
             }
-            Action::ReadFile { offset } => {
+            Effect::ReadFile { offset } => {
                 let Some(FileKind::Regular(status)) = self.opened else { panic!("no file to read") };
                 assert!(offset < status.size && self.reads == 0);
                 self.reads += 1;
             }
-            Action::CloseFile => self.opened = None,
-            action => unreachable!("{action:?} needs a chunk or is done by now"),
+            Effect::CloseFile => self.opened = None,
+            effect => unreachable!("{effect:?} needs a chunk or is done by now"),
         }
     }
 
@@ -370,11 +383,11 @@ impl Gateway {
         self.replies.add_head(head);
         let is_packet = self.socket_type == SocketType::SeqPacket;
         let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
-        self.protocol = self.session.service().map(protocol);
+        self.protocol = self.exchange.service().map(protocol);
     }
 
-    fn send(&mut self, to: Side, bytes: &[u8]) {
-        let is_packet = to == Side::Backend && self.protocol == Some(Protocol::Packet);
+    fn send(&mut self, to: End, bytes: &[u8]) {
+        let is_packet = to == End::Backend && self.protocol == Some(Protocol::Packet);
         let peer = self.peer(to);
         assert!(
             peer.is_there && !peer.has_last && !peer.is_finished && !peer.is_abandoned,
@@ -387,10 +400,10 @@ impl Gateway {
     }
 
     fn check(&self) {
-        let waits = self.session.is_handshake() || self.session.patience().is_some();
-        let is_timed = self.session.deadline_ms().is_some();
+        let waits = self.exchange.is_handshake() || self.exchange.patience().is_some();
+        let is_timed = self.exchange.deadline_ms().is_some();
         assert!(self.ending.is_some() || is_timed || !waits, "it may wait for ever");
         assert!(self.ending.is_none() || !is_timed, "a deadline behind the end");
-        assert!(self.session.held_size() <= HELD_SIZE_MAX, "{} bytes are held", self.session.held_size());
+        assert!(self.exchange.held_size() <= HELD_SIZE_MAX, "{} bytes are held", self.exchange.held_size());
     }
 }

@@ -1,6 +1,6 @@
 //! One end of a connection, as far as a gateway keeps account of it.
 
-use uakari::session::Demand;
+use uakari::exchange::Demand;
 
 /// A receive that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -15,7 +15,7 @@ enum Receiving {
 /// One end of a connection.
 #[derive(Default, Debug)]
 pub struct Peer {
-    /// All that it said and the session heard.
+    /// All that it said and the exchange heard.
     pub heard: Vec<u8>,
     /// The sizes of its receives.
     pub receives: Vec<usize>,

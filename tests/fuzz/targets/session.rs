@@ -7,10 +7,11 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use uakari::driver::device::{Device, DeviceId, Direction};
 use uakari::driver::{Errno, FileId, FileKind, FileStatus};
+use uakari::exchange::{Full, Input};
 use uakari::limits::{self, WebSocket, WhenOver};
 use uakari::route::names::{Patterns, Rules};
 use uakari::route::{Destination, Link, MessageType, Protocol, Service, Site, Sites};
-use uakari::session::{Full, Input, Side};
+use uakari::types::End;
 use uakari_fuzz::choices::Choices;
 use uakari_fuzz::conversation::Conversation;
 use uakari_fuzz::gateway::Gateway;
@@ -39,8 +40,8 @@ fuzz_target!(|data: &[u8]| {
     gateway.run_out();
     check(&service, name, gateway, head_size);
     // What is said behind the end has no meaning.
-    gateway.receive(Side::Client, b"behind");
-    gateway.receive(Side::Backend, b"behind");
+    gateway.receive(End::Client, b"behind");
+    gateway.receive(End::Backend, b"behind");
     gateway.input(Input::Deadline);
     gateway.input(Input::Stop);
 });
@@ -113,7 +114,7 @@ fn links(service: &Service) -> Vec<Link> {
     destinations.map(link).into()
 }
 
-/// What the peers have said and the session has not heard yet, and what is still to happen.
+/// What the peers have said and the exchange has not heard yet, and what is still to happen.
 struct Script<'a> {
     gateway: Gateway,
     client: Vec<u8>,
@@ -134,9 +135,9 @@ impl Script<'_> {
         if way & 0x20 != 0 {
             // Some of the first messages come with the head.
             let more = self.choices.counted();
-            self.gateway.receive(Side::Client, &[head.as_bytes(), more].concat());
+            self.gateway.receive(End::Client, &[head.as_bytes(), more].concat());
         } else {
-            self.gateway.receive(Side::Client, head.as_bytes());
+            self.gateway.receive(End::Client, head.as_bytes());
         }
         if way & 0x40 == 0 {
             let is_device = matches!(name, "tty" | "read" | "write");
@@ -155,26 +156,26 @@ impl Script<'_> {
                 self.client.extend(frame);
             }
             2 => self.client.extend(choices.counted()),
-            3 | 4 => self.deliver(Side::Client, usize::MAX),
+            3 | 4 => self.deliver(End::Client, usize::MAX),
             5 => {
                 let size = choices.byte();
-                self.deliver(Side::Client, size.into());
+                self.deliver(End::Client, size.into());
             }
             6 | 7 => self.backend.extend(payload(choices)),
             8 => {
                 let first = first_byte(choices);
                 self.backend.extend(reference::frame(first, &payload(choices), None));
             }
-            9 | 10 => self.deliver(Side::Backend, usize::MAX),
+            9 | 10 => self.deliver(End::Backend, usize::MAX),
             11 => {
                 let size = choices.byte();
-                self.deliver(Side::Backend, size.into());
+                self.deliver(End::Backend, size.into());
             }
-            12 => self.gateway.take(Side::Client, false),
-            13 => self.gateway.take(Side::Backend, false),
+            12 => self.gateway.take(End::Client, false),
+            13 => self.gateway.take(End::Backend, false),
             14 => {
-                let side = if choices.byte() & 1 == 0 { Side::Client } else { Side::Backend };
-                self.gateway.take(side, true);
+                let end = if choices.byte() & 1 == 0 { End::Client } else { End::Backend };
+                self.gateway.take(end, true);
             }
             15 => self.gateway.pass(1 << (choices.byte() & 0x0f)),
             16 => self.gateway.pass_to_deadline(),
@@ -193,8 +194,8 @@ impl Script<'_> {
             }
             20 => {
                 let how = choices.byte();
-                let side = if how & 1 == 0 { Side::Client } else { Side::Backend };
-                self.gateway.end(side, (how & 2 != 0).then_some(Errno::ECONNRESET));
+                let end = if how & 1 == 0 { End::Client } else { End::Backend };
+                self.gateway.end(end, (how & 2 != 0).then_some(Errno::ECONNRESET));
             }
             _ => match choices.byte() {
                 0 => self.gateway.input(Input::Stop),
@@ -204,14 +205,14 @@ impl Script<'_> {
         }
     }
 
-    /// The session hears so many bytes, all at once; of a server that may be an empty packet.
-    fn deliver(&mut self, side: Side, size: usize) {
-        let said = if side == Side::Client { &mut self.client } else { &mut self.backend };
+    /// The exchange hears so many bytes, all at once; of a server that may be an empty packet.
+    fn deliver(&mut self, end: End, size: usize) {
+        let said = if end == End::Client { &mut self.client } else { &mut self.backend };
         let size = size.min(said.len()).min(limits::POOL_BUFFER_SIZE - limits::POOL_HEADROOM);
-        let peer = if side == Side::Client { &self.gateway.client } else { &self.gateway.backend };
+        let peer = if end == End::Client { &self.gateway.client } else { &self.gateway.backend };
         if peer.is_read() && peer.heard.len() < SAID_SIZE_MAX {
             let bytes: Vec<u8> = said.drain(..size).collect();
-            self.gateway.receive(side, &bytes);
+            self.gateway.receive(end, &bytes);
         }
     }
 }

@@ -1,8 +1,8 @@
-//! What the file system, the servers and the clock answer the session.
+//! What the file system, the servers and the clock answer the exchange.
 
 use uakari::driver::device::DeviceId;
 use uakari::driver::{Errno, FileKind, HandoverStep, OpenFor};
-use uakari::session::{Ending, Input};
+use uakari::exchange::{Ending, Input};
 
 use super::Gateway;
 
@@ -47,7 +47,7 @@ impl Gateway {
         if matches!(result, Ok(()) | Err((HandoverStep::Pass, _))) {
             self.client.sent.extend(reply);
         }
-        self.is_tunnel = result.is_ok() && self.session.has_early_bytes();
+        self.is_tunnel = result.is_ok() && self.exchange.has_early_bytes();
         self.backend.is_there |= self.is_tunnel;
         self.input(Input::HandedOver(result));
         assert!(result.is_err() || self.is_tunnel || self.ending == Some(Ending::HandedOver));

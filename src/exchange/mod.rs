@@ -1,5 +1,5 @@
 //! The core: one connection from its first byte to its last. No file descriptors, no clock, no I/O: inputs come
-//! in, actions go out, and time is an argument.
+//! in, effects go out, and time is an argument.
 #![forbid(unsafe_code)]
 
 mod body;
@@ -11,7 +11,7 @@ mod tunnel;
 
 mod closing;
 
-mod action;
+mod effect;
 mod ending;
 
 use std::mem;
@@ -20,11 +20,12 @@ use crate::driver::{Errno, FileKind, HandoverStep};
 use crate::http::date::Date;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
+use crate::types::End;
 use crate::websocket::close::CloseCode;
 use crate::websocket::encoder;
 
-pub use action::{Action, Actions, Chunk, Demand, Folder, Side};
 pub use closing::Patience;
+pub use effect::{Chunk, Demand, Effect, Effects, Folder};
 pub use ending::{Ending, Full, Step};
 
 use body::Draining;
@@ -42,29 +43,23 @@ pub enum Input<'a> {
     Accepted,
     /// The client came when there was no room for it.
     Overload(Full),
-    /// Bytes from the client; decoded in place.
-    ClientBytes(Chunk<'a>),
-    /// The client sends no more.
-    ClientEnd,
-    /// The client's connection broke.
-    ClientFailed(Errno),
-    /// Bytes from the server.
-    BackendBytes(Chunk<'a>),
-    /// The server sends no more.
-    BackendEnd,
-    /// The server's connection broke.
-    BackendFailed(Errno),
-    /// A path was opened, as `Action::Open` asked.
+    /// Bytes received from an end; decoded in place.
+    Bytes(End, Chunk<'a>),
+    /// The end of the stream from this end.
+    Ended(End),
+    /// The connection to this end failed.
+    Failed(End, Errno),
+    /// A path was opened, as `Effect::Open` asked.
     Opened(Result<FileKind, Errno>),
-    /// The server was connected, as `Action::Connect` asked.
+    /// The server was connected, as `Effect::Connect` asked.
     Connected(Result<(), Errno>),
-    /// The client was handed over, as `Action::HandOver` asked, or how far that came.
+    /// The client was handed over, as `Effect::HandOver` asked, or how far that came.
     HandedOver(Result<(), (HandoverStep, Errno)>),
-    /// A socket was opened, as `Action::Open` asked, and others wait for it already.
+    /// A socket was opened, as `Effect::Open` asked, and others wait for it already.
     OpenedFull,
-    /// It may try again, as `Action::AwaitBacklog` asked.
+    /// It may try again, as `Effect::AwaitBacklog` asked.
     Retry,
-    /// Bytes of the file, as `Action::ReadFile` asked; none: its end, or it could not be read.
+    /// Bytes of the file, as `Effect::ReadFile` asked; none: its end, or it could not be read.
     FileBytes(Chunk<'a>),
     /// All that was queued for the client has been sent; at the end of a tunnel, for the server too.
     Drained,
@@ -89,7 +84,7 @@ pub struct Traffic {
     pub down_messages: u64,
 }
 
-/// What a session finds around it.
+/// What an exchange finds around it.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
     /// The time. With `Input::Deadline`: up to when all that came has been handed in.
@@ -106,7 +101,7 @@ pub struct Surroundings<'a> {
 
 /// One connection's life.
 #[derive(Debug)]
-pub struct Session {
+pub struct Exchange {
     phase: Phase,
     /// Bytes of a head that is not whole, or that came behind a request and wait for their turn.
     input: Vec<u8>,
@@ -161,11 +156,11 @@ struct Context<'a> {
     is_head: bool,
     traffic: &'a mut Traffic,
     deadline_ms: &'a mut Option<u64>,
-    out: &'a mut Actions,
+    out: &'a mut Effects,
 }
 
 impl<'a> Context<'a> {
-    fn new(around: Surroundings<'a>, facts: &'a mut Facts, out: &'a mut Actions) -> Context<'a> {
+    fn new(around: Surroundings<'a>, facts: &'a mut Facts, out: &'a mut Effects) -> Context<'a> {
         Context {
             now_ms: around.now_ms,
             since_ms: around.since_ms,
@@ -190,9 +185,9 @@ impl<'a> Context<'a> {
     }
 }
 
-impl Default for Session {
-    fn default() -> Session {
-        Session {
+impl Default for Exchange {
+    fn default() -> Exchange {
+        Exchange {
             phase: Phase::Head(Head::default()),
             input: Vec::new(),
             facts: Facts::default(),
@@ -202,7 +197,7 @@ impl Default for Session {
     }
 }
 
-impl Session {
+impl Exchange {
     /// When `Input::Deadline` is due, if ever.
     pub fn deadline_ms(&self) -> Option<u64> {
         self.facts.deadline_ms
@@ -325,8 +320,8 @@ impl Session {
         matches!(&self.phase, Phase::Tunnel(tunnel) if tunnel.has_ended())
     }
 
-    /// Takes one input. After `Action::End` no input changes anything.
-    pub fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Actions) {
+    /// Takes one input. After `Effect::Over` no input changes anything.
+    pub fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
         // The usual case first: nothing moves while messages flow.
         let mut context = Context::new(around, &mut self.facts, out);
         let next = match (&mut self.phase, input) {
@@ -349,17 +344,17 @@ impl Session {
     }
 
     /// Before messages flow: phases follow each other as long as there is input for them.
-    fn handle_http(&mut self, around: Surroundings<'_>, mut input: Input<'_>, out: &mut Actions) {
+    fn handle_http(&mut self, around: Surroundings<'_>, mut input: Input<'_>, out: &mut Effects) {
         match &mut input {
             // What is left of a body that nobody reads.
-            Input::ClientBytes(_) | Input::ClientEnd if self.leaves_body() => {}
-            Input::ClientBytes(chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
+            Input::Bytes(End::Client, _) | Input::Ended(End::Client) if self.leaves_body() => {}
+            Input::Bytes(End::Client, chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
             // Whoever only looks whether the gateway is there may leave by a reset.
-            Input::ClientFailed(errno) => {
+            Input::Failed(End::Client, errno) => {
                 let between = self.between_requests().filter(|ending| *ending != Ending::Served);
                 return self.end(between.unwrap_or(Ending::ClientFailed(*errno)), out);
             }
-            Input::ClientEnd => {
+            Input::Ended(End::Client) => {
                 let between = self.between_requests();
                 return self.end(between.unwrap_or(Ending::HttpClientLeft), out);
             }
@@ -403,7 +398,7 @@ impl Session {
     }
 
     /// Feeds the relay what the client sent right behind its handshake.
-    fn take_input(&mut self, relay: &mut Relay, around: Surroundings<'_>, out: &mut Actions) -> Option<Phase> {
+    fn take_input(&mut self, relay: &mut Relay, around: Surroundings<'_>, out: &mut Effects) -> Option<Phase> {
         let input = mem::take(&mut self.input);
         if input.is_empty() {
             return None;
@@ -411,24 +406,24 @@ impl Session {
         let start = limits::POOL_HEADROOM;
         let mut buffer = vec![0; start + input.len()];
         buffer[start..].copy_from_slice(&input);
-        let mut actions = Actions::default();
-        let mut context = Context::new(around, &mut self.facts, &mut actions);
+        let mut effects = Effects::default();
+        let mut context = Context::new(around, &mut self.facts, &mut effects);
         let end = buffer.len();
-        let next = relay.handle(Input::ClientBytes(Chunk { buffer: &mut buffer, start, end }), &mut context);
-        out.add_frames(actions.take_frames());
+        let next = relay.handle(Input::Bytes(End::Client, Chunk { buffer: &mut buffer, start, end }), &mut context);
+        out.add_frames(effects.take_frames());
         // These bytes are in no pool buffer that could be forwarded: they are sent as a copy.
-        out.extend(actions.drain().map(|action| match action {
-            Action::Forward { to, range } => Action::Send { to, bytes: buffer[range].into() },
-            Action::Later { from, start: rest } => {
-                Action::LaterBytes { from, buffer: [&buffer[..start], &buffer[rest..]].concat().into() }
+        out.extend(effects.drain().map(|effect| match effect {
+            Effect::Forward { to, range } => Effect::Send { to, bytes: buffer[range].into() },
+            Effect::Later { from, start: rest } => {
+                Effect::LaterBytes { from, buffer: [&buffer[..start], &buffer[rest..]].concat().into() }
             }
             other => other,
         }));
         next
     }
 
-    fn end(&mut self, ending: Ending, out: &mut Actions) {
-        out.push(Action::End(ending));
+    fn end(&mut self, ending: Ending, out: &mut Effects) {
+        out.push(Effect::Over(ending));
         self.enter(Phase::Over);
     }
 }
@@ -437,11 +432,11 @@ impl Session {
 fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
     *context.status = status;
     let bytes = crate::http::reply::refusal(status, sentence, "", false, context.is_head, context.date);
-    context.out.push(Action::Send { to: Side::Client, bytes });
+    context.out.push(Effect::Send { to: End::Client, bytes });
     Phase::Closing(Box::new(Closing::client_only(ending, context)))
 }
 
 /// Tells the client, by a close frame, that the conversation is over.
 fn send_close(code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
-    context.out.push(Action::SendLast { to: Side::Client, bytes: encoder::close_frame(code, reason) });
+    context.out.push(Effect::SendLast { to: End::Client, bytes: encoder::close_frame(code, reason) });
 }

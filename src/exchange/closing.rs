@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use super::relay::find_close;
-use super::{Action, Context, Demand, Ending, Input, Phase, Side};
+use super::{Context, Demand, Effect, Ending, Input, Phase};
 use crate::limits::{self, WebSocket};
 use crate::route::Service;
+use crate::types::End;
 use crate::websocket::decoder::Decoder;
 
 /// A connection that ends.
@@ -51,7 +52,7 @@ impl Patience {
 impl Closing {
     /// A plain HTTP connection: the reply goes out, then the end.
     pub fn client_only(ending: Ending, context: &mut Context<'_>) -> Closing {
-        context.out.push(Action::CloseFile);
+        context.out.push(Effect::CloseFile);
         let patience = Patience {
             since_ms: context.now_ms,
             close_ms: limits::CLOSE_MS.default,
@@ -86,7 +87,7 @@ impl Closing {
 
     /// The client is gone; the server still gets what was sent to it.
     pub fn without_client(ending: Ending, service: &Arc<Service>, context: &mut Context<'_>) -> Closing {
-        context.out.push(Action::Abandon(Side::Client));
+        context.out.push(Effect::Abandon(End::Client));
         let patience = Patience::of(&service.limits, context);
         Closing::new(Client::Gone, Some(service.clone()), ending, patience, context)
     }
@@ -100,14 +101,14 @@ impl Closing {
     ) -> Closing {
         match client {
             Client::OwesEnd => {
-                context.out.push(Action::Demand(Side::Client, Demand::Flow));
-                context.out.push(Action::Finish(Side::Client));
+                context.out.push(Effect::Demand(End::Client, Demand::Flow));
+                context.out.push(Effect::Finish(End::Client));
             }
             // It may not have been read for a while.
-            Client::OwesClose(_) => context.out.push(Action::Demand(Side::Client, Demand::Flow)),
+            Client::OwesClose(_) => context.out.push(Effect::Demand(End::Client, Demand::Flow)),
             Client::Gone => {}
         }
-        let end = if backend.is_some() { Action::Finish(Side::Backend) } else { Action::Abandon(Side::Backend) };
+        let end = if backend.is_some() { Effect::Finish(End::Backend) } else { Effect::Abandon(End::Backend) };
         context.out.push(end);
         context.deadline_in(patience.close_ms);
         Closing { client, backend, ending, patience }
@@ -121,25 +122,25 @@ impl Closing {
     /// Takes an input; Some: it is over.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
         match input {
-            Input::ClientBytes(chunk) => {
+            Input::Bytes(End::Client, chunk) => {
                 if let Client::OwesClose(up) = &mut self.client {
                     // A client that breaks the protocol now owes no more than one that keeps it.
                     if find_close(up, chunk, context).unwrap_or(true) {
                         self.client = Client::OwesEnd;
-                        context.out.push(Action::Finish(Side::Client));
+                        context.out.push(Effect::Finish(End::Client));
                     }
                 }
             }
-            Input::ClientEnd | Input::ClientFailed(_) => {
+            Input::Ended(End::Client) | Input::Failed(End::Client, _) => {
                 self.client = Client::Gone;
-                context.out.push(Action::Abandon(Side::Client));
+                context.out.push(Effect::Abandon(End::Client));
             }
-            Input::BackendEnd | Input::BackendFailed(_) => {
+            Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
                 self.backend = None;
-                context.out.push(Action::Abandon(Side::Backend));
+                context.out.push(Effect::Abandon(End::Backend));
             }
             // A server that accepted when nobody waited for it any more.
-            Input::Connected(Ok(())) => context.out.push(Action::Abandon(Side::Backend)),
+            Input::Connected(Ok(())) => context.out.push(Effect::Abandon(End::Backend)),
             Input::Deadline => return Some(self.end(context)),
             _ => {}
         }
@@ -148,7 +149,7 @@ impl Closing {
     }
 
     fn end(&self, context: &mut Context<'_>) -> Phase {
-        context.out.push(Action::End(self.ending));
+        context.out.push(Effect::Over(self.ending));
         Phase::Over
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::head::{Head, over};
-use super::{Action, Closing, Context, Demand, Ending, Folder, Input, Patience, Phase, Side, Step};
+use super::{Closing, Context, Demand, Effect, Ending, Folder, Input, Patience, Phase, Step};
 use crate::driver::{Errno, FileKind, FileStatus, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_neighbours};
 use crate::http::conditions::{Conditions, Selection};
@@ -11,6 +11,7 @@ use crate::http::representation::{Representation, Version};
 use crate::http::{files, head, reply};
 use crate::observe::log::{Level, Quoted};
 use crate::route::Site;
+use crate::types::End;
 
 /// A request that is being answered.
 #[derive(Debug)]
@@ -145,7 +146,7 @@ impl Reply {
     pub fn start(mut self: Box<Self>, context: &mut Context<'_>) -> Phase {
         // A client may want to send all of its body before it reads the first byte of a reply.
         let demand = if self.leaves_body { Demand::Flow } else { Demand::Nothing };
-        context.out.push(Action::Demand(Side::Client, demand));
+        context.out.push(Effect::Demand(End::Client, demand));
         match self.stage {
             Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
             Stage::Missing(status, sentence) => self.look_for_server(status, sentence, context),
@@ -187,7 +188,7 @@ impl Reply {
                     *next += take;
                     *is_reading = false;
                     let range = chunk.start..chunk.start + take as usize;
-                    context.out.push(Action::Forward { to: Side::Client, range });
+                    context.out.push(Effect::Forward { to: End::Client, range });
                 }
             }
             Some(Input::Drained) => {
@@ -195,7 +196,7 @@ impl Reply {
                 return self.drained(context);
             }
             Some(Input::Deadline) => return (over(Ending::TimedOut(Step::Reply), context), false),
-            Some(Input::ClientEnd) => self.has_client_ended = true,
+            Some(Input::Ended(End::Client)) => self.has_client_ended = true,
             Some(Input::Stop) => self.keep_alive = false,
             _ => {}
         }
@@ -220,7 +221,7 @@ impl Reply {
             Some(coding) => Cow::Owned(format!("{}{}", self.path, coding.ending())),
             None => Cow::Borrowed(&*self.path),
         };
-        context.out.push(Action::open(Folder::Www, &path, OpenFor::Reading));
+        context.out.push(Effect::open(Folder::Www, &path, OpenFor::Reading));
     }
 
     /// A compressed neighbour is there. It is sent unless the file itself is newer; of the same time is good.
@@ -232,7 +233,7 @@ impl Reply {
             Plain::Modified(_) => self.send_file(status, context),
             Plain::Unknown | Plain::Asked => {
                 self.plain = Plain::Asked;
-                context.out.push(Action::open(Folder::Www, &self.path, OpenFor::Connecting));
+                context.out.push(Effect::open(Folder::Www, &self.path, OpenFor::Connecting));
             }
         }
     }
@@ -245,7 +246,7 @@ impl Reply {
             true if site.link_of(&self.name).is_some() => self.require_upgrade(context),
             true if site.has_docroot && !self.name.is_empty() => {
                 self.stage = Stage::Looking(status, sentence);
-                context.out.push(Action::open(Folder::Docroot, &self.name, OpenFor::Connecting));
+                context.out.push(Effect::open(Folder::Docroot, &self.name, OpenFor::Connecting));
             }
             _ => self.refuse(status, sentence, "", context),
         }
@@ -293,11 +294,11 @@ impl Reply {
             }
             // The driver has tried it several times.
             (Err(errno @ (Errno::EAGAIN | Errno::EINTR)), None) => {
-                context.out.push(Action::Log(Level::Warn, format!("{}: {}", Quoted(&self.path), errno.desc())));
+                context.out.push(Effect::Log(Level::Warn, format!("{}: {}", Quoted(&self.path), errno.desc())));
                 self.refuse(503, "this page cannot be read now", "", context);
             }
             (Err(errno), None) => {
-                context.out.push(Action::Log(Level::Error, format!("{}: {}", Quoted(&self.path), errno.desc())));
+                context.out.push(Effect::Log(Level::Error, format!("{}: {}", Quoted(&self.path), errno.desc())));
                 self.refuse(500, "this page cannot be read", "", context);
             }
         }
@@ -347,8 +348,8 @@ impl Reply {
     fn queue(&mut self, status: u16, bytes: Box<[u8]>, context: &mut Context<'_>) {
         *context.status = status;
         let line = format!("{} {} {status}", self.method, Quoted(&self.name));
-        context.out.push(Action::Log(Level::Debug, line));
-        context.out.push(Action::Send { to: Side::Client, bytes });
+        context.out.push(Effect::Log(Level::Debug, line));
+        context.out.push(Effect::Send { to: End::Client, bytes });
         self.stage = Stage::Finishing;
     }
 
@@ -357,7 +358,7 @@ impl Reply {
         match &mut self.stage {
             Stage::Sending { next, end, is_reading } if *next < *end => {
                 if !std::mem::replace(is_reading, true) {
-                    context.out.push(Action::ReadFile { offset: *next });
+                    context.out.push(Effect::ReadFile { offset: *next });
                 }
                 return (Phase::Reply(self), false);
             }
@@ -366,7 +367,7 @@ impl Reply {
             }
             Stage::Sending { .. } | Stage::Finishing => {}
         }
-        context.out.push(Action::CloseFile);
+        context.out.push(Effect::CloseFile);
         if self.keep_alive {
             context.deadline_in(context.site().limits.keepalive_ms);
             return (Phase::Head(Head::next(self.is_probe)), true);

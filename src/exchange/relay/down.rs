@@ -3,9 +3,10 @@
 use super::lines::{Framed, LineError, delimiter};
 use super::packed::Packed;
 use super::{Close, Pongs, Relay};
+use crate::exchange::{Chunk, Context, Effect, Ending, Phase, send_close};
 use crate::limits;
 use crate::route::{MessageType, Protocol};
-use crate::session::{Action, Chunk, Context, Ending, Phase, Side, send_close};
+use crate::types::End;
 use crate::websocket::close::CloseCode;
 use crate::websocket::decoder::Piece;
 use crate::websocket::header::{self, Opcode, ProtocolError};
@@ -63,7 +64,7 @@ impl Relay {
         if let Ok(taken) = result
             && chunk.start + taken < chunk.end
         {
-            context.out.push(Action::Later { from: Side::Backend, start: chunk.start + taken });
+            context.out.push(Effect::Later { from: End::Backend, start: chunk.start + taken });
         }
         send_framed(framed, context);
         match result {
@@ -101,7 +102,7 @@ impl Relay {
         context.traffic.down_bytes += (end - start) as u64;
         context.traffic.down_messages += 1;
         let start = header::write_before(buffer, start, true, opcode, end - start);
-        context.out.push(Action::Forward { to: Side::Client, range: start..end });
+        context.out.push(Effect::Forward { to: End::Client, range: start..end });
         true
     }
 
@@ -124,7 +125,7 @@ impl Relay {
         let (mut at, mut frames) = (chunk.start, 0);
         let end = loop {
             if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
-                context.out.push(Action::Later { from: Side::Backend, start: at });
+                context.out.push(Effect::Later { from: End::Backend, start: at });
                 break None;
             }
             frames += 1;
@@ -136,7 +137,7 @@ impl Relay {
                     packed.add_frame(chunk.buffer, data);
                 }
                 Ok(Some(Piece::Ping(payload))) if self.nature.takes_messages => {
-                    pongs.answer(Side::Backend, payload, context);
+                    pongs.answer(End::Backend, payload, context);
                 }
                 Ok(Some(Piece::Ping(_) | Piece::Pong)) => {}
                 Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
@@ -144,8 +145,8 @@ impl Relay {
             }
         };
         context.out.add_frames(frames);
-        pongs.end(Side::Backend, context);
-        packed.forward(Side::Client, context);
+        pongs.end(End::Backend, context);
+        packed.forward(End::Client, context);
         end
     }
 
@@ -160,7 +161,7 @@ impl Relay {
             bytes.extend_from_slice(cut);
             context.traffic.down_bytes += cut.len() as u64;
             context.traffic.down_messages += 1;
-            context.out.push(Action::Send { to: Side::Client, bytes: bytes.into() });
+            context.out.push(Effect::Send { to: End::Client, bytes: bytes.into() });
         }
     }
 }
@@ -169,6 +170,6 @@ fn send_framed(framed: Framed, context: &mut Context<'_>) {
     context.traffic.down_bytes += framed.payload_size;
     context.traffic.down_messages += framed.messages;
     if !framed.bytes.is_empty() {
-        context.out.push(Action::Send { to: Side::Client, bytes: framed.bytes.into() });
+        context.out.push(Effect::Send { to: End::Client, bytes: framed.bytes.into() });
     }
 }

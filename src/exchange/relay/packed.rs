@@ -1,7 +1,8 @@
 //! What one receive leaves to be sent: pieces moved together within their buffer, so that all of them go out in one
 //! send.
 
-use super::super::{Action, Context, Side};
+use super::super::{Context, Effect};
+use crate::types::End;
 use crate::websocket::decoder::Data;
 use crate::websocket::header::{self, Opcode};
 
@@ -56,9 +57,9 @@ impl Packed {
     }
 
     /// Sends it, if there is anything.
-    pub fn forward(&self, to: Side, context: &mut Context<'_>) {
+    pub fn forward(&self, to: End, context: &mut Context<'_>) {
         if self.start != self.end {
-            context.out.push(Action::Forward { to, range: self.start..self.end });
+            context.out.push(Effect::Forward { to, range: self.start..self.end });
         }
     }
 

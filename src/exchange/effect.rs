@@ -1,4 +1,4 @@
-//! What a session asks of the gateway.
+//! What an exchange asks of the gateway.
 
 use std::ffi::CString;
 use std::ops::Range;
@@ -7,15 +7,7 @@ use super::ending::Ending;
 use crate::driver::{OpenFor, SocketType};
 use crate::observe::log::Level;
 use crate::route::hello::Hello;
-
-/// One of the two ends of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
-    /// The browser, app or device.
-    Client,
-    /// The UNIX server.
-    Backend,
-}
+use crate::types::End;
 
 /// Received bytes, with room before them for a header.
 #[derive(Debug)]
@@ -39,7 +31,7 @@ pub enum Folder {
     Anywhere,
 }
 
-/// What a session wants to receive from a side.
+/// What an exchange wants to receive from a end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Demand {
     /// Nothing for now.
@@ -54,40 +46,40 @@ pub enum Demand {
 
 /// What the gateway is to do, in order.
 #[derive(Debug)]
-pub enum Action {
+pub enum Effect {
     /// Send this part of the chunk that was just handed in. At most one each time that a chunk is handed in.
     Forward {
         /// To whom.
-        to: Side,
+        to: End,
         /// Which bytes of the chunk's buffer.
         range: Range<usize>,
     },
-    /// The session took this chunk only as far as `start`: hand the rest of it in again when others have had their turn.
+    /// The exchange took this chunk only as far as `start`: hand the rest of it in again when others have had their turn.
     /// It comes before the chunk's `Forward`.
     Later {
         /// Where the chunk came from.
-        from: Side,
+        from: End,
         /// The first byte of the rest, within the chunk's buffer.
         start: usize,
     },
     /// As `Later`, for bytes that are in no chunk.
     LaterBytes {
         /// Where they came from.
-        from: Side,
+        from: End,
         /// `POOL_HEADROOM` bytes without meaning, then the bytes to be handed in.
         buffer: Box<[u8]>,
     },
     /// Send these bytes.
     Send {
         /// To whom.
-        to: Side,
+        to: End,
         /// What.
         bytes: Box<[u8]>,
     },
     /// Send these bytes and never anything behind them: a close frame (RFC 6455 section 5.5.1).
     SendLast {
         /// To whom.
-        to: Side,
+        to: End,
         /// What.
         bytes: Box<[u8]>,
     },
@@ -95,7 +87,7 @@ pub enum Action {
     /// 5.5.3).
     Pong {
         /// To whom.
-        to: Side,
+        to: End,
         /// The whole frame.
         bytes: Box<[u8]>,
     },
@@ -140,46 +132,46 @@ pub enum Action {
     },
     /// The opened file is not needed any more.
     CloseFile,
-    /// Receive from a side, or not.
-    Demand(Side, Demand),
-    /// Send no more to this side, once all that is queued is sent.
-    Finish(Side),
-    /// Forget this side: nothing is queued for it or wanted from it.
-    Abandon(Side),
+    /// Receive from a end, or not.
+    Demand(End, Demand),
+    /// Send no more to this end, once all that is queued is sent.
+    Finish(End),
+    /// Forget this end: nothing is queued for it or wanted from it.
+    Abandon(End),
     /// One line for the operator.
     Log(Level, String),
-    /// The connection is over.
-    End(Ending),
+    /// The exchange is over.
+    Over(Ending),
 }
 
-impl Action {
+impl Effect {
     /// Opens a name; names have no NUL in them, and an empty path is found nowhere.
-    pub fn open(folder: Folder, name: &str, purpose: OpenFor) -> Action {
-        Action::Open { folder, path: CString::new(name).unwrap_or_default(), purpose }
+    pub fn open(folder: Folder, name: &str, purpose: OpenFor) -> Effect {
+        Effect::Open { folder, path: CString::new(name).unwrap_or_default(), purpose }
     }
 }
 
-/// A list of actions that keeps its memory.
+/// A list of effects that keeps its memory.
 #[derive(Default, Debug)]
-pub struct Actions {
-    list: Vec<Action>,
-    /// Frames and lines that were decoded for these actions.
+pub struct Effects {
+    list: Vec<Effect>,
+    /// Frames and lines that were decoded for these effects.
     frames: usize,
 }
 
-impl Actions {
+impl Effects {
     /// Adds one.
-    pub fn push(&mut self, action: Action) {
-        self.list.push(action);
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
     }
 
     /// Adds many.
-    pub fn extend(&mut self, actions: impl Iterator<Item = Action>) {
-        self.list.extend(actions);
+    pub fn extend(&mut self, effects: impl Iterator<Item = Effect>) {
+        self.list.extend(effects);
     }
 
     /// Takes them out, in order.
-    pub fn drain(&mut self) -> impl Iterator<Item = Action> + '_ {
+    pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
         self.list.drain(..)
     }
 

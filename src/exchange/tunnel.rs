@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use super::{Action, Closing, Context, Demand, Ending, Input, Patience, Phase, Side, head};
+use super::{Closing, Context, Demand, Effect, Ending, Input, Patience, Phase, head};
 use crate::route::Service;
+use crate::types::End;
 
 /// Bytes each way, as they are.
 #[derive(Debug)]
@@ -24,10 +25,10 @@ impl Tunnel {
     pub fn new(service: Arc<Service>, early: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
         *context.deadline_ms = None;
         context.traffic.up_bytes += early.len() as u64;
-        context.out.push(Action::CloseFile);
-        context.out.push(Action::Send { to: Side::Backend, bytes: early.into() });
-        context.out.push(Action::Demand(Side::Client, Demand::Flow));
-        context.out.push(Action::Demand(Side::Backend, Demand::Flow));
+        context.out.push(Effect::CloseFile);
+        context.out.push(Effect::Send { to: End::Backend, bytes: early.into() });
+        context.out.push(Effect::Demand(End::Client, Demand::Flow));
+        context.out.push(Effect::Demand(End::Backend, Demand::Flow));
         Tunnel { service, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }
     }
 
@@ -52,41 +53,41 @@ impl Tunnel {
     /// end a reset, which destroys them.
     pub fn stop(&mut self, context: &mut Context<'_>) {
         self.is_stopping = true;
-        context.out.push(Action::Finish(Side::Backend));
+        context.out.push(Effect::Finish(End::Backend));
     }
 
     /// Takes an input; Some: it is over.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
         match input {
             // A receive may have come to something just before the client's failure was told.
-            Input::ClientBytes(_) if self.is_stopping || !self.has_client => {}
-            Input::ClientBytes(chunk) => {
+            Input::Bytes(End::Client, _) if self.is_stopping || !self.has_client => {}
+            Input::Bytes(End::Client, chunk) => {
                 context.traffic.up_bytes += (chunk.end - chunk.start) as u64;
-                context.out.push(Action::Forward { to: Side::Backend, range: chunk.start..chunk.end });
+                context.out.push(Effect::Forward { to: End::Backend, range: chunk.start..chunk.end });
             }
-            Input::BackendBytes(chunk) => {
+            Input::Bytes(End::Backend, chunk) => {
                 context.traffic.down_bytes += (chunk.end - chunk.start) as u64;
-                context.out.push(Action::Forward { to: Side::Client, range: chunk.start..chunk.end });
+                context.out.push(Effect::Forward { to: End::Client, range: chunk.start..chunk.end });
             }
             // One direction may end before the other, as on the client's own socket.
-            Input::ClientEnd => {
+            Input::Ended(End::Client) => {
                 self.has_client = false;
-                context.out.push(Action::Finish(Side::Backend));
+                context.out.push(Effect::Finish(End::Backend));
             }
             // A server that closes with something unread is reported as a reset behind its last bytes.
-            Input::BackendEnd | Input::BackendFailed(_) => {
+            Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
                 self.has_backend = false;
                 self.ended_ms = Some(context.now_ms);
-                context.out.push(Action::Finish(Side::Client));
+                context.out.push(Effect::Finish(End::Client));
                 context.deadline_in(self.service.limits.close_ms);
             }
             // The server still gets what the client sent before.
-            Input::ClientFailed(_) if !self.has_backend => {
+            Input::Failed(End::Client, _) if !self.has_backend => {
                 self.has_client = false;
-                context.out.push(Action::Abandon(Side::Client));
-                context.out.push(Action::Finish(Side::Backend));
+                context.out.push(Effect::Abandon(End::Client));
+                context.out.push(Effect::Finish(End::Backend));
             }
-            Input::ClientFailed(errno) => {
+            Input::Failed(End::Client, errno) => {
                 let ending = Ending::ClientFailed(errno);
                 return Some(Phase::Closing(Box::new(Closing::without_client(ending, &self.service, context))));
             }
@@ -102,26 +103,26 @@ impl Tunnel {
 mod tests {
     use super::*;
     use crate::driver::Errno;
+    use crate::exchange::{Chunk, Effects, Facts, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Site, Sites};
-    use crate::session::{Actions, Chunk, Facts, Surroundings};
 
     #[test]
     fn a_client_that_failed_says_nothing_more() {
         let (date, sites) = (Date::default(), Sites::new(Arc::new(Site::default()), Vec::new()));
-        let (mut facts, mut actions) = (Facts::default(), Actions::default());
+        let (mut facts, mut effects) = (Facts::default(), Effects::default());
         let mut context = Context::new(
             Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 },
             &mut facts,
-            &mut actions,
+            &mut effects,
         );
         let mut tunnel = Tunnel::new(Arc::default(), b"early".to_vec(), &mut context);
-        assert!(tunnel.handle(Input::BackendEnd, &mut context).is_none());
-        assert!(tunnel.handle(Input::ClientFailed(Errno::EPIPE), &mut context).is_none());
+        assert!(tunnel.handle(Input::Ended(End::Backend), &mut context).is_none());
+        assert!(tunnel.handle(Input::Failed(End::Client, Errno::EPIPE), &mut context).is_none());
         context.out.drain().for_each(drop);
         let chunk = Chunk { buffer: &mut b"late".to_vec(), start: 0, end: 4 };
-        assert!(tunnel.handle(Input::ClientBytes(chunk), &mut context).is_none());
-        assert_eq!(actions.drain().count(), 0, "its server has been told its end");
+        assert!(tunnel.handle(Input::Bytes(End::Client, chunk), &mut context).is_none());
+        assert_eq!(effects.drain().count(), 0, "its server has been told its end");
         assert!(tunnel.has_ended());
     }
 }

@@ -2,9 +2,10 @@
 
 use super::head::{over, refuse_head};
 use super::reply::Reply;
-use super::{Action, Context, Demand, Ending, Input, Phase, Side, Step, refuse};
+use super::{Context, Demand, Effect, Ending, Input, Phase, Step, refuse};
 use crate::http::body::{Body, BodyError};
 use crate::http::error::HeadError;
+use crate::types::End;
 
 /// A body that is read and forgotten, and the answer to its request.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Draining {
             }
             Ok(None) => {
                 bytes.clear();
-                context.out.push(Action::Demand(Side::Client, Demand::Once));
+                context.out.push(Effect::Demand(End::Client, Demand::Once));
                 Phase::Body(self)
             }
             Err(BodyError::TooLarge) => {

@@ -7,10 +7,11 @@ mod vigil;
 
 use std::sync::Arc;
 
-use super::{Action, Chunk, Closing, Context, Demand, Ending, Input, Phase, Side, send_close};
+use super::{Chunk, Closing, Context, Demand, Effect, Ending, Input, Phase, send_close};
 use crate::driver::device::Direction;
 use crate::limits::{self, WhenOver};
 use crate::route::{Destination, MessageType, Protocol, Service};
+use crate::types::End;
 use crate::websocket::close::CloseCode;
 use crate::websocket::decoder::{Data, Decoder, Piece};
 use crate::websocket::encoder;
@@ -135,12 +136,12 @@ impl Relay {
             return self.part(input, context);
         }
         match input {
-            Input::ClientBytes(chunk) => self.client_bytes(chunk, context),
-            Input::BackendBytes(chunk) => self.backend_bytes(chunk, context),
-            Input::ClientEnd => Some(self.lose_client(Ending::ClientLeft, context)),
-            Input::ClientFailed(errno) => Some(self.lose_client(Ending::ClientFailed(errno), context)),
-            Input::BackendEnd => Some(self.backend_end(context)),
-            Input::BackendFailed(errno) => {
+            Input::Bytes(End::Client, chunk) => self.client_bytes(chunk, context),
+            Input::Bytes(End::Backend, chunk) => self.backend_bytes(chunk, context),
+            Input::Ended(End::Client) => Some(self.lose_client(Ending::ClientLeft, context)),
+            Input::Failed(End::Client, errno) => Some(self.lose_client(Ending::ClientFailed(errno), context)),
+            Input::Ended(End::Backend) => Some(self.backend_end(context)),
+            Input::Failed(End::Backend, errno) => {
                 self.is_backend_gone = true;
                 Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerFailed(errno), context))
             }
@@ -161,7 +162,7 @@ impl Relay {
         let (mut at, mut frames, mut costly) = (chunk.start, 0, 0);
         let end = loop {
             if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
-                context.out.push(Action::Later { from: Side::Client, start: at });
+                context.out.push(Effect::Later { from: End::Client, start: at });
                 break None;
             }
             frames += 1;
@@ -178,7 +179,7 @@ impl Relay {
                 }
                 Ok(Some(Piece::Ping(payload))) => {
                     costly += 1;
-                    pongs.answer(Side::Client, payload, context);
+                    pongs.answer(End::Client, payload, context);
                 }
                 Ok(Some(Piece::Pong)) => costly += 1,
                 Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
@@ -186,8 +187,8 @@ impl Relay {
             }
         };
         context.out.add_frames(frames);
-        pongs.end(Side::Client, context);
-        packed.forward(Side::Backend, context);
+        pongs.end(End::Client, context);
+        packed.forward(End::Backend, context);
         match end {
             // A close is answered with its code alone; a failure with what was wrong.
             Some(Ok((code, reason))) => self.begin_parting((code, &reason), "", Ending::ClientClosed(code), context),
@@ -209,7 +210,7 @@ impl Relay {
         }
         match limits.when_over {
             WhenOver::Slow => {
-                context.out.push(Action::Demand(Side::Client, Demand::Nothing));
+                context.out.push(Effect::Demand(End::Client, Demand::Nothing));
                 *context.deadline_ms = self.vigil.next_ms(limits);
             }
             WhenOver::Close => {
@@ -231,7 +232,7 @@ impl Relay {
         let owes_close = ending == Ending::Stopping;
         let is_cut = owes_close && self.up.is_amid_message();
         self.parting = Some(Box::new(Parting { frame, ending, owes_close, is_cut }));
-        context.out.push(Action::Finish(Side::Backend));
+        context.out.push(Effect::Finish(End::Backend));
         context.deadline_in(if owes_close { self.silence_ms() } else { limits::LAST_WORDS_MS });
     }
 
@@ -245,22 +246,22 @@ impl Relay {
     fn part(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
         let owes_close = self.parting.as_ref()?.owes_close;
         let is_said = match input {
-            Input::ClientEnd | Input::ClientFailed(_) => {
+            Input::Ended(End::Client) | Input::Failed(End::Client, _) => {
                 let ending = self.parting.take()?.ending;
                 return Some(self.lose_client(ending, context));
             }
-            Input::ClientBytes(chunk) if owes_close => {
+            Input::Bytes(End::Client, chunk) if owes_close => {
                 self.parting.as_mut()?.owes_close = !find_close(&mut self.up, chunk, context).unwrap_or(true);
                 false
             }
-            Input::BackendBytes(chunk) => {
+            Input::Bytes(End::Backend, chunk) => {
                 // It may have much to answer when the gateway stops, which has a deadline of its own.
                 if self.nature.ends && self.parting.as_ref()?.ending == Ending::Stopping {
                     context.deadline_in(self.silence_ms());
                 }
                 self.last_words(chunk, context)
             }
-            Input::BackendEnd | Input::BackendFailed(_) => {
+            Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
                 self.is_backend_gone = true;
                 true
             }
@@ -275,7 +276,7 @@ impl Relay {
             self.partial.clear();
         }
         self.send_rest(context);
-        context.out.push(Action::SendLast { to: Side::Client, bytes: frame });
+        context.out.push(Effect::SendLast { to: End::Client, bytes: frame });
         if owes_close {
             return Some(self.close(ending, context));
         }
@@ -294,7 +295,7 @@ impl Relay {
                 self.partial.extend_from_slice(&buffer[data.range]);
                 if data.last {
                     let bytes = std::mem::take(&mut self.partial).into();
-                    context.out.push(Action::Send { to: Side::Backend, bytes });
+                    context.out.push(Effect::Send { to: End::Backend, bytes });
                 }
             }
             (_, None) => packed.add_payload(buffer, data),
@@ -306,12 +307,12 @@ impl Relay {
         while let Some(due) = self.vigil.take_due(&service.limits, context.now_ms) {
             match due {
                 Due::Cut => self.send_cut(context),
-                Due::Resume => context.out.push(Action::Demand(Side::Client, Demand::Flow)),
+                Due::Resume => context.out.push(Effect::Demand(End::Client, Demand::Flow)),
                 Due::Idle => return Some(self.close_client(CloseCode::GOING_AWAY, Ending::Idle, context)),
                 Due::Silent => return Some(self.lose_client(Ending::ClientSilent, context)),
                 Due::Ping => {
                     let bytes = encoder::control_frame(Opcode::Ping, &[]);
-                    context.out.push(Action::Send { to: Side::Client, bytes });
+                    context.out.push(Effect::Send { to: End::Client, bytes });
                 }
             }
         }
@@ -328,7 +329,7 @@ impl Relay {
         self.close_client(CloseCode::NORMAL, Ending::ServerClosed(None), context)
     }
 
-    /// Begins the closing handshake from the server's side.
+    /// Begins the closing handshake from the server's end.
     fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Phase {
         let reason = match ending {
             Ending::ServerClosed(_) => String::new(),
@@ -357,7 +358,7 @@ impl Relay {
     /// A server that speaks frames learns why the conversation is over.
     fn tell_backend(&mut self, code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
         if self.protocol == Protocol::Frames && self.nature.takes_messages {
-            context.out.push(Action::SendLast { to: Side::Backend, bytes: encoder::close_frame(code, reason) });
+            context.out.push(Effect::SendLast { to: End::Backend, bytes: encoder::close_frame(code, reason) });
         }
     }
 }
@@ -371,7 +372,7 @@ struct Pongs {
 }
 
 impl Pongs {
-    fn answer(&mut self, to: Side, payload: Box<[u8]>, context: &mut Context<'_>) {
+    fn answer(&mut self, to: End, payload: Box<[u8]>, context: &mut Context<'_>) {
         if self.sent < limits::PONGS_PER_VISIT_MAX {
             self.sent += 1;
             pong(to, &payload, context);
@@ -380,15 +381,15 @@ impl Pongs {
         }
     }
 
-    fn end(self, to: Side, context: &mut Context<'_>) {
+    fn end(self, to: End, context: &mut Context<'_>) {
         if let Some(payload) = self.last {
             pong(to, &payload, context);
         }
     }
 }
 
-fn pong(to: Side, payload: &[u8], context: &mut Context<'_>) {
-    context.out.push(Action::Pong { to, bytes: encoder::control_frame(Opcode::Pong, payload) });
+fn pong(to: End, payload: &[u8], context: &mut Context<'_>) {
+    context.out.push(Effect::Pong { to, bytes: encoder::control_frame(Opcode::Pong, payload) });
 }
 
 /// Reads on through a client's messages for its close frame.
@@ -397,7 +398,7 @@ pub fn find_close(up: &mut Decoder, chunk: Chunk<'_>, context: &mut Context<'_>)
     loop {
         if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
             context.out.add_frames(frames);
-            context.out.push(Action::Later { from: Side::Client, start: at });
+            context.out.push(Effect::Later { from: End::Client, start: at });
             return Ok(false);
         }
         frames += 1;

@@ -1,12 +1,13 @@
 //! From the first byte of a request to its answer's kind.
 
 use super::opening::Asked;
-use super::{Action, Context, Demand, Draining, Ending, Input, Opening, Phase, Reply, Side, Step, refuse};
+use super::{Context, Demand, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, refuse};
 use crate::http::body::{Body, Framing};
 use crate::http::error::HeadError;
 use crate::http::head;
 use crate::observe::log::{Level, Quoted};
 use crate::route::names;
+use crate::types::End;
 use crate::websocket::upgrade::{self, Origins, UpgradeError};
 
 /// Before a request's end.
@@ -53,7 +54,7 @@ impl Head {
             _ if is_stopping => return (over(Ending::Stopping, context), false),
             // From accept, or from a next request's first byte, the whole head has this long.
             Some(Input::Accepted) => self.begin(context),
-            Some(Input::ClientBytes(_)) if self.is_next && self.scanned == 0 => self.begin(context),
+            Some(Input::Bytes(End::Client, _)) if self.is_next && self.scanned == 0 => self.begin(context),
             None if self.is_next && !bytes.is_empty() => self.begin(context),
             _ => {}
         }
@@ -73,7 +74,7 @@ impl Head {
                 return (refuse_bytes(error, bytes, context), false);
             }
             self.scanned = bytes.len();
-            context.out.push(Action::Demand(Side::Client, Demand::Once));
+            context.out.push(Effect::Demand(End::Client, Demand::Once));
             return (Phase::Head(self), false);
         };
         let rest = bytes.split_off(end);
@@ -143,7 +144,7 @@ impl Head {
 
 /// Ends the connection without another word.
 pub fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
-    context.out.push(Action::End(ending));
+    context.out.push(Effect::Over(ending));
     Phase::Over
 }
 
@@ -152,7 +153,7 @@ fn refuse_bytes(error: HeadError, bytes: &[u8], context: &mut Context<'_>) -> Ph
     if matches!(error, HeadError::Host | HeadError::OtherHost) {
         let (hosts, target) = head::shown_hosts(bytes);
         let line = format!("refused: Host is {}, the request target {}", Quoted(&hosts), Quoted(&target));
-        context.out.push(Action::Log(Level::Info, line));
+        context.out.push(Effect::Log(Level::Info, line));
     }
     refuse_head(if error == HeadError::NotHttp { head::recognize(bytes) } else { error }, context)
 }
@@ -166,7 +167,7 @@ fn log_origin(head: &head::Head<'_>, origins: &Origins, context: &mut Context<'_
         }
         _ => format!("refused: Origin is {}, and not that of the Host, {host}", Quoted(&origin)),
     };
-    context.out.push(Action::Log(Level::Info, line));
+    context.out.push(Effect::Log(Level::Info, line));
 }
 
 /// Refuses a request that makes no sense.

@@ -5,7 +5,7 @@ mod handover;
 use std::sync::Arc;
 
 use super::relay::Nature;
-use super::{Action, Context, Demand, Ending, Folder, Full, Input, Phase, Relay, Side, Step, head, refuse};
+use super::{Context, Demand, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, head, refuse};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
 use crate::http::head::{Head, single};
@@ -14,6 +14,7 @@ use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
 use crate::route::hello::Hello;
 use crate::route::{Destination, Link, MessageType, Protocol, Service};
+use crate::types::End;
 use crate::websocket::upgrade::{Upgrade, UpgradeError};
 
 /// What a good handshake asks for.
@@ -121,7 +122,7 @@ impl Opening {
             is_handing_over: false,
             is_stopping: false,
         };
-        context.out.push(Action::Demand(Side::Client, Demand::Nothing));
+        context.out.push(Effect::Demand(End::Client, Demand::Nothing));
         *context.deadline_ms = Some(give_up_ms);
         match opening.link {
             Some(link) => opening.follow(link, context),
@@ -140,13 +141,13 @@ impl Opening {
             Destination::Tty { path, baud } => (path, OpenFor::Speaking(Device::Tty { baud: *baud })),
             Destination::Fifo { path, direction } => (path, OpenFor::Speaking(Device::Fifo(*direction))),
         };
-        context.out.push(Action::open(Folder::Anywhere, path, purpose));
+        context.out.push(Effect::open(Folder::Anywhere, path, purpose));
     }
 
     /// Connects to one of a TCP server's addresses. It has its share of the time that is left, so that one that never
     /// answers leaves some for those behind it.
     fn connect_tcp(&self, link: usize, addresses: usize, context: &mut Context<'_>) {
-        context.out.push(Action::ConnectTcp { link, address: self.address });
+        context.out.push(Effect::ConnectTcp { link, address: self.address });
         let left_ms = self.give_up_ms.saturating_sub(context.now_ms);
         let share_ms = left_ms / (addresses - self.address).max(1) as u64;
         *context.deadline_ms = Some(self.give_up_ms.min(context.now_ms + share_ms.max(limits::CONNECT_SHARE_MS_MIN)));
@@ -197,7 +198,7 @@ impl Opening {
             Some(Input::HandedOver(result)) => return self.handed_over(result, early, context),
             // It may have gone through already: its answer tells.
             Some(Input::Deadline) if self.is_handing_over && context.now_ms >= self.give_up_ms => {
-                context.out.push(Action::CancelConnect);
+                context.out.push(Effect::CancelConnect);
                 context.deadline_in(limits::CONNECT_RETRY_MS_MAX);
             }
             Some(Input::Stop) if self.is_handing_over => self.is_stopping = true,
@@ -213,7 +214,7 @@ impl Opening {
                     self.connect(context);
                 } else if self.is_tcp(context) {
                     // Its answer leads to the next address.
-                    context.out.push(Action::CancelConnect);
+                    context.out.push(Effect::CancelConnect);
                 }
                 *context.deadline_ms = Some(self.give_up_ms);
             }
@@ -235,7 +236,7 @@ impl Opening {
     }
 
     fn open(&self, context: &mut Context<'_>) {
-        context.out.push(Action::open(Folder::Docroot, &self.path(), OpenFor::Connecting));
+        context.out.push(Effect::open(Folder::Docroot, &self.path(), OpenFor::Connecting));
     }
 
     /// Goes on to the next offered subprotocol whose name is allowed, or ends the search.
@@ -271,7 +272,7 @@ impl Opening {
                 return (Phase::Opening(self), false);
             }
             Ok(FileKind::Device(..)) => {
-                context.out.push(Action::UseDevice);
+                context.out.push(Effect::UseDevice);
                 return (self.accept(context), true);
             }
             // Somebody has the device to himself: a client of another link, or another program.
@@ -310,7 +311,7 @@ impl Opening {
             // The socket is of the other type: what it is decides, unless the protocol needs a stream.
             Err(Errno::EPROTOTYPE) if may_be_packets => {
                 self.socket_type = SocketType::SeqPacket;
-                context.out.push(Action::Connect(self.socket_type));
+                context.out.push(Effect::Connect(self.socket_type));
                 (Phase::Opening(self), false)
             }
             Err(Errno::EAGAIN) if !self.is_tcp(context) => {
@@ -326,7 +327,7 @@ impl Opening {
     /// Queues with the others who wait for the server; the gateway tells when to try again.
     fn await_backlog(&mut self, context: &mut Context<'_>) {
         *context.deadline_ms = Some(self.give_up_ms);
-        context.out.push(Action::AwaitBacklog);
+        context.out.push(Effect::AwaitBacklog);
     }
 
     /// Waits before the next try, each time longer.
@@ -361,21 +362,21 @@ impl Opening {
             SocketType::Stream => self.service.protocol,
         };
         let line = format!("connected to {} ({protocol:?})", Quoted(&self.path()));
-        context.out.push(Action::Log(Level::Debug, line));
-        context.out.push(Action::CloseFile);
+        context.out.push(Effect::Log(Level::Debug, line));
+        context.out.push(Effect::CloseFile);
         if let Some(hello) = hello {
-            context.out.push(Action::Hello(hello));
+            context.out.push(Effect::Hello(hello));
         }
-        context.out.push(Action::Send { to: Side::Client, bytes });
-        context.out.push(Action::Demand(Side::Client, Demand::Flow));
+        context.out.push(Effect::Send { to: End::Client, bytes });
+        context.out.push(Effect::Demand(End::Client, Demand::Flow));
         let demand = if protocol == Protocol::Packet { Demand::Packets } else { Demand::Flow };
-        context.out.push(Action::Demand(Side::Backend, demand));
+        context.out.push(Effect::Demand(End::Backend, demand));
         *context.status = 101;
         let destination = self.link.and_then(|link| context.site().links.get(link)).map(|link| &link.destination);
         let nature = Nature::of(destination);
         // Nothing comes out of a pipe that is written.
         if matches!(destination, Some(Destination::Fifo { direction: Direction::Write, .. })) {
-            context.out.push(Action::Demand(Side::Backend, Demand::Nothing));
+            context.out.push(Effect::Demand(End::Backend, Demand::Nothing));
         }
         // Its clients, such as noVNC, cannot read text.
         let message_type = match self.chosen() {

@@ -2,19 +2,19 @@
 
 use super::{Opening, stop};
 use crate::driver::{Errno, HandoverStep};
-use crate::session::tunnel::Tunnel;
-use crate::session::{Action, Closing, Context, Ending, Full, Phase, Step, head, refuse, send_close};
+use crate::exchange::tunnel::Tunnel;
+use crate::exchange::{Closing, Context, Effect, Ending, Full, Phase, Step, head, refuse, send_close};
 use crate::websocket::close::CloseCode;
 
 impl Opening {
     /// Connects to the socket that was opened, or hands the client over to it.
     pub(super) fn connect(&mut self, context: &mut Context<'_>) {
         if !self.service.is_direct {
-            return context.out.push(Action::Connect(self.socket_type));
+            return context.out.push(Effect::Connect(self.socket_type));
         }
         (self.is_handing_over, self.awaits_client) = (true, false);
         let (reply, hello) = self.answer();
-        context.out.push(Action::HandOver { reply, hello });
+        context.out.push(Effect::HandOver { reply, hello });
     }
 
     /// The client was handed over, or not.
@@ -59,7 +59,7 @@ impl Opening {
             Err((HandoverStep::Reply, errno)) => head::over(Ending::ClientFailed(errno), context),
             Err((HandoverStep::Pass, errno)) => {
                 *context.status = 101;
-                context.out.push(Action::CloseFile);
+                context.out.push(Effect::CloseFile);
                 let reason = match errno {
                     Errno::ETOOMANYREFS => "too many clients wait for servers",
                     _ => "the server is not there",
@@ -79,40 +79,43 @@ mod tests {
 
     use super::*;
     use crate::driver::{FileId, FileKind};
+    use crate::exchange::{Chunk, Effects, Exchange, Input, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Service, Site, Sites};
-    use crate::session::{Actions, Chunk, Input, Session, Side, Surroundings};
+    use crate::types::End;
 
     const HANDSHAKE: &str = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
     /// What is done behind a hand-over with this result, for a client that has sent this early, when the gateway was
     /// told to stop meanwhile.
-    fn stopped_meanwhile(early: &str, result: Result<(), (HandoverStep, Errno)>) -> Vec<Action> {
+    fn stopped_meanwhile(early: &str, result: Result<(), (HandoverStep, Errno)>) -> Vec<Effect> {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
         let around = Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
-        let (mut session, mut actions) = (Session::default(), Actions::default());
+        let (mut exchange, mut effects) = (Exchange::default(), Effects::default());
         let mut bytes = [HANDSHAKE, early].concat().into_bytes();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
-        for input in [Input::ClientBytes(chunk), Input::Opened(Ok(FileKind::Socket(FileId::default()))), Input::Stop] {
-            session.handle(around, input, &mut actions);
+        for input in
+            [Input::Bytes(End::Client, chunk), Input::Opened(Ok(FileKind::Socket(FileId::default()))), Input::Stop]
+        {
+            exchange.handle(around, input, &mut effects);
         }
-        assert!(matches!(actions.drain().last(), Some(Action::HandOver { .. })));
-        session.handle(around, Input::HandedOver(result), &mut actions);
-        actions.drain().collect()
+        assert!(matches!(effects.drain().last(), Some(Effect::HandOver { .. })));
+        exchange.handle(around, Input::HandedOver(result), &mut effects);
+        effects.drain().collect()
     }
 
     #[test]
     fn a_stop_that_came_meanwhile_is_not_forgotten() {
-        let actions = stopped_meanwhile("", Err((HandoverStep::Connect, Errno::EAGAIN)));
+        let effects = stopped_meanwhile("", Err((HandoverStep::Connect, Errno::EAGAIN)));
         let is_503 =
-            |action: &Action| matches!(action, Action::Send { bytes, .. } if bytes.starts_with(b"HTTP/1.1 503"));
-        assert!(actions.iter().any(is_503), "a full backlog is not waited for: {actions:?}");
-        let actions = stopped_meanwhile("early", Ok(()));
-        assert!(matches!(actions.last(), Some(Action::Finish(Side::Backend))), "{actions:?}");
-        let actions = stopped_meanwhile("", Ok(()));
-        assert!(matches!(actions[..], [Action::End(Ending::HandedOver)]), "{actions:?}");
+            |effect: &Effect| matches!(effect, Effect::Send { bytes, .. } if bytes.starts_with(b"HTTP/1.1 503"));
+        assert!(effects.iter().any(is_503), "a full backlog is not waited for: {effects:?}");
+        let effects = stopped_meanwhile("early", Ok(()));
+        assert!(matches!(effects.last(), Some(Effect::Finish(End::Backend))), "{effects:?}");
+        let effects = stopped_meanwhile("", Ok(()));
+        assert!(matches!(effects[..], [Effect::Over(Ending::HandedOver)]), "{effects:?}");
     }
 }

@@ -1,0 +1,23 @@
+//! Plain words that several modules use.
+
+/// The two ends that a gateway connects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The HTTP client: browser, app or device.
+    Client,
+    /// The UNIX server, TCP server or device that a name leads to.
+    Backend,
+}
+
+impl End {
+    /// Both, the client first.
+    pub const BOTH: [End; 2] = [End::Client, End::Backend];
+
+    /// The other one.
+    pub fn opposite(self) -> End {
+        match self {
+            End::Client => End::Backend,
+            End::Backend => End::Client,
+        }
+    }
+}
