@@ -6,6 +6,9 @@ pub mod limits;
 /// Plain words that several modules use.
 pub mod types;
 
+/// Counting by permits.
+pub mod permit;
+
 /// What was typed.
 pub mod cli;
 

@@ -16,6 +16,7 @@ use crate::gateway::entrance::{self, Endpoint, Folders, Opening};
 use crate::gateway::listener::{self, Binding, ListenAddress, ListenError, Listener};
 use crate::limits;
 use crate::observe::log::{self, Level};
+use crate::permit::Count;
 use crate::process::inherited::Inherited;
 use crate::route::Sites;
 use crate::route::docroot::open_folder;
@@ -324,7 +325,7 @@ fn open_endpoint(
     let mut sites = sites.into_iter();
     let first = sites.next()?;
     let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
-    Some(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max })
+    Some(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max, clients: Count::default() })
 }
 
 /// Whether a folder still has a name.

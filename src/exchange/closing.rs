@@ -1,102 +1,160 @@
-//! The end of a connection: the closing handshake (RFC 6455 section 7), then each stream's own end.
+//! How an exchange ends: the closing handshake (RFC 6455 section 7), then the end of each stream. The only place that
+//! decides who owes what, and how long it is waited for.
 //!
-//! The client's half is closed first and its end awaited, since closing a socket with unread bytes would destroy
-//! what is still on its way to the client. The server gets all that was sent to it, then the end.
+//! The client's sending half is ended first and its end awaited: closing a socket that has unread bytes would destroy
+//! what is still on its way to the client. The backend gets all that was queued for it, then the end of its input.
+//!
+//! | state | input | effects | next state |
+//! |---|---|---|---|
+//! | LastWords: the backend still answers what came before; the gateway's close frame is kept back | bytes of the backend | their frames to the client | LastWords |
+//! | LastWords, the gateway stops | the client's close frame, or a protocol error | none: it owes no close frame any more | LastWords |
+//! | LastWords | end or failure of the backend, deadline, last call | what is left of a message, then the close frame | the client OwesClose where the gateway stops and no close frame came, else OwesEnd; the backend OwesEnd, or Gone |
+//! | LastWords | end or failure of the client | abandon the client | the client Gone, the backend OwesEnd |
+//! | the client OwesClose | its close frame, or a protocol error | finish the client | the client OwesEnd |
+//! | the client OwesClose or OwesEnd | its end or failure | abandon the client | the client Gone |
+//! | the backend OwesEnd | its end or failure | abandon the backend | the backend Gone |
+//! | any but LastWords | deadline | over | |
+//! | the client Gone and the backend Gone | | over | |
 
-use std::sync::Arc;
-
-use super::relay::find_close;
-use super::{Context, Demand, Effect, Ending, Input, Phase};
+use super::relay::{Relay, find_close};
+use super::{Chunk, Context, Demand, Effect, Ending, Input, Phase};
 use crate::limits::{self, WebSocket};
-use crate::route::Service;
+use crate::route::Seat;
 use crate::types::End;
 use crate::websocket::decoder::Decoder;
 
-/// A connection that ends.
+/// An exchange that ends.
 #[derive(Debug)]
 pub struct Closing {
-    client: Client,
-    /// The server that has not ended. Until then the conversation counts as one of its service's, so that what is
-    /// still written to a device is not mixed with the next client's.
-    backend: Option<Arc<Service>>,
+    state: State,
     ending: Ending,
-    patience: Patience,
 }
 
 /// How long a reply or an end may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Patience {
+pub struct CloseTimeouts {
     /// When it began.
     pub since_ms: u64,
-    /// From then, or from the last byte that went out, the peer has this long.
+    /// Milliseconds that a peer has from then, or from the last byte that went out.
     pub close_ms: u64,
-    /// Where bytes are still owed to it, it has this long from the last one.
+    /// Milliseconds that it has from the last byte that went out, where bytes are still queued for it.
     pub stall_ms: u64,
 }
 
 #[derive(Debug)]
+enum State {
+    LastWords(LastWords),
+    Ends { client: Client, backend: Backend, timeouts: CloseTimeouts },
+}
+
+/// The backend may still answer what the client said before its close frame.
+#[derive(Debug)]
+struct LastWords {
+    relay: Box<Relay>,
+    /// The gateway's close frame, which nothing may follow (RFC 6455 section 5.5.1).
+    frame: Box<[u8]>,
+    /// The client has sent no close frame: it is the gateway that stops.
+    owes_close: bool,
+    /// The backend was sent the first part of a message and gets no more of it. A line of its own that it has not ended
+    /// may answer that part, and is dropped.
+    is_cut: bool,
+}
+
+#[derive(Debug)]
 enum Client {
-    /// Its close frame is awaited.
     OwesClose(Box<Decoder>),
-    /// Its end is awaited.
     OwesEnd,
     Gone,
 }
 
-impl Patience {
-    fn of(limits: &WebSocket, context: &Context<'_>) -> Patience {
-        Patience { since_ms: context.now_ms, close_ms: limits.close_ms, stall_ms: limits.stall_ms }
+#[derive(Debug)]
+enum Backend {
+    /// Until then the conversation counts as one of its service's, so that what is still written to a device is not
+    /// mixed with the next client's.
+    OwesEnd {
+        _seat: Seat,
+    },
+    Gone,
+}
+
+/// Why a conversation goes over into its end.
+#[derive(Debug)]
+pub enum Leave {
+    /// The client's close frame, its protocol error, or the gateway's stop: the backend has the last words, then comes
+    /// this close frame.
+    LastWords(Box<[u8]>, Ending),
+    /// The gateway's close frame was sent; the client's is awaited.
+    CloseSent(Ending),
+    /// The client has ended or failed.
+    ClientLost(Ending),
+    /// Nothing is awaited any more.
+    Over(Ending),
+}
+
+impl CloseTimeouts {
+    /// Those of a conversation, from now on.
+    pub fn of(limits: &WebSocket, now_ms: u64) -> CloseTimeouts {
+        CloseTimeouts { since_ms: now_ms, close_ms: limits.close_ms, stall_ms: limits.stall_ms }
     }
 }
 
 impl Closing {
-    /// A plain HTTP connection: the reply goes out, then the end.
-    pub fn client_only(ending: Ending, context: &mut Context<'_>) -> Closing {
+    /// The end of a plain HTTP connection: the reply goes out, then the end.
+    pub fn of_reply(ending: Ending, context: &mut Context<'_>) -> Closing {
         context.out.push(Effect::CloseFile);
-        let patience = Patience {
+        let timeouts = CloseTimeouts {
             since_ms: context.now_ms,
             close_ms: limits::CLOSE_MS.default,
             stall_ms: context.site().limits.stall_ms,
         };
-        Closing::new(Client::OwesEnd, None, ending, patience, context)
+        Closing::new(Client::OwesEnd, Backend::Gone, ending, timeouts, context)
     }
 
-    /// Both close frames are sent, or the client broke the protocol and what it still says has no meaning. A server
-    /// that has ended is forgotten.
-    pub fn after_close(
-        has_backend: bool,
-        ending: Ending,
-        service: &Arc<Service>,
-        context: &mut Context<'_>,
-    ) -> Closing {
-        let backend = has_backend.then(|| service.clone());
-        Closing::new(Client::OwesEnd, backend, ending, Patience::of(&service.limits, context), context)
+    /// The end of a WebSocket whose backend did not take it; the close frame was sent.
+    pub fn without_backend(ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
+        let timeouts = CloseTimeouts::of(limits, context.now_ms);
+        Closing::new(Client::OwesEnd, Backend::Gone, ending, timeouts, context)
     }
 
-    /// The gateway's close frame is sent, the client's is awaited. A server that has ended is forgotten.
-    pub fn after_servers_close(
-        up: Decoder,
-        has_backend: bool,
-        ending: Ending,
-        service: &Arc<Service>,
-        context: &mut Context<'_>,
-    ) -> Closing {
-        let (client, backend) = (Client::OwesClose(Box::new(up)), has_backend.then(|| service.clone()));
-        Closing::new(client, backend, ending, Patience::of(&service.limits, context), context)
-    }
-
-    /// The client is gone; the server still gets what was sent to it.
-    pub fn without_client(ending: Ending, service: &Arc<Service>, context: &mut Context<'_>) -> Closing {
+    /// The end of a conversation whose client has gone: the backend still gets what was sent to it.
+    pub fn without_client(ending: Ending, seat: Seat, context: &mut Context<'_>) -> Closing {
         context.out.push(Effect::Abandon(End::Client));
-        let patience = Patience::of(&service.limits, context);
-        Closing::new(Client::Gone, Some(service.clone()), ending, patience, context)
+        let timeouts = CloseTimeouts::of(&seat.limits, context.now_ms);
+        Closing::new(Client::Gone, Backend::OwesEnd { _seat: seat }, ending, timeouts, context)
+    }
+
+    /// The end of a conversation.
+    pub fn of_relay(relay: Box<Relay>, leave: Leave, context: &mut Context<'_>) -> Phase {
+        let closing = match leave {
+            Leave::LastWords(frame, ending) => Closing::last_words(relay, frame, ending, context),
+            Leave::CloseSent(ending) => {
+                let timeouts = CloseTimeouts::of(relay.limits(), context.now_ms);
+                let (up, backend) = relay.into_parts();
+                let client = Client::OwesClose(Box::new(up));
+                Closing::new(client, Backend::of(backend), ending, timeouts, context)
+            }
+            Leave::ClientLost(ending) => Closing::without_client(ending, relay.into_seat(), context),
+            Leave::Over(ending) => {
+                context.out.push(Effect::Over(ending));
+                return Phase::Over;
+            }
+        };
+        Phase::Closing(Box::new(closing))
+    }
+
+    fn last_words(relay: Box<Relay>, frame: Box<[u8]>, ending: Ending, context: &mut Context<'_>) -> Closing {
+        let owes_close = ending == Ending::Stopping;
+        let is_cut = owes_close && relay.is_amid_message();
+        context.out.push(Effect::Finish(End::Backend));
+        context.deadline_in(if owes_close { relay.silence_ms() } else { limits::LAST_WORDS_MS });
+        Closing { state: State::LastWords(LastWords { relay, frame, owes_close, is_cut }), ending }
     }
 
     fn new(
         client: Client,
-        backend: Option<Arc<Service>>,
+        backend: Backend,
         ending: Ending,
-        patience: Patience,
+        timeouts: CloseTimeouts,
         context: &mut Context<'_>,
     ) -> Closing {
         match client {
@@ -108,48 +166,129 @@ impl Closing {
             Client::OwesClose(_) => context.out.push(Effect::Demand(End::Client, Demand::Flow)),
             Client::Gone => {}
         }
-        let end = if backend.is_some() { Effect::Finish(End::Backend) } else { Effect::Abandon(End::Backend) };
-        context.out.push(end);
-        context.deadline_in(patience.close_ms);
-        Closing { client, backend, ending, patience }
+        context.out.push(match backend {
+            Backend::OwesEnd { .. } => Effect::Finish(End::Backend),
+            Backend::Gone => Effect::Abandon(End::Backend),
+        });
+        context.deadline_in(timeouts.close_ms);
+        Closing { state: State::Ends { client, backend, timeouts }, ending }
     }
 
-    /// How long it may take.
-    pub fn patience(&self) -> Patience {
-        self.patience
+    /// How long the peers may take to end. None: the backend still has the last words, which have a deadline of their
+    /// own.
+    pub fn timeouts(&self) -> Option<CloseTimeouts> {
+        match &self.state {
+            State::LastWords(_) => None,
+            State::Ends { timeouts, .. } => Some(*timeouts),
+        }
     }
 
-    /// Takes an input; Some: it is over.
-    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
-        match input {
-            Input::Bytes(End::Client, chunk) => {
-                if let Client::OwesClose(up) = &mut self.client {
-                    // A client that breaks the protocol now owes no more than one that keeps it.
-                    if find_close(up, chunk, context).unwrap_or(true) {
-                        self.client = Client::OwesEnd;
-                        context.out.push(Effect::Finish(End::Client));
-                    }
+    /// Bytes that it keeps of messages that are not whole.
+    pub fn held_size(&self) -> usize {
+        match &self.state {
+            State::LastWords(last) => last.relay.held_size(),
+            State::Ends { .. } => 0,
+        }
+    }
+
+    /// Takes an input; what follows is this state, the next one, or the exchange's end.
+    pub fn handle(self, input: Input<'_>, context: &mut Context<'_>) -> Phase {
+        let Closing { state, ending } = self;
+        let next = match state {
+            State::LastWords(last) => last.handle(input, ending, context),
+            State::Ends { client, backend, timeouts } => {
+                let is_due = matches!(input, Input::Deadline);
+                let (client, backend) = end_of(client, backend, input, context);
+                if is_due || matches!((&client, &backend), (Client::Gone, Backend::Gone)) {
+                    context.out.push(Effect::Over(ending));
+                    return Phase::Over;
                 }
+                Closing { state: State::Ends { client, backend, timeouts }, ending }
             }
+        };
+        Phase::Closing(Box::new(next))
+    }
+}
+
+/// What the two ends owe after an input.
+fn end_of(client: Client, backend: Backend, input: Input<'_>, context: &mut Context<'_>) -> (Client, Backend) {
+    match input {
+        Input::Bytes(End::Client, chunk) => (client.on_bytes(chunk, context), backend),
+        Input::Ended(End::Client) | Input::Failed(End::Client, _) => {
+            context.out.push(Effect::Abandon(End::Client));
+            (Client::Gone, backend)
+        }
+        Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
+            context.out.push(Effect::Abandon(End::Backend));
+            (client, Backend::Gone)
+        }
+        // The connect completed after the exchange had given it up.
+        Input::Connected(Ok(())) => {
+            context.out.push(Effect::Abandon(End::Backend));
+            (client, backend)
+        }
+        _ => (client, backend),
+    }
+}
+
+impl LastWords {
+    fn handle(mut self, input: Input<'_>, ending: Ending, context: &mut Context<'_>) -> Closing {
+        let is_said = match input {
             Input::Ended(End::Client) | Input::Failed(End::Client, _) => {
-                self.client = Client::Gone;
-                context.out.push(Effect::Abandon(End::Client));
+                return Closing::without_client(ending, self.relay.into_seat(), context);
+            }
+            Input::Bytes(End::Client, chunk) if self.owes_close => {
+                self.owes_close = !self.relay.find_close(chunk, context);
+                false
+            }
+            Input::Bytes(End::Backend, chunk) => {
+                // It may have much to answer when the gateway stops, which has a deadline of its own.
+                if self.relay.ends() && ending == Ending::Stopping {
+                    context.deadline_in(self.relay.silence_ms());
+                }
+                self.relay.last_words(chunk, context)
             }
             Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
-                self.backend = None;
-                context.out.push(Effect::Abandon(End::Backend));
+                self.relay.on_backend_gone();
+                true
             }
-            // A server that accepted when nobody waited for it any more.
-            Input::Connected(Ok(())) => context.out.push(Effect::Abandon(End::Backend)),
-            Input::Deadline => return Some(self.end(context)),
-            _ => {}
-        }
-        let is_over = matches!(self.client, Client::Gone) && self.backend.is_none();
-        is_over.then(|| self.end(context))
+            Input::Deadline | Input::LastCall => true,
+            _ => false,
+        };
+        if is_said { self.end(ending, context) } else { Closing { state: State::LastWords(self), ending } }
     }
 
-    fn end(&self, context: &mut Context<'_>) -> Phase {
-        context.out.push(Effect::Over(self.ending));
-        Phase::Over
+    /// The close frame goes out, after all that the backend said.
+    fn end(self, ending: Ending, context: &mut Context<'_>) -> Closing {
+        let LastWords { mut relay, frame, owes_close, is_cut } = self;
+        relay.send_rest(is_cut, context);
+        context.out.push(Effect::SendLast { to: End::Client, bytes: frame });
+        let timeouts = CloseTimeouts::of(relay.limits(), context.now_ms);
+        let (up, backend) = relay.into_parts();
+        let client = if owes_close { Client::OwesClose(Box::new(up)) } else { Client::OwesEnd };
+        Closing::new(client, Backend::of(backend), ending, timeouts, context)
+    }
+}
+
+impl Client {
+    fn on_bytes(self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Client {
+        match self {
+            Client::OwesClose(mut up) => {
+                // A client that breaks the protocol now owes no more than one that keeps it.
+                if !find_close(&mut up, chunk, context).unwrap_or(true) {
+                    return Client::OwesClose(up);
+                }
+                context.out.push(Effect::Finish(End::Client));
+                Client::OwesEnd
+            }
+            other => other,
+        }
+    }
+}
+
+impl Backend {
+    /// None: it has ended already.
+    fn of(seat: Option<Seat>) -> Backend {
+        seat.map_or(Backend::Gone, |seat| Backend::OwesEnd { _seat: seat })
     }
 }

@@ -24,12 +24,12 @@ use crate::types::End;
 use crate::websocket::close::CloseCode;
 use crate::websocket::encoder;
 
-pub use closing::Patience;
+pub use closing::CloseTimeouts;
 pub use effect::{Chunk, Demand, Effect, Effects, Folder};
 pub use ending::{Ending, Full, Step};
 
 use body::Draining;
-use closing::Closing;
+use closing::{Closing, Leave};
 use head::Head;
 use opening::Opening;
 use relay::Relay;
@@ -143,6 +143,23 @@ enum Phase {
     Over,
 }
 
+impl Phase {
+    /// A conversation goes over into its end.
+    fn leave(self, leave: Leave, context: &mut Context<'_>) -> Phase {
+        match (self, leave) {
+            (Phase::Relay(relay), leave) => Closing::of_relay(relay, leave, context),
+            (Phase::Tunnel(tunnel), Leave::ClientLost(ending)) => {
+                Phase::Closing(Box::new(Closing::without_client(ending, tunnel.into_seat(), context)))
+            }
+            (_, Leave::LastWords(_, ending) | Leave::CloseSent(ending))
+            | (_, Leave::ClientLost(ending) | Leave::Over(ending)) => {
+                context.out.push(Effect::Over(ending));
+                Phase::Over
+            }
+        }
+    }
+}
+
 /// What a phase needs of the world, for one input.
 struct Context<'a> {
     now_ms: u64,
@@ -204,11 +221,11 @@ impl Exchange {
     }
 
     /// How long a peer may take nothing, while a page is sent and at the connection's end.
-    pub fn patience(&self) -> Option<Patience> {
+    pub fn timeouts(&self) -> Option<CloseTimeouts> {
         match &self.phase {
-            Phase::Reply(reply) => Some(reply.patience()),
-            Phase::Closing(closing) => Some(closing.patience()),
-            Phase::Tunnel(tunnel) => tunnel.patience(),
+            Phase::Reply(reply) => Some(reply.timeouts()),
+            Phase::Closing(closing) => closing.timeouts(),
+            Phase::Tunnel(tunnel) => tunnel.timeouts(),
             _ => None,
         }
     }
@@ -249,6 +266,7 @@ impl Exchange {
     pub fn held_size(&self) -> usize {
         let of_phase = match &self.phase {
             Phase::Relay(relay) => relay.held_size(),
+            Phase::Closing(closing) => closing.held_size(),
             Phase::Opening(opening) => opening.held_size(),
             Phase::Reply(reply) => reply.held_size(),
             _ => 0,
@@ -324,16 +342,28 @@ impl Exchange {
     pub fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
         // The usual case first: nothing moves while messages flow.
         let mut context = Context::new(around, &mut self.facts, out);
-        let next = match (&mut self.phase, input) {
-            (Phase::Relay(relay), input) => relay.handle(input, &mut context),
-            (Phase::Tunnel(tunnel), input) => tunnel.handle(input, &mut context),
-            (Phase::Closing(closing), input) => closing.handle(input, &mut context),
-            (Phase::Over, _) => return,
-            (_, input) => return self.handle_http(around, input, out),
+        let leave = match &mut self.phase {
+            Phase::Relay(relay) => relay.handle(input, &mut context),
+            Phase::Tunnel(tunnel) => tunnel.handle(input, &mut context),
+            Phase::Closing(_) => return self.close(around, input, out),
+            Phase::Over => return,
+            _ => return self.handle_http(around, input, out),
         };
-        if let Some(next) = next {
+        if let Some(leave) = leave {
+            let next = self.take_phase().leave(leave, &mut Context::new(around, &mut self.facts, out));
             self.enter(next);
         }
+    }
+
+    fn close(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
+        if let Phase::Closing(closing) = self.take_phase() {
+            let next = closing.handle(input, &mut Context::new(around, &mut self.facts, out));
+            self.enter(next);
+        }
+    }
+
+    fn take_phase(&mut self) -> Phase {
+        mem::replace(&mut self.phase, Phase::Over)
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -363,7 +393,7 @@ impl Exchange {
         }
         let mut input = Some(input);
         loop {
-            let phase = mem::replace(&mut self.phase, Phase::Over);
+            let phase = self.take_phase();
             let mut context = Context::new(around, &mut self.facts, out);
             let (phase, goes_on) = match phase {
                 Phase::Head(head) => {
@@ -373,7 +403,10 @@ impl Exchange {
                 Phase::Reply(reply) => reply.step(input.take(), &mut context),
                 Phase::Opening(opening) => opening.step(input.take(), &mut self.input, &mut context),
                 Phase::Relay(mut relay) => match self.take_input(&mut relay, around, out) {
-                    Some(next) => (next, false),
+                    Some(leave) => {
+                        let mut context = Context::new(around, &mut self.facts, out);
+                        (Phase::Relay(relay).leave(leave, &mut context), false)
+                    }
                     None => (Phase::Relay(relay), false),
                 },
                 other => (other, false),
@@ -398,7 +431,7 @@ impl Exchange {
     }
 
     /// Feeds the relay what the client sent right behind its handshake.
-    fn take_input(&mut self, relay: &mut Relay, around: Surroundings<'_>, out: &mut Effects) -> Option<Phase> {
+    fn take_input(&mut self, relay: &mut Relay, around: Surroundings<'_>, out: &mut Effects) -> Option<Leave> {
         let input = mem::take(&mut self.input);
         if input.is_empty() {
             return None;
@@ -433,7 +466,7 @@ fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>
     *context.status = status;
     let bytes = crate::http::reply::refusal(status, sentence, "", false, context.is_head, context.date);
     context.out.push(Effect::Send { to: End::Client, bytes });
-    Phase::Closing(Box::new(Closing::client_only(ending, context)))
+    Phase::Closing(Box::new(Closing::of_reply(ending, context)))
 }
 
 /// Tells the client, by a close frame, that the conversation is over.

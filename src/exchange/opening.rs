@@ -2,8 +2,6 @@
 
 mod handover;
 
-use std::sync::Arc;
-
 use super::relay::Nature;
 use super::{Context, Demand, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, head, refuse};
 use crate::driver::device::{Device, Direction};
@@ -13,7 +11,7 @@ use crate::http::reply;
 use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
 use crate::route::hello::Hello;
-use crate::route::{Destination, Link, MessageType, Protocol, Service};
+use crate::route::{Destination, Link, MessageType, Protocol, Seat};
 use crate::types::End;
 use crate::websocket::upgrade::{Upgrade, UpgradeError};
 
@@ -49,7 +47,7 @@ pub struct Opening {
     /// Which of the site's links serves the name, and which of its addresses is tried.
     link: Option<usize>,
     address: usize,
-    service: Arc<Service>,
+    seat: Seat,
     /// What the server is to be told first.
     hello: Option<Box<Hello>>,
     /// The offered subprotocol that names the candidate; none: the path's own name is tried.
@@ -83,8 +81,8 @@ impl Opening {
             return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
         }
         let service = match link.and_then(|link| site.links.get(link)) {
-            Some(link) => link.service.clone(),
-            None if site.has_docroot => site.service.clone(),
+            Some(link) => &link.service,
+            None if site.has_docroot => &site.service,
             None => return (refuse(404, "no server has this name", Ending::NoSuchServer, context), false),
         };
         if upgrade.is_lost && link.is_some() {
@@ -94,23 +92,22 @@ impl Opening {
         if matches!(destination, Some(Destination::Tcp(addresses)) if addresses.is_empty()) {
             return (refuse(502, "the server cannot be connected", Ending::UnknownHost, context), false);
         }
-        // The site has one, and each conversation of it.
-        if Arc::strong_count(&service) as u64 > service.limits.clients_max + 1 {
+        let Some(seat) = Seat::take(service, service.limits.clients_max) else {
             let full = Full::Name;
             return (refuse(503, &full.to_string(), Ending::Overload(full), context), false);
-        }
-        let socket_type = match service.protocol {
+        };
+        let socket_type = match seat.protocol {
             Protocol::Packet => SocketType::SeqPacket,
             _ => SocketType::Stream,
         };
-        let give_up_ms = until_ms(&service.limits, asked.since_ms, context);
+        let give_up_ms = until_ms(&seat.limits, asked.since_ms, context);
         let opening = Opening {
             name: name.into(),
             upgrade,
             link,
             address: 0,
-            hello: service.hello.then(|| Box::new(asked.hello())),
-            service,
+            hello: seat.hello.then(|| Box::new(asked.hello())),
+            seat,
             candidate: None,
             is_folder: name.is_empty(),
             was_denied: false,
@@ -174,7 +171,7 @@ impl Opening {
 
     /// How many may use the server at once.
     pub fn clients_max(&self) -> u64 {
-        self.service.limits.clients_max
+        self.seat.limits.clients_max
     }
 
     /// Bytes of the request that it keeps.
@@ -304,8 +301,8 @@ impl Opening {
     }
 
     fn connected(mut self: Box<Self>, connected: Result<(), Errno>, context: &mut Context<'_>) -> (Phase, bool) {
-        let has_stream = self.socket_type == SocketType::Stream && self.service.protocol == Protocol::Stream;
-        let may_be_packets = has_stream && !self.service.is_direct;
+        let has_stream = self.socket_type == SocketType::Stream && self.seat.protocol == Protocol::Stream;
+        let may_be_packets = has_stream && !self.seat.is_direct;
         match connected {
             Ok(()) => (self.accept(context), true),
             // The socket is of the other type: what it is decides, unless the protocol needs a stream.
@@ -359,7 +356,7 @@ impl Opening {
         let (bytes, hello) = self.answer();
         let protocol = match self.socket_type {
             SocketType::SeqPacket => Protocol::Packet,
-            SocketType::Stream => self.service.protocol,
+            SocketType::Stream => self.seat.protocol,
         };
         let line = format!("connected to {} ({protocol:?})", Quoted(&self.path()));
         context.out.push(Effect::Log(Level::Debug, line));
@@ -381,9 +378,9 @@ impl Opening {
         // Its clients, such as noVNC, cannot read text.
         let message_type = match self.chosen() {
             Some("binary") => MessageType::Binary,
-            _ => self.service.message_type,
+            _ => self.seat.message_type,
         };
-        Phase::Relay(Box::new(Relay::new(self.service, protocol, message_type, nature, context)))
+        Phase::Relay(Box::new(Relay::new(self.seat, protocol, message_type, nature, context)))
     }
 }
 

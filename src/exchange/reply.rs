@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::head::{Head, over};
-use super::{Closing, Context, Demand, Effect, Ending, Folder, Input, Patience, Phase, Step};
+use super::{CloseTimeouts, Closing, Context, Demand, Effect, Ending, Folder, Input, Phase, Step};
 use crate::driver::{Errno, FileKind, FileStatus, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_neighbours};
 use crate::http::conditions::{Conditions, Selection};
@@ -37,7 +37,7 @@ pub struct Reply {
     /// All requests so far were OPTIONS.
     is_probe: bool,
     ending: Ending,
-    patience: Patience,
+    timeouts: CloseTimeouts,
     stage: Stage,
 }
 
@@ -116,14 +116,14 @@ impl Reply {
                 _ if is_get || is_head || is_options => Ending::Served,
                 _ => Ending::Method,
             },
-            patience: Patience { since_ms: 0, close_ms: site.limits.stall_ms, stall_ms: site.limits.stall_ms },
+            timeouts: CloseTimeouts { since_ms: 0, close_ms: site.limits.stall_ms, stall_ms: site.limits.stall_ms },
             stage,
         }
     }
 
     /// How long its client may take nothing.
-    pub fn patience(&self) -> Patience {
-        self.patience
+    pub fn timeouts(&self) -> CloseTimeouts {
+        self.timeouts
     }
 
     /// Whether it answers a HEAD.
@@ -205,8 +205,8 @@ impl Reply {
 
     /// The client has all of its time from now on.
     fn wait(&mut self, context: &mut Context<'_>) {
-        self.patience.since_ms = context.now_ms;
-        context.deadline_in(self.patience.stall_ms);
+        self.timeouts.since_ms = context.now_ms;
+        context.deadline_in(self.timeouts.stall_ms);
     }
 
     /// Tries the next compressed neighbour, at last the file itself.
@@ -375,7 +375,7 @@ impl Reply {
         // One that has ended already is not waited for.
         let last = match self.has_client_ended {
             true => over(self.ending, context),
-            false => Phase::Closing(Box::new(Closing::client_only(self.ending, context))),
+            false => Phase::Closing(Box::new(Closing::of_reply(self.ending, context))),
         };
         (last, false)
     }

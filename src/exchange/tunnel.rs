@@ -1,17 +1,15 @@
 //! A client that sent something right behind its handshake, before its socket could be handed over: the server has one
 //! end of a socketpair(2) in the socket's place, and what goes through is none of the gateway's business.
 
-use std::sync::Arc;
-
-use super::{Closing, Context, Demand, Effect, Ending, Input, Patience, Phase, head};
-use crate::route::Service;
+use super::closing::Leave;
+use super::{CloseTimeouts, Context, Demand, Effect, Ending, Input};
+use crate::route::{Seat, Service};
 use crate::types::End;
 
 /// Bytes each way, as they are.
 #[derive(Debug)]
 pub struct Tunnel {
-    /// As long as it lives, the conversation counts as one of its service's.
-    service: Arc<Service>,
+    seat: Seat,
     has_client: bool,
     has_backend: bool,
     /// The gateway stops: what the client still says goes nowhere.
@@ -22,26 +20,29 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Begins with what the client has sent already.
-    pub fn new(service: Arc<Service>, early: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
+    pub fn new(seat: Seat, early: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
         *context.deadline_ms = None;
         context.traffic.up_bytes += early.len() as u64;
         context.out.push(Effect::CloseFile);
         context.out.push(Effect::Send { to: End::Backend, bytes: early.into() });
         context.out.push(Effect::Demand(End::Client, Demand::Flow));
         context.out.push(Effect::Demand(End::Backend, Demand::Flow));
-        Tunnel { service, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }
+        Tunnel { seat, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }
     }
 
     /// Whose client it is.
     pub fn service(&self) -> &Service {
-        &self.service
+        &self.seat
+    }
+
+    /// The place among its service's conversations.
+    pub fn into_seat(self) -> Seat {
+        self.seat
     }
 
     /// How long its end may take, once the server has ended.
-    pub fn patience(&self) -> Option<Patience> {
-        let limits = &self.service.limits;
-        let (close_ms, stall_ms) = (limits.close_ms, limits.stall_ms);
-        self.ended_ms.map(|since_ms| Patience { since_ms, close_ms, stall_ms })
+    pub fn timeouts(&self) -> Option<CloseTimeouts> {
+        self.ended_ms.map(|since_ms| CloseTimeouts::of(&self.seat.limits, since_ms))
     }
 
     /// Whether neither end sends any more: it is over once each has what the other one sent.
@@ -56,8 +57,8 @@ impl Tunnel {
         context.out.push(Effect::Finish(End::Backend));
     }
 
-    /// Takes an input; Some: it is over.
-    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
+    /// Takes an input; Some: it goes over into its end.
+    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
         match input {
             // A receive may have come to something just before the client's failure was told.
             Input::Bytes(End::Client, _) if self.is_stopping || !self.has_client => {}
@@ -79,7 +80,7 @@ impl Tunnel {
                 self.has_backend = false;
                 self.ended_ms = Some(context.now_ms);
                 context.out.push(Effect::Finish(End::Client));
-                context.deadline_in(self.service.limits.close_ms);
+                context.deadline_in(self.seat.limits.close_ms);
             }
             // The server still gets what the client sent before.
             Input::Failed(End::Client, _) if !self.has_backend => {
@@ -87,11 +88,8 @@ impl Tunnel {
                 context.out.push(Effect::Abandon(End::Client));
                 context.out.push(Effect::Finish(End::Backend));
             }
-            Input::Failed(End::Client, errno) => {
-                let ending = Ending::ClientFailed(errno);
-                return Some(Phase::Closing(Box::new(Closing::without_client(ending, &self.service, context))));
-            }
-            Input::Drained | Input::Deadline => return Some(head::over(Ending::Tunnelled, context)),
+            Input::Failed(End::Client, errno) => return Some(Leave::ClientLost(Ending::ClientFailed(errno))),
+            Input::Drained | Input::Deadline => return Some(Leave::Over(Ending::Tunnelled)),
             Input::Stop => self.stop(context),
             _ => {}
         }
@@ -101,6 +99,8 @@ impl Tunnel {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::driver::Errno;
     use crate::exchange::{Chunk, Effects, Facts, Surroundings};
@@ -116,7 +116,8 @@ mod tests {
             &mut facts,
             &mut effects,
         );
-        let mut tunnel = Tunnel::new(Arc::default(), b"early".to_vec(), &mut context);
+        let seat = Seat::take(&Arc::default(), 1).unwrap();
+        let mut tunnel = Tunnel::new(seat, b"early".to_vec(), &mut context);
         assert!(tunnel.handle(Input::Ended(End::Backend), &mut context).is_none());
         assert!(tunnel.handle(Input::Failed(End::Client, Errno::EPIPE), &mut context).is_none());
         context.out.drain().for_each(drop);

@@ -2,13 +2,14 @@
 //! of them hold.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use super::entrance::Endpoint;
 use crate::driver::Address;
 use crate::exchange::Full;
 use crate::limits::{OVERLOAD_REPLIES_MAX, Process};
+use crate::permit::{Count, Permit};
 
 /// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 one, of which a single customer
 /// usually has all (RFC 6177).
@@ -21,86 +22,103 @@ pub enum Source {
     Unknown,
 }
 
-/// The counts.
+/// How many there are, and how many there may be.
 #[derive(Debug)]
 pub struct Admission {
     /// What is allowed.
     pub limits: Process,
-    sources: HashMap<Source, u64>,
-    /// Those who are being told that there is no room, by entrance. They take nobody's place.
-    refused: HashMap<usize, u64>,
-    clients: u64,
-    handshakes: u64,
+    /// The clients of each address.
+    sources: HashMap<Source, Arc<Count>>,
+    /// Clients that are told that there is no room. They take nobody's place.
+    refused: Arc<Count>,
+    /// Clients that are no WebSockets, or not yet.
+    handshakes: Arc<Count>,
     held_size: u64,
 }
 
-/// What becomes of a client that comes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+/// A connection's places, free again when this is dropped.
+#[derive(Debug)]
+pub enum Places<H> {
     /// It is served.
-    Welcome,
+    Admitted {
+        /// What is served to it.
+        endpoint: Permit<Endpoint<H>>,
+        /// Its place among the clients of its address.
+        address: Permit<Count>,
+        /// Its place among those that are no WebSockets yet.
+        handshake: Option<Permit<Count>>,
+    },
     /// It is told that there is no room.
-    Refused(Full),
-    /// There is no room even to tell it.
-    Dropped,
+    Refused {
+        /// What would have been served to it.
+        endpoint: Arc<Endpoint<H>>,
+        /// Its place among those that are told so.
+        refusal: Permit<Count>,
+        /// The limit that was reached.
+        full: Full,
+    },
+}
+
+impl<H> Places<H> {
+    /// What is served where it came in.
+    pub fn endpoint(&self) -> &Endpoint<H> {
+        match self {
+            Places::Admitted { endpoint, .. } => endpoint,
+            Places::Refused { endpoint, .. } => endpoint,
+        }
+    }
+
+    /// It has become a WebSocket, or ends.
+    pub fn end_handshake(&mut self) {
+        if let Places::Admitted { handshake, .. } = self {
+            *handshake = None;
+        }
+    }
 }
 
 impl Admission {
     /// Nobody is there yet.
     pub fn new(limits: Process) -> Admission {
-        Admission { limits, sources: HashMap::new(), refused: HashMap::new(), clients: 0, handshakes: 0, held_size: 0 }
+        Admission { limits, sources: HashMap::new(), refused: Arc::default(), handshakes: Arc::default(), held_size: 0 }
     }
 
-    /// Judges one who comes to an entrance, and counts it unless it is dropped. So many clients are there already,
-    /// with those who are being refused; so many may be there without them.
-    pub fn enter(&mut self, address: Address, entrance: usize, clients_there: u64, clients_there_max: u64) -> Verdict {
-        let source = source_of(address);
-        let from_there = self.sources.get(&source).copied().unwrap_or(0);
-        let per_address_max = match source {
-            Source::Unknown => 0,
+    /// Admits or refuses a new connection, beside so many that are there, admitted or refused. None: there is no room
+    /// even to tell it.
+    pub fn enter<H>(&mut self, address: Address, endpoint: &Arc<Endpoint<H>>, there: u64) -> Option<Places<H>> {
+        let full = match self.admit(source_of(address), endpoint, there) {
+            Ok(places) => return Some(places),
+            Err(full) => full,
+        };
+        let refusal = Permit::take(&self.refused, OVERLOAD_REPLIES_MAX)?;
+        Some(Places::Refused { endpoint: endpoint.clone(), refusal, full })
+    }
+
+    fn admit<H>(&mut self, source: Source, endpoint: &Arc<Endpoint<H>>, there: u64) -> Result<Places<H>, Full> {
+        if there - self.refused.held() >= self.limits.clients_max {
+            return Err(Full::Clients);
+        }
+        let address_max = match source {
+            Source::Unknown => u64::MAX,
+            _ if self.limits.clients_per_address_max == 0 => u64::MAX,
             _ => self.limits.clients_per_address_max,
         };
-        let refused_there = self.refused.get(&entrance).copied().unwrap_or(0);
-        let full = if self.clients >= self.limits.clients_max {
-            Full::Clients
-        } else if per_address_max > 0 && from_there >= per_address_max {
-            Full::Address
-        } else if clients_there.saturating_sub(refused_there) >= clients_there_max {
-            Full::Server
-        } else if self.handshakes >= self.limits.handshakes_max {
-            Full::Handshakes
-        } else {
-            self.clients += 1;
-            self.handshakes += 1;
-            *self.sources.entry(source).or_default() += 1;
-            return Verdict::Welcome;
-        };
-        if self.refused.values().sum::<u64>() >= OVERLOAD_REPLIES_MAX {
-            return Verdict::Dropped;
+        let address = Permit::take(self.count_of(source), address_max).ok_or(Full::Address)?;
+        let endpoint = Permit::take(endpoint, endpoint.clients_max).ok_or(Full::Server)?;
+        let handshake = Permit::take(&self.handshakes, self.limits.handshakes_max).ok_or(Full::Handshakes)?;
+        Ok(Places::Admitted { endpoint, address, handshake: Some(handshake) })
+    }
+
+    /// The count of an address. Those without clients are forgotten before the table grows.
+    fn count_of(&mut self, source: Source) -> &Arc<Count> {
+        if self.sources.len() == self.sources.capacity() {
+            self.sources.retain(|_, count| count.held() > 0);
         }
-        *self.refused.entry(entrance).or_default() += 1;
-        Verdict::Refused(full)
-    }
-
-    /// One of those who were welcome has gone.
-    pub fn leave(&mut self, address: Address) {
-        self.clients -= 1;
-        take_one(&mut self.sources, source_of(address));
-    }
-
-    /// One of those who were refused at an entrance has gone.
-    pub fn leave_refused(&mut self, entrance: usize) {
-        take_one(&mut self.refused, entrance);
+        self.sources.entry(source).or_default()
     }
 
     /// Whether there are clients that are no WebSockets, or not yet.
     pub fn has_handshakes(&self) -> bool {
-        self.handshakes > 0
-    }
-
-    /// One has become a WebSocket, or is at its end.
-    pub fn end_handshake(&mut self) {
-        self.handshakes -= 1;
+        self.handshakes.held() > 0
     }
 
     /// A connection held so many bytes and now holds so many.
@@ -116,18 +134,8 @@ impl Admission {
     /// Whether nobody and nothing is counted, as at the end.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        let is_nobody = self.clients == 0 && self.sources.is_empty() && self.refused.is_empty();
-        is_nobody && self.handshakes == 0 && self.held_size == 0
-    }
-}
-
-/// Counts one less, and forgets what nobody is counted for.
-fn take_one<K: Eq + Hash>(counts: &mut HashMap<K, u64>, key: K) {
-    if let Entry::Occupied(mut count) = counts.entry(key) {
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
-        }
+        let is_nobody = self.sources.values().all(|count| count.held() == 0) && self.refused.held() == 0;
+        is_nobody && self.handshakes.held() == 0 && self.held_size == 0
     }
 }
 
@@ -146,6 +154,7 @@ pub fn source_of(address: Address) -> Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::Sites;
 
     fn address(text: &str) -> Address {
         Address::Tcp(text.parse().unwrap())
@@ -155,65 +164,91 @@ mod tests {
         Admission::new(Process { clients_max, clients_per_address_max, handshakes_max, ..Process::default() })
     }
 
+    fn endpoint(clients_max: u64) -> Arc<Endpoint<()>> {
+        let sites = Sites::new(Arc::default(), Vec::new());
+        Arc::new(Endpoint { sites, folders: Vec::new(), clients_max, clients: Count::default() })
+    }
+
+    /// The limit that was reached, if any.
+    fn reached(places: &Option<Places<()>>) -> Option<Full> {
+        match places.as_ref().expect("there is room to tell it") {
+            Places::Admitted { .. } => None,
+            Places::Refused { full, .. } => Some(*full),
+        }
+    }
+
     #[test]
     fn one_address_does_not_take_all_places() {
-        let mut admission = admission(100, 2, 100);
-        for (from, verdict) in [
-            ("10.0.0.1:1", Verdict::Welcome),
-            ("10.0.0.1:2", Verdict::Welcome),
-            ("10.0.0.1:3", Verdict::Refused(Full::Address)),
-            ("[::ffff:10.0.0.1]:4", Verdict::Refused(Full::Address)),
-            ("10.0.0.2:1", Verdict::Welcome),
-            ("[2001:db8:0:1::1]:1", Verdict::Welcome),
-            ("[2001:db8:0:1:ffff::2]:1", Verdict::Welcome),
-            ("[2001:db8:0:1::3]:1", Verdict::Refused(Full::Address)),
-            ("[2001:db8:0:2::1]:1", Verdict::Welcome),
+        let (mut admission, endpoint, mut there) = (admission(100, 2, 100), endpoint(100), Vec::new());
+        for (from, full) in [
+            ("10.0.0.1:1", None),
+            ("10.0.0.1:2", None),
+            ("10.0.0.1:3", Some(Full::Address)),
+            ("[::ffff:10.0.0.1]:4", Some(Full::Address)),
+            ("10.0.0.2:1", None),
+            ("[2001:db8:0:1::1]:1", None),
+            ("[2001:db8:0:1:ffff::2]:1", None),
+            ("[2001:db8:0:1::3]:1", Some(Full::Address)),
+            ("[2001:db8:0:2::1]:1", None),
         ] {
-            assert_eq!(admission.enter(address(from), 7, 0, 100), verdict, "{from}");
+            let places = admission.enter(address(from), &endpoint, there.len() as u64);
+            assert_eq!(reached(&places), full, "{from}");
+            there.push(places);
         }
-        admission.leave(address("10.0.0.1:9"));
-        assert_eq!(admission.enter(address("10.0.0.1:5"), 7, 0, 100), Verdict::Welcome);
+        there.remove(0);
+        assert_eq!(reached(&admission.enter(address("10.0.0.1:5"), &endpoint, there.len() as u64)), None);
     }
 
     /// As nothing is configured, half-open requests of one address leave places for others.
     #[test]
     fn one_address_does_not_take_all_places_of_handshakes() {
-        let mut admission = Admission::new(Process::default());
-        while admission.enter(address("10.0.0.1:1"), 7, 0, u64::MAX) == Verdict::Welcome {}
-        assert_eq!(admission.enter(address("10.0.0.2:1"), 7, 0, u64::MAX), Verdict::Welcome);
+        let (mut admission, endpoint) = (Admission::new(Process::default()), endpoint(u64::MAX));
+        let mut there = Vec::new();
+        loop {
+            let places = admission.enter(address("10.0.0.1:1"), &endpoint, there.len() as u64);
+            if reached(&places).is_some() {
+                break;
+            }
+            there.push(places);
+        }
+        assert_eq!(reached(&admission.enter(address("10.0.0.2:1"), &endpoint, there.len() as u64)), None);
     }
 
     #[test]
     fn each_limit_has_its_reason() {
-        assert_eq!(admission(0, 0, 9).enter(Address::Unix, 7, 0, 9), Verdict::Refused(Full::Clients));
-        assert_eq!(admission(9, 0, 9).enter(Address::Unix, 7, 2, 2), Verdict::Refused(Full::Server));
-        assert_eq!(admission(9, 0, 0).enter(Address::Unix, 7, 0, 9), Verdict::Refused(Full::Handshakes));
+        let (some, none) = (endpoint(9), endpoint(0));
+        assert_eq!(reached(&admission(0, 0, 9).enter(Address::Unix, &some, 0)), Some(Full::Clients));
+        assert_eq!(reached(&admission(9, 0, 9).enter(Address::Unix, &none, 0)), Some(Full::Server));
+        assert_eq!(reached(&admission(9, 0, 0).enter(Address::Unix, &some, 0)), Some(Full::Handshakes));
         let mut full = admission(1, 0, 1_000);
-        assert_eq!(full.enter(Address::Unix, 7, 0, 9), Verdict::Welcome);
+        let mut there = vec![full.enter(Address::Unix, &some, 0)];
         for _ in 0..OVERLOAD_REPLIES_MAX {
-            assert_eq!(full.enter(Address::Unix, 7, 0, 9), Verdict::Refused(Full::Clients));
+            let places = full.enter(Address::Unix, &some, there.len() as u64);
+            assert_eq!(reached(&places), Some(Full::Clients));
+            there.push(places);
         }
-        assert_eq!(full.enter(Address::Unix, 7, 0, 9), Verdict::Dropped);
+        assert!(full.enter(Address::Unix, &some, there.len() as u64).is_none());
     }
 
-    /// Those who are being refused take nobody's place, neither in all nor at their entrance.
+    /// Clients that are being refused take nobody's place, neither in all nor at their endpoint.
     #[test]
     fn the_refused_are_in_nobodys_way() {
-        let mut admission = admission(4, 1, 9);
-        assert_eq!(admission.enter(address("10.0.0.1:1"), 7, 0, 2), Verdict::Welcome);
-        for there in 1..=OVERLOAD_REPLIES_MAX {
-            assert_eq!(admission.enter(address("10.0.0.1:2"), 7, there, 2), Verdict::Refused(Full::Address));
+        let (mut admission, endpoint) = (admission(4, 1, 9), endpoint(2));
+        let mut there = vec![admission.enter(address("10.0.0.1:1"), &endpoint, 0)];
+        let mut refused = Vec::new();
+        for _ in 0..OVERLOAD_REPLIES_MAX {
+            let count = (there.len() + refused.len()) as u64;
+            refused.push(admission.enter(address("10.0.0.1:2"), &endpoint, count));
+            assert_eq!(reached(&refused[refused.len() - 1]), Some(Full::Address));
         }
-        let there = OVERLOAD_REPLIES_MAX + 1;
-        assert_eq!(admission.enter(address("10.0.0.1:2"), 7, there, 2), Verdict::Dropped);
-        assert_eq!(admission.enter(address("10.0.0.2:1"), 7, there, 2), Verdict::Welcome);
-        (0..OVERLOAD_REPLIES_MAX).for_each(|_| admission.leave_refused(7));
-        assert_eq!(admission.enter(address("10.0.0.3:1"), 7, 2, 2), Verdict::Refused(Full::Server));
-        admission.leave_refused(7);
-        for from in ["10.0.0.1:1", "10.0.0.2:1"] {
-            admission.leave(address(from));
-            admission.end_handshake();
-        }
-        assert!(admission.is_empty(), "{admission:?}");
+        let count = OVERLOAD_REPLIES_MAX + 1;
+        assert!(admission.enter(address("10.0.0.1:2"), &endpoint, count).is_none());
+        there.push(admission.enter(address("10.0.0.2:1"), &endpoint, count));
+        assert_eq!(reached(&there[1]), None);
+        refused.clear();
+        assert_eq!(reached(&admission.enter(address("10.0.0.3:1"), &endpoint, 2)), Some(Full::Server));
+        assert!(!admission.is_empty());
+        there.clear();
+        assert!(admission.is_empty() && endpoint.clients.held() == 0, "{admission:?}");
     }
 }

@@ -1,8 +1,6 @@
 //! Listeners that accept, pause and end, and clients that come through them.
 
-use std::sync::Arc;
-
-use super::admission::Verdict;
+use super::admission::Places;
 use super::connection::Connection;
 use super::timers::Owner;
 use super::{Gateway, list, listener_token};
@@ -58,23 +56,19 @@ impl<D: Driver> Gateway<D> {
         let Some(entrance) = self.entrances.get(index).filter(|_| self.give_up_ms.is_none()) else {
             return self.world.driver.close(handle);
         };
-        let endpoint = &entrance.endpoint;
-        let sharing = self.entrances.iter().filter(|(_, other)| Arc::ptr_eq(&other.endpoint, endpoint)).count();
-        let clients = (Arc::strong_count(endpoint) - sharing) as u64;
-        let verdict = self.admission.enter(address, Arc::as_ptr(endpoint) as usize, clients, endpoint.clients_max);
-        let input = match verdict {
-            Verdict::Welcome => Input::Accepted,
-            Verdict::Refused(full) => Input::Overload(full),
-            Verdict::Dropped => return self.world.driver.close(handle),
+        let there = self.connections.len() as u64;
+        let Some(places) = self.admission.enter(address, &entrance.endpoint, there) else {
+            return self.world.driver.close(handle);
+        };
+        let input = match &places {
+            Places::Admitted { .. } => Input::Accepted,
+            Places::Refused { full, .. } => Input::Overload(*full),
         };
         let entry = self.connections.vacant_entry();
         let generation = self.next_id as u32 & Token::GENERATION_MASK;
         let owner = Owner { slot: entry.key() as u32, generation };
-        let connection = Connection::new(self.next_id, owner, handle, address, endpoint.clone(), self.world.now_ms);
+        let connection = Connection::new(self.next_id, owner, handle, address, places, self.world.now_ms);
         let connection = entry.insert(connection);
-        if verdict != Verdict::Welcome {
-            connection.turn_away();
-        }
         self.next_id += 1;
         connection.handle(input, &mut self.world);
         list(connection, &mut self.touched);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::listener::{ListenAddress, SocketFile};
 use crate::driver::Reach;
 use crate::exchange::Folder;
+use crate::permit::Count;
 use crate::route::Sites;
 
 /// A folder that is held open.
@@ -36,6 +37,14 @@ pub struct Endpoint<H> {
     pub folders: Vec<Folders<H>>,
     /// Clients at once.
     pub clients_max: u64,
+    /// Its clients, those that are refused left out.
+    pub clients: Count,
+}
+
+impl<H> AsRef<Count> for Endpoint<H> {
+    fn as_ref(&self) -> &Count {
+        &self.clients
+    }
 }
 
 impl<H> Endpoint<H> {

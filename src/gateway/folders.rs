@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::fmt;
 use std::sync::Arc;
 
-use super::entrance::{Entrance, Held};
+use super::entrance::{Endpoint, Entrance, Held};
 use super::{Gateway, tag_salt};
 use crate::driver::{Driver, Errno, FileKind, Kind, OpenFor, Reach, Token};
 use crate::limits::{FOLDER_LOOK_MS, FOLDER_MISSES_MAX};
@@ -52,13 +52,12 @@ impl<D: Driver> Gateway<D> {
     /// Looks at the folders of the present entrances from now on, and at no others.
     pub(super) fn watch_folders(&mut self) {
         let mut folders = Vec::new();
-        let mut seen = Vec::new();
+        let mut seen: Vec<&Arc<Endpoint<D::Handle>>> = Vec::new();
         for (entrance, Entrance { endpoint, is_leaving, .. }) in &self.entrances {
-            let at = Arc::as_ptr(endpoint);
-            if *is_leaving || seen.contains(&at) {
+            if *is_leaving || seen.iter().any(|one| Arc::ptr_eq(one, endpoint)) {
                 continue;
             }
-            seen.push(at);
+            seen.push(endpoint);
             let watched = endpoint.held().enumerate().filter(|(_, held)| !held.path.is_empty());
             folders.extend(watched.map(|(index, _)| Watched { entrance, index, is_asked: false, misses: 0 }));
         }

@@ -506,15 +506,8 @@ impl<D: Driver> Gateway<D> {
                 self.timers.add(at_ms, owner);
             }
             count_held(connection, &mut self.admission, &mut self.world);
-            if connection.has_ended_handshake() {
-                self.admission.end_handshake();
-            }
             if connection.is_over() {
                 connection.log_end(self.world.now_ms);
-                match connection.turned_away_at() {
-                    Some(entrance) => self.admission.leave_refused(entrance),
-                    None => self.admission.leave(connection.address()),
-                }
                 self.connections.remove(owner.slot as usize);
             }
         }

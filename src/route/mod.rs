@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::driver::device::Direction;
 use crate::http::authority::Authority;
 use crate::limits;
+use crate::permit::{Count, Permit};
 use crate::websocket::upgrade::Origins;
 use names::{Patterns, Rules};
 
@@ -54,6 +55,17 @@ pub struct Service {
     pub is_direct: bool,
     /// The limits of each conversation.
     pub limits: limits::WebSocket,
+    /// The conversations of this docroot or link, those at their handshake and at their end included.
+    pub conversations: Count,
+}
+
+/// A place among a service's conversations (`limits.clients` of its websocket or link).
+pub type Seat = Permit<Service>;
+
+impl AsRef<Count> for Service {
+    fn as_ref(&self) -> &Count {
+        &self.conversations
+    }
 }
 
 /// Where a link leads to.
@@ -86,7 +98,7 @@ pub struct Link {
     pub origin: Patterns,
     /// What serves them.
     pub destination: Destination,
-    /// How. Each conversation holds this `Arc`, which so counts the link's clients.
+    /// How they are spoken to.
     pub service: Arc<Service>,
 }
 
@@ -178,6 +190,7 @@ impl Default for Service {
             hello: false,
             is_direct: false,
             limits: limits::WebSocket::default(),
+            conversations: Count::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::config::problem::Problems;
 use crate::config::values::{self, LinkKind, TcpServer};
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::limits::DEVICE_CLIENTS_MAX;
+use crate::permit::Count;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service};
 
@@ -91,6 +92,7 @@ fn service(
         hello: group.flag("hello").unwrap_or(websocket.hello && !is_device),
         is_direct: false,
         limits: limits.websocket,
+        conversations: Count::default(),
     }
 }
 

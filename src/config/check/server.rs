@@ -13,6 +13,7 @@ use crate::config::problem::{Place, Problems};
 use crate::config::{Host, Places, Said, Server, Typed, values};
 use crate::gateway::listener::ListenAddress;
 use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX, PAGE_HEADERS_SIZE_MAX};
+use crate::permit::Count;
 use crate::route::names::{Patterns, Rules};
 use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Site};
 
@@ -237,6 +238,7 @@ fn websocket(
         message_type: message_type.unwrap_or(MessageType::Auto),
         hello: websocket.flag("hello").unwrap_or(false),
         limits: limits.websocket.clone(),
+        conversations: Count::default(),
     };
     let patterns = |name, default| Patterns::parse(websocket.text(name).unwrap_or(default));
     site.rules = Rules {

@@ -9,7 +9,7 @@ use crate::websocket::close::CloseCode;
 impl Opening {
     /// Connects to the socket that was opened, or hands the client over to it.
     pub(super) fn connect(&mut self, context: &mut Context<'_>) {
-        if !self.service.is_direct {
+        if !self.seat.is_direct {
             return context.out.push(Effect::Connect(self.socket_type));
         }
         (self.is_handing_over, self.awaits_client) = (true, false);
@@ -32,7 +32,7 @@ impl Opening {
             }
             Ok(()) => {
                 *context.status = 101;
-                let mut tunnel = Tunnel::new(self.service, std::mem::take(early), context);
+                let mut tunnel = Tunnel::new(self.seat, std::mem::take(early), context);
                 if self.is_stopping {
                     tunnel.stop(context);
                 }
@@ -66,7 +66,7 @@ impl Opening {
                 };
                 send_close(Some(CloseCode::INTERNAL_ERROR), reason, context);
                 let ending = Ending::NotTaken(errno);
-                Phase::Closing(Box::new(Closing::after_close(false, ending, &self.service, context)))
+                Phase::Closing(Box::new(Closing::without_backend(ending, &self.seat.limits, context)))
             }
         };
         (phase, false)

@@ -3,7 +3,8 @@
 use super::lines::{Framed, LineError, delimiter};
 use super::packed::Packed;
 use super::{Close, Pongs, Relay};
-use crate::exchange::{Chunk, Context, Effect, Ending, Phase, send_close};
+use crate::exchange::closing::Leave;
+use crate::exchange::{Chunk, Context, Effect, Ending, send_close};
 use crate::limits;
 use crate::route::{MessageType, Protocol};
 use crate::types::End;
@@ -13,8 +14,8 @@ use crate::websocket::header::{self, Opcode, ProtocolError};
 use crate::websocket::utf8::{self, Tail};
 
 impl Relay {
-    /// Takes what the server sent; Some: the conversation is over.
-    pub(super) fn backend_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Phase> {
+    /// Takes what the server sent; Some: the conversation goes over into its end.
+    pub(super) fn backend_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Leave> {
         self.vigil.on_message(context.now_ms);
         if self.down.is_none() {
             let ending = self.down_messages(chunk, context)?;
@@ -23,14 +24,15 @@ impl Relay {
         Some(match self.down_frames(chunk, context)? {
             Ok((code, reason)) => {
                 send_close(code, &reason, context);
-                self.close(Ending::ServerClosed(code), context)
+                Leave::CloseSent(Ending::ServerClosed(code))
             }
             Err(error) => self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerProtocol(error), context),
         })
     }
 
     /// Passes bytes on; true: the server has closed too, or makes no sense any more.
-    pub(super) fn last_words(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+    pub fn last_words(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+        self.is_last = true;
         match self.down {
             Some(_) => self.down_frames(chunk, context).is_some(),
             None => self.down_messages(chunk, context).is_some(),
@@ -38,8 +40,11 @@ impl Relay {
     }
 
     /// What is left when there is no more time goes out as it is: a cut character, and the last line of a server that
-    /// has ended.
-    pub(super) fn send_rest(&mut self, context: &mut Context<'_>) {
+    /// has ended. `is_cut`: that line may answer a part of a message, and is dropped.
+    pub fn send_rest(&mut self, is_cut: bool, context: &mut Context<'_>) {
+        if is_cut {
+            self.partial.clear();
+        }
         self.send_cut(context);
         let is_last = self.is_backend_gone && !self.partial.is_empty();
         if let (Some(delimiter), true) = (delimiter(self.protocol), is_last) {
@@ -89,9 +94,9 @@ impl Relay {
                 end -= size;
                 self.cut[..size].copy_from_slice(&buffer[end..end + size]);
                 self.cut_size = size as u8;
-                if self.parting.is_none() && self.message_type == MessageType::Auto {
+                if !self.is_last && self.message_type == MessageType::Auto {
                     self.vigil.set_cut(Some(context.now_ms + limits::CUT_CHARACTER_MS));
-                    *context.deadline_ms = self.vigil.next_ms(&self.service.limits);
+                    *context.deadline_ms = self.vigil.next_ms(&self.seat.limits);
                 }
                 if start == end {
                     return true;

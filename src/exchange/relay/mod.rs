@@ -5,12 +5,11 @@ mod lines;
 mod packed;
 mod vigil;
 
-use std::sync::Arc;
-
-use super::{Chunk, Closing, Context, Demand, Effect, Ending, Input, Phase, send_close};
+use super::closing::Leave;
+use super::{Chunk, Context, Demand, Effect, Ending, Input, send_close};
 use crate::driver::device::Direction;
-use crate::limits::{self, WhenOver};
-use crate::route::{Destination, MessageType, Protocol, Service};
+use crate::limits::{self, WebSocket, WhenOver};
+use crate::route::{Destination, MessageType, Protocol, Seat, Service};
 use crate::types::End;
 use crate::websocket::close::CloseCode;
 use crate::websocket::decoder::{Data, Decoder, Piece};
@@ -26,7 +25,7 @@ type Close = (Option<CloseCode>, Box<str>);
 /// Messages each way.
 #[derive(Debug)]
 pub struct Relay {
-    service: Arc<Service>,
+    seat: Seat,
     /// The service's protocol, or what the server's socket turned out to be.
     protocol: Protocol,
     /// The service's type, or what the subprotocol asks for.
@@ -41,10 +40,10 @@ pub struct Relay {
     cut: [u8; 3],
     cut_size: u8,
     is_backend_gone: bool,
+    /// The client is not heard any more: its backend has the last words.
+    is_last: bool,
     nature: Nature,
     vigil: Vigil,
-    /// The client is not heard any more; its close frame is sent behind the server's last words.
-    parting: Option<Box<Parting>>,
 }
 
 /// What serves a name.
@@ -66,27 +65,16 @@ impl Nature {
     }
 }
 
-#[derive(Debug)]
-struct Parting {
-    frame: Box<[u8]>,
-    ending: Ending,
-    /// The client has not said its last: it is the gateway that parts.
-    owes_close: bool,
-    /// The backend was sent the first part of a message and gets no more of it. A line of its own that it has not ended
-    /// may answer that part, and is dropped.
-    is_cut: bool,
-}
-
 impl Relay {
     /// A conversation at its beginning.
     pub fn new(
-        service: Arc<Service>,
+        seat: Seat,
         protocol: Protocol,
         message_type: MessageType,
         nature: Nature,
         context: &mut Context<'_>,
     ) -> Relay {
-        let limits = &service.limits;
+        let limits = &seat.limits;
         let message_size_max = match protocol {
             Protocol::Packet => limits.message_size_max.min(limits::PACKET_SIZE_MAX),
             _ => limits.message_size_max,
@@ -103,10 +91,10 @@ impl Relay {
             cut: [0; 3],
             cut_size: 0,
             is_backend_gone: false,
+            is_last: false,
             nature,
             vigil,
-            parting: None,
-            service,
+            seat,
         }
     }
 
@@ -117,7 +105,42 @@ impl Relay {
 
     /// How its server is spoken to.
     pub fn service(&self) -> &Service {
-        &self.service
+        &self.seat
+    }
+
+    /// The limits of this conversation.
+    pub fn limits(&self) -> &WebSocket {
+        &self.seat.limits
+    }
+
+    /// Whether a part of a message of the client was passed on, and the rest of it was not.
+    pub fn is_amid_message(&self) -> bool {
+        self.up.is_amid_message()
+    }
+
+    /// Whether the backend sees the end of its input, and ends when it has answered. No device does.
+    pub fn ends(&self) -> bool {
+        self.nature.ends
+    }
+
+    /// The backend has ended or failed.
+    pub fn on_backend_gone(&mut self) {
+        self.is_backend_gone = true;
+    }
+
+    /// The place among its service's conversations.
+    pub fn into_seat(self) -> Seat {
+        self.seat
+    }
+
+    /// The client's decoder, and its place among its service's conversations unless the backend has gone.
+    pub fn into_parts(self) -> (Decoder, Option<Seat>) {
+        (self.up, (!self.is_backend_gone).then_some(self.seat))
+    }
+
+    /// Reads on through a client's messages for its close frame, which a protocol error stands for too.
+    pub fn find_close(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+        find_close(&mut self.up, chunk, context).unwrap_or(true)
     }
 
     /// The client was not read for a while and could not be heard.
@@ -130,16 +153,13 @@ impl Relay {
         self.vigil.on_unread();
     }
 
-    /// Takes an input; Some: the conversation is over.
-    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
-        if self.parting.is_some() {
-            return self.part(input, context);
-        }
+    /// Takes an input; Some: the conversation goes over into its end.
+    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
         match input {
             Input::Bytes(End::Client, chunk) => self.client_bytes(chunk, context),
             Input::Bytes(End::Backend, chunk) => self.backend_bytes(chunk, context),
-            Input::Ended(End::Client) => Some(self.lose_client(Ending::ClientLeft, context)),
-            Input::Failed(End::Client, errno) => Some(self.lose_client(Ending::ClientFailed(errno), context)),
+            Input::Ended(End::Client) => Some(Leave::ClientLost(Ending::ClientLeft)),
+            Input::Failed(End::Client, errno) => Some(Leave::ClientLost(Ending::ClientFailed(errno))),
             Input::Ended(End::Backend) => Some(self.backend_end(context)),
             Input::Failed(End::Backend, errno) => {
                 self.is_backend_gone = true;
@@ -148,14 +168,13 @@ impl Relay {
             Input::Deadline => self.on_deadline(context),
             Input::Stop => {
                 let code = (Some(CloseCode::GOING_AWAY), "");
-                self.begin_parting(code, "the gateway stops", Ending::Stopping, context);
-                None
+                Some(self.part(code, "the gateway stops", Ending::Stopping, context))
             }
             _ => None,
         }
     }
 
-    fn client_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Phase> {
+    fn client_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Leave> {
         self.vigil.on_client(context.now_ms);
         let mut packed = Packed::default();
         let mut pongs = Pongs::default();
@@ -170,8 +189,7 @@ impl Relay {
                 Ok(None) => break None,
                 Ok(Some(Piece::Data(_))) if !self.nature.takes_messages => {
                     let (code, reason) = (Some(CloseCode::UNSUPPORTED_DATA), Ending::TakesNothing.to_string());
-                    self.begin_parting((code, &reason), &reason, Ending::TakesNothing, context);
-                    return None;
+                    return Some(self.part((code, &reason), &reason, Ending::TakesNothing, context));
                 }
                 Ok(Some(Piece::Data(data))) => {
                     costly += u64::from(data.last || data.is_short_fragment);
@@ -191,97 +209,48 @@ impl Relay {
         packed.forward(End::Backend, context);
         match end {
             // A close is answered with its code alone; a failure with what was wrong.
-            Some(Ok((code, reason))) => self.begin_parting((code, &reason), "", Ending::ClientClosed(code), context),
+            Some(Ok((code, reason))) => Some(self.part((code, &reason), "", Ending::ClientClosed(code), context)),
             Some(Err(error)) => {
                 let (code, reason) = (Some(error.close_code()), error.to_string());
-                self.begin_parting((code, &reason), &reason, Ending::ClientProtocol(error), context);
+                Some(self.part((code, &reason), &reason, Ending::ClientProtocol(error), context))
             }
-            None => {
-                self.limit_rate(costly, (at - chunk.start) as u64, context);
-            }
+            None => self.limit_rate(costly, (at - chunk.start) as u64, context),
         }
-        None
     }
 
-    fn limit_rate(&mut self, messages: u64, bytes: u64, context: &mut Context<'_>) {
-        let limits = &self.service.limits;
+    fn limit_rate(&mut self, messages: u64, bytes: u64, context: &mut Context<'_>) -> Option<Leave> {
+        let limits = &self.seat.limits;
         if !self.vigil.is_over(messages, bytes, limits, (context.since_ms, context.now_ms)) {
-            return;
+            return None;
         }
         match limits.when_over {
             WhenOver::Slow => {
                 context.out.push(Effect::Demand(End::Client, Demand::Nothing));
                 *context.deadline_ms = self.vigil.next_ms(limits);
+                None
             }
             WhenOver::Close => {
                 let reason = Ending::TooFast.to_string();
-                self.begin_parting((Some(CloseCode::POLICY_VIOLATION), &reason), &reason, Ending::TooFast, context);
+                Some(self.part((Some(CloseCode::POLICY_VIOLATION), &reason), &reason, Ending::TooFast, context))
             }
         }
     }
 
-    fn begin_parting(
+    /// The client has said its last: its backend is told, and still heard.
+    fn part(
         &mut self,
         (code, reason): (Option<CloseCode>, &str),
         answer: &str,
         ending: Ending,
         context: &mut Context<'_>,
-    ) {
+    ) -> Leave {
         self.tell_backend(code, reason, context);
-        let frame = encoder::close_frame(code, answer);
-        let owes_close = ending == Ending::Stopping;
-        let is_cut = owes_close && self.up.is_amid_message();
-        self.parting = Some(Box::new(Parting { frame, ending, owes_close, is_cut }));
-        context.out.push(Effect::Finish(End::Backend));
-        context.deadline_in(if owes_close { self.silence_ms() } else { limits::LAST_WORDS_MS });
+        Leave::LastWords(encoder::close_frame(code, answer), ending)
     }
 
     /// How long a server may say nothing when the gateway stops: as long as it may take to end.
-    fn silence_ms(&self) -> u64 {
-        if self.nature.ends { limits::LAST_WORDS_MS.max(self.service.limits.close_ms) } else { limits::LAST_WORDS_MS }
-    }
-
-    /// What the client sent before is still answered; then comes the close frame (RFC 6455 section 5.5.1 lets it wait
-    /// for messages under way).
-    fn part(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Phase> {
-        let owes_close = self.parting.as_ref()?.owes_close;
-        let is_said = match input {
-            Input::Ended(End::Client) | Input::Failed(End::Client, _) => {
-                let ending = self.parting.take()?.ending;
-                return Some(self.lose_client(ending, context));
-            }
-            Input::Bytes(End::Client, chunk) if owes_close => {
-                self.parting.as_mut()?.owes_close = !find_close(&mut self.up, chunk, context).unwrap_or(true);
-                false
-            }
-            Input::Bytes(End::Backend, chunk) => {
-                // It may have much to answer when the gateway stops, which has a deadline of its own.
-                if self.nature.ends && self.parting.as_ref()?.ending == Ending::Stopping {
-                    context.deadline_in(self.silence_ms());
-                }
-                self.last_words(chunk, context)
-            }
-            Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
-                self.is_backend_gone = true;
-                true
-            }
-            Input::Deadline | Input::LastCall => true,
-            _ => false,
-        };
-        if !is_said {
-            return None;
-        }
-        let Parting { frame, ending, owes_close, is_cut } = *self.parting.take()?;
-        if is_cut {
-            self.partial.clear();
-        }
-        self.send_rest(context);
-        context.out.push(Effect::SendLast { to: End::Client, bytes: frame });
-        if owes_close {
-            return Some(self.close(ending, context));
-        }
-        let closing = Closing::after_close(!self.is_backend_gone, ending, &self.service, context);
-        Some(Phase::Closing(Box::new(closing)))
+    pub fn silence_ms(&self) -> u64 {
+        if self.nature.ends { limits::LAST_WORDS_MS.max(self.seat.limits.close_ms) } else { limits::LAST_WORDS_MS }
     }
 
     fn up_data(&mut self, data: Data, buffer: &mut [u8], packed: &mut Packed, context: &mut Context<'_>) {
@@ -302,57 +271,44 @@ impl Relay {
         }
     }
 
-    fn on_deadline(&mut self, context: &mut Context<'_>) -> Option<Phase> {
-        let service = self.service.clone();
-        while let Some(due) = self.vigil.take_due(&service.limits, context.now_ms) {
+    fn on_deadline(&mut self, context: &mut Context<'_>) -> Option<Leave> {
+        while let Some(due) = self.vigil.take_due(&self.seat.limits, context.now_ms) {
             match due {
                 Due::Cut => self.send_cut(context),
                 Due::Resume => context.out.push(Effect::Demand(End::Client, Demand::Flow)),
                 Due::Idle => return Some(self.close_client(CloseCode::GOING_AWAY, Ending::Idle, context)),
-                Due::Silent => return Some(self.lose_client(Ending::ClientSilent, context)),
+                Due::Silent => return Some(Leave::ClientLost(Ending::ClientSilent)),
                 Due::Ping => {
                     let bytes = encoder::control_frame(Opcode::Ping, &[]);
                     context.out.push(Effect::Send { to: End::Client, bytes });
                 }
             }
         }
-        *context.deadline_ms = self.vigil.next_ms(&service.limits);
+        *context.deadline_ms = self.vigil.next_ms(&self.seat.limits);
         None
     }
 
-    fn backend_end(&mut self, context: &mut Context<'_>) -> Phase {
+    fn backend_end(&mut self, context: &mut Context<'_>) -> Leave {
         self.is_backend_gone = true;
         if self.down.as_ref().is_some_and(|down| !down.is_between_messages()) {
             return self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerCutShort, context);
         }
-        self.send_rest(context);
+        self.send_rest(false, context);
         self.close_client(CloseCode::NORMAL, Ending::ServerClosed(None), context)
     }
 
     /// Begins the closing handshake from the server's end.
-    fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Phase {
+    fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Leave {
         let reason = match ending {
             Ending::ServerClosed(_) => String::new(),
             Ending::Idle => "idle for too long".to_owned(),
             _ => ending.to_string(),
         };
         send_close(Some(code), &reason, context);
-        self.close(ending, context)
-    }
-
-    /// Waits for the client's close frame; its messages are read with the decoder that is in the midst of them.
-    fn close(&mut self, ending: Ending, context: &mut Context<'_>) -> Phase {
-        let fresh = Decoder::new(Masking::Required, 0, 0);
-        let up = std::mem::replace(&mut self.up, fresh);
         if ending == Ending::Idle {
             self.tell_backend(Some(CloseCode::GOING_AWAY), "", context);
         }
-        let service = &self.service;
-        Phase::Closing(Box::new(Closing::after_servers_close(up, !self.is_backend_gone, ending, service, context)))
-    }
-
-    fn lose_client(&mut self, ending: Ending, context: &mut Context<'_>) -> Phase {
-        Phase::Closing(Box::new(Closing::without_client(ending, &self.service, context)))
+        Leave::CloseSent(ending)
     }
 
     /// A server that speaks frames learns why the conversation is over.

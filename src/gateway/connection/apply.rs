@@ -101,13 +101,13 @@ impl<H> Connection<H> {
     fn apply_to_file<D: Driver<Handle = H>>(&mut self, effect: Effect, world: &mut World<D>) {
         match (effect, self.file.handle()) {
             (Effect::Open { folder, path, purpose }, _) => {
-                let Some(reach) = self.endpoint.reach(self.exchange.site(), folder) else { return };
+                let Some(reach) = self.places.endpoint().reach(self.exchange.site(), folder) else { return };
                 world.driver.open(self.token(Kind::Open), reach, path, purpose);
                 self.file.keep(true);
                 self.file.begin();
             }
             (Effect::ConnectTcp { link, address }, _) => {
-                let site = self.endpoint.sites.get(self.exchange.site());
+                let site = self.places.endpoint().sites.get(self.exchange.site());
                 let Some(Destination::Tcp(addresses)) = site.links.get(link).map(|link| &link.destination) else {
                     return;
                 };

@@ -3,10 +3,8 @@
 mod apply;
 mod handover;
 
-use std::sync::Arc;
-
 use super::World;
-use super::admission::{Source as Origin, source_of};
+use super::admission::{Places, Source as Origin, source_of};
 use super::devices::Place;
 use super::entrance::Endpoint;
 use super::file::File;
@@ -14,7 +12,7 @@ use super::inbox::Arrival;
 use super::peer::{Peer, SendResult};
 use super::timers::Owner;
 use crate::driver::{Address, Batch, Driver, Errno, FileId, FileKind, Kind, Lease, Received, Share, Token};
-use crate::exchange::{Chunk, Ending, Exchange, Input, Patience, Surroundings};
+use crate::exchange::{Chunk, CloseTimeouts, Ending, Exchange, Input, Surroundings};
 use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
@@ -28,7 +26,7 @@ pub struct Connection<H> {
     id: u64,
     owner: Owner,
     address: Address,
-    endpoint: Arc<Endpoint<H>>,
+    places: Places<H>,
     started_ms: u64,
     exchange: Exchange,
     client: Peer<H>,
@@ -62,10 +60,6 @@ pub struct Connection<H> {
     ending: Option<Ending>,
     /// What it held outside the pool when it was last settled.
     held_size: usize,
-    /// It is counted among those who are no WebSockets yet.
-    is_handshake: bool,
-    /// It is counted among those who are being refused.
-    is_turned_away: bool,
 }
 
 impl<H> Connection<H> {
@@ -75,14 +69,14 @@ impl<H> Connection<H> {
         owner: Owner,
         client: H,
         address: Address,
-        endpoint: Arc<Endpoint<H>>,
+        places: Places<H>,
         started_ms: u64,
     ) -> Connection<H> {
         Connection {
             id,
             owner,
             address,
-            endpoint,
+            places,
             started_ms,
             exchange: Exchange::default(),
             client: Peer::new(client),
@@ -103,24 +97,7 @@ impl<H> Connection<H> {
             timer_ms: None,
             ending: None,
             held_size: 0,
-            is_handshake: true,
-            is_turned_away: false,
         }
-    }
-
-    /// There is no room for it: it is told so, and takes nobody's place meanwhile.
-    pub fn turn_away(&mut self) {
-        (self.is_turned_away, self.is_handshake) = (true, false);
-    }
-
-    /// Where it is counted among the refused, if it is.
-    pub fn turned_away_at(&self) -> Option<usize> {
-        self.is_turned_away.then_some(Arc::as_ptr(&self.endpoint) as usize)
-    }
-
-    /// Where its client comes from.
-    pub fn address(&self) -> Address {
-        self.address
     }
 
     /// What counts as the one address that it comes from.
@@ -191,12 +168,6 @@ impl<H> Connection<H> {
         (std::mem::replace(&mut self.held_size, held_size), held_size)
     }
 
-    /// Whether it has become a WebSocket, or ended, since this was asked last.
-    pub fn has_ended_handshake(&mut self) -> bool {
-        let is_handshake = self.exchange.is_handshake() && self.ending.is_none() && !self.is_turned_away;
-        std::mem::replace(&mut self.is_handshake, is_handshake) && !is_handshake
-    }
-
     /// Its place in the table.
     pub fn owner(&self) -> Owner {
         self.owner
@@ -225,7 +196,7 @@ impl<H> Connection<H> {
 
     /// Hands an input to the exchange and does what it asks for.
     pub fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
-        let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
+        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.exchange.handle(around, input, &mut world.effects);
         self.apply(Source::Nothing, world);
     }
@@ -240,7 +211,7 @@ impl<H> Connection<H> {
     pub fn put_off_timer(&mut self, taken_ms: u64) -> Option<u64> {
         let is_due = self.exchange.deadline_ms().is_some_and(|deadline_ms| deadline_ms <= taken_ms);
         // At a connection's end what comes has no meaning: a client that sends on does not put it off.
-        let waits_here = self.is_backlogged && self.exchange.patience().is_none();
+        let waits_here = self.is_backlogged && self.exchange.timeouts().is_none();
         let is_unread = waits_here || self.is_starved || self.client.is_starved() || self.backend.is_starved();
         let (put_off_ms, until_ms) = match (is_due, is_unread) {
             (false, _) => (0, 0),
@@ -268,7 +239,7 @@ impl<H> Connection<H> {
             return;
         }
         // In a reply and at the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
-        if let Some(Patience { since_ms, close_ms, stall_ms }) = self.exchange.patience() {
+        if let Some(CloseTimeouts { since_ms, close_ms, stall_ms }) = self.exchange.timeouts() {
             let is_owed = self.client.queued_size() + self.backend.queued_size() > 0;
             let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
             if world.now_ms < until_ms {
@@ -281,7 +252,7 @@ impl<H> Connection<H> {
             // What waits for it tells as well, and must not grow by a ping after the other.
             (true, _) => self.exchange.excuse_client(world.now_ms),
         }
-        let around = around(&self.endpoint, &world.date, (world.since_ms, world.taken_ms), world.tag_salt);
+        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.taken_ms), world.tag_salt);
         self.exchange.handle(around, Input::Deadline, &mut world.effects);
         self.apply(Source::Nothing, world);
     }
@@ -459,7 +430,7 @@ impl<H> Connection<H> {
     /// The end of a turn. Some: a receive, or a read from a file, waits for a buffer of this share.
     pub fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> Option<Share> {
         // A device tells no end: it is there as soon as all is written.
-        if self.backend.is_drained_device() && self.exchange.patience().is_some() {
+        if self.backend.is_drained_device() && self.exchange.timeouts().is_some() {
             self.handle(Input::Ended(End::Backend), world);
         }
         if self.exchange.wants_both_drained() && self.client.queued_size() + self.backend.queued_size() == 0 {
@@ -485,6 +456,9 @@ impl<H> Connection<H> {
         let (receive, send) = (self.token(Kind::BackendReceive), self.token(Kind::BackendSend));
         let backend_starved = self.backend.settle(receive, send, down, &mut world.driver);
         self.settle_handover(world);
+        if self.ending.is_some() || !self.exchange.is_handshake() {
+            self.places.end_handshake();
+        }
         if self.ending.is_some() || !self.exchange.is_opening() {
             self.leave_queue(world);
         }
@@ -497,7 +471,7 @@ impl<H> Connection<H> {
         let Some(ending) = self.ending else { return };
         let traffic = self.exchange.traffic();
         let status = self.exchange.status();
-        let site = self.endpoint.sites.get(self.exchange.site());
+        let site = self.places.endpoint().sites.get(self.exchange.site());
         log::access(&Access {
             level: ending.level(),
             id: self.id,
@@ -522,7 +496,7 @@ impl<H> Connection<H> {
     fn handle_lease<D: Driver<Handle = H>>(&mut self, lease: Lease, kind: Kind, world: &mut World<D>) {
         let (start, end) = (lease.start as usize, lease.end as usize);
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
-        let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
+        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.exchange.handle(around, input_of(kind, chunk), &mut world.effects);
         world.spend(end - start);
         self.apply(Source::Lease(lease), world);
@@ -532,7 +506,7 @@ impl<H> Connection<H> {
     fn handle_copy<D: Driver<Handle = H>>(&mut self, mut buffer: Box<[u8]>, kind: Kind, world: &mut World<D>) {
         let (start, end) = (limits::POOL_HEADROOM, buffer.len());
         let chunk = Chunk { buffer: &mut buffer, start, end };
-        let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
+        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.exchange.handle(around, input_of(kind, chunk), &mut world.effects);
         world.spend(end - start);
         self.apply(Source::Copy(buffer), world);
@@ -542,7 +516,7 @@ impl<H> Connection<H> {
     fn handle_nothing<D: Driver<Handle = H>>(&mut self, kind: Kind, world: &mut World<D>) {
         let mut buffer = [0; limits::POOL_HEADROOM];
         let chunk = Chunk { start: buffer.len(), end: buffer.len(), buffer: &mut buffer };
-        let around = around(&self.endpoint, &world.date, (world.since_ms, world.now_ms), world.tag_salt);
+        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.exchange.handle(around, input_of(kind, chunk), &mut world.effects);
         self.apply(Source::Bytes(&buffer), world);
     }

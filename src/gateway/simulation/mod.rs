@@ -19,6 +19,7 @@ use crate::driver::SocketType;
 use crate::driver::sim::{Handle, Node, Sim};
 use crate::limits;
 use crate::observe::log::{self, Level};
+use crate::permit::Count;
 use crate::route::{Protocol, Service, Site, Sites};
 use backend::Backend;
 use client::{Client, Manner};
@@ -109,7 +110,7 @@ fn world(seed: u64) -> (Sim, Site) {
 fn endpoint_of(site: Site, docroot: Handle, www: Handle) -> Endpoint<Handle> {
     let held = |handle| Some(Held { handle, path: CString::default() });
     let folders = vec![Folders { docroot: held(docroot), www: held(www) }];
-    Endpoint { sites: Sites::new(Arc::new(site), Vec::new()), folders, clients_max: 100 }
+    Endpoint { sites: Sites::new(Arc::new(site), Vec::new()), folders, clients_max: 100, clients: Count::default() }
 }
 
 fn endpoint(site: Site, docroot: Handle, www: Handle) -> Arc<Endpoint<Handle>> {

@@ -6,7 +6,7 @@ mod answers;
 use std::collections::VecDeque;
 
 use uakari::driver::{Address, Errno, FileKind, OpenFor, SocketType};
-use uakari::exchange::{Chunk, Demand, Effect, Effects, Ending, Exchange, Folder, Input, Patience, Surroundings};
+use uakari::exchange::{Chunk, CloseTimeouts, Demand, Effect, Effects, Ending, Exchange, Folder, Input, Surroundings};
 use uakari::http::date::Date;
 use uakari::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 use uakari::route::{Destination, Protocol, Service, Sites};
@@ -116,7 +116,7 @@ impl Gateway {
     pub fn receive(&mut self, end: End, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(POOL_BUFFER_SIZE - POOL_HEADROOM)];
         // What comes while the connection is being closed, or behind its end, has no meaning.
-        let has_meaning = self.exchange.patience().is_none() && self.ending.is_none();
+        let has_meaning = self.exchange.timeouts().is_none() && self.ending.is_none();
         let peer = self.peer(end);
         if !peer.is_read() || bytes.is_empty() && peer.demand != Some(Demand::Packets) {
             return;
@@ -171,7 +171,7 @@ impl Gateway {
     pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
         let Some(deadline_ms) = self.exchange.deadline_ms().filter(|at_ms| *at_ms <= self.now_ms) else { return };
-        if let Some(Patience { since_ms, close_ms, stall_ms }) = self.exchange.patience() {
+        if let Some(CloseTimeouts { since_ms, close_ms, stall_ms }) = self.exchange.timeouts() {
             let is_owed = self.client.is_queued || self.backend.is_queued;
             let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
             if self.now_ms < until_ms {
@@ -282,7 +282,7 @@ impl Gateway {
         self.backend.settle();
         self.check();
         let Peer { is_device, is_queued, is_finished, is_abandoned, .. } = self.backend;
-        if is_device && !is_queued && is_finished && !is_abandoned && self.exchange.patience().is_some() {
+        if is_device && !is_queued && is_finished && !is_abandoned && self.exchange.timeouts().is_some() {
             self.input(Input::Ended(End::Backend));
         }
         self.end_tunnel();
@@ -400,7 +400,7 @@ impl Gateway {
     }
 
     fn check(&self) {
-        let waits = self.exchange.is_handshake() || self.exchange.patience().is_some();
+        let waits = self.exchange.is_handshake() || self.exchange.timeouts().is_some();
         let is_timed = self.exchange.deadline_ms().is_some();
         assert!(self.ending.is_some() || is_timed || !waits, "it may wait for ever");
         assert!(self.ending.is_none() || !is_timed, "a deadline behind the end");

@@ -74,7 +74,14 @@ fn service(choices: &mut Choices<'_>) -> Service {
         3 => WebSocket { bytes_per_second_max: 1_000, when_over: WhenOver::Close, ..defaults },
         _ => defaults,
     };
-    Service { protocol, message_type, hello: how & 0x80 != 0, is_direct: false, limits }
+    Service {
+        protocol,
+        message_type,
+        hello: how & 0x80 != 0,
+        is_direct: false,
+        limits,
+        conversations: Default::default(),
+    }
 }
 
 fn sites(service: &Service) -> Sites {
