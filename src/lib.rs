@@ -24,6 +24,9 @@ pub mod driver;
 /// The shell: where driver and exchanges meet.
 pub mod gateway;
 
+/// One file descriptor: what is received, what waits to be sent, how it is shut.
+mod transport;
+
 /// The core: one exchange, from its request to its last byte, without I/O.
 pub mod exchange;
 

@@ -21,3 +21,16 @@ impl End {
         }
     }
 }
+
+/// What is to be received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Demand {
+    /// Nothing for now.
+    Nothing,
+    /// One receive, then Nothing again.
+    Once,
+    /// All that comes.
+    Flow,
+    /// All that comes, packet by packet.
+    Packets,
+}

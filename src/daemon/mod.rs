@@ -17,7 +17,7 @@ use nix::unistd::{Pid, User};
 
 use crate::config::{Config, Said};
 use crate::driver::uring::Uring;
-use crate::driver::{Kind, Token};
+use crate::driver::{Op, Token};
 use crate::gateway::Gateway;
 use crate::gateway::listener::ListenAddress;
 use crate::limits;
@@ -88,7 +88,7 @@ impl Daemon {
         become_user(&config).map_err(alone)?;
         block(&SIGNALS).map_err(alone)?;
         let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(alone)?;
-        let token = Token { slot: 0, generation: 0, kind: Kind::Signal };
+        let token = Token { slot: 0, generation: 0, op: Op::Signal };
         let watched = driver.watch_signals(token, &SIGNALS);
         watched.map_err(|errno| alone(format_args!("cannot watch signals: {}", errno.desc())))?;
         // Last of all, so that whatever keeps the daemon from starting is told on standard error.

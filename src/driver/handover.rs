@@ -143,10 +143,10 @@ mod tests {
 
     use super::*;
     use crate::driver::uring::Uring;
-    use crate::driver::{Driver, Event, Kind, Token};
+    use crate::driver::{Driver, Event, Op, Token};
     use crate::limits::TCP_UNSENT_SIZE;
 
-    const TOKEN: Token = Token { slot: 1, generation: 1, kind: Kind::Connect };
+    const TOKEN: Token = Token { slot: 1, generation: 1, op: Op::Connect };
 
     /// A ring, a server, and a client with both ends of its connection.
     struct Scene {

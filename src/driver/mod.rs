@@ -30,56 +30,42 @@ pub use buffers::{Batch, Lease, Segment, Share};
 use device::{Device, DeviceId};
 pub use start::StartError;
 
-/// What an operation was for; it comes back with the completion.
+/// What was asked for; it comes back with the completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-#[allow(missing_docs)]
-pub enum Kind {
+pub enum Op {
+    /// `Driver::accept`.
     Accept = 1,
-    ClientReceive = 2,
-    ClientSend = 3,
-    BackendReceive = 4,
-    BackendSend = 5,
-    Open = 6,
-    Connect = 7,
-    FileRead = 8,
-    Signal = 9,
-    /// A device that is waited for before it is read or written.
-    BackendReadable = 10,
-    BackendWritable = 11,
-    /// The path of a folder that is held open.
-    Folder = 12,
-    /// Within the driver: a `BackendReceive` of packets.
-    BackendPacket = 13,
-    /// The connection to a server that a client was handed over to.
-    Watch = 14,
+    /// `Driver::receive`.
+    Receive = 2,
+    /// `Driver::send`.
+    Send = 3,
+    /// `Driver::open`.
+    Open = 4,
+    /// `Driver::connect`, `connect_tcp` or `hand_over`.
+    Connect = 5,
+    /// `Driver::read`.
+    Read = 6,
+    /// A signal.
+    Signal = 7,
+    /// For `Driver::cancel` alone: a receive from a device.
+    Readable = 8,
+    /// For `Driver::cancel` alone: a send to a device.
+    Writable = 9,
+    /// Within the driver: a receive of packets.
+    Packet = 10,
 }
 
-impl Kind {
-    fn from_bits(bits: u8) -> Option<Kind> {
-        use Kind::*;
-        let all = [
-            Accept,
-            ClientReceive,
-            ClientSend,
-            BackendReceive,
-            BackendSend,
-            Open,
-            Connect,
-            FileRead,
-            Signal,
-            BackendReadable,
-            BackendWritable,
-            Folder,
-            BackendPacket,
-            Watch,
-        ];
-        all.into_iter().find(|kind| *kind as u8 == bits)
+impl Op {
+    fn from_bits(bits: u8) -> Option<Op> {
+        use Op::*;
+        let all = [Accept, Receive, Send, Open, Connect, Read, Signal, Readable, Writable, Packet];
+        all.into_iter().find(|op| *op as u8 == bits)
     }
 }
 
-/// Whose operation it is. The generation tells a slot's owner from the one before it, so that a completion
-/// that comes late never reaches the wrong connection.
+/// Which operation of which descriptor. What the descriptor is for, the gateway's table says. The generation tells a
+/// slot's owner from the one before it, so that a completion that comes late never reaches the wrong one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Token {
     /// The place in the gateway's table.
@@ -87,7 +73,7 @@ pub struct Token {
     /// Counts the owners of that place; 24 bits are kept.
     pub generation: u32,
     /// What was asked for.
-    pub kind: Kind,
+    pub op: Op,
 }
 
 impl Token {
@@ -95,12 +81,12 @@ impl Token {
     pub const GENERATION_MASK: u32 = 0xff_ffff;
 
     fn to_bits(self) -> u64 {
-        u64::from(self.slot) << 32 | u64::from(self.generation & Token::GENERATION_MASK) << 8 | self.kind as u64
+        u64::from(self.slot) << 32 | u64::from(self.generation & Token::GENERATION_MASK) << 8 | self.op as u64
     }
 
     fn from_bits(bits: u64) -> Option<Token> {
-        let kind = Kind::from_bits(bits as u8)?;
-        Some(Token { slot: (bits >> 32) as u32, generation: (bits >> 8) as u32 & Token::GENERATION_MASK, kind })
+        let op = Op::from_bits(bits as u8)?;
+        Some(Token { slot: (bits >> 32) as u32, generation: (bits >> 8) as u32 & Token::GENERATION_MASK, op })
     }
 }
 
@@ -137,7 +123,7 @@ pub enum Receive {
     /// As Multishot from a SOCK_SEQPACKET socket: each completion is one packet, which may be empty; a cut one is
     /// `EMSGSIZE`.
     Packets,
-    /// As Once from a device; its token is of the kind BackendReceive. It ends by cancelling BackendReadable.
+    /// As Once from a device; it ends by cancelling `Op::Readable`.
     Device,
 }
 
@@ -148,7 +134,7 @@ pub enum Sending {
     Now,
     /// It waits for room.
     Wait,
-    /// To a device, as Wait. It ends by cancelling BackendWritable.
+    /// To a device, as Wait. It ends by cancelling `Op::Writable`.
     Device,
 }
 
@@ -390,8 +376,8 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_kernel() {
-        for kind in [Kind::Accept, Kind::ClientSend, Kind::Signal] {
-            let token = Token { slot: u32::MAX, generation: Token::GENERATION_MASK, kind };
+        for op in [Op::Accept, Op::Send, Op::Signal] {
+            let token = Token { slot: u32::MAX, generation: Token::GENERATION_MASK, op };
             assert_eq!(Token::from_bits(token.to_bits()), Some(token));
         }
         assert_eq!(Token::from_bits(0), None);

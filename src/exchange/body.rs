@@ -2,10 +2,10 @@
 
 use super::head::{over, refuse_head};
 use super::reply::Reply;
-use super::{Context, Demand, Effect, Ending, Input, Phase, Step, refuse};
+use super::{Context, Effect, Ending, Input, Phase, Step, refuse};
 use crate::http::body::{Body, BodyError};
 use crate::http::error::HeadError;
-use crate::types::End;
+use crate::types::{Demand, End};
 
 /// A body that is read and forgotten, and the answer to its request.
 #[derive(Debug)]

@@ -17,10 +17,10 @@
 //! | the client Gone and the backend Gone | | over | |
 
 use super::relay::{Relay, find_close};
-use super::{Chunk, Context, Demand, Effect, Ending, Input, Phase};
+use super::{Chunk, Context, Effect, Ending, Input, Phase};
 use crate::limits::{self, WebSocket};
 use crate::route::Seat;
-use crate::types::End;
+use crate::types::{Demand, End};
 use crate::websocket::decoder::Decoder;
 
 /// An exchange that ends.

@@ -7,7 +7,7 @@ use super::ending::Ending;
 use crate::driver::{OpenFor, SocketType};
 use crate::observe::log::Level;
 use crate::route::hello::Hello;
-use crate::types::End;
+use crate::types::{Demand, End};
 
 /// Received bytes, with room before them for a header.
 #[derive(Debug)]
@@ -29,19 +29,6 @@ pub enum Folder {
     Www,
     /// None: the path is absolute, and a link's.
     Anywhere,
-}
-
-/// What an exchange wants to receive from a end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Demand {
-    /// Nothing for now.
-    Nothing,
-    /// One receive, then Nothing again.
-    Once,
-    /// All that comes.
-    Flow,
-    /// All that comes, packet by packet.
-    Packets,
 }
 
 /// What the gateway is to do, in order.

@@ -1,13 +1,13 @@
 //! From the first byte of a request to its answer's kind.
 
 use super::opening::Asked;
-use super::{Context, Demand, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, refuse};
+use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, refuse};
 use crate::http::body::{Body, Framing};
 use crate::http::error::HeadError;
 use crate::http::head;
 use crate::observe::log::{Level, Quoted};
 use crate::route::names;
-use crate::types::End;
+use crate::types::{Demand, End};
 use crate::websocket::upgrade::{self, Origins, UpgradeError};
 
 /// Before a request's end.

@@ -25,7 +25,7 @@ use crate::websocket::close::CloseCode;
 use crate::websocket::encoder;
 
 pub use closing::CloseTimeouts;
-pub use effect::{Chunk, Demand, Effect, Effects, Folder};
+pub use effect::{Chunk, Effect, Effects, Folder};
 pub use ending::{Ending, Full, Step};
 
 use body::Draining;
@@ -63,12 +63,28 @@ pub enum Input<'a> {
     FileBytes(Chunk<'a>),
     /// All that was queued for the client has been sent; at the end of a tunnel, for the server too.
     Drained,
-    /// The time of `deadline_ms` has come.
+    /// The time of `Wants::deadline_ms` has come.
     Deadline,
+    /// The deadline is put off to this time.
+    PutOff(u64),
+    /// The last so many bytes of a page that were queued are not sent: they are read again when the client takes more.
+    TakenBack(u64),
+    /// The client was not read for a while and could not be heard.
+    Excused,
+    /// The client is not read: nothing that it says can be missing. It is still asked, since only a send tells that its
+    /// connection failed.
+    Unread,
     /// The gateway stops.
     Stop,
     /// It does not wait any longer: what is still to be said is said now.
     LastCall,
+}
+
+impl Input<'_> {
+    /// Whether it only changes what the exchange knows.
+    fn is_note(&self) -> bool {
+        matches!(self, Input::PutOff(_) | Input::TakenBack(_) | Input::Excused | Input::Unread)
+    }
 }
 
 /// Payload bytes and messages, each way.
@@ -113,14 +129,15 @@ pub struct Exchange {
 
 /// What outlives the phases.
 #[derive(Default, Debug)]
-struct Facts {
+pub struct Facts {
     /// Which of the sites is meant; the first one until a Host tells.
-    site: u16,
-    /// The last reply's status.
-    status: u16,
+    pub site: u16,
+    /// The status of the last reply, 101 of a WebSocket, 0 of none.
+    pub status: u16,
+    /// What was carried so far.
+    pub traffic: Traffic,
     /// When `Input::Deadline` is due.
     deadline_ms: Option<u64>,
-    traffic: Traffic,
 }
 
 #[derive(Debug)]
@@ -214,113 +231,120 @@ impl Default for Exchange {
     }
 }
 
-impl Exchange {
-    /// When `Input::Deadline` is due, if ever.
-    pub fn deadline_ms(&self) -> Option<u64> {
-        self.facts.deadline_ms
-    }
+/// What the gateway must know of an exchange.
+#[derive(Clone, Copy, Debug)]
+pub struct Wants<'a> {
+    /// Where it is in its life.
+    pub progress: Progress,
+    /// When `Input::Deadline` is due; None: never.
+    pub deadline_ms: Option<u64>,
+    /// How long a peer may take nothing; None: the deadline alone counts.
+    pub timeouts: Option<CloseTimeouts>,
+    /// Of which queues `Input::Drained` tells that they are empty.
+    pub drained: Drained,
+    /// What was queued for the client last are bytes of a page, which can be read again (`Input::TakenBack`).
+    pub is_page: bool,
+    /// Bytes that it keeps of what is not whole.
+    pub held_size: usize,
+    /// The client has sent something after its handshake already.
+    pub has_pipelined: bool,
+    /// How the backend is spoken to, while one is looked for or connected.
+    pub service: Option<&'a Service>,
+}
 
-    /// How long a peer may take nothing, while a page is sent and at the connection's end.
-    pub fn timeouts(&self) -> Option<CloseTimeouts> {
-        match &self.phase {
-            Phase::Reply(reply) => Some(reply.timeouts()),
-            Phase::Closing(closing) => closing.timeouts(),
-            Phase::Tunnel(tunnel) => tunnel.timeouts(),
-            _ => None,
-        }
-    }
+/// Where an exchange is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Progress {
+    /// A request comes.
+    Request,
+    /// A request is answered without a backend.
+    Reply,
+    /// A backend is looked for, or waited for.
+    Opening,
+    /// Messages each way.
+    Relay,
+    /// Bytes each way, as they are.
+    Tunnel,
+    /// It ends.
+    Closing,
+    /// It has ended.
+    Over,
+}
 
+/// Whose queue is waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Drained {
+    /// Nobody's.
+    No,
+    /// The client's.
+    Client,
+    /// Both, between which nothing more comes.
+    Both,
+}
+
+impl Wants<'_> {
     /// Whether what comes is frames, lines or packets, of which a visit takes a limited number.
     pub fn is_conversation(&self) -> bool {
-        matches!(self.phase, Phase::Relay(_) | Phase::Closing(_))
-    }
-
-    /// Whether what was queued for the client last are bytes of a page, which can be read again.
-    pub fn sends_page(&self) -> bool {
-        matches!(&self.phase, Phase::Reply(reply) if reply.sends_page())
-    }
-
-    /// The last `size` bytes of a page that were queued will not be sent: they are read again when the client takes more.
-    pub fn take_back_page(&mut self, size: u64) {
-        if let Phase::Reply(reply) = &mut self.phase {
-            reply.take_back(size);
-        }
+        matches!(self.progress, Progress::Relay | Progress::Closing)
     }
 
     /// Whether it is neither a WebSocket nor at its end.
     pub fn is_handshake(&self) -> bool {
-        matches!(self.phase, Phase::Head(_) | Phase::Body(_) | Phase::Reply(_) | Phase::Opening(_))
+        matches!(self.progress, Progress::Request | Progress::Reply | Progress::Opening)
     }
 
-    /// Whether it looks for its server, or waits for it.
+    /// Whether it looks for its backend, or waits for it.
     pub fn is_opening(&self) -> bool {
-        matches!(self.phase, Phase::Opening(_))
+        self.progress == Progress::Opening
     }
+}
 
-    /// Which of the sites is meant.
-    pub fn site(&self) -> u16 {
-        self.facts.site
-    }
-
-    /// Bytes that it keeps of what is not whole.
-    pub fn held_size(&self) -> usize {
-        let of_phase = match &self.phase {
-            Phase::Relay(relay) => relay.held_size(),
-            Phase::Closing(closing) => closing.held_size(),
-            Phase::Opening(opening) => opening.held_size(),
-            Phase::Reply(reply) => reply.held_size(),
-            _ => 0,
+impl Exchange {
+    /// All that the gateway must know; it changes only with an input.
+    pub fn wants(&self) -> Wants<'_> {
+        let kept = self.input.capacity() + self.name.len();
+        let mut wants = Wants {
+            progress: Progress::Over,
+            deadline_ms: self.facts.deadline_ms,
+            timeouts: None,
+            drained: Drained::No,
+            is_page: false,
+            held_size: kept,
+            has_pipelined: !self.input.is_empty(),
+            service: None,
         };
-        self.input.capacity() + self.name.len() + of_phase
-    }
-
-    /// While a server is looked for: how many may use it at once.
-    pub fn server_clients_max(&self) -> Option<u64> {
-        if let Phase::Opening(opening) = &self.phase { Some(opening.clients_max()) } else { None }
-    }
-
-    /// How the server is spoken to, once it is connected.
-    pub fn service(&self) -> Option<&Service> {
         match &self.phase {
-            Phase::Relay(relay) => Some(relay.service()),
-            Phase::Tunnel(tunnel) => Some(tunnel.service()),
-            _ => None,
+            Phase::Head(_) | Phase::Body(_) => wants.progress = Progress::Request,
+            Phase::Reply(reply) => {
+                (wants.progress, wants.drained) = (Progress::Reply, Drained::Client);
+                (wants.timeouts, wants.is_page) = (Some(reply.timeouts()), reply.sends_page());
+                wants.held_size += reply.held_size();
+            }
+            Phase::Opening(opening) => {
+                (wants.progress, wants.service) = (Progress::Opening, Some(opening.service()));
+                wants.held_size += opening.held_size();
+            }
+            Phase::Relay(relay) => {
+                (wants.progress, wants.service) = (Progress::Relay, Some(relay.service()));
+                wants.held_size += relay.held_size();
+            }
+            Phase::Tunnel(tunnel) => {
+                (wants.progress, wants.service) = (Progress::Tunnel, Some(tunnel.service()));
+                wants.timeouts = tunnel.timeouts();
+                wants.drained = if tunnel.has_ended() { Drained::Both } else { Drained::No };
+            }
+            Phase::Closing(closing) => {
+                (wants.progress, wants.timeouts) = (Progress::Closing, closing.timeouts());
+                wants.held_size += closing.held_size();
+            }
+            Phase::Over => {}
         }
+        wants
     }
 
-    /// Whether the client has sent something behind its handshake already.
-    pub fn has_early_bytes(&self) -> bool {
-        !self.input.is_empty()
-    }
-
-    /// The client was not read for a while and could not be heard.
-    pub fn excuse_client(&mut self, now_ms: u64) {
-        if let Phase::Relay(relay) = &mut self.phase {
-            relay.excuse_client(now_ms);
-        }
-    }
-
-    /// The client is not read: nothing that it says can be missing. It is still asked, since only a send tells that
-    /// its connection broke.
-    pub fn on_client_unread(&mut self) {
-        if let Phase::Relay(relay) = &mut self.phase {
-            relay.on_client_unread();
-        }
-    }
-
-    /// Moves the deadline.
-    pub fn put_off(&mut self, until_ms: u64) {
-        self.facts.deadline_ms = Some(until_ms);
-    }
-
-    /// The status of the last reply, 101 of a WebSocket, 0 of none.
-    pub fn status(&self) -> u16 {
-        self.facts.status
-    }
-
-    /// What was carried so far.
-    pub fn traffic(&self) -> Traffic {
-        self.facts.traffic
+    /// What the log tells of it.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
     /// The name last asked for.
@@ -328,23 +352,14 @@ impl Exchange {
         &self.name
     }
 
-    /// Whether `Input::Drained` is waited for from the client alone.
-    pub fn wants_drained(&self) -> bool {
-        matches!(self.phase, Phase::Reply(_))
-    }
-
-    /// Whether `Input::Drained` is waited for from both sides, between which nothing more comes.
-    pub fn wants_both_drained(&self) -> bool {
-        matches!(&self.phase, Phase::Tunnel(tunnel) if tunnel.has_ended())
-    }
-
     /// Takes one input. After `Effect::Over` no input changes anything.
     pub fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
         // The usual case first: nothing moves while messages flow.
         let mut context = Context::new(around, &mut self.facts, out);
         let leave = match &mut self.phase {
-            Phase::Relay(relay) => relay.handle(input, &mut context),
-            Phase::Tunnel(tunnel) => tunnel.handle(input, &mut context),
+            Phase::Relay(relay) if !input.is_note() => relay.handle(input, &mut context),
+            Phase::Tunnel(tunnel) if !input.is_note() => tunnel.handle(input, &mut context),
+            _ if input.is_note() => return self.note(&input, around.now_ms),
             Phase::Closing(_) => return self.close(around, input, out),
             Phase::Over => return,
             _ => return self.handle_http(around, input, out),
@@ -352,6 +367,17 @@ impl Exchange {
         if let Some(leave) = leave {
             let next = self.take_phase().leave(leave, &mut Context::new(around, &mut self.facts, out));
             self.enter(next);
+        }
+    }
+
+    /// Takes a note, to which nothing is done.
+    fn note(&mut self, input: &Input<'_>, now_ms: u64) {
+        match (input, &mut self.phase) {
+            (Input::PutOff(until_ms), _) => self.facts.deadline_ms = Some(*until_ms),
+            (Input::TakenBack(size), Phase::Reply(reply)) => reply.take_back(*size),
+            (Input::Excused, Phase::Relay(relay)) => relay.excuse_client(now_ms),
+            (Input::Unread, Phase::Relay(relay)) => relay.on_client_unread(),
+            _ => {}
         }
     }
 

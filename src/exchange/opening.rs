@@ -3,7 +3,7 @@
 mod handover;
 
 use super::relay::Nature;
-use super::{Context, Demand, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, head, refuse};
+use super::{Context, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, head, refuse};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
 use crate::http::head::{Head, single};
@@ -11,8 +11,8 @@ use crate::http::reply;
 use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
 use crate::route::hello::Hello;
-use crate::route::{Destination, Link, MessageType, Protocol, Seat};
-use crate::types::End;
+use crate::route::{Destination, Link, MessageType, Protocol, Seat, Service};
+use crate::types::{Demand, End};
 use crate::websocket::upgrade::{Upgrade, UpgradeError};
 
 /// What a good handshake asks for.
@@ -169,9 +169,9 @@ impl Opening {
         is_there
     }
 
-    /// How many may use the server at once.
-    pub fn clients_max(&self) -> u64 {
-        self.seat.limits.clients_max
+    /// How the backend is spoken to.
+    pub fn service(&self) -> &Service {
+        &self.seat
     }
 
     /// Bytes of the request that it keeps.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::head::{Head, over};
-use super::{CloseTimeouts, Closing, Context, Demand, Effect, Ending, Folder, Input, Phase, Step};
+use super::{CloseTimeouts, Closing, Context, Effect, Ending, Folder, Input, Phase, Step};
 use crate::driver::{Errno, FileKind, FileStatus, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_neighbours};
 use crate::http::conditions::{Conditions, Selection};
@@ -11,7 +11,7 @@ use crate::http::representation::{Representation, Version};
 use crate::http::{files, head, reply};
 use crate::observe::log::{Level, Quoted};
 use crate::route::Site;
-use crate::types::End;
+use crate::types::{Demand, End};
 
 /// A request that is being answered.
 #[derive(Debug)]

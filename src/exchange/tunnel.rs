@@ -2,9 +2,9 @@
 //! end of a socketpair(2) in the socket's place, and what goes through is none of the gateway's business.
 
 use super::closing::Leave;
-use super::{CloseTimeouts, Context, Demand, Effect, Ending, Input};
+use super::{CloseTimeouts, Context, Effect, Ending, Input};
 use crate::route::{Seat, Service};
-use crate::types::End;
+use crate::types::{Demand, End};
 
 /// Bytes each way, as they are.
 #[derive(Debug)]

@@ -44,7 +44,7 @@ pub enum Places<H> {
         /// What is served to it.
         endpoint: Permit<Endpoint<H>>,
         /// Its place among the clients of its address.
-        address: Permit<Count>,
+        _address: Permit<Count>,
         /// Its place among those that are no WebSockets yet.
         handshake: Option<Permit<Count>>,
     },
@@ -53,7 +53,7 @@ pub enum Places<H> {
         /// What would have been served to it.
         endpoint: Arc<Endpoint<H>>,
         /// Its place among those that are told so.
-        refusal: Permit<Count>,
+        _refusal: Permit<Count>,
         /// The limit that was reached.
         full: Full,
     },
@@ -90,7 +90,7 @@ impl Admission {
             Err(full) => full,
         };
         let refusal = Permit::take(&self.refused, OVERLOAD_REPLIES_MAX)?;
-        Some(Places::Refused { endpoint: endpoint.clone(), refusal, full })
+        Some(Places::Refused { endpoint: endpoint.clone(), _refusal: refusal, full })
     }
 
     fn admit<H>(&mut self, source: Source, endpoint: &Arc<Endpoint<H>>, there: u64) -> Result<Places<H>, Full> {
@@ -105,7 +105,7 @@ impl Admission {
         let address = Permit::take(self.count_of(source), address_max).ok_or(Full::Address)?;
         let endpoint = Permit::take(endpoint, endpoint.clients_max).ok_or(Full::Server)?;
         let handshake = Permit::take(&self.handshakes, self.limits.handshakes_max).ok_or(Full::Handshakes)?;
-        Ok(Places::Admitted { endpoint, address, handshake: Some(handshake) })
+        Ok(Places::Admitted { endpoint, _address: address, handshake: Some(handshake) })
     }
 
     /// The count of an address. Those without clients are forgotten before the table grows.

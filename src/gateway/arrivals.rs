@@ -2,18 +2,22 @@
 
 use super::admission::Places;
 use super::connection::Connection;
+use super::slots::User;
 use super::timers::Owner;
-use super::{Gateway, list, listener_token};
-use crate::driver::{Address, Driver, Errno, Token};
+use super::{Gateway, list};
+use crate::driver::{Address, Driver, Errno, Op, Token};
 use crate::exchange::Input;
 use crate::limits;
 use crate::observe::log::{self, Level};
+use crate::transport::Transport;
+use crate::types::End;
 
 impl<D: Driver> Gateway<D> {
     pub(super) fn accept(&mut self, index: usize) {
         let Some(entrance) = self.entrances.get_mut(index) else { return };
         entrance.is_paused = false;
-        self.world.driver.accept(listener_token(index), &entrance.listener);
+        let token = self.world.slots.token(entrance.key, Op::Accept);
+        self.world.driver.accept(token, &entrance.listener);
     }
 
     /// Ends an entrance: at once if nothing is in flight for it, else when its accept has ended.
@@ -22,9 +26,10 @@ impl<D: Driver> Gateway<D> {
         entrance.is_leaving = true;
         if entrance.is_paused {
             let entrance = self.entrances.remove(index);
+            self.world.slots.remove(entrance.key);
             self.world.driver.close(entrance.listener);
         } else {
-            self.world.driver.cancel(listener_token(index));
+            self.world.driver.cancel(self.world.slots.token(entrance.key, Op::Accept));
         }
     }
 
@@ -67,8 +72,13 @@ impl<D: Driver> Gateway<D> {
         let entry = self.connections.vacant_entry();
         let generation = self.next_id as u32 & Token::GENERATION_MASK;
         let owner = Owner { slot: entry.key() as u32, generation };
-        let connection = Connection::new(self.next_id, owner, handle, address, places, self.world.now_ms);
-        let connection = entry.insert(connection);
+        let user = User::Transport { connection: owner.slot, end: End::Client, transport: Transport::new(handle) };
+        let key = match self.world.slots.insert(user) {
+            Ok(key) => key,
+            Err(User::Transport { transport, .. }) => return self.world.driver.close(transport.into_handle()),
+            Err(_) => return,
+        };
+        let connection = entry.insert(Connection::new(self.next_id, owner, key, address, places, self.world.now_ms));
         self.next_id += 1;
         connection.handle(input, &mut self.world);
         list(connection, &mut self.touched);

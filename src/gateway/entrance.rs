@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::sync::Arc;
 
 use super::listener::{ListenAddress, SocketFile};
+use super::slots::Key;
 use crate::driver::Reach;
 use crate::exchange::Folder;
 use crate::permit::Count;
@@ -87,6 +88,8 @@ pub struct Entrance<H> {
     pub address: ListenAddress,
     /// Its listener.
     pub listener: H,
+    /// The slot of its accept.
+    pub(super) key: Key,
     /// Its file, which goes with it.
     pub file: Option<SocketFile>,
     /// What is served there.

@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::entrance::{Endpoint, Entrance, Held};
-use super::{Gateway, tag_salt};
-use crate::driver::{Driver, Errno, FileKind, Kind, OpenFor, Reach, Token};
+use super::slots::User;
+use super::{Gateway, World, tag_salt};
+use crate::driver::{Driver, Errno, FileKind, Op, OpenFor, Reach};
 use crate::limits::{FOLDER_LOOK_MS, FOLDER_MISSES_MAX};
 use crate::observe::log::{self, Level};
 
@@ -19,6 +20,15 @@ pub struct Watch {
     due_ms: Option<u64>,
     folders: Vec<Watched>,
     /// Counts the configurations, so that a look that outlasts its own changes nothing.
+    epoch: u32,
+}
+
+/// A path that is being opened again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Look {
+    /// Which of the folders.
+    index: usize,
+    /// Of which configuration.
     epoch: u32,
 }
 
@@ -62,7 +72,7 @@ impl<D: Driver> Gateway<D> {
             folders.extend(watched.map(|(index, _)| Watched { entrance, index, is_asked: false, misses: 0 }));
         }
         let due_ms = (!folders.is_empty()).then_some(self.world.now_ms + FOLDER_LOOK_MS);
-        let epoch = self.watch.epoch.wrapping_add(1) & Token::GENERATION_MASK;
+        let epoch = self.watch.epoch.wrapping_add(1);
         self.watch = Watch { due_ms, folders, epoch };
     }
 
@@ -83,17 +93,18 @@ impl<D: Driver> Gateway<D> {
             return;
         }
         self.watch.due_ms = Some(self.world.now_ms + FOLDER_LOOK_MS);
-        let generation = self.watch.epoch;
-        for (slot, watched) in self.watch.folders.iter_mut().enumerate().filter(|(_, watched)| !watched.is_asked) {
+        let epoch = self.watch.epoch;
+        for (index, watched) in self.watch.folders.iter_mut().enumerate().filter(|(_, watched)| !watched.is_asked) {
             let Some(held) = held(&self.entrances, watched) else { continue };
+            let World { slots, driver, .. } = &mut self.world;
+            let Ok(key) = slots.insert(User::Folder(Look { index, epoch })) else { continue };
             watched.is_asked = true;
-            let token = Token { slot: slot as u32, generation, kind: Kind::Folder };
-            self.world.driver.open(token, Reach::Anywhere, searched(held), OpenFor::Connecting);
+            driver.open(slots.token(key, Op::Open), Reach::Anywhere, searched(held), OpenFor::Connecting);
         }
     }
 
     /// What a path leads to.
-    pub(super) fn on_folder(&mut self, token: Token, opened: Result<(D::Handle, FileKind), Errno>) {
+    pub(super) fn on_folder(&mut self, look: Look, opened: Result<(D::Handle, FileKind), Errno>) {
         let found = match opened {
             Ok((handle, FileKind::Folder)) => Ok(handle),
             Ok((handle, _)) => {
@@ -102,7 +113,7 @@ impl<D: Driver> Gateway<D> {
             }
             Err(errno) => Err(errno),
         };
-        let watched = self.watch.folders.get_mut(token.slot as usize).filter(|_| token.generation == self.watch.epoch);
+        let watched = self.watch.folders.get_mut(look.index).filter(|_| look.epoch == self.watch.epoch);
         let held = watched.and_then(|watched| Some((held(&self.entrances, watched)?, watched)));
         let driver = &mut self.world.driver;
         let Some((held, watched)) = held else {

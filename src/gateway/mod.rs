@@ -9,12 +9,10 @@ pub mod connection;
 mod devices;
 pub mod entrance;
 mod fair;
-mod file;
 mod folders;
-mod inbox;
 pub mod listener;
-pub mod peer;
-mod queue;
+mod opened;
+mod slots;
 mod timers;
 mod watches;
 
@@ -26,10 +24,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use slab::Slab;
 
-use crate::driver::{Completion, Driver, Errno, Event, Kind, Received, Share, Token};
+use crate::driver::{Completion, Driver, Errno, Event, Received, Share, Token};
 use crate::exchange::{Effects, Ending, Input};
 use crate::http::date::Date;
 use crate::limits;
+use crate::transport::{give_back, is_short};
 use admission::{Admission, Source};
 use clock::Clock;
 use connect_queue::ConnectQueues;
@@ -38,17 +37,16 @@ use devices::Devices;
 use entrance::{Entrance, Opening};
 use fair::FairQueue;
 use folders::Watch;
-use queue::{give_back, is_short};
+use slots::{Slots, User};
 use timers::{Owner, Timers};
 use watches::Watches;
-
-/// Slots from here on are listeners', not connections'.
-const LISTENER_SLOTS: u32 = 0xffff_0000;
 
 /// What a connection finds around it.
 pub struct World<D: Driver> {
     /// The kernel.
     pub driver: D,
+    /// The descriptors with operations in flight, and whose they are.
+    slots: Slots<D::Handle>,
     /// The time of this turn.
     pub now_ms: u64,
     /// What came before this time has been taken, if its connection could be read: deadlines up to it have passed.
@@ -123,6 +121,7 @@ impl<D: Driver> Gateway<D> {
         Gateway {
             world: World {
                 driver,
+                slots: Slots::default(),
                 now_ms,
                 taken_ms: now_ms,
                 since_ms: now_ms,
@@ -172,8 +171,11 @@ impl<D: Driver> Gateway<D> {
                     known.endpoint = endpoint;
                 }
                 (_, Some(listener)) => {
-                    let entrance = Entrance { address, listener, file, endpoint, is_leaving: false, is_paused: false };
-                    let index = self.entrances.insert(entrance);
+                    let entry = self.entrances.vacant_entry();
+                    let index = entry.key();
+                    let Ok(key) = self.world.slots.insert(User::Listener(index)) else { continue };
+                    let (is_leaving, is_paused) = (false, false);
+                    entry.insert(Entrance { address, listener, key, file, endpoint, is_leaving, is_paused });
                     self.accept(index);
                 }
                 (None, None) => {}
@@ -210,8 +212,12 @@ impl<D: Driver> Gateway<D> {
     /// Whether nothing is counted that is not there.
     #[cfg(test)]
     fn has_empty_counts(&self) -> bool {
-        let World { queues, watches, .. } = &self.world;
-        self.connections.is_empty() && self.admission.is_empty() && queues.is_empty() && watches.is_idle()
+        let World { slots, queues, watches, .. } = &self.world;
+        self.connections.is_empty()
+            && slots.has_no_connection()
+            && self.admission.is_empty()
+            && queues.is_empty()
+            && watches.is_idle()
     }
 
     /// The driver, for those who look at it from outside.
@@ -290,35 +296,57 @@ impl<D: Driver> Gateway<D> {
         Some(due_ms.saturating_sub(self.world.taken_ms))
     }
 
+    /// Whose operation it was is decided here, once.
     fn on_completion(&mut self, token: Token, event: Event<D::Handle>) {
-        match event {
-            Event::Accepted { result, more } => {
-                return self.on_accepted((token.slot - LISTENER_SLOTS) as usize, result, more);
-            }
-            Event::Signal(number) => return self.signals.push(number),
-            Event::Opened(result) if token.kind == Kind::Folder => return self.on_folder(token, result),
-            Event::Received { result, .. } if token.kind == Kind::Watch => {
-                return self.world.watches.on_received(token, result, &mut self.world.driver);
-            }
-            _ => {}
+        if let Event::Signal(number) = event {
+            return self.signals.push(number);
         }
-        // A slot is reused only when nothing is in flight for it, so that a stale completion is a bug of ours.
-        let owner = Owner { slot: token.slot, generation: token.generation };
-        let Some(connection) = find(&mut self.connections, owner) else {
-            debug_assert!(false, "a completion for nobody: {token:?}");
-            return self.drop_stale(event);
+        let (slot, end) = match (self.world.slots.user(token), &event) {
+            (Some(User::Transport { connection, end, .. }), _) => (*connection, Some(*end)),
+            (Some(User::File { connection }), _) => (*connection, None),
+            _ => return self.on_other(token, event),
         };
-        match event {
-            Event::Received { result, more } => connection.on_received(token.kind, result, more, &mut self.world),
-            Event::Sent { batch, result } => connection.on_sent(token.kind, batch, result, &mut self.world),
-            Event::Opened(result) => connection.on_opened(result, &mut self.world),
-            Event::Connected(result) => connection.on_connected(result, &mut self.world),
-            Event::HandedOver(result) => connection.on_handed_over(result, &mut self.world),
-            Event::Accepted { .. } | Event::Signal(_) => {}
+        let Some(connection) = self.connections.get_mut(slot as usize) else { return self.drop_stale(event) };
+        match (event, end) {
+            (Event::Received { result, more }, Some(end)) => connection.on_received(end, result, more, &mut self.world),
+            (Event::Received { result, .. }, None) => connection.on_read(result, &mut self.world),
+            (Event::Sent { batch, result }, Some(end)) => connection.on_sent(end, batch, result, &mut self.world),
+            (Event::Opened(result), _) => connection.on_opened(result, &mut self.world),
+            (Event::Connected(result), _) => connection.on_connected(result, &mut self.world),
+            (Event::HandedOver(result), _) => connection.on_handed_over(result, &mut self.world),
+            (other, _) => return self.drop_stale(other),
         }
         list(connection, &mut self.touched);
-        list_backlog(connection, &mut self.backlog);
+        list_backlog(connection, &mut self.backlog, &self.world);
         count_held(connection, &mut self.admission, &mut self.world);
+    }
+
+    /// A completion for a descriptor that is no connection's.
+    fn on_other(&mut self, token: Token, event: Event<D::Handle>) {
+        match (self.world.slots.user(token), event) {
+            (Some(User::Listener(index)), Event::Accepted { result, more }) => self.on_accepted(*index, result, more),
+            (Some(User::Folder(look)), Event::Opened(result)) => {
+                let look = *look;
+                self.free_slot(token);
+                self.on_folder(look, result);
+            }
+            (Some(User::Watch(index)), Event::Received { result, .. }) => {
+                let index = *index;
+                self.free_slot(token);
+                self.world.watches.on_received(index, result, &mut self.world.driver);
+            }
+            // A slot is used again only when nothing is in flight for it, so that a stale completion is a bug of ours.
+            (_, event) => {
+                debug_assert!(false, "a completion for nobody: {token:?}");
+                self.drop_stale(event);
+            }
+        }
+    }
+
+    fn free_slot(&mut self, token: Token) {
+        if let Some(key) = self.world.slots.key(token) {
+            self.world.slots.remove(key);
+        }
     }
 
     /// Visits the connections of the backlog until the work of this turn is done.
@@ -330,11 +358,11 @@ impl<D: Driver> Gateway<D> {
             let Some(connection) = find(&mut self.connections, owner) else { continue };
             connection.visit(&mut self.world);
             connection.is_backlogged = false;
-            if connection.has_rest() && connection.has_backlog() {
+            if connection.has_rest(&self.world) && connection.has_backlog(&self.world) {
                 connection.is_backlogged = true;
                 self.backlog.push_front(connection.source(), owner);
             }
-            list_backlog(connection, &mut self.backlog);
+            list_backlog(connection, &mut self.backlog, &self.world);
             list(connection, &mut self.touched);
             count_held(connection, &mut self.admission, &mut self.world);
         }
@@ -400,7 +428,7 @@ impl<D: Driver> Gateway<D> {
             let Some(connection) = find(&mut self.connections, owner).filter(|one| one.has_timer(at_ms)) else {
                 continue;
             };
-            match connection.put_off_timer(taken_ms) {
+            match connection.put_off_timer(&self.world) {
                 Some(until_ms) => put_off.push((until_ms, owner)),
                 None => {
                     connection.on_timer(&mut self.world);
@@ -433,7 +461,7 @@ impl<D: Driver> Gateway<D> {
         for owner in std::mem::take(&mut self.hoarding) {
             let Some(connection) = find(&mut self.connections, owner) else { continue };
             connection.is_hoarding = false;
-            connection.spill_hoard(&mut self.world.driver);
+            connection.spill_hoard(&mut self.world);
             count_held(connection, &mut self.admission, &mut self.world);
         }
     }
@@ -497,8 +525,8 @@ impl<D: Driver> Gateway<D> {
             {
                 queue.push(connection.source(), owner, connection.is_heavy());
             }
-            list_backlog(connection, &mut self.backlog);
-            if !connection.is_hoarding && connection.has_hoard() {
+            list_backlog(connection, &mut self.backlog, &self.world);
+            if !connection.is_hoarding && connection.has_hoard(&self.world) {
                 connection.is_hoarding = true;
                 self.hoarding.push(owner);
             }
@@ -518,7 +546,7 @@ impl<D: Driver> Gateway<D> {
 
 /// Counts what a connection holds outside the pool. Above the limit for all together, the turn does no more work.
 fn count_held<D: Driver>(connection: &mut Connection<D::Handle>, admission: &mut Admission, world: &mut World<D>) {
-    let (before, now) = connection.update_held_size();
+    let (before, now) = connection.update_held_size(world);
     if before != now {
         admission.hold(before, now);
         if admission.holds_too_much() {
@@ -532,10 +560,6 @@ fn tag_salt() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-fn listener_token(index: usize) -> Token {
-    Token { slot: LISTENER_SLOTS + index as u32, generation: 0, kind: Kind::Accept }
-}
-
 /// Adds a connection to a list of those to be settled, once.
 fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
     if !std::mem::replace(&mut connection.is_listed, true) {
@@ -544,8 +568,8 @@ fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
 }
 
 /// Adds a connection to the backlog if it has received data that its exchange may take.
-fn list_backlog<H>(connection: &mut Connection<H>, backlog: &mut FairQueue) {
-    if !connection.is_backlogged && connection.has_backlog() {
+fn list_backlog<D: Driver>(connection: &mut Connection<D::Handle>, backlog: &mut FairQueue, world: &World<D>) {
+    if !connection.is_backlogged && connection.has_backlog(world) {
         connection.is_backlogged = true;
         backlog.push(connection.source(), connection.owner(), connection.is_heavy());
     }

@@ -8,7 +8,8 @@ use std::fmt;
 
 use slab::Slab;
 
-use crate::driver::{Driver, Errno, FileId, Kind, Receive, Received, Share, Token};
+use super::slots::{Slots, User};
+use crate::driver::{Driver, Errno, FileId, Op, Receive, Received, Share};
 use crate::limits::{RECEIVERS_KNOWN_MAX, WATCH_MS, WATCHES_MAX};
 use crate::observe::log::{self, Level, Quoted};
 
@@ -91,25 +92,32 @@ impl<H> Watches<H> {
 
     /// Watches a hand-over that was just done, or closes its connection. The backend sees the end of the stream behind
     /// the record either way.
-    pub fn begin<D: Driver<Handle = H>>(&mut self, watched: Watched<H>, now_ms: u64, driver: &mut D) {
-        if self.is_stopping || !driver.may_receive(Share::Messages) {
+    pub fn begin<D: Driver<Handle = H>>(
+        &mut self,
+        watched: Watched<H>,
+        now_ms: u64,
+        slots: &mut Slots<H>,
+        driver: &mut D,
+    ) {
+        let entry = self.list.vacant_entry();
+        let is_refused = self.is_stopping || !driver.may_receive(Share::Messages);
+        let key = if is_refused { None } else { slots.insert(User::Watch(entry.key())).ok() };
+        let Some(key) = key else {
             self.cancel(watched.socket);
             return driver.close(watched.handle);
-        }
+        };
         driver.shutdown(&watched.handle, false);
-        let entry = self.list.vacant_entry();
-        let token = Token { slot: entry.key() as u32, generation: 0, kind: Kind::Watch };
-        driver.receive(token, &watched.handle, Receive::Once);
+        driver.receive(slots.token(key, Op::Receive), &watched.handle, Receive::Once);
         entry.insert(Entry { watched, until_ms: now_ms + WATCH_MS, is_given_up: false });
     }
 
     /// The receive of one of them completed.
-    pub fn on_received<D: Driver<Handle = H>>(&mut self, token: Token, received: Received, driver: &mut D) {
+    pub fn on_received<D: Driver<Handle = H>>(&mut self, index: usize, received: Received, driver: &mut D) {
         let outcome = Outcome::of(&received);
         if let Received::Data(lease) = received {
             driver.release(lease);
         }
-        let Some(Entry { watched, is_given_up, .. }) = self.list.try_remove(token.slot as usize) else { return };
+        let Some(Entry { watched, is_given_up, .. }) = self.list.try_remove(index) else { return };
         let Watched { handle, socket, id, name } = watched;
         driver.close(handle);
         self.busy.remove(&socket);

@@ -26,7 +26,7 @@ use super::results::{accepted, address_of, result_of};
 use super::start::{self, StartError, errno_of, start_error};
 use super::status::identity_of;
 use super::{
-    Batch, Completion, Driver, Event, FolderId, Handover, Kind, Lease, OpenFor, Reach, Receive, Received, Segment,
+    Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Received, Segment,
     Sending, Share, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
@@ -153,20 +153,20 @@ impl Uring {
             return Some(completion);
         }
         let token = Token::from_bits(bits)?;
-        let event = match token.kind {
-            Kind::Accept => accepted(entry),
-            Kind::Signal => {
+        let event = match token.op {
+            Op::Accept => accepted(entry),
+            Op::Signal => {
                 let number = self.signals.as_ref().and_then(|(_, fd)| fd.read_signal().ok().flatten());
                 self.poll_signals();
                 Event::Signal(number?.ssi_signo as i32)
             }
-            Kind::BackendReadable | Kind::BackendWritable => return self.on_wait_failed(token, entry),
-            Kind::FileRead => {
+            Op::Readable | Op::Writable => return self.on_wait_failed(token, entry),
+            Op::Read => {
                 self.pools[Share::Requests as usize].reads -= 1;
                 self.received(entry)
             }
-            Kind::BackendPacket => {
-                let token = Token { kind: Kind::BackendReceive, ..token };
+            Op::Packet => {
+                let token = Token { op: Op::Receive, ..token };
                 return Some(Completion { token, event: self.received_packet(entry) });
             }
             _ => self.received(entry),
@@ -274,7 +274,7 @@ impl Driver for Uring {
                 .flags(squeue::Flags::BUFFER_SELECT),
             Receive::Multishot => opcode::RecvMulti::new(raw(socket), share as u16).build(),
             Receive::Device => {
-                self.push_poll(Token { kind: Kind::BackendReadable, ..token }, socket, libc::POLLIN);
+                self.push_poll(Token { op: Op::Readable, ..token }, socket, libc::POLLIN);
                 let size = (POOL_BUFFER_SIZE - POOL_HEADROOM) as u32;
                 let read = opcode::Read::new(raw(socket), std::ptr::null_mut(), size).offset(u64::MAX);
                 read.buf_group(share as u16).build().flags(squeue::Flags::BUFFER_SELECT)
@@ -290,7 +290,7 @@ impl Driver for Uring {
     fn send(&mut self, token: Token, socket: &OwnedFd, batch: Batch, how: Sending) {
         let flags = libc::MSG_NOSIGNAL | if how == Sending::Now { libc::MSG_DONTWAIT } else { 0 };
         let (entry, message) = if how == Sending::Device {
-            self.push_poll(Token { kind: Kind::BackendWritable, ..token }, socket, libc::POLLOUT);
+            self.push_poll(Token { op: Op::Writable, ..token }, socket, libc::POLLOUT);
             let message = self.message(&batch);
             let count = 1 + batch.rest.len() as u32;
             let write = opcode::Writev::new(raw(socket), message.segments.as_ptr(), count).offset(u64::MAX);

@@ -10,7 +10,7 @@ use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::{Kind, Received, Token};
+use super::{Op, Received, Token};
 use crate::driver::Lease;
 use crate::driver::buffers::{Pool, raw};
 use crate::limits::{PACKET_SIZE_MAX, POOL_BUFFER_SIZE, POOL_HEADROOM};
@@ -66,5 +66,5 @@ impl PacketRequest {
 
 /// The user data of receives of packets: by it their completions are told from other receives.
 pub(super) fn packet_token(token: Token) -> Token {
-    Token { kind: Kind::BackendPacket, ..token }
+    Token { op: Op::Packet, ..token }
 }

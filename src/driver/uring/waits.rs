@@ -13,7 +13,7 @@ use crate::driver::handover::{self, Chain, STEPS};
 use crate::driver::in_flight::{self, InFlight, ServerAddress};
 use crate::driver::results::result_of;
 use crate::driver::tcp;
-use crate::driver::{Completion, Event, Handover, HandoverStep, Kind, Received, Token};
+use crate::driver::{Completion, Event, Handover, HandoverStep, Op, Received, Token};
 
 /// A time that the ring waits.
 pub(super) fn timespec(ms: u64) -> types::Timespec {
@@ -50,12 +50,12 @@ impl Uring {
             Errno::EINVAL => Errno::EAGAIN,
             errno => errno,
         };
-        if token.kind == Kind::BackendReadable {
-            let token = Token { kind: Kind::BackendReceive, ..token };
+        if token.op == Op::Readable {
+            let token = Token { op: Op::Receive, ..token };
             let event = Event::Received { result: Received::Failed(errno), more: false };
             return Some(Completion { token, event });
         }
-        let token = Token { kind: Kind::BackendSend, ..token };
+        let token = Token { op: Op::Send, ..token };
         let index = self.index_of(token)?;
         Some(in_flight::complete(self.in_flight.remove(index), 0, Err(errno)))
     }
@@ -111,11 +111,11 @@ impl Uring {
     /// that was ready may have nothing by the time it is read, and the ring then waits with the read.
     pub(super) fn operations_of(&self, token: Token) -> Vec<u64> {
         let own = Some(token.to_bits());
-        let linked = match token.kind {
-            Kind::BackendReceive => Some(packet_token(token).to_bits()),
-            Kind::BackendReadable => Some(Token { kind: Kind::BackendReceive, ..token }.to_bits()),
-            Kind::BackendWritable => self.index_of(Token { kind: Kind::BackendSend, ..token }).map(index_bits),
-            Kind::Connect => {
+        let linked = match token.op {
+            Op::Receive => Some(packet_token(token).to_bits()),
+            Op::Readable => Some(Token { op: Op::Receive, ..token }.to_bits()),
+            Op::Writable => self.index_of(Token { op: Op::Send, ..token }).map(index_bits),
+            Op::Connect => {
                 let index = self.index_of(token);
                 return index
                     .map_or(Vec::new(), |index| (0..STEPS as u64).map(|step| step_bits(index, step)).collect());

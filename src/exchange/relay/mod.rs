@@ -6,11 +6,11 @@ mod packed;
 mod vigil;
 
 use super::closing::Leave;
-use super::{Chunk, Context, Demand, Effect, Ending, Input, send_close};
+use super::{Chunk, Context, Effect, Ending, Input, send_close};
 use crate::driver::device::Direction;
 use crate::limits::{self, WebSocket, WhenOver};
 use crate::route::{Destination, MessageType, Protocol, Seat, Service};
-use crate::types::End;
+use crate::types::{Demand, End};
 use crate::websocket::close::CloseCode;
 use crate::websocket::decoder::{Data, Decoder, Piece};
 use crate::websocket::encoder;

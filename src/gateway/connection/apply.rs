@@ -1,24 +1,29 @@
 //! What an exchange asks for, done.
 
 use super::Connection;
-use super::handover::Parcel;
-use crate::driver::{Address, Driver, Kind, Lease, Segment};
+use crate::driver::{Address, Driver, Lease, Op, Segment};
 use crate::exchange::Effect;
 use crate::gateway::World;
-use crate::gateway::inbox::Arrival;
-use crate::gateway::peer::Peer;
-use crate::gateway::queue::{give_back, part_of};
+use crate::gateway::opened::{Opened, Parcel};
+use crate::gateway::slots::User;
 use crate::limits::POOL_HEADROOM;
 use crate::observe::log;
 use crate::route::Destination;
+use crate::route::hello::Hello;
+use crate::transport::{Arrival, Transport, give_back, part_of};
 use crate::types::End;
 
 /// Where the bytes lie that an exchange may ask to forward.
-pub(super) enum Source<'a> {
+#[derive(Debug)]
+pub(super) enum Source {
+    /// In a buffer of the pool.
     Lease(Lease),
+    /// On the heap.
     Copy(Box<[u8]>),
-    Bytes(&'a [u8]),
+    /// It was handed no bytes.
     Nothing,
+    /// They were forwarded.
+    Gone,
 }
 
 /// The part of a chunk that its exchange has not taken.
@@ -28,13 +33,13 @@ struct Rest {
 }
 
 impl<H> Connection<H> {
-    pub(super) fn apply<D: Driver<Handle = H>>(&mut self, mut source: Source<'_>, world: &mut World<D>) {
+    pub(super) fn apply<D: Driver<Handle = H>>(&mut self, mut source: Source, world: &mut World<D>) {
         let mut effects = std::mem::take(&mut world.effects);
         let mut rest = None;
         for effect in effects.drain() {
             match effect {
                 Effect::Forward { to, range } => {
-                    let segment = match (std::mem::replace(&mut source, Source::Nothing), &rest) {
+                    let segment = match (std::mem::replace(&mut source, Source::Gone), &rest) {
                         (Source::Lease(lease), None) => part_of(lease, range),
                         // The buffer stays here with the rest.
                         (Source::Lease(lease), Some(_)) => {
@@ -47,85 +52,142 @@ impl<H> Connection<H> {
                             source = Source::Copy(bytes);
                             copy
                         }
-                        (Source::Bytes(bytes), _) => Segment::heap(bytes[range].into()),
-                        (Source::Nothing, _) => continue,
+                        (none @ (Source::Nothing | Source::Gone), _) => {
+                            debug_assert!(false, "nothing to forward: {none:?}");
+                            continue;
+                        }
                     };
-                    self.peer(to).enqueue(segment, &mut world.driver);
+                    self.enqueue(to, segment, world);
                 }
                 Effect::Later { from, start } => rest = Some(Rest { from, start }),
-                Effect::LaterBytes { from, buffer } => {
-                    self.peer(from).put_back(Arrival::Copy(buffer), &mut world.driver);
-                }
-                Effect::Send { to, bytes } => self.peer(to).enqueue(Segment::heap(bytes), &mut world.driver),
-                Effect::SendLast { to, bytes } => self.peer(to).enqueue_last(bytes, &mut world.driver),
-                Effect::Pong { to, bytes } => self.peer(to).enqueue_pong(bytes, &mut world.driver),
-                Effect::Hello(hello) => {
-                    let local =
-                        self.client.handle().map_or(Address::Unknown, |client| world.driver.local_address(client));
-                    let record = hello.encode(self.address, local, self.id);
-                    self.backend.enqueue(Segment::heap(record), &mut world.driver);
-                }
-                Effect::Demand(end, demand) => self.peer(end).set_demand(demand),
-                Effect::Finish(end) => self.peer(end).finish(),
-                Effect::Abandon(end) => {
-                    if end == End::Backend {
-                        self.place = None;
-                    }
-                    self.peer(end).abandon(&mut world.driver);
-                }
-                Effect::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
-                // What ends because it was broken off does not end for another reason.
+                Effect::LaterBytes { from, buffer } => self.put_back(from, Arrival::Copy(buffer), world),
+                Effect::Send { to, bytes } => self.enqueue(to, Segment::heap(bytes), world),
                 Effect::Over(ending) => self.break_off(ending),
-                Effect::AwaitBacklog => self.await_backlog(world),
-                Effect::HandOver { reply, hello } => self.handover = Some(Box::new(Parcel { reply, hello })),
-                Effect::CancelConnect => world.driver.cancel(self.token(Kind::Connect)),
-                Effect::CloseFile => self.file.keep(false),
-                file_action => self.apply_to_file(file_action, world),
+                Effect::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
+                Effect::Hello(hello) => self.send_hello(&hello, world),
+                Effect::SendLast { .. }
+                | Effect::Pong { .. }
+                | Effect::Demand(..)
+                | Effect::Finish(_)
+                | Effect::Abandon(_) => self.apply_to_transport(effect, world),
+                other => self.apply_to_opened(other, world),
             }
         }
         world.effects = effects;
         match (source, rest) {
             (Source::Lease(mut lease), Some(Rest { from, start })) => {
                 lease.start = start as u32;
-                self.peer(from).put_back(Arrival::Lease(lease), &mut world.driver);
+                self.put_back(from, Arrival::Lease(lease), world);
             }
             (Source::Lease(lease), None) => give_back(Segment::Pool(lease), &mut world.driver),
             (Source::Copy(bytes), Some(Rest { from, start })) => {
                 let buffer = [&[0; POOL_HEADROOM], &bytes[start..]].concat();
-                self.peer(from).put_back(Arrival::Copy(buffer.into()), &mut world.driver);
+                self.put_back(from, Arrival::Copy(buffer.into()), world);
             }
+            (Source::Copy(_) | Source::Nothing | Source::Gone, _) => {}
+        }
+    }
+
+    fn enqueue<D: Driver<Handle = H>>(&self, to: End, segment: Segment, world: &mut World<D>) {
+        match world.slots.transport_mut(self.key(to)) {
+            Some(transport) => transport.enqueue(segment, &mut world.driver),
+            None => give_back(segment, &mut world.driver),
+        }
+    }
+
+    fn put_back<D: Driver<Handle = H>>(&self, from: End, arrival: Arrival, world: &mut World<D>) {
+        match (world.slots.transport_mut(self.key(from)), arrival) {
+            (Some(transport), arrival) => transport.put_back(arrival, &mut world.driver),
+            (None, Arrival::Lease(lease)) => give_back(Segment::Pool(lease), &mut world.driver),
+            (None, _) => {}
+        }
+    }
+
+    fn apply_to_transport<D: Driver<Handle = H>>(&mut self, effect: Effect, world: &mut World<D>) {
+        let end = match effect {
+            Effect::SendLast { to: end, .. }
+            | Effect::Pong { to: end, .. }
+            | Effect::Demand(end, _)
+            | Effect::Finish(end)
+            | Effect::Abandon(end) => end,
+            _ => return,
+        };
+        if matches!(effect, Effect::Abandon(End::Backend)) {
+            self.place = None;
+        }
+        let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
+        match effect {
+            Effect::SendLast { bytes, .. } => transport.enqueue_last(bytes, &mut world.driver),
+            Effect::Pong { bytes, .. } => transport.enqueue_pong(bytes, &mut world.driver),
+            Effect::Demand(_, demand) => transport.set_demand(demand),
+            Effect::Finish(_) => transport.finish(),
+            Effect::Abandon(_) => transport.abandon(&mut world.driver),
             _ => {}
         }
     }
 
-    fn apply_to_file<D: Driver<Handle = H>>(&mut self, effect: Effect, world: &mut World<D>) {
-        match (effect, self.file.handle()) {
-            (Effect::Open { folder, path, purpose }, _) => {
-                let Some(reach) = self.places.endpoint().reach(self.exchange.site(), folder) else { return };
-                world.driver.open(self.token(Kind::Open), reach, path, purpose);
-                self.file.keep(true);
-                self.file.begin();
+    fn send_hello<D: Driver<Handle = H>>(&mut self, hello: &Hello, world: &mut World<D>) {
+        let client = world.slots.transport(self.client);
+        let local = client.map_or(Address::Unknown, |client| world.driver.local_address(client.handle()));
+        let record = hello.encode(self.address, local, self.id);
+        self.enqueue(End::Backend, Segment::heap(record), world);
+    }
+
+    fn apply_to_opened<D: Driver<Handle = H>>(&mut self, effect: Effect, world: &mut World<D>) {
+        match effect {
+            Effect::Open { folder, path, purpose } => {
+                let Some(reach) = self.places.endpoint().reach(self.exchange.facts().site, folder) else { return };
+                let Some(opened) = opened_of(&mut self.opened, self.owner.slot, world) else { return };
+                opened.keep(true);
+                opened.begin();
+                world.driver.open(world.slots.token(opened.key, Op::Open), reach, path, purpose);
             }
-            (Effect::ConnectTcp { link, address }, _) => {
-                let site = self.places.endpoint().sites.get(self.exchange.site());
+            Effect::ConnectTcp { link, address } => {
+                let site = self.places.endpoint().sites.get(self.exchange.facts().site);
                 let Some(Destination::Tcp(addresses)) = site.links.get(link).map(|link| &link.destination) else {
                     return;
                 };
                 let Some(address) = addresses.get(address) else { return };
-                world.driver.connect_tcp(self.token(Kind::Connect), *address, &site.limits);
-                self.file.begin_connecting();
+                let Some(opened) = opened_of(&mut self.opened, self.owner.slot, world) else { return };
+                opened.begin_connecting();
+                world.driver.connect_tcp(world.slots.token(opened.key, Op::Connect), *address, &site.limits);
             }
-            (Effect::UseDevice, _) => {
-                if let Some(handle) = self.file.take() {
-                    self.backend = Peer::device(handle);
+            Effect::AwaitBacklog => self.await_backlog(world),
+            Effect::UseDevice => {
+                if let Some(handle) = self.opened.as_mut().and_then(|opened| opened.take()) {
+                    // There is a slot for it: what was opened has one, which is free after this.
+                    let _ = self.set_backend(Transport::device(handle), world);
                 }
             }
-            (Effect::Connect(socket_type), Some(file)) => {
-                world.driver.connect(self.token(Kind::Connect), file, socket_type);
-                self.file.begin();
+            effect => {
+                let Some(opened) = &mut self.opened else { return };
+                match effect {
+                    Effect::Connect(socket_type) => {
+                        opened.begin();
+                        if let Some(file) = opened.handle() {
+                            world.driver.connect(world.slots.token(opened.key, Op::Connect), file, socket_type);
+                        }
+                    }
+                    Effect::HandOver { reply, hello } => opened.handover = Some(Parcel { reply, hello }),
+                    Effect::CancelConnect => world.driver.cancel(world.slots.token(opened.key, Op::Connect)),
+                    Effect::CloseFile => opened.keep(false),
+                    Effect::ReadFile { offset } => opened.want_read(offset),
+                    _ => {}
+                }
             }
-            (Effect::ReadFile { offset }, _) => self.file.want_read(offset),
-            _ => {}
         }
     }
+}
+
+/// What a connection has opened, or is about to open. None: there is no slot for it.
+fn opened_of<'a, H, D: Driver<Handle = H>>(
+    opened: &'a mut Option<Box<Opened<H>>>,
+    connection: u32,
+    world: &mut World<D>,
+) -> Option<&'a mut Opened<H>> {
+    if opened.is_none() {
+        let key = world.slots.insert(User::File { connection }).ok()?;
+        *opened = Some(Box::new(Opened::new(key)));
+    }
+    opened.as_deref_mut()
 }

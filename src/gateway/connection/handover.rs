@@ -3,76 +3,79 @@
 use std::net::SocketAddr;
 
 use super::Connection;
-use crate::driver::{Address, Driver, Errno, FileId, Handover, HandoverStep, Kind};
+use crate::driver::{Address, Driver, Errno, FileId, Handover, HandoverStep, Op};
 use crate::exchange::Input;
 use crate::gateway::World;
-use crate::gateway::peer::Peer;
+use crate::gateway::opened::Parcel;
 use crate::gateway::watches::Watched;
-use crate::route::hello::Hello;
-
-/// What goes along with the socket.
-#[derive(Debug)]
-pub(super) struct Parcel {
-    pub(super) reply: Box<[u8]>,
-    pub(super) hello: Option<Box<Hello>>,
-}
+use crate::transport::Transport;
 
 impl<H> Connection<H> {
     /// Begins a hand-over as soon as nothing is in flight for the client: a receive that goes on would take bytes that
-    /// are the server's.
+    /// are the backend's.
     pub(super) fn settle_handover<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        if self.handover.is_none() || self.ending.is_some() {
+        let Some(opened) = self.opened.as_deref_mut().filter(|opened| opened.handover.is_some()) else { return };
+        if self.ending.is_some() || opened.handle().is_none() {
             return;
         }
-        let token = self.token(Kind::Connect);
-        let (Some(file), Some(client)) = (self.file.handle(), self.client.lend()) else { return };
-        let Some(Parcel { reply, hello }) = self.handover.take().map(|parcel| *parcel) else { return };
+        let token = world.slots.token(opened.key, Op::Connect);
+        let Some(client) = world.slots.transport_mut(self.client).and_then(Transport::lend) else { return };
+        let Some(Parcel { reply, hello }) = opened.handover.take() else { return };
         let mut record = sockaddr(self.address);
         if let Some(hello) = hello {
             record.extend(hello.encode(self.address, world.driver.local_address(client), self.id));
         }
         // How a relayed client's conversation ends is seen anyway.
-        let is_relayed = self.exchange.has_early_bytes();
-        self.is_watched = !is_relayed && self.socket.is_some_and(|socket| world.watches.reserve(socket));
-        let handover = Handover { reply, record: record.into(), is_relayed, is_watched: self.is_watched };
-        world.driver.hand_over(token, file, client, handover);
-        self.file.begin_connecting();
+        let is_relayed = self.exchange.wants().has_pipelined;
+        opened.is_watched = !is_relayed && opened.socket.is_some_and(|socket| world.watches.reserve(socket));
+        let handover = Handover { reply, record: record.into(), is_relayed, is_watched: opened.is_watched };
+        if let Some(file) = opened.handle() {
+            world.driver.hand_over(token, file, client, handover);
+        }
+        opened.begin_connecting();
     }
 
     /// The client was handed over, or not.
-    pub fn on_handed_over<D: Driver<Handle = H>>(
+    pub(in crate::gateway) fn on_handed_over<D: Driver<Handle = H>>(
         &mut self,
         result: Result<Option<H>, (HandoverStep, Errno)>,
         world: &mut World<D>,
     ) {
-        self.file.end();
-        self.client.take_back();
+        if let Some(client) = world.slots.transport_mut(self.client) {
+            client.take_back();
+        }
         if matches!(result, Err((HandoverStep::Room, _))) {
-            // Nobody who queues for the server waits for this client to read.
+            // Nobody who queues for the backend waits for this client to read.
             self.leave_queue(world);
         }
-        let result = match (std::mem::take(&mut self.is_watched), self.socket) {
-            (true, Some(socket)) => {
-                let (kept, result) = result.map_or_else(|failed| (None, Err(failed)), |kept| (kept, Ok(())));
+        let watched = self.opened.as_mut().and_then(|opened| {
+            opened.end();
+            if std::mem::take(&mut opened.is_watched) { opened.socket } else { None }
+        });
+        let result = match (result, watched) {
+            (Ok(kept), Some(socket)) => {
                 self.begin_watch(socket, kept, world);
-                result
+                Ok(())
             }
-            _ => result.map(|relay| match (relay, self.ending) {
-                (Some(handle), None) => self.backend = Peer::new(handle),
-                (Some(handle), Some(_)) => world.driver.close(handle),
-                (None, _) => {}
-            }),
+            (Err(failed), Some(socket)) => {
+                world.watches.cancel(socket);
+                Err(failed)
+            }
+            (Ok(Some(relay)), None) => {
+                self.set_backend(Transport::new(relay), world).map_err(|errno| (HandoverStep::Pass, errno))
+            }
+            (result, None) => result.map(drop),
         };
         self.handle_opening(Input::HandedOver(result), world);
     }
 
-    /// The connection of a hand-over that was to be watched; None: it failed, or the connection could not be kept.
+    /// The connection of a hand-over that was to be watched; None: it could not be kept.
     fn begin_watch<D: Driver<Handle = H>>(&self, socket: FileId, kept: Option<H>, world: &mut World<D>) {
-        let World { watches, driver, now_ms, .. } = world;
+        let World { watches, slots, driver, now_ms, .. } = world;
         match kept {
             Some(handle) => {
                 let watched = Watched { handle, socket, id: self.id, name: self.exchange.name().into() };
-                watches.begin(watched, *now_ms, driver);
+                watches.begin(watched, *now_ms, slots, driver);
             }
             None => watches.cancel(socket),
         }

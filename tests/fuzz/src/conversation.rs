@@ -60,7 +60,7 @@ impl Conversation<'_> {
             // Of many at once, some are answered by the last one's answer.
             let pongs = count(&to_client, |event| matches!(event, Event::Pong));
             assert!((pings.min(PONGS_PER_VISIT_MAX)..=pings).contains(&pongs), "{pongs} pongs for {pings} pings");
-            let traffic = gateway.exchange.traffic();
+            let traffic = gateway.exchange.facts().traffic;
             assert_eq!(traffic.up_messages, by_client.messages().len() as u64);
             assert_eq!(traffic.up_bytes, by_client.payload().len() as u64);
             assert_eq!(traffic.down_messages, to_client.messages().len() as u64);

@@ -6,11 +6,11 @@ mod answers;
 use std::collections::VecDeque;
 
 use uakari::driver::{Address, Errno, FileKind, OpenFor, SocketType};
-use uakari::exchange::{Chunk, CloseTimeouts, Demand, Effect, Effects, Ending, Exchange, Folder, Input, Surroundings};
+use uakari::exchange::{Chunk, CloseTimeouts, Drained, Effect, Effects, Ending, Exchange, Folder, Input, Surroundings};
 use uakari::http::date::Date;
 use uakari::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 use uakari::route::{Destination, Protocol, Service, Sites};
-use uakari::types::End;
+use uakari::types::{Demand, End};
 
 use crate::peer::Peer;
 use crate::replies::Replies;
@@ -116,7 +116,7 @@ impl Gateway {
     pub fn receive(&mut self, end: End, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(POOL_BUFFER_SIZE - POOL_HEADROOM)];
         // What comes while the connection is being closed, or behind its end, has no meaning.
-        let has_meaning = self.exchange.timeouts().is_none() && self.ending.is_none();
+        let has_meaning = self.exchange.wants().timeouts.is_none() && self.ending.is_none();
         let peer = self.peer(end);
         if !peer.is_read() || bytes.is_empty() && peer.demand != Some(Demand::Packets) {
             return;
@@ -137,7 +137,7 @@ impl Gateway {
         }
         peer.on_received();
         peer.is_ended = true;
-        self.has_all |= end == End::Backend && failure.is_none() && self.exchange.service().is_some();
+        self.has_all |= end == End::Backend && failure.is_none() && self.service().is_some();
         self.input(match (end, failure) {
             (End::Client, None) => Input::Ended(End::Client),
             (End::Client, Some(errno)) => Input::Failed(End::Client, errno),
@@ -159,7 +159,7 @@ impl Gateway {
             (End::Backend, true) => self.end_tunnel(),
             (_, false) => {
                 self.moved_ms = self.now_ms;
-                if end == End::Client && self.exchange.wants_drained() {
+                if end == End::Client && self.exchange.wants().drained == Drained::Client {
                     self.input(Input::Drained);
                 }
                 self.end_tunnel();
@@ -170,33 +170,33 @@ impl Gateway {
     /// Lets time pass; a deadline that comes is told.
     pub fn pass(&mut self, ms: u64) {
         self.now_ms += ms;
-        let Some(deadline_ms) = self.exchange.deadline_ms().filter(|at_ms| *at_ms <= self.now_ms) else { return };
-        if let Some(CloseTimeouts { since_ms, close_ms, stall_ms }) = self.exchange.timeouts() {
+        let Some(deadline_ms) = self.exchange.wants().deadline_ms.filter(|at_ms| *at_ms <= self.now_ms) else { return };
+        if let Some(CloseTimeouts { since_ms, close_ms, stall_ms }) = self.exchange.wants().timeouts {
             let is_owed = self.client.is_queued || self.backend.is_queued;
             let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
             if self.now_ms < until_ms {
-                return self.exchange.put_off(until_ms.min(self.now_ms + close_ms));
+                return self.input(Input::PutOff(until_ms.min(self.now_ms + close_ms)));
             }
         }
         self.input(Input::Deadline);
-        let next_ms = self.exchange.deadline_ms();
+        let next_ms = self.exchange.wants().deadline_ms;
         assert!(next_ms.is_none_or(|next_ms| next_ms > self.now_ms), "{deadline_ms} is due again and again");
     }
 
     /// Lets time pass to the next deadline, or some if there is none.
     pub fn pass_to_deadline(&mut self) {
-        let ms = self.exchange.deadline_ms().map_or(1_000, |at_ms| at_ms.saturating_sub(self.now_ms));
+        let ms = self.exchange.wants().deadline_ms.map_or(1_000, |at_ms| at_ms.saturating_sub(self.now_ms));
         self.pass(ms);
     }
 
     /// The client was not read for a while.
     pub fn excuse_client(&mut self) {
-        self.exchange.excuse_client(self.now_ms);
+        self.input(Input::Excused);
     }
 
     /// Whether messages flow, and neither end has been told to stop.
     pub fn is_relaying(&self) -> bool {
-        self.exchange.service().is_some() && !self.backend.is_finished && self.ending.is_none()
+        self.service().is_some() && !self.backend.is_finished && self.ending.is_none()
     }
 
     /// Leaves the connection alone: what is asked for fails, peers end. It has to be over soon.
@@ -217,6 +217,11 @@ impl Gateway {
             }
         }
         panic!("it does not end: {:?}", self.exchange);
+    }
+
+    fn service(&self) -> Option<&uakari::route::Service> {
+        let wants = self.exchange.wants();
+        wants.service.filter(|_| !wants.is_opening())
     }
 
     fn peer(&mut self, end: End) -> &mut Peer {
@@ -282,7 +287,7 @@ impl Gateway {
         self.backend.settle();
         self.check();
         let Peer { is_device, is_queued, is_finished, is_abandoned, .. } = self.backend;
-        if is_device && !is_queued && is_finished && !is_abandoned && self.exchange.timeouts().is_some() {
+        if is_device && !is_queued && is_finished && !is_abandoned && self.exchange.wants().timeouts.is_some() {
             self.input(Input::Ended(End::Backend));
         }
         self.end_tunnel();
@@ -290,7 +295,7 @@ impl Gateway {
 
     /// A tunnel that nothing comes into any more is over once it is empty.
     fn end_tunnel(&mut self) {
-        if self.exchange.wants_both_drained() && !self.client.is_queued && !self.backend.is_queued {
+        if self.exchange.wants().drained == Drained::Both && !self.client.is_queued && !self.backend.is_queued {
             self.input(Input::Drained);
         }
     }
@@ -353,7 +358,7 @@ impl Gateway {
             // What it is too late for is answered as it would have been.
             Effect::CancelConnect => assert!(self.handover.is_some() || self.connects.contains(&true)),
             Effect::ConnectTcp { link, address } => {
-                let link = &self.sites.get(self.exchange.site()).links[link];
+                let link = &self.sites.get(self.exchange.facts().site).links[link];
                 let Destination::Tcp(addresses) = &link.destination else { panic!("no TCP server: {link:?}") };
                 assert!(address < addresses.len());
                 self.socket_type = SocketType::Stream;
@@ -383,7 +388,7 @@ impl Gateway {
         self.replies.add_head(head);
         let is_packet = self.socket_type == SocketType::SeqPacket;
         let protocol = |service: &Service| if is_packet { Protocol::Packet } else { service.protocol };
-        self.protocol = self.exchange.service().map(protocol);
+        self.protocol = self.service().map(protocol);
     }
 
     fn send(&mut self, to: End, bytes: &[u8]) {
@@ -400,10 +405,10 @@ impl Gateway {
     }
 
     fn check(&self) {
-        let waits = self.exchange.is_handshake() || self.exchange.timeouts().is_some();
-        let is_timed = self.exchange.deadline_ms().is_some();
+        let waits = self.exchange.wants().is_handshake() || self.exchange.wants().timeouts.is_some();
+        let is_timed = self.exchange.wants().deadline_ms.is_some();
         assert!(self.ending.is_some() || is_timed || !waits, "it may wait for ever");
         assert!(self.ending.is_none() || !is_timed, "a deadline behind the end");
-        assert!(self.exchange.held_size() <= HELD_SIZE_MAX, "{} bytes are held", self.exchange.held_size());
+        assert!(self.exchange.wants().held_size <= HELD_SIZE_MAX, "{} bytes are held", self.exchange.wants().held_size);
     }
 }

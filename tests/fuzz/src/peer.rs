@@ -1,6 +1,6 @@
 //! One end of a connection, as far as a gateway keeps account of it.
 
-use uakari::exchange::Demand;
+use uakari::types::Demand;
 
 /// A receive that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -47,7 +47,7 @@ impl Gateway {
         if matches!(result, Ok(()) | Err((HandoverStep::Pass, _))) {
             self.client.sent.extend(reply);
         }
-        self.is_tunnel = result.is_ok() && self.exchange.has_early_bytes();
+        self.is_tunnel = result.is_ok() && self.exchange.wants().has_pipelined;
         self.backend.is_there |= self.is_tunnel;
         self.input(Input::HandedOver(result));
         assert!(result.is_err() || self.is_tunnel || self.ending == Some(Ending::HandedOver));

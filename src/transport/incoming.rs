@@ -1,90 +1,96 @@
-//! Received data that is not handed to the exchange yet, in order.
+//! What was received and is not handed to the exchange yet, in order.
 
 use std::collections::VecDeque;
 
-use super::queue::{give_back, heap_cost};
+use super::outgoing::{give_back, heap_cost};
 use crate::driver::{Driver, Errno, Lease, Segment};
 use crate::limits::POOL_HEADROOM;
 
 /// Something that came from a peer.
 #[derive(Debug)]
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// Bytes in a buffer of the pool.
     Lease(Lease),
     /// Bytes on the heap, after `POOL_HEADROOM` unused bytes.
     Copy(Box<[u8]>),
     /// The end of the stream.
     End,
-    /// The connection broke.
+    /// The connection failed.
     Failed(Errno),
 }
 
-/// Arrivals in order.
+/// Arrivals in order. None: nothing waits.
 #[derive(Default, Debug)]
-pub struct Inbox {
+pub(super) struct Incoming(Option<Box<Queue>>);
+
+#[derive(Default, Debug)]
+struct Queue {
     arrivals: VecDeque<Arrival>,
     heap_size: usize,
     /// The first arrival is the rest of one.
     has_rest: bool,
 }
 
-impl Inbox {
+impl Incoming {
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.arrivals.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 
     /// Bytes that it holds outside the pool.
-    pub fn heap_size(&self) -> usize {
-        self.heap_size
+    pub(super) fn heap_size(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.heap_size)
     }
 
     /// Adds what came last.
-    pub fn push(&mut self, arrival: Arrival) {
-        self.heap_size += cost(&arrival);
-        self.arrivals.push_back(arrival);
+    pub(super) fn push(&mut self, arrival: Arrival) {
+        let queue = self.0.get_or_insert_default();
+        queue.heap_size += cost(&arrival);
+        queue.arrivals.push_back(arrival);
     }
 
     /// Puts back the rest of an arrival that the exchange took in part.
-    pub fn put_back(&mut self, arrival: Arrival) {
-        self.heap_size += cost(&arrival);
-        self.arrivals.push_front(arrival);
-        self.has_rest = true;
+    pub(super) fn put_back(&mut self, arrival: Arrival) {
+        let queue = self.0.get_or_insert_default();
+        queue.heap_size += cost(&arrival);
+        queue.arrivals.push_front(arrival);
+        queue.has_rest = true;
     }
 
     /// Whether the first arrival is the rest of one.
-    pub fn has_rest(&self) -> bool {
-        self.has_rest
+    pub(super) fn has_rest(&self) -> bool {
+        self.0.as_ref().is_some_and(|queue| queue.has_rest)
     }
 
     /// Takes out what came first.
-    pub fn take(&mut self) -> Option<Arrival> {
-        let arrival = self.arrivals.pop_front()?;
-        self.heap_size -= cost(&arrival);
-        self.has_rest = false;
-        if self.arrivals.is_empty() {
-            self.arrivals = VecDeque::new();
+    pub(super) fn take(&mut self) -> Option<Arrival> {
+        let queue = self.0.as_mut()?;
+        let arrival = queue.arrivals.pop_front()?;
+        queue.heap_size -= cost(&arrival);
+        queue.has_rest = false;
+        if queue.arrivals.is_empty() {
+            self.0 = None;
         }
         Some(arrival)
     }
 
     /// Drops everything.
-    pub fn clear<D: Driver>(&mut self, driver: &mut D) {
-        for arrival in std::mem::take(&mut self.arrivals) {
+    pub(super) fn clear<D: Driver>(&mut self, driver: &mut D) {
+        for arrival in self.0.take().into_iter().flat_map(|queue| queue.arrivals) {
             if let Arrival::Lease(lease) = arrival {
                 give_back(Segment::Pool(lease), driver);
             }
         }
-        (self.heap_size, self.has_rest) = (0, false);
     }
 
     /// Copies everything to the heap and releases the buffers.
-    pub fn spill<D: Driver>(&mut self, driver: &mut D) {
-        for arrival in &mut self.arrivals {
+    pub(super) fn spill<D: Driver>(&mut self, driver: &mut D) {
+        let Some(queue) = &mut self.0 else { return };
+        for arrival in &mut queue.arrivals {
             let Arrival::Lease(lease) = arrival else { continue };
             let bytes = &driver.buffer(lease)[lease.start as usize..lease.end as usize];
             let copy = Arrival::Copy([&[0; POOL_HEADROOM], bytes].concat().into());
-            self.heap_size += cost(&copy);
+            queue.heap_size += cost(&copy);
             if let Arrival::Lease(lease) = std::mem::replace(arrival, copy) {
                 give_back(Segment::Pool(lease), driver);
             }

@@ -1,38 +1,103 @@
-//! What waits to be sent to one peer, in order, and how much of it there is.
+//! What waits to be sent, in order, and how much of it there is.
 
 use std::collections::VecDeque;
 
 use crate::driver::{Batch, Driver, Lease, Segment, Share};
 use crate::limits::{ALLOCATION_EXTRA_SIZE, ALLOCATION_SIZE_MIN, POOL_BUFFER_SIZE, POOL_FREE_MIN, SEGMENT_SIZE};
 
-/// Segments that wait to be sent, those in flight counted too.
+/// Segments that wait to be sent, those in flight counted too. None: nothing waits and nothing is in flight.
 #[derive(Default, Debug)]
-pub struct Queue {
-    /// A single piece, the usual case, needs no memory of its own.
+pub(super) struct Outgoing(Option<Box<Queue>>);
+
+#[derive(Default, Debug)]
+struct Queue {
+    /// A single piece, the usual case, needs no further memory.
     first: Option<Segment>,
     rest: VecDeque<Segment>,
     size: usize,
     heap_size: usize,
+    /// The latest pong that found the queue too long.
+    pong: Option<Box<[u8]>>,
 }
 
-impl Queue {
+impl Outgoing {
     /// Whether nothing waits; something may be in flight.
-    pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|queue| queue.first.is_none())
     }
 
-    /// What waits or is in flight counts so many bytes.
-    pub fn size(&self) -> usize {
-        self.size
+    /// Bytes that wait or are in flight.
+    pub(super) fn size(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.size)
     }
 
-    /// So many of them are not in the pool.
-    pub fn heap_size(&self) -> usize {
-        self.heap_size
+    /// Those of them that are not in the pool.
+    pub(super) fn heap_size(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.heap_size)
     }
 
     /// Adds a segment at the end.
-    pub fn push(&mut self, segment: Segment) {
+    pub(super) fn push(&mut self, segment: Segment) {
+        self.0.get_or_insert_default().push(segment);
+    }
+
+    /// Keeps a pong, or none; returns the one that was kept.
+    pub(super) fn set_pong(&mut self, frame: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
+        match (&mut self.0, frame) {
+            (None, None) => None,
+            (queue, frame) => std::mem::replace(&mut queue.get_or_insert_default().pong, frame),
+        }
+    }
+
+    /// Takes out what goes into one send; it counts until `settle` has it back.
+    pub(super) fn take_batch(&mut self, segments_max: usize) -> Option<Batch> {
+        self.0.as_mut()?.take_batch(segments_max)
+    }
+
+    /// Takes a batch back of which `taken` bytes were sent, or None if all of it is to be dropped. What was not sent is
+    /// at the head of the queue again. True: there is such a rest.
+    pub(super) fn settle<D: Driver>(
+        &mut self,
+        batch: Batch,
+        taken: Option<usize>,
+        is_sent: bool,
+        driver: &mut D,
+    ) -> bool {
+        let is_left = self.0.get_or_insert_default().settle(batch, taken, is_sent, driver);
+        self.forget_empty();
+        is_left
+    }
+
+    /// Gives all that waits back, the pong included.
+    pub(super) fn clear<D: Driver>(&mut self, driver: &mut D) {
+        if let Some(queue) = &mut self.0 {
+            queue.clear(driver);
+        }
+        self.forget_empty();
+    }
+
+    /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
+    pub(super) fn spill<D: Driver>(&mut self, driver: &mut D) {
+        if let Some(queue) = &mut self.0 {
+            queue.spill(driver);
+        }
+    }
+
+    /// Drops the last segment but for `kept` bytes, which are moved out of the pool, if it is in the pool and longer. How
+    /// many bytes were dropped.
+    pub(super) fn drop_last<D: Driver>(&mut self, kept: usize, driver: &mut D) -> usize {
+        self.0.as_mut().map_or(0, |queue| queue.drop_last(kept, driver))
+    }
+
+    fn forget_empty(&mut self) {
+        if self.0.as_ref().is_some_and(|queue| queue.size == 0 && queue.pong.is_none()) {
+            self.0 = None;
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, segment: Segment) {
         self.count(&segment);
         match &self.first {
             Some(_) => self.rest.push_back(segment),
@@ -40,20 +105,14 @@ impl Queue {
         }
     }
 
-    /// Takes out what goes into one send; it counts until `settle` has it back.
-    pub fn take_batch(&mut self, segments_max: usize) -> Option<Batch> {
+    fn take_batch(&mut self, segments_max: usize) -> Option<Batch> {
         let first = self.first.take()?;
         let rest = self.rest.drain(..self.rest.len().min(segments_max - 1)).collect();
         self.first = self.rest.pop_front();
-        if self.rest.is_empty() {
-            self.rest = VecDeque::new();
-        }
         Some(Batch { first, rest })
     }
 
-    /// Takes a batch back of which `taken` bytes were sent, or None if all of it is to be dropped. What was not
-    /// sent is at the head of the queue again. True: there is such a rest.
-    pub fn settle<D: Driver>(&mut self, batch: Batch, taken: Option<usize>, is_sent: bool, driver: &mut D) -> bool {
+    fn settle<D: Driver>(&mut self, batch: Batch, taken: Option<usize>, is_sent: bool, driver: &mut D) -> bool {
         let mut left = Vec::new();
         let (mut taken, is_dropped) = (taken.unwrap_or(0), taken.is_none());
         for mut segment in batch.into_segments() {
@@ -79,16 +138,15 @@ impl Queue {
         is_left
     }
 
-    /// Gives all that waits back.
-    pub fn clear<D: Driver>(&mut self, driver: &mut D) {
+    fn clear<D: Driver>(&mut self, driver: &mut D) {
+        self.pong = None;
         for segment in self.first.take().into_iter().chain(std::mem::take(&mut self.rest)) {
             self.discount(&segment);
             give_back(segment, driver);
         }
     }
 
-    /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
-    pub fn spill<D: Driver>(&mut self, driver: &mut D) {
+    fn spill<D: Driver>(&mut self, driver: &mut D) {
         for segment in self.first.iter_mut().chain(&mut self.rest) {
             if let Segment::Pool(lease) = segment
                 && is_short(driver, lease.share)
@@ -101,9 +159,7 @@ impl Queue {
         }
     }
 
-    /// Drops the last segment but for `kept` bytes, which are moved out of the pool, if it is in the pool and longer. How
-    /// many bytes were dropped.
-    pub fn drop_last<D: Driver>(&mut self, kept: usize, driver: &mut D) -> usize {
+    fn drop_last<D: Driver>(&mut self, kept: usize, driver: &mut D) -> usize {
         let Some(segment) = self.rest.pop_back().or_else(|| self.first.take()) else { return 0 };
         self.discount(&segment);
         let (segment, dropped) = match segment {
@@ -132,12 +188,12 @@ impl Queue {
 }
 
 /// Whether so few buffers of a share are free that no peer may keep one without taking anything.
-pub fn is_short<D: Driver>(driver: &D, share: Share) -> bool {
+pub(crate) fn is_short<D: Driver>(driver: &D, share: Share) -> bool {
     driver.buffers_free(share) < (driver.buffers(share) / 2).max(POOL_FREE_MIN)
 }
 
 /// What a queued piece of so many bytes takes of the heap.
-pub fn heap_cost(size: usize) -> usize {
+pub(crate) fn heap_cost(size: usize) -> usize {
     SEGMENT_SIZE + (size + ALLOCATION_EXTRA_SIZE).max(ALLOCATION_SIZE_MIN)
 }
 
@@ -154,14 +210,14 @@ fn cost_outside(segment: &Segment) -> usize {
 }
 
 /// Returns what a segment holds of the pool.
-pub fn give_back<D: Driver>(segment: Segment, driver: &mut D) {
+pub(crate) fn give_back<D: Driver>(segment: Segment, driver: &mut D) {
     if let Segment::Pool(lease) = segment {
         driver.release(lease);
     }
 }
 
 /// The part of a lease that is to be sent.
-pub fn part_of(mut lease: Lease, range: std::ops::Range<usize>) -> Segment {
+pub(crate) fn part_of(mut lease: Lease, range: std::ops::Range<usize>) -> Segment {
     debug_assert!(range.start <= range.end && range.end <= POOL_BUFFER_SIZE);
     (lease.start, lease.end) = (range.start as u32, range.end as u32);
     Segment::Pool(lease)
