@@ -288,6 +288,11 @@ impl Wants<'_> {
         matches!(self.progress, Progress::Relay | Progress::Closing)
     }
 
+    /// Whether messages flow and nothing else is to be looked at.
+    pub fn is_flowing(&self) -> bool {
+        self.progress == Progress::Relay
+    }
+
     /// Whether it is neither a WebSocket nor at its end.
     pub fn is_handshake(&self) -> bool {
         matches!(self.progress, Progress::Request | Progress::Reply | Progress::Opening)
@@ -300,7 +305,8 @@ impl Wants<'_> {
 }
 
 impl Exchange {
-    /// All that the gateway must know; it changes only with an input.
+    /// All that the gateway must know; it changes only with an input. Inlined, so that a caller pays for what it reads.
+    #[inline(always)]
     pub fn wants(&self) -> Wants<'_> {
         let kept = self.input.capacity() + self.name.len();
         let mut wants = Wants {

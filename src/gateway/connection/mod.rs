@@ -99,17 +99,24 @@ impl<H> Connection<H> {
         self.moved_ms
     }
 
-    /// Whether it has received data that its exchange may take.
-    pub(super) fn has_backlog<D: Driver<Handle = H>>(&self, world: &World<D>) -> bool {
-        End::BOTH.into_iter().any(|end| self.has_arrivals(end, world) && self.may_deliver(end, world))
+    /// What waits at its transports.
+    pub(super) fn look<D: Driver<Handle = H>>(&self, world: &World<D>) -> Look {
+        let (client, backend) = (self.transport(End::Client, world), self.transport(End::Backend, world));
+        let (down, up) = (client.map_or(0, Transport::queued_size), backend.map_or(0, Transport::queued_size));
+        let mut look = Look::default();
+        for (transport, opposite) in [(client, up), (backend, down)] {
+            let Some(transport) = transport else { continue };
+            look.heap_size += transport.heap_size();
+            if transport.has_arrivals() {
+                let may_deliver = transport.may_deliver(opposite);
+                look.has_backlog |= may_deliver;
+                look.has_hoard |= !may_deliver;
+            }
+        }
+        look
     }
 
-    /// Whether it has received data that its exchange may not take for now.
-    pub(super) fn has_hoard<D: Driver<Handle = H>>(&self, world: &World<D>) -> bool {
-        End::BOTH.into_iter().any(|end| self.has_arrivals(end, world) && !self.may_deliver(end, world))
-    }
-
-    /// Copies that data to the heap.
+    /// Copies received data to the heap that its exchange may not take for now.
     pub(super) fn spill_hoard<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         for end in End::BOTH {
             if !self.may_deliver(end, world)
@@ -128,10 +135,6 @@ impl<H> Connection<H> {
     /// Whether a visit left a part of a receive. Finishing it soon frees its buffer.
     pub(super) fn has_rest<D: Driver<Handle = H>>(&self, world: &World<D>) -> bool {
         End::BOTH.into_iter().any(|end| self.transport(end, world).is_some_and(Transport::has_rest))
-    }
-
-    fn has_arrivals<D: Driver<Handle = H>>(&self, end: End, world: &World<D>) -> bool {
-        self.transport(end, world).is_some_and(Transport::has_arrivals)
     }
 
     fn may_deliver<D: Driver<Handle = H>>(&self, end: End, world: &World<D>) -> bool {
@@ -153,16 +156,10 @@ impl<H> Connection<H> {
         self.held_size
     }
 
-    /// Measures what it holds outside the pool: what that was, and what it is. What is in flight for one that ends
-    /// comes back with the next turn, and is no reason to break off another one.
-    pub(super) fn update_held_size<D: Driver<Handle = H>>(&mut self, world: &World<D>) -> (usize, usize) {
-        let held_size = match self.is_ending() {
-            true => 0,
-            false => {
-                let of = |end| self.transport(end, world).map_or(0, Transport::heap_size);
-                of(End::Client) + of(End::Backend) + self.exchange.wants().held_size
-            }
-        };
+    /// Notes what it holds outside the pool: what that was, and what it is. What is in flight for one that ends comes back
+    /// with the next turn, and is no reason to break off another one.
+    pub(super) fn update_held_size(&mut self, look: Look) -> (usize, usize) {
+        let held_size = if self.is_ending() { 0 } else { look.heap_size + self.exchange.wants().held_size };
         (std::mem::replace(&mut self.held_size, held_size), held_size)
     }
 
@@ -466,6 +463,23 @@ impl<H> Connection<H> {
 
     /// The end of a turn. Some: a receive, or a read from a file, waits for a buffer of this share.
     pub(super) fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> Option<Share> {
+        // The usual case first: messages flow.
+        let is_flowing = self.ending.is_none() && self.opened.is_none() && self.exchange.wants().is_flowing();
+        if !is_flowing {
+            self.settle_exchange(world);
+        }
+        let (up, down) = (self.queued_size(End::Backend, world), self.queued_size(End::Client, world));
+        let was_paused = self.transport(End::Client, world).is_some_and(Transport::is_paused);
+        let client_starved = self.settle_transport(End::Client, up, world);
+        if was_paused && self.transport(End::Client, world).is_some_and(|client| !client.is_paused()) {
+            self.handle(Input::Excused, world);
+        }
+        let backend_starved = self.settle_transport(End::Backend, down, world);
+        let opened_starved = if is_flowing { None } else { self.settle_opened(world) };
+        client_starved.or(backend_starved).or(opened_starved)
+    }
+
+    fn settle_exchange<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         self.settle_ends(world);
         if self.ending.is_some() {
             self.give_all_up(world);
@@ -475,25 +489,10 @@ impl<H> Connection<H> {
             && let Some(client) = world.slots.transport_mut(self.client)
         {
             let dropped = client.drop_page(&mut world.driver);
-            self.handle(Input::TakenBack(dropped as u64), world);
+            if dropped > 0 {
+                self.handle(Input::TakenBack(dropped as u64), world);
+            }
         }
-        let (up, down) = (self.queued_size(End::Backend, world), self.queued_size(End::Client, world));
-        let was_paused = self.transport(End::Client, world).is_some_and(Transport::is_paused);
-        let client_starved = self.settle_transport(End::Client, up, world);
-        if was_paused && self.transport(End::Client, world).is_some_and(|client| !client.is_paused()) {
-            self.handle(Input::Excused, world);
-        }
-        let backend_starved = self.settle_transport(End::Backend, down, world);
-        self.settle_handover(world);
-        let wants = self.exchange.wants();
-        let (is_handshake, is_opening) = (wants.is_handshake(), wants.is_opening());
-        if self.ending.is_some() || !is_handshake {
-            self.places.end_handshake();
-        }
-        if self.ending.is_some() || !is_opening {
-            self.leave_queue(world);
-        }
-        client_starved.or(backend_starved).or(self.settle_opened(world))
     }
 
     /// Tells the exchange of an end, or of empty queues, that no completion tells of.
@@ -547,6 +546,15 @@ impl<H> Connection<H> {
     }
 
     fn settle_opened<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> Option<Share> {
+        self.settle_handover(world);
+        let wants = self.exchange.wants();
+        let (is_handshake, is_opening) = (wants.is_handshake(), wants.is_opening());
+        if self.ending.is_some() || !is_handshake {
+            self.places.end_handshake();
+        }
+        if self.ending.is_some() || !is_opening {
+            self.leave_queue(world);
+        }
         let opened = self.opened.as_mut()?;
         let starved = opened.settle(world.slots.token(opened.key, Op::Read), &mut world.driver);
         if opened.is_over() {
@@ -630,6 +638,17 @@ impl<H> Connection<H> {
     fn transport<'w, D: Driver<Handle = H>>(&self, end: End, world: &'w World<D>) -> Option<&'w Transport<H>> {
         world.slots.transport(self.key(end))
     }
+}
+
+/// What waits at a connection's transports.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Look {
+    /// Received data that its exchange may take.
+    pub(super) has_backlog: bool,
+    /// Received data that its exchange may not take for now.
+    pub(super) has_hoard: bool,
+    /// Bytes outside the pool.
+    heap_size: usize,
 }
 
 /// The socket that was opened.
