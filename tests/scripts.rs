@@ -71,7 +71,7 @@ fn all_that_is_missing_is_named_at_once() {
     // With everything of apt's installed nothing is asked of anybody: it goes on, and fails at what is no program.
     script(&bin, "dpkg-query", "echo installed");
     let err = install(&[]);
-    assert!(err.contains("installed, but of no use: chromium") && !err.contains("sudo"), "{err}");
+    assert!(err.contains("installed, but unusable: chromium") && !err.contains("sudo"), "{err}");
 }
 
 /// What `tests/tally` says after a command that prints this and ends with this.

@@ -106,16 +106,16 @@ fn what_is_wrong_is_told_before_the_build() {
     let taken_at_all = at_all.local_addr().unwrap().port().to_string();
     let build = |host: &str, port: &str| run(show(&folder, host, port).arg("--build").env("PATH", &bin), DEADLINE);
     for (host, port, parts) in [
-        ("", "0", ["PORT=0 is no port", "1 to 65535"]),
-        ("", "65536", ["PORT=65536 is no port", "1 to 65535"]),
-        ("", "18446744073709551617", ["is no port", "1 to 65535"]),
-        ("", "http", ["PORT=http is no port", "1 to 65535"]),
-        ("", &taken, ["is taken", "PORT=8081"]),
-        ("0.0.0.0", &taken, ["is taken", "PORT=8081"]),
-        ("127.0.0.3", &taken_at_all, ["is taken", "PORT=8081"]),
-        ("localhost", "8080", ["HOST=localhost is no IP address", "0.0.0.0"]),
-        ("127.0.0.256", "8080", ["is no IP address", "0.0.0.0"]),
-        ("10.0.0.1;true", "8080", ["is no IP address", "0.0.0.0"]),
+        ("", "0", ["PORT=0 is not a port", "1 to 65535"]),
+        ("", "65536", ["PORT=65536 is not a port", "1 to 65535"]),
+        ("", "18446744073709551617", ["is not a port", "1 to 65535"]),
+        ("", "http", ["PORT=http is not a port", "1 to 65535"]),
+        ("", &taken, ["is in use", "PORT=8081"]),
+        ("0.0.0.0", &taken, ["is in use", "PORT=8081"]),
+        ("127.0.0.3", &taken_at_all, ["is in use", "PORT=8081"]),
+        ("localhost", "8080", ["HOST=localhost is not an IP address", "0.0.0.0"]),
+        ("127.0.0.256", "8080", ["is not an IP address", "0.0.0.0"]),
+        ("10.0.0.1;true", "8080", ["is not an IP address", "0.0.0.0"]),
     ] {
         let finished = build(host, port);
         assert_eq!(finished.status.code(), Some(1), "{host} {port}: {finished:?}");

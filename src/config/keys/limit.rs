@@ -28,7 +28,7 @@ pub const KEYS: &[Key] = &[
         CLIENTS_MAX,
         "clients",
         |limits, value| limits.process.clients_max = value,
-        "Clients at once, in all; one more gets a 503.",
+        "Maximum number of clients in total; the next one gets a 503.",
     ),
     limit(
         PROCESS,
@@ -36,7 +36,7 @@ pub const KEYS: &[Key] = &[
         CLIENTS_PER_ADDRESS_MAX,
         "clients",
         |limits, value| limits.process.clients_per_address_max = value,
-        "Clients at once from one address, of IPv6 from one /64; 0: as many as there may be.",
+        "Maximum number of clients from one address (IPv6: one /64); 0: no limit of its own.",
     ),
     limit(
         PROCESS,
@@ -44,7 +44,7 @@ pub const KEYS: &[Key] = &[
         HANDSHAKES_MAX,
         "clients",
         |limits, value| limits.process.handshakes_max = value,
-        "Clients at once that are no WebSockets yet; with more than clients-per-address, no address takes all of them.",
+        "Maximum number of clients before their 101; keep it above clients-per-address, so that no address takes all.",
     ),
     limit(
         PROCESS,
@@ -52,7 +52,7 @@ pub const KEYS: &[Key] = &[
         QUEUED_SIZE_MAX,
         "bytes",
         |limits, value| limits.process.queued_size_max = value,
-        "What all connections together may hold beside the pool; beyond it one is closed, of the address that holds most.",
+        "Memory of all connections outside the pool; above it, a connection of the address that holds most is closed.",
     ),
     limit(
         PROCESS,
@@ -60,7 +60,7 @@ pub const KEYS: &[Key] = &[
         POOL_BUFFERS,
         "buffers",
         |limits, value| limits.process.pool_buffers = value,
-        "Receive buffers of 66 KiB, a quarter of them for requests and pages, the others for messages; a power of two.",
+        "Receive buffers of 66 KiB: a quarter for requests and pages, the others for messages; a power of two.",
     ),
     limit(
         PROCESS,
@@ -68,7 +68,7 @@ pub const KEYS: &[Key] = &[
         FDS_MAX,
         "file descriptors",
         |limits, value| limits.process.fds_max = value,
-        "File descriptors that the process may have; 0: as many as the clients need.",
+        "Maximum number of file descriptors of the process; 0: as many as the clients need.",
     ),
     limit(
         PROCESS,
@@ -76,7 +76,7 @@ pub const KEYS: &[Key] = &[
         DRAIN_MS,
         "ms",
         |limits, value| limits.process.drain_ms = value,
-        "How long servers may still answer, and clients are waited for, when the daemon stops.",
+        "Drain deadline at a stop: how long backends may still answer and clients may take to close.",
     ),
     Key {
         default: "none",
@@ -86,7 +86,7 @@ pub const KEYS: &[Key] = &[
             CLIENTS_MAX,
             "clients",
             |limits, value| limits.http.clients_max = value,
-            "Clients of this server at once; one more gets a 503.",
+            "Maximum number of clients of this server; the next one gets a 503.",
         )
     },
     limit(
@@ -95,7 +95,7 @@ pub const KEYS: &[Key] = &[
         HEAD_SIZE_MAX,
         "bytes",
         |limits, value| limits.http.head_size_max = value,
-        "A request's head: its first line and all headers.",
+        "Size of a request's head: its first line and all headers.",
     ),
     limit(
         HTTP,
@@ -103,7 +103,7 @@ pub const KEYS: &[Key] = &[
         HEADERS_MAX,
         "headers",
         |limits, value| limits.http.headers_max = value,
-        "Headers of a request.",
+        "Number of headers of a request.",
     ),
     limit(
         HTTP,
@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
         HANDSHAKE_MS,
         "ms",
         |limits, value| limits.http.handshake_ms = value,
-        "From the same moment to the 101 of a WebSocket.",
+        "From the same start to the 101 of a WebSocket.",
     ),
     limit(
         HTTP,
@@ -127,7 +127,7 @@ pub const KEYS: &[Key] = &[
         KEEPALIVE_MS,
         "ms",
         |limits, value| limits.http.keepalive_ms = value,
-        "How long a connection without a next request is kept.",
+        "How long an idle HTTP connection is kept.",
     ),
     limit(
         HTTP,
@@ -135,7 +135,7 @@ pub const KEYS: &[Key] = &[
         TCP_KEEPALIVE_MS,
         "ms",
         |limits, value| limits.http.tcp_keepalive_ms = value,
-        "Silence of a client's TCP connection after which the kernel asks whether it is there; 0: never.",
+        "Silence of a client's TCP connection after which the kernel sends keepalive probes; 0: never.",
     ),
     limit(
         HTTP,
@@ -143,7 +143,7 @@ pub const KEYS: &[Key] = &[
         TCP_USER_TIMEOUT_MS,
         "ms",
         |limits, value| limits.http.tcp_user_timeout_ms = value,
-        "How long sent bytes may stay unacknowledged before the connection is broken; 0: as long as the kernel likes.",
+        "How long sent bytes may stay unacknowledged before the connection is closed; 0: the kernel's default.",
     ),
     Key {
         default: "none",
@@ -153,7 +153,7 @@ pub const KEYS: &[Key] = &[
             CLIENTS_MAX,
             "clients",
             |limits, value| limits.websocket.clients_max = value,
-            "WebSockets at once, of docroot or of the link; of a tty or fifo the default is 1 and the most 1024.",
+            "Maximum number of WebSockets of docroot or of the link; for a tty or fifo default 1, at most 1024.",
         )
     },
     limit(
@@ -162,7 +162,7 @@ pub const KEYS: &[Key] = &[
         CONNECT_MS,
         "ms",
         |limits, value| limits.websocket.connect_ms = value,
-        "From the request to the server's acceptance.",
+        "From the request to the established connection to the backend.",
     ),
     limit(
         CONVERSATION,
@@ -170,7 +170,7 @@ pub const KEYS: &[Key] = &[
         IDLE_MS,
         "ms",
         |limits, value| limits.websocket.idle_ms = value,
-        "A conversation without a message in either direction; 0: it may last for ever.",
+        "Time without a message in either direction after which a conversation is closed; 0: no limit.",
     ),
     limit(
         CONVERSATION,
@@ -178,7 +178,7 @@ pub const KEYS: &[Key] = &[
         PING_MS,
         "ms",
         |limits, value| limits.websocket.ping_ms = value,
-        "Silence of a client after which it gets a ping; 0: no pings.",
+        "Silence of a client after which it is sent a ping; 0: no pings.",
     ),
     limit(
         CONVERSATION,
@@ -186,7 +186,7 @@ pub const KEYS: &[Key] = &[
         PONG_MS,
         "ms",
         |limits, value| limits.websocket.pong_ms = value,
-        "From that ping to any byte of the client.",
+        "From that ping to any byte from the client.",
     ),
     limit(
         CONVERSATION,
@@ -194,7 +194,7 @@ pub const KEYS: &[Key] = &[
         CLOSE_MS,
         "ms",
         |limits, value| limits.websocket.close_ms = value,
-        "The closing handshake, from the last byte that was sent to the end of the connection.",
+        "The closing handshake, from the last byte sent to the end of the connection.",
     ),
     limit(
         CONVERSATION,
@@ -205,7 +205,7 @@ pub const KEYS: &[Key] = &[
             limits.http.stall_ms = value;
             limits.websocket.stall_ms = value;
         },
-        "A peer that takes nothing of a page, or of what is left for it at the end.",
+        "Time in which a peer must take a byte of a page, or of the data queued for it at the end.",
     ),
     limit(
         CONVERSATION,
@@ -213,7 +213,7 @@ pub const KEYS: &[Key] = &[
         FRAME_SIZE_MAX,
         "bytes",
         |limits, value| limits.websocket.frame_size_max = value,
-        "The payload of a frame.",
+        "Payload size of a frame.",
     ),
     limit(
         CONVERSATION,
@@ -221,7 +221,7 @@ pub const KEYS: &[Key] = &[
         MESSAGE_SIZE_MAX,
         "bytes",
         |limits, value| limits.websocket.message_size_max = value,
-        "A message, whole or in fragments; with packet no more than 65536.",
+        "Size of a message, whole or in fragments; with packet at most 65536.",
     ),
     limit(
         CONVERSATION,
@@ -229,7 +229,7 @@ pub const KEYS: &[Key] = &[
         QUEUE_SIZE_MAX,
         "bytes",
         |limits, value| limits.websocket.queue_size_max = value,
-        "What waits for one side before the other is not read any more.",
+        "Bytes queued for one side above which the other side is no longer read.",
     ),
     limit(
         CONVERSATION,
@@ -237,7 +237,7 @@ pub const KEYS: &[Key] = &[
         MESSAGES_PER_SECOND_MAX,
         "messages",
         |limits, value| limits.websocket.messages_per_second_max = value,
-        "Messages a second that a client may send; pings, pongs and fragments under 1 KiB count too; 0: any number.",
+        "Messages per second from a client; pings, pongs and fragments under 1 KiB count too; 0: no limit.",
     ),
     limit(
         CONVERSATION,
@@ -245,7 +245,7 @@ pub const KEYS: &[Key] = &[
         BYTES_PER_SECOND_MAX,
         "bytes",
         |limits, value| limits.websocket.bytes_per_second_max = value,
-        "Bytes a second that a client may send, frame headers included; 0: any number.",
+        "Bytes per second from a client, frame headers included; 0: no limit.",
     ),
     Key {
         scopes: CONVERSATION,
@@ -253,6 +253,6 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Word(&values::WHEN_OVER_NAMES),
         default: "\"slow\"",
         unit: "",
-        meaning: "What becomes of a client that sends more a second: it is read more slowly, or closed with 1008.",
+        meaning: "What happens to a client above its rate: it is read more slowly, or closed with 1008.",
     },
 ];
