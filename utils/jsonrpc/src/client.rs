@@ -2,23 +2,22 @@
 //! nothing is read meanwhile, so that what it holds has bounds.
 
 use std::collections::VecDeque;
-use std::io::{Write as _, stderr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use jsonrpc_library::abi::{INTERNAL_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv, send};
+use nix::sys::socket::{MsgFlags, recv, send};
 use serde_json::value::RawValue;
-use server::record::Record;
+use server::record::{HelloError, Record, peer_address};
 
+use crate::Options;
 use crate::limits::{ANSWER_SIZE_MAX, BATCH_MS, MESSAGE_SIZE_MAX, RESTART_MS, SHOWN_SIZE_MAX};
 use crate::process::{Heard, Launcher, Process, Reaper};
-use crate::request::{Answer, Call, Entry, Outcome, PARSE_ERROR, error, parse};
-use crate::splitter::{Found, Splitter};
+use crate::request::{Answer, Call, Entry, Outcome, PARSE_ERROR, Requests, error, parse};
+use crate::splitter::{Found, Splitter, end, separator};
 use crate::wire::{Kind, Opening};
-use crate::{options::Options, request::Requests};
 
 /// What all clients share.
 pub struct Shared<'o> {
@@ -85,16 +84,13 @@ struct InFlight {
 impl Client {
     /// A client that has just come.
     pub fn new(socket: OwnedFd, options: &Options) -> Client {
-        // A client that was handed over is the other end; else that is the gateway.
-        let peer = getpeername::<SockaddrStorage>(socket.as_raw_fd()).ok();
-        let v4 = peer.as_ref().and_then(|peer| peer.as_sockaddr_in()).map(|peer| peer.ip().to_string());
-        let v6 = peer.as_ref().and_then(|peer| peer.as_sockaddr_in6()).map(|peer| peer.ip().to_canonical().to_string());
+        let address = peer_address(socket.as_fd()).map(|address| address.to_canonical().to_string());
         Client {
             socket,
-            record: options.hello.then(Record::new),
-            address: v4.or(v6),
+            record: options.hello.then(Record::default),
+            address,
             id: None,
-            splitter: Splitter::new(options.protocol.border()),
+            splitter: Splitter::new(separator(options.protocol)),
             unread: Vec::new(),
             looked_at: 0,
             has_ended: false,
@@ -171,7 +167,7 @@ impl Client {
 
     /// Nobody is there any more.
     fn note_end(&mut self, options: &Options) {
-        self.gone_until.get_or_insert_with(|| Instant::now() + Duration::from_millis(options.call_ms));
+        self.gone_until.get_or_insert_with(|| Instant::now() + Duration::from_millis(options.own.call_ms));
     }
 
     fn owes(&self) -> bool {
@@ -179,25 +175,25 @@ impl Client {
     }
 
     fn read(&mut self, shared: &mut Shared<'_>) -> Fate {
-        let size = self.record.as_ref().map_or(shared.buffer.len(), |it| it.missing_size().min(shared.buffer.len()));
-        match recv(self.socket.as_raw_fd(), &mut shared.buffer[..size], MsgFlags::empty()) {
+        if let Some(record) = &mut self.record {
+            match record.receive(self.socket.as_fd(), false) {
+                Ok(Some(hello)) => {
+                    self.address = hello.client.map(|client| client.ip().to_canonical().to_string());
+                    self.id = Some(hello.id).filter(|id| !id.is_empty());
+                    self.record = None;
+                }
+                Ok(None) => {}
+                Err(HelloError::Io(_)) => return Fate::Leaves,
+                Err(error) => {
+                    shared.options.complain(error);
+                    return Fate::Leaves;
+                }
+            }
+            return Fate::Stays;
+        }
+        match recv(self.socket.as_raw_fd(), &mut shared.buffer, MsgFlags::empty()) {
             Ok(0) => self.has_ended = true,
-            Ok(size) => match &mut self.record {
-                Some(record) => match record.take(&shared.buffer[..size]) {
-                    Ok(Some(whole)) => {
-                        let hello = whole.hello();
-                        self.address = hello.client.map(|client| client.ip().to_canonical().to_string());
-                        self.id = (!hello.id.is_empty()).then(|| hello.id.clone());
-                        self.record = None;
-                    }
-                    Ok(None) => {}
-                    Err(error) => {
-                        let _ = writeln!(stderr(), "websocket_jsonrpc: {error}");
-                        return Fate::Leaves;
-                    }
-                },
-                None => self.unread.extend_from_slice(&shared.buffer[..size]),
-            },
+            Ok(size) => self.unread.extend_from_slice(&shared.buffer[..size]),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => return Fate::Leaves,
         }
@@ -269,7 +265,7 @@ impl Client {
         match parse(&text) {
             Ok(Requests { entries, is_batch }) => {
                 let answer = Answer::new(is_batch, ANSWER_SIZE_MAX);
-                let give_up_at = Instant::now() + Duration::from_millis(BATCH_MS.max(options.call_ms));
+                let give_up_at = Instant::now() + Duration::from_millis(BATCH_MS.max(options.own.call_ms));
                 self.work = Some(Work { size: text.len(), entries, answer, give_up_at, call: None });
             }
             Err(error) => self.owe(Some(Answer::fault(&error)), options),
@@ -298,7 +294,7 @@ impl Client {
                     self.process = Some(process);
                 }
                 Err(why) => {
-                    let _ = writeln!(stderr(), "websocket_jsonrpc: no process for {}: {why}", self.name());
+                    shared.options.complain(format_args!("no process for {}: {why}", self.name()));
                     let work = self.work.as_mut()?;
                     finish(work, call.id, &Outcome::Error(error(INTERNAL_ERROR, "", None)));
                     return None;
@@ -308,7 +304,7 @@ impl Client {
         let (process, work) = (self.process.as_mut()?, self.work.as_mut()?);
         let params = call.params.as_deref().map_or("", RawValue::get);
         process.ask(Kind::Call, &[call.method.as_bytes(), b"\0", params.as_bytes()]);
-        let give_up_at = Instant::now() + Duration::from_millis(shared.options.call_ms);
+        let give_up_at = Instant::now() + Duration::from_millis(shared.options.own.call_ms);
         work.call = Some(InFlight { method: call.method, id: call.id, give_up_at });
         // Mostly there is room for it at once.
         self.hear(false, shared);
@@ -352,7 +348,7 @@ impl Client {
 
     /// Tells the operator of a process that ended, or has to.
     fn bury(&self, process: Process, call: Option<&InFlight>, is_late: bool, shared: &mut Shared<'_>) {
-        let (name, library, call_ms) = (self.name(), &shared.launcher.library, shared.options.call_ms);
+        let (name, library, call_ms) = (self.name(), &shared.launcher.library, shared.options.own.call_ms);
         let method: String = call.map_or("no call", |call| &call.method).chars().take(SHOWN_SIZE_MAX).collect();
         let before = format!("-L {library}: the process of {name} ended in {method:?}");
         let after = if is_late { format!(": it took more than {call_ms} ms") } else { String::new() };
@@ -361,7 +357,7 @@ impl Client {
 
     fn owe(&mut self, answer: Option<Vec<u8>>, options: &Options) {
         if let Some(mut answer) = answer {
-            answer.push(options.protocol.end());
+            answer.push(end(options.protocol));
             (self.owed, self.owed_start) = (answer, 0);
         }
     }

@@ -1,6 +1,6 @@
 //! The processes that calls run in, as the server sees them: started, asked, ended, and killed where they do not end.
 
-use std::io::{self, Read, Write, stderr};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use server::options::complain;
 use websocket::deadline::Deadline;
 
+use crate::NAME;
 use crate::limits::{END_MS, READ_SIZE, REAP_MS, START_MS};
 use crate::wire::{HEAD_SIZE, Kind, Opening, head, put};
 use crate::worker;
@@ -55,7 +57,7 @@ impl Launcher {
         let (near, far) = UnixStream::pair()?;
         near.set_nonblocking(true)?;
         let child = Command::new("/proc/self/exe")
-            .arg0("websocket_jsonrpc")
+            .arg0(NAME)
             .args([worker::FLAG, &self.library, &self.memory_mib.to_string()])
             .env_remove("LD_PRELOAD")
             // What a terminal sends to the server is for the server alone.
@@ -250,7 +252,7 @@ impl Ending {
             }
             Ok(Some(status)) => {
                 if let Some((before, after)) = &self.told {
-                    let _ = writeln!(stderr(), "websocket_jsonrpc: {before} ({status}){after}");
+                    complain(NAME, format_args!("{before} ({status}){after}"));
                 }
                 true
             }

@@ -4,6 +4,8 @@
 
 use std::mem;
 
+use server::options::Protocol;
+
 use crate::limits::{MESSAGE_SIZE_MAX, NESTING_MAX};
 
 /// Where texts end beside their own last bytes.
@@ -13,6 +15,20 @@ pub enum Border {
     None,
     /// At this byte: what is not whole there never will be.
     Byte(u8),
+}
+
+/// What separates requests.
+pub fn separator(protocol: Protocol) -> Border {
+    match protocol {
+        Protocol::Lines => Border::Byte(b'\n'),
+        Protocol::Nul => Border::Byte(0),
+        _ => Border::None,
+    }
+}
+
+/// What ends an answer.
+pub fn end(protocol: Protocol) -> u8 {
+    if protocol == Protocol::Nul { 0 } else { b'\n' }
 }
 
 /// What was found.

@@ -11,8 +11,10 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{SysconfVar, dup2_stdin, sysconf};
+use server::options::complain;
 use server::start::become_user;
 
+use crate::NAME;
 use crate::library::{Library, Session};
 use crate::limits::{PROCESS_FDS_MAX, PROCESS_HIGH_PERCENT, PROCESS_SPACE_FACTOR};
 use crate::request::Outcome;
@@ -26,7 +28,7 @@ pub fn run(path: &str, memory_mib: u64) -> ExitCode {
     let mut socket = match take_socket() {
         Ok(socket) => socket,
         Err(error) => {
-            eprintln!("websocket_jsonrpc: {FLAG} is for its server alone: leave it out ({error})");
+            complain(NAME, format_args!("{FLAG} is for its server alone: leave it out ({error})"));
             return ExitCode::FAILURE;
         }
     };
@@ -100,7 +102,7 @@ fn open(path: &str, body: &[u8]) -> Result<Session, String> {
     let opening = read_opening(body);
     prepare(&opening);
     let library = Library::load(path).map_err(|sentence| {
-        eprintln!("websocket_jsonrpc: {sentence}");
+        complain(NAME, sentence);
         crate::request::error(jsonrpc_library::abi::INTERNAL_ERROR, "", None)
     })?;
     library.open(&opening)

@@ -2,13 +2,14 @@
 //! jansson. Its functions are those that the library itself brings along.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::io::{Write as _, stderr};
 use std::ptr;
 use std::sync::OnceLock;
 
 use jsonrpc_library::abi::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND};
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_NOW};
+use server::options::complain;
 
+use crate::NAME;
 use crate::limits::ANSWER_SIZE_MAX;
 use crate::request::{Outcome, error, quoted};
 use crate::wire::Opening;
@@ -116,7 +117,7 @@ impl Library {
             // SAFETY: as above.
             table = unsafe { table.add(1) };
         }
-        let _ = writeln!(stderr(), "websocket_jsonrpc: -L {}: its jsonrpc_init gives no table", self.path);
+        complain(NAME, format_args!("-L {}: its jsonrpc_init returns no table", self.path));
         Err(error(INTERNAL_ERROR, "", None))
     }
 }

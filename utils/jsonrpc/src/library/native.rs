@@ -1,13 +1,14 @@
 //! Libraries of `uakari_rpc.h`: texts in, texts out.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::io::{Write as _, stderr};
 use std::ptr;
 
 use jsonrpc_library::abi::{self, INTERNAL_ERROR, OK};
 use libloading::os::unix::Library as Handle;
 use serde_json::value::RawValue;
+use server::options::complain;
 
+use crate::NAME;
 use crate::limits::{ANSWER_SIZE_MAX, SHOWN_SIZE_MAX};
 use crate::request::{Outcome, error, quoted};
 use crate::wire::Opening;
@@ -109,7 +110,7 @@ impl Session {
                     let path = &self.library.path;
                     // Clients choose it.
                     let method: String = method.chars().take(SHOWN_SIZE_MAX).collect();
-                    let _ = writeln!(stderr(), "websocket_jsonrpc: -L {path}: the result of {method:?} is no JSON");
+                    complain(NAME, format_args!("-L {path}: the result of {method:?} is no JSON"));
                     Outcome::Error(error(INTERNAL_ERROR, "", None))
                 }
             },
