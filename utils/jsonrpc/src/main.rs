@@ -21,7 +21,7 @@ use server::options::{Flag, Program, run, store};
 
 use crate::limits::{CALL_MS, CALL_MS_MAX, PROCESS_MIB, PROCESS_MIB_MAX, PROCESS_MIB_MIN};
 use crate::process::Launcher;
-use crate::wire::Opening;
+use crate::wire::Connection;
 
 /// The program's name, before each of its messages.
 const NAME: &str = "websocket_jsonrpc";
@@ -107,6 +107,6 @@ fn launcher(options: &Options) -> Result<Launcher, String> {
         }
     };
     let folder = std::env::current_dir().ok().and_then(|folder| folder.into_os_string().into_string().ok());
-    let opening = Opening { config: options.own.config.clone(), folder, ..Opening::default() };
-    Ok(Launcher { library, memory_mib: options.own.memory_mib, opening })
+    let connection = Connection { config: options.own.config.clone(), folder, ..Connection::default() };
+    Ok(Launcher { library, memory_mib: options.own.memory_mib, connection })
 }

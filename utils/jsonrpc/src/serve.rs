@@ -73,7 +73,7 @@ fn shed(clients: &mut Vec<Client>, shared: &mut Shared<'_>) {
     {
         let client = clients.swap_remove(index);
         let name = client.name();
-        shared.options.complain(format_args!("{name} is let go: of what all clients hold it has {size} bytes"));
+        shared.options.complain(format_args!("{name} is dropped: of the memory of all clients it has {size} bytes"));
         client.leave(&mut shared.reaper);
     }
 }
