@@ -96,7 +96,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("base64", &["src/websocket/upgrade.rs", "utils/jsonrpc/"], ""),
     ("rusqlite", &["utils/jsonrpc/sqlite/", "utils/jsonrpc/authrpc/", "utils/jsonrpc/jsonsql/"], ""),
     ("argon2", &["utils/jsonrpc/authrpc/src/passwords.rs"], ""),
-    ("argh", &["src/cli.rs", "src/main.rs", "utils/"], ""),
+    ("argh", &["src/cli.rs", "src/main.rs"], ""),
     ("caps", &["src/process/privileges.rs"], ""),
     ("libloading", &["utils/jsonrpc/src/library/"], ""),
     ("libconfig", &["src/config/syntax/differential.rs"], ""),

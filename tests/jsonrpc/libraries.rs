@@ -106,7 +106,7 @@ fn answers_of_the_native_interface() {
         client.call(method, "");
         client.expect_error(error);
     }
-    server.process.err.wait_for(&["the result of \"no json\" is no JSON"]);
+    server.process.err.wait_for(&["the result of \"no json\" is not JSON"]);
     client.call(&"no json, ".repeat(10_000), "");
     client.expect_error(INTERNAL);
     let line = server.process.err.wait_for(&["the result of \"no json, no json, "]);

@@ -1,49 +1,39 @@
-//! The loop, one poll(2) for all members: what one says is sent on to the others at once, and waits for those who do
-//! not take it yet.
+//! The loop, one poll(2) for all members: a message is sent to the others at once, and queued for those whose socket is
+//! full.
 
 use std::collections::BTreeMap;
-use std::io::{Write as _, stderr};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::SigSet;
-use nix::sys::time::TimeSpec;
-use server::limits::ACCEPT_PAUSE_MS;
-use server::start::{self, Entrance, is_shortage};
+use nix::poll::{PollFd, PollFlags};
+use server::listener::{Accepted, CLOSE_MS, Listener, close_all};
 use server::stop;
 use websocket::deadline::Deadline;
-use websocket::{AcceptError, CloseCode, Opcode};
+use websocket::{CloseCode, Opcode};
 
+use crate::Options;
 use crate::commands::{self, Command};
-use crate::connection::{Buffers, Connection, Gone, Plain};
-use crate::framing::{Message, Parcel};
-use crate::limits::END_MS;
+use crate::connection::{Buffers, Connection, Departure, Plain};
+use crate::framing::{Message, Outgoing};
 use crate::names::Names;
-use crate::options::Options;
 use crate::pace::Pace;
 
-/// The chat and all who are in it.
-pub struct Chat<'o> {
+pub(crate) struct Chat<'o> {
     options: &'o Options,
-    entrance: Entrance,
-    /// No file descriptor was left for a member: until then none is accepted.
-    pause: Option<Deadline>,
-    /// By their numbers, which are never used again.
+    listener: Listener,
+    /// By number; a number is never used again.
     members: BTreeMap<u64, Member>,
     newest: u64,
     names: Names,
-    /// Who is not among the members any more, but the others do not know yet.
-    parted: Vec<(u64, Gone)>,
+    /// Departures that the others have not been told of yet.
+    departures: Vec<(u64, Departure)>,
     buffers: Buffers,
 }
 
 struct Member {
     connection: Connection,
     pace: Pace,
-    /// It is no member any more, and its connection is given so long to end.
-    leaves: Option<Deadline>,
+    /// Deadline of the close handshake of one that is a member no longer.
+    close_by: Option<Deadline>,
 }
 
 impl Member {
@@ -53,143 +43,118 @@ impl Member {
         reads | writes
     }
 
-    /// When to look at it without being asked: something may be left that was too much for its pace.
+    /// When to handle it without an event: messages may be left that exceeded its pace.
     fn deadline(&self) -> Option<Deadline> {
-        self.leaves.or_else(|| (!self.pace.has_room()).then(|| self.pace.ends()))
+        self.close_by.or_else(|| (!self.pace.has_room()).then(|| self.pace.ends()))
     }
 }
 
 impl<'o> Chat<'o> {
-    /// With nobody in it.
-    pub fn new(mut entrance: Entrance, options: &'o Options) -> Chat<'o> {
-        if let Entrance::Direct(listener) = &mut entrance {
-            listener.set_nonblocking(true);
-        }
+    pub(crate) fn new(listener: Listener, options: &'o Options) -> Chat<'o> {
         Chat {
             options,
-            entrance,
-            pause: None,
+            listener,
             members: BTreeMap::new(),
             newest: 0,
             names: Names::default(),
-            parted: Vec::new(),
+            departures: Vec::new(),
             buffers: Buffers::new(),
         }
     }
 
-    /// Serves until a signal says stop. The signals are blocked already.
-    pub fn serve(mut self) -> Result<(), String> {
-        while !stop::is_asked() {
-            let (comes, ready) = self.wait().map_err(|errno| format!("poll: {}", errno.desc()))?;
-            // First, so that those who have come already hear what is said now.
-            while comes && self.has_place() && self.accept() {}
+    /// Serves until a stop signal. The stop signals have to be blocked.
+    pub(crate) fn serve(mut self) -> Result<(), String> {
+        while !stop::is_requested() {
+            let (can_accept, ready) = self.wait()?;
+            // First, so that new members receive the messages of this turn.
+            while can_accept && self.has_room() && self.accept() {}
             for number in ready {
-                self.hear(number);
-                self.tell_who_parted();
+                self.handle(number);
+                self.announce_departures();
             }
             self.send_gathered();
         }
-        self.end();
+        // The gateway sends close frames on plain connections.
+        let connections = self.members.into_values().map(|member| member.connection);
+        let direct = connections.filter_map(|connection| match connection {
+            Connection::Direct(client) => Some(client),
+            Connection::Plain(_) => None,
+        });
+        close_all(direct.collect(), CloseCode::GOING_AWAY);
         Ok(())
     }
 
-    /// Waits for whatever may go on: whether somebody comes, and the members that there is something to do for.
-    fn wait(&mut self) -> Result<(bool, Vec<u64>), Errno> {
-        self.pause = self.pause.filter(|pause| !pause.is_over());
-        let accepts = if self.has_place() { PollFlags::POLLIN } else { PollFlags::empty() };
-        let mut fds = vec![PollFd::new(self.entrance.as_fd(), accepts)];
-        // Who is waited for in no way is left out, since poll(2) would tell of its end all the same, again and again.
+    /// Waits. Tells whether a client connects, and which members have an event or a deadline that is over.
+    fn wait(&self) -> Result<(bool, Vec<u64>), String> {
+        let mut fds = vec![PollFd::new(self.listener.as_fd(), self.listener.interest(self.has_room()))];
+        // Members with nothing to wait for are left out, since poll(2) would report their end each time.
         let watched = self.members.iter().filter(|(_, member)| !member.interest().is_empty());
-        let numbers: Vec<u64> = watched.clone().map(|(number, _)| *number).collect();
-        fds.extend(watched.map(|(_, member)| PollFd::new(member.connection.as_fd(), member.interest())));
-        let deadlines = self.members.values().filter_map(Member::deadline).chain(self.pause);
-        let left_ms = deadlines.map(|deadline| deadline.timeout().as_millis()).min().flatten();
-        let time = left_ms.map(|left_ms| TimeSpec::from(Duration::from_millis(left_ms.into())));
-        // Signals are let in here only, so that none is lost between the look at the flag and the wait.
-        match ppoll(&mut fds, time, Some(SigSet::empty())) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-        let has_event = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        let comes = has_event(&fds[0]);
-        let mut ready: Vec<u64> =
-            numbers.into_iter().zip(&fds[1..]).filter(|(_, fd)| has_event(fd)).map(|(number, _)| number).collect();
-        let is_due = |member: &Member| member.deadline().is_some_and(Deadline::is_over);
-        ready.extend(self.members.iter().filter(|(_, member)| is_due(member)).map(|(number, _)| *number));
-        Ok((comes, ready))
+        fds.extend(watched.clone().map(|(_, member)| PollFd::new(member.connection.as_fd(), member.interest())));
+        let deadlines = self.members.values().filter_map(Member::deadline).chain(self.listener.deadline());
+        let events = stop::wait(&mut fds, deadlines)?;
+        let ready = watched.zip(&events[1..]).filter(|(_, events)| !events.is_empty()).map(|(member, _)| member);
+        let due = self.members.iter().filter(|(_, member)| member.deadline().is_some_and(Deadline::is_over));
+        Ok((!events[0].is_empty(), ready.chain(due).map(|(number, _)| *number).collect()))
     }
 
-    /// Whether another may come in; else it waits in the backlog.
-    fn has_place(&self) -> bool {
-        self.members.len() < self.options.clients_max && self.pause.is_none()
+    /// Whether another member is accepted. Others wait in the backlog.
+    fn has_room(&self) -> bool {
+        self.members.len() < self.options.clients_max
     }
 
-    /// Takes in one who comes. False: nobody does.
+    /// Accepts a member. False: there is none.
     fn accept(&mut self) -> bool {
-        let connection = match &mut self.entrance {
-            Entrance::Plain(listener) => match start::accept(listener.as_fd()) {
-                Ok(socket) => Ok(Connection::Plain(Plain::new(socket, self.options))),
-                Err(errno) => Err(AcceptError::Io(errno)),
-            },
-            Entrance::Direct(listener) => listener.accept().map(|mut client| {
-                client.set_nonblocking(true);
-                Connection::Direct(Box::new(client))
-            }),
+        let connection = match self.listener.accept() {
+            Some(Accepted::Plain(socket)) => Connection::Plain(Plain::new(socket, self.options)),
+            Some(Accepted::Direct(client)) => Connection::Direct(client),
+            None => return false,
         };
-        match connection {
-            Ok(connection) => {
-                self.newest += 1;
-                self.members.insert(self.newest, Member { connection, pace: Pace::new(), leaves: None });
-            }
-            Err(AcceptError::Io(errno)) if is_shortage(errno) => self.pause = Some(Deadline::after_ms(ACCEPT_PAUSE_MS)),
-            Err(AcceptError::WouldBlock | AcceptError::Io(_)) => return false,
-            Err(error) => drop(writeln!(stderr(), "websocket_chat: {error}")),
-        }
+        self.newest += 1;
+        self.members.insert(self.newest, Member { connection, pace: Pace::new(), close_by: None });
         true
     }
 
-    /// Sends a member what waits for it, and does what it says.
-    fn hear(&mut self, number: u64) {
+    /// Sends what is queued for a member, and handles its messages.
+    fn handle(&mut self, number: u64) {
         let Some(member) = self.members.get_mut(&number) else { return };
         member.pace.renew();
-        let mut said = Vec::new();
+        let mut messages = Vec::new();
         let flushed = if member.connection.wants_to_write() { member.connection.flush() } else { Ok(()) };
-        let heard = flushed.and_then(|()| match member.pace.has_room() {
-            true => member.connection.hear(&mut self.buffers, &mut member.pace, &mut said),
+        let received = flushed.and_then(|()| match member.pace.has_room() {
+            true => member.connection.receive(&mut self.buffers, &mut member.pace, &mut messages),
             false => Ok(()),
         });
-        if let Some(deadline) = member.leaves {
-            // Its last word was heard; only the end of the connection is missing.
-            if heard.is_err() || deadline.is_over() {
+        if let Some(deadline) = member.close_by {
+            if received.is_err() || deadline.is_over() {
                 self.members.remove(&number);
             }
             return;
         }
-        for message in said {
+        for message in messages {
             self.obey(number, &message);
         }
-        if let Err(gone) = heard {
-            self.part(number, gone);
+        if let Err(departure) = received {
+            self.depart(number, departure);
         }
     }
 
-    /// An empty message says nothing to anybody.
+    /// An empty message is not sent on.
     fn obey(&mut self, number: u64, message: &Message) {
         let Message { opcode, payload } = message;
-        let command = if self.options.has_commands { commands::parse(payload) } else { Command::Say };
+        let command = if self.options.own.has_commands { commands::parse(payload) } else { Command::Say };
         match command {
             Command::Say if payload.is_empty() => {}
-            Command::Say => self.tell_others(number, *opcode, payload),
+            Command::Say => self.send_others(number, *opcode, payload),
             Command::Hello(name) => {
                 let given = self.names.give(number, name);
-                self.tell(number, Opcode::Text, commands::welcome(&given.name).as_bytes());
+                self.send(number, Opcode::Text, commands::welcome(&given.name).as_bytes());
                 if let Some(freed) = given.freed {
-                    self.tell_others(number, Opcode::Text, commands::goodbye(&freed).as_bytes());
+                    self.send_others(number, Opcode::Text, commands::goodbye(&freed).as_bytes());
                 }
             }
             Command::Private(name, text) => {
                 if let Some(member) = self.names.member(name) {
-                    self.tell(member, *opcode, text);
+                    self.send(member, *opcode, text);
                 }
             }
             Command::Whois(name) => {
@@ -199,87 +164,71 @@ impl<'o> Chat<'o> {
                     Some(None) => "network error".to_owned(),
                     Some(Some(address)) => address.to_string(),
                 };
-                self.tell(number, Opcode::Text, commands::is(name, &what).as_bytes());
+                self.send(number, Opcode::Text, commands::is(name, &what).as_bytes());
             }
             Command::Nothing => {}
         }
     }
 
-    fn tell(&mut self, number: u64, opcode: Opcode, text: &[u8]) {
-        let parcel = Parcel::new(self.options.protocol, opcode, text);
-        let Some(member) = self.members.get_mut(&number).filter(|member| member.leaves.is_none()) else { return };
-        if let Err(gone) = member.connection.send(&parcel) {
-            self.part(number, gone);
+    fn send(&mut self, number: u64, opcode: Opcode, text: &[u8]) {
+        let message = Outgoing::new(self.options.protocol, opcode, text);
+        let Some(member) = self.members.get_mut(&number).filter(|member| member.close_by.is_none()) else { return };
+        if let Err(departure) = member.connection.send(&message) {
+            self.depart(number, departure);
         }
     }
 
-    fn tell_others(&mut self, number: u64, opcode: Opcode, text: &[u8]) {
-        let parcel = Parcel::new(self.options.protocol, opcode, text);
-        let others = self.members.iter_mut().filter(|(other, member)| **other != number && member.leaves.is_none());
-        let failed: Vec<(u64, Gone)> =
-            others.filter_map(|(other, member)| Some((*other, member.connection.send(&parcel).err()?))).collect();
-        for (other, gone) in failed {
-            self.part(other, gone);
+    fn send_others(&mut self, number: u64, opcode: Opcode, text: &[u8]) {
+        let message = Outgoing::new(self.options.protocol, opcode, text);
+        let others = self.members.iter_mut().filter(|(other, member)| **other != number && member.close_by.is_none());
+        let failed: Vec<(u64, Departure)> =
+            others.filter_map(|(other, member)| Some((*other, member.connection.send(&message).err()?))).collect();
+        for (other, departure) in failed {
+            self.depart(other, departure);
         }
     }
 
-    /// Ends the turn. Who is found gone now is told of to the others, which is gathered as well.
+    /// Sends what was gathered in this turn, and the departures which that finds.
     fn send_gathered(&mut self) {
         loop {
-            let members = self.members.iter_mut().filter(|(_, member)| member.leaves.is_none());
-            let failed: Vec<(u64, Gone)> = members
+            let members = self.members.iter_mut().filter(|(_, member)| member.close_by.is_none());
+            let failed: Vec<(u64, Departure)> = members
                 .filter_map(|(number, member)| Some((*number, member.connection.send_gathered().err()?)))
                 .collect();
             if failed.is_empty() {
                 return;
             }
-            for (number, gone) in failed {
-                self.part(number, gone);
+            for (number, departure) in failed {
+                self.depart(number, departure);
             }
-            self.tell_who_parted();
+            self.announce_departures();
         }
     }
 
-    /// Lets a member go. Those who leave with a close frame on a connection of their own are given time to end it.
-    fn part(&mut self, number: u64, gone: Gone) {
+    /// Removes a member, after its close handshake if it is on a direct connection.
+    fn depart(&mut self, number: u64, departure: Departure) {
         let Some(member) = self.members.get_mut(&number) else { return };
         let is_direct = matches!(member.connection, Connection::Direct(_));
-        if is_direct && matches!(gone, Gone::Leaves | Gone::Frame(_)) {
-            member.leaves = Some(Deadline::after_ms(END_MS.into()));
+        if is_direct && matches!(departure, Departure::Closing | Departure::Frame(_)) {
+            member.close_by = Some(Deadline::after_ms(CLOSE_MS));
         } else {
             self.members.remove(&number);
         }
-        self.parted.push((number, gone));
+        self.departures.push((number, departure));
     }
 
-    /// Telling may be too much for others, who then part as well.
-    fn tell_who_parted(&mut self) {
-        while let Some((number, gone)) = self.parted.pop() {
+    /// Sending may exceed the queue of others, who then depart as well.
+    fn announce_departures(&mut self) {
+        while let Some((number, departure)) = self.departures.pop() {
             let name = self.names.free(number);
-            if !matches!(gone, Gone::Left | Gone::Leaves) {
-                // Members choose their names, and terminals obey some characters.
+            if !matches!(departure, Departure::Left | Departure::Closing) {
+                // Members choose their names: no control characters to a terminal.
                 let who = name.as_deref().unwrap_or("a member without a name").escape_debug();
-                let _ = writeln!(stderr(), "websocket_chat: {who} is dropped: {gone}");
+                self.options.complain(format_args!("{who} is dropped: {departure}"));
             }
             if let Some(name) = name {
-                self.tell_others(number, Opcode::Text, commands::goodbye(&name).as_bytes());
+                self.send_others(number, Opcode::Text, commands::goodbye(&name).as_bytes());
             }
-        }
-    }
-
-    /// Says goodbye to those who are on connections of their own, then waits for them. To the others the gateway does.
-    fn end(self) {
-        let deadline = Deadline::after_ms(END_MS.into());
-        let mut clients = Vec::new();
-        for member in self.members.into_values() {
-            if let Connection::Direct(mut client) = member.connection {
-                // Who has gone needs no goodbye.
-                let _ = client.close(CloseCode::GOING_AWAY, "");
-                clients.push(client);
-            }
-        }
-        for client in clients {
-            client.finish(deadline.timeout().as_millis().unwrap_or_default());
         }
     }
 }

@@ -1,46 +1,44 @@
-//! What a message asks for, and what the server says by itself. Words of `-w` begin a message, and a blank or any
-//! control character ends a name, so that a newline behind it does no harm.
+//! Commands of `-w` and the server's own messages. A command is at the start of a message; a space or any control
+//! character ends a name, so that a trailing newline does no harm.
 
-/// What a message asks for.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Command<'m> {
-    /// To be called so from now on.
+pub(crate) enum Command<'m> {
+    /// WSHello: take this name.
     Hello(&'m str),
-    /// To tell this to the member of that name.
+    /// WSPrivate: send this to the member of that name.
     Private(&'m str, &'m [u8]),
-    /// To be told where the member of that name is.
+    /// WSWhois: reply with the address of the member of that name.
     Whois(&'m str),
-    /// To be told to the others.
+    /// Not a command: send the message to the others.
     Say,
-    /// Nothing that can be done: a command without a name, or a word that is the server's own.
+    /// Invalid: a command without a name, or a message that only the server may send.
     Nothing,
 }
 
-/// Reads a message as `-w` has it.
-pub fn parse(message: &[u8]) -> Command<'_> {
+pub(crate) fn parse(message: &[u8]) -> Command<'_> {
     if let Some(rest) = message.strip_prefix(b"WSHello ") {
         name(rest).map_or(Command::Nothing, |(name, _)| Command::Hello(name))
     } else if let Some(rest) = message.strip_prefix(b"WSWhois ") {
         name(rest).map_or(Command::Nothing, |(name, _)| Command::Whois(name))
     } else if let Some(rest) = message.strip_prefix(b"WSPrivate ") {
         match name(rest) {
-            Some((name, [_, text @ ..])) if !text.is_empty() && !is_ours(text) => Command::Private(name, text),
+            Some((name, [_, text @ ..])) if !text.is_empty() && !is_reserved(text) => Command::Private(name, text),
             _ => Command::Nothing,
         }
-    } else if is_ours(message) {
+    } else if is_reserved(message) {
         Command::Nothing
     } else {
         Command::Say
     }
 }
 
-/// What only the server says: a member who says it would speak for the server. In any line of it, since pages take
-/// several lines in one message for several messages.
-fn is_ours(text: &[u8]) -> bool {
+/// Whether a line of the text is one of the server's own messages, which a member could forge. Every line is checked,
+/// since pages treat each line of a message as a message.
+fn is_reserved(text: &[u8]) -> bool {
     text.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"WSWelcome ") || line.starts_with(b"WSIs "))
 }
 
-/// The name at the beginning, and what is behind it from the byte on that ends it.
+/// The name at the start, and the rest from the byte that ends it.
 fn name(rest: &[u8]) -> Option<(&str, &[u8])> {
     let size = rest.iter().position(|byte| *byte <= b' ' || *byte == 0x7f).unwrap_or(rest.len());
     let (name, rest) = rest.split_at(size);
@@ -48,21 +46,21 @@ fn name(rest: &[u8]) -> Option<(&str, &[u8])> {
     Some((name, rest))
 }
 
-/// Tells a member its name.
-pub fn welcome(name: &str) -> String {
+/// Reply to WSHello.
+pub(crate) fn welcome(name: &str) -> String {
     format!("WSWelcome {name}")
 }
 
-/// Answers WSWhois: an address, or why there is none.
-pub fn is(name: &str, what: &str) -> String {
+/// Reply to WSWhois: an address, or why there is none.
+pub(crate) fn is(name: &str, what: &str) -> String {
     format!("WSIs {name} {what}")
 }
 
-/// Tells the others that a name is free again. It is what a page says that leaves, so that pages need nothing new.
-pub fn goodbye(name: &str) -> String {
+/// Announces that a name is free again, with the message that a leaving page sends.
+pub(crate) fn goodbye(name: &str) -> String {
     let mut quoted = String::with_capacity(name.len());
     for character in name.chars() {
-        // All that JSON asks for, since names have no control characters (RFC 8259 section 7).
+        // Names have no control characters, so that these two are all to escape (RFC 8259 section 7).
         if matches!(character, '"' | '\\') {
             quoted.push('\\');
         }
@@ -76,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_messages_ask_for() {
+    fn messages_are_parsed() {
         for (message, wanted) in [
             ("WSHello alice", Command::Hello("alice")),
             ("WSHello alice\r\n", Command::Hello("alice")),
@@ -114,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_the_server() {
+    fn messages_of_the_server() {
         assert_eq!(welcome("alice001"), "WSWelcome alice001");
         assert_eq!(is("bob", "192.0.2.1"), "WSIs bob 192.0.2.1");
         assert_eq!(goodbye("bob"), r#"{"type":"goodbye","id":"bob","data":"goodbye"}"#);

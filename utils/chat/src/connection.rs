@@ -1,4 +1,4 @@
-//! A member's connection: a plain one, on which the gateway relays, or its own, which the gateway has handed over.
+//! A member's connection: a plain one from the gateway, or the member's own, which the gateway has handed over.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,124 +7,131 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockaddrLike, SockaddrStorage, getpeername, recv, send};
+use nix::sys::socket::{MsgFlags, recv, send};
 use server::options::Protocol;
-use server::record::{HelloError, Record};
-use server::start::has_hung_up;
+use server::record::{HelloError, Record, has_hung_up, peer_address};
 use websocket::{Buffer, Client, Error, ProtocolError};
 
-use crate::framing::{Cut, Framing, Message, Parcel};
-use crate::limits::{ENTRY_SIZE, LINE_SIZE_MAX, QUEUE_SIZE_MAX, RECEIVE_SIZE};
-use crate::options::Options;
+use crate::Options;
+use crate::framing::{End, Framing, LINE_SIZE_MAX, Message, Outgoing};
 use crate::pace::Pace;
 
-/// Memory to receive into, for all members.
-pub struct Buffers {
+/// Bytes of one receive; a packet is never longer, and on a stream each receive is a message.
+const RECEIVE_SIZE: usize = 64 * 1024;
+/// Bytes that wait for a member who does not read. It is dropped when another message comes while more are waiting.
+const QUEUE_SIZE_MAX: usize = websocket::limits::KEPT_SIZE_MAX;
+/// Bytes that each waiting message counts in addition to its own, so that the number of short ones is limited too.
+const ENTRY_SIZE: usize = 64;
+
+/// Receive buffers, shared by all members.
+pub(crate) struct Buffers {
     plain: Box<[u8]>,
     direct: Buffer,
 }
 
 impl Buffers {
-    /// As large as a receive is at most.
-    pub fn new() -> Buffers {
+    pub(crate) fn new() -> Buffers {
         Buffers { plain: vec![0; RECEIVE_SIZE].into(), direct: Buffer::new() }
     }
 }
 
-/// Why a member is one no longer. Display is what the operator is told of those who are dropped.
+/// Why a member leaves. Display is the reason for the log.
 #[derive(Debug)]
-pub enum Gone {
-    /// It has left.
+pub(crate) enum Departure {
+    /// The connection has ended.
     Left,
-    /// It has said its last word on a connection of its own, whose end is to be waited for.
-    Leaves,
-    /// It has not taken what waits for it.
+    /// A close frame arrived on a direct connection, whose end is still to come.
+    Closing,
+    /// It does not read: `QUEUE_SIZE_MAX` is exceeded.
     Slow,
-    /// It broke RFC 6455.
+    /// It violated RFC 6455.
     Frame(ProtocolError),
-    /// A line has no end.
+    /// A message exceeds `LINE_SIZE_MAX`.
     Line,
-    /// The first record is none.
+    /// The hello record is invalid.
     Record(HelloError),
-    /// The connection broke.
+    /// The connection failed.
     Broken(Errno),
 }
 
-impl fmt::Display for Gone {
+impl fmt::Display for Departure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Gone::Left | Gone::Leaves => f.write_str("it has left"),
-            Gone::Slow => write!(f, "it does not read: over {QUEUE_SIZE_MAX} bytes wait for it"),
-            Gone::Frame(error) => error.fmt(f),
-            Gone::Line => write!(f, "a message of over {LINE_SIZE_MAX} bytes without its end"),
-            Gone::Record(error) => error.fmt(f),
-            Gone::Broken(errno) => f.write_str(errno.desc()),
+            Departure::Left | Departure::Closing => f.write_str("it has left"),
+            Departure::Slow => write!(f, "it does not read: over {QUEUE_SIZE_MAX} bytes are queued for it"),
+            Departure::Frame(error) => error.fmt(f),
+            Departure::Line => write!(f, "a message of over {LINE_SIZE_MAX} bytes without a terminator"),
+            Departure::Record(error) => error.fmt(f),
+            Departure::Broken(errno) => f.write_str(errno.desc()),
         }
     }
 }
 
-/// A member's connection.
-pub enum Connection {
-    /// The gateway relays, or somebody on this machine connects.
+pub(crate) enum Connection {
+    /// From the gateway, or from another program on this machine.
     Plain(Plain),
-    /// The member's own.
+    /// The member's own, handed over by the gateway.
     Direct(Box<Client>),
 }
 
 impl Connection {
-    /// Receives once, unless something is left, and takes the messages that `pace` has room for. Others are left until
-    /// it has: poll(2) does not tell of them.
-    pub fn hear(&mut self, buffers: &mut Buffers, pace: &mut Pace, said: &mut Vec<Message>) -> Result<(), Gone> {
+    /// Takes the messages that `pace` has room for, from what was left before or else from one receive. What exceeds the
+    /// pace is left, and poll(2) does not report it.
+    pub(crate) fn receive(
+        &mut self,
+        buffers: &mut Buffers,
+        pace: &mut Pace,
+        received: &mut Vec<Message>,
+    ) -> Result<(), Departure> {
         match self {
-            Connection::Plain(plain) => plain.hear(&mut buffers.plain, pace, said),
-            Connection::Direct(client) => hear_client(client, &mut buffers.direct, pace, said),
+            Connection::Plain(plain) => plain.receive(&mut buffers.plain, pace, received),
+            Connection::Direct(client) => receive_direct(client, &mut buffers.direct, pace, received),
         }
     }
 
-    /// Sends a message, or lets it wait. `Slow`: too much is waiting already.
-    pub fn send(&mut self, parcel: &Parcel) -> Result<(), Gone> {
+    /// Sends a message, or queues it. `Slow`: too much is queued already.
+    pub(crate) fn send(&mut self, message: &Outgoing) -> Result<(), Departure> {
         match self {
-            Connection::Plain(plain) => plain.send(parcel),
-            Connection::Direct(client) => match client.gather(parcel.opcode, &parcel.bytes) {
-                Err(Error::WouldBlock) => Err(Gone::Slow),
-                Err(error) => Err(gone(error)),
+            Connection::Plain(plain) => plain.send(message),
+            Connection::Direct(client) => match client.gather(message.opcode, &message.bytes) {
+                Err(Error::WouldBlock) => Err(Departure::Slow),
+                Err(error) => Err(departure(error)),
                 Ok(()) => Ok(()),
             },
         }
     }
 
-    /// Behind all that there was to say for now: messages to a connection of its own leave in one piece, so that who
-    /// has fallen behind gets on with fewer system calls. On plain ones each is a send, which keeps them apart.
-    pub fn send_gathered(&mut self) -> Result<(), Gone> {
+    /// Sends all messages that were gathered in this turn, with one system call on a direct connection. On a plain one
+    /// `send` has sent each by itself, which keeps them apart.
+    pub(crate) fn send_gathered(&mut self) -> Result<(), Departure> {
         match self {
             Connection::Direct(client) if !client.wants_to_write() => self.flush(),
             _ => Ok(()),
         }
     }
 
-    /// Whether something waits to be sent.
-    pub fn wants_to_write(&self) -> bool {
+    pub(crate) fn wants_to_write(&self) -> bool {
         match self {
             Connection::Plain(plain) => !plain.queue.is_empty(),
             Connection::Direct(client) => client.wants_to_write(),
         }
     }
 
-    /// Sends what waits, as far as it is taken.
-    pub fn flush(&mut self) -> Result<(), Gone> {
+    /// Sends what is queued, as far as the socket takes it.
+    pub(crate) fn flush(&mut self) -> Result<(), Departure> {
         match self {
             Connection::Plain(plain) => plain.flush(),
             Connection::Direct(client) => match client.flush() {
                 Ok(()) | Err(Error::WouldBlock) => Ok(()),
-                Err(error) => Err(gone(error)),
+                Err(error) => Err(departure(error)),
             },
         }
     }
 
-    /// Where the member is: the gateway has told, or its own connection does. None: nobody knows.
-    pub fn address(&self) -> Option<IpAddr> {
+    /// The member's address, from the hello record or its own connection. None: unknown.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
         let address = match self {
-            Connection::Plain(plain) => plain.address(),
+            Connection::Plain(plain) => plain.address.or_else(|| peer_address(plain.socket.as_fd())),
             Connection::Direct(client) => client.address().map(|address| address.ip()),
         };
         address.map(|address| address.to_canonical())
@@ -140,92 +147,102 @@ impl AsFd for Connection {
     }
 }
 
-fn gone(error: Error) -> Gone {
+fn departure(error: Error) -> Departure {
     match error {
-        Error::Closed { .. } => Gone::Leaves,
-        Error::Protocol(error) => Gone::Frame(error),
-        Error::Io(errno) if !matches!(errno, Errno::ECONNRESET | Errno::EPIPE) => Gone::Broken(errno),
-        _ => Gone::Left,
+        Error::Closed { .. } => Departure::Closing,
+        Error::Protocol(error) => Departure::Frame(error),
+        Error::Io(errno) if !matches!(errno, Errno::ECONNRESET | Errno::EPIPE) => Departure::Broken(errno),
+        _ => Departure::Left,
     }
 }
 
-fn hear_client(client: &mut Client, buffer: &mut Buffer, pace: &mut Pace, said: &mut Vec<Message>) -> Result<(), Gone> {
+/// The end of the connection within its hello record is no error.
+fn departure_of_record(error: HelloError) -> Departure {
+    match error {
+        HelloError::Io(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(errno) if errno != Errno::ECONNRESET => Departure::Broken(errno),
+            _ => Departure::Left,
+        },
+        error => Departure::Record(error),
+    }
+}
+
+fn receive_direct(
+    client: &mut Client,
+    buffer: &mut Buffer,
+    pace: &mut Pace,
+    received: &mut Vec<Message>,
+) -> Result<(), Departure> {
     let mut batch = match client.receive(buffer) {
         Err(Error::WouldBlock) => return Ok(()),
-        other => other.map_err(gone)?,
+        other => other.map_err(departure)?,
     };
     while pace.has_room() {
-        let Some(message) = batch.take().map_err(gone)? else { break };
+        let Some(message) = batch.take().map_err(departure)? else { break };
         pace.spend(message.payload.len());
-        said.push(Message { opcode: message.opcode, payload: message.payload.into_owned() });
+        received.push(Message { opcode: message.opcode, payload: message.payload.into_owned() });
     }
     Ok(())
 }
 
-/// A plain connection.
-pub struct Plain {
+pub(crate) struct Plain {
     socket: OwnedFd,
     is_packet: bool,
-    /// What has come of the first record, where one is awaited.
+    /// The hello record until it is complete; None: it is, or none is expected.
     record: Option<Record>,
-    /// What the record said.
-    told: Option<IpAddr>,
+    /// The address in the hello record.
+    address: Option<IpAddr>,
     framing: Framing,
-    /// Received, but there was no room for it in the pace.
+    /// Received, but beyond the pace.
     left: Vec<u8>,
-    /// What waits to be sent; of the first, so many bytes were.
+    /// Messages to send, the first of them after `sent_size` bytes.
     queue: VecDeque<Rc<[u8]>>,
     sent_size: usize,
     queue_size: usize,
-    /// It takes nothing more, but what it said before may not be heard yet.
-    is_deaf: bool,
+    /// Sending has failed. What the member has sent before is still to be received.
+    is_write_closed: bool,
 }
 
 impl Plain {
-    /// A connection that was just accepted, and does not block.
-    pub fn new(socket: OwnedFd, options: &Options) -> Plain {
+    /// An accepted socket that does not block.
+    pub(crate) fn new(socket: OwnedFd, options: &Options) -> Plain {
         Plain {
             socket,
             is_packet: options.protocol == Protocol::Packet,
-            record: options.hello.then(Record::new),
-            told: None,
+            record: options.hello.then(Record::default),
+            address: None,
             framing: Framing::new(options.protocol),
             left: Vec::new(),
             queue: VecDeque::new(),
             sent_size: 0,
             queue_size: 0,
-            is_deaf: false,
+            is_write_closed: false,
         }
     }
 
-    fn hear(&mut self, buffer: &mut [u8], pace: &mut Pace, said: &mut Vec<Message>) -> Result<(), Gone> {
+    fn receive(&mut self, buffer: &mut [u8], pace: &mut Pace, received: &mut Vec<Message>) -> Result<(), Departure> {
         if !self.left.is_empty() {
             let mut left = std::mem::take(&mut self.left);
-            return self.cut(&mut left, pace, said);
+            return self.split(&mut left, pace, received);
         }
-        let is_packet = self.is_packet;
-        let size = self.record.as_ref().filter(|_| !is_packet).map_or(buffer.len(), Record::missing_size);
-        let bytes = &mut buffer[..size.min(RECEIVE_SIZE)];
-        let size = match recv(self.socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) if !is_packet || has_hung_up(self.socket.as_fd()) => return Err(Gone::Left),
-            Ok(size) => size,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
-            Err(Errno::ECONNRESET) => return Err(Gone::Left),
-            Err(errno) => return Err(Gone::Broken(errno)),
-        };
-        let Some(record) = &mut self.record else { return self.cut(&mut bytes[..size], pace, said) };
-        match record.take(&bytes[..size]).map_err(Gone::Record)? {
-            Some(whole) => {
-                self.told = whole.hello().client.map(|client| client.ip());
+        if let Some(record) = &mut self.record {
+            if let Some(hello) = record.receive(self.socket.as_fd(), self.is_packet).map_err(departure_of_record)? {
+                self.address = hello.client.map(|client| client.ip());
                 self.record = None;
             }
-            None if is_packet => return Err(Gone::Record(HelloError::Cut)),
-            None => {}
+            return Ok(());
         }
-        Ok(())
+        let size = match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) if !self.is_packet || has_hung_up(self.socket.as_fd()) => return Err(Departure::Left),
+            Ok(size) => size,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(Errno::ECONNRESET) => return Err(Departure::Left),
+            Err(errno) => return Err(Departure::Broken(errno)),
+        };
+        self.split(&mut buffer[..size], pace, received)
     }
 
-    fn cut(&mut self, bytes: &mut [u8], pace: &mut Pace, said: &mut Vec<Message>) -> Result<(), Gone> {
+    fn split(&mut self, bytes: &mut [u8], pace: &mut Pace, received: &mut Vec<Message>) -> Result<(), Departure> {
         let mut at = 0;
         while at < bytes.len() {
             if !pace.has_room() {
@@ -235,51 +252,51 @@ impl Plain {
             match self.framing.next(bytes, &mut at) {
                 Ok(Some(message)) => {
                     pace.spend(message.payload.len());
-                    said.push(message);
+                    received.push(message);
                 }
                 Ok(None) => {}
-                Err(Cut::Closed(last)) => return Err(self.end(&last, Gone::Left)),
-                Err(Cut::Frame(error, last)) => return Err(self.end(&last, Gone::Frame(error))),
-                Err(Cut::Line) => return Err(Gone::Line),
+                Err(End::Closed(frame)) => return Err(self.send_close(&frame, Departure::Left)),
+                Err(End::Frame(error, frame)) => return Err(self.send_close(&frame, Departure::Frame(error))),
+                Err(End::Line) => return Err(Departure::Line),
             }
         }
         Ok(())
     }
 
-    /// Says a last word, where nothing waits before it.
-    fn end(&mut self, last: &[u8], why: Gone) -> Gone {
+    /// Sends a close frame unless other messages are queued before it.
+    fn send_close(&mut self, frame: &[u8], why: Departure) -> Departure {
         if self.queue.is_empty() {
-            // Who does not take it goes without.
-            let _ = send(self.socket.as_raw_fd(), last, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
+            // If the socket does not take it, the connection ends without.
+            let _ = send(self.socket.as_raw_fd(), frame, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT);
         }
         why
     }
 
-    fn send(&mut self, parcel: &Parcel) -> Result<(), Gone> {
-        if self.is_deaf {
+    fn send(&mut self, message: &Outgoing) -> Result<(), Departure> {
+        if self.is_write_closed {
             return Ok(());
         }
         if self.queue_size > QUEUE_SIZE_MAX {
-            return Err(Gone::Slow);
+            return Err(Departure::Slow);
         }
-        self.queue_size += parcel.bytes.len() + ENTRY_SIZE;
-        self.queue.push_back(Rc::clone(&parcel.bytes));
+        self.queue_size += message.bytes.len() + ENTRY_SIZE;
+        self.queue.push_back(Rc::clone(&message.bytes));
         if self.queue.len() == 1 { self.flush() } else { Ok(()) }
     }
 
-    /// One send for each message, since that is what keeps them apart where nothing marks them.
-    fn flush(&mut self) -> Result<(), Gone> {
+    /// One send(2) for each message, which keeps unmarked ones apart.
+    fn flush(&mut self) -> Result<(), Departure> {
         while let Some(first) = self.queue.front() {
             let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
             match send(self.socket.as_raw_fd(), &first[self.sent_size..], flags) {
                 Ok(size) => self.sent_size += size,
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
                 Err(Errno::EPIPE | Errno::ECONNRESET) => {
-                    self.is_deaf = true;
+                    self.is_write_closed = true;
                     self.queue.clear();
                     return Ok(());
                 }
-                Err(errno) => return Err(Gone::Broken(errno)),
+                Err(errno) => return Err(Departure::Broken(errno)),
             }
             if self.sent_size == first.len() {
                 self.queue_size -= first.len() + ENTRY_SIZE;
@@ -288,17 +305,5 @@ impl Plain {
             }
         }
         Ok(())
-    }
-
-    /// What the record said; without one, what the socket says, which libwebsocket.so may have put there.
-    fn address(&self) -> Option<IpAddr> {
-        self.told.or_else(|| {
-            let peer: SockaddrStorage = getpeername(self.socket.as_raw_fd()).ok()?;
-            match peer.family()? {
-                AddressFamily::Inet => Some(peer.as_sockaddr_in()?.ip().into()),
-                AddressFamily::Inet6 => Some(peer.as_sockaddr_in6()?.ip().into()),
-                _ => None,
-            }
-        })
     }
 }

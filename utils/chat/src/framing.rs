@@ -1,4 +1,4 @@
-//! Where a message ends and another begins, on plain connections.
+//! Splits the bytes of a plain connection into messages, and marks messages for sending.
 
 use std::rc::Rc;
 
@@ -8,29 +8,30 @@ use uakari::websocket::encoder::close_frame;
 use uakari::websocket::header::{self, Masking};
 use websocket::{Opcode, ProtocolError};
 
-use crate::limits::{LINE_SIZE_MAX, MESSAGE_SIZE_MAX};
+/// Bytes of a message in RFC 6455 frames, the gateway's or a direct client's: close code 1009 beyond.
+pub(crate) const MESSAGE_SIZE_MAX: usize = websocket::limits::MESSAGE_SIZE_MAX;
+/// Bytes of a line, or before a NUL: the gateway sends no longer ones.
+pub(crate) const LINE_SIZE_MAX: usize = 64 * 1024;
 
-/// What a member said.
+/// A message of a member.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Message {
-    /// Text or Binary, where that is known.
-    pub opcode: Opcode,
-    /// Its bytes.
-    pub payload: Vec<u8>,
+pub(crate) struct Message {
+    /// Text or Binary; Text where the protocol does not tell.
+    pub(crate) opcode: Opcode,
+    pub(crate) payload: Vec<u8>,
 }
 
-/// A message as it goes to members: made once for all of them.
+/// A message to members, marked as the protocol has it and shared by all of them.
 #[derive(Clone, Debug)]
-pub struct Parcel {
-    /// Text or Binary.
-    pub opcode: Opcode,
-    /// Its bytes, with what marks its end.
-    pub bytes: Rc<[u8]>,
+pub(crate) struct Outgoing {
+    pub(crate) opcode: Opcode,
+    /// The payload, framed or with its terminator.
+    pub(crate) bytes: Rc<[u8]>,
 }
 
-impl Parcel {
-    /// As this protocol has it. Direct mode frames its messages itself, and has them as a stream does.
-    pub fn new(protocol: Protocol, opcode: Opcode, payload: &[u8]) -> Parcel {
+impl Outgoing {
+    /// In direct mode the protocol is `Stream`, and the package `websocket` frames the message.
+    pub(crate) fn new(protocol: Protocol, opcode: Opcode, payload: &[u8]) -> Outgoing {
         let bytes = match protocol {
             Protocol::Stream | Protocol::Packet => payload.into(),
             Protocol::Lines => [payload, b"\n"].concat().into(),
@@ -43,26 +44,26 @@ impl Parcel {
                 frame.into()
             }
         };
-        Parcel { opcode, bytes }
+        Outgoing { opcode, bytes }
     }
 }
 
-/// Why there are no more messages. The bytes are a last word.
+/// Why there are no more messages. The bytes are a close frame to send.
 #[derive(PartialEq, Eq, Debug)]
-pub enum Cut {
-    /// The member closed (RFC 6455 section 5.5.1).
+pub(crate) enum End {
+    /// A close frame arrived (RFC 6455 section 5.5.1).
     Closed(Box<[u8]>),
-    /// A frame is wrong, or too long.
+    /// A frame is invalid, or its message too long.
     Frame(ProtocolError, Box<[u8]>),
-    /// No end of a line, or no NUL, for `LINE_SIZE_MAX` bytes.
+    /// No newline, or no NUL, within `LINE_SIZE_MAX` bytes.
     Line,
 }
 
-/// Cuts the bytes of one member into messages.
+/// Splits the bytes of one connection into messages.
 #[derive(Debug)]
-pub struct Framing {
+pub(crate) struct Framing {
     kind: Kind,
-    /// What has come of a message.
+    /// The received part of an incomplete message.
     partial: Vec<u8>,
 }
 
@@ -70,14 +71,13 @@ pub struct Framing {
 enum Kind {
     /// Each receive is a message.
     Whole,
-    /// Each message ends with this byte.
+    /// This byte ends a message.
     Until(u8),
     Frames(Box<Decoder>),
 }
 
 impl Framing {
-    /// At the beginning of a connection.
-    pub fn new(protocol: Protocol) -> Framing {
+    pub(crate) fn new(protocol: Protocol) -> Framing {
         let size_max = MESSAGE_SIZE_MAX as u64;
         let kind = match protocol {
             Protocol::Stream | Protocol::Packet => Kind::Whole,
@@ -88,9 +88,9 @@ impl Framing {
         Framing { kind, partial: Vec::new() }
     }
 
-    /// The next message from `bytes[*at..]`; `at` moves behind what was consumed. None: all was, and what it began is
-    /// kept here.
-    pub fn next(&mut self, bytes: &mut [u8], at: &mut usize) -> Result<Option<Message>, Cut> {
+    /// The next message in `bytes[*at..]`; `at` is moved after the consumed bytes. None: all were consumed, and an
+    /// incomplete message is stored.
+    pub(crate) fn next(&mut self, bytes: &mut [u8], at: &mut usize) -> Result<Option<Message>, End> {
         let opcode = match &mut self.kind {
             Kind::Whole => {
                 self.partial.extend_from_slice(&bytes[*at..]);
@@ -103,7 +103,7 @@ impl Framing {
                 let line = &rest[..size.unwrap_or(rest.len())];
                 *at += line.len() + usize::from(size.is_some());
                 if self.partial.len() + line.len() > LINE_SIZE_MAX {
-                    return Err(Cut::Line);
+                    return Err(End::Line);
                 }
                 self.partial.extend_from_slice(line);
                 if size.is_none() {
@@ -120,15 +120,15 @@ impl Framing {
     }
 }
 
-/// Pings and pongs are the gateway's business.
+/// The type of the next complete message. Pings and pongs are ignored: the gateway answers them.
 fn next_of_frames(
     decoder: &mut Decoder,
     partial: &mut Vec<u8>,
     bytes: &mut [u8],
     at: &mut usize,
-) -> Result<Option<Opcode>, Cut> {
-    let wrong = |error: ProtocolError| Cut::Frame(error, close_frame(Some(error.close_code()), ""));
-    while let Some(piece) = decoder.next(bytes, at, bytes.len()).map_err(wrong)? {
+) -> Result<Option<Opcode>, End> {
+    let invalid = |error: ProtocolError| End::Frame(error, close_frame(Some(error.close_code()), ""));
+    while let Some(piece) = decoder.next(bytes, at, bytes.len()).map_err(invalid)? {
         match piece {
             Piece::Data(data) => {
                 partial.extend_from_slice(&bytes[data.range]);
@@ -136,7 +136,7 @@ fn next_of_frames(
                     return Ok(Some(data.opcode));
                 }
             }
-            Piece::Close(code, _) => return Err(Cut::Closed(close_frame(code, ""))),
+            Piece::Close(code, _) => return Err(End::Closed(close_frame(code, ""))),
             _ => {}
         }
     }
@@ -147,9 +147,9 @@ fn next_of_frames(
 mod tests {
     use super::*;
 
-    /// What becomes of these bytes, however they are cut.
-    fn messages(protocol: Protocol, bytes: &[u8]) -> Result<Vec<Message>, Cut> {
-        let cut = |step: usize| {
+    /// The messages in these bytes, the same however they are split.
+    fn messages(protocol: Protocol, bytes: &[u8]) -> Result<Vec<Message>, End> {
+        let split = |step: usize| {
             let (mut framing, mut found) = (Framing::new(protocol), Vec::new());
             for part in bytes.chunks(step) {
                 let (mut part, mut at) = (part.to_vec(), 0);
@@ -159,19 +159,19 @@ mod tests {
             }
             Ok(found)
         };
-        let whole = cut(bytes.len());
+        let whole = split(bytes.len());
         for step in 1..bytes.len().min(200) {
-            assert_eq!(cut(step), whole, "{protocol:?}, {step} at a time");
+            assert_eq!(split(step), whole, "{protocol:?}, {step} at a time");
         }
         whole
     }
 
     #[test]
-    fn marked_messages_are_found_again() {
+    fn marked_messages_are_split() {
         let texts = ["hello", "", "two words", &"long ".repeat(1000)];
         for protocol in [Protocol::Lines, Protocol::Nul, Protocol::Frames] {
             for opcode in [Opcode::Text, Opcode::Binary] {
-                let sent = texts.map(|text| Parcel::new(protocol, opcode, text.as_bytes()).bytes).concat();
+                let sent = texts.map(|text| Outgoing::new(protocol, opcode, text.as_bytes()).bytes).concat();
                 let got = messages(protocol, &sent).unwrap();
                 assert_eq!(
                     got.iter().map(|message| &message.payload[..]).collect::<Vec<_>>(),
@@ -185,39 +185,39 @@ mod tests {
     }
 
     #[test]
-    fn receives_are_messages_where_nothing_marks_them() {
+    fn unmarked_receives_are_messages() {
         for protocol in [Protocol::Stream, Protocol::Packet] {
             let (mut framing, mut at) = (Framing::new(protocol), 0);
             let got = framing.next(&mut b"one\ntwo\0".to_vec(), &mut at).unwrap().unwrap();
             assert_eq!((&got.payload[..], at), (&b"one\ntwo\0"[..], 8));
-            assert_eq!(*Parcel::new(protocol, Opcode::Text, b"one\n").bytes, *b"one\n");
+            assert_eq!(*Outgoing::new(protocol, Opcode::Text, b"one\n").bytes, *b"one\n");
         }
     }
 
     #[test]
-    fn frames_in_parts_and_their_end() {
+    fn fragments_and_a_close_frame() {
         let parts = b"\x01\x03Gr\xc3\x8a\0\x80\x01\xbc\x88\x02\x03\xe8\x81\0";
         let (mut framing, mut bytes, mut at) = (Framing::new(Protocol::Frames), parts.to_vec(), 0);
         let text = framing.next(&mut bytes, &mut at).unwrap().unwrap();
         assert_eq!(text, Message { opcode: Opcode::Text, payload: "Gr\u{fc}".into() });
-        assert_eq!(framing.next(&mut bytes, &mut at), Err(Cut::Closed(b"\x88\x02\x03\xe8"[..].into())));
-        assert_eq!(messages(Protocol::Frames, b"\x88\0"), Err(Cut::Closed(b"\x88\0"[..].into())));
+        assert_eq!(framing.next(&mut bytes, &mut at), Err(End::Closed(b"\x88\x02\x03\xe8"[..].into())));
+        assert_eq!(messages(Protocol::Frames, b"\x88\0"), Err(End::Closed(b"\x88\0"[..].into())));
         let masked = messages(Protocol::Frames, b"\x81\x80");
-        assert_eq!(masked, Err(Cut::Frame(ProtocolError::Masked, b"\x88\x02\x03\xea"[..].into())));
+        assert_eq!(masked, Err(End::Frame(ProtocolError::Masked, b"\x88\x02\x03\xea"[..].into())));
     }
 
     #[test]
-    fn messages_have_a_largest_size() {
+    fn messages_have_a_maximum_size() {
         let line = |size: usize| [vec![b'x'; size], b"\n".to_vec()].concat();
         let mut framing = Framing::new(Protocol::Lines);
         assert!(framing.next(&mut line(LINE_SIZE_MAX), &mut 0).unwrap().is_some());
-        assert_eq!(framing.next(&mut line(LINE_SIZE_MAX + 1), &mut 0), Err(Cut::Line));
-        let frame = |size: usize| Parcel::new(Protocol::Frames, Opcode::Binary, &vec![0; size]).bytes.to_vec();
+        assert_eq!(framing.next(&mut line(LINE_SIZE_MAX + 1), &mut 0), Err(End::Line));
+        let frame = |size: usize| Outgoing::new(Protocol::Frames, Opcode::Binary, &vec![0; size]).bytes.to_vec();
         let mut framing = Framing::new(Protocol::Frames);
         assert!(framing.next(&mut frame(MESSAGE_SIZE_MAX), &mut 0).unwrap().is_some());
         let size = MESSAGE_SIZE_MAX + 1;
         let error = ProtocolError::TooBig { size: size as u64, size_max: MESSAGE_SIZE_MAX as u64 };
         let last = b"\x88\x02\x03\xf1"[..].into();
-        assert_eq!(framing.next(&mut frame(size), &mut 0), Err(Cut::Frame(error, last)));
+        assert_eq!(framing.next(&mut frame(size), &mut 0), Err(End::Frame(error, last)));
     }
 }

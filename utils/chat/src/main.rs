@@ -1,41 +1,44 @@
-//! An ordinary UNIX server that passes what a member says on to all the others. It is one process, waits with poll(2)
-//! for all members at once, and bounds what each of them can make it keep.
+//! A UNIX server that sends each member's messages to all others. It is one process, waits with poll(2) for all members
+//! at once, and limits what each of them can make it store: an incomplete message, a receive, and a queue.
 //!
-//! The modules from the inside out: `commands.rs` is what a message asks for, `names.rs` who is called what,
-//! `framing.rs` where a message ends and another begins, `pace.rs` how much a member may say, `connection.rs` a
-//! member's socket, and `chat.rs` the loop that joins them.
+//! The modules, bottom up: `commands.rs` parses messages, `names.rs` maps names to members, `framing.rs` splits bytes
+//! into messages, `pace.rs` limits a member's rate, `connection.rs` is a member's socket, `chat.rs` the loop.
 
 mod chat;
 mod commands;
 mod connection;
 mod framing;
-mod limits;
 mod names;
-mod options;
 mod pace;
 
 use std::process::ExitCode;
 
-use server::options::{exit_code, socket_type};
-use server::start::{Start, Way};
+use server::options::{Flag, Program, run, store};
 
 use crate::chat::Chat;
-use crate::limits::MESSAGE_SIZE_MAX;
-use crate::options::{Options, PROGRAM};
+use crate::framing::MESSAGE_SIZE_MAX;
 
-fn main() -> ExitCode {
-    let result = options::parse().and_then(|options| options.map_or(Ok(()), |options| run(&options)));
-    exit_code(PROGRAM, result)
+static PROGRAM: Program = Program {
+    name: "websocket_chat",
+    about: "Sends each member's messages to all others, through a UNIX socket.",
+    example: "-R /run/websocket -n chat -w --protocol packet",
+    protocols: "stream, packet, lines, nul or frames",
+    direct_message_size_max: Some(MESSAGE_SIZE_MAX),
+};
+
+/// Options that the chat alone has.
+#[derive(Default)]
+struct Own {
+    /// Obey the commands of `commands.rs`.
+    has_commands: bool,
 }
 
-fn run(options: &Options) -> Result<(), String> {
-    let way = match options.protocol {
-        _ if options.is_direct => Way::Direct(MESSAGE_SIZE_MAX),
-        protocol => Way::Plain(socket_type(protocol)),
-    };
-    let Options { root, name, mode, user, daemonize, .. } = options;
-    let start = Start { program: PROGRAM, root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };
-    // Until the end: its file goes with it.
-    let (entrance, _file) = start.start()?;
-    Chat::new(entrance, options).serve()
+type Options = server::options::Options<Own>;
+
+fn main() -> ExitCode {
+    let help = "obey WSHello, WSPrivate and WSWhois, and announce who leaves";
+    let commands = Flag::new("-w, --commands", "", help, |options: &mut Options, _| {
+        store(&mut options.own.has_commands, Some(true))
+    });
+    run(&PROGRAM, Own::default(), vec![commands], |options| Chat::new(options.listen()?, options).serve())
 }

@@ -1,34 +1,35 @@
-//! Who is called what: each name once.
+//! Names of members, each given once.
 
 use std::collections::BTreeMap;
 
-use crate::limits::NAME_SIZE_MAX;
+/// Bytes of a name, including the number that makes it unique.
+const NAME_SIZE_MAX: usize = 64;
 
-/// The names of those who have one, by the members' numbers and the other way round.
-#[derive(Default, Debug)]
-pub struct Names {
+/// Names by member and members by name.
+#[derive(Default)]
+pub(crate) struct Names {
     members: BTreeMap<String, u64>,
     names: BTreeMap<u64, String>,
 }
 
-/// What has come of a wish.
+/// Result of [`Names::give`].
 #[derive(PartialEq, Eq, Debug)]
-pub struct Given {
-    /// What the member is called now.
-    pub name: String,
-    /// What it was called before, where that was something else: nobody is any more.
-    pub freed: Option<String>,
+pub(crate) struct Given {
+    /// The member's name now.
+    pub(crate) name: String,
+    /// Its previous name, if it differs. It is free now.
+    pub(crate) freed: Option<String>,
 }
 
 impl Names {
-    /// Gives a member the name that it wants; where it is another's, with a number behind it. Long ones are cut.
-    pub fn give(&mut self, member: u64, wanted: &str) -> Given {
+    /// Gives a member the wanted name, truncated to `NAME_SIZE_MAX`, with a number appended if another member has it.
+    pub(crate) fn give(&mut self, member: u64, wanted: &str) -> Given {
         let is_free = |name: &str| self.members.get(name).is_none_or(|owner| *owner == member);
-        let plain = cut(wanted, NAME_SIZE_MAX).to_owned();
-        // There are more numbers than members.
+        let plain = truncated(wanted, NAME_SIZE_MAX).to_owned();
+        // One number more than there are names, so that one is free.
         let numbered = (1..=self.members.len() + 1).map(|number| {
             let number = format!("{number:03}");
-            format!("{}{number}", cut(wanted, NAME_SIZE_MAX - number.len()))
+            format!("{}{number}", truncated(wanted, NAME_SIZE_MAX - number.len()))
         });
         let name = std::iter::once(plain).chain(numbered).find(|name| is_free(name)).unwrap_or_default();
         let freed = self.names.insert(member, name.clone()).filter(|before| *before != name);
@@ -39,21 +40,20 @@ impl Names {
         Given { name, freed }
     }
 
-    /// The member of this name.
-    pub fn member(&self, name: &str) -> Option<u64> {
+    pub(crate) fn member(&self, name: &str) -> Option<u64> {
         self.members.get(name).copied()
     }
 
-    /// Frees the name of a member who leaves, if it had one.
-    pub fn free(&mut self, member: u64) -> Option<String> {
+    /// Frees a member's name and returns it. None: it had none.
+    pub(crate) fn free(&mut self, member: u64) -> Option<String> {
         let name = self.names.remove(&member)?;
         self.members.remove(&name);
         Some(name)
     }
 }
 
-/// So many bytes at most, whole characters.
-fn cut(name: &str, size_max: usize) -> &str {
+/// At most `size_max` bytes, without splitting a character.
+fn truncated(name: &str, size_max: usize) -> &str {
     &name[..name.floor_char_boundary(size_max)]
 }
 
@@ -66,12 +66,12 @@ mod tests {
     }
 
     #[test]
-    fn each_name_once() {
+    fn names_are_unique() {
         let mut names = Names::default();
         assert_eq!(give(&mut names, 1, "alice"), "alice");
         assert_eq!(give(&mut names, 2, "alice"), "alice001");
         assert_eq!(give(&mut names, 3, "alice"), "alice002");
-        // Whose own name looks like one with a number.
+        // A wanted name may look like one with a number.
         assert_eq!(give(&mut names, 4, "bob001"), "bob001");
         assert_eq!(give(&mut names, 5, "bob"), "bob");
         assert_eq!(give(&mut names, 6, "bob"), "bob002");
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn another_name() {
+    fn a_member_changes_its_name() {
         let mut names = Names::default();
         names.give(1, "alice");
         assert_eq!(names.give(1, "alice"), Given { name: "alice".to_owned(), freed: None });
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn long_names_are_cut_and_differ_still() {
+    fn long_names_are_truncated_and_stay_unique() {
         let (mut names, long) = (Names::default(), "\u{e9}".repeat(NAME_SIZE_MAX));
         let mut seen = std::collections::BTreeSet::new();
         for member in 0..1_200 {

@@ -1,43 +1,46 @@
-//! How much a member may say at a time. What is more stays in its connection, and is back-pressure for its sender.
+//! Rate limit of a member. What exceeds it stays in the connection, as back-pressure on the sender alone.
 
 use websocket::deadline::Deadline;
 
-use crate::limits::{PACE_MESSAGES_MAX, PACE_MS, PACE_SIZE_MAX};
+/// Messages of a member in `PACE_MS`.
+const PACE_MESSAGES_MAX: usize = 1_000;
+/// Bytes of a member in `PACE_MS`, except that the last message may exceed it.
+const PACE_SIZE_MAX: usize = 4 * 1024 * 1024;
+const PACE_MS: u64 = 1_000;
 
-/// What a member has said since it was allowed to.
+/// Messages of a member in the current `PACE_MS`.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     ends: Deadline,
     messages: usize,
     size: usize,
 }
 
 impl Pace {
-    /// It has said nothing yet.
-    pub fn new() -> Pace {
+    pub(crate) fn new() -> Pace {
         Pace { ends: Deadline::after_ms(PACE_MS), messages: 0, size: 0 }
     }
 
-    /// Begins to count anew where it is time.
-    pub fn renew(&mut self) {
+    /// Starts the next period once the current one is over.
+    pub(crate) fn renew(&mut self) {
         if self.ends.is_over() {
             *self = Pace::new();
         }
     }
 
-    /// A message of so many bytes was taken.
-    pub fn spend(&mut self, size: usize) {
+    /// Counts a message of `size` bytes.
+    pub(crate) fn spend(&mut self, size: usize) {
         self.messages += 1;
         self.size += size;
     }
 
-    /// Whether it may say more now.
-    pub fn has_room(&self) -> bool {
+    /// Whether another message is accepted now.
+    pub(crate) fn has_room(&self) -> bool {
         self.messages < PACE_MESSAGES_MAX && self.size < PACE_SIZE_MAX
     }
 
-    /// When it may where it may not now.
-    pub fn ends(&self) -> Deadline {
+    /// End of the current period.
+    pub(crate) fn ends(&self) -> Deadline {
         self.ends
     }
 }

@@ -1,40 +1,49 @@
-//! An ordinary UNIX server that sends back what it receives. It knows nothing of HTTP or WebSocket: it listens on
-//! a socket file, waits with poll(2) for all its clients at once, and keeps little for each of them.
+//! A UNIX server that sends back what it receives. It knows nothing of HTTP or WebSocket: it listens on a socket file,
+//! waits with poll(2) for all its clients at once, and stores at most one receive for each of them.
 //!
-//! With `--protocol lines`, `nul` or `frames` what it receives are lines, strings that end with a NUL, or RFC 6455
-//! frames without masks. Sending them back as they are keeps the borders of the messages, and of frames the types.
+//! With `--protocol lines`, `nul` or `frames` it receives lines, strings that end with a NUL, or RFC 6455 frames without
+//! masks. Sent back unchanged, they keep the message boundaries, and frames their types.
 //!
-//! With `--direct` it is another server: the gateway hands it the clients' own connections.
+//! With `--direct` it is another server: the gateway hands over the clients' own connections.
 
 mod direct;
-mod limits;
-mod options;
 mod plain;
 
 use std::process::ExitCode;
 
-use server::options::{exit_code, socket_type};
-use server::start::{Entrance, Start, Way};
+use server::options::{Flag, Program, run, store};
 
-use crate::limits::MESSAGE_SIZE_MAX;
-use crate::options::{Options, PROGRAM};
+/// Bytes of a message in direct mode: the gateway's default.
+const MESSAGE_SIZE_MAX: usize = 64 * 1024 * 1024;
 
-fn main() -> ExitCode {
-    let result = options::parse().and_then(|options| options.map_or(Ok(()), |options| run(&options)));
-    exit_code(PROGRAM, result)
+static PROGRAM: Program = Program {
+    name: "websocket_echo",
+    about: "Sends back what it receives, through a UNIX socket.",
+    example: "-R /run/websocket -n echo",
+    protocols: "stream, packet, lines, nul or frames",
+    direct_message_size_max: Some(MESSAGE_SIZE_MAX),
+};
+
+/// Options that echo alone has.
+#[derive(Default)]
+struct Own {
+    /// Serve one connection and answer once.
+    once: bool,
 }
 
-fn run(options: &Options) -> Result<(), String> {
-    let way = match options.protocol {
-        _ if options.is_direct => Way::Direct(MESSAGE_SIZE_MAX),
-        protocol => Way::Plain(socket_type(protocol)),
-    };
-    let Options { root, name, mode, user, daemonize, .. } = options;
-    let start = Start { program: PROGRAM, root, name, mode: *mode, user: user.as_deref(), daemonize: *daemonize, way };
-    // Until the end: its file goes with it.
-    let (entrance, _file) = start.start()?;
-    match entrance {
-        Entrance::Plain(listener) => plain::serve(&listener, options),
-        Entrance::Direct(listener) => direct::serve(listener, options),
-    }
+type Options = server::options::Options<Own>;
+
+fn main() -> ExitCode {
+    let once = Flag::new("-t, --test", "", "serve one connection, answer once, exit", |options: &mut Options, _| {
+        store(&mut options.own.once, Some(true))
+    });
+    run(&PROGRAM, Own::default(), vec![once], |options| {
+        let listener = options.listen()?;
+        if options.is_direct { direct::serve(listener, options) } else { plain::serve(listener, options) }
+    })
+}
+
+/// Clients that may be connected at once.
+fn clients_max(options: &Options) -> usize {
+    if options.own.once { 1 } else { options.clients_max }
 }

@@ -1,32 +1,30 @@
 //! Plain connections: one poll(2) loop for all clients.
 
-use std::io::{Write as _, stderr, stdout};
+use std::io::{Write as _, stdout};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::SigSet;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv, send};
-use nix::sys::time::TimeSpec;
-use server::limits::ACCEPT_PAUSE_MS;
+use server::listener::{Accepted, Listener};
 use server::options::Protocol;
-use server::record::Record;
-use server::{start, stop};
+use server::record::{HelloError, Record, describe, has_hung_up};
+use server::stop;
 
-use crate::limits::READ_SIZE;
-use crate::options::Options;
+use crate::{Options, clients_max};
 
-/// One client: what it sent and has not got back yet. Nothing more is read from it until that is gone, so this
-/// never grows beyond one read.
+/// Bytes of one receive; a packet is never longer.
+const READ_SIZE: usize = 64 * 1024;
+
 struct Client {
     socket: OwnedFd,
-    /// What has come of its first record, where one is awaited.
+    /// The hello record until it is complete; None: it is, or none is expected.
     record: Option<Record>,
-    /// Packets keep their borders, so that each read is an answer of its own.
-    owed: Vec<u8>,
-    owed_start: usize,
-    owes_packet: bool,
+    /// The last receive, as long as it was not sent back. Until then nothing more is read.
+    unsent: Vec<u8>,
+    sent_size: usize,
+    /// `unsent` is a packet, which may be empty.
+    has_unsent_packet: bool,
     has_answered: bool,
 }
 
@@ -37,131 +35,97 @@ enum Fate {
     Leaves,
 }
 
-/// Serves until a signal says stop, or with `-t` until one answer was given. The signals are blocked already.
-pub fn serve(listener: &OwnedFd, options: &Options) -> Result<(), String> {
+/// Serves until a stop signal, or with `-t` until one answer was sent. The stop signals have to be blocked.
+pub(crate) fn serve(mut listener: Listener, options: &Options) -> Result<(), String> {
     let mut clients: Vec<Client> = Vec::new();
     let mut buffer = vec![0; READ_SIZE];
-    let mut can_accept = true;
-    while !stop::is_asked() {
-        let events = wait(listener, &clients, can_accept, options)?;
-        let (accepts, ready) = (events[0], &events[1..]);
-        let mut answered = false;
-        let mut index = 0;
-        // The events are those of the clients before any of them leaves.
+    while !stop::is_requested() {
+        let interest = listener.interest(clients.len() < clients_max(options));
+        let mut fds = vec![PollFd::new(listener.as_fd(), interest)];
+        fds.extend(clients.iter().map(|client| PollFd::new(client.socket.as_fd(), client.interest())));
+        let events = stop::wait(&mut fds, listener.deadline().into_iter())?;
+        let mut ready = events[1..].iter();
+        let mut has_answered = false;
         clients.retain_mut(|client| {
-            let event = ready.get(index).copied().unwrap_or(PollFlags::empty());
-            index += 1;
-            let stays = event.is_empty() || client.turn(&mut buffer, options.protocol) == Fate::Stays;
-            answered |= client.has_answered;
+            let is_ready = ready.next().is_some_and(|events| !events.is_empty());
+            let stays = !is_ready || client.turn(&mut buffer, options) == Fate::Stays;
+            has_answered |= client.has_answered;
             stays
         });
-        if options.once && answered {
-            return Ok(());
+        if options.own.once && has_answered {
+            break;
         }
-        can_accept = accepts.is_empty() || accept(listener, &mut clients, options.hello);
+        if !events[0].is_empty()
+            && let Some(Accepted::Plain(socket)) = listener.accept()
+        {
+            clients.push(Client {
+                socket,
+                record: options.hello.then(Record::default),
+                unsent: Vec::new(),
+                sent_size: 0,
+                has_unsent_packet: false,
+                has_answered: false,
+            });
+        }
     }
     Ok(())
 }
 
-/// Waits for whatever may go on: reading where nothing is owed, writing where something is, accepting where
-/// there is room.
-fn wait(listener: &OwnedFd, clients: &[Client], can_accept: bool, options: &Options) -> Result<Vec<PollFlags>, String> {
-    let room = if options.once { 1 } else { options.clients_max };
-    let accepts = if clients.len() < room && can_accept { PollFlags::POLLIN } else { PollFlags::empty() };
-    let mut fds = vec![PollFd::new(listener.as_fd(), accepts)];
-    fds.extend(clients.iter().map(|client| PollFd::new(client.socket.as_fd(), client.interest())));
-    let time = if can_accept { None } else { Some(TimeSpec::from(Duration::from_millis(ACCEPT_PAUSE_MS))) };
-    // Signals are let in here only, so that none is lost between the look at the flag and the wait.
-    match ppoll(&mut fds, time, Some(SigSet::empty())) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(errno) => return Err(format!("poll: {}", errno.desc())),
-    }
-    Ok(fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect())
-}
-
-/// False: there is no file descriptor for another client, and it would come again at once.
-fn accept(listener: &OwnedFd, clients: &mut Vec<Client>, hello: bool) -> bool {
-    match start::accept(listener.as_fd()) {
-        Ok(socket) => {
-            clients.push(Client {
-                socket,
-                record: hello.then(Record::new),
-                owed: Vec::new(),
-                owed_start: 0,
-                owes_packet: false,
-                has_answered: false,
-            });
-        }
-        Err(errno) if start::is_shortage(errno) => return false,
-        Err(_) => {}
-    }
-    true
-}
-
 impl Client {
     fn interest(&self) -> PollFlags {
-        if self.owes() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+        if self.has_unsent() { PollFlags::POLLOUT } else { PollFlags::POLLIN }
     }
 
-    fn owes(&self) -> bool {
-        self.owes_packet || self.owed_start < self.owed.len()
+    fn has_unsent(&self) -> bool {
+        self.has_unsent_packet || self.sent_size < self.unsent.len()
     }
 
-    /// Reads if nothing is owed, then writes what is.
-    fn turn(&mut self, buffer: &mut [u8], protocol: Protocol) -> Fate {
+    /// Receives if everything was sent back, then sends.
+    fn turn(&mut self, buffer: &mut [u8], options: &Options) -> Fate {
+        let is_packet = options.protocol == Protocol::Packet;
         if self.record.is_some() {
-            return self.take_record(buffer, protocol);
+            return self.receive_record(is_packet, options);
         }
-        if !self.owes() {
+        if !self.has_unsent() {
             match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
-                Ok(0) if protocol != Protocol::Packet || start::has_hung_up(self.socket.as_fd()) => {
-                    return Fate::Leaves;
-                }
+                Ok(0) if !is_packet || has_hung_up(self.socket.as_fd()) => return Fate::Leaves,
                 Ok(size) => {
-                    self.owed.clear();
-                    self.owed.extend_from_slice(&buffer[..size]);
-                    self.owed_start = 0;
-                    self.owes_packet = protocol == Protocol::Packet;
+                    self.unsent.clear();
+                    self.unsent.extend_from_slice(&buffer[..size]);
+                    self.sent_size = 0;
+                    self.has_unsent_packet = is_packet;
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => return Fate::Stays,
                 Err(_) => return Fate::Leaves,
             }
         }
-        self.write()
+        self.send()
     }
 
-    /// Receives of the first record what is missing, of packets a whole one.
-    fn take_record(&mut self, buffer: &mut [u8], protocol: Protocol) -> Fate {
+    fn receive_record(&mut self, is_packet: bool, options: &Options) -> Fate {
         let Some(record) = &mut self.record else { return Fate::Stays };
-        let is_packet = protocol == Protocol::Packet;
-        let size = if is_packet { buffer.len() } else { record.missing_size().min(buffer.len()) };
-        let size = match recv(self.socket.as_raw_fd(), &mut buffer[..size], MsgFlags::empty()) {
-            Ok(size @ 1..) => size,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Fate::Stays,
-            Ok(0) | Err(_) => return Fate::Leaves,
-        };
-        match record.take(&buffer[..size]) {
-            Ok(Some(whole)) => {
-                // A server is no worse where nobody reads what it tells.
-                let _ = writeln!(stdout(), "{whole}");
+        match record.receive(self.socket.as_fd(), is_packet) {
+            Ok(Some(hello)) => {
+                // A closed standard output does not keep the server from serving.
+                let _ = writeln!(stdout(), "{}", describe(&hello));
                 self.record = None;
-                Fate::Stays
             }
-            Ok(None) if !is_packet => Fate::Stays,
-            Ok(None) => Fate::Leaves,
+            Ok(None) => {}
+            Err(HelloError::Io(_)) => return Fate::Leaves,
             Err(error) => {
-                let _ = writeln!(stderr(), "websocket_echo: {error}");
-                Fate::Leaves
+                options.complain(error);
+                return Fate::Leaves;
             }
         }
+        Fate::Stays
     }
 
-    fn write(&mut self) -> Fate {
-        while self.owes() {
-            match send(self.socket.as_raw_fd(), &self.owed[self.owed_start..], MsgFlags::MSG_NOSIGNAL) {
+    fn send(&mut self) -> Fate {
+        while self.has_unsent() {
+            match send(self.socket.as_raw_fd(), &self.unsent[self.sent_size..], MsgFlags::MSG_NOSIGNAL) {
                 Ok(size) => {
-                    self.owed_start += size;
-                    self.owes_packet = false;
+                    self.sent_size += size;
+                    self.has_unsent_packet = false;
                 }
                 Err(Errno::EAGAIN | Errno::EINTR) => return Fate::Stays,
                 Err(_) => return Fate::Leaves,

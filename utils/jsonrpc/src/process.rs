@@ -1,6 +1,6 @@
-//! The processes that calls run in, as the server sees them: started, asked, ended, and killed where they do not end.
+//! Worker processes on the side of the server: started, sent messages, ended, and killed if they do not end.
 
-use std::io::{self, Read, Write, stderr};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -10,83 +10,82 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use server::options::complain;
 use websocket::deadline::Deadline;
 
+use crate::NAME;
 use crate::limits::{END_MS, READ_SIZE, REAP_MS, START_MS};
-use crate::wire::{HEAD_SIZE, Kind, Opening, head, put};
+use crate::wire::{Connection, HEAD_SIZE, Kind, head, put};
 use crate::worker;
 
-/// How processes are started.
+/// Starts worker processes.
 #[derive(Debug)]
-pub struct Launcher {
-    /// The library, by a path that holds in any folder.
-    pub library: String,
-    /// Memory that each may have for its own.
-    pub memory_mib: u64,
-    /// What all of them are told.
-    pub opening: Opening,
+pub(crate) struct Launcher {
+    /// Absolute path of the library, or a name for the dynamic linker.
+    pub(crate) library: String,
+    /// Private memory of each process.
+    pub(crate) memory_mib: u64,
+    /// The fields that are the same for all connections.
+    pub(crate) connection: Connection,
 }
 
-/// A process that serves a connection.
+/// A worker process.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     child: Child,
     socket: UnixStream,
-    /// What it is to be told, and how much of that it was.
+    /// Messages to send, after `sent_size` bytes that were sent.
     outgoing: Vec<u8>,
     sent_size: usize,
     incoming: Vec<u8>,
 }
 
-/// What came of a process.
+/// Result of [`Process::turn`].
 #[derive(PartialEq, Eq, Debug)]
-pub enum Heard {
-    /// Nothing yet.
+pub(crate) enum Received {
+    /// No complete message yet.
     Nothing,
-    /// A whole message.
     Message(Kind, Vec<u8>),
-    /// It has ended, or talks nonsense.
+    /// The process has ended, or sent an invalid message.
     End,
 }
 
 impl Launcher {
-    /// Starts a process. It gets neither what the server opened nor what stands before the server's functions.
-    pub fn launch(&self) -> io::Result<Process> {
+    /// Starts a process without the server's descriptors (they are closed on exec) and preloaded libraries.
+    pub(crate) fn launch(&self) -> io::Result<Process> {
         let (near, far) = UnixStream::pair()?;
         near.set_nonblocking(true)?;
         let child = Command::new("/proc/self/exe")
-            .arg0("websocket_jsonrpc")
+            .arg0(NAME)
             .args([worker::FLAG, &self.library, &self.memory_mib.to_string()])
             .env_remove("LD_PRELOAD")
-            // What a terminal sends to the server is for the server alone.
+            // Signals of a terminal are for the server alone.
             .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(far)))
             .spawn()?;
         Ok(Process { child, socket: near, outgoing: Vec::new(), sent_size: 0, incoming: Vec::new() })
     }
 
-    /// Has the library look at its configuration, as this user. The error is the operator's sentence.
-    pub fn check(&self, user: Option<&str>) -> Result<(), String> {
+    /// Lets the library check its configuration, as this user. The error is the operator's sentence.
+    pub(crate) fn check(&self, user: Option<&str>) -> Result<(), String> {
         let library = &self.library;
         let mut process = self.launch().map_err(|error| format!("no process for -L {library}: {error}"))?;
-        let own = Opening { user: user.map(str::to_owned), ..Opening::default() };
-        process.ask(Kind::Start, &[&self.opening_for(own)]);
+        let own = Connection { user: user.map(str::to_owned), ..Connection::default() };
+        process.send(Kind::Start, &[&self.connection_body(own)]);
         let deadline = Deadline::after_ms(START_MS);
         let mut buffer = vec![0; READ_SIZE];
         loop {
             match process.turn(&mut buffer) {
-                Heard::Message(Kind::LastResult, _) => return process.join().map(drop),
-                Heard::Message(_, sentence) => {
+                Received::Message(Kind::LastResult, _) => return process.join().map(drop),
+                Received::Message(_, sentence) => {
                     process.join()?;
                     return Err(String::from_utf8_lossy(&sentence).into_owned());
                 }
-                Heard::End => {
+                Received::End => {
                     let status = process.join()?;
-                    return Err(format!(
-                        "-L {library}: it ends its process when it starts ({status}): see what it says"
-                    ));
+                    return Err(format!("-L {library}: its process exits at the start ({status}): see what it says"));
                 }
-                Heard::Nothing => {}
+                Received::Nothing => {}
             }
             let waited = deadline.wait(process.as_fd(), process.interest());
             if waited != Ok(true) {
@@ -96,11 +95,11 @@ impl Launcher {
         }
     }
 
-    /// What a process is told, with what is of its own.
-    pub fn opening_for(&self, own: Opening) -> Vec<u8> {
-        let Opening { config, folder, .. } = self.opening.clone();
-        // Strings alone can always be written.
-        serde_json::to_vec(&Opening { config, folder, ..own }).unwrap_or_default()
+    /// Body of a message that opens a connection; `own` are the fields that differ between connections.
+    pub(crate) fn connection_body(&self, own: Connection) -> Vec<u8> {
+        let Connection { config, folder, .. } = self.connection.clone();
+        // Serializing strings does not fail.
+        serde_json::to_vec(&Connection { config, folder, ..own }).unwrap_or_default()
     }
 }
 
@@ -111,43 +110,43 @@ impl AsFd for Process {
 }
 
 impl Process {
-    /// Tells it something, as soon as it takes it: a message whose body has these parts.
-    pub fn ask(&mut self, kind: Kind, parts: &[&[u8]]) {
+    /// Queues a message whose body is these parts.
+    pub(crate) fn send(&mut self, kind: Kind, parts: &[&[u8]]) {
         put(&mut self.outgoing, kind, parts);
     }
 
-    /// Bytes that wait for it, or have come of it.
-    pub fn held_size(&self) -> usize {
+    /// Bytes of memory.
+    pub(crate) fn held_size(&self) -> usize {
         self.outgoing.len() + self.incoming.len()
     }
 
-    /// What to wait for.
-    pub fn interest(&self) -> PollFlags {
+    /// Events to wait for.
+    pub(crate) fn interest(&self) -> PollFlags {
         let writes = if self.outgoing.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
         PollFlags::POLLIN | writes
     }
 
-    /// Tells it what waits, and hears what it says.
-    pub fn turn(&mut self, buffer: &mut [u8]) -> Heard {
-        // One that has ended may have said something before.
+    /// Sends what is queued, and receives.
+    pub(crate) fn turn(&mut self, buffer: &mut [u8]) -> Received {
+        // A process that has ended may have sent a message before.
         let _ = self.write();
         loop {
             match (&self.socket).read(buffer) {
-                Ok(0) => return Heard::End,
+                Ok(0) => return Received::End,
                 Ok(size) => self.incoming.extend_from_slice(&buffer[..size]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Heard::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::Nothing,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return Heard::End,
+                Err(_) => return Received::End,
             }
             match head(&self.incoming) {
                 Ok(Some((kind, size))) if self.incoming.len() == HEAD_SIZE + size => {
                     let body = self.incoming.split_off(HEAD_SIZE);
                     self.incoming = Vec::new();
-                    return Heard::Message(kind, body);
+                    return Received::Message(kind, body);
                 }
-                Ok(Some((_, size))) if self.incoming.len() > HEAD_SIZE + size => return Heard::End,
+                Ok(Some((_, size))) if self.incoming.len() > HEAD_SIZE + size => return Received::End,
                 Ok(_) => {}
-                Err(()) => return Heard::End,
+                Err(()) => return Received::End,
             }
         }
     }
@@ -164,20 +163,20 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for its end, which is at hand or comes by force. An error is the operator's sentence.
+    /// Waits for its end, and kills it after `END_MS`. The error is the operator's sentence.
     fn join(mut self) -> Result<ExitStatus, String> {
-        // It keeps its end of the connection as long as it lives.
+        // Its end of the socket stays open until it exits.
         let waited = Deadline::after_ms(END_MS).wait(self.as_fd(), PollFlags::POLLIN);
         if waited != Ok(true) {
             kill(&mut self.child);
         }
-        self.child.wait().map_err(|error| format!("no end of the library's process: {error}"))
+        self.child.wait().map_err(|error| format!("waiting for the library's process: {error}"))
     }
 }
 
-/// Processes whose connections have ended.
+/// Processes that are to end.
 #[derive(Debug, Default)]
-pub struct Reaper {
+pub(crate) struct Reaper {
     ending: Vec<Ending>,
 }
 
@@ -186,40 +185,37 @@ struct Ending {
     child: Child,
     kill_at: Instant,
     is_killed: bool,
-    /// What the operator is to hear of its end, whose reason goes between.
-    told: Option<(String, String)>,
+    /// Message for the operator at its end: the exit status goes between the two parts.
+    message: Option<(String, String)>,
 }
 
 impl Reaper {
-    /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.ending.len()
     }
 
-    /// Nothing more is wanted of it: it sees its connection end, and has this long, beside what the library may do
-    /// then.
-    pub fn end(&mut self, process: Process, left: Duration) {
+    /// Closes the connection to a process. It is killed if it does not exit within `left` and `END_MS`.
+    pub(crate) fn end(&mut self, process: Process, left: Duration) {
         let kill_at = Instant::now() + left + Duration::from_millis(END_MS);
-        self.ending.push(Ending { child: process.child, kill_at, is_killed: false, told: None });
+        self.ending.push(Ending { child: process.child, kill_at, is_killed: false, message: None });
     }
 
-    /// It ended by itself, or is to end at once. Once it has, the operator hears of it: these words, its status, and
-    /// those words.
-    pub fn bury(&mut self, process: Process, before: String, after: String) {
-        let told = Some((before, after));
-        let mut ending = Ending { child: process.child, kill_at: Instant::now(), is_killed: false, told };
+    /// Kills a process, if it has not ended by itself. At its end `before`, its status and `after` are reported.
+    pub(crate) fn kill(&mut self, process: Process, before: String, after: String) {
+        let message = Some((before, after));
+        let mut ending = Ending { child: process.child, kill_at: Instant::now(), is_killed: false, message };
         if !ending.is_over() {
             self.ending.push(ending);
         }
     }
 
-    /// Looks after all of them.
-    pub fn turn(&mut self) {
+    /// Collects exit statuses, and kills what is overdue.
+    pub(crate) fn turn(&mut self) {
         self.ending.retain_mut(|ending| !ending.is_over());
     }
 
-    /// Has all of them end, by force after a while. Those that even that does not end are left alone.
-    pub fn finish(mut self) {
+    /// Waits for all processes, and kills those that do not exit within `END_MS`. Gives up after twice that time.
+    pub(crate) fn finish(mut self) {
         let kill_at = Instant::now() + Duration::from_millis(END_MS);
         for ending in &mut self.ending {
             ending.kill_at = ending.kill_at.min(kill_at);
@@ -231,9 +227,9 @@ impl Reaper {
     }
 }
 
-/// Kills a process that was not waited for yet, with those that the library has started: they are of its group.
+/// Kills a process that was not waited for yet, and those that the library has started: its process group.
 fn kill(child: &mut Child) {
-    // It may have ended in this moment, or have left its group.
+    // It may have ended meanwhile, or have left its group.
     let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
     let _ = child.kill();
 }
@@ -249,8 +245,8 @@ impl Ending {
                 false
             }
             Ok(Some(status)) => {
-                if let Some((before, after)) = &self.told {
-                    let _ = writeln!(stderr(), "websocket_jsonrpc: {before} ({status}){after}");
+                if let Some((before, after)) = &self.message {
+                    complain(NAME, format_args!("{before} ({status}){after}"));
                 }
                 true
             }

@@ -1,4 +1,4 @@
-//! Requests and answers of JSON-RPC 2.0 as texts. Numbers, strings and the order of keys go through as they came.
+//! Requests and answers of JSON-RPC 2.0 as JSON texts. Numbers, strings and the order of keys are passed on unchanged.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -9,65 +9,62 @@ use serde_json::value::RawValue;
 
 use crate::limits::BATCH_MAX;
 
-/// What is no JSON (section 5.1); the others are the library's too.
-pub const PARSE_ERROR: i32 = -32700;
+/// Invalid JSON (JSON-RPC 2.0 section 5.1). The other codes are in `jsonrpc_library::abi`.
+pub(crate) const PARSE_ERROR: i32 = -32700;
 
 /// A call or a notification.
 #[derive(Debug)]
-pub struct Call {
-    /// The method.
-    pub method: String,
-    /// The text of an array or object.
-    pub params: Option<Box<RawValue>>,
-    /// As it was sent. None: a notification, which nothing is answered to.
-    pub id: Option<Box<RawValue>>,
+pub(crate) struct Call {
+    pub(crate) method: String,
+    /// JSON text of an array or object.
+    pub(crate) params: Option<Box<RawValue>>,
+    /// As it was sent. None: a notification, which has no answer.
+    pub(crate) id: Option<Box<RawValue>>,
 }
 
-/// What stands where a request is due.
+/// An element of a batch, or a single request.
 #[derive(Debug)]
-pub enum Entry {
-    /// A request.
+pub(crate) enum Entry {
     Call(Call),
-    /// Something else, with its id where that could be told.
+    /// Not a request; its id if it is known.
     Invalid(Option<Box<RawValue>>),
 }
 
-/// What one text asks for.
+/// The requests in one JSON text.
 #[derive(Debug)]
-pub struct Requests {
-    /// In their order.
-    pub entries: VecDeque<Entry>,
+pub(crate) struct Requests {
+    pub(crate) entries: VecDeque<Entry>,
     /// Whether the answer is an array.
-    pub is_batch: bool,
+    pub(crate) is_batch: bool,
 }
 
-/// What came of a call.
+/// Result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// The result's text.
+pub(crate) enum Outcome {
+    /// JSON text of the result.
     Result(String),
-    /// The text of the error object.
+    /// JSON text of the error object.
     Error(String),
 }
 
-/// The members of a request. Others do not matter.
+/// The members of a request. Others are ignored.
 #[derive(serde::Deserialize)]
 struct Members<'a> {
     #[serde(borrow)]
     jsonrpc: Cow<'a, str>,
     method: String,
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    #[serde(borrow, default, deserialize_with = "present")]
     params: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "even_null")]
+    #[serde(borrow, default, deserialize_with = "present")]
     id: Option<&'a RawValue>,
 }
 
-/// A null is something, and not the absence of it.
-fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+/// Some for null too, which is not the same as absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// The elements of an array, as long as there are not too many.
+/// The elements of an array, `BATCH_MAX` at most.
 struct Elements<'a>(Vec<&'a RawValue>);
 
 impl<'de> Deserialize<'de> for Elements<'de> {
@@ -98,8 +95,8 @@ impl<'de> Deserialize<'de> for Elements<'de> {
     }
 }
 
-/// Reads a text whose syntax the splitter has judged. The error is the text of an error object.
-pub fn parse(text: &[u8]) -> Result<Requests, String> {
+/// Parses a text whose syntax the splitter has checked. The error is the JSON text of an error object.
+pub(crate) fn parse(text: &[u8]) -> Result<Requests, String> {
     let text = std::str::from_utf8(text).map_err(|_| error(PARSE_ERROR, "", None))?;
     if text.trim_start().starts_with('[') {
         let Ok(Elements(elements)) = serde_json::from_str(text) else {
@@ -117,7 +114,7 @@ pub fn parse(text: &[u8]) -> Result<Requests, String> {
 }
 
 fn entry(text: &str) -> Entry {
-    // Of an array, serde would take the members in their order.
+    // serde would accept an array as the members in their order.
     if !text.trim_start().starts_with('{') {
         return Entry::Invalid(None);
     }
@@ -135,8 +132,8 @@ fn entry(text: &str) -> Entry {
     Entry::Call(Call { method, params: params.map(ToOwned::to_owned), id })
 }
 
-/// The text of an error object. Without a message it has the code's own; data is JSON text.
-pub fn error(code: i32, message: &str, data: Option<&str>) -> String {
+/// JSON text of an error object. An empty message becomes the usual one of the code; data is JSON text.
+pub(crate) fn error(code: i32, message: &str, data: Option<&str>) -> String {
     let message = match (message, code) {
         ("", PARSE_ERROR) => "Parse Error",
         ("", INVALID_REQUEST) => "Invalid Request",
@@ -153,46 +150,45 @@ pub fn error(code: i32, message: &str, data: Option<&str>) -> String {
     }
 }
 
-/// A text as JSON.
-pub fn quoted(text: &str) -> String {
+/// A JSON string.
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The answer to one text, as it comes together.
+/// The answer to the requests of one text, built up call by call.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     text: Vec<u8>,
     is_batch: bool,
     size_max: usize,
 }
 
 impl Answer {
-    /// Nothing is answered yet; in all there may be so many bytes.
-    pub fn new(is_batch: bool, size_max: usize) -> Answer {
+    /// An empty answer that may grow to `size_max` bytes.
+    pub(crate) fn new(is_batch: bool, size_max: usize) -> Answer {
         Answer { text: Vec::new(), is_batch, size_max }
     }
 
-    /// The answer to what is not even a request.
-    pub fn fault(error: &str) -> Vec<u8> {
+    /// The answer to a text without a valid request.
+    pub(crate) fn invalid(error: &str) -> Vec<u8> {
         let mut answer = Answer::new(false, usize::MAX);
         answer.push(None, &Outcome::Error(error.to_owned()));
         answer.text
     }
 
-    /// Bytes so far.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.text.len()
     }
 
-    /// One more answer; one for which there is no room becomes an error.
-    pub fn push(&mut self, id: Option<&RawValue>, outcome: &Outcome) {
-        let no_room;
+    /// Adds the outcome of a call; one that exceeds the size becomes an error.
+    pub(crate) fn push(&mut self, id: Option<&RawValue>, outcome: &Outcome) {
+        let too_long;
         let (name, text) = match outcome {
             Outcome::Result(text) | Outcome::Error(text)
                 if text.len() > self.size_max.saturating_sub(self.text.len()) =>
             {
-                no_room = error(INTERNAL_ERROR, "", Some("\"the answer is too long\""));
-                ("error", &no_room)
+                too_long = error(INTERNAL_ERROR, "", Some("\"the answer is too long\""));
+                ("error", &too_long)
             }
             Outcome::Result(text) => ("result", text),
             Outcome::Error(text) => ("error", text),
@@ -208,8 +204,8 @@ impl Answer {
         }
     }
 
-    /// All of it; None where nothing is answered.
-    pub fn finish(mut self) -> Option<Vec<u8>> {
+    /// The JSON text; None: there were only notifications.
+    pub(crate) fn finish(mut self) -> Option<Vec<u8>> {
         if self.text.is_empty() {
             return None;
         }

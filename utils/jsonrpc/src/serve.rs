@@ -1,30 +1,26 @@
 //! The server's loop: one poll(2) for all clients and their processes.
 
-use std::io::{Write as _, stderr};
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd;
+use std::time::Instant;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::signal::SigSet;
-use nix::sys::time::TimeSpec;
-use server::limits::ACCEPT_PAUSE_MS;
-use server::{start, stop};
+use nix::poll::{PollFd, PollFlags};
+use server::listener::{Accepted, Listener};
+use server::stop;
+use websocket::deadline::Deadline;
 
+use crate::Options;
 use crate::client::{Client, Fate, Shared};
 use crate::limits::{HELD_SIZE_MAX, READ_SIZE, REAP_MS};
-use crate::options::Options;
 use crate::process::{Launcher, Reaper};
 
-/// Serves until a signal says stop. The signals are blocked already.
-pub fn serve(listener: &OwnedFd, options: &Options, launcher: &Launcher) -> Result<(), String> {
+/// Serves until a stop signal. The stop signals have to be blocked.
+pub(crate) fn serve(mut listener: Listener, options: &Options, launcher: &Launcher) -> Result<(), String> {
     let mut shared = Shared { options, launcher, reaper: Reaper::default(), buffer: vec![0; READ_SIZE] };
     let mut clients: Vec<Client> = Vec::new();
-    let mut accept_at = Instant::now();
-    while !stop::is_asked() {
-        // Processes that end are clients who have not left altogether.
+    while !stop::is_requested() {
+        // A process that is still ending counts as a client.
         let has_room = clients.len() + shared.reaper.count() < options.clients_max;
-        let events = wait(listener, &clients, has_room, accept_at, &shared.reaper)?;
+        let events = wait(&listener, &clients, has_room, &shared.reaper)?;
         let mut events = events.into_iter();
         let accepts = events.next().unwrap_or(PollFlags::empty());
         let mut next = |is_there: bool| if is_there { events.next() } else { None }.unwrap_or(PollFlags::empty());
@@ -41,17 +37,12 @@ pub fn serve(listener: &OwnedFd, options: &Options, launcher: &Launcher) -> Resu
             }
         }
         clients = staying;
-        shed(&mut clients, &mut shared.reaper);
+        shed(&mut clients, &mut shared);
         shared.reaper.turn();
-        if !accepts.is_empty() {
-            match start::accept(listener.as_fd()) {
-                Ok(socket) => clients.push(Client::new(socket, options)),
-                // It would come again at once.
-                Err(errno) if start::is_shortage(errno) => {
-                    accept_at = Instant::now() + Duration::from_millis(ACCEPT_PAUSE_MS);
-                }
-                Err(_) => {}
-            }
+        if !accepts.is_empty()
+            && let Some(Accepted::Plain(socket)) = listener.accept()
+        {
+            clients.push(Client::new(socket, options));
         }
     }
     for client in clients {
@@ -61,45 +52,28 @@ pub fn serve(listener: &OwnedFd, options: &Options, launcher: &Launcher) -> Resu
     Ok(())
 }
 
-/// Waits for whatever may go on. The events are those of the listener, then of each client and of its process, where
-/// there is something to wait for.
-fn wait(
-    listener: &OwnedFd,
-    clients: &[Client],
-    has_room: bool,
-    accept_at: Instant,
-    reaper: &Reaper,
-) -> Result<Vec<PollFlags>, String> {
-    let now = Instant::now();
-    let accepts = if has_room && accept_at <= now { PollFlags::POLLIN } else { PollFlags::empty() };
-    let mut fds = vec![PollFd::new(listener.as_fd(), accepts)];
+/// Waits. Returns the events of the listener, then those of each client's socket and its process, where there is
+/// something to wait for.
+fn wait(listener: &Listener, clients: &[Client], has_room: bool, reaper: &Reaper) -> Result<Vec<PollFlags>, String> {
+    let mut fds = vec![PollFd::new(listener.as_fd(), listener.interest(has_room))];
     for client in clients {
-        let waited_for = client.interest().into_iter().chain(client.process_interest());
-        fds.extend(waited_for.map(|(fd, events)| PollFd::new(fd, events)));
+        let watched = client.interest().into_iter().chain(client.process_interest());
+        fds.extend(watched.map(|(fd, events)| PollFd::new(fd, events)));
     }
-    let pause = (accept_at > now).then_some(accept_at);
-    let reaping = (reaper.count() > 0).then(|| now + Duration::from_millis(REAP_MS));
-    let wakes_at = clients.iter().filter_map(Client::wakes_at).chain(pause).chain(reaping).min();
-    let time = wakes_at.map(|at| TimeSpec::from(at.saturating_duration_since(now)));
-    // Signals are let in here only, so that none is lost between the look at the flag and the wait.
-    match ppoll(&mut fds, time, Some(SigSet::empty())) {
-        Ok(_) => {}
-        // What the kernel says of the events then means nothing.
-        Err(Errno::EINTR) => return Ok(vec![PollFlags::empty(); fds.len()]),
-        Err(errno) => return Err(format!("poll: {}", errno.desc())),
-    }
-    Ok(fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect())
+    let reaping = (reaper.count() > 0).then(|| Deadline::after_ms(REAP_MS));
+    let deadlines = clients.iter().filter_map(Client::wakes_at).map(Deadline::at);
+    stop::wait(&mut fds, deadlines.chain(listener.deadline()).chain(reaping))
 }
 
-/// Where all hold too much, whoever holds most goes.
-fn shed(clients: &mut Vec<Client>, reaper: &mut Reaper) {
+/// Drops the client that stores most, if all of them together store too much.
+fn shed(clients: &mut Vec<Client>, shared: &mut Shared<'_>) {
     let sizes: Vec<usize> = clients.iter().map(Client::held_size).collect();
     if sizes.iter().sum::<usize>() > HELD_SIZE_MAX
         && let Some((index, size)) = sizes.iter().enumerate().max_by_key(|(_, size)| **size)
     {
         let client = clients.swap_remove(index);
         let name = client.name();
-        let _ = writeln!(stderr(), "websocket_jsonrpc: {name} is let go: of what all clients hold it has {size} bytes");
-        client.leave(reaper);
+        shared.options.complain(format_args!("{name} is dropped: of the memory of all clients it has {size} bytes"));
+        client.leave(&mut shared.reaper);
     }
 }

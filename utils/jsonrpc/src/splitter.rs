@@ -1,59 +1,73 @@
-//! Finds JSON texts (RFC 8259) in a stream of bytes, however it is cut or joined. It judges each byte as it comes, so
-//! that a mistake is told at once and not waited behind for ever, and keeps nothing but the text that is not whole.
-//! What only a whole text shows (UTF-8, what its strings mean) is left to others.
+//! Splits a byte stream into JSON texts (RFC 8259), however the stream is divided into reads. Each byte is checked as it
+//! arrives, so that an invalid text is reported at once, and only an incomplete text is stored. UTF-8 and the values of
+//! strings are checked later, in `request.rs`.
 
 use std::mem;
 
+use server::options::Protocol;
+
 use crate::limits::{MESSAGE_SIZE_MAX, NESTING_MAX};
 
-/// Where texts end beside their own last bytes.
+/// What separates texts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Border {
-    /// Nowhere: texts follow each other.
+pub(crate) enum Separator {
+    /// Nothing: texts follow each other.
     None,
-    /// At this byte: what is not whole there never will be.
+    /// This byte, which makes an incomplete text invalid.
     Byte(u8),
 }
 
-/// What was found.
+/// The separator of requests.
+pub(crate) fn separator(protocol: Protocol) -> Separator {
+    match protocol {
+        Protocol::Lines => Separator::Byte(b'\n'),
+        Protocol::Nul => Separator::Byte(0),
+        _ => Separator::None,
+    }
+}
+
+/// The byte that ends an answer.
+pub(crate) fn terminator(protocol: Protocol) -> u8 {
+    if protocol == Protocol::Nul { 0 } else { b'\n' }
+}
+
+/// A text in the stream.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Found {
-    /// A whole text.
+pub(crate) enum Found {
+    /// A complete text.
     Text(Vec<u8>),
-    /// What is no JSON, or is nested too deeply. What belongs to it is left out.
-    Fault,
-    /// A text that is too long. There is no telling where the next one begins.
+    /// Invalid JSON, or nested too deeply. The rest of it is skipped.
+    Invalid,
+    /// Longer than `MESSAGE_SIZE_MAX`. The start of the next text is unknown.
     TooLong,
 }
 
-/// What may come next.
+/// What is expected next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// A text.
+    /// The start of a text.
     Between,
-    /// Behind a mistake: anything up to a border, or to the end of what was read.
-    Lost,
-    /// Behind that: the rest of it, up to an array or object.
-    Astray,
-    /// A value.
+    /// After an error: skips to a separator, or to the end of the read.
+    Skip,
+    /// In the next read after an error: skips to an array or object.
+    SkipToStart,
     Value,
-    /// Behind `[`.
+    /// After `[`.
     ValueOrEnd,
-    /// Behind a comma in an object.
+    /// After a comma in an object.
     Key,
-    /// Behind `{`.
+    /// After `{`.
     KeyOrEnd,
     Colon,
     CommaOrEnd,
-    /// In a string, which is a key or a value.
     String {
         is_key: bool,
     },
-    /// In a string behind a backslash.
+    /// In a string after a backslash.
     Escape {
         is_key: bool,
     },
-    /// In a string, with so many hexadecimal digits to come.
+    /// In a string, with `left` hexadecimal digits to come.
     Hex {
         is_key: bool,
         left: u8,
@@ -63,11 +77,11 @@ enum State {
     Number(Number),
 }
 
-/// What a number's last byte was.
+/// The last byte of a number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Number {
     Minus,
-    /// A leading zero, which no digit follows.
+    /// A leading zero, which no digit may follow.
     Zero,
     Integer,
     Point,
@@ -77,40 +91,38 @@ enum Number {
     Exponent,
 }
 
-/// A search for texts.
 #[derive(Debug)]
-pub struct Splitter {
-    border: Border,
+pub(crate) struct Splitter {
+    separator: Separator,
     state: State,
-    /// What is open: true is an object.
+    /// Open arrays and objects, the innermost last; true: an object.
     open: Vec<bool>,
     text: Vec<u8>,
-    /// Bytes of the text so far, those of one that is not kept too.
+    /// Bytes of the text so far, also of one that is too deep and not stored.
     size: usize,
     is_too_deep: bool,
 }
 
-fn is_blank(byte: u8) -> bool {
+fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 impl Splitter {
-    /// Nothing has come yet.
-    pub fn new(border: Border) -> Splitter {
+    pub(crate) fn new(separator: Separator) -> Splitter {
         let (state, open, text) = (State::Between, Vec::new(), Vec::new());
-        Splitter { border, state, open, text, size: 0, is_too_deep: false }
+        Splitter { separator, state, open, text, size: 0, is_too_deep: false }
     }
 
-    /// Bytes that it keeps.
-    pub fn held_size(&self) -> usize {
+    /// Bytes of memory.
+    pub(crate) fn held_size(&self) -> usize {
         self.text.len() + self.open.capacity()
     }
 
-    /// The next text in these bytes, from `at` on, which moves behind what was looked at. None: all of it was.
-    pub fn next(&mut self, bytes: &[u8], at: &mut usize) -> Option<Found> {
+    /// The next text in `bytes[*at..]`; `at` is moved after the consumed bytes. None: all were consumed.
+    pub(crate) fn next(&mut self, bytes: &[u8], at: &mut usize) -> Option<Found> {
         let mut kept = *at;
         while let Some(byte) = bytes.get(*at).copied() {
-            if self.is_border(byte) {
+            if self.is_separator(byte) {
                 self.keep(&bytes[kept..*at]);
                 *at += 1;
                 kept = *at;
@@ -121,9 +133,9 @@ impl Splitter {
             }
             let was_outside = self.is_outside();
             let Ok(is_taken) = self.step(byte) else {
-                // The byte may be the next text's border.
+                // The byte may be the separator.
                 *at += usize::from(!self.is_end(byte));
-                return Some(self.lose(State::Lost));
+                return Some(self.fail(State::Skip));
             };
             *at += usize::from(is_taken);
             self.size += usize::from(is_taken);
@@ -132,7 +144,7 @@ impl Splitter {
                 self.size = *at - kept;
             }
             if self.size > MESSAGE_SIZE_MAX {
-                self.lose(State::Lost);
+                self.fail(State::Skip);
                 return Some(Found::TooLong);
             }
             if self.state == State::Between && !was_outside {
@@ -146,43 +158,42 @@ impl Splitter {
         None
     }
 
-    /// There is a border here, or nothing more will come.
-    pub fn end(&mut self) -> Option<Found> {
+    /// Handles a separator, or the end of the stream.
+    pub(crate) fn end(&mut self) -> Option<Found> {
         match self.state {
-            State::Between | State::Lost | State::Astray => {
+            State::Between | State::Skip | State::SkipToStart => {
                 self.state = State::Between;
                 None
             }
             State::Number(number) if self.open.is_empty() && number.may_end() => Some(self.found()),
-            _ => Some(self.lose(State::Between)),
+            _ => Some(self.fail(State::Between)),
         }
     }
 
-    /// All that could be read at once was looked at. Where nothing else separates texts, that is the best guess at
-    /// where what is wrong ends, and a number that stands alone.
-    pub fn pause(&mut self) -> Option<Found> {
+    /// Handles the end of a read. Without a separator it ends a number outside an array, and most likely an invalid text.
+    pub(crate) fn end_of_read(&mut self) -> Option<Found> {
         match self.state {
-            State::Lost if self.border == Border::None => {
-                self.state = State::Astray;
+            State::Skip if self.separator == Separator::None => {
+                self.state = State::SkipToStart;
                 None
             }
-            State::Number(_) if self.border == Border::None && self.open.is_empty() => self.end(),
+            State::Number(_) if self.separator == Separator::None && self.open.is_empty() => self.end(),
             _ => None,
         }
     }
 
-    /// A byte that ends a text wherever it stands.
-    fn is_border(&self, byte: u8) -> bool {
-        self.border == Border::Byte(byte)
+    /// Whether the byte ends any text.
+    fn is_separator(&self, byte: u8) -> bool {
+        self.separator == Separator::Byte(byte)
     }
 
-    /// A byte that ends what is wrong.
+    /// Whether the byte ends an invalid text.
     fn is_end(&self, byte: u8) -> bool {
-        self.is_border(byte) || self.border == Border::None && matches!(byte, b'\n' | 0)
+        self.is_separator(byte) || self.separator == Separator::None && matches!(byte, b'\n' | 0)
     }
 
     fn is_outside(&self) -> bool {
-        matches!(self.state, State::Between | State::Lost | State::Astray)
+        matches!(self.state, State::Between | State::Skip | State::SkipToStart)
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -195,29 +206,29 @@ impl Splitter {
         self.state = State::Between;
         self.size = 0;
         let text = mem::take(&mut self.text);
-        if mem::take(&mut self.is_too_deep) { Found::Fault } else { Found::Text(text) }
+        if mem::take(&mut self.is_too_deep) { Found::Invalid } else { Found::Text(text) }
     }
 
-    fn lose(&mut self, state: State) -> Found {
-        *self = Splitter { state, ..Splitter::new(self.border) };
-        Found::Fault
+    fn fail(&mut self, state: State) -> Found {
+        *self = Splitter { state, ..Splitter::new(self.separator) };
+        Found::Invalid
     }
 
-    /// Judges a byte. False: it was not taken, since a number ends before it.
+    /// Checks a byte. False: it was not consumed, since a number ends before it.
     fn step(&mut self, byte: u8) -> Result<bool, ()> {
         self.state = match self.state {
-            // Programs for ouistiti end their requests with a NUL.
-            State::Between if is_blank(byte) || byte == 0 => State::Between,
-            State::Lost | State::Astray if self.is_end(byte) => State::Between,
-            State::Lost => State::Lost,
-            State::Astray if !matches!(byte, b'{' | b'[') => State::Astray,
+            // ouistiti's clients end requests with a NUL.
+            State::Between if is_space(byte) || byte == 0 => State::Between,
+            State::Skip | State::SkipToStart if self.is_end(byte) => State::Between,
+            State::Skip => State::Skip,
+            State::SkipToStart if !matches!(byte, b'{' | b'[') => State::SkipToStart,
             State::Value | State::ValueOrEnd | State::Key | State::KeyOrEnd | State::Colon | State::CommaOrEnd
-                if is_blank(byte) =>
+                if is_space(byte) =>
             {
                 self.state
             }
             State::ValueOrEnd if byte == b']' => self.close(false)?,
-            State::Between | State::Astray | State::Value | State::ValueOrEnd => self.begin(byte)?,
+            State::Between | State::SkipToStart | State::Value | State::ValueOrEnd => self.begin(byte)?,
             State::KeyOrEnd if byte == b'}' => self.close(true)?,
             State::Key | State::KeyOrEnd if byte == b'"' => State::String { is_key: true },
             State::Key | State::KeyOrEnd => return Err(()),
@@ -304,7 +315,7 @@ impl Number {
         matches!(self, Number::Zero | Number::Integer | Number::Fraction | Number::Exponent)
     }
 
-    /// What this byte makes of it; None: it is none of the number's.
+    /// The state after this byte; None: it is not part of the number.
     fn next(self, byte: u8) -> Option<Number> {
         match (self, byte) {
             (Number::Minus, b'0') => Some(Number::Zero),

@@ -1,5 +1,5 @@
-//! The process that a connection's calls run in: this program once more. It may crash, hang or leak; its server hears
-//! of it, and nobody else does.
+//! The worker process of a connection: this program once more, which runs the library. It may crash, hang or leak
+//! without any effect on other connections.
 
 use std::fs::File;
 use std::io::{self, Write, stdin};
@@ -11,31 +11,33 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{SysconfVar, dup2_stdin, sysconf};
+use server::options::complain;
 use server::start::become_user;
 
+use crate::NAME;
 use crate::library::{Library, Session};
 use crate::limits::{PROCESS_FDS_MAX, PROCESS_HIGH_PERCENT, PROCESS_SPACE_FACTOR};
 use crate::request::Outcome;
-use crate::wire::{Kind, Opening, put, receive};
+use crate::wire::{Connection, Kind, put, receive};
 
-/// What stands first on the command line of such a process.
-pub const FLAG: &str = "--worker";
+/// First argument of a worker process.
+pub(crate) const FLAG: &str = "--worker";
 
-/// Serves one connection with this library, to its end, in so much memory.
-pub fn run(path: &str, memory_mib: u64) -> ExitCode {
+/// Serves one connection with this library until it ends, within `memory_mib`.
+pub(crate) fn run(path: &str, memory_mib: u64) -> ExitCode {
     let mut socket = match take_socket() {
         Ok(socket) => socket,
         Err(error) => {
-            eprintln!("websocket_jsonrpc: {FLAG} is for its server alone: leave it out ({error})");
+            complain(NAME, format_args!("{FLAG} is internal: leave it out ({error})"));
             return ExitCode::FAILURE;
         }
     };
     let status = i32::from(serve(&mut socket, path, memory_mib << 20).is_err());
-    // With the socket still open: its end tells the server that all is done, what libraries do at exit too.
+    // The socket is still open: its end tells the server that the process has exited, with the library's exit handlers.
     std::process::exit(status)
 }
 
-/// The connection to the server came as standard input, where libraries are to find nothing.
+/// The connection to the server, which was standard input. Libraries find /dev/null there.
 fn take_socket() -> io::Result<UnixStream> {
     let socket = UnixStream::from(stdin().as_fd().try_clone_to_owned()?);
     socket.local_addr()?;
@@ -67,7 +69,7 @@ fn serve(socket: &mut UnixStream, path: &str, memory_size: u64) -> io::Result<()
                         Outcome::Error(text) if is_last => (Kind::LastError, text),
                         Outcome::Error(text) => (Kind::Error, text),
                     };
-                    // Where nobody hears it any more, the library still hears of the end.
+                    // After a failure the library's session is still closed.
                     if answer(socket, kind, text).is_err() || is_last {
                         break;
                     }
@@ -87,23 +89,23 @@ fn serve(socket: &mut UnixStream, path: &str, memory_size: u64) -> io::Result<()
 }
 
 fn start(path: &str, body: &[u8]) -> Result<(), String> {
-    let opening = read_opening(body);
-    if let Some(user) = &opening.user {
+    let connection = read_connection(body);
+    if let Some(user) = &connection.user {
         become_user(user)?;
     }
-    prepare(&opening);
-    Library::load(path)?.start(&opening)
+    prepare(&connection);
+    Library::load(path)?.start(&connection)
 }
 
-/// The error is the text of an error object.
+/// The error is the JSON text of an error object.
 fn open(path: &str, body: &[u8]) -> Result<Session, String> {
-    let opening = read_opening(body);
-    prepare(&opening);
+    let connection = read_connection(body);
+    prepare(&connection);
     let library = Library::load(path).map_err(|sentence| {
-        eprintln!("websocket_jsonrpc: {sentence}");
+        complain(NAME, sentence);
         crate::request::error(jsonrpc_library::abi::INTERNAL_ERROR, "", None)
     })?;
-    library.open(&opening)
+    library.open(&connection)
 }
 
 fn call(session: &mut Session, body: &[u8]) -> Outcome {
@@ -121,23 +123,23 @@ fn answer(socket: &mut UnixStream, kind: Kind, text: &str) -> io::Result<()> {
     socket.write_all(&bytes)
 }
 
-/// The server wrote it, so that nothing is wrong with it.
-fn read_opening(body: &[u8]) -> Opening {
+/// The server has written it, so that it is valid.
+fn read_connection(body: &[u8]) -> Connection {
     serde_json::from_slice(body).unwrap_or_default()
 }
 
-fn prepare(opening: &Opening) {
-    if let Some(folder) = &opening.folder {
-        // Only names that do not begin with a slash need it, and where the user may not be there is none.
+fn prepare(connection: &Connection) {
+    if let Some(folder) = &connection.folder {
+        // Only relative paths need it. It fails where the user has no access.
         let _ = std::env::set_current_dir(folder);
     }
-    // Changing users takes this back. Where the server has ended already, its socket tells.
+    // Only now, since changing the user resets it. If the server has ended before this, the socket reports it.
     let _ = set_pdeathsig(Signal::SIGKILL);
 }
 
-/// Memory has a bound, and a crash is one, without a core file. Signals are as usual again: the server blocks some, and
-/// the language's own look at crashes lets some of them pass.
-#[allow(clippy::useless_conversion, reason = "a limit of the system has 32 bits on some machines")]
+/// Limits memory, and crashes without a core file. Resets signals: the server blocks some, and Rust's handler of stack
+/// overflows would return from SIGSEGV and SIGBUS.
+#[allow(clippy::useless_conversion, reason = "rlim_t has 32 bits on some machines")]
 fn set_limits(memory_size: u64) -> io::Result<()> {
     for (resource, most) in [
         (Resource::RLIMIT_DATA, memory_size),
@@ -146,22 +148,22 @@ fn set_limits(memory_size: u64) -> io::Result<()> {
         (Resource::RLIMIT_NOFILE, PROCESS_FDS_MAX),
     ] {
         let (_, hard) = getrlimit(resource)?;
-        // What does not fit is more than there is, and the greatest number stands for no limit.
+        // A value that does not fit exceeds the address space; the maximum is RLIM_INFINITY.
         setrlimit(resource, rlim_t::try_from(most).unwrap_or(rlim_t::MAX).min(hard), hard)?;
     }
     for signal in [Signal::SIGSEGV, Signal::SIGBUS] {
-        // SAFETY: no function of this program takes its place.
+        // SAFETY: the default action installs no function.
         unsafe { sigaction(signal, &SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty())) }?;
     }
     SigSet::empty().thread_set_mask()?;
     Ok(())
 }
 
-/// Whether the next calls may fail for want of memory.
+/// Whether the memory used may not be enough for further calls.
 fn is_too_large(memory_size: u64) -> bool {
     let Ok(Some(page_size)) = sysconf(SysconfVar::PAGE_SIZE) else { return false };
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    // The sixth number is what RLIMIT_DATA counts, and the stack (proc_pid_statm(5)).
+    // The sixth field: what RLIMIT_DATA counts, and the stack (proc_pid_statm(5)).
     let pages: Option<u64> = statm.split(' ').nth(5).and_then(|pages| pages.parse().ok());
     pages.is_some_and(|pages| pages.saturating_mul(page_size as u64) > memory_size / 100 * PROCESS_HIGH_PERCENT)
 }

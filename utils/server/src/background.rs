@@ -1,5 +1,5 @@
-//! `-D`: the server goes on in a child process. The parent ends when the child is ready, so that whoever waits for the
-//! command finds a server behind it, or the child's exit status (daemon(7), steps 5, 14 and 15 of SysV daemons).
+//! `-D`: the server runs in a child process. The parent exits when the child is ready, so that the socket accepts
+//! connections when the command returns; else with the child's status (daemon(7), steps 5, 14 and 15 of SysV daemons).
 
 use std::io::{PipeWriter, Read, Write, pipe};
 use std::process::exit;
@@ -9,17 +9,16 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, setsid};
 
 /// A child process whose parent waits until it is ready.
-#[derive(Debug)]
-pub struct Background {
+pub(crate) struct Background {
     parent: PipeWriter,
 }
 
 impl Background {
-    /// Continues in a child process, in a session of its own. Call it before there are other threads. The error is the
+    /// Continues in a child process, in a session of its own. Call it before other threads start. The error is the
     /// operator's sentence.
-    pub fn enter() -> Result<Background, String> {
+    pub(crate) fn enter() -> Result<Background, String> {
         let (mut child_reader, parent) = pipe().map_err(|error| format!("-D: {error}"))?;
-        // SAFETY: this process has one thread, so that its child may call any function (fork(2)).
+        // SAFETY: this process has one thread, so that the child may call any function (fork(2)).
         match unsafe { fork() }.map_err(failed)? {
             ForkResult::Parent { child } => {
                 drop(parent);
@@ -33,13 +32,13 @@ impl Background {
         }
     }
 
-    /// Leaves the folder and the standard streams, and tells the parent that the server is ready.
-    pub fn announce(mut self) -> Result<(), String> {
+    /// Changes to /, replaces the standard streams by /dev/null, and tells the parent that the server is ready.
+    pub(crate) fn announce(mut self) -> Result<(), String> {
         let null = std::fs::File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(|error| format!("-D: /dev/null: {error}"))?;
         chdir("/").map_err(failed)?;
         dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).and_then(|()| dup2_stderr(&null)).map_err(failed)?;
-        // A parent that was killed hears nothing, and the server serves all the same.
+        // It fails if the parent was killed, which does not concern the server.
         let _ = self.parent.write_all(&[0]);
         Ok(())
     }
@@ -49,7 +48,7 @@ fn failed(errno: Errno) -> String {
     format!("-D: {}", errno.desc())
 }
 
-/// That of a child that ended before it was ready; it has said why.
+/// Exit status of a child that ended before it was ready. It has printed why.
 fn exit_status(child: Pid) -> i32 {
     match waitpid(child, None) {
         Ok(WaitStatus::Exited(_, status)) if status != 0 => status,

@@ -1,13 +1,13 @@
-//! What the sample servers have in common, in the order in which a server needs it: its options, its place with the
-//! rights that go with it, signals, and who its clients are. What it does for them is its own.
-
-pub mod limits;
+//! Shared by the sample servers, in the order in which a server uses it: options, start, the listening socket, the stop
+//! signals, and the hello record of a client.
 
 pub mod options;
 
 pub mod start;
 
 mod background;
+
+pub mod listener;
 
 pub mod stop;
 

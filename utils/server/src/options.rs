@@ -1,123 +1,297 @@
-//! Options that all sample servers have. Each server lists them in a struct of its own, so that its help is whole; here
-//! is what is done with them.
+//! Command lines of the sample servers: the flags that all of them have, and a program's own. Letters may be joined as
+//! getopt(3) has it, since ouistiti's servers are started so: `-wD` is `-w -D`, and `-R/run` is `-R /run`.
 
-use std::io::{Write, stdout};
+use std::fmt::{Display, Write as _};
+use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 
-use argh::FromArgs;
-use nix::sys::socket::SockType;
-use uakari::config::{PROTOCOLS, word};
+/// A sample server.
+#[derive(Debug)]
+pub struct Program {
+    /// Its name, in the help and before each message.
+    pub name: &'static str,
+    /// What it does, in one sentence.
+    pub about: &'static str,
+    /// Arguments for a gateway whose docroot is /run/websocket.
+    pub example: &'static str,
+    /// The protocols that it accepts, as the help lists them.
+    pub protocols: &'static str,
+    /// Bytes of a message in direct mode; None: there is no `--direct`.
+    pub direct_message_size_max: Option<usize>,
+}
 
-pub use uakari::route::Protocol;
+/// How messages are marked on a plain connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    /// Not at all: a SOCK_STREAM socket.
+    Stream,
+    /// A packet each: a SOCK_SEQPACKET socket.
+    Packet,
+    /// A line each.
+    Lines,
+    /// Each ends with a NUL.
+    Nul,
+    /// RFC 6455 frames without masks.
+    Frames,
+}
 
-/// The options that were typed, or None where help was asked for and printed. The error is the operator's sentence.
-pub fn parse<T: FromArgs>(program: &str) -> Result<Option<T>, String> {
-    let arguments = apart(std::env::args().skip(1));
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match T::from_args(&[&program_name(program)], &arguments) {
-        Ok(options) => Ok(Some(options)),
-        Err(exit) if exit.status.is_ok() => {
-            // Who closes the pipe early has read enough.
-            let _ = writeln!(stdout(), "{}", exit.output);
-            Ok(None)
-        }
-        Err(exit) => Err(format!("{}: see --help", exit.output.trim_end().trim_end_matches('.'))),
+const PROTOCOLS: [(&str, Protocol); 5] = [
+    ("stream", Protocol::Stream),
+    ("packet", Protocol::Packet),
+    ("lines", Protocol::Lines),
+    ("nul", Protocol::Nul),
+    ("frames", Protocol::Frames),
+];
+
+/// The options of a sample server.
+#[derive(Debug)]
+pub struct Options<T> {
+    /// The program that has them.
+    pub program: &'static Program,
+    /// Folder of the socket, created if missing.
+    pub root: String,
+    /// File name of the socket.
+    pub name: String,
+    /// User to become.
+    pub user: Option<String>,
+    /// Clients at once, at least 1.
+    pub clients_max: usize,
+    /// Whether to run in the background.
+    pub daemonize: bool,
+    /// Access rights of the socket.
+    pub mode: u32,
+    /// How messages are marked; `Stream` in direct mode.
+    pub protocol: Protocol,
+    /// Whether the gateway hands over the clients' own connections.
+    pub is_direct: bool,
+    /// Whether each connection begins with a hello record.
+    pub hello: bool,
+    /// The program's own options.
+    pub own: T,
+}
+
+impl<T> Options<T> {
+    /// Prints a message on standard error.
+    pub fn complain(&self, message: impl Display) {
+        complain(self.program.name, message);
     }
 }
 
-/// Options of one letter that a value follows, and those without one, of all sample servers.
-const WITH_VALUE: &str = "RnumLC";
-const SWITCHES: &str = "Dtwh";
+/// Prints a message of this program on standard error. A closed standard error is ignored.
+pub fn complain(program: &str, message: impl Display) {
+    let _ = writeln!(stderr(), "{program}: {message}");
+}
 
-/// The arguments with what getopt(3) takes written together, as ouistiti's servers may be started: `-wD` is `-w -D`, and
-/// `-R/run` is `-R /run`.
-fn apart(arguments: impl Iterator<Item = String>) -> Vec<String> {
-    let (mut apart, mut is_value) = (Vec::new(), false);
-    for argument in arguments {
-        let letters = if std::mem::take(&mut is_value) { "" } else { argument.strip_prefix('-').unwrap_or_default() };
-        let (switches, rest) = letters.split_at(letters.len() - letters.trim_start_matches(is_switch).len());
-        let value = rest.strip_prefix(|letter| WITH_VALUE.contains(letter));
-        if letters.is_empty() || !rest.is_empty() && value.is_none() {
-            apart.push(argument);
-            continue;
-        }
-        apart.extend(switches.chars().map(|switch| if switch == 'h' { "--help".into() } else { format!("-{switch}") }));
-        if let Some(value) = value {
-            apart.push(format!("-{}", &rest[..1]));
-            is_value = value.is_empty();
-            apart.extend((!is_value).then(|| value.to_owned()));
-        }
+/// A command-line flag.
+#[derive(Debug)]
+pub struct Flag<T> {
+    names: &'static str,
+    value: &'static str,
+    help: String,
+    set: Set<T>,
+}
+
+type Set<T> = fn(&mut Options<T>, String) -> bool;
+
+impl<T> Flag<T> {
+    /// `names` are `--long` or `-l, --long`. `value` is what the help calls the value; empty: a switch. `help` says which
+    /// values are valid; for others `set` returns false.
+    pub fn new(names: &'static str, value: &'static str, help: &str, set: Set<T>) -> Flag<T> {
+        Flag { names, value, help: help.to_owned(), set }
     }
-    apart
+
+    /// The flag as the help shows it.
+    fn title(&self) -> String {
+        if self.value.is_empty() { self.names.to_owned() } else { format!("{} <{}>", self.names, self.value) }
+    }
 }
 
-fn is_switch(letter: char) -> bool {
-    SWITCHES.contains(letter)
+/// For [`Flag::new`]: stores a value. False: there is none.
+pub fn store<V>(slot: &mut V, value: Option<V>) -> bool {
+    value.map(|value| *slot = value).is_some()
 }
 
-/// How a server ends. The error is the operator's sentence.
-pub fn exit_code(program: &str, result: Result<(), String>) -> ExitCode {
+/// Reads the command line, and runs the server unless help was asked for. `own` are the defaults of the program's own
+/// options. The error of `serve` is the operator's sentence.
+pub fn run<T>(
+    program: &'static Program,
+    own: T,
+    mut flags: Vec<Flag<T>>,
+    serve: impl FnOnce(&Options<T>) -> Result<(), String>,
+) -> ExitCode {
+    flags.extend(common_flags(program));
+    let result = parse(program, own, &flags, std::env::args().skip(1)).and_then(|options| match options {
+        Some(options) => serve(&options),
+        None => {
+            // A closed pipe is no failure: its reader may have read enough.
+            let _ = write!(stdout(), "{}", help(program, &flags));
+            Ok(())
+        }
+    });
     let Err(sentence) = result else { return ExitCode::SUCCESS };
-    eprintln!("{program}: {sentence}");
+    complain(program.name, sentence);
     ExitCode::FAILURE
 }
 
-/// The name by which the program was called, which is the socket's where none is given.
-pub fn program_name(otherwise: &str) -> String {
+fn common_flags<T>(program: &Program) -> Vec<Flag<T>> {
+    let protocols = format!("how messages are marked: {} (default stream)", program.protocols);
+    let mut flags = vec![
+        Flag::new(
+            "-R, --root",
+            "dir",
+            "folder of the socket, created if missing (default /var/run/websocket)",
+            |o, v| store(&mut o.root, Some(v)),
+        ),
+        Flag::new("-n, --name", "name", "name of the socket, without a slash (default: the program's name)", |o, v| {
+            store(&mut o.name, Some(v).filter(|name| !name.is_empty() && !name.contains('/')))
+        }),
+        Flag::new("-u, --user", "name", "user to become", |o, v| store(&mut o.user, Some(Some(v)))),
+        Flag::new("-m, --maxclients", "n", "clients at once, 1 or more (default 50)", |o, v| {
+            store(&mut o.clients_max, v.parse().ok().filter(|count| *count > 0))
+        }),
+        Flag::new("-D, --daemonize", "", "run in the background", |o, _| store(&mut o.daemonize, Some(true))),
+        Flag::new("--mode", "octal", "access rights of the socket, octal such as 660 (default 777)", |o, v| {
+            store(&mut o.mode, u32::from_str_radix(&v, 8).ok().filter(|mode| *mode <= 0o777))
+        }),
+        Flag::new("--protocol", "name", &protocols, |o, v| {
+            let is_accepted = o.program.protocols.split([',', ' ']).any(|name| name == v);
+            let known = PROTOCOLS.iter().find(|(name, _)| is_accepted && *name == v);
+            store(&mut o.protocol, known.map(|(_, protocol)| *protocol))
+        }),
+        Flag::new("--hello", "", "expect the gateway's hello record first, which says who the client is", |o, _| {
+            store(&mut o.hello, Some(true))
+        }),
+    ];
+    if program.direct_message_size_max.is_some() {
+        let help = "receive the clients' own connections (the gateway's options = \"direct\") and speak WebSocket";
+        flags.push(Flag::new("--direct", "", help, |o, _| store(&mut o.is_direct, Some(true))));
+    }
+    flags
+}
+
+/// The options; None: help is asked for.
+fn parse<T>(
+    program: &'static Program,
+    own: T,
+    flags: &[Flag<T>],
+    mut arguments: impl Iterator<Item = String>,
+) -> Result<Option<Options<T>>, String> {
+    let mut options = Options {
+        program,
+        root: "/var/run/websocket".to_owned(),
+        name: program_name(program.name),
+        user: None,
+        clients_max: 50,
+        daemonize: false,
+        mode: 0o777,
+        protocol: Protocol::Stream,
+        is_direct: false,
+        hello: false,
+        own,
+    };
+    let mut given = Vec::new();
+    while let Some(argument) = arguments.next() {
+        let letters = argument.strip_prefix('-').filter(|letters| !letters.starts_with('-')).unwrap_or_default();
+        let mut names: Vec<String> = letters.chars().map(|letter| format!("-{letter}")).collect();
+        if names.is_empty() {
+            names.push(argument.clone());
+        }
+        for (index, name) in names.iter().enumerate() {
+            if matches!(name.as_str(), "-h" | "--help" | "help") {
+                return Ok(None);
+            }
+            let flag = flags.iter().find(|flag| flag.names.split(", ").any(|own| own == name));
+            let flag = flag.ok_or_else(|| format!("{argument} is not known: see --help"))?;
+            if flag.value.is_empty() {
+                (flag.set)(&mut options, String::new());
+                continue;
+            }
+            let joined = letters.chars().skip(index + 1).collect::<String>();
+            let value = if joined.is_empty() { arguments.next() } else { Some(joined) };
+            let value = value.ok_or_else(|| format!("{name} needs a value: see --help"))?;
+            if given.contains(&flag.names) {
+                return Err(format!("{name} is given twice: see --help"));
+            }
+            given.push(flag.names);
+            let shown = value.escape_debug().to_string();
+            if !(flag.set)(&mut options, value) {
+                return Err(format!("{name} {shown} is not valid: expected {}", flag.help));
+            }
+            break;
+        }
+    }
+    if options.is_direct && options.protocol != Protocol::Stream {
+        return Err("--direct has messages of its own: leave --protocol out".to_owned());
+    }
+    Ok(Some(options))
+}
+
+/// The name by which the program was called.
+fn program_name(otherwise: &str) -> String {
     let path = std::env::args().next().unwrap_or_default();
     path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(otherwise).to_owned()
 }
 
-/// What would serve nobody: a socket's name with a slash in it, or no client.
-pub fn check(name: &str, clients_max: usize) -> Result<(), String> {
-    if name.is_empty() || name.contains('/') {
-        return Err(format!("-n {name:?} is no file name: give a name without a slash"));
+fn help<T>(program: &Program, flags: &[Flag<T>]) -> String {
+    let Program { name, about, example, .. } = program;
+    let mut text = format!("Usage: {name} [OPTIONS]\n\n{about}\n\nOptions:\n");
+    let described = flags.iter().map(|flag| (flag.title(), flag.help.as_str()));
+    for (title, help) in described.chain([("-h, --help".to_owned(), "print this text")]) {
+        let _ = writeln!(text, "  {title:22}  {help}");
     }
-    if clients_max == 0 {
-        return Err("-m 0 would serve nobody: give 1 or more".to_owned());
-    }
-    Ok(())
-}
-
-/// Access rights of the socket.
-pub fn octal(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err(format!("{text:?} is no mode: write an octal number such as 660")),
-    }
-}
-
-/// The type of the socket that messages travel on.
-pub fn socket_type(protocol: Protocol) -> SockType {
-    if protocol == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream }
-}
-
-/// A protocol by the name that the gateway has for it.
-pub fn protocol(text: &str) -> Result<Protocol, String> {
-    let known = word(&PROTOCOLS, text);
-    known.ok_or_else(|| format!("{text:?} is not known: write stream, packet, lines, nul or frames"))
+    let _ = writeln!(text, "\nExample, where the gateway's docroot is /run/websocket:\n  {name} {example}");
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    static PROGRAM: Program = Program {
+        name: "sample",
+        about: "Does nothing.",
+        example: "-n sample",
+        protocols: "stream, lines or nul",
+        direct_message_size_max: Some(1),
+    };
+
+    fn parsed(line: &str) -> Result<Option<Options<bool>>, String> {
+        let own = Flag::new("-w, --commands", "", "obey", |o: &mut Options<bool>, _| store(&mut o.own, Some(true)));
+        let flags: Vec<Flag<bool>> = std::iter::once(own).chain(common_flags(&PROGRAM)).collect();
+        parse(&PROGRAM, false, &flags, line.split(' ').map(str::to_owned))
+    }
+
     #[test]
-    fn what_was_written_together_is_taken_apart() {
-        for (together, wanted) in [
-            ("-R /run -n echo -D", "-R /run -n echo -D"),
-            ("-R/run -necho -m50", "-R /run -n echo -m 50"),
-            ("-wDR /run -n-wD", "-w -D -R /run -n -wD"),
-            ("-n -wD -w", "-n -wD -w"),
-            ("-C -R/run", "-C -R/run"),
-            ("-h", "--help"),
-            ("-Dh", "-D --help"),
-            ("-n -h", "-n -h"),
-            ("-Dx -x - -- --mode 660 --hello", "-Dx -x - -- --mode 660 --hello"),
-            ("run", "run"),
-        ] {
-            assert_eq!(apart(together.split(' ').map(str::to_owned)).join(" "), wanted, "{together}");
+    fn letters_may_be_joined() {
+        for line in ["-w -D -R /run -n echo -m 50", "-wDR /run -necho -m50", "-R/run -wDm50 --name echo"] {
+            let options = parsed(line).unwrap().unwrap();
+            assert!(options.own && options.daemonize && !options.hello, "{line}");
+            assert_eq!((&*options.root, &*options.name, options.clients_max), ("/run", "echo", 50), "{line}");
         }
-        assert_eq!(apart(["-n", "", "-Dw"].map(str::to_owned).into_iter()), ["-n", "", "-D", "-w"]);
+        let options = parsed("-n -wD -R -h --protocol nul --mode 660").unwrap().unwrap();
+        assert_eq!((&*options.name, &*options.root, options.own), ("-wD", "-h", false));
+        assert_eq!((options.protocol, options.mode), (Protocol::Nul, 0o660));
+        assert!(["-h", "--help", "help", "-Dh"].into_iter().all(|line| parsed(line).unwrap().is_none()));
+    }
+
+    #[test]
+    fn errors_say_what_is_valid() {
+        for (line, part) in [
+            ("-Dx", "-Dx is not known"),
+            ("-", "- is not known"),
+            ("--", "-- is not known"),
+            ("run", "run is not known"),
+            ("-D -n", "-n needs a value"),
+            ("-R a -R b", "-R is given twice"),
+            ("-m 0", "-m 0 is not valid: expected clients at once, 1 or more"),
+            ("--mode 999", "such as 660"),
+            ("-n a/b", "without a slash"),
+            ("--protocol packet", "stream, lines or nul"),
+            ("--protocol or", "stream, lines or nul"),
+            ("--direct --protocol nul", "leave --protocol out"),
+        ] {
+            let error = parsed(line).unwrap_err();
+            assert!(error.contains(part), "{line}: {error}");
+        }
     }
 }

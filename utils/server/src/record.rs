@@ -1,111 +1,138 @@
-//! The first record of a client, which tells who it is: collected as it comes, and not a byte more.
+//! The hello record that a client's connection begins with, received without blocking and without a byte of what
+//! follows it.
 
-// Its reader for servers that block is not needed here.
+// `read_hello`, for servers that block, is not used here.
 #[path = "../../hello/hello.rs"]
 #[allow(dead_code)]
 mod parser;
 
-use std::fmt;
+use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use parser::HEAD_SIZE;
-pub use parser::{Hello, HelloError};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, recv};
 
-/// What has come of a record.
-#[derive(Debug)]
+use parser::{HEAD_SIZE, record_size};
+pub use parser::{Hello, HelloError, parse_hello};
+
+/// Bytes of the longest record.
+const RECORD_SIZE_MAX: usize = HEAD_SIZE + u16::MAX as usize;
+
+/// A record of which some bytes were received.
+#[derive(Debug, Default)]
 pub struct Record {
     bytes: Vec<u8>,
-    /// How long it is, as far as that is known.
-    size: usize,
-}
-
-/// A record that is whole. Display is the line that tells about it.
-#[derive(Debug)]
-pub struct Whole(Hello);
-
-impl Whole {
-    /// What it says.
-    pub fn hello(&self) -> &Hello {
-        &self.0
-    }
-}
-
-impl Default for Record {
-    fn default() -> Record {
-        Record::new()
-    }
 }
 
 impl Record {
-    /// Nothing has come yet.
-    pub fn new() -> Record {
-        Record { bytes: Vec::new(), size: HEAD_SIZE }
+    /// Receives what is missing of the record, or one packet, which has to be all of it. None: more bytes have to
+    /// arrive. The end of the connection is an `Io` error too.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, is_packet: bool) -> Result<Option<Hello>, HelloError> {
+        let received_size = self.bytes.len();
+        let size = if is_packet { RECORD_SIZE_MAX } else { self.size()? };
+        self.bytes.resize(size, 0);
+        let received = recv(socket.as_raw_fd(), &mut self.bytes[received_size..], MsgFlags::MSG_DONTWAIT);
+        self.bytes.truncate(received_size + *received.as_ref().unwrap_or(&0));
+        match received {
+            Ok(0) => Err(HelloError::Io(ErrorKind::UnexpectedEof.into())),
+            Ok(_) if !is_packet && self.bytes.len() < self.size()? => Ok(None),
+            Ok(_) => parse_hello(&self.bytes).map(Some),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(errno) => Err(HelloError::Io(errno.into())),
+        }
     }
 
-    /// How many bytes to receive next, all of them the record's.
-    pub fn missing_size(&self) -> usize {
-        self.size - self.bytes.len()
-    }
-
-    /// Takes what was received: of a stream no more than is missing, or a whole packet.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Option<Whole>, HelloError> {
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() >= HEAD_SIZE {
-            self.size = parser::record_size(&self.bytes)?;
-        }
-        if self.bytes.len() < self.size {
-            Ok(None)
-        } else {
-            parser::parse_hello(&self.bytes).map(|who| Some(Whole(who)))
-        }
+    /// Size of the whole record, or of its head until that was received.
+    fn size(&self) -> Result<usize, HelloError> {
+        if self.bytes.len() < HEAD_SIZE { Ok(HEAD_SIZE) } else { record_size(&self.bytes) }
     }
 }
 
-impl fmt::Display for Whole {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Hello { client, id, path, query, host, origin, subprotocol, .. } = &self.0;
-        // Whoever may connect to the server's socket may write a record.
-        let id = id.escape_debug();
-        match client {
-            Some(client) => write!(f, "{id} client={client}")?,
-            None => write!(f, "{id} client=unix")?,
+/// A record as one line. Any local program may write a record, so that control characters are escaped.
+pub fn describe(hello: &Hello) -> String {
+    let Hello { client, id, path, query, host, origin, subprotocol, .. } = hello;
+    let client = client.map_or("unix".to_owned(), |client| client.to_string());
+    let mut line = format!("{} client={client}", id.escape_debug());
+    for (name, value) in
+        [("path", path), ("query", query), ("host", host), ("origin", origin), ("subprotocol", subprotocol)]
+    {
+        if !value.is_empty() {
+            let _ = write!(line, " {name}={value:?}");
         }
-        // As Rust quotes them, since a path may have any character in it.
-        for (name, value) in
-            [("path", path), ("query", query), ("host", host), ("origin", origin), ("subprotocol", subprotocol)]
-        {
-            if !value.is_empty() {
-                write!(f, " {name}={value:?}")?;
-            }
-        }
-        Ok(())
     }
+    line
+}
+
+/// The IP address of a socket's peer. For a client that libwebsocket.so received from the gateway, it is the client's.
+pub fn peer_address(socket: BorrowedFd<'_>) -> Option<IpAddr> {
+    let peer: SockaddrStorage = getpeername(socket.as_raw_fd()).ok()?;
+    let v4 = peer.as_sockaddr_in().map(|peer| peer.ip().into());
+    v4.or_else(|| peer.as_sockaddr_in6().map(|peer| peer.ip().into()))
+}
+
+/// Tells the end of a SOCK_SEQPACKET connection from an empty packet, after recv(2) returned 0.
+pub fn has_hung_up(socket: BorrowedFd<'_>) -> bool {
+    // Another packet after the empty one: it was not the end, whatever the peer has done since.
+    if !matches!(recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT), Ok(0)) {
+        return false;
+    }
+    let peer_ended = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+    let mut fds = [PollFd::new(socket, peer_ended)];
+    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, send, socketpair};
+
     use super::*;
 
-    #[test]
-    fn a_record_in_pieces() {
-        let bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x20\x7f\0\0\x01\x7f\0\0\x01\0\x07\0\x50\
-              \x05\0\x02c3\xe0\0\x03/a\n\xe1\0\x03q=1\xe4\0\0";
-        for step in 1..=bytes.len() {
-            let (mut record, mut at) = (Record::new(), 0);
-            let whole = loop {
-                let size = record.missing_size().min(step);
-                at += size;
-                if let Some(whole) = record.take(&bytes[at - size..at]).unwrap() {
-                    break whole;
+    const FIRST: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x05\x05\0\x02c3";
+
+    /// What becomes of bytes that arrive `step` at a time.
+    fn received(kind: SockType, bytes: &[u8], step: usize) -> Result<Option<Hello>, HelloError> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::empty()).unwrap();
+        let mut record = Record::default();
+        for part in bytes.chunks(step) {
+            send(theirs.as_raw_fd(), part, MsgFlags::empty()).unwrap();
+            let mut rest = part.len();
+            while rest > 0 {
+                let before = record.bytes.len();
+                if let Some(hello) = record.receive(ours.as_fd(), kind == SockType::SeqPacket)? {
+                    return Ok(Some(hello));
                 }
-            };
-            assert_eq!(at, bytes.len());
-            assert_eq!(whole.to_string(), "c3 client=127.0.0.1:7 path=\"/a\\n\" query=\"q=1\"");
+                rest -= record.bytes.len() - before;
+            }
+        }
+        assert!(record.receive(ours.as_fd(), false)?.is_none(), "nothing more has arrived");
+        drop(theirs);
+        record.receive(ours.as_fd(), false)
+    }
+
+    #[test]
+    fn a_record_in_parts() {
+        let bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x20\x7f\0\0\x01\x7f\0\0\x01\0\x07\0\x50\
+              \x05\0\x02c3\xe0\0\x03/a\n\xe1\0\x03q=1\xe4\0\0and what follows it";
+        for step in 1..=bytes.len() {
+            let hello = received(SockType::Stream, bytes, step).unwrap().unwrap();
+            assert_eq!(describe(&hello), "c3 client=127.0.0.1:7 path=\"/a\\n\" query=\"q=1\"", "{step}");
         }
         let forged = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x08\x05\0\x05c3\n\x1b[";
-        assert_eq!(Record::new().take(forged).unwrap().unwrap().to_string(), "c3\\n\\u{1b}[ client=unix");
-        assert!(Record::new().take(b"GET / HTTP/1.1\r\n\r\n").is_err());
-        let (mut packet, whole) = (Record::new(), b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x05\x05\0\x02c3");
-        assert_eq!(packet.take(whole).unwrap().unwrap().to_string(), "c3 client=unix");
-        assert!(Record::new().take(&whole[..20]).unwrap().is_none());
+        assert_eq!(describe(&parse_hello(forged).unwrap()), "c3\\n\\u{1b}[ client=unix");
+        assert!(matches!(received(SockType::Stream, b"GET / HTTP/1.1\r\n\r\n", 99), Err(HelloError::NoRecord)));
+        assert!(matches!(received(SockType::Stream, &FIRST[..20], 99), Err(HelloError::Io(_))));
+    }
+
+    #[test]
+    fn a_record_is_one_packet() {
+        let hello = received(SockType::SeqPacket, FIRST, 99).unwrap().unwrap();
+        assert_eq!(describe(&hello), "c3 client=unix");
+        assert!(matches!(received(SockType::SeqPacket, FIRST, 20), Err(HelloError::Cut)));
+        assert!(matches!(received(SockType::SeqPacket, FIRST, 7), Err(HelloError::Cut)));
     }
 }

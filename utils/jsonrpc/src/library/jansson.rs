@@ -1,19 +1,20 @@
-//! Libraries with ouistiti's interface: `jsonrpc_init` gives a table of methods, which take and return values of
-//! jansson. Its functions are those that the library itself brings along.
+//! Libraries with ouistiti's interface: `jsonrpc_init` returns a table of methods, which take and return jansson values.
+//! The jansson functions are those that the library itself is linked with.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::io::{Write as _, stderr};
 use std::ptr;
 use std::sync::OnceLock;
 
 use jsonrpc_library::abi::{INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND};
 use libloading::os::unix::{Library as Handle, RTLD_GLOBAL, RTLD_NOW};
+use server::options::complain;
 
+use crate::NAME;
 use crate::limits::ANSWER_SIZE_MAX;
 use crate::request::{Outcome, error, quoted};
-use crate::wire::Opening;
+use crate::wire::Connection;
 
-/// The name that jansson has had since version 2.0 (its interface only grew).
+/// Its soname since version 2.0.
 const JANSSON: &str = "libjansson.so.4";
 /// Flags of jansson.h.
 const VALIDATE_ONLY: usize = 0x1;
@@ -22,7 +23,7 @@ const ENCODE_ANY: usize = 0x200;
 
 /// `json_t`.
 #[repr(C)]
-pub struct Json {
+pub(crate) struct Json {
     _private: [u8; 0],
 }
 
@@ -48,7 +49,7 @@ type Init = unsafe extern "C" fn(*mut *const Entry, *mut c_char) -> *mut c_void;
 type Release = unsafe extern "C" fn(*mut c_void);
 type Sink = unsafe extern "C" fn(*const c_char, usize, *mut c_void) -> c_int;
 
-/// The functions of jansson that are needed here.
+/// The jansson functions that are used here.
 struct Functions {
     loadb: unsafe extern "C" fn(*const c_char, usize, usize, *mut JsonError) -> *mut Json,
     dump_callback: unsafe extern "C" fn(*const Json, Sink, *mut c_void, usize) -> c_int,
@@ -62,19 +63,18 @@ struct Functions {
     delete: unsafe extern "C" fn(*mut Json),
 }
 
-/// Those of the library of this process: the functions that it calls have no other way to them.
+/// Of the library of this process, for the functions below that the library calls.
 static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
 
-/// A library's functions.
-pub struct Library {
+pub(crate) struct Library {
     path: String,
     init: Init,
     release: Option<Release>,
     jansson: &'static Functions,
 }
 
-/// A connection.
-pub struct Session {
+/// An open connection.
+pub(crate) struct Session {
     release: Option<Release>,
     jansson: &'static Functions,
     entries: Vec<&'static Entry>,
@@ -82,14 +82,14 @@ pub struct Session {
 }
 
 impl Library {
-    /// None: it has another interface.
-    pub fn find(handle: &Handle, path: &str) -> Result<Option<Library>, String> {
-        // SAFETY: by that name ouistiti's libraries export this function.
+    /// None: the library has another interface.
+    pub(crate) fn find(handle: &Handle, path: &str) -> Result<Option<Library>, String> {
+        // SAFETY: ouistiti's libraries export this function by that name.
         let Ok(init) = (unsafe { handle.get::<Init>(b"jsonrpc_init\0") }) else { return Ok(None) };
         // SAFETY: as above.
         let release = unsafe { handle.get::<Release>(b"jsonrpc_release\0") };
         let functions = match Functions::find(handle) {
-            // Looked for in the library and what it needs; it may also leave that to its server.
+            // The library and its dependencies do not have them: it may leave that to the program that loads it.
             Err(_) => Functions::load(path)?,
             Ok(functions) => functions,
         };
@@ -97,17 +97,17 @@ impl Library {
         Ok(Some(Library { path: path.to_owned(), init: *init, release: release.ok().map(|it| *it), jansson }))
     }
 
-    /// Opens a connection. The error is the text of an error object.
-    pub fn open(self, opening: &Opening) -> Result<Session, String> {
-        let config = opening.config.as_deref().map(|text| CString::new(text).unwrap_or_default());
-        // It may keep what it is given, and has the process to itself.
+    /// The error is the JSON text of an error object.
+    pub(crate) fn open(self, connection: &Connection) -> Result<Session, String> {
+        let config = connection.config.as_deref().map(|text| CString::new(text).unwrap_or_default());
+        // Leaked, since the library may store it.
         let config = config.map_or(ptr::null_mut(), CString::into_raw);
         let mut table = ptr::null();
-        // SAFETY: by the interface it takes a place for its table and a string, or null.
+        // SAFETY: it takes a place for its table, and a string or null.
         let context = unsafe { (self.init)(&mut table, config) };
         let mut entries = Vec::new();
         while !table.is_null() {
-            // SAFETY: by the interface the table stays, and ends with an entry without a name.
+            // SAFETY: the table is static, and ends with an entry without a name.
             let entry: &'static Entry = unsafe { &*table };
             if entry.name.is_null() {
                 return Ok(Session { release: self.release, jansson: self.jansson, entries, context });
@@ -116,14 +116,13 @@ impl Library {
             // SAFETY: as above.
             table = unsafe { table.add(1) };
         }
-        let _ = writeln!(stderr(), "websocket_jsonrpc: -L {}: its jsonrpc_init gives no table", self.path);
+        complain(NAME, format_args!("-L {}: its jsonrpc_init returns no table", self.path));
         Err(error(INTERNAL_ERROR, "", None))
     }
 }
 
 impl Session {
-    /// Calls a method.
-    pub fn call(&mut self, method: &str, params: Option<&str>) -> Outcome {
+    pub(crate) fn call(&mut self, method: &str, params: Option<&str>) -> Outcome {
         let jansson = self.jansson;
         let entry = self.entries.iter().find(|entry| {
             // SAFETY: entries within the table have names.
@@ -139,7 +138,7 @@ impl Session {
             Err(why) => return Outcome::Error(error(INVALID_PARAMS, "", Some(&quoted(&why)))),
         };
         let mut result = ptr::null_mut();
-        // SAFETY: by the interface it takes a value or null, a place for one, and its own context.
+        // SAFETY: it takes a value or null, a place for one, and its own context.
         let code = unsafe { function(params, &mut result, self.context) };
         let text = if values.add(result) { jansson.dump(result) } else { Some("null".to_owned()) };
         match text {
@@ -149,8 +148,7 @@ impl Session {
         }
     }
 
-    /// Ends the connection.
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         if let Some(release) = self.release {
             // SAFETY: the context is the library's, and not used after this.
             unsafe { release(self.context) };
@@ -158,51 +156,50 @@ impl Session {
     }
 }
 
-/// Values that are let go together: they lie in an array of jansson's.
+/// Values that are freed together: the elements of a jansson array.
 struct Values {
     jansson: &'static Functions,
     array: *mut Json,
 }
 
 impl Values {
-    /// None: there is no memory.
+    /// None: out of memory.
     fn new(jansson: &'static Functions) -> Option<Values> {
-        // SAFETY: it takes nothing.
+        // SAFETY: it takes no arguments.
         let array = unsafe { (jansson.array)() };
         (!array.is_null()).then_some(Values { jansson, array })
     }
 
-    /// Makes a value of a text, or null of none. The error says what jansson does not take.
+    /// Parses a text; null if there is none. The error is jansson's message.
     fn load(&self, text: Option<&str>) -> Result<*mut Json, String> {
         let Some(text) = text else { return Ok(ptr::null_mut()) };
         let mut why = JsonError::new();
-        // SAFETY: there are so many bytes, and `why` is a place for an error.
+        // SAFETY: the size is that of the text, and `why` is a place for an error.
         let value = unsafe { (self.jansson.loadb)(text.as_ptr().cast(), text.len(), 0, &mut why) };
         if self.add(value) { Ok(value) } else { Err(why.text()) }
     }
 
-    /// False: there is none. What cannot be kept for want of memory is lost.
+    /// False: the value is null, or was freed since memory ran out.
     fn add(&self, value: *mut Json) -> bool {
-        // SAFETY: it takes over the reference, and refuses null.
+        // SAFETY: it takes ownership of the reference, and rejects null.
         unsafe { (self.jansson.array_append_new)(self.array, value) == 0 }
     }
 
-    /// Holds parameters against a method's specification. The error says what is wrong with them.
+    /// Checks parameters against a method's specification. The error is a sentence for the caller.
     fn check(&self, value: *mut Json, text: Option<&str>, spec: *const c_char) -> Result<*mut Json, String> {
         if spec.is_null() {
             return Ok(value);
         }
-        // SAFETY: by the interface it is a string.
+        // SAFETY: the interface requires a string.
         let has_arguments = !unsafe { CStr::from_ptr(spec) }.is_empty();
         match text {
             None if has_arguments => Err("params are missing".to_owned()),
             Some(text) if !has_arguments && !is_empty(text) => Err("the method takes no arguments".to_owned()),
             Some(_) if has_arguments => {
                 let mut why = JsonError::new();
-                // A specification that names an object's keys would take them from arguments, which no caller of it
-                // ever had: it finds the null.
+                // A specification with an object's keys reads them from the variable arguments: it finds this null.
                 let end: *const c_char = ptr::null();
-                // SAFETY: with this flag nothing is stored, and keys alone are taken from what follows.
+                // SAFETY: with this flag only keys are read from the variable arguments, and nothing is stored.
                 let code = unsafe { (self.jansson.unpack_ex)(value, &mut why, VALIDATE_ONLY, spec, end) };
                 if code == 0 { Ok(value) } else { Err(why.text()) }
             }
@@ -211,7 +208,7 @@ impl Values {
     }
 }
 
-/// Whether nothing is in an array or object.
+/// Whether an array or object has no elements.
 fn is_empty(text: &str) -> bool {
     let inner = text.strip_prefix(['[', '{']).and_then(|text| text.strip_suffix([']', '}']));
     inner.is_some_and(|inner| inner.trim().is_empty())
@@ -219,7 +216,7 @@ fn is_empty(text: &str) -> bool {
 
 impl Drop for Values {
     fn drop(&mut self) {
-        // SAFETY: this was the only reference to it. Those to what lies in it go with it.
+        // SAFETY: this is the only reference to it. It owns those to its elements.
         unsafe { (self.jansson.delete)(self.array) };
     }
 }
@@ -257,69 +254,69 @@ impl Functions {
         })
     }
 
-    /// Loads jansson for a library that does not.
+    /// Loads jansson for a library that is not linked with it.
     fn load(path: &str) -> Result<Functions, String> {
-        // SAFETY: loading jansson has no effect but that it is there, for the library too.
+        // SAFETY: loading jansson has no side effects.
         let handle = unsafe { Handle::open(Some(JANSSON), RTLD_NOW | RTLD_GLOBAL) };
         handle
             .and_then(|handle| Functions::find(Box::leak(Box::new(handle))))
             .map_err(|_| format!("-L {path}: it needs jansson, and there is no {JANSSON}: install libjansson4"))
     }
 
-    /// A value's text. None: there is none, or it is too long.
+    /// JSON text of a value. None: it has none, or it is too long.
     fn dump(&self, value: *const Json) -> Option<String> {
         let mut text: Vec<u8> = Vec::new();
-        // SAFETY: the sink takes what is given to it here.
+        // SAFETY: `collect` takes a `Vec<u8>`.
         let code = unsafe { (self.dump_callback)(value, collect, (&raw mut text).cast(), COMPACT | ENCODE_ANY) };
         if code == 0 { String::from_utf8(text).ok() } else { None }
     }
 }
 
 unsafe extern "C" fn collect(bytes: *const c_char, size: usize, text: *mut c_void) -> c_int {
-    // SAFETY: `dump` gave it.
+    // SAFETY: `dump` passes it.
     let text = unsafe { &mut *text.cast::<Vec<u8>>() };
     if size > ANSWER_SIZE_MAX - text.len() {
         return -1;
     }
-    // SAFETY: jansson says that there are so many.
+    // SAFETY: jansson passes the size of the bytes.
     text.extend_from_slice(unsafe { std::slice::from_raw_parts(bytes.cast(), size) });
     0
 }
 
-/// Nothing in this program calls them, and they are to be there.
+/// Keeps the linker from dropping them, as nothing in this program calls them.
 #[used]
 static EXPORTED: (ErrorObject, Predefined) = (jsonrpc_error_object, jsonrpc_error_object_predefined);
 
 type ErrorObject = unsafe extern "C" fn(c_int, *const c_char, *mut Json) -> *mut Json;
 type Predefined = unsafe extern "C" fn(c_int, *mut Json) -> *mut Json;
 
-/// Makes an error object for a library. It takes over the reference to `data`, which may be null.
+/// Makes an error object for a library. It takes ownership of the reference to `data`, which may be null.
 ///
 /// # Safety
-/// As jansson has it; `message` is a string or null.
+/// `data` is a jansson value or null, `message` a string or null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jsonrpc_error_object(code: c_int, message: *const c_char, data: *mut Json) -> *mut Json {
     let Some(jansson) = FUNCTIONS.get() else { return ptr::null_mut() };
-    // SAFETY: it takes nothing.
+    // SAFETY: it takes no arguments.
     let object = unsafe { (jansson.object)() };
-    // SAFETY: it takes a number.
+    // SAFETY: it takes any number.
     let code = unsafe { (jansson.integer)(code.into()) };
     let message = if message.is_null() { c"".as_ptr() } else { message };
-    // SAFETY: the caller's promise.
+    // SAFETY: by the function's contract.
     let message = unsafe { (jansson.string)(message) };
     for (name, value) in [(c"code", code), (c"message", message), (c"data", data)] {
         if !value.is_null() {
-            // SAFETY: it takes over the value, whatever becomes of it.
+            // SAFETY: it takes ownership of the value, also when it fails.
             unsafe { (jansson.object_set_new)(object, name.as_ptr(), value) };
         }
     }
     object
 }
 
-/// The same with the usual message of the code.
+/// As `jsonrpc_error_object`, with the usual message of the code.
 ///
 /// # Safety
-/// As jansson has it.
+/// `data` is a jansson value or null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jsonrpc_error_object_predefined(code: c_int, data: *mut Json) -> *mut Json {
     let message = match code {
@@ -330,6 +327,6 @@ pub unsafe extern "C" fn jsonrpc_error_object_predefined(code: c_int, data: *mut
         -32603 => c"Internal error",
         _ => c"",
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: by the function's contract.
     unsafe { jsonrpc_error_object(code, message.as_ptr(), data) }
 }

@@ -1,31 +1,31 @@
-//! Libraries of `uakari_rpc.h`: texts in, texts out.
+//! Libraries with the interface of `uakari_rpc.h`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
-use std::io::{Write as _, stderr};
 use std::ptr;
 
 use jsonrpc_library::abi::{self, INTERNAL_ERROR, OK};
 use libloading::os::unix::Library as Handle;
 use serde_json::value::RawValue;
+use server::options::complain;
 
+use crate::NAME;
 use crate::limits::{ANSWER_SIZE_MAX, SHOWN_SIZE_MAX};
 use crate::request::{Outcome, error, quoted};
-use crate::wire::Opening;
+use crate::wire::Connection;
 
-/// A library's table.
-pub struct Library {
+pub(crate) struct Library {
     path: String,
     table: &'static abi::Library,
     call: abi::Call,
 }
 
-/// A connection.
-pub struct Session {
+/// An open connection.
+pub(crate) struct Session {
     library: Library,
     context: *mut c_void,
 }
 
-/// What a function wrote.
+/// The answer that a function of the library has written.
 #[derive(Default)]
 struct Written {
     text: Vec<u8>,
@@ -39,15 +39,15 @@ struct Failure {
 }
 
 impl Library {
-    /// None: it has another interface.
-    pub fn find(handle: &Handle, path: &str) -> Result<Option<Library>, String> {
-        // SAFETY: by that name libraries export this function.
+    /// None: the library has another interface.
+    pub(crate) fn find(handle: &Handle, path: &str) -> Result<Option<Library>, String> {
+        // SAFETY: libraries export this function by that name.
         let Ok(entry) = (unsafe { handle.get::<abi::Entry>(b"uakari_rpc\0") }) else { return Ok(None) };
-        // SAFETY: it takes nothing and returns a table that stays, or null.
+        // SAFETY: it takes no arguments.
         let table = unsafe { entry() };
-        // SAFETY: as above; the library is never unloaded.
+        // SAFETY: the table is null or static, and the library is never unloaded.
         let Some(table) = (unsafe { table.as_ref() }) else {
-            return Err(format!("-L {path}: its uakari_rpc returns no table: it is to return one"));
+            return Err(format!("-L {path}: its uakari_rpc returns no table: it has to return one"));
         };
         let (wanted, have) = (table.version, abi::VERSION);
         if wanted == 0 || wanted > have {
@@ -57,34 +57,34 @@ impl Library {
             ));
         }
         let Some(call) = table.call else {
-            return Err(format!("-L {path}: its table has no function `call`: it is to have one"));
+            return Err(format!("-L {path}: its table has no function `call`: it has to have one"));
         };
         Ok(Some(Library { path: path.to_owned(), table, call }))
     }
 
-    /// Has it look at its configuration. The error is the operator's sentence.
-    pub fn start(&self, opening: &Opening) -> Result<(), String> {
+    /// The error is the operator's sentence.
+    pub(crate) fn start(&self, connection: &Connection) -> Result<(), String> {
         let Some(start) = self.table.start else { return Ok(()) };
-        let config = config(opening);
-        // SAFETY: both outlive the call.
+        let config = config(connection);
+        // SAFETY: both arguments outlive the call.
         let (code, written) = ask(|reply| unsafe { start(config.as_ptr(), reply) });
         let failure = match (code, written.failure) {
             (OK, None) => return Ok(()),
             (_, Some(failure)) if !failure.message.is_empty() => failure.message,
             (code, _) => format!("its `start` returns {code}: give another -C"),
         };
-        Err(format!("-L {} -C {:?}: {failure}", self.path, opening.config.as_deref().unwrap_or_default()))
+        Err(format!("-L {} -C {:?}: {failure}", self.path, connection.config.as_deref().unwrap_or_default()))
     }
 
-    /// Opens a connection. The error is the text of an error object.
-    pub fn open(self, opening: &Opening) -> Result<Session, String> {
+    /// The error is the JSON text of an error object.
+    pub(crate) fn open(self, connection: &Connection) -> Result<Session, String> {
         let mut context = ptr::null_mut();
         if let Some(open) = self.table.open {
-            let config = config(opening);
-            let strings = [&opening.address, &opening.id].map(|text| text.as_deref().map(c_string));
+            let config = config(connection);
+            let strings = [&connection.address, &connection.id].map(|text| text.as_deref().map(c_string));
             let [address, id] = strings.each_ref().map(|text| text.as_ref().map_or(ptr::null(), |text| text.as_ptr()));
             let peer = abi::Peer { address, id };
-            // SAFETY: all of them outlive the call.
+            // SAFETY: all arguments outlive the call.
             let (code, written) = ask(|reply| unsafe { open(&mut context, config.as_ptr(), &peer, reply) });
             written.success(code)?;
         }
@@ -93,13 +93,12 @@ impl Library {
 }
 
 impl Session {
-    /// Calls a method.
-    pub fn call(&mut self, method: &str, params: Option<&str>) -> Outcome {
+    pub(crate) fn call(&mut self, method: &str, params: Option<&str>) -> Outcome {
         let (call, context) = (self.library.call, self.context);
         let (c_method, c_params) = (c_string(method), params.map(c_string));
         let text = c_params.as_ref().map_or(ptr::null(), |text| text.as_ptr());
         let size = c_params.as_ref().map_or(0, |text| text.count_bytes());
-        // SAFETY: all of them outlive the call, and the context is the library's.
+        // SAFETY: all arguments outlive the call, and the context is the library's.
         let (code, written) = ask(|reply| unsafe { call(context, c_method.as_ptr(), text, size, reply) });
         match written.success(code) {
             Ok(text) if text.is_empty() => Outcome::Result("null".to_owned()),
@@ -107,9 +106,9 @@ impl Session {
                 Some(text) => Outcome::Result(text),
                 None => {
                     let path = &self.library.path;
-                    // Clients choose it.
+                    // Clients choose the method.
                     let method: String = method.chars().take(SHOWN_SIZE_MAX).collect();
-                    let _ = writeln!(stderr(), "websocket_jsonrpc: -L {path}: the result of {method:?} is no JSON");
+                    complain(NAME, format_args!("-L {path}: the result of {method:?} is not JSON"));
                     Outcome::Error(error(INTERNAL_ERROR, "", None))
                 }
             },
@@ -117,8 +116,7 @@ impl Session {
         }
     }
 
-    /// Ends the connection.
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         if let Some(close) = self.library.table.close {
             // SAFETY: the context is the library's, and not used after this.
             unsafe { close(self.context) };
@@ -127,7 +125,7 @@ impl Session {
 }
 
 impl Written {
-    /// The text, or that of an error object.
+    /// The JSON text, or that of an error object.
     fn success(self, code: c_int) -> Result<Vec<u8>, String> {
         match self.failure {
             None if code == OK => Ok(self.text),
@@ -139,7 +137,7 @@ impl Written {
         }
     }
 
-    /// Whether there is room for so many more bytes; where not, the answer is an error.
+    /// Whether `size` more bytes fit; if not, the answer becomes an error.
     fn has_room(&mut self, size: usize) -> bool {
         let has_room = size <= ANSWER_SIZE_MAX - self.text.len();
         if !has_room {
@@ -151,7 +149,7 @@ impl Written {
     }
 }
 
-/// Calls a function with a place for its answer.
+/// Calls a function with a reply. Returns its code and the answer.
 fn ask(function: impl FnOnce(*mut abi::Reply) -> c_int) -> (c_int, Written) {
     let mut written = Written::default();
     let mut reply = abi::Reply { server: (&raw mut written).cast(), write, quote, fail };
@@ -159,26 +157,26 @@ fn ask(function: impl FnOnce(*mut abi::Reply) -> c_int) -> (c_int, Written) {
     (code, written)
 }
 
-/// JSON with nothing around it and no line's end in it; None: it is none.
+/// JSON text without surrounding space and line breaks; None: it is not JSON.
 fn one_line(text: &[u8]) -> Option<String> {
     let text = serde_json::from_slice::<&RawValue>(text).ok()?.get();
-    // Strings have none, so that each is a blank.
+    // Strings contain none, so that each is white space.
     Some(text.replace(['\n', '\r'], " "))
 }
 
-fn config(opening: &Opening) -> CString {
-    c_string(opening.config.as_deref().unwrap_or_default())
+fn config(connection: &Connection) -> CString {
+    c_string(connection.config.as_deref().unwrap_or_default())
 }
 
-/// Nothing that is given here can have a NUL in it: command lines, addresses, names that were looked at, JSON.
+/// No text here contains a NUL: command lines, addresses, checked method names, JSON.
 fn c_string(text: &str) -> CString {
     CString::new(text).unwrap_or_default()
 }
 
 unsafe extern "C" fn write(reply: *mut abi::Reply, text: *const c_char, size: usize) -> c_int {
-    // SAFETY: libraries give back the reply that `ask` made.
+    // SAFETY: libraries pass the reply that `ask` has made.
     let written = unsafe { written(reply) };
-    // SAFETY: by the interface there are so many bytes.
+    // SAFETY: the interface requires `size` bytes at `text`.
     let bytes = unsafe { bytes(text, size) };
     if !written.has_room(bytes.len()) {
         return INTERNAL_ERROR;
@@ -188,9 +186,9 @@ unsafe extern "C" fn write(reply: *mut abi::Reply, text: *const c_char, size: us
 }
 
 unsafe extern "C" fn quote(reply: *mut abi::Reply, text: *const c_char, size: usize) -> c_int {
-    // SAFETY: libraries give back the reply that `ask` made.
+    // SAFETY: libraries pass the reply that `ask` has made.
     let written = unsafe { written(reply) };
-    // SAFETY: by the interface there are so many bytes.
+    // SAFETY: the interface requires `size` bytes at `text`.
     let text = quoted(&String::from_utf8_lossy(unsafe { bytes(text, size) }));
     if !written.has_room(text.len()) {
         return INTERNAL_ERROR;
@@ -200,10 +198,10 @@ unsafe extern "C" fn quote(reply: *mut abi::Reply, text: *const c_char, size: us
 }
 
 unsafe extern "C" fn fail(reply: *mut abi::Reply, code: c_int, message: *const c_char, data: *const c_char) -> c_int {
-    // SAFETY: libraries give back the reply that `ask` made.
+    // SAFETY: libraries pass the reply that `ask` has made.
     let written = unsafe { written(reply) };
     let code = if code == OK { INTERNAL_ERROR } else { code };
-    // SAFETY: by the interface it is a string, or null.
+    // SAFETY: the interface requires a string or null.
     let message = unsafe { string(message) }.unwrap_or_default();
     // SAFETY: as above.
     let data = unsafe { string(data) };
@@ -215,11 +213,11 @@ unsafe extern "C" fn fail(reply: *mut abi::Reply, code: c_int, message: *const c
 }
 
 /// # Safety
-/// `reply` is one that `ask` made, in the function that it called.
+/// `reply` was made by `ask`, which has not returned yet.
 unsafe fn written<'a>(reply: *mut abi::Reply) -> &'a mut Written {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the function's contract.
     let server = unsafe { (*reply).server };
-    // SAFETY: `ask` put this there, and nobody else uses it meanwhile.
+    // SAFETY: `ask` has stored it there, and nothing else uses it during the call.
     unsafe { &mut *server.cast() }
 }
 
@@ -229,7 +227,7 @@ unsafe fn bytes<'a>(text: *const c_char, size: usize) -> &'a [u8] {
     if text.is_null() {
         return &[];
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by the function's contract.
     unsafe { std::slice::from_raw_parts(text.cast(), size) }
 }
 
@@ -239,6 +237,6 @@ unsafe fn string(text: *const c_char) -> Option<String> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by the function's contract.
     Some(unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }

@@ -1,8 +1,8 @@
-//! What is a request, and what is answered.
+//! Requests and answers.
 
 use super::*;
 
-/// What one text asks for, in short.
+/// A short form of the requests in a text.
 fn shown(text: &str) -> String {
     let id = |id: &Option<Box<RawValue>>| id.as_ref().map_or("-".to_owned(), |id| id.get().to_owned());
     let entry = |entry: &Entry| match entry {
@@ -19,7 +19,7 @@ fn shown(text: &str) -> String {
 }
 
 #[test]
-fn what_is_a_request() {
+fn requests_are_parsed() {
     for (text, expected) in [
         (r#"{"jsonrpc":"2.0","method":"a","id":1}"#, "a(-) 1"),
         (r#"{"jsonrpc":"2.0","method":"a"}"#, "a(-) -"),
@@ -53,7 +53,7 @@ fn what_is_a_request() {
 }
 
 #[test]
-fn a_batch_has_an_end() {
+fn a_batch_is_limited() {
     let batch = |count: usize| format!("[1{}]", ",1".repeat(count - 1));
     assert_eq!(parse(batch(BATCH_MAX).as_bytes()).unwrap().entries.len(), BATCH_MAX);
     let error = parse(batch(BATCH_MAX + 1).as_bytes()).unwrap_err();
@@ -61,7 +61,7 @@ fn a_batch_has_an_end() {
 }
 
 #[test]
-fn answers() {
+fn answers_are_built() {
     let id = RawValue::from_string("7".to_owned()).unwrap();
     let result = Outcome::Result("{\"b\":1,\"a\":2.50}".to_owned());
     let failure = Outcome::Error(error(INVALID_PARAMS, "no \"such\" thing", Some("[1]")));
