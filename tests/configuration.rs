@@ -1,6 +1,4 @@
-//! Configuration files: what `--check` says about those in tests/configurations, and the daemon that runs on one.
-//!
-//! `UAKARI_BLESS=1 cargo test configuration` writes what is said into the `.expected` files; read the difference.
+//! Configuration files: what `--check` prints about those of tests/configurations.txt, and the daemon that runs on one.
 
 use std::fs;
 use std::net::TcpListener;
@@ -15,16 +13,43 @@ use crate::daemon::{Daemon, UAKARI, configuration, project};
 use crate::process::{DEADLINE, Finished, Folder, Process, run};
 use crate::wire::Wire;
 
-fn folder() -> PathBuf {
-    project().join("tests/configurations")
+/// A file of the table tests/configurations.txt.
+struct Case {
+    name: String,
+    text: String,
+    /// What `--check` prints about it; None of a file that others include.
+    printed: Option<String>,
 }
 
-/// The names of all files there that end in `.conf`.
-fn names() -> Vec<String> {
-    let entries = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = entries.filter(|name| name.ends_with(".conf")).collect();
-    names.sort();
-    names
+fn table() -> PathBuf {
+    project().join("tests/configurations.txt")
+}
+
+/// The table's first paragraph, and its files.
+fn cases() -> (String, Vec<Case>) {
+    let table = fs::read_to_string(table()).unwrap();
+    let mut sections = table.split("\n=== ");
+    let head = sections.next().unwrap().to_owned();
+    let cases = sections.map(|section| {
+        let (name, rest) = section.split_once('\n').unwrap();
+        let (text, printed) = match rest.split_once("--- printed\n") {
+            Some((text, printed)) => (text, Some(printed.trim_end_matches('\n').to_owned() + "\n")),
+            None => (rest, None),
+        };
+        Case { name: name.to_owned(), text: text.to_owned(), printed }
+    });
+    (head, cases.collect())
+}
+
+/// A folder with all files of the table.
+fn folder() -> Folder {
+    let folder = Folder::new();
+    for Case { name, text, .. } in cases().1 {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
 }
 
 fn check(folder: &Path, flags: &[&str]) -> Finished {
@@ -46,29 +71,46 @@ fn without_system(said: &str) -> String {
 }
 
 #[test]
-fn what_is_said_about_each_file() {
-    let names = names();
-    assert!(names.len() >= 45, "{names:?}");
-    let bless = std::env::var_os("UAKARI_BLESS").is_some();
-    let mut good = 0;
-    for name in names {
-        let me = user();
+fn each_file_of_the_table() {
+    let ((head, cases), folder, me) = (cases(), folder(), user());
+    let (mut good, mut found, mut wrong) = (0, head, Vec::new());
+    for Case { name, text, printed } in &cases {
+        found += &format!("\n=== {name}\n{text}");
+        let Some(printed) = printed else { continue };
         // These name a user that not every machine has.
-        let flags: &[&str] = if ["appliance.conf", "syntax.conf"].contains(&&*name) { &["-u", &me] } else { &[] };
-        let Finished { status, out, err } = check(&folder(), &[&["-f", &name], flags].concat());
-        let path = folder().join(&name).with_extension("expected");
-        let said = without_system(&out);
-        if bless {
-            fs::write(&path, &said).unwrap();
-        }
-        assert_eq!(said, fs::read_to_string(&path).unwrap(), "{name}");
+        let flags: &[&str] = if ["appliance.conf", "syntax.conf"].contains(&&**name) { &["-u", &me] } else { &[] };
+        let Finished { status, out, err } = check(folder.path(), &[&["-f", name], flags].concat());
+        let out = without_system(&out);
         assert_eq!(err, "", "{name}");
-        let is_good = said.ends_with(&format!("{name} is good\n"));
-        let would_start = is_good || said.ends_with(&format!("{name} would start, but unprotected\n"));
+        let is_good = out.ends_with(&format!("{name} is good\n"));
+        let would_start = is_good || out.ends_with(&format!("{name} would start, but unprotected\n"));
         assert_eq!(status.code(), Some(if would_start { 0 } else { 1 }), "{name}");
         good += usize::from(is_good);
+        found += &format!("--- printed\n{out}");
+        if out != *printed {
+            wrong.push(format!("{name}:\n{out}instead of\n{printed}"));
+        }
     }
-    assert!(good >= 9, "{good} are good");
+    if std::env::var_os("UAKARI_BLESS").is_some() {
+        fs::write(table(), found.trim_end_matches('\n').to_owned() + "\n").unwrap();
+        return;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(cases.len() >= 35 && good >= 7, "{} files, {good} of them good", cases.len());
+}
+
+/// In a comment any byte may stand; elsewhere what is no UTF-8 is shown as U+FFFD.
+#[test]
+fn bytes_that_are_no_utf_8() {
+    let folder = Folder::new();
+    for (text, said) in [
+        (&b"# R\xe9glages\nservers = ({ document = { docroot = \"/w\"; }; });"[..], "a.conf is good\n"),
+        (b"\x01\xaa-", "a.conf:1: a name is wanted here, not \"\\u{1}\u{fffd}-\"\n"),
+        (b"\xff\xfes\0", "a.conf has a NUL byte in line 1: it is no text in UTF-8\n"),
+    ] {
+        fs::write(folder.path().join("a.conf"), text).unwrap();
+        assert_eq!(without_system(&check(folder.path(), &["-f", "a.conf"]).out), said);
+    }
 }
 
 /// What a file quotes must not command the terminal of whoever checks it.
@@ -96,9 +138,10 @@ fn control_characters_are_escaped() {
 /// What keeps the daemon from starting is what `--check` says.
 #[test]
 fn a_bad_file_keeps_the_daemon_from_starting() {
-    let checked = check(&folder(), &["-f", "typos.conf"]);
-    let Finished { status, out, err } =
-        run(Command::new(UAKARI).current_dir(folder()).args(["-f", "typos.conf"]), DEADLINE);
+    let folder = folder();
+    let checked = check(folder.path(), &["-f", "typos.conf"]);
+    let mut command = Command::new(UAKARI);
+    let Finished { status, out, err } = run(command.current_dir(folder.path()).args(["-f", "typos.conf"]), DEADLINE);
     assert_eq!((status.code(), out.as_str()), (Some(1), ""));
     let said: Vec<&str> = err.lines().map(|line| line.split_once(" error ").unwrap().1).collect();
     assert_eq!(said, checked.out.lines().collect::<Vec<_>>());
@@ -106,6 +149,7 @@ fn a_bad_file_keeps_the_daemon_from_starting() {
 
 #[test]
 fn flags_are_checked_with_the_file() {
+    let folder = folder();
     for (flags, code, lines) in [
         (&["-f", "pages.conf", "--log-level", "debug"][..], 0, &["pages.conf is good"][..]),
         (
@@ -128,7 +172,7 @@ fn flags_are_checked_with_the_file() {
             &["nowhere.conf cannot be read: No such file or directory: name a file that this user may read"],
         ),
     ] {
-        let Finished { status, out, err } = check(&folder(), flags);
+        let Finished { status, out, err } = check(folder.path(), flags);
         assert_eq!((status.code(), err.as_str()), (Some(code), ""), "{flags:?}");
         assert_eq!(without_system(&out).lines().collect::<Vec<_>>(), lines, "{flags:?}");
     }

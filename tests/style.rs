@@ -1,14 +1,13 @@
-//! How the project is written: fences, sizes, banned words. What a reader may rely on is a test.
+//! How the project is written: which module may name which, names that are used once, banned words. A reader may rely
+//! on what stands here.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use crate::daemon::{UAKARI, project};
 use crate::process::{DEADLINE, run};
-
-const FILE_LINES_MAX: usize = 700;
-const FUNCTION_LINES_MAX: usize = 70;
 
 /// A file of the project.
 struct File {
@@ -125,6 +124,12 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("Instant", &[], "src/exchange/"),
     ("Instant", &[], "src/websocket/"),
     ("Instant", &[], "src/http/"),
+    // What has no I/O names the driver's plain types alone.
+    ("Driver", &[], "src/exchange/"),
+    ("Op", &[], "src/exchange/"),
+    ("Lease", &[], "src/exchange/"),
+    ("Segment", &[], "src/exchange/"),
+    ("OwnedFd", &[], "src/exchange/"),
 ];
 
 #[test]
@@ -161,44 +166,144 @@ fn fences() {
     expect_none(&faults, "these names are beyond their fences");
 }
 
-#[test]
-fn files_are_short() {
-    let mut faults = Vec::new();
-    for file in files(&["src", "utils", "tests", "benches", "www"]) {
-        let (lines, name) = (file.text.lines().count(), &file.path);
-        if lines > FILE_LINES_MAX && name != "tests/conformance/expected.txt" {
-            faults.push(format!("{name}: {lines} lines"));
-        }
-    }
-    expect_none(&faults, &format!("these files have more than {FILE_LINES_MAX} lines"));
-}
+/// The modules of src, lowest first, and the modules that each may name outside of its tests. Each names only modules
+/// above it in this table, so that there is no cycle.
+const MODULES: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("types", &[]),
+    ("permit", &[]),
+    ("observe", &["limits"]),
+    ("driver", &["limits"]),
+    ("http", &["limits"]),
+    ("websocket", &["limits", "http"]),
+    ("route", &["limits", "permit", "driver", "http", "websocket"]),
+    ("exchange", &["limits", "types", "observe", "driver", "http", "websocket", "route"]),
+    ("transport", &["limits", "types", "driver"]),
+    ("gateway", &["limits", "types", "permit", "observe", "driver", "http", "route", "exchange", "transport"]),
+    ("config", &["limits", "permit", "observe", "driver", "http", "websocket", "route", "gateway"]),
+    ("process", &["observe", "driver", "gateway"]),
+    ("daemon", &["limits", "permit", "observe", "driver", "route", "gateway", "config", "process"]),
+    ("cli", &["observe", "config", "daemon"]),
+    ("main", &["observe", "config", "daemon", "cli"]),
+];
 
 #[test]
-fn functions_are_short() {
+fn modules_name_only_those_below_them() {
     let mut faults = Vec::new();
-    for file in files(&["src", "utils", "tests", "benches"]).iter().filter(|file| file.is_rust()) {
-        // The formatter puts a function's last brace as far to the right as its first word.
-        let mut begun: Option<(usize, String, &str)> = None;
-        for (number, line) in file.text.lines().enumerate() {
-            let indent = line.len() - line.trim_start().len();
-            let is_start = line.trim_start().split(' ').take(5).any(|word| word == "fn") && line.contains('(');
-            if is_start && begun.is_none() && !line.trim_start().starts_with("//") {
-                begun = Some((number, format!("{}}}", &line[..indent]), line.trim()));
+    for (at, (module, allowed)) in MODULES.iter().enumerate() {
+        for name in *allowed {
+            if !MODULES[..at].iter().any(|(lower, _)| lower == name) {
+                faults.push(format!("the table: {module} may not name {name}, which is not above it"));
             }
-            if let Some((first, end, head)) = &begun {
-                let (is_end, lines) = (line == end, number + 1 - first);
-                if is_end && lines > FUNCTION_LINES_MAX {
-                    faults.push(format!("{}:{}: {lines} lines: {head}", file.path, first + 1));
-                }
-                // On one line, or declared without a body.
-                let is_bodiless = line.ends_with(';') && (number == *first || line.starts_with(&end.replace('}', ")")));
-                if is_end || is_bodiless || number == *first && line.ends_with('}') {
-                    begun = None;
+        }
+    }
+    let sources = files(&["src"]);
+    let tests = test_paths(&sources);
+    for file in sources.iter().filter(|file| file.path != "src/lib.rs") {
+        let module = file.path.split('/').nth(1).unwrap().trim_end_matches(".rs");
+        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
+            faults.push(format!("{}: the table lacks the module {module}", file.path));
+            continue;
+        };
+        if tests.iter().any(|path| file.path.starts_with(path)) {
+            continue;
+        }
+        // Tests at the end of a file may name any module.
+        let code = file.code().take_while(|(_, line)| *line != "#[cfg(test)]");
+        for (number, line) in code {
+            for named in modules_named(line) {
+                if named != module && !allowed.contains(&named) && MODULES.iter().any(|(name, _)| *name == named) {
+                    faults.push(format!("{}:{number}: {module} names {named}: {}", file.path, line.trim()));
                 }
             }
         }
     }
-    expect_none(&faults, &format!("these functions have more than {FUNCTION_LINES_MAX} lines"));
+    expect_none(&faults, "modules name others that their row of the table MODULES does not have");
+}
+
+/// The beginnings of the paths of modules that are compiled for tests and simulations alone.
+fn test_paths(sources: &[File]) -> Vec<String> {
+    let mut paths = Vec::new();
+    for file in sources {
+        let folder = match file.path.rsplit_once('/').unwrap() {
+            (folder, "mod.rs" | "lib.rs" | "main.rs") => folder,
+            _ => file.path.trim_end_matches(".rs"),
+        };
+        let lines: Vec<&str> = file.code().map(|(_, line)| line.trim()).collect();
+        for pair in lines.windows(2) {
+            let is_test = pair[0].starts_with("#[cfg(") && (pair[0].contains("test") || pair[0].contains("sim"));
+            let name = pair[1].rsplit(' ').next().unwrap().strip_suffix(';');
+            if let (true, true, Some(name)) = (is_test, has_word(pair[1], "mod"), name) {
+                paths.extend([format!("{folder}/{name}.rs"), format!("{folder}/{name}/")]);
+            }
+        }
+    }
+    paths
+}
+
+/// The first names of the paths into this crate: `driver` of `crate::driver::Op`.
+fn modules_named(line: &str) -> Vec<&str> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let mut named = Vec::new();
+    for root in ["crate::", "uakari::"] {
+        for (at, _) in line.match_indices(root) {
+            let rest = &line[at + root.len()..];
+            let list = rest.strip_prefix('{').and_then(|rest| rest.split('}').next());
+            let paths = list.map_or(vec![rest], |list| list.split(", ").collect());
+            named.extend(paths.into_iter().map(|path| path.split(|letter| !is_part(letter)).next().unwrap()));
+        }
+    }
+    named
+}
+
+/// The public names of types, each with its files.
+#[test]
+fn types_have_names_of_their_own() {
+    let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for file in files(&["src"]).iter().filter(|file| file.is_rust()) {
+        for (_, line) in file.code() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [visibility, "struct" | "enum" | "trait" | "type", name, ..] = words[..] else { continue };
+            if visibility.starts_with("pub") {
+                let name = name.split(|letter: char| !letter.is_ascii_alphanumeric()).next().unwrap();
+                types.entry(name.to_owned()).or_default().push(file.path.clone());
+            }
+        }
+    }
+    let is_shared = |(name, files): &(String, Vec<String>)| files.len() > 1 && !SHARED_NAMES.contains(&name.as_str());
+    let faults: Vec<String> =
+        types.into_iter().filter(is_shared).map(|(name, files)| format!("{name}: {}", files.join(", "))).collect();
+    expect_none(&faults, "several types have one name");
+}
+
+/// Names that two types have and that wait for a better one. None may come.
+const SHARED_NAMES: &[&str] = &[
+    "Data", "Fields", "Head", "Held", "Key", "Lookup", "Op", "Opened", "Opening", "Place", "Places", "Source", "Token",
+];
+
+/// The compiler sees which private functions are unused; of public ones it assumes that somebody calls them.
+#[test]
+fn public_functions_are_called() {
+    let mut all = sources();
+    let count = all.len();
+    all.extend(files(&["tests", "benches"]).into_iter().filter(File::is_rust));
+    let mut uses: HashMap<&str, usize> = HashMap::new();
+    for (_, line) in all.iter().flat_map(File::code) {
+        for word in line.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_') {
+            *uses.entry(word).or_default() += 1;
+        }
+    }
+    let mut faults = Vec::new();
+    for file in &all[..count] {
+        for (number, line) in file.code() {
+            let Some((_, rest)) = line.split_once("pub fn ") else { continue };
+            let name = rest.split(['(', '<']).next().unwrap();
+            if uses[name] < 2 {
+                faults.push(format!("{}:{number}: {name}", file.path));
+            }
+        }
+    }
+    expect_none(&faults, "nobody calls these functions");
 }
 
 #[test]
