@@ -32,7 +32,7 @@ use crate::transport::{give_back, is_short};
 use admission::{Admission, Source};
 use clock::Clock;
 use connect_queue::ConnectQueues;
-use connection::{Connection, Look};
+use connection::{Connection, Kept};
 use devices::Devices;
 use entrance::{Entrance, Opening};
 use fair::FairQueue;
@@ -317,9 +317,9 @@ impl<D: Driver> Gateway<D> {
             (other, _) => return self.drop_stale(other),
         }
         list(connection, &mut self.touched);
-        let look = connection.look(&self.world);
-        list_backlog(connection, look, &mut self.backlog);
-        count_held(connection, look, &mut self.admission, &mut self.world);
+        let kept = connection.kept(&self.world);
+        list_backlog(connection, kept, &mut self.backlog);
+        count_held(connection, kept, &mut self.admission, &mut self.world);
     }
 
     /// A completion for a descriptor that is no connection's.
@@ -359,14 +359,14 @@ impl<D: Driver> Gateway<D> {
             let Some(connection) = find(&mut self.connections, owner) else { continue };
             connection.visit(&mut self.world);
             connection.is_backlogged = false;
-            let look = connection.look(&self.world);
-            if look.has_backlog && connection.has_rest(&self.world) {
+            let kept = connection.kept(&self.world);
+            if kept.has_backlog && connection.has_rest(&self.world) {
                 connection.is_backlogged = true;
                 self.backlog.push_front(connection.source(), owner);
             }
-            list_backlog(connection, look, &mut self.backlog);
+            list_backlog(connection, kept, &mut self.backlog);
             list(connection, &mut self.touched);
-            count_held(connection, look, &mut self.admission, &mut self.world);
+            count_held(connection, kept, &mut self.admission, &mut self.world);
         }
     }
 
@@ -464,8 +464,8 @@ impl<D: Driver> Gateway<D> {
             let Some(connection) = find(&mut self.connections, owner) else { continue };
             connection.is_hoarding = false;
             connection.spill_hoard(&mut self.world);
-            let look = connection.look(&self.world);
-            count_held(connection, look, &mut self.admission, &mut self.world);
+            let kept = connection.kept(&self.world);
+            count_held(connection, kept, &mut self.admission, &mut self.world);
         }
     }
 
@@ -528,16 +528,16 @@ impl<D: Driver> Gateway<D> {
             {
                 queue.push(connection.source(), owner, connection.is_heavy());
             }
-            let look = connection.look(&self.world);
-            list_backlog(connection, look, &mut self.backlog);
-            if look.has_hoard && !connection.is_hoarding {
+            let kept = connection.kept(&self.world);
+            list_backlog(connection, kept, &mut self.backlog);
+            if kept.has_hoard && !connection.is_hoarding {
                 connection.is_hoarding = true;
                 self.hoarding.push(owner);
             }
             if let Some(at_ms) = connection.timer_to_set() {
                 self.timers.add(at_ms, owner);
             }
-            count_held(connection, look, &mut self.admission, &mut self.world);
+            count_held(connection, kept, &mut self.admission, &mut self.world);
             if connection.is_over() {
                 connection.log_end(self.world.now_ms);
                 self.connections.remove(owner.slot as usize);
@@ -551,11 +551,11 @@ impl<D: Driver> Gateway<D> {
 /// Counts what a connection holds outside the pool. Above the limit for all together, the turn does no more work.
 fn count_held<D: Driver>(
     connection: &mut Connection<D::Handle>,
-    look: Look,
+    kept: Kept,
     admission: &mut Admission,
     world: &mut World<D>,
 ) {
-    let (before, now) = connection.update_held_size(look);
+    let (before, now) = connection.update_held_size(kept);
     if before != now {
         admission.hold(before, now);
         if admission.holds_too_much() {
@@ -577,8 +577,8 @@ fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
 }
 
 /// Adds a connection to the backlog if it has received data that its exchange may take.
-fn list_backlog<H>(connection: &mut Connection<H>, look: Look, backlog: &mut FairQueue) {
-    if look.has_backlog && !connection.is_backlogged {
+fn list_backlog<H>(connection: &mut Connection<H>, kept: Kept, backlog: &mut FairQueue) {
+    if kept.has_backlog && !connection.is_backlogged {
         connection.is_backlogged = true;
         backlog.push(connection.source(), connection.owner(), connection.is_heavy());
     }

@@ -100,20 +100,20 @@ impl<H> Connection<H> {
     }
 
     /// What waits at its transports.
-    pub(super) fn look<D: Driver<Handle = H>>(&self, world: &World<D>) -> Look {
+    pub(super) fn kept<D: Driver<Handle = H>>(&self, world: &World<D>) -> Kept {
         let (client, backend) = (self.transport(End::Client, world), self.transport(End::Backend, world));
         let (down, up) = (client.map_or(0, Transport::queued_size), backend.map_or(0, Transport::queued_size));
-        let mut look = Look::default();
+        let mut kept = Kept::default();
         for (transport, opposite) in [(client, up), (backend, down)] {
             let Some(transport) = transport else { continue };
-            look.heap_size += transport.heap_size();
+            kept.heap_size += transport.heap_size();
             if transport.has_arrivals() {
                 let may_deliver = transport.may_deliver(opposite);
-                look.has_backlog |= may_deliver;
-                look.has_hoard |= !may_deliver;
+                kept.has_backlog |= may_deliver;
+                kept.has_hoard |= !may_deliver;
             }
         }
-        look
+        kept
     }
 
     /// Copies received data to the heap that its exchange may not take for now.
@@ -158,8 +158,8 @@ impl<H> Connection<H> {
 
     /// Notes what it holds outside the pool: what that was, and what it is. What is in flight for one that ends comes back
     /// with the next turn, and is no reason to break off another one.
-    pub(super) fn update_held_size(&mut self, look: Look) -> (usize, usize) {
-        let held_size = if self.is_ending() { 0 } else { look.heap_size + self.exchange.wants().held_size };
+    pub(super) fn update_held_size(&mut self, kept: Kept) -> (usize, usize) {
+        let held_size = if self.is_ending() { 0 } else { kept.heap_size + self.exchange.wants().held_size };
         (std::mem::replace(&mut self.held_size, held_size), held_size)
     }
 
@@ -642,7 +642,7 @@ impl<H> Connection<H> {
 
 /// What waits at a connection's transports.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Look {
+pub(super) struct Kept {
     /// Received data that its exchange may take.
     pub(super) has_backlog: bool,
     /// Received data that its exchange may not take for now.
