@@ -174,8 +174,8 @@ mod tests {
     use super::*;
     use crate::config::{Config, Said};
     use crate::gateway::listener::ListenAddress;
+    use crate::http::upgrade::Origins;
     use crate::route::{MessageType, Protocol};
-    use crate::websocket::upgrade::Origins;
 
     /// A flag and its value are written as one here.
     fn parse(arguments: &[&str]) -> Arguments {

@@ -33,9 +33,6 @@ pub mod exchange;
 /// HTTP heads, replies, files.
 pub mod http;
 
-/// RFC 6455.
-pub mod websocket;
-
 /// From a path to a server.
 pub mod route;
 

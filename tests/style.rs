@@ -91,8 +91,8 @@ const FENCES: &[(&str, &[&str], &str)] = &[
         "src/",
     ),
     ("httparse", &["src/http/head.rs"], ""),
-    ("sha1", &["src/websocket/upgrade.rs"], ""),
-    ("base64", &["src/websocket/upgrade.rs", "utils/jsonrpc/"], ""),
+    ("sha1", &["src/http/upgrade.rs"], ""),
+    ("base64", &["src/http/upgrade.rs", "utils/jsonrpc/"], ""),
     ("rusqlite", &["utils/jsonrpc/sqlite/", "utils/jsonrpc/authrpc/", "utils/jsonrpc/jsonsql/"], ""),
     ("argon2", &["utils/jsonrpc/authrpc/src/passwords.rs"], ""),
     ("argh", &["src/cli.rs", "src/main.rs"], ""),
@@ -115,14 +115,14 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("unsafe", &["src/driver/", "utils/"], ""),
     ("std::fs", &["src/config/mod.rs"], "src/config/"),
     ("std::net", &[], "src/exchange/"),
-    ("std::net", &[], "src/websocket/"),
+    ("std::net", &[], "utils/rfc6455/"),
     // It knows addresses as text, and no sockets.
     ("std::net", &["src/http/authority.rs"], "src/http/"),
     ("std::fs", &[], "src/exchange/"),
-    ("std::fs", &[], "src/websocket/"),
+    ("std::fs", &[], "utils/rfc6455/"),
     ("std::fs", &[], "src/http/"),
     ("Instant", &[], "src/exchange/"),
-    ("Instant", &[], "src/websocket/"),
+    ("Instant", &[], "utils/rfc6455/"),
     ("Instant", &[], "src/http/"),
     // What has no I/O names the driver's plain types alone.
     ("Driver", &[], "src/exchange/"),
@@ -173,14 +173,13 @@ const MODULES: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("permit", &[]),
     ("observe", &["limits"]),
-    ("driver", &["limits"]),
+    ("driver", &["limits", "types"]),
     ("http", &["limits"]),
-    ("websocket", &["limits", "http"]),
-    ("route", &["limits", "permit", "driver", "http", "websocket"]),
-    ("exchange", &["limits", "types", "observe", "driver", "http", "websocket", "route"]),
+    ("route", &["limits", "permit", "driver", "http"]),
+    ("exchange", &["limits", "types", "observe", "driver", "http", "route"]),
     ("transport", &["limits", "types", "driver"]),
     ("gateway", &["limits", "types", "permit", "observe", "driver", "http", "route", "exchange", "transport"]),
-    ("config", &["limits", "permit", "observe", "driver", "http", "websocket", "route", "gateway"]),
+    ("config", &["limits", "permit", "observe", "driver", "http", "route", "gateway"]),
     ("process", &["observe", "driver", "gateway"]),
     ("daemon", &["limits", "permit", "observe", "driver", "route", "gateway", "config", "process"]),
     ("cli", &["observe", "config", "daemon"]),
@@ -495,4 +494,23 @@ fn tests_ask_for_the_programs_that_others_wrote() {
         }
     }
     expect_none(&faults, "programs that not every machine has");
+}
+
+/// What servers load, and the benchmarks, come without the daemon and what it needs (io-uring, argh, caps).
+#[test]
+fn packages_for_servers_do_not_need_the_daemon() {
+    let mut faults = Vec::new();
+    for (path, allowed) in [
+        ("utils/rfc6455/Cargo.toml", &[][..]),
+        ("utils/websocket/Cargo.toml", &["nix", "rfc6455"][..]),
+        ("utils/libwebsocket/Cargo.toml", &["nix", "rfc6455", "server"][..]),
+    ] {
+        let text = fs::read_to_string(project().join(path)).unwrap();
+        let own = text.split("[dependencies]\n").nth(1).unwrap_or_default().split("\n[").next().unwrap();
+        let named = own.lines().filter_map(|line| line.split(['.', ' ']).next()).filter(|name| !name.is_empty());
+        faults.extend(named.filter(|name| !allowed.contains(name)).map(|name| format!("{path}: {name}")));
+    }
+    let benches = fs::read_to_string(project().join("benches/Cargo.toml")).unwrap();
+    assert!(benches.contains("\nrfc6455 = ") && !benches.contains("\nuakari = "), "{benches}");
+    expect_none(&faults, "dependencies that these packages must not have");
 }

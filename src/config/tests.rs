@@ -9,10 +9,10 @@ use super::keys::Scope;
 use super::*;
 use crate::driver::device::Direction;
 use crate::driver::sim::Rng;
+use crate::http::upgrade::Origins;
 use crate::limits::WhenOver;
 use crate::observe::log::{Format, Level};
 use crate::route::{Destination, MessageType, Protocol};
-use crate::websocket::upgrade::Origins;
 
 fn load_text(text: &str, flags: &[Flag]) -> Result<Loaded, Vec<String>> {
     let mut read = |_: &str| Ok(text.as_bytes().to_vec());

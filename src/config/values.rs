@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::http::authority;
+use crate::http::upgrade::Origins;
 use crate::limits::{Bounds, WhenOver};
 use crate::observe::log::{Format, Level};
 use crate::route::{MessageType, Protocol};
-use crate::websocket::upgrade::Origins;
 
 /// A choice of words, and what each means.
 pub type Words<T, const N: usize> = [(&'static str, T); N];

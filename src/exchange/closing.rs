@@ -21,7 +21,7 @@ use super::{Chunk, Context, Effect, Ending, Input, Phase};
 use crate::limits::{self, WebSocket};
 use crate::route::Seat;
 use crate::types::{Demand, End};
-use crate::websocket::decoder::Decoder;
+use rfc6455::decoder::Decoder;
 
 /// An exchange that ends.
 #[derive(Debug)]

@@ -4,11 +4,11 @@ use std::fmt;
 
 use crate::driver::Errno;
 use crate::http::error::HeadError;
+use crate::http::upgrade::UpgradeError;
 use crate::limits::LINE_SIZE_MAX;
 use crate::observe::log::Level;
-use crate::websocket::close::CloseCode;
-use crate::websocket::header::ProtocolError;
-use crate::websocket::upgrade::UpgradeError;
+use rfc6455::close::CloseCode;
+use rfc6455::header::ProtocolError;
 
 /// What took too long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

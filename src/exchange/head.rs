@@ -5,10 +5,10 @@ use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Ste
 use crate::http::body::{Body, Framing};
 use crate::http::error::HeadError;
 use crate::http::head;
+use crate::http::upgrade::{self, Origins, UpgradeError};
 use crate::observe::log::{Level, Quoted};
 use crate::route::names;
 use crate::types::{Demand, End};
-use crate::websocket::upgrade::{self, Origins, UpgradeError};
 
 /// Before a request's end.
 #[derive(Debug, Default)]

@@ -21,8 +21,8 @@ use crate::http::date::Date;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
 use crate::types::End;
-use crate::websocket::close::CloseCode;
-use crate::websocket::encoder;
+use rfc6455::close::CloseCode;
+use rfc6455::encoder;
 
 pub use closing::CloseTimeouts;
 pub use effect::{Chunk, Effect, Effects, Folder};

@@ -8,12 +8,12 @@ use crate::driver::device::{Device, Direction};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
 use crate::http::head::{Head, single};
 use crate::http::reply;
+use crate::http::upgrade::{Upgrade, UpgradeError};
 use crate::limits::{self, WebSocket};
 use crate::observe::log::{Level, Quoted};
 use crate::route::hello::Hello;
 use crate::route::{Destination, Link, MessageType, Protocol, Seat, Service};
 use crate::types::{Demand, End};
-use crate::websocket::upgrade::{Upgrade, UpgradeError};
 
 /// What a good handshake asks for.
 pub struct Asked<'a> {

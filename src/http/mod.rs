@@ -9,6 +9,9 @@ pub mod target;
 
 pub mod head;
 
+/// The opening handshake of RFC 6455 section 4.
+pub mod upgrade;
+
 pub mod body;
 
 pub mod conditions;

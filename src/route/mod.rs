@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use crate::driver::device::Direction;
 use crate::http::authority::Authority;
+use crate::http::upgrade::Origins;
 use crate::limits;
 use crate::permit::{Count, Permit};
-use crate::websocket::upgrade::Origins;
 use names::{Patterns, Rules};
 
 /// How messages travel to and from a server (docs/backends.md).

@@ -266,6 +266,6 @@ impl Session {
         let begin = replies.len();
         replies.extend_from_slice(payload);
         let key = self.header.mask.unwrap_or_default();
-        frame::apply_mask(&mut replies[begin..], key, offset);
+        rfc6455::mask::apply(&mut replies[begin..], key, offset);
     }
 }

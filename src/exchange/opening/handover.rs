@@ -4,7 +4,7 @@ use super::{Opening, stop};
 use crate::driver::{Errno, HandoverStep};
 use crate::exchange::tunnel::Tunnel;
 use crate::exchange::{Closing, Context, Effect, Ending, Full, Phase, Step, head, refuse, send_close};
-use crate::websocket::close::CloseCode;
+use rfc6455::close::CloseCode;
 
 impl Opening {
     /// Connects to the socket that was opened, or hands the client over to it.

@@ -8,10 +8,10 @@ use crate::exchange::{Chunk, Context, Effect, Ending, send_close};
 use crate::limits;
 use crate::route::{MessageType, Protocol};
 use crate::types::End;
-use crate::websocket::close::CloseCode;
-use crate::websocket::decoder::Piece;
-use crate::websocket::header::{self, Opcode, ProtocolError};
-use crate::websocket::utf8::{self, Tail};
+use rfc6455::close::CloseCode;
+use rfc6455::decoder::Piece;
+use rfc6455::header::{self, Opcode, ProtocolError};
+use rfc6455::utf8::{self, Tail};
 
 impl Relay {
     /// Takes what the server sent; Some: the conversation goes over into its end.

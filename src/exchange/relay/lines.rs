@@ -3,7 +3,7 @@
 
 use crate::limits::{FRAMES_PER_VISIT_MAX, LINE_SIZE_MAX};
 use crate::route::{MessageType, Protocol};
-use crate::websocket::header::{self, Opcode};
+use rfc6455::header::{self, Opcode};
 
 /// Why a server's bytes are no messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -11,12 +11,12 @@ use crate::driver::device::Direction;
 use crate::limits::{self, WebSocket, WhenOver};
 use crate::route::{Destination, MessageType, Protocol, Seat, Service};
 use crate::types::{Demand, End};
-use crate::websocket::close::CloseCode;
-use crate::websocket::decoder::{Data, Decoder, Piece};
-use crate::websocket::encoder;
-use crate::websocket::header::{Masking, Opcode, ProtocolError};
 use lines::delimiter;
 use packed::Packed;
+use rfc6455::close::CloseCode;
+use rfc6455::decoder::{Data, Decoder, Piece};
+use rfc6455::encoder;
+use rfc6455::header::{Masking, Opcode, ProtocolError};
 use vigil::{Due, Vigil};
 
 /// A close frame's code and reason.
@@ -192,7 +192,8 @@ impl Relay {
                     return Some(self.part((code, &reason), &reason, Ending::TakesNothing, context));
                 }
                 Ok(Some(Piece::Data(data))) => {
-                    costly += u64::from(data.last || data.is_short_fragment);
+                    let is_short = data.fragment_size.is_some_and(|size| size < limits::FRAGMENT_SIZE_MIN);
+                    costly += u64::from(data.last || is_short);
                     self.up_data(data, chunk.buffer, &mut packed, context);
                 }
                 Ok(Some(Piece::Ping(payload))) => {

@@ -3,8 +3,8 @@
 
 use super::super::{Context, Effect};
 use crate::types::End;
-use crate::websocket::decoder::Data;
-use crate::websocket::header::{self, Opcode};
+use rfc6455::decoder::Data;
+use rfc6455::header::{self, Opcode};
 
 /// A part of the buffer. What is written never outgrows what was read: a header without a mask is shorter than one
 /// with, and before the first piece there is the headroom.

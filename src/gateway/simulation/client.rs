@@ -6,7 +6,7 @@ use super::pages::Answers;
 use crate::driver::Address;
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
-use crate::websocket::mask;
+use rfc6455::mask;
 
 /// How a client ends its conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

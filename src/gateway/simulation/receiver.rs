@@ -1,10 +1,10 @@
 //! A simulated server of direct mode, which speaks RFC 6455 itself on the socket that it was given.
 
 use crate::driver::sim::Sim;
-use crate::websocket::close::CloseCode;
-use crate::websocket::decoder::{Decoder, Piece};
-use crate::websocket::encoder;
-use crate::websocket::header::{self, HEADER_SIZE_MAX, Masking, Opcode, ProtocolError};
+use rfc6455::close::CloseCode;
+use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::encoder;
+use rfc6455::header::{self, HEADER_SIZE_MAX, Masking, Opcode, ProtocolError};
 
 /// A client in a server's hands.
 pub struct Receiver {

@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use uakari::websocket::close::{self, CloseCode};
-use uakari::websocket::decoder::{Decoder, Piece};
-use uakari::websocket::encoder;
-use uakari::websocket::header::{self, Masking, Opcode, ProtocolError};
-use uakari::websocket::mask;
-use uakari::websocket::utf8::Validator;
+use rfc6455::close::{self, CloseCode};
+use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::encoder;
+use rfc6455::header::{self, Masking, Opcode, ProtocolError};
+use rfc6455::mask;
+use rfc6455::utf8::Validator;
 use uakari_fuzz::choices::{Choices, cut};
 use uakari_fuzz::reference::{Event, Reading, Sizes, frame};
 

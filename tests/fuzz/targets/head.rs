@@ -16,7 +16,7 @@ use uakari::http::{files, target};
 use uakari::limits::{self, Http, SUBPROTOCOLS_MAX, TARGET_SIZE_MAX};
 use uakari::observe::log::Quoted;
 use uakari::route::names;
-use uakari::websocket::upgrade::{self, Origins};
+use uakari::http::upgrade::{self, Origins};
 use uakari_fuzz::choices::{Choices, cut};
 use uakari_fuzz::request::{Ends, Request, chunks_end};
 

@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
+use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::encoder::close_frame;
+use rfc6455::header::{self, Masking};
 use server::options::Protocol;
-use uakari::websocket::decoder::{Decoder, Piece};
-use uakari::websocket::encoder::close_frame;
-use uakari::websocket::header::{self, Masking};
 use websocket::{Opcode, ProtocolError};
 
 /// Bytes of a message in RFC 6455 frames, the gateway's or a direct client's: close code 1009 beyond.

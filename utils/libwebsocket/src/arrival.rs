@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
 use nix::sys::socket::{self, SockType, UnixAddr, sockopt};
+use rfc6455::close::CloseCode;
 use server::handover::{ClientAddress, HandedOver, HandoverError, Received, receive};
 use server::outgoing::WriteType;
-use uakari::websocket::close::CloseCode;
 
 use crate::client::{Client, flush_now};
 use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX};

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
+use rfc6455::close::CloseCode;
 use server::handover::ClientAddress;
 use server::outgoing::{Outgoing, WriteType};
-use uakari::websocket::close::CloseCode;
 
 use crate::cut::{self, Cut};
 use crate::early::Early;

@@ -5,9 +5,9 @@ use std::io::IoSliceMut;
 use std::ops::Range;
 
 use nix::errno::Errno;
-use uakari::websocket::close::CloseCode;
-use uakari::websocket::decoder::{Decoder, Piece};
-use uakari::websocket::header::{Masking, ProtocolError};
+use rfc6455::close::CloseCode;
+use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::header::{Masking, ProtocolError};
 
 /// Why nothing more comes of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,7 +135,7 @@ impl Cursor {
 
 #[cfg(test)]
 mod tests {
-    use uakari::websocket::header::Opcode;
+    use rfc6455::header::Opcode;
 
     use super::*;
 

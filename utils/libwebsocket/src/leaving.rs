@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 
-use uakari::websocket::close::CloseCode;
+use rfc6455::close::CloseCode;
 
 use crate::client::{Client, flush_now};
 use crate::incoming::End;

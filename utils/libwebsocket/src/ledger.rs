@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicUsize,
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int, c_short};
-use uakari::websocket::close::CloseCode;
+use rfc6455::close::CloseCode;
 
 use crate::limits::{LEDGER_ENTRIES, OWN_FD_MIN};
 use crate::lock::Lock;

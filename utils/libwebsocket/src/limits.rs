@@ -7,7 +7,7 @@ pub const WAIT_MS: u32 = 100;
 /// it does not, the next of its connections are waited for as anybody's.
 pub const GATEWAY_WAIT_MS: u32 = 1_000;
 /// How long the first bytes of a character that the end of a write cut wait for the others.
-pub const CUT_CHARACTER_MS: u64 = uakari::limits::CUT_CHARACTER_MS;
+pub const CUT_CHARACTER_MS: u64 = 100;
 /// How often a thread that may not wait for a client looks whether the owner of a lock has begun to.
 pub const LOCK_LOOK_MS: nix::libc::c_long = 1;
 /// So many such processes are remembered.

@@ -14,8 +14,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::libc;
 use server::outgoing::WriteType;
-use uakari::config::{TYPE_NAMES, TYPES, word};
-use uakari::route::MessageType;
 
 use crate::limits::WAIT_MS;
 use crate::real;
@@ -131,14 +129,13 @@ fn parse_type(element: &[u8]) -> Result<Option<(Vec<u8>, WriteType)>, String> {
         Some(at) => (element[..at].trim_ascii(), element[at + 1..].trim_ascii()),
         None => (&b"*"[..], element),
     };
-    let kind = match std::str::from_utf8(name).ok().and_then(|name| word(&TYPES, name)) {
-        Some(MessageType::Auto) => WriteType::Auto,
-        Some(MessageType::Text) => WriteType::Text,
-        Some(MessageType::Binary) => WriteType::Binary,
-        None => {
-            let [one, two, three] = TYPE_NAMES;
+    let kind = match name {
+        b"auto" => WriteType::Auto,
+        b"text" => WriteType::Text,
+        b"binary" => WriteType::Binary,
+        _ => {
             return Err(format!(
-                "WEBSOCKET_TYPE: {} is not {one}, {two} or {three}: {} is left out",
+                "WEBSOCKET_TYPE: {} is not auto, text or binary: {} is left out",
                 quoted(name),
                 quoted(element)
             ));

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::libc::{self, c_int};
+use rfc6455::close::CloseCode;
 use server::outgoing::Outgoing;
-use uakari::websocket::close::CloseCode;
 
 use crate::arrival::{Decision, decide};
 use crate::client::Client;

@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, recv, send, sendmsg, shutdown, sockopt};
 use nix::sys::time::TimeVal;
-use uakari::websocket::close::CloseCode;
-use uakari::websocket::header::{CONTROL_PAYLOAD_SIZE_MAX, Opcode};
+use rfc6455::close::CloseCode;
+use rfc6455::header::{CONTROL_PAYLOAD_SIZE_MAX, Opcode};
 
 use crate::deadline::Deadline;
 use crate::error::Error;

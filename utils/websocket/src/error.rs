@@ -3,8 +3,8 @@
 use std::fmt;
 
 use nix::errno::Errno;
-use uakari::websocket::close::CloseCode;
-use uakari::websocket::header::ProtocolError;
+use rfc6455::close::CloseCode;
+use rfc6455::header::ProtocolError;
 
 /// Why a client gives or takes no message. But for `WouldBlock`, `Text` and `Argument` the conversation is over.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use uakari::websocket::close::CloseCode;
-use uakari::websocket::decoder::{Data, Decoder, Piece};
-use uakari::websocket::header::{Masking, Opcode, ProtocolError};
+use rfc6455::close::CloseCode;
+use rfc6455::decoder::{Data, Decoder, Piece};
+use rfc6455::header::{Masking, Opcode, ProtocolError};
 
 /// A whole message.
 #[derive(Clone, PartialEq, Eq, Debug)]

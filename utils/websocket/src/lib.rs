@@ -56,5 +56,5 @@ pub use client::{Batch, Buffer, Client};
 pub use error::Error;
 pub use incoming::Message;
 pub use listener::{AcceptError, Listener, Options};
-pub use uakari::websocket::close::CloseCode;
-pub use uakari::websocket::header::{Opcode, ProtocolError};
+pub use rfc6455::close::CloseCode;
+pub use rfc6455::header::{Opcode, ProtocolError};

@@ -9,10 +9,10 @@ use std::io::IoSlice;
 use std::ops::Range;
 
 use nix::errno::Errno;
-use uakari::websocket::close::CloseCode;
-use uakari::websocket::encoder::{close_frame, control_frame};
-use uakari::websocket::header::{self, HEADER_SIZE_MAX, Opcode};
-use uakari::websocket::utf8::Validator;
+use rfc6455::close::CloseCode;
+use rfc6455::encoder::{close_frame, control_frame};
+use rfc6455::header::{self, HEADER_SIZE_MAX, Opcode};
+use rfc6455::utf8::Validator;
 
 use crate::limits::{CUT_SIZE_MAX, GATHERED_SIZE, PONGS_SIZE_MAX, WRITE_PARTS_MAX};
 

@@ -169,7 +169,7 @@ impl Client {
         Header::whole(frame::BINARY, Some(key), context.options.size).append(out);
         let begin = out.len();
         context.pattern.append(self.id, sequence, out);
-        frame::apply_mask(&mut out[begin..], key, 0);
+        rfc6455::mask::apply(&mut out[begin..], key, 0);
     }
 
     fn queue_control(&mut self, opcode: u8, payload: &[u8], context: &mut Context) {
@@ -178,7 +178,7 @@ impl Client {
         Header::whole(opcode, Some(key), payload.len()).append(out);
         let begin = out.len();
         out.extend_from_slice(payload);
-        frame::apply_mask(&mut out[begin..], key, 0);
+        rfc6455::mask::apply(&mut out[begin..], key, 0);
     }
 
     /// Receives until the socket is empty (edge-triggered: a short read says so, except

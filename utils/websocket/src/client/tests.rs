@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use uakari::websocket::header::ProtocolError;
+use rfc6455::header::ProtocolError;
 
 use super::*;
 use crate::handover::{self, Received};

@@ -1,7 +1,7 @@
 //! What arrives, whatever the kernel takes at a time: whole frames in order, and controls only between them.
 
-use uakari::websocket::decoder::{Decoder, Piece};
-use uakari::websocket::header::Masking;
+use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::header::Masking;
 
 use super::*;
 

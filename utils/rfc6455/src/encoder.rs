@@ -1,7 +1,7 @@
 //! Frames that the gateway itself writes: pongs and close frames, never masked.
 
-use super::close::CloseCode;
-use super::header::{self, Opcode};
+use crate::close::CloseCode;
+use crate::header::{self, Opcode};
 
 /// A whole control frame. The payload is at most 125 bytes long (RFC 6455 section 5.5).
 pub fn control_frame(opcode: Opcode, payload: &[u8]) -> Box<[u8]> {

@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use super::close::{self, CloseCode};
-use super::header::{self, HEADER_SIZE_MAX, Header, Masking, Opcode, ProtocolError};
-use super::mask;
-use super::utf8::Validator;
-use crate::limits::FRAGMENT_SIZE_MIN;
+use crate::close::{self, CloseCode};
+use crate::header::{self, HEADER_SIZE_MAX, Header, Masking, Opcode, ProtocolError};
+use crate::mask;
+use crate::utf8::Validator;
 
 /// What the next bytes mean.
 #[derive(PartialEq, Eq, Debug)]
@@ -32,17 +31,27 @@ pub struct Data {
     pub first: bool,
     /// The last piece of its message.
     pub last: bool,
-    /// The last piece of a frame of fewer than `FRAGMENT_SIZE_MIN` bytes that does not end its message.
-    pub is_short_fragment: bool,
+    /// With the last piece of a frame that does not end its message: the bytes of that frame.
+    pub fragment_size: Option<u64>,
 }
 
-/// One direction's decoder. The caller owns the bytes; of a header cut by the end of a receive at most
-/// 14 bytes are kept, of a control frame its payload. A copy tells what bytes mean that are only looked at.
+/// One direction's decoder. The caller owns the bytes; of a header cut by the end of a receive at most 14 bytes are
+/// kept, of a control frame its payload. Between messages it holds no memory of its own.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     masking: Masking,
+    /// A text's bytes up to the first impossible one were handed out; that byte is the next thing to tell.
+    is_invalid: bool,
+    utf8: Validator,
     frame_size_max: u64,
     message_size_max: u64,
+    /// None: between messages.
+    amid: Option<Box<Amid>>,
+}
+
+/// What is not whole yet.
+#[derive(Debug, Clone, Default)]
+struct Amid {
     /// A header's first bytes, where the receive ended within it.
     partial: [u8; HEADER_SIZE_MAX],
     partial_size: u8,
@@ -51,9 +60,12 @@ pub struct Decoder {
     /// The data message being read.
     message: Option<Message>,
     control: Vec<u8>,
-    utf8: Validator,
-    /// A text's bytes up to the first impossible one were handed out; that byte is the next thing to tell.
-    is_invalid: bool,
+}
+
+impl Amid {
+    fn is_nothing(&self) -> bool {
+        self.partial_size == 0 && self.frame.is_none() && self.message.is_none()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,30 +76,20 @@ struct Message {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a connection.
+    /// A decoder at the beginning of a connection. The sizes are in bytes of payload.
     pub fn new(masking: Masking, frame_size_max: u64, message_size_max: u64) -> Decoder {
-        Decoder {
-            masking,
-            frame_size_max,
-            message_size_max,
-            partial: [0; HEADER_SIZE_MAX],
-            partial_size: 0,
-            frame: None,
-            message: None,
-            control: Vec::new(),
-            utf8: Validator::default(),
-            is_invalid: false,
-        }
+        let utf8 = Validator::default();
+        Decoder { masking, is_invalid: false, utf8, frame_size_max, message_size_max, amid: None }
     }
 
     /// Whether the stream may end here: between messages.
     pub fn is_between_messages(&self) -> bool {
-        self.partial_size == 0 && self.frame.is_none() && self.message.is_none()
+        self.amid.is_none()
     }
 
     /// Whether a piece of a message was handed out, and its last one was not.
     pub fn is_amid_message(&self) -> bool {
-        self.message.is_some_and(|message| message.started)
+        self.amid.as_ref().and_then(|amid| amid.message).is_some_and(|message| message.started)
     }
 
     /// The next piece of `buffer[*at..end]`; `at` moves behind what was consumed. None: all was consumed.
@@ -109,9 +111,22 @@ impl Decoder {
     /// The long way, apart so that the short one saves no registers for it.
     #[inline(never)]
     fn any_piece(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
+        let mut amid = self.amid.take().map_or_else(Amid::default, |amid| *amid);
+        let piece = self.piece(&mut amid, buffer, at, end);
+        self.amid = (!amid.is_nothing()).then(|| Box::new(amid));
+        piece
+    }
+
+    fn piece(
+        &mut self,
+        amid: &mut Amid,
+        buffer: &mut [u8],
+        at: &mut usize,
+        end: usize,
+    ) -> Result<Option<Piece>, ProtocolError> {
         loop {
-            let Some((header, done)) = self.frame else {
-                if *at == end || !self.read_header(buffer, at, end)? {
+            let Some((header, done)) = amid.frame else {
+                if *at == end || !self.read_header(amid, buffer, at, end)? {
                     return Ok(None);
                 }
                 continue;
@@ -126,14 +141,14 @@ impl Decoder {
                 mask::apply(&mut buffer[range.clone()], key, done);
             }
             let whole = done + take as u64 == header.length;
-            self.frame = if whole { None } else { Some((header, done + take as u64)) };
+            amid.frame = if whole { None } else { Some((header, done + take as u64)) };
             if header.opcode.is_control() {
-                if let Some(piece) = self.control_piece(header.opcode, &buffer[range], whole)? {
+                if let Some(piece) = amid.control_piece(header.opcode, &buffer[range], whole)? {
                     return Ok(Some(piece));
                 }
             } else {
-                let is_short_fragment = whole && !header.fin && header.length < FRAGMENT_SIZE_MIN;
-                return self.data_piece(buffer, range, whole && header.fin, is_short_fragment).map(Some);
+                let fragment_size = (whole && !header.fin).then_some(header.length);
+                return self.data_piece(amid, buffer, range, whole && header.fin, fragment_size).map(Some);
             }
         }
     }
@@ -171,40 +186,40 @@ impl Decoder {
         }
         let start = *at + header_size;
         *at = start + length as usize;
-        Some(Data { range: start..*at, opcode, first: true, last: true, is_short_fragment: false })
+        Some(Data { range: start..*at, opcode, first: true, last: true, fragment_size: None })
     }
 
     /// Reads a header, with what an earlier receive left of it. False: it is not whole yet.
-    fn read_header(&mut self, buffer: &[u8], at: &mut usize, end: usize) -> Result<bool, ProtocolError> {
-        let kept = self.partial_size as usize;
+    fn read_header(&self, amid: &mut Amid, buffer: &[u8], at: &mut usize, end: usize) -> Result<bool, ProtocolError> {
+        let kept = amid.partial_size as usize;
         let parsed = if kept == 0 {
             header::parse(&buffer[*at..end], self.masking)?
         } else {
             let take = (HEADER_SIZE_MAX - kept).min(end - *at);
-            self.partial[kept..kept + take].copy_from_slice(&buffer[*at..*at + take]);
-            header::parse(&self.partial[..kept + take], self.masking)?
+            amid.partial[kept..kept + take].copy_from_slice(&buffer[*at..*at + take]);
+            header::parse(&amid.partial[..kept + take], self.masking)?
         };
         let Some((header, size)) = parsed else {
             if kept == 0 {
-                self.partial[..end - *at].copy_from_slice(&buffer[*at..end]);
+                amid.partial[..end - *at].copy_from_slice(&buffer[*at..end]);
             }
-            self.partial_size = (kept + end - *at) as u8;
+            amid.partial_size = (kept + end - *at) as u8;
             *at = end;
             return Ok(false);
         };
-        self.partial_size = 0;
+        amid.partial_size = 0;
         *at += size - kept;
-        self.judge(&header)?;
-        self.frame = Some((header, 0));
+        self.judge(amid, &header)?;
+        amid.frame = Some((header, 0));
         Ok(true)
     }
 
     /// All that can be said before a payload byte has come: the order of fragments and the size.
-    fn judge(&mut self, header: &Header) -> Result<(), ProtocolError> {
+    fn judge(&self, amid: &mut Amid, header: &Header) -> Result<(), ProtocolError> {
         if header.opcode.is_control() {
             return Ok(());
         }
-        let message = match (header.opcode, &mut self.message) {
+        let message = match (header.opcode, &mut amid.message) {
             (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutStart),
             (Opcode::Continuation, Some(message)) => message,
             (_, Some(_)) => return Err(ProtocolError::StartInsideMessage),
@@ -222,14 +237,15 @@ impl Decoder {
 
     fn data_piece(
         &mut self,
+        amid: &mut Amid,
         buffer: &[u8],
         range: Range<usize>,
         last: bool,
-        is_short_fragment: bool,
+        fragment_size: Option<u64>,
     ) -> Result<Piece, ProtocolError> {
-        let Some(message) = &mut self.message else { return Err(ProtocolError::ContinuationWithoutStart) };
+        let Some(message) = &mut amid.message else { return Err(ProtocolError::ContinuationWithoutStart) };
         let first = !message.started;
-        let mut piece = Data { range: range.clone(), opcode: message.opcode, first, last, is_short_fragment };
+        let mut piece = Data { range: range.clone(), opcode: message.opcode, first, last, fragment_size };
         message.started = true;
         if piece.opcode == Opcode::Text
             && let Err(valid_size) = self.check_text(&buffer[range], last)
@@ -242,7 +258,7 @@ impl Decoder {
             return Ok(Piece::Data(piece));
         }
         if last {
-            self.message = None;
+            amid.message = None;
         }
         Ok(Piece::Data(piece))
     }
@@ -256,7 +272,9 @@ impl Decoder {
         }
         Ok(())
     }
+}
 
+impl Amid {
     fn control_piece(&mut self, opcode: Opcode, part: &[u8], whole: bool) -> Result<Option<Piece>, ProtocolError> {
         self.control.extend_from_slice(part);
         if !whole {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::close::{CloseCode, CloseError};
+use crate::close::{CloseCode, CloseError};
 
 /// The longest header: two bytes, a 64-bit length, a masking key.
 pub const HEADER_SIZE_MAX: usize = 14;
