@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// A continuation of the message begun before.
+/// A continuation of the current message.
 pub const CONTINUATION: u8 = 0;
 /// A binary message.
 pub const BINARY: u8 = 2;
@@ -18,11 +18,11 @@ const HEADER_SIZE_MAX: usize = 14;
 /// A frame's header.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Header {
-    /// Whether the message ends with this frame.
+    /// FIN: the message ends with this frame.
     pub fin: bool,
-    /// The opcode, unchecked.
+    /// The opcode, not validated.
     pub opcode: u8,
-    /// The masking key, if the payload is masked.
+    /// The masking key; None: the payload is not masked.
     pub mask: Option<[u8; 4]>,
     /// The payload's length.
     pub length: u64,
@@ -39,7 +39,7 @@ impl Header {
         self.opcode >= 8
     }
 
-    /// Appends the header as it stands on the wire.
+    /// Appends the encoded header.
     pub fn append(&self, out: &mut Vec<u8>) {
         out.push(u8::from(self.fin) << 7 | self.opcode);
         let masked = u8::from(self.mask.is_some()) << 7;
@@ -60,7 +60,7 @@ impl Header {
     }
 }
 
-/// Masks or unmasks bytes that stand at `offset` of their frame's payload.
+/// Masks or unmasks bytes at `offset` of their frame's payload.
 pub fn apply_mask(bytes: &mut [u8], key: [u8; 4], offset: u64) {
     let mut key = key;
     key.rotate_left((offset % 4) as usize);
@@ -76,23 +76,23 @@ pub fn apply_mask(bytes: &mut [u8], key: [u8; 4], offset: u64) {
     }
 }
 
-/// What a [`Decoder`] found.
+/// A result of [`Decoder`].
 #[derive(Debug, PartialEq)]
 pub enum Piece {
     /// A complete header; payload pieces follow unless its length is 0.
     Header(Header),
     /// A part of the payload.
     Payload {
-        /// Where it stands in the input.
+        /// Its range in the input.
         range: Range<usize>,
-        /// Where it stands in the frame's payload.
+        /// Its offset in the frame's payload.
         offset: u64,
-        /// Whether the frame's payload ends with it.
+        /// The frame's payload ends with it.
         last: bool,
     },
 }
 
-/// Finds headers and payloads in a stream that is cut anywhere; keeps no payload.
+/// Finds headers and payloads in a stream that is split at any position. Stores no payload.
 #[derive(Default)]
 pub struct Decoder {
     head: [u8; HEADER_SIZE_MAX],
@@ -102,7 +102,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// The next piece of `input` from `at`, which moves on; None when the input is used up.
+    /// The next piece of `input` from `at`, which is advanced; None when the input is consumed.
     pub fn next(&mut self, input: &[u8], at: &mut usize) -> Option<Piece> {
         if self.left > 0 {
             return self.payload(input, at);
