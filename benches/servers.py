@@ -18,7 +18,7 @@ UAKARI = TARGET / "release" / "uakari"
 ECHO = TARGET / "release" / "websocket_echo"
 LIBRARY = TARGET / "release" / "libwebsocket.so"
 LOAD, RELAY, BACKEND = (BENCH_TARGET / "release" / name for name in ("load", "relay", "backend"))
-# Where tests/install-tools puts programs that it does not install.
+# Programs that tests/install-tools unpacks.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 TOOLS = Path(os.environ.get("UAKARI_TOOLS") or CACHE / "uakari-tools")
 NGINX_PLACES = [str(TOOLS / "bin"), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]
@@ -27,7 +27,7 @@ NGINX = shutil.which("nginx", path=os.pathsep.join(NGINX_PLACES))
 IDLE_FIRST = 500
 IDLE_ALL = 9500
 
-# All clients come from one address here.
+# In the benchmark all clients have one address.
 UAKARI_CONFIG = """
 log-level = "error";
 limits = {{ clients = 20000; clients-per-address = 0; handshakes = 20000; }};
@@ -40,7 +40,7 @@ worker_rlimit_nofile {files};
 daemon off;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
-# Two for each idle client; with fewer than a sixteenth left, nginx closes idle ones.
+# Two connections for each idle client. nginx closes idle ones if fewer than a sixteenth are free.
 events {{ worker_connections 20500; }}
 http {{
     access_log off;

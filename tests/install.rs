@@ -81,6 +81,9 @@ fn everything_is_in_its_place() {
         ("usr/share/uakari/hello/hello.rs", 0o644),
         ("usr/share/uakari/www/index.html", 0o644),
         ("usr/share/uakari/www/jsonrpc.js", 0o644),
+        ("usr/share/uakari/www/uakari.css", 0o644),
+        ("usr/share/uakari/www/uakari.js", 0o644),
+        ("usr/share/uakari/www/uakari.svg", 0o644),
         ("usr/share/uakari/www/webchat.html", 0o644),
         ("usr/share/uakari/www/websocket.html", 0o644),
     ] {

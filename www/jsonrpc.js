@@ -1,14 +1,11 @@
-// A connection to websocket_jsonrpc for the pages that call its methods: answers in any number of pieces, a connection
-// that comes back, and what both of them show of it.
+// The connection of webauth.html and websql.html to websocket_jsonrpc: calls, answers in any number of pieces,
+// reconnection, and the display of its state. Needs uakari.js.
 "use strict";
 const CALL_MS = 15000, RETRY_MS = 1000, RETRY_MS_MAX = 30000, ANSWER_SIZE_MAX = 64 << 20;
-// The server of ouistiti's takes the last byte of each request for a NUL.
+// ouistiti's server takes the last byte of each request for a NUL.
 const NO_ANSWER = 'No answer came. If this is ouistiti\'s server, the gateway needs protocol = "nul" for it.';
-const $ = (id) => document.getElementById(id);
-const element = (tag, className, textContent) => Object.assign(document.createElement(tag), { className, textContent });
-const home = (location.protocol === "https:" ? "wss://" : "ws://") + (location.host || "localhost") + "/";
 
-// Whole numbers beyond 2^53 as they are, where the browser tells how they were written.
+// A reviver for JSON.parse: integers beyond 2^53 become BigInt, if the browser passes their source text.
 function exact(key, value, context) {
   const source = context?.source;
   return typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(source ?? "") ? BigInt(source) : value;
@@ -17,7 +14,7 @@ function exact(key, value, context) {
 class Rpc {
   #socket = null; #text = ""; #depth = 0; #isQuoted = false; #isEscaped = false; #decoder = null; #waiting = new Map(); #last = 0; #retry = RETRY_MS; #timer = 0;
 
-  // `told` hears "connecting", "open" and "failed".
+  // `told` is called with "connecting", "open" or "failed".
   constructor(told) { this.told = told; }
 
   connect(url) {
@@ -50,7 +47,7 @@ class Rpc {
     };
   }
 
-  // The result; an Error with `code` and `data` where the server answers with one.
+  // Resolves to the result. Rejects with an Error, which has `code` and `data` if it is the server's.
   call(method, params) {
     return new Promise((resolve, reject) => {
       if (this.#socket?.readyState !== WebSocket.OPEN) return reject(new Error("Not connected: nothing was sent."));
@@ -73,9 +70,9 @@ class Rpc {
     for (const id of [...this.#waiting.keys()]) this.#settle(id, ({ reject }) => reject(new Error(why)));
   }
 
-  // Each object or array is an answer, whatever is between two of them. Through a stream one may come in several
-  // messages, and several in one. It may have several lines: ouistiti's server writes it so, with a NUL behind it. Each
-  // character is looked at once: looking through a long one for each of its pieces would take minutes.
+  // Each object or array is an answer, whatever separates them. In a stream, one answer may arrive in several messages,
+  // and several in one. ouistiti's server writes answers of several lines that end with a NUL. Each character is
+  // examined only once: parsing a long answer again for each of its pieces would take minutes.
   #received(data) {
     const piece = typeof data === "string" ? data : this.#decoder.decode(data, { stream: true });
     let begin = 0;
@@ -83,7 +80,7 @@ class Rpc {
       const character = piece[at];
       if (this.#isEscaped) this.#isEscaped = false;
       else if (this.#isQuoted) {
-        // No string of JSON has a line break in it.
+        // A JSON string contains no line break.
         if (character === '"' || character === "\n") this.#isQuoted = false;
         this.#isEscaped = character === "\\";
       } else if (character === '"') this.#isQuoted = this.#depth > 0;
@@ -108,7 +105,7 @@ class Rpc {
     } catch {
       return;
     }
-    // Some other server may say null.
+    // Another kind of server may send null.
     const { id, result, error } = Object(answer);
     this.#settle(id, ({ resolve, reject }) => {
       if (error) reject(Object.assign(new Error(error.message), { code: error.code, data: error.data }));
@@ -117,13 +114,13 @@ class Rpc {
   }
 }
 
-// What a form is told, where it stands.
+// Shows the outcome of a form below it.
 function say(output, kind, text) {
   output.dataset.kind = kind;
   output.textContent = text;
 }
 
-// The address and the status, which both pages have. `name` is the server's; `opened` is called for each connection.
+// Sets up the address form and the status. `name` is the default name; `opened` is called whenever the state changes.
 function dial(name, opened) {
   const states = { connecting: "Connecting…", open: "Connected", failed: "Not connected" };
   const rpc = new Rpc((state, why) => {
@@ -135,28 +132,28 @@ function dial(name, opened) {
   });
   const start = () => {
     try {
-      const url = new URL($("url").value.trim(), home);
-      url.protocol = url.protocol.replace("http", "ws");
-      url.hash = "";
-      $("url").value = $("shown").textContent = url.href;
+      const url = addressOf($("url").value);
+      $("url").value = $("shown").textContent = url;
       say($("dialed"), "", "");
-      rpc.connect(url.href);
+      rpc.connect(url);
     } catch (error) {
       say($("dialed"), "bad", error.message);
     }
   };
-  const given = new URLSearchParams(location.search).get("url");
-  $("url").value = given || home + (location.hash.slice(1).replace(/^\/+/, "") || name);
+  $("url").value = initialAddress(name);
   $("dial").addEventListener("submit", (event) => {
     event.preventDefault();
     start();
   });
-  // A link may name any server, and passwords are typed here: to one elsewhere nothing connects unasked.
-  const host = URL.canParse(given ?? "", home) ? new URL(given ?? "", home).host : "";
+  // A link may name any server, and users type passwords here: never connect to another host unless the user asks.
+  let host = "";
+  try {
+    if (linked) host = new URL(addressOf(linked)).host;
+  } catch { /* start() shows the error. */ }
   if (!host || host === new URL(home).host) start();
   else {
     $("dial").closest("details").open = true;
-    say($("dialed"), "note", `The link that led here names a server elsewhere: ${host}. Connect only if you trust it.`);
+    say($("dialed"), "note", `This link names a server on another host: ${host}. Connect only if you trust it.`);
   }
   return rpc;
 }

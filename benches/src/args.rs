@@ -43,12 +43,12 @@ impl Args {
         self.values.get(name).map(String::as_str)
     }
 
-    /// The value of `--name`, which must be given.
+    /// The value of `--name`; an error if it was not given.
     pub fn required(&self, name: &str) -> Result<&str> {
         self.value(name).ok_or_else(|| format!("--{name} is missing").into())
     }
 
-    /// The value of `--name` as a number, or `default` where it was not given.
+    /// The value of `--name` as a number, or `default` if it was not given.
     pub fn number<T: FromStr<Err: Display>>(&self, name: &str, default: T) -> Result<T> {
         match self.value(name) {
             None => Ok(default),

@@ -1,4 +1,4 @@
-//! Both ends of the HTTP upgrade (RFC 6455 section 4), as much as a benchmark needs.
+//! Both sides of the HTTP upgrade (RFC 6455 section 4), limited to what a benchmark needs.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use sha1::{Digest, Sha1};
@@ -33,8 +33,8 @@ fn accept_of_key(key: &str) -> String {
     BASE64_STANDARD.encode(digest)
 }
 
-/// The length of the HTTP head at the start of `bytes`, blank line included, or None while
-/// it is incomplete.
+/// The length of the HTTP head at the start of `bytes`, blank line included; None if the head is
+/// incomplete.
 pub fn head_size(bytes: &[u8]) -> Option<usize> {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
     Some(end + 4)

@@ -1,10 +1,10 @@
-//! A log-linear latency histogram: 256 steps in every power of two, so 0.4 % at most is lost.
+//! A log-linear latency histogram: 256 steps in every power of two, so the error is at most 0.4 %.
 
 const STEP_BITS: u32 = 8;
 const STEPS: u64 = 1 << STEP_BITS;
 const BUCKETS: usize = (65 - STEP_BITS as usize) << STEP_BITS;
 
-/// Counts of values, whatever their unit.
+/// Counts of values of any unit.
 pub struct Histogram {
     counts: Vec<u64>,
     total: u64,
@@ -23,7 +23,7 @@ impl Histogram {
         self.total += 1;
     }
 
-    /// How many values were counted.
+    /// The number of values counted.
     pub fn total(&self) -> u64 {
         self.total
     }

@@ -1,4 +1,4 @@
-//! Where the servers listen.
+//! Listening sockets of the servers.
 
 use crate::Result;
 use nix::sys::socket::{Backlog, listen, setsockopt, sockopt};
@@ -6,12 +6,12 @@ use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-/// A killed io_uring process keeps its port for a moment.
+/// A killed io_uring process keeps its port for a moment, so bind(2) is retried.
 const BIND_RETRY_MAX: Duration = Duration::from_secs(2);
 const BIND_PAUSE: Duration = Duration::from_millis(10);
 const BACKLOG: i32 = 4096;
 
-/// Listens at `HOST:PORT` (std sets SO_REUSEADDR), trying again while the port is busy.
+/// Listens at `HOST:PORT` (std sets SO_REUSEADDR), and retries while the port is in use.
 /// Accepted sockets send small replies at once (TCP_NODELAY).
 pub fn bind(address: &str) -> Result<TcpListener> {
     let begun = Instant::now();
@@ -24,7 +24,7 @@ pub fn bind(address: &str) -> Result<TcpListener> {
         }
     };
     listen(&listener, Backlog::new(BACKLOG)?)?;
-    // Accepted sockets inherit it.
+    // Accepted sockets inherit TCP_NODELAY.
     setsockopt(&listener, sockopt::TcpNoDelay, &true)?;
     Ok(listener)
 }

@@ -1,9 +1,8 @@
-//! Message contents that the receiver can check from two numbers, without keeping what was sent.
+//! Message contents that the receiver can check from two numbers, without storing sent messages.
 //!
-//! A message is a window into one table of random bytes; client and sequence number choose
-//! where it starts. Its first eight bytes are a tag no other message has. So a byte lost,
-//! doubled, swapped or taken from another client or message is seen, at the price of a
-//! memory comparison.
+//! A message is a window into one table of random bytes. Client and sequence number determine
+//! its offset. Its first eight bytes are a unique tag. This detects bytes that are lost, doubled,
+//! swapped or taken from another client or message, at the cost of a memory comparison.
 
 const SHIFTS: usize = 4096;
 const TAG_SIZE: usize = 8;
@@ -17,7 +16,7 @@ impl Random {
         Random(mix(seed) | 1)
     }
 
-    /// The next number.
+    /// The next pseudo-random number.
     pub fn next_u64(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -48,7 +47,7 @@ impl Pattern {
         out.extend_from_slice(&window[tagged..]);
     }
 
-    /// Whether `got` is what stands at `offset` of that message.
+    /// True if `got` equals the message's bytes from `offset` on.
     pub fn matches(&self, client: u32, sequence: u64, offset: usize, got: &[u8]) -> bool {
         if got.len() > self.size - offset {
             return false;
@@ -66,7 +65,7 @@ impl Pattern {
     }
 }
 
-/// SplitMix64's finalizer: one to one, so different inputs never meet.
+/// SplitMix64's finalizer: a bijection, so different inputs have different results.
 fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

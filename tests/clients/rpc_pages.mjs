@@ -166,10 +166,12 @@ async function unreachable(context, base) {
 // What a link names is not trusted with passwords.
 async function elsewhere(context, base) {
   const page = await context.newPage();
-  await page.goto(base + "/webauth.html?url=" + encodeURIComponent("ws://elsewhere.invalid/auth"));
-  check((await page.textContent("#dialed")).includes("elsewhere.invalid"), "a server elsewhere is named");
-  check((await page.getAttribute("#status", "data-state")) === "idle", "and not connected unasked");
-  check(await page.locator("#auth button").isDisabled(), "so that nothing can be sent to it");
+  for (const address of ["ws://elsewhere.invalid/auth", "elsewhere.invalid:80/auth"]) {
+    await page.goto(base + "/webauth.html?url=" + encodeURIComponent(address));
+    check((await page.textContent("#dialed")).includes("elsewhere.invalid"), `a server elsewhere is named: ${address}`);
+    check((await page.getAttribute("#status", "data-state")) === "idle", "and not connected unasked");
+    check(await page.locator("#auth button").isDisabled(), "so that nothing can be sent to it");
+  }
   await page.goto(base + "/webauth.html?url=" + encodeURIComponent("/auth"));
   await isOpen(page);
   ok("one of this host is connected");

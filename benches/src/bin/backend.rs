@@ -1,9 +1,9 @@
-//! `backend`: an echo server on a UNIX stream socket, to stand behind a proxy.
+//! `backend`: an echo server on a UNIX stream socket, the backend of a proxy.
 //!
-//! Mode raw echoes bytes. Mode ws answers the HTTP upgrade and echoes frames as they pass
-//! through, pings and closes included; it trusts its clients, who are the load generator.
+//! Mode raw echoes bytes. Mode ws answers the HTTP upgrade and echoes frames while it receives
+//! them, pings and close frames included. It trusts its clients, the load generator.
 //! One thread, level-triggered epoll; one write for all replies to one read. A client that
-//! does not take its replies is not read from.
+//! does not read its replies is not read from.
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -50,7 +50,7 @@ struct Server {
     replies: Vec<u8>,
 }
 
-/// What becomes of a client after an event.
+/// The outcome of an event for a client.
 #[derive(PartialEq)]
 enum Next {
     Stay,
@@ -121,7 +121,7 @@ impl Server {
         } else {
             client.writable()
         };
-        // A client whose connection breaks is its own affair.
+        // An error of one connection ends only that connection.
         match next.unwrap_or(Next::Drop) {
             Next::Stay => {}
             Next::Watch(interest) => {
@@ -139,9 +139,9 @@ impl Server {
 
 struct Client {
     stream: UnixStream,
-    /// Replies that the socket has not taken; empty most of the time.
+    /// Replies that the socket has not taken; usually empty.
     waiting: Vec<u8>,
-    /// Whether to end when these are sent.
+    /// Close the connection when these are sent.
     ending: bool,
     session: Option<Box<Session>>,
 }
@@ -184,7 +184,7 @@ impl Client {
         Ok(if sent { Next::Watch(EpollFlags::EPOLLIN) } else { next })
     }
 
-    /// Writes until the socket is full; how many bytes it took.
+    /// Writes until the socket is full. Returns the number of bytes written.
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         let mut sent = 0;
         while sent < bytes.len() {

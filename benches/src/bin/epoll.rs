@@ -1,7 +1,7 @@
-//! `epoll`: the least that an echo over TCP costs with epoll: one read and one write for each
-//! event. It looks at no byte, so it stands for what a server of direct mode adds nothing to.
+//! `epoll`: the minimum cost of a TCP echo with epoll: one read and one write per event. It does
+//! not inspect the bytes, so it is the lower bound for a backend in direct mode.
 //!
-//! One thread, level-triggered. A client that does not take its replies is not read from.
+//! One thread, level-triggered. A client that does not read its replies is not read from.
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -77,7 +77,7 @@ impl Server {
     fn on_client(&mut self, slot: usize) -> Result<()> {
         let Some(client) = self.clients[slot].as_mut() else { return Ok(()) };
         let was_waiting = !client.waiting.is_empty();
-        // A client whose connection breaks is its own affair.
+        // An error of one connection ends only that connection.
         if !client.echo(&mut self.buffer).unwrap_or(false) {
             self.clients[slot] = None;
             self.free.push(slot);
@@ -94,12 +94,12 @@ impl Server {
 
 struct Client {
     stream: TcpStream,
-    /// Replies that the socket has not taken; empty most of the time.
+    /// Replies that the socket has not taken; usually empty.
     waiting: Vec<u8>,
 }
 
 impl Client {
-    /// One read and one write, or a write of what waits. False: the client has ended.
+    /// One read and one write, or a write of queued replies. False: the client has ended.
     fn echo(&mut self, buffer: &mut [u8]) -> IoResult<bool> {
         if !self.waiting.is_empty() {
             let sent = self.write(&self.waiting)?;

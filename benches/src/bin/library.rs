@@ -1,8 +1,8 @@
-//! `library`: an echo server on a WebSocket library that others wrote (fastwebsockets), on one
-//! thread of tokio, for direct mode to be measured beside.
+//! `library`: an echo server with a WebSocket library by others (fastwebsockets), on one thread
+//! of tokio, as a comparison for direct mode.
 //!
-//! The handshake is as short as the benchmark allows, so that it counts for the library. Each
-//! message is read whole and sent back, as the library's own echo server does it.
+//! The handshake is minimal, in favour of the library. Each message is read whole and sent back,
+//! as in the library's own echo server.
 
 use fastwebsockets::{FragmentCollector, OpCode, Role, WebSocket};
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ async fn accept(listener: std::net::TcpListener) -> Result<()> {
     let listener = TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        // A client whose connection breaks is its own affair.
+        // An error of one connection ends only that connection.
         tokio::task::spawn_local(async { drop(serve(stream).await) });
     }
 }
@@ -50,7 +50,7 @@ async fn serve(mut stream: TcpStream) -> Result<()> {
     }
 }
 
-/// Clients send nothing behind their head before it is answered.
+/// Reads the request head and answers it. The clients send nothing after it before the answer.
 async fn upgrade(stream: &mut TcpStream) -> Result<()> {
     let (mut bytes, mut have) = ([0; HEAD_SIZE_MAX], 0);
     while handshake::head_size(&bytes[..have]).is_none() {

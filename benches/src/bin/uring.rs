@@ -1,5 +1,5 @@
 //! `uring`: the same echo over TCP on io_uring: multishot accept, multishot receive from
-//! provided buffers, each received buffer sent back as it is, one submit a turn.
+//! provided buffers, each received buffer is sent back unchanged, one submit per turn.
 
 #[path = "relay/buffers.rs"]
 mod buffers;
@@ -17,9 +17,9 @@ use uakari_bench::args::Args;
 use uakari_bench::{Result, exit_code, listen};
 
 const USAGE: &str = "uring --listen HOST:PORT";
-/// More of them than busy clients need would only walk through the processor's caches.
+/// More buffers than busy clients need would only evict cache lines.
 const BUFFERS: u16 = 64;
-/// The one side that an echo has.
+/// The only side of an echo.
 const SIDE: usize = 0;
 
 fn main() -> ExitCode {
@@ -50,7 +50,7 @@ struct Server {
     buffers: Buffers,
     clients: Vec<Option<Client>>,
     free: Vec<usize>,
-    /// Whose receive ended for want of a buffer.
+    /// Slots whose receive ended with ENOBUFS.
     starving: VecDeque<usize>,
 }
 
@@ -66,7 +66,7 @@ struct Client {
     fd: OwnedFd,
     is_receiving: bool,
     is_sending: bool,
-    /// It has ended, or its connection is broken.
+    /// The client has ended, or its connection is broken.
     is_over: bool,
     queue: VecDeque<Chunk>,
 }
@@ -129,7 +129,7 @@ impl Server {
         self.send(slot)
     }
 
-    /// Sends the first chunk that waits, unless one is on its way.
+    /// Sends the first queued chunk, unless a send is in flight.
     fn send(&mut self, slot: usize) -> Result<()> {
         let Some(client) = self.clients[slot].as_mut() else { return Ok(()) };
         let Some(chunk) = client.queue.front().filter(|_| !client.is_sending) else { return Ok(()) };
@@ -156,7 +156,7 @@ impl Server {
         self.send(slot)
     }
 
-    /// Returns a buffer, which a starving receive may use at once.
+    /// Returns a buffer, and restarts a receive that ended with ENOBUFS.
     fn give_back(&mut self, buffer: u16) -> Result<()> {
         self.buffers.give_back(buffer);
         self.starving.pop_front().map_or(Ok(()), |slot| self.receive(slot))
@@ -164,7 +164,7 @@ impl Server {
 
     fn close_if_over(&mut self, slot: usize) -> Result<()> {
         let is_done = |client: &mut Client| client.is_over && !client.is_sending && client.queue.is_empty();
-        // A receive that goes on after a send has failed ends with the connection, which is broken.
+        // After a failed send, the receive ends too, since the connection is broken.
         let Some(client) = self.clients[slot].take_if(|client| is_done(client) && !client.is_receiving) else {
             return Ok(());
         };

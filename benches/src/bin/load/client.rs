@@ -10,46 +10,46 @@ use uakari_bench::frame::{self, Decoder, Header, Piece};
 use uakari_bench::handshake;
 use uakari_bench::pattern::{Pattern, Random};
 
-/// Where a client is in its life; it only ever moves down this list.
+/// The state of a client, in chronological order.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub enum Stage {
-    /// TCP.
+    /// TCP connect is in progress.
     Connecting,
-    /// The request is sent, the 101 is awaited.
+    /// The request is sent; waits for the 101.
     Upgrading,
     /// Messages flow.
     Open,
-    /// Our close is sent, the server's close and end of file are awaited.
+    /// The close frame is sent; waits for the server's close frame and end of file.
     Closing,
-    /// Ended as it should.
+    /// Ended without error.
     Closed,
 }
 
-/// What all clients share.
+/// State shared by all clients.
 pub struct Context<'a> {
     /// The command line.
     pub options: &'a Options,
     /// The contents of messages.
     pub pattern: Pattern,
-    /// Masks and keys.
+    /// The generator of masks and keys.
     pub random: Random,
-    /// Nanoseconds from message to answer, of the answers found in this turn.
+    /// Nanoseconds from message to answer, for the answers found in this turn.
     pub latencies: Vec<u64>,
-    /// When the bytes at hand were received; one look at the clock for all answers in them.
+    /// The receive time of the current bytes: one clock reading for all answers in them.
     pub now: Instant,
 }
 
 /// One client.
 pub struct Client {
-    /// How many messages it may send in all.
+    /// The number of messages that it may send in total.
     pub limit: u64,
-    /// How many right answers it has.
+    /// The number of correct answers received.
     pub answered: u64,
-    /// Where it is.
+    /// The current state.
     pub stage: Stage,
-    /// Whether it was counted as settled.
+    /// It has been counted as settled.
     pub settled: bool,
-    /// When it began to connect.
+    /// The time of connect.
     pub born: Instant,
     connection: Connection,
     id: u32,
@@ -58,9 +58,9 @@ pub struct Client {
     header: Header,
     /// A partial HTTP head, later the payload of a control frame.
     carry: Vec<u8>,
-    /// Whether a message has begun and not ended.
+    /// An answer has begun and not ended.
     in_message: bool,
-    /// Where in the awaited answer the next byte stands.
+    /// The offset of the next byte in the expected answer.
     offset: usize,
     sent: u64,
     sent_at: VecDeque<Instant>,
@@ -94,12 +94,12 @@ impl Client {
         })
     }
 
-    /// The connection, to be watched.
+    /// The connection, for epoll.
     pub fn connection(&self) -> &Connection {
         &self.connection
     }
 
-    /// Takes all that epoll has reported and sends all that is due, in one write.
+    /// Handles the events of epoll, then sends everything that is due in one write.
     pub fn ready(&mut self, flags: EpollFlags, buffer: &mut [u8], context: &mut Context) -> Result<()> {
         if self.stage == Stage::Connecting {
             self.connection.check_connected()?;
@@ -112,7 +112,7 @@ impl Client {
         self.send_due(context)
     }
 
-    /// Sends as many messages as may be in flight, and what waited before.
+    /// Sends messages up to the number in flight, after the bytes that are queued.
     pub fn send_due(&mut self, context: &mut Context) -> Result<()> {
         if self.stage == Stage::Open && self.sent < self.limit {
             let due = context.options.inflight - (self.sent - self.answered);
@@ -126,12 +126,12 @@ impl Client {
         self.connection.flush()
     }
 
-    /// Sends no message any more.
+    /// Stops sending messages.
     pub fn stop_sending(&mut self) {
         self.limit = self.sent;
     }
 
-    /// Whether messages are unanswered.
+    /// True if messages are unanswered.
     pub fn is_waiting(&self) -> bool {
         self.answered < self.sent
     }
@@ -181,8 +181,8 @@ impl Client {
         rfc6455::mask::apply(&mut out[begin..], key, 0);
     }
 
-    /// Receives until the socket is empty (edge-triggered: a short read says so, except
-    /// where an end of file may stand behind it).
+    /// Receives until the socket is empty. epoll is edge-triggered: a short read means empty,
+    /// unless an end of file may follow.
     fn receive(&mut self, until_end: bool, buffer: &mut [u8], context: &mut Context) -> Result<()> {
         loop {
             match self.connection.receive(buffer)? {

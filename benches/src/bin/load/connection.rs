@@ -7,11 +7,11 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use uakari_bench::Result;
 
-/// What one receive brought.
+/// The result of one receive.
 pub enum Received {
-    /// So many bytes.
+    /// The number of bytes received.
     Bytes(usize),
-    /// Nothing now.
+    /// Nothing to receive (EAGAIN).
     Nothing,
     /// The peer has ended its side.
     End,
@@ -63,7 +63,7 @@ impl Connection {
         }
     }
 
-    /// Sends what waits, as far as the socket takes it; the rest goes when epoll says so.
+    /// Sends queued bytes until the socket is full; the rest is sent when epoll reports it writable.
     pub fn flush(&mut self) -> Result<()> {
         while self.out_at < self.out.len() {
             match self.stream.write(&self.out[self.out_at..]) {
@@ -78,7 +78,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends our side; the peer reads an end of file.
+    /// Shuts down the sending half; the peer reads an end of file.
     pub fn end(&mut self) -> Result<()> {
         Ok(self.stream.shutdown(Shutdown::Write)?)
     }

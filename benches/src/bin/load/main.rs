@@ -1,7 +1,7 @@
-//! `load`: clients that echo through a server, check every byte and measure.
+//! `load`: clients that send messages to an echo server, check every byte and measure.
 //!
-//! One thread, epoll. Prints one line of `key=value`; any wrong, missing or surplus byte
-//! ends it with exit code 1.
+//! One thread with epoll. Prints one line of `key=value`. Any wrong, missing or extra byte
+//! causes exit code 1.
 
 mod client;
 mod connection;
@@ -28,7 +28,7 @@ const USAGE: &str = "load --addr HOST:PORT [--path /echo] [--clients N] [--size 
 
 const VALUED: &[&str] = &["addr", "path", "clients", "size", "inflight", "seconds", "warmup", "connects", "cpu"];
 
-/// The command line, typed.
+/// The parsed command line.
 struct Options {
     address: SocketAddr,
     host: String,
@@ -108,7 +108,7 @@ fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// All clients talk for the warm-up and then for the measured time.
+/// All clients send messages for the warm-up and then for the measured time.
 fn echo(options: &Options) -> Result<()> {
     let mut swarm = Swarm::new(options, Goal::Open, options.clients)?;
     swarm.settle(options.clients)?;

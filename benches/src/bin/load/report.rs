@@ -1,4 +1,4 @@
-//! What is counted between [`Report::begin`] and [`Report::finish`].
+//! Counts between [`Report::begin`] and [`Report::finish`].
 
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -20,20 +20,20 @@ struct Begun {
 }
 
 impl Report {
-    /// Counts one message (or one connection) that took so many nanoseconds.
+    /// Counts one message or connection, with its duration in nanoseconds.
     pub fn record(&mut self, nanoseconds: u64) {
         if self.begun.is_some() {
             self.histogram.record(nanoseconds);
         }
     }
 
-    /// Begins to count.
+    /// Starts the measurement.
     pub fn begin(&mut self, cpu_pids: &[i32]) -> Result<()> {
         self.begun = Some(Begun { cpu: cpu_times(cpu_pids)?, at: Instant::now() });
         Ok(())
     }
 
-    /// Ends the count; the line to print.
+    /// Ends the measurement and returns the line to print.
     pub fn finish(&mut self, cpu_pids: &[i32]) -> Result<String> {
         let begun = self.begun.take().ok_or("nothing was measured")?;
         let seconds = begun.at.elapsed().as_secs_f64();
@@ -59,8 +59,8 @@ impl Report {
     }
 }
 
-/// The CPU time of each process, all its threads, to the nanosecond (`/proc/PID/stat` has
-/// the same sum in steps of 10 ms).
+/// The CPU time of each process with all its threads, in nanoseconds (`/proc/PID/stat` has the
+/// same sum in steps of 10 ms).
 fn cpu_times(pids: &[i32]) -> Result<Vec<Duration>> {
     pids.iter()
         .map(|pid| {

@@ -11,19 +11,19 @@ use uakari_bench::pattern::{Pattern, Random};
 
 const EVENTS_MAX: usize = 256;
 const BUFFER_SIZE: usize = 256 * 1024;
-/// No server is silent for so long; a lost message must not hang the benchmark.
+/// Longer than any server is silent, so that a lost message does not hang the benchmark.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
-/// A listen queue's size, cautiously: more clients than these are never on their way at once.
+/// Maximum number of clients that connect at once: below the size of a listen queue.
 const OPENING_MAX: usize = 64;
 
-/// When a client counts as settled, so that the next one may begin.
+/// The event after which a client counts as settled and the next one starts.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Goal {
-    /// When it may send messages.
+    /// The handshake is complete.
     Open,
-    /// When its one message is answered.
+    /// Its only message is answered.
     Echo,
-    /// When its one message is answered and the connection is closed.
+    /// Its only message is answered and the connection is closed.
     Close,
 }
 
@@ -44,7 +44,7 @@ pub struct Swarm<'a> {
 }
 
 impl<'a> Swarm<'a> {
-    /// A run in which `total` clients are to be settled; none has begun yet.
+    /// A run with `total` clients, of which none has started.
     pub fn new(options: &'a Options, goal: Goal, total: usize) -> Result<Swarm<'a>> {
         let context = Context {
             options,
@@ -69,7 +69,7 @@ impl<'a> Swarm<'a> {
         })
     }
 
-    /// Runs until so many clients are settled.
+    /// Runs until this number of clients are settled.
     pub fn settle(&mut self, count: usize) -> Result<()> {
         for slot in 0..self.opening_max.saturating_sub(self.begun - self.settled) {
             self.begin_next(slot)?;
@@ -90,7 +90,7 @@ impl<'a> Swarm<'a> {
         Ok(())
     }
 
-    /// Runs until then.
+    /// Runs until this time.
     pub fn run_until(&mut self, deadline: Instant) -> Result<()> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -101,7 +101,7 @@ impl<'a> Swarm<'a> {
         }
     }
 
-    /// Sends nothing new and runs until the last message is answered: none may be lost.
+    /// Starts no new messages and runs until the last one is answered: none may be lost.
     pub fn drain(&mut self) -> Result<()> {
         let clients = self.clients.iter_mut().flatten();
         clients.for_each(Client::stop_sending);
@@ -145,7 +145,7 @@ impl<'a> Swarm<'a> {
         self.advance(slot)
     }
 
-    /// Takes one client nearer to the goal; where it is there, the next one begins.
+    /// Advances one client; when it is settled, starts the next one.
     fn advance(&mut self, slot: usize) -> Result<()> {
         let Some(client) = self.clients[slot].as_mut() else {
             return Ok(());

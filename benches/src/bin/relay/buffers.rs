@@ -1,4 +1,4 @@
-//! Buffers lent to the kernel (a provided-buffer ring), which multishot receives draw from.
+//! Buffers for multishot receives, lent to the kernel in a provided-buffer ring.
 
 use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
@@ -38,12 +38,12 @@ impl Buffers {
         Ok(buffers)
     }
 
-    /// The number receives name the group by.
+    /// The number of the group, used in receive operations.
     pub fn group(&self) -> u16 {
         self.group
     }
 
-    /// Where `offset` of this buffer stands; the buffer must be in our hands.
+    /// The address of `offset` in this buffer. The buffer must not be lent to the kernel.
     pub fn address(&self, buffer: u16, offset: u32) -> *const u8 {
         let at = usize::from(buffer) * BUFFER_SIZE + offset as usize;
         assert!(buffer < self.count && offset as usize <= BUFFER_SIZE);
@@ -76,7 +76,7 @@ impl Buffers {
     }
 }
 
-/// Zeroed, page-aligned memory, taken from the system page by page as it is used.
+/// Zeroed, page-aligned memory; pages are allocated at first use.
 fn map(size: usize) -> Result<NonNull<u8>> {
     let size = NonZeroUsize::new(size).ok_or("no buffers")?;
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

@@ -1,7 +1,7 @@
-//! `relay`: a raw byte relay from TCP to a UNIX stream socket, the floor of any proxy.
+//! `relay`: a raw byte relay from TCP to a UNIX stream socket, the lower bound for any proxy.
 //!
-//! One io_uring: multishot accept, multishot receive from provided buffers, each received
-//! buffer sent as it is, one submit a turn. It looks at no byte.
+//! One io_uring: multishot accept, multishot receive from provided buffers, each received buffer
+//! is sent unchanged, one submit per turn. It does not inspect the bytes.
 
 mod buffers;
 mod pair;

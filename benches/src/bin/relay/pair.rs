@@ -1,4 +1,4 @@
-//! A client and its backend: what is in flight, what waits.
+//! A client and its backend, with their operations in flight and queued chunks.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -8,7 +8,7 @@ pub const CLIENT: usize = 0;
 /// The backend's side.
 pub const BACKEND: usize = 1;
 
-/// Bytes on their way from one side to the other, in a buffer of the side they came from.
+/// Bytes from one side to the other, in a buffer of the side that they came from.
 #[derive(Clone, Copy)]
 pub struct Chunk {
     pub buffer: u16,
@@ -25,16 +25,16 @@ pub struct Side {
     pub sending: bool,
     /// It has sent its end of file.
     pub ended: bool,
-    /// What is to be sent to it, in order.
+    /// The chunks to send to it, in order.
     pub queue: VecDeque<Chunk>,
 }
 
 /// A client and its backend.
 pub struct Pair {
     pub sides: [Side; 2],
-    /// A side has failed; what is in flight is awaited, nothing else begins.
+    /// A side has failed: no new operation is started; waits for those in flight.
     pub broken: bool,
-    /// How many sides wait for a buffer to receive into.
+    /// The number of sides that wait for a receive buffer.
     pub starving: usize,
 }
 
@@ -54,7 +54,7 @@ impl Pair {
         }
     }
 
-    /// Whether nothing more will happen and nothing is in flight: it can be closed.
+    /// True if the pair is finished and nothing is in flight: it can be closed.
     pub fn is_over(&self) -> bool {
         let [client, backend] = &self.sides;
         let idle = |side: &Side| !side.receiving && !side.sending;
@@ -68,11 +68,11 @@ impl Pair {
         self.sides.map(|side| side.fd)
     }
 
-    /// Ends both connections at once, so that what is in flight completes.
+    /// Shuts down both connections, so that the operations in flight complete.
     pub fn break_off(&mut self) {
         self.broken = true;
         for side in &self.sides {
-            // It may be shut down already; nothing is to be done about that.
+            // Ignore an error: it may be shut down already.
             let _ = nix::sys::socket::shutdown(side.fd.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         }
     }

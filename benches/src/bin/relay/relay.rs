@@ -1,4 +1,4 @@
-//! The relay: completions in, operations out.
+//! The relay: handles completions and starts operations.
 
 use crate::buffers::Buffers;
 use crate::pair::{BACKEND, CLIENT, Chunk, Pair};
@@ -11,9 +11,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use uakari_bench::Result;
 
-/// Buffers of each direction. Were they one group, bytes that backends do not take could
-/// hold all of them, and the replies that they wait to be rid of could not be received.
-/// More of them than busy clients need would only walk through the processor's caches.
+/// Number of buffers for each direction. With one common group, bytes that backends do not take
+/// could occupy all buffers, so that no replies could be received: a deadlock. More buffers than
+/// busy clients need would only evict cache lines.
 const BUFFERS: u16 = 64;
 
 /// All pairs and the ring.
@@ -21,17 +21,17 @@ pub struct Relay {
     ring: Ring,
     listener: TcpListener,
     backend: PathBuf,
-    /// By the side that receives into them.
+    /// Indexed by the side that receives into them.
     buffers: [Buffers; 2],
     pairs: Vec<Option<Pair>>,
     free: Vec<usize>,
-    /// Slots whose receive ended for want of a buffer, by side.
+    /// Slots whose receive ended with ENOBUFS, by side.
     starving: [VecDeque<usize>; 2],
     done: Vec<Done>,
 }
 
 impl Relay {
-    /// A relay that has begun to accept.
+    /// A relay with a started accept.
     pub fn new(listener: TcpListener, backend: PathBuf) -> Result<Relay> {
         let mut ring = Ring::new()?;
         let buffers =
@@ -49,7 +49,7 @@ impl Relay {
         })
     }
 
-    /// One submit, and all that is complete then.
+    /// One submit, then all available completions.
     pub fn turn(&mut self) -> Result<()> {
         let mut all = std::mem::take(&mut self.done);
         self.ring.turn(&mut all)?;
@@ -85,7 +85,7 @@ impl Relay {
         }
         // SAFETY: the kernel has just made this descriptor, for us alone.
         let client = unsafe { OwnedFd::from_raw_fd(done.result) };
-        // Blocks until the backend's listen queue has room; the ring has no better way.
+        // Blocks until the backend's listen queue has room.
         let Ok(backend) = UnixStream::connect(&self.backend) else {
             return self.ring.close(client);
         };
@@ -153,7 +153,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Sends the first chunk that waits for `side`, unless one is on its way.
+    /// Sends the first queued chunk for `side`, unless a send is in flight.
     fn send(&mut self, slot: usize, side: usize) -> Result<()> {
         let Some(pair) = self.pairs[slot].as_mut() else {
             return Ok(());
@@ -197,7 +197,7 @@ impl Relay {
         self.send(slot, side)
     }
 
-    /// Returns a buffer, which a starving receive may use at once.
+    /// Returns a buffer, and restarts a receive that ended with ENOBUFS.
     fn give_back(&mut self, group: usize, buffer: u16) -> Result<()> {
         self.buffers[group].give_back(buffer);
         let Some(slot) = self.starving[group].pop_front() else {

@@ -1,4 +1,4 @@
-//! The ring: operations in, completions out, tokens that say which is whose.
+//! The ring: operations, completions, and tokens that identify them.
 
 use crate::buffers::Buffers;
 use io_uring::{IoUring, cqueue, opcode, squeue, types::Fd};
@@ -9,7 +9,7 @@ use uakari_bench::Result;
 const SUBMISSIONS: u32 = 256;
 const COMPLETIONS: u32 = 4096;
 
-/// What a completion is about; a side is 0 for the client and 1 for the backend.
+/// The operation that a completion belongs to. Side 0 is the client, 1 the backend.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Token {
     Accept,
@@ -22,22 +22,22 @@ pub enum Token {
 #[derive(Clone, Copy)]
 pub struct Done {
     pub token: Token,
-    /// A count, or a negative errno.
+    /// A byte count, or a negative errno.
     pub result: i32,
-    /// The buffer that was filled.
+    /// The buffer that was filled; None: no buffer was used.
     pub buffer: Option<u16>,
-    /// Whether a multishot operation goes on.
+    /// The multishot operation continues.
     pub more: bool,
 }
 
 /// The io_uring.
 pub struct Ring {
-    /// The ring itself, for buffers to be lent to it.
+    /// The ring, for registering buffers.
     pub inner: IoUring,
 }
 
 impl Ring {
-    /// Sets the ring up; all later calls must come from this thread.
+    /// Creates the ring. All later calls must be made by this thread.
     pub fn new() -> Result<Ring> {
         let inner = IoUring::builder()
             .setup_single_issuer()
@@ -49,7 +49,7 @@ impl Ring {
         Ok(Ring { inner })
     }
 
-    /// Submits all that was pushed, waits for a completion, takes all there are.
+    /// Submits all pushed operations, waits for a completion, and returns all that are available.
     pub fn turn(&mut self, done: &mut Vec<Done>) -> Result<()> {
         match self.inner.submit_and_wait(1) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -64,7 +64,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Accepts until told otherwise.
+    /// Starts a multishot accept.
     pub fn accept(&mut self, listener: BorrowedFd) -> Result<()> {
         let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
             .flags(nix::sys::socket::SockFlag::SOCK_CLOEXEC.bits())
@@ -72,14 +72,14 @@ impl Ring {
         self.push(entry, Token::Accept)
     }
 
-    /// Receives from a socket until told otherwise; it must stay open until then.
+    /// Starts a multishot receive. The socket must stay open until it ends.
     pub fn receive(&mut self, fd: BorrowedFd, buffers: &Buffers, token: Token) -> Result<()> {
         let entry = opcode::RecvMulti::new(Fd(fd.as_raw_fd()), buffers.group()).build();
         self.push(entry, token)
     }
 
-    /// Sends a lent-out buffer's bytes, all of them unless the connection breaks. Socket and
-    /// buffer belong to the kernel until then.
+    /// Sends all bytes of a received buffer, unless the connection breaks. Socket and buffer must
+    /// stay untouched until the completion.
     pub fn send(&mut self, fd: BorrowedFd, bytes: (*const u8, u32), token: Token) -> Result<()> {
         let flags = MsgFlags::MSG_WAITALL | MsgFlags::MSG_NOSIGNAL;
         let entry = opcode::Send::new(Fd(fd.as_raw_fd()), bytes.0, bytes.1).flags(flags.bits()).build();
