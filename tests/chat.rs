@@ -2,24 +2,18 @@
 
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Frame, TEXT};
-use crate::daemon::{Daemon, program, start_sample};
-use crate::process::{DEADLINE, Finished, Process, run};
+use crate::daemon::{Daemon, program, project, start_sample};
+use crate::foreign::{self, tool, tools};
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
+use crate::server::{Backend, Kind, connect, listens};
 
 /// Many members.
 mod crowd;
-
-/// What the program says of itself, and how it takes its place.
-mod options;
-
-/// `www/webchat.html` in browsers.
-mod page;
-
-/// Members who go without a word.
-mod parting;
 
 /// How members come to the chat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,7 +156,7 @@ fn every_command_on_every_way() {
 #[test]
 fn a_hand_over_that_comes_late() {
     let room = Room::open(Way::Direct, &["-w"]);
-    let mut late = crate::giver::give_late(&room.daemon.socket("chat"), || {
+    let mut late = crate::handover::give_late(&room.daemon.socket("chat"), || {
         // Who comes behind it is served: so it was accepted.
         room.member("alice").finish(1000);
     });
@@ -389,6 +383,112 @@ fn the_chat_ends_and_begins_again() {
         // The name is free again.
         room.member("alice");
     }
+}
+
+/// A member over its rate is not read for a moment. That it has closed is then found by a send that fails.
+#[test]
+fn a_member_that_leaves_while_it_is_not_read() {
+    const SAID: usize = 1_100;
+    for way in [Way::Proxied("packet"), Way::Direct] {
+        let room = Room::open(way, &["-w"]);
+        let (mut eve, mut alice, mut bob) = (room.member("eve"), room.member("alice"), room.member("bob"));
+        // She leaves it unread, so that the kernel resets her connection.
+        alice.text("hello, all");
+        hear(&mut bob, "hello, all");
+        let frames: Vec<Frame> = (0..SAID).map(|n| Frame::new(TEXT, format!("{n}").as_bytes())).collect();
+        eve.send(&frames);
+        while heard(&mut bob) != "990" {}
+        drop(eve);
+        alice.text("are you still there?");
+        // No further message is needed: both are told.
+        for member in [&mut alice, &mut bob] {
+            while heard(member) != goodbye("eve") {}
+        }
+    }
+}
+
+/// A name may contain a terminal's control sequence, or a character that reverses the direction of writing.
+#[test]
+fn the_operator_is_told_in_plain_characters() {
+    const LINE_SIZE_MAX: usize = 64 * 1024;
+    let room = Room::open(Way::Proxied("lines"), &["-w"]);
+    let mut eve = room.member("\u{9b}2J\u{202e}eve");
+    eve.text(&"x".repeat(LINE_SIZE_MAX + 1));
+    room.chat.err.wait_for(&["\\u{9b}2J\\u{202e}eve is dropped"]);
+}
+
+/// Two browsers, with all steps of tests/clients/chat.mjs.
+const SCRIPT_TIME: Duration = Duration::from_secs(240);
+
+/// Drives `www/webchat.html` in browsers, with a chat that is restarted on request of the script.
+fn drive_page(way: Way, more: &[&str]) {
+    tool("node_modules/playwright-core");
+    let folder = Folder::new();
+    // The page ends its messages with newlines: the only borders that libwebsocket.so leaves.
+    let options = if way == Way::Preloaded { &["-w", "--protocol", "lines"][..] } else { &["-w"] };
+    let mut room = Room::open_with(way, options, &["--www", project().join("www").to_str().unwrap()]);
+    let _plain = room.without_commands("plain");
+    let mut command = foreign::command("node");
+    command.arg(project().join("tests/clients/chat.mjs")).arg(format!("http://127.0.0.1:{}", room.daemon.port));
+    let shots = std::env::var("UAKARI_SCREENSHOTS").unwrap_or_else(|_| folder.join("screenshots"));
+    let mut script = Process::start(command.arg(shots).args(more).env("UAKARI_TOOLS", tools()));
+    let is_asked = |lines: &[String]| lines.iter().any(|line| line == "restart the chat").then_some(());
+    // Otherwise the script has ended, and its output tells why.
+    if script.out.wait_within(SCRIPT_TIME, is_asked).is_some() {
+        room.restart();
+    }
+    let finished = script.wait(SCRIPT_TIME);
+    let (out, err) = (&finished.out, &finished.err);
+    assert!(finished.status.success(), "{way:?}: {}:\n{out}\n{err}", finished.status);
+    assert!(out.contains("ok - ") && !out.contains("not ok"), "{way:?}:\n{out}\n{err}");
+    room.expect_nobody_dropped();
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn page_of_a_proxied_chat() {
+    drive_page(Way::Proxied("packet"), &[]);
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn page_of_a_direct_chat() {
+    drive_page(Way::Direct, &["talk"]);
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn page_of_a_preloaded_chat() {
+    drive_page(Way::Preloaded, &["talk"]);
+}
+
+/// How a sample server takes its place is tested with the echo server: both start by `server::start`.
+#[test]
+fn options() {
+    let Finished { status, out, err } = chat(&["--help"]);
+    assert!(status.success() && err.is_empty(), "{err}");
+    for part in ["-R,", "-n,", "-u,", "-m,", "-D,", "-w,", "--mode", "--protocol", "--direct", "--hello"] {
+        assert!(out.contains(part), "{part} is not in\n{out}");
+    }
+    for (options, part) in
+        [(&["--nonsense"][..], "--nonsense"), (&["-m", "0"], "-m 0"), (&["-n", "a/b"], "without a slash")]
+    {
+        let Finished { status, err, .. } = chat(options);
+        assert_eq!((status.code(), err.lines().count()), (Some(1), 1), "{options:?}: {err}");
+        assert!(err.starts_with("websocket_chat: ") && err.contains(part), "{options:?}: {err}");
+    }
+}
+
+/// A member may connect without the gateway.
+#[test]
+fn members_of_one_socket() {
+    let folder = Folder::new();
+    let path = folder.path().join("websocket_chat");
+    let _chat = Process::start(Command::new(program("websocket_chat")).arg("-R").arg(folder.path()));
+    eventually("it listens under its own name", || listens(&path));
+    let mut members = [(); 2].map(|()| Backend::new(connect(&path, Kind::Stream).unwrap()));
+    members[0].send("hello");
+    members[1].expect("hello");
 }
 
 fn chat(options: &[&str]) -> Finished {

@@ -116,26 +116,34 @@ fn a_close_is_answered_with_its_own_code() {
     }
 }
 
+/// A case of each class of mistake; the unit tests of the codec have the others. What a header alone tells is judged
+/// before the payload has come.
 #[test]
-fn unmasked_frames_rsv_bits_and_reserved_opcodes_are_refused() {
-    let daemon = Daemon::start(&[]);
+fn frames_that_break_the_protocol_are_refused() {
+    // In this protocol messages have a limit.
+    let daemon = Daemon::start(&["--protocol", "lines"]);
     let server = daemon.listen("server");
-    let mut cases = vec![("no mask".to_owned(), Frame::new(TEXT, b"x"))];
-    for rsv in 1..8 {
-        cases.push((format!("RSV {rsv}"), Frame { rsv, ..Frame::new(TEXT, b"x") }.masked()));
-    }
-    for opcode in (3..8).chain(11..16) {
-        cases.push((format!("opcode {opcode}"), Frame::new(opcode, b"x").masked()));
-    }
-    for (what, frame) in cases {
+    let text = Frame::new(TEXT, b"x");
+    let part_of_text = [&[0x81, 0xfe, 0x03, 0xe8][..], &[0; 4], b"\xed\xa0"].concat();
+    for (what, bytes, expected) in [
+        ("no mask", text.bytes(), 1002),
+        ("RSV1", Frame { rsv: 4, ..text.clone() }.masked().bytes(), 1002),
+        ("a reserved opcode", Frame::new(3, b"x").masked().bytes(), 1002),
+        ("a continuation of nothing", Frame::new(CONTINUATION, b"x").masked().bytes(), 1002),
+        ("the header of a ping of 126 bytes", vec![0x89, 0xfe], 1002),
+        ("the header of a length of 2^63", vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], 1002),
+        ("the header of a length of 2^62", vec![0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0], 1009),
+        ("a close code that may not be sent", Frame::close(1005, "").masked().bytes(), 1002),
+        ("text that is not UTF-8, the rest unsent", part_of_text, 1007),
+    ] {
         let mut client = daemon.connect("/server");
         let mut backend = server.accept();
-        client.wire.send(frame.bytes());
+        client.wire.send(bytes);
         backend.expect_end();
-        // The server has nothing more to say, so that nobody waits for it.
+        // The gateway waits for the backend's last bytes until it closes.
         drop(backend);
         let (code, reason) = client.frame().close_code();
-        assert_eq!(code, 1002, "{what}: {reason}");
+        assert_eq!(code, expected, "{what}: {reason}");
         client.wire.expect_end();
     }
 }

@@ -229,24 +229,14 @@ fn files_of_config_d() {
     }
 }
 
-/// allow, deny and denylast of `document`, as ouistiti has them.
+/// allow, deny and denylast of `document` reach the rules, whose cases are in `route::names::tests::pages`.
 #[test]
 fn pages_are_allowed_and_denied() {
     let cases: &[(&str, &[&str], &[&str])] = &[
-        ("", &["/", "/a.html", "/sub/", "/sub/a.php", "/secret.db"], &[]),
-        (
-            "allow = \".html,.css\";",
-            &["/", "/a.html", "/sub/", "/%61.html", "/sub/../a.html"],
-            &["/secret.db", "/nosuch"],
-        ),
-        ("deny = \".htaccess,.php\";", &["/a.html", "/secret.db"], &["/sub/a.php", "/sub/a%2ephp", "//sub/./a.php?x"]),
-        ("deny = \"^private/*\";", &["/a.html", "/sub/private/x"], &["/private/x", "/private/", "/sub/../private/x"]),
-        ("deny = \"index.html\";", &["/a.html"], &["/", "/index.html", "/sub/"]),
-        ("allow = \".html,*\"; deny = \"^.htaccess,.php\";", &["/a.html", "/secret.db"], &["/sub/a.php"]),
-        ("allow = \".html\"; deny = \"^/sub\";", &["/a.html"], &["/sub/", "/secret.db"]),
+        ("allow = \".html\";", &["/", "/%61.html", "/sub/", "/sub/../a.html"], &["/secret.db", "/nosuch"]),
+        ("deny = \".php\";", &["/a.html", "/secret.db"], &["/sub/a.php", "/sub/a%2ephp", "//sub/./a.php?x"]),
+        ("allow = \".html,*\"; deny = \"^private/*\";", &["/sub/private/x"], &["/private/x", "/sub/../private/x"]),
         ("allow = \".html\"; deny = \"*\"; denylast = true;", &["/a.html", "/sub/"], &["/secret.db"]),
-        ("deny = \"secret\"; denylast = true;", &["/a.html"], &["/secret.db"]),
-        ("allow = \"\";", &[], &["/", "/a.html"]),
     ];
     let folder = Folder::new();
     for path in ["index.html", "a.html", "secret.db", "sub/index.html", "sub/a.php", "private/x", "sub/private/x"] {

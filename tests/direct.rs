@@ -3,9 +3,6 @@
 /// Clients that spoke too early.
 mod tunnel;
 
-/// Servers that take nobody.
-mod untaken;
-
 /// Servers that do not receive the clients' sockets.
 mod watched;
 
@@ -22,8 +19,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::{Daemon, configuration};
+use crate::handover::{Given, receive, take};
 use crate::process::{close, eventually};
-use crate::receiver::{Given, receive, take};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
 

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::client::{Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, start_echo};
-use crate::giver::{give, give_and_keep, hand_over, sockaddr_in};
+use crate::handover::{give, give_and_keep, hand_over, sockaddr_in};
 use crate::process::{DEADLINE, Finished, Folder, Process, close, eventually, run};
 use crate::server::{Backend, Kind, connect, listener_of, listens};
 

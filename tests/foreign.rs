@@ -99,12 +99,6 @@ fn nodes_ws_direct() {
 }
 
 #[test]
-#[ignore = "needs python3"]
-fn raw_sockets() {
-    expect_ok(Way::Proxied, "python3", "raw.py", "http", &[]);
-}
-
-#[test]
 #[ignore = "needs curl"]
 fn curl() {
     expect_ok(Way::Proxied, "bash", "curl.sh", "http", &[]);

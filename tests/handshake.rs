@@ -8,37 +8,16 @@ use crate::process::close;
 use crate::server::{Kind, Listener, connect};
 use crate::wire::handshake;
 
+/// The flag reaches the comparison, whose cases are in `websocket::upgrade::tests::origins_that_fit`.
 #[test]
 fn pages_of_other_origins_are_refused() {
     type Flags = &'static [&'static str];
     let cases: &[(Flags, &[(&str, u16)])] = &[
-        (
-            &[],
-            &[
-                ("http://gate.example", 101),
-                ("http://GATE.example:80", 101),
-                ("http://gate.example.:", 101),
-                ("https://gate.example:443", 101),
-                ("https://gate.example:80", 403),
-                ("http://gate.example:8080", 403),
-                ("http://gate.example.evil", 403),
-                ("http://evil.example", 403),
-                ("null", 403),
-            ],
-        ),
+        (&[], &[("http://GATE.example:80", 101), ("http://evil.example", 403), ("null", 403)]),
         (&["--origins", "*"], &[("http://evil.example", 101), ("null", 101)]),
         (
             &["--origins", "https://app.example, http://other.example:81"],
-            &[
-                ("https://app.example", 101),
-                ("HTTPS://APP.example:443", 101),
-                ("http://other.example:081", 101),
-                ("https://app.example:80", 403),
-                ("http://other.example:81", 101),
-                ("https://app.example.evil", 403),
-                ("http://app.example", 403),
-                ("http://gate.example", 403),
-            ],
+            &[("https://app.example", 101), ("http://other.example:081", 101), ("http://gate.example", 403)],
         ),
     ];
     for (flags, origins) in cases {
@@ -51,6 +30,16 @@ fn pages_of_other_origins_are_refused() {
         assert_eq!(daemon.upgrade("/echo", &[]).status, 101, "{flags:?}: no page");
         let two = daemon.upgrade("/echo", &["Origin: http://gate.example", "Origin: http://gate.example"]);
         assert_eq!(two.status, if flags.contains(&"*") { 101 } else { 403 }, "{flags:?}: two origins");
+    }
+}
+
+#[test]
+fn no_extension_is_agreed_to() {
+    let daemon = Daemon::start(&[]);
+    let _server = daemon.listen("echo");
+    for offered in ["permessage-deflate; client_max_window_bits", "x-unknown; a=1, x-other"] {
+        let response = daemon.upgrade("/echo", &[&format!("Sec-WebSocket-Extensions: {offered}")]);
+        assert_eq!((response.status, response.field("Sec-WebSocket-Extensions")), (101, ""), "{offered}");
     }
 }
 

@@ -1,15 +1,16 @@
 //! The server of JSON-RPC 2.0: what it answers, whatever its libraries do.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{program, project};
-use crate::foreign;
+use crate::daemon::{Daemon, configuration, program, project};
+use crate::foreign::{self, tool, tools};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect};
 
@@ -24,9 +25,6 @@ mod jsonsql;
 
 /// The interfaces to libraries, and libraries that cannot be used.
 mod libraries;
-
-/// The pages for users and for databases.
-mod pages;
 
 /// The way of a request through the gateway, or past it.
 mod ways;
@@ -385,4 +383,52 @@ fn its_end() {
     assert!(server.process.wait(DEADLINE).status.success());
     let log = fs::read_to_string(&log).unwrap();
     assert!(log.ends_with("linger 0\nrelease 0\n"), "a call that nobody hears the answer of ends like others: {log}");
+}
+
+/// Plays ouistiti's server for each client: one read is one request, whose last byte is dropped, and the answer has
+/// several lines and a final NUL.
+fn play_ouistiti(listener: UnixListener) {
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1500];
+                while let Ok(size @ 1..) = client.read(&mut buffer) {
+                    let request = String::from_utf8_lossy(&buffer[..size - 1]).into_owned();
+                    let id: String = match request.trim_end().strip_suffix('}') {
+                        Some(text) => {
+                            text.split("\"id\":").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect()
+                        }
+                        None => "null".to_owned(),
+                    };
+                    let row = "    {\n      \"name\": \"ouistiti\",\n      \"type\": \"table\"\n    }";
+                    let answer =
+                        format!("{{\n  \"jsonrpc\": \"2.0\",\n  \"result\": [\n{row}\n  ],\n  \"id\": {id}\n}}\0");
+                    if client.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn the_pages_for_users_and_databases() {
+    tool("node_modules/playwright-core");
+    let www = project().join("www");
+    let link =
+        "links = ({ origin = \"^/ouistiti$\"; type = \"unix\"; destination = \"@/ouistiti\"; protocol = \"nul\"; });";
+    let text = configuration("", link).replace("@/www", www.to_str().unwrap());
+    let daemon = Daemon::start_configured(&text);
+    play_ouistiti(UnixListener::bind(daemon.folder().path().join("ouistiti")).unwrap());
+    let (_users, password) = authrpc::start(daemon.folder(), "auth", &[]);
+    let _sql = jsonsql::start(daemon.folder(), "sql");
+    let mut command = foreign::command("node");
+    command.arg(project().join("tests/clients/rpc_pages.mjs")).arg(format!("http://127.0.0.1:{}", daemon.port));
+    command.args([&daemon.folder().join("screenshots"), &password]).env("UAKARI_TOOLS", tools());
+    let finished = run(&mut command, Duration::from_secs(150));
+    let (out, err) = (&finished.out, &finished.err);
+    assert!(finished.status.success() && out.contains("ok - ") && !out.contains("not ok"), "{out}\n{err}");
 }

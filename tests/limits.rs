@@ -206,6 +206,12 @@ fn heads() {
     for (headers, size, status) in [(10, 2000, 404), (10, 2001, 431), (11, 2000, 431), (2, 50_000, 431)] {
         assert_eq!(request_of(&daemon, headers, size).status, status, "{headers} headers, {size} bytes");
     }
+    // Judged before the end has come.
+    for (begin, status) in [("GET /nosuch HTTP/1.1\r\nX: ", 431), ("GET /", 414)] {
+        let mut wire = daemon.wire();
+        wire.send(begin.to_owned() + &"x".repeat(20_000));
+        assert_eq!(wire.response().status, status, "{begin:?}");
+    }
     // Larger limits than the defaults are limits too.
     let daemon = Daemon::start_configured(&configuration("head-size = 60000; headers = 128;", ""));
     for (headers, size, status) in [(128, 60_000, 404), (128, 60_001, 431), (129, 4_000, 431)] {

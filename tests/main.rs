@@ -17,11 +17,8 @@ mod client;
 /// UNIX servers that the test itself plays, because only so it knows what arrived and when.
 mod server;
 
-/// Servers of direct mode that the test plays, because it is the bare message that is looked at.
-mod receiver;
-
-/// The gateway's part in direct mode, because only so a test knows when a client is handed over.
-mod giver;
+/// Both sides of a hand-over in direct mode, because a test must see the bare message.
+mod handover;
 
 /// What was typed, and what is said when it is wrong.
 mod flags;
@@ -151,9 +148,6 @@ mod conformance;
 
 /// A long run of everything.
 mod soak;
-
-/// What the fuzz targets have found.
-mod fuzz;
 
 /// How the project is written: fences, sizes, banned words.
 mod style;

@@ -209,3 +209,26 @@ fn devices_of(daemon: &Daemon) -> Vec<String> {
     let paths = targets.map(|target| target.display().to_string());
     paths.filter(|path| path.starts_with("/dev/pts") || path.ends_with("/read") || path.ends_with("/write")).collect()
 }
+
+/// The gateway writes no frames of its own into a pipe that is read: another client would receive them. Found by
+/// fuzzing.
+#[test]
+fn no_frame_is_written_into_a_pipe_that_is_read() {
+    let folder = Folder::new();
+    let path = folder.path().join("pipe");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let mut pipe = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let daemon = configured_in(
+        folder,
+        "links = ({ origin = \"^/pipe$\"; type = \"fifo\"; destination = \"@/pipe\"; protocol = \"frames\";
+            limits = { clients = 2; }; });",
+    );
+    // Of several readers of a pipe the kernel chooses one: only one stays.
+    let mut stays = daemon.connect("/pipe");
+    for _ in 0..4 {
+        daemon.connect("/pipe").finish(1000);
+    }
+    pipe.write_all(b"\x81\x04text").unwrap();
+    stays.expect_text("text");
+    stays.finish(1000);
+}

@@ -12,7 +12,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, project};
 use crate::foreign;
-use crate::giver::{give_and_keep, give_late, hand_over, sockaddr_in, tcp_pair};
+use crate::handover::{give_and_keep, give_late, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, eventually_eq, run};
 use crate::server::{self, Kind};
 use crate::wire::{Wire, handshake};
@@ -393,7 +393,7 @@ fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
 #[test]
 fn a_gateway_that_hands_nothing_over_holds_nobody_up_for_long() {
     let server = Server::compiled("select", &[]);
-    let mut client = crate::giver::give(&server.path);
+    let mut client = crate::handover::give(&server.path);
     client.text("known");
     expect_data(&mut client, b"known");
     let start = Instant::now();

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::DIRECT;
 use crate::client::{Client, Frame};
 use crate::daemon::Daemon;
-use crate::receiver::{Given, take};
+use crate::handover::{Given, take};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
 

@@ -1,16 +1,18 @@
 //! Backends that do not receive the clients' sockets: the log names them, and the remedy.
 
+use std::fs::Permissions;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{DIRECT, converse, sockaddr};
-use crate::client::Client;
+use crate::client::{Client, Frame};
 use crate::daemon::{Daemon, configuration};
-use crate::process::eventually;
-use crate::receiver::{Given, receive, take};
-use crate::server::{Backend, Listener};
+use crate::handover::{Given, receive, take};
+use crate::process::{eventually, skipped};
+use crate::server::{Backend, Kind, Listener};
 
 const ANSWERED: &str = "the backend answered the hand-over's record";
 const UNREAD: &str = "the backend closed its connection before it had read all of the hand-over's record";
@@ -166,4 +168,55 @@ fn a_watched_server_sees_the_end_as_ever() {
     connection.expect(sockaddr(address));
     client.wire.expect_end();
     connection.expect_end();
+}
+
+/// RLIMIT_NOFILE of the gateway whose kernel refuses to pass more descriptors on.
+const FILES: u32 = 128;
+
+/// A server that every user may connect to.
+fn open_to_all(daemon: &Daemon, name: &str) -> Listener {
+    let path = daemon.socket(name);
+    let server = Listener::bind(&path, Kind::Stream);
+    std::fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    server
+}
+
+/// ETOOMANYREFS: the kernel passes no more descriptors on for the gateway's user.
+#[test]
+fn too_many_descriptors_in_flight() {
+    // The kernel counts a user's descriptors in flight, those of other tests among them, unless the user has
+    // CAP_SYS_RESOURCE.
+    let Some(daemon) = Daemon::start_lone_with_few_fds(FILES, DIRECT) else {
+        return skipped("only root can start a daemon as a user of its own");
+    };
+    let (never, well) = (open_to_all(&daemon, "never"), open_to_all(&daemon, "well"));
+    let (mut first, mut given) = (daemon.connect("/well"), take(&well));
+    converse(&mut first, &mut given);
+    // The first one over the limit has its 101 already: it gets a close frame.
+    let mut waiting: Vec<Client> = Vec::new();
+    eventually("one is refused", || {
+        let mut wire = daemon.wire();
+        let response = wire.upgrade("/never", &[]);
+        match response.status {
+            101 => waiting.push(Client::new(wire)),
+            status => assert_eq!(status, 503, "{response:?}"),
+        }
+        response.status == 503
+    });
+    let last = waiting.last_mut().unwrap();
+    assert_eq!(last.expect_close(1011), "too many clients wait for servers");
+    last.wire.expect_end();
+    waiting.pop();
+    assert!(waiting.len() > FILES as usize / 2, "{} wait", waiting.len());
+    daemon.log().wait_for(&["warn", "status=101", "not handed over (1011): too many clients"]);
+    daemon.log().wait_for(&["warn", "status=503", "too many clients that servers in direct mode do not take"]);
+    // All servers in direct mode are refused; conversations that exist go on.
+    let response = daemon.upgrade("/well", &[]);
+    assert!(response.status == 503 && !response.field("Retry-After").is_empty(), "{response:?}");
+    converse(&mut first, &mut given);
+    // Once the server receives again, the waiting clients are served, and there is room at once.
+    take(&never).client.send_frame(&Frame::close(1000, "late"));
+    assert_eq!(waiting[0].expect_close(1000), "late");
+    drop((take(&never), take(&never)));
+    converse(&mut daemon.connect("/well"), &mut take(&well));
 }

@@ -2,7 +2,7 @@
 
 use super::Server;
 use crate::client::{Client, Frame, TEXT};
-use crate::giver::give_late;
+use crate::handover::give_late;
 use crate::process::{Lines, eventually};
 use crate::wire::{Wire, handshake};
 
