@@ -1,4 +1,4 @@
-//! The chat: its commands on every way that members may come, and what one member can do to the others.
+//! The chat: its commands for clients of each kind, and what one member can do to the others.
 
 use std::process::Command;
 use std::thread;
@@ -15,24 +15,24 @@ use crate::server::{Backend, Kind, connect, listens};
 /// Many members.
 mod crowd;
 
-/// How members come to the chat.
+/// How members reach the chat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
     /// Through the gateway, with this protocol.
     Proxied(&'static str),
     /// Handed over, to a chat that speaks WebSocket.
     Direct,
-    /// Handed over, to one that does not and has libwebsocket.so before it.
+    /// Handed over, to a chat under libwebsocket.so.
     Preloaded,
 }
 
-/// On all of these ways the borders of messages are kept.
+/// The ways that keep the borders of messages.
 pub const BORDERS: [Way; 5] =
     [Way::Proxied("packet"), Way::Proxied("lines"), Way::Proxied("nul"), Way::Proxied("frames"), Way::Direct];
-/// Where they are not, each receive is a message.
+/// The ways on which each receive is a message.
 pub const RECEIVES: [Way; 2] = [Way::Proxied("stream"), Way::Preloaded];
 
-/// The gateway, and the chat behind it. Fields go in order: the chat first.
+/// The gateway and the chat. The chat is dropped first.
 pub struct Room {
     pub chat: Process,
     pub daemon: Daemon,
@@ -41,7 +41,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Starts both; these options are the chat's.
+    /// Starts both; `options` are the chat's.
     pub fn open(way: Way, options: &[&str]) -> Room {
         Room::open_with(way, options, &[])
     }
@@ -63,7 +63,7 @@ impl Room {
         Room { chat, daemon, way, options }
     }
 
-    /// A second chat that takes no commands, but is as this one otherwise.
+    /// A second chat with the same options, except that it takes no commands.
     pub fn without_commands(&self, name: &str) -> Process {
         let options: Vec<String> = self.options.iter().filter(|option| *option != "-w").cloned().collect();
         start_chat(&self.daemon, name, self.way, &options)
@@ -82,7 +82,7 @@ impl Room {
         assert!(status.success(), "{status}: {err}");
     }
 
-    /// Nobody was dropped.
+    /// No member was dropped.
     pub fn expect_nobody_dropped(&self) {
         let said = self.chat.err.text();
         assert!(!said.contains("dropped"), "{said}");
@@ -111,7 +111,7 @@ fn start_chat(daemon: &Daemon, name: &str, way: Way, options: &[String]) -> Proc
     start_sample(command, &daemon.socket(name), &options)
 }
 
-/// The next message, a text or not.
+/// The next message, text or binary.
 fn heard(member: &mut Client) -> String {
     String::from_utf8(member.message().1).unwrap()
 }
@@ -133,7 +133,7 @@ fn every_command_on_every_way() {
         hear(&mut bob, "hello, all");
         hear(&mut carol, "hello, all");
         bob.text("WSPrivate alice only for you, Gr\u{fc}\u{df}e");
-        // She has not heard herself, nor has Carol heard this.
+        // Alice does not receive her own message, and Carol not the private one.
         hear(&mut alice, "only for you, Gr\u{fc}\u{df}e");
         bob.text("WSWhois alice");
         hear(&mut bob, "WSIs alice 127.0.0.1");
@@ -152,12 +152,12 @@ fn every_command_on_every_way() {
     }
 }
 
-/// The gateway connects, and may be held up before it hands the client over. Nobody else does anything then.
+/// The gateway may be delayed between connect(2) and the hand-over. The chat serves others meanwhile.
 #[test]
 fn a_hand_over_that_comes_late() {
     let room = Room::open(Way::Direct, &["-w"]);
     let mut late = crate::handover::give_late(&room.daemon.socket("chat"), || {
-        // Who comes behind it is served: so it was accepted.
+        // A later member is served: so the connection was accepted.
         room.member("alice").finish(1000);
     });
     late.text("WSHello bob");
@@ -169,11 +169,11 @@ fn without_w_all_is_told_to_the_others() {
     for way in BORDERS {
         let room = Room::open(way, &[]);
         let (mut one, mut other, mut third) = (room.enter(), room.enter(), room.enter());
-        // Whoever is heard is in, and so are those who came before.
+        // Once the last one is heard, all three are members.
         third.text("WSHello alice");
         hear(&mut one, "WSHello alice");
         hear(&mut other, "WSHello alice");
-        // Nobody is told who leaves, since nobody has a name.
+        // Members without a name leave without a goodbye.
         third.finish(1000);
         one.text("WSIs bob 192.0.2.1");
         hear(&mut other, "WSIs bob 192.0.2.1");
@@ -201,14 +201,14 @@ fn names_are_given_once() {
         second.text(&format!("WSHello {wanted}"));
         hear(&mut second, &format!("WSWelcome {given}"));
     }
-    // Whoever takes another name frees the old one.
+    // A new name frees the old one.
     hear(&mut first, &goodbye("alice001"));
     let mut third = room.enter();
     third.text("WSHello alice");
     hear(&mut third, "WSWelcome alice001");
     third.text("WSPrivate bob for you alone");
     hear(&mut second, "for you alone");
-    // What leaves nothing of a name is not answered, and long names are cut.
+    // Empty names are not answered, and long names are cut.
     for nothing in ["WSHello ", "WSHello  alice", "WSHello \t"] {
         third.text(nothing);
     }
@@ -252,7 +252,7 @@ fn types_and_empty_messages() {
         bob.expect_binary(b"\xff\x01");
         bob.expect_text("in parts");
     }
-    // A packet of no bytes is no end.
+    // An empty packet is not the end of the connection.
     let room = Room::open(Way::Proxied("packet"), &["-w"]);
     let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
     alice.text("");
@@ -341,7 +341,7 @@ fn a_flood_holds_up_its_sender_alone() {
                 alice.text("in between");
             }
         }
-        // Several seconds' worth of the flood was still to come.
+        // Several seconds of the flood are still to come.
         assert!(answer.is_some_and(|flood| flood < FLOOD), "{way:?}: {answer:?}");
         let mut eve = eve.join().unwrap();
         hear(&mut eve, "in between");

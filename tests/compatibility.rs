@@ -1,4 +1,4 @@
-//! Each place where ouistiti, whose users' servers and pages uakari takes over, was seen to break.
+//! Each place where ouistiti was seen to break, which uakari replaces.
 
 use std::io::Write;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::process::{Process, eventually};
 use crate::server::Backend;
 use crate::wire::{handshake, request};
 
-/// A daemon with a server that the test plays, in the default protocol.
+/// A daemon in the default protocol, with a backend that the test plays.
 fn connect() -> (Daemon, Client, Backend) {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
@@ -39,7 +39,7 @@ fn a_frame_split_over_segments() {
     for size in [10, 130] {
         let payload = vec![b'x'; size];
         let bytes = Frame::new(TEXT, &payload).masked().bytes();
-        // Each byte is a segment of its own, and behind it a page shows that the daemon has been awake.
+        // Each byte is a segment of its own: a page in between shows that the daemon has read it.
         for (at, byte) in bytes.iter().enumerate() {
             client.wire.send([*byte]);
             if at < 16 {
@@ -189,7 +189,7 @@ fn data_behind_the_handshake() {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
     let mut wire = daemon.wire();
-    // More than the head's own limit follows in the same breath.
+    // More bytes than a head may have follow at once.
     let message = vec![b'x'; 50_000];
     let frame = Frame::new(TEXT, &message).masked().bytes();
     wire.send([handshake("/server", &[], &[]).as_bytes(), &frame].concat());
@@ -232,7 +232,6 @@ fn a_connection_takes_little_and_no_process() {
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
     assert_eq!(children, "", "processes of the daemon");
     drop((first, more));
-    // All of them are gone in the end.
     eventually("the echo server has no clients any more", || {
         let sockets = std::fs::read_dir(format!("/proc/{}/fd", echo.pid())).unwrap().count();
         sockets < 10
@@ -248,7 +247,7 @@ fn a_slow_server_loses_nothing() {
         let mut stream = client.wire.stream();
         scope.spawn(move || stream.write_all(&bytes).unwrap());
         for piece in message.chunks(4096) {
-            // Slow: it lets others run before each read.
+            // Slow: it yields before each read.
             thread::yield_now();
             backend.expect(piece);
         }

@@ -1,4 +1,4 @@
-//! What was typed, and what is said when it is wrong: exit code 1 and one line with flag, value and remedy.
+//! Flags, and failures to start: exit code 1 and one line with flag, value and remedy.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,12 +15,12 @@ fn uakari(flags: &[&str]) -> Finished {
     run(Command::new(UAKARI).args(flags), DEADLINE)
 }
 
-/// Runs into a failure; its one line must have all these parts.
+/// Expects a failure with one line that has all these parts.
 fn expect_failure(flags: &[&str], parts: &[&str]) {
     let Finished { status, out, err } = uakari(flags);
     assert_eq!(status.code(), Some(1), "{flags:?}: {err}");
     assert_eq!(out, "", "{flags:?}");
-    // A warning about the limits of this machine may come before it.
+    // A warning about limits may precede it.
     let lines: Vec<&str> = err.lines().filter(|line| !line.contains(" warn ")).collect();
     assert_eq!(lines.len(), 1, "{flags:?}: {err}");
     assert!(lines[0].contains(" error "), "{flags:?}: {err}");
@@ -121,7 +121,7 @@ fn port_0_takes_a_free_port_and_tells_which() {
     assert_eq!(daemon.get("/nosuch").status, 404);
 }
 
-/// Asks for a page that is not there, over any stream.
+/// Expects a 404, over any stream.
 fn expect_404(mut stream: impl Read + Write) {
     stream.write_all(request("GET", "/nosuch", &["Connection: close"]).as_bytes()).unwrap();
     let mut answer = String::new();

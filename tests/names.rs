@@ -1,4 +1,4 @@
-//! From a path to a socket, and never to one outside.
+//! From a path to a socket in docroot, and never to one outside.
 
 use std::os::unix::fs::symlink;
 
@@ -55,7 +55,7 @@ fn allow_and_deny() {
     }
 }
 
-/// Every way from a request to a server is asked, the empty name too.
+/// Every way from a request to a server applies the rules, that of the empty name too.
 #[test]
 fn every_way_to_a_server_is_asked() {
     let link =
@@ -73,7 +73,7 @@ fn every_way_to_a_server_is_asked() {
         ("allow = \"^/link\";", &all, &[("/", "", 403), ("/", "link", 403), ("/link", "", 101), ("/echo", "", 403)]),
         ("allow = \"\";", &all, &[("/", "", 403), ("/link", "", 403), ("/", "echo", 403)]),
         ("deny = \"*\"; allow = \"^/$\"; denylast = true;", &all, &[("/", "", 101), ("/link", "", 403)]),
-        // Without a link the root is where subprotocols name servers, each of which is asked.
+        // Without a link the root is where subprotocols name servers; the rules hold for each.
         ("deny = \"*\";", "", &[("/", "", 403), ("/", "echo", 403), ("/", "nosuch", 403)]),
         ("deny = \"^/$\";", "", &[("/", "", 403), ("/", "echo", 101), ("/sub", "echo", 101)]),
         ("allow = \"^/echo$\";", "", &[("/", "", 403), ("/", "echo", 101), ("/", "other", 403), ("/sub", "echo", 403)]),

@@ -1,4 +1,4 @@
-//! Backends that do not receive the clients' sockets: the log names them, and the remedy.
+//! Backends that do not receive the clients' sockets: the log names them and the remedy.
 
 use std::fs::Permissions;
 use std::io::Write;
@@ -17,14 +17,14 @@ use crate::server::{Backend, Kind, Listener};
 const ANSWERED: &str = "the backend answered the hand-over's record";
 const UNREAD: &str = "the backend closed its connection before it had read all of the hand-over's record";
 
-/// Whether the gateway still has its end of the connection that brought a client.
+/// Whether the gateway still holds the connection of the hand-over.
 fn is_watched(connection: &Backend) -> bool {
     let mut polled = [PollFd::new(connection.stream().as_fd(), PollFlags::empty())];
     poll(&mut polled, PollTimeout::ZERO).unwrap();
     !polled[0].any().unwrap_or_default()
 }
 
-/// Takes a client as `take` does, and keeps the connection that brought it.
+/// As `take`, but returns the connection too.
 fn take_and_keep(server: &Listener) -> (Given, Backend) {
     let connection = server.accept();
     connection.wait_for_input();
@@ -40,14 +40,14 @@ fn warnings(daemon: &Daemon) -> Vec<String> {
 #[test]
 fn a_plain_server_is_named_with_the_remedy() {
     let daemon = Daemon::start(DIRECT);
-    // What is known of another name of the same docroot says nothing of this one.
+    // The result of another name of the docroot does not count.
     let files = daemon.open_files();
     let good = daemon.listen("good");
     let (mut client, mut given) = (daemon.connect("/good"), take(&good));
     converse(&mut client, &mut given);
     eventually("the hand-over to the good one was watched", || daemon.open_files() == files);
     let _plain = daemon.echo("plain", &[]);
-    // A busy machine may take longer than one hand-over is watched.
+    // On a busy machine it may take longer than a watch.
     eventually("the log names the backend", || {
         daemon.connect("/plain").wire.expect_end();
         !warnings(&daemon).is_empty()
@@ -78,7 +78,7 @@ fn one_success_is_enough() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let files = daemon.open_files();
-    // The client is the server's at once, and its end is not delayed.
+    // The client is served at once, and its end is not delayed.
     let (mut client, (mut given, connection)) = (daemon.connect("/echo"), take_and_keep(&server));
     converse(&mut client, &mut given);
     daemon.log().wait_for(&["c1 end", "handed over to the server"]);
@@ -103,7 +103,7 @@ fn one_hand_over_is_watched_at_a_time_and_not_for_long() {
     eventually("all but one are closed", || daemon.open_files() <= files + 1);
     eventually("nothing is left of the watch", || daemon.open_files() == files);
     assert!(all.iter().all(|(_, (_, connection))| !is_watched(connection)));
-    // Nothing was learned: a later one is watched.
+    // Without a result a later hand-over is watched.
     eventually("another hand-over is watched", || {
         let (_client, (_given, connection)) = (daemon.connect("/echo"), take_and_keep(&server));
         let _ = connection.stream().write(b"answer");
@@ -111,7 +111,7 @@ fn one_hand_over_is_watched_at_a_time_and_not_for_long() {
     });
 }
 
-/// A file that takes the place of another one may have its inode number, on ext4 always.
+/// A new file may get the inode number of the old one, on ext4 always.
 #[test]
 fn a_plain_server_in_the_place_of_a_good_one_is_named() {
     let daemon = Daemon::start(DIRECT);
@@ -133,7 +133,7 @@ fn a_plain_server_in_the_place_of_a_good_one_is_named() {
     });
 }
 
-/// A client that is being watched takes no other one's place.
+/// A watched connection does not count as a client.
 #[test]
 fn what_is_watched_is_no_client() {
     let daemon =
@@ -157,7 +157,7 @@ fn a_stop_waits_for_no_watch() {
     assert_eq!(warnings(&daemon), [""; 0]);
 }
 
-/// The record reaches a server that reads it with read(2), and the end of the stream behind it.
+/// A server that uses read(2) gets the record and the end of the stream.
 #[test]
 fn a_watched_server_sees_the_end_as_ever() {
     let daemon = Daemon::start(DIRECT);
