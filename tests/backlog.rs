@@ -1,4 +1,4 @@
-//! Servers that take one client at a time, and many that wait for them.
+//! Servers with a full backlog, and many clients that wait for them.
 
 use std::thread;
 use std::time::Duration;
@@ -20,7 +20,7 @@ fn cpu_ms(daemon: &Daemon) -> u64 {
     ticks * 1000 / sysconf(SysconfVar::CLK_TCK).unwrap().unwrap() as u64
 }
 
-/// Waiting costs next to nothing, and each is served when its turn has come: in direct mode too.
+/// Waiting costs next to no CPU, and the clients are served one after the other; in direct mode too.
 #[test]
 fn one_tries_for_all_who_wait() {
     for options in ["", "options = \"direct\";"] {
@@ -28,14 +28,14 @@ fn one_tries_for_all_who_wait() {
         let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
         let mut wires: Vec<Wire> = (0..WAITING).map(|_| daemon.wire()).collect();
         wires.iter_mut().for_each(|wire| wire.send(handshake("/server", &[], &[])));
-        // Each that tried by itself every 64 ms would make some thousand tries a second.
+        // If each retried by itself every 64 ms, there would be thousands of attempts a second.
         let used_ms = || {
             let before_ms = cpu_ms(&daemon);
             thread::sleep(Duration::from_millis(1_000));
             cpu_ms(&daemon) - before_ms
         };
         eventually("a second of waiting takes no more than 50 ms", || used_ms() <= 50);
-        // The first one came in at once; the others follow one by one.
+        // The first one was accepted at once; the others follow one by one.
         thread::scope(|scope| {
             scope.spawn(|| (0..WAITING).for_each(|_| drop(server.accept())));
             for (number, wire) in wires.iter_mut().enumerate() {
@@ -45,7 +45,7 @@ fn one_tries_for_all_who_wait() {
     }
 }
 
-/// Who waits has a time of its own, whatever becomes of the others.
+/// connect-ms runs for each waiting client by itself.
 #[test]
 fn each_waits_no_longer_than_it_may() {
     let daemon = Daemon::start_configured(&configuration("connect-ms = 400;", ""));
@@ -53,12 +53,12 @@ fn each_waits_no_longer_than_it_may() {
     let _first = daemon.connect("/server");
     let mut wires: Vec<Wire> = (0..20).map(|_| daemon.wire()).collect();
     wires.iter_mut().for_each(|wire| wire.send(handshake("/server", &[], &[])));
-    // A page of the same name waits for no server.
+    // A plain GET of the same name does not wait for the server.
     assert_eq!(daemon.get("/server").status, 426);
     for wire in &mut wires {
         assert_eq!(wire.response().status, 504);
     }
-    // Nobody is left who would keep others waiting. One that was connected at the last moment may stand in the backlog.
+    // No client waits any more. The backlog may hold one that was connected at the last moment.
     eventually("there is room", || {
         if !server.is_idle() {
             drop(server.accept());
@@ -77,7 +77,7 @@ fn one_that_leaves_while_it_waits_holds_nobody_up() {
     let mut next = daemon.wire();
     next.send(handshake("/server", &[], &[]));
     drop(leaver);
-    // It is seen to have left when it is connected, at the latest.
+    // Its close is noticed when it is connected, at the latest.
     drop((server.accept(), server.accept()));
     assert_eq!(next.response_head().status, 101);
 }

@@ -1,4 +1,4 @@
-//! Requests with bodies, which nobody wants and which still have an end, and requests that hide others in them.
+//! Requests with bodies, which are read and dropped, and bodies that hide another request.
 
 use std::io::{ErrorKind, Write as _};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::http::{INDEX, daemon, noise, put};
 use crate::process::{DEADLINE, uninterrupted};
 use crate::wire::{handshake, request};
 
-/// Bodies of requests that the gateway reads for nothing, each as header lines and bytes.
+/// Bodies that the gateway reads and drops, each as header lines and bytes.
 fn bodies() -> Vec<(String, Vec<u8>)> {
     let trap = request("GET", "/trap", &[]).into_bytes();
     let large = vec![b'\n'; 64 * 1024];
@@ -31,7 +31,7 @@ fn a_body_is_read_and_the_next_request_begins_behind_it() {
     let daemon = daemon();
     let next = request("GET", "/style.css", &[]);
     for (field, body) in bodies() {
-        // An empty line behind a body is what some old clients send (RFC 9112 section 2.2).
+        // Some old clients send an empty line after a body (RFC 9112 section 2.2).
         for (method, status, between) in [("GET", 200, ""), ("GET", 200, "\r\n"), ("POST", 405, ""), ("HEAD", 200, "")]
         {
             let mut wire = daemon.wire();
@@ -74,10 +74,10 @@ fn an_unread_body_ends_the_connection_behind_the_reply() {
         ("PUT", "/", 405, "Transfer-Encoding: chunked", &many),
     ] {
         let mut wire = daemon.wire();
-        // All of it goes out before a byte of the reply is read, more than the sockets hold.
+        // All of it is sent before a byte of the reply is read: more than the sockets hold.
         let all = [request(method, path, &[field]).as_bytes(), body].concat();
         let sent = wire.stream().write_all(&all);
-        // A client that is told early may find the connection closed.
+        // A client that is answered early may find the connection closed.
         assert!(sent.is_ok() || status == 405, "{method} {field}: {sent:?}");
         let response = wire.response();
         let got = (response.status, response.field("Connection"));
@@ -92,7 +92,7 @@ fn an_unread_body_takes_no_memory() {
     let daemon = daemon();
     put(&daemon, "large.bin", noise(16 * 1024 * 1024));
     let mut wire = daemon.wire();
-    // The reply is more than the sockets hold, so that all of the body comes before it is taken.
+    // The reply exceeds the sockets' buffers, so that the whole body arrives before it is taken.
     let body = vec![b'x'; 64 * 1024 * 1024];
     wire.send(request("GET", "/large.bin", &[&format!("Content-Length: {}", body.len())]));
     assert_eq!(wire.response_head().status, 200);
@@ -102,7 +102,7 @@ fn an_unread_body_takes_no_memory() {
     assert!(grown_kib < 16 * 1024, "64 MiB took {grown_kib} KiB");
 }
 
-/// A byte now and then must not keep a request's time from running out.
+/// A byte now and then does not extend the time of a request.
 #[test]
 fn a_slow_body_is_given_up() {
     let daemon = daemon();
@@ -171,7 +171,7 @@ fn what_smuggles_requests_is_refused() {
         &["Content-Length: 5", "Content-Length: 5"],
         &["Content-Length: 5", "Transfer-Encoding: chunked"],
         &["Content-Length: 99999999999999999999"],
-        // Its chunks are none.
+        // What follows is no chunk.
         &["Transfer-Encoding: chunked"],
         &["Transfer-Encoding: identity"],
     ] {

@@ -1,44 +1,38 @@
-//! The chat: its commands on every way that members may come, and what one member can do to the others.
+//! The chat: its commands for clients of each kind, and what one member can do to the others.
 
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Frame, TEXT};
-use crate::daemon::{Daemon, program, start_sample};
-use crate::process::{DEADLINE, Finished, Process, run};
+use crate::daemon::{Daemon, program, project, start_sample};
+use crate::foreign::{self, tool, tools};
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
+use crate::server::{Backend, Kind, connect, listens};
 
 /// Many members.
 mod crowd;
 
-/// What the program says of itself, and how it takes its place.
-mod options;
-
-/// `www/webchat.html` in browsers.
-mod page;
-
-/// Members who go without a word.
-mod parting;
-
-/// How members come to the chat.
+/// How members reach the chat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Way {
     /// Through the gateway, with this protocol.
     Proxied(&'static str),
     /// Handed over, to a chat that speaks WebSocket.
     Direct,
-    /// Handed over, to one that does not and has libwebsocket.so before it.
+    /// Handed over, to a chat under libwebsocket.so.
     Preloaded,
 }
 
-/// On all of these ways the borders of messages are kept.
+/// The ways that keep the borders of messages.
 pub const BORDERS: [Way; 5] =
     [Way::Proxied("packet"), Way::Proxied("lines"), Way::Proxied("nul"), Way::Proxied("frames"), Way::Direct];
-/// Where they are not, each receive is a message.
+/// The ways on which each receive is a message.
 pub const RECEIVES: [Way; 2] = [Way::Proxied("stream"), Way::Preloaded];
 
-/// The gateway, and the chat behind it. Fields go in order: the chat first.
+/// The gateway and the chat. The chat is dropped first.
 pub struct Room {
     pub chat: Process,
     pub daemon: Daemon,
@@ -47,7 +41,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// Starts both; these options are the chat's.
+    /// Starts both; `options` are the chat's.
     pub fn open(way: Way, options: &[&str]) -> Room {
         Room::open_with(way, options, &[])
     }
@@ -69,7 +63,7 @@ impl Room {
         Room { chat, daemon, way, options }
     }
 
-    /// A second chat that takes no commands, but is as this one otherwise.
+    /// A second chat with the same options, except that it takes no commands.
     pub fn without_commands(&self, name: &str) -> Process {
         let options: Vec<String> = self.options.iter().filter(|option| *option != "-w").cloned().collect();
         start_chat(&self.daemon, name, self.way, &options)
@@ -88,7 +82,7 @@ impl Room {
         assert!(status.success(), "{status}: {err}");
     }
 
-    /// Nobody was dropped.
+    /// No member was dropped.
     pub fn expect_nobody_dropped(&self) {
         let said = self.chat.err.text();
         assert!(!said.contains("dropped"), "{said}");
@@ -117,7 +111,7 @@ fn start_chat(daemon: &Daemon, name: &str, way: Way, options: &[String]) -> Proc
     start_sample(command, &daemon.socket(name), &options)
 }
 
-/// The next message, a text or not.
+/// The next message, text or binary.
 fn heard(member: &mut Client) -> String {
     String::from_utf8(member.message().1).unwrap()
 }
@@ -139,7 +133,7 @@ fn every_command_on_every_way() {
         hear(&mut bob, "hello, all");
         hear(&mut carol, "hello, all");
         bob.text("WSPrivate alice only for you, Gr\u{fc}\u{df}e");
-        // She has not heard herself, nor has Carol heard this.
+        // Alice does not receive her own message, and Carol not the private one.
         hear(&mut alice, "only for you, Gr\u{fc}\u{df}e");
         bob.text("WSWhois alice");
         hear(&mut bob, "WSIs alice 127.0.0.1");
@@ -158,12 +152,12 @@ fn every_command_on_every_way() {
     }
 }
 
-/// The gateway connects, and may be held up before it hands the client over. Nobody else does anything then.
+/// The gateway may be delayed between connect(2) and the hand-over. The chat serves others meanwhile.
 #[test]
 fn a_hand_over_that_comes_late() {
     let room = Room::open(Way::Direct, &["-w"]);
-    let mut late = crate::giver::give_late(&room.daemon.socket("chat"), || {
-        // Who comes behind it is served: so it was accepted.
+    let mut late = crate::handover::give_late(&room.daemon.socket("chat"), || {
+        // A later member is served: so the connection was accepted.
         room.member("alice").finish(1000);
     });
     late.text("WSHello bob");
@@ -175,11 +169,11 @@ fn without_w_all_is_told_to_the_others() {
     for way in BORDERS {
         let room = Room::open(way, &[]);
         let (mut one, mut other, mut third) = (room.enter(), room.enter(), room.enter());
-        // Whoever is heard is in, and so are those who came before.
+        // Once the last one is heard, all three are members.
         third.text("WSHello alice");
         hear(&mut one, "WSHello alice");
         hear(&mut other, "WSHello alice");
-        // Nobody is told who leaves, since nobody has a name.
+        // Members without a name leave without a goodbye.
         third.finish(1000);
         one.text("WSIs bob 192.0.2.1");
         hear(&mut other, "WSIs bob 192.0.2.1");
@@ -207,14 +201,14 @@ fn names_are_given_once() {
         second.text(&format!("WSHello {wanted}"));
         hear(&mut second, &format!("WSWelcome {given}"));
     }
-    // Whoever takes another name frees the old one.
+    // A new name frees the old one.
     hear(&mut first, &goodbye("alice001"));
     let mut third = room.enter();
     third.text("WSHello alice");
     hear(&mut third, "WSWelcome alice001");
     third.text("WSPrivate bob for you alone");
     hear(&mut second, "for you alone");
-    // What leaves nothing of a name is not answered, and long names are cut.
+    // Empty names are not answered, and long names are cut.
     for nothing in ["WSHello ", "WSHello  alice", "WSHello \t"] {
         third.text(nothing);
     }
@@ -258,7 +252,7 @@ fn types_and_empty_messages() {
         bob.expect_binary(b"\xff\x01");
         bob.expect_text("in parts");
     }
-    // A packet of no bytes is no end.
+    // An empty packet is not the end of the connection.
     let room = Room::open(Way::Proxied("packet"), &["-w"]);
     let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
     alice.text("");
@@ -347,7 +341,7 @@ fn a_flood_holds_up_its_sender_alone() {
                 alice.text("in between");
             }
         }
-        // Several seconds' worth of the flood was still to come.
+        // Several seconds of the flood are still to come.
         assert!(answer.is_some_and(|flood| flood < FLOOD), "{way:?}: {answer:?}");
         let mut eve = eve.join().unwrap();
         hear(&mut eve, "in between");
@@ -389,6 +383,112 @@ fn the_chat_ends_and_begins_again() {
         // The name is free again.
         room.member("alice");
     }
+}
+
+/// A member over its rate is not read for a moment. That it has closed is then found by a send that fails.
+#[test]
+fn a_member_that_leaves_while_it_is_not_read() {
+    const SAID: usize = 1_100;
+    for way in [Way::Proxied("packet"), Way::Direct] {
+        let room = Room::open(way, &["-w"]);
+        let (mut eve, mut alice, mut bob) = (room.member("eve"), room.member("alice"), room.member("bob"));
+        // She leaves it unread, so that the kernel resets her connection.
+        alice.text("hello, all");
+        hear(&mut bob, "hello, all");
+        let frames: Vec<Frame> = (0..SAID).map(|n| Frame::new(TEXT, format!("{n}").as_bytes())).collect();
+        eve.send(&frames);
+        while heard(&mut bob) != "990" {}
+        drop(eve);
+        alice.text("are you still there?");
+        // No further message is needed: both are told.
+        for member in [&mut alice, &mut bob] {
+            while heard(member) != goodbye("eve") {}
+        }
+    }
+}
+
+/// A name may contain a terminal's control sequence, or a character that reverses the direction of writing.
+#[test]
+fn the_operator_is_told_in_plain_characters() {
+    const LINE_SIZE_MAX: usize = 64 * 1024;
+    let room = Room::open(Way::Proxied("lines"), &["-w"]);
+    let mut eve = room.member("\u{9b}2J\u{202e}eve");
+    eve.text(&"x".repeat(LINE_SIZE_MAX + 1));
+    room.chat.err.wait_for(&["\\u{9b}2J\\u{202e}eve is dropped"]);
+}
+
+/// Two browsers, with all steps of tests/clients/chat.mjs.
+const SCRIPT_TIME: Duration = Duration::from_secs(240);
+
+/// Drives `www/webchat.html` in browsers, with a chat that is restarted on request of the script.
+fn drive_page(way: Way, more: &[&str]) {
+    tool("node_modules/playwright-core");
+    let folder = Folder::new();
+    // The page ends its messages with newlines: the only borders that libwebsocket.so leaves.
+    let options = if way == Way::Preloaded { &["-w", "--protocol", "lines"][..] } else { &["-w"] };
+    let mut room = Room::open_with(way, options, &["--www", project().join("www").to_str().unwrap()]);
+    let _plain = room.without_commands("plain");
+    let mut command = foreign::command("node");
+    command.arg(project().join("tests/clients/chat.mjs")).arg(format!("http://127.0.0.1:{}", room.daemon.port));
+    let shots = std::env::var("UAKARI_SCREENSHOTS").unwrap_or_else(|_| folder.join("screenshots"));
+    let mut script = Process::start(command.arg(shots).args(more).env("UAKARI_TOOLS", tools()));
+    let is_asked = |lines: &[String]| lines.iter().any(|line| line == "restart the chat").then_some(());
+    // Otherwise the script has ended, and its output tells why.
+    if script.out.wait_within(SCRIPT_TIME, is_asked).is_some() {
+        room.restart();
+    }
+    let finished = script.wait(SCRIPT_TIME);
+    let (out, err) = (&finished.out, &finished.err);
+    assert!(finished.status.success(), "{way:?}: {}:\n{out}\n{err}", finished.status);
+    assert!(out.contains("ok - ") && !out.contains("not ok"), "{way:?}:\n{out}\n{err}");
+    room.expect_nobody_dropped();
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn page_of_a_proxied_chat() {
+    drive_page(Way::Proxied("packet"), &[]);
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn page_of_a_direct_chat() {
+    drive_page(Way::Direct, &["talk"]);
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn page_of_a_preloaded_chat() {
+    drive_page(Way::Preloaded, &["talk"]);
+}
+
+/// How a sample server takes its place is tested with the echo server: both start by `server::start`.
+#[test]
+fn options() {
+    let Finished { status, out, err } = chat(&["--help"]);
+    assert!(status.success() && err.is_empty(), "{err}");
+    for part in ["-R,", "-n,", "-u,", "-m,", "-D,", "-w,", "--mode", "--protocol", "--direct", "--hello"] {
+        assert!(out.contains(part), "{part} is not in\n{out}");
+    }
+    for (options, part) in
+        [(&["--nonsense"][..], "--nonsense"), (&["-m", "0"], "-m 0"), (&["-n", "a/b"], "without a slash")]
+    {
+        let Finished { status, err, .. } = chat(options);
+        assert_eq!((status.code(), err.lines().count()), (Some(1), 1), "{options:?}: {err}");
+        assert!(err.starts_with("websocket_chat: ") && err.contains(part), "{options:?}: {err}");
+    }
+}
+
+/// A member may connect without the gateway.
+#[test]
+fn members_of_one_socket() {
+    let folder = Folder::new();
+    let path = folder.path().join("websocket_chat");
+    let _chat = Process::start(Command::new(program("websocket_chat")).arg("-R").arg(folder.path()));
+    eventually("it listens under its own name", || listens(&path));
+    let mut members = [(); 2].map(|()| Backend::new(connect(&path, Kind::Stream).unwrap()));
+    members[0].send("hello");
+    members[1].expect("hello");
 }
 
 fn chat(options: &[&str]) -> Finished {

@@ -1,4 +1,4 @@
-//! Frames (RFC 6455 section 5.2) and a client that sends whatever it is told to.
+//! Frames (RFC 6455 section 5.2), and a client that sends any frame, valid or not.
 
 use crate::wire::Wire;
 
@@ -37,12 +37,12 @@ impl Frame {
         Frame::new(CLOSE, &[&code.to_be_bytes()[..], reason.as_bytes()].concat())
     }
 
-    /// As a client has to send it.
+    /// The frame with a mask, as clients send it.
     pub fn masked(self) -> Frame {
         Frame { is_masked: true, ..self }
     }
 
-    /// On the wire.
+    /// The bytes on the wire.
     pub fn bytes(&self) -> Vec<u8> {
         let size = self.payload.len();
         let mask_bit = u8::from(self.is_masked) << 7;
@@ -69,7 +69,7 @@ impl Frame {
         bytes
     }
 
-    /// Reads a frame from where `take` gets its bytes. The length must be written as short as it can be.
+    /// Reads a frame; `take` returns the next bytes. Asserts that the length has its shortest form.
     pub fn read(mut take: impl FnMut(usize) -> Vec<u8>) -> Frame {
         let head = take(2);
         let is_masked = head[1] & 0x80 != 0;
@@ -89,7 +89,7 @@ impl Frame {
         Frame { fin: head[0] & 0x80 != 0, rsv: head[0] >> 4 & 7, opcode: head[0] & 0xf, is_masked, payload }
     }
 
-    /// Reads frames up to the end of a message; where control frames may stand between, they are passed over.
+    /// Reads the frames of one message.
     pub fn read_message(mut next: impl FnMut() -> Frame) -> (u8, Vec<u8>) {
         let mut message: Option<(u8, Vec<u8>)> = None;
         loop {
@@ -118,7 +118,7 @@ impl Frame {
     }
 }
 
-/// A client behind its handshake.
+/// A client after its handshake.
 pub struct Client {
     pub wire: Wire,
 }
@@ -129,7 +129,7 @@ impl Client {
         Client { wire }
     }
 
-    /// Sends frames as they are, masked and in one go.
+    /// Sends the frames masked, in one write.
     pub fn send(&mut self, frames: &[Frame]) {
         let bytes: Vec<u8> = frames.iter().flat_map(|frame| frame.clone().masked().bytes()).collect();
         self.wire.send(bytes);
@@ -155,7 +155,7 @@ impl Client {
         Frame::read(|size| self.wire.take(size))
     }
 
-    /// The next message, put together from its frames.
+    /// The next message, joined from its frames.
     pub fn message(&mut self) -> (u8, Vec<u8>) {
         Frame::read_message(|| self.frame())
     }
@@ -178,14 +178,14 @@ impl Client {
         assert_eq!(self.frame(), Frame::new(PONG, payload));
     }
 
-    /// The next frame must close with this code; its reason comes back.
+    /// The next frame must close with this code. Returns the reason.
     pub fn expect_close(&mut self, code: u16) -> String {
         let (got, reason) = self.frame().close_code();
         assert_eq!(got, code, "closed with {got} {reason:?}");
         reason
     }
 
-    /// The gateway closes with this code, is answered, and ends the connection. The reason comes back.
+    /// The gateway closes with this code, gets the answer, and ends the connection. Returns the reason.
     pub fn expect_close_handshake(&mut self, code: u16) -> String {
         let reason = self.expect_close(code);
         self.close(code);
@@ -193,7 +193,7 @@ impl Client {
         reason
     }
 
-    /// Closes with this code, which must be answered with the same, and then the connection must end.
+    /// Closes with this code, which the gateway must answer with the same code and the end.
     pub fn finish(&mut self, code: u16) {
         self.close(code);
         self.expect_close(code);

@@ -1,4 +1,4 @@
-//! Each place where ouistiti, whose users' servers and pages uakari takes over, was seen to break.
+//! Each place where ouistiti was seen to break, which uakari replaces.
 
 use std::io::Write;
 use std::thread;
@@ -9,7 +9,7 @@ use crate::process::{Process, eventually};
 use crate::server::Backend;
 use crate::wire::{handshake, request};
 
-/// A daemon with a server that the test plays, in the default protocol.
+/// A daemon in the default protocol, with a backend that the test plays.
 fn connect() -> (Daemon, Client, Backend) {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
@@ -39,7 +39,7 @@ fn a_frame_split_over_segments() {
     for size in [10, 130] {
         let payload = vec![b'x'; size];
         let bytes = Frame::new(TEXT, &payload).masked().bytes();
-        // Each byte is a segment of its own, and behind it a page shows that the daemon has been awake.
+        // Each byte is a segment of its own: a page in between shows that the daemon has read it.
         for (at, byte) in bytes.iter().enumerate() {
             client.wire.send([*byte]);
             if at < 16 {
@@ -116,26 +116,34 @@ fn a_close_is_answered_with_its_own_code() {
     }
 }
 
+/// A case of each class of mistake; the unit tests of the codec have the others. What a header alone tells is judged
+/// before the payload has come.
 #[test]
-fn unmasked_frames_rsv_bits_and_reserved_opcodes_are_refused() {
-    let daemon = Daemon::start(&[]);
+fn frames_that_break_the_protocol_are_refused() {
+    // In this protocol messages have a limit.
+    let daemon = Daemon::start(&["--protocol", "lines"]);
     let server = daemon.listen("server");
-    let mut cases = vec![("no mask".to_owned(), Frame::new(TEXT, b"x"))];
-    for rsv in 1..8 {
-        cases.push((format!("RSV {rsv}"), Frame { rsv, ..Frame::new(TEXT, b"x") }.masked()));
-    }
-    for opcode in (3..8).chain(11..16) {
-        cases.push((format!("opcode {opcode}"), Frame::new(opcode, b"x").masked()));
-    }
-    for (what, frame) in cases {
+    let text = Frame::new(TEXT, b"x");
+    let part_of_text = [&[0x81, 0xfe, 0x03, 0xe8][..], &[0; 4], b"\xed\xa0"].concat();
+    for (what, bytes, expected) in [
+        ("no mask", text.bytes(), 1002),
+        ("RSV1", Frame { rsv: 4, ..text.clone() }.masked().bytes(), 1002),
+        ("a reserved opcode", Frame::new(3, b"x").masked().bytes(), 1002),
+        ("a continuation of nothing", Frame::new(CONTINUATION, b"x").masked().bytes(), 1002),
+        ("the header of a ping of 126 bytes", vec![0x89, 0xfe], 1002),
+        ("the header of a length of 2^63", vec![0x82, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0], 1002),
+        ("the header of a length of 2^62", vec![0x82, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0], 1009),
+        ("a close code that may not be sent", Frame::close(1005, "").masked().bytes(), 1002),
+        ("text that is not UTF-8, the rest unsent", part_of_text, 1007),
+    ] {
         let mut client = daemon.connect("/server");
         let mut backend = server.accept();
-        client.wire.send(frame.bytes());
+        client.wire.send(bytes);
         backend.expect_end();
-        // The server has nothing more to say, so that nobody waits for it.
+        // The gateway waits for the backend's last bytes until it closes.
         drop(backend);
         let (code, reason) = client.frame().close_code();
-        assert_eq!(code, 1002, "{what}: {reason}");
+        assert_eq!(code, expected, "{what}: {reason}");
         client.wire.expect_end();
     }
 }
@@ -181,7 +189,7 @@ fn data_behind_the_handshake() {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
     let mut wire = daemon.wire();
-    // More than the head's own limit follows in the same breath.
+    // More bytes than a head may have follow at once.
     let message = vec![b'x'; 50_000];
     let frame = Frame::new(TEXT, &message).masked().bytes();
     wire.send([handshake("/server", &[], &[]).as_bytes(), &frame].concat());
@@ -224,7 +232,6 @@ fn a_connection_takes_little_and_no_process() {
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
     assert_eq!(children, "", "processes of the daemon");
     drop((first, more));
-    // All of them are gone in the end.
     eventually("the echo server has no clients any more", || {
         let sockets = std::fs::read_dir(format!("/proc/{}/fd", echo.pid())).unwrap().count();
         sockets < 10
@@ -240,7 +247,7 @@ fn a_slow_server_loses_nothing() {
         let mut stream = client.wire.stream();
         scope.spawn(move || stream.write_all(&bytes).unwrap());
         for piece in message.chunks(4096) {
-            // Slow: it lets others run before each read.
+            // Slow: it yields before each read.
             thread::yield_now();
             backend.expect(piece);
         }

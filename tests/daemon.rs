@@ -1,4 +1,4 @@
-//! The daemon in a fresh folder, and the programs beside it.
+//! The daemon in a new folder, and the other programs of the workspace.
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -60,19 +60,19 @@ impl Daemon {
         Daemon::start_in(Folder::new(), flags)
     }
 
-    /// As `start`, in a folder in which something lies already.
+    /// As `start`, in a folder that has files already.
     pub fn start_in(folder: Folder, flags: &[&str]) -> Daemon {
         let mut command = Command::new(UAKARI);
         command.args(flags);
         Daemon::start_command(folder, flags, command)
     }
 
-    /// As `start`, with so many file descriptors at most.
+    /// As `start`, with RLIMIT_NOFILE.
     pub fn start_with_few_fds(fds: u32, flags: &[&str]) -> Daemon {
         Daemon::start_limited(Folder::new(), fds, flags, Command::new(UAKARI))
     }
 
-    /// As `start_with_few_fds`, as a user that nothing else runs as. None: the tests are not root.
+    /// As `start_with_few_fds`, as a user with no other process. None: the tests do not run as root.
     pub fn start_lone_with_few_fds(fds: u32, flags: &[&str]) -> Option<Daemon> {
         let folder = Folder::new();
         let daemon = as_lone_user(&folder)?;
@@ -132,12 +132,12 @@ impl Daemon {
         Daemon { process, folder, port }
     }
 
-    /// The log so far, and its lines to come.
+    /// The log, past and future lines.
     pub fn log(&self) -> &Lines {
         &self.process.err
     }
 
-    /// What it announced.
+    /// Its standard output.
     pub fn announced(&self) -> &Lines {
         &self.process.out
     }
@@ -152,7 +152,7 @@ impl Daemon {
         self.folder.path().join("run").join(name)
     }
 
-    /// A server with this name, which the test plays.
+    /// A backend with this name, which the test plays.
     pub fn listen(&self, name: &str) -> Listener {
         Listener::bind(&self.socket(name), Kind::Stream)
     }
@@ -172,7 +172,7 @@ impl Daemon {
         Wire::connect(self.port)
     }
 
-    /// A TCP connection whose end here keeps so many bytes at most until they are read (SO_RCVBUF).
+    /// A TCP connection with this SO_RCVBUF.
     pub fn narrow_stream(&self, size: usize) -> TcpStream {
         let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
         setsockopt(&fd, sockopt::RcvBuf, &size).unwrap();

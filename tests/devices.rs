@@ -1,4 +1,4 @@
-//! Terminal lines, played by pseudoterminals.
+//! Terminal lines: the tests play the device on a pseudoterminal.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -23,17 +23,17 @@ use crate::process::{DEADLINE, Folder, eventually, uninterrupted};
 /// More than the kernel keeps between a client and the daemon.
 pub const SIZE: u32 = 16_000_000;
 
-/// A terminal line: the device at its other end, and what the daemon opens.
+/// A pseudoterminal: the device's end, and the path that the daemon opens.
 pub struct Line {
     pub device: File,
     pub path: PathBuf,
-    /// Held open by the test too, to look at its settings.
+    /// Kept open to read its settings.
     line: OwnedFd,
 }
 
 impl Line {
     pub fn new() -> Line {
-        // Not openpty(3), since other tests start programs meanwhile, which would keep what it opens.
+        // Not openpty(3), whose descriptors other tests' children would inherit.
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let master = posix_openpt(flags).unwrap();
         grantpt(&master).unwrap();
@@ -53,7 +53,7 @@ impl Line {
         configured(&format!("links = ({{ origin = \"^/tty$\"; type = \"tty\"; destination = \"{path}\"; {more} }});"))
     }
 
-    /// The next bytes that the line sends to the device.
+    /// The next bytes that the device receives.
     fn expect(&mut self, bytes: impl AsRef<[u8]>) {
         let mut got = vec![0; bytes.as_ref().len()];
         let mut at = 0;
@@ -74,7 +74,7 @@ pub fn is_readable(fd: impl AsFd) -> bool {
     poll(&mut fds, PollTimeout::try_from(DEADLINE.as_millis() as u32).unwrap()) == Ok(1)
 }
 
-/// So many messages that their bytes are these.
+/// Messages whose payloads together are these bytes.
 fn expect_bytes(client: &mut Client, opcode: u8, bytes: &[u8]) {
     let mut got = Vec::new();
     while got.len() < bytes.len() {
@@ -88,7 +88,7 @@ fn expect_bytes(client: &mut Client, opcode: u8, bytes: &[u8]) {
 #[test]
 fn a_line_passes_every_byte_as_it_is() {
     let mut line = Line::new();
-    // A terminal as it is at first: it echoes, edits lines, and changes their ends.
+    // The settings of a new terminal: it echoes, edits lines, and translates line ends.
     assert!(line.settings().local_flags.contains(LocalFlags::ECHO | LocalFlags::ICANON));
     let daemon = line.daemon("message-type = \"binary\"; baud = 115200;");
     let mut client = daemon.connect("/tty");
@@ -97,7 +97,7 @@ fn a_line_passes_every_byte_as_it_is() {
     expect_bytes(&mut client, BINARY, &all);
     client.binary(&all);
     line.expect(&all);
-    // One by one, since several bytes at once may hide what single ones do: an interrupt, a start, a stop.
+    // One by one: among several bytes a single one (an interrupt, a start, a stop) may go unnoticed.
     for byte in 0..=255 {
         line.send([byte]);
         client.expect_binary(&[byte]);
@@ -120,7 +120,7 @@ fn a_line_has_the_speed_that_is_set() {
         let _client = daemon.connect("/tty");
         let settings = line.settings();
         assert_eq!(cfgetospeed(&settings), rate, "{set}");
-        // Eight bits, received, whatever the modem's own lines say.
+        // CS8, CREAD and CLOCAL.
         let control = settings.control_flags;
         assert_eq!(control & ControlFlags::CSIZE, ControlFlags::CS8);
         assert!(control.contains(ControlFlags::CREAD | ControlFlags::CLOCAL), "{control:?}");
@@ -133,7 +133,7 @@ fn a_line_has_the_speed_that_is_set() {
     }
 }
 
-/// What a GPS receiver says, line by line; what it is told has the line ends that the page gives it.
+/// A GPS receiver's lines; lines to it have the ends that the page chose.
 #[test]
 fn nmea_lines() {
     let mut line = Line::new();
@@ -149,7 +149,7 @@ fn nmea_lines() {
     client.finish(1000);
 }
 
-/// Only one client at a time; and its place is free as soon as it has left, however that was.
+/// One client at a time; the line is free once the client has left, in whatever way.
 #[test]
 fn a_line_has_one_client() {
     let mut line = Line::new();
@@ -173,7 +173,7 @@ fn a_line_has_one_client() {
     client.expect_text("to the next one");
 }
 
-/// It has one whichever link leads to it, of whichever configuration.
+/// The limit holds for the device, across links and configurations.
 #[test]
 fn a_line_has_one_client_by_all_ways() {
     let line = Line::new();
@@ -199,7 +199,7 @@ fn a_line_has_one_client_by_all_ways() {
     connect_eventually(&daemon, "/other").finish(1000);
 }
 
-/// A line may have several clients, where that is said; none of them is disturbed by the next one.
+/// A line with clients > 1; a new client does not disturb the others.
 #[test]
 fn a_line_with_several_clients() {
     let mut line = Line::new();
@@ -215,7 +215,7 @@ fn a_line_with_several_clients() {
         }
     }
     assert_eq!(daemon.upgrade("/tty", &[]).status, 503);
-    // Somebody else's settings leave them alone as well.
+    // Settings made by another program are kept.
     let mut settings = line.settings();
     settings.control_flags.toggle(ControlFlags::HUPCL);
     tcsetattr(&line.line, SetArg::TCSANOW, &settings).unwrap();
@@ -231,7 +231,7 @@ fn a_line_with_several_clients() {
     daemon.log().wait_for(&["c3 end", "code=1000"]);
 }
 
-/// A device that takes nothing keeps what its client sent; the one after it must not get into that.
+/// Bytes that a device has not taken are not mixed with those of the next client.
 #[test]
 fn a_line_that_takes_nothing_is_not_shared() {
     let mut line = Line::new();
@@ -241,12 +241,12 @@ fn a_line_that_takes_nothing_is_not_shared() {
     assert!(is_readable(&line.device));
     drop(first);
     let mut second = connect_eventually(&daemon, "/tty");
-    // It gets all that the device says from now on.
+    // It receives what the device sends from now on.
     for byte in 0..100 {
         line.send([byte]);
         second.expect_binary(&[byte]);
     }
-    // And what it sends comes behind all that the first one sent.
+    // Its bytes follow those of the first client.
     second.binary(b"2");
     let mut got = Vec::new();
     while !got.contains(&b'2') {
@@ -258,7 +258,7 @@ fn a_line_that_takes_nothing_is_not_shared() {
     assert!(got.ends_with(b"12"), "{} bytes came behind it", got.rsplit(|byte| *byte == b'2').next().unwrap().len());
 }
 
-/// A client's conversation, as soon as it may have one.
+/// A WebSocket, once the device is free.
 pub fn connect_eventually(daemon: &Daemon, path: &str) -> Client {
     let mut client = None;
     eventually(&format!("{path} is served"), || {
@@ -288,7 +288,7 @@ fn a_line_that_hangs_up() {
         line.send("last");
         client.expect_binary(b"last");
         if is_writing {
-            // More than the line takes, so that a write is under way.
+            // More than the line takes, so that a write is in flight.
             client.binary(&vec![7; 120_000]);
             assert!(is_readable(&line.device));
         }
@@ -296,7 +296,7 @@ fn a_line_that_hangs_up() {
         let (code, reason) = client.frame().close_code();
         assert!(code == 1000 || code == 1011, "{code} {reason}");
         let before = processor_ms(&daemon);
-        // The client does not answer, so that the daemon waits 3 s for it, in peace.
+        // The client does not answer: the daemon waits CLOSE_MS.
         client.wire.expect_end();
         let used = processor_ms(&daemon) - before;
         assert!(used < 300, "{used} ms of processor time");
@@ -313,7 +313,7 @@ fn a_line_loses_nothing_while_one_side_does_not_read() {
     let before = daemon.resident_kib();
     thread::scope(|scope| {
         let writer = scope.spawn(|| device.write_all(&all).unwrap());
-        // The line and all that lies behind it are full: the device waits.
+        // The line and all buffers after it are full: the device waits.
         let mut last = 0;
         eventually("the device waits", || {
             daemon.get("/nosuch");
@@ -336,7 +336,7 @@ fn a_line_loses_nothing_while_one_side_does_not_read() {
     client.finish(1000);
 }
 
-/// So many bytes wait to be received.
+/// Bytes in the receive buffer.
 fn unread(stream: &std::net::TcpStream) -> usize {
     let mut buffer = vec![0; 16 << 20];
     uninterrupted(|| stream.peek(&mut buffer)).unwrap()

@@ -1,10 +1,7 @@
 //! Direct mode: the client's own socket goes to its server.
 
-/// Clients that spoke too early.
+/// Clients that sent bytes with the handshake.
 mod tunnel;
-
-/// Servers that take nobody.
-mod untaken;
 
 /// Servers that do not receive the clients' sockets.
 mod watched;
@@ -22,8 +19,8 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::{Daemon, configuration};
+use crate::handover::{Given, receive, take};
 use crate::process::{close, eventually};
-use crate::receiver::{Given, receive, take};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
 
@@ -101,8 +98,8 @@ fn the_hello_record_follows_the_address() {
     assert!(text.contains("/echo") && text.contains("a=b"), "{text}");
 }
 
-/// A client that leaves a page unread keeps its 101 back, and not the server: accept(2) and recvmsg(2) there would wait
-/// for its descriptor.
+/// A client that does not read delays its own 101, and not the server: accept(2) and recvmsg(2) would wait for the
+/// descriptor.
 #[test]
 fn a_client_that_reads_nothing_holds_no_server() {
     let configured = configuration("", r#"options = "direct"; limits = { connect-ms = 1000; };"#);
@@ -114,7 +111,7 @@ fn a_client_that_reads_nothing_holds_no_server() {
         let get = crate::wire::request("GET", "/page", &[]);
         stream.write_all([get, handshake("/echo", &[], &[])].concat().as_bytes()).unwrap();
     };
-    // It reads in the end, and is served.
+    // It reads at last, and is served.
     let mut slow = daemon.narrow_stream(4096);
     ask(&mut slow);
     let mut other = daemon.connect("/echo");
@@ -123,7 +120,7 @@ fn a_client_that_reads_nothing_holds_no_server() {
     assert_eq!(wire.response().body, page);
     assert_eq!(wire.response_head().status, 101);
     converse(&mut Client::new(wire), &mut take(&server));
-    // It never reads, and is given up.
+    // It never reads, and times out.
     let mut deaf = daemon.narrow_stream(4096);
     ask(&mut deaf);
     daemon.log().wait_for(&["c3 end", "the client takes nothing of its reply"]);
@@ -131,7 +128,7 @@ fn a_client_that_reads_nothing_holds_no_server() {
     assert!(server.is_idle(), "the client that was given up has reached the server");
 }
 
-/// The kernel cuts what is longer than a piece of its own: the descriptor comes with the first part, nothing is lost.
+/// The kernel splits a record that exceeds one buffer: the descriptor comes with the first part.
 #[test]
 fn the_longest_hello_record() {
     let daemon = Daemon::start_configured(&configuration(
@@ -169,7 +166,7 @@ fn what_came_with_the_handshake_is_not_lost() {
     assert_eq!(given.record, sockaddr(client.wire.stream().local_addr().unwrap()));
     given.client.expect(early);
     converse(&mut client, &mut given);
-    // Much in both directions, and each end by itself, as on a socket.
+    // Large messages both ways, and each direction ends by itself, as on a socket.
     let large = vec![b'x'; 3_000_000];
     std::thread::scope(|scope| {
         let mut out = client.wire.stream().try_clone().unwrap();
@@ -226,7 +223,7 @@ fn nothing_is_left_of_those_who_stay() {
     let _packets = daemon.listen_packets("packets");
     let (_server, _first) = full(&daemon.socket("full"));
     let files = daemon.open_files();
-    // Each as a client that waits for its answer, and as one that speaks at once and would have been relayed.
+    // Once with a client that waits for its answer, once with one that sends at once.
     for early in ["", "early"] {
         for (path, status) in [("/dead", 502), ("/packets", 502), ("/full", 504), ("/echo", 101)] {
             let mut wire = daemon.wire();
@@ -252,7 +249,7 @@ fn conversations_outlive_the_gateway() {
     client.wire.send(&Frame::new(TEXT, b"cut in two").masked().bytes()[7..]);
     given.client.expect(Frame::new(TEXT, b"cut in two").masked().bytes());
     converse(&mut client, &mut given);
-    // Its end is the client's, too.
+    // The server's end reaches the client.
     drop(given);
     client.wire.expect_end();
 }
@@ -269,7 +266,7 @@ fn servers_that_are_not_there() {
     }
 }
 
-/// A listener of which the backlog is full, and who fills it.
+/// A listener with a full backlog, and the connection that fills it.
 fn full(path: &Path) -> (Listener, std::os::unix::net::UnixStream) {
     let server = Listener::bind_with_backlog(path, Kind::Stream, 0);
     let first = crate::server::connect(path, Kind::Stream).unwrap();
@@ -287,7 +284,7 @@ fn a_full_backlog_is_waited_for() {
     let (server, _first) = full(&daemon.socket("late"));
     let mut wire = daemon.wire();
     wire.send(handshake("/late", &[], &[]));
-    // It is the one who fills the backlog that is accepted first.
+    // The connection that fills the backlog is accepted first.
     drop(server.accept());
     let mut given = take(&server);
     assert_eq!(wire.response_head().status, 101);
@@ -334,7 +331,7 @@ fn links_may_be_direct_by_themselves() {
     assert_eq!(take(&own).record, 1u16.to_ne_bytes());
 }
 
-/// The original's receiver looks for the descriptor once, right behind accept(2), and does not wait.
+/// ouistiti's receiver calls recvmsg(2) once, right after accept(2), without waiting.
 #[test]
 fn ten_thousand_hand_overs() {
     const ALL: usize = 10_000;

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{program, project, shown};
-use crate::giver::{give, hand_over, sockaddr_in, tcp_pair};
+use crate::handover::{give, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, run};
 use crate::server::{Kind, connect, listens};
 use crate::wire::Wire;

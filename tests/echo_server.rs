@@ -1,4 +1,4 @@
-//! The sample server: its options, and how it takes its place.
+//! The echo server: its options, its socket, and direct mode.
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use crate::client::{Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, start_echo};
-use crate::giver::{give, give_and_keep, hand_over, sockaddr_in};
+use crate::handover::{give, give_and_keep, hand_over, sockaddr_in};
 use crate::process::{DEADLINE, Finished, Folder, Process, close, eventually, run};
 use crate::server::{Backend, Kind, connect, listener_of, listens};
 
@@ -41,7 +41,7 @@ fn help() {
             assert!(out.contains(part), "{option}: {part} is not in\n{out}");
         }
     }
-    // Who had read enough has closed the pipe.
+    // The reader of the pipe has closed it.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = Command::new(program("websocket_echo")).arg("-h").stdout(writer).output().unwrap();
@@ -85,7 +85,7 @@ fn the_folder_is_made() {
     expect_echo(&mut client(&path), "hello");
 }
 
-/// As soon as it is so, and with the whole path.
+/// The line names the whole path, and is written once the server listens.
 #[test]
 fn each_sample_server_says_where_it_listens() {
     let methods = program("libjsonsql.so");
@@ -116,7 +116,7 @@ fn the_name_is_the_programs_unless_given() {
     assert!(!path.exists(), "its socket goes with it");
 }
 
-/// As getopt(3) takes them, so that what started ouistiti's servers starts these.
+/// As getopt(3) parses them, for scripts that started ouistiti's servers.
 #[test]
 fn options_may_be_written_together() {
     let folder = Folder::new();
@@ -142,7 +142,7 @@ fn clients_over_the_limit_wait() {
     expect_echo(&mut first, "first");
     expect_echo(&mut second, "second");
     third.send("third");
-    // Two turns of the others, and the third is still not served.
+    // Two exchanges later the third is still not served.
     expect_echo(&mut first, "first again");
     expect_echo(&mut second, "second again");
     third.stream().set_nonblocking(true).unwrap();
@@ -207,7 +207,7 @@ fn daemonized() {
     let folder = Folder::new();
     let Finished { status, out, err } = echo(&["-D", "-R", &folder.join(""), "-n", "echo"]);
     assert!(status.success(), "{err}");
-    // The parent has ended, and the socket is there already.
+    // The parent ended after the socket was made.
     let path = folder.path().join("echo");
     assert_eq!((out, err), (format!("websocket_echo: listening on {}", path.display()), String::new()));
     let mut client = client(&path);
@@ -220,8 +220,8 @@ fn daemonized() {
     eventually("its socket is gone", || !path.exists());
 }
 
-/// The command ends when the server is ready: its pid is the listener's, and a signal makes it clean up. On one CPU a
-/// parent that does not wait has ended before its child has run.
+/// The command ends when the server is ready. Its socket names the child, whose signal handler works. On one CPU a
+/// parent that does not wait ends before its child has run.
 #[test]
 fn daemonized_and_stopped_at_once() {
     let this_thread = Pid::from_raw(0);
@@ -234,14 +234,14 @@ fn daemonized_and_stopped_at_once() {
     for _ in 0..40 {
         let mut command = Command::new(program("websocket_echo"));
         command.args(["-D", "-R", &folder.join(""), "-n", "echo"]).stdout(Stdio::null());
-        // It returns as soon as the process ends, which `run` does not.
+        // `run` would also wait for the end of the pipes.
         assert!(command.status().unwrap().success());
         kill(listener_of(&connect(&path, Kind::Stream).unwrap()), Signal::SIGTERM).unwrap();
         eventually("its socket is gone", || !path.exists());
     }
 }
 
-/// What goes wrong behind the fork is told as it would be without `-D`.
+/// Failures after the fork are reported as without `-D`.
 #[test]
 fn a_server_that_does_not_come_up_in_the_background_is_a_failure() {
     let folder = Folder::new();
@@ -390,7 +390,7 @@ fn handed_over_and_gone_while_the_gateway_has_a_copy() {
     let (mut client, _copy) = give_and_keep(&path);
     client.text("one");
     client.expect_text("one");
-    // The server has long begun to watch all that it watches without a client.
+    // The server watches its listener by now.
     let without_client = echo.watched_files() - 1;
     client.close(1000);
     client.expect_close(1000);

@@ -1,4 +1,4 @@
-//! How connections end, and what each side and the log hear of it.
+//! How connections end, on each side and in the log.
 
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
@@ -245,7 +245,7 @@ fn sigterm_tells_everybody() {
         }
         drop(pairs);
         idle.expect_end();
-        // Half a request gets no answer; a reset may tell, since some of it may be unread.
+        // Half a request gets no answer; the end may be a reset, since bytes may be unread.
         assert_eq!(slow.take_rest(), b"");
         let finished = daemon.wait(DEADLINE);
         assert_eq!(finished.status.code(), Some(0), "{signal}: {}", finished.err);
@@ -256,7 +256,7 @@ fn sigterm_tells_everybody() {
 #[test]
 fn sigterm_ends_it_whatever_the_peers_do() {
     let mut daemon = Daemon::start(&[]);
-    // Neither answers anything, and both stay.
+    // Neither end answers or closes.
     let (_client, _backend) = connect(&daemon);
     let start = Instant::now();
     let finished = daemon.stop();

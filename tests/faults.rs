@@ -1,5 +1,4 @@
-//! What goes wrong around the daemon, and that it goes on: without descriptors, without buffers, with servers and
-//! folders that come and go, with peers that send nonsense.
+//! Faults around the daemon: no descriptors, no buffers, servers and folders that come and go, peers that send garbage.
 
 use std::fs;
 use std::io::Write;
@@ -26,7 +25,7 @@ fn expect_echo(client: &mut Client, text: &str) {
     client.expect_text(text);
 }
 
-/// As many as there may be, and those who are told that there is no room: together more than there are descriptors.
+/// The clients within the limits and those that get a 503 need more descriptors than there are.
 #[test]
 fn without_file_descriptors_accepting_pauses() {
     let daemon = Daemon::start_configured(&configuration("files = 84;", ""));
@@ -66,7 +65,7 @@ fn without_a_descriptor_for_it_a_request_is_503() {
     let mut browser = daemon.wire();
     fs::write(daemon.folder().join("www/page"), "the page").unwrap();
     expect_eq(browser.get("/page").status, 200, "a page");
-    // Those that are there already stay good, and the accept that is waiting has its own limit.
+    // Existing connections go on, and the accept in flight has its own limit.
     limit(3);
     expect_eq(browser.get("/page").status, 503, "a page");
     let response = daemon.upgrade("/echo", &[]);
@@ -78,7 +77,7 @@ fn without_a_descriptor_for_it_a_request_is_503() {
     expect_echo(&mut daemon.connect("/echo"), "hello");
 }
 
-/// Bytes of a client's message: of every size, and of its own.
+/// A message of a size and content of its own.
 fn message(client: usize, number: usize) -> Vec<u8> {
     let size = [3, 200, 7_000, 66_000, 150_000][(client + number) % 5];
     let mut bytes = format!("{client} {number} ").into_bytes();
@@ -86,7 +85,7 @@ fn message(client: usize, number: usize) -> Vec<u8> {
     bytes
 }
 
-/// Far more clients at once than there are buffers: receives that find none are asked for again.
+/// More clients than buffers: receives that fail with ENOBUFS are repeated.
 #[test]
 fn without_buffers_nothing_is_lost() {
     let daemon = Daemon::start_configured(&configuration("pool-buffers = 16;", "protocol = \"frames\";"));
@@ -110,8 +109,8 @@ fn without_buffers_nothing_is_lost() {
     });
 }
 
-/// A ring takes some memory that may be locked; only root goes around the limit. The kernel counts it per user: a user of
-/// our own has all of it, while the user who runs the tests may have other daemons that use some.
+/// A ring needs locked memory, unless it is root's. The kernel counts it per user: a new user has all of it, while the
+/// user of the tests may have other daemons.
 #[test]
 fn with_little_memory_to_lock() {
     let folder = Folder::new();
@@ -127,7 +126,7 @@ fn with_little_memory_to_lock() {
     let path = folder.join("uakari.conf");
     fs::write(&path, configuration("", "").replace('@', folder.path().to_str().unwrap())).unwrap();
     ["run", "www"].iter().for_each(|name| fs::create_dir(folder.join(name)).unwrap());
-    // What is too little depends on the kernel: it serves, or it says what it lacks.
+    // The least amount depends on the kernel: the daemon serves, or names the limit.
     let start = |limit_kib: u64| {
         let mut process = Process::start(limited(&limit_kib.to_string()).args(["-f", &path]));
         if let Some(line) = process.out.wait(|lines| lines.first().cloned()) {
@@ -201,13 +200,13 @@ fn a_server_that_is_replaced_hands_over() {
         backend.send("answer");
         client.expect_text("answer");
     }
-    // One that has gone and left its file behind.
+    // Its listener is closed, and the file is left.
     close(new);
     expect_eq(daemon.upgrade("/server", &[]).status, 502, "nobody listens");
     fs::remove_file(&path).unwrap();
 }
 
-/// Puts one thing after the other into the same place, all the while.
+/// Replaces a file by one after the other.
 fn swap(is_over: &AtomicBool, place: &std::path::Path, makers: [&dyn Fn(&std::path::Path); 2]) {
     let beside = place.with_extension("beside");
     while !is_over.load(Ordering::Relaxed) {
@@ -218,7 +217,8 @@ fn swap(is_over: &AtomicBool, place: &std::path::Path, makers: [&dyn Fn(&std::pa
     }
 }
 
-/// What was looked at is what is connected: nobody comes out of docroot by a link that is there for a moment.
+/// The file that was checked is the one that is connected: a link that exists for a moment does not lead out of
+/// docroot.
 #[test]
 fn swapping_the_file_leads_nowhere_else() {
     let daemon = Daemon::start_configured(&configuration("", ""));
@@ -288,7 +288,7 @@ fn a_server_that_is_killed_takes_only_its_own_clients() {
     eventually("no file is left open", || daemon.open_files() <= files);
 }
 
-/// Bytes without any meaning, the same for the same seed.
+/// Random bytes of a seed.
 fn garbage(seed: usize, size: usize) -> Vec<u8> {
     let mut state = seed as u32 ^ 0x9e37_79b9;
     let mut next = || {
@@ -298,7 +298,7 @@ fn garbage(seed: usize, size: usize) -> Vec<u8> {
     (0..size).map(|_| next()).collect()
 }
 
-/// A conversation that turns into nonsense after each of its bytes.
+/// A conversation of which each byte may be followed by garbage.
 #[test]
 fn garbage_in_every_phase() {
     let daemon = Daemon::start_configured(&configuration("", "protocol = \"frames\";"));
@@ -323,7 +323,7 @@ fn garbage_in_every_phase() {
         }
         (0..20).for_each(|number| expect_echo(&mut untouched, &format!("message {number}")));
     });
-    // And from a server.
+    // From a backend.
     let server = daemon.listen("server");
     for seed in 0..100 {
         let mut client = daemon.connect("/server");

@@ -1,4 +1,4 @@
-//! Files of the pages' folder: their dates and tags, parts of them, compressed neighbours.
+//! Pages: dates and tags, ranges, precompressed variants.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 const MODIFIED_S: u64 = 784_111_777;
 
-/// A daemon whose pages' folder has a text of ten digits.
+/// A daemon with a page of ten digits.
 fn daemon() -> Daemon {
     let daemon = Daemon::start(&[]);
     put(&daemon, "text.txt", TEXT);
@@ -32,7 +32,7 @@ fn set_modified(daemon: &Daemon, name: &str, time: SystemTime) {
     File::options().write(true).open(path(daemon, name)).unwrap().set_modified(time).unwrap();
 }
 
-/// The response to a request whose answer may have no body.
+/// The response to a request that may have no body.
 fn ask(wire: &mut Wire, method: &str, path: &str, fields: &[&str]) -> Response {
     wire.send(request(method, path, fields));
     let mut response = wire.response_head();
@@ -43,7 +43,7 @@ fn ask(wire: &mut Wire, method: &str, path: &str, fields: &[&str]) -> Response {
     response
 }
 
-/// The seconds since 1970 of a date, as the shell understands it.
+/// Seconds since 1970 of a date, computed by date(1).
 fn seconds(date: &str) -> u64 {
     let finished = run(Command::new("date").args(["-u", "-d", date, "+%s"]), DEADLINE);
     finished.out.trim().parse().unwrap_or_else(|_| panic!("{date:?} is no date: {finished:?}"))
@@ -53,7 +53,7 @@ fn seconds(date: &str) -> u64 {
 fn every_reply_has_a_date() {
     let daemon = daemon();
     fs::create_dir(path(&daemon, "sub")).unwrap();
-    // The gateway looks at a clock that is a few milliseconds late.
+    // The gateway's clock may be a few milliseconds late.
     let before = (SystemTime::now() - Duration::from_millis(100)).duration_since(UNIX_EPOCH).unwrap().as_secs();
     for (status, text) in [
         (200, request("GET", "/text.txt", &[])),
@@ -149,7 +149,7 @@ fn validators_and_what_they_are_good_for() {
         (&[range, "If-Range: \"other\""], 200, TEXT),
         (&[range, &since("If-Range", MODIFIED)], 206, "23"),
         (&[range, &since("If-Range", BEFORE)], 200, TEXT),
-        // What asks for nothing that is there.
+        // Conditions without effect.
         (&["If-Modified-Since: yesterday"], 200, TEXT),
         (&["If-None-Match: nonsense"], 200, TEXT),
     ] {
@@ -200,7 +200,7 @@ fn parts_of_a_file() {
         ("bytes=8-100", "bytes 8-9/10", "89"),
         ("bytes=-3", "bytes 7-9/10", "789"),
         ("bytes=-30", "bytes 0-9/10", TEXT),
-        // Several parts, or none: the whole.
+        // Several ranges, or none: the whole.
         ("bytes=0-0,2-3", "", TEXT),
         ("bytes=3-2", "", TEXT),
         ("lines=1-2", "", TEXT),
@@ -269,7 +269,7 @@ fn a_changed_file_has_another_tag() {
     }
 }
 
-/// Builds with one date for all files (SOURCE_DATE_EPOCH), and what unpacks them.
+/// Builds that give all files one date (SOURCE_DATE_EPOCH), unpacked by an archiver.
 #[test]
 fn files_that_all_have_one_date() {
     let daemon = daemon();
@@ -319,7 +319,7 @@ fn a_neighbour_that_is_older_than_its_file_is_stale() {
         let response = ask(&mut wire, "GET", "/app.js", &["Accept-Encoding: gzip, br"]);
         assert_eq!((response.status, response.text().as_str()), (200, expected), "{plain} {gzip} {brotli}");
     }
-    // Of a stale one there is nothing for a client that takes no other.
+    // A stale variant is not sent, even if the client accepts nothing else.
     let response = ask(&mut wire, "GET", "/app.js", &["Accept-Encoding: gzip, identity;q=0"]);
     assert_eq!(response.status, 406);
 }
@@ -331,7 +331,7 @@ fn times_that_http_has_no_date_for() {
     set_modified(&daemon, "text.txt", UNIX_EPOCH - Duration::from_secs(100_000));
     let response = ask(&mut wire, "GET", "/text.txt", &["If-Modified-Since: Thu, 01 Jan 1970 00:00:00 GMT"]);
     assert_eq!((response.status, response.all("Last-Modified")), (200, vec![]));
-    // A time to come is said to be now (RFC 9110 section 8.8.2.1).
+    // A date in the future is sent as now (RFC 9110 section 8.8.2.1).
     set_modified(&daemon, "text.txt", SystemTime::now() + Duration::from_secs(100_000));
     let response = wire.get("/text.txt");
     assert_eq!((response.status, response.field("Last-Modified")), (200, response.field("Date")));
@@ -377,18 +377,18 @@ fn compressed_neighbours() {
         let again = ask(&mut wire, "GET", name, &[fields, &["If-None-Match: *"]].concat());
         assert_eq!((again.status, again.field("Vary")), (304, "Accept-Encoding"), "{name} {accept:?}");
     }
-    // One tag for each representation, and each representation its own.
+    // Each representation has a tag of its own.
     for (name, body, tag) in &tags {
         assert!(tags.iter().all(|other| (other.2 == *tag) == ((other.0, other.1) == (*name, *body))), "{tags:?}");
     }
-    // A range is one of the bytes that are sent, and a tag is that of one coding.
+    // Ranges and tags are those of the coding that is sent.
     let gzip = tags.iter().find(|(_, body, _)| *body == "gzipped").unwrap().2.clone();
     let fields = ["Accept-Encoding: gzip", "Range: bytes=0-3", &format!("If-Range: {gzip}")];
     let response = ask(&mut wire, "GET", "/app.js", &fields);
     let got = (response.status, response.field("Content-Range"), response.field("Content-Encoding"));
     assert_eq!((got, response.text().as_str()), ((206, "bytes 0-3/7", "gzip"), "gzip"));
     assert_eq!(ask(&mut wire, "GET", "/app.js", &fields[1..]).text(), "plain");
-    // A packed file itself is no other file's coding.
+    // A compressed file that is asked for by name has no coding.
     let response = ask(&mut wire, "GET", "/app.js.gz", &["Accept-Encoding: gzip"]);
     let got = (response.field("Content-Type"), response.field("Content-Encoding"), response.field("Vary"));
     assert_eq!((got, response.text().as_str()), (("application/gzip", "", ""), "gzipped"));
@@ -439,7 +439,7 @@ fn curl_and_gzip_agree() {
     assert_eq!(curl("text.txt", &["-z", MODIFIED]).0, "304 0");
     assert_eq!(curl("text.txt", &["-z", BEFORE]), ("200 10".to_owned(), TEXT.to_owned()));
     assert_eq!(curl("text.txt", &["-z", &format!("-{BEFORE}")]).0.split(' ').next(), Some("412"));
-    // A download that broke off goes on.
+    // Resumes a download.
     fs::write(daemon.folder().join("part"), "0123").unwrap();
     let part = daemon.folder().join("part");
     assert_eq!(curl_into(&part, "text.txt", &["-C", "-"]), ("206 6".to_owned(), TEXT.to_owned()));

@@ -1,4 +1,4 @@
-//! Clients that others wrote, a browser among them: each is a script that runs against a daemon.
+//! Foreign clients, a browser among them: each is a script that runs against a daemon.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::daemon::{Daemon, project};
 use crate::process::{Folder, Process, run};
 
-/// A script of `tests/clients`, a browser's run included.
+/// Deadline of a script of `tests/clients`, in a browser too.
 pub const SCRIPT_TIME: Duration = Duration::from_secs(400);
 
 /// Says that a test needs what `tests/install-tools` brings. `make check` leaves such tests out, which therefore have the
@@ -18,7 +18,7 @@ pub fn need(name: &str) {
     assert!(!is_bare, "this test needs {name}: give it the attribute #[ignore = \"needs {name}\"]");
 }
 
-/// A program that others wrote.
+/// A program that is not ours.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     need(&program.as_ref().display().to_string());
     Command::new(program)
@@ -50,14 +50,14 @@ pub fn start(flags: &[&str], server: &[&str]) -> (Daemon, Process) {
     (daemon, echo)
 }
 
-/// How the clients' server is reached.
+/// How the clients reach the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     Proxied,
     Direct,
 }
 
-/// Runs a script; it must say that something is ok, and nothing else.
+/// Runs a script, which must print at least one "ok" and no "not ok".
 fn expect_ok(way: Way, program: impl AsRef<OsStr>, script: &str, scheme: &str, more: &[&str]) {
     let (daemon, _echo) = match way {
         Way::Proxied => start(&["--protocol", "frames"], &["--protocol", "frames"]),
@@ -96,12 +96,6 @@ fn nodes_ws() {
 fn nodes_ws_direct() {
     tool("node_modules/ws");
     expect_ok(Way::Direct, "node", "ws_client.cjs", "ws", &[]);
-}
-
-#[test]
-#[ignore = "needs python3"]
-fn raw_sockets() {
-    expect_ok(Way::Proxied, "python3", "raw.py", "http", &[]);
 }
 
 #[test]

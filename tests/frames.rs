@@ -1,4 +1,4 @@
-//! Messages as frames: RFC 6455 without masks, so that the server sees what the client meant.
+//! Messages as frames: RFC 6455 without masks, which keeps opcodes and fragments.
 
 use crate::client::{BINARY, CLOSE, CONTINUATION, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::Daemon;
@@ -68,7 +68,7 @@ fn fragments_both_ways() {
     let whole = (TEXT, "fragm\u{e9}nted".as_bytes().to_vec());
     client.send(&parts);
     assert_eq!(backend.message(), whole);
-    // One by one, and with a ping between, which is the gateway's own to answer.
+    // One by one, with a ping in between, which the gateway answers.
     for (number, part) in parts.iter().enumerate() {
         client.send(&[part.clone(), Frame::new(PING, &[number as u8])]);
         client.expect_pong(&[number as u8]);
@@ -109,7 +109,7 @@ fn the_servers_ping_is_answered_to_it() {
         backend.send_frame(&Frame::new(PING, payload));
         assert_eq!(backend.frame(), Frame::new(PONG, payload));
     }
-    // In the midst of a message too; a pong that nobody asked for is passed over.
+    // Within a message too; an unsolicited pong is ignored.
     backend.send_frame(&Frame::part(TEXT, b"be"));
     backend.send_frame(&Frame::new(PING, b"between"));
     assert_eq!(backend.frame(), Frame::new(PONG, b"between"));
@@ -166,7 +166,7 @@ fn a_vanished_clients_server_is_told() {
     let setup = Setup::new();
     let (client, mut backend) = setup.connect();
     drop(client);
-    // Whether or not a close frame says so, the stream ends.
+    // With or without a close frame the stream ends.
     backend.expect_end_of_frames();
     drop(backend);
     setup.daemon.log().wait_for(&["the client left without a close frame (1006)"]);
@@ -195,7 +195,7 @@ fn the_servers_mistakes_are_1011() {
     for (what, bytes) in cases {
         let (mut client, mut backend) = setup.connect();
         backend.send(bytes);
-        // What was good of it may have been sent.
+        // Frames before the mistake may have been passed on.
         let mut frame = client.frame();
         while frame.opcode != CLOSE {
             frame = client.frame();

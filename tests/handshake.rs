@@ -8,37 +8,16 @@ use crate::process::close;
 use crate::server::{Kind, Listener, connect};
 use crate::wire::handshake;
 
+/// The flag reaches the check, whose cases are in `websocket::upgrade::tests::origins_that_fit`.
 #[test]
 fn pages_of_other_origins_are_refused() {
     type Flags = &'static [&'static str];
     let cases: &[(Flags, &[(&str, u16)])] = &[
-        (
-            &[],
-            &[
-                ("http://gate.example", 101),
-                ("http://GATE.example:80", 101),
-                ("http://gate.example.:", 101),
-                ("https://gate.example:443", 101),
-                ("https://gate.example:80", 403),
-                ("http://gate.example:8080", 403),
-                ("http://gate.example.evil", 403),
-                ("http://evil.example", 403),
-                ("null", 403),
-            ],
-        ),
+        (&[], &[("http://GATE.example:80", 101), ("http://evil.example", 403), ("null", 403)]),
         (&["--origins", "*"], &[("http://evil.example", 101), ("null", 101)]),
         (
             &["--origins", "https://app.example, http://other.example:81"],
-            &[
-                ("https://app.example", 101),
-                ("HTTPS://APP.example:443", 101),
-                ("http://other.example:081", 101),
-                ("https://app.example:80", 403),
-                ("http://other.example:81", 101),
-                ("https://app.example.evil", 403),
-                ("http://app.example", 403),
-                ("http://gate.example", 403),
-            ],
+            &[("https://app.example", 101), ("http://other.example:081", 101), ("http://gate.example", 403)],
         ),
     ];
     for (flags, origins) in cases {
@@ -55,10 +34,20 @@ fn pages_of_other_origins_are_refused() {
 }
 
 #[test]
+fn no_extension_is_agreed_to() {
+    let daemon = Daemon::start(&[]);
+    let _server = daemon.listen("echo");
+    for offered in ["permessage-deflate; client_max_window_bits", "x-unknown; a=1, x-other"] {
+        let response = daemon.upgrade("/echo", &[&format!("Sec-WebSocket-Extensions: {offered}")]);
+        assert_eq!((response.status, response.field("Sec-WebSocket-Extensions")), (101, ""), "{offered}");
+    }
+}
+
+#[test]
 fn one_subprotocol_is_chosen() {
     let daemon = Daemon::start(&["--deny", "^/secret,^/sub/secret"]);
     let servers = ["echo", "chat", "secret", "sub/echo2", "sub/secret"].map(|name| (name, daemon.listen(name)));
-    // Path, what is offered; which server gets it and what is answered, or the refusal.
+    // Path and offer; then the server and the subprotocol chosen, or the refusal.
     for (path, offer, expected) in [
         ("/echo", "", Ok(("echo", ""))),
         ("/echo", "json", Ok(("echo", "json"))),
@@ -137,7 +126,7 @@ fn a_server_that_accepts_late_is_waited_for() {
     let _filler = connect(&path, Kind::Stream).unwrap();
     let mut wire = daemon.wire();
     wire.send(handshake("/late", &[], &[]));
-    // The gateway has to look a second time, since at first the backlog is full.
+    // The backlog is full at first: the gateway must try again.
     daemon.get("/nosuch");
     server.accept();
     assert_eq!(wire.response().status, 101);
@@ -173,7 +162,7 @@ fn a_client_that_leaves_while_it_waits_is_forgotten() {
     }
     drop(server.accept());
     drop(filler);
-    // Whoever connected in between must not be in the way of one who stays.
+    // Connections made meanwhile do not block it.
     let mut wire = daemon.wire();
     let hello = Frame::new(TEXT, b"I stay").masked().bytes();
     wire.send([handshake("/full", &[], &[]).as_bytes(), &hello].concat());
@@ -184,7 +173,7 @@ fn a_client_that_leaves_while_it_waits_is_forgotten() {
 
 #[test]
 fn one_client_too_many_is_told_so() {
-    // Two descriptors a client, and 64 that are kept for other things.
+    // Two descriptors for each client, and 64 in reserve.
     let daemon = Daemon::start_with_few_fds(64 + 2 * 12, &[]);
     let server = daemon.listen("echo");
     let mut clients: Vec<_> = (0..12).map(|_| (daemon.connect("/echo"), server.accept())).collect();
@@ -203,7 +192,7 @@ fn one_client_too_many_is_told_so() {
     daemon.connect("/echo");
 }
 
-/// Its bytes would be taken for frames.
+/// A body would be parsed as frames.
 #[test]
 fn a_handshake_has_no_body() {
     let daemon = Daemon::start(&[]);
@@ -225,13 +214,13 @@ fn another_version_is_told_the_right_one() {
     assert_eq!((response.field("Upgrade"), response.field("Connection")), ("websocket", "upgrade, close"));
 }
 
-/// A handshake whose Upgrade or Connection a proxy has dropped is answered as it would be with them, but for the 101.
+/// A handshake whose Upgrade or Connection was removed by a proxy gets the answer of a handshake, except for the 101.
 #[test]
 fn a_handshake_that_lost_its_upgrade() {
     let links = "links = ({ origin = \"^/link$\"; type = \"unix\"; destination = \"@/run/sub/echo\"; });";
     let daemon = Daemon::start_configured(&configuration("", &format!("deny = \"^/denied\"; {links}")));
     let servers = ["echo", "denied", "sub/echo"].map(|name| daemon.listen(name));
-    // Pages of these names are not what a handshake asks for.
+    // A page of the same name is not the answer.
     for name in ["index.html", "echo"] {
         std::fs::write(daemon.folder().path().join("www").join(name), "page").unwrap();
     }
@@ -270,7 +259,7 @@ fn a_handshake_that_lost_its_upgrade() {
     daemon.log().wait_for(&["warn", "name=\"echo\"", "status=426", "lost its Upgrade", "pass both on"]);
 }
 
-/// A name that speaks WebSocket and has no page is a 426, unless it is denied: then it is as if it were not there.
+/// A server's name without a page is a 426, or a 404 if it is denied.
 #[test]
 fn a_page_that_is_a_server() {
     let links = "links = ({ origin = \"^/link$\"; type = \"unix\"; destination = \"@/run/echo\"; });";
@@ -339,7 +328,7 @@ fn refusals_tell_the_log_what_did_not_fit() {
     listed.log().wait_for(&["Origin is \"http://app.example\", which is not one of origins"]);
 }
 
-/// What a proxy or a client sends to a port that does not speak it is named.
+/// Bytes of other protocols are named in the log.
 #[test]
 fn other_protocols_are_named() {
     let daemon = Daemon::start(&[]);
@@ -374,7 +363,7 @@ fn other_protocols_are_named() {
     }
 }
 
-/// Bearer tokens that are offered as subprotocols (RFC 6750) are neither chosen nor told anybody.
+/// Bearer tokens offered as subprotocols (RFC 6750) are neither chosen nor passed on.
 #[test]
 fn bearer_tokens_are_no_subprotocols() {
     let daemon = Daemon::start(&["--hello", "--log-level", "debug"]);
@@ -417,8 +406,8 @@ fn bearer_tokens_are_no_subprotocols() {
     assert!(!daemon.log().text().contains("SECRET"), "{}", daemon.log().text());
 }
 
-/// The subprotocol `binary` has binary frames whatever `type` says: noVNC reads nothing else. `base64` would have to be
-/// encoded and is never chosen.
+/// The subprotocol `binary` has binary frames regardless of `type`: noVNC reads nothing else. `base64` would need an
+/// encoder and is never chosen.
 #[test]
 fn the_subprotocol_binary() {
     for flags in [&[][..], &["--type", "text"], &["--protocol", "lines"], &["--protocol", "packet"]] {

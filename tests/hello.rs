@@ -1,16 +1,16 @@
-//! The first record: who the client is, told to servers of each kind, read by the parsers of utils/hello and by what
-//! others wrote.
+//! The hello record: the client's address and request, for servers of each kind, read by the parsers of utils/hello and
+//! foreign ones.
 
 #[path = "../utils/hello/hello.rs"]
 mod parser;
 
-/// Records that are not as they should be.
+/// Malformed records.
 mod parsers;
 
-/// Haproxy and a Python package, which nobody here wrote.
+/// Parsers that are not ours: haproxy and a Python package.
 mod strangers;
 
-/// What docs/backends.md shows.
+/// The examples of docs/backends.md.
 mod documentation;
 
 use std::io::{Read, Write};
@@ -29,7 +29,7 @@ use crate::server::{Backend, Kind, Listener};
 use crate::wire::{Wire, handshake};
 use parser::{Hello, parse_hello, read_hello};
 
-/// One of the parsers, as a server for one client: it answers with what it was told, then sends back what comes.
+/// A parser as a server for one client: it sends the record's fields, then echoes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Parser {
     Python,
@@ -39,7 +39,7 @@ enum Parser {
 
 const PARSERS: [Parser; 3] = [Parser::Python, Parser::C, Parser::Rust];
 
-/// A server for one client, ended with the test.
+/// A server process, killed on drop.
 struct Serving(Option<Child>);
 
 impl Drop for Serving {
@@ -52,7 +52,7 @@ impl Drop for Serving {
 }
 
 impl Parser {
-    /// Serves the client behind this connection.
+    /// Serves the client of this connection.
     fn serve(self, folder: &Folder, connection: impl Into<OwnedFd>, kind: Kind) -> Serving {
         let connection = connection.into();
         let (program, arguments) = match self {
@@ -62,7 +62,7 @@ impl Parser {
             }
             Parser::C => (compile(folder, "utils/hello/hello.h", &["-DHELLO_MAIN"]), Vec::new()),
             Parser::Rust => {
-                // What is read and written like a file is of any family.
+                // A File serves sockets of each family.
                 let stream = std::fs::File::from(connection);
                 thread::spawn(move || serve(stream, kind));
                 return Serving(None);
@@ -89,7 +89,7 @@ fn serve(mut stream: std::fs::File, kind: Kind) {
     }
 }
 
-/// Compiles a file of the project that is C, once in a folder, with every warning an error.
+/// Compiles a C file of the project; warnings are errors.
 fn compile(folder: &Folder, source: &str, flags: &[&str]) -> String {
     let (program, source) = (folder.join("program"), project().join(source));
     if std::path::Path::new(&program).exists() {
@@ -113,7 +113,7 @@ fn compile(folder: &Folder, source: &str, flags: &[&str]) -> String {
     program
 }
 
-/// All of it in a line, as the parsers' own servers write it.
+/// All fields in a line, as the parsers' servers print it.
 fn line(who: &Hello) -> String {
     let address = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
     let mut line = format!("client={} local={}", address(who.client), address(who.local));
@@ -141,7 +141,7 @@ fn plain(value: &[u8]) -> String {
         .collect()
 }
 
-/// A connected client's two addresses, as a record has them.
+/// The two addresses of a client, as a record has them.
 fn addresses(client: &TcpStream) -> String {
     format!("client={} local={}", client.local_addr().unwrap(), client.peer_addr().unwrap())
 }
@@ -154,7 +154,7 @@ fn each_parser_reads_all_that_was_said() {
         let server = daemon.listen("whoe");
         let fields = ["Origin: https://page.example", "Sec-WebSocket-Protocol: chat.v2, chat"];
         let mut bytes = handshake("/who%65?x=1&y=%20", &[], &fields).into_bytes();
-        // What is sent right behind the handshake comes behind the record.
+        // A frame sent with the handshake follows the record.
         bytes.extend(Frame::new(TEXT, b"at once").masked().bytes());
         let mut wire = daemon.wire();
         wire.send(bytes);
@@ -170,7 +170,7 @@ fn each_parser_reads_all_that_was_said() {
         client.text("and later");
         client.expect_text("and later");
         client.finish(1000);
-        // By its number and address the conversation is found in the log.
+        // The log has the same number and address.
         daemon.log().wait_for(&["c1 end", known.split(' ').next().unwrap(), "name=\"whoe\""]);
     }
 }
@@ -217,7 +217,7 @@ fn the_addresses_of_ipv6_and_of_unix_clients() {
             }
             let daemon = Daemon::start(&["--hello", "--listen", listen]);
             let server = daemon.listen("who");
-            // Both kinds of sockets are read and written alike.
+            // Both kinds of sockets are used alike.
             let (stream, known): (OwnedFd, String) = match listen.strip_prefix("unix:") {
                 Some(path) => (UnixStream::connect(path).unwrap().into(), "client= local=".to_owned()),
                 None => {
@@ -241,7 +241,7 @@ fn the_addresses_of_ipv6_and_of_unix_clients() {
 #[ignore = "needs python3"]
 fn the_record_is_the_first_packet() {
     for parser in PARSERS {
-        // A socket of packets is found by itself too.
+        // A SOCK_SEQPACKET socket is detected too.
         for flags in [&["--hello", "--protocol", "packet"][..], &["--hello"]] {
             let daemon = Daemon::start(flags);
             let server = daemon.listen_packets("who");
@@ -257,7 +257,7 @@ fn the_record_is_the_first_packet() {
     }
 }
 
-/// Raw, before the first frame, line or byte; and what the server says before it has read the record is passed on.
+/// Unframed, before the first frame, line or byte; what the server sends before it reads the record is passed on.
 #[test]
 fn the_record_comes_before_all_else() {
     for (protocol, message) in
@@ -281,7 +281,7 @@ fn the_record_comes_before_all_else() {
     }
 }
 
-/// A client that leaves at once is told too: whoever accepts must get a record.
+/// A server that accepts gets a record even if the client has closed.
 #[test]
 fn a_client_that_is_gone_has_a_record() {
     let daemon = Daemon::start(&["--hello"]);
@@ -294,7 +294,7 @@ fn a_client_that_is_gone_has_a_record() {
     backend.expect_end();
 }
 
-/// Each link has its own word; what it does not say is said by `websocket`, but not to devices.
+/// A link's `hello` precedes that of `websocket`, which does not hold for devices.
 #[test]
 fn links_are_told_where_they_say_so() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -323,7 +323,7 @@ fn links_are_told_where_they_say_so() {
     for (name, is_told) in [("pipe", false), ("told", true)] {
         let path = daemon.folder().path().join(name);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        // Opened for both, so that neither end waits for the other.
+        // Opened for reading and writing, so that open(2) does not wait.
         let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let mut client = daemon.connect(&format!("/{name}"));
         client.text("text");
@@ -336,7 +336,7 @@ fn links_are_told_where_they_say_so() {
     }
 }
 
-/// A subprotocol may name the socket; the path stays what was asked for.
+/// A subprotocol may name the server; the record has the path of the request.
 #[test]
 fn a_server_that_a_subprotocol_names() {
     let daemon = Daemon::start(&["--hello"]);
@@ -346,7 +346,7 @@ fn a_server_that_a_subprotocol_names() {
     assert_eq!((who.path.as_str(), who.query.as_str(), who.subprotocol.as_str()), ("/sub", "q", "chat"));
 }
 
-/// As much as a request may say at all fits, and its values are whole.
+/// The longest request fits, and its values are complete.
 #[test]
 #[ignore = "needs python3"]
 fn the_longest_record() {
@@ -368,7 +368,7 @@ fn the_longest_record() {
     }
 }
 
-/// The sample server takes a record too, of each kind of socket.
+/// The echo server reads a record too, on each kind of socket.
 #[test]
 fn the_sample_server_prints_who_its_clients_are() {
     for protocol in ["stream", "packet", "lines", "nul", "frames"] {
@@ -382,7 +382,7 @@ fn the_sample_server_prints_who_its_clients_are() {
         echo.out.wait_for(&[&format!("c1 client={address} {end}")]);
         client.finish(1000);
     }
-    // One who is no gateway is not served.
+    // A client without a record is not served.
     let daemon = Daemon::start(&[]);
     let echo = daemon.echo("echo", &["--hello"]);
     let mut client = daemon.connect("/echo");

@@ -11,7 +11,7 @@ use crate::wire::request;
 /// The index page.
 pub const INDEX: &str = "<!doctype html><title>index</title>";
 
-/// A daemon whose pages' folder has an index, a style sheet and a folder with an index.
+/// A daemon with an index, a style sheet and a folder with an index.
 pub fn daemon() -> Daemon {
     let daemon = Daemon::start(&[]);
     let www = daemon.folder().path().join("www");
@@ -30,14 +30,14 @@ pub fn daemon() -> Daemon {
     daemon
 }
 
-/// Puts a file under the pages' folder, and the folders that it needs.
+/// Writes a page, and makes its folders.
 pub fn put(daemon: &Daemon, name: &str, bytes: impl AsRef<[u8]>) {
     let path = daemon.folder().path().join("www").join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Bytes of which no two stretches are alike.
+/// Pseudorandom bytes.
 pub fn noise(size: usize) -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
@@ -85,7 +85,7 @@ fn head_has_the_fields_alone() {
         assert_eq!(response.status, status, "{response:?}");
         assert!(size.is_empty() || response.field("Content-Length") == size, "{response:?}");
     }
-    // What follows is the next response, since no body came.
+    // The next response follows, since no body was sent.
     assert_eq!(wire.get("/style.css").text(), "body {}");
 }
 
@@ -113,7 +113,7 @@ fn a_folder_without_slash_is_redirected() {
         let response = wire.get(path);
         assert_eq!((response.status, response.field("Location")), (301, location), "{path}");
     }
-    // The folder's index is a folder: there is nothing to be shown, and nowhere to go.
+    // The index is a folder, which is not redirected.
     assert_eq!((wire.get("/").status, wire.get("/x/..").status), (404, 404));
 }
 
@@ -142,7 +142,7 @@ fn hidden_names_are_nobodys_business() {
         let response = wire.get(path);
         assert_eq!(response.status, status, "{path}: {response:?}");
     }
-    // There is no listing.
+    // Folders are not listed.
     assert_eq!(wire.get("/sub/").status, 404);
 }
 
@@ -168,7 +168,7 @@ fn what_is_no_file_is_not_served() {
     let daemon = daemon();
     let path = daemon.folder().path().join("www/pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // A pipe that nobody writes to must not hold the daemon up.
+    // A FIFO without a writer does not block the daemon.
     assert_eq!(daemon.get("/pipe").status, 404);
 }
 
@@ -189,7 +189,7 @@ fn a_large_file_arrives_byte_for_byte() {
 fn a_file_that_shrinks_ends_the_connection() {
     let daemon = daemon();
     let path = daemon.folder().join("www/shrinking.bin");
-    // More than the sockets' buffers hold, so that the end is not read before it is cut off.
+    // More than the sockets' buffers hold, so that the end is read after the cut.
     let file = std::fs::File::create(&path).unwrap();
     file.set_len(64 * 1024 * 1024).unwrap();
     let mut wire = daemon.wire();
@@ -273,7 +273,7 @@ fn a_slow_head_is_given_up() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     let start = Instant::now();
-    // A byte now and then must not keep the head's time from running out.
+    // A byte now and then does not extend the time of a head.
     wire.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     for byte in request("GET", "/", &[]).bytes().take(12) {
         wire.send([byte]);

@@ -1,4 +1,4 @@
-//! What `make install` puts where, and the init script at work.
+//! What `make install` installs, and the init script.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,12 +11,12 @@ use nix::unistd::{Pid, Uid};
 use crate::daemon::{program, project};
 use crate::process::{DEADLINE, Finished, Folder, eventually_eq, run, write_program};
 
-/// `make` with this target and these variables, and the programs that the tests have.
+/// `make` with this target and these variables, and with the programs of this build.
 fn make(target: &str, variables: &[&str]) -> Finished {
     let mut command = Command::new("make");
     command.arg("-C").arg(project()).args(["--no-print-directory", target]);
     command.arg(format!("PROGRAMS={}", program("websocket_echo").parent().unwrap().display())).args(variables);
-    // What a `make test` around this was told is not for the make within.
+    // Variables of an outer `make test` must not reach the inner make.
     for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "DESTDIR", "PREFIX", "SYSCONFDIR", "INIT", "TARGET"] {
         command.env_remove(name);
     }
@@ -49,7 +49,7 @@ fn tree(folder: &Path) -> Vec<(String, u32)> {
     found
 }
 
-/// The shells that there are, of those that init scripts meet.
+/// The installed shells among those that run init scripts.
 fn shells() -> Vec<Vec<&'static str>> {
     let all = [&["sh"][..], &["dash"], &["busybox", "ash"], &["bash", "--posix"]];
     let is_there = |shell: &&[&str]| Command::new(shell[0]).args(&shell[1..]).args(["-c", ":"]).output().is_ok();
@@ -164,7 +164,7 @@ fn it_says_what_it_did_and_what_is_left_to_do() {
         let out = make_well("uninstall", &variables);
         assert!(out.contains("are removed") && out.contains("uakari.conf is kept"), "{out}");
     }
-    // Without DESTDIR it is this machine.
+    // Without DESTDIR it concerns this machine.
     let folder = Folder::new();
     let out = make_well("install", &[&format!("PREFIX={}", folder.join("usr")), &sysconfdir(&folder)]);
     let (_, next) = out.split_once("install: next, as root:").expect(&out);
@@ -233,13 +233,13 @@ fn scripts_and_units_are_well_formed() {
     }
 }
 
-/// An installation below a folder of its own, with a stand-in for the daemon, which is to be left alone here.
+/// An installation in a folder, with a stand-in for the daemon.
 struct Service {
     folder: Folder,
     shell: Vec<&'static str>,
 }
 
-/// It writes down what it hears, and finds a configuration faulty that says so.
+/// Logs its signals, and rejects a configuration that contains "faulty".
 const STAND_IN: &str = "#!/bin/sh
 case $1 in --check) ! grep -q faulty \"$3\" || { echo 'line 1: faulty'; exit 1; }; exit 0 ;; esac
 trap 'echo reloaded >>\"$2.heard\"' HUP
@@ -326,7 +326,7 @@ fn the_init_script_works_in_every_shell() {
         assert_eq!(service.pid(), None);
         service.expect("status", 3);
 
-        // The number that a killed daemon left behind may be another program's by now.
+        // The pid of a killed daemon may belong to another program.
         fs::write(service.folder.join("pid"), format!("{}\n", std::process::id())).unwrap();
         service.expect("status", 1);
         service.expect("stop", 0);
@@ -334,7 +334,7 @@ fn the_init_script_works_in_every_shell() {
     }
 }
 
-/// The sample names a user; where somebody's configuration names none, the init script does.
+/// The sample configuration names a user; if a configuration names none, the init script does.
 #[test]
 fn the_daemon_does_not_stay_root() {
     let sample = fs::read_to_string(project().join("utils/install/uakari.conf")).unwrap();

@@ -1,34 +1,32 @@
-//! The server of JSON-RPC 2.0: what it answers, whatever its libraries do.
+//! The server of JSON-RPC 2.0, with well-behaved and faulty libraries.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{program, project};
-use crate::foreign;
+use crate::daemon::{Daemon, configuration, program, project};
+use crate::foreign::{self, tool, tools};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect};
 
 /// Users and their passwords: the library authrpc.so.
 mod authrpc;
 
-/// Libraries that do harm, and who is spared.
+/// Faulty libraries, and the clients that are not affected.
 mod harm;
 
 /// Queries of a database: the library jsonsql.so.
 mod jsonsql;
 
-/// The interfaces to libraries, and libraries that cannot be used.
+/// The interfaces to libraries, and unusable libraries.
 mod libraries;
 
-/// The pages for users and for databases.
-mod pages;
-
-/// The way of a request through the gateway, or past it.
+/// Requests through the gateway and in direct mode.
 mod ways;
 
 /// A server and the folder of its socket and its library.
@@ -83,13 +81,13 @@ impl Server {
         Client::new(&self.path())
     }
 
-    /// The processes of its connections.
+    /// The pids of its children, one for each connection.
     fn children(&self) -> Vec<i32> {
         children(self.process.pid().as_raw())
     }
 }
 
-/// The processes that this one has started and that have not ended.
+/// The pids of living children of a process.
 fn children(pid: i32) -> Vec<i32> {
     let parent = |pid: &i32| -> Option<i32> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -100,7 +98,7 @@ fn children(pid: i32) -> Vec<i32> {
     all.filter(|child| parent(child) == Some(pid)).collect()
 }
 
-/// A client without a gateway, and what has come of its answers.
+/// A client without a gateway, and the buffered answers.
 struct Client(Backend, BufReader<UnixStream>);
 
 impl Client {
@@ -142,7 +140,7 @@ impl Client {
         self.expect(&format!("{{\"jsonrpc\":\"2.0\",\"error\":{error},\"id\":1}}"));
     }
 
-    /// Nothing came that was not expected.
+    /// No further answer has come.
     fn expect_nothing_else(&mut self) {
         self.call("get_data", "");
         self.expect_result("[\"hello\",5]");
@@ -151,7 +149,7 @@ impl Client {
 
 const INTERNAL: &str = r#"{"code":-32603,"message":"Internal error"}"#;
 
-/// The examples of the specification (section 7) in their order: what is sent, and what is answered.
+/// The examples of the specification (section 7) in order: request and answer.
 const SPECIFICATION: [(&str, &str); 15] = [
     (
         r#"{"jsonrpc": "2.0", "method": "subtract", "params": [42, 23], "id": 1}"#,
@@ -222,7 +220,7 @@ const SPECIFICATION: [(&str, &str); 15] = [
     ),
 ];
 
-/// The texts of the specification have blanks behind commas and colons, and line ends; answers have none.
+/// The specification has blanks after commas and colons, and line ends; answers have none.
 fn without_blanks(text: &str) -> String {
     let lines: String = text.lines().map(str::trim).collect();
     lines.replace(", ", ",").replace(": ", ":")
@@ -248,7 +246,7 @@ fn the_examples_of_the_specification() {
 fn requests_that_are_cut_or_joined() {
     let server = Server::start(&[]);
     let mut client = server.client();
-    // Behind what is no JSON a cut says where the next text begins, so that the examples of it are left out.
+    // After malformed JSON only a cut tells where the next text begins: these examples are left out.
     let examples: Vec<_> = SPECIFICATION.iter().filter(|(_, answer)| !answer.contains("Parse Error")).collect();
     for (text, answer) in &examples {
         for byte in text.as_bytes() {
@@ -297,7 +295,7 @@ fn large_requests_and_answers() {
     assert!(answer == format!("{{\"jsonrpc\":\"2.0\",\"result\":{params},\"id\":1}}"), "{} bytes", answer.len());
     sending.join().unwrap().unwrap();
     client.expect_nothing_else();
-    // Whoever does not take his answers holds nobody up.
+    // A client that does not read its answers blocks no other.
     let mut stuck = server.client();
     for _ in 0..10 {
         stuck.call("repeat", "[5000000]");
@@ -359,7 +357,7 @@ fn its_end() {
     drop(client);
     eventually("the connection was released", || logged("init 0 count 1 release 1"));
     eventually("its process has ended", || server.children().is_empty());
-    // Whoever does not wait for answers is heard all the same.
+    // Notifications are executed although the client leaves.
     let mut client = server.client();
     client.send(r#"[{"jsonrpc":"2.0","method":"count"},{"jsonrpc":"2.0","method":"count"}]"#);
     drop(client);
@@ -385,4 +383,52 @@ fn its_end() {
     assert!(server.process.wait(DEADLINE).status.success());
     let log = fs::read_to_string(&log).unwrap();
     assert!(log.ends_with("linger 0\nrelease 0\n"), "a call that nobody hears the answer of ends like others: {log}");
+}
+
+/// Plays ouistiti's server for each client: one read is one request, whose last byte is dropped, and the answer has
+/// several lines and a final NUL.
+fn play_ouistiti(listener: UnixListener) {
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 1500];
+                while let Ok(size @ 1..) = client.read(&mut buffer) {
+                    let request = String::from_utf8_lossy(&buffer[..size - 1]).into_owned();
+                    let id: String = match request.trim_end().strip_suffix('}') {
+                        Some(text) => {
+                            text.split("\"id\":").nth(1).unwrap().chars().take_while(char::is_ascii_digit).collect()
+                        }
+                        None => "null".to_owned(),
+                    };
+                    let row = "    {\n      \"name\": \"ouistiti\",\n      \"type\": \"table\"\n    }";
+                    let answer =
+                        format!("{{\n  \"jsonrpc\": \"2.0\",\n  \"result\": [\n{row}\n  ],\n  \"id\": {id}\n}}\0");
+                    if client.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn the_pages_for_users_and_databases() {
+    tool("node_modules/playwright-core");
+    let www = project().join("www");
+    let link =
+        "links = ({ origin = \"^/ouistiti$\"; type = \"unix\"; destination = \"@/ouistiti\"; protocol = \"nul\"; });";
+    let text = configuration("", link).replace("@/www", www.to_str().unwrap());
+    let daemon = Daemon::start_configured(&text);
+    play_ouistiti(UnixListener::bind(daemon.folder().path().join("ouistiti")).unwrap());
+    let (_users, password) = authrpc::start(daemon.folder(), "auth", &[]);
+    let _sql = jsonsql::start(daemon.folder(), "sql");
+    let mut command = foreign::command("node");
+    command.arg(project().join("tests/clients/rpc_pages.mjs")).arg(format!("http://127.0.0.1:{}", daemon.port));
+    command.args([&daemon.folder().join("screenshots"), &password]).env("UAKARI_TOOLS", tools());
+    let finished = run(&mut command, Duration::from_secs(150));
+    let (out, err) = (&finished.out, &finished.err);
+    assert!(finished.status.success() && out.contains("ok - ") && !out.contains("not ok"), "{out}\n{err}");
 }

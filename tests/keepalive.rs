@@ -1,4 +1,4 @@
-//! Clients that are silent, gone or idle, and how they are told from those that are only busy.
+//! Clients that are silent, gone or idle, and clients that are only slow.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -20,7 +20,7 @@ fn pair(daemon: &Daemon, server: &Listener) -> (Client, Backend) {
     (client, server.accept())
 }
 
-/// A daemon that asks soon, and a server.
+/// A daemon with short limits, and a server.
 fn start(limits: &str) -> (Daemon, Listener) {
     let daemon = Daemon::start_configured(&configuration(limits, ""));
     let server = daemon.listen("server");
@@ -37,13 +37,13 @@ fn a_client_that_answers_stays() {
     let (daemon, server) = start("ping-ms = 150; pong-ms = 2000;");
     let start = Instant::now();
     let (mut client, mut backend) = pair(&daemon, &server);
-    // Pings come in their time, however long an answer may take.
+    // Pings come every ping-ms, although pong-ms is much longer.
     for _ in 0..4 {
         expect_ping(&mut client);
         client.send(&[Frame::new(PONG, b"")]);
     }
     assert!(start.elapsed() < Duration::from_millis(2_000), "{:?}", start.elapsed());
-    // Any byte is an answer.
+    // Any byte counts as an answer.
     expect_ping(&mut client);
     client.wire.send(&Frame::new(TEXT, b"hello").masked().bytes()[..3]);
     expect_ping(&mut client);
@@ -68,7 +68,7 @@ fn a_client_that_answers_nothing_is_lost() {
         let (mut client, mut backend) = pair(&daemon, &server);
         client.text("hello");
         expect_ping(&mut client);
-        // Neither a close frame nor anything else comes behind it.
+        // No close frame, no further byte.
         assert_eq!(client.wire.take_rest(), b"", "{protocol}");
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(490) && took < DEADLINE / 2, "{took:?}");
@@ -96,7 +96,7 @@ fn no_pings_where_they_are_switched_off() {
     quiet.expect_text("the first that comes");
 }
 
-/// Writes until nobody takes any more; how much that was.
+/// Writes until the peer stops reading. Returns the bytes written.
 fn write_until_stalled(mut stream: &TcpStream, bytes: &[u8]) -> usize {
     stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut done = 0;
@@ -109,20 +109,20 @@ fn write_until_stalled(mut stream: &TcpStream, bytes: &[u8]) -> usize {
     }
 }
 
-/// A client that is not read, because its server does not read, cannot be heard.
+/// A client that is not read, because its server does not read, cannot answer pings.
 #[test]
 fn a_client_that_is_held_up_is_not_called_dead() {
     let (daemon, server) = start("ping-ms = 150; pong-ms = 200;");
     let (mut client, mut backend) = pair(&daemon, &server);
     let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
     let sent = write_until_stalled(client.wire.stream(), &message);
-    // Others are found dead one after the other, which takes longer than its patience.
+    // Silent clients are closed one after the other, which takes longer than this client's pong-ms.
     for _ in 0..3 {
         let (silent, mut its_backend) = pair(&daemon, &server);
         its_backend.expect_end();
         drop(silent);
     }
-    // Its server goes on reading, and so does it: what was cut off is sent too.
+    // The server reads again, and the client sends the rest of the message.
     let rest = (message.len() - sent % message.len()) % message.len();
     let messages = (sent + rest) / message.len();
     thread::scope(|scope| {
@@ -144,7 +144,7 @@ fn a_client_that_is_held_up_is_not_called_dead() {
     eventually_eq(|| daemon.log().text().matches(SILENT).count(), &3, "clients that were lost");
 }
 
-/// Nothing is received from one that is held up; that it has left shows when it is asked.
+/// A client under back-pressure is not read: only a send shows that it has left.
 #[test]
 fn a_client_that_leaves_while_it_is_held_up_is_noticed() {
     for reads_first in [true, false] {
@@ -153,7 +153,7 @@ fn a_client_that_leaves_while_it_is_held_up_is_noticed() {
         let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
         write_until_stalled(client.wire.stream(), &message);
         if reads_first {
-            // It leaves with an end instead of a reset, unless another ping comes meanwhile.
+            // It closes without a reset, unless another ping comes meanwhile.
             let mut stream = client.wire.stream();
             stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
             while stream.read(&mut [0; 64]).is_ok_and(|size| size > 0) {}
@@ -163,20 +163,20 @@ fn a_client_that_leaves_while_it_is_held_up_is_noticed() {
     }
 }
 
-/// The same of one that was too fast, however long it is not read for that.
+/// The same for a client over its rate.
 #[test]
 fn a_client_that_leaves_while_it_is_slowed_is_noticed() {
     let (daemon, server) = start("ping-ms = 150; pong-ms = 200; messages-per-second = 1;");
     let (mut client, mut backend) = pair(&daemon, &server);
     client.send(&vec![Frame::new(BINARY, b"x"); 500]);
     backend.expect("x".repeat(500));
-    // As long as it is there, it is asked, and not held to an answer that nobody would read.
+    // While it is connected it gets pings, and no pong is expected.
     (0..4).for_each(|_| expect_ping(&mut client));
     drop(client);
     daemon.log().wait_for(&["c1 end", "the client's connection broke (1006)"]);
 }
 
-/// Much lies between the daemon and a client that takes it all, but slowly: a ping comes late, a page too.
+/// A slow reader with much data in flight: a ping is delayed, and so is a page.
 #[test]
 fn a_client_that_reads_slowly_is_not_called_dead() {
     const SIZE: usize = 64 * 1024;
@@ -222,7 +222,7 @@ fn idle_conversations_are_closed() {
     let server = daemon.listen("server");
     let (mut client, mut backend) = pair(&daemon, &server);
     let mut last = Instant::now();
-    // A message either way puts it off.
+    // A message in either direction restarts the time.
     for number in 0..4 {
         for _ in 0..2 {
             expect_ping(&mut client);
@@ -252,7 +252,7 @@ fn idle_conversations_are_closed() {
     daemon.log().wait_for(&["info", "code=1001", "idle for too long (1001)"]);
 }
 
-/// What the kernel is told about accepted sockets, as ss(8) shows it.
+/// The options of accepted sockets, as ss(8) shows them.
 #[test]
 fn the_kernel_asks_too() {
     if !has("ss") {
@@ -261,7 +261,7 @@ fn the_kernel_asks_too() {
     for (limits, timer) in [("tcp-keepalive-ms = 90000;", Some("keepalive,1min")), ("tcp-keepalive-ms = 0;", None)] {
         let (daemon, server) = start(limits);
         let (mut client, mut backend) = pair(&daemon, &server);
-        // With unacknowledged bytes another timer runs.
+        // The retransmission timer runs instead while bytes are unacknowledged.
         client.text("hello");
         backend.expect("hello");
         let shown = || {
@@ -275,7 +275,7 @@ fn the_kernel_asks_too() {
     }
 }
 
-/// A link that is cut without a word, in a network of its own.
+/// A link that is cut without a FIN or RST, in a network namespace.
 #[test]
 fn a_client_whose_link_is_cut_is_found_out() {
     if !can_unshare(&["--net"]) || !has("nsenter") || !has("ip") {

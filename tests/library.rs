@@ -1,4 +1,4 @@
-//! `libwebsocket.so.1` as it is installed: what it offers, what it needs, and its size.
+//! `libwebsocket.so.1` as installed: its symbols, its dependencies and its size.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use crate::daemon::project;
 use crate::direct_api::declared;
 use crate::process::{DEADLINE, Folder, run};
 
-/// It is made of a release build.
+/// It needs a release build.
 const LINK_DEADLINE: Duration = Duration::from_secs(600);
 const SIZE_MAX: u64 = 400 * 1024;
 
@@ -17,16 +17,16 @@ const SIZE_MAX: u64 = 400 * 1024;
 fn link(folder: &Folder) -> PathBuf {
     let path = folder.path().join("libwebsocket.so.1");
     let mut command = Command::new(project().join("utils/libwebsocket/link"));
-    // What a build around this was told is not for the one within.
+    // Variables of an outer build must not reach the inner one.
     let finished = run(command.arg(&path).env_remove("TARGET").env_remove("CC"), LINK_DEADLINE);
     assert!(finished.status.success(), "{finished:?}");
     path
 }
 
-/// The names of the functions that stand in for libc's.
+/// The names of the functions that replace libc's.
 fn stood_in_for() -> Vec<String> {
     let folder = fs::read_dir(project().join("utils/libwebsocket/src/symbols")).unwrap();
-    // Those with longer times than usual are there where the usual ones are short.
+    // The variants with 64-bit times exist where time_t has 32 bits.
     let has_short_times = cfg!(target_pointer_width = "32");
     let files = folder.map(|entry| entry.unwrap().path()).filter(|path| has_short_times || !path.ends_with("wide.rs"));
     let texts = files.map(|path| fs::read_to_string(path).unwrap());
@@ -41,7 +41,7 @@ fn readelf(options: &[&str], path: &PathBuf) -> String {
     finished.out
 }
 
-/// The values of such entries of the dynamic section.
+/// The values of the entries of a kind in the dynamic section.
 fn entries<'t>(dynamic: &'t str, kind: &str) -> Vec<&'t str> {
     let lines = dynamic.lines().filter(|line| line.contains(kind));
     lines.filter_map(|line| line.split_once('[')?.1.strip_suffix(']')).collect()
@@ -77,7 +77,7 @@ fn what_is_installed_offers_its_functions_and_nothing_else() {
     assert!(wanted.len() > 60, "{wanted:?}");
     assert_eq!(offered, wanted);
 
-    // A program that has no clients runs with it as without.
+    // A program without WebSocket clients is not affected.
     let mut command = Command::new("sh");
     command.args(["-c", "echo one; echo two | cat; (echo three) >&2; exec cat < /dev/null"]);
     let finished = run(command.env("LD_PRELOAD", &path), DEADLINE);

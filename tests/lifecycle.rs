@@ -1,8 +1,8 @@
-//! From the start to the end of a daemon: who is told, what is left, and where the log goes meanwhile.
+//! The daemon from its start to its end: signals, files, service managers and the log.
 
-/// Listeners that a service manager opened before the start.
+/// Listeners opened by a service manager.
 mod activation;
-/// The log: files that are moved or full, pipes that nobody reads, lines that programs read.
+/// The log: files that are moved or full, pipes without a reader, JSON lines.
 mod log;
 
 use std::fs;
@@ -22,7 +22,7 @@ use crate::daemon::{Daemon, UAKARI, configuration};
 use crate::process::{DEADLINE, Finished, Folder, eventually, expect_eq, run, uninterrupted};
 use crate::server::Backend;
 
-/// Starts one that must fail; what it said.
+/// Starts a daemon that must fail. Returns its standard error.
 fn fail(folder: &Folder, text: &str) -> String {
     let path = folder.join("uakari.conf");
     fs::write(&path, text.replace('@', folder.path().to_str().unwrap())).unwrap();
@@ -37,7 +37,7 @@ fn the_first_lines_wait_for_nobody() {
     daemon.log().wait_for(&["info", "uakari", "2048 clients at most", "MiB of memory at most"]);
 }
 
-/// What was received before the signal is answered, and then comes the end.
+/// Requests received before the signal are answered, then the connection ends.
 #[test]
 fn sigterm_waits_for_answers() {
     for protocol in ["stream", "lines", "frames"] {
@@ -57,7 +57,7 @@ fn sigterm_waits_for_answers() {
             expect_eq(backend.frame().close_code().0, 1001, protocol);
         }
         backend.expect_end();
-        // Longer than a device would be waited for.
+        // Longer than the time for the last words of a device.
         thread::sleep(Duration::from_millis(LAST_WORDS_MS + 200));
         backend.send(answer);
         drop(backend);
@@ -66,7 +66,7 @@ fn sigterm_waits_for_answers() {
     }
 }
 
-/// Answers each message until the end; how many there were.
+/// Answers each message until the end. Returns their number.
 fn answer_all(mut backend: Backend) -> u64 {
     let mut count = 0;
     loop {
@@ -80,7 +80,7 @@ fn answer_all(mut backend: Backend) -> u64 {
     }
 }
 
-/// Sends as fast as it can, without a pause for answers; how many came.
+/// Sends without waiting for answers. Returns the number of answers.
 fn ask_all(mut client: Client) -> u64 {
     let mut sender = client.wire.stream().try_clone().unwrap();
     let message = Frame::new(TEXT, b"a message").masked().bytes();
@@ -101,7 +101,7 @@ fn ask_all(mut client: Client) -> u64 {
 
 #[test]
 fn sigterm_under_traffic_loses_no_answer() {
-    // On a busy machine the servers may take long to answer all that has come by then.
+    // On a busy machine the servers may take long to answer.
     let text = format!("pid-file = \"@/pid\"; {}", configuration("drain-ms = 60000;", "protocol = \"frames\";"))
         .replace("\"127.0.0.1:0\"", "(\"127.0.0.1:0\", \"unix:@/front.sock\")");
     let mut daemon = Daemon::start_configured(&text);
@@ -112,7 +112,7 @@ fn sigterm_under_traffic_loses_no_answer() {
     let (clients, backends): (Vec<Client>, Vec<Backend>) = pairs.into_iter().unzip();
     let answering: Vec<_> = backends.into_iter().map(|backend| thread::spawn(|| answer_all(backend))).collect();
     let asking: Vec<_> = clients.into_iter().map(|client| thread::spawn(|| ask_all(client))).collect();
-    // Some traffic has come through.
+    // Traffic flows.
     let mut probe = daemon.connect("/server");
     let mut probed = server.accept();
     for _ in 0..50 {
@@ -131,7 +131,7 @@ fn sigterm_under_traffic_loses_no_answer() {
     assert!(!pid.exists() && !front.exists(), "a file is left behind");
 }
 
-/// A daemon with a client and a server that do nothing to end their conversation.
+/// A daemon, a client and a backend that do not close.
 fn stuck(limits: &str) -> (Daemon, Client, Backend) {
     let daemon = Daemon::start_configured(&configuration(limits, ""));
     let server = daemon.listen("server");
@@ -155,7 +155,7 @@ fn the_drain_takes_no_longer_than_it_may() {
     }
 }
 
-/// Such a server never says its last word, and its client is told all the same.
+/// The backend sends without end, and its client gets the close frame all the same.
 #[test]
 fn a_server_that_goes_on_talking() {
     for signals in [1, 2] {
@@ -190,7 +190,7 @@ fn a_second_sigterm_ends_it_at_once() {
     client.wire.expect_end();
 }
 
-/// One that stops takes nobody in any more, whatever else it is asked.
+/// A stopping daemon accepts no client, even after SIGHUP.
 #[test]
 fn sighup_while_it_stops_changes_nothing() {
     let (mut daemon, mut client, mut backend) = stuck("drain-ms = 600000; close-ms = 600000;");
@@ -227,7 +227,7 @@ fn what_is_taken_already_is_named() {
     fs::write(folder.join("no-socket"), "").unwrap();
     let said = fail(&folder, &configuration("", "").replace("127.0.0.1:0", "unix:@/no-socket"));
     assert!(said.contains("a file that is no socket is in the way"), "{said}");
-    // What it made before it failed is gone.
+    // The socket that was made before the failure is removed.
     let both = format!("(\"unix:@/made.sock\", \"{address}\")");
     fail(&folder, &configuration("", "").replace("\"127.0.0.1:0\"", &both));
     assert!(!folder.path().join("made.sock").exists());
@@ -237,7 +237,7 @@ fn what_is_taken_already_is_named() {
 fn a_pid_file_has_one_owner() {
     let text = format!("pid-file = \"@/pid\"; {}", configuration("", ""));
     let folder = Folder::new();
-    // Of one that was killed.
+    // The pid file of a killed daemon.
     fs::write(folder.join("pid"), "4194304999\n").unwrap();
     let mut daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
     let said = fail(daemon.folder(), &text);
@@ -248,7 +248,7 @@ fn a_pid_file_has_one_owner() {
     assert!(!daemon.folder().path().join("pid").exists());
 }
 
-/// A service manager's end of the line.
+/// The service manager's notification socket.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -257,7 +257,7 @@ impl Manager {
         Manager(socket)
     }
 
-    /// The next message that is no sign of life.
+    /// The next message other than WATCHDOG=1.
     fn next(&self) -> String {
         loop {
             let message = self.any();
@@ -290,7 +290,7 @@ fn a_service_manager_is_told() {
         let text = configuration("", "");
         let mut daemon = Daemon::start_configured_by(Folder::new(), &text, command);
         expect_eq(manager.next(), "READY=1\nSTATUS=serving\n".to_owned(), &address);
-        // Also while nothing else happens.
+        // WATCHDOG=1 comes while the daemon is idle too.
         let start = Instant::now();
         (0..4).for_each(|number| expect_eq(manager.any(), "WATCHDOG=1\n".to_owned(), number));
         assert!(start.elapsed() < Duration::from_millis(2_000), "{:?}", start.elapsed());

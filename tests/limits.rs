@@ -1,12 +1,12 @@
-//! The limits that a configuration sets, each met from outside.
+//! The limits of a configuration, end to end.
 
-/// What one address does, and what another notices of it.
+/// One address, and its effect on another.
 mod fairness;
 
-/// Bytes and messages: what may wait, and how fast they may come.
+/// Bytes and messages: queue sizes and rates.
 mod flow;
 
-/// The memory that all of it takes, beside the bound that the log names.
+/// Memory, and the bound that the log names.
 mod memory;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -21,7 +21,7 @@ use crate::process::{DEADLINE, eventually};
 use crate::server::{Backend, Kind, Listener, connect};
 use crate::wire::{Response, Wire, handshake};
 
-/// A client and its server's end; one after the other, so that they belong together.
+/// A client and its backend; connected one after the other, so that they belong together.
 pub fn pair(daemon: &Daemon, server: &Listener) -> (Client, Backend) {
     let client = daemon.connect("/server");
     (client, server.accept())
@@ -35,12 +35,12 @@ pub fn exchange((client, backend): &mut (Client, Backend)) {
     client.expect_text("answer");
 }
 
-/// A connection that comes from this address of the loopback network.
+/// A connection from this address of the loopback network.
 fn wire_from(address: Ipv4Addr, port: u16) -> Wire {
     Wire::new(stream_from(address, port, None))
 }
 
-/// As `wire_from`, with so many bytes at most that the kernel keeps until they are read (SO_RCVBUF).
+/// As `wire_from`, with SO_RCVBUF.
 fn stream_from(address: Ipv4Addr, port: u16, receive_size: Option<usize>) -> TcpStream {
     let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     if let Some(size) = receive_size {
@@ -53,7 +53,7 @@ fn stream_from(address: Ipv4Addr, port: u16, receive_size: Option<usize>) -> Tcp
     TcpStream::from(fd)
 }
 
-/// Somebody who comes too late is told so before it has asked for anything.
+/// A client over the limit gets a 503 before its request.
 fn expect_full(wire: &mut Wire, reason: &str) {
     let response = wire.response();
     assert_eq!(response.status, 503, "{response:?}");
@@ -71,13 +71,13 @@ fn clients_in_all() {
     }
     pairs.iter_mut().for_each(exchange);
     daemon.log().wait_for(&["warn", "refused with 503: too many clients (limits.clients)"]);
-    // One leaves, and there is a place again.
+    // One leaves, and the next fits.
     drop(pairs.pop());
     eventually("there is a place", || daemon.upgrade("/nosuch", &[]).status == 404);
     pairs.iter_mut().for_each(exchange);
 }
 
-/// Those who are told that there is no room are few; the others are closed without a word, and nobody else suffers.
+/// Few clients over the limit get a 503; the others are closed, and existing ones are not affected.
 #[test]
 fn a_crowd_before_a_full_house() {
     let daemon = Daemon::start_configured(&configuration("clients = 2;", ""));
@@ -105,7 +105,7 @@ fn clients_of_a_server() {
         let server = daemon.listen("server");
         let mut pairs = [pair(&daemon, &server), pair(&daemon, &server)];
         expect_full(&mut daemon.wire(), "maxclients");
-        // The server beside it has room.
+        // The other server has room.
         for _ in 0..4 {
             let mut wire = Wire::new(TcpStream::connect(("127.0.0.2", other)).unwrap());
             assert_eq!(wire.upgrade("/nosuch", &[]).status, 404, "{full}");
@@ -152,7 +152,7 @@ fn clients_of_an_address() {
     });
 }
 
-/// Those who are told that their address has too many clients are not among the clients in all meanwhile.
+/// Clients refused for their address do not count among all clients.
 #[test]
 fn one_address_shuts_nobody_else_out() {
     let daemon = Daemon::start_configured(&configuration("clients = 8; clients-per-address = 2;", ""));
@@ -172,7 +172,7 @@ fn one_address_shuts_nobody_else_out() {
 fn half_open_handshakes() {
     let daemon = Daemon::start_configured(&configuration("handshakes = 4;", ""));
     let server = daemon.listen("server");
-    // A WebSocket is none any more.
+    // A WebSocket does not count as a handshake.
     let mut pairs: Vec<_> = (0..6).map(|_| pair(&daemon, &server)).collect();
     let mut half_open: Vec<Wire> = (0..4).map(|_| daemon.wire()).collect();
     half_open.iter_mut().for_each(|wire| wire.send("GET /server HTTP/1.1\r\nHo"));
@@ -181,14 +181,14 @@ fn half_open_handshakes() {
     drop(half_open.pop());
     eventually("there is a place", || daemon.upgrade("/nosuch", &[]).status == 404);
     pairs.push(pair(&daemon, &server));
-    // Who was slow but not too slow is served.
+    // A slow client within the limit is served.
     let mut late = half_open.pop().unwrap();
     late.send("st: gate.example\r\n\r\n");
     assert_eq!(late.response().status, 426);
     pairs.iter_mut().for_each(exchange);
 }
 
-/// What a request for a page that is not there is answered with; it has headers of so many, and bytes of so many.
+/// The response to a request with this number of headers and bytes.
 fn request_of(daemon: &Daemon, headers: usize, size: usize) -> Response {
     let mut request = "GET /nosuch HTTP/1.1\r\nHost: gate.example\r\n".to_owned();
     (2..headers).for_each(|number| request += &format!("X-{number}: x\r\n"));
@@ -206,14 +206,20 @@ fn heads() {
     for (headers, size, status) in [(10, 2000, 404), (10, 2001, 431), (11, 2000, 431), (2, 50_000, 431)] {
         assert_eq!(request_of(&daemon, headers, size).status, status, "{headers} headers, {size} bytes");
     }
-    // Larger limits than the defaults are limits too.
+    // Refused before the end has come.
+    for (begin, status) in [("GET /nosuch HTTP/1.1\r\nX: ", 431), ("GET /", 414)] {
+        let mut wire = daemon.wire();
+        wire.send(begin.to_owned() + &"x".repeat(20_000));
+        assert_eq!(wire.response().status, status, "{begin:?}");
+    }
+    // Limits above the defaults hold too.
     let daemon = Daemon::start_configured(&configuration("head-size = 60000; headers = 128;", ""));
     for (headers, size, status) in [(128, 60_000, 404), (128, 60_001, 431), (129, 4_000, 431)] {
         assert_eq!(request_of(&daemon, headers, size).status, status, "{headers} headers, {size} bytes");
     }
 }
 
-/// It takes as long as the limit says, never less. Either clock counts whole milliseconds.
+/// Takes at least this long; either clock counts whole milliseconds.
 fn timed(least_ms: u64, act: impl FnOnce()) {
     let start = Instant::now();
     act();
@@ -232,7 +238,7 @@ fn a_slow_head_is_408() {
         first.send("GET / HTTP/1.1\r\n");
         assert_eq!(first.response().status, 408);
     });
-    // A next request has the same time, from its first byte on.
+    // The next request has the same time, from its first byte on.
     let mut second = daemon.wire();
     assert_eq!(second.get("/nosuch").status, 404);
     timed(300, || {
@@ -241,7 +247,7 @@ fn a_slow_head_is_408() {
     });
     drop(second);
     daemon.log().wait_for(&["the request head was too slow (408)"]);
-    // Silence is no head.
+    // A client that sends nothing is closed without a reply.
     timed(300, || daemon.wire().expect_end());
 }
 
@@ -321,7 +327,7 @@ fn frames_and_messages() {
 
 #[test]
 fn file_descriptors() {
-    // 64 are kept for other things, and each client may need two.
+    // 64 are in reserve, and each client may need two.
     let daemon = Daemon::start_configured(&configuration("files = 84;", ""));
     daemon.log().wait_for(&["warn", "84 file descriptors (limits.files)", "10 clients only"]);
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();

@@ -1,4 +1,4 @@
-//! Messages as lines, and as what stands before a NUL.
+//! Messages as lines, and as text that ends with a NUL.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -14,7 +14,7 @@ use crate::server::Backend;
 /// The longest message of a server, as docs/backends.md says.
 const LINE_SIZE_MAX: usize = 65_536;
 
-/// A server as its author would write it: each line is answered with what Python shows of it, and with its size.
+/// A typical server: it answers each line with repr() and the length.
 const PYTHON_LINES: &str = "
 import socket, sys
 server = socket.socket(socket.AF_UNIX)
@@ -28,7 +28,7 @@ while True:
             stream.flush()
 ";
 
-/// The same for what stands before a NUL.
+/// The same for text that ends with a NUL.
 const PYTHON_NUL: &str = "
 import socket, sys
 server = socket.socket(socket.AF_UNIX)
@@ -53,7 +53,7 @@ fn connect(flags: &[&str]) -> (Daemon, Client, Backend) {
     (daemon, client, backend)
 }
 
-/// A daemon with a Python server behind it, and a client.
+/// A daemon, a Python server and a client.
 fn with_python(protocol: &str, program: &str) -> (Daemon, Process, Client) {
     let daemon = Daemon::start(&["--protocol", protocol]);
     let path = daemon.socket("server");
@@ -75,7 +75,7 @@ fn a_python_server_of_lines() {
     client.expect_text("1 b'\\n'");
     client.text("$GPGGA\r");
     client.expect_text("8 b'$GPGGA\\r\\n'");
-    // An end within a message makes two lines of it.
+    // A line end within a message makes two lines.
     client.text("two\nthree");
     client.expect_text("4 b'two\\n'");
     client.expect_text("6 b'three\\n'");
@@ -122,7 +122,7 @@ fn fragments_become_one_message() {
     }
 }
 
-/// Many short messages in one receive: of each, the header makes room for the end.
+/// Many short messages in one receive: the header's place has room for the line end.
 #[test]
 fn many_short_messages_at_once() {
     let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
@@ -158,7 +158,7 @@ fn several_lines_in_a_write_and_a_line_in_several() {
         let (daemon, mut client, mut backend) = connect(&["--protocol", protocol]);
         for cut in 0..=written.len() {
             backend.send(&written[..cut]);
-            // A page shows that the daemon has read the first part, so that the second is another one.
+            // A page shows that the daemon has read the first part.
             daemon.get("/nosuch");
             backend.send(&written[cut..]);
             for message in messages {
@@ -181,7 +181,7 @@ fn a_message_is_as_long_as_a_line_may_be() {
             backend.send(&bytes[cut..]);
             assert!(client.message() == (TEXT, longest.clone()), "{protocol} {end:?} cut at {cut}");
         }
-        // What came before it is still passed on.
+        // The line before it is still passed on.
         backend.send([b"last", end].concat());
         backend.send([&longest, &b"x"[..]].concat());
         client.expect_text("last");
@@ -193,7 +193,7 @@ fn a_message_is_as_long_as_a_line_may_be() {
     }
 }
 
-/// Whole, with its end in the same write, it is too long as well.
+/// A complete line that arrives in one read is too long as well.
 #[test]
 fn one_byte_more_is_too_long() {
     for (protocol, end) in [("lines", &b"\n"[..]), ("lines", b"\r\n"), ("nul", b"\0")] {
@@ -215,7 +215,7 @@ fn the_last_line_needs_no_end() {
         client.expect_close_handshake(1000);
         daemon.log().wait_for(&["down=6B/2", "the server closed"]);
     }
-    // Where nothing stands behind the last end, there is no message more.
+    // Nothing after the last end is no further message.
     let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
     backend.send("one\n");
     drop(backend);
@@ -231,7 +231,7 @@ fn the_types_of_lines() {
         for (opcode, message) in types.into_iter().zip([&b"text"[..], b"\xff\xfe", "text \u{20ac}".as_bytes()]) {
             assert_eq!(client.message(), (opcode, message.to_vec()), "{message_type}");
         }
-        // A character that a write cut is whole when its line is.
+        // A character that two writes split is whole in its line.
         backend.send(b"\xe2\x82");
         backend.send(b"\xac\n");
         assert_eq!(client.message(), (types[0], "\u{20ac}".into()));
@@ -244,8 +244,8 @@ fn the_types_of_lines() {
     daemon.log().wait_for(&["warn", "not UTF-8", "1011", "use auto or binary"]);
 }
 
-/// After the client's close frame a server still answers, line by line; what is no whole line then is lost, unless
-/// the server has ended.
+/// After the client's close frame complete lines of the server are still sent; an incomplete one only if the server has
+/// ended.
 #[test]
 fn last_words_are_lines() {
     let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
@@ -301,7 +301,7 @@ fn packets_are_no_lines() {
     daemon.log().wait_for(&["502", "Protocol wrong type for socket"]);
 }
 
-/// What a client does not take is not read from its server, and nothing of it is lost.
+/// A server is not read while its client does not read, and no line is lost.
 #[test]
 fn a_client_that_reads_later_gets_every_line() {
     let (daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
@@ -318,7 +318,7 @@ fn a_client_that_reads_later_gets_every_line() {
             }
             drop(backend);
         });
-        // 20 MB do not fit between a server and a client that does not read.
+        // 20 MB exceed all buffers between a server and its client.
         let (mut last, mut unchanged) = (0, 0);
         eventually("the server's writes come to a halt", || {
             daemon.get("/nosuch");

@@ -1,5 +1,4 @@
-//! Names that are served by something else than a socket in docroot: which link serves which name, UNIX and TCP
-//! servers, and the limits that a link has of its own.
+//! Links: which link serves a name, UNIX and TCP servers, and the limits of a link.
 
 mod addresses;
 
@@ -16,18 +15,18 @@ use crate::process::{Folder, close, uninterrupted};
 use crate::server::{Backend, Kind, Listener};
 use crate::wire::Wire;
 
-/// A daemon whose configuration has this in `websocket`; "@" stands for its folder.
+/// A daemon with these keys of `websocket`; "@" stands for its folder.
 pub fn configured(websocket: &str) -> Daemon {
     configured_in(Folder::new(), websocket)
 }
 
-/// As `configured`, in a folder in which something lies already.
+/// As `configured`, in a folder that has files already.
 pub fn configured_in(folder: Folder, websocket: &str) -> Daemon {
     let path = write_configuration(&folder, websocket);
     Daemon::start_in(folder, &["-f", &path])
 }
 
-/// Writes a configuration that has this in `websocket`, and returns its path.
+/// Writes a configuration with these keys of `websocket`, and returns its path.
 pub fn write_configuration(folder: &Folder, websocket: &str) -> String {
     let text = format!("servers = ({{ websocket = {{ {} }}; }});", websocket.replace('@', &folder.join("")));
     let path = folder.join("uakari.conf");
@@ -35,7 +34,7 @@ pub fn write_configuration(folder: &Folder, websocket: &str) -> String {
     path
 }
 
-/// A link to this UNIX server in the daemon's folder, and what else it says.
+/// A link to a UNIX server in the daemon's folder, with further keys.
 fn unix_link(origin: &str, path: &str, more: &str) -> String {
     format!("{{ origin = \"{origin}\"; type = \"unix\"; destination = \"@/{path}\"; {more} }}")
 }
@@ -79,7 +78,7 @@ fn a_socket_outside_docroot() {
         client.expect_text("text");
         client.finish(1000);
     }
-    // The server's file is the operator's own, wherever it leads.
+    // A link's destination may be a symbolic link: the operator wrote it.
     let path = daemon.folder().path().join("symbolic");
     symlink("server2", &path).unwrap();
     let server = listen(&daemon, "server2");
@@ -167,7 +166,7 @@ fn symbolic_links_out_of_docroot_where_they_are_followed() {
         assert_eq!(daemon.upgrade("/within", &[]).status, 101);
         // Names are still folded before they are looked up.
         assert_eq!(daemon.upgrade("/../outside/server", &[]).status, 404);
-        // Nor does the kernel's own kind of links lead anywhere.
+        // Magic links lead nowhere either.
         symlink("/proc/self/cwd", daemon.socket("magic")).unwrap();
         assert_eq!(daemon.upgrade("/magic/server", &[]).status, 403, "{options}");
     }
@@ -214,12 +213,12 @@ fn a_tcp_server() {
     }
     assert_eq!(daemon.upgrade("/gone", &[]).status, 502);
     daemon.log().wait_for(&["warn", "name=\"gone\"", "502", "Connection refused"]);
-    // The server's own end, and its death.
+    // The server closes, and the server dies.
     for (dies, code) in [(false, 1000), (true, 1011)] {
         let mut client = daemon.connect("/v4");
         let (backend, _) = v4.accept().unwrap();
         if dies {
-            // Bytes that are left unread make a reset of the end.
+            // Unread bytes make the end a reset.
             client.text("unread");
             assert_eq!(uninterrupted(|| backend.peek(&mut [0; 6])).unwrap(), 6);
         }
@@ -228,7 +227,7 @@ fn a_tcp_server() {
     }
 }
 
-/// A listener whose backlog is full, so that nobody who connects is answered; and what fills it.
+/// A listener with a full backlog, and what fills it.
 fn full_listener(ip: Ipv4Addr) -> (TcpListener, SocketAddr, Vec<TcpStream>) {
     let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     socket::bind(fd.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(ip, 0))).unwrap();
@@ -262,7 +261,7 @@ fn a_server_that_does_not_answer_is_a_504() {
         assert!(waited >= Duration::from_millis(280) && waited < Duration::from_secs(4), "{name}: {waited:?}");
         daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), "504", "the server does not accept"]);
     }
-    // Nor does it hold up the daemon's end.
+    // It does not delay the daemon's end.
     let mut waiting = daemon.wire();
     waiting.send(crate::wire::handshake("/slow", &[], &[]));
     daemon.get("/nosuch");
@@ -308,7 +307,7 @@ fn a_links_own_sizes() {
 fn a_links_own_times() {
     let since = Instant::now();
     let (daemon, _server, mut client, mut backend) = connect("limits = { idle-ms = 400; ping-ms = 100; };");
-    // Pings and pongs keep nobody from being idle.
+    // Pings and pongs do not count as activity.
     let closed = loop {
         let frame = client.frame();
         match frame.opcode {
@@ -328,7 +327,7 @@ fn a_links_own_times() {
         client.send(&[Frame::new(PONG, b"")]);
     }
     assert_eq!(client.frame(), Frame::new(PING, b""));
-    // It answers no more, and is left without a word.
+    // It does not answer the close, and the connection ends.
     client.wire.expect_end();
     backend.expect_end();
     drop(backend);
@@ -347,7 +346,7 @@ fn a_links_own_rates() {
 
     let (_daemon, _server, mut client, mut backend) = connect("limits = { messages-per-second = 500; };");
     let since = Instant::now();
-    // What is read in one piece is passed on at once; then the client waits for its rate.
+    // One receive is passed on at once; then the rate limits the client.
     client.send(&vec![Frame::new(TEXT, b"x"); 1000]);
     backend.expect("x".repeat(1000));
     for number in 0..10 {

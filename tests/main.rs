@@ -1,38 +1,36 @@
-//! The daemon as its users meet it: started for real, on a free port, in a folder of its own.
+//! End-to-end tests of the daemon: each starts it on a free port, in a folder of its own. Tools first, then the tests
+//! in the order in which a connection meets what they test.
 //!
 //! First what the tests stand on, then the tests in the order in which a connection meets what they look at.
 
-/// Child processes: what they say, line by line, and their end, each with a deadline.
+/// Child processes: their lines and their end, each with a deadline.
 mod process;
 
-/// The daemon in a fresh folder, because every test begins with one.
+/// The daemon in a new folder, as every test needs it.
 mod daemon;
 
-/// A TCP connection and HTTP on it, byte by byte, because a library would hide what is looked at.
+/// A TCP connection and HTTP on it, byte by byte, which a library would hide.
 mod wire;
 
-/// Frames and a client of WebSockets, because a test must be able to send what no library would.
+/// Frames and a WebSocket client, which can send what no library would.
 mod client;
 
-/// UNIX servers that the test itself plays, because only so it knows what arrived and when.
+/// UNIX servers that the test plays: it sees what arrives and when.
 mod server;
 
-/// Servers of direct mode that the test plays, because it is the bare message that is looked at.
-mod receiver;
+/// Both sides of a hand-over in direct mode.
+mod handover;
 
-/// The gateway's part in direct mode, because only so a test knows when a client is handed over.
-mod giver;
-
-/// What was typed, and what is said when it is wrong.
+/// Flags, and failures to start.
 mod flags;
 
-/// Rights that are given up, as the kernel sees them.
+/// Privileges that are dropped.
 mod privileges;
 
 /// Configuration files.
 mod configuration;
 
-/// Folders, addresses and hosts that come later than the daemon.
+/// Folders, addresses and hosts that are missing at the start.
 mod waiting;
 
 /// Pages and other plain requests.
@@ -44,7 +42,7 @@ mod bodies;
 /// Health checks of proxies, and connections without a request.
 mod probes;
 
-/// Files: their dates and tags, parts of them, compressed neighbours.
+/// Pages: dates and tags, ranges, precompressed variants.
 mod files;
 
 /// The opening handshake: origins, subprotocols, and servers that cannot be reached.
@@ -62,31 +60,31 @@ mod packet;
 /// Messages as frames.
 mod frames;
 
-/// Messages as lines, and as what stands before a NUL.
+/// Messages as lines, and as text that ends with a NUL.
 mod lines;
 
-/// The first record, which tells a server who its client is.
+/// The hello record, which tells a server its client.
 mod hello;
 
-/// Names that are served by something else than a socket in docroot.
+/// Links.
 mod links;
 
-/// Clients whose sockets are handed over.
+/// Direct mode.
 mod direct;
 
 /// Terminal lines.
 mod devices;
 
-/// Named pipes, and what ends with a conversation of any device.
+/// Named pipes, and the end of a conversation with a device.
 mod pipes;
 
-/// How connections end, and what each side and the log hear of it.
+/// How connections end.
 mod endings;
 
-/// Slow readers, slow servers and large messages, with an eye on the memory.
+/// Slow readers, slow servers, large messages, and the memory that they take.
 mod pressure;
 
-/// The limits that a configuration sets, each met from outside.
+/// The limits of a configuration.
 mod limits;
 
 /// Clients that are silent, gone or idle.
@@ -98,10 +96,10 @@ mod reload;
 /// Folders that change while they are served.
 mod releases;
 
-/// From the start of a daemon to its end.
+/// The daemon from its start to its end.
 mod lifecycle;
 
-/// What goes wrong around the daemon.
+/// Faults around the daemon.
 mod faults;
 
 /// Servers whose backlogs are full.
@@ -110,13 +108,13 @@ mod backlog;
 /// A daemon that is stopped for a while.
 mod standstill;
 
-/// Each place where the daemon that uakari replaces breaks.
+/// Each place where ouistiti breaks.
 mod compatibility;
 
-/// The sample server that sends everything back.
+/// The echo server.
 mod echo_server;
 
-/// The chat, on every way that its members may come, and its page.
+/// The chat and its page.
 mod chat;
 
 /// JSON-RPC with the methods of libraries.
@@ -125,25 +123,25 @@ mod jsonrpc;
 /// Servers in C that speak WebSocket with the library's functions.
 mod direct_api;
 
-/// Unchanged servers, with libwebsocket.so before them.
+/// Unchanged servers under libwebsocket.so.
 mod preload;
 
-/// The library that both use, as it is installed.
+/// libwebsocket.so as installed.
 mod library;
 
-/// What `make run` shows, and what it says where it cannot.
+/// `make run`.
 mod showing;
 
 /// The scripts that run the tests.
 mod scripts;
 
-/// What `make install` puts where.
+/// `make install`.
 mod install;
 
-/// Clients that others wrote, a browser among them.
+/// Foreign clients, a browser among them.
 mod foreign;
 
-/// The configurations of docs/recipes.md, run with the programs they are for.
+/// The configurations of docs/recipes.md, run with their programs.
 mod recipes;
 
 /// Autobahn's test suite.
@@ -152,8 +150,5 @@ mod conformance;
 /// A long run of everything.
 mod soak;
 
-/// What the fuzz targets have found.
-mod fuzz;
-
-/// How the project is written: fences, sizes, banned words.
+/// How the project is written: fences, names, banned words.
 mod style;

@@ -1,4 +1,4 @@
-//! From a path to a socket, and never to one outside.
+//! From a path to a socket in docroot, and never to one outside.
 
 use std::os::unix::fs::symlink;
 
@@ -6,26 +6,18 @@ use crate::daemon::{Daemon, configuration};
 use crate::process::Folder;
 use crate::server::{Kind, Listener};
 
+/// Further spellings are in `route::names::tests::names_from_paths`.
 #[test]
 fn every_way_to_write_a_name() {
     let daemon = Daemon::start(&[]);
     let servers = ["echo", "sub/echo2", "a b", "caf\u{e9}"].map(|name| (name, daemon.listen(name)));
     for (path, name) in [
-        ("/echo", "echo"),
-        ("/echo?x=1", "echo"),
         ("/echo?/../sub/echo2", "echo"),
         ("/%65cho", "echo"),
-        ("//echo", "echo"),
-        ("/echo/", "echo"),
-        ("/./echo/.", "echo"),
-        ("/sub/../echo", "echo"),
         ("/nosuch/../echo", "echo"),
         ("/../../echo", "echo"),
-        ("/%2e%2e/echo", "echo"),
         ("/sub%2f..%2fecho", "echo"),
         ("http://gate.example/echo", "echo"),
-        ("/sub/echo2", "sub/echo2"),
-        ("/sub%2Fecho2", "sub/echo2"),
         ("//sub//./echo2", "sub/echo2"),
         ("/a%20b", "a b"),
         ("/caf%C3%A9", "caf\u{e9}"),
@@ -34,36 +26,21 @@ fn every_way_to_write_a_name() {
         servers.iter().find(|(other, _)| *other == name).unwrap().1.accept();
         assert!(servers.iter().all(|(_, server)| server.is_idle()), "{path}");
     }
-    for (path, status) in [
-        ("/ECHO", 404),
-        ("/echo2", 404),
-        ("/sub/echo", 404),
-        ("/echo/x", 404),
-        ("/echo%00", 400),
-        ("/%ff", 400),
-        ("/%zz", 400),
-        ("/a+b", 404),
-    ] {
+    for (path, status) in [("/ECHO", 404), ("/sub/echo", 404), ("/echo/x", 404), ("/echo%00", 400), ("/%ff", 400)] {
         assert_eq!(daemon.upgrade(path, &[]).status, status, "{path}");
     }
     let long = format!("/{}", "x".repeat(300));
     assert_eq!(daemon.upgrade(&long, &[]).status, 404, "a name longer than a file's may be");
 }
 
+/// The flags reach the rules, whose cases are in `route::names::tests`, and the rules see the folded name.
 #[test]
 fn allow_and_deny() {
     let cases: &[(&[&str], &[&str], &[&str])] = &[
         (&[], &["/echo", "/internal"], &[]),
-        (&["--allow", "^/ws_"], &["/ws_gps"], &["/echo", "/sub/ws_gps"]),
-        (&["--allow", "echo"], &["/echo", "/echo2", "/sub/echo"], &["/internal"]),
-        (&["--allow", "^/echo$"], &["/echo", "/%65cho", "/sub/../echo"], &["/echo2", "/sub/echo"]),
-        (&["--allow", "^/ws_ , ^/echo$"], &["/ws_gps", "/echo"], &["/echo2", "/internal"]),
-        (&["--allow", "^/*/echo$"], &["/sub/echo"], &["/echo"]),
-        (&["--allow", ""], &[], &["/echo"]),
+        (&["--allow", "^/ws_ , ^/echo$"], &["/ws_gps", "/sub/../%65cho"], &["/echo2", "/sub/echo", "/internal"]),
         (&["--deny", "^/internal"], &["/echo"], &["/internal", "/%69nternal", "//internal", "/sub/../internal"]),
-        (&["--deny", "a,"], &["/echo", "/sub/echo"], &["/internal"]),
-        (&["--allow", "*", "--deny", "*"], &[], &["/echo"]),
-        (&["--allow", "echo", "--deny", "^/sub"], &["/echo"], &["/sub/echo"]),
+        (&["--allow", "echo", "--deny", "^/sub"], &["/echo"], &["/sub/echo", "/internal"]),
     ];
     for (flags, accepted, refused) in cases {
         let daemon = Daemon::start(flags);
@@ -78,7 +55,7 @@ fn allow_and_deny() {
     }
 }
 
-/// Every way from a request to a server is asked, the empty name too.
+/// Every way from a request to a server applies the rules, that of the empty name too.
 #[test]
 fn every_way_to_a_server_is_asked() {
     let link =
@@ -96,7 +73,7 @@ fn every_way_to_a_server_is_asked() {
         ("allow = \"^/link\";", &all, &[("/", "", 403), ("/", "link", 403), ("/link", "", 101), ("/echo", "", 403)]),
         ("allow = \"\";", &all, &[("/", "", 403), ("/link", "", 403), ("/", "echo", 403)]),
         ("deny = \"*\"; allow = \"^/$\"; denylast = true;", &all, &[("/", "", 101), ("/link", "", 403)]),
-        // Without a link the root is where subprotocols name servers, each of which is asked.
+        // Without a link the root is where subprotocols name servers; the rules hold for each.
         ("deny = \"*\";", "", &[("/", "", 403), ("/", "echo", 403), ("/", "nosuch", 403)]),
         ("deny = \"^/$\";", "", &[("/", "", 403), ("/", "echo", 101), ("/sub", "echo", 101)]),
         ("allow = \"^/echo$\";", "", &[("/", "", 403), ("/", "echo", 101), ("/", "other", 403), ("/sub", "echo", 403)]),

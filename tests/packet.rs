@@ -30,7 +30,7 @@ fn borders_are_kept_both_ways() {
     }
 }
 
-/// What a backend passes beside its bytes (SCM_RIGHTS) is nobody's, and does not fill the gateway's table.
+/// Descriptors that a backend sends (SCM_RIGHTS) are closed, and do not fill the gateway's table.
 #[test]
 fn descriptors_that_come_with_messages_are_dropped() {
     for protocol in ["packet", "stream"] {
@@ -92,7 +92,7 @@ fn text_where_a_packet_is_utf8_else_binary() {
     let mut backend = server.accept();
     backend.send("\u{e9}");
     client.expect_text("\u{e9}");
-    // A packet is whole, so that half a character in it waits for nothing.
+    // A packet is a whole message: a character cut at its end is binary.
     backend.send(b"cut \xc3");
     client.expect_binary(b"cut \xc3");
     backend.send(b"\xa9");
@@ -151,7 +151,7 @@ fn a_stream_server_is_no_packet_server() {
     assert_eq!(daemon.upgrade("/server", &[]).status, 502);
 }
 
-/// An empty packet reads like the end, and here the end has come as well: what lies between must not be lost.
+/// An empty packet reads like the end, and the end has come too: what lies between is not lost.
 #[test]
 fn an_empty_packet_before_the_end_hides_nothing() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
@@ -169,7 +169,7 @@ fn an_empty_packet_before_the_end_hides_nothing() {
     client.expect_close_handshake(1000);
 }
 
-/// To recv(2) an empty packet and the end are the same, and they come in any order of time.
+/// To recv(2) an empty packet and the end are equal, and either may come first.
 #[test]
 fn empty_packets_right_before_the_end_are_told_from_it() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
@@ -178,7 +178,7 @@ fn empty_packets_right_before_the_end_are_told_from_it() {
         let mut client = daemon.connect("/server");
         let backend = server.accept();
         let fd = std::os::fd::AsRawFd::as_raw_fd(backend.stream());
-        // A socket of the gateway has no name of its own that a server would see.
+        // The gateway's sockets are unnamed: SO_PASSCRED would bind them.
         let name = nix::sys::socket::getpeername::<nix::sys::socket::UnixAddr>(fd).unwrap();
         assert_eq!((name.path(), name.as_abstract()), (None, None));
         for text in ["", "", "hello", ""] {

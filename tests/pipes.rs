@@ -1,4 +1,4 @@
-//! Named pipes, and what ends with a conversation of any device.
+//! Named pipes, and the end of a conversation with a device.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -31,7 +31,7 @@ fn with_pipe(direction: &str, more: &str) -> (Daemon, PathBuf) {
     (daemon, path)
 }
 
-/// A shell writes into it or reads out of it.
+/// A shell that writes into it or reads from it.
 fn shell(script: &str, pipe: &PathBuf) -> Process {
     Process::start(Command::new("sh").args(["-c", script, "sh"]).arg(pipe))
 }
@@ -44,7 +44,7 @@ fn a_pipe_that_is_read_stays_open_between_its_writers() {
         let mut echo = shell(&format!("printf {text} > \"$1\""), &path);
         client.expect_text(text);
         assert!(echo.wait(DEADLINE).status.success());
-        // The WebSocket answers, and no writer is there.
+        // The WebSocket is open without a writer.
         client.send(&[Frame::new(PING, text.as_bytes())]);
         assert_eq!(client.frame(), Frame::new(PONG, text.as_bytes()));
     }
@@ -53,14 +53,14 @@ fn a_pipe_that_is_read_stays_open_between_its_writers() {
     assert!(reason.contains("takes no messages"), "{reason}");
     client.wire.expect_end();
     daemon.log().wait_for(&["takes no messages", "1003"]);
-    // Nothing of it was written into the pipe, and the next client gets what comes next.
+    // Nothing was written into the pipe, and the next client gets what follows.
     let mut client = daemon.connect("/pipe");
     shell("printf next > \"$1\"", &path).wait(DEADLINE);
     client.expect_text("next");
     client.finish(1000);
 }
 
-/// A record that is written into it would come out of it again, as a message.
+/// A hello record written into it would be read back as a message.
 #[test]
 fn a_pipe_that_is_read_is_told_nothing() {
     let link =
@@ -87,7 +87,7 @@ fn lines_out_of_a_pipe() {
     for text in ["one", "two", "three"] {
         client.expect_text(text);
     }
-    // A writer that does not wait for the reader, but for room.
+    // A writer that waits for room, and not for the reader.
     let count = 50_000;
     let mut writer = shell(&format!("seq {count} > \"$1\""), &path);
     for number in 1..=count {
@@ -110,7 +110,7 @@ fn a_pipe_that_is_written() {
     client.send(&[Frame::part(TEXT, b"last "), Frame::new(0, b"one"), Frame::new(PING, b"?")]);
     client.expect_pong(b"?");
     client.finish(1000);
-    // With its last writer the pipe ends, and so does its reader.
+    // The reader sees the end once the last writer has closed.
     let mut text = String::new();
     child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
     assert!(child.wait().unwrap().success());
@@ -136,7 +136,7 @@ fn a_pipe_whose_reader_leaves() {
     daemon.log().wait_for(&["warn", "1011", "Broken pipe"]);
 }
 
-/// A reader that stops for a while gets everything, though a pipe holds no more than 64 KiB.
+/// A reader that pauses gets everything, though a pipe holds 64 KiB.
 #[test]
 fn a_pipe_that_is_read_slowly() {
     let (daemon, path) = with_pipe("write", "");
@@ -157,7 +157,7 @@ fn a_pipe_that_is_read_slowly() {
     client.finish(1000);
 }
 
-/// With its conversation a device is closed, whatever was under way, and the daemon does not wait for it at its end.
+/// A device is closed with its conversation, with operations in flight, and delays no end of the daemon.
 #[test]
 fn a_device_is_closed_with_its_conversation() {
     let line = Line::new();
@@ -182,7 +182,7 @@ fn a_device_is_closed_with_its_conversation() {
         daemon.log().wait_for(&["end", &format!("name=\"{name}\""), "code=1000"]);
     }
     eventually("they are closed", || devices_of(&daemon).is_empty());
-    // The devices take nothing of this, and are full.
+    // The devices take nothing, and are full.
     let clients = ["tty", "write"].map(|name| {
         let mut client = daemon.connect(&format!("/{name}"));
         client.binary(&vec![b'x'; 120_000]);
@@ -202,10 +202,33 @@ fn a_device_is_closed_with_its_conversation() {
     assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
 }
 
-/// The lines and pipes that the daemon has open, standard output and error left aside.
+/// The devices that the daemon has open, without standard output and error.
 fn devices_of(daemon: &Daemon) -> Vec<String> {
     let entries = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
     let paths = targets.map(|target| target.display().to_string());
     paths.filter(|path| path.starts_with("/dev/pts") || path.ends_with("/read") || path.ends_with("/write")).collect()
+}
+
+/// The gateway writes no frames of its own into a pipe that is read: another client would receive them. Found by
+/// fuzzing.
+#[test]
+fn no_frame_is_written_into_a_pipe_that_is_read() {
+    let folder = Folder::new();
+    let path = folder.path().join("pipe");
+    mkfifo(&path, Mode::S_IRWXU).unwrap();
+    let mut pipe = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let daemon = configured_in(
+        folder,
+        "links = ({ origin = \"^/pipe$\"; type = \"fifo\"; destination = \"@/pipe\"; protocol = \"frames\";
+            limits = { clients = 2; }; });",
+    );
+    // Of several readers of a pipe the kernel chooses one: only one stays.
+    let mut stays = daemon.connect("/pipe");
+    for _ in 0..4 {
+        daemon.connect("/pipe").finish(1000);
+    }
+    pipe.write_all(b"\x81\x04text").unwrap();
+    stays.expect_text("text");
+    stays.finish(1000);
 }

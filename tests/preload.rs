@@ -1,5 +1,4 @@
-//! Unchanged servers under libwebsocket.so: clients that are handed over speak WebSocket with them, and the servers
-//! do not know.
+//! Unchanged servers under libwebsocket.so: the library speaks WebSocket for them.
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -12,7 +11,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, program, project};
 use crate::foreign;
-use crate::giver::{give_and_keep, give_late, hand_over, sockaddr_in, tcp_pair};
+use crate::handover::{give_and_keep, give_late, hand_over, sockaddr_in, tcp_pair};
 use crate::process::{DEADLINE, Folder, Process, eventually, eventually_eq, run};
 use crate::server::{self, Kind};
 use crate::wire::{Wire, handshake};
@@ -20,13 +19,13 @@ use crate::wire::{Wire, handshake};
 /// Calls of libc, one by one.
 mod calls;
 
-/// Descriptors that are closed past close(3).
+/// Descriptors that are closed without close(3).
 mod descriptors;
 
-/// Servers on runtimes that others wrote.
+/// Servers on foreign runtimes.
 mod runtimes;
 
-/// A server with the library before it, and the gateway that gives it its clients.
+/// A server under the library; the test plays the gateway.
 struct Server {
     process: Process,
     path: PathBuf,
@@ -34,7 +33,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts what `command` makes of the path to listen at.
+    /// Starts the command for the path to listen at.
     fn start(command: impl FnOnce(&Folder, &str) -> Command) -> Server {
         Server::start_alone(|folder, path| {
             let mut command = command(folder, path);
@@ -43,7 +42,7 @@ impl Server {
         })
     }
 
-    /// The same without the library before it.
+    /// The same without the library.
     fn start_alone(command: impl FnOnce(&Folder, &str) -> Command) -> Server {
         let daemon = Daemon::start(&["--options", "direct"]);
         let path = daemon.socket("server");
@@ -62,7 +61,7 @@ impl Server {
         Server::start(|folder, path| compile(folder, path, name, &[], more, environment))
     }
 
-    /// The same, linked to the library.
+    /// The same, linked against the library.
     fn linked(name: &str, more: &[&str], environment: &[(&str, &str)]) -> Server {
         let library = program("libwebsocket.so");
         let folder = format!("-Wl,-rpath,{}", library.parent().unwrap().display());
@@ -74,7 +73,7 @@ impl Server {
         self.daemon.connect("/server")
     }
 
-    /// All that an echo server can be asked.
+    /// All that an echo server must do.
     fn expect_echo(&self) {
         let mut client = self.client();
         client.text("Hello");
@@ -96,7 +95,7 @@ impl Server {
         self.expect_plain_echo();
     }
 
-    /// A client that breaks the protocol hears by which code, and is let go.
+    /// A client that breaks the protocol gets the close code and the end.
     fn expect_mistake_is_told(&self) {
         let mut client = self.client();
         client.send(&[Frame::new(TEXT, b"\xff")]);
@@ -108,7 +107,7 @@ impl Server {
         client.wire.expect_end();
     }
 
-    /// Who connects without the gateway is served as always.
+    /// Plain clients are served as without the library.
     fn expect_plain_echo(&self) {
         let mut plain = server::connect(&self.path, Kind::Stream).unwrap();
         for _ in 0..2 {
@@ -136,7 +135,7 @@ fn compile(
     let program = folder.join(name);
     let source = project().join(format!("tests/preload/{name}.c"));
     let mut compiler = Command::new("cc");
-    // Where a pointer has 32 bits, these are calls by other names.
+    // With 32-bit pointers these calls have other names.
     compiler.args(["-D_FILE_OFFSET_BITS=64", "-D_TIME_BITS=64", "-O2", "-D_FORTIFY_SOURCE=2", "-Wall", "-pthread"]);
     let finished = run(compiler.args(["-o", &program]).arg(source).args(libraries), DEADLINE);
     assert!(finished.status.success(), "{}", finished.err);
@@ -145,7 +144,7 @@ fn compile(
     command
 }
 
-/// Collects data until these bytes are there; the control frames between come back.
+/// Reads until these bytes have come. Returns the control frames in between.
 fn expect_data(client: &mut Client, wanted: &[u8]) -> Vec<Frame> {
     let (mut came, mut control) = (Vec::new(), Vec::new());
     while came.len() < wanted.len() {
@@ -159,7 +158,7 @@ fn expect_data(client: &mut Client, wanted: &[u8]) -> Vec<Frame> {
     control
 }
 
-/// A frame in three pieces, of which the server is to see nothing before there is payload.
+/// A frame in three pieces: the server sees nothing before there is payload.
 fn split_frame(client: &mut Client) {
     let bytes = Frame::new(TEXT, b"in pieces").masked().bytes();
     for piece in [&bytes[..1], &bytes[1..8], &bytes[8..]] {
@@ -234,7 +233,7 @@ fn ncat() {
     .expect_echo();
 }
 
-/// The messages of a server that says "text", and then a byte that is none.
+/// The messages of a server that sends "text", then a byte that is not UTF-8.
 #[test]
 fn what_messages_are_sent_as() {
     let text = |opcode| Frame::new(opcode, b"text");
@@ -269,12 +268,12 @@ fn what_messages_are_sent_as() {
         } else {
             ""
         };
-        // Once, and nothing else.
+        // Reported once.
         eventually_eq(|| server.process.err.text().trim().to_owned(), &expected.to_owned(), what);
     }
 }
 
-/// Half a character waits for the other half, but not for ever, and goes before the close frame.
+/// Half a character waits for the rest, with a limit, and precedes the close frame.
 #[test]
 fn a_character_that_a_write_cuts() {
     let server = Server::compiled("calls", &["cut"]);
@@ -300,7 +299,7 @@ fn a_client_that_comes_late() {
     for name in ["select", "epoll", "threads", "forks"] {
         let server = Server::compiled_with(name, &[], &[("WEBSOCKET_WAIT_MS", "0")]);
         let mut client = give_late(&server.path, || {
-            // The server is waiting for its first byte when another one has been served.
+            // The server waits for the first byte while another client is served.
             server.expect_plain_echo();
         });
         client.text("late");
@@ -309,7 +308,7 @@ fn a_client_that_comes_late() {
     }
 }
 
-/// A server that speaks first is heard by a plain client at once, and by a client that comes later as well.
+/// A server that sends first reaches a plain client at once, and a late client too.
 #[test]
 fn what_is_said_before_a_client_comes_is_not_lost() {
     let server = Server::compiled_with("threads", &["speaks"], &[("WEBSOCKET_WAIT_MS", "0")]);
@@ -324,7 +323,7 @@ fn what_is_said_before_a_client_comes_is_not_lost() {
         recv(connection.as_raw_fd(), &mut said, MsgFlags::MSG_PEEK) == Ok(GREETING.len())
     });
     hand_over(&connection, &sockaddr_in(near.local_addr().unwrap()), far.as_raw_fd());
-    // As the gateway does it, which has read nothing.
+    // As the gateway closes its copy: with nothing read.
     drop((connection, far));
     let mut client = Client::new(Wire::new(near));
     client.expect_text("hello, ");
@@ -377,7 +376,7 @@ fn a_burst_of_clients_that_are_spoken_to_first() {
 #[test]
 fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
     let server = Server::compiled("epoll", &[]);
-    // It listens before it watches, and may still have the client of its start.
+    // It listens before it uses epoll, and may still have its first client.
     eventually("the listener alone is watched", || server.process.watched_files() == 1);
     let (mut client, _copy) = give_and_keep(&server.path);
     client.text("one");
@@ -389,11 +388,11 @@ fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
     eventually("nothing is watched that was closed", || server.process.watched_files() == 1);
 }
 
-/// Whatever keeps a gateway from handing a client over, accept(2) does not wait for it as long as for a network.
+/// If the gateway hands nothing over, accept(2) returns after a short time.
 #[test]
 fn a_gateway_that_hands_nothing_over_holds_nobody_up_for_long() {
     let server = Server::compiled("select", &[]);
-    let mut client = crate::giver::give(&server.path);
+    let mut client = crate::handover::give(&server.path);
     client.text("known");
     expect_data(&mut client, b"known");
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Slow readers, slow servers and large messages, with an eye on the memory.
+//! Slow readers, slow servers, large messages, and the memory that they take.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -12,16 +12,16 @@ use crate::process::{DEADLINE, expect_eq, uninterrupted};
 use crate::server::Backend;
 
 const MIB: usize = 1024 * 1024;
-/// What is sent in all to somebody who does not read.
+/// Bytes sent in all to a peer that does not read.
 const FLOOD_SIZE: usize = 64 * MIB;
-/// A prime, so that bytes that are lost, doubled or out of order never fit.
+/// A prime: lost, doubled or reordered bytes are noticed.
 const PERIOD: usize = 1_999_993;
-/// So long without a byte taken means that the other end has stopped reading.
+/// A peer that takes no byte for this time has stopped reading.
 const STALL: Duration = Duration::from_millis(400);
-/// The daemon's memory, whatever is thrown at it: its pool alone is 8 MiB.
+/// The most memory that the daemon may have: its pool alone is 8 MiB.
 const RESIDENT_KIB_MAX: u64 = 24 * 1024;
 
-/// Bytes of which every stretch is where it belongs, or not.
+/// Bytes whose place can be checked.
 struct Pattern(Vec<u8>);
 
 impl Pattern {
@@ -49,7 +49,7 @@ impl Pattern {
     }
 }
 
-/// Writes `bytes`, and reports the first time that nobody takes any.
+/// Writes `bytes`, and reports the first time that the peer stops reading.
 fn write_slowly(mut stream: impl Write, mut bytes: &[u8], mut on_stall: impl FnMut()) {
     while !bytes.is_empty() {
         match stream.write(bytes) {
@@ -60,7 +60,7 @@ fn write_slowly(mut stream: impl Write, mut bytes: &[u8], mut on_stall: impl FnM
     }
 }
 
-/// The server floods the client; once it stalls, the amount sent so far comes through the channel.
+/// The server floods the client; the bytes sent before the first stall come through the channel.
 fn flood(backend: &Backend, pattern: &Pattern, frame: impl Fn(&[u8]) -> Vec<u8>, stalled: impl Fn(usize)) {
     backend.stream().set_write_timeout(Some(STALL)).unwrap();
     let mut offset = 0;
@@ -106,7 +106,7 @@ fn a_client_that_does_not_read_holds_up_its_server() {
             scope.spawn(|| flood(&backend, &pattern, framed, |offset| _ = sender.send(offset)));
             expect_stall(&stalls);
             expect_small(&daemon);
-            // Others are served meanwhile.
+            // Others are served.
             expect_eq(daemon.get("/nosuch").status, 404, "a request beside a flood");
             read_flood(&mut client, &pattern);
         });
@@ -151,7 +151,7 @@ fn a_server_that_does_not_read_holds_up_its_client() {
 fn many_that_do_not_read_leave_room_for_others() {
     let daemon = Daemon::start(&["--type", "binary"]);
     let server = daemon.listen("server");
-    // Each holds a few buffers' worth, together more than the pool has.
+    // Each holds a few buffers, together more than the pool has.
     let stuck: Vec<_> = (0..40).map(|_| (daemon.connect("/server"), server.accept())).collect();
     let bytes = vec![0xff; 16 * MIB];
     thread::scope(|scope| {
@@ -206,7 +206,7 @@ fn a_message_has_a_limit() {
     let server = daemon.listen("server");
     let mut client = daemon.connect("/server");
     let mut backend = server.accept();
-    // The header alone is enough to refuse it.
+    // The header alone is refused.
     let size = (64 * MIB as u64 + 1).to_be_bytes();
     client.wire.send([&[0x82, 0xff][..], &size, &[0; 4]].concat());
     client.expect_close(1009);
@@ -223,7 +223,7 @@ fn pings_that_nobody_takes_the_answers_of() {
     let ping = Frame::new(9, &[7; 125]).masked().bytes();
     let pings = ping.repeat(64 * 1024 / ping.len());
     client.wire.stream().set_write_timeout(Some(STALL)).unwrap();
-    // 32 MiB of pings; whether the sender is held up or answers are dropped, the memory must not grow.
+    // 32 MiB of pings: whether the sender is not read or pongs are dropped, the memory does not grow.
     let mut stream = client.wire.stream();
     for _ in 0..512 {
         if stream.write_all(&pings).is_err() {
@@ -241,7 +241,7 @@ fn what_the_server_sent_before_its_end_arrives_at_a_slow_client() {
     let mut client = daemon.connect("/server");
     let mut backend = server.accept();
     let pattern = Pattern::new();
-    // As much as the gateway and the kernel take without the client reading.
+    // As much as the gateway and the kernel take while the client does not read.
     backend.send(pattern.at(0, 300 * 1024));
     drop(backend);
     daemon.get("/nosuch");
@@ -288,7 +288,7 @@ fn a_server_reads_byte_by_byte_and_loses_nothing() {
     expect_eq(String::from_utf8(got).unwrap(), text, "what was read");
 }
 
-/// Empty packets have no bytes to count, and still take room.
+/// Empty packets have no bytes, and still take memory.
 #[test]
 fn a_flood_of_empty_messages_is_held_up() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
@@ -302,7 +302,7 @@ fn a_flood_of_empty_messages_is_held_up() {
     expect_small(&daemon);
 }
 
-/// Writes until nobody takes any more, or all is written; how much that was.
+/// Writes until the peer stops reading, or all is written. Returns the bytes written.
 fn write_until_stalled(mut stream: &UnixStream, pattern: &Pattern, size_max: usize) -> usize {
     stream.set_write_timeout(Some(STALL)).unwrap();
     let mut done = 0;
@@ -316,7 +316,7 @@ fn write_until_stalled(mut stream: &UnixStream, pattern: &Pattern, size_max: usi
     done
 }
 
-/// What a server said before it closed arrives, however long a client takes to begin to read.
+/// All that a server sent before its end arrives, however late a client begins to read.
 #[test]
 fn a_late_reader_gets_a_closed_servers_last_bytes() {
     let daemon = Daemon::start(&["--type", "binary"]);
@@ -324,19 +324,19 @@ fn a_late_reader_gets_a_closed_servers_last_bytes() {
     let pattern = Pattern::new();
     let _first = daemon.connect("/server");
     let most = write_until_stalled(server.accept().stream(), &pattern, FLOOD_SIZE);
-    // Some of these amounts end in the gateway's queue: all read, not all sent.
+    // Some of these amounts end in the gateway's queue: read, and not sent yet.
     let late: Vec<(Client, usize)> = (1..=8)
         .map(|number| {
             let mut client = daemon.connect("/server");
             let size = write_until_stalled(server.accept().stream(), &pattern, most - number * 48 * 1024);
             if number % 2 == 0 {
-                // Nobody takes it any more, which is no reason to lose what is on its way.
+                // The backend has gone, which must not drop what is on its way.
                 client.text("are you still there?");
             }
             (client, size)
         })
         .collect();
-    // Longer than the closing handshake may take (CLOSE_MS): the pause itself is what is tested.
+    // Longer than CLOSE_MS: the pause itself is tested.
     thread::sleep(Duration::from_millis(4_000));
     for (mut client, size) in late {
         let mut got = 0;

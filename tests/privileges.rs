@@ -1,4 +1,4 @@
-//! Rights that are given up, as the kernel sees them. Only root has any to give up.
+//! Privileges that are dropped. Only root has any.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -9,7 +9,7 @@ use nix::unistd::{Uid, User};
 use crate::daemon::{Daemon, UAKARI};
 use crate::process::{DEADLINE, Folder, Process, claim, make_program, run, skipped};
 
-/// What /proc/PID/status says of a process.
+/// The text of /proc/PID/status.
 struct Status(String);
 
 impl Status {
@@ -17,7 +17,7 @@ impl Status {
         Status(std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap())
     }
 
-    /// The value of a field, blanks made single.
+    /// The value of a field, with single blanks.
     fn field(&self, name: &str) -> String {
         let line = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.unwrap_or_else(|| panic!("{name} in:\n{}", self.0)).split_whitespace().collect::<Vec<_>>().join(" ")
@@ -29,7 +29,7 @@ impl Status {
     }
 }
 
-/// The user to become; None: the tests are not root.
+/// The user to switch to; None: the tests do not run as root.
 fn nobody() -> Option<User> {
     if !Uid::effective().is_root() {
         skipped("only root can become another user");
@@ -38,14 +38,14 @@ fn nobody() -> Option<User> {
     Some(User::from_name("nobody").unwrap().expect("there should be a user nobody"))
 }
 
-/// Starts the daemon as a user that nothing else runs as: the kernel counts locked memory, and descriptors in flight, per
-/// user, so that other programs of a shared one would be counted too. None: the tests are not root.
+/// Starts the daemon as a user with no other process: the kernel counts locked memory and descriptors in flight per
+/// user. None: the tests do not run as root.
 pub fn as_lone_user(folder: &Folder) -> Option<Command> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     if !Uid::effective().is_root() {
         return None;
     }
-    // Containers may know no user above 65535.
+    // Containers may have no user above 65535.
     let is_free = |id: &u32| User::from_uid(Uid::from_raw(*id)).is_ok_and(|user| user.is_none());
     let ids = || Some(20_000 + (std::process::id() * 16 + NEXT.fetch_add(1, Ordering::Relaxed)) % 40_000);
     let id = std::iter::from_fn(ids).find(is_free).unwrap().to_string();
@@ -62,7 +62,7 @@ fn reachable_program(folder: &Folder) -> String {
     program
 }
 
-/// The daemon has this user's rights, these capabilities permitted and effective, and none beside them.
+/// The daemon runs as this user, with exactly these capabilities permitted and effective.
 fn expect_rights(daemon: &Daemon, user: &User, capabilities: u64) {
     let status = Status::of(daemon);
     let four_times = |id: u32| [id; 4].map(|id| id.to_string()).join(" ");
@@ -83,7 +83,7 @@ fn expect_rights(daemon: &Daemon, user: &User, capabilities: u64) {
     assert_eq!(status.field("NoNewPrivs"), "1");
 }
 
-/// A page and a conversation, to see that no right is missing.
+/// A page and a WebSocket work.
 fn expect_service(daemon: &Daemon) {
     std::fs::write(daemon.folder().join("www/page"), "hello").unwrap();
     assert_eq!(daemon.get("/page").status, 200);
@@ -105,7 +105,7 @@ fn another_user_has_no_capability_left() {
 fn a_port_below_1024_keeps_the_right_to_bind_it_again() {
     const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
     let Some(user) = nobody() else { return };
-    // Another run of the tests may look for a port at the same time.
+    // Another run of the tests may choose the same port.
     let take = |port: u16| {
         let claim = claim(&format!("port {port}"))?;
         TcpListener::bind(("127.0.0.1", port)).is_ok().then_some((port, claim))

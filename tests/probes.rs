@@ -1,4 +1,4 @@
-//! Programs that only look whether the gateway is there: health checks of proxies, and bare connections.
+//! Health checks of proxies, and connections without a request.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -25,7 +25,7 @@ fn options_are_told_whatever_the_name() {
             assert_eq!((response.status, response.field("Allow")), (204, "GET, HEAD, OPTIONS"), "{target}");
             assert_eq!(response.field("Content-Length"), "", "{target}: RFC 9110 section 8.6");
         }
-        // Its body is read, and the next request begins behind it.
+        // The body is read, and the next request follows.
         wire.send("OPTIONS / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc");
         assert_eq!((wire.response().status, wire.get("/nosuch").status), (204, 404));
         let mut wire = daemon.wire();
@@ -89,7 +89,7 @@ fn the_health_checks_of_haproxy_succeed_and_are_not_logged() {
             let mut text = String::new();
             stream.read_to_string(&mut text).unwrap();
             seen = text.lines().find(|line| line.starts_with(&format!("{backend},gate,"))).unwrap().to_owned();
-            // Until its first check a server is called up, and a check that lasts is starred.
+            // Before its first check a server counts as up, and a running check is starred.
             !seen.contains(",INI,") && !seen.contains("* ")
         });
         assert!(seen.contains(",UP,") && seen.contains(&format!(",{check},")), "{backend}: {seen}");
@@ -100,7 +100,7 @@ fn the_health_checks_of_haproxy_succeed_and_are_not_logged() {
     assert_eq!(ends, 1, "{}", daemon.log().text());
 }
 
-/// Who comes and goes without a word is told at debug level alone; what came of a request is told as ever.
+/// A connection without a request is logged at debug level; the outcome of a request as usual.
 #[test]
 fn connections_without_a_request() {
     for (level, told) in [("info", false), ("debug", true)] {

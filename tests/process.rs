@@ -1,4 +1,4 @@
-//! Child processes: what they say, line by line, and their end, each with a deadline.
+//! Child processes: their lines and their end, each with a deadline.
 
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,10 +16,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, Uid, mkdtemp};
 
-/// How long anything may take that has to happen; generous, since the machine may be busy.
+/// Deadline of everything that must happen; generous for busy machines.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The lines that a process has written so far.
+/// The lines of a process so far.
 #[derive(Default)]
 pub struct Lines {
     state: Mutex<State>,
@@ -61,12 +61,12 @@ impl Lines {
             .unwrap_or_else(|| panic!("no line with {parts:?} in:\n{}", self.text()))
     }
 
-    /// Waits until `find` finds something; None: the lines ended, or the deadline came.
+    /// Waits until `find` returns Some. None: the lines ended, or the deadline passed.
     pub fn wait<T>(&self, find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
         self.wait_within(DEADLINE, find)
     }
 
-    /// As `wait`, for what may take as long as this.
+    /// As `wait`, with this deadline.
     pub fn wait_within<T>(&self, time: Duration, mut find: impl FnMut(&[String]) -> Option<T>) -> Option<T> {
         let give_up = Instant::now() + time;
         let mut state = self.state.lock().unwrap();
@@ -87,7 +87,7 @@ impl Lines {
     }
 }
 
-/// A running program. A test that fails prints its command and all that it said; in any case it is ended.
+/// A running program, killed on drop. A failing test prints its command and output.
 pub struct Process {
     child: Child,
     command: String,
@@ -98,7 +98,7 @@ pub struct Process {
     is_ended: bool,
 }
 
-/// What a program left behind.
+/// The output and status of a program that has ended.
 #[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
@@ -112,7 +112,7 @@ impl Process {
         Process::start_reading(Stdio::null(), command)
     }
 
-    /// As `start`, with this as its standard input.
+    /// As `start`, with this standard input.
     pub fn start_reading(input: Stdio, command: &mut Command) -> Process {
         let shown = format!("{command:?}");
         command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -122,17 +122,15 @@ impl Process {
         Process { child, command: shown, out, err, is_ended: false }
     }
 
-    /// Its number.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// Waits for its end. Its pipes tell, since they close with it.
+    /// Waits for its end, which closes its pipes.
     pub fn wait(&mut self, time: Duration) -> Finished {
         let give_up = Instant::now() + time;
         let has_ended = self.out.wait_for_end(give_up) && self.err.wait_for_end(give_up);
@@ -148,17 +146,17 @@ impl Process {
         self.is_ended
     }
 
-    /// A number of kilobytes that the kernel tells of it (proc_pid_status(5)): VmRSS, what it has; VmHWM, the most.
+    /// KiB of a field of proc_pid_status(5): VmRSS, the present memory; VmHWM, the peak.
     pub fn status_kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// How many files are in its epoll sets (proc_pid_fdinfo(5)).
+    /// Descriptors in its epoll sets (proc_pid_fdinfo(5)).
     pub fn watched_files(&self) -> usize {
         let folder = std::fs::read_dir(format!("/proc/{}/fdinfo", self.pid())).unwrap();
-        // A file may be closed meanwhile.
+        // A descriptor may be closed meanwhile.
         let texts = folder.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
         texts.map(|text| text.lines().filter(|line| line.starts_with("tfd:")).count()).sum()
     }
@@ -196,12 +194,12 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io
     }
 }
 
-/// Waits for what announces itself in no other way.
+/// Polls a condition that announces itself in no other way.
 pub fn eventually(what: &str, is_so: impl FnMut() -> bool) {
     eventually_eq(is_so, &true, what);
 }
 
-/// Waits until a value is this one, and fails with the last one that it was.
+/// Polls until the value is this one. Fails with the last value.
 pub fn eventually_eq<T: PartialEq + Debug>(mut get: impl FnMut() -> T, wanted: &T, what: impl Debug) {
     let give_up = Instant::now() + DEADLINE;
     loop {
@@ -219,31 +217,31 @@ pub fn expect_eq<T: PartialEq + Debug>(got: T, wanted: T, what: impl Debug) {
     assert!(got == wanted, "{what:?}: got {got:?}, expected {wanted:?}");
 }
 
-/// Says that a test looks at nothing, since this machine or this user lacks what it needs. libtest hides what a passing
-/// test prints, so this goes around it: `tests/tally` takes such tests from those that passed, and lists them.
+/// Reports that a test was left out, since this machine or user lacks what it needs. libtest hides the output of
+/// passing tests, so this bypasses it: `tests/tally` subtracts such tests and lists them.
 pub fn skipped(reason: &str) {
     let thread = thread::current();
     let line = format!("skipped: {}: {reason}\n", thread.name().unwrap_or_default());
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// Whether this program is there.
+/// Whether a program is installed.
 pub fn has(program: &str) -> bool {
     Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// Whether new namespaces can be made, which a container may forbid root as well; for example `["--net"]`.
+/// Whether this user may make new namespaces, for example `["--net"]`; a container may forbid it.
 pub fn can_unshare(namespaces: &[&str]) -> bool {
     Command::new("unshare").args(namespaces).arg("true").output().is_ok_and(|output| output.status.success())
 }
 
-/// Closes it for good: a listener or the reader of a pipe, of which a child of another test may have a copy.
+/// Closes a listener or a pipe's reader, and waits until no child of another test has a copy.
 pub fn close<T>(it: T) {
     drop(it);
     wait_for_copies();
 }
 
-/// A TCP port of this address that was free a moment ago.
+/// A TCP port of this address that was free just now.
 pub fn free_port(host: &str) -> u16 {
     let listener = TcpListener::bind((host, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -257,15 +255,14 @@ pub fn write_program(path: impl AsRef<Path>, text: &str) {
     make_program(path);
 }
 
-/// Lets everybody run a file that was just written.
+/// Makes a file that was just written executable for all.
 pub fn make_program(path: impl AsRef<Path>) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
     // While it is open for writing anywhere, it cannot be executed (ETXTBSY).
     wait_for_copies();
 }
 
-/// Waits until nobody has a copy of a descriptor that is closed here: a program that another test starts has copies of
-/// all until it is executed.
+/// Waits until no child has a copy of a descriptor closed here: children of other tests have copies of all until exec.
 fn wait_for_copies() {
     let own = std::fs::read_link("/proc/self/exe").unwrap();
     let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
@@ -277,27 +274,26 @@ fn wait_for_copies() {
     }
 }
 
-/// Claims what only one test on this machine can use at a time, until the claim is dropped; None: another has it.
+/// Claims what one test on this machine may use at a time, until drop. None: another has it.
 pub fn claim(name: &str) -> Option<UnixListener> {
-    // An abstract address, so that the kernel takes the claim away with the process, whoever that is.
+    // An abstract address: the kernel drops it with the process.
     let address = SocketAddr::from_abstract_name(format!("uakari-tests: {name}")).unwrap();
     UnixListener::bind_addr(&address).ok()
 }
 
-/// A folder of a test's own, gone with it. Every user can reach it, whatever umask(2) and TMPDIR are, since daemons that
-/// root starts become another user.
+/// A temporary folder, removed on drop. Every user may enter it, regardless of umask(2) and TMPDIR, since daemons of
+/// root switch users.
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one.
     pub fn new() -> Folder {
-        // Programs that tests start inherit it.
+        // Inherited by the programs that tests start.
         umask(Mode::from_bits_truncate(0o022));
         let mut parent = std::env::temp_dir();
         if Uid::effective().is_root() && !is_open_to_all(&parent) {
             parent = PathBuf::from("/tmp");
         }
-        // The number of a process alone is not unique: a container begins with 1 again.
+        // A pid alone is not unique: containers begin with 1.
         let path = mkdtemp(&parent.join("uakari-test-XXXXXX")).unwrap();
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
         Folder(path)
@@ -308,13 +304,13 @@ impl Folder {
         &self.0
     }
 
-    /// A file or folder within it, as text.
+    /// The path of a file or folder in it, as text.
     pub fn join(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 }
 
-/// Whether every user may go through this folder and those above it.
+/// Whether every user may enter this folder and those above it.
 fn is_open_to_all(folder: &Path) -> bool {
     folder.ancestors().all(|folder| std::fs::metadata(folder).is_ok_and(|data| data.permissions().mode() & 0o001 != 0))
 }

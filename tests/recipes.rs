@@ -1,4 +1,4 @@
-//! The blocks of docs/recipes.md, each run with the program that it is for.
+//! The blocks of docs/recipes.md, each run with its program.
 
 use std::net::TcpStream;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn recipe(language: &str, part: &str) -> String {
     shown_in("docs/recipes.md", language, part)
 }
 
-/// Replaces texts that must be there.
+/// Replaces texts; each must occur.
 fn replace(mut text: String, pairs: &[(&str, &str)]) -> String {
     for (from, to) in pairs {
         assert!(text.contains(from), "no {from:?} in:\n{text}");
@@ -58,7 +58,7 @@ fn start_on_free_port(name: &str, start: impl Fn(u16) -> Process) -> (Process, u
     panic!("{name} does not start:\n{said}");
 }
 
-/// A handshake whose page and Host are those of a site on this port.
+/// A handshake with the Origin and Host of a site on this port.
 fn handshake(port: u16, origin: &str) -> (Wire, Response) {
     let mut wire = Wire::connect(port);
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
@@ -70,7 +70,7 @@ fn handshake(port: u16, origin: &str) -> (Wire, Response) {
     (wire, response)
 }
 
-/// What every recipe for a proxy promises: pages and WebSockets of the proxy's own site, and of no other.
+/// Every recipe for a proxy: pages and WebSockets of the proxy's own origin alone.
 fn expect_proxied(port: u16) {
     let (wire, response) = handshake(port, &format!("http://www.example.org:{port}"));
     assert_eq!(response.status, 101, "{response:?}");
@@ -145,7 +145,7 @@ fn apache() {
              ErrorLog /dev/stderr\n{modules}{site}"
         );
         std::fs::write(folder.join("apache.conf"), text).unwrap();
-        // One process: killed, it leaves no children behind.
+        // A single process: killed, it leaves no children.
         let mut program = command("/usr/sbin/apache2");
         Process::start(program.args(["-X", "-f", &folder.join("apache.conf")]))
     });
@@ -172,7 +172,7 @@ fn haproxy() {
     assert!(!haproxy.err.text().contains("DOWN"), "the health check fails:\n{}", haproxy.err.text());
 }
 
-/// A real VNC server, its screen in the real noVNC.
+/// A VNC server, shown by noVNC.
 #[test]
 #[ignore = "needs Xtigervnc, noVNC and chromium"]
 fn novnc() {
@@ -180,7 +180,7 @@ fn novnc() {
     let display = folder.join("vnc");
     let (_vnc, vnc_port) = start_on_free_port("Xtigervnc", |port| {
         let mut program = command("Xtigervnc");
-        // Displays beyond those of people; each test run has its own port.
+        // Displays above those of people; each test run has a port of its own.
         let number = format!(":{}", 1000 + port);
         program.args([&number, "-rfbport", &port.to_string(), "-localhost", "-SecurityTypes", "None"]);
         program.args(["-geometry", "640x480", "-nolisten", "tcp", "-nolisten", "local", "-desktop", &display]);
@@ -218,7 +218,7 @@ fn a_server_in_node() {
     expect_replaced(&path, node, &script);
 }
 
-/// The README's own program.
+/// The program of README.md.
 #[test]
 #[ignore = "needs python3"]
 fn a_server_in_python() {

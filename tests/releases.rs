@@ -1,5 +1,4 @@
-//! Folders that change while they are served: names that are renamed all the time, releases that take each other's
-//! place.
+//! Folders that change while they are served: renames, and releases that replace each other.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -16,7 +15,7 @@ use crate::http::put;
 use crate::process::{Folder, eventually, expect_eq, skipped};
 use crate::server::{Kind, Listener};
 
-/// Longer than the second that is promised, for a busy machine.
+/// Longer than the promised second, for busy machines.
 const NOTICED: Duration = Duration::from_secs(10);
 
 /// openat2(2): with RESOLVE_BENEATH a walk across `..` fails with EAGAIN while anything is renamed anywhere.
@@ -63,7 +62,7 @@ fn server(folder: &Folder, name: &str) -> Listener {
     Listener::bind(&folder.path().join(name).join("run/server"), Kind::Stream)
 }
 
-/// As `ln -sfn` does it, or a deployment that wants no gap.
+/// As `ln -sfn`, or an atomic rename.
 fn turn(link: &Path, to: &str) {
     let new = link.with_extension("new");
     symlink(to, &new).unwrap();
@@ -103,7 +102,7 @@ fn a_new_release_is_served_without_a_signal() {
     drop(second.accept());
     assert_ne!(page(&mut kept_alive).1, tag);
     expect_eq(daemon.get("/page").text(), "two".to_owned(), "the page of a new connection");
-    // Who talks goes on.
+    // Conversations go on.
     old.text("question");
     old_backend.expect("question");
 
@@ -112,9 +111,9 @@ fn a_new_release_is_served_without_a_signal() {
     fs::rename(daemon.folder().join("three"), &current).unwrap();
     eventually("the third page", || page(&mut kept_alive).0 == "three");
 
-    // None at all for a while: the old one stays, and it is told once.
+    // Missing for a while: the old one stays, and one line is logged.
     fs::rename(&current, daemon.folder().join("three")).unwrap();
-    // Folders are looked at while somebody may ask for something.
+    // Folders are checked while clients are connected.
     let mut wait_for_line = |parts: &[&str]| {
         eventually(&format!("a line with {parts:?}"), || {
             expect_eq(page(&mut kept_alive).0, "three".to_owned(), "the page");
@@ -130,7 +129,7 @@ fn a_new_release_is_served_without_a_signal() {
     expect_eq(warnings, 2, "warnings");
 }
 
-/// The start may open what the daemon's user may not: a release that it may not enter is not taken.
+/// root may open what the daemon's user may not: such a release is not taken.
 #[test]
 fn a_release_that_the_user_may_not_enter() {
     if !Uid::effective().is_root() {
@@ -147,7 +146,7 @@ fn a_release_that_the_user_may_not_enter() {
     turn(&current, "two");
     let remedy =
         "current/www cannot be opened again: Permission denied: the old one stays: let the daemon's user into it";
-    // Folders are looked at while somebody asks for something.
+    // Folders are checked while clients are connected.
     eventually("the warning", || {
         expect_eq(daemon.get("/page").text(), "one".to_owned(), "the page");
         daemon.log().text().contains(remedy)

@@ -1,4 +1,4 @@
-//! SIGHUP: what changes, what stays, and that nobody who is connected notices.
+//! SIGHUP: what changes, what stays, and that connected clients notice nothing.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ use crate::process::{DEADLINE, eventually, expect_eq, free_port, uninterrupted};
 use crate::server::{Kind, Listener};
 use crate::wire::request;
 
-/// Clients that exchange numbered messages all the time, until they are told to stop.
+/// Clients that exchange numbered messages until they are stopped.
 struct Traffic {
     is_over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<(u64, Duration)>>,
@@ -45,7 +45,7 @@ impl Traffic {
         Traffic { is_over, threads }
     }
 
-    /// Ends it: each message has come back. How many there were, and how long one took at most.
+    /// Ends it: each message was echoed. Returns their number and the longest time.
     fn finish(self) -> (u64, Duration) {
         self.is_over.store(true, Ordering::Relaxed);
         let ends = self.threads.into_iter().map(|thread| thread.join().expect("a client should lose nothing"));
@@ -55,12 +55,12 @@ impl Traffic {
     }
 }
 
-/// How often the log has a line with this.
+/// The number of lines with this part.
 fn count(daemon: &Daemon, part: &str) -> usize {
     daemon.log().text().matches(part).count()
 }
 
-/// Another text in the file, and the signal; waits for a line that was not there before.
+/// Writes the file, sends SIGHUP, and waits for a new line.
 pub fn reload(daemon: &Daemon, text: &str, outcome: &str) {
     let before = count(daemon, outcome);
     daemon.configure(text);
@@ -68,7 +68,7 @@ pub fn reload(daemon: &Daemon, text: &str, outcome: &str) {
     eventually(&format!("the log says once more: {outcome}"), || count(daemon, outcome) > before);
 }
 
-/// What the log says of a configuration that was taken.
+/// Logged when a configuration was taken.
 pub const TAKEN: &str = "reloaded: new connections get the new configuration";
 const KEPT: &str = "reload: the old configuration stays";
 
@@ -130,7 +130,7 @@ fn new_connections_see_what_is_new_and_old_ones_what_was() {
     old.expect_close(1009);
 }
 
-/// Whether somebody listens there.
+/// Whether there is a listener.
 fn listens(port: u16, address: &str) -> bool {
     match TcpStream::connect((address, port)) {
         Ok(_) => true,
@@ -161,10 +161,10 @@ fn listeners_come_and_go() {
     let line = daemon.announced().wait_for(&["listening on http://127.0.0.2:"]);
     let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
     daemon.announced().wait_for(&["listening on unix:", "second.sock"]);
-    // The new ones serve, the old ones refuse, and who came through them stays.
+    // New listeners serve, old ones refuse, and old connections stay.
     eventually("nobody listens any more", || !listens(daemon.port, "127.0.0.1"));
     assert!(listens(port, "127.0.0.2") && UnixStream::connect(&second).is_ok());
-    // A listener is closed when its accept has been cancelled, behind the line in the log.
+    // A listener is closed once its accept is cancelled, after the log line.
     eventually("the file of a listener that is closed is gone", || !first.exists());
     for _ in 0..3 {
         client.text("hello");
@@ -172,7 +172,7 @@ fn listeners_come_and_go() {
     }
     expect_answer(&over_unix);
     client.finish(1000);
-    // And back again, several times.
+    // Back again, several times.
     for _ in 0..3 {
         reload(&daemon, &listening("\"unix:@/first.sock\""), TAKEN);
         eventually("nobody listens any more", || !listens(port, "127.0.0.2"));
@@ -184,7 +184,7 @@ fn listeners_come_and_go() {
     }
 }
 
-/// Whatever is wrong with the new file, the old configuration goes on, and messages with it.
+/// A bad file changes nothing, and messages go on.
 #[test]
 fn a_configuration_that_cannot_be_taken_changes_nothing() {
     let good = configuration("", "allow = \"^/echo$\";");
@@ -218,14 +218,14 @@ fn a_configuration_that_cannot_be_taken_changes_nothing() {
     daemon.log().wait_for(&["error", &format!("reload: {path} cannot be read: No such file")]);
     let (messages, longest) = traffic.finish();
     println!("{messages} messages beside reloads that failed, {longest:?} at most");
-    // The address that is taken is tried for a second, which nobody may have to wait for.
+    // A busy address is retried for a second, during which messages must flow.
     assert!(longest < Duration::from_millis(800), "a message took {longest:?}");
     assert!(!daemon.folder().path().join("new.sock").exists(), "a listener that is not there has left its file");
     reload(&daemon, &good, TAKEN);
     eventually("no file is left open", || daemon.open_files() <= files);
 }
 
-/// The old listener stays until the new one is there, and the kernel gives the port to one of them only.
+/// The old listener stays until the new one is open, and the kernel gives the port to one of them only.
 #[test]
 fn an_address_within_another_takes_a_restart() {
     let port = free_port("127.77.0.1");
@@ -249,13 +249,13 @@ fn what_takes_effect_at_the_next_start_is_told() {
         reload(&daemon, &changed, TAKEN);
         expect_eq(keys.map(told), [round; 4], "warnings: they are still due");
     }
-    // What the file says is what holds again.
+    // The file holds again.
     reload(&daemon, &good, TAKEN);
     expect_eq(keys.map(told), [2; 4], "warnings");
     assert!(!daemon.folder().path().join("pid").exists());
 }
 
-/// What was written before the last signal is what holds in the end, however fast they came.
+/// The last file written holds in the end, however fast signals came.
 #[test]
 fn signals_in_a_row() {
     let allowing = |name: &str| configuration("", &format!("allow = \"^/{name}$\";"));

@@ -1,4 +1,4 @@
-//! The scripts that run the tests: what they need is named at once, and what they count is true.
+//! The scripts that run the tests: missing tools are named at once, and counts are right.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,14 +7,14 @@ use std::process::Command;
 use crate::daemon::project;
 use crate::process::{DEADLINE, Folder, run, write_program};
 
-/// What scripts use that every machine has.
+/// Programs that scripts use and that every machine has.
 const BASE: [&str; 29] = [
     "awk", "basename", "bash", "cat", "chmod", "cp", "cut", "dirname", "env", "flock", "grep", "head", "id", "kill",
     "ls", "mkdir", "mktemp", "mv", "printf", "rm", "sed", "sh", "sleep", "sort", "tee", "test", "timeout", "tr",
     "uname",
 ];
 
-/// A folder for PATH in which nothing is but what every machine has, and these programs, which say nothing.
+/// A folder for PATH with the programs that every machine has, and these, which print nothing.
 pub fn only_these(folder: &Folder, more: &[&str]) -> String {
     let bin = folder.join("bin");
     fs::create_dir(&bin).unwrap();
@@ -33,12 +33,12 @@ pub fn only_these(folder: &Folder, more: &[&str]) -> String {
 /// A program of one line.
 fn script(bin: &str, name: &str, line: &str) {
     let path = format!("{bin}/{name}");
-    // It may lead to the machine's own.
+    // It may be a link to the machine's program.
     let _ = fs::remove_file(&path);
     write_program(&path, &format!("#!/bin/sh\n{line}\n"));
 }
 
-/// As a user without rights, on a machine that has nearly nothing.
+/// As an unprivileged user, on a machine with few programs.
 #[test]
 fn all_that_is_missing_is_named_at_once() {
     let folder = Folder::new();
@@ -65,10 +65,10 @@ fn all_that_is_missing_is_named_at_once() {
     assert!(!command.contains(" gcc"), "cc is there: {err}");
     assert!(!err.contains("liblua5.3-0"), "it is installed: {err}");
     assert!(err.contains("make check"), "{err}");
-    // What a flag wants is in the same list, and so is what apt cannot mend.
+    // A flag's needs are in the same list, and what apt cannot install.
     let err = install(&["--fuzz"]);
     assert!(err.contains(" g++") && err.contains(" chromium") && err.contains("no cargo"), "{err}");
-    // With everything of apt's installed nothing is asked of anybody: it goes on, and fails at what is no program.
+    // Once all packages are installed, no password is asked for; it fails at a fake program.
     script(&bin, "dpkg-query", "echo installed");
     let err = install(&[]);
     assert!(err.contains("installed, but unusable: chromium") && !err.contains("sudo"), "{err}");
@@ -92,17 +92,17 @@ fn the_tally_is_true() {
         (good, 0, "5 passed, 0 failed"),
         (bad, 101, "3 passed, 1 failed"),
         (&format!("{good}\n{bad}"), 101, "8 passed, 1 failed"),
-        // Something else has failed.
+        // The command failed without a failing test.
         (good, 2, "tally: ended with 2 before anything could fail\n5 passed, 1 failed"),
         ("", 0, "tally: ended with 0 before anything could fail\n0 passed, 1 failed"),
-        // Tallies within count instead of what they have counted.
+        // Inner tallies replace the lines before them.
         (&format!("{good}\n4 passed, 0 failed\n{good}\n1 passed, 0 failed"), 0, "5 passed, 0 failed"),
     ] {
         assert_eq!(tally(printed, status), said, "{printed}");
     }
 }
 
-/// libtest takes a test that returns early for passed.
+/// For libtest a test that returns early has passed.
 #[test]
 fn what_was_left_out_is_listed_and_not_counted_as_passed() {
     let printed = "test a::one ... ignored, needs socat\ntest b ... ignored, needs socat\n\
@@ -110,6 +110,5 @@ fn what_was_left_out_is_listed_and_not_counted_as_passed() {
          test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s";
     let list = "left out (1, only root can): c::d\nleft out (2, needs socat): a::one, b\n";
     assert_eq!(tally(printed, 0), format!("{list}4 passed, 0 failed"));
-    // Once is enough.
     assert_eq!(tally(&format!("{printed}\n{list}4 passed, 0 failed"), 0), "4 passed, 0 failed");
 }

@@ -1,4 +1,4 @@
-//! UNIX servers that the test itself plays: it accepts when it wants to, or never.
+//! UNIX servers that the test plays: it decides when to accept.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -29,15 +29,14 @@ impl Kind {
     }
 }
 
-/// An address by way of its open folder, so that the path may be longer than a socket's address.
+/// An address through its open folder, so that the path may exceed sun_path.
 fn at_path<T>(path: &Path, act: impl FnOnce(&UnixAddr) -> nix::Result<T>) -> nix::Result<T> {
     let folder = open(path.parent().unwrap(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
     let name = path.file_name().unwrap().to_str().unwrap();
     act(&UnixAddr::new(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).as_str())?)
 }
 
-/// Whether a server listens there, which it does a moment after its socket is made. It does not hear of the question
-/// (/proc/net/unix of proc(5)).
+/// Whether a server listens there (/proc/net/unix of proc(5)), without connecting.
 pub fn listens(path: &Path) -> bool {
     const SO_ACCEPTCON: &str = "00010000";
     let table = std::fs::read_to_string("/proc/net/unix").unwrap();
@@ -56,12 +55,12 @@ pub fn connect(path: &Path, kind: Kind) -> Result<UnixStream, Errno> {
     Ok(stream)
 }
 
-/// The process that called listen(2) at the other end.
+/// The process that listens at the other end.
 pub fn listener_of(stream: &UnixStream) -> Pid {
     Pid::from_raw(socket::getsockopt(stream, socket::sockopt::PeerCredentials).unwrap().pid())
 }
 
-/// Waits until there is something to accept or to read.
+/// Waits until there is a connection or input.
 fn wait_for_input(fd: impl AsFd, what: &str) {
     let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
     let time = PollTimeout::try_from(DEADLINE.as_millis() as u32).unwrap();
@@ -92,7 +91,7 @@ impl Listener {
         Backend::new(self.0.accept().unwrap().0)
     }
 
-    /// Whether nobody has connected so far.
+    /// Whether no client has connected so far.
     pub fn is_idle(&self) -> bool {
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO) == Ok(0)
@@ -120,7 +119,7 @@ impl Backend {
         self.0.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// What one read brings: of packets, one.
+    /// The bytes of one read; one packet.
     pub fn read(&mut self) -> Vec<u8> {
         let mut bytes = vec![0; 256 * 1024];
         let size = uninterrupted(|| self.0.read(&mut bytes));
@@ -143,7 +142,7 @@ impl Backend {
         assert!(got == bytes, "got {}, expected {}", got.escape_ascii(), bytes.escape_ascii());
     }
 
-    /// Nothing more may come but the end.
+    /// Expects the end, without another byte.
     pub fn expect_end(&mut self) {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
@@ -152,7 +151,7 @@ impl Backend {
         }
     }
 
-    /// Waits until there is something to read, and leaves it unread.
+    /// Waits until there is a connection or input.
     pub fn wait_for_input(&self) {
         wait_for_input(&self.0, "input");
     }
@@ -172,7 +171,7 @@ impl Backend {
         Frame::read_message(|| self.frame())
     }
 
-    /// Nothing more may come but pongs, a close frame and the end.
+    /// Expects the end; pongs and a close frame may precede it.
     pub fn expect_end_of_frames(&mut self) {
         let mut rest = Vec::new();
         let _ = self.0.read_to_end(&mut rest);

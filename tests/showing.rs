@@ -1,4 +1,4 @@
-//! `make run`: the sample servers behind the gateway, and what it says where it cannot.
+//! `make run`: the sample servers with the gateway, and its failures.
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::process::{DEADLINE, Folder, Process, eventually, free_port, run, writ
 use crate::scripts::only_these;
 use crate::wire::Wire;
 
-/// The script of `make run`, with the programs that the tests have.
+/// The script of `make run`, with the programs of this build.
 fn show(folder: &Folder, host: &str, port: &str) -> Command {
     let release = folder.path().join("release");
     if !release.exists() {
@@ -27,7 +27,7 @@ fn show(folder: &Folder, host: &str, port: &str) -> Command {
     command
 }
 
-/// Ended by the signal that it passes on, also where the test fails.
+/// Stopped by the signal that it passes on, also when the test fails.
 struct Showing(Process);
 
 impl Drop for Showing {
@@ -43,7 +43,7 @@ impl Drop for Showing {
 #[test]
 fn it_serves_until_it_is_stopped() {
     let folder = Folder::new();
-    // The whole command, with a cargo that has built everything.
+    // The whole command, with a cargo that builds nothing.
     write_program(folder.join("cargo"), "#!/bin/sh\n");
     write_program(folder.join("rustc"), "#!/bin/sh\necho rustc 1.91.0\n");
     let script = show(&folder, "", &free_port("127.0.0.1").to_string());
@@ -71,7 +71,7 @@ fn it_serves_until_it_is_stopped() {
     client.expect_text("hello");
     let sockets = text.split("websocket_echo: listening on ").nth(1).unwrap().split("/echo").next().unwrap();
     assert!(Path::new(sockets).is_dir(), "{sockets}");
-    // Make passes it on to what it runs, but not through a shell between the two.
+    // make passes it on to the script, without a shell in between.
     process.signal(Signal::SIGTERM);
     process.wait(DEADLINE);
     eventually("nothing is left behind", || !Path::new(sockets).exists());
@@ -80,7 +80,7 @@ fn it_serves_until_it_is_stopped() {
 #[test]
 fn another_address_of_this_machine() {
     let folder = Folder::new();
-    // Taken at the usual address by somebody who does not listen, so that no other test does.
+    // The port is bound without listen(2), so that no other test takes it.
     let holder = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(holder.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, 0)).unwrap();
     let port = getsockname::<SockaddrIn>(holder.as_raw_fd()).unwrap().port();
@@ -92,7 +92,7 @@ fn another_address_of_this_machine() {
     assert!(showing.0.wait(DEADLINE).status.success());
 }
 
-/// A build takes minutes.
+/// Mistakes are reported before the build, which takes minutes.
 #[test]
 fn what_is_wrong_is_told_before_the_build() {
     let folder = Folder::new();
@@ -144,7 +144,7 @@ fn rust_that_is_missing_or_too_old_is_told_in_a_sentence() {
     let rustup = "https://sh.rustup.rs";
     let err = build();
     assert!(err.contains("no cargo") && err.contains("Rust 1.91 or later") && err.contains(rustup), "{err}");
-    // What rustup has just installed is in the PATH of shells that start afterwards.
+    // A new shell has rustup's folder in PATH.
     fs::create_dir_all(folder.join("cargo/bin")).unwrap();
     write_program(folder.join("cargo/bin/cargo"), "#!/bin/sh\n");
     let err = build();

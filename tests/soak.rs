@@ -1,5 +1,5 @@
-//! A long run of all that a day may bring, against a release build (`make soak`): every answer is checked, and memory
-//! must not grow.
+//! A long run of all kinds of load, against a release build (`make soak`): every answer is checked, and memory must not
+//! grow.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,13 +14,13 @@ use crate::process::Process;
 use crate::wire::handshake;
 
 const TELL: Duration = Duration::from_secs(10);
-/// Looks at memory in a minute.
+/// Samples of memory a minute.
 const MINUTE: usize = 6;
-/// After this time memory has its size.
+/// After this time memory must not grow.
 const WARM: Duration = Duration::from_secs(60);
 const PROTOCOLS: [&str; 4] = ["stream", "lines", "nul", "frames"];
 
-/// What the threads share.
+/// State shared by the threads.
 #[derive(Default)]
 struct Run {
     is_over: AtomicBool,
@@ -34,7 +34,7 @@ impl Run {
     }
 }
 
-/// A generator that needs no more than to be different each time (xorshift).
+/// Pseudorandom numbers (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -75,7 +75,7 @@ fn talk(daemon: &Daemon, run: &Run, dice: &mut Dice) {
     client.finish(1000);
 }
 
-/// Comes, asks for much and takes nothing, asks for half a thing, or asks for a page; then goes.
+/// A misbehaving client: floods without reading, sends half a request, or asks for a page.
 fn misbehave(daemon: &Daemon, dice: &mut Dice) {
     let mut wire = daemon.wire();
     match dice.below(4) {
@@ -84,7 +84,7 @@ fn misbehave(daemon: &Daemon, dice: &mut Dice) {
         2 => {
             let mut client = Client::new(wire);
             client.wire.send(handshake("/stream", &[], &[]));
-            // Who holds most may be broken off meanwhile.
+            // The heaviest connection may be closed meanwhile.
             let text = Frame::new(TEXT, &[b'y'; 50_000]).masked().bytes();
             let _ = (0..20).try_for_each(|_| client.wire.stream().write_all(&text));
         }
@@ -118,7 +118,7 @@ fn a_day() {
         for seed in 7..10 {
             scope.spawn(move || keep(run, seed, |dice| misbehave(daemon, dice)));
         }
-        // A server that is killed and comes again, and a configuration that is read again, all the time.
+        // A server that is killed and restarted, and reloads, all the time.
         let mut mortal: Option<Process> = None;
         while began.elapsed() < time {
             drop(mortal.take());
@@ -139,9 +139,8 @@ fn a_day() {
     daemon.stop();
 }
 
-/// In how many minutes memory was more, all the time, than in any before, and how many minutes there were. A crowd that
-/// is larger than all before it leaves memory that is used again: a step, and then no other for long. What leaks has
-/// one nearly every minute.
+/// The minutes in which memory was above all before, and all minutes. A larger crowd is a step, and then no other for
+/// long; a leak has one nearly every minute.
 fn rises(sizes: &[u64]) -> (usize, usize) {
     let minutes: Vec<u64> = sizes.chunks_exact(MINUTE).filter_map(|minute| minute.iter().min().copied()).collect();
     let is_rise = |(at, size): &(usize, &u64)| *at > 0 && minutes[..*at].iter().all(|before| before < *size);

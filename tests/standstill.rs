@@ -1,4 +1,4 @@
-//! A process that stood still: what has come meanwhile is taken before anybody is judged by the time that has passed.
+//! A process that was stopped: what arrived meanwhile is handled before deadlines are judged.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::daemon::{Daemon, configuration};
 use crate::process::eventually;
 use crate::wire::{Wire, handshake, request};
 
-/// More than one turn of the loop takes, and than the pool has buffers.
+/// More than one turn of the loop handles, and than the pool has buffers.
 const COUNT: usize = 200;
 
 /// The state of a process (proc(5)).
@@ -19,8 +19,8 @@ fn state(daemon: &Daemon) -> char {
     status.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap()
 }
 
-/// Stops the process if so much time has not passed yet; otherwise a deadline may have come while it ran. Whether it
-/// stood still.
+/// Stops the process, unless this time has passed: a deadline might have come while it ran. Returns whether it was
+/// stopped.
 fn stand_still(daemon: &Daemon, within: (Instant, Duration), meanwhile: impl FnOnce()) -> bool {
     daemon.signal(Signal::SIGSTOP);
     eventually("the daemon is stopped", || state(daemon) == 'T');
@@ -33,7 +33,7 @@ fn stand_still(daemon: &Daemon, within: (Instant, Duration), meanwhile: impl FnO
     true
 }
 
-/// Tries again where a busy machine has taken too long to prepare.
+/// Retries if a busy machine took too long.
 fn until_in_time(attempt: impl Fn() -> bool) {
     assert!((0..50).any(|_| attempt()), "this machine is too slow");
 }
@@ -59,7 +59,7 @@ fn requests_that_came_meanwhile_are_answered() {
         let (mut halves, mut openings) = (wires(), wires());
         halves.iter_mut().for_each(|wire| wire.send(&page[..20]));
         openings.iter_mut().for_each(|wire| wire.send(&upgrade[..20]));
-        // Behind all those.
+        // After all those.
         assert_eq!(daemon.get("/page").status, 404);
         let is_in_time = stand_still(&daemon, (start, Duration::from_millis(900)), || {
             kept.iter_mut().for_each(|wire| wire.send(&page));
@@ -93,7 +93,7 @@ fn conversations_go_on() {
         let mut clients: Vec<Client> = (0..COUNT).map(|_| daemon.connect("/echo")).collect();
         clients.iter_mut().for_each(|client| assert_eq!(client.frame(), Frame::new(PING, b"")));
         let is_in_time = stand_still(&daemon, (start, Duration::from_millis(2_400)), || {
-            // As much a second as each of them may send.
+            // The rate that each of them may send.
             for _ in 0..3 {
                 for client in &mut clients {
                     client.send(&[Frame::new(PONG, b"")]);

@@ -1,4 +1,4 @@
-//! Messages as plain bytes, the default: payloads one way, one read one message the other.
+//! Messages as plain bytes, the default: payloads to the server, and one message for each read.
 
 use crate::client::{BINARY, CONTINUATION, Client, Frame, PING, TEXT};
 use crate::daemon::Daemon;
@@ -76,7 +76,7 @@ fn a_cut_character_waits_for_its_rest() {
     for cut in 1..text.len() {
         let whole = (0..=cut).rev().find(|at| std::str::from_utf8(&text[..*at]).is_ok()).unwrap();
         backend.send(&text[..cut]);
-        // The first message shows that the first part has been read; what it lacks must come with the second.
+        // The first message shows that the first part was read; the rest of the character must come with the second.
         client.expect_text(std::str::from_utf8(&text[..whole]).unwrap());
         backend.send(&text[cut..]);
         client.expect_text(std::str::from_utf8(&text[whole..]).unwrap());
@@ -92,7 +92,7 @@ fn a_cut_character_that_is_none_becomes_binary() {
     client.expect_binary(b"\xe2\x82b");
     backend.send(b"c\xf0\x9f");
     client.expect_text("c");
-    // At the end it goes out as what it is.
+    // At the end it is sent as binary.
     drop(backend);
     client.expect_binary(b"\xf0\x9f");
     client.expect_close_handshake(1000);
@@ -140,7 +140,7 @@ fn messages_of_every_size_reach_the_server() {
         let message: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
         client.binary(&message);
         backend.expect(&message);
-        // A large answer may come as several messages, since the server's write may be read in parts.
+        // A large answer may come as several messages: the server's write is read in parts.
         std::thread::scope(|scope| {
             scope.spawn(|| backend.send(&message));
             let mut answer = Vec::new();

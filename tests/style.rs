@@ -39,7 +39,7 @@ fn files(folders: &[&str]) -> Vec<File> {
         for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap();
-            // A corpus is what a fuzzer made up.
+            // A corpus is generated.
             if ["target", "__pycache__", "Cargo.lock", "corpus"].contains(&name) {
                 continue;
             }
@@ -63,7 +63,7 @@ fn sources() -> Vec<File> {
     all
 }
 
-/// Whether a word stands in a line, and not as a part of a longer one.
+/// Whether a line has this word, and not as a part of a longer one.
 fn has_word(line: &str, word: &str) -> bool {
     let is_part = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
     let bytes = line.as_bytes();
@@ -76,7 +76,7 @@ fn expect_none(faults: &[String], rule: &str) {
     assert!(faults.is_empty(), "{rule}:\n{}", faults.join("\n"));
 }
 
-/// What is named, where it may be, and where alone the fence stands.
+/// A name, the paths that may have it, and the path within which the fence holds.
 const FENCES: &[(&str, &[&str], &str)] = &[
     (
         "io_uring",
@@ -116,7 +116,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("std::fs", &["src/config/mod.rs"], "src/config/"),
     ("std::net", &[], "src/exchange/"),
     ("std::net", &[], "utils/rfc6455/"),
-    // It knows addresses as text, and no sockets.
+    // It parses addresses and opens no sockets.
     ("std::net", &["src/http/authority.rs"], "src/http/"),
     ("std::fs", &[], "src/exchange/"),
     ("std::fs", &[], "utils/rfc6455/"),
@@ -124,7 +124,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("Instant", &[], "src/exchange/"),
     ("Instant", &[], "utils/rfc6455/"),
     ("Instant", &[], "src/http/"),
-    // What has no I/O names the driver's plain types alone.
+    // What has no I/O uses the driver's plain types alone.
     ("Driver", &[], "src/exchange/"),
     ("Op", &[], "src/exchange/"),
     ("Lease", &[], "src/exchange/"),
@@ -140,7 +140,7 @@ fn fences() {
             if !file.path.starts_with(within) || allowed.iter().any(|path| file.path.starts_with(path)) {
                 continue;
             }
-            // A crate is named before "::"; its name alone may be an ordinary word.
+            // A crate's name precedes "::"; alone it may be an ordinary word.
             let crates = [
                 "io_uring",
                 "httparse",
@@ -280,7 +280,7 @@ const SHARED_NAMES: &[&str] = &[
     "Data", "Fields", "Head", "Held", "Key", "Lookup", "Op", "Opened", "Opening", "Place", "Places", "Source", "Token",
 ];
 
-/// The compiler sees which private functions are unused; of public ones it assumes that somebody calls them.
+/// The compiler reports unused private functions, but not public ones.
 #[test]
 fn public_functions_are_called() {
     let mut all = sources();
@@ -342,7 +342,7 @@ fn banned_words() {
                 faults.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
             }
         }
-        // The simulation tells the seed of a run that failed.
+        // The simulation prints the seed of a failed run.
         let printers = ["src/observe/log.rs", "src/gateway/simulation/"];
         let may_print = !file.path.starts_with("src/") || printers.iter().any(|path| file.path.starts_with(path));
         for (number, line) in file.code().filter(|_| !may_print) {

@@ -1,4 +1,4 @@
-//! What is not there when the daemon starts: it serves all else, says what it waits for, and finds it later.
+//! What is missing when the daemon starts: it serves all else, reports what it waits for, and finds it later.
 
 use std::fs;
 use std::net::TcpListener;
@@ -24,15 +24,15 @@ fn link(host: &str, port: u16) -> String {
     format!("links = ({{ origin = \"^/plc$\"; type = \"tcp\"; destination = \"{host}:{port}\"; }});")
 }
 
-/// The time that a daemon's own thread has had of the processor (proc_pid_stat(5)).
+/// CPU time of the daemon's main thread (proc_pid_stat(5)).
 fn processor_ms(daemon: &Daemon) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    // The kernel counts hundredths.
+    // Ticks of 10 ms.
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>() * 10
 }
 
-/// A server whose folders are not there, after one that has all that it needs.
+/// A complete server, and one whose folders are missing.
 fn with_late_folders() -> String {
     let late = "}, { hostname = \"late\"; listen = \"127.0.0.1:0\"; document = { docroot = \"@/disk/www\"; };
         websocket = { docroot = \"@/disk/run\"; }; });";
@@ -66,7 +66,7 @@ fn folders_that_come_later() {
     let mut command = Command::new(UAKARI);
     command.env("NOTIFY_SOCKET", folder.join("notify"));
     let daemon = Daemon::start_configured_by(folder, &with_late_folders(), command);
-    // What is waited for does not delay the others.
+    // Waiting does not delay the others.
     expect_told("READY=1\nSTATUS=serving; waiting for the folder ");
     fs::write(daemon.folder().join("www/page"), "the page").unwrap();
     let late = |path: &str| {
@@ -79,13 +79,13 @@ fn folders_that_come_later() {
         wire.send("GET /page HTTP/1.1\r\nHost: late\r\n\r\n");
         wire.response()
     };
-    // The other server is there.
+    // The other server serves.
     expect_eq(daemon.get("/page").text(), "the page".to_owned(), "the page of the other server");
     let _echo = daemon.echo("echo", &[]);
     daemon.connect("/echo").finish(1000);
     expect_eq((late("/echo"), late_page().status), (404, 404), "what is not there yet");
     daemon.log().wait_for(&["warn", "servers[1].websocket.docroot: the folder ", "/disk/run", "it is waited for"]);
-    // A reload that waits for the same changes nothing of that.
+    // A reload with the same missing parts changes nothing.
     daemon.signal(Signal::SIGHUP);
     daemon.log().wait_for(&["reloaded: "]);
     expect_told("RELOADING=1");
@@ -103,7 +103,7 @@ fn folders_that_come_later() {
     expect_eq(daemon.log().text().matches("/disk/run cannot be opened").count(), 1, "the folder in the log");
 }
 
-/// What can be mended by nobody but an operator keeps the daemon from starting, as before.
+/// What only the operator can repair still keeps the daemon from starting.
 #[test]
 fn what_is_no_matter_of_time_is_an_error() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -127,7 +127,7 @@ fn what_is_no_matter_of_time_is_an_error() {
         let started = run(Command::new(UAKARI).arg("-f").arg(folder.join("uakari.conf")), DEADLINE);
         expect_eq(started.status.code(), Some(1), said);
         assert!(started.err.contains(said), "{said:?} is not in:\n{}", started.err);
-        // It binds nothing: the address may be the running daemon's.
+        // `--check` binds nothing: the running daemon may have the address.
         let checked = check(&text);
         let is_address = text.contains(&taken);
         expect_eq(checked.status.code(), Some(if is_address { 0 } else { 1 }), said);
@@ -141,13 +141,13 @@ fn an_address_that_this_machine_does_not_have() {
     let daemon = Daemon::start_configured(&text);
     daemon.log().wait_for(&["warn", "servers[0].listen: cannot listen on http://192.0.2.77:0", "it is waited for"]);
     expect_eq(daemon.get("/nosuch").status, 404, "the other address");
-    // Of a single address, a start does not despair; a reload has one to keep.
+    // A start waits for its only address; a reload keeps the old one.
     let alone = text.replace(", \"127.0.0.1:0\"", "");
     daemon.configure(&alone);
     daemon.signal(Signal::SIGHUP);
     daemon.log().wait_for(&["error", "reload: ", "cannot listen on http://192.0.2.77:0"]);
     daemon.log().wait_for(&["reload: the old configuration stays"]);
-    // Bound at once, and so waited for by nobody.
+    // `freebind`: bound at once, no waiting.
     for address in [&format!("{NOWHERE}:0"), "[2001:db8::77]:0"] {
         let free = configuration("", "").replace("\"127.0.0.1:0\";", &format!("\"{address}\"; freebind = true;"));
         let daemon = Daemon::start_configured(&free);
@@ -155,7 +155,7 @@ fn an_address_that_this_machine_does_not_have() {
     }
 }
 
-/// Nothing at all to listen on, until the network comes up. A network of its own is needed, which only root can make.
+/// The only address comes with the network. Only root can make the network namespace.
 #[test]
 fn the_only_address_comes_up_later() {
     if !Uid::effective().is_root() || Command::new("nsenter").arg("-V").stdout(Stdio::null()).status().is_err() {
@@ -179,7 +179,7 @@ fn the_only_address_comes_up_later() {
         command.args(["--net", "-t", &process.pid().to_string(), program]);
         command
     };
-    // By the time it comes another program has the port, which is told once.
+    // Another program has the port by then, which is reported once.
     let free = text.replace("10.77.0.1:8080\";", "10.77.0.1:8080\"; freebind = true;");
     fs::write(folder.join("free.conf"), free.replace('@', folder.path().to_str().unwrap())).unwrap();
     let mut holder = Process::start(within(UAKARI).args(["-f", &folder.join("free.conf")]));
@@ -193,7 +193,7 @@ fn the_only_address_comes_up_later() {
     expect_eq(process.err.text().matches("Address already in use").count(), 1, "lines of the log");
 }
 
-/// One host that no resolver knows keeps neither its server nor another one down.
+/// An unknown host keeps neither its server nor another one down.
 #[test]
 fn a_host_that_cannot_be_looked_up() {
     let text = configuration("", &link("no-such-host.invalid", 80));
@@ -211,7 +211,7 @@ fn a_host_that_cannot_be_looked_up() {
     daemon.signal(Signal::SIGHUP);
     daemon.log().wait_for(&["reloaded: "]);
     expect_eq(daemon.upgrade("/plc", &[]).status, 502, "a host that is not known after a reload");
-    // What is waited for keeps the loop neither awake nor from its end.
+    // Waiting keeps the loop neither awake nor from its end.
     let mut client = daemon.connect("/echo");
     let before_ms = processor_ms(&daemon);
     daemon.signal(Signal::SIGTERM);
@@ -223,7 +223,7 @@ fn a_host_that_cannot_be_looked_up() {
     assert!(daemon.wait(DEADLINE).status.success());
 }
 
-/// A hosts file of its own, which only root can mount, has the host later, and then no longer.
+/// A hosts file mounted by root has the host later, and then no longer.
 #[test]
 fn a_host_is_found_later_and_kept() {
     let folder = Folder::new();
@@ -248,7 +248,7 @@ fn a_host_is_found_later_and_kept() {
     fs::write(&hosts, "127.0.0.1 localhost plc.invalid\n").unwrap();
     eventually("the host is found", || daemon.upgrade("/plc", &[]).status == 101);
     daemon.log().wait_for(&["info", "\"plc.invalid\" has been looked up: 127.0.0.1:"]);
-    // A reload while the resolver is out of order takes nothing away.
+    // A reload while the resolver fails keeps the addresses.
     fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.log().wait_for(&[
@@ -261,7 +261,7 @@ fn a_host_is_found_later_and_kept() {
     expect_eq(daemon.upgrade("/plc", &[]).status, 101, "a host that was known before");
 }
 
-/// Root has opened what its user may not open again: what comes later must not close it.
+/// The user may not open again what root has opened: it stays open.
 #[test]
 fn what_root_has_opened_stays_open() {
     if !Uid::effective().is_root() {

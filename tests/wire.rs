@@ -12,10 +12,10 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// Bytes of either direction that a failure shows.
 const SHOWN_SIZE_MAX: usize = 600;
 
-/// A connection. A test that fails prints what went over it.
+/// A connection. A failing test prints its bytes.
 pub struct Wire {
     stream: TcpStream,
-    /// Received and not taken yet, from `taken` on.
+    /// Bytes received; those from `taken` on are not consumed.
     buffer: Vec<u8>,
     taken: usize,
     /// How the stream ended.
@@ -52,13 +52,13 @@ impl Response {
     }
 }
 
-/// A request's head; of no header but Host anything is assumed.
+/// A request's head with these headers and Host.
 pub fn request(method: &str, path: &str, fields: &[&str]) -> String {
     let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
     format!("{method} {path} HTTP/1.1\r\nHost: gate.example\r\n{fields}\r\n")
 }
 
-/// A handshake's head, in which no header of `without` stands.
+/// A handshake's head without the headers of `without`.
 pub fn handshake(path: &str, without: &[&str], more: &[&str]) -> String {
     let key = format!("Sec-WebSocket-Key: {KEY}");
     let fields = ["Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", &key];
@@ -131,7 +131,7 @@ impl Wire {
         self.take(self.buffer.len() - self.taken)
     }
 
-    /// Nothing may come any more but the end of the stream, in order; then this side ends too.
+    /// Expects the end of the stream without another byte, then closes this side.
     pub fn expect_end(&mut self) {
         let rest = self.take_rest();
         assert!(rest.is_empty(), "{} bytes where the end was due: {}", rest.len(), show(&rest));
@@ -167,7 +167,7 @@ impl Wire {
         self.response()
     }
 
-    /// Shakes hands; an answer of 101 is checked.
+    /// Sends a handshake. A 101 is checked.
     pub fn upgrade(&mut self, path: &str, fields: &[&str]) -> Response {
         self.send(handshake(path, &[], fields));
         let response = self.response();

@@ -14,7 +14,7 @@ use crate::process::DEADLINE;
 
 const SENDERS: usize = 50;
 
-/// A crowd, and how much it says.
+/// A crowd and its number of messages.
 struct Crowd {
     way: Way,
     members: usize,
@@ -22,7 +22,7 @@ struct Crowd {
     messages_per_second: u32,
 }
 
-/// What one member has heard: bytes that are no whole frame yet, how many messages, and the last of each sender.
+/// What one member has received: a partial frame, a count, and the last number of each sender.
 #[derive(Default)]
 struct Heard {
     rest: Vec<u8>,
@@ -31,7 +31,7 @@ struct Heard {
 }
 
 impl Heard {
-    /// Takes the whole frames of what came: short texts, unmasked. Pushes how long ago each was sent.
+    /// Parses complete frames: short texts, unmasked. Pushes the age of each.
     fn take(&mut self, bytes: &[u8], now_us: u64, delays_us: &mut Vec<u64>) {
         self.rest.extend_from_slice(bytes);
         let mut at = 0;
@@ -53,12 +53,12 @@ impl Heard {
 }
 
 impl Crowd {
-    /// All say what they have to say, and all of it is heard.
+    /// All members send, and every message arrives.
     fn meets(&self) {
         let most = (self.members + 10).to_string();
         let room = Room::open(self.way, &["-w", "-m", &most]);
         let mut members: Vec<Client> = (0..self.members).map(|_| room.enter()).collect();
-        // All are in once each has a name.
+        // Each name is confirmed: all are members.
         for member in &mut members {
             member.text("WSHello member");
         }
@@ -73,7 +73,7 @@ impl Crowd {
         let pause = Duration::from_secs(1) / self.messages_per_second;
         let step = self.members / SENDERS;
         for number in 0..messages {
-            // Paced by the clock, since a pause alone would be too long each time.
+            // Paced by the clock: pauses alone would add up.
             thread::sleep((begin + pause * number as u32).saturating_duration_since(Instant::now()));
             let (sender, turn) = (number % SENDERS, number / SENDERS);
             let text = format!("{sender} {turn} {}", begin.elapsed().as_micros());

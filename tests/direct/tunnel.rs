@@ -1,4 +1,4 @@
-//! Clients that spoke before they could be handed over: what each end says last arrives, whichever end leaves first.
+//! Clients that sent bytes before the hand-over: the last bytes of each end arrive, whichever end leaves first.
 
 use std::io::Write;
 use std::net::Shutdown;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use super::DIRECT;
 use crate::client::{Client, Frame};
 use crate::daemon::Daemon;
-use crate::receiver::{Given, take};
+use crate::handover::{Given, take};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
 
@@ -34,7 +34,7 @@ fn a_server_that_has_said_all_still_hears_all() {
     given.client.send("all I say");
     given.client.stream().shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.wire.take(9), b"all I say");
-    // More than the kernel keeps for the server, so that the client's end comes while the gateway still has some.
+    // More than the kernel buffers for the server, so that the client's end comes while the gateway holds some.
     let large = vec![b'x'; 3_000_000];
     thread::scope(|scope| {
         let mut out = client.wire.stream();
@@ -53,10 +53,10 @@ fn a_server_that_has_said_all_still_hears_all() {
 #[test]
 fn a_client_hears_a_server_that_does_not_listen_any_more() {
     let daemon = Daemon::start(DIRECT);
-    // A client for which some is still queued when the server is gone.
+    // A client that has unsent bytes when the server has gone.
     let wire = Wire::new(daemon.narrow_stream(4096));
     let (mut client, given) = relayed_over(wire, &daemon.listen("echo"));
-    // What it closes with unread bytes, the kernel resets behind its own.
+    // A close with unread bytes is a reset after the sent bytes.
     given.client.wait_for_input();
     let last = vec![b'y'; 400_000];
     given.client.stream().write_all(&last).unwrap();
@@ -75,10 +75,10 @@ fn a_client_that_resets_has_said_what_it_said() {
     let mut stream = crate::server::connect(&daemon.folder().path().join("gate"), Kind::Stream).unwrap();
     stream.write_all(&[handshake("/echo", &[], &[]).as_bytes(), EARLY].concat()).unwrap();
     let mut given = take(&server);
-    // A little more than the kernel keeps for the server.
+    // A little more than the kernel buffers for the server.
     let all = vec![b'x'; 300_000];
     stream.write_all(&all).unwrap();
-    // It has not read its 101, so that the kernel resets the connection behind what it said.
+    // Its 101 is unread, so that its close is a reset.
     drop(stream);
     given.client.expect(EARLY);
     given.client.expect(&all);
@@ -94,7 +94,7 @@ fn a_stop_loses_no_last_words() {
     given.client.expect(EARLY);
     daemon.signal(Signal::SIGTERM);
     given.client.expect_end();
-    // It does not know yet. Bytes that nobody reads would make the end a reset.
+    // It does not know of the stop. Unread bytes would make the end a reset.
     client.wire.send([b'x'; 10_000]);
     given.client.send_frame(&Frame::close(1001, "so long"));
     drop(given);

@@ -1,28 +1,30 @@
-//! Backends that do not receive the clients' sockets: the log names them, and the remedy.
+//! Backends that do not receive the clients' sockets: the log names them and the remedy.
 
+use std::fs::Permissions;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{DIRECT, converse, sockaddr};
-use crate::client::Client;
+use crate::client::{Client, Frame};
 use crate::daemon::{Daemon, configuration};
-use crate::process::eventually;
-use crate::receiver::{Given, receive, take};
-use crate::server::{Backend, Listener};
+use crate::handover::{Given, receive, take};
+use crate::process::{eventually, skipped};
+use crate::server::{Backend, Kind, Listener};
 
 const ANSWERED: &str = "the backend answered the hand-over's record";
 const UNREAD: &str = "the backend closed its connection before it had read all of the hand-over's record";
 
-/// Whether the gateway still has its end of the connection that brought a client.
+/// Whether the gateway still holds the connection of the hand-over.
 fn is_watched(connection: &Backend) -> bool {
     let mut polled = [PollFd::new(connection.stream().as_fd(), PollFlags::empty())];
     poll(&mut polled, PollTimeout::ZERO).unwrap();
     !polled[0].any().unwrap_or_default()
 }
 
-/// Takes a client as `take` does, and keeps the connection that brought it.
+/// As `take`, but returns the connection too.
 fn take_and_keep(server: &Listener) -> (Given, Backend) {
     let connection = server.accept();
     connection.wait_for_input();
@@ -38,14 +40,14 @@ fn warnings(daemon: &Daemon) -> Vec<String> {
 #[test]
 fn a_plain_server_is_named_with_the_remedy() {
     let daemon = Daemon::start(DIRECT);
-    // What is known of another name of the same docroot says nothing of this one.
+    // The result of another name of the docroot does not count.
     let files = daemon.open_files();
     let good = daemon.listen("good");
     let (mut client, mut given) = (daemon.connect("/good"), take(&good));
     converse(&mut client, &mut given);
     eventually("the hand-over to the good one was watched", || daemon.open_files() == files);
     let _plain = daemon.echo("plain", &[]);
-    // A busy machine may take longer than one hand-over is watched.
+    // On a busy machine it may take longer than a watch.
     eventually("the log names the backend", || {
         daemon.connect("/plain").wire.expect_end();
         !warnings(&daemon).is_empty()
@@ -76,7 +78,7 @@ fn one_success_is_enough() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let files = daemon.open_files();
-    // The client is the server's at once, and its end is not delayed.
+    // The client is served at once, and its end is not delayed.
     let (mut client, (mut given, connection)) = (daemon.connect("/echo"), take_and_keep(&server));
     converse(&mut client, &mut given);
     daemon.log().wait_for(&["c1 end", "handed over to the server"]);
@@ -101,7 +103,7 @@ fn one_hand_over_is_watched_at_a_time_and_not_for_long() {
     eventually("all but one are closed", || daemon.open_files() <= files + 1);
     eventually("nothing is left of the watch", || daemon.open_files() == files);
     assert!(all.iter().all(|(_, (_, connection))| !is_watched(connection)));
-    // Nothing was learned: a later one is watched.
+    // Without a result a later hand-over is watched.
     eventually("another hand-over is watched", || {
         let (_client, (_given, connection)) = (daemon.connect("/echo"), take_and_keep(&server));
         let _ = connection.stream().write(b"answer");
@@ -109,7 +111,7 @@ fn one_hand_over_is_watched_at_a_time_and_not_for_long() {
     });
 }
 
-/// A file that takes the place of another one may have its inode number, on ext4 always.
+/// A new file may get the inode number of the old one, on ext4 always.
 #[test]
 fn a_plain_server_in_the_place_of_a_good_one_is_named() {
     let daemon = Daemon::start(DIRECT);
@@ -131,7 +133,7 @@ fn a_plain_server_in_the_place_of_a_good_one_is_named() {
     });
 }
 
-/// A client that is being watched takes no other one's place.
+/// A watched connection does not count as a client.
 #[test]
 fn what_is_watched_is_no_client() {
     let daemon =
@@ -155,7 +157,7 @@ fn a_stop_waits_for_no_watch() {
     assert_eq!(warnings(&daemon), [""; 0]);
 }
 
-/// The record reaches a server that reads it with read(2), and the end of the stream behind it.
+/// A server that uses read(2) gets the record and the end of the stream.
 #[test]
 fn a_watched_server_sees_the_end_as_ever() {
     let daemon = Daemon::start(DIRECT);
@@ -166,4 +168,55 @@ fn a_watched_server_sees_the_end_as_ever() {
     connection.expect(sockaddr(address));
     client.wire.expect_end();
     connection.expect_end();
+}
+
+/// RLIMIT_NOFILE of the gateway whose kernel refuses to pass more descriptors on.
+const FILES: u32 = 128;
+
+/// A server that every user may connect to.
+fn open_to_all(daemon: &Daemon, name: &str) -> Listener {
+    let path = daemon.socket(name);
+    let server = Listener::bind(&path, Kind::Stream);
+    std::fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    server
+}
+
+/// ETOOMANYREFS: the kernel passes no more descriptors on for the gateway's user.
+#[test]
+fn too_many_descriptors_in_flight() {
+    // The kernel counts a user's descriptors in flight, those of other tests among them, unless the user has
+    // CAP_SYS_RESOURCE.
+    let Some(daemon) = Daemon::start_lone_with_few_fds(FILES, DIRECT) else {
+        return skipped("only root can start a daemon as a user of its own");
+    };
+    let (never, well) = (open_to_all(&daemon, "never"), open_to_all(&daemon, "well"));
+    let (mut first, mut given) = (daemon.connect("/well"), take(&well));
+    converse(&mut first, &mut given);
+    // The first one over the limit has its 101 already: it gets a close frame.
+    let mut waiting: Vec<Client> = Vec::new();
+    eventually("one is refused", || {
+        let mut wire = daemon.wire();
+        let response = wire.upgrade("/never", &[]);
+        match response.status {
+            101 => waiting.push(Client::new(wire)),
+            status => assert_eq!(status, 503, "{response:?}"),
+        }
+        response.status == 503
+    });
+    let last = waiting.last_mut().unwrap();
+    assert_eq!(last.expect_close(1011), "too many clients wait for servers");
+    last.wire.expect_end();
+    waiting.pop();
+    assert!(waiting.len() > FILES as usize / 2, "{} wait", waiting.len());
+    daemon.log().wait_for(&["warn", "status=101", "not handed over (1011): too many clients"]);
+    daemon.log().wait_for(&["warn", "status=503", "too many clients that servers in direct mode do not take"]);
+    // All servers in direct mode are refused; conversations that exist go on.
+    let response = daemon.upgrade("/well", &[]);
+    assert!(response.status == 503 && !response.field("Retry-After").is_empty(), "{response:?}");
+    converse(&mut first, &mut given);
+    // Once the server receives again, the waiting clients are served, and there is room at once.
+    take(&never).client.send_frame(&Frame::close(1000, "late"));
+    assert_eq!(waiting[0].expect_close(1000), "late");
+    drop((take(&never), take(&never)));
+    converse(&mut daemon.connect("/well"), &mut take(&well));
 }

@@ -1,4 +1,4 @@
-//! The record and the examples that docs/backends.md shows are right.
+//! The record and the examples of docs/backends.md.
 
 use std::process::Command;
 
@@ -27,7 +27,7 @@ fn the_record() {
     assert_eq!(parse_hello(&record).unwrap(), expected);
 }
 
-/// A daemon, and behind it the server that the page shows with this in it.
+/// A daemon, and the server of the page that contains this text.
 fn serve(part: &str, flags: &[&str]) -> (Daemon, Process) {
     let daemon = Daemon::start(flags);
     let path = daemon.socket("server");

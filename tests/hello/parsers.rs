@@ -1,4 +1,4 @@
-//! The three parsers side by side: each takes what the others take, and no record, however broken, breaks one.
+//! The three parsers accept the same records, and no malformed record crashes one.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use crate::daemon::project;
 use crate::foreign;
 use crate::process::{DEADLINE, Folder, run};
 
-/// What a parser says of a record that it does not take.
+/// What a parser prints about a record that it refuses.
 const REFUSED: &str = "refused\n";
 
-/// Numbers without a pattern, the same in each run (xorshift64).
+/// Pseudorandom numbers, equal in each run (xorshift64).
 struct Numbers(u64);
 
 impl Numbers {
@@ -48,7 +48,7 @@ fn records() -> Vec<Vec<u8>> {
     .into_iter()
     .map(|(hello, client, local)| hello.encode(client, local, 12).into())
     .collect();
-    // What the gateway does not send, but others do: a family with addresses of another kind, and LOCAL.
+    // Records that only others send: a family with other addresses, and LOCAL.
     let unix = [&[0x21, 0x31, 0, 220][..], &[b'/'; 216], b"\xee\0\x01\0"].concat();
     let datagrams = b"\x21\x12\0\x10\x01\x02\x03\x04\x05\x06\x07\x08\0\x09\0\x0a\xff\0\x01%".to_vec();
     for rest in [unix, datagrams, b"\x20\0\0\x03\xff\xff\xff".to_vec(), b"\x20\xff\0\0".to_vec()] {
@@ -57,13 +57,13 @@ fn records() -> Vec<Vec<u8>> {
     records
 }
 
-/// The good ones, every truncation, every flipped bit, and what comes of several changes at random places.
+/// The good records, each truncation, each flipped bit, and several random changes.
 fn variations() -> Vec<Vec<u8>> {
     let (good, mut numbers) = (records(), Numbers(0x9e37_79b9_7f4a_7c15));
     let mut all = good.clone();
     for record in &good {
         all.extend((0..record.len()).map(|size| record[..size].to_vec()));
-        // With a length that fits, so that the cut is within the fields.
+        // With a matching length, so that the cut is within the fields.
         all.extend((16..record.len()).map(|size| with_size(record[..size].to_vec())));
         all.extend((0..8 * record.len()).map(|bit| {
             let mut flipped = record.clone();
@@ -96,7 +96,7 @@ fn with_size(mut record: Vec<u8>) -> Vec<u8> {
     record
 }
 
-/// What a program says of these records, each after its length.
+/// What a program prints about these records, which are preceded by their lengths.
 fn told(command: &mut Command, records: &[Vec<u8>]) -> Vec<String> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -132,7 +132,7 @@ fn all_three_take_the_same_records() {
     let by_rust: Vec<String> =
         records.iter().map(|record| parse_hello(record).map_or(REFUSED.to_owned(), |who| line(&who))).collect();
     let by_python = told(foreign::command("python3").arg(project().join("tests/hello/parse.py")), &records);
-    // The C one reads from memory that ends where the record does, and a sanitizer looks on.
+    // The C parser reads from memory that ends with the record, under a sanitizer.
     let flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-static-libasan"];
     let by_c = told(&mut Command::new(compile(&folder, "tests/hello/parse.c", &flags)), &records);
     assert_eq!((by_rust.len(), by_python.len(), by_c.len()), (records.len(), records.len(), records.len()));

@@ -1,4 +1,4 @@
-//! Parsers of the PROXY protocol that nobody here wrote understand the record. They come with tests/install-tools.
+//! Foreign parsers of the PROXY protocol read the record. They come with tests/install-tools.
 
 use std::io::Read;
 use std::process::Command;
@@ -9,7 +9,7 @@ use crate::foreign::tool;
 use crate::process::{DEADLINE, Process, eventually, run};
 use crate::server::{Kind, Listener, connect};
 
-/// Haproxy takes the record, and tells its own server the client's address in version 1 of the protocol.
+/// Haproxy reads the record, and sends the client's address in version 1 to its server.
 const HAPROXY: &str = "
 global
     log stdout format raw daemon

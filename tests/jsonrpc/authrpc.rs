@@ -1,4 +1,4 @@
-//! Users and their passwords, as clients of the server see them. What each method does is tested beside its code.
+//! Users and passwords, end to end. Each method is tested beside its code.
 
 use super::*;
 use crate::daemon::Daemon;
@@ -38,7 +38,7 @@ fn sessions_belong_to_connections() {
     other.call("auth", &login("alice", "first"));
     other.expect_result(r#"{"algorithm":"argon2id","group":"users","user":"alice"}"#);
 
-    // A process that is killed takes the login along, and nothing else.
+    // A killed worker loses its login, and nothing else.
     for child in children(server.pid().as_raw()) {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child), Signal::SIGKILL).unwrap();
     }
@@ -90,13 +90,13 @@ fn what_is_no_database_of_users() {
 fn ten_thousand_wrong_passwords() {
     const CONNECTIONS: usize = 10;
     const BATCHES: usize = 5;
-    // So many that the answer still is a line that the gateway takes.
+    // The answer still fits in a line that the gateway passes on.
     const TRIES: usize = 200;
     let daemon = Daemon::start(&["--hello", "--protocol", "lines"]);
     let (_server, password) = start(daemon.folder(), "rpc", &["--hello", "--protocol", "lines"]);
     let (mut looked_at, mut waited) = (0, 0);
     for connection in 0..CONNECTIONS {
-        // The address is the same, whatever the connection.
+        // The address is the same for each connection.
         let mut client = daemon.connect("/rpc");
         for batch in 0..BATCHES {
             let call = |number| {
@@ -111,7 +111,7 @@ fn ten_thousand_wrong_passwords() {
             assert!(!answer.contains("result"), "{answer}");
         }
     }
-    // Seconds pass meanwhile, and some of them let one more through.
+    // Seconds pass, and some allow one more attempt.
     assert_eq!(looked_at + waited, CONNECTIONS * BATCHES * TRIES);
     assert!((5..20).contains(&looked_at), "{looked_at}");
     let mut client = daemon.connect("/rpc");

@@ -1,4 +1,4 @@
-//! Libraries that do harm: it costs who asked for it an error, and nobody else anything.
+//! Faulty libraries: the caller gets an error, and others are not affected.
 
 use std::os::fd::AsRawFd;
 
@@ -73,7 +73,7 @@ fn a_library_that_blocks() {
     one.expect_result("1");
     other.call("count", "");
     other.expect_result("20");
-    // Whoever goes while it blocks leaves nothing behind.
+    // A client that leaves during a blocking call leaves nothing.
     one.call("block", "");
     eventually("it blocks again", || fs::read_to_string(&log).unwrap().matches("block").count() == 2);
     drop(one);
@@ -109,7 +109,7 @@ fn who_leaves_with_much_left_to_do_keeps_no_place() {
     let mut one = server.client();
     one.send(r#"{"jsonrpc":"2.0","method":"block"}"#.repeat(1_000));
     drop(one);
-    // There is room for it when nothing is left of the other.
+    // It fits once the other is gone.
     let mut other = server.client();
     other.call("count", "");
     other.expect_result("1");

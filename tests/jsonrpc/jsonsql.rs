@@ -1,8 +1,8 @@
-//! Queries of a database, as clients of the server see them. What each method does is tested beside its code.
+//! Queries of a database, end to end. Each method is tested beside its code.
 
 use super::*;
 
-/// A server with a database in its folder, which clients may write to.
+/// A server with a writable database in its folder.
 pub fn start(folder: &Folder, name: &str) -> Process {
     let mut command = Command::new(program("websocket_jsonrpc"));
     command.args(["-R", &folder.join("run"), "-n", name, "-L"]).arg(program("libjsonsql.so"));

@@ -1,4 +1,4 @@
-//! The two interfaces to libraries, and libraries that cannot be used.
+//! The two interfaces to libraries, and unusable libraries.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn parameters_are_held_against_the_specification_of_the_method() {
         ("two", &["[\"a\",1]"], &["", "[]", "[\"a\"]", "[1,\"a\"]", "[\"a\",1,2]", "{}"]),
         ("first", &["[true]", "[false,1,2]"], &["[1]", "[]"]),
         ("inner", &["[{},[1.5]]", "[{\"a\":1},[2.5,3]]"], &["[[],[1.5]]", "[{},[\"a\"]]", "[{}]"]),
-        // Its key would be an argument that nobody gives.
+        // Its argument is never passed.
         ("keyed", &[], &["{}", "{\"a\":\"b\"}"]),
         ("update", &["", "[]", "[1]", "{}"], &[]),
     ] {
@@ -47,7 +47,7 @@ fn errors_of_methods_of_ouistitis_interface() {
         client.call(method, "");
         client.expect_error(error);
     }
-    // What jansson does not take is for its methods alone.
+    // What jansson rejects is an error of its methods alone.
     for params in ["[123456789012345678901234567890]", "[\"\\ud800\"]", "[\"\\u0000\"]"] {
         client.call("echo", params);
         assert!(client.answer().contains("-32602"), "{params}");

@@ -1,4 +1,4 @@
-//! Through the gateway, handed over by it, in the background.
+//! Through the gateway, in direct mode, and in the background.
 
 use nix::sys::signal::kill;
 
@@ -9,7 +9,7 @@ use crate::server::listener_of;
 const COUNT: &str = r#"{"jsonrpc":"2.0","method":"count","id":1}"#;
 const WHOAMI: &str = r#"{"jsonrpc":"2.0","method":"whoami","id":1}"#;
 
-/// The example's library behind a gateway.
+/// The example's library as a server of a gateway.
 fn start(daemon: &Daemon, options: &[&str], environment: &[(&str, &Path)]) -> Process {
     let library = compile(daemon.folder(), "utils/jsonrpc/examples/visits.c", &[]);
     let mut command = Command::new(program("websocket_jsonrpc"));
@@ -19,7 +19,7 @@ fn start(daemon: &Daemon, options: &[&str], environment: &[(&str, &Path)]) -> Pr
     process
 }
 
-/// All of a text that may come in several messages.
+/// A text that may come in several messages.
 fn expect_texts(client: &mut crate::client::Client, expected: &str) {
     let mut came = Vec::new();
     while came.len() < expected.len() {
@@ -44,7 +44,7 @@ fn through_the_gateway() {
     let mut other = daemon.connect("/rpc");
     other.text(COUNT);
     expect_texts(&mut other, "{\"jsonrpc\":\"2.0\",\"result\":1,\"id\":1}\n");
-    // An answer to the last words before a close is heard.
+    // The answer to the last message before a close arrives.
     other.text(COUNT);
     other.close(1000);
     expect_texts(&mut other, "{\"jsonrpc\":\"2.0\",\"result\":2,\"id\":1}\n");

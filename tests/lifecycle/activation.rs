@@ -25,7 +25,7 @@ fn a_tcp_socket_is_served_and_survives() {
     expect_eq(daemon.port, address.port(), "the port that is announced");
     expect_eq(daemon.get("/nosuch").status, 404, "an answer");
     daemon.stop();
-    // Who comes while nobody serves waits for the next one.
+    // A client that connects between two daemons waits for the next one.
     let waiting = TcpStream::connect(address).unwrap();
     let daemon = Daemon::start_inheriting(socket.into(), Folder::new(), &listening(&format!("\"{address}\"")));
     expect_eq(daemon.get("/nosuch").status, 404, "an answer of the next one");
@@ -43,7 +43,7 @@ fn a_unix_socket_is_served_and_its_file_stays() {
     assert!(path.exists(), "the file is the service manager's");
 }
 
-/// Systemd listens all the time: nobody else can.
+/// The service manager keeps listening: no other program can.
 #[test]
 fn a_reload_may_leave_it_and_take_it_again() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();

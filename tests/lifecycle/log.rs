@@ -1,4 +1,4 @@
-//! The log: files that are moved or full, pipes that nobody reads, lines that programs read.
+//! The log: files that are moved or full, pipes without a reader, JSON lines.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ fn logging_to(path: &str) -> String {
     format!("log-file = \"{path}\"; {}", configuration("", ""))
 }
 
-/// The names that were asked for, in the order in which the log tells of it.
+/// The requested names, in the order of the log.
 fn names(log: &str) -> Vec<usize> {
     let lines = log.lines().filter(|line| line.contains(" end client="));
     lines.filter_map(|line| line.split("name=\"page").nth(1)?.split('"').next()?.parse().ok()).collect()
@@ -39,7 +39,7 @@ fn a_log_file_is_opened_anew() {
     for round in 0..4 {
         ask();
         fs::rename(&path, &moved).unwrap();
-        // Those who come before the signal is noticed are told of in the old file.
+        // Requests before the signal is handled are in the old file.
         ask();
         daemon.signal(Signal::SIGUSR1);
         eventually("there is a new file", || fs::exists(&path).unwrap());
@@ -76,7 +76,7 @@ fn a_disk_that_is_always_full_stops_nothing() {
     daemon.stop();
 }
 
-/// A disk that is full for a while, of a few pages.
+/// A disk of a few pages that is full for a while.
 #[test]
 fn a_disk_that_is_full_for_a_while_is_told_of() {
     if !can_unshare(&["--mount"]) {
@@ -88,13 +88,13 @@ fn a_disk_that_is_full_for_a_while_is_told_of() {
     let mount = "mount -t tmpfs -o size=16k none \"$0\" && exec \"$@\"";
     command.args(["--mount", "sh", "-c", mount, &folder.join("disk"), UAKARI]);
     let daemon = Daemon::start_configured_by(folder, &logging_to("@/disk/log"), command);
-    // The way to a disk that only the daemon sees.
+    // The path of a disk in the daemon's mount namespace.
     let path = format!("/proc/{}/root{}", daemon.pid(), daemon.folder().join("disk/log"));
     let size = || fs::metadata(&path).unwrap().len();
     (0..300).for_each(|number| expect_eq(daemon.get(&format!("/page{number}")).status, 404, number));
     eventually("the disk is full", || size() >= 16 * 1024 - 4096);
     fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-    // When somebody comes again, which must not fill the disk again before it is due to be told.
+    // The next request, which must not fill the disk before the report is due.
     let mut asked = Instant::now();
     eventually("the log tells what it left out", || {
         if asked.elapsed() > Duration::from_millis(100) {
@@ -117,7 +117,7 @@ fn start_with_pipe() -> (Daemon, fs::File) {
     (daemon, pipe)
 }
 
-/// What has come out of the pipe so far, with what came before.
+/// All that was read from the pipe so far.
 fn read_all(pipe: &mut fs::File, log: &mut Vec<u8>) -> String {
     match pipe.read_to_end(log) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => String::from_utf8_lossy(log).into_owned(),
@@ -130,13 +130,13 @@ fn a_pipe_that_nobody_reads_stops_nothing() {
     let (mut daemon, mut pipe) = start_with_pipe();
     let _echo = daemon.echo("echo", &[]);
     let mut client = daemon.connect("/echo");
-    // Several times what a pipe holds.
+    // Several times the size of a pipe.
     for number in 0..1_000 {
         expect_eq(daemon.get(&format!("/page{number}")).status, 404, number);
     }
     client.text("hello");
     client.expect_text("hello");
-    // Who reads it then finds whole lines, and is told what is missing.
+    // The reader then finds whole lines, and the number of those dropped.
     let mut log = Vec::new();
     let mut read = || read_all(&mut pipe, &mut log);
     eventually("the log tells what it left out", || {
@@ -158,7 +158,7 @@ fn a_pipe_that_nobody_reads_stops_nothing() {
     daemon.stop();
 }
 
-/// Without a client there is no other event for long.
+/// Without a client there is no other event.
 #[test]
 fn what_waits_is_written_though_nobody_comes() {
     let (daemon, mut pipe) = start_with_pipe();
@@ -170,10 +170,10 @@ fn what_waits_is_written_though_nobody_comes() {
         daemon.signal(Signal::SIGHUP);
         daemon.announced().wait_for(&[name]);
     }
-    // It sleeps once it has tried to write (proc(5)).
+    // It sleeps after it has tried to write (proc(5)).
     let stat = format!("/proc/{}/stat", daemon.pid());
     eventually("it waits", || fs::read_to_string(&stat).unwrap().contains(") S "));
-    // The first line was given up when the second reload began the log anew.
+    // The first line was dropped when the second reload opened the log again.
     eventually("one line is there, and that the other was left out", || {
         let text = read_all(&mut pipe, &mut log);
         text.contains("info  reloaded: ") && text.contains("left out 1 line (the log could not be written: ")
@@ -186,7 +186,7 @@ fn lines_for_programs_are_json() {
     let daemon =
         Daemon::start_configured(&format!("log-format = \"json\"; log-level = \"debug\"; {}", configuration("", "")));
     let server = daemon.listen("server");
-    // Names with all that could break a line, or a terminal.
+    // Names with bytes that could break a line or command a terminal.
     for name in
         ["%22%7d%0a%0d%7b", "%1b%5b2J", "%5c%5c%22", "%e2%82%ac%f0%9f%90%92", "%ff%fe", "%7f%c2%85%e2%80%a8", "a'b<c>&"]
     {

@@ -1,4 +1,4 @@
-//! What one address does, and what another notices of it.
+//! One address, and its effect on another.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -13,14 +13,14 @@ use crate::wire::{Wire, handshake, request};
 
 const GREEDY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const MODEST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
-/// What a client that never reads lets the kernel keep for it.
+/// SO_RCVBUF of a client that never reads.
 const RECEIVE_SIZE: usize = 4 * 1024;
-/// The memory of a small appliance.
+/// The limits of a small appliance.
 const LIMITS: &str = "queued-size = 1048576; pool-buffers = 16;";
 const UNREAD: usize = 300;
 const PAGE_SIZE: usize = 16 * 1024 * 1024;
 
-/// A WebSocket of another address that reads all it is sent, but slowly, and its server.
+/// A slow reader of another address, and its backend.
 struct Slow {
     client: Client,
     backend: crate::server::Backend,
@@ -33,7 +33,7 @@ impl Slow {
         Slow { client: Client::new(wire), backend: server.accept() }
     }
 
-    /// Reads as slowly as it can while its server sends as much as is taken, until `is_over`, and some time more.
+    /// Reads slowly while its backend sends without end, until `is_over` and some time more.
     fn read_beside(&mut self, is_over: impl Fn() -> bool) {
         let mut backend = self.backend.stream();
         backend.set_nonblocking(true).unwrap();
@@ -50,14 +50,14 @@ impl Slow {
                 Some(at) if Instant::now() > at => return,
                 Some(_) => {}
             }
-            // It is the pause that makes it slow.
+            // The pause makes it slow.
             thread::sleep(Duration::from_millis(2));
         }
     }
 }
 
-/// Hundreds of downloads that nobody reads hold next to nothing: their bytes can be read from the file again. No one
-/// is broken off for them, and what they ask for comes as soon as they read.
+/// Hundreds of unread downloads take little memory: their bytes can be read from the file again. None is closed for
+/// them, and each continues once it is read.
 #[test]
 fn unread_pages_break_nobody_off() {
     let text = configuration(LIMITS, "protocol = \"frames\";").replace("127.0.0.1:0", "0.0.0.0:0");
@@ -74,7 +74,7 @@ fn unread_pages_break_nobody_off() {
             stream
         })
         .collect();
-    // Each has begun to come.
+    // Each has begun to arrive.
     slow.read_beside(|| unread.iter().all(|stream| stream.peek(&mut [0]).is_ok_and(|size| size == 1)));
     expect_eq(daemon.log().text().matches("held most").count(), 0, "those who were broken off");
     let mut late = unread.into_iter().last().unwrap();
@@ -83,7 +83,7 @@ fn unread_pages_break_nobody_off() {
     assert!(got.ends_with(&page) && got.len() < PAGE_SIZE + 1000, "{} bytes of {PAGE_SIZE}", got.len());
 }
 
-/// Where all hold too much, one of the address goes that holds most, and among its connections one that takes nothing.
+/// Over the budget, a connection of the heaviest address is closed, one that reads nothing.
 #[test]
 fn one_that_reads_is_not_broken_off_for_those_of_another_address() {
     let text = configuration(&format!("{LIMITS} queue-size = 262144;"), "protocol = \"frames\";");
@@ -112,8 +112,8 @@ fn one_that_reads_is_not_broken_off_for_those_of_another_address() {
     assert!(broken.iter().all(|line| line.contains("client=127.0.0.2:")), "{broken:#?}");
 }
 
-/// Connections of one address that send pings as fast as they are taken, and how long a page takes meanwhile that
-/// another address asks for. Printed for comparison; what is promised is in `src/gateway/simulation/fairness.rs`.
+/// One address floods with pings. Prints how long a page takes another address; the promise is in
+/// `src/gateway/simulation/fairness.rs`.
 #[test]
 #[ignore = "prints figures: `cargo test --release --test main figures_of_a_flood -- --ignored --nocapture`"]
 fn figures_of_a_flood() {

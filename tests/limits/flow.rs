@@ -1,4 +1,4 @@
-//! Bytes and messages: what may wait, and how fast they may come.
+//! Bytes and messages: queue sizes and rates.
 
 use std::io::{ErrorKind, Write};
 use std::thread;
@@ -12,10 +12,10 @@ use crate::server::Backend;
 use crate::wire::Wire;
 
 const MIB: usize = 1024 * 1024;
-/// So long without a byte taken means that the other end has stopped reading.
+/// A peer that takes no byte for this time has stopped reading.
 const STALL: Duration = Duration::from_secs(2);
 
-/// Writes until nobody takes any more; how much that was. At most `size_max`.
+/// Writes until the peer stops reading, at most `size_max`. Returns the bytes written.
 fn write_until_stalled(mut stream: impl Write, size_max: usize) -> usize {
     let bytes = vec![7; 64 * 1024];
     let mut done = 0;
@@ -35,7 +35,7 @@ fn flood(backend: &Backend) -> usize {
     write_until_stalled(backend.stream(), 64 * MIB)
 }
 
-/// Beside the kernel's own buffers, as much is on its way as the limit says.
+/// The bytes in flight, apart from the kernel's buffers, follow the limit.
 #[test]
 fn queue_size() {
     let sent = thread::scope(|scope| {
@@ -46,7 +46,7 @@ fn queue_size() {
                 let server = daemon.listen("server");
                 let (mut client, backend) = pair(&daemon, &server);
                 let sent = flood(&backend);
-                // What was held up comes through.
+                // What was held back arrives.
                 let mut got = 0;
                 while got < sent {
                     got += client.message().1.len();
@@ -70,7 +70,7 @@ fn exchange_binary(client: &mut Client, mut backend: Backend) {
     client.expect_binary(b"answer");
 }
 
-/// A client that sends more a second than it may is read more slowly: all arrives, as late as it must.
+/// A client over its rate is read more slowly: all arrives, and late.
 #[test]
 fn a_fast_client_is_read_slowly() {
     thread::scope(|scope| {
@@ -79,7 +79,7 @@ fn a_fast_client_is_read_slowly() {
             let server = daemon.listen("server");
             let (mut client, mut backend) = pair(&daemon, &server);
             let start = Instant::now();
-            // A second's worth may come ahead; the others are due at 50 a second.
+            // One second's messages may come at once; the others are due at 50 a second.
             client.send(&vec![Frame::new(BINARY, b"x"); 125]);
             backend.expect("x".repeat(125));
             client.text("last");
@@ -113,7 +113,7 @@ fn a_fast_client_is_closed() {
         ("messages-per-second = 20;", vec![Frame::new(BINARY, b"x"); 21]),
         ("messages-per-second = 20;", vec![Frame::new(PING, b"x"); 21]),
         ("messages-per-second = 20;", {
-            // One message that never ends, in fragments of no bytes.
+            // An endless message of empty fragments.
             let mut fragments = vec![Frame::part(CONTINUATION, b""); 21];
             fragments[0].opcode = BINARY;
             fragments
@@ -126,7 +126,7 @@ fn a_fast_client_is_closed() {
         let mut quiet = pair(&daemon, &server);
         let (mut client, mut backend) = pair(&daemon, &server);
         client.send(&frames);
-        // What came is passed on all the same, and then the server sees the end.
+        // What was received is passed on, then the server sees the end.
         let sizes = frames.iter().filter(|frame| frame.opcode == BINARY).map(|frame| frame.payload.len());
         backend.expect("x".repeat(sizes.sum()));
         backend.expect_end();
@@ -142,7 +142,7 @@ fn a_fast_client_is_closed() {
     }
 }
 
-/// Fragments of a KiB are as many bytes as frames of their own would be: only shorter ones count as messages.
+/// Fragments of 1 KiB count as bytes: only shorter ones count as messages.
 #[test]
 fn long_fragments_are_one_message() {
     let limits = "limits = { when-over = \"close\"; messages-per-second = 20; };";
@@ -157,14 +157,14 @@ fn long_fragments_are_one_message() {
     exchange(&mut (client, backend));
 }
 
-/// Where all hold too much, the one that holds most goes, and nobody else.
+/// Over the budget the heaviest connection is closed, and no other.
 #[test]
 fn the_greediest_is_broken_off() {
     let limits = "queued-size = 1048576; pool-buffers = 16; queue-size = 4194304;";
     let daemon = Daemon::start_configured(&configuration(limits, "type = \"binary\";"));
     let server = daemon.listen("server");
     let (mut quiet, quiet_backend) = pair(&daemon, &server);
-    // These hold something too, but much less.
+    // These hold less.
     let mut modest: Vec<Wire> = (0..8).map(|_| daemon.wire()).collect();
     modest.iter_mut().for_each(|wire| wire.send(format!("GET /nosuch HTTP/1.1\r\nX: {}", "x".repeat(12_000))));
     let (_greedy, greedy_backend) = pair(&daemon, &server);

@@ -1,5 +1,5 @@
-//! The memory that all of it takes, beside the bound that the log names. Round trips of a client that does nothing
-//! wrong are measured and printed: `cargo test --test main memory -- --nocapture`.
+//! Memory, and the bound that the log names. Round trips of a well-behaved client are printed: `cargo test --test main
+//! memory -- --nocapture`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,10 +17,10 @@ const LIMITS: &str = "clients = 1100; clients-per-address = 0; queued-size = 419
 const CROWD: usize = 1_000;
 /// Round trips of one measurement.
 const TRIPS: usize = 300;
-/// What a client that never reads lets the kernel keep for it.
+/// SO_RCVBUF of a client that never reads.
 const RECEIVE_SIZE: usize = 4 * 1024;
 
-/// The daemon of a small appliance, and a client that does nothing wrong.
+/// The daemon of a small appliance, and a well-behaved client.
 struct Appliance {
     daemon: Daemon,
     _echo: Process,
@@ -51,7 +51,7 @@ impl Appliance {
         self.measure_until(what, |_| true);
     }
 
-    /// As `measure`; the trips go on until the daemon has come so far.
+    /// As `measure`, until `is_there`.
     fn measure_until(&mut self, what: &str, is_there: impl Fn(&Daemon) -> bool) {
         let text = "x".repeat(100);
         let give_up = Instant::now() + DEADLINE;
@@ -75,7 +75,7 @@ impl Appliance {
         );
     }
 
-    /// The bound holds, nobody who did nothing wrong has gone, and when the others have gone, nothing of them is left.
+    /// The bound held, no well-behaved client was closed, and the memory is free once the others have gone.
     fn expect_bounded(mut self, what: &str) {
         self.measure(&format!("behind {what}"));
         let (bound_kib, peak_kib) = (self.bound_kib, self.daemon.peak_kib());
@@ -86,7 +86,7 @@ impl Appliance {
     }
 }
 
-/// A WebSocket whose receive buffer is small, and which keeps nothing of its own.
+/// A WebSocket with a small receive buffer.
 fn join(daemon: &Daemon, path: &str) -> TcpStream {
     let mut stream = daemon.narrow_stream(RECEIVE_SIZE);
     stream.set_nodelay(true).unwrap();
@@ -106,7 +106,7 @@ fn join_many(daemon: &Daemon, server: &Listener, count: usize) -> (Vec<TcpStream
     (0..count).map(|_| (join(daemon, "/server"), server.accept())).unzip()
 }
 
-/// Writes as much as is taken at once; false: this one is gone.
+/// Writes until the peer takes no more; false: the connection has ended.
 fn pour(mut to: impl Write, bytes: &[u8]) -> bool {
     loop {
         match to.write(bytes) {
@@ -118,7 +118,7 @@ fn pour(mut to: impl Write, bytes: &[u8]) -> bool {
     }
 }
 
-/// Ends a load, also where what it is there for has failed.
+/// Ends a load on drop, also when the test fails.
 struct IsOver<'a>(&'a AtomicBool);
 
 impl Drop for IsOver<'_> {
@@ -127,7 +127,7 @@ impl Drop for IsOver<'_> {
     }
 }
 
-/// Runs a load all the while that the quiet client is measured, until the daemon has come so far.
+/// Runs a load while the well-behaved client is measured, until `is_there`.
 fn measure_beside(
     appliance: &mut Appliance,
     what: &str,
@@ -147,7 +147,7 @@ fn measure_beside(
     });
 }
 
-/// Some were broken off because all together held too much.
+/// Connections were closed for the budget.
 fn has_broken_off(daemon: &Daemon) -> bool {
     daemon.log().text().contains("broken off (1006): it held most")
 }
@@ -195,7 +195,7 @@ fn handshakes_that_stay_half_open() {
     let mut crowd: Vec<TcpStream> = (0..CROWD).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
     crowd.iter_mut().for_each(|client| client.write_all(b"GET /server HTTP/1.1\r\nX: ").unwrap());
     appliance.measure("1000 half-open handshakes");
-    // Together more than may be held. Some are broken off before they are through.
+    // Together over the budget. Some are closed before they are complete.
     let header = vec![b'x'; 12_000];
     let sent = crowd.iter_mut().filter_map(|client| client.write_all(&header).ok()).count();
     appliance.measure_until("1000 half-open handshakes of 12 KB", has_broken_off);
@@ -243,15 +243,14 @@ fn one_that_floods() {
     appliance.expect_bounded("one that floods");
 }
 
-/// How the small messages of a crowd come: by which protocol, from which side, and their bytes on the wire.
+/// A kind of small messages: protocol, direction, and bytes on the wire.
 struct Small {
     protocol: &'static str,
     is_from_server: bool,
     bytes: Vec<u8>,
 }
 
-/// Messages of a byte or none cost far more than their bytes. Whoever sends them, and however the other end does not
-/// take them, the bound that was printed holds.
+/// Small messages cost far more than their bytes. The printed bound holds in either direction.
 #[test]
 fn small_messages() {
     let client = |opcode, payload| Frame::new(opcode, payload).masked().bytes().repeat(10_000);
@@ -274,7 +273,7 @@ fn small_messages() {
         let (clients, backends) = join_many(&appliance.daemon, &server, CROWD / 4);
         clients.iter().for_each(|client| client.set_nonblocking(true).unwrap());
         backends.iter().for_each(|backend| backend.stream().set_nonblocking(true).unwrap());
-        // Nobody reads. In each round all say as much as is taken.
+        // No peer reads. In each round all write until they would block.
         for _ in 0..4 {
             for (client, backend) in clients.iter().zip(&backends) {
                 if is_from_server {

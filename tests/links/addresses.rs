@@ -1,4 +1,4 @@
-//! TCP servers whose name has several addresses.
+//! TCP servers with several addresses.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
@@ -8,11 +8,11 @@ use crate::daemon::UAKARI;
 use crate::process::{Folder, Process, close, eventually, skipped};
 use crate::wire::Wire;
 
-/// The addresses of `two.example`. No other test uses them, so that a port of one is free at the other.
+/// The addresses of `two.example`. No other test uses them: a port free at one is free at the other.
 const BOTH: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 82), Ipv4Addr::new(127, 0, 0, 83)];
 
-/// A daemon with a link to `two.example`, which has two addresses: told by a hosts file of its own. None: that cannot
-/// be done here.
+/// A daemon with a link to `two.example`, whose addresses are in a hosts file of its own. None: this user may not mount
+/// it.
 fn with_two_addresses(port: u16, more: &str) -> Option<(Process, Folder, u16)> {
     let folder = Folder::new();
     let hosts = BOTH.map(|address| format!("{address} two.example\n")).concat();
@@ -43,12 +43,12 @@ fn the_next_address_where_one_refuses() {
         assert_eq!(Wire::connect(gateway).upgrade("/two", &[]).status, 101, "{address}");
         server.accept().unwrap();
         close(server);
-        // Now both refuse.
+        // Both refuse.
         assert_eq!(Wire::connect(gateway).upgrade("/two", &[]).status, 502, "{address}");
     }
 }
 
-/// The first one has no more than its share of the time.
+/// The first address gets its share of the time alone.
 #[test]
 fn the_next_address_where_one_does_not_answer() {
     for (silent, other) in [(BOTH[0], BOTH[1]), (BOTH[1], BOTH[0])] {
@@ -62,7 +62,7 @@ fn the_next_address_where_one_does_not_answer() {
     }
 }
 
-/// Whether the kernel's timer of a connection from this address is that of keepalive (proc_pid_net(5), tcp).
+/// Whether a connection from this address has its keepalive timer set (proc_pid_net(5), tcp).
 fn has_keepalive(local: SocketAddr) -> bool {
     let SocketAddr::V4(local) = local else { return false };
     let address = format!("{:08X}:{:04X}", u32::from(*local.ip()).swap_bytes(), local.port());

@@ -1,4 +1,4 @@
-//! Calls that few servers make, one by one.
+//! Rare calls, one by one.
 
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -23,7 +23,7 @@ impl Server {
     }
 }
 
-/// The server has closed: its close frame comes, and the end.
+/// The server closes: a close frame and the end.
 fn expect_goodbye(client: &mut Client) {
     client.expect_close(1000);
     client.wire.expect_end();
@@ -38,7 +38,7 @@ fn a_look_changes_nothing() {
     expect_goodbye(&mut client);
 }
 
-/// What comes before a client's mistake is payload, and a look takes none of it.
+/// Bytes before a client's mistake are payload, and MSG_PEEK takes none.
 #[test]
 fn a_look_before_a_mistake_changes_nothing() {
     let (server, mut client) = start("peek mistake");
@@ -51,7 +51,7 @@ fn a_look_before_a_mistake_changes_nothing() {
 #[test]
 fn all_that_was_asked_for() {
     let (server, mut client) = start("all");
-    // Together, so that what is dropped with MSG_TRUNC is there.
+    // In one segment, for MSG_TRUNC to drop some.
     client.send(&["one", "two", "three", "fourth"].map(|text| Frame::new(TEXT, text.as_bytes())));
     server.said(&["all: 10 onetwothre", "truncated: 2 on", "rest: 5 ourth"]);
     expect_goodbye(&mut client);
@@ -69,7 +69,7 @@ fn byte_by_byte() {
     client.expect_pong(b"between");
 }
 
-/// Servers made for ouistiti's library, which ended each text with a NUL, take what they read for a string of C.
+/// Servers made for ouistiti's library, which ended each text with a NUL, read C strings.
 #[test]
 fn what_is_read_is_a_string_where_there_is_room() {
     let (server, mut client) = start("string");
@@ -77,7 +77,7 @@ fn what_is_read_is_a_string_where_there_is_room() {
         client.text(text);
         server.said(&[said]);
     }
-    // As much as it wants: what lies behind stays as it is.
+    // A full buffer: the byte after it is not touched.
     let bytes = Frame::new(TEXT, "0123456789abcdef".repeat(2).as_bytes()).masked().bytes();
     client.wire.send([Frame::new(PING, b"").masked().bytes(), bytes[..6].to_vec()].concat());
     client.expect_pong(b"");
@@ -151,7 +151,7 @@ fn one_thread_reads_while_another_writes() {
     let mut control = expect_data(&mut client, "tick".repeat(1000).as_bytes());
     client.text("enough");
     server.said(&["read: 6 enough"]);
-    // The newest ping is answered, whoever was writing; of the others as many as could be.
+    // The newest ping is answered; earlier ones if there is room.
     while control.last().is_none_or(|frame| frame.payload != [99]) {
         control.push(client.frame());
     }
@@ -164,7 +164,7 @@ fn much_that_is_nothing_keeps_no_server_busy() {
     let pings = Frame::new(PING, b"").masked().bytes().repeat(1000);
     client.wire.send([pings, Frame::new(TEXT, b"x").masked().bytes()].concat());
     server.said(&["flood: EAGAIN", "read: 1 x"]);
-    // Of those that came together the last is answered.
+    // The last of several pings is answered.
     client.expect_pong(b"");
 }
 
@@ -182,13 +182,13 @@ fn select_with_more_numbers_than_a_set_has() {
 fn closing_leaves_errno_alone() {
     let (server, client) = start("errno");
     server.said(&["write: 9 "]);
-    // Its connection breaks, so that no close frame can be sent.
+    // A reset, so that no close frame can be sent.
     setsockopt(client.wire.stream(), sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
     drop(client);
     server.said(&["close: ERANGE"]);
 }
 
-/// One of the two says it, whichever comes first.
+/// One of the two sends the close frame.
 #[test]
 fn a_parent_and_its_child_close_at_once() {
     let (server, mut client) = start("both");
@@ -208,7 +208,7 @@ fn the_clients_code_is_answered_by_a_process_that_has_not_read_it() {
     }
 }
 
-/// A server that reads 0 and finds an EAGAIN in errno may take it for nothing, and ask for ever.
+/// A server that reads 0 and finds EAGAIN in errno may retry for ever.
 #[test]
 fn what_succeeds_leaves_errno_alone() {
     let (server, mut client) = start("spare");

@@ -1,8 +1,8 @@
-//! Descriptors that are closed by number (syscall(2)), or past the library; and addresses.
+//! Descriptors closed by syscall(2) or without the library, and addresses.
 
 use super::Server;
 use crate::client::{Client, Frame, TEXT};
-use crate::giver::give_late;
+use crate::handover::give_late;
 use crate::process::{Lines, eventually};
 use crate::wire::{Wire, handshake};
 
@@ -19,7 +19,7 @@ fn expect_lines(out: &Lines, lines: &[&str]) {
     }
 }
 
-/// The server has closed: its close frame comes, and the end.
+/// The server closes: a close frame and the end.
 fn expect_goodbye(client: &mut Client) {
     client.expect_close(1000);
     client.wire.expect_end();
@@ -72,7 +72,7 @@ fn a_socket_that_is_passed_and_gets_the_number_of_a_client_is_a_plain_one() {
     expect_goodbye(&mut client);
 }
 
-/// The library looks at a new client by a number of its own, which it closes again.
+/// The library inspects a new client by a descriptor of its own, which it closes.
 #[test]
 fn numbers_of_a_client_that_was_closed_past_the_library_do_not_harm_the_next() {
     let (server, mut client) = start("next");
@@ -88,7 +88,7 @@ fn numbers_of_a_client_that_was_closed_past_the_library_do_not_harm_the_next() {
 fn a_client_that_comes_late_does_not_take_the_place_of_a_file() {
     let server = Server::compiled_with("descriptors", &["late"], &[("WEBSOCKET_WAIT_MS", "0")]);
     let mut client = give_late(&server.path, || {
-        // Before it there was who wanted to know whether the server listens.
+        // The first client was the test's probe of the listener.
         server.process.out.wait_for(&["client 2"]);
     });
     client.text("late");
@@ -101,7 +101,7 @@ fn a_client_that_comes_late_does_not_take_the_place_of_a_file() {
     expect_goodbye(&mut client);
 }
 
-/// A server that has room for exactly a `struct sockaddr_un` trusts its listener's family.
+/// A server with a buffer of exactly `struct sockaddr_un` trusts its listener's family.
 #[test]
 fn accept_getsockname_and_getpeername_tell_addresses() {
     let (unix, inet) = ("accept: family 1 size 2", "accept: family 2 size 16 127.0.0.1:");
@@ -118,7 +118,7 @@ fn accept_getsockname_and_getpeername_tell_addresses() {
     }
 }
 
-/// Its bytes come through a pair of sockets, which have no address.
+/// Its bytes come through a socket pair, which has no address.
 #[test]
 fn getpeername_tells_the_address_of_a_client_that_is_relayed() {
     let server = Server::compiled("descriptors", &["peer"]);

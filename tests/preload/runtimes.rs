@@ -1,4 +1,4 @@
-//! Servers on the runtimes of others, unchanged: the sockets of Node, libuv, uvloop, Rust, tokio and Java.
+//! Unchanged servers on foreign runtimes: Node, libuv, uvloop, Rust, tokio and Java.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::foreign::{command, need, tool};
 use crate::process::{Folder, eventually};
 
 const CLIENTS: usize = 200;
-/// So many are there at once.
+/// Clients at once.
 const CROWD: usize = 16;
 
 /// How a client goes.
 fn leave(mut client: Client, number: usize) {
     match number % 3 {
-        // Abruptly: an RST, or an end where a close frame was due.
+        // Abruptly: a reset, or an end without a close frame.
         0 => {
             if number.is_multiple_of(2) {
                 setsockopt(client.wire.stream(), sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 }).unwrap();
@@ -35,7 +35,8 @@ fn leave(mut client: Client, number: usize) {
     }
 }
 
-/// Clients come and go, in three ways; for each that has gone the server writes a file, whose number was the client's.
+/// Clients connect and leave in three ways; for each that left the server writes a file with a descriptor that may have
+/// the client's number.
 fn expect_files(start: impl FnOnce(&Folder, &str, &str) -> Command) {
     let mut files = String::new();
     let server = Server::start(|folder, path| {
@@ -97,7 +98,7 @@ fn uvloop() {
     });
 }
 
-/// A server that says of each client what accept(2) has told.
+/// A server that prints the address of each client from accept(2).
 fn expect_unnamed(server: &Server, said: &str) {
     server.expect_echo();
     server.process.out.wait_for(&[said]);
