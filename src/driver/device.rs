@@ -34,10 +34,10 @@ pub enum Device {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct DeviceId {
     /// The file system, for a pipe.
-    file_system: u64,
+    pub(super) file_system: u64,
     /// The inode there, or the device's own number.
-    number: u64,
-    is_written_only: bool,
+    pub(super) number: u64,
+    pub(super) is_written_only: bool,
 }
 
 /// Bits a second that a line can have (termios(3)).

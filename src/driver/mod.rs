@@ -22,7 +22,7 @@ mod status;
 pub mod tcp;
 pub mod uring;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
 use crate::limits;

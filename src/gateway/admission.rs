@@ -132,7 +132,7 @@ impl Admission {
     }
 
     /// Whether nobody and nothing is counted, as at the end.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub fn is_empty(&self) -> bool {
         let is_nobody = self.sources.values().all(|count| count.held() == 0) && self.refused.held() == 0;
         is_nobody && self.handshakes.held() == 0 && self.held_size == 0

@@ -82,7 +82,7 @@ impl ConnectQueues {
     }
 
     /// Whether nobody waits.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

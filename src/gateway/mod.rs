@@ -210,8 +210,8 @@ impl<D: Driver> Gateway<D> {
     }
 
     /// Whether nothing is counted that is not there.
-    #[cfg(test)]
-    fn has_empty_counts(&self) -> bool {
+    #[cfg(any(test, feature = "sim"))]
+    pub fn has_empty_counts(&self) -> bool {
         let World { slots, queues, watches, .. } = &self.world;
         self.connections.is_empty()
             && slots.has_no_connection()
@@ -221,8 +221,8 @@ impl<D: Driver> Gateway<D> {
     }
 
     /// The driver, for those who look at it from outside.
-    #[cfg(test)]
-    fn driver_mut(&mut self) -> &mut D {
+    #[cfg(any(test, feature = "sim"))]
+    pub fn driver_mut(&mut self) -> &mut D {
         &mut self.world.driver
     }
 

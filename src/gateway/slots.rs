@@ -123,7 +123,7 @@ impl<H> Slots<H> {
     }
 
     /// Whether no descriptor of a connection has a slot.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub(super) fn has_no_connection(&self) -> bool {
         let is_other = |user: &User<H>| matches!(user, User::Listener(_) | User::Folder(_) | User::Watch(_));
         self.slots.iter().all(|(_, slot)| is_other(&slot.user))

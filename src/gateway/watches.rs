@@ -69,7 +69,7 @@ impl<H> Watches<H> {
     }
 
     /// Whether nothing is in flight to be watched either.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     pub fn is_idle(&self) -> bool {
         self.list.is_empty() && self.busy.is_empty()
     }

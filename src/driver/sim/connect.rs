@@ -1,4 +1,5 @@
-//! Servers that are connected to in the simulated kernel, and the chain of a hand-over, which may break at each link.
+//! Backends of the simulated kernel: sockets and TCP addresses that are connected to, devices that are opened, and the
+//! chain of a hand-over, which may break at each link.
 
 use super::objects::Object;
 use super::*;
@@ -8,28 +9,27 @@ type HandedOver = Result<Option<Handle>, (HandoverStep, Errno)>;
 impl Sim {
     /// The name of an opened socket, or why it cannot be connected to.
     fn server(&mut self, file: usize, socket_type: SocketType) -> Result<String, Errno> {
-        let Object::File(name) = &self.objects[file] else { panic!("not an opened socket") };
-        match self.nodes.get(name) {
-            Some(Node::Narrow(other)) if *other != socket_type => Err(Errno::EPROTOTYPE),
-            Some(Node::Narrow(_)) => {
-                if self.rng.one_in(4) {
-                    Ok(name.clone())
-                } else {
-                    Err(Errno::EAGAIN)
-                }
-            }
-            Some(Node::Server(other)) if *other != socket_type => Err(Errno::EPROTOTYPE),
-            Some(Node::Full(until_ms)) if self.now_ms < *until_ms => Err(Errno::EAGAIN),
-            Some(Node::Server(_) | Node::Full(_)) => Ok(name.clone()),
+        let Object::File(place) = &self.objects[file] else { panic!("not an opened socket") };
+        let (name, node) = (place.name(), self.node(place).cloned());
+        match node {
+            Some(Node::Server(other) | Node::Narrow(other)) if other != socket_type => Err(Errno::EPROTOTYPE),
+            Some(Node::Narrow(_)) if !self.is_plain && !self.rng.one_in(4) => Err(Errno::EAGAIN),
+            Some(Node::Full(until_ms)) if self.now_ms < until_ms => Err(Errno::EAGAIN),
+            Some(Node::Server(_) | Node::Full(_) | Node::Narrow(_)) => Ok(name),
             _ => Err(Errno::ECONNREFUSED),
         }
     }
 
+    /// A new wire's number; the gateway has one end of it.
+    pub(super) fn new_wire(&mut self, packets: bool) -> usize {
+        let capacity = self.capacity.unwrap_or_else(|| 1 << (6 + self.rng.below(12)));
+        self.wires.push(Wire::new(capacity, packets));
+        self.wires.len() - 1
+    }
+
     /// A new wire, of which the gateway has its end; and its number.
     fn connection(&mut self, packets: bool) -> (Handle, usize) {
-        let capacity = 1 << (6 + self.rng.below(12));
-        self.wires.push(Wire::new(capacity, packets));
-        let wire = self.wires.len() - 1;
+        let wire = self.new_wire(packets);
         (Handle(self.objects.insert(Object::Wire(wire))), wire)
     }
 
@@ -40,11 +40,66 @@ impl Sim {
         Ok(handle)
     }
 
+    /// None: nothing has come back from the address yet.
+    pub(super) fn attempt_connect_tcp(
+        &mut self,
+        address: SocketAddr,
+        is_cancelled: bool,
+    ) -> Option<Result<Handle, Errno>> {
+        if is_cancelled && (self.is_plain || self.rng.one_in(2)) {
+            return Some(Err(Errno::ECANCELED));
+        }
+        let failed = match self.hosts.get(&address).cloned() {
+            Some(Host::Silent) => return is_cancelled.then_some(Err(Errno::ECANCELED)),
+            _ if self.chance(60) => Errno::EMFILE,
+            Some(Host::Server(name)) => {
+                let (handle, wire) = self.connection(false);
+                self.connected.push((name, wire));
+                return Some(Ok(handle));
+            }
+            Some(Host::Refuses) => Errno::ECONNREFUSED,
+            None => Errno::ENETUNREACH,
+        };
+        Some(Err(failed))
+    }
+
+    /// Opens a device. The program at its other end appears when it is prepared.
+    pub(super) fn attempt_open_device(
+        &mut self,
+        place: &Place,
+        node: &Node,
+        device: Device,
+    ) -> Result<(Handle, FileKind), Errno> {
+        node.check_device(device)?;
+        let is_written_only = device == Device::Fifo(Direction::Write);
+        if is_written_only && self.chance(10) {
+            // fifo(7): nobody has the pipe open for reading.
+            return Err(Errno::ENXIO);
+        }
+        let id = DeviceId { file_system: 1, number: place.inode(), is_written_only };
+        let (wire, name) = (self.new_wire(false), place.name());
+        let object = self.objects.insert(Object::Device { wire, device, name, is_prepared: false });
+        Ok((Handle(object), FileKind::Device(id, device)))
+    }
+
+    pub(super) fn prepare_device(&mut self, object: usize, device: Device) -> Result<(), Errno> {
+        if self.chance(40) {
+            return Err(Errno::EIO);
+        }
+        let Object::Device { wire, device: opened, name, is_prepared } = &mut self.objects[object] else {
+            panic!("not a device")
+        };
+        assert!(*opened == device && !*is_prepared, "{device:?} was opened as {opened:?}");
+        *is_prepared = true;
+        self.connected.push((name.clone(), *wire));
+        Ok(())
+    }
+
     /// The connection that a client was passed on, where the gateway keeps it: the server closes it, answers, resets it,
     /// or does nothing.
     fn watched(&mut self) -> Handle {
         let (handle, wire) = self.connection(false);
-        match self.rng.below(4) {
+        match if self.is_plain { 0 } else { self.rng.below(4) } {
             0 => self.wires[wire].finish(),
             1 => drop(self.wires[wire].write(b"answer")),
             2 => self.wires[wire].reset(),
@@ -57,16 +112,16 @@ impl Sim {
         &mut self,
         file: usize,
         client: usize,
-        handover: &Handover,
+        handover: Handover,
         is_cancelled: bool,
     ) -> HandedOver {
         if self.wire(client).from_gateway.size > 0 {
             return Err((HandoverStep::Room, Errno::EAGAIN));
         }
         let connected = match self.server(file, SocketType::Stream) {
-            Ok(_) if is_cancelled && self.rng.one_in(2) => Err(Errno::ECANCELED),
-            Ok(_) if self.rng.one_in(60) => Err(Errno::EMFILE),
-            Ok(_) if self.rng.one_in(60) => Err(Errno::ETOOMANYREFS),
+            Ok(_) if is_cancelled && (self.is_plain || self.rng.one_in(2)) => Err(Errno::ECANCELED),
+            Ok(_) if self.chance(60) => Err(Errno::EMFILE),
+            Ok(_) if self.chance(60) => Err(Errno::ETOOMANYREFS),
             other => other,
         };
         let name = match connected {
@@ -78,21 +133,19 @@ impl Sim {
             return Err((HandoverStep::Reply, Errno::EPIPE));
         }
         wire.give(&handover.reply);
-        if name == "dies" && self.rng.one_in(2) {
+        if name == "dies" && self.chance(2) {
             let errno = if self.rng.one_in(2) { Errno::EPIPE } else { Errno::ETOOMANYREFS };
             return Err((HandoverStep::Pass, errno));
         }
         let Object::Wire(number) = self.objects[client] else { panic!("not a socket") };
-        let (family, size) = if self.wires[number].address == Address::Unix { (1u16, 2) } else { (2, 16) };
-        let is_right = handover.record.starts_with(&family.to_ne_bytes()) && handover.record.len() == size;
-        assert!(is_right, "the record of a client: {:?}", handover.record);
+        let record = handover.record.into_vec();
         if handover.is_relayed {
             let (handle, far) = self.connection(false);
-            self.handed_over.push((name, far, true));
+            self.handed_over.push(HandedOverClient { name, wire: far, client: number, is_relayed: true, record });
             return Ok(Some(handle));
         }
         self.wires[number].is_passed = true;
-        self.handed_over.push((name, number, false));
+        self.handed_over.push(HandedOverClient { name, wire: number, client: number, is_relayed: false, record });
         Ok(handover.is_watched.then(|| self.watched()))
     }
 }

@@ -1,10 +1,14 @@
 //! A simulated kernel with a seed: short reads and writes, any cut, delayed and reordered completions, errors,
 //! an empty pool, and time that jumps. What the real kernel was seen to do has its counterpart here:
 //! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet, a cut packet, a full
-//! backlog.
+//! backlog, a wake-up of a device that brings nothing.
+//!
+//! A plain kernel (`Sim::is_plain`) has no choices: what can complete completes at once, whole and in order, and time
+//! passes only where nothing completes. The fuzz targets use it, so that their input alone decides.
 
 mod connect;
 mod objects;
+mod tree;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,131 +16,224 @@ use std::ffi::CString;
 
 use slab::Slab;
 
+use super::device::{DeviceId, Direction};
 use super::*;
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, STANDSTILL_MS};
 pub use objects::Handle;
-use objects::{Ask, Object, Op};
-use wire::{EPOCH_S, Wire};
-pub use wire::{Node, Rng};
+use objects::{Ask, NOTHING, Object, Pending};
+use tree::{EPOCH_S, Place};
+pub use tree::{Host, Node, Tree};
+pub use wire::{Pipe, Rng, Wire};
 
 /// Bytes of a receive at most.
 const CAPACITY: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
+/// Milliseconds that pass where nothing completes and nothing is due.
+const IDLE_MS: u64 = 20;
+
+/// A client that was handed over.
+#[derive(Debug)]
+pub struct HandedOverClient {
+    /// The server's name.
+    pub name: String,
+    /// The wire that the server was given: the client's own, or that of a socket pair.
+    pub wire: usize,
+    /// The client's own wire.
+    pub client: usize,
+    /// The server was given one end of a socket pair, whose other end the gateway has.
+    pub is_relayed: bool,
+    /// What the server was told with the descriptor.
+    pub record: Vec<u8>,
+}
+
+/// An address that clients connect to.
+struct Port {
+    address: Address,
+    /// The wires of clients that wait to be accepted.
+    waiting: VecDeque<usize>,
+}
 
 /// The kernel.
 pub struct Sim {
     /// Decides everything that is left open.
     pub rng: Rng,
+    /// Nothing is left open.
+    pub is_plain: bool,
+    /// Bytes that a backend's wire holds in each direction; None: the seed decides.
+    pub capacity: Option<usize>,
     /// The time.
     pub now_ms: u64,
     /// The process is stopped now and then.
     pub stands_still: bool,
-    /// What paths lead to.
-    pub nodes: BTreeMap<String, Node>,
+    /// The folders that the gateway holds open.
+    pub trees: Vec<Tree>,
+    /// What absolute paths lead to.
+    pub paths: BTreeMap<String, Node>,
+    /// What answers at TCP addresses.
+    pub hosts: BTreeMap<SocketAddr, Host>,
     /// All connections that ever were.
     pub wires: Vec<Wire>,
-    /// Clients that wait to be accepted.
-    pub waiting: VecDeque<usize>,
-    /// Servers' connections that were just made: the name and the wire.
+    /// Backends' connections that were just made: the name and the wire.
     pub connected: Vec<(String, usize)>,
-    /// Clients' wires that were just handed over: to which server, and whether it is the far end that it got.
-    pub handed_over: Vec<(String, usize, bool)>,
+    /// Clients that were just handed over.
+    pub handed_over: Vec<HandedOverClient>,
+    /// Completions of all turns.
+    pub completed: u64,
+    /// What the last `wait` was told to wait for at most.
+    pub timeout_ms: Option<u64>,
+    ports: Vec<Port>,
+    /// Folders that were opened for the gateway and stay open.
+    folders: usize,
     objects: Slab<Object>,
-    ops: Vec<Op>,
+    pending: Vec<Pending>,
+    /// The pool; memory of a buffer that was never lent is not there yet.
     buffers: Vec<Vec<u8>>,
-    /// Of each share; the buffers of `Share::Requests` come behind those of `Share::Messages`.
+    /// Of each share; the buffers of `Share::Requests` come after those of `Share::Messages`.
     free: [Vec<u16>; 2],
 }
 
 impl Sim {
-    /// A kernel with a pool of so many buffers.
+    /// A kernel with a pool of this many buffers, one empty tree, and a port with a UNIX socket.
     pub fn new(seed: u64, buffers: usize) -> Sim {
+        let messages = Share::Messages.size(buffers) as u16;
         Sim {
             rng: Rng(seed),
+            is_plain: false,
+            capacity: None,
             now_ms: 1,
             stands_still: false,
-            nodes: BTreeMap::new(),
+            trees: vec![Tree::new()],
+            paths: BTreeMap::new(),
+            hosts: BTreeMap::new(),
             wires: Vec::new(),
-            waiting: VecDeque::new(),
             connected: Vec::new(),
             handed_over: Vec::new(),
+            completed: 0,
+            timeout_ms: None,
+            ports: vec![Port { address: Address::Unix, waiting: VecDeque::new() }],
+            folders: 0,
             objects: Slab::new(),
-            ops: Vec::new(),
-            buffers: (0..buffers).map(|_| vec![0; POOL_BUFFER_SIZE]).collect(),
-            free: {
-                let messages = Share::Messages.size(buffers) as u16;
-                [(0..messages).collect(), (messages..buffers as u16).collect()]
-            },
+            pending: Vec::new(),
+            buffers: vec![Vec::new(); buffers],
+            free: [(0..messages).collect(), (messages..buffers as u16).collect()],
         }
     }
 
-    /// A listening socket.
+    /// Another port; its number.
+    pub fn port(&mut self, address: Address) -> usize {
+        self.ports.push(Port { address, waiting: VecDeque::new() });
+        self.ports.len() - 1
+    }
+
+    /// A listening socket of the first port.
     pub fn listener(&mut self) -> Handle {
-        Handle(self.objects.insert(Object::Listener))
+        self.listener_at(0)
     }
 
-    /// A folder; all paths are in one tree.
-    pub fn folder(&mut self) -> Handle {
-        Handle(self.objects.insert(Object::Folder))
+    /// A listening socket of a port. Clients wait at the port, so that any listener of it may accept them.
+    pub fn listener_at(&mut self, port: usize) -> Handle {
+        Handle(self.objects.insert(Object::Listener(port)))
     }
 
-    /// A client comes from this address; its wire speaks for it.
-    pub fn client(&mut self, capacity: usize, address: Address) -> usize {
-        self.wires.push(Wire { address, ..Wire::new(capacity, false) });
-        self.waiting.push_back(self.wires.len() - 1);
+    /// The root of a tree.
+    pub fn folder(&mut self, tree: usize) -> Handle {
+        self.folders += 1;
+        Handle(self.objects.insert(Object::Folder(tree)))
+    }
+
+    /// A client of a port connects from this address; the number of its wire.
+    pub fn client(&mut self, port: usize, capacity: usize, address: Address) -> usize {
+        let local = self.ports[port].address;
+        self.wires.push(Wire { address, local, ..Wire::new(capacity, false) });
+        self.ports[port].waiting.push_back(self.wires.len() - 1);
         self.wires.len() - 1
     }
 
-    /// What is still open or lent: nothing but listeners and folders, once all is over.
+    /// Whether a client waits to be accepted.
+    pub fn has_waiting(&self) -> bool {
+        self.ports.iter().any(|port| !port.waiting.is_empty())
+    }
+
+    /// What is still open or lent: nothing but listeners and the folders of `folder`, once all is over.
     pub fn leaks(&self) -> String {
-        let open =
-            self.objects.iter().filter(|(_, object)| matches!(object, Object::File(_) | Object::Wire(_))).count();
+        let count = |is_one: fn(&Object) -> bool| self.objects.iter().filter(|(_, object)| is_one(object)).count();
+        let open = count(|object| !matches!(object, Object::Listener(_) | Object::Folder(_)));
+        let folders = count(|object| matches!(object, Object::Folder(_))) - self.folders;
         let lent = self.buffers.len() - self.free.iter().map(Vec::len).sum::<usize>();
-        let in_flight = self.ops.iter().filter(|op| !matches!(op.ask, Ask::Accept)).count();
-        match (open, lent, in_flight) {
+        let in_flight = self.pending.iter().filter(|op| !matches!(op.ask, Ask::Accept)).count();
+        match (open + folders, lent, in_flight) {
             (0, 0, 0) => String::new(),
-            _ => format!("{open} handles open, {lent} buffers lent, {in_flight} operations in flight"),
+            (open, ..) => format!("{open} handles open, {lent} buffers lent, {in_flight} operations in flight"),
         }
     }
 
-    fn start(&mut self, token: Token, handle: &Handle, ask: Ask) {
-        self.ops.push(Op { token, object: handle.0, ask, is_cancelled: false });
+    /// Whether something happens that happens once in `n` times.
+    fn chance(&mut self, n: usize) -> bool {
+        !self.is_plain && self.rng.one_in(n)
+    }
+
+    /// How many of these bytes go at once: mostly all.
+    fn cut(&mut self, size: usize) -> usize {
+        if size < 2 || !self.chance(3) { size } else { 1 + self.rng.below(size) }
+    }
+
+    fn start(&mut self, token: Token, object: usize, ask: Ask) {
+        let cancelled_by = match &ask {
+            Ask::Receive { how: Receive::Device } => Token { op: Op::Readable, ..token },
+            Ask::Send { .. } if matches!(self.objects[object], Object::Device { .. }) => {
+                Token { op: Op::Writable, ..token }
+            }
+            _ => token,
+        };
+        self.pending.push(Pending { token, cancelled_by, object, ask, is_cancelled: false });
+    }
+
+    fn node(&self, place: &Place) -> Option<&Node> {
+        match place.tree {
+            Some(tree) => self.trees[tree].get(&place.path),
+            // A folder's own entry.
+            None => self.paths.get(place.path.strip_suffix("/.").unwrap_or(&place.path)),
+        }
     }
 
     fn wire(&mut self, object: usize) -> &mut Wire {
         match self.objects[object] {
-            Object::Wire(wire) => &mut self.wires[wire],
-            _ => panic!("not a socket"),
+            Object::Wire(wire) | Object::Device { wire, is_prepared: true, .. } => &mut self.wires[wire],
+            ref object => panic!("neither a socket nor a device that is ready: {object:?}"),
         }
     }
 
     /// Completes an operation if it can be, or gives it back.
-    fn attempt(&mut self, op: Op) -> Result<(Event<Handle>, Option<Op>), Op> {
-        let Op { token, object, ask, is_cancelled } = op;
-        let again = |ask| Op { token, object, ask, is_cancelled };
+    fn attempt(&mut self, op: Pending) -> Result<(Event<Handle>, Option<Pending>), Pending> {
+        let Pending { token, cancelled_by, object, ask, is_cancelled } = op;
+        let again = |ask| Pending { token, cancelled_by, object, ask, is_cancelled };
         match ask {
             Ask::Accept if is_cancelled => Ok((Event::Accepted { result: Err(Errno::ECANCELED), more: false }, None)),
             Ask::Accept => self
-                .attempt_accept()
+                .attempt_accept(object)
                 .map(|(event, more)| (event, more.then(|| again(Ask::Accept))))
                 .ok_or_else(|| again(Ask::Accept)),
             Ask::Receive { how } => match self.attempt_receive(object, how, is_cancelled) {
                 Some(result) => {
                     let is_multishot = matches!(how, Receive::Multishot | Receive::Packets);
                     let has_bytes = matches!(&result, Received::Data(lease) if !lease.is_empty());
-                    let goes_on = is_multishot && has_bytes && !self.rng.one_in(20);
+                    let goes_on = is_multishot && has_bytes && !self.chance(20);
                     let more = goes_on.then(|| again(Ask::Receive { how }));
                     Ok((Event::Received { result, more: goes_on }, more))
                 }
                 None => Err(again(Ask::Receive { how })),
             },
-            Ask::Send { batch, wait } => match self.attempt_send(object, &batch, wait) {
+            Ask::Send { batch, wait } => match self.attempt_send(object, &batch, wait, is_cancelled) {
                 Some(result) => Ok((Event::Sent { batch, result }, None)),
                 None => Err(again(Ask::Send { batch, wait })),
             },
-            Ask::Open { path } => Ok((Event::Opened(self.attempt_open(&path)), None)),
+            Ask::Open { place, purpose } => Ok((Event::Opened(self.attempt_open(object, place, purpose)), None)),
             Ask::Connect { socket_type } => Ok((Event::Connected(self.attempt_connect(object, socket_type)), None)),
+            Ask::ConnectTcp { address } => match self.attempt_connect_tcp(address, is_cancelled) {
+                Some(result) => Ok((Event::Connected(result), None)),
+                None => Err(again(Ask::ConnectTcp { address })),
+            },
             Ask::HandOver { client, handover } => {
-                Ok((Event::HandedOver(self.attempt_hand_over(object, client, &handover, is_cancelled)), None))
+                Ok((Event::HandedOver(self.attempt_hand_over(object, client, handover, is_cancelled)), None))
             }
             Ask::Read { offset } => {
                 Ok((Event::Received { result: self.attempt_read(object, offset), more: false }, None))
@@ -144,30 +241,34 @@ impl Sim {
         }
     }
 
-    fn attempt_accept(&mut self) -> Option<(Event<Handle>, bool)> {
-        let &wire = self.waiting.front()?;
-        if self.rng.one_in(30) {
+    fn attempt_accept(&mut self, object: usize) -> Option<(Event<Handle>, bool)> {
+        let Object::Listener(port) = self.objects[object] else { panic!("not a listener") };
+        let &wire = self.ports[port].waiting.front()?;
+        if self.chance(30) {
             return Some((Event::Accepted { result: Err(Errno::EMFILE), more: false }, false));
         }
-        self.waiting.pop_front();
+        self.ports[port].waiting.pop_front();
         let handle = Handle(self.objects.insert(Object::Wire(wire)));
         let address = self.wires[wire].address;
         Some((Event::Accepted { result: Ok((handle, address)), more: true }, true))
     }
 
     fn attempt_receive(&mut self, object: usize, how: Receive, is_cancelled: bool) -> Option<Received> {
-        if is_cancelled && self.rng.one_in(2) {
+        if is_cancelled && (self.is_plain || self.rng.one_in(2)) {
             return Some(Received::Failed(Errno::ECANCELED));
         }
+        let is_device = how == Receive::Device;
+        let wakes_up_for_nothing = is_device && self.chance(50);
         let pipe = &self.wire(object).to_gateway;
         if pipe.broken {
-            return Some(Received::Failed(Errno::ECONNRESET));
+            return Some(Received::Failed(if is_device { Errno::EIO } else { Errno::ECONNRESET }));
         }
         let Some(first) = pipe.chunks.front() else {
-            return if pipe.finished {
-                Some(Received::End)
-            } else {
-                is_cancelled.then_some(Received::Failed(Errno::ECANCELED))
+            return match () {
+                () if pipe.finished => Some(Received::End),
+                () if is_cancelled => Some(Received::Failed(Errno::ECANCELED)),
+                () if wakes_up_for_nothing => Some(Received::Failed(Errno::EAGAIN)),
+                () => None,
             };
         };
         let most = first.len().min(CAPACITY);
@@ -175,7 +276,7 @@ impl Sim {
         if self.free[share as usize].is_empty() {
             return Some(Received::Failed(Errno::ENOBUFS));
         }
-        let size = if most < 2 || !self.rng.one_in(3) { most } else { 1 + self.rng.below(most) };
+        let size = self.cut(most);
         let pipe = &mut self.wire(object).to_gateway;
         let mut bytes = pipe.chunks.pop_front()?;
         if how != Receive::Packets && size < bytes.len() {
@@ -191,24 +292,34 @@ impl Sim {
     fn lend(&mut self, share: Share, bytes: &[u8]) -> Received {
         let Some(buffer) = self.free[share as usize].pop() else { return Received::Failed(Errno::ENOBUFS) };
         let end = POOL_HEADROOM + bytes.len();
+        self.buffers[buffer as usize].resize(POOL_BUFFER_SIZE, 0);
         self.buffers[buffer as usize][POOL_HEADROOM..end].copy_from_slice(bytes);
         Received::Data(Lease { share, buffer, start: POOL_HEADROOM as u32, end: end as u32 })
     }
 
-    fn attempt_send(&mut self, object: usize, batch: &Batch, wait: bool) -> Option<Result<usize, Errno>> {
+    fn attempt_send(
+        &mut self,
+        object: usize,
+        batch: &Batch,
+        wait: bool,
+        is_cancelled: bool,
+    ) -> Option<Result<usize, Errno>> {
         let wire = self.wire(object);
         let (is_broken, packets) = (wire.from_gateway.broken || wire.from_gateway.finished, wire.packets);
         let room = wire.from_gateway.capacity.saturating_sub(wire.from_gateway.size);
+        let fits = if packets { room >= batch.len() || wire.from_gateway.size == 0 } else { room > 0 };
         if is_broken {
             return Some(Err(Errno::EPIPE));
         }
-        let fits = if packets { room >= batch.len() || self.wire(object).from_gateway.size == 0 } else { room > 0 };
         if !fits {
-            return if wait { None } else { Some(Err(Errno::EAGAIN)) };
+            return match (is_cancelled, wait) {
+                (true, _) => Some(Err(Errno::ECANCELED)),
+                (false, true) => None,
+                (false, false) => Some(Err(Errno::EAGAIN)),
+            };
         }
         let bytes = self.gather(batch);
-        let most = if packets { bytes.len() } else { bytes.len().min(room) };
-        let size = if packets || most < 2 || !self.rng.one_in(3) { most } else { 1 + self.rng.below(most) };
+        let size = if packets { bytes.len() } else { self.cut(bytes.len().min(room)) };
         let pipe = &mut self.wire(object).from_gateway;
         pipe.chunks.push_back(bytes[..size].to_vec());
         pipe.size += size;
@@ -230,19 +341,33 @@ impl Sim {
         bytes
     }
 
-    fn attempt_open(&mut self, path: &str) -> Result<(Handle, FileKind), Errno> {
-        if self.rng.one_in(60) {
+    fn attempt_open(&mut self, folder: usize, mut place: Place, purpose: OpenFor) -> Result<(Handle, FileKind), Errno> {
+        if self.chance(60) {
             return Err(Errno::EMFILE);
         }
-        let kind = self.nodes.get(path).ok_or(Errno::ENOENT)?.kind(path)?;
-        Ok((Handle(self.objects.insert(Object::File(path.to_owned()))), kind))
+        if folder != NOTHING {
+            let Object::Folder(tree) = self.objects[folder] else { panic!("not a folder") };
+            place.tree = Some(tree);
+        }
+        let node = self.node(&place).ok_or(Errno::ENOENT)?.clone();
+        if let OpenFor::Speaking(device) = purpose {
+            return self.attempt_open_device(&place, &node, device);
+        }
+        let kind = node.kind(&place)?;
+        let object = match node {
+            Node::Root(tree) => Object::Folder(tree),
+            _ if place.path.ends_with("/.") && kind != FileKind::Folder => return Err(Errno::ENOTDIR),
+            _ => Object::File(place),
+        };
+        Ok((Handle(self.objects.insert(object)), kind))
     }
 
     fn attempt_read(&mut self, object: usize, offset: u64) -> Received {
-        let Object::File(name) = &self.objects[object] else { panic!("not a file") };
-        let Some(Node::File(bytes)) = self.nodes.get(name) else { return Received::Failed(Errno::EIO) };
+        let Object::File(place) = &self.objects[object] else { panic!("not a file") };
+        let most = if self.is_plain { CAPACITY } else { 1 + self.rng.below(CAPACITY) };
+        let Some(Node::File(bytes)) = self.node(place) else { return Received::Failed(Errno::EIO) };
         let rest = &bytes[(offset as usize).min(bytes.len())..];
-        let size = rest.len().min(1 + self.rng.below(CAPACITY));
+        let size = rest.len().min(most);
         let part = rest[..size].to_vec();
         if part.is_empty() { Received::End } else { self.lend(Share::Requests, &part) }
     }
@@ -250,24 +375,25 @@ impl Sim {
     /// Lets a random part of what can happen happen, in a random order. Whether anything did.
     fn complete_some(&mut self, completions: &mut Vec<Completion<Handle>>) -> bool {
         let before = completions.len();
-        let mut ops = std::mem::take(&mut self.ops);
-        for i in (1..ops.len()).rev() {
-            ops.swap(i, self.rng.below(i + 1));
+        let mut pending = std::mem::take(&mut self.pending);
+        for i in (1..pending.len()).rev().filter(|_| !self.is_plain) {
+            pending.swap(i, self.rng.below(i + 1));
         }
-        for op in ops {
-            if self.rng.one_in(4) {
-                self.ops.push(op);
+        for op in pending {
+            if self.chance(4) {
+                self.pending.push(op);
                 continue;
             }
             let token = op.token;
             match self.attempt(op) {
                 Ok((event, more)) => {
                     completions.push(Completion { token, event });
-                    self.ops.extend(more);
+                    self.pending.extend(more);
                 }
-                Err(op) => self.ops.push(op),
+                Err(op) => self.pending.push(op),
             }
         }
+        self.completed += (completions.len() - before) as u64;
         completions.len() > before
     }
 }
@@ -284,62 +410,82 @@ impl Driver for Sim {
     }
 
     fn accept(&mut self, token: Token, listener: &Handle) {
-        self.start(token, listener, Ask::Accept);
+        self.start(token, listener.0, Ask::Accept);
     }
 
     fn receive(&mut self, token: Token, socket: &Handle, how: Receive) {
-        let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Receive { .. }));
+        let is_twice = self.pending.iter().any(|op| op.token == token && matches!(op.ask, Ask::Receive { .. }));
         assert!(!is_twice, "two receives at once would mix up the stream");
-        self.start(token, socket, Ask::Receive { how });
+        let is_right = match self.objects[socket.0] {
+            Object::Device { device, .. } => how == Receive::Device && device != Device::Fifo(Direction::Write),
+            _ => how != Receive::Device,
+        };
+        assert!(is_right, "{how:?} of {:?}", self.objects[socket.0]);
+        self.start(token, socket.0, Ask::Receive { how });
     }
 
     fn send(&mut self, token: Token, socket: &Handle, batch: Batch, how: Sending) {
-        let is_twice = self.ops.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
+        let is_twice = self.pending.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
         assert!(!is_twice, "two sends at once would mix up the stream");
         if self.stands_still && self.rng.one_in(300) {
             // The process is stopped for a while, in the midst of a turn.
             self.now_ms += STANDSTILL_MS + self.rng.below(200_000) as u64;
         }
-        self.start(token, socket, Ask::Send { batch, wait: how != Sending::Now });
+        let is_right = match self.objects[socket.0] {
+            Object::Device { device, .. } => how == Sending::Device && device != Device::Fifo(Direction::Read),
+            _ => how != Sending::Device,
+        };
+        assert!(is_right, "{how:?} to {:?}", self.objects[socket.0]);
+        self.start(token, socket.0, Ask::Send { batch, wait: how != Sending::Now });
     }
 
-    fn open(&mut self, token: Token, reach: Reach<'_, Handle>, path: CString, _: OpenFor) {
-        let path = path.into_string().expect("names are UTF-8");
+    fn open(&mut self, token: Token, reach: Reach<'_, Handle>, path: CString, purpose: OpenFor) {
+        let place = Place { tree: None, path: path.into_string().expect("names are UTF-8") };
         match reach {
-            Reach::Beneath(folder) | Reach::From(folder) => self.start(token, folder, Ask::Open { path }),
-            Reach::Anywhere => panic!("the simulated configuration has no links"),
+            Reach::Beneath(folder) | Reach::From(folder) => {
+                assert!(!place.path.starts_with('/') && place.path.split('/').all(|part| part != ".."), "{place:?}");
+                self.start(token, folder.0, Ask::Open { place, purpose });
+            }
+            Reach::Anywhere => {
+                assert!(place.path.starts_with('/'), "{place:?}");
+                self.start(token, NOTHING, Ask::Open { place, purpose });
+            }
         }
     }
 
-    fn prepare(&mut self, _: &Handle, _: Device) -> Result<(), Errno> {
-        panic!("the simulated configuration has no links");
+    fn prepare(&mut self, file: &Handle, device: Device) -> Result<(), Errno> {
+        self.prepare_device(file.0, device)
     }
 
     fn connect(&mut self, token: Token, file: &Handle, socket_type: SocketType) {
-        self.start(token, file, Ask::Connect { socket_type });
+        self.start(token, file.0, Ask::Connect { socket_type });
     }
 
-    fn connect_tcp(&mut self, _: Token, _: SocketAddr, _: &limits::Http) {
-        panic!("the simulated configuration has no links");
+    fn connect_tcp(&mut self, token: Token, address: SocketAddr, _: &limits::Http) {
+        self.start(token, NOTHING, Ask::ConnectTcp { address });
     }
 
     fn hand_over(&mut self, token: Token, file: &Handle, client: &Handle, handover: Handover) {
-        let is_busy = self.ops.iter().any(|op| op.is_on(client.0));
+        let is_busy = self.pending.iter().any(|op| op.is_on(client.0));
         assert!(!is_busy, "what is in flight would take bytes that are the server's");
-        self.start(token, file, Ask::HandOver { client: client.0, handover });
+        self.start(token, file.0, Ask::HandOver { client: client.0, handover });
     }
 
     fn read(&mut self, token: Token, file: &Handle, offset: u64) {
-        self.start(token, file, Ask::Read { offset });
+        self.start(token, file.0, Ask::Read { offset });
     }
 
     fn cancel(&mut self, token: Token) {
-        for op in self.ops.iter_mut().filter(|op| op.token == token) {
+        for op in self.pending.iter_mut().filter(|op| op.cancelled_by == token) {
             op.is_cancelled = true;
         }
     }
 
     fn shutdown(&mut self, socket: &Handle, both: bool) {
+        if matches!(self.objects[socket.0], Object::Device { .. }) {
+            // shutdown(2): ENOTSOCK.
+            return;
+        }
         let wire = self.wire(socket.0);
         wire.from_gateway.finished = true;
         if both {
@@ -350,30 +496,44 @@ impl Driver for Sim {
     }
 
     fn close(&mut self, handle: Handle) {
-        let is_busy = self.ops.iter().any(|op| op.is_on(handle.0));
+        let is_busy = self.pending.iter().any(|op| op.is_on(handle.0));
         assert!(!is_busy, "closed with operations in flight: they would go on, on whatever gets its number");
-        if let Object::Wire(wire) = self.objects.remove(handle.0) {
+        if let Object::Wire(wire) | Object::Device { wire, .. } = self.objects.remove(handle.0) {
             self.wires[wire].close();
         }
     }
 
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Handle>>) -> Result<(), Errno> {
+        self.timeout_ms = timeout_ms;
         if !self.complete_some(completions) {
-            self.now_ms += timeout_ms.unwrap_or(20).min(1 + self.rng.below(20) as u64);
+            let most_ms = if self.is_plain { u64::MAX } else { 1 + self.rng.below(IDLE_MS as usize) as u64 };
+            self.now_ms += timeout_ms.unwrap_or(IDLE_MS).min(most_ms);
         }
         Ok(())
     }
 
-    fn local_address(&self, _: &Handle) -> Address {
-        Address::Unix
+    fn local_address(&self, client: &Handle) -> Address {
+        match self.objects[client.0] {
+            Object::Wire(wire) => self.wires[wire].local,
+            _ => Address::Unknown,
+        }
     }
 
-    fn identity(&self, _: &Handle) -> Option<FolderId> {
-        None
+    fn identity(&self, folder: &Handle) -> Option<FolderId> {
+        match self.objects[folder.0] {
+            Object::Folder(tree) => Some(FolderId { file_system: 1, inode: tree as u64, mount: 1 }),
+            _ => None,
+        }
     }
 
-    fn replace(&mut self, _: &Handle, _: Handle) -> Result<(), Errno> {
-        panic!("the simulated folders have no paths");
+    fn replace(&mut self, old: &Handle, new: Handle) -> Result<(), Errno> {
+        let Object::Folder(tree) = self.objects.remove(new.0) else { panic!("not a folder") };
+        assert!(matches!(self.objects[old.0], Object::Folder(_)), "not a folder");
+        if self.chance(20) {
+            return Err(Errno::EBUSY);
+        }
+        self.objects[old.0] = Object::Folder(tree);
+        Ok(())
     }
 
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {

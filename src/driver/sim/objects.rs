@@ -1,36 +1,57 @@
 //! What is open in the simulated kernel, and what it has been asked for.
 
-use crate::driver::{Batch, Handover, Receive, SocketType, Token};
+use std::net::SocketAddr;
 
-/// Something open. Not to be copied: who has it closes it.
+use super::tree::Place;
+use crate::driver::device::Device;
+use crate::driver::{Batch, Handover, OpenFor, Receive, SocketType, Token};
+
+/// Something open. Not to be copied: its owner closes it.
 #[derive(Debug)]
 pub struct Handle(pub(super) usize);
 
+#[derive(Debug)]
 pub enum Object {
-    Listener,
-    Folder,
-    File(String),
+    /// A listening socket of the port with this number.
+    Listener(usize),
+    /// The root of the tree with this number.
+    Folder(usize),
+    File(Place),
     Wire(usize),
+    /// A device and the wire to the program at its other end. Nothing is read or written before it is prepared.
+    Device {
+        wire: usize,
+        device: Device,
+        name: String,
+        is_prepared: bool,
+    },
 }
 
 pub enum Ask {
     Accept,
     Receive { how: Receive },
     Send { batch: Batch, wait: bool },
-    Open { path: String },
+    Open { place: Place, purpose: OpenFor },
     Connect { socket_type: SocketType },
+    ConnectTcp { address: SocketAddr },
     HandOver { client: usize, handover: Handover },
     Read { offset: u64 },
 }
 
-pub struct Op {
+/// The object of operations that need none.
+pub const NOTHING: usize = usize::MAX;
+
+/// An operation that has not completed.
+pub struct Pending {
     pub token: Token,
+    /// Cancelling this token ends it.
+    pub cancelled_by: Token,
     pub object: usize,
     pub ask: Ask,
     pub is_cancelled: bool,
 }
 
-impl Op {
+impl Pending {
     /// Whether it works on this object.
     pub fn is_on(&self, object: usize) -> bool {
         self.object == object || matches!(self.ask, Ask::HandOver { client, .. } if client == object)

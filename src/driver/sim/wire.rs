@@ -1,11 +1,8 @@
-//! What lies between the simulated kernel and the actors of a test: chance, pipes, paths.
+//! Random numbers, and the connections between the simulated kernel and the actors of a test.
 
 use std::collections::VecDeque;
 
-use crate::driver::{Address, Errno, FileId, FileKind, FileStatus, SocketType};
-
-/// The wall clock at the beginning; files are a little older.
-pub const EPOCH_S: u64 = 1_700_000_000;
+use crate::driver::Address;
 
 /// A small generator (splitmix64): the same seed gives the same run everywhere.
 pub struct Rng(pub u64);
@@ -49,8 +46,10 @@ pub struct Wire {
     /// What the gateway writes.
     pub from_gateway: Pipe,
     pub(super) packets: bool,
-    /// Where the actor connects from.
-    pub(super) address: Address,
+    /// The client's address.
+    pub address: Address,
+    /// The address that the client connected to.
+    pub local: Address,
     /// The gateway has closed its end.
     pub is_closed: bool,
     /// A server has the gateway's end too, and closes it.
@@ -61,7 +60,8 @@ impl Wire {
     pub(super) fn new(capacity: usize, packets: bool) -> Wire {
         let pipe = || Pipe { capacity, ..Pipe::default() };
         let (to_gateway, from_gateway) = (pipe(), pipe());
-        Wire { to_gateway, from_gateway, packets, address: Address::Unix, is_closed: false, is_passed: false }
+        let (address, local) = (Address::Unix, Address::Unix);
+        Wire { to_gateway, from_gateway, packets, address, local, is_closed: false, is_passed: false }
     }
 
     /// The actor writes; returns how much there was room for. A packet fits whole or not at all (None).
@@ -76,6 +76,11 @@ impl Wire {
         pipe.chunks.push_back(bytes[..size].to_vec());
         pipe.size += size;
         Some(size)
+    }
+
+    /// Whether it carries packets.
+    pub fn has_packets(&self) -> bool {
+        self.packets
     }
 
     /// What the actor wrote and the gateway has not read.
@@ -147,47 +152,5 @@ impl Wire {
     pub fn leave(&mut self) {
         self.to_gateway.finished = true;
         self.from_gateway.broken = true;
-    }
-}
-
-/// What a path leads to.
-#[derive(Clone)]
-pub enum Node {
-    /// A folder.
-    Folder,
-    /// A file with these bytes.
-    File(Vec<u8>),
-    /// A listening socket of this type.
-    Server(SocketType),
-    /// A socket nobody listens on.
-    Dead,
-    /// A server whose backlog is full until this time.
-    Full(u64),
-    /// A server whose backlog is full most of the time.
-    Narrow(SocketType),
-    /// A link that leads out.
-    Outside,
-}
-
-impl Node {
-    /// What opening it tells.
-    pub(super) fn kind(&self, path: &str) -> Result<FileKind, Errno> {
-        Ok(match self {
-            Node::Outside => return Err(Errno::EXDEV),
-            Node::Folder => FileKind::Folder,
-            Node::File(bytes) => FileKind::Regular(FileStatus {
-                size: bytes.len() as u64,
-                modified_s: EPOCH_S as i64 - 1_000,
-                modified_ns: 0,
-                changed_s: EPOCH_S as i64 - 1_000,
-                changed_ns: 1,
-                inode: path.bytes().map(u64::from).sum(),
-                file_system: 1,
-                mount: 1,
-            }),
-            Node::Server(_) | Node::Dead | Node::Full(_) | Node::Narrow(_) => {
-                FileKind::Socket(FileId { inode: path.bytes().map(u64::from).sum(), ..FileId::default() })
-            }
-        })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
+use super::backend;
 use super::pages::Answers;
+use super::world::{Name, World, tcp};
 use crate::driver::Address;
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
@@ -75,19 +77,23 @@ pub struct Client {
 
 impl Client {
     /// A client that asks for a name, with all it is going to say.
-    pub fn new(sim: &mut Sim, protocol: Protocol, names: &[&'static str]) -> Client {
+    pub fn new(sim: &mut Sim, world: &World) -> Client {
         let manner = MANNERS[sim.rng.below(MANNERS.len())];
         // A large body has to come within the time that a request has.
         let least = if manner == Manner::Browses { 10 } else { 6 };
         let capacity = 1 << (least + sim.rng.below(18 - least));
-        // A few addresses, and some clients that have none.
-        let address = match sim.rng.below(4) {
+        let port = world.ports[sim.rng.below(world.ports.len())];
+        // A few hosts; each client of one has a port number of its own.
+        let (host, own) = (1 + sim.rng.below(3), 1_000 + sim.wires.len());
+        let address = match port {
+            0 if sim.rng.one_in(20) => Address::Unknown,
             0 => Address::Unix,
-            last => Address::Tcp(([127, 0, 0, last as u8], 1).into()),
+            1 => tcp(&format!("127.0.0.{host}:{own}")),
+            _ => tcp(&format!("[2001:db8:0:{host}::1]:{own}")),
         };
-        let wire = sim.client(capacity, address);
+        let wire = sim.client(port, capacity, address);
         let rng = &mut sim.rng;
-        let name = names[rng.below(names.len())];
+        let Name { path: name, protocol } = world.names[rng.below(world.names.len())];
         let mut client = Client {
             wire,
             manner,
@@ -95,7 +101,7 @@ impl Client {
             protocol,
             out: Vec::new(),
             written: 0,
-            may_be_cut: false,
+            may_be_cut: world.is_tight(),
             patience: 0,
             received: Vec::new(),
             head: None,
@@ -131,8 +137,12 @@ impl Client {
             self.name
         );
         self.out.extend(head.bytes());
-        for _ in 0..rng.below(12) {
-            self.say(rng);
+        if self.name == "source" {
+            // It takes no messages.
+            self.stream = backend::source_bytes();
+            self.ping(rng);
+        } else {
+            (0..rng.below(12)).for_each(|_| self.say(rng));
         }
         match self.manner {
             Manner::Hasty => self.frame(rng, 0x88, &1000u16.to_be_bytes()),
@@ -342,8 +352,8 @@ impl Client {
         }
         let index = self.messages.len() - 1;
         let sent = self.expected.get(index).expect("more messages than were sent");
-        let is_cut =
-            (self.name != "echo" || self.may_be_cut) && matches!(self.protocol, Protocol::Lines | Protocol::Nul);
+        let may_end_early = self.may_be_cut || !matches!(self.name, "echo" | "unix" | "tcp");
+        let is_cut = may_end_early && matches!(self.protocol, Protocol::Lines | Protocol::Nul);
         // The last line of a server that ends in the midst of it, or whose client was cut off there.
         let is_right = got.1 == sent.1 || is_cut && sent.1.starts_with(&got.1);
         assert!(is_right, "message {index} of {:?} is not what was sent", self.protocol);
@@ -357,10 +367,21 @@ impl Client {
 
     fn has_all(&self) -> bool {
         let is_complete = match self.protocol {
+            _ if self.name == "sink" => true,
             Protocol::Stream => self.stream_size == self.stream.len(),
             _ => self.messages.len() == self.expected.len(),
         };
         self.written == self.out.len() && is_complete && self.has_opened()
+    }
+
+    /// Whether its backend sends back, sends or takes all, and stays to the end.
+    fn has_faithful_backend(&self) -> bool {
+        matches!(self.name, "echo" | "unix" | "tcp" | "tty" | "source" | "sink")
+    }
+
+    /// What it said in messages, whole or not, and whether all of it was to reach its backend.
+    pub fn said(&self) -> (&[u8], bool) {
+        (&self.stream, self.close == Some(Some(1_000)) && self.has_closed)
     }
 
     /// How far it has come.
@@ -383,7 +404,7 @@ impl Client {
             }
             // One that sends its last words in a hurry may find that the time for closing runs out first.
             Manner::Polite | Manner::Hasty | Manner::Breaks
-                if self.name == "echo" && self.has_opened() && !is_stopped =>
+                if self.has_faithful_backend() && self.has_opened() && !is_stopped =>
             {
                 let code = if self.manner == Manner::Breaks { 1002 } else { 1000 };
                 let is_whole = self.partial.is_none() && self.has_all();

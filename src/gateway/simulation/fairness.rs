@@ -1,8 +1,14 @@
 //! Many connections of one address that send as fast as they can, and what another address notices of them: between a
 //! request and its answer the gateway does a limited amount of work, and no more.
 
+use std::sync::Arc;
+
+use super::world::{endpoint, listening};
 use super::*;
-use crate::driver::{Address, Completion};
+use crate::driver::sim::{Handle, Node};
+use crate::driver::{Address, Completion, SocketType};
+use crate::gateway::entrance::Opening;
+use crate::route::{Protocol, Service, Site};
 
 const FLOODING: usize = 300;
 /// What a flooding client writes at once: ten pings, which are what a receive brings at most.
@@ -35,25 +41,24 @@ struct Flood {
     turns: usize,
 }
 
-fn address(last: u8) -> Address {
+fn host(last: u8) -> Address {
     Address::Tcp(([127, 0, 0, last], 1).into())
 }
 
 impl Flood {
     fn start(seed: u64) -> Flood {
         let mut sim = Sim::new(seed, limits::POOL_BUFFERS.default as usize);
-        sim.nodes.insert("echo".into(), Node::Server(SocketType::Stream));
+        sim.trees[0].insert("echo".into(), Node::Server(SocketType::Stream));
         pages::add_files(&mut sim);
         let service = Arc::new(Service { protocol: Protocol::Stream, ..Service::default() });
         let site = Site { has_www: true, has_docroot: true, service, ..Site::default() };
-        let (listener, docroot, www) = (sim.listener(), sim.folder(), sim.folder());
-        let wires: Vec<usize> = (0..FLOODING).map(|_| sim.client(1 << 16, address(1))).collect();
+        let endpoint = endpoint(site, &mut sim);
+        let (address, listener) = listening(&mut sim, 0);
+        let wires: Vec<usize> = (0..FLOODING).map(|_| sim.client(0, 1 << 16, host(1))).collect();
         wires.iter().for_each(|wire| _ = sim.wires[*wire].write(HANDSHAKE));
         let process = limits::Process::default();
         let mut gateway = Gateway::new(sim, process.clone());
-        let endpoint = Arc::new(Endpoint { clients_max: 1_000, ..endpoint_of(site, docroot, www) });
-        let address = ListenAddress::Unix("simulated".into());
-        gateway.configure(process, vec![Opening { address, listener: Some(listener), file: None, endpoint }]);
+        gateway.configure(process, vec![Opening { address, listener, file: None, endpoint }]);
         let mut flood = Flood { gateway, wires, backends: Vec::new(), completions: Vec::new(), read_size: 0, turns: 0 };
         (0..2_000).for_each(|_| flood.turn(false));
         (0..200).for_each(|_| flood.turn(true));
@@ -109,7 +114,7 @@ fn a_flood_of_one_address_is_not_felt_by_another() {
         // The flood has all the buffers that it gets. From here on it gets one when one of its own is done.
         (flood.read_size, flood.turns) = (0, 0);
         for _ in 0..10 {
-            let wire = flood.gateway.driver_mut().client(1 << 16, address(2));
+            let wire = flood.gateway.driver_mut().client(0, 1 << 16, host(2));
             let is_whole = |answer: &[u8]| {
                 // Opening the page may find no file descriptor left.
                 let is_refused = answer.starts_with(b"HTTP/1.1 503 ");
@@ -118,7 +123,7 @@ fn a_flood_of_one_address_is_not_felt_by_another() {
             };
             flood.ask(wire, REQUEST, is_whole);
         }
-        let wire = flood.gateway.driver_mut().client(1 << 16, address(3));
+        let wire = flood.gateway.driver_mut().client(0, 1 << 16, host(3));
         let head = flood.ask(wire, HANDSHAKE, |answer| answer.ends_with(b"\n"));
         if head.starts_with(b"HTTP/1.1 101 ") {
             for _ in 0..10 {

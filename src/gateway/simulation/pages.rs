@@ -3,27 +3,41 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::driver::sim::{Node, Rng, Sim};
+use crate::driver::sim::{Node, Rng, Sim, Tree};
 use crate::limits::BODY_DRAIN_SIZE_MAX;
 
 /// Files and their sizes; byte `i` of a file is `i`. One lies beside itself compressed, as far as names go.
-const FILES: [(&str, usize); 5] =
-    [("empty", 0), ("small.html", 1_000), ("small.html.gz", 400), ("large.bin", 300_000), ("sub/index.html", 10)];
+const FILES: [(&str, usize); 6] = [
+    ("empty", 0),
+    ("small.html", 1_000),
+    ("small.html.gz", 400),
+    ("large.bin", 300_000),
+    ("release", 2_000),
+    ("sub/index.html", 10),
+];
 
 /// Puts the files where they are served.
 pub fn add_files(sim: &mut Sim) {
+    let www = &mut sim.trees[0];
     for (name, size) in FILES {
-        sim.nodes.insert(name.into(), Node::File((0..size).map(|i| i as u8).collect()));
+        www.insert(name.into(), Node::File((0..size).map(|i| i as u8).collect()));
     }
-    sim.nodes.insert("sub".into(), Node::Folder);
-    // A neighbour that cannot be used.
-    sim.nodes.insert("large.bin.br".into(), Node::Folder);
+    www.insert("sub".into(), Node::Folder);
+    // A precompressed variant that cannot be used.
+    www.insert("large.bin.br".into(), Node::Folder);
+}
+
+/// Another release of these files, of which `release` differs in each byte.
+pub fn add_second_release(www: &mut Tree) {
+    let bytes = (0..size_of("release")).map(|i| !(i as u8)).collect();
+    www.insert("release".into(), Node::File(bytes));
 }
 
 /// The answers that are due.
 pub struct Answers(VecDeque<Answer>);
 
 struct Answer {
+    path: &'static str,
     status: u16,
     /// The bytes of the file that are to come.
     body: Range<usize>,
@@ -81,8 +95,8 @@ impl Answer {
         assert!(head.contains(self.field), "{} is missing: {head}", self.field);
         if [200, 206].contains(&self.status) {
             assert_eq!(length, Some(self.body.len().to_string().as_str()), "{head}");
-            let is_right = |(i, byte): (usize, &u8)| *byte == (self.body.start + i) as u8;
-            assert!(body.iter().enumerate().all(is_right), "other bytes: {head}");
+            let is_all = |mask: u8| body.iter().enumerate().all(|(i, byte)| byte ^ mask == (self.body.start + i) as u8);
+            assert!(is_all(0) || self.path == "release" && is_all(0xff), "other bytes: {head}");
         }
     }
 }
@@ -91,7 +105,7 @@ impl Answer {
 fn ask(rng: &mut Rng, lines: &str, out: &mut Vec<u8>) -> Answer {
     let future = "Fri, 31 Dec 9999 23:59:59 GMT";
     let past = "Thu, 01 Jan 1970 00:00:00 GMT";
-    let (path, conditions, status, body, field) = match rng.below(17) {
+    let (path, conditions, status, body, field) = match rng.below(18) {
         0 => ("empty", String::new(), 200, 0..0, "\r\nETag: \""),
         1 => ("large.bin", "Accept-Encoding: br\r\n".into(), 200, 0..300_000, "\r\nVary: Accept-Encoding\r\n"),
         2 => ("small.html", "Accept-Encoding: br;q=0, gzip\r\n".into(), 200, 0..400, "Content-Encoding: gzip\r\n"),
@@ -107,7 +121,8 @@ fn ask(rng: &mut Rng, lines: &str, out: &mut Vec<u8>) -> Answer {
         12 => ("sub?q=1", String::new(), 301, 0..0, "Location: /sub/?q=1\r\n"),
         13 => ("sub/", String::new(), 200, 0..10, "Content-Type: text/html"),
         14 => (".git", String::new(), 404, 0..0, ""),
-        15 => ("dead", String::new(), 426, 0..0, "Upgrade: websocket\r\n"),
+        15 => ("release", String::new(), 200, 0..2_000, ""),
+        16 => ("dead", String::new(), 426, 0..0, "Upgrade: websocket\r\n"),
         _ => ("none", String::new(), 404, 0..0, ""),
     };
     let methods = [("GET", false), ("GET", false), ("HEAD", true), ("POST", false), ("OPTIONS", false)];
@@ -118,10 +133,10 @@ fn ask(rng: &mut Rng, lines: &str, out: &mut Vec<u8>) -> Answer {
     out.extend(format!("{before}{method} /{path} HTTP/1.1\r\nHost: h\r\n{conditions}{lines}{framing}\r\n").bytes());
     out.extend(content);
     match (method, status) {
-        ("POST", _) => Answer { status: 405, body: 0..0, is_head, field: "Allow: GET, HEAD, OPTIONS\r\n" },
-        ("OPTIONS", _) => Answer { status: 204, body: 0..0, is_head, field: "Allow: GET, HEAD, OPTIONS\r\n" },
-        ("HEAD", 206 | 416) => Answer { status: 200, body: 0..size_of(path), is_head, field: "" },
-        _ => Answer { status, body, is_head, field },
+        ("POST", _) => Answer { path, status: 405, body: 0..0, is_head, field: "Allow: GET, HEAD, OPTIONS\r\n" },
+        ("OPTIONS", _) => Answer { path, status: 204, body: 0..0, is_head, field: "Allow: GET, HEAD, OPTIONS\r\n" },
+        ("HEAD", 206 | 416) => Answer { path, status: 200, body: 0..size_of(path), is_head, field: "" },
+        _ => Answer { path, status, body, is_head, field },
     }
 }
 
@@ -160,5 +175,5 @@ fn ask_with_large_body(rng: &mut Rng, out: &mut Vec<u8>) -> Answer {
     };
     out.extend(format!("GET /large.bin HTTP/1.1\r\nHost: h\r\n{framing}\r\n\r\n").bytes());
     out.extend(content);
-    Answer { status, body: 0..300_000, is_head: false, field: "Connection: close\r\n" }
+    Answer { path: "large.bin", status, body: 0..300_000, is_head: false, field: "Connection: close\r\n" }
 }

@@ -1,6 +1,8 @@
 //! A simulated server of direct mode, which speaks RFC 6455 itself on the socket that it was given.
 
-use crate::driver::sim::Sim;
+use super::backend::check_hello;
+use crate::driver::Address;
+use crate::driver::sim::{HandedOverClient, Sim};
 use rfc6455::close::CloseCode;
 use rfc6455::decoder::{Decoder, Piece};
 use rfc6455::encoder;
@@ -24,7 +26,14 @@ pub struct Receiver {
 
 impl Receiver {
     /// The server of a client that was just handed over.
-    pub fn new(sim: &mut Sim, name: String, wire: usize, is_relayed: bool) -> Receiver {
+    pub fn new(sim: &mut Sim, handed_over: HandedOverClient, has_hello: bool) -> Receiver {
+        let HandedOverClient { name, wire, client, is_relayed, record } = handed_over;
+        let address = sockaddr(sim.wires[client].address);
+        assert!(record.starts_with(&address), "not the client's address: {record:?}");
+        match has_hello {
+            true => check_hello(sim, &record[address.len()..]),
+            false => assert_eq!(record, address),
+        }
         Receiver {
             wire,
             is_relayed,
@@ -101,5 +110,19 @@ impl Receiver {
     fn close(&mut self, code: Option<CloseCode>) {
         self.out.extend(encoder::close_frame(code, ""));
         self.is_closing = true;
+    }
+}
+
+/// A client's address as accept(2) gives it.
+fn sockaddr(address: Address) -> Vec<u8> {
+    match address {
+        Address::Unknown => 0u16.to_ne_bytes().to_vec(),
+        Address::Unix => 1u16.to_ne_bytes().to_vec(),
+        Address::Tcp(std::net::SocketAddr::V4(v4)) => {
+            [&2u16.to_ne_bytes()[..], &v4.port().to_be_bytes(), &v4.ip().octets(), &[0; 8]].concat()
+        }
+        Address::Tcp(std::net::SocketAddr::V6(v6)) => {
+            [&10u16.to_ne_bytes()[..], &v6.port().to_be_bytes(), &[0; 4], &v6.ip().octets(), &[0; 4]].concat()
+        }
     }
 }
