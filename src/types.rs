@@ -1,5 +1,7 @@
 //! Plain words that several modules use.
 
+use std::num::NonZeroU64;
+
 /// The two ends that a gateway connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
@@ -33,4 +35,20 @@ pub enum Demand {
     Flow,
     /// All that comes, packet by packet.
     Packets,
+}
+
+/// A time of the event loop, in milliseconds. An `Option` of it takes no more room than the time alone.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Moment(NonZeroU64);
+
+impl Moment {
+    /// This time.
+    pub fn at(ms: u64) -> Moment {
+        Moment(NonZeroU64::MIN.saturating_add(ms))
+    }
+
+    /// In milliseconds.
+    pub fn ms(self) -> u64 {
+        self.0.get() - 1
+    }
 }

@@ -14,7 +14,7 @@ use crate::types::{Demand, End};
 #[derive(Debug, Default)]
 pub struct Head {
     /// So many bytes of the input have been searched for the head's end.
-    scanned: usize,
+    scanned: u32,
     /// A request has been answered on this connection.
     is_next: bool,
     /// All of those were OPTIONS.
@@ -58,7 +58,7 @@ impl Head {
             None if self.is_next && !bytes.is_empty() => self.begin(context),
             _ => {}
         }
-        let end = match head::scan(bytes, self.scanned) {
+        let end = match head::scan(bytes, self.scanned as usize) {
             Ok(end) => end,
             Err(error) => return (refuse_bytes(error, bytes, context), false),
         };
@@ -73,7 +73,7 @@ impl Head {
             if let Err(error) = judged {
                 return (refuse_bytes(error, bytes, context), false);
             }
-            self.scanned = bytes.len();
+            self.scanned = bytes.len() as u32;
             context.out.push(Effect::Demand(End::Client, Demand::Once));
             return (Phase::Head(self), false);
         };

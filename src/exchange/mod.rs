@@ -20,7 +20,7 @@ use crate::driver::{Errno, FileKind, HandoverStep};
 use crate::http::date::Date;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
-use crate::types::End;
+use crate::types::{End, Moment};
 use rfc6455::close::CloseCode;
 use rfc6455::encoder;
 
@@ -120,11 +120,11 @@ pub struct Surroundings<'a> {
 pub struct Exchange {
     phase: Phase,
     /// Bytes of a head that is not whole, or that came behind a request and wait for their turn.
-    input: Vec<u8>,
+    #[expect(clippy::box_collection, reason = "an idle conversation has none")]
+    input: Option<Box<Vec<u8>>>,
     facts: Facts,
     /// The name last asked for.
     name: Box<str>,
-    is_stopping: bool,
 }
 
 /// What outlives the phases.
@@ -137,7 +137,8 @@ pub struct Facts {
     /// What was carried so far.
     pub traffic: Traffic,
     /// When `Input::Deadline` is due.
-    deadline_ms: Option<u64>,
+    deadline: Option<Moment>,
+    is_stopping: bool,
 }
 
 #[derive(Debug)]
@@ -189,7 +190,7 @@ struct Context<'a> {
     /// The request is a HEAD: a reply to it has no body.
     is_head: bool,
     traffic: &'a mut Traffic,
-    deadline_ms: &'a mut Option<u64>,
+    deadline: &'a mut Option<Moment>,
     out: &'a mut Effects,
 }
 
@@ -205,7 +206,7 @@ impl<'a> Context<'a> {
             status: &mut facts.status,
             is_head: false,
             traffic: &mut facts.traffic,
-            deadline_ms: &mut facts.deadline_ms,
+            deadline: &mut facts.deadline,
             out,
         }
     }
@@ -215,19 +216,17 @@ impl<'a> Context<'a> {
     }
 
     fn deadline_in(&mut self, ms: u64) {
-        *self.deadline_ms = Some(self.now_ms + ms);
+        self.set_deadline(Some(self.now_ms + ms));
+    }
+
+    fn set_deadline(&mut self, at_ms: Option<u64>) {
+        *self.deadline = at_ms.map(Moment::at);
     }
 }
 
 impl Default for Exchange {
     fn default() -> Exchange {
-        Exchange {
-            phase: Phase::Head(Head::default()),
-            input: Vec::new(),
-            facts: Facts::default(),
-            name: Box::default(),
-            is_stopping: false,
-        }
+        Exchange { phase: Phase::Head(Head::default()), input: None, facts: Facts::default(), name: Box::default() }
     }
 }
 
@@ -308,15 +307,15 @@ impl Exchange {
     /// All that the gateway must know; it changes only with an input. Inlined, so that a caller pays for what it reads.
     #[inline(always)]
     pub fn wants(&self) -> Wants<'_> {
-        let kept = self.input.capacity() + self.name.len();
+        let kept = self.input.as_ref().map_or(0, |input| input.capacity()) + self.name.len();
         let mut wants = Wants {
             progress: Progress::Over,
-            deadline_ms: self.facts.deadline_ms,
+            deadline_ms: self.facts.deadline.map(Moment::ms),
             timeouts: None,
             drained: Drained::No,
             is_page: false,
             held_size: kept,
-            has_pipelined: !self.input.is_empty(),
+            has_pipelined: self.input.is_some(),
             service: None,
         };
         match &self.phase {
@@ -379,7 +378,7 @@ impl Exchange {
     /// Takes a note, to which nothing is done.
     fn note(&mut self, input: &Input<'_>, now_ms: u64) {
         match (input, &mut self.phase) {
-            (Input::PutOff(until_ms), _) => self.facts.deadline_ms = Some(*until_ms),
+            (Input::PutOff(until_ms), _) => self.facts.deadline = Some(Moment::at(*until_ms)),
             (Input::TakenBack(size), Phase::Reply(reply)) => reply.take_back(*size),
             (Input::Excused, Phase::Relay(relay)) => relay.excuse_client(now_ms),
             (Input::Unread, Phase::Relay(relay)) => relay.on_client_unread(),
@@ -400,7 +399,7 @@ impl Exchange {
 
     fn enter(&mut self, phase: Phase) {
         if matches!(phase, Phase::Over) {
-            self.facts.deadline_ms = None;
+            self.facts.deadline = None;
         }
         self.phase = phase;
     }
@@ -410,7 +409,9 @@ impl Exchange {
         match &mut input {
             // What is left of a body that nobody reads.
             Input::Bytes(End::Client, _) | Input::Ended(End::Client) if self.leaves_body() => {}
-            Input::Bytes(End::Client, chunk) => self.input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]),
+            Input::Bytes(End::Client, chunk) => {
+                self.input.get_or_insert_default().extend_from_slice(&chunk.buffer[chunk.start..chunk.end]);
+            }
             // Whoever only looks whether the gateway is there may leave by a reset.
             Input::Failed(End::Client, errno) => {
                 let between = self.between_requests().filter(|ending| *ending != Ending::Served);
@@ -420,21 +421,21 @@ impl Exchange {
                 let between = self.between_requests();
                 return self.end(between.unwrap_or(Ending::HttpClientLeft), out);
             }
-            Input::Stop => self.is_stopping = true,
+            Input::Stop => self.facts.is_stopping = true,
             _ => {}
         }
         let mut input = Some(input);
+        let mut bytes = self.input.take().map_or_else(Vec::new, |input| *input);
+        let is_stopping = self.facts.is_stopping;
         loop {
             let phase = self.take_phase();
             let mut context = Context::new(around, &mut self.facts, out);
             let (phase, goes_on) = match phase {
-                Phase::Head(head) => {
-                    head.step(input.take(), &mut self.input, &mut self.name, self.is_stopping, &mut context)
-                }
-                Phase::Body(body) => (body.step(input.take(), &mut self.input, self.is_stopping, &mut context), false),
+                Phase::Head(head) => head.step(input.take(), &mut bytes, &mut self.name, is_stopping, &mut context),
+                Phase::Body(body) => (body.step(input.take(), &mut bytes, is_stopping, &mut context), false),
                 Phase::Reply(reply) => reply.step(input.take(), &mut context),
-                Phase::Opening(opening) => opening.step(input.take(), &mut self.input, &mut context),
-                Phase::Relay(mut relay) => match self.take_input(&mut relay, around, out) {
+                Phase::Opening(opening) => opening.step(input.take(), &mut bytes, &mut context),
+                Phase::Relay(mut relay) => match self.take_input(&mut relay, mem::take(&mut bytes), around, out) {
                     Some(leave) => {
                         let mut context = Context::new(around, &mut self.facts, out);
                         (Phase::Relay(relay).leave(leave, &mut context), false)
@@ -445,15 +446,16 @@ impl Exchange {
             };
             self.enter(phase);
             if !goes_on {
-                return;
+                break;
             }
         }
+        self.input = (!bytes.is_empty()).then(|| Box::new(bytes));
     }
 
     /// How the connection would end here, where no request has begun.
     fn between_requests(&self) -> Option<Ending> {
         match &self.phase {
-            Phase::Head(head) if self.input.is_empty() => Some(head.ending()),
+            Phase::Head(head) if self.input.is_none() => Some(head.ending()),
             _ => None,
         }
     }
@@ -463,8 +465,13 @@ impl Exchange {
     }
 
     /// Feeds the relay what the client sent right behind its handshake.
-    fn take_input(&mut self, relay: &mut Relay, around: Surroundings<'_>, out: &mut Effects) -> Option<Leave> {
-        let input = mem::take(&mut self.input);
+    fn take_input(
+        &mut self,
+        relay: &mut Relay,
+        input: Vec<u8>,
+        around: Surroundings<'_>,
+        out: &mut Effects,
+    ) -> Option<Leave> {
         if input.is_empty() {
             return None;
         }
@@ -505,3 +512,7 @@ fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>
 fn send_close(code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
     context.out.push(Effect::SendLast { to: End::Client, bytes: encoder::close_frame(code, reason) });
 }
+
+/// Bytes of the part of a conversation that is allocated by itself.
+#[cfg(test)]
+pub(crate) const RELAY_SIZE: usize = size_of::<Relay>();

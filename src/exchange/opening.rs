@@ -120,7 +120,7 @@ impl Opening {
             is_stopping: false,
         };
         context.out.push(Effect::Demand(End::Client, Demand::Nothing));
-        *context.deadline_ms = Some(give_up_ms);
+        context.set_deadline(Some(give_up_ms));
         match opening.link {
             Some(link) => opening.follow(link, context),
             None if opening.is_folder => return opening.try_next(context),
@@ -147,7 +147,7 @@ impl Opening {
         context.out.push(Effect::ConnectTcp { link, address: self.address });
         let left_ms = self.give_up_ms.saturating_sub(context.now_ms);
         let share_ms = left_ms / (addresses - self.address).max(1) as u64;
-        *context.deadline_ms = Some(self.give_up_ms.min(context.now_ms + share_ms.max(limits::CONNECT_SHARE_MS_MIN)));
+        context.set_deadline(Some(self.give_up_ms.min(context.now_ms + share_ms.max(limits::CONNECT_SHARE_MS_MIN))));
     }
 
     fn is_tcp(&self, context: &Context<'_>) -> bool {
@@ -213,7 +213,7 @@ impl Opening {
                     // Its answer leads to the next address.
                     context.out.push(Effect::CancelConnect);
                 }
-                *context.deadline_ms = Some(self.give_up_ms);
+                context.set_deadline(Some(self.give_up_ms));
             }
             Some(Input::Stop) => return (stop(context), false),
             _ => {}
@@ -323,14 +323,14 @@ impl Opening {
 
     /// Queues with the others who wait for the server; the gateway tells when to try again.
     fn await_backlog(&mut self, context: &mut Context<'_>) {
-        *context.deadline_ms = Some(self.give_up_ms);
+        context.set_deadline(Some(self.give_up_ms));
         context.out.push(Effect::AwaitBacklog);
     }
 
     /// Waits before the next try, each time longer.
     fn try_later(&mut self, context: &mut Context<'_>) {
         self.is_retrying = true;
-        *context.deadline_ms = Some((context.now_ms + self.retry_ms).min(self.give_up_ms));
+        context.set_deadline(Some((context.now_ms + self.retry_ms).min(self.give_up_ms)));
         self.retry_ms = (self.retry_ms * 2).min(limits::CONNECT_RETRY_MS_MAX);
     }
 

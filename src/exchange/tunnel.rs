@@ -21,7 +21,7 @@ pub struct Tunnel {
 impl Tunnel {
     /// Begins with what the client has sent already.
     pub fn new(seat: Seat, early: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
-        *context.deadline_ms = None;
+        context.set_deadline(None);
         context.traffic.up_bytes += early.len() as u64;
         context.out.push(Effect::CloseFile);
         context.out.push(Effect::Send { to: End::Backend, bytes: early.into() });

@@ -588,3 +588,25 @@ fn list_backlog<H>(connection: &mut Connection<H>, kept: Kept, backlog: &mut Fai
 fn find<H>(connections: &mut Slab<Connection<H>>, owner: Owner) -> Option<&mut Connection<H>> {
     connections.get_mut(owner.slot as usize).filter(|connection| connection.owner() == owner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// The budget of docs/performance.md, without what an allocator adds.
+    #[test]
+    fn what_an_idle_websocket_owns() {
+        let parts = [
+            ("two transports in their slots", 2 * slots::slot_size::<OwnedFd>()),
+            ("the connection with its exchange", size_of::<Connection<OwnedFd>>()),
+            ("the relay", crate::exchange::RELAY_SIZE),
+            ("a timer", timers::TIMER_SIZE),
+        ];
+        let total: usize = parts.iter().map(|(_, size)| size).sum();
+        let shown: Vec<String> = parts.iter().map(|(what, size)| format!("{what}: {size} bytes")).collect();
+        println!("{}; {total} bytes in all", shown.join(", "));
+        assert!(total <= 464, "{shown:?}: {total} bytes");
+    }
+}

@@ -1,6 +1,7 @@
 //! What a connection opened last: a page that is read, or a socket that is connected to; what is in flight for it, and
 //! what it is waited for. It is there while a page is sent and while a backend is looked for.
 
+use super::devices::Place;
 use super::slots::Key;
 use crate::driver::{Driver, FileId, Share, Token};
 use crate::route::hello::Hello;
@@ -22,6 +23,8 @@ pub(super) struct Opened<H> {
     is_connecting: bool,
     /// The socket that it is.
     pub(super) socket: Option<FileId>,
+    /// The place at the device that it is: as long as the device is the backend.
+    pub(super) place: Option<Place>,
     /// It waits for room in the socket's backlog.
     pub(super) is_queued: bool,
     /// A hand-over that waits until nothing else is in flight for its client.
@@ -49,6 +52,7 @@ impl<H> Opened<H> {
             last_offset: 0,
             is_connecting: false,
             socket: None,
+            place: None,
             is_queued: false,
             handover: None,
             is_watched: false,
@@ -62,7 +66,7 @@ impl<H> Opened<H> {
 
     /// Whether nothing is left of it.
     pub(super) fn is_over(&self) -> bool {
-        self.in_flight == 0 && self.handle.is_none() && !self.is_kept && !self.is_queued
+        self.in_flight == 0 && self.handle.is_none() && !self.is_kept && !self.is_queued && self.place.is_none()
     }
 
     /// An operation has been asked for.

@@ -130,6 +130,12 @@ impl<H> Slots<H> {
     }
 }
 
+/// Bytes of a slot.
+#[cfg(test)]
+pub(super) const fn slot_size<H>() -> usize {
+    size_of::<Slot<H>>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,10 @@ pub struct Owner {
 #[derive(Default, Debug)]
 pub struct Timers(BinaryHeap<Reverse<(u64, Owner)>>);
 
+/// Bytes of a timer.
+#[cfg(test)]
+pub(super) const TIMER_SIZE: usize = size_of::<Reverse<(u64, Owner)>>();
+
 impl Timers {
     /// Adds a timer.
     pub fn add(&mut self, at_ms: u64, owner: Owner) {

@@ -43,12 +43,12 @@ impl Relay {
     /// has ended. `is_cut`: that line may answer a part of a message, and is dropped.
     pub fn send_rest(&mut self, is_cut: bool, context: &mut Context<'_>) {
         if is_cut {
-            self.partial.clear();
+            self.partial = None;
         }
         self.send_cut(context);
-        let is_last = self.is_backend_gone && !self.partial.is_empty();
-        if let (Some(delimiter), true) = (delimiter(self.protocol), is_last) {
-            let rest = std::mem::take(&mut self.partial);
+        if let (Some(delimiter), true) = (delimiter(self.protocol), self.is_backend_gone)
+            && let Some(rest) = self.partial.take()
+        {
             let mut framed = Framed::default();
             // One that cannot be text is lost with its server.
             if framed.add(&rest, delimiter, self.message_type).is_ok() {
@@ -64,7 +64,9 @@ impl Relay {
         };
         let mut framed = Framed::default();
         let bytes = &chunk.buffer[chunk.start..chunk.end];
-        let result = framed.take(bytes, &mut self.partial, delimiter, self.message_type);
+        let mut partial = self.partial.take().map_or_else(Vec::new, |partial| *partial);
+        let result = framed.take(bytes, &mut partial, delimiter, self.message_type);
+        self.partial = (!partial.is_empty()).then(|| Box::new(partial));
         context.out.add_frames(framed.messages as usize);
         if let Ok(taken) = result
             && chunk.start + taken < chunk.end
@@ -96,7 +98,7 @@ impl Relay {
                 self.cut_size = size as u8;
                 if !self.is_last && self.message_type == MessageType::Auto {
                     self.vigil.set_cut(Some(context.now_ms + limits::CUT_CHARACTER_MS));
-                    *context.deadline_ms = self.vigil.next_ms(&self.seat.limits);
+                    context.set_deadline(self.vigil.next_ms(&self.seat.limits));
                 }
                 if start == end {
                     return true;

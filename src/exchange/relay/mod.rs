@@ -35,7 +35,8 @@ pub struct Relay {
     /// The server's frames, where its protocol has them.
     down: Option<Box<Decoder>>,
     /// The bytes of a client's packet, or of a server's line, that is not whole yet.
-    partial: Vec<u8>,
+    #[expect(clippy::box_collection, reason = "an idle conversation has none")]
+    partial: Option<Box<Vec<u8>>>,
     /// A character cut by the end of the server's last read.
     cut: [u8; 3],
     cut_size: u8,
@@ -81,13 +82,13 @@ impl Relay {
         };
         let down = || Box::new(Decoder::new(Masking::Forbidden, limits.message_size_max, limits.message_size_max));
         let vigil = Vigil::new(limits, context.now_ms);
-        *context.deadline_ms = vigil.next_ms(limits);
+        context.set_deadline(vigil.next_ms(limits));
         Relay {
             protocol,
             message_type,
             up: Decoder::new(Masking::Required, limits.frame_size_max, message_size_max),
             down: (protocol == Protocol::Frames).then(down),
-            partial: Vec::new(),
+            partial: None,
             cut: [0; 3],
             cut_size: 0,
             is_backend_gone: false,
@@ -100,7 +101,7 @@ impl Relay {
 
     /// Bytes that it keeps of messages that are not whole.
     pub fn held_size(&self) -> usize {
-        self.partial.capacity()
+        self.partial.as_ref().map_or(0, |partial| partial.capacity())
     }
 
     /// How its server is spoken to.
@@ -227,7 +228,7 @@ impl Relay {
         match limits.when_over {
             WhenOver::Slow => {
                 context.out.push(Effect::Demand(End::Client, Demand::Nothing));
-                *context.deadline_ms = self.vigil.next_ms(limits);
+                context.set_deadline(self.vigil.next_ms(limits));
                 None
             }
             WhenOver::Close => {
@@ -262,9 +263,11 @@ impl Relay {
             (_, Some(delimiter)) => packed.add_delimited(buffer, data, delimiter),
             (Protocol::Frames, _) => packed.add_frame(buffer, data),
             (Protocol::Packet, _) => {
-                self.partial.extend_from_slice(&buffer[data.range]);
+                let partial = self.partial.get_or_insert_default();
+                partial.extend_from_slice(&buffer[data.range]);
                 if data.last {
-                    let bytes = std::mem::take(&mut self.partial).into();
+                    let bytes = std::mem::take(&mut **partial).into();
+                    self.partial = None;
                     context.out.push(Effect::Send { to: End::Backend, bytes });
                 }
             }
@@ -285,7 +288,7 @@ impl Relay {
                 }
             }
         }
-        *context.deadline_ms = self.vigil.next_ms(&self.seat.limits);
+        context.set_deadline(self.vigil.next_ms(&self.seat.limits));
         None
     }
 

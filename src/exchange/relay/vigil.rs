@@ -2,6 +2,7 @@
 //! that sends too much.
 
 use crate::limits::{RATE_BURST_MS, WebSocket, WhenOver};
+use crate::types::Moment;
 
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,11 +24,11 @@ pub enum Due {
 pub struct Vigil {
     heard_ms: u64,
     message_ms: u64,
-    pinged_ms: Option<u64>,
+    pinged: Option<Moment>,
     /// When the next ping would be due if this one is answered at once.
-    look_ms: Option<u64>,
-    cut_ms: Option<u64>,
-    resume_ms: Option<u64>,
+    look: Option<Moment>,
+    cut: Option<Moment>,
+    resume: Option<Moment>,
     rate: Option<Box<Rate>>,
 }
 
@@ -38,10 +39,10 @@ impl Vigil {
         Vigil {
             heard_ms: now_ms,
             message_ms: now_ms,
-            pinged_ms: None,
-            look_ms: None,
-            cut_ms: None,
-            resume_ms: None,
+            pinged: None,
+            look: None,
+            cut: None,
+            resume: None,
             rate: is_limited.then(Box::default),
         }
     }
@@ -49,13 +50,13 @@ impl Vigil {
     /// Bytes of the client came.
     pub fn on_client(&mut self, now_ms: u64) {
         self.heard_ms = now_ms;
-        self.pinged_ms = None;
+        self.pinged = None;
     }
 
     /// The client is not read, so that no answer is missing; the next question is due in its time.
     pub fn on_unread(&mut self) {
-        if let Some(pinged_ms) = self.pinged_ms.take() {
-            self.heard_ms = pinged_ms;
+        if let Some(pinged) = self.pinged.take() {
+            self.heard_ms = pinged.ms();
         }
     }
 
@@ -66,7 +67,7 @@ impl Vigil {
 
     /// A character was cut and waits until then; None: no longer.
     pub fn set_cut(&mut self, until_ms: Option<u64>) {
-        self.cut_ms = until_ms;
+        self.cut = until_ms.map(Moment::at);
     }
 
     /// Whether the client sent more than it may; then it is to be read again at the time that `next_ms` counts in. What
@@ -75,7 +76,7 @@ impl Vigil {
         let Some(rate) = &mut self.rate else { return false };
         let over_ms = rate.take(messages, bytes, limits, (since_ms, now_ms));
         if over_ms > 0 && limits.when_over == WhenOver::Slow {
-            self.resume_ms = Some(now_ms + over_ms);
+            self.resume = Some(Moment::at(now_ms + over_ms));
         }
         over_ms > 0
     }
@@ -83,25 +84,25 @@ impl Vigil {
     /// When the next thing is due, if ever.
     pub fn next_ms(&self, limits: &WebSocket) -> Option<u64> {
         let due = [Due::Cut, Due::Resume, Due::Idle, Due::Silent, Due::Ping];
-        due.into_iter().filter_map(|what| self.at_ms(what, limits)).chain(self.look_ms).min()
+        due.into_iter().filter_map(|what| self.at_ms(what, limits)).chain(self.look.map(Moment::ms)).min()
     }
 
     /// Takes out what is due first, if it is due now.
     pub fn take_due(&mut self, limits: &WebSocket, now_ms: u64) -> Option<Due> {
-        if self.look_ms.is_some_and(|at_ms| at_ms <= now_ms) {
-            self.look_ms = self.pinged_ms.map(|_| now_ms + limits.ping_ms);
+        if self.look.is_some_and(|at| at.ms() <= now_ms) {
+            self.look = self.pinged.map(|_| Moment::at(now_ms + limits.ping_ms));
         }
         let due = [Due::Cut, Due::Resume, Due::Idle, Due::Silent, Due::Ping];
         let what = due.into_iter().find(|what| self.at_ms(*what, limits).is_some_and(|at_ms| at_ms <= now_ms))?;
         match what {
-            Due::Cut => self.cut_ms = None,
+            Due::Cut => self.cut = None,
             Due::Resume => {
-                self.resume_ms = None;
+                self.resume = None;
                 self.on_client(now_ms);
             }
             Due::Ping => {
-                self.pinged_ms = Some(now_ms);
-                self.look_ms = (limits.ping_ms < limits.pong_ms).then_some(now_ms + limits.ping_ms);
+                self.pinged = Some(Moment::at(now_ms));
+                self.look = (limits.ping_ms < limits.pong_ms).then(|| Moment::at(now_ms + limits.ping_ms));
             }
             Due::Idle | Due::Silent => {}
         }
@@ -110,12 +111,12 @@ impl Vigil {
 
     fn at_ms(&self, what: Due, limits: &WebSocket) -> Option<u64> {
         match what {
-            Due::Cut => self.cut_ms,
-            Due::Resume => self.resume_ms,
+            Due::Cut => self.cut.map(Moment::ms),
+            Due::Resume => self.resume.map(Moment::ms),
             Due::Idle => (limits.idle_ms > 0).then_some(self.message_ms + limits.idle_ms),
             Due::Silent | Due::Ping if limits.ping_ms == 0 => None,
-            Due::Silent => self.pinged_ms.map(|ms| ms + limits.pong_ms),
-            Due::Ping if self.pinged_ms.is_some() => None,
+            Due::Silent => self.pinged.map(|at| at.ms() + limits.pong_ms),
+            Due::Ping if self.pinged.is_some() => None,
             Due::Ping => Some(self.heard_ms + limits.ping_ms),
         }
     }

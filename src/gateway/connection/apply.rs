@@ -112,8 +112,8 @@ impl<H> Connection<H> {
             | Effect::Abandon(end) => end,
             _ => return,
         };
-        if matches!(effect, Effect::Abandon(End::Backend)) {
-            self.place = None;
+        if let (Effect::Abandon(End::Backend), Some(opened)) = (&effect, &mut self.opened) {
+            opened.place = None;
         }
         let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
         match effect {
@@ -129,7 +129,7 @@ impl<H> Connection<H> {
     fn send_hello<D: Driver<Handle = H>>(&mut self, hello: &Hello, world: &mut World<D>) {
         let client = world.slots.transport(self.client);
         let local = client.map_or(Address::Unknown, |client| world.driver.local_address(client.handle()));
-        let record = hello.encode(self.address, local, self.id);
+        let record = hello.encode(self.address.get(), local, self.id);
         self.enqueue(End::Backend, Segment::heap(record), world);
     }
 

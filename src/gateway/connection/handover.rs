@@ -21,9 +21,9 @@ impl<H> Connection<H> {
         let token = world.slots.token(opened.key, Op::Connect);
         let Some(client) = world.slots.transport_mut(self.client).and_then(Transport::lend) else { return };
         let Some(Parcel { reply, hello }) = opened.handover.take() else { return };
-        let mut record = sockaddr(self.address);
+        let mut record = sockaddr(self.address.get());
         if let Some(hello) = hello {
-            record.extend(hello.encode(self.address, world.driver.local_address(client), self.id));
+            record.extend(hello.encode(self.address.get(), world.driver.local_address(client), self.id));
         }
         // How a relayed client's conversation ends is seen anyway.
         let is_relayed = self.exchange.wants().has_pipelined;

@@ -3,9 +3,10 @@
 mod apply;
 mod handover;
 
+use std::net::{SocketAddr, SocketAddrV4};
+
 use super::World;
 use super::admission::{Places, Source as Origin, source_of};
-use super::devices::Place;
 use super::entrance::Endpoint;
 use super::opened::Opened;
 use super::slots::{Key, User};
@@ -16,7 +17,7 @@ use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
 use crate::transport::{Arrival, SendResult, Settled, Transport};
-use crate::types::End;
+use crate::types::{End, Moment};
 use apply::Source;
 
 /// One connection.
@@ -24,7 +25,7 @@ use apply::Source;
 pub(super) struct Connection<H> {
     id: u64,
     owner: Owner,
-    address: Address,
+    address: ShortAddress,
     places: Places<H>,
     started_ms: u64,
     exchange: Exchange,
@@ -32,8 +33,6 @@ pub(super) struct Connection<H> {
     client: Option<Key>,
     backend: Option<Key>,
     opened: Option<Box<Opened<H>>>,
-    /// At the device that is its backend.
-    place: Option<Place>,
     /// When a peer last took something.
     moved_ms: u64,
     /// It is in one of the gateway's lists already.
@@ -47,10 +46,10 @@ pub(super) struct Connection<H> {
     /// Its last visit left something, or took what an earlier one had left.
     is_heavy: bool,
     /// Since when its deadline is put off because something has just come from it.
-    put_off_ms: Option<u64>,
+    put_off: Option<Moment>,
     /// When the earliest timer of this connection fires.
-    timer_ms: Option<u64>,
-    ending: Option<Ending>,
+    timer: Option<Moment>,
+    ending: Option<Box<Ending>>,
     /// What it held outside the pool when it was last settled.
     held_size: usize,
 }
@@ -68,22 +67,21 @@ impl<H> Connection<H> {
         Connection {
             id,
             owner,
-            address,
+            address: ShortAddress::new(address),
             places,
             started_ms,
             exchange: Exchange::default(),
             client: Some(client),
             backend: None,
             opened: None,
-            place: None,
             moved_ms: started_ms,
             is_listed: false,
             is_backlogged: false,
             is_starved: false,
             is_hoarding: false,
             is_heavy: false,
-            put_off_ms: None,
-            timer_ms: None,
+            put_off: None,
+            timer: None,
             ending: None,
             held_size: 0,
         }
@@ -91,7 +89,7 @@ impl<H> Connection<H> {
 
     /// What counts as the one address that it comes from.
     pub(super) fn source(&self) -> Origin {
-        source_of(self.address)
+        source_of(self.address.get())
     }
 
     /// When a peer last took something, or else when it came.
@@ -176,17 +174,17 @@ impl<H> Connection<H> {
     /// The timer that is to be set, if its deadline is earlier than the timers it has.
     pub(super) fn timer_to_set(&mut self) -> Option<u64> {
         let deadline_ms = self.exchange.wants().deadline_ms?;
-        let is_put_off = self.put_off_ms.is_some();
-        if self.timer_ms.is_some_and(|timer_ms| timer_ms <= deadline_ms || is_put_off) {
+        let is_put_off = self.put_off.is_some();
+        if self.timer.is_some_and(|timer| timer.ms() <= deadline_ms || is_put_off) {
             return None;
         }
-        self.timer_ms = Some(deadline_ms);
+        self.timer = Some(Moment::at(deadline_ms));
         Some(deadline_ms)
     }
 
     /// Whether its timer is the one that was set for this time; an earlier one may have taken its place since.
     pub(super) fn has_timer(&self, at_ms: u64) -> bool {
-        self.timer_ms == Some(at_ms)
+        self.timer == Some(Moment::at(at_ms))
     }
 
     /// Hands an input to the exchange and does what it asks for.
@@ -198,7 +196,7 @@ impl<H> Connection<H> {
 
     /// Ends it without another word.
     pub(super) fn break_off(&mut self, ending: Ending) {
-        self.ending.get_or_insert(ending);
+        self.ending.get_or_insert_with(|| Box::new(ending));
     }
 
     /// Whether a timer that is due has to wait, and until when: what is missing may have come and not have been read, or
@@ -215,24 +213,24 @@ impl<H> Connection<H> {
             (false, _) => (0, 0),
             (true, true) => (taken_ms, taken_ms + limits::UNREAD_LOOK_MS),
             // One that is listed has had news in this turn, and more may follow.
-            (true, false) if self.is_listed => (self.put_off_ms.unwrap_or(taken_ms), taken_ms),
+            (true, false) if self.is_listed => (self.put_off.map_or(taken_ms, Moment::ms), taken_ms),
             // One that could not be read until now has a moment to be.
-            (true, false) => match self.put_off_ms {
-                Some(put_off_ms) => (put_off_ms, taken_ms + limits::UNREAD_LOOK_MS),
+            (true, false) => match self.put_off {
+                Some(put_off) => (put_off.ms(), taken_ms + limits::UNREAD_LOOK_MS),
                 None => return None,
             },
         };
         if !is_due || taken_ms >= put_off_ms + limits::CATCH_UP_MS {
-            self.put_off_ms = None;
+            self.put_off = None;
             return None;
         }
-        (self.put_off_ms, self.timer_ms) = (Some(put_off_ms), Some(until_ms));
+        (self.put_off, self.timer) = (Some(Moment::at(put_off_ms)), Some(Moment::at(until_ms)));
         Some(until_ms)
     }
 
     /// A timer fired; the deadline may have moved since.
     pub(super) fn on_timer<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        self.timer_ms = None;
+        self.timer = None;
         let wants = self.exchange.wants();
         if wants.deadline_ms.is_none_or(|deadline_ms| deadline_ms > world.taken_ms) {
             return;
@@ -396,8 +394,11 @@ impl<H> Connection<H> {
     ) -> Result<FileKind, Errno> {
         let wants = self.exchange.wants();
         if let (FileKind::Device(id, device), true, Some(service)) = (kind, wants.is_opening(), wants.service) {
-            self.place = world.devices.enter(id, service.limits.clients_max);
-            let ready = self.place.as_ref().ok_or(Errno::EBUSY).and_then(|_| world.driver.prepare(&handle, device));
+            let place = world.devices.enter(id, service.limits.clients_max);
+            let ready = place.as_ref().ok_or(Errno::EBUSY).and_then(|_| world.driver.prepare(&handle, device));
+            if let Some(opened) = &mut self.opened {
+                opened.place = place;
+            }
             if let Err(errno) = ready {
                 world.driver.close(handle);
                 return Err(errno);
@@ -414,7 +415,7 @@ impl<H> Connection<H> {
     fn await_backlog<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         if let Some((opened, socket)) = socket_of(&mut self.opened) {
             opened.is_queued = true;
-            world.queues.wait(socket, self.owner, source_of(self.address), world.now_ms);
+            world.queues.wait(socket, self.owner, source_of(self.address.get()), world.now_ms);
         }
     }
 
@@ -555,7 +556,11 @@ impl<H> Connection<H> {
         if self.ending.is_some() || !is_opening {
             self.leave_queue(world);
         }
+        let is_gone = self.ending.is_some() && self.backend.is_none();
         let opened = self.opened.as_mut()?;
+        if is_gone {
+            opened.place = None;
+        }
         let starved = opened.settle(world.slots.token(opened.key, Op::Read), &mut world.driver);
         if opened.is_over() {
             world.slots.remove(opened.key);
@@ -566,13 +571,13 @@ impl<H> Connection<H> {
 
     /// The one line at the end.
     pub(super) fn log_end(&self, now_ms: u64) {
-        let Some(ending) = self.ending else { return };
+        let Some(ending) = self.ending.as_deref().copied() else { return };
         let facts = self.exchange.facts();
         let site = self.places.endpoint().sites.get(facts.site);
         log::access(&Access {
             level: ending.level(),
             id: self.id,
-            client: &self.address,
+            client: &self.address.get(),
             host: site.hostname.as_deref().unwrap_or_default(),
             name: self.exchange.name(),
             status: facts.status,
@@ -637,6 +642,29 @@ impl<H> Connection<H> {
 
     fn transport<'w, D: Driver<Handle = H>>(&self, end: End, world: &'w World<D>) -> Option<&'w Transport<H>> {
         world.slots.transport(self.key(end))
+    }
+}
+
+/// A client's address in as little room as the usual one needs.
+#[derive(Debug)]
+enum ShortAddress {
+    V4(SocketAddrV4),
+    Other(Box<Address>),
+}
+
+impl ShortAddress {
+    fn new(address: Address) -> ShortAddress {
+        match address {
+            Address::Tcp(SocketAddr::V4(v4)) => ShortAddress::V4(v4),
+            other => ShortAddress::Other(Box::new(other)),
+        }
+    }
+
+    fn get(&self) -> Address {
+        match self {
+            ShortAddress::V4(v4) => Address::Tcp((*v4).into()),
+            ShortAddress::Other(other) => **other,
+        }
     }
 }
 
