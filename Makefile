@@ -2,8 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: run check test tools bench conformance fuzz soak crowd lint install uninstall clean help rust
 
-# Tests with targets of their own. Those that need tools have the attribute `ignore`, which `make test` goes over.
-LONG_TESTS = conformance::autobahn soak::a_day chat::crowd::a_thousand_members
+# Tests with targets of their own, and one that prints figures alone. `make test` runs all others, also those that need
+# tools and therefore have the attribute `ignore`.
+LONG_TESTS = conformance::autobahn soak::a_day chat::crowd::a_thousand_members limits::fairness::figures_of_a_flood
 
 run: ## build all and try it: the sample servers behind the gateway on PORT (8080) of HOST (127.0.0.1), until Ctrl-C
 	@utils/try --build

@@ -22,7 +22,7 @@ fn cpu_ms(daemon: &Daemon) -> u64 {
 
 /// Waiting costs next to no CPU, and the clients are served one after the other; in direct mode too.
 #[test]
-fn one_tries_for_all_who_wait() {
+fn waiting_clients_cost_no_cpu() {
     for options in ["", "options = \"direct\";"] {
         let daemon = Daemon::start_configured(&configuration("connect-ms = 60000; handshake-ms = 60000;", options));
         let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
@@ -68,7 +68,7 @@ fn each_waits_no_longer_than_it_may() {
 }
 
 #[test]
-fn one_that_leaves_while_it_waits_holds_nobody_up() {
+fn a_client_that_leaves_while_it_waits_delays_no_other() {
     let daemon = Daemon::start_configured(&configuration("connect-ms = 60000; handshake-ms = 60000;", ""));
     let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
     let _first = daemon.connect("/server");

@@ -175,7 +175,7 @@ fn a_line_has_one_client() {
 
 /// The limit holds for the device, across links and configurations.
 #[test]
-fn a_line_has_one_client_by_all_ways() {
+fn a_line_has_one_client_across_links() {
     let line = Line::new();
     let folder = Folder::new();
     std::os::unix::fs::symlink(&line.path, folder.join("line")).unwrap();
@@ -255,7 +255,7 @@ fn a_line_that_takes_nothing_is_not_shared() {
         let size = line.device.read(&mut part).unwrap();
         got.extend_from_slice(&part[..size]);
     }
-    assert!(got.ends_with(b"12"), "{} bytes came behind it", got.rsplit(|byte| *byte == b'2').next().unwrap().len());
+    assert!(got.ends_with(b"12"), "{} bytes came after it", got.rsplit(|byte| *byte == b'2').next().unwrap().len());
 }
 
 /// A WebSocket, once the device is free.

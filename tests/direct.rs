@@ -77,11 +77,11 @@ fn clients_of_unix_listeners_have_a_family_alone() {
     stream.write_all(handshake("/echo", &[], &[]).as_bytes()).unwrap();
     let mut given = take(&server);
     assert_eq!(given.record, 1u16.to_ne_bytes());
-    given.client.send("behind the 101");
+    given.client.send("after the 101");
     drop(given);
     let mut all = String::new();
     stream.read_to_string(&mut all).unwrap();
-    assert!(all.starts_with("HTTP/1.1 101 ") && all.ends_with("\r\n\r\nbehind the 101"), "{all}");
+    assert!(all.starts_with("HTTP/1.1 101 ") && all.ends_with("\r\n\r\nafter the 101"), "{all}");
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn a_stop_ends_what_is_relayed() {
 }
 
 #[test]
-fn nothing_is_left_of_a_client() {
+fn no_descriptor_is_left_of_a_client() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let files = daemon.open_files();
@@ -216,7 +216,7 @@ fn nothing_is_left_of_a_client() {
 }
 
 #[test]
-fn nothing_is_left_of_those_who_stay() {
+fn no_descriptor_is_left_of_refused_clients() {
     let daemon = Daemon::start_configured(&configuration("", r#"options = "direct"; limits = { connect-ms = 100; };"#));
     let server = daemon.listen("echo");
     close(daemon.listen("dead"));

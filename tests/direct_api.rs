@@ -123,7 +123,7 @@ fn many_small_messages_come_back_in_order() {
 }
 
 #[test]
-fn who_the_client_is() {
+fn the_clients_address() {
     let server = Server::start(&[]);
     let record = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x06\x05\0\x03c12";
     let (near, far) = tcp_pair();
@@ -158,7 +158,7 @@ fn clients_that_break_the_rules() {
 }
 
 #[test]
-fn who_was_not_handed_over_is_refused() {
+fn plain_clients_are_refused() {
     let server = Server::start(&[]);
     let mut plain = connect(&server.path(), Kind::Stream).unwrap();
     plain.write_all(b"hello").unwrap();
@@ -171,7 +171,7 @@ fn who_was_not_handed_over_is_refused() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_holds_nobody_up() {
+fn a_client_that_reads_nothing_delays_no_other() {
     let server = Server::start(&[]);
     let mut stuck = give(&server.path());
     let (count, mut writer) = (500, stuck.wire.stream().try_clone().unwrap());

@@ -266,7 +266,7 @@ fn packets_come_back_one_by_one() {
 }
 
 #[test]
-fn one_who_does_not_read_does_not_hold_up_the_others() {
+fn a_client_that_does_not_read_delays_no_other() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let _echo = start_echo(&path, &[]);
@@ -281,7 +281,7 @@ fn one_who_does_not_read_does_not_hold_up_the_others() {
 }
 
 #[test]
-fn behind_the_gateway_in_each_protocol() {
+fn with_the_gateway_in_each_protocol() {
     for protocol in ["stream", "packet", "lines", "nul", "frames"] {
         let daemon = Daemon::start(&["--protocol", protocol]);
         let _echo = daemon.echo("echo", &["--protocol", protocol]);

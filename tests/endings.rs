@@ -176,6 +176,12 @@ fn a_client_that_vanishes() {
     backend.expect_end();
     drop(backend);
     daemon.log().wait_for(&["info", "the client's connection broke (1006)", "reset"]);
+    // A client that closes its sending half alone has left as well.
+    let (mut client, mut backend) = connect(&daemon);
+    client.wire.stream().shutdown(Shutdown::Write).unwrap();
+    backend.expect_end();
+    drop(backend);
+    client.wire.take_rest();
 }
 
 #[test]
@@ -202,7 +208,7 @@ fn a_client_that_never_answers_the_close_is_left() {
 }
 
 #[test]
-fn what_comes_behind_a_close_frame_is_passed_over() {
+fn what_follows_a_close_frame_is_ignored() {
     let daemon = Daemon::start(&[]);
     let (mut client, mut backend) = connect(&daemon);
     client.send(&[Frame::close(1000, ""), Frame::new(TEXT, b"too late")]);
@@ -228,7 +234,7 @@ fn the_log_counts_what_was_carried() {
 }
 
 #[test]
-fn sigterm_tells_everybody() {
+fn sigterm_closes_every_connection() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut daemon = Daemon::start(&["--protocol", "frames"]);
         let server = daemon.listen("server");

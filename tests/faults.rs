@@ -202,7 +202,7 @@ fn a_server_that_is_replaced_hands_over() {
     }
     // Its listener is closed, and the file is left.
     close(new);
-    expect_eq(daemon.upgrade("/server", &[]).status, 502, "nobody listens");
+    expect_eq(daemon.upgrade("/server", &[]).status, 502, "no listener");
     fs::remove_file(&path).unwrap();
 }
 
@@ -247,7 +247,7 @@ fn swapping_the_file_leads_nowhere_else() {
         is_over.store(true, Ordering::Relaxed);
     });
     println!("{counts:?} were let in and refused");
-    assert!(secret.is_idle(), "somebody was led out of docroot");
+    assert!(secret.is_idle(), "a client was led out of docroot");
     (0..counts[0]).for_each(|_| drop(server.accept()));
     assert!(server.is_idle(), "more were connected than were let in");
 }

@@ -296,7 +296,7 @@ fn a_client_that_is_gone_has_a_record() {
 
 /// A link's `hello` precedes that of `websocket`, which does not hold for devices.
 #[test]
-fn links_are_told_where_they_say_so() {
+fn links_with_hello_get_a_record() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let daemon = configured(&format!(
         "docroot = \"@/run\"; hello = true; links = (

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, configuration};
 use crate::process::{DEADLINE, uninterrupted};
 use crate::wire::request;
 
@@ -118,7 +118,7 @@ fn a_folder_without_slash_is_redirected() {
 }
 
 #[test]
-fn hidden_names_are_nobodys_business() {
+fn hidden_names_are_not_served() {
     let daemon = Daemon::start(&[]);
     for name in [".htpasswd", ".git/config", "sub/.secret", "sub/.d/x", ".well-known/x", ".well-known/.x", "sub/x"] {
         put(&daemon, name, "found");
@@ -227,7 +227,7 @@ fn a_request_may_be_followed_by_a_handshake() {
 }
 
 #[test]
-fn a_client_that_ends_behind_its_requests_is_answered() {
+fn a_client_that_closes_after_its_requests_is_answered() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     wire.send(request("GET", "/style.css", &[]) + &request("GET", "/", &[]));
@@ -270,12 +270,12 @@ fn other_methods_are_refused() {
 
 #[test]
 fn a_slow_head_is_given_up() {
-    let daemon = daemon();
+    let daemon = Daemon::start_configured(&configuration("head-ms = 2000;", ""));
     let mut wire = daemon.wire();
     let start = Instant::now();
     // A byte now and then does not extend the time of a head.
-    wire.stream().set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    for byte in request("GET", "/", &[]).bytes().take(12) {
+    wire.stream().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    for byte in request("GET", "/", &[]).bytes().take(8) {
         wire.send([byte]);
         match uninterrupted(|| wire.stream().peek(&mut [0])) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -286,18 +286,7 @@ fn a_slow_head_is_given_up() {
     assert_eq!(wire.response().status, 408);
     wire.expect_end();
     let waited = start.elapsed();
-    assert!(waited >= Duration::from_secs(9), "{waited:?}");
-}
-
-#[test]
-fn an_idle_connection_is_closed() {
-    let daemon = daemon();
-    let mut wire = daemon.wire();
-    assert_eq!(wire.get("/").status, 200);
-    let start = Instant::now();
-    wire.expect_end();
-    let waited = start.elapsed();
-    assert!((4_000..8_000).contains(&waited.as_millis()), "{waited:?}");
+    assert!(waited >= Duration::from_millis(1_900), "{waited:?}");
 }
 
 /// A refusal has a body, a reply to a HEAD has none (RFC 9110 section 9.3.2).

@@ -323,7 +323,7 @@ fn the_longest_request_and_one_that_is_longer() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn what_nobody_has_to_bear() {
+fn requests_that_are_refused() {
     let server = Server::start(&[]);
     let mut client = server.client();
     for depth in [129, 100_000] {
@@ -373,7 +373,7 @@ fn its_end() {
     assert!(logged("init 0 count 1 release 1"), "a server that is stopped releases what it opened");
     assert!(!server.path().exists());
     for child in children {
-        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} is left behind");
+        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} is left");
     }
     let mut server = Server::start_in(Folder::new(), &library, &["-C", &log]);
     let mut client = server.client();

@@ -32,7 +32,7 @@ fn fail(folder: &Folder, text: &str) -> String {
 }
 
 #[test]
-fn the_first_lines_wait_for_nobody() {
+fn the_first_lines_are_written_at_once() {
     let daemon = Daemon::start_configured(&configuration("", ""));
     daemon.log().wait_for(&["info", "uakari", "2048 clients at most", "MiB of memory at most"]);
 }
@@ -128,7 +128,7 @@ fn sigterm_under_traffic_loses_no_answer() {
     let finished = daemon.wait(DEADLINE);
     expect_eq(finished.status.code(), Some(0), &finished.err);
     assert!(finished.err.contains("stopping on signal 15") && finished.err.ends_with("stopped"), "{}", finished.err);
-    assert!(!pid.exists() && !front.exists(), "a file is left behind");
+    assert!(!pid.exists() && !front.exists(), "a file is left");
 }
 
 /// A daemon, a client and a backend that do not close.
@@ -202,7 +202,7 @@ fn sighup_while_it_stops_changes_nothing() {
     let reloads = |daemon: &Daemon| daemon.log().text().matches("reload").count();
     let before = reloads(&daemon);
     daemon.signal(Signal::SIGHUP);
-    eventually("nobody listens any more", || std::net::TcpStream::connect(("127.0.0.1", daemon.port)).is_err());
+    eventually("the listener is closed", || std::net::TcpStream::connect(("127.0.0.1", daemon.port)).is_err());
     client.close(1001);
     client.wire.expect_end();
     let finished = daemon.wait(DEADLINE);

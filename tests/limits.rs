@@ -79,7 +79,7 @@ fn clients_in_all() {
 
 /// Few clients over the limit get a 503; the others are closed, and existing ones are not affected.
 #[test]
-fn a_crowd_before_a_full_house() {
+fn many_clients_over_the_limit() {
     let daemon = Daemon::start_configured(&configuration("clients = 2;", ""));
     let server = daemon.listen("server");
     let mut pairs = [pair(&daemon, &server), pair(&daemon, &server)];
@@ -154,7 +154,7 @@ fn clients_of_an_address() {
 
 /// Clients refused for their address do not count among all clients.
 #[test]
-fn one_address_shuts_nobody_else_out() {
+fn one_address_does_not_shut_others_out() {
     let daemon = Daemon::start_configured(&configuration("clients = 8; clients-per-address = 2;", ""));
     let server = daemon.listen("server");
     let crowd: Vec<Wire> = (0..100).map(|_| wire_from(Ipv4Addr::new(127, 0, 0, 2), daemon.port)).collect();
@@ -266,6 +266,7 @@ fn a_server_that_does_not_accept_is_504_in_time() {
             wire.send(handshake("/full", &[], &[]));
             assert_eq!(wire.response().status, 504, "{limits}");
         });
+        daemon.log().wait_for(&["warn", "name=\"full\"", "504"]);
     }
 }
 

@@ -100,7 +100,7 @@ fn lines_out_of_a_pipe() {
 #[test]
 fn a_pipe_that_is_written() {
     let (daemon, path) = with_pipe("write", "protocol = \"lines\";");
-    assert_eq!(daemon.upgrade("/pipe", &[]).status, 502, "nobody reads it");
+    assert_eq!(daemon.upgrade("/pipe", &[]).status, 502, "no reader");
     daemon.log().wait_for(&["warn", "502", "No such device or address"]);
     let mut child = Command::new("cat").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
     let mut client = connect_eventually(&daemon, "/pipe");

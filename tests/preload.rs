@@ -338,7 +338,7 @@ fn what_is_said_before_a_client_comes_is_not_lost() {
 
 #[test]
 #[ignore = "needs python3"]
-fn what_was_asked_of_a_connection_holds_for_the_client_that_comes_by_it() {
+fn options_of_a_connection_hold_for_its_client() {
     let server = Server::start(|_, path| {
         let mut command = foreign::command("python3");
         command.arg(project().join("tests/preload/early.py")).arg(path).env("WEBSOCKET_WAIT_MS", "0");
@@ -374,7 +374,7 @@ fn a_burst_of_clients_that_are_spoken_to_first() {
 }
 
 #[test]
-fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
+fn epoll_forgets_a_closed_client_while_the_gateway_has_a_copy() {
     let server = Server::compiled("epoll", &[]);
     // It listens before it uses epoll, and may still have its first client.
     eventually("the listener alone is watched", || server.process.watched_files() == 1);
@@ -390,7 +390,7 @@ fn epoll_forgets_who_was_closed_while_the_gateway_has_a_copy() {
 
 /// If the gateway hands nothing over, accept(2) returns after a short time.
 #[test]
-fn a_gateway_that_hands_nothing_over_holds_nobody_up_for_long() {
+fn a_gateway_that_hands_nothing_over_delays_others_briefly() {
     let server = Server::compiled("select", &[]);
     let mut client = crate::handover::give(&server.path);
     client.text("known");
@@ -403,7 +403,7 @@ fn a_gateway_that_hands_nothing_over_holds_nobody_up_for_long() {
 }
 
 #[test]
-fn half_a_header_holds_nobody_up() {
+fn half_a_header_delays_no_other() {
     for name in ["select", "forks", "threads", "epoll"] {
         let server = Server::compiled(name, &[]);
         let mut slow = server.client();

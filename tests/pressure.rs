@@ -215,7 +215,7 @@ fn a_message_has_a_limit() {
 }
 
 #[test]
-fn pings_that_nobody_takes_the_answers_of() {
+fn pings_whose_answers_are_not_read() {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
     let mut client = daemon.connect("/server");

@@ -130,7 +130,7 @@ fn without_another_user_rights_cannot_grow() {
 }
 
 #[test]
-fn who_is_not_root_may_name_himself_only() {
+fn an_unprivileged_user_may_name_itself_alone() {
     let Some(user) = nobody() else { return };
     let folder = Folder::new();
     let program = reachable_program(&folder);

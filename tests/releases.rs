@@ -20,7 +20,7 @@ const NOTICED: Duration = Duration::from_secs(10);
 
 /// openat2(2): with RESOLVE_BENEATH a walk across `..` fails with EAGAIN while anything is renamed anywhere.
 #[test]
-fn renames_elsewhere_disturb_nobody() {
+fn renames_elsewhere_have_no_effect() {
     let daemon = Daemon::start_configured(&configuration("", ""));
     let _server = daemon.echo("server", &[]);
     for name in ["run/sub", "www/sub"] {

@@ -162,7 +162,7 @@ fn listeners_come_and_go() {
     let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
     daemon.announced().wait_for(&["listening on unix:", "second.sock"]);
     // New listeners serve, old ones refuse, and old connections stay.
-    eventually("nobody listens any more", || !listens(daemon.port, "127.0.0.1"));
+    eventually("the listener is closed", || !listens(daemon.port, "127.0.0.1"));
     assert!(listens(port, "127.0.0.2") && UnixStream::connect(&second).is_ok());
     // A listener is closed once its accept is cancelled, after the log line.
     eventually("the file of a listener that is closed is gone", || !first.exists());
@@ -175,7 +175,7 @@ fn listeners_come_and_go() {
     // Back again, several times.
     for _ in 0..3 {
         reload(&daemon, &listening("\"unix:@/first.sock\""), TAKEN);
-        eventually("nobody listens any more", || !listens(port, "127.0.0.2"));
+        eventually("the listener is closed", || !listens(port, "127.0.0.2"));
         assert!(UnixStream::connect(&first).is_ok());
         eventually("the second file is gone", || !second.exists());
         reload(&daemon, &listening("\"unix:@/second.sock\""), TAKEN);
@@ -238,7 +238,7 @@ fn an_address_within_another_takes_a_restart() {
 }
 
 #[test]
-fn what_takes_effect_at_the_next_start_is_told() {
+fn what_takes_effect_at_the_next_start_is_logged() {
     let good = configuration("", "");
     let daemon = Daemon::start_configured(&good);
     let changed = "user = \"nobody\"; pid-file = \"@/pid\";".to_owned()

@@ -74,7 +74,7 @@ fn it_serves_until_it_is_stopped() {
     // make passes it on to the script, without a shell in between.
     process.signal(Signal::SIGTERM);
     process.wait(DEADLINE);
-    eventually("nothing is left behind", || !Path::new(sockets).exists());
+    eventually("nothing is left", || !Path::new(sockets).exists());
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn another_address_of_this_machine() {
 
 /// Mistakes are reported before the build, which takes minutes.
 #[test]
-fn what_is_wrong_is_told_before_the_build() {
+fn mistakes_are_reported_before_the_build() {
     let folder = Folder::new();
     let (bin, built) = (only_these(&folder, &[]), folder.join("built"));
     write_program(format!("{bin}/cargo"), &format!("#!/bin/sh\necho >{built}\nexit 1\n"));
@@ -129,7 +129,7 @@ fn what_is_wrong_is_told_before_the_build() {
 }
 
 #[test]
-fn rust_that_is_missing_or_too_old_is_told_in_a_sentence() {
+fn rust_that_is_missing_or_too_old_is_reported() {
     let folder = Folder::new();
     let bin = only_these(&folder, &[]);
     let build = || {

@@ -1,7 +1,7 @@
 //! How the project is written: which module may name which, names that are used once, banned words. A reader may rely
 //! on what stands here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -255,11 +255,14 @@ fn modules_named(line: &str) -> Vec<&str> {
     named
 }
 
-/// The public names of types, each with its files.
+/// Modules for tests and simulations aside.
 #[test]
 fn types_have_names_of_their_own() {
     let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in files(&["src"]).iter().filter(|file| file.is_rust()) {
+    let sources = files(&["src"]);
+    let tests = test_paths(&sources);
+    let is_test = |file: &&File| tests.iter().any(|path| file.path.starts_with(path));
+    for file in sources.iter().filter(|file| file.is_rust() && !is_test(file)) {
         for (_, line) in file.code() {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [visibility, "struct" | "enum" | "trait" | "type", name, ..] = words[..] else { continue };
@@ -276,9 +279,8 @@ fn types_have_names_of_their_own() {
 }
 
 /// Names that two types have and that wait for a better one. None may come.
-const SHARED_NAMES: &[&str] = &[
-    "Data", "Fields", "Head", "Held", "Key", "Lookup", "Op", "Opened", "Opening", "Place", "Places", "Source", "Token",
-];
+const SHARED_NAMES: &[&str] =
+    &["Fields", "Head", "Held", "Key", "Lookup", "Opened", "Opening", "Place", "Places", "Source", "Token"];
 
 /// The compiler reports unused private functions, but not public ones.
 #[test]
@@ -354,6 +356,35 @@ fn banned_words() {
     expect_none(&faults, "one place prints, one place exits, and nothing is left for later");
 }
 
+/// Phrases of comments that a reader has to decode.
+const RIDDLES: [&str; 8] =
+    ["so many", "none is one", "whoever", "somebody", "anybody", "as ever", "to be had", "told so"];
+
+/// Doc comments of a word or two that repeat the name below them.
+const FILLERS: [&str; 10] = ["It", "What", "To whom", "Whom", "Who", "Where", "Which", "How", "So", "Both"];
+
+/// Paths that have yet to be rewritten.
+const NOT_YET_PLAIN: [&str; 4] = ["src/", "utils/", "benches/", "tests/fuzz/"];
+
+#[test]
+fn comments_are_plain() {
+    let mut faults = Vec::new();
+    let mut all = files(&["src", "utils", "tests", "benches"]);
+    all.retain(|file| file.is_rust() && !NOT_YET_PLAIN.iter().any(|path| file.path.starts_with(path)));
+    for file in &all {
+        for (number, line) in file.text.lines().enumerate() {
+            let Some((code, comment)) = line.split_once("//") else { continue };
+            let comment = comment.trim_start_matches(['/', '!', ' ']);
+            let is_riddle = RIDDLES.iter().any(|phrase| has_word(&comment.to_lowercase(), phrase));
+            let is_filler = code.trim().is_empty() && FILLERS.iter().any(|word| comment == format!("{word}."));
+            if is_riddle || is_filler {
+                faults.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
+            }
+        }
+    }
+    expect_none(&faults, "write plain technical English");
+}
+
 #[test]
 fn every_limit_has_a_unit_and_a_reason() {
     let units =
@@ -399,6 +430,36 @@ fn the_documents_name_every_flag() {
         |flag: &str| document.match_indices(flag).any(|(at, _)| is_end(document.as_bytes().get(at + flag.len())));
     let faults: Vec<String> = flags.into_iter().filter(|flag| !names(flag)).collect();
     expect_none(&faults, "docs/commands.md does not name these flags");
+}
+
+/// The threat model names tests by their functions, and files of tests.
+#[test]
+fn tests_of_the_threat_model_exist() {
+    let document = fs::read_to_string(project().join("docs/threat-model.md")).unwrap();
+    let is_name = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_';
+    let mut functions = HashSet::new();
+    for file in files(&["src", "utils", "tests"]).iter().filter(|file| file.is_rust()) {
+        for (_, line) in file.code() {
+            let name = line.split_once("fn ").and_then(|(_, rest)| rest.split(|letter| !is_name(letter)).next());
+            functions.extend(name.map(str::to_owned));
+        }
+    }
+    let (mut count, mut faults) = (0, Vec::new());
+    for word in document.split('`').skip(1).step_by(2) {
+        let last = word.rsplit("::").next().unwrap();
+        let is_test = last.chars().all(is_name) && (word.contains("tests::") || last.matches('_').count() > 2);
+        let is_missing = if word.starts_with("tests/") {
+            !project().join(word).exists()
+        } else {
+            is_test && !functions.contains(last)
+        };
+        count += usize::from(is_test);
+        if is_missing {
+            faults.push(word.to_owned());
+        }
+    }
+    assert!(count > 50, "only {count} tests were found");
+    expect_none(&faults, "docs/threat-model.md names tests that do not exist");
 }
 
 /// The anchor of a heading, as GitHub makes it: lower case, punctuation dropped, blanks as hyphens.

@@ -99,7 +99,7 @@ impl Crowd {
             room.daemon.peak_kib(),
         );
         assert_eq!(delays_us.len(), messages * (self.members - 1));
-        room.expect_nobody_dropped();
+        room.expect_none_dropped();
         assert!(room.chat.status_kib("VmHWM") < 64 * 1024);
     }
 }

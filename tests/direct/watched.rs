@@ -159,7 +159,7 @@ fn a_stop_waits_for_no_watch() {
 
 /// A server that uses read(2) gets the record and the end of the stream.
 #[test]
-fn a_watched_server_sees_the_end_as_ever() {
+fn a_watched_server_sees_the_end() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let mut client: Client = daemon.connect("/echo");

@@ -102,7 +102,7 @@ fn a_library_that_waits_for_another_program() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn who_leaves_with_much_left_to_do_keeps_no_place() {
+fn a_client_that_leaves_with_much_to_do_frees_its_place() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
     let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "1000", "-m", "1"]);

@@ -48,7 +48,7 @@ fn queries() {
 }
 
 #[test]
-fn what_is_too_much_is_cut_and_harms_nobody() {
+fn large_results_are_cut() {
     let folder = Folder::new();
     let server = start(&folder, "rpc");
     let path = folder.path().join("run/rpc");

@@ -58,7 +58,7 @@ fn a_reload_may_leave_it_and_take_it_again() {
         reload(&daemon, &listening(&both), TAKEN);
         daemon.announced().wait_for(&[&format!("listening on http://{address}")]);
         let answer = Wire::connect(address.port()).get("/nosuch");
-        expect_eq(answer.status, 404, "an answer behind a reload");
+        expect_eq(answer.status, 404, "an answer after a reload");
         reload(&daemon, &listening(other), TAKEN);
     }
 }

@@ -78,7 +78,7 @@ fn a_disk_that_is_always_full_stops_nothing() {
 
 /// A disk of a few pages that is full for a while.
 #[test]
-fn a_disk_that_is_full_for_a_while_is_told_of() {
+fn a_disk_that_is_full_for_a_while_is_reported() {
     if !can_unshare(&["--mount"]) {
         return skipped("only root can mount a small disk");
     }
@@ -126,7 +126,7 @@ fn read_all(pipe: &mut fs::File, log: &mut Vec<u8>) -> String {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_stops_nothing() {
+fn a_pipe_without_a_reader_stops_nothing() {
     let (mut daemon, mut pipe) = start_with_pipe();
     let _echo = daemon.echo("echo", &[]);
     let mut client = daemon.connect("/echo");
@@ -160,7 +160,7 @@ fn a_pipe_that_nobody_reads_stops_nothing() {
 
 /// Without a client there is no other event.
 #[test]
-fn what_waits_is_written_though_nobody_comes() {
+fn held_lines_are_written_without_an_event() {
     let (daemon, mut pipe) = start_with_pipe();
     let mut log = Vec::new();
     eventually("it has started", || read_all(&mut pipe, &mut log).contains("info  uakari"));

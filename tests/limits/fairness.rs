@@ -59,7 +59,7 @@ impl Slow {
 /// Hundreds of unread downloads take little memory: their bytes can be read from the file again. None is closed for
 /// them, and each continues once it is read.
 #[test]
-fn unread_pages_break_nobody_off() {
+fn unread_pages_close_no_connection() {
     let text = configuration(LIMITS, "protocol = \"frames\";").replace("127.0.0.1:0", "0.0.0.0:0");
     let daemon = Daemon::start_configured(&text);
     let page: Vec<u8> = (0..PAGE_SIZE).map(|at| (at % 251) as u8).collect();
@@ -85,7 +85,7 @@ fn unread_pages_break_nobody_off() {
 
 /// Over the budget, a connection of the heaviest address is closed, one that reads nothing.
 #[test]
-fn one_that_reads_is_not_broken_off_for_those_of_another_address() {
+fn a_reader_is_not_closed_for_another_address() {
     let text = configuration(&format!("{LIMITS} queue-size = 262144;"), "protocol = \"frames\";");
     let daemon = Daemon::start_configured(&text.replace("127.0.0.1:0", "0.0.0.0:0"));
     let server = daemon.listen("server");

@@ -159,7 +159,7 @@ fn long_fragments_are_one_message() {
 
 /// Over the budget the heaviest connection is closed, and no other.
 #[test]
-fn the_greediest_is_broken_off() {
+fn the_heaviest_connection_is_closed() {
     let limits = "queued-size = 1048576; pool-buffers = 16; queue-size = 4194304;";
     let daemon = Daemon::start_configured(&configuration(limits, "type = \"binary\";"));
     let server = daemon.listen("server");

@@ -77,7 +77,7 @@ impl Appliance {
 
     /// The bound held, no well-behaved client was closed, and the memory is free once the others have gone.
     fn expect_bounded(mut self, what: &str) {
-        self.measure(&format!("behind {what}"));
+        self.measure(&format!("after {what}"));
         let (bound_kib, peak_kib) = (self.bound_kib, self.daemon.peak_kib());
         assert!(peak_kib <= bound_kib, "{what}: {peak_kib} KiB where {bound_kib} KiB should be the most");
         let files = self.files;
@@ -95,7 +95,7 @@ fn join(daemon: &Daemon, path: &str) -> TcpStream {
     stream.write_all(handshake(path, &[], &[]).as_bytes()).unwrap();
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} behind {}", head.escape_ascii()));
+        stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} after {}", head.escape_ascii()));
         head.push(byte[0]);
     }
     assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", head.escape_ascii());

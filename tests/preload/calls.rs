@@ -105,7 +105,7 @@ fn the_last_message_and_then_the_clients() {
 }
 
 #[test]
-fn writing_behind_the_end_is_a_signal() {
+fn writing_after_the_end_is_a_signal() {
     let (mut server, mut client) = start("pipe");
     client.expect_close(1000);
     let status = server.process.wait(DEADLINE).status;
@@ -159,7 +159,7 @@ fn one_thread_reads_while_another_writes() {
 }
 
 #[test]
-fn much_that_is_nothing_keeps_no_server_busy() {
+fn empty_frames_keep_no_server_busy() {
     let (server, mut client) = start("flood");
     let pings = Frame::new(PING, b"").masked().bytes().repeat(1000);
     client.wire.send([pings, Frame::new(TEXT, b"x").masked().bytes()].concat());
