@@ -259,7 +259,7 @@ impl Sim {
         }
         let is_device = how == Receive::Device;
         let wakes_up_for_nothing = is_device && self.chance(50);
-        let is_joined = how != Receive::Packets && !self.chance(2);
+        let is_joined = how != Receive::Packets && self.is_plain;
         let pipe = &mut self.wire(object).to_gateway;
         if is_joined {
             pipe.join(CAPACITY);
