@@ -259,7 +259,11 @@ impl Sim {
         }
         let is_device = how == Receive::Device;
         let wakes_up_for_nothing = is_device && self.chance(50);
-        let pipe = &self.wire(object).to_gateway;
+        let is_joined = how != Receive::Packets && self.is_plain;
+        let pipe = &mut self.wire(object).to_gateway;
+        if is_joined {
+            pipe.join(CAPACITY);
+        }
         if pipe.broken {
             return Some(Received::Failed(if is_device { Errno::EIO } else { Errno::ECONNRESET }));
         }

@@ -39,6 +39,19 @@ pub struct Pipe {
     pub(super) broken: bool,
 }
 
+impl Pipe {
+    /// Makes one chunk of the first ones, until it has `size` bytes.
+    pub(super) fn join(&mut self, size: usize) {
+        let Some(mut first) = self.chunks.pop_front() else { return };
+        while first.len() < size
+            && let Some(next) = self.chunks.pop_front()
+        {
+            first.extend(next);
+        }
+        self.chunks.push_front(first);
+    }
+}
+
 /// One end of a simulated connection, for the other side of which an actor of the test speaks.
 pub struct Wire {
     /// What the gateway reads.

@@ -9,11 +9,8 @@ pub mod reference;
 /// Trees of configurations.
 pub mod tree;
 
-/// A gateway without a kernel.
+/// A gateway on a simulated kernel, and the two ends of its connection.
 pub mod gateway;
-
-/// The ends of its connection.
-pub mod peer;
 
 /// What it answers over HTTP.
 pub mod replies;

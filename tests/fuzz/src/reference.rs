@@ -66,6 +66,15 @@ impl Reading {
         reading
     }
 
+    /// Without what comes after the first close frame, which is not heard.
+    pub fn until_close(mut self) -> Reading {
+        if let Some(at) = self.events.iter().position(|event| matches!(event, Event::Close(..))) {
+            self.events.truncate(at + 1);
+            (self.open, self.fault) = (None, None);
+        }
+        self
+    }
+
     /// The payload of all messages, whole or not.
     pub fn payload(&self) -> Vec<u8> {
         let mut all = Vec::new();

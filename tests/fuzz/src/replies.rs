@@ -1,41 +1,58 @@
 //! Replies of HTTP as a client sees them: where one ends and the next begins must never be in doubt.
 
+const VERSION: &[u8] = b"HTTP/1.1 ";
+
 /// The replies to one client, the last one maybe not whole.
 #[derive(Default, Debug)]
 pub struct Replies {
-    /// How long the last one said that its body is, and how much of it came.
-    promised: u64,
-    came: u64,
-    /// It said that it is the last one.
-    is_last: bool,
+    /// Their statuses.
+    pub statuses: Vec<u16>,
+    /// Where the frames after a 101 begin.
+    pub frames_at: Option<usize>,
 }
 
 impl Replies {
-    /// Takes a reply's head, with its whole body or without any.
-    pub fn add_head(&mut self, bytes: &[u8]) {
-        let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").expect("an empty line");
-        let head = std::str::from_utf8(&bytes[..end]).expect("an ASCII head");
-        let mut lines = head.split("\r\n");
-        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse::<u16>().ok());
-        let fields: Vec<(&str, &str)> = lines.map(|line| line.split_once(": ").expect("a name and a value")).collect();
-        assert!(head.bytes().all(|byte| (b' '..=b'~').contains(&byte) || b"\r\n".contains(&byte)), "{head}");
-        // A body that has begun comes whole; one that has not is that of a HEAD.
-        assert!(!self.is_last && (self.came == 0 || self.came == self.promised), "{self:?} before {head}");
-        let values = |name| fields.iter().filter(move |(other, _)| *other == name).map(|(_, value)| *value);
-        let lengths: Vec<&str> = values("Content-Length").collect();
-        let has_length = !matches!(status, Some(101 | 304));
-        assert_eq!(lengths.len(), usize::from(has_length), "{head}");
-        self.promised = lengths.first().map_or(0, |length| length.parse().expect("a number"));
-        self.came = 0;
-        self.is_last = values("Connection").any(|value| value.split(", ").any(|option| option == "close"));
-        let body = bytes.len() - end - 4;
-        assert!(body == 0 || body as u64 == self.promised, "{body} bytes behind {head}");
-        self.add_body(body);
+    /// Reads all that a client has heard, and asserts that the replies are well-formed.
+    pub fn of(heard: &[u8]) -> Replies {
+        let mut replies = Replies::default();
+        let (mut at, mut is_last) = (0, false);
+        while let Some(size) = heard[at..].windows(4).position(|part| part == b"\r\n\r\n") {
+            assert!(!is_last, "more after the last reply: {}", heard[at..].escape_ascii());
+            let head = std::str::from_utf8(&heard[at..at + size]).expect("an ASCII head");
+            let (status, body_size, closes) = parse(head);
+            replies.statuses.push(status);
+            (at, is_last) = (at + size + 4, closes);
+            if status == 101 {
+                replies.frames_at = Some(at);
+                return replies;
+            }
+            let rest = &heard[at..];
+            // The reply to HEAD has no body; no body here begins as a reply does.
+            if rest.starts_with(VERSION) || rest.len() < VERSION.len() && VERSION.starts_with(rest) {
+                continue;
+            }
+            if rest.len() < body_size {
+                return replies;
+            }
+            at += body_size;
+        }
+        assert!(!is_last || at == heard.len(), "more after the last reply: {}", heard[at..].escape_ascii());
+        let rest = &heard[at..heard.len().min(at + VERSION.len())];
+        assert!(VERSION.starts_with(rest), "no reply: {}", rest.escape_ascii());
+        replies
     }
+}
 
-    /// Takes bytes of a body.
-    pub fn add_body(&mut self, size: usize) {
-        self.came += size as u64;
-        assert!(self.came <= self.promised, "a body that is too long: {self:?}");
-    }
+/// The status, the size of the body, and whether the connection closes after it.
+fn parse(head: &str) -> (u16, usize, bool) {
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("no status: {head}"));
+    let fields: Vec<(&str, &str)> = lines.map(|line| line.split_once(": ").expect("a name and a value")).collect();
+    assert!(head.bytes().all(|byte| (b' '..=b'~').contains(&byte) || b"\r\n".contains(&byte)), "{head}");
+    let values = |name| fields.iter().filter(move |(other, _)| *other == name).map(|(_, value)| *value);
+    let lengths: Vec<&str> = values("Content-Length").collect();
+    assert_eq!(lengths.len(), usize::from(!matches!(status, 101 | 204 | 304)), "{head}");
+    let size = lengths.first().map_or(0, |length| length.parse().expect("a number"));
+    (status, size, values("Connection").any(|value| value.split(", ").any(|option| option == "close")))
 }

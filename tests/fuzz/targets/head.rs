@@ -12,11 +12,11 @@ use uakari::http::error::HeadError;
 use uakari::http::head::{self, Head};
 use uakari::http::range::{self, Part};
 use uakari::http::representation::{Representation, Version};
+use uakari::http::upgrade::{self, Origins};
 use uakari::http::{files, target};
 use uakari::limits::{self, Http, SUBPROTOCOLS_MAX, TARGET_SIZE_MAX};
 use uakari::observe::log::Quoted;
 use uakari::route::names;
-use uakari::http::upgrade::{self, Origins};
 use uakari_fuzz::choices::{Choices, cut};
 use uakari_fuzz::request::{Ends, Request, chunks_end};
 
