@@ -1,5 +1,6 @@
 //! How clients come: by accept(2), where the gateway hands them over, or later, where it was slow.
 
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -12,10 +13,10 @@ use server::outgoing::WriteType;
 use uakari::websocket::close::CloseCode;
 
 use crate::client::{Client, flush_now};
-use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX};
+use crate::limits::{EARLY_SIZE_MAX, GATEWAY_WAIT_MS, GATEWAYS_MAX};
 use crate::real::safe;
 use crate::table::{self, Entry};
-use crate::{cut, leaving, ledger, process, settings};
+use crate::{cut, fork, leaving, ledger, settings};
 
 /// The server uses the library's own functions.
 static LEAVE_ALONE: AtomicBool = AtomicBool::new(false);
@@ -65,7 +66,7 @@ pub enum Arrival {
 
 /// Waits for a client on `connection`, which was just accepted with these flags, and puts it into its place.
 pub fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
-    process::prepare();
+    fork::prepare();
     let peer = socket::getsockopt(&borrow(&connection), sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
     let is_gateway = peer != 0 && GATEWAYS.iter().any(|pid| pid.load(Ordering::Relaxed) == peer);
     let own_ms = settings::get().wait_ms;
@@ -228,5 +229,70 @@ fn copy_times(from: &BorrowedFd<'_>, to: &OwnedFd) {
     }
     if let Ok(time) = socket::getsockopt(from, sockopt::SendTimeout) {
         let _ = socket::setsockopt(to, sockopt::SendTimeout, &time);
+    }
+}
+
+/// What was written so far.
+#[derive(Default, Debug)]
+pub struct Early {
+    messages: Vec<Box<[u8]>>,
+    size: usize,
+    /// It was too much, or not for a client: who comes now begins with what is written next.
+    is_given_up: bool,
+    /// The server has ended its sending half.
+    pub is_ended: bool,
+}
+
+impl Early {
+    /// Notes a write, of which so many bytes were taken.
+    pub fn note(&mut self, parts: &[IoSlice<'_>], size: usize) {
+        if self.is_given_up || size == 0 {
+            return;
+        }
+        if self.size + size > EARLY_SIZE_MAX {
+            self.give_up();
+            return;
+        }
+        let bytes = parts.iter().flat_map(|part| part.iter().copied());
+        self.messages.push(bytes.take(size).collect());
+        self.size += size;
+    }
+
+    /// From now on nothing is kept.
+    pub fn give_up(&mut self) {
+        *self = Early { is_given_up: true, is_ended: self.is_ended, ..Early::default() };
+    }
+
+    /// The messages, in order.
+    pub fn take(&mut self) -> Vec<Box<[u8]>> {
+        self.size = 0;
+        std::mem::take(&mut self.messages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(early: &mut Early, parts: &[&[u8]], size: usize) {
+        let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        early.note(&parts, size);
+    }
+
+    #[test]
+    fn each_write_is_a_message_and_too_much_is_none() {
+        let mut early = Early::default();
+        note(&mut early, &[b"one ", b"two"], 7);
+        note(&mut early, &[], 0);
+        note(&mut early, &[b"three", b"four"], 6);
+        assert_eq!(early.take(), [b"one two"[..].into(), b"threef"[..].into()]);
+        assert!(early.take().is_empty());
+        let half = vec![7; EARLY_SIZE_MAX / 2];
+        note(&mut early, &[&half], half.len());
+        note(&mut early, &[&half], half.len());
+        note(&mut early, &[b"more"], 4);
+        note(&mut early, &[b"and more"], 8);
+        assert!(early.take().is_empty());
+        assert!(!early.is_ended);
     }
 }

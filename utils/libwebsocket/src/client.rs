@@ -12,13 +12,13 @@ use server::handover::ClientAddress;
 use server::outgoing::{Outgoing, WriteType};
 use uakari::websocket::close::CloseCode;
 
+use crate::arrival::Early;
 use crate::cut::{self, Cut};
-use crate::early::Early;
 use crate::incoming::Incoming;
 use crate::ledger::{self, Place};
 use crate::lock::{Guard, Lock};
 use crate::real::safe;
-use crate::watches::Watches;
+use crate::waiting::epoll::Watches;
 
 /// What the reader wants to be sent. It leaves it to a thread that waits for the client.
 #[derive(Default)]

@@ -8,12 +8,12 @@ use uakari::websocket::close::CloseCode;
 use crate::client::{Client, flush_now};
 use crate::incoming::End;
 use crate::table::{self, Entry};
-use crate::{ledger, process};
+use crate::{fork, ledger};
 
 /// `fd` is about to become another file, or none. Called before that, since the number may be another thread's then.
 pub fn leave(fd: RawFd) {
     // A child that shares this memory closes what is its own alone (vfork(2)).
-    if matches!(table::get(fd), Entry::Unknown) || process::is_borrowed() {
+    if matches!(table::get(fd), Entry::Unknown) || fork::is_vfork_child() {
         return;
     }
     match confirm(fd) {
@@ -56,7 +56,7 @@ pub fn was_stale(fd: RawFd) -> bool {
 
 /// `fd` leads to another file than this client's socket, or to none: it was closed without close(3).
 pub fn forget(fd: RawFd, client: &'static Client) {
-    if process::is_borrowed() || !table::remove(fd, client) {
+    if fork::is_vfork_child() || !table::remove(fd, client) {
         return;
     }
     if client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -72,7 +72,7 @@ pub fn begin(fd: RawFd) {
     match table::get(fd) {
         Entry::Unknown => {}
         Entry::Client(client) => forget(fd, client),
-        _ if process::is_borrowed() => {}
+        _ if fork::is_vfork_child() => {}
         _ => drop(table::put(fd, Entry::Unknown)),
     }
 }
@@ -80,7 +80,7 @@ pub fn begin(fd: RawFd) {
 /// `new` is another number of `fd` from now on.
 pub fn copy(fd: RawFd, new: RawFd) {
     let entry = confirm(fd);
-    if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || process::is_borrowed() {
+    if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || fork::is_vfork_child() {
         return;
     }
     begin(new);
@@ -138,7 +138,7 @@ pub fn end_sending(fd: RawFd) {
 
 /// At exit(3): what close(2) would have done.
 pub fn leave_all() {
-    if process::is_borrowed() {
+    if fork::is_vfork_child() {
         return;
     }
     for (fd, _) in table::clients() {

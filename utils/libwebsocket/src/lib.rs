@@ -7,31 +7,20 @@
 
 mod limits;
 
-/// What the operator has set.
 mod settings;
 
-/// What stands behind the functions that are stood in for.
+/// libc's own functions.
 mod real;
 
-/// What threads and signal handlers share.
 mod lock;
 
 /// What is known of each file descriptor.
 mod table;
 
-/// Who watches it by epoll(7).
-mod watches;
-
-/// A client, from its coming to its going.
 mod client;
 
+/// accept(2) and the hand-over.
 mod arrival;
-
-/// What it is told before it is there.
-mod early;
-
-/// What its server has not told it whole.
-mod cut;
 
 mod incoming;
 
@@ -39,22 +28,26 @@ mod reading;
 
 mod writing;
 
+/// Incomplete UTF-8 at the end of a write.
+mod cut;
+
 mod waiting;
 
+/// close(2), shutdown(2), exit(3): the close frame.
 mod leaving;
 
-/// Who else has it.
+/// Which processes have which client.
 mod ledger;
 
-mod process;
+mod fork;
 
 #[cfg(test)]
-mod played;
+mod conversation;
 
-/// The functions themselves.
+/// The functions that replace libc's.
 mod symbols;
 
-/// For servers that speak WebSocket themselves: include/websocket.h.
+/// The C interface of include/websocket.h.
 pub mod api;
 
 extern "C" fn at_start() {

@@ -373,7 +373,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::played::Conversation;
+    use crate::conversation::Conversation;
 
     /// What a client sends before it ends its connection, what a server reads of it, and how that ends.
     type Golden = (&'static str, Vec<u8>, &'static [u8], Result<(), Errno>);

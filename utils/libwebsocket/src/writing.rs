@@ -176,8 +176,8 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::conversation::Conversation;
     use crate::leaving;
-    use crate::played::Conversation;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -9,7 +9,7 @@ use server::handover::{ClientAddress, passed_numbers};
 use super::beside;
 use crate::arrival::{Arrival, arrive, served};
 use crate::table::{self, Entry};
-use crate::{leaving, ledger, process, real};
+use crate::{fork, leaving, ledger, real};
 
 /// A server's clients want text.
 const PROTOCOL_TEXT: c_int = 153;
@@ -245,7 +245,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
 
 /// Whether the descriptor is to be closed: a server that closes all there is means its own.
 pub(super) fn before_close(fd: RawFd) -> bool {
-    if fd >= 0 && fd == ledger::fd() && !process::is_borrowed() {
+    if fd >= 0 && fd == ledger::fd() && !fork::is_vfork_child() {
         return false;
     }
     beside(|| leaving::leave(fd));
@@ -260,7 +260,7 @@ pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) 
         beside(|| table::known().filter(|fd| (first..=last).contains(&(*fd as c_uint))).for_each(leaving::leave));
         if let Ok(kept) = c_uint::try_from(ledger::fd())
             && (first..=last).contains(&kept)
-            && !process::is_borrowed()
+            && !fork::is_vfork_child()
         {
             // SAFETY: no memory is named.
             let before = if first < kept { unsafe { real::close_range(first, kept - 1, flags) } } else { 0 };

@@ -267,7 +267,7 @@ pub(super) unsafe fn begin_all_passed(messages: *const mmsghdr, received: c_int)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::played::Conversation;
+    use crate::conversation::Conversation;
 
     const NO_WAIT: c_int = libc::MSG_DONTWAIT;
 

@@ -9,7 +9,6 @@ use super::{beside, sparing};
 use crate::real;
 use crate::waiting::select::{Set, Sets};
 use crate::waiting::{self, epoll};
-use crate::watches;
 
 /// Waits; errno stays where that does not fail.
 fn wait(call: impl FnOnce() -> c_int) -> c_int {
@@ -158,7 +157,7 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
 pub unsafe extern "C" fn epoll_wait(instance: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let ask = |time_ms| unsafe { real::epoll_wait(instance, events, count, time_ms) };
-    if !watches::has_looks() {
+    if !epoll::has_looks() {
         return ask(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -176,7 +175,7 @@ pub unsafe extern "C" fn epoll_pwait(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let ask = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
-    if !watches::has_looks() {
+    if !epoll::has_looks() {
         return ask(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -192,7 +191,7 @@ pub unsafe extern "C" fn epoll_pwait2(
     time: *const timespec,
     signals: *const sigset_t,
 ) -> c_int {
-    if !watches::has_looks() {
+    if !epoll::has_looks() {
         // SAFETY: the caller's promise.
         return unsafe { real::epoll_pwait2(instance, events, count, time, signals) };
     }

@@ -1,14 +1,136 @@
-//! epoll(7). It names file descriptors as the server likes, so that it has to be remembered which name is whose.
+//! epoll(7): which epoll instances watch a client, and which of their events are passed on.
+//!
+//! An instance names a descriptor by a number of the server's choice, so the library remembers which number is whose. An
+//! instance keeps watching a closed socket while another process has it open. The gateway keeps a client's socket open
+//! for a moment longer than the server does, so watches are removed here before the server closes it.
 
 use std::ffi::c_int;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::libc::{self, epoll_event};
 
 use super::{Patience, Verdict, judge};
-use crate::real::safe;
-use crate::watches::Watch;
+use crate::real::{self, safe};
 use crate::{leaving, table};
+
+/// How many watches there are whose events have to be looked at. Zero, as for all servers that do not block, spares
+/// every look.
+static LOOKS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether any event has to be looked at before a server hears of it.
+pub fn has_looks() -> bool {
+    LOOKS.load(Ordering::Relaxed) > 0
+}
+
+/// How an epoll instance was told to watch a file descriptor.
+#[derive(Clone, Copy)]
+pub struct Watch {
+    /// The epoll instance.
+    pub epoll: RawFd,
+    /// What it watches.
+    pub fd: RawFd,
+    /// For what, and how it names it.
+    pub event: epoll_event,
+    /// Its events are looked at before the server hears of them.
+    pub is_looked_at: bool,
+}
+
+impl Watch {
+    fn end(&self) {
+        // SAFETY: no event is needed to end a watch; the kernel says itself where there is none.
+        let _ = unsafe { real::epoll_ctl(self.epoll, libc::EPOLL_CTL_DEL, self.fd, std::ptr::null_mut()) };
+    }
+
+    fn hears_once(&self) -> bool {
+        const ONCE: u32 = (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
+        let events = self.event.events;
+        events & ONCE == libc::EPOLLET as u32
+    }
+
+    /// Tells the instance this event of it. Whether it knows of the file descriptor, the kernel says itself.
+    pub fn tell(&self, command: i32) {
+        let mut event = self.event;
+        // SAFETY: the event lives through the call.
+        let _ = unsafe { real::epoll_ctl(self.epoll, command, self.fd, &raw mut event) };
+    }
+}
+
+/// Who watches the file descriptors of one client.
+#[derive(Default)]
+pub struct Watches(Vec<Watch>);
+
+impl Watches {
+    /// An empty list.
+    pub const fn new() -> Watches {
+        Watches(Vec::new())
+    }
+
+    /// An instance watches this from now on.
+    pub fn add(&mut self, watch: Watch) {
+        self.remove(watch.epoll, watch.fd);
+        LOOKS.fetch_add(usize::from(watch.is_looked_at), Ordering::Relaxed);
+        self.0.push(watch);
+    }
+
+    /// An instance watches this file descriptor no more.
+    pub fn remove(&mut self, epoll: RawFd, fd: RawFd) {
+        self.retain(|watch| (watch.epoll, watch.fd) != (epoll, fd));
+    }
+
+    /// Nobody watches it any more.
+    pub fn clear(&mut self) {
+        self.retain(|_| false);
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Watch) -> bool) {
+        let looks = self.0.iter().filter(|watch| !stays(watch) && watch.is_looked_at).count();
+        LOOKS.fetch_sub(looks, Ordering::Relaxed);
+        self.0.retain(stays);
+    }
+
+    /// The one whose events have this name, among those that are looked at.
+    pub fn named(&self, epoll: RawFd, data: u64) -> Option<Watch> {
+        let is_it = |watch: &&Watch| watch.is_looked_at && watch.epoll == epoll && { watch.event.u64 } == data;
+        self.0.iter().find(is_it).copied()
+    }
+
+    /// The server is about to close the client, of which no other process of its own knows.
+    pub fn end(&mut self) {
+        self.0.iter().for_each(Watch::end);
+        self.clear();
+    }
+
+    /// `fd` is about to become the socket of a client that came late. Where a forked process has the connection too, its
+    /// end would be told for ever otherwise.
+    pub fn pause(&self, fd: RawFd) {
+        self.0.iter().filter(|watch| watch.fd == fd).for_each(Watch::end);
+    }
+
+    /// `fd` has become the socket of a client that came late, of which no epoll instance knows.
+    pub fn resume(&mut self, fd: RawFd) {
+        for watch in self.0.iter_mut().filter(|watch| watch.fd == fd) {
+            if watch.is_looked_at && !safe::is_blocking(fd) {
+                watch.is_looked_at = false;
+                LOOKS.fetch_sub(1, Ordering::Relaxed);
+            }
+            watch.tell(libc::EPOLL_CTL_ADD);
+        }
+    }
+
+    /// Writing may succeed again for a server that was told once that it would not. Where it hears of each change once
+    /// (EPOLLET), it is told.
+    pub fn tell_all_again(&self) {
+        self.0.iter().filter(|watch| watch.hears_once()).for_each(|watch| watch.tell(libc::EPOLL_CTL_MOD));
+    }
+
+    /// There are bytes of `fd` which the server was not told of. Where it hears of each byte once (EPOLLET), it is told
+    /// again.
+    pub fn tell_again(&self, fd: RawFd) {
+        let hears_once = |watch: &&Watch| watch.fd == fd && watch.hears_once();
+        self.0.iter().filter(hears_once).for_each(|watch| watch.tell(libc::EPOLL_CTL_MOD));
+    }
+}
 
 /// An epoll instance was told this of `fd` by a command of epoll_ctl(2); None: to watch it no more.
 pub fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_event>) {

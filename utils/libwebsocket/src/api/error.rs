@@ -31,7 +31,7 @@ pub fn errno(errno: Errno) -> c_int {
 }
 
 /// 0, or an error's number.
-pub fn of(result: Result<(), Error>) -> c_int {
+pub fn result_of(result: Result<(), Error>) -> c_int {
     result.map_or_else(|error| error.number(), |()| 0)
 }
 

@@ -12,7 +12,7 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 
 /// Whether this is a child that shares its parent's memory (vfork(2)): what it does to its file descriptors is not
 /// done to the parent's.
-pub fn is_borrowed() -> bool {
+pub fn is_vfork_child() -> bool {
     let owner = OWNER.load(Ordering::Relaxed);
     // SAFETY: it takes nothing and cannot fail.
     owner != 0 && owner != unsafe { libc::getpid() }

@@ -1,12 +1,36 @@
-//! What a `struct ws_client` is: a client, and the messages of its last receive that are not taken yet.
+//! What `struct ws_listener` and `struct ws_client` point to.
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_int};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use nix::errno::Errno;
-use server::{Buffer, Client, CloseCode, Error, Opcode};
+use server::place::PlaceError;
+use server::{Buffer, Client, CloseCode, Error, Listener, Opcode, Options};
 
-use super::number::{self, Number, errno};
+use super::error::{self, Number, errno};
+use crate::arrival;
+use crate::table::{self, Entry};
+
+/// A listener of the package `websocket`.
+pub struct WsListener {
+    pub inner: Listener,
+}
+
+impl WsListener {
+    /// A backlog of 0 or less is the usual one.
+    pub fn bind(path: &Path, mode: u32, backlog: i32) -> Result<WsListener, PlaceError> {
+        let usual = Options::default();
+        let backlog = if backlog > 0 { backlog } else { usual.backlog };
+        let options = Options { mode: mode & 0o777, backlog, ..usual };
+        // The listener accepts through the very functions that this library stands in for.
+        arrival::leave_alone();
+        let inner = Listener::bind(path, &options)?;
+        table::put(inner.socket().as_raw_fd(), Entry::Left);
+        Ok(WsListener { inner })
+    }
+}
 
 /// WS_MORE.
 const MORE: c_int = 1;
@@ -97,8 +121,8 @@ impl WsClient {
             _ => return errno(Errno::EINVAL),
         };
         match flags {
-            0 => number::of(self.inner.send(opcode, payload)),
-            MORE => number::of(self.inner.gather(opcode, payload)),
+            0 => error::result_of(self.inner.send(opcode, payload)),
+            MORE => error::result_of(self.inner.gather(opcode, payload)),
             _ => errno(Errno::EINVAL),
         }
     }
