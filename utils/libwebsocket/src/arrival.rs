@@ -25,7 +25,7 @@ static GATEWAYS: [AtomicI32; GATEWAYS_MAX] = [const { AtomicI32::new(0) }; _];
 
 /// From now on only those listeners are served that `WEBSOCKET_SOCKETS` names: the server does by itself what would be
 /// done for it.
-pub fn leave_alone() {
+pub(crate) fn leave_alone() {
     LEAVE_ALONE.store(true, Ordering::Relaxed);
 }
 
@@ -36,7 +36,7 @@ fn borrow(fd: &RawFd) -> BorrowedFd<'_> {
 
 /// What is sent to clients that come to this listener; None: its connections are no clients. Found out at the first
 /// accept, since a listener may be inherited.
-pub fn served(listener: RawFd) -> Option<WriteType> {
+pub(crate) fn served(listener: RawFd) -> Option<WriteType> {
     let asks_for_text = match table::get(listener) {
         Entry::Served { kind } => return Some(kind),
         Entry::Left | Entry::Client(_) => return None,
@@ -57,7 +57,7 @@ pub fn served(listener: RawFd) -> Option<WriteType> {
 }
 
 /// What accept(2) is to return of a connection.
-pub enum Arrival {
+pub(crate) enum Arrival {
     /// The connection as it is.
     Plain,
     /// A client from this address, in the place of the connection.
@@ -65,7 +65,7 @@ pub enum Arrival {
 }
 
 /// Waits for a client on `connection`, which was just accepted with these flags, and puts it into its place.
-pub fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
+pub(crate) fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
     fork::prepare();
     let peer = socket::getsockopt(&borrow(&connection), sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
     let is_gateway = peer != 0 && GATEWAYS.iter().any(|pid| pid.load(Ordering::Relaxed) == peer);
@@ -135,7 +135,7 @@ fn begin(fd: RawFd, client: &Client, address: ClientAddress) {
 
 /// What a connection has turned out to be that brought nothing when it was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// A plain client.
     Plain,
     /// A client of the gateway.
@@ -145,7 +145,7 @@ pub enum Decision {
 }
 
 /// Looks again at a connection that had brought nothing, without waiting.
-pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
+pub(crate) fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
     if !client.is_reached_by(fd) {
         leaving::forget(fd, client);
         return Ok(Decision::Plain);
@@ -234,18 +234,18 @@ fn copy_times(from: &BorrowedFd<'_>, to: &OwnedFd) {
 
 /// What was written so far.
 #[derive(Default, Debug)]
-pub struct Early {
+pub(crate) struct Early {
     messages: Vec<Box<[u8]>>,
     size: usize,
     /// It was too much, or not for a client: who comes now begins with what is written next.
     is_given_up: bool,
     /// The server has ended its sending half.
-    pub is_ended: bool,
+    pub(crate) is_ended: bool,
 }
 
 impl Early {
     /// Notes a write, of which so many bytes were taken.
-    pub fn note(&mut self, parts: &[IoSlice<'_>], size: usize) {
+    pub(crate) fn note(&mut self, parts: &[IoSlice<'_>], size: usize) {
         if self.is_given_up || size == 0 {
             return;
         }
@@ -259,12 +259,12 @@ impl Early {
     }
 
     /// From now on nothing is kept.
-    pub fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         *self = Early { is_given_up: true, is_ended: self.is_ended, ..Early::default() };
     }
 
     /// The messages, in order.
-    pub fn take(&mut self) -> Vec<Box<[u8]>> {
+    pub(crate) fn take(&mut self) -> Vec<Box<[u8]>> {
         self.size = 0;
         std::mem::take(&mut self.messages)
     }

@@ -28,11 +28,11 @@ struct Answers {
 }
 
 /// A client, or a connection by which one may still be handed over.
-pub struct Client {
+pub(crate) struct Client {
     /// How many file descriptors of this process are it.
-    pub fds: AtomicUsize,
+    pub(crate) fds: AtomicUsize,
     /// It was handed over. Else it is still to be found out whether it will be.
-    pub is_here: AtomicBool,
+    pub(crate) is_here: AtomicBool,
     /// What messages to it are sent as: a place in `KINDS`.
     kind: AtomicU8,
     /// The inode of the socket that its file descriptors lead to; 0: none yet. No two open sockets have the same one.
@@ -40,23 +40,23 @@ pub struct Client {
     /// The same of the socket that is being put there; 0: none is.
     next_inode: AtomicUsize,
     /// Its address, as the gateway gave it; None before the hand-over.
-    pub address: Lock<Option<ClientAddress>>,
+    pub(crate) address: Lock<Option<ClientAddress>>,
     /// What it sends.
-    pub incoming: Lock<Incoming>,
+    pub(crate) incoming: Lock<Incoming>,
     /// What is sent to it.
-    pub outgoing: Lock<Outgoing>,
+    pub(crate) outgoing: Lock<Outgoing>,
     /// A thread of the server waits in the kernel with `outgoing` locked, as long as the client takes nothing.
-    pub is_blocked: AtomicBool,
+    pub(crate) is_blocked: AtomicBool,
     /// Another one was told meanwhile that it would have to wait.
-    pub is_refused: AtomicBool,
+    pub(crate) is_refused: AtomicBool,
     /// A character that the end of a write cut, and its time.
-    pub cut: Lock<Option<Cut>>,
+    pub(crate) cut: Lock<Option<Cut>>,
     /// What was written before it was here.
-    pub early: Lock<Early>,
+    pub(crate) early: Lock<Early>,
     /// Its place in the ledger. Held for a copy alone: see `place()`.
-    pub place: Lock<Option<Place>>,
+    pub(crate) place: Lock<Option<Place>>,
     /// Who watches it.
-    pub watches: Lock<Watches>,
+    pub(crate) watches: Lock<Watches>,
     answers: Lock<Answers>,
 }
 
@@ -89,7 +89,7 @@ impl Default for Client {
 
 impl Client {
     /// One that has a single file descriptor, and no socket yet: `set_socket` follows.
-    pub fn new(kind: WriteType) -> &'static Client {
+    pub(crate) fn new(kind: WriteType) -> &'static Client {
         let used = FREE.lock().ok().and_then(|mut free| free.pop());
         let client = used.unwrap_or_else(|| Box::leak(Box::default()));
         let place = KINDS.iter().position(|one| *one == kind).unwrap_or_default();
@@ -102,7 +102,7 @@ impl Client {
     }
 
     /// Its last file descriptor in this process is gone.
-    pub fn release(&'static self) {
+    pub(crate) fn release(&'static self) {
         cut::finish(self);
         // Where a lock was lost, or is held by a thread that does not know yet, it is given up.
         let (
@@ -134,18 +134,18 @@ impl Client {
     }
 
     /// Its file descriptors are about to lead to the socket that `fd` leads to; `set_socket` follows.
-    pub fn set_next_socket(&self, fd: RawFd) {
+    pub(crate) fn set_next_socket(&self, fd: RawFd) {
         self.next_inode.store(safe::socket_inode(fd).unwrap_or(0), Ordering::Release);
     }
 
     /// Its file descriptors lead to the socket that `fd` leads to.
-    pub fn set_socket(&self, fd: RawFd) {
+    pub(crate) fn set_socket(&self, fd: RawFd) {
         self.inode.store(safe::socket_inode(fd).unwrap_or(0), Ordering::Release);
         self.next_inode.store(0, Ordering::Release);
     }
 
     /// Whether `fd` leads to its socket. A file descriptor that was closed without close(3) may be another file's.
-    pub fn is_reached_by(&self, fd: RawFd) -> bool {
+    pub(crate) fn is_reached_by(&self, fd: RawFd) -> bool {
         let inode = safe::socket_inode(fd);
         inode.is_some_and(|inode| {
             inode == self.inode.load(Ordering::Acquire) || inode == self.next_inode.load(Ordering::Acquire)
@@ -153,22 +153,22 @@ impl Client {
     }
 
     /// Whether it was handed over.
-    pub fn is_here(&self) -> bool {
+    pub(crate) fn is_here(&self) -> bool {
         self.is_here.load(Ordering::Acquire)
     }
 
     /// What messages to it are sent as.
-    pub fn kind(&self) -> WriteType {
+    pub(crate) fn kind(&self) -> WriteType {
         KINDS[usize::from(self.kind.load(Ordering::Relaxed)) % KINDS.len()]
     }
 
     /// Locks its sending side, but does not wait for a thread that waits for the client. EAGAIN: one does.
-    pub fn outgoing_now(&self) -> Result<Guard<'_, Outgoing>, Errno> {
+    pub(crate) fn outgoing_now(&self) -> Result<Guard<'_, Outgoing>, Errno> {
         self.outgoing.lock_while(|| !self.is_blocked.load(Ordering::SeqCst))
     }
 
     /// Answers a ping as soon as that can be.
-    pub fn pong(&self, fd: RawFd, payload: Box<[u8]>) {
+    pub(crate) fn pong(&self, fd: RawFd, payload: Box<[u8]>) {
         if let Ok(mut answers) = self.answers.lock() {
             answers.pong = Some(payload);
         }
@@ -176,24 +176,24 @@ impl Client {
     }
 
     /// Its place in the ledger, if it has one.
-    pub fn place(&self) -> Option<Place> {
+    pub(crate) fn place(&self) -> Option<Place> {
         self.place.try_lock().and_then(|place| *place)
     }
 
     /// Whether this process may send the close frame: none other has.
-    pub fn claim_last_word(&self) -> bool {
+    pub(crate) fn claim_last_word(&self) -> bool {
         self.place().is_none_or(ledger::say)
     }
 
     /// Its close frame was read, with this code.
-    pub fn hear_close(&self, code: Option<CloseCode>) {
+    pub(crate) fn hear_close(&self, code: Option<CloseCode>) {
         if let Some(place) = self.place() {
             ledger::hear(place, code);
         }
     }
 
     /// Closes with this code as soon as that can be.
-    pub fn close(&self, fd: RawFd, code: CloseCode) {
+    pub(crate) fn close(&self, fd: RawFd, code: CloseCode) {
         if !self.claim_last_word() {
             return;
         }
@@ -205,14 +205,14 @@ impl Client {
 
     /// Sends the answers that wait. Where a thread waits for the client, they are left to it: it calls this behind its
     /// write. Never waits for the kernel.
-    pub fn settle(&self, fd: RawFd) {
+    pub(crate) fn settle(&self, fd: RawFd) {
         if let Ok(mut outgoing) = self.outgoing_now() {
             self.send_answers(fd, &mut outgoing);
         }
     }
 
     /// As `settle`, by who has locked the sending side.
-    pub fn send_answers(&self, fd: RawFd, outgoing: &mut Outgoing) {
+    pub(crate) fn send_answers(&self, fd: RawFd, outgoing: &mut Outgoing) {
         // Whoever holds it adds an answer, and settles it.
         let Some(answers) = self.answers.try_lock().map(|mut answers| std::mem::take(&mut *answers)) else { return };
         if let Some(payload) = answers.pong {
@@ -225,7 +225,7 @@ impl Client {
     }
 
     /// In the child of a fork: what other threads held is lost.
-    pub fn lose(&self) {
+    pub(crate) fn lose(&self) {
         self.incoming.lose();
         self.outgoing.lose();
         self.cut.lose();
@@ -239,11 +239,11 @@ impl Client {
 
 /// Sends what waits, without waiting for the client. What cannot go now goes before the next write, or never; the
 /// connection tells its own errors.
-pub fn flush_now(fd: RawFd, outgoing: &mut Outgoing) {
+pub(crate) fn flush_now(fd: RawFd, outgoing: &mut Outgoing) {
     let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
 }
 
 /// In the child of a fork: the same for the list of clients.
-pub fn lose() {
+pub(crate) fn lose() {
     FREE.lose();
 }

@@ -14,22 +14,22 @@ use crate::reading;
 use crate::table::{self, Entry};
 
 /// A client and a server, behind the hand-over.
-pub struct Conversation {
+pub(crate) struct Conversation {
     /// The client's end.
-    pub client: TcpStream,
+    pub(crate) client: TcpStream,
     server: TcpStream,
     /// What the library knows of the server's end.
-    pub known: &'static Client,
+    pub(crate) known: &'static Client,
 }
 
 impl Conversation {
     /// Both ends of a new connection; the server's blocks, or does not.
-    pub fn start(is_blocking: bool) -> Conversation {
+    pub(crate) fn start(is_blocking: bool) -> Conversation {
         Conversation::of(WriteType::Binary, is_blocking)
     }
 
     /// As `start`, with messages to the client sent as this.
-    pub fn of(kind: WriteType, is_blocking: bool) -> Conversation {
+    pub(crate) fn of(kind: WriteType, is_blocking: bool) -> Conversation {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nodelay(true).unwrap();
@@ -43,12 +43,12 @@ impl Conversation {
     }
 
     /// The server's file descriptor.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.server.as_raw_fd()
     }
 
     /// Sends, and returns when the bytes are there for the server.
-    pub fn say(&self, bytes: &[u8]) {
+    pub(crate) fn say(&self, bytes: &[u8]) {
         (&self.client).write_all(bytes).unwrap();
         let mut waiting: libc::c_int = 1;
         while waiting > 0 {
@@ -59,7 +59,7 @@ impl Conversation {
     }
 
     /// The client ends its sending, and that is there for the server.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.client.shutdown(Shutdown::Write).unwrap();
         let mut set = libc::pollfd { fd: self.fd(), events: libc::POLLRDHUP, revents: 0 };
         // SAFETY: there is one entry.
@@ -67,12 +67,12 @@ impl Conversation {
     }
 
     /// The server's end.
-    pub fn server(&self) -> &TcpStream {
+    pub(crate) fn server(&self) -> &TcpStream {
         &self.server
     }
 
     /// A client's frame: its first byte and its payload, masked.
-    pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
         assert!(payload.len() < 126);
         let masked = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
@@ -81,7 +81,7 @@ impl Conversation {
 
     /// All that the server can read without waiting, and what ends it: Ok at the client's end, EAGAIN where more may
     /// come.
-    pub fn read_all(&self) -> (Vec<u8>, Result<(), Errno>) {
+    pub(crate) fn read_all(&self) -> (Vec<u8>, Result<(), Errno>) {
         let mut came = Vec::new();
         loop {
             let mut buffer = [0; 64];

@@ -21,7 +21,7 @@ use crate::real::safe;
 
 /// A character that waits.
 #[derive(Debug)]
-pub struct Cut {
+pub(crate) struct Cut {
     end: Instant,
     socket: RawFd,
     inode: Option<usize>,
@@ -51,7 +51,7 @@ struct Timer {
 static TIMER: Lock<Timer> = Lock::new(Timer { is_running: false, clients: Vec::new() });
 
 /// Behind a write: where it has cut a character, its time begins.
-pub fn note(fd: RawFd, client: &'static Client, outgoing: &mut Outgoing) {
+pub(crate) fn note(fd: RawFd, client: &'static Client, outgoing: &mut Outgoing) {
     if outgoing.cut_size() > 0 && client.kind() == WriteType::Auto && watch(fd, client).is_err() {
         flush(fd, outgoing);
     }
@@ -86,7 +86,7 @@ fn flush(fd: RawFd, outgoing: &mut Outgoing) {
 }
 
 /// This process is done with the client: what waits goes now, by whichever process it was written.
-pub fn finish(client: &'static Client) {
+pub(crate) fn finish(client: &'static Client) {
     let Some(cut) = client.cut.try_lock().and_then(|mut cut| cut.take()) else { return };
     if let (true, Ok(mut outgoing)) = (cut.is_open(), client.outgoing_now()) {
         flush(cut.socket, &mut outgoing);
@@ -153,20 +153,20 @@ fn look(client: &'static Client) -> Option<Instant> {
 }
 
 /// Before a fork: no round of the thread is under way until it is over.
-pub fn before_fork() {
+pub(crate) fn before_fork() {
     if let Ok(timer) = TIMER.lock() {
         Lock::keep(timer);
     }
 }
 
 /// In the parent, behind a fork.
-pub extern "C" fn after_fork_in_parent() {
+pub(crate) extern "C" fn after_fork_in_parent() {
     TIMER.unlock_kept();
 }
 
 /// In the child of a fork: the thread is not there, and what waits is the parent's to send. `clients` are those that the
 /// child has.
-pub fn in_child(clients: impl Iterator<Item = &'static Client>) {
+pub(crate) fn in_child(clients: impl Iterator<Item = &'static Client>) {
     TIMER.unlock_kept();
     if let Some(mut timer) = TIMER.try_lock() {
         *timer = Timer { is_running: false, clients: Vec::new() };

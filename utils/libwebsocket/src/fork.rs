@@ -12,14 +12,14 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 
 /// Whether this is a child that shares its parent's memory (vfork(2)): what it does to its file descriptors is not
 /// done to the parent's.
-pub fn is_vfork_child() -> bool {
+pub(crate) fn is_vfork_child() -> bool {
     let owner = OWNER.load(Ordering::Relaxed);
     // SAFETY: it takes nothing and cannot fail.
     owner != 0 && owner != unsafe { libc::getpid() }
 }
 
 /// Before the first client.
-pub fn prepare() {
+pub(crate) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         own();

@@ -11,7 +11,7 @@ use uakari::websocket::header::{Masking, ProtocolError};
 
 /// Why nothing more comes of a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// It sent a close frame, with this code.
     Closed(Option<CloseCode>),
     /// It broke RFC 6455.
@@ -20,7 +20,7 @@ pub enum End {
 
 /// What comes next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
+pub(crate) enum Next {
     /// A byte of payload, behind so many bytes of headers and control frames.
     Payload(usize),
     /// Nothing that the server would see in so many bytes.
@@ -31,13 +31,13 @@ pub enum Next {
 
 /// One client's receiving side. No byte of payload is ever held back, so that select(2) and its like tell the truth.
 #[derive(Clone, Debug)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     decoder: Decoder,
     ping: Option<Box<[u8]>>,
     end: Option<End>,
     /// An error that the next read tells, once, as the kernel keeps one for a socket: ECONNRESET where the client broke
     /// the protocol, or what a call found that had bytes to return.
-    pub error: Option<Errno>,
+    pub(crate) error: Option<Errno>,
 }
 
 impl Default for Incoming {
@@ -48,18 +48,18 @@ impl Default for Incoming {
 
 impl Incoming {
     /// Why nothing more is to be received.
-    pub fn end(&self) -> Option<End> {
+    pub(crate) fn end(&self) -> Option<End> {
         self.end
     }
 
     /// The payload of the last ping, which is to be answered.
-    pub fn take_ping(&mut self) -> Option<Box<[u8]>> {
+    pub(crate) fn take_ping(&mut self) -> Option<Box<[u8]>> {
         self.ping.take()
     }
 
     /// Decodes the first `size` bytes of `parts`, where they were received. Returns how many bytes of payload there are;
     /// these are now the first.
-    pub fn decode(&mut self, parts: &mut [IoSliceMut<'_>], mut size: usize) -> usize {
+    pub(crate) fn decode(&mut self, parts: &mut [IoSliceMut<'_>], mut size: usize) -> usize {
         let mut filled = Cursor::default();
         for index in 0..parts.len() {
             let (end, mut at) = (size.min(parts[index].len()), 0);
@@ -72,7 +72,7 @@ impl Incoming {
     }
 
     /// What the bytes mean that were only looked at. They are changed; the decoder is not.
-    pub fn look(&self, bytes: &mut [u8]) -> Next {
+    pub(crate) fn look(&self, bytes: &mut [u8]) -> Next {
         if self.end.is_some() {
             return Next::End;
         }

@@ -11,7 +11,7 @@ use crate::table::{self, Entry};
 use crate::{fork, ledger};
 
 /// `fd` is about to become another file, or none. Called before that, since the number may be another thread's then.
-pub fn leave(fd: RawFd) {
+pub(crate) fn leave(fd: RawFd) {
     // A child that shares this memory closes what is its own alone (vfork(2)).
     if matches!(table::get(fd), Entry::Unknown) || fork::is_vfork_child() {
         return;
@@ -31,7 +31,7 @@ pub fn leave(fd: RawFd) {
 /// dropped. What the kernel answers needs no such look, since a number that leads to no socket is an ENOTSOCK, and the
 /// calls that make sockets drop what was known of their numbers. What is done from memory alone does: an end, an EPIPE,
 /// a close frame, a copy.
-pub fn confirm(fd: RawFd) -> Entry {
+pub(crate) fn confirm(fd: RawFd) -> Entry {
     match table::get(fd) {
         Entry::Client(client) if !client.is_reached_by(fd) => {
             forget(fd, client);
@@ -42,7 +42,7 @@ pub fn confirm(fd: RawFd) -> Entry {
 }
 
 /// As `confirm`: the client that `fd` is.
-pub fn confirmed_client(fd: RawFd) -> Option<&'static Client> {
+pub(crate) fn confirmed_client(fd: RawFd) -> Option<&'static Client> {
     match confirm(fd) {
         Entry::Client(client) => Some(client),
         _ => None,
@@ -50,12 +50,12 @@ pub fn confirmed_client(fd: RawFd) -> Option<&'static Client> {
 }
 
 /// Whether the entry of `fd` was a client's whose file descriptor was closed without close(3). It is dropped then.
-pub fn was_stale(fd: RawFd) -> bool {
+pub(crate) fn was_stale(fd: RawFd) -> bool {
     table::client(fd).is_some() && confirmed_client(fd).is_none()
 }
 
 /// `fd` leads to another file than this client's socket, or to none: it was closed without close(3).
-pub fn forget(fd: RawFd, client: &'static Client) {
+pub(crate) fn forget(fd: RawFd, client: &'static Client) {
     if fork::is_vfork_child() || !table::remove(fd, client) {
         return;
     }
@@ -68,7 +68,7 @@ pub fn forget(fd: RawFd, client: &'static Client) {
 }
 
 /// `fd` was just made: what was known of its number is about a file that was closed without close(3).
-pub fn begin(fd: RawFd) {
+pub(crate) fn begin(fd: RawFd) {
     match table::get(fd) {
         Entry::Unknown => {}
         Entry::Client(client) => forget(fd, client),
@@ -78,7 +78,7 @@ pub fn begin(fd: RawFd) {
 }
 
 /// `new` is another number of `fd` from now on.
-pub fn copy(fd: RawFd, new: RawFd) {
+pub(crate) fn copy(fd: RawFd, new: RawFd) {
     let entry = confirm(fd);
     if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || fork::is_vfork_child() {
         return;
@@ -109,7 +109,7 @@ fn end(fd: RawFd, client: &Client) {
 }
 
 /// The close frame, where none was sent. It is not waited for: where the client takes nothing, it is left out.
-pub fn say_goodbye(fd: RawFd, client: &Client) {
+pub(crate) fn say_goodbye(fd: RawFd, client: &Client) {
     let Ok(mut outgoing) = client.outgoing_now() else { return };
     // A parent may close later than the child that said it.
     let is_first = client.claim_last_word();
@@ -127,7 +127,7 @@ pub fn say_goodbye(fd: RawFd, client: &Client) {
 }
 
 /// The server ends its sending half.
-pub fn end_sending(fd: RawFd) {
+pub(crate) fn end_sending(fd: RawFd) {
     let Some(client) = confirmed_client(fd) else { return };
     if client.is_here() {
         say_goodbye(fd, client);
@@ -137,7 +137,7 @@ pub fn end_sending(fd: RawFd) {
 }
 
 /// At exit(3): what close(2) would have done.
-pub fn leave_all() {
+pub(crate) fn leave_all() {
     if fork::is_vfork_child() {
         return;
     }

@@ -22,7 +22,7 @@ use crate::real::{self, safe};
 
 /// A client's entry: its byte in the file, and the ticket that tells it from the clients that had this byte before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     index: usize,
     ticket: u32,
 }
@@ -55,7 +55,7 @@ fn book() -> Option<&'static Book> {
 }
 
 /// The ledger's file descriptor, which servers that close all there are must leave open; -1: there is none.
-pub fn fd() -> RawFd {
+pub(crate) fn fd() -> RawFd {
     FILE.load(Ordering::Relaxed)
 }
 
@@ -101,7 +101,7 @@ fn set_lock(place: Place, kind: c_int) -> Result<(), Errno> {
 }
 
 /// A byte for a client that has just come; None where there is none left.
-pub fn enter() -> Option<Place> {
+pub(crate) fn enter() -> Option<Place> {
     let book = book().or_else(make)?;
     let start = NEXT.fetch_add(1, Ordering::Relaxed);
     (0..LEDGER_ENTRIES).map(|turn| (start + turn) % LEDGER_ENTRIES).find_map(|index| occupy(book, index))
@@ -128,7 +128,7 @@ fn occupy(book: &Book, index: usize) -> Option<Place> {
 
 /// This process has closed the client. Does `last` where no other process has it; then none will, as the lock is this
 /// one's alone.
-pub fn leave(place: Place, last: impl FnOnce()) {
+pub(crate) fn leave(place: Place, last: impl FnOnce()) {
     let Some(book) = book() else { return };
     // Its own lock goes first: of two processes that leave at once, one at least finds the other gone.
     let _ = set_lock(place, libc::F_UNLCK);
@@ -145,19 +145,19 @@ pub fn leave(place: Place, last: impl FnOnce()) {
 }
 
 /// Claims the last word for this process. False: another one has had it.
-pub fn say(place: Place) -> bool {
+pub(crate) fn say(place: Place) -> bool {
     book().is_some_and(|book| book.said[place.index].swap(1, Ordering::AcqRel) == 0)
 }
 
 /// Notes what the client's close frame said, for whichever process closes last.
-pub fn hear(place: Place, code: Option<CloseCode>) {
+pub(crate) fn hear(place: Place, code: Option<CloseCode>) {
     if let Some(book) = book() {
         book.heard[place.index].store(code.map_or(NO_CODE, |code| code.0), Ordering::Release);
     }
 }
 
 /// What the client's close frame said, whichever process has read it; None: none has been read.
-pub fn heard(place: Place) -> Option<Option<CloseCode>> {
+pub(crate) fn heard(place: Place) -> Option<Option<CloseCode>> {
     match book()?.heard[place.index].load(Ordering::Acquire) {
         0 => None,
         NO_CODE => Some(None),
@@ -166,14 +166,14 @@ pub fn heard(place: Place) -> Option<Option<CloseCode>> {
 }
 
 /// In the parent, before a fork.
-pub fn expect_child(place: Place) {
+pub(crate) fn expect_child(place: Place) {
     if let Some(book) = book() {
         book.expected[place.index].fetch_add(1, Ordering::AcqRel);
     }
 }
 
 /// In the child, behind the fork.
-pub fn enter_child(place: Place) {
+pub(crate) fn enter_child(place: Place) {
     let Some(book) = book() else { return };
     if set_lock(place, libc::F_RDLCK).is_ok() {
         book.expected[place.index].fetch_sub(1, Ordering::AcqRel);
@@ -181,6 +181,6 @@ pub fn enter_child(place: Place) {
 }
 
 /// In the child: a thread that made the ledger is not there.
-pub fn lose() {
+pub(crate) fn lose() {
     MAKING.lose();
 }

@@ -22,7 +22,7 @@ const AWAITED: u32 = 2;
 const LOST: u32 = 3;
 
 /// Something that one thread at a time may look at.
-pub struct Lock<T> {
+pub(crate) struct Lock<T> {
     state: AtomicU32,
     /// The thread that holds it, as pthread_self(3) names it.
     owner: AtomicUsize,
@@ -33,7 +33,7 @@ pub struct Lock<T> {
 unsafe impl<T: Send> Sync for Lock<T> {}
 
 /// What was locked, until it is dropped.
-pub struct Guard<'a, T>(&'a Lock<T>);
+pub(crate) struct Guard<'a, T>(&'a Lock<T>);
 
 fn this_thread() -> usize {
     // SAFETY: it takes nothing and cannot fail.
@@ -43,24 +43,24 @@ fn this_thread() -> usize {
 
 impl<T> Lock<T> {
     /// A lock that is free.
-    pub const fn new(value: T) -> Lock<T> {
+    pub(crate) const fn new(value: T) -> Lock<T> {
         Lock { state: AtomicU32::new(FREE), owner: AtomicUsize::new(0), value: UnsafeCell::new(value) }
     }
 
     /// Locks where it is free.
-    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
         self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
         Some(self.own())
     }
 
     /// Waits for it. EAGAIN: this thread holds it, and this is a handler of a signal that came meanwhile.
     /// EIO: it was lost in a fork.
-    pub fn lock(&self) -> Result<Guard<'_, T>, Errno> {
+    pub(crate) fn lock(&self) -> Result<Guard<'_, T>, Errno> {
         self.acquire(None)
     }
 
     /// As `lock`, as long as its owner may be waited for. EAGAIN: it may not, or no longer.
-    pub fn lock_while(&self, may_wait: impl Fn() -> bool) -> Result<Guard<'_, T>, Errno> {
+    pub(crate) fn lock_while(&self, may_wait: impl Fn() -> bool) -> Result<Guard<'_, T>, Errno> {
         self.acquire(Some(&may_wait))
     }
 
@@ -88,7 +88,7 @@ impl<T> Lock<T> {
     }
 
     /// In the child of a fork: whoever holds it is not there.
-    pub fn lose(&self) {
+    pub(crate) fn lose(&self) {
         if self.state.load(Ordering::Relaxed) != FREE {
             self.state.store(LOST, Ordering::Relaxed);
         }
@@ -100,12 +100,12 @@ impl<T> Lock<T> {
     }
 
     /// Keeps it locked beyond the guard's life, until `unlock_kept`.
-    pub fn keep(guard: Guard<'_, T>) {
+    pub(crate) fn keep(guard: Guard<'_, T>) {
         let _kept = std::mem::ManuallyDrop::new(guard);
     }
 
     /// Unlocks what this thread has kept locked, if it has.
-    pub fn unlock_kept(&self) {
+    pub(crate) fn unlock_kept(&self) {
         if self.state.load(Ordering::Relaxed) != FREE && self.owner.load(Ordering::Relaxed) == this_thread() {
             drop(Guard(self));
         }

@@ -19,7 +19,7 @@ use crate::table;
 
 /// What a read would find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// At least one byte of payload.
     Payload,
     /// Nothing yet.
@@ -31,7 +31,7 @@ pub enum Found {
 /// recvmsg(2) for a client: as many bytes of payload as have come, one at least. 0: the client has closed.
 /// ECONNRESET, once: it broke RFC 6455, and was told so. MSG_DONTWAIT, MSG_PEEK and MSG_WAITALL mean what recv(2) says;
 /// there are no urgent bytes among frames, so that MSG_OOB is the EINVAL of tcp(7).
-pub fn receive(
+pub(crate) fn receive(
     fd: RawFd,
     client: &'static Client,
     mut parts: &mut [IoSliceMut<'_>],
@@ -62,7 +62,7 @@ pub fn receive(
 }
 
 /// With MSG_TRUNC the bytes of a TCP connection are dropped (tcp(7)), and the server's memory is not touched.
-pub fn discard(fd: RawFd, client: &'static Client, wanted_size: usize, flags: c_int) -> Result<usize, Errno> {
+pub(crate) fn discard(fd: RawFd, client: &'static Client, wanted_size: usize, flags: c_int) -> Result<usize, Errno> {
     if flags & libc::MSG_OOB != 0 {
         return Err(Errno::EINVAL);
     }
@@ -177,7 +177,7 @@ fn answer(fd: RawFd, client: &Client, incoming: &mut Incoming) {
 }
 
 /// Waits as the server wants it: EAGAIN where it does not want to.
-pub fn wait_for_byte(fd: RawFd, flags: c_int) -> Result<(), Errno> {
+pub(crate) fn wait_for_byte(fd: RawFd, flags: c_int) -> Result<(), Errno> {
     let mut byte = [0];
     let flags = libc::MSG_PEEK | flags & libc::MSG_DONTWAIT;
     safe::receive(fd, &mut [IoSliceMut::new(&mut byte)], flags).map(drop)
@@ -332,7 +332,7 @@ fn scatter(mut bytes: &[u8], parts: &mut [IoSliceMut<'_>]) {
 }
 
 /// What a read would find, without waiting. Headers and control frames before it are done with.
-pub fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
+pub(crate) fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
     let mut incoming = lock(fd, client)?;
     for _ in 0..EMPTY_READS_MAX {
         if incoming.end().is_some() || incoming.error.is_some() {

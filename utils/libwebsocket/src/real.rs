@@ -34,7 +34,7 @@ macro_rules! real {
         mod place {
             $($(#[$condition])?
             #[allow(non_upper_case_globals)]
-            pub static $name: super::AtomicPtr<super::c_void> = super::AtomicPtr::new(super::null_mut());)*
+            pub(crate) static $name: super::AtomicPtr<super::c_void> = super::AtomicPtr::new(super::null_mut());)*
         }
 
         fn name_of(name: &'static [u8]) -> &'static CStr {
@@ -42,7 +42,7 @@ macro_rules! real {
         }
 
         /// Looks all of them up.
-        pub fn look_up_all() {
+        pub(crate) fn look_up_all() {
             $($(#[$condition])?
             look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));)*
             look_up(&SYSCALL, c"syscall");
@@ -54,7 +54,7 @@ macro_rules! real {
             ///
             /// # Safety
             /// As it says itself.
-            pub unsafe fn $name($($argument: $type),*) -> $result {
+            pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
                 let found = look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));
                 if found.is_null() {
                     Errno::ENOSYS.set();
@@ -123,7 +123,15 @@ static SYSCALL: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 ///
 /// # Safety
 /// As it says itself.
-pub unsafe fn syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long {
+pub(crate) unsafe fn syscall(
+    number: c_long,
+    a: c_long,
+    b: c_long,
+    c: c_long,
+    d: c_long,
+    e: c_long,
+    f: c_long,
+) -> c_long {
     let found = look_up(&SYSCALL, c"syscall");
     if found.is_null() {
         Errno::ENOSYS.set();
@@ -136,7 +144,7 @@ pub unsafe fn syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long
 }
 
 /// Some of them again, without anything unsafe: what the library itself does with a client's socket.
-pub mod safe {
+pub(crate) mod safe {
     use std::io::{IoSlice, IoSliceMut};
     use std::os::fd::{BorrowedFd, RawFd};
     use std::time::Duration;
@@ -150,7 +158,7 @@ pub mod safe {
     }
 
     /// recvmsg(2) without a name and without ancillary data.
-    pub fn receive(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: c_int) -> Result<usize, Errno> {
+    pub(crate) fn receive(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: c_int) -> Result<usize, Errno> {
         // SAFETY: a msghdr may be all zeros.
         let mut message: msghdr = unsafe { std::mem::zeroed() };
         // IoSliceMut has the layout of an iovec (its documentation).
@@ -161,7 +169,7 @@ pub mod safe {
     }
 
     /// sendmsg(2) without a name and without ancillary data.
-    pub fn send(fd: RawFd, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
+    pub(crate) fn send(fd: RawFd, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
         // SAFETY: a msghdr may be all zeros.
         let mut message: msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.as_ptr().cast_mut().cast();
@@ -171,18 +179,18 @@ pub mod safe {
     }
 
     /// fcntl(2) with a number for an argument.
-    pub fn control(fd: RawFd, command: c_int, argument: c_int) -> Result<c_int, Errno> {
+    pub(crate) fn control(fd: RawFd, command: c_int, argument: c_int) -> Result<c_int, Errno> {
         // SAFETY: the commands used here take no pointer.
         Errno::result(unsafe { fcntl(fd, command, argument as c_ulong) })
     }
 
     /// Whether reading waits for bytes.
-    pub fn is_blocking(fd: RawFd) -> bool {
+    pub(crate) fn is_blocking(fd: RawFd) -> bool {
         control(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0)
     }
 
     /// SO_RCVTIMEO; None: a read waits for ever.
-    pub fn receive_limit(fd: RawFd) -> Option<Duration> {
+    pub(crate) fn receive_limit(fd: RawFd) -> Option<Duration> {
         // SAFETY: it is borrowed for this call alone, of a server that reads it.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
         let time = getsockopt(&socket, sockopt::ReceiveTimeout).ok()?;
@@ -191,7 +199,7 @@ pub mod safe {
     }
 
     /// poll(2) for bytes or the end. False: nothing came in time.
-    pub fn poll_readable(fd: RawFd, time_ms: c_int) -> Result<bool, Errno> {
+    pub(crate) fn poll_readable(fd: RawFd, time_ms: c_int) -> Result<bool, Errno> {
         let mut set = pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: there is one entry, which lives through the call.
         Errno::result(unsafe { poll(&raw mut set, 1, time_ms) }).map(|count| count > 0)
@@ -199,7 +207,7 @@ pub mod safe {
 
     /// The inode of the socket that this is; None: it is something else, or nothing. The file system of sockets has
     /// inodes of 32 bits.
-    pub fn socket_inode(fd: RawFd) -> Option<usize> {
+    pub(crate) fn socket_inode(fd: RawFd) -> Option<usize> {
         // SAFETY: a status may be all zeros.
         let mut status: libc::stat64 = unsafe { std::mem::zeroed() };
         // SAFETY: the status lives through the call.
@@ -208,19 +216,19 @@ pub mod safe {
     }
 
     /// dup3(2).
-    pub fn replace(fd: RawFd, to: RawFd, flags: c_int) -> Result<c_int, Errno> {
+    pub(crate) fn replace(fd: RawFd, to: RawFd, flags: c_int) -> Result<c_int, Errno> {
         // SAFETY: both numbers are the server's, whose connection becomes another one as it wants it.
         Errno::result(unsafe { dup3(fd, to, flags) })
     }
 
     /// shutdown(2).
-    pub fn end(fd: RawFd, how: c_int) {
+    pub(crate) fn end(fd: RawFd, how: c_int) {
         // SAFETY: no memory is named.
         let _ = unsafe { shutdown(fd, how) };
     }
 
     /// close(2).
-    pub fn close_fd(fd: RawFd) -> Result<c_int, Errno> {
+    pub(crate) fn close_fd(fd: RawFd) -> Result<c_int, Errno> {
         // SAFETY: the number is given up by its owner.
         Errno::result(unsafe { close(fd) })
     }

@@ -24,7 +24,7 @@ use crate::real;
 const PRELOAD_FILE: &str = "/etc/ld.so.preload";
 
 /// The settings of a process.
-pub struct Settings {
+pub(crate) struct Settings {
     /// The listeners that are served; None: all.
     sockets: Option<Vec<Vec<u8>>>,
     /// What the messages of listeners are sent as: the first that fits.
@@ -32,7 +32,7 @@ pub struct Settings {
     /// The library was preloaded: the server does not know of it.
     is_preloaded: bool,
     /// How long accept(2) waits for a hand-over.
-    pub wait_ms: u32,
+    pub(crate) wait_ms: u32,
     /// What is wrong, and the file that is standard error.
     complaints: Vec<String>,
     standard_error: Option<(u64, u64)>,
@@ -40,7 +40,7 @@ pub struct Settings {
 }
 
 /// The settings, which are read at the first call.
-pub fn get() -> &'static Settings {
+pub(crate) fn get() -> &'static Settings {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
     SETTINGS.get_or_init(|| Settings {
         is_preloaded: own_path().is_some_and(|path| is_preloaded(path, &variable("LD_PRELOAD").unwrap_or_default())),
@@ -87,7 +87,7 @@ impl Settings {
     }
 
     /// Whether a listener at this path is served. `others`: whether those are that no setting names.
-    pub fn is_served(&self, path: &[u8], others: bool) -> bool {
+    pub(crate) fn is_served(&self, path: &[u8], others: bool) -> bool {
         match &self.sockets {
             Some(patterns) => patterns.iter().any(|pattern| names(pattern, path)),
             None => others,
@@ -95,7 +95,7 @@ impl Settings {
     }
 
     /// What the messages to clients of the listener at this path are sent as. `asks_for_text`: by its protocol.
-    pub fn write_type(&self, path: &[u8], asks_for_text: bool) -> WriteType {
+    pub(crate) fn write_type(&self, path: &[u8], asks_for_text: bool) -> WriteType {
         match self.types.iter().find(|(pattern, _)| names(pattern, path)) {
             Some((_, kind)) => *kind,
             None if asks_for_text => WriteType::UncheckedText,
@@ -107,7 +107,7 @@ impl Settings {
     }
 
     /// Tells, once, what is wrong; unless standard error has become another file since, which may be a client.
-    pub fn complain(&self) {
+    pub(crate) fn complain(&self) {
         if self.complaints.is_empty() || self.is_told.swap(true, Ordering::Relaxed) {
             return;
         }

@@ -11,7 +11,7 @@ use crate::limits::{FDS_MAX, TABLE_PAGE_ENTRIES};
 
 /// A file descriptor's entry.
 #[derive(Clone, Copy)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// Nothing is known: the most common of all.
     Unknown,
     /// A socket whose clients want text (protocol 153).
@@ -81,12 +81,12 @@ fn place_of(fd: RawFd) -> Option<&'static AtomicUsize> {
 }
 
 /// What is known of `fd`.
-pub fn get(fd: RawFd) -> Entry {
+pub(crate) fn get(fd: RawFd) -> Entry {
     place_of(fd).map_or(Entry::Unknown, |place| Entry::from_word(place.load(Ordering::Acquire)))
 }
 
 /// The client that `fd` is, if it is one.
-pub fn client(fd: RawFd) -> Option<&'static Client> {
+pub(crate) fn client(fd: RawFd) -> Option<&'static Client> {
     match get(fd) {
         Entry::Client(client) => Some(client),
         _ => None,
@@ -94,12 +94,12 @@ pub fn client(fd: RawFd) -> Option<&'static Client> {
 }
 
 /// Whether `fd` is still this client.
-pub fn is_at(fd: RawFd, client: &Client) -> bool {
+pub(crate) fn is_at(fd: RawFd, client: &Client) -> bool {
     self::client(fd).is_some_and(|found| std::ptr::eq(found, client))
 }
 
 /// Notes what `fd` is now, and returns what it was. A number that is too high stays unknown.
-pub fn put(fd: RawFd, entry: Entry) -> Entry {
+pub(crate) fn put(fd: RawFd, entry: Entry) -> Entry {
     if let (None, false) = (place_of(fd), matches!(entry, Entry::Unknown)) {
         make_page(fd);
     }
@@ -107,7 +107,7 @@ pub fn put(fd: RawFd, entry: Entry) -> Entry {
 }
 
 /// Drops the entry of this client. False: another thread has dropped or replaced it.
-pub fn remove(fd: RawFd, client: &'static Client) -> bool {
+pub(crate) fn remove(fd: RawFd, client: &'static Client) -> bool {
     let (word, nothing) = (Entry::Client(client).to_word(), Entry::Unknown.to_word());
     place_of(fd).is_some_and(|place| place.compare_exchange(word, nothing, Ordering::AcqRel, Ordering::Relaxed).is_ok())
 }
@@ -123,14 +123,14 @@ fn make_page(fd: RawFd) {
 }
 
 /// All file descriptors of which something is known.
-pub fn known() -> impl Iterator<Item = RawFd> {
+pub(crate) fn known() -> impl Iterator<Item = RawFd> {
     let pages = PAGES.iter().enumerate().filter(|(_, page)| !page.load(Ordering::Acquire).is_null());
     let numbers = pages.flat_map(|(index, _)| index * TABLE_PAGE_ENTRIES..(index + 1) * TABLE_PAGE_ENTRIES);
     numbers.map(|number| number as RawFd).filter(|fd| !matches!(get(*fd), Entry::Unknown))
 }
 
 /// All that are clients.
-pub fn clients() -> impl Iterator<Item = (RawFd, &'static Client)> {
+pub(crate) fn clients() -> impl Iterator<Item = (RawFd, &'static Client)> {
     known().filter_map(|fd| client(fd).map(|client| (fd, client)))
 }
 

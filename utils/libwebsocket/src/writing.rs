@@ -21,7 +21,7 @@ use crate::{cut, table};
 
 /// sendmsg(2) for a client: one message of all parts. Where the kernel takes fewer bytes than there are, the next
 /// calls' bytes complete it. EPIPE, and SIGPIPE with it: nothing goes behind a close frame.
-pub fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
+pub(crate) fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
     if !client.is_here()
         && let Some(result) = send_early(fd, client, parts, flags)
     {
@@ -160,7 +160,13 @@ fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: 
 
 /// sendfile(2) for a client: a message of what is read of the file at this offset, which may be less than was asked
 /// for.
-pub fn send_file(fd: RawFd, client: &'static Client, from: RawFd, offset: i64, size: usize) -> Result<usize, Errno> {
+pub(crate) fn send_file(
+    fd: RawFd,
+    client: &'static Client,
+    from: RawFd,
+    offset: i64,
+    size: usize,
+) -> Result<usize, Errno> {
     let mut buffer = [0; SENDFILE_SIZE];
     let room = &mut buffer[..size.min(SENDFILE_SIZE)];
     // SAFETY: the buffer is as long as is said.

@@ -19,21 +19,21 @@ use crate::{leaving, table};
 static LOOKS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether any event has to be looked at before a server hears of it.
-pub fn has_looks() -> bool {
+pub(crate) fn has_looks() -> bool {
     LOOKS.load(Ordering::Relaxed) > 0
 }
 
 /// How an epoll instance was told to watch a file descriptor.
 #[derive(Clone, Copy)]
-pub struct Watch {
+pub(crate) struct Watch {
     /// The epoll instance.
-    pub epoll: RawFd,
+    pub(crate) epoll: RawFd,
     /// What it watches.
-    pub fd: RawFd,
+    pub(crate) fd: RawFd,
     /// For what, and how it names it.
-    pub event: epoll_event,
+    pub(crate) event: epoll_event,
     /// Its events are looked at before the server hears of them.
-    pub is_looked_at: bool,
+    pub(crate) is_looked_at: bool,
 }
 
 impl Watch {
@@ -49,7 +49,7 @@ impl Watch {
     }
 
     /// Tells the instance this event of it. Whether it knows of the file descriptor, the kernel says itself.
-    pub fn tell(&self, command: i32) {
+    pub(crate) fn tell(&self, command: i32) {
         let mut event = self.event;
         // SAFETY: the event lives through the call.
         let _ = unsafe { real::epoll_ctl(self.epoll, command, self.fd, &raw mut event) };
@@ -58,28 +58,28 @@ impl Watch {
 
 /// Who watches the file descriptors of one client.
 #[derive(Default)]
-pub struct Watches(Vec<Watch>);
+pub(crate) struct Watches(Vec<Watch>);
 
 impl Watches {
     /// An empty list.
-    pub const fn new() -> Watches {
+    pub(crate) const fn new() -> Watches {
         Watches(Vec::new())
     }
 
     /// An instance watches this from now on.
-    pub fn add(&mut self, watch: Watch) {
+    pub(crate) fn add(&mut self, watch: Watch) {
         self.remove(watch.epoll, watch.fd);
         LOOKS.fetch_add(usize::from(watch.is_looked_at), Ordering::Relaxed);
         self.0.push(watch);
     }
 
     /// An instance watches this file descriptor no more.
-    pub fn remove(&mut self, epoll: RawFd, fd: RawFd) {
+    pub(crate) fn remove(&mut self, epoll: RawFd, fd: RawFd) {
         self.retain(|watch| (watch.epoll, watch.fd) != (epoll, fd));
     }
 
     /// Nobody watches it any more.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.retain(|_| false);
     }
 
@@ -90,25 +90,25 @@ impl Watches {
     }
 
     /// The one whose events have this name, among those that are looked at.
-    pub fn named(&self, epoll: RawFd, data: u64) -> Option<Watch> {
+    pub(crate) fn named(&self, epoll: RawFd, data: u64) -> Option<Watch> {
         let is_it = |watch: &&Watch| watch.is_looked_at && watch.epoll == epoll && { watch.event.u64 } == data;
         self.0.iter().find(is_it).copied()
     }
 
     /// The server is about to close the client, of which no other process of its own knows.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.0.iter().for_each(Watch::end);
         self.clear();
     }
 
     /// `fd` is about to become the socket of a client that came late. Where a forked process has the connection too, its
     /// end would be told for ever otherwise.
-    pub fn pause(&self, fd: RawFd) {
+    pub(crate) fn pause(&self, fd: RawFd) {
         self.0.iter().filter(|watch| watch.fd == fd).for_each(Watch::end);
     }
 
     /// `fd` has become the socket of a client that came late, of which no epoll instance knows.
-    pub fn resume(&mut self, fd: RawFd) {
+    pub(crate) fn resume(&mut self, fd: RawFd) {
         for watch in self.0.iter_mut().filter(|watch| watch.fd == fd) {
             if watch.is_looked_at && !safe::is_blocking(fd) {
                 watch.is_looked_at = false;
@@ -120,20 +120,20 @@ impl Watches {
 
     /// Writing may succeed again for a server that was told once that it would not. Where it hears of each change once
     /// (EPOLLET), it is told.
-    pub fn tell_all_again(&self) {
+    pub(crate) fn tell_all_again(&self) {
         self.0.iter().filter(|watch| watch.hears_once()).for_each(|watch| watch.tell(libc::EPOLL_CTL_MOD));
     }
 
     /// There are bytes of `fd` which the server was not told of. Where it hears of each byte once (EPOLLET), it is told
     /// again.
-    pub fn tell_again(&self, fd: RawFd) {
+    pub(crate) fn tell_again(&self, fd: RawFd) {
         let hears_once = |watch: &&Watch| watch.fd == fd && watch.hears_once();
         self.0.iter().filter(hears_once).for_each(|watch| watch.tell(libc::EPOLL_CTL_MOD));
     }
 }
 
 /// An epoll instance was told this of `fd` by a command of epoll_ctl(2); None: to watch it no more.
-pub fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_event>) {
+pub(crate) fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_event>) {
     let is_new = command == libc::EPOLL_CTL_ADD;
     let Some(client) = (if is_new { leaving::confirmed_client(fd) } else { table::client(fd) }) else { return };
     let Ok(mut watches) = client.watches.lock() else { return };
@@ -177,7 +177,7 @@ fn is_so(epoll: RawFd, event: &mut epoll_event) -> bool {
 ///
 /// # Safety
 /// There are as many events as `wait` says.
-pub unsafe fn wait(
+pub(crate) unsafe fn wait(
     epoll: RawFd,
     events: *mut epoll_event,
     time_ms: c_int,

@@ -14,9 +14,9 @@ use crate::arrival::{Decision, decide};
 use crate::reading::{self, Found};
 use crate::table;
 
-pub mod epoll;
-pub mod poll;
-pub mod select;
+pub(crate) mod epoll;
+pub(crate) mod poll;
+pub(crate) mod select;
 
 /// What is to become of an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Patience {
 }
 
 /// In milliseconds, rounded up; -1: for ever.
-pub fn ms_of(time: Option<&libc::timespec>) -> i32 {
+pub(crate) fn ms_of(time: Option<&libc::timespec>) -> i32 {
     Patience::new(time.map(duration)).left_ms()
 }
 

@@ -46,7 +46,7 @@ fn has_client(fds: &[pollfd]) -> bool {
 }
 
 /// poll(2).
-pub fn poll(fds: &mut [pollfd], time_ms: c_int) -> c_int {
+pub(crate) fn poll(fds: &mut [pollfd], time_ms: c_int) -> c_int {
     let count = fds.len() as nfds_t;
     if !has_client(fds) {
         // SAFETY: the slice is as long as is said.
@@ -60,7 +60,7 @@ pub fn poll(fds: &mut [pollfd], time_ms: c_int) -> c_int {
 }
 
 /// ppoll(2).
-pub fn ppoll(fds: &mut [pollfd], time: Option<&timespec>, signals: *const sigset_t) -> c_int {
+pub(crate) fn ppoll(fds: &mut [pollfd], time: Option<&timespec>, signals: *const sigset_t) -> c_int {
     let count = fds.len() as nfds_t;
     if !has_client(fds) {
         let time = time.map_or(std::ptr::null(), std::ptr::from_ref);

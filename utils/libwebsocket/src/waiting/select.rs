@@ -11,11 +11,11 @@ use crate::real;
 use crate::table;
 
 /// A set as the server gave it, which may be longer than an `fd_set`: so many words as its numbers need.
-pub struct Set<'a>(Option<&'a mut [c_ulong]>);
+pub(crate) struct Set<'a>(Option<&'a mut [c_ulong]>);
 
 /// So many numbers of those that a server asks for as the kernel looks at. Some ask for as many as there could be
 /// (getdtablesize(3)), in sets that have room for `FD_SETSIZE` alone.
-pub fn looked_at(count: c_int) -> c_int {
+pub(crate) fn looked_at(count: c_int) -> c_int {
     if count <= libc::FD_SETSIZE as c_int {
         return count;
     }
@@ -31,7 +31,7 @@ impl<'a> Set<'a> {
     ///
     /// # Safety
     /// It is null, or as long as `count` says, as select(2) wants it.
-    pub unsafe fn new(set: *mut fd_set, count: c_int) -> Set<'a> {
+    pub(crate) unsafe fn new(set: *mut fd_set, count: c_int) -> Set<'a> {
         let size = usize::try_from(count).unwrap_or(0).div_ceil(WORD_BITS);
         // SAFETY: as promised.
         Set((!set.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(set.cast(), size) }))
@@ -71,25 +71,25 @@ fn is_silent(number: RawFd) -> bool {
 }
 
 /// The three sets of a call.
-pub struct Sets<'a> {
+pub(crate) struct Sets<'a> {
     /// Numbers below this are looked at.
-    pub count: c_int,
+    pub(crate) count: c_int,
     /// To be read.
-    pub reads: Set<'a>,
+    pub(crate) reads: Set<'a>,
     /// To be written.
-    pub writes: Set<'a>,
+    pub(crate) writes: Set<'a>,
     /// With something exceptional.
-    pub exceptions: Set<'a>,
+    pub(crate) exceptions: Set<'a>,
 }
 
 impl Sets<'_> {
     /// Whether a client is among those that are to be read.
-    pub fn have_client(&self) -> bool {
+    pub(crate) fn have_client(&self) -> bool {
         self.reads.numbers().any(|number| table::client(number).is_some())
     }
 
     /// pselect(2), with a null pointer for the signals as select(2). The time that was left comes back.
-    pub fn wait(&mut self, time: Option<&timespec>, signals: *const sigset_t) -> (c_int, Option<timespec>) {
+    pub(crate) fn wait(&mut self, time: Option<&timespec>, signals: *const sigset_t) -> (c_int, Option<timespec>) {
         let patience = Patience::new(time.map(duration));
         let asked = [&self.reads, &self.writes, &self.exceptions].map(|set| set.words().to_vec());
         loop {
