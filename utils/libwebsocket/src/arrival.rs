@@ -130,7 +130,7 @@ fn begin(fd: RawFd, client: &Client, address: ClientAddress) {
     if let Ok(mut place) = client.place.lock() {
         *place = ledger::enter();
     }
-    client.is_here.store(true, Ordering::Release);
+    client.is_handed_over.store(true, Ordering::Release);
 }
 
 /// What a connection has turned out to be that brought nothing when it was accepted.
@@ -154,7 +154,7 @@ pub(crate) fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Err
     if !table::is_at(fd, client) {
         return Ok(Decision::Plain);
     }
-    if client.is_here() {
+    if client.is_handed_over() {
         return Ok(Decision::Client);
     }
     // By another number, of which nothing is known: closing it does nothing else.
@@ -216,7 +216,7 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
         client.close(fd, CloseCode::INTERNAL_ERROR);
     }
     if is_ended {
-        leaving::say_goodbye(fd, client);
+        leaving::send_close_frame(fd, client);
         safe::end(fd, libc::SHUT_WR);
     }
     Ok(())
@@ -234,7 +234,7 @@ fn copy_times(from: &BorrowedFd<'_>, to: &OwnedFd) {
 
 /// What was written so far.
 #[derive(Default, Debug)]
-pub(crate) struct Early {
+pub(crate) struct EarlyWrites {
     messages: Vec<Box<[u8]>>,
     size: usize,
     /// It was too much, or not for a client: who comes now begins with what is written next.
@@ -243,7 +243,7 @@ pub(crate) struct Early {
     pub(crate) is_ended: bool,
 }
 
-impl Early {
+impl EarlyWrites {
     /// Notes a write, of which so many bytes were taken.
     pub(crate) fn note(&mut self, parts: &[IoSlice<'_>], size: usize) {
         if self.is_given_up || size == 0 {
@@ -260,7 +260,7 @@ impl Early {
 
     /// From now on nothing is kept.
     pub(crate) fn give_up(&mut self) {
-        *self = Early { is_given_up: true, is_ended: self.is_ended, ..Early::default() };
+        *self = EarlyWrites { is_given_up: true, is_ended: self.is_ended, ..EarlyWrites::default() };
     }
 
     /// The messages, in order.
@@ -274,14 +274,14 @@ impl Early {
 mod tests {
     use super::*;
 
-    fn note(early: &mut Early, parts: &[&[u8]], size: usize) {
+    fn note(early: &mut EarlyWrites, parts: &[&[u8]], size: usize) {
         let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
         early.note(&parts, size);
     }
 
     #[test]
     fn each_write_is_a_message_and_too_much_is_none() {
-        let mut early = Early::default();
+        let mut early = EarlyWrites::default();
         note(&mut early, &[b"one ", b"two"], 7);
         note(&mut early, &[], 0);
         note(&mut early, &[b"three", b"four"], 6);

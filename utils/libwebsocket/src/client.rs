@@ -12,7 +12,7 @@ use server::handover::ClientAddress;
 use server::outgoing::{Outgoing, WriteType};
 use uakari::websocket::close::CloseCode;
 
-use crate::arrival::Early;
+use crate::arrival::EarlyWrites;
 use crate::cut::{self, Cut};
 use crate::incoming::Incoming;
 use crate::ledger::{self, Place};
@@ -32,7 +32,7 @@ pub(crate) struct Client {
     /// How many file descriptors of this process are it.
     pub(crate) fds: AtomicUsize,
     /// It was handed over. Else it is still to be found out whether it will be.
-    pub(crate) is_here: AtomicBool,
+    pub(crate) is_handed_over: AtomicBool,
     /// What messages to it are sent as: a place in `KINDS`.
     kind: AtomicU8,
     /// The inode of the socket that its file descriptors lead to; 0: none yet. No two open sockets have the same one.
@@ -52,7 +52,7 @@ pub(crate) struct Client {
     /// A character that the end of a write cut, and its time.
     pub(crate) cut: Lock<Option<Cut>>,
     /// What was written before it was here.
-    pub(crate) early: Lock<Early>,
+    pub(crate) early: Lock<EarlyWrites>,
     /// Its place in the ledger. Held for a copy alone: see `place()`.
     pub(crate) place: Lock<Option<Place>>,
     /// Who watches it.
@@ -69,7 +69,7 @@ impl Default for Client {
     fn default() -> Client {
         Client {
             fds: AtomicUsize::new(1),
-            is_here: AtomicBool::new(false),
+            is_handed_over: AtomicBool::new(false),
             kind: AtomicU8::new(0),
             inode: AtomicUsize::new(0),
             next_inode: AtomicUsize::new(0),
@@ -79,7 +79,7 @@ impl Default for Client {
             is_blocked: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
             cut: Lock::new(None),
-            early: Lock::new(Early::default()),
+            early: Lock::new(EarlyWrites::default()),
             place: Lock::new(None),
             watches: Lock::new(Watches::new()),
             answers: Lock::new(Answers::default()),
@@ -94,7 +94,7 @@ impl Client {
         let client = used.unwrap_or_else(|| Box::leak(Box::default()));
         let place = KINDS.iter().position(|one| *one == kind).unwrap_or_default();
         client.kind.store(place as u8, Ordering::Relaxed);
-        client.is_here.store(false, Ordering::Relaxed);
+        client.is_handed_over.store(false, Ordering::Relaxed);
         client.inode.store(0, Ordering::Relaxed);
         client.next_inode.store(0, Ordering::Relaxed);
         client.fds.store(1, Ordering::Release);
@@ -124,7 +124,7 @@ impl Client {
             return;
         };
         (*incoming, *outgoing, *early, *answers) =
-            (Incoming::default(), Outgoing::new(), Early::default(), Answers::default());
+            (Incoming::default(), Outgoing::new(), EarlyWrites::default(), Answers::default());
         watches.clear();
         *address = None;
         drop((incoming, outgoing, early, answers, watches, address));
@@ -153,8 +153,8 @@ impl Client {
     }
 
     /// Whether it was handed over.
-    pub(crate) fn is_here(&self) -> bool {
-        self.is_here.load(Ordering::Acquire)
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Ordering::Acquire)
     }
 
     /// What messages to it are sent as.
@@ -181,20 +181,20 @@ impl Client {
     }
 
     /// Whether this process may send the close frame: none other has.
-    pub(crate) fn claim_last_word(&self) -> bool {
-        self.place().is_none_or(ledger::say)
+    pub(crate) fn claim_close_frame(&self) -> bool {
+        self.place().is_none_or(ledger::claim_close_frame)
     }
 
     /// Its close frame was read, with this code.
-    pub(crate) fn hear_close(&self, code: Option<CloseCode>) {
+    pub(crate) fn note_close_frame(&self, code: Option<CloseCode>) {
         if let Some(place) = self.place() {
-            ledger::hear(place, code);
+            ledger::note_close_code(place, code);
         }
     }
 
     /// Closes with this code as soon as that can be.
     pub(crate) fn close(&self, fd: RawFd, code: CloseCode) {
-        if !self.claim_last_word() {
+        if !self.claim_close_frame() {
             return;
         }
         if let Ok(mut answers) = self.answers.lock() {

@@ -37,7 +37,7 @@ impl Conversation {
         server.set_nonblocking(!is_blocking).unwrap();
         let known = Client::new(kind);
         known.set_socket(server.as_raw_fd());
-        known.is_here.store(true, Ordering::Release);
+        known.is_handed_over.store(true, Ordering::Release);
         table::put(server.as_raw_fd(), Entry::Client(known));
         Conversation { client, server, known }
     }

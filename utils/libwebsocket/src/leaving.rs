@@ -95,13 +95,13 @@ fn end(fd: RawFd, client: &Client) {
     let Some(place) = client.place() else { return };
     // Where a message was begun and not brought to its end, nothing can follow, whoever would send it.
     if client.outgoing_now().map_or(true, |outgoing| outgoing.owed_size() > 0) {
-        ledger::say(place);
+        ledger::claim_close_frame(place);
     }
     ledger::leave(place, || {
         if let Some(mut watches) = client.watches.try_lock() {
             watches.end();
         }
-        say_goodbye(fd, client);
+        send_close_frame(fd, client);
     });
     if let Some(mut place) = client.place.try_lock() {
         *place = None;
@@ -109,10 +109,10 @@ fn end(fd: RawFd, client: &Client) {
 }
 
 /// The close frame, where none was sent. It is not waited for: where the client takes nothing, it is left out.
-pub(crate) fn say_goodbye(fd: RawFd, client: &Client) {
+pub(crate) fn send_close_frame(fd: RawFd, client: &Client) {
     let Ok(mut outgoing) = client.outgoing_now() else { return };
     // A parent may close later than the child that said it.
-    let is_first = client.claim_last_word();
+    let is_first = client.claim_close_frame();
     if !is_first && !outgoing.is_closing() {
         return;
     }
@@ -121,7 +121,7 @@ pub(crate) fn say_goodbye(fd: RawFd, client: &Client) {
         _ => None,
     };
     // Another process may have read the client's close frame.
-    let code = own.or_else(|| client.place().and_then(ledger::heard)).unwrap_or(Some(CloseCode::NORMAL));
+    let code = own.or_else(|| client.place().and_then(ledger::close_code)).unwrap_or(Some(CloseCode::NORMAL));
     outgoing.close(code, "");
     flush_now(fd, &mut outgoing);
 }
@@ -129,8 +129,8 @@ pub(crate) fn say_goodbye(fd: RawFd, client: &Client) {
 /// The server ends its sending half.
 pub(crate) fn end_sending(fd: RawFd) {
     let Some(client) = confirmed_client(fd) else { return };
-    if client.is_here() {
-        say_goodbye(fd, client);
+    if client.is_handed_over() {
+        send_close_frame(fd, client);
     } else if let Ok(mut early) = client.early.lock() {
         early.is_ended = true;
     }

@@ -35,9 +35,9 @@ struct Book {
     /// Children that are being forked with this client.
     expected: [AtomicU16; LEDGER_ENTRIES],
     /// 1: no close frame may be sent any more.
-    said: [AtomicU16; LEDGER_ENTRIES],
+    claimed: [AtomicU16; LEDGER_ENTRIES],
     /// What the client's close frame said: its code, or `NO_CODE`; 0: none has been read.
-    heard: [AtomicU16; LEDGER_ENTRIES],
+    close_codes: [AtomicU16; LEDGER_ENTRIES],
 }
 
 /// A close frame without a code: RFC 6455 section 7.4.1 keeps this number for it.
@@ -114,8 +114,8 @@ fn occupy(book: &Book, index: usize) -> Option<Place> {
     }
     let ticket = book.ticket.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
     book.taken[index].compare_exchange(0, ticket, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-    book.said[index].store(0, Ordering::Relaxed);
-    book.heard[index].store(0, Ordering::Relaxed);
+    book.claimed[index].store(0, Ordering::Relaxed);
+    book.close_codes[index].store(0, Ordering::Relaxed);
     let place = Place { index, ticket };
     match set_lock(place, libc::F_RDLCK) {
         Ok(()) => Some(place),
@@ -145,20 +145,20 @@ pub(crate) fn leave(place: Place, last: impl FnOnce()) {
 }
 
 /// Claims the last word for this process. False: another one has had it.
-pub(crate) fn say(place: Place) -> bool {
-    book().is_some_and(|book| book.said[place.index].swap(1, Ordering::AcqRel) == 0)
+pub(crate) fn claim_close_frame(place: Place) -> bool {
+    book().is_some_and(|book| book.claimed[place.index].swap(1, Ordering::AcqRel) == 0)
 }
 
 /// Notes what the client's close frame said, for whichever process closes last.
-pub(crate) fn hear(place: Place, code: Option<CloseCode>) {
+pub(crate) fn note_close_code(place: Place, code: Option<CloseCode>) {
     if let Some(book) = book() {
-        book.heard[place.index].store(code.map_or(NO_CODE, |code| code.0), Ordering::Release);
+        book.close_codes[place.index].store(code.map_or(NO_CODE, |code| code.0), Ordering::Release);
     }
 }
 
 /// What the client's close frame said, whichever process has read it; None: none has been read.
-pub(crate) fn heard(place: Place) -> Option<Option<CloseCode>> {
-    match book()?.heard[place.index].load(Ordering::Acquire) {
+pub(crate) fn close_code(place: Place) -> Option<Option<CloseCode>> {
+    match book()?.close_codes[place.index].load(Ordering::Acquire) {
         0 => None,
         NO_CODE => Some(None),
         code => Some(Some(CloseCode(code))),

@@ -169,7 +169,7 @@ fn answer(fd: RawFd, client: &Client, incoming: &mut Incoming) {
     match incoming.end() {
         None => return,
         // The server's last words come before the answer: that is sent when the server closes.
-        Some(End::Closed(code)) => client.hear_close(code),
+        Some(End::Closed(code)) => client.note_close_frame(code),
         Some(End::Broke(error)) => client.close(fd, error.close_code()),
     }
     // From now on the kernel says what the next read will: the end.
@@ -224,7 +224,7 @@ impl Wait {
         if self.flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd) {
             return Ok(());
         }
-        tell_again(fd, client);
+        rearm(fd, client);
         Err(Errno::EAGAIN)
     }
 
@@ -245,9 +245,9 @@ fn poll_for_byte(fd: RawFd, time: Duration) -> Result<(), Errno> {
     if time.is_zero() || !safe::poll_readable(fd, time_ms)? { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
-fn tell_again(fd: RawFd, client: &Client) {
+fn rearm(fd: RawFd, client: &Client) {
     if let Ok(watches) = client.watches.lock() {
-        watches.tell_again(fd);
+        watches.rearm(fd);
     }
 }
 
@@ -361,7 +361,7 @@ pub(crate) fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
             return Ok(found);
         }
     }
-    tell_again(fd, client);
+    rearm(fd, client);
     Ok(Found::Nothing)
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Settings {
     /// What is wrong, and the file that is standard error.
     complaints: Vec<String>,
     standard_error: Option<(u64, u64)>,
-    is_told: AtomicBool,
+    is_reported: AtomicBool,
 }
 
 /// The settings, which are read at the first call.
@@ -82,7 +82,7 @@ impl Settings {
             wait_ms,
             complaints,
             standard_error: None,
-            is_told: AtomicBool::new(false),
+            is_reported: AtomicBool::new(false),
         }
     }
 
@@ -108,7 +108,7 @@ impl Settings {
 
     /// Tells, once, what is wrong; unless standard error has become another file since, which may be a client.
     pub(crate) fn complain(&self) {
-        if self.complaints.is_empty() || self.is_told.swap(true, Ordering::Relaxed) {
+        if self.complaints.is_empty() || self.is_reported.swap(true, Ordering::Relaxed) {
             return;
         }
         if file_of(libc::STDERR_FILENO).is_none_or(|file| Some(file) != self.standard_error) {

@@ -22,7 +22,7 @@ use crate::{cut, table};
 /// sendmsg(2) for a client: one message of all parts. Where the kernel takes fewer bytes than there are, the next
 /// calls' bytes complete it. EPIPE, and SIGPIPE with it: nothing goes behind a close frame.
 pub(crate) fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
-    if !client.is_here()
+    if !client.is_handed_over()
         && let Some(result) = send_early(fd, client, parts, flags)
     {
         return result;
@@ -76,7 +76,7 @@ fn unlocked(client: &Client) {
         && client.is_refused.swap(false, Ordering::SeqCst)
         && let Ok(watches) = client.watches.lock()
     {
-        watches.tell_all_again();
+        watches.rearm_all();
     }
 }
 
@@ -141,7 +141,7 @@ fn signal(fd: RawFd, client: &Client, result: Result<usize, Errno>, flags: c_int
 fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_int) -> Option<Result<usize, Errno>> {
     // Until this is written, nobody comes.
     let outgoing = match lock(fd, client, flags) {
-        Ok(outgoing) if !client.is_here() => outgoing,
+        Ok(outgoing) if !client.is_handed_over() => outgoing,
         Ok(_) => return None,
         Err(errno) => return Some(Err(errno)),
     };
@@ -185,7 +185,7 @@ mod tests {
     use crate::conversation::Conversation;
     use crate::leaving;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     fn write(conversation: &Conversation, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
         send(conversation.fd(), conversation.known, &[IoSlice::new(bytes)], flags)
@@ -201,16 +201,16 @@ mod tests {
             let writer = scope.spawn(|| write(&conversation, &message, 0));
             let start = Instant::now();
             while !conversation.known.is_blocked.load(Ordering::SeqCst) {
-                assert!(start.elapsed() < PATIENCE, "nobody waits");
+                assert!(start.elapsed() < TIMEOUT, "nobody waits");
                 thread::yield_now();
             }
             // In a thread of its own, so that the test ends whatever becomes of it.
             let other = scope.spawn(|| {
                 let result = write(&conversation, b"other", libc::MSG_DONTWAIT);
-                leaving::say_goodbye(conversation.fd(), conversation.known);
+                leaving::send_close_frame(conversation.fd(), conversation.known);
                 result
             });
-            while !other.is_finished() && start.elapsed() < PATIENCE {
+            while !other.is_finished() && start.elapsed() < TIMEOUT {
                 thread::sleep(Duration::from_millis(1));
             }
             let was_held_up = !other.is_finished();

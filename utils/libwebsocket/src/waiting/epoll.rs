@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::libc::{self, epoll_event};
 
-use super::{Patience, Verdict, judge};
+use super::{Timeout, Verdict, judge};
 use crate::real::{self, safe};
 use crate::{leaving, table};
 
 /// How many watches there are whose events have to be looked at. Zero, as for all servers that do not block, spares
 /// every look.
-static LOOKS: AtomicUsize = AtomicUsize::new(0);
+static FILTERED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether any event has to be looked at before a server hears of it.
-pub(crate) fn has_looks() -> bool {
-    LOOKS.load(Ordering::Relaxed) > 0
+pub(crate) fn has_filtered() -> bool {
+    FILTERED.load(Ordering::Relaxed) > 0
 }
 
 /// How an epoll instance was told to watch a file descriptor.
@@ -33,7 +33,7 @@ pub(crate) struct Watch {
     /// For what, and how it names it.
     pub(crate) event: epoll_event,
     /// Its events are looked at before the server hears of them.
-    pub(crate) is_looked_at: bool,
+    pub(crate) is_filtered: bool,
 }
 
 impl Watch {
@@ -42,14 +42,14 @@ impl Watch {
         let _ = unsafe { real::epoll_ctl(self.epoll, libc::EPOLL_CTL_DEL, self.fd, std::ptr::null_mut()) };
     }
 
-    fn hears_once(&self) -> bool {
+    fn is_edge_triggered(&self) -> bool {
         const ONCE: u32 = (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
         let events = self.event.events;
         events & ONCE == libc::EPOLLET as u32
     }
 
     /// Tells the instance this event of it. Whether it knows of the file descriptor, the kernel says itself.
-    pub(crate) fn tell(&self, command: i32) {
+    pub(crate) fn control(&self, command: i32) {
         let mut event = self.event;
         // SAFETY: the event lives through the call.
         let _ = unsafe { real::epoll_ctl(self.epoll, command, self.fd, &raw mut event) };
@@ -69,7 +69,7 @@ impl Watches {
     /// An instance watches this from now on.
     pub(crate) fn add(&mut self, watch: Watch) {
         self.remove(watch.epoll, watch.fd);
-        LOOKS.fetch_add(usize::from(watch.is_looked_at), Ordering::Relaxed);
+        FILTERED.fetch_add(usize::from(watch.is_filtered), Ordering::Relaxed);
         self.0.push(watch);
     }
 
@@ -84,14 +84,14 @@ impl Watches {
     }
 
     fn retain(&mut self, stays: impl Fn(&Watch) -> bool) {
-        let looks = self.0.iter().filter(|watch| !stays(watch) && watch.is_looked_at).count();
-        LOOKS.fetch_sub(looks, Ordering::Relaxed);
+        let looks = self.0.iter().filter(|watch| !stays(watch) && watch.is_filtered).count();
+        FILTERED.fetch_sub(looks, Ordering::Relaxed);
         self.0.retain(stays);
     }
 
     /// The one whose events have this name, among those that are looked at.
     pub(crate) fn named(&self, epoll: RawFd, data: u64) -> Option<Watch> {
-        let is_it = |watch: &&Watch| watch.is_looked_at && watch.epoll == epoll && { watch.event.u64 } == data;
+        let is_it = |watch: &&Watch| watch.is_filtered && watch.epoll == epoll && { watch.event.u64 } == data;
         self.0.iter().find(is_it).copied()
     }
 
@@ -110,25 +110,25 @@ impl Watches {
     /// `fd` has become the socket of a client that came late, of which no epoll instance knows.
     pub(crate) fn resume(&mut self, fd: RawFd) {
         for watch in self.0.iter_mut().filter(|watch| watch.fd == fd) {
-            if watch.is_looked_at && !safe::is_blocking(fd) {
-                watch.is_looked_at = false;
-                LOOKS.fetch_sub(1, Ordering::Relaxed);
+            if watch.is_filtered && !safe::is_blocking(fd) {
+                watch.is_filtered = false;
+                FILTERED.fetch_sub(1, Ordering::Relaxed);
             }
-            watch.tell(libc::EPOLL_CTL_ADD);
+            watch.control(libc::EPOLL_CTL_ADD);
         }
     }
 
     /// Writing may succeed again for a server that was told once that it would not. Where it hears of each change once
     /// (EPOLLET), it is told.
-    pub(crate) fn tell_all_again(&self) {
-        self.0.iter().filter(|watch| watch.hears_once()).for_each(|watch| watch.tell(libc::EPOLL_CTL_MOD));
+    pub(crate) fn rearm_all(&self) {
+        self.0.iter().filter(|watch| watch.is_edge_triggered()).for_each(|watch| watch.control(libc::EPOLL_CTL_MOD));
     }
 
     /// There are bytes of `fd` which the server was not told of. Where it hears of each byte once (EPOLLET), it is told
     /// again.
-    pub(crate) fn tell_again(&self, fd: RawFd) {
-        let hears_once = |watch: &&Watch| watch.fd == fd && watch.hears_once();
-        self.0.iter().filter(hears_once).for_each(|watch| watch.tell(libc::EPOLL_CTL_MOD));
+    pub(crate) fn rearm(&self, fd: RawFd) {
+        let is_edge_triggered = |watch: &&Watch| watch.fd == fd && watch.is_edge_triggered();
+        self.0.iter().filter(is_edge_triggered).for_each(|watch| watch.control(libc::EPOLL_CTL_MOD));
     }
 }
 
@@ -139,8 +139,8 @@ pub(crate) fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_
     let Ok(mut watches) = client.watches.lock() else { return };
     match event {
         Some(event) => {
-            let is_looked_at = !client.is_here() || safe::is_blocking(fd);
-            watches.add(Watch { epoll, fd, event, is_looked_at });
+            let is_filtered = !client.is_handed_over() || safe::is_blocking(fd);
+            watches.add(Watch { epoll, fd, event, is_filtered });
         }
         None => watches.remove(epoll, fd),
     }
@@ -152,7 +152,7 @@ fn watch_of(epoll: RawFd, data: u64) -> Option<Watch> {
 }
 
 /// Whether the server is to hear of this event, which is changed to what is so.
-fn is_so(epoll: RawFd, event: &mut epoll_event) -> bool {
+fn filter(epoll: RawFd, event: &mut epoll_event) -> bool {
     const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
     let is_end = event.events & (libc::EPOLLERR | libc::EPOLLHUP) as u32 != 0;
     if !is_end && event.events & READABLE == 0 {
@@ -160,14 +160,14 @@ fn is_so(epoll: RawFd, event: &mut epoll_event) -> bool {
     }
     let Some(watch) = watch_of(epoll, event.u64) else { return true };
     match judge(watch.fd, is_end) {
-        Verdict::Told => return true,
+        Verdict::AsReported => return true,
         Verdict::Silent => event.events &= !READABLE,
         // Where there is something, the epoll instance tells it of the new socket.
         Verdict::Replaced(_) => return false,
     }
     if event.events == 0 && { watch.event.events } & libc::EPOLLONESHOT as u32 != 0 {
         // It was not the one event that was wanted.
-        watch.tell(libc::EPOLL_CTL_MOD);
+        watch.control(libc::EPOLL_CTL_MOD);
     }
     event.events != 0
 }
@@ -183,21 +183,21 @@ pub(crate) unsafe fn wait(
     time_ms: c_int,
     mut wait: impl FnMut(c_int) -> c_int,
 ) -> c_int {
-    let patience = Patience::of_ms(time_ms);
+    let timeout = Timeout::of_ms(time_ms);
     loop {
-        let count = wait(patience.left_ms());
+        let count = wait(timeout.left_ms());
         let Ok(size @ 1..) = usize::try_from(count) else { return count };
         // SAFETY: as promised.
         let events = unsafe { std::slice::from_raw_parts_mut(events, size) };
         let mut kept = 0;
         for index in 0..size {
             let mut event = events[index];
-            if is_so(epoll, &mut event) {
+            if filter(epoll, &mut event) {
                 events[kept] = event;
                 kept += 1;
             }
         }
-        if kept > 0 || patience.is_over() {
+        if kept > 0 || timeout.is_over() {
             return kept as c_int;
         }
     }

@@ -22,7 +22,7 @@ pub(crate) mod select;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     /// It is as the kernel says.
-    Told,
+    AsReported,
     /// There is nothing to read.
     Silent,
     /// It is about a connection that has become a client's socket meanwhile: all that is known of it is whether there
@@ -33,34 +33,34 @@ enum Verdict {
 /// Judges an event of `fd`; `is_end`: an error or a hang-up is told as well, which a server hears of whatever there is
 /// to read.
 fn judge(fd: RawFd, is_end: bool) -> Verdict {
-    let Some(client) = table::client(fd) else { return Verdict::Told };
-    if !client.is_here() {
+    let Some(client) = table::client(fd) else { return Verdict::AsReported };
+    if !client.is_handed_over() {
         return match decide(fd, client) {
             Ok(Decision::Open) => Verdict::Silent,
             Ok(Decision::Client) => Verdict::Replaced(!matches!(reading::look(fd, client), Ok(Found::Nothing))),
-            Ok(Decision::Plain) | Err(_) => Verdict::Told,
+            Ok(Decision::Plain) | Err(_) => Verdict::AsReported,
         };
     }
     if is_end {
-        return Verdict::Told;
+        return Verdict::AsReported;
     }
     // Errors are for the read to tell.
-    if matches!(reading::look(fd, client), Ok(Found::Nothing)) { Verdict::Silent } else { Verdict::Told }
+    if matches!(reading::look(fd, client), Ok(Found::Nothing)) { Verdict::Silent } else { Verdict::AsReported }
 }
 
 /// How long a server wants to wait, and what is left of it.
-struct Patience {
+struct Timeout {
     /// None: for ever.
     end: Option<Instant>,
 }
 
-impl Patience {
-    fn new(time: Option<Duration>) -> Patience {
-        Patience { end: time.and_then(|time| Instant::now().checked_add(time)) }
+impl Timeout {
+    fn new(time: Option<Duration>) -> Timeout {
+        Timeout { end: time.and_then(|time| Instant::now().checked_add(time)) }
     }
 
-    fn of_ms(time_ms: i32) -> Patience {
-        Patience::new(u64::try_from(time_ms).ok().map(Duration::from_millis))
+    fn of_ms(time_ms: i32) -> Timeout {
+        Timeout::new(u64::try_from(time_ms).ok().map(Duration::from_millis))
     }
 
     /// What is left; None: for ever.
@@ -85,7 +85,7 @@ impl Patience {
 
 /// In milliseconds, rounded up; -1: for ever.
 pub(crate) fn ms_of(time: Option<&libc::timespec>) -> i32 {
-    Patience::new(time.map(duration)).left_ms()
+    Timeout::new(time.map(duration)).left_ms()
 }
 
 /// A time as the kernel takes it; a null pointer means for ever, and so does what is no time, which the kernel refuses

@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 
 use nix::libc::{self, fd_set, sigset_t, timespec};
 
-use super::{Patience, Verdict, duration, judge};
+use super::{Timeout, Verdict, duration, judge};
 use crate::real;
 use crate::table;
 
@@ -90,22 +90,22 @@ impl Sets<'_> {
 
     /// pselect(2), with a null pointer for the signals as select(2). The time that was left comes back.
     pub(crate) fn wait(&mut self, time: Option<&timespec>, signals: *const sigset_t) -> (c_int, Option<timespec>) {
-        let patience = Patience::new(time.map(duration));
+        let timeout = Timeout::new(time.map(duration));
         let asked = [&self.reads, &self.writes, &self.exceptions].map(|set| set.words().to_vec());
         loop {
-            let left = patience.left_timespec();
+            let left = timeout.left_timespec();
             let left = left.as_ref().map_or(null(), std::ptr::from_ref);
             let (reads, writes, exceptions) = (self.reads.pointer(), self.writes.pointer(), self.exceptions.pointer());
             // SAFETY: the sets are as long as the count says, the time lives through the call; signals are the caller's.
             let count = unsafe { real::pselect(self.count, reads, writes, exceptions, left, signals) };
             if count <= 0 {
-                return (count, patience.left_timespec());
+                return (count, timeout.left_timespec());
             }
             let silent: Vec<RawFd> = self.reads.numbers().filter(|number| is_silent(*number)).collect();
             silent.iter().for_each(|number| self.reads.remove(*number));
             let count = count - silent.len() as c_int;
-            if count > 0 || patience.is_over() {
-                return (count, patience.left_timespec());
+            if count > 0 || timeout.is_over() {
+                return (count, timeout.left_timespec());
             }
             for (set, words) in [&mut self.reads, &mut self.writes, &mut self.exceptions].into_iter().zip(&asked) {
                 set.put_back(words);
