@@ -1,4 +1,4 @@
-//! How clients go: what is said to them at the end, and by whom.
+//! The end of clients: which process sends the close frame, and when.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
@@ -10,9 +10,9 @@ use crate::incoming::End;
 use crate::table::{self, Entry};
 use crate::{fork, ledger};
 
-/// `fd` is about to become another file, or none. Called before that, since the number may be another thread's then.
+/// Called before `fd` is closed or replaced: afterwards another thread may have got the number.
 pub(crate) fn leave(fd: RawFd) {
-    // A child that shares this memory closes what is its own alone (vfork(2)).
+    // A vfork(2) child shares this memory but not the parent's descriptors.
     if matches!(table::get(fd), Entry::Unknown) || fork::is_vfork_child() {
         return;
     }
@@ -27,10 +27,10 @@ pub(crate) fn leave(fd: RawFd) {
     }
 }
 
-/// What `fd` is, after a look at its socket: the entry of a client whose file descriptor was closed without close(3) is
-/// dropped. What the kernel answers needs no such look, since a number that leads to no socket is an ENOTSOCK, and the
-/// calls that make sockets drop what was known of their numbers. What is done from memory alone does: an end, an EPIPE,
-/// a close frame, a copy.
+/// The entry of `fd`, after a check of its inode: the entry of a client whose descriptor was closed without close(3) is
+/// dropped. Results of the kernel need no check: a number that is no socket is an ENOTSOCK, and calls that create
+/// sockets drop the entries of their numbers. Results that the library returns by itself do: an end of file, an EPIPE, a
+/// close frame, a duplicate.
 pub(crate) fn confirm(fd: RawFd) -> Entry {
     match table::get(fd) {
         Entry::Client(client) if !client.is_reached_by(fd) => {
@@ -41,7 +41,7 @@ pub(crate) fn confirm(fd: RawFd) -> Entry {
     }
 }
 
-/// As `confirm`: the client that `fd` is.
+/// Like `confirm`; None: `fd` is no client.
 pub(crate) fn confirmed_client(fd: RawFd) -> Option<&'static Client> {
     match confirm(fd) {
         Entry::Client(client) => Some(client),
@@ -49,12 +49,12 @@ pub(crate) fn confirmed_client(fd: RawFd) -> Option<&'static Client> {
     }
 }
 
-/// Whether the entry of `fd` was a client's whose file descriptor was closed without close(3). It is dropped then.
+/// Drops the entry of `fd` if it is that of a client whose descriptor was closed without close(3). True: it was.
 pub(crate) fn was_stale(fd: RawFd) -> bool {
     table::client(fd).is_some() && confirmed_client(fd).is_none()
 }
 
-/// `fd` leads to another file than this client's socket, or to none: it was closed without close(3).
+/// Drops the entry of `fd`, which no longer refers to this client's socket: it was closed without close(3).
 pub(crate) fn forget(fd: RawFd, client: &'static Client) {
     if fork::is_vfork_child() || !table::remove(fd, client) {
         return;
@@ -67,7 +67,7 @@ pub(crate) fn forget(fd: RawFd, client: &'static Client) {
     }
 }
 
-/// `fd` was just made: what was known of its number is about a file that was closed without close(3).
+/// Called for a new descriptor: an entry of its number is that of a file that was closed without close(3).
 pub(crate) fn begin(fd: RawFd) {
     match table::get(fd) {
         Entry::Unknown => {}
@@ -77,7 +77,7 @@ pub(crate) fn begin(fd: RawFd) {
     }
 }
 
-/// `new` is another number of `fd` from now on.
+/// Notes that `new` is a duplicate of `fd`.
 pub(crate) fn copy(fd: RawFd, new: RawFd) {
     let entry = confirm(fd);
     if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || fork::is_vfork_child() {
@@ -90,10 +90,10 @@ pub(crate) fn copy(fd: RawFd, new: RawFd) {
     table::put(new, entry);
 }
 
-/// This process is done with a client.
+/// Called before the last descriptor of a client in this process is closed.
 fn end(fd: RawFd, client: &Client) {
     let Some(place) = client.place() else { return };
-    // Where a message was begun and not brought to its end, nothing can follow, whoever would send it.
+    // After a partly written message no process can send a close frame.
     if client.outgoing_now().map_or(true, |outgoing| outgoing.owed_size() > 0) {
         ledger::claim_close_frame(place);
     }
@@ -108,10 +108,10 @@ fn end(fd: RawFd, client: &Client) {
     }
 }
 
-/// The close frame, where none was sent. It is not waited for: where the client takes nothing, it is left out.
+/// Sends the close frame if none was sent, without blocking: if the socket buffer is full, it is omitted.
 pub(crate) fn send_close_frame(fd: RawFd, client: &Client) {
     let Ok(mut outgoing) = client.outgoing_now() else { return };
-    // A parent may close later than the child that said it.
+    // A child process may have sent it before.
     let is_first = client.claim_close_frame();
     if !is_first && !outgoing.is_closing() {
         return;
@@ -126,7 +126,7 @@ pub(crate) fn send_close_frame(fd: RawFd, client: &Client) {
     flush_now(fd, &mut outgoing);
 }
 
-/// The server ends its sending half.
+/// Called before shutdown(2) of the sending half.
 pub(crate) fn end_sending(fd: RawFd) {
     let Some(client) = confirmed_client(fd) else { return };
     if client.is_handed_over() {
@@ -136,7 +136,7 @@ pub(crate) fn end_sending(fd: RawFd) {
     }
 }
 
-/// At exit(3): what close(2) would have done.
+/// At exit(3): the same as close(2) for all clients.
 pub(crate) fn leave_all() {
     if fork::is_vfork_child() {
         return;

@@ -1,9 +1,9 @@
-//! libwebsocket.so: functions of libc with which an ordinary socket server, unchanged, speaks WebSocket.
+//! libwebsocket.so: interposes libc functions, so that an unchanged socket server speaks WebSocket.
 //!
-//! The gateway's direct mode hands a client's own connection over (docs/backends.md). Linked to a server, or preloaded,
-//! the library takes it at accept(2), and from then on what the server reads are payloads, and each write is a message.
-//! All other file descriptors are as they were. For servers that speak WebSocket themselves there is `api`. The modules
-//! in the order in which a client meets them.
+//! In direct mode the gateway passes a client's connection to the server (docs/backends.md). The library, linked or
+//! preloaded, receives it in accept(2) and puts it in place of the accepted connection. After that, reads return message
+//! payload, and each write sends a message. Other file descriptors are not affected. Servers that speak WebSocket
+//! themselves use `api`.
 
 mod limits;
 
