@@ -1,4 +1,4 @@
-//! What the tests play: a client, and the socket that its server has.
+//! For tests: a TCP connection whose server end is known to the library as a client.
 
 use std::io::{IoSliceMut, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -13,22 +13,22 @@ use crate::client::Client;
 use crate::reading;
 use crate::table::{self, Entry};
 
-/// A client and a server, behind the hand-over.
+/// Both ends of a connection after its hand-over.
 pub(crate) struct Conversation {
-    /// The client's end.
+    /// The WebSocket client's end.
     pub(crate) client: TcpStream,
     server: TcpStream,
-    /// What the library knows of the server's end.
+    /// The library's state for the server's end.
     pub(crate) known: &'static Client,
 }
 
 impl Conversation {
-    /// Both ends of a new connection; the server's blocks, or does not.
+    /// A new connection, with binary messages to the client. `is_blocking` is the mode of the server's end.
     pub(crate) fn start(is_blocking: bool) -> Conversation {
         Conversation::of(WriteType::Binary, is_blocking)
     }
 
-    /// As `start`, with messages to the client sent as this.
+    /// Like `start`, with this message type.
     pub(crate) fn of(kind: WriteType, is_blocking: bool) -> Conversation {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -47,7 +47,7 @@ impl Conversation {
         self.server.as_raw_fd()
     }
 
-    /// Sends, and returns when the bytes are there for the server.
+    /// Sends bytes and waits until they were received (TIOCOUTQ).
     pub(crate) fn say(&self, bytes: &[u8]) {
         (&self.client).write_all(bytes).unwrap();
         let mut waiting: libc::c_int = 1;
@@ -58,7 +58,7 @@ impl Conversation {
         }
     }
 
-    /// The client ends its sending, and that is there for the server.
+    /// Shuts down the client's sending half and waits until the server's end sees it.
     pub(crate) fn end(&self) {
         self.client.shutdown(Shutdown::Write).unwrap();
         let mut set = libc::pollfd { fd: self.fd(), events: libc::POLLRDHUP, revents: 0 };
@@ -79,8 +79,7 @@ impl Conversation {
         [first, 0x80 | payload.len() as u8].into_iter().chain(KEY).chain(masked).collect()
     }
 
-    /// All that the server can read without waiting, and what ends it: Ok at the client's end, EAGAIN where more may
-    /// come.
+    /// All payload that the server can read without waiting. Then Ok: end of file; EAGAIN: more may follow.
     pub(crate) fn read_all(&self) -> (Vec<u8>, Result<(), Errno>) {
         let mut came = Vec::new();
         loop {

@@ -14,31 +14,29 @@ use super::{Timeout, Verdict, judge};
 use crate::real::{self, safe};
 use crate::{leaving, table};
 
-/// How many watches there are whose events have to be looked at. Zero, as for all servers that do not block, spares
-/// every look.
+/// Number of watches whose events are filtered. It is 0 in non-blocking servers, whose calls then go straight to libc.
 static FILTERED: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether any event has to be looked at before a server hears of it.
+/// Whether any watch is filtered.
 pub(crate) fn has_filtered() -> bool {
     FILTERED.load(Ordering::Relaxed) > 0
 }
 
-/// How an epoll instance was told to watch a file descriptor.
+/// An epoll instance's interest in a file descriptor (epoll_ctl(2)).
 #[derive(Clone, Copy)]
 pub(crate) struct Watch {
     /// The epoll instance.
     pub(crate) epoll: RawFd,
-    /// What it watches.
     pub(crate) fd: RawFd,
-    /// For what, and how it names it.
+    /// The server's events and data.
     pub(crate) event: epoll_event,
-    /// Its events are looked at before the server hears of them.
+    /// Read events without payload are not reported.
     pub(crate) is_filtered: bool,
 }
 
 impl Watch {
     fn end(&self) {
-        // SAFETY: no event is needed to end a watch; the kernel says itself where there is none.
+        // SAFETY: EPOLL_CTL_DEL takes no event. ENOENT is ignored.
         let _ = unsafe { real::epoll_ctl(self.epoll, libc::EPOLL_CTL_DEL, self.fd, std::ptr::null_mut()) };
     }
 
@@ -48,7 +46,7 @@ impl Watch {
         events & ONCE == libc::EPOLLET as u32
     }
 
-    /// Tells the instance this event of it. Whether it knows of the file descriptor, the kernel says itself.
+    /// epoll_ctl(2) with the server's event. Errors are ignored: the instance may have been closed.
     pub(crate) fn control(&self, command: i32) {
         let mut event = self.event;
         // SAFETY: the event lives through the call.
@@ -56,29 +54,29 @@ impl Watch {
     }
 }
 
-/// Who watches the file descriptors of one client.
+/// The watches of one client's file descriptors.
 #[derive(Default)]
 pub(crate) struct Watches(Vec<Watch>);
 
 impl Watches {
-    /// An empty list.
+    /// No watches.
     pub(crate) const fn new() -> Watches {
         Watches(Vec::new())
     }
 
-    /// An instance watches this from now on.
+    /// Adds a watch, or replaces that of the same instance and descriptor.
     pub(crate) fn add(&mut self, watch: Watch) {
         self.remove(watch.epoll, watch.fd);
         FILTERED.fetch_add(usize::from(watch.is_filtered), Ordering::Relaxed);
         self.0.push(watch);
     }
 
-    /// An instance watches this file descriptor no more.
+    /// Removes the watch of this instance and descriptor.
     pub(crate) fn remove(&mut self, epoll: RawFd, fd: RawFd) {
         self.retain(|watch| (watch.epoll, watch.fd) != (epoll, fd));
     }
 
-    /// Nobody watches it any more.
+    /// Removes all watches.
     pub(crate) fn clear(&mut self) {
         self.retain(|_| false);
     }
@@ -89,25 +87,25 @@ impl Watches {
         self.0.retain(stays);
     }
 
-    /// The one whose events have this name, among those that are looked at.
+    /// The filtered watch whose events have this data.
     pub(crate) fn named(&self, epoll: RawFd, data: u64) -> Option<Watch> {
         let is_it = |watch: &&Watch| watch.is_filtered && watch.epoll == epoll && { watch.event.u64 } == data;
         self.0.iter().find(is_it).copied()
     }
 
-    /// The server is about to close the client, of which no other process of its own knows.
+    /// Called before the client's last descriptor in any process of the server is closed.
     pub(crate) fn end(&mut self) {
         self.0.iter().for_each(Watch::end);
         self.clear();
     }
 
-    /// `fd` is about to become the socket of a client that came late. Where a forked process has the connection too, its
-    /// end would be told for ever otherwise.
+    /// Called before a late hand-over replaces `fd`. If a forked process has the old connection open, the instance would
+    /// otherwise report its end for ever.
     pub(crate) fn pause(&self, fd: RawFd) {
         self.0.iter().filter(|watch| watch.fd == fd).for_each(Watch::end);
     }
 
-    /// `fd` has become the socket of a client that came late, of which no epoll instance knows.
+    /// Called after a late hand-over replaced `fd`: adds the new socket to the instances.
     pub(crate) fn resume(&mut self, fd: RawFd) {
         for watch in self.0.iter_mut().filter(|watch| watch.fd == fd) {
             if watch.is_filtered && !safe::is_blocking(fd) {
@@ -118,21 +116,19 @@ impl Watches {
         }
     }
 
-    /// Writing may succeed again for a server that was told once that it would not. Where it hears of each change once
-    /// (EPOLLET), it is told.
+    /// Re-arms all edge-triggered watches: a write that failed with EAGAIN may succeed now.
     pub(crate) fn rearm_all(&self) {
         self.0.iter().filter(|watch| watch.is_edge_triggered()).for_each(|watch| watch.control(libc::EPOLL_CTL_MOD));
     }
 
-    /// There are bytes of `fd` which the server was not told of. Where it hears of each byte once (EPOLLET), it is told
-    /// again.
+    /// Re-arms edge-triggered watches of `fd`: there are bytes that were not reported.
     pub(crate) fn rearm(&self, fd: RawFd) {
         let is_edge_triggered = |watch: &&Watch| watch.fd == fd && watch.is_edge_triggered();
         self.0.iter().filter(is_edge_triggered).for_each(|watch| watch.control(libc::EPOLL_CTL_MOD));
     }
 }
 
-/// An epoll instance was told this of `fd` by a command of epoll_ctl(2); None: to watch it no more.
+/// Notes a successful epoll_ctl(2). `event` is None for EPOLL_CTL_DEL.
 pub(crate) fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_event>) {
     let is_new = command == libc::EPOLL_CTL_ADD;
     let Some(client) = (if is_new { leaving::confirmed_client(fd) } else { table::client(fd) }) else { return };
@@ -146,12 +142,12 @@ pub(crate) fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_
     }
 }
 
-/// Whose event it is, as far as that is remembered.
+/// The filtered watch of an event; None: not filtered.
 fn watch_of(epoll: RawFd, data: u64) -> Option<Watch> {
     table::clients().find_map(|(_, client)| client.watches.lock().ok()?.named(epoll, data))
 }
 
-/// Whether the server is to hear of this event, which is changed to what is so.
+/// Removes read events of a client without payload. False: do not report the event.
 fn filter(epoll: RawFd, event: &mut epoll_event) -> bool {
     const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
     let is_end = event.events & (libc::EPOLLERR | libc::EPOLLHUP) as u32 != 0;
@@ -162,21 +158,21 @@ fn filter(epoll: RawFd, event: &mut epoll_event) -> bool {
     match judge(watch.fd, is_end) {
         Verdict::AsReported => return true,
         Verdict::Silent => event.events &= !READABLE,
-        // Where there is something, the epoll instance tells it of the new socket.
+        // If the new socket is readable, the instance will report it.
         Verdict::Replaced(_) => return false,
     }
     if event.events == 0 && { watch.event.events } & libc::EPOLLONESHOT as u32 != 0 {
-        // It was not the one event that was wanted.
+        // The event was not reported: re-arm the one-shot watch.
         watch.control(libc::EPOLL_CTL_MOD);
     }
     event.events != 0
 }
 
-/// Waits by `wait`, which gets the milliseconds that are left and returns how many events it put at `events`, until one
-/// is to be told, or the time is over.
+/// Calls `wait` until an event is left after `filter`, or the timeout has passed. `wait` gets the milliseconds left and
+/// returns the number of events at `events`.
 ///
 /// # Safety
-/// There are as many events as `wait` says.
+/// `events` has as many events as `wait` returns.
 pub(crate) unsafe fn wait(
     epoll: RawFd,
     events: *mut epoll_event,

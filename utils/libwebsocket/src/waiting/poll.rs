@@ -10,7 +10,7 @@ use crate::table;
 
 const READABLE: i16 = libc::POLLIN | libc::POLLRDNORM;
 
-/// Takes back what is not so. Returns how many are left.
+/// Removes read events of clients without payload. Returns the number of entries with events left.
 fn correct(fds: &mut [pollfd]) -> c_int {
     let mut count = 0;
     for fd in fds {
@@ -27,7 +27,7 @@ fn correct(fds: &mut [pollfd]) -> c_int {
     count
 }
 
-/// Waits by `wait` until one of `fds` is ready, or the timeout is over.
+/// Calls `wait` until an event is left after `correct`, or the timeout has passed.
 fn wait(fds: &mut [pollfd], timeout: &Timeout, mut wait: impl FnMut(&mut [pollfd]) -> c_int) -> c_int {
     loop {
         let count = wait(fds);
@@ -64,14 +64,14 @@ pub(crate) fn ppoll(fds: &mut [pollfd], time: Option<&timespec>, signals: *const
     let count = fds.len() as nfds_t;
     if !has_client(fds) {
         let time = time.map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the slice is as long as is said; time and signals are the caller's.
+        // SAFETY: pointer and length are those of the slice; time and signals come from the caller.
         return unsafe { real::ppoll(fds.as_mut_ptr(), count, time, signals) };
     }
     let timeout = Timeout::new(time.map(duration));
     wait(fds, &timeout, |fds| {
         let left = timeout.left_timespec();
         let left = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the slice is as long as is said, and the time lives through the call; signals are the caller's.
+        // SAFETY: pointer and length are those of the slice, the time lives through the call; signals come from the caller.
         unsafe { real::ppoll(fds.as_mut_ptr(), count, left, signals) }
     })
 }

@@ -10,11 +10,11 @@ use super::{Timeout, Verdict, duration, judge};
 use crate::real;
 use crate::table;
 
-/// A set as the server gave it, which may be longer than an `fd_set`: so many words as its numbers need.
+/// The caller's set, which may be longer than an `fd_set`: as many words as the count needs.
 pub(crate) struct Set<'a>(Option<&'a mut [c_ulong]>);
 
-/// So many numbers of those that a server asks for as the kernel looks at. Some ask for as many as there could be
-/// (getdtablesize(3)), in sets that have room for `FD_SETSIZE` alone.
+/// Limits the count to the size of the kernel's descriptor table, as the kernel does. Some servers pass getdtablesize(3)
+/// with sets of only `FD_SETSIZE` bits.
 pub(crate) fn looked_at(count: c_int) -> c_int {
     if count <= libc::FD_SETSIZE as c_int {
         return count;
@@ -27,10 +27,10 @@ pub(crate) fn looked_at(count: c_int) -> c_int {
 const WORD_BITS: usize = c_ulong::BITS as usize;
 
 impl<'a> Set<'a> {
-    /// The set at this place, for numbers below `count`.
+    /// The set at this address, for numbers below `count`.
     ///
     /// # Safety
-    /// It is null, or as long as `count` says, as select(2) wants it.
+    /// It is null, or has at least `count` bits.
     pub(crate) unsafe fn new(set: *mut fd_set, count: c_int) -> Set<'a> {
         let size = usize::try_from(count).unwrap_or(0).div_ceil(WORD_BITS);
         // SAFETY: as promised.
@@ -70,25 +70,22 @@ fn is_silent(number: RawFd) -> bool {
     matches!(judge(number, false), Verdict::Silent | Verdict::Replaced(false))
 }
 
-/// The three sets of a call.
+/// The arguments of a call.
 pub(crate) struct Sets<'a> {
-    /// Numbers below this are looked at.
+    /// The sets have numbers below this.
     pub(crate) count: c_int,
-    /// To be read.
     pub(crate) reads: Set<'a>,
-    /// To be written.
     pub(crate) writes: Set<'a>,
-    /// With something exceptional.
     pub(crate) exceptions: Set<'a>,
 }
 
 impl Sets<'_> {
-    /// Whether a client is among those that are to be read.
+    /// Whether the read set has a client.
     pub(crate) fn have_client(&self) -> bool {
         self.reads.numbers().any(|number| table::client(number).is_some())
     }
 
-    /// pselect(2), with a null pointer for the signals as select(2). The time that was left comes back.
+    /// pselect(2); select(2) if `signals` is null. Also returns the time left.
     pub(crate) fn wait(&mut self, time: Option<&timespec>, signals: *const sigset_t) -> (c_int, Option<timespec>) {
         let timeout = Timeout::new(time.map(duration));
         let asked = [&self.reads, &self.writes, &self.exceptions].map(|set| set.words().to_vec());
@@ -96,7 +93,7 @@ impl Sets<'_> {
             let left = timeout.left_timespec();
             let left = left.as_ref().map_or(null(), std::ptr::from_ref);
             let (reads, writes, exceptions) = (self.reads.pointer(), self.writes.pointer(), self.exceptions.pointer());
-            // SAFETY: the sets are as long as the count says, the time lives through the call; signals are the caller's.
+            // SAFETY: the sets have `count` bits, the time lives through the call; signals come from the caller.
             let count = unsafe { real::pselect(self.count, reads, writes, exceptions, left, signals) };
             if count <= 0 {
                 return (count, timeout.left_timespec());
