@@ -1,5 +1,6 @@
-//! How clients come: by accept(2), where the gateway hands them over, or later, where it was slow.
+//! The hand-over of clients: in accept(2), or in a later call if the gateway was slow.
 
+use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -12,30 +13,29 @@ use server::handover::{ClientAddress, HandedOver, HandoverError, Received, recei
 use server::outgoing::WriteType;
 
 use crate::client::{Client, flush_now};
-use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX};
+use crate::limits::{EARLY_SIZE_MAX, GATEWAY_WAIT_MS, GATEWAYS_MAX};
 use crate::real::safe;
 use crate::table::{self, Entry};
-use crate::{cut, leaving, ledger, process, settings};
+use crate::{cut, fork, leaving, ledger, settings};
 
-/// The server uses the library's own functions.
+/// The server uses `api`.
 static LEAVE_ALONE: AtomicBool = AtomicBool::new(false);
-/// Processes that have handed clients over; 0: none.
+/// Pids of processes that have handed over clients; 0: free.
 static GATEWAYS: [AtomicI32; GATEWAYS_MAX] = [const { AtomicI32::new(0) }; _];
 
-/// From now on only those listeners are served that `WEBSOCKET_SOCKETS` names: the server does by itself what would be
-/// done for it.
-pub fn leave_alone() {
+/// From now on only listeners named by `WEBSOCKET_SOCKETS` are served: a server that uses `api` handles its own clients.
+pub(crate) fn leave_alone() {
     LEAVE_ALONE.store(true, Ordering::Relaxed);
 }
 
 fn borrow(fd: &RawFd) -> BorrowedFd<'_> {
-    // SAFETY: the server keeps it open while it calls with it, or gets an error of the kernel.
+    // SAFETY: the server keeps it open during the call; otherwise the kernel returns EBADF.
     unsafe { BorrowedFd::borrow_raw(*fd) }
 }
 
-/// What is sent to clients that come to this listener; None: its connections are no clients. Found out at the first
-/// accept, since a listener may be inherited.
-pub fn served(listener: RawFd) -> Option<WriteType> {
+/// The message type for clients of this listener; None: it is not served. Determined at the first accept(2), since a
+/// listener may be inherited.
+pub(crate) fn served(listener: RawFd) -> Option<WriteType> {
     let asks_for_text = match table::get(listener) {
         Entry::Served { kind } => return Some(kind),
         Entry::Left | Entry::Client(_) => return None,
@@ -55,17 +55,18 @@ pub fn served(listener: RawFd) -> Option<WriteType> {
     kind
 }
 
-/// What accept(2) is to return of a connection.
-pub enum Arrival {
-    /// The connection as it is.
+/// The result of `arrive`.
+pub(crate) enum Arrival {
+    /// No hand-over so far: accept(2) returns the connection unchanged.
     Plain,
-    /// A client from this address, in the place of the connection.
+    /// The descriptor is now the connection of a client with this address.
     Client(ClientAddress),
 }
 
-/// Waits for a client on `connection`, which was just accepted with these flags, and puts it into its place.
-pub fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
-    process::prepare();
+/// Waits for a hand-over on `connection`, which was just accepted with these flags of accept4(2), and replaces it with the
+/// client's.
+pub(crate) fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
+    fork::prepare();
     let peer = socket::getsockopt(&borrow(&connection), sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
     let is_gateway = peer != 0 && GATEWAYS.iter().any(|pid| pid.load(Ordering::Relaxed) == peer);
     let own_ms = settings::get().wait_ms;
@@ -84,7 +85,7 @@ pub fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
             table::put(connection, Entry::Client(client));
             Arrival::Client(address)
         }
-        // Where no descriptor was free, for one, there may be when it is read.
+        // Also after EMFILE: a descriptor may be free when the server reads.
         Ok(Received::Nothing) | Err(HandoverError::Io(_)) => {
             forget(peer);
             let client = Client::new(kind);
@@ -92,7 +93,7 @@ pub fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
             table::put(connection, Entry::Client(client));
             Arrival::Plain
         }
-        // Of a plain client nothing was taken, even where it passes descriptors of its own.
+        // The bytes of a plain client are still unread, even if it passes descriptors.
         Ok(Received::Plain) | Err(_) => Arrival::Plain,
     }
 }
@@ -100,27 +101,27 @@ pub fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
 fn remember(peer: libc::pid_t) {
     let is_known = GATEWAYS.iter().any(|pid| pid.load(Ordering::Relaxed) == peer);
     if !is_known {
-        // A ninth takes the first one's place: it only waits less long.
+        // If all are in use, the first is replaced: that process gets the shorter wait.
         let free = GATEWAYS.iter().find(|pid| pid.load(Ordering::Relaxed) == 0).unwrap_or(&GATEWAYS[0]);
         free.store(peer, Ordering::Relaxed);
     }
 }
 
-/// A number may have become another process's.
+/// The pid may belong to another process now.
 fn forget(peer: libc::pid_t) {
     for gateway in GATEWAYS.iter().filter(|pid| pid.load(Ordering::Relaxed) == peer) {
         gateway.store(0, Ordering::Relaxed);
     }
 }
 
-/// Puts the client's socket where the connection was.
+/// Replaces the connection at `fd` with the client's socket.
 fn replace(fd: RawFd, socket: &OwnedFd, close_on_exec: bool, is_non_blocking: bool) -> Result<(), Errno> {
     let number = socket.as_raw_fd();
     safe::control(number, libc::F_SETFL, if is_non_blocking { libc::O_NONBLOCK } else { 0 })?;
     safe::replace(number, fd, if close_on_exec { libc::O_CLOEXEC } else { 0 }).map(drop)
 }
 
-/// `fd` leads to this client's socket from now on.
+/// Notes that `fd` refers to this client's socket from now on.
 fn begin(fd: RawFd, client: &Client, address: ClientAddress) {
     client.set_socket(fd);
     if let Ok(mut place) = client.address.lock() {
@@ -129,22 +130,22 @@ fn begin(fd: RawFd, client: &Client, address: ClientAddress) {
     if let Ok(mut place) = client.place.lock() {
         *place = ledger::enter();
     }
-    client.is_here.store(true, Ordering::Release);
+    client.is_handed_over.store(true, Ordering::Release);
 }
 
-/// What a connection has turned out to be that brought nothing when it was accepted.
+/// What a connection without a hand-over at accept(2) turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// A plain client.
     Plain,
     /// A client of the gateway.
     Client,
-    /// It has brought nothing still.
+    /// Still unknown: nothing was received.
     Open,
 }
 
-/// Looks again at a connection that had brought nothing, without waiting.
-pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
+/// Checks again for a hand-over, without waiting.
+pub(crate) fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
     if !client.is_reached_by(fd) {
         leaving::forget(fd, client);
         return Ok(Decision::Plain);
@@ -153,13 +154,13 @@ pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
     if !table::is_at(fd, client) {
         return Ok(Decision::Plain);
     }
-    if client.is_here() {
+    if client.is_handed_over() {
         return Ok(Decision::Client);
     }
-    // By another number, of which nothing is known: closing it does nothing else.
+    // A duplicate that is not in the table, so that closing it has no other effect.
     let other = safe::control(fd, libc::F_DUPFD_CLOEXEC, 0)?;
     leaving::begin(other);
-    // SAFETY: it was just made, and is nobody else's.
+    // SAFETY: it was just created, and has no other owner.
     let other = unsafe { OwnedFd::from_raw_fd(other) };
     match receive(borrow(&other.as_raw_fd()), 0) {
         Ok(Received::Client(handed)) => {
@@ -179,15 +180,15 @@ pub fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Errno> {
     }
 }
 
-/// Puts a client that came late into the place of all its connection's file descriptors, which one of is `fd`. It gets
-/// what was written before.
+/// Replaces all descriptors of a connection, one of which is `fd`, after a late hand-over, and sends what the server has
+/// written before it.
 fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(), Errno> {
-    // Whoever writes waits, and finds the client then.
+    // Writers wait for this lock, and then find the client.
     let mut outgoing = client.outgoing.lock()?;
     copy_times(&borrow(&fd), &handed.socket);
     client.set_next_socket(handed.socket.as_raw_fd());
     for (number, _) in table::clients().filter(|(_, other)| std::ptr::eq(*other, client)) {
-        // A number of another file is left as it is.
+        // The number was closed without close(3) and belongs to another file.
         if number != fd && !client.is_reached_by(number) {
             leaving::forget(number, client);
             continue;
@@ -215,18 +216,86 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
         client.close(fd, CloseCode::INTERNAL_ERROR);
     }
     if is_ended {
-        leaving::say_goodbye(fd, client);
+        leaving::send_close_frame(fd, client);
         safe::end(fd, libc::SHUT_WR);
     }
     Ok(())
 }
 
-/// How long the server wants to wait for its client at most (SO_RCVTIMEO, SO_SNDTIMEO) it may have said already.
+/// Copies SO_RCVTIMEO and SO_SNDTIMEO, which the server may have set before the hand-over.
 fn copy_times(from: &BorrowedFd<'_>, to: &OwnedFd) {
     if let Ok(time) = socket::getsockopt(from, sockopt::ReceiveTimeout) {
         let _ = socket::setsockopt(to, sockopt::ReceiveTimeout, &time);
     }
     if let Ok(time) = socket::getsockopt(from, sockopt::SendTimeout) {
         let _ = socket::setsockopt(to, sockopt::SendTimeout, &time);
+    }
+}
+
+/// What the server wrote to a connection before its hand-over.
+///
+/// A plain client gets the bytes at once, since it may wait for the server to write first. The gateway does not read
+/// them; a copy is kept here, and a late client gets the same messages.
+#[derive(Default, Debug)]
+pub(crate) struct EarlyWrites {
+    messages: Vec<Box<[u8]>>,
+    size: usize,
+    /// Too many bytes, or a descriptor was passed: a late client gets only what is written after the hand-over.
+    is_given_up: bool,
+    /// The server has shut down its sending half.
+    pub(crate) is_ended: bool,
+}
+
+impl EarlyWrites {
+    /// Copies the first `size` bytes of a write: those that were sent.
+    pub(crate) fn note(&mut self, parts: &[IoSlice<'_>], size: usize) {
+        if self.is_given_up || size == 0 {
+            return;
+        }
+        if self.size + size > EARLY_SIZE_MAX {
+            self.give_up();
+            return;
+        }
+        let bytes = parts.iter().flat_map(|part| part.iter().copied());
+        self.messages.push(bytes.take(size).collect());
+        self.size += size;
+    }
+
+    /// Drops all bytes, and keeps no more.
+    pub(crate) fn give_up(&mut self) {
+        *self = EarlyWrites { is_given_up: true, is_ended: self.is_ended, ..EarlyWrites::default() };
+    }
+
+    /// Removes the messages, in order.
+    pub(crate) fn take(&mut self) -> Vec<Box<[u8]>> {
+        self.size = 0;
+        std::mem::take(&mut self.messages)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(early: &mut EarlyWrites, parts: &[&[u8]], size: usize) {
+        let parts: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+        early.note(&parts, size);
+    }
+
+    #[test]
+    fn each_write_is_a_message_and_too_much_is_none() {
+        let mut early = EarlyWrites::default();
+        note(&mut early, &[b"one ", b"two"], 7);
+        note(&mut early, &[], 0);
+        note(&mut early, &[b"three", b"four"], 6);
+        assert_eq!(early.take(), [b"one two"[..].into(), b"threef"[..].into()]);
+        assert!(early.take().is_empty());
+        let half = vec![7; EARLY_SIZE_MAX / 2];
+        note(&mut early, &[&half], half.len());
+        note(&mut early, &[&half], half.len());
+        note(&mut early, &[b"more"], 4);
+        note(&mut early, &[b"and more"], 8);
+        assert!(early.take().is_empty());
+        assert!(!early.is_ended);
     }
 }

@@ -1,7 +1,7 @@
-//! One client: what all file descriptors of it have in common.
+//! One client: the state shared by all its file descriptors.
 //!
-//! A client is never freed but used again, so that a thread that still looks at one whose file descriptor another thread
-//! has closed sees another client, and never memory that is something else.
+//! A client is never freed but reused. A thread that still uses a client after another thread has closed its descriptor
+//! sees another client, never freed memory.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
@@ -12,64 +12,62 @@ use rfc6455::close::CloseCode;
 use server::handover::ClientAddress;
 use server::outgoing::{Outgoing, WriteType};
 
+use crate::arrival::EarlyWrites;
 use crate::cut::{self, Cut};
-use crate::early::Early;
 use crate::incoming::Incoming;
 use crate::ledger::{self, Place};
 use crate::lock::{Guard, Lock};
 use crate::real::safe;
-use crate::watches::Watches;
+use crate::waiting::epoll::Watches;
 
-/// What the reader wants to be sent. It leaves it to a thread that waits for the client.
+/// Control frames to be sent for what was read. If a writer is blocked in a send, that thread sends them.
 #[derive(Default)]
 struct Answers {
     pong: Option<Box<[u8]>>,
     close: Option<CloseCode>,
 }
 
-/// A client, or a connection by which one may still be handed over.
-pub struct Client {
-    /// How many file descriptors of this process are it.
-    pub fds: AtomicUsize,
-    /// It was handed over. Else it is still to be found out whether it will be.
-    pub is_here: AtomicBool,
-    /// What messages to it are sent as: a place in `KINDS`.
+/// A client, or a connection on which a hand-over may still arrive.
+pub(crate) struct Client {
+    /// Number of file descriptors of this process that refer to it.
+    pub(crate) fds: AtomicUsize,
+    /// The hand-over has arrived. Else it may still arrive.
+    pub(crate) is_handed_over: AtomicBool,
+    /// Message type: an index of `KINDS`.
     kind: AtomicU8,
-    /// The inode of the socket that its file descriptors lead to; 0: none yet. No two open sockets have the same one.
+    /// Inode of its socket, which no other open socket has; 0: not set yet.
     inode: AtomicUsize,
-    /// The same of the socket that is being put there; 0: none is.
+    /// Inode of the socket that is about to replace it; 0: none.
     next_inode: AtomicUsize,
-    /// Its address, as the gateway gave it; None before the hand-over.
-    pub address: Lock<Option<ClientAddress>>,
-    /// What it sends.
-    pub incoming: Lock<Incoming>,
-    /// What is sent to it.
-    pub outgoing: Lock<Outgoing>,
-    /// A thread of the server waits in the kernel with `outgoing` locked, as long as the client takes nothing.
-    pub is_blocked: AtomicBool,
-    /// Another one was told meanwhile that it would have to wait.
-    pub is_refused: AtomicBool,
-    /// A character that the end of a write cut, and its time.
-    pub cut: Lock<Option<Cut>>,
-    /// What was written before it was here.
-    pub early: Lock<Early>,
-    /// Its place in the ledger. Held for a copy alone: see `place()`.
-    pub place: Lock<Option<Place>>,
-    /// Who watches it.
-    pub watches: Lock<Watches>,
+    /// Address from the hand-over; None before it.
+    pub(crate) address: Lock<Option<ClientAddress>>,
+    pub(crate) incoming: Lock<Incoming>,
+    pub(crate) outgoing: Lock<Outgoing>,
+    /// A thread of the server is blocked in a send with `outgoing` locked.
+    pub(crate) is_blocked: AtomicBool,
+    /// Meanwhile, a non-blocking write of another thread failed with EAGAIN.
+    pub(crate) is_refused: AtomicBool,
+    /// An incomplete UTF-8 character at the end of a write, and its deadline.
+    pub(crate) cut: Lock<Option<Cut>>,
+    /// Writes before the hand-over.
+    pub(crate) early: Lock<EarlyWrites>,
+    /// Its entry in the ledger. Locked only to be copied: see `place()`.
+    pub(crate) place: Lock<Option<Place>>,
+    /// Epoll instances that watch it.
+    pub(crate) watches: Lock<Watches>,
     answers: Lock<Answers>,
 }
 
 const KINDS: [WriteType; 4] = [WriteType::Binary, WriteType::UncheckedText, WriteType::Auto, WriteType::Text];
 
-/// Those that are not used.
+/// Clients to be reused.
 static FREE: Lock<Vec<&'static Client>> = Lock::new(Vec::new());
 
 impl Default for Client {
     fn default() -> Client {
         Client {
             fds: AtomicUsize::new(1),
-            is_here: AtomicBool::new(false),
+            is_handed_over: AtomicBool::new(false),
             kind: AtomicU8::new(0),
             inode: AtomicUsize::new(0),
             next_inode: AtomicUsize::new(0),
@@ -79,7 +77,7 @@ impl Default for Client {
             is_blocked: AtomicBool::new(false),
             is_refused: AtomicBool::new(false),
             cut: Lock::new(None),
-            early: Lock::new(Early::default()),
+            early: Lock::new(EarlyWrites::default()),
             place: Lock::new(None),
             watches: Lock::new(Watches::new()),
             answers: Lock::new(Answers::default()),
@@ -88,23 +86,23 @@ impl Default for Client {
 }
 
 impl Client {
-    /// One that has a single file descriptor, and no socket yet: `set_socket` follows.
-    pub fn new(kind: WriteType) -> &'static Client {
+    /// A client with one file descriptor. The caller must call `set_socket` next.
+    pub(crate) fn new(kind: WriteType) -> &'static Client {
         let used = FREE.lock().ok().and_then(|mut free| free.pop());
         let client = used.unwrap_or_else(|| Box::leak(Box::default()));
         let place = KINDS.iter().position(|one| *one == kind).unwrap_or_default();
         client.kind.store(place as u8, Ordering::Relaxed);
-        client.is_here.store(false, Ordering::Relaxed);
+        client.is_handed_over.store(false, Ordering::Relaxed);
         client.inode.store(0, Ordering::Relaxed);
         client.next_inode.store(0, Ordering::Relaxed);
         client.fds.store(1, Ordering::Release);
         client
     }
 
-    /// Its last file descriptor in this process is gone.
-    pub fn release(&'static self) {
+    /// Returns it for reuse after its last file descriptor in this process was closed.
+    pub(crate) fn release(&'static self) {
         cut::finish(self);
-        // Where a lock was lost, or is held by a thread that does not know yet, it is given up.
+        // If a lock was lost in a fork, or a thread still holds one, the client is leaked.
         let (
             Some(mut incoming),
             Ok(mut outgoing),
@@ -124,7 +122,7 @@ impl Client {
             return;
         };
         (*incoming, *outgoing, *early, *answers) =
-            (Incoming::default(), Outgoing::new(), Early::default(), Answers::default());
+            (Incoming::default(), Outgoing::new(), EarlyWrites::default(), Answers::default());
         watches.clear();
         *address = None;
         drop((incoming, outgoing, early, answers, watches, address));
@@ -133,68 +131,68 @@ impl Client {
         }
     }
 
-    /// Its file descriptors are about to lead to the socket that `fd` leads to; `set_socket` follows.
-    pub fn set_next_socket(&self, fd: RawFd) {
+    /// Announces that its descriptors are about to refer to the socket of `fd`. `set_socket` must follow.
+    pub(crate) fn set_next_socket(&self, fd: RawFd) {
         self.next_inode.store(safe::socket_inode(fd).unwrap_or(0), Ordering::Release);
     }
 
-    /// Its file descriptors lead to the socket that `fd` leads to.
-    pub fn set_socket(&self, fd: RawFd) {
+    /// Notes that its descriptors refer to the socket of `fd`.
+    pub(crate) fn set_socket(&self, fd: RawFd) {
         self.inode.store(safe::socket_inode(fd).unwrap_or(0), Ordering::Release);
         self.next_inode.store(0, Ordering::Release);
     }
 
-    /// Whether `fd` leads to its socket. A file descriptor that was closed without close(3) may be another file's.
-    pub fn is_reached_by(&self, fd: RawFd) -> bool {
+    /// Whether `fd` refers to its socket. A number that was closed without close(3) may belong to another file.
+    pub(crate) fn is_reached_by(&self, fd: RawFd) -> bool {
         let inode = safe::socket_inode(fd);
         inode.is_some_and(|inode| {
             inode == self.inode.load(Ordering::Acquire) || inode == self.next_inode.load(Ordering::Acquire)
         })
     }
 
-    /// Whether it was handed over.
-    pub fn is_here(&self) -> bool {
-        self.is_here.load(Ordering::Acquire)
+    /// Whether the hand-over has arrived.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.is_handed_over.load(Ordering::Acquire)
     }
 
-    /// What messages to it are sent as.
-    pub fn kind(&self) -> WriteType {
+    /// The message type.
+    pub(crate) fn kind(&self) -> WriteType {
         KINDS[usize::from(self.kind.load(Ordering::Relaxed)) % KINDS.len()]
     }
 
-    /// Locks its sending side, but does not wait for a thread that waits for the client. EAGAIN: one does.
-    pub fn outgoing_now(&self) -> Result<Guard<'_, Outgoing>, Errno> {
+    /// Locks the sending side. EAGAIN: the owner of the lock is blocked in a send.
+    pub(crate) fn outgoing_now(&self) -> Result<Guard<'_, Outgoing>, Errno> {
         self.outgoing.lock_while(|| !self.is_blocked.load(Ordering::SeqCst))
     }
 
-    /// Answers a ping as soon as that can be.
-    pub fn pong(&self, fd: RawFd, payload: Box<[u8]>) {
+    /// Answers a ping as soon as possible.
+    pub(crate) fn pong(&self, fd: RawFd, payload: Box<[u8]>) {
         if let Ok(mut answers) = self.answers.lock() {
             answers.pong = Some(payload);
         }
         self.settle(fd);
     }
 
-    /// Its place in the ledger, if it has one.
-    pub fn place(&self) -> Option<Place> {
+    /// Its entry in the ledger, if it has one.
+    pub(crate) fn place(&self) -> Option<Place> {
         self.place.try_lock().and_then(|place| *place)
     }
 
-    /// Whether this process may send the close frame: none other has.
-    pub fn claim_last_word(&self) -> bool {
-        self.place().is_none_or(ledger::say)
+    /// Claims the close frame for this process. False: another process has sent it.
+    pub(crate) fn claim_close_frame(&self) -> bool {
+        self.place().is_none_or(ledger::claim_close_frame)
     }
 
-    /// Its close frame was read, with this code.
-    pub fn hear_close(&self, code: Option<CloseCode>) {
+    /// Notes that the client's close frame was read, with this code.
+    pub(crate) fn note_close_frame(&self, code: Option<CloseCode>) {
         if let Some(place) = self.place() {
-            ledger::hear(place, code);
+            ledger::note_close_code(place, code);
         }
     }
 
-    /// Closes with this code as soon as that can be.
-    pub fn close(&self, fd: RawFd, code: CloseCode) {
-        if !self.claim_last_word() {
+    /// Sends a close frame with this code as soon as possible.
+    pub(crate) fn close(&self, fd: RawFd, code: CloseCode) {
+        if !self.claim_close_frame() {
             return;
         }
         if let Ok(mut answers) = self.answers.lock() {
@@ -203,17 +201,16 @@ impl Client {
         self.settle(fd);
     }
 
-    /// Sends the answers that wait. Where a thread waits for the client, they are left to it: it calls this behind its
-    /// write. Never waits for the kernel.
-    pub fn settle(&self, fd: RawFd) {
+    /// Sends queued control frames, without blocking. If a thread is blocked in a send, it calls this after its write.
+    pub(crate) fn settle(&self, fd: RawFd) {
         if let Ok(mut outgoing) = self.outgoing_now() {
             self.send_answers(fd, &mut outgoing);
         }
     }
 
-    /// As `settle`, by who has locked the sending side.
-    pub fn send_answers(&self, fd: RawFd, outgoing: &mut Outgoing) {
-        // Whoever holds it adds an answer, and settles it.
+    /// Like `settle`, for a caller that has locked the sending side.
+    pub(crate) fn send_answers(&self, fd: RawFd, outgoing: &mut Outgoing) {
+        // The owner of the lock is adding an answer, and calls `settle` after that.
         let Some(answers) = self.answers.try_lock().map(|mut answers| std::mem::take(&mut *answers)) else { return };
         if let Some(payload) = answers.pong {
             outgoing.pong(&payload);
@@ -224,8 +221,8 @@ impl Client {
         flush_now(fd, outgoing);
     }
 
-    /// In the child of a fork: what other threads held is lost.
-    pub fn lose(&self) {
+    /// In the child of a fork: marks locks that other threads held as lost.
+    pub(crate) fn lose(&self) {
         self.incoming.lose();
         self.outgoing.lose();
         self.cut.lose();
@@ -237,13 +234,13 @@ impl Client {
     }
 }
 
-/// Sends what waits, without waiting for the client. What cannot go now goes before the next write, or never; the
-/// connection tells its own errors.
-pub fn flush_now(fd: RawFd, outgoing: &mut Outgoing) {
+/// Sends queued bytes without blocking. The rest is sent before the next write, if there is one. Errors are ignored: the
+/// server's next call gets them from the kernel.
+pub(crate) fn flush_now(fd: RawFd, outgoing: &mut Outgoing) {
     let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
 }
 
-/// In the child of a fork: the same for the list of clients.
-pub fn lose() {
+/// In the child of a fork: the same for the list of free clients.
+pub(crate) fn lose() {
     FREE.lose();
 }

@@ -1,9 +1,9 @@
-//! A character that the end of a write cut. Its first bytes wait for the next write, as the gateway has them wait in a
-//! proxied server's stream; but not for long, since the server may have nothing more to say and its client may wait.
+//! Incomplete UTF-8 characters at the end of a write. The first bytes wait for the next write, as in a proxied server's
+//! stream, but only for `CUT_CHARACTER_MS`: the server may write nothing more.
 //!
-//! A server need not call anything of the library meanwhile, so that a thread looks at the clock. It is there only
-//! while a character waits, has all signals blocked, and sends by a file descriptor of its own: the server may close
-//! its own at any time. Where the thread cannot be had, nothing waits.
+//! The server need not call the library meanwhile, so a thread sends the bytes at the deadline. It exists only while a
+//! character waits, blocks all signals, and uses a duplicate of the descriptor, since the server may close its own at
+//! any time. If no thread can be started, the bytes are sent at once.
 
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
@@ -19,16 +19,16 @@ use crate::limits::{CUT_CHARACTER_MS, OWN_FD_MIN};
 use crate::lock::Lock;
 use crate::real::safe;
 
-/// A character that waits.
+/// The deadline of an incomplete character, and a duplicate of the client's descriptor.
 #[derive(Debug)]
-pub struct Cut {
+pub(crate) struct Cut {
     end: Instant,
     socket: RawFd,
     inode: Option<usize>,
 }
 
 impl Cut {
-    /// Whether its file descriptor still leads to the client's socket: a server may have closed all that there are.
+    /// Whether `socket` still refers to the client's socket: the server may have closed all descriptors.
     fn is_open(&self) -> bool {
         self.inode.is_some() && safe::socket_inode(self.socket) == self.inode
     }
@@ -47,11 +47,11 @@ struct Timer {
     clients: Vec<&'static Client>,
 }
 
-/// Held through each round of the thread, and through a fork: no child finds a client that the thread has locked.
+/// Locked during each round of the thread and during fork(2), so that no client is locked by the thread in a child.
 static TIMER: Lock<Timer> = Lock::new(Timer { is_running: false, clients: Vec::new() });
 
-/// Behind a write: where it has cut a character, its time begins.
-pub fn note(fd: RawFd, client: &'static Client, outgoing: &mut Outgoing) {
+/// Called after a write: starts the timer if the write ended with an incomplete character.
+pub(crate) fn note(fd: RawFd, client: &'static Client, outgoing: &mut Outgoing) {
     if outgoing.cut_size() > 0 && client.kind() == WriteType::Auto && watch(fd, client).is_err() {
         flush(fd, outgoing);
     }
@@ -79,33 +79,33 @@ fn watch(fd: RawFd, client: &'static Client) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Sends what there is of a character.
+/// Sends the bytes of an incomplete character.
 fn flush(fd: RawFd, outgoing: &mut Outgoing) {
     outgoing.give_up_cut();
     flush_now(fd, outgoing);
 }
 
-/// This process is done with the client: what waits goes now, by whichever process it was written.
-pub fn finish(client: &'static Client) {
+/// Called when this process has closed the client: sends the waiting bytes now.
+pub(crate) fn finish(client: &'static Client) {
     let Some(cut) = client.cut.try_lock().and_then(|mut cut| cut.take()) else { return };
     if let (true, Ok(mut outgoing)) = (cut.is_open(), client.outgoing_now()) {
         flush(cut.socket, &mut outgoing);
     }
 }
 
-/// A thread of its own, which no signal of the server's interrupts.
+/// Starts the thread, with all signals blocked.
 fn start() -> Result<(), Errno> {
     let before = SigSet::all().thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
-    // SAFETY: a thread's number may be all zeros before it is known.
+    // SAFETY: a pthread_t may be all zeros until pthread_create(3) sets it.
     let mut thread: libc::pthread_t = unsafe { std::mem::zeroed() };
     let no_attributes = std::ptr::null();
-    // SAFETY: the number may be written; the function lives as long as the library, and takes no argument.
+    // SAFETY: the pthread_t may be written; the function lives as long as the library, and ignores its argument.
     let error = unsafe { libc::pthread_create(&raw mut thread, no_attributes, run, std::ptr::null_mut()) };
     let _ = before.thread_set_mask();
     if error != 0 {
         return Err(Errno::from_raw(error));
     }
-    // SAFETY: it was just made, and nobody joins it.
+    // SAFETY: the thread was just created, and is never joined.
     unsafe { libc::pthread_detach(thread) };
     Ok(())
 }
@@ -117,7 +117,7 @@ extern "C" fn run(_: *mut c_void) -> *mut c_void {
     std::ptr::null_mut()
 }
 
-/// Sends what has waited long enough. When to come again; None: nothing waits any more.
+/// Sends the characters whose deadline has passed. Returns the next deadline; None: nothing waits.
 fn turn() -> Option<Instant> {
     let mut timer = TIMER.lock().ok()?;
     let mut next = None::<Instant>;
@@ -132,10 +132,10 @@ fn turn() -> Option<Instant> {
     next
 }
 
-/// When this one's time is over; None: nothing waits any more.
+/// Sends this client's character if its deadline has passed. Returns the deadline; None: nothing waits.
 fn look(client: &'static Client) -> Option<Instant> {
     let later = || Some(Instant::now() + Duration::from_millis(CUT_CHARACTER_MS));
-    // A thread that writes may wait for this one, which holds the timer: this one does not wait for it.
+    // A writer may be waiting for the timer's lock, which this thread holds: do not wait for the writer.
     let Some(mut outgoing) = client.outgoing.try_lock() else { return later() };
     let Some(mut place) = client.cut.try_lock() else { return later() };
     let cut = place.as_ref()?;
@@ -152,21 +152,20 @@ fn look(client: &'static Client) -> Option<Instant> {
     None
 }
 
-/// Before a fork: no round of the thread is under way until it is over.
-pub fn before_fork() {
+/// Before a fork: waits for the end of the thread's round, and prevents the next one.
+pub(crate) fn before_fork() {
     if let Ok(timer) = TIMER.lock() {
         Lock::keep(timer);
     }
 }
 
-/// In the parent, behind a fork.
-pub extern "C" fn after_fork_in_parent() {
+/// In the parent, after a fork.
+pub(crate) extern "C" fn after_fork_in_parent() {
     TIMER.unlock_kept();
 }
 
-/// In the child of a fork: the thread is not there, and what waits is the parent's to send. `clients` are those that the
-/// child has.
-pub fn in_child(clients: impl Iterator<Item = &'static Client>) {
+/// In the child of a fork, which has these clients: there is no thread, and the parent sends what waits.
+pub(crate) fn in_child(clients: impl Iterator<Item = &'static Client>) {
     TIMER.unlock_kept();
     if let Some(mut timer) = TIMER.try_lock() {
         *timer = Timer { is_running: false, clients: Vec::new() };

@@ -1,4 +1,5 @@
-//! What a client sends, without a socket of its own: frames in, and in the very same memory the payload alone.
+//! The receiving side of one client, without I/O: decodes frames in the server's buffer and moves the payload to its
+//! front.
 #![forbid(unsafe_code)]
 
 use std::io::IoSliceMut;
@@ -9,35 +10,35 @@ use rfc6455::close::CloseCode;
 use rfc6455::decoder::{Decoder, Piece};
 use rfc6455::header::{Masking, ProtocolError};
 
-/// Why nothing more comes of a client.
+/// Why no more payload follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
-    /// It sent a close frame, with this code.
+pub(crate) enum End {
+    /// A close frame with this code.
     Closed(Option<CloseCode>),
-    /// It broke RFC 6455.
+    /// A protocol error.
     Broke(ProtocolError),
 }
 
-/// What comes next.
+/// What the next bytes are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Next {
-    /// A byte of payload, behind so many bytes of headers and control frames.
+pub(crate) enum Next {
+    /// Payload, after this many bytes of headers and control frames.
     Payload(usize),
-    /// Nothing that the server would see in so many bytes.
+    /// This many bytes of headers and control frames, without payload.
     Nothing(usize),
-    /// The end.
+    /// A close frame or a protocol error, or one was received before.
     End,
 }
 
-/// One client's receiving side. No byte of payload is ever held back, so that select(2) and its like tell the truth.
+/// The decoder's state. No payload is held back, so that select(2), poll(2) and epoll(7) can be correct.
 #[derive(Clone, Debug)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     decoder: Decoder,
     ping: Option<Box<[u8]>>,
     end: Option<End>,
-    /// An error that the next read tells, once, as the kernel keeps one for a socket: ECONNRESET where the client broke
-    /// the protocol, or what a call found that had bytes to return.
-    pub error: Option<Errno>,
+    /// An error that the next read returns once, like SO_ERROR: ECONNRESET after a protocol error, or the error of a call
+    /// that had bytes to return.
+    pub(crate) error: Option<Errno>,
 }
 
 impl Default for Incoming {
@@ -47,19 +48,19 @@ impl Default for Incoming {
 }
 
 impl Incoming {
-    /// Why nothing more is to be received.
-    pub fn end(&self) -> Option<End> {
+    /// Why no more payload follows; None: more may follow.
+    pub(crate) fn end(&self) -> Option<End> {
         self.end
     }
 
-    /// The payload of the last ping, which is to be answered.
-    pub fn take_ping(&mut self) -> Option<Box<[u8]>> {
+    /// The payload of the last ping, if it was not answered yet.
+    pub(crate) fn take_ping(&mut self) -> Option<Box<[u8]>> {
         self.ping.take()
     }
 
-    /// Decodes the first `size` bytes of `parts`, where they were received. Returns how many bytes of payload there are;
-    /// these are now the first.
-    pub fn decode(&mut self, parts: &mut [IoSliceMut<'_>], mut size: usize) -> usize {
+    /// Decodes the first `size` bytes of `parts` in place. Returns the number of payload bytes, which are moved to the
+    /// front.
+    pub(crate) fn decode(&mut self, parts: &mut [IoSliceMut<'_>], mut size: usize) -> usize {
         let mut filled = Cursor::default();
         for index in 0..parts.len() {
             let (end, mut at) = (size.min(parts[index].len()), 0);
@@ -71,8 +72,8 @@ impl Incoming {
         filled.size
     }
 
-    /// What the bytes mean that were only looked at. They are changed; the decoder is not.
-    pub fn look(&self, bytes: &mut [u8]) -> Next {
+    /// Decodes bytes that were received with MSG_PEEK. Changes the bytes, but not the decoder.
+    pub(crate) fn look(&self, bytes: &mut [u8]) -> Next {
         if self.end.is_some() {
             return Next::End;
         }
@@ -85,7 +86,7 @@ impl Incoming {
         if copy.end.is_some() { Next::End } else { Next::Nothing(end) }
     }
 
-    /// The next piece of payload; what lies before it is done with.
+    /// The next piece of payload; handles headers and control frames before it.
     fn next(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Option<Range<usize>> {
         while self.end.is_none() {
             match self.decoder.next(buffer, at, end) {
@@ -101,7 +102,7 @@ impl Incoming {
     }
 }
 
-/// Where the next byte of payload goes: never behind the place where it lies.
+/// Where the next payload byte is moved to: at or before its own position.
 #[derive(Default)]
 struct Cursor {
     part: usize,

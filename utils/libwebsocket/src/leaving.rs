@@ -1,4 +1,4 @@
-//! How clients go: what is said to them at the end, and by whom.
+//! The end of clients: which process sends the close frame, and when.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
@@ -8,12 +8,12 @@ use rfc6455::close::CloseCode;
 use crate::client::{Client, flush_now};
 use crate::incoming::End;
 use crate::table::{self, Entry};
-use crate::{ledger, process};
+use crate::{fork, ledger};
 
-/// `fd` is about to become another file, or none. Called before that, since the number may be another thread's then.
-pub fn leave(fd: RawFd) {
-    // A child that shares this memory closes what is its own alone (vfork(2)).
-    if matches!(table::get(fd), Entry::Unknown) || process::is_borrowed() {
+/// Called before `fd` is closed or replaced: afterwards another thread may have got the number.
+pub(crate) fn leave(fd: RawFd) {
+    // A vfork(2) child shares this memory but not the parent's descriptors.
+    if matches!(table::get(fd), Entry::Unknown) || fork::is_vfork_child() {
         return;
     }
     match confirm(fd) {
@@ -27,11 +27,11 @@ pub fn leave(fd: RawFd) {
     }
 }
 
-/// What `fd` is, after a look at its socket: the entry of a client whose file descriptor was closed without close(3) is
-/// dropped. What the kernel answers needs no such look, since a number that leads to no socket is an ENOTSOCK, and the
-/// calls that make sockets drop what was known of their numbers. What is done from memory alone does: an end, an EPIPE,
-/// a close frame, a copy.
-pub fn confirm(fd: RawFd) -> Entry {
+/// The entry of `fd`, after a check of its inode: the entry of a client whose descriptor was closed without close(3) is
+/// dropped. Results of the kernel need no check: a number that is no socket is an ENOTSOCK, and calls that create
+/// sockets drop the entries of their numbers. Results that the library returns by itself do: an end of file, an EPIPE, a
+/// close frame, a duplicate.
+pub(crate) fn confirm(fd: RawFd) -> Entry {
     match table::get(fd) {
         Entry::Client(client) if !client.is_reached_by(fd) => {
             forget(fd, client);
@@ -41,22 +41,22 @@ pub fn confirm(fd: RawFd) -> Entry {
     }
 }
 
-/// As `confirm`: the client that `fd` is.
-pub fn confirmed_client(fd: RawFd) -> Option<&'static Client> {
+/// Like `confirm`; None: `fd` is no client.
+pub(crate) fn confirmed_client(fd: RawFd) -> Option<&'static Client> {
     match confirm(fd) {
         Entry::Client(client) => Some(client),
         _ => None,
     }
 }
 
-/// Whether the entry of `fd` was a client's whose file descriptor was closed without close(3). It is dropped then.
-pub fn was_stale(fd: RawFd) -> bool {
+/// Drops the entry of `fd` if it is that of a client whose descriptor was closed without close(3). True: it was.
+pub(crate) fn was_stale(fd: RawFd) -> bool {
     table::client(fd).is_some() && confirmed_client(fd).is_none()
 }
 
-/// `fd` leads to another file than this client's socket, or to none: it was closed without close(3).
-pub fn forget(fd: RawFd, client: &'static Client) {
-    if process::is_borrowed() || !table::remove(fd, client) {
+/// Drops the entry of `fd`, which no longer refers to this client's socket: it was closed without close(3).
+pub(crate) fn forget(fd: RawFd, client: &'static Client) {
+    if fork::is_vfork_child() || !table::remove(fd, client) {
         return;
     }
     if client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -67,20 +67,20 @@ pub fn forget(fd: RawFd, client: &'static Client) {
     }
 }
 
-/// `fd` was just made: what was known of its number is about a file that was closed without close(3).
-pub fn begin(fd: RawFd) {
+/// Called for a new descriptor: an entry of its number is that of a file that was closed without close(3).
+pub(crate) fn begin(fd: RawFd) {
     match table::get(fd) {
         Entry::Unknown => {}
         Entry::Client(client) => forget(fd, client),
-        _ if process::is_borrowed() => {}
+        _ if fork::is_vfork_child() => {}
         _ => drop(table::put(fd, Entry::Unknown)),
     }
 }
 
-/// `new` is another number of `fd` from now on.
-pub fn copy(fd: RawFd, new: RawFd) {
+/// Notes that `new` is a duplicate of `fd`.
+pub(crate) fn copy(fd: RawFd, new: RawFd) {
     let entry = confirm(fd);
-    if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || process::is_borrowed() {
+    if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || fork::is_vfork_child() {
         return;
     }
     begin(new);
@@ -90,29 +90,29 @@ pub fn copy(fd: RawFd, new: RawFd) {
     table::put(new, entry);
 }
 
-/// This process is done with a client.
+/// Called before the last descriptor of a client in this process is closed.
 fn end(fd: RawFd, client: &Client) {
     let Some(place) = client.place() else { return };
-    // Where a message was begun and not brought to its end, nothing can follow, whoever would send it.
+    // After a partly written message no process can send a close frame.
     if client.outgoing_now().map_or(true, |outgoing| outgoing.owed_size() > 0) {
-        ledger::say(place);
+        ledger::claim_close_frame(place);
     }
     ledger::leave(place, || {
         if let Some(mut watches) = client.watches.try_lock() {
             watches.end();
         }
-        say_goodbye(fd, client);
+        send_close_frame(fd, client);
     });
     if let Some(mut place) = client.place.try_lock() {
         *place = None;
     }
 }
 
-/// The close frame, where none was sent. It is not waited for: where the client takes nothing, it is left out.
-pub fn say_goodbye(fd: RawFd, client: &Client) {
+/// Sends the close frame if none was sent, without blocking: if the socket buffer is full, it is omitted.
+pub(crate) fn send_close_frame(fd: RawFd, client: &Client) {
     let Ok(mut outgoing) = client.outgoing_now() else { return };
-    // A parent may close later than the child that said it.
-    let is_first = client.claim_last_word();
+    // A child process may have sent it before.
+    let is_first = client.claim_close_frame();
     if !is_first && !outgoing.is_closing() {
         return;
     }
@@ -121,24 +121,24 @@ pub fn say_goodbye(fd: RawFd, client: &Client) {
         _ => None,
     };
     // Another process may have read the client's close frame.
-    let code = own.or_else(|| client.place().and_then(ledger::heard)).unwrap_or(Some(CloseCode::NORMAL));
+    let code = own.or_else(|| client.place().and_then(ledger::close_code)).unwrap_or(Some(CloseCode::NORMAL));
     outgoing.close(code, "");
     flush_now(fd, &mut outgoing);
 }
 
-/// The server ends its sending half.
-pub fn end_sending(fd: RawFd) {
+/// Called before shutdown(2) of the sending half.
+pub(crate) fn end_sending(fd: RawFd) {
     let Some(client) = confirmed_client(fd) else { return };
-    if client.is_here() {
-        say_goodbye(fd, client);
+    if client.is_handed_over() {
+        send_close_frame(fd, client);
     } else if let Ok(mut early) = client.early.lock() {
         early.is_ended = true;
     }
 }
 
-/// At exit(3): what close(2) would have done.
-pub fn leave_all() {
-    if process::is_borrowed() {
+/// At exit(3): the same as close(2) for all clients.
+pub(crate) fn leave_all() {
+    if fork::is_vfork_child() {
         return;
     }
     for (fd, _) in table::clients() {

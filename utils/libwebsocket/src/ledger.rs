@@ -1,12 +1,11 @@
-//! Which processes have which client, so that the last one to close it can say goodbye.
+//! Which processes have which client open, so that the last one to close it sends the close frame.
 //!
-//! A server may fork for each client: the parent's close is not the end then. The ledger is a file in memory, shared by
-//! all processes that come of the one which made it; each holds a lock on the byte of each client that it has. These are
-//! the locks of fcntl(2) that belong to a process, so that the kernel frees them where a process dies, or becomes another
-//! program. A forked child takes its locks only when it runs: until then it is counted among the expected.
+//! A server may fork for each client; then the parent's close(2) is not the end. The ledger is a memfd shared with all
+//! descendants of the process that created it. Each process holds a record lock of fcntl(2) on the byte of each client
+//! that it has open; the kernel releases the locks of a process that exits or calls execve(2). A forked child takes its locks when it runs:
+//! until then it is counted in `expected`.
 //!
-//! The process that closes last need not be the one that read the client's close frame. So what that frame said is in
-//! the ledger too: the close code belongs to the client, not to a process.
+//! The process that closes last need not be the one that read the client's close frame, so the ledger also has its code.
 
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
@@ -20,9 +19,9 @@ use crate::limits::{LEDGER_ENTRIES, OWN_FD_MIN};
 use crate::lock::Lock;
 use crate::real::{self, safe};
 
-/// A client's entry: its byte in the file, and the ticket that tells it from the clients that had this byte before.
+/// A client's entry: its byte in the file, and a ticket that distinguishes it from earlier clients with this byte.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     index: usize,
     ticket: u32,
 }
@@ -30,17 +29,17 @@ pub struct Place {
 struct Book {
     /// The newest ticket.
     ticket: AtomicU32,
-    /// The ticket of the client that has this entry; 0: the entry is free.
+    /// The ticket of the client with this entry; 0: free.
     taken: [AtomicU32; LEDGER_ENTRIES],
-    /// Children that are being forked with this client.
+    /// Forked children that have not taken their lock yet.
     expected: [AtomicU16; LEDGER_ENTRIES],
-    /// 1: no close frame may be sent any more.
-    said: [AtomicU16; LEDGER_ENTRIES],
-    /// What the client's close frame said: its code, or `NO_CODE`; 0: none has been read.
-    heard: [AtomicU16; LEDGER_ENTRIES],
+    /// 1: a process has sent the close frame, or none may.
+    claimed: [AtomicU16; LEDGER_ENTRIES],
+    /// Code of the client's close frame, or `NO_CODE`; 0: no close frame was read.
+    close_codes: [AtomicU16; LEDGER_ENTRIES],
 }
 
-/// A close frame without a code: RFC 6455 section 7.4.1 keeps this number for it.
+/// A close frame without a code (RFC 6455 section 7.4.1).
 const NO_CODE: u16 = 1005;
 
 static FILE: AtomicI32 = AtomicI32::new(-1);
@@ -50,12 +49,12 @@ static MAKING: Lock<()> = Lock::new(());
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 fn book() -> Option<&'static Book> {
-    // SAFETY: it is null, or was mapped for ever with the size of a book; zeros are one.
+    // SAFETY: it is null, or a mapping of a whole `Book` that is never removed; all zeros are valid.
     unsafe { BOOK.load(Ordering::Acquire).as_ref() }
 }
 
-/// The ledger's file descriptor, which servers that close all there are must leave open; -1: there is none.
-pub fn fd() -> RawFd {
+/// The ledger's file descriptor, which stays open if a server closes all descriptors; -1: none.
+pub(crate) fn fd() -> RawFd {
     FILE.load(Ordering::Relaxed)
 }
 
@@ -75,10 +74,10 @@ fn make() -> Option<&'static Book> {
         Err(_) => made,
     };
     let size = size_of::<Book>();
-    // SAFETY: the file is this function's.
+    // SAFETY: the file was just created here.
     Errno::result(unsafe { libc::ftruncate(file, size as libc::off_t) }).ok()?;
     let protection = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping, which replaces none.
+    // SAFETY: a new mapping at an address of the kernel's choice.
     let mapped = unsafe { libc::mmap(null_mut(), size, protection, libc::MAP_SHARED, file, 0) };
     if mapped == libc::MAP_FAILED {
         return None;
@@ -89,33 +88,33 @@ fn make() -> Option<&'static Book> {
 }
 
 fn set_lock(place: Place, kind: c_int) -> Result<(), Errno> {
-    // SAFETY: a lock's description may be all zeros.
+    // SAFETY: a `struct flock` may be all zeros.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = kind as c_short;
     lock.l_whence = libc::SEEK_SET as c_short;
     lock.l_start = place.index as libc::off_t;
     lock.l_len = 1;
     let argument = &raw const lock;
-    // SAFETY: the command takes a pointer to a lock's description.
+    // SAFETY: F_SETLK takes a pointer to a `struct flock`, which lives through the call.
     Errno::result(unsafe { real::fcntl(fd(), libc::F_SETLK, argument.addr() as libc::c_ulong) }).map(drop)
 }
 
-/// A byte for a client that has just come; None where there is none left.
-pub fn enter() -> Option<Place> {
+/// An entry for a new client; None: all are in use.
+pub(crate) fn enter() -> Option<Place> {
     let book = book().or_else(make)?;
     let start = NEXT.fetch_add(1, Ordering::Relaxed);
     (0..LEDGER_ENTRIES).map(|turn| (start + turn) % LEDGER_ENTRIES).find_map(|index| occupy(book, index))
 }
 
-/// None: the entry is another client's, or one that a process is just leaving.
+/// None: the entry is in use, or a process is just leaving it.
 fn occupy(book: &Book, index: usize) -> Option<Place> {
     if book.taken[index].load(Ordering::Relaxed) != 0 {
         return None;
     }
     let ticket = book.ticket.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
     book.taken[index].compare_exchange(0, ticket, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-    book.said[index].store(0, Ordering::Relaxed);
-    book.heard[index].store(0, Ordering::Relaxed);
+    book.claimed[index].store(0, Ordering::Relaxed);
+    book.close_codes[index].store(0, Ordering::Relaxed);
     let place = Place { index, ticket };
     match set_lock(place, libc::F_RDLCK) {
         Ok(()) => Some(place),
@@ -126,17 +125,17 @@ fn occupy(book: &Book, index: usize) -> Option<Place> {
     }
 }
 
-/// This process has closed the client. Does `last` where no other process has it; then none will, as the lock is this
-/// one's alone.
-pub fn leave(place: Place, last: impl FnOnce()) {
+/// Called when this process has closed the client. Calls `last` if no other process has it open; none can open it then,
+/// since this process holds the write lock.
+pub(crate) fn leave(place: Place, last: impl FnOnce()) {
     let Some(book) = book() else { return };
-    // Its own lock goes first: of two processes that leave at once, one at least finds the other gone.
+    // Release the own lock first: of two processes that leave at the same time, at least one finds no other.
     let _ = set_lock(place, libc::F_UNLCK);
     let is_expected = book.expected[place.index].load(Ordering::Acquire) > 0;
     if is_expected || set_lock(place, libc::F_WRLCK).is_err() {
         return;
     }
-    // The other one may have been here already, and the next client may have the entry.
+    // Another process may have freed the entry, and a new client may have taken it.
     if book.taken[place.index].load(Ordering::Acquire) == place.ticket {
         last();
         book.taken[place.index].store(0, Ordering::Release);
@@ -144,21 +143,21 @@ pub fn leave(place: Place, last: impl FnOnce()) {
     let _ = set_lock(place, libc::F_UNLCK);
 }
 
-/// Claims the last word for this process. False: another one has had it.
-pub fn say(place: Place) -> bool {
-    book().is_some_and(|book| book.said[place.index].swap(1, Ordering::AcqRel) == 0)
+/// Claims the close frame for this process. False: another process has claimed it.
+pub(crate) fn claim_close_frame(place: Place) -> bool {
+    book().is_some_and(|book| book.claimed[place.index].swap(1, Ordering::AcqRel) == 0)
 }
 
-/// Notes what the client's close frame said, for whichever process closes last.
-pub fn hear(place: Place, code: Option<CloseCode>) {
+/// Notes the code of the client's close frame, for the process that closes last.
+pub(crate) fn note_close_code(place: Place, code: Option<CloseCode>) {
     if let Some(book) = book() {
-        book.heard[place.index].store(code.map_or(NO_CODE, |code| code.0), Ordering::Release);
+        book.close_codes[place.index].store(code.map_or(NO_CODE, |code| code.0), Ordering::Release);
     }
 }
 
-/// What the client's close frame said, whichever process has read it; None: none has been read.
-pub fn heard(place: Place) -> Option<Option<CloseCode>> {
-    match book()?.heard[place.index].load(Ordering::Acquire) {
+/// The code of the client's close frame, whichever process read it; None: no close frame was read.
+pub(crate) fn close_code(place: Place) -> Option<Option<CloseCode>> {
+    match book()?.close_codes[place.index].load(Ordering::Acquire) {
         0 => None,
         NO_CODE => Some(None),
         code => Some(Some(CloseCode(code))),
@@ -166,21 +165,21 @@ pub fn heard(place: Place) -> Option<Option<CloseCode>> {
 }
 
 /// In the parent, before a fork.
-pub fn expect_child(place: Place) {
+pub(crate) fn expect_child(place: Place) {
     if let Some(book) = book() {
         book.expected[place.index].fetch_add(1, Ordering::AcqRel);
     }
 }
 
-/// In the child, behind the fork.
-pub fn enter_child(place: Place) {
+/// In the child, after the fork.
+pub(crate) fn enter_child(place: Place) {
     let Some(book) = book() else { return };
     if set_lock(place, libc::F_RDLCK).is_ok() {
         book.expected[place.index].fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// In the child: a thread that made the ledger is not there.
-pub fn lose() {
+/// In the child: marks the lock as lost if another thread held it.
+pub(crate) fn lose() {
     MAKING.lose();
 }

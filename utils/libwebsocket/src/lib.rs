@@ -1,37 +1,26 @@
-//! libwebsocket.so: functions of libc with which an ordinary socket server, unchanged, speaks WebSocket.
+//! libwebsocket.so: interposes libc functions, so that an unchanged socket server speaks WebSocket.
 //!
-//! The gateway's direct mode hands a client's own connection over (docs/backends.md). Linked to a server, or preloaded,
-//! the library takes it at accept(2), and from then on what the server reads are payloads, and each write is a message.
-//! All other file descriptors are as they were. For servers that speak WebSocket themselves there is `api`. The modules
-//! in the order in which a client meets them.
+//! In direct mode the gateway passes a client's connection to the server (docs/backends.md). The library, linked or
+//! preloaded, receives it in accept(2) and puts it in place of the accepted connection. After that, reads return message
+//! payload, and each write sends a message. Other file descriptors are not affected. Servers that speak WebSocket
+//! themselves use `api`.
 
 mod limits;
 
-/// What the operator has set.
 mod settings;
 
-/// What stands behind the functions that are stood in for.
+/// libc's own functions.
 mod real;
 
-/// What threads and signal handlers share.
 mod lock;
 
 /// What is known of each file descriptor.
 mod table;
 
-/// Who watches it by epoll(7).
-mod watches;
-
-/// A client, from its coming to its going.
 mod client;
 
+/// accept(2) and the hand-over.
 mod arrival;
-
-/// What it is told before it is there.
-mod early;
-
-/// What its server has not told it whole.
-mod cut;
 
 mod incoming;
 
@@ -39,22 +28,26 @@ mod reading;
 
 mod writing;
 
+/// Incomplete UTF-8 at the end of a write.
+mod cut;
+
 mod waiting;
 
+/// close(2), shutdown(2), exit(3): the close frame.
 mod leaving;
 
-/// Who else has it.
+/// Which processes have which client.
 mod ledger;
 
-mod process;
+mod fork;
 
 #[cfg(test)]
-mod played;
+mod conversation;
 
-/// The functions themselves.
+/// The functions that replace libc's.
 mod symbols;
 
-/// For servers that speak WebSocket themselves: include/websocket.h.
+/// The C interface of include/websocket.h.
 pub mod api;
 
 extern "C" fn at_start() {

@@ -1,8 +1,8 @@
-//! A lock for what is held only as long as a system call takes that does not wait.
+//! A futex lock that works in signal handlers and after fork(2).
 //!
-//! Those of the standard library know neither of their owner nor of fork(2). A signal handler may interrupt the very
-//! thread that holds this lock, and then is told so; in a forked process the lock that another thread held is lost,
-//! and what it guards is not looked at any more.
+//! A mutex of the standard library knows neither its owner nor fork(2). With this lock, a signal handler that interrupts
+//! the owner gets EAGAIN instead of a deadlock, and in the child of a fork a lock that another thread held is lost: its
+//! value is never used again.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
@@ -16,24 +16,24 @@ use crate::limits::LOCK_LOOK_MS;
 
 const FREE: u32 = 0;
 const HELD: u32 = 1;
-/// Held, and somebody waits.
+/// Held, and another thread may be waiting.
 const AWAITED: u32 = 2;
 /// Held by a thread that is not in this process.
 const LOST: u32 = 3;
 
-/// Something that one thread at a time may look at.
-pub struct Lock<T> {
+/// A value that one thread at a time can use.
+pub(crate) struct Lock<T> {
     state: AtomicU32,
-    /// The thread that holds it, as pthread_self(3) names it.
+    /// pthread_self(3) of the owner; 0: none.
     owner: AtomicUsize,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the value is reached through a guard alone, of which there is one at a time.
+// SAFETY: the value is only accessed through a guard, and at most one guard exists at a time.
 unsafe impl<T: Send> Sync for Lock<T> {}
 
-/// What was locked, until it is dropped.
-pub struct Guard<'a, T>(&'a Lock<T>);
+/// Access to the locked value. Dropping it unlocks.
+pub(crate) struct Guard<'a, T>(&'a Lock<T>);
 
 fn this_thread() -> usize {
     // SAFETY: it takes nothing and cannot fail.
@@ -42,25 +42,24 @@ fn this_thread() -> usize {
 }
 
 impl<T> Lock<T> {
-    /// A lock that is free.
-    pub const fn new(value: T) -> Lock<T> {
+    /// An unlocked lock.
+    pub(crate) const fn new(value: T) -> Lock<T> {
         Lock { state: AtomicU32::new(FREE), owner: AtomicUsize::new(0), value: UnsafeCell::new(value) }
     }
 
-    /// Locks where it is free.
-    pub fn try_lock(&self) -> Option<Guard<'_, T>> {
+    /// Locks it if it is free.
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, T>> {
         self.state.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).ok()?;
         Some(self.own())
     }
 
-    /// Waits for it. EAGAIN: this thread holds it, and this is a handler of a signal that came meanwhile.
-    /// EIO: it was lost in a fork.
-    pub fn lock(&self) -> Result<Guard<'_, T>, Errno> {
+    /// Waits for the lock. EAGAIN: the caller is a signal handler that interrupted the owner. EIO: lost in a fork.
+    pub(crate) fn lock(&self) -> Result<Guard<'_, T>, Errno> {
         self.acquire(None)
     }
 
-    /// As `lock`, as long as its owner may be waited for. EAGAIN: it may not, or no longer.
-    pub fn lock_while(&self, may_wait: impl Fn() -> bool) -> Result<Guard<'_, T>, Errno> {
+    /// Like `lock`, but waits only while `may_wait`; then the result is EAGAIN.
+    pub(crate) fn lock_while(&self, may_wait: impl Fn() -> bool) -> Result<Guard<'_, T>, Errno> {
         self.acquire(Some(&may_wait))
     }
 
@@ -74,7 +73,7 @@ impl<T> Lock<T> {
         loop {
             match self.state.load(Ordering::Relaxed) {
                 LOST => return Err(Errno::EIO),
-                // Whoever waited takes it as one that is awaited: there may be others.
+                // Others may be waiting too, so the next unlock must wake one.
                 FREE => {
                     if self.state.compare_exchange(FREE, AWAITED, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                         return Ok(self.own());
@@ -87,8 +86,8 @@ impl<T> Lock<T> {
         }
     }
 
-    /// In the child of a fork: whoever holds it is not there.
-    pub fn lose(&self) {
+    /// In the child of a fork: marks a held lock as lost, since its owner does not exist here.
+    pub(crate) fn lose(&self) {
         if self.state.load(Ordering::Relaxed) != FREE {
             self.state.store(LOST, Ordering::Relaxed);
         }
@@ -99,24 +98,24 @@ impl<T> Lock<T> {
         Guard(self)
     }
 
-    /// Keeps it locked beyond the guard's life, until `unlock_kept`.
-    pub fn keep(guard: Guard<'_, T>) {
+    /// Leaves it locked without a guard, until `unlock_kept`.
+    pub(crate) fn keep(guard: Guard<'_, T>) {
         let _kept = std::mem::ManuallyDrop::new(guard);
     }
 
-    /// Unlocks what this thread has kept locked, if it has.
-    pub fn unlock_kept(&self) {
+    /// Unlocks it if this thread has locked it with `keep`.
+    pub(crate) fn unlock_kept(&self) {
         if self.state.load(Ordering::Relaxed) != FREE && self.owner.load(Ordering::Relaxed) == this_thread() {
             drop(Guard(self));
         }
     }
 
-    /// Until it is free, a signal comes or, where `is_short`, the time for another look.
+    /// Waits for FUTEX_WAKE, a signal or, if `is_short`, `LOCK_LOOK_MS`.
     fn wait(&self, is_short: bool) {
         let command = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
         let time = libc::timespec { tv_sec: 0, tv_nsec: LOCK_LOOK_MS * 1_000_000 };
         let time = if is_short { &raw const time } else { null() };
-        // SAFETY: the word lives as long as the lock, and the time through the call.
+        // SAFETY: the futex word lives as long as the lock, the time until the end of the call.
         unsafe { libc::syscall(libc::SYS_futex, self.state.as_ptr(), command, AWAITED, time) };
     }
 }
@@ -125,14 +124,14 @@ impl<T> Deref for Guard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the guard is the only one.
+        // SAFETY: at most one guard exists.
         unsafe { &*self.0.value.get() }
     }
 }
 
 impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the guard is the only one, and borrowed for this alone.
+        // SAFETY: at most one guard exists, and it is mutably borrowed.
         unsafe { &mut *self.0.value.get() }
     }
 }
@@ -142,7 +141,7 @@ impl<T> Drop for Guard<'_, T> {
         self.0.owner.store(0, Ordering::Relaxed);
         if self.0.state.swap(FREE, Ordering::Release) == AWAITED {
             let command = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-            // SAFETY: the word lives as long as the lock.
+            // SAFETY: the futex word lives as long as the lock.
             unsafe { libc::syscall(libc::SYS_futex, self.0.state.as_ptr(), command, 1) };
         }
     }

@@ -1,7 +1,7 @@
-//! What a server reads of a client: payload, and nothing else.
+//! Reads of a client: return payload only.
 //!
-//! Nobody waits with a lock in his hands: where nothing has come, the server waits in a look at the first byte. So its
-//! signals, its timeouts and its mode, blocking or not, mean what they always mean.
+//! No lock is held while a read waits: it waits in recv(2) with MSG_PEEK for one byte. So signals, timeouts and
+//! O_NONBLOCK work as for any socket.
 
 use std::io::IoSliceMut;
 use std::os::fd::RawFd;
@@ -17,21 +17,21 @@ use crate::lock::Guard;
 use crate::real::safe;
 use crate::table;
 
-/// What a read would find.
+/// What a read would return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Found {
-    /// At least one byte of payload.
+pub(crate) enum Found {
+    /// At least one byte.
     Payload,
-    /// Nothing yet.
+    /// EAGAIN.
     Nothing,
-    /// The end, or an error.
+    /// 0, or an error.
     End,
 }
 
-/// recvmsg(2) for a client: as many bytes of payload as have come, one at least. 0: the client has closed.
-/// ECONNRESET, once: it broke RFC 6455, and was told so. MSG_DONTWAIT, MSG_PEEK and MSG_WAITALL mean what recv(2) says;
-/// there are no urgent bytes among frames, so that MSG_OOB is the EINVAL of tcp(7).
-pub fn receive(
+/// recvmsg(2) for a client: returns the payload that was received, at least one byte. 0: end of file or close frame.
+/// ECONNRESET, once: a protocol error, which was answered with a close frame. MSG_DONTWAIT, MSG_PEEK and MSG_WAITALL work
+/// as in recv(2). There are no urgent bytes, so MSG_OOB is EINVAL as in tcp(7).
+pub(crate) fn receive(
     fd: RawFd,
     client: &'static Client,
     mut parts: &mut [IoSliceMut<'_>],
@@ -41,7 +41,7 @@ pub fn receive(
     if flags & libc::MSG_OOB != 0 {
         return Err(Errno::EINVAL);
     }
-    // The kernel waits for bytes even where none are wanted.
+    // recv(2) waits for bytes even with a size of 0.
     if flags & libc::MSG_PEEK != 0 || wanted_size == 0 {
         return peek(fd, client, parts, wanted_size, flags);
     }
@@ -61,8 +61,8 @@ pub fn receive(
     }
 }
 
-/// With MSG_TRUNC the bytes of a TCP connection are dropped (tcp(7)), and the server's memory is not touched.
-pub fn discard(fd: RawFd, client: &'static Client, wanted_size: usize, flags: c_int) -> Result<usize, Errno> {
+/// MSG_TRUNC: drops the bytes without writing to the server's memory, as in tcp(7).
+pub(crate) fn discard(fd: RawFd, client: &'static Client, wanted_size: usize, flags: c_int) -> Result<usize, Errno> {
     if flags & libc::MSG_OOB != 0 {
         return Err(Errno::EINVAL);
     }
@@ -81,7 +81,7 @@ pub fn discard(fd: RawFd, client: &'static Client, wanted_size: usize, flags: c_
                 if size == 0 || dropped_size == wanted_size {
                     return Ok(dropped_size);
                 }
-                // Behind the first bytes those alone that are there, unless all were asked for.
+                // After the first bytes do not wait for more, unless MSG_WAITALL is set.
                 if flags & libc::MSG_WAITALL == 0 {
                     wait.flags |= libc::MSG_DONTWAIT;
                 }
@@ -90,7 +90,7 @@ pub fn discard(fd: RawFd, client: &'static Client, wanted_size: usize, flags: c_
     }
 }
 
-/// As `receive`, once. `has_some`: the call has bytes to return already, so that an error is kept for the next one.
+/// One step of `receive`. `has_some`: the call already has bytes to return, so an error is kept for the next call.
 fn receive_some(
     fd: RawFd,
     client: &'static Client,
@@ -115,11 +115,11 @@ fn receive_some(
 
 fn lock(fd: RawFd, client: &'static Client) -> Result<Guard<'static, Incoming>, Errno> {
     let incoming = client.incoming.lock()?;
-    // Another thread may have closed it meanwhile.
+    // Another thread may have closed it.
     if table::is_at(fd, client) { Ok(incoming) } else { Err(Errno::EBADF) }
 }
 
-/// None: nothing has come, or much that was nothing.
+/// None: EAGAIN, or `EMPTY_READS_MAX` receives without payload.
 fn receive_now(
     fd: RawFd,
     client: &Client,
@@ -150,8 +150,8 @@ fn receive_now(
     Ok(None)
 }
 
-/// A NUL behind what was read, where there is room: ouistiti's library wrote one behind each text, and servers made for
-/// it, its own echo first of all, take what they have read for a string of C.
+/// Writes a NUL after the payload if there is room: ouistiti's library did so, and servers written for it treat the
+/// buffer as a C string.
 fn put_nul(parts: &mut [IoSliceMut<'_>], mut size: usize) {
     for part in parts {
         match part.get_mut(size) {
@@ -161,33 +161,32 @@ fn put_nul(parts: &mut [IoSliceMut<'_>], mut size: usize) {
     }
 }
 
-/// What is due for what was just decoded.
+/// Handles a ping, a close frame or a protocol error that was just decoded.
 fn answer(fd: RawFd, client: &Client, incoming: &mut Incoming) {
     if let Some(payload) = incoming.take_ping() {
         client.pong(fd, payload);
     }
     match incoming.end() {
         None => return,
-        // The server's last words come before the answer: that is sent when the server closes.
-        Some(End::Closed(code)) => client.hear_close(code),
+        // The server may still send messages: our close frame follows when it closes.
+        Some(End::Closed(code)) => client.note_close_frame(code),
         Some(End::Broke(error)) => client.close(fd, error.close_code()),
     }
-    // From now on the kernel says what the next read will: the end.
+    // From now on poll(2) reports the end of file that the next read returns.
     safe::end(fd, libc::SHUT_RD);
 }
 
-/// Waits as the server wants it: EAGAIN where it does not want to.
-pub fn wait_for_byte(fd: RawFd, flags: c_int) -> Result<(), Errno> {
+/// Waits for a byte in the mode of the call. EAGAIN: non-blocking, or SO_RCVTIMEO has passed.
+pub(crate) fn wait_for_byte(fd: RawFd, flags: c_int) -> Result<(), Errno> {
     let mut byte = [0];
     let flags = libc::MSG_PEEK | flags & libc::MSG_DONTWAIT;
     safe::receive(fd, &mut [IoSliceMut::new(&mut byte)], flags).map(drop)
 }
 
-/// What one call waits. SO_RCVTIMEO is its limit as a whole: a client that sends headers and control frames alone wakes
-/// the call each time, but gets no time for it.
+/// The waits of one call. SO_RCVTIMEO limits them together: headers and control frames without payload do not restart it.
 struct Wait {
     flags: c_int,
-    /// When the call first found nothing.
+    /// When the call first waited.
     start: Option<Instant>,
 }
 
@@ -196,8 +195,8 @@ impl Wait {
         Wait { flags, start: None }
     }
 
-    /// Waits for bytes as the server wants it. EAGAIN: it does not want to, or no longer; that may be so though there
-    /// are bytes which nobody has looked at.
+    /// Waits for bytes in the mode of the call. EAGAIN: non-blocking, or SO_RCVTIMEO has passed; unread bytes are possible
+    /// even then.
     fn for_more(&mut self, fd: RawFd, client: &'static Client) -> Result<(), Errno> {
         match self.left(fd) {
             Some(left) => poll_for_byte(fd, left)?,
@@ -206,7 +205,7 @@ impl Wait {
         self.go_on(fd, client)
     }
 
-    /// The same for more bytes than so many, which are there.
+    /// Waits until more than `size` bytes can be read.
     fn for_more_than(&mut self, fd: RawFd, client: &'static Client, size: usize) -> Result<(), Errno> {
         if self.left(fd).is_some_and(|left| left.is_zero()) {
             return Err(Errno::EAGAIN);
@@ -215,7 +214,7 @@ impl Wait {
         let flags = libc::MSG_PEEK | libc::MSG_WAITALL | self.flags & libc::MSG_DONTWAIT;
         match safe::receive(fd, &mut [IoSliceMut::new(&mut bytes)], flags)? {
             found if found > size => self.go_on(fd, client),
-            // The end, the time or a signal came first.
+            // End of file, a timeout or a signal.
             _ => Err(Errno::EAGAIN),
         }
     }
@@ -224,11 +223,11 @@ impl Wait {
         if self.flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd) {
             return Ok(());
         }
-        tell_again(fd, client);
+        rearm(fd, client);
         Err(Errno::EAGAIN)
     }
 
-    /// What is left of the time that the server has set; None: the kernel counts it, or there is no limit.
+    /// The time left of SO_RCVTIMEO; None: the first wait, where the kernel applies it, or no timeout.
     fn left(&mut self, fd: RawFd) -> Option<Duration> {
         let Some(start) = self.start else {
             self.start = Some(Instant::now());
@@ -239,19 +238,20 @@ impl Wait {
     }
 }
 
-/// EAGAIN: nothing has come in time.
+/// EAGAIN: nothing was received in time.
 fn poll_for_byte(fd: RawFd, time: Duration) -> Result<(), Errno> {
     let time_ms = i32::try_from(time.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX);
     if time.is_zero() || !safe::poll_readable(fd, time_ms)? { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
-fn tell_again(fd: RawFd, client: &Client) {
+fn rearm(fd: RawFd, client: &Client) {
     if let Ok(watches) = client.watches.lock() {
-        watches.tell_again(fd);
+        watches.rearm(fd);
     }
 }
 
-/// As `receive`, but payload, end and error stay where they are. Headers and control frames alone are taken.
+/// MSG_PEEK: like `receive`, but payload, end and error remain for the next read. Only headers and control frames before
+/// the payload are consumed.
 fn peek(
     fd: RawFd,
     client: &'static Client,
@@ -279,9 +279,9 @@ fn peek(
     }
 }
 
-/// What a look found.
+/// The result of `peek_now`.
 enum Peeked {
-    /// So many bytes of payload, now the first ones, and so many bytes that were looked at.
+    /// Bytes of payload, moved to the front, and bytes received with MSG_PEEK.
     Payload {
         payload_size: usize,
         raw_size: usize,
@@ -331,8 +331,8 @@ fn scatter(mut bytes: &[u8], parts: &mut [IoSliceMut<'_>]) {
     }
 }
 
-/// What a read would find, without waiting. Headers and control frames before it are done with.
-pub fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
+/// What a read would return, without waiting. Consumes headers and control frames before the payload.
+pub(crate) fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
     let mut incoming = lock(fd, client)?;
     for _ in 0..EMPTY_READS_MAX {
         if incoming.end().is_some() || incoming.error.is_some() {
@@ -361,7 +361,7 @@ pub fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
             return Ok(found);
         }
     }
-    tell_again(fd, client);
+    rearm(fd, client);
     Ok(Found::Nothing)
 }
 
@@ -373,9 +373,9 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::played::Conversation;
+    use crate::conversation::Conversation;
 
-    /// What a client sends before it ends its connection, what a server reads of it, and how that ends.
+    /// A name, the client's bytes before its end of file, the payload, and the result after it.
     type Golden = (&'static str, Vec<u8>, &'static [u8], Result<(), Errno>);
 
     fn golden() -> Vec<Golden> {
@@ -402,7 +402,7 @@ mod tests {
         receive(conversation.fd(), conversation.known, &mut [IoSliceMut::new(room)], flags)
     }
 
-    /// Cut anywhere, each look before a read finds what the read finds, takes nothing and writes nothing else.
+    /// For every split of the bytes, MSG_PEEK returns what the next read returns, and consumes no payload.
     #[test]
     fn a_look_finds_what_a_read_does() {
         for (name, bytes, payload, end) in golden() {
@@ -449,8 +449,7 @@ mod tests {
         }
     }
 
-    /// Cut anywhere, a server that waits for all of it gets all of it; the error of a client's mistake is for the next
-    /// call.
+    /// For every split of the bytes, MSG_WAITALL returns all payload; a protocol error is left to the next call.
     #[test]
     fn all_is_waited_for() {
         for (name, bytes, payload, end) in golden() {
@@ -481,7 +480,7 @@ mod tests {
         }
     }
 
-    /// Pings wake a read, but the server's limit is that of the whole call.
+    /// Pings wake a read, but SO_RCVTIMEO limits the whole call.
     #[test]
     fn pings_do_not_prolong_a_wait() {
         for flags in [0, libc::MSG_PEEK, libc::MSG_WAITALL, libc::MSG_TRUNC] {

@@ -1,6 +1,6 @@
-//! libc's own functions, or those of the next library that stands in for them.
+//! The next definition of each interposed function: libc's, or that of another preloaded library.
 //!
-//! They are looked up once, at the start; a library that is loaded before this one may call them earlier.
+//! All are looked up in the constructor; a library that is initialized earlier may call one before that.
 
 use std::ffi::{CStr, c_int, c_long, c_uint, c_ulong, c_void};
 use std::mem::transmute;
@@ -13,7 +13,7 @@ use nix::libc::{
     ssize_t, timespec, timeval,
 };
 
-/// What dlsym(3) says of this name, remembered; null where there is no such function.
+/// dlsym(3) with RTLD_NEXT, cached in `place`; null: no such function.
 fn look_up(place: &AtomicPtr<c_void>, name: &CStr) -> *mut c_void {
     let known = place.load(Ordering::Relaxed);
     if !known.is_null() {
@@ -30,19 +30,19 @@ macro_rules! real {
         $(#[$condition:meta])?
         fn $name:ident($($argument:ident: $type:ty),*) -> $result:ty;
     )*) => {
-        /// Where they are.
+        /// The cached addresses.
         mod place {
             $($(#[$condition])?
             #[allow(non_upper_case_globals)]
-            pub static $name: super::AtomicPtr<super::c_void> = super::AtomicPtr::new(super::null_mut());)*
+            pub(crate) static $name: super::AtomicPtr<super::c_void> = super::AtomicPtr::new(super::null_mut());)*
         }
 
         fn name_of(name: &'static [u8]) -> &'static CStr {
             CStr::from_bytes_with_nul(name).unwrap_or_default()
         }
 
-        /// Looks all of them up.
-        pub fn look_up_all() {
+        /// Looks up all functions.
+        pub(crate) fn look_up_all() {
             $($(#[$condition])?
             look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));)*
             look_up(&SYSCALL, c"syscall");
@@ -50,19 +50,19 @@ macro_rules! real {
 
         $(
             $(#[$condition])?
-            /// The function of this name; ENOSYS where this system has none.
+            /// The next function of this name; ENOSYS: this system has none.
             ///
             /// # Safety
-            /// As it says itself.
-            pub unsafe fn $name($($argument: $type),*) -> $result {
+            /// That of the function.
+            pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
                 let found = look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));
                 if found.is_null() {
                     Errno::ENOSYS.set();
                     return -1;
                 }
-                // SAFETY: that is the type of the function of this name.
+                // SAFETY: this is the type of the function with this name.
                 let function: unsafe extern "C" fn($($type),*) -> $result = unsafe { transmute(found) };
-                // SAFETY: the caller's.
+                // SAFETY: guaranteed by the caller.
                 unsafe { function($($argument),*) }
             }
         )*
@@ -122,8 +122,16 @@ static SYSCALL: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 /// syscall(2), which is variadic.
 ///
 /// # Safety
-/// As it says itself.
-pub unsafe fn syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long, e: c_long, f: c_long) -> c_long {
+/// That of the system call.
+pub(crate) unsafe fn syscall(
+    number: c_long,
+    a: c_long,
+    b: c_long,
+    c: c_long,
+    d: c_long,
+    e: c_long,
+    f: c_long,
+) -> c_long {
     let found = look_up(&SYSCALL, c"syscall");
     if found.is_null() {
         Errno::ENOSYS.set();
@@ -136,7 +144,7 @@ pub unsafe fn syscall(number: c_long, a: c_long, b: c_long, c: c_long, d: c_long
 }
 
 /// Some of them again, without anything unsafe: what the library itself does with a client's socket.
-pub mod safe {
+pub(crate) mod safe {
     use std::io::{IoSlice, IoSliceMut};
     use std::os::fd::{BorrowedFd, RawFd};
     use std::time::Duration;
@@ -150,7 +158,7 @@ pub mod safe {
     }
 
     /// recvmsg(2) without a name and without ancillary data.
-    pub fn receive(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: c_int) -> Result<usize, Errno> {
+    pub(crate) fn receive(fd: RawFd, parts: &mut [IoSliceMut<'_>], flags: c_int) -> Result<usize, Errno> {
         // SAFETY: a msghdr may be all zeros.
         let mut message: msghdr = unsafe { std::mem::zeroed() };
         // IoSliceMut has the layout of an iovec (its documentation).
@@ -161,7 +169,7 @@ pub mod safe {
     }
 
     /// sendmsg(2) without a name and without ancillary data.
-    pub fn send(fd: RawFd, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
+    pub(crate) fn send(fd: RawFd, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
         // SAFETY: a msghdr may be all zeros.
         let mut message: msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = parts.as_ptr().cast_mut().cast();
@@ -171,57 +179,56 @@ pub mod safe {
     }
 
     /// fcntl(2) with a number for an argument.
-    pub fn control(fd: RawFd, command: c_int, argument: c_int) -> Result<c_int, Errno> {
+    pub(crate) fn control(fd: RawFd, command: c_int, argument: c_int) -> Result<c_int, Errno> {
         // SAFETY: the commands used here take no pointer.
         Errno::result(unsafe { fcntl(fd, command, argument as c_ulong) })
     }
 
-    /// Whether reading waits for bytes.
-    pub fn is_blocking(fd: RawFd) -> bool {
+    /// Whether O_NONBLOCK is not set.
+    pub(crate) fn is_blocking(fd: RawFd) -> bool {
         control(fd, libc::F_GETFL, 0).is_ok_and(|flags| flags & libc::O_NONBLOCK == 0)
     }
 
-    /// SO_RCVTIMEO; None: a read waits for ever.
-    pub fn receive_limit(fd: RawFd) -> Option<Duration> {
-        // SAFETY: it is borrowed for this call alone, of a server that reads it.
+    /// SO_RCVTIMEO; None: no timeout.
+    pub(crate) fn receive_limit(fd: RawFd) -> Option<Duration> {
+        // SAFETY: borrowed for this call only, during a read of the server, which keeps it open.
         let socket = unsafe { BorrowedFd::borrow_raw(fd) };
         let time = getsockopt(&socket, sockopt::ReceiveTimeout).ok()?;
         let limit = Duration::new(time.tv_sec().try_into().ok()?, 0) + Duration::from_micros(time.tv_usec() as u64);
         (!limit.is_zero()).then_some(limit)
     }
 
-    /// poll(2) for bytes or the end. False: nothing came in time.
-    pub fn poll_readable(fd: RawFd, time_ms: c_int) -> Result<bool, Errno> {
+    /// poll(2) for bytes or end of file. False: timeout.
+    pub(crate) fn poll_readable(fd: RawFd, time_ms: c_int) -> Result<bool, Errno> {
         let mut set = pollfd { fd, events: libc::POLLIN, revents: 0 };
         // SAFETY: there is one entry, which lives through the call.
         Errno::result(unsafe { poll(&raw mut set, 1, time_ms) }).map(|count| count > 0)
     }
 
-    /// The inode of the socket that this is; None: it is something else, or nothing. The file system of sockets has
-    /// inodes of 32 bits.
-    pub fn socket_inode(fd: RawFd) -> Option<usize> {
-        // SAFETY: a status may be all zeros.
+    /// The inode of a socket; None: closed, or no socket. Inodes of sockfs have 32 bits.
+    pub(crate) fn socket_inode(fd: RawFd) -> Option<usize> {
+        // SAFETY: a `struct stat` may be all zeros.
         let mut status: libc::stat64 = unsafe { std::mem::zeroed() };
-        // SAFETY: the status lives through the call.
+        // SAFETY: the `struct stat` lives through the call.
         let result = unsafe { libc::fstat64(fd, &raw mut status) };
         (result == 0 && status.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some(status.st_ino as usize)
     }
 
     /// dup3(2).
-    pub fn replace(fd: RawFd, to: RawFd, flags: c_int) -> Result<c_int, Errno> {
-        // SAFETY: both numbers are the server's, whose connection becomes another one as it wants it.
+    pub(crate) fn replace(fd: RawFd, to: RawFd, flags: c_int) -> Result<c_int, Errno> {
+        // SAFETY: `to` is the server's connection, which the hand-over replaces.
         Errno::result(unsafe { dup3(fd, to, flags) })
     }
 
     /// shutdown(2).
-    pub fn end(fd: RawFd, how: c_int) {
+    pub(crate) fn end(fd: RawFd, how: c_int) {
         // SAFETY: no memory is named.
         let _ = unsafe { shutdown(fd, how) };
     }
 
     /// close(2).
-    pub fn close_fd(fd: RawFd) -> Result<c_int, Errno> {
-        // SAFETY: the number is given up by its owner.
+    pub(crate) fn close_fd(fd: RawFd) -> Result<c_int, Errno> {
+        // SAFETY: the caller owns the descriptor and does not use it again.
         Errno::result(unsafe { close(fd) })
     }
 }

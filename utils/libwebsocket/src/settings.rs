@@ -1,7 +1,7 @@
-//! What the environment says: which listeners are served, what their messages are sent as, how long accept(2) waits.
+//! The environment variables: which listeners are served, their message types, and how long accept(2) waits.
 //!
-//! It is read when the library is loaded, before the server can change it. What is wrong in it is told on standard
-//! error by the first process that has a listener which is served, and not by every program that it starts.
+//! They are read when the library is loaded, before the server can change them. Errors are reported on standard error by
+//! a process when it first accepts on a served listener, so not by every program that inherits the environment.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -22,23 +22,24 @@ use crate::real;
 const PRELOAD_FILE: &str = "/etc/ld.so.preload";
 
 /// The settings of a process.
-pub struct Settings {
-    /// The listeners that are served; None: all.
+pub(crate) struct Settings {
+    /// Patterns of listeners that are served; None: all listeners.
     sockets: Option<Vec<Vec<u8>>>,
-    /// What the messages of listeners are sent as: the first that fits.
+    /// Patterns and message types; the first match applies.
     types: Vec<(Vec<u8>, WriteType)>,
-    /// The library was preloaded: the server does not know of it.
+    /// The library was preloaded, so the server was not written for it.
     is_preloaded: bool,
     /// How long accept(2) waits for a hand-over.
-    pub wait_ms: u32,
-    /// What is wrong, and the file that is standard error.
+    pub(crate) wait_ms: u32,
+    /// Errors in the variables.
     complaints: Vec<String>,
+    /// Device and inode of standard error at the start.
     standard_error: Option<(u64, u64)>,
-    is_told: AtomicBool,
+    is_reported: AtomicBool,
 }
 
-/// The settings, which are read at the first call.
-pub fn get() -> &'static Settings {
+/// The settings. The first call reads them.
+pub(crate) fn get() -> &'static Settings {
     static SETTINGS: OnceLock<Settings> = OnceLock::new();
     SETTINGS.get_or_init(|| Settings {
         is_preloaded: own_path().is_some_and(|path| is_preloaded(path, &variable("LD_PRELOAD").unwrap_or_default())),
@@ -52,7 +53,7 @@ fn variable(name: &str) -> Option<Vec<u8>> {
 }
 
 impl Settings {
-    /// From an environment, which gives the values of variables.
+    /// Parses the variables, whose values `value_of` returns.
     fn read(value_of: &dyn Fn(&str) -> Option<Vec<u8>>) -> Settings {
         let mut complaints = Vec::new();
         let sockets = value_of("WEBSOCKET_SOCKETS");
@@ -80,33 +81,33 @@ impl Settings {
             wait_ms,
             complaints,
             standard_error: None,
-            is_told: AtomicBool::new(false),
+            is_reported: AtomicBool::new(false),
         }
     }
 
-    /// Whether a listener at this path is served. `others`: whether those are that no setting names.
-    pub fn is_served(&self, path: &[u8], others: bool) -> bool {
+    /// Whether a listener at this path is served. `others`: the result without `WEBSOCKET_SOCKETS`.
+    pub(crate) fn is_served(&self, path: &[u8], others: bool) -> bool {
         match &self.sockets {
             Some(patterns) => patterns.iter().any(|pattern| names(pattern, path)),
             None => others,
         }
     }
 
-    /// What the messages to clients of the listener at this path are sent as. `asks_for_text`: by its protocol.
-    pub fn write_type(&self, path: &[u8], asks_for_text: bool) -> WriteType {
+    /// The message type of the listener at this path. `asks_for_text`: the server has set protocol 153 in socket(2).
+    pub(crate) fn write_type(&self, path: &[u8], asks_for_text: bool) -> WriteType {
         match self.types.iter().find(|(pattern, _)| names(pattern, path)) {
             Some((_, kind)) => *kind,
             None if asks_for_text => WriteType::UncheckedText,
-            // As a proxied server's: it does not know that messages have types.
+            // Like a proxied server, it does not know message types.
             None if self.is_preloaded => WriteType::Auto,
-            // It is linked to the library, and was written for it.
+            // Linked to the library, so written for it.
             None => WriteType::Binary,
         }
     }
 
-    /// Tells, once, what is wrong; unless standard error has become another file since, which may be a client.
-    pub fn complain(&self) {
-        if self.complaints.is_empty() || self.is_told.swap(true, Ordering::Relaxed) {
+    /// Reports the errors, once, unless standard error was replaced since the start: it may be a client's socket.
+    pub(crate) fn complain(&self) {
+        if self.complaints.is_empty() || self.is_reported.swap(true, Ordering::Relaxed) {
             return;
         }
         if file_of(libc::STDERR_FILENO).is_none_or(|file| Some(file) != self.standard_error) {
@@ -114,13 +115,13 @@ impl Settings {
         }
         for complaint in &self.complaints {
             let line = format!("libwebsocket: {complaint}\n");
-            // SAFETY: the line is as long as is said. That it cannot be told is no reason to fail.
+            // SAFETY: pointer and length are those of `line`. A write error is ignored.
             let _ = unsafe { real::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len()) };
         }
     }
 }
 
-/// One element of `WEBSOCKET_TYPE`: a type, or a pattern and a type behind the last "=". None: it is empty.
+/// One element of `WEBSOCKET_TYPE`: a type, or a pattern, "=" and a type. None: empty.
 fn parse_type(element: &[u8]) -> Result<Option<(Vec<u8>, WriteType)>, String> {
     if element.is_empty() {
         return Ok(None);
@@ -148,12 +149,12 @@ fn quoted(value: &[u8]) -> String {
     format!("{:?}", String::from_utf8_lossy(value))
 }
 
-/// Whether a pattern names a listener: it stands for the path as the server has bound it, or for its last component.
+/// Whether a pattern matches the path as bound by the server, or its last component.
 fn names(pattern: &[u8], path: &[u8]) -> bool {
     matches(pattern, path) || matches(pattern, last_component(path))
 }
 
-/// Whether `*` in the pattern can stand for what the text has there.
+/// Glob match; only `*` is special, and also matches "/".
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern, text) {
         ([], _) => text.is_empty(),
@@ -163,23 +164,23 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// The library's own file, as ld.so(8) has found it.
+/// The path of the library's own file (dladdr(3)).
 fn own_path() -> Option<&'static [u8]> {
-    // SAFETY: its description may be all zeros.
+    // SAFETY: a `Dl_info` may be all zeros.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     let address: fn() -> &'static Settings = get;
-    // SAFETY: any address is good, and the description may be written.
+    // SAFETY: dladdr(3) accepts any address, and `info` may be written.
     let is_found = unsafe { libc::dladdr(address as *const libc::c_void, &raw mut info) };
     if is_found == 0 || info.dli_fname.is_null() {
         return None;
     }
-    // SAFETY: the name ends with a NUL and stays as long as the library is loaded.
+    // SAFETY: the name is NUL-terminated and valid while the library is loaded.
     let name = unsafe { CStr::from_ptr(info.dli_fname) };
     Some(name.to_bytes())
 }
 
-/// Whether the library at this path was preloaded, by `LD_PRELOAD` or by the file for all programs. What loads a library
-/// otherwise is linked to it, or asks for it by dlopen(3): it knows what it has.
+/// Whether the library at this path was preloaded, by `LD_PRELOAD` or by `/etc/ld.so.preload`. Otherwise the server is
+/// linked to it or has loaded it with dlopen(3).
 fn is_preloaded(path: &[u8], variable: &[u8]) -> bool {
     has_library(variable, path)
         || std::fs::read_to_string(PRELOAD_FILE).is_ok_and(|list| has_library(list.as_bytes(), path))
@@ -194,9 +195,9 @@ fn last_component(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
 }
 
-/// What tells a file from every other one: its device and its number.
+/// Device and inode.
 fn file_of(fd: RawFd) -> Option<(u64, u64)> {
-    // SAFETY: it is only looked at, and not closed here.
+    // SAFETY: used for fstat(2) only; ManuallyDrop prevents the close.
     let file = ManuallyDrop::new(unsafe { File::from_raw_fd(fd) });
     file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }

@@ -1,4 +1,4 @@
-//! What the library knows of each file descriptor. Looking it up takes no lock, as read(2) in a signal handler wants it.
+//! The table of file descriptors. Lookups take no lock, so that read(2) works in a signal handler.
 
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
@@ -11,19 +11,16 @@ use crate::limits::{FDS_MAX, TABLE_PAGE_ENTRIES};
 
 /// A file descriptor's entry.
 #[derive(Clone, Copy)]
-pub enum Entry {
-    /// Nothing is known: the most common of all.
+pub(crate) enum Entry {
+    /// No entry: the common case.
     Unknown,
-    /// A socket whose clients want text (protocol 153).
+    /// A socket created with protocol 153: its messages are text.
     Text,
-    /// A listener whose connections are not served.
+    /// A listener that is not served.
     Left,
-    /// A listener whose connections are; with its type.
-    Served {
-        /// What messages are sent as.
-        kind: WriteType,
-    },
-    /// A client, or a connection by which one may still come.
+    /// A listener that is served, with this message type.
+    Served { kind: WriteType },
+    /// A client, or a connection on which a hand-over may still arrive.
     Client(&'static Client),
 }
 
@@ -33,12 +30,12 @@ const SERVED_BINARY: usize = 3;
 const SERVED_UNCHECKED_TEXT: usize = 4;
 const SERVED_AUTO: usize = 5;
 const SERVED_TEXT: usize = 6;
-/// No client has an address as low as that.
+/// No `Client` has an address below this.
 const CLIENT_MIN: usize = 8;
 
 type Page = [AtomicUsize; TABLE_PAGE_ENTRIES];
 
-/// A page is made where its first entry is written, and stays.
+/// A page is allocated when its first entry is written, and never freed.
 static PAGES: [AtomicPtr<Page>; FDS_MAX / TABLE_PAGE_ENTRIES] = [const { AtomicPtr::new(null_mut()) }; _];
 
 impl Entry {
@@ -64,7 +61,7 @@ impl Entry {
             SERVED_UNCHECKED_TEXT => Entry::Served { kind: WriteType::UncheckedText },
             SERVED_AUTO => Entry::Served { kind: WriteType::Auto },
             SERVED_TEXT => Entry::Served { kind: WriteType::Text },
-            // SAFETY: `to_word` made it of a reference that holds for ever.
+            // SAFETY: `to_word` made it from a `'static` reference.
             _ => Entry::Client(unsafe { &*std::ptr::with_exposed_provenance(word) }),
         }
     }
@@ -76,38 +73,38 @@ fn page_of(fd: RawFd) -> Option<&'static AtomicPtr<Page>> {
 
 fn place_of(fd: RawFd) -> Option<&'static AtomicUsize> {
     let page = page_of(fd)?.load(Ordering::Acquire);
-    // SAFETY: it is null, or a page that was made for ever.
+    // SAFETY: it is null, or a page, which is never freed.
     unsafe { page.as_ref() }.map(|page| &page[fd as usize % TABLE_PAGE_ENTRIES])
 }
 
-/// What is known of `fd`.
-pub fn get(fd: RawFd) -> Entry {
+/// The entry of `fd`.
+pub(crate) fn get(fd: RawFd) -> Entry {
     place_of(fd).map_or(Entry::Unknown, |place| Entry::from_word(place.load(Ordering::Acquire)))
 }
 
-/// The client that `fd` is, if it is one.
-pub fn client(fd: RawFd) -> Option<&'static Client> {
+/// The client of `fd`; None: no client.
+pub(crate) fn client(fd: RawFd) -> Option<&'static Client> {
     match get(fd) {
         Entry::Client(client) => Some(client),
         _ => None,
     }
 }
 
-/// Whether `fd` is still this client.
-pub fn is_at(fd: RawFd, client: &Client) -> bool {
+/// Whether the entry of `fd` is this client.
+pub(crate) fn is_at(fd: RawFd, client: &Client) -> bool {
     self::client(fd).is_some_and(|found| std::ptr::eq(found, client))
 }
 
-/// Notes what `fd` is now, and returns what it was. A number that is too high stays unknown.
-pub fn put(fd: RawFd, entry: Entry) -> Entry {
+/// Sets the entry of `fd` and returns the previous one. A number of `FDS_MAX` or more has no entry.
+pub(crate) fn put(fd: RawFd, entry: Entry) -> Entry {
     if let (None, false) = (place_of(fd), matches!(entry, Entry::Unknown)) {
         make_page(fd);
     }
     place_of(fd).map_or(Entry::Unknown, |place| Entry::from_word(place.swap(entry.to_word(), Ordering::AcqRel)))
 }
 
-/// Drops the entry of this client. False: another thread has dropped or replaced it.
-pub fn remove(fd: RawFd, client: &'static Client) -> bool {
+/// Removes the entry of this client. False: another thread has removed or replaced it.
+pub(crate) fn remove(fd: RawFd, client: &'static Client) -> bool {
     let (word, nothing) = (Entry::Client(client).to_word(), Entry::Unknown.to_word());
     place_of(fd).is_some_and(|place| place.compare_exchange(word, nothing, Ordering::AcqRel, Ordering::Relaxed).is_ok())
 }
@@ -117,20 +114,20 @@ fn make_page(fd: RawFd) {
     let page = Box::leak(Box::new([const { AtomicUsize::new(0) }; TABLE_PAGE_ENTRIES]));
     let made = std::ptr::from_mut(page);
     if place.compare_exchange(null_mut(), made, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        // SAFETY: another thread was faster, so that nobody else knows this page.
+        // SAFETY: another thread has set the page first, so this one was never published.
         drop(unsafe { Box::from_raw(made) });
     }
 }
 
-/// All file descriptors of which something is known.
-pub fn known() -> impl Iterator<Item = RawFd> {
+/// All file descriptors with an entry.
+pub(crate) fn known() -> impl Iterator<Item = RawFd> {
     let pages = PAGES.iter().enumerate().filter(|(_, page)| !page.load(Ordering::Acquire).is_null());
     let numbers = pages.flat_map(|(index, _)| index * TABLE_PAGE_ENTRIES..(index + 1) * TABLE_PAGE_ENTRIES);
     numbers.map(|number| number as RawFd).filter(|fd| !matches!(get(*fd), Entry::Unknown))
 }
 
-/// All that are clients.
-pub fn clients() -> impl Iterator<Item = (RawFd, &'static Client)> {
+/// All clients with their descriptors.
+pub(crate) fn clients() -> impl Iterator<Item = (RawFd, &'static Client)> {
     known().filter_map(|fd| client(fd).map(|client| (fd, client)))
 }
 

@@ -1,7 +1,7 @@
-//! What a server writes to a client: each call is a message.
+//! Writes to a client: each call sends a message.
 //!
-//! A call that may wait does so in the kernel, with the client's sending side locked: its message is whole before
-//! another one begins. Nobody else waits for it who would not have waited for the kernel.
+//! A blocking call waits in send(2) with the sending side locked, so that its message is complete before the next one
+//! begins. Non-blocking calls do not wait for that lock.
 
 use std::io::IoSlice;
 use std::os::fd::RawFd;
@@ -19,10 +19,10 @@ use crate::lock::Guard;
 use crate::real::safe;
 use crate::{cut, table};
 
-/// sendmsg(2) for a client: one message of all parts. Where the kernel takes fewer bytes than there are, the next
-/// calls' bytes complete it. EPIPE, and SIGPIPE with it: nothing goes behind a close frame.
-pub fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
-    if !client.is_here()
+/// sendmsg(2) for a client: sends all parts as one message. After a partial write, the bytes of the next calls complete
+/// it. EPIPE with SIGPIPE: a close frame was sent.
+pub(crate) fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_int) -> Result<usize, Errno> {
+    if !client.is_handed_over()
         && let Some(result) = send_early(fd, client, parts, flags)
     {
         return result;
@@ -30,7 +30,7 @@ pub fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_
     if flags & libc::MSG_OOB != 0 {
         return Err(Errno::EOPNOTSUPP);
     }
-    // As if there were no memory for it: the server copies then (Documentation/networking/msg_zerocopy.rst).
+    // The documented fallback: the server repeats the call without it (Documentation/networking/msg_zerocopy.rst).
     if flags & libc::MSG_ZEROCOPY != 0 {
         return Err(Errno::ENOBUFS);
     }
@@ -46,19 +46,19 @@ pub fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_
     };
     unlocked(client);
     if result == Err(Errno::EILSEQ) {
-        // As for a proxied server whose bytes are no text.
+        // The same close code as for a proxied server.
         client.close(fd, CloseCode::INTERNAL_ERROR);
     }
     client.settle(fd);
     signal(fd, client, result, flags)
 }
 
-/// Whether a call waits where the client takes nothing.
+/// Whether a call blocks if the socket buffer is full.
 fn may_wait(fd: RawFd, flags: c_int) -> bool {
     flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd)
 }
 
-/// The client's sending side. EAGAIN: a thread waits for the client, and this call does not want to.
+/// Locks the sending side. EAGAIN: a thread is blocked in a send, and this call is non-blocking.
 fn lock(fd: RawFd, client: &'static Client, flags: c_int) -> Result<Guard<'static, Outgoing>, Errno> {
     if let Some(outgoing) = client.outgoing.try_lock() {
         return Ok(outgoing);
@@ -70,22 +70,22 @@ fn lock(fd: RawFd, client: &'static Client, flags: c_int) -> Result<Guard<'stati
     client.outgoing_now()
 }
 
-/// A thread that waited has done so: who was refused meanwhile, and hears of each chance once (EPOLLET), hears of this.
+/// After a blocked send: if another write failed with EAGAIN meanwhile, edge-triggered watches (EPOLLET) are re-armed.
 fn unlocked(client: &Client) {
     if client.is_refused.load(Ordering::Relaxed)
         && client.is_refused.swap(false, Ordering::SeqCst)
         && let Ok(watches) = client.watches.lock()
     {
-        watches.tell_all_again();
+        watches.rearm_all();
     }
 }
 
-/// sendmsg(2) within one call of the server's.
+/// The sends of one call.
 struct Sender {
     fd: RawFd,
     client: &'static Client,
     flags: c_int,
-    /// It has waited, and the time (SO_SNDTIMEO) was over or a signal came: it does not begin anew.
+    /// SO_SNDTIMEO has passed or a signal arrived: it does not block again.
     has_waited: bool,
 }
 
@@ -109,12 +109,12 @@ impl Sender {
         match result {
             Ok(more) => Ok(sent + more),
             Err(errno) if sent == 0 => Err(errno),
-            // The next call tells of it, if it lasts.
+            // A persistent error is returned by the next call.
             Err(_) => Ok(sent),
         }
     }
 
-    /// Sends, however long that takes, what is behind so many bytes.
+    /// Sends the bytes after the first `sent` in a blocking call.
     fn wait(&mut self, parts: &[IoSlice<'_>], sent: usize) -> Result<usize, Errno> {
         let mut rest = parts.to_vec();
         let mut rest = &mut rest[..];
@@ -128,7 +128,7 @@ impl Sender {
     }
 }
 
-/// What write(2) does to a process that writes where nobody reads. A number that leads to another file is none of these.
+/// Raises SIGPIPE on EPIPE, as write(2) does, unless the descriptor was closed and belongs to another file.
 fn signal(fd: RawFd, client: &Client, result: Result<usize, Errno>, flags: c_int) -> Result<usize, Errno> {
     if result == Err(Errno::EPIPE) && flags & libc::MSG_NOSIGNAL == 0 && client.is_reached_by(fd) {
         // SAFETY: no memory is named.
@@ -137,11 +137,12 @@ fn signal(fd: RawFd, client: &Client, result: Result<usize, Errno>, flags: c_int
     result
 }
 
-/// The same while nobody is there yet: it goes to who connected, who may be a plain client. None: it is there now.
+/// `send` before the hand-over: the bytes go to the peer of the connection, which may be a plain client. None: the
+/// hand-over has arrived.
 fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: c_int) -> Option<Result<usize, Errno>> {
-    // Until this is written, nobody comes.
+    // This lock delays the hand-over until the bytes are written.
     let outgoing = match lock(fd, client, flags) {
-        Ok(outgoing) if !client.is_here() => outgoing,
+        Ok(outgoing) if !client.is_handed_over() => outgoing,
         Ok(_) => return None,
         Err(errno) => return Some(Err(errno)),
     };
@@ -151,19 +152,24 @@ fn send_early(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], flags: 
     }
     drop(outgoing);
     unlocked(client);
-    // The gateway closes behind the hand-over.
+    // The gateway closes its end after the hand-over.
     if matches!(sent, Err(Errno::EPIPE | Errno::ECONNRESET)) && decide(fd, client) == Ok(Decision::Client) {
         return None;
     }
     Some(signal(fd, client, sent, flags))
 }
 
-/// sendfile(2) for a client: a message of what is read of the file at this offset, which may be less than was asked
-/// for.
-pub fn send_file(fd: RawFd, client: &'static Client, from: RawFd, offset: i64, size: usize) -> Result<usize, Errno> {
+/// sendfile(2) for a client: sends the bytes of the file at this offset as one message, at most `SENDFILE_SIZE`.
+pub(crate) fn send_file(
+    fd: RawFd,
+    client: &'static Client,
+    from: RawFd,
+    offset: i64,
+    size: usize,
+) -> Result<usize, Errno> {
     let mut buffer = [0; SENDFILE_SIZE];
     let room = &mut buffer[..size.min(SENDFILE_SIZE)];
-    // SAFETY: the buffer is as long as is said.
+    // SAFETY: pointer and length are those of `room`.
     let read = unsafe { libc::pread64(from, room.as_mut_ptr().cast(), room.len(), offset) };
     let size = usize::try_from(read).map_err(|_| Errno::last())?;
     send(fd, client, &[IoSlice::new(&buffer[..size])], 0)
@@ -176,17 +182,16 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::conversation::Conversation;
     use crate::leaving;
-    use crate::played::Conversation;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     fn write(conversation: &Conversation, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
         send(conversation.fd(), conversation.known, &[IoSlice::new(bytes)], flags)
     }
 
-    /// One thread waits for a client that takes nothing: others that do not want to wait do not, and its message is
-    /// whole all the same.
+    /// While a thread is blocked in a send, non-blocking writes of others fail with EAGAIN, and its message is complete.
     #[test]
     fn a_thread_that_waits_holds_up_no_other() {
         let conversation = Conversation::start(true);
@@ -195,16 +200,16 @@ mod tests {
             let writer = scope.spawn(|| write(&conversation, &message, 0));
             let start = Instant::now();
             while !conversation.known.is_blocked.load(Ordering::SeqCst) {
-                assert!(start.elapsed() < PATIENCE, "nobody waits");
+                assert!(start.elapsed() < TIMEOUT, "nobody waits");
                 thread::yield_now();
             }
             // In a thread of its own, so that the test ends whatever becomes of it.
             let other = scope.spawn(|| {
                 let result = write(&conversation, b"other", libc::MSG_DONTWAIT);
-                leaving::say_goodbye(conversation.fd(), conversation.known);
+                leaving::send_close_frame(conversation.fd(), conversation.known);
                 result
             });
-            while !other.is_finished() && start.elapsed() < PATIENCE {
+            while !other.is_finished() && start.elapsed() < TIMEOUT {
                 thread::sleep(Duration::from_millis(1));
             }
             let was_held_up = !other.is_finished();
@@ -218,7 +223,7 @@ mod tests {
         assert_eq!(write(&conversation, b"other", libc::MSG_DONTWAIT), Ok(5));
     }
 
-    /// The server's limit for a write is that of the whole call.
+    /// SO_SNDTIMEO limits the whole call.
     #[test]
     fn a_write_waits_as_long_as_the_server_wants() {
         let conversation = Conversation::start(true);

@@ -1,4 +1,4 @@
-//! One client: whole messages in, messages out, pings and the closing handshake by themselves.
+//! One client: receives and sends whole messages, answers pings, does the closing handshake.
 
 use std::borrow::Cow;
 use std::io::IoSlice;
@@ -20,11 +20,11 @@ use crate::incoming::{Event, Incoming, Message};
 use crate::limits::{COPIED_SIZE_MAX, GATHERED_SIZE_MAX, IDLE_RECEIVES_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
 use crate::outgoing::Outgoing;
 
-/// Memory for what is received, to be shared by all clients of a thread.
+/// A receive buffer. All clients of a thread can share one.
 pub struct Buffer(Box<[u8]>);
 
 impl Buffer {
-    /// One as large as a receive is at most (`limits::RECEIVE_SIZE`).
+    /// A buffer of `limits::RECEIVE_SIZE` bytes.
     pub fn new() -> Buffer {
         Buffer(vec![0; RECEIVE_SIZE].into())
     }
@@ -41,8 +41,8 @@ impl Default for Buffer {
     }
 }
 
-/// A client that the gateway has handed over. It is closed when it is dropped, without a close frame unless `close`
-/// was called.
+/// A client handed over by the gateway. Dropping it closes the connection, without a close frame unless `close` was
+/// called.
 #[derive(Debug)]
 pub struct Client {
     socket: OwnedFd,
@@ -50,26 +50,28 @@ pub struct Client {
     hello: Box<[u8]>,
     incoming: Incoming,
     outgoing: Outgoing,
-    /// What a batch that was dropped has left.
+    /// Received bytes left over when a `Batch` was dropped.
     left: Box<[u8]>,
-    /// The kernel did not take all that it was offered.
+    /// The last send was partial: bytes wait for POLLOUT.
     is_full: bool,
     is_nonblocking: bool,
-    /// Messages of the server wait, and not only answers to pings or a close frame.
+    /// Data messages wait to be sent, not only pongs or a close frame.
     has_gathered: bool,
-    /// When a call first waited for the message that has not come yet.
+    /// When waiting for the current message began; None: not waiting.
     wait_start: Option<Instant>,
-    /// So many receives brought nothing of a message, the first bytes of which have this size.
+    /// Consecutive receives without a byte of a message.
     idle_receives: usize,
+    /// Bytes of the incomplete message after the last receive.
     begun_size: usize,
     reports_pongs: bool,
-    /// Its last word was heard; what else it sends is dropped.
+    /// A close frame or a protocol error was received; further input is dropped.
     is_over: bool,
+    /// shutdown(2) of the sending half was called.
     is_shut: bool,
 }
 
 impl Client {
-    /// A client of a hand-over, whose messages may have so many bytes.
+    /// A client from a hand-over. A message longer than `message_size_max` bytes is closed with 1009.
     pub fn new(handed: HandedOver, message_size_max: usize) -> Client {
         let HandedOver { socket, address, hello } = handed;
         Client {
@@ -91,51 +93,51 @@ impl Client {
         }
     }
 
-    /// Its IP address and port; None where it came to a UNIX socket of the gateway.
+    /// IP address and port; None: it connected to a UNIX socket of the gateway.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address.ip()
     }
 
-    /// Its address as accept(2) would give it.
+    /// The address as accept(2) would return it.
     pub fn raw_address(&self) -> &ClientAddress {
         &self.address
     }
 
-    /// The record of who it is and what it asked for; empty where the gateway has `hello` switched off. To be read
-    /// with `parse_hello` of `utils/hello`.
+    /// The hello record (peer address and request), for `parse_hello` of `utils/hello`. Empty if the gateway's `hello`
+    /// is off.
     pub fn hello(&self) -> &[u8] {
         &self.hello
     }
 
-    /// Whether calls return `WouldBlock` where they would have to wait. The descriptor itself stays as it is. A client
-    /// that sends nothing but control frames, as fast as they are received, is a `WouldBlock` too from time to time; what
-    /// it has sent more is told by the next poll(2).
+    /// In non-blocking mode, calls return `WouldBlock` instead of waiting. O_NONBLOCK of the descriptor is not changed. A
+    /// client that sends only control frames, as fast as they are received, also causes a `WouldBlock` from time to time;
+    /// the next poll(2) reports the rest.
     ///
-    /// Otherwise they wait for a message to come, and for the client to take the server's messages; as long as
-    /// SO_RCVTIMEO and SO_SNDTIMEO of the descriptor say (socket(7)), where they are set, and then it is a `WouldBlock`.
-    /// Answers to pings and close frames are never waited for: what cannot go goes before the next message.
+    /// In blocking mode, calls wait for a message, and for the client to read the server's messages. SO_RCVTIMEO and
+    /// SO_SNDTIMEO (socket(7)) limit the wait; after that the result is `WouldBlock`. Pongs and close frames are never
+    /// waited for: if they do not fit into the socket buffer, they are sent before the next message.
     pub fn set_nonblocking(&mut self, is_nonblocking: bool) {
         self.is_nonblocking = is_nonblocking;
     }
 
-    /// Whether pongs are reported as messages with their opcode, and no payload. Unless asked for they are dropped.
+    /// Whether `receive` reports pongs, as messages with `Opcode::Pong` and no payload. By default they are dropped.
     pub fn set_pongs_reported(&mut self, reports_pongs: bool) {
         self.reports_pongs = reports_pongs;
     }
 
-    /// Receives once. What came may have several messages in it, or none that is whole.
+    /// Calls recv(2) once. The batch may contain several messages, or only a part of one.
     pub fn receive<'b>(&mut self, buffer: &'b mut Buffer) -> Result<Batch<'_, 'b>, Error> {
         let size = self.fill(buffer.bytes_mut())?;
         Ok(Batch { client: self, rest: &mut buffer.0[..size] })
     }
 
-    /// Whether messages may be there that a dropped `Batch` has left, which no poll(2) tells of.
+    /// Whether a dropped `Batch` left received bytes. poll(2) does not report them.
     pub fn has_buffered(&self) -> bool {
         !self.left.is_empty()
     }
 
-    /// The lower half of `receive`, for those who keep what was received themselves: receives once, and says how many
-    /// bytes. `buffer` is at least `limits::RECEIVE_SIZE` long.
+    /// The first half of `receive`, for callers with their own buffer: calls recv(2) once and returns the number of bytes.
+    /// `buffer` must have at least `limits::RECEIVE_SIZE` bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         if self.has_buffered()
             && let Some(start) = buffer.get_mut(..self.left.len())
@@ -166,13 +168,13 @@ impl Client {
         }
     }
 
-    /// The upper half: the next message in `bytes`, from which it is taken. None: all was taken, and what was gathered
-    /// is sent. `bytes` are what `fill` brought, whole and in order. Who takes no further has to `flush`, where
-    /// `has_pong` says so.
+    /// The second half of `receive`: removes the next message from the front of `bytes`, which must be all bytes returned
+    /// by `fill`, in order. None: `bytes` is used up, and gathered messages were sent. A caller that stops earlier must
+    /// call `flush` if `has_pong`.
     pub fn take<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
         while !self.is_over {
             match self.incoming.next(bytes) {
-                // Behind our own close frame nothing can be answered (RFC 6455 section 1.4).
+                // After our own close frame nothing more may be sent (RFC 6455 section 5.5.1).
                 Ok(Some(Event::Message(message))) if !self.outgoing.is_closing() => {
                     (self.idle_receives, self.wait_start) = (0, None);
                     return Ok(Some(message));
@@ -198,7 +200,8 @@ impl Client {
         Ok(None)
     }
 
-    /// All but messages that can be answered; apart, so that those are taken in a few instructions.
+    /// Handles control frames, and messages received after our close frame. Out of line, to keep the path of messages
+    /// short.
     #[cold]
     fn hear<'b>(&mut self, event: Event<'b>, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
         match event {
@@ -216,21 +219,21 @@ impl Client {
         Ok(None)
     }
 
-    /// Sends a message, a text or a binary one, with what was gathered before it. It is taken whole: what the
-    /// connection does not take at once waits here where the client does not block, and is sent by `flush`.
-    /// `WouldBlock`: it was not taken, since too much is waiting.
+    /// Sends a text or binary message, after all gathered ones. It is accepted as a whole or not at all: in non-blocking
+    /// mode, bytes that do not fit into the socket buffer are kept here for `flush`. `WouldBlock`: not accepted, because
+    /// too many bytes wait (`limits::KEPT_SIZE_MAX`).
     pub fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
         check(opcode, payload)?;
         self.send_frame(opcode, payload)
     }
 
-    /// As `send`, but a message that is not long may wait for those behind it, until `flush` or `send`. `Batch::send`
-    /// does it by itself.
+    /// Like `send`, but a short message may be kept until the next `send` or `flush`, so that several leave in one system
+    /// call. `Batch::send` does this.
     pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
         self.gather_before(opcode, payload, 0)
     }
 
-    /// `further_size`: about so many bytes may be gathered behind it.
+    /// `further_size`: an estimate of the bytes that will be gathered after this message.
     fn gather_before(&mut self, opcode: Opcode, payload: &[u8], further_size: usize) -> Result<(), Error> {
         check(opcode, payload)?;
         if payload.len() > COPIED_SIZE_MAX || self.outgoing.kept_size() + payload.len() > GATHERED_SIZE_MAX {
@@ -241,7 +244,7 @@ impl Client {
         Ok(())
     }
 
-    /// Asks the client for a pong (RFC 6455 section 5.5.2). The payload has 125 bytes at most.
+    /// Sends a ping (RFC 6455 section 5.5.2) with at most 125 bytes of payload.
     pub fn ping(&mut self, payload: &[u8]) -> Result<(), Error> {
         if payload.len() as u64 > CONTROL_PAYLOAD_SIZE_MAX {
             return Err(Error::Argument);
@@ -249,9 +252,9 @@ impl Client {
         self.send_frame(Opcode::Ping, payload)
     }
 
-    /// Sends a close frame behind all that was sent; its reason is cut at 123 bytes. It does not wait: what cannot go at
-    /// once, `finish` sends. The conversation is over when
-    /// `receive` says `Closed` or `Ended`; messages that still come are dropped. `finish` waits for that.
+    /// Sends a close frame after all messages; its reason is cut to 123 bytes. Does not wait: `finish` sends what remains.
+    /// The conversation is over when `receive` returns `Closed` or `Ended`, which `finish` waits for; messages received
+    /// until then are dropped.
     pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         if !code.may_be_sent() {
             return Err(Error::Argument);
@@ -263,9 +266,9 @@ impl Client {
         }
     }
 
-    /// Waits until the client has closed too, or the connection has ended, but `wait_ms` at most, and closes. True:
-    /// the client has ended it. Closing a connection whose client still sends would break it off, and the client
-    /// might not hear the last words; so this is also the way to leave after an error of the client.
+    /// Waits at most `wait_ms` until the client ends the connection, then closes it. True: the client has ended it.
+    /// close(2) on a connection with unread input sends a reset, and the client may lose our close frame; so use this
+    /// after a protocol error of the client, too.
     pub fn finish(mut self, wait_ms: u32) -> bool {
         let deadline = Deadline::after_ms(wait_ms.into());
         let mut buffer = Buffer::new();
@@ -288,18 +291,18 @@ impl Client {
         }
     }
 
-    /// Whether the answer to a ping waits for what goes with it.
+    /// Whether a pong is queued.
     pub fn has_pong(&self) -> bool {
         self.outgoing.has_pong()
     }
 
-    /// Whether something waits for the connection to take it: watch for POLLOUT and call `flush`. A server that answers
-    /// does well not to receive meanwhile. What is only gathered does not count.
+    /// Whether bytes did not fit into the socket buffer: wait for POLLOUT and call `flush`. A server that answers messages
+    /// should not receive meanwhile. Gathered messages do not count.
     pub fn wants_to_write(&self) -> bool {
         self.is_full
     }
 
-    /// Sends what waits. `WouldBlock`: some of it waits still.
+    /// Sends all queued bytes. `WouldBlock`: some are still queued.
     pub fn flush(&mut self) -> Result<(), Error> {
         self.flush_or_wait(!self.is_nonblocking)
     }
@@ -312,14 +315,14 @@ impl Client {
         self.has_gathered = false;
         if self.is_over && !self.is_shut {
             self.is_shut = true;
-            // It may have gone already.
+            // The client may have closed the connection already.
             let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
         }
         Ok(())
     }
 
-    /// As `flush`, where it is no error that something waits still. Only messages of the server are waited for: a client
-    /// that sends pings and takes no answers would keep the server from all others.
+    /// Like `flush`, but bytes that remain queued are no error. Only data messages are waited for: otherwise a client
+    /// that sends pings and reads no pongs would block the server.
     pub fn push(&mut self) -> Result<(), Error> {
         match self.flush_or_wait(!self.is_nonblocking && self.has_gathered) {
             Err(Error::WouldBlock) => Ok(()),
@@ -330,7 +333,7 @@ impl Client {
     fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
         let waits = !self.is_nonblocking;
         let mut sender = Sender::new(self.socket.as_fd(), waits);
-        // Of a server that waits something is left only where its time was over.
+        // In blocking mode, bytes remain only after SO_SNDTIMEO.
         let kept_size_max = if waits && !self.is_full { usize::MAX } else { KEPT_SIZE_MAX };
         let sent = self.outgoing.send(opcode, payload, kept_size_max, |parts| sender.send(parts));
         let flushed = if waits && sent.is_ok() { self.outgoing.flush(|parts| sender.send(parts)) } else { Ok(()) };
@@ -338,20 +341,20 @@ impl Client {
         self.has_gathered &= self.is_full;
         sent?;
         match flushed {
-            // It was taken.
+            // The message was accepted; the rest of it is queued.
             Err(Errno::EAGAIN) => Ok(()),
             other => Ok(other?),
         }
     }
 
-    /// Says the last word and hears no other. That it cannot be sent matters no more.
+    /// Sends a close frame and drops all further input. A send error is ignored: the connection is over anyway.
     fn end(&mut self, code: Option<CloseCode>, reason: &str) {
         self.outgoing.close(code, reason);
         self.is_over = true;
         let _ = self.push();
     }
 
-    /// SO_RCVTIMEO is the limit of all waits for one message: a client that sends control frames alone gets no more.
+    /// SO_RCVTIMEO limits all waits for one message together: control frames do not restart it.
     fn wait_for_message(&mut self) -> Result<(), Error> {
         let start = *self.wait_start.get_or_insert_with(Instant::now);
         let limit = getsockopt(&self.socket, sockopt::ReceiveTimeout).map_or(None, duration);
@@ -365,9 +368,9 @@ impl Client {
 }
 
 impl AsFd for Client {
-    /// For poll(2) and the like. Reading and writing is the library's. Take it out of an epoll set before the client is
-    /// dropped: the gateway may have its copy of the connection a moment longer, and as long as it has, closing alone
-    /// does not end the events (epoll(7), Q6).
+    /// For poll(2), select(2) and epoll(7) only; do not read or write it. Remove it from an epoll set before the client is
+    /// dropped: the gateway may have a duplicate of the descriptor a moment longer, and until that is closed, closing
+    /// this one does not remove it from the set (epoll(7), Q6).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -381,18 +384,18 @@ fn check(opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// A socket's limit; None: there is none.
+/// A socket timeout; None: no timeout.
 fn duration(time: TimeVal) -> Option<Duration> {
     let seconds = Duration::from_secs(time.tv_sec().try_into().ok()?);
     let limit = seconds + Duration::from_micros(time.tv_usec().try_into().ok()?);
     (!limit.is_zero()).then_some(limit)
 }
 
-/// Sends within one call of the server's, which waits for the client or does not.
+/// The sends of one call.
 struct Sender<'s> {
     socket: BorrowedFd<'s>,
     waits: bool,
-    /// When the call's time is over (SO_SNDTIMEO); None: it has not waited yet.
+    /// End of SO_SNDTIMEO; None: the call has not waited yet.
     deadline: Option<Deadline>,
 }
 
@@ -405,7 +408,7 @@ impl<'s> Sender<'s> {
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         loop {
             let sent = match parts {
-                // What was gathered: the kernel has less to look at.
+                // send(2) is cheaper than sendmsg(2).
                 [part] => send(self.socket.as_raw_fd(), part, flags),
                 parts => sendmsg::<()>(self.socket.as_raw_fd(), parts, &[], flags, None),
             };
@@ -417,7 +420,7 @@ impl<'s> Sender<'s> {
         }
     }
 
-    /// False: the time is over.
+    /// False: SO_SNDTIMEO has passed.
     fn wait(&mut self) -> Result<bool, Errno> {
         let socket = self.socket;
         let deadline = *self.deadline.get_or_insert_with(|| {
@@ -428,27 +431,26 @@ impl<'s> Sender<'s> {
     }
 }
 
-/// The messages of one receive. Replies are gathered, and sent together when there is no further message or the batch
-/// is dropped. Messages that were not taken until then stay with the client, for its next `receive`.
+/// The messages of one receive. Replies are gathered and sent together after the last message, or when the batch is
+/// dropped. Messages not taken by then stay with the client for its next `receive`.
 pub struct Batch<'c, 'b> {
     client: &'c mut Client,
     rest: &'b mut [u8],
 }
 
 impl<'b> Batch<'_, 'b> {
-    /// The next message; None: there is no other, and the replies were sent. `Error::Closed` and `Error::Protocol`
-    /// come here.
+    /// The next message; None: no more, and the replies were sent. Reports `Error::Closed` and `Error::Protocol`.
     pub fn take(&mut self) -> Result<Option<Message<'b>>, Error> {
         self.client.take(&mut self.rest)
     }
 
-    /// Replies. `WouldBlock`: the message was not taken, since the client has not taken those before.
+    /// Gathers a reply. `WouldBlock`: not accepted, because too many bytes wait for the client to read them.
     pub fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
-        // Answers are often as long as what they answer.
+        // A reply is often as long as its request.
         self.client.gather_before(opcode, payload, self.rest.len().min(COPIED_SIZE_MAX))
     }
 
-    /// The client.
+    /// The client whose messages these are.
     pub fn client(&mut self) -> &mut Client {
         self.client
     }
@@ -459,7 +461,7 @@ impl Drop for Batch<'_, '_> {
         if !self.rest.is_empty() {
             self.client.left = std::mem::take(&mut self.rest).to_vec().into();
         }
-        // What went wrong is told by the next call.
+        // The next call reports a persistent error.
         let _ = self.client.push();
     }
 }

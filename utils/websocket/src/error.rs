@@ -1,4 +1,4 @@
-//! Why a client gives or takes no message.
+//! Errors of a client.
 
 use std::fmt;
 
@@ -6,27 +6,27 @@ use nix::errno::Errno;
 use rfc6455::close::CloseCode;
 use rfc6455::header::ProtocolError;
 
-/// Why a client gives or takes no message. But for `WouldBlock`, `Text` and `Argument` the conversation is over.
+/// Why receiving or sending failed. After all but `WouldBlock`, `Text` and `Argument` the conversation is over.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// Not now: wait until the client is readable, or writable where something was to be sent.
+    /// The call would block: wait for POLLIN to receive, for POLLOUT to send.
     WouldBlock,
     /// The client sent a close frame, which was answered (RFC 6455 section 5.5.1).
     Closed {
-        /// Its code; None where it had none.
+        /// None: the close frame had no code (1005).
         code: Option<CloseCode>,
-        /// Its reason, often empty.
+        /// Often empty.
         reason: Box<str>,
     },
-    /// The client broke the protocol, or its message was too long, and was told so by a close frame.
+    /// The client violated the protocol, or its message was too long. A close frame was sent.
     Protocol(ProtocolError),
-    /// The connection has ended. Before a `Closed` it ended without a word.
+    /// The connection has ended. Without a `Closed` before it, the client sent no close frame.
     Ended,
     /// A text to be sent is not UTF-8.
     Text,
-    /// Neither text nor binary was to be sent, more than 125 bytes in a ping, or a close code that may not be sent.
+    /// The opcode is neither text nor binary, a ping has more than 125 bytes, or a close code may not be sent.
     Argument,
-    /// The connection broke.
+    /// A system call failed.
     Io(Errno),
 }
 
@@ -51,7 +51,7 @@ impl From<Errno> for Error {
     fn from(errno: Errno) -> Error {
         match errno {
             Errno::EAGAIN => Error::WouldBlock,
-            // Asked for after a close frame was.
+            // Sending after our close frame.
             Errno::EPIPE => Error::Ended,
             errno => Error::Io(errno),
         }

@@ -1,9 +1,8 @@
-//! The hand-over: what the gateway sends on an accepted connection before it leaves.
+//! The hand-over: the message that the gateway sends on an accepted connection before it closes it.
 //!
-//! One message (sendmsg(2)) whose bytes are the client's `struct sockaddr`, and behind it the hello record where the
-//! gateway has `hello` switched on; beside the bytes one file descriptor (SCM_RIGHTS, unix(7)): the client's
-//! connection. Any other program that may write to the socket file can connect too: such a plain client passes no
-//! descriptor.
+//! One sendmsg(2) with the client's connection as a file descriptor (SCM_RIGHTS, unix(7)). Its bytes are the client's
+//! `struct sockaddr`, followed by the hello record if the gateway's `hello` is on. Other programs with write access to
+//! the socket file can connect too; such a plain client passes no descriptor.
 
 use std::fmt;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -17,55 +16,55 @@ use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, recvmsg, sockopt};
 use crate::deadline::Deadline;
 use crate::limits::{ANCILLARY_SIZE, HELLO_SIZE_MAX};
 
-/// The hello record begins with these bytes (proxy-protocol.txt section 2.2).
+/// The first bytes of a hello record (proxy-protocol.txt section 2.2).
 const HELLO_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// So many bytes of it tell how many follow.
+/// Bytes of the record's header, the length field included.
 const HELLO_HEAD_SIZE: usize = 16;
 const ADDRESS_SIZE_MAX: usize = size_of::<libc::sockaddr_in6>();
-/// The number and the kind in front of ancillary data (cmsg(3)): a `size_t` and two ints.
+/// Bytes of a `struct cmsghdr` (cmsg(3)): a `size_t` and two ints.
 const CMSG_HEAD_SIZE: usize = size_of::<usize>() + 2 * size_of::<libc::c_int>();
 
-/// What came on an accepted connection.
+/// What an accepted connection turned out to be.
 #[derive(Debug)]
 pub enum Received {
-    /// A client was handed over. The connection it came by is of no further use.
+    /// A client was handed over. The connection it arrived on can be closed.
     Client(HandedOver),
-    /// A plain local client: what it sent, or its end, is still to be read from the connection.
+    /// A plain local client. Its bytes, or its end of file, are still unread.
     Plain,
-    /// Nothing has come in time. The gateway sends at once, so that this is most likely a plain local client.
+    /// Nothing arrived in time. The gateway sends at once, so this is most likely a plain local client.
     Nothing,
 }
 
 /// A client that the gateway has handed over.
 #[derive(Debug)]
 pub struct HandedOver {
-    /// Its connection: from now on RFC 6455 frames go over it, the client's with masks. Closed on exec.
+    /// The client's connection, after the opening handshake. Close-on-exec.
     pub socket: OwnedFd,
-    /// Where it comes from.
+    /// The client's address.
     pub address: ClientAddress,
-    /// The hello record, for `parse_hello` of `utils/hello`; empty where the gateway sends none.
+    /// The hello record, for `parse_hello` of `utils/hello`; empty if the gateway sent none.
     pub hello: Box<[u8]>,
 }
 
-/// A client's address as accept(2) would give it: the bytes of a `struct sockaddr`.
+/// A client's address as accept(2) would return it: the bytes of a `struct sockaddr`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClientAddress {
     bytes: [u8; ADDRESS_SIZE_MAX],
     size: usize,
 }
 
-/// Why there is no client. The connection is to be closed.
+/// Why the hand-over failed. The caller should close the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandoverError {
-    /// A system call failed. EMFILE: this process has no room for the client's descriptor.
+    /// A system call failed. EMFILE: this process has no free descriptor for the client.
     Io(Errno),
-    /// The descriptor is a file's, or a socket's that is no stream. A gateway passes none.
+    /// The descriptor is no stream socket. A gateway never passes one.
     NoStream,
-    /// The bytes beside the descriptor are no address.
+    /// The message does not begin with an address.
     Address,
-    /// Behind the address comes something that is no hello record.
+    /// The bytes after the address are no hello record.
     Hello,
-    /// The hello record was not whole in time, or the connection ended within it.
+    /// The hello record was incomplete at the deadline or at the end of the connection.
     Cut,
 }
 
@@ -83,28 +82,28 @@ impl fmt::Display for HandoverError {
 
 impl std::error::Error for HandoverError {}
 
-/// Receives what the gateway sends on `connection`, which was just accepted, and waits for it `wait_ms` at most. It
-/// does not matter whether the connection blocks. Bytes of a plain client are not taken from it.
+/// Receives the hand-over on a connection that was just accepted, and waits at most `wait_ms` for it. The connection may
+/// be blocking or not. Bytes of a plain client stay unread.
 pub fn receive(connection: BorrowedFd<'_>, wait_ms: u32) -> Result<Received, HandoverError> {
     let deadline = Deadline::after_ms(wait_ms.into());
-    // As much as tells how long the whole is.
+    // Enough to compute the length of the message.
     let mut start = [0; ADDRESS_SIZE_MAX + HELLO_HEAD_SIZE];
-    let mut was_told = false;
+    let mut was_readable = false;
     let (socket, start_size) = loop {
         match peek(connection, &mut start) {
             Ok((Some(socket), size)) => break (socket, size),
             Ok((None, _)) => return Ok(Received::Plain),
-            // Of an out-of-band byte (unix(7), MSG_OOB) poll tells for ever, and no look finds it. No gateway sends one.
-            Err(Errno::EAGAIN) if was_told => return Ok(Received::Plain),
+            // poll(2) reports an out-of-band byte (unix(7), MSG_OOB) that MSG_PEEK does not return. No gateway sends one.
+            Err(Errno::EAGAIN) if was_readable => return Ok(Received::Plain),
             Err(Errno::EAGAIN) if deadline.wait(connection, PollFlags::POLLIN).map_err(HandoverError::Io)? => {
-                was_told = true;
+                was_readable = true;
             }
             Err(Errno::EAGAIN) => return Ok(Received::Nothing),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(HandoverError::Io(errno)),
         }
     };
-    // Servers may not be ready for what else can be passed: epoll(7) refuses files.
+    // Servers do not expect other descriptors: epoll(7) fails with EPERM for regular files.
     if getsockopt(&socket, sockopt::SockType) != Ok(SockType::Stream) {
         return Err(HandoverError::NoStream);
     }
@@ -115,8 +114,8 @@ pub fn receive(connection: BorrowedFd<'_>, wait_ms: u32) -> Result<Received, Han
     Ok(Received::Client(HandedOver { socket, address, hello }))
 }
 
-/// The first bytes and the descriptor beside them, both left where they are: the descriptor is a copy. Looking with
-/// room for it, since without room a message that has credentials beside it looks the same.
+/// Reads the first bytes and a duplicate of the descriptor with MSG_PEEK. There must be room for ancillary data: without
+/// it, MSG_CTRUNC is also set for a message that has only credentials.
 fn peek(connection: BorrowedFd<'_>, start: &mut [u8]) -> Result<(Option<OwnedFd>, usize), Errno> {
     let mut ancillary = [0; ANCILLARY_SIZE];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -125,25 +124,25 @@ fn peek(connection: BorrowedFd<'_>, start: &mut [u8]) -> Result<(Option<OwnedFd>
         let message = recvmsg::<()>(connection.as_raw_fd(), &mut parts, Some(&mut ancillary), flags)?;
         (message.bytes, message.flags.contains(MsgFlags::MSG_CTRUNC))
     };
-    // Read from the bytes, since a library that reports a cut alone would leave open what was installed before it.
+    // Parsed here: nix reports only ENOBUFS for truncated data, and the descriptors already installed would leak.
     let mut sockets = descriptors(&ancillary).into_iter();
     match sockets.next() {
-        // Where no descriptor is free, the kernel tells it by the cut alone.
+        // With no free descriptor the kernel only sets MSG_CTRUNC.
         None if was_cut => Err(Errno::EMFILE),
         first => Ok((first, size)),
     }
 }
 
-/// All descriptors in ancillary data that was zero where the kernel wrote nothing.
+/// Takes ownership of all descriptors in ancillary data, which must have been zeroed before recvmsg(2).
 fn descriptors(ancillary: &[u8]) -> Vec<OwnedFd> {
     passed_numbers(ancillary).map(own).collect()
 }
 
-/// The numbers of the descriptors that were passed in ancillary data as the kernel has written it (SCM_RIGHTS, unix(7)).
+/// The descriptor numbers in ancillary data written by the kernel (SCM_RIGHTS, unix(7)).
 pub fn passed_numbers(mut ancillary: &[u8]) -> impl Iterator<Item = RawFd> {
     let parts = std::iter::from_fn(move || {
         let (size, level, kind) = cmsg_head(ancillary)?;
-        // The kernel's sizes are right; a zero ends what it wrote.
+        // The kernel's sizes are valid; a size of zero is the end.
         let data = ancillary.get(CMSG_HEAD_SIZE..size)?;
         ancillary = ancillary.get(size.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
         Some(if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) { data } else { &[] })
@@ -163,7 +162,7 @@ fn own(number: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
-/// How long the record is whose first bytes these are; 0 where there are none.
+/// The size of the hello record that begins with `start`; 0 if `start` is empty.
 fn hello_size(start: &[u8]) -> Result<usize, HandoverError> {
     if start.is_empty() {
         return Ok(0);
@@ -177,7 +176,7 @@ fn hello_size(start: &[u8]) -> Result<usize, HandoverError> {
     Ok(size)
 }
 
-/// Takes the bytes for real. The kernel may have cut a long record into pieces.
+/// Consumes the bytes of the message. The kernel may have split a long record.
 fn take(connection: BorrowedFd<'_>, mut message: &mut [u8], deadline: Deadline) -> Result<(), HandoverError> {
     while !message.is_empty() {
         match recv(connection.as_raw_fd(), message, MsgFlags::MSG_DONTWAIT) {
@@ -193,12 +192,12 @@ fn take(connection: BorrowedFd<'_>, mut message: &mut [u8], deadline: Deadline) 
 }
 
 impl ClientAddress {
-    /// The `struct sockaddr`, as long as its family is.
+    /// The `struct sockaddr` of the address family's size.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.size]
     }
 
-    /// The IP address and port; None of a client that came to a UNIX socket.
+    /// IP address and port; None: AF_UNIX.
     pub fn ip(&self) -> Option<SocketAddr> {
         let port = u16::from_be_bytes([self.bytes[2], self.bytes[3]]);
         match i32::from(self.family()) {
@@ -219,7 +218,7 @@ impl ClientAddress {
         u16::from_ne_bytes([self.bytes[0], self.bytes[1]])
     }
 
-    /// The address at the start of `bytes`, and what is behind it.
+    /// The address at the start of `bytes`, and the bytes after it.
     fn split(bytes: &[u8]) -> Option<(ClientAddress, &[u8])> {
         let family = u16::from_ne_bytes(*bytes.first_chunk()?);
         let size = match i32::from(family) {

@@ -1,4 +1,4 @@
-//! From a client's bytes to whole messages: handed out where they lie where that is possible, else put together.
+//! Assembles whole messages from a client's frames: in the receive buffer if possible, else in memory of its own.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -7,47 +7,47 @@ use rfc6455::close::CloseCode;
 use rfc6455::decoder::{Data, Decoder, Piece};
 use rfc6455::header::{Masking, Opcode, ProtocolError};
 
-/// A whole message.
+/// A complete message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message<'b> {
-    /// Text or Binary; Pong where those are asked for.
+    /// Text or Binary; Pong only if `Client::set_pongs_reported` was called.
     pub opcode: Opcode,
-    /// Its bytes, of a text valid UTF-8. Borrowed, where the message came with one receive.
+    /// Valid UTF-8 if it is a text. Borrowed from the receive buffer if one receive brought the whole message.
     pub payload: Cow<'b, [u8]>,
 }
 
-/// What came.
+/// A message or a control frame.
 #[derive(PartialEq, Debug)]
-pub enum Event<'b> {
+pub(crate) enum Event<'b> {
     Message(Message<'b>),
     Ping(Box<[u8]>),
     Pong,
     Close(Option<CloseCode>, Box<str>),
 }
 
-/// One client's receiving side.
+/// The receiving side of one client.
 #[derive(Debug)]
-pub struct Incoming {
+pub(crate) struct Incoming {
     decoder: Decoder,
-    /// What earlier receives brought of a message.
+    /// Payload of the current message from earlier receives.
     partial: Vec<u8>,
 }
 
 impl Incoming {
-    pub fn new(message_size_max: usize) -> Incoming {
+    pub(crate) fn new(message_size_max: usize) -> Incoming {
         let size_max = u64::try_from(message_size_max).unwrap_or(u64::MAX);
         Incoming { decoder: Decoder::new(Masking::Required, size_max, size_max), partial: Vec::new() }
     }
 
-    /// Bytes that are kept of a message which is not whole.
-    pub fn begun_size(&self) -> usize {
+    /// Bytes kept of the incomplete message.
+    pub(crate) fn begun_size(&self) -> usize {
         self.partial.len()
     }
 
-    /// What comes next in `bytes`, from which it is taken. None: all was taken, and what it began is kept here.
-    pub fn next<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Event<'b>>, ProtocolError> {
+    /// Removes the next event from the front of `bytes`. None: `bytes` is used up; an incomplete message is kept here.
+    pub(crate) fn next<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Event<'b>>, ProtocolError> {
         let (mut at, end) = (0, bytes.len());
-        // Where the fragments of a message lie that began here, moved together.
+        // The payload of the current message in `bytes`: fragments are moved together.
         let mut held = 0..0;
         loop {
             match self.decoder.next(bytes, &mut at, end)? {
@@ -87,7 +87,7 @@ impl Incoming {
     }
 }
 
-/// Moves a piece to the end of those before it.
+/// Moves `piece` to the end of `held`.
 fn join(bytes: &mut [u8], held: &mut Range<usize>, piece: &Range<usize>) {
     if held.start == held.end {
         *held = piece.clone();

@@ -1,7 +1,7 @@
-//! For servers behind uakari's direct mode: the gateway does the handshake and hands the client's own connection
-//! over; from then on server and client talk without it. The modules in the order in which a client meets them.
+//! WebSocket servers for uakari's direct mode: the gateway does the opening handshake and passes the client's
+//! connection to the server (SCM_RIGHTS); after that, server and client exchange RFC 6455 frames without it.
 //!
-//! A server that sends everything back:
+//! An echo server:
 //!
 //! ```no_run
 //! use websocket::{Buffer, Client, Error, Listener, Options};
@@ -27,14 +27,14 @@
 //! }
 //! ```
 //!
-//! It has one client at a time. One that has many sets listener and clients to non-blocking, gives their
-//! descriptors to poll(2) or epoll(7) and reads each client that is readable: `utils/echo` is such a server.
+//! It serves one client at a time. For many, set listener and clients non-blocking, wait for their descriptors with
+//! poll(2) or epoll(7) and read each client that is readable, as `utils/echo` does.
 
 pub mod limits;
 
 pub mod deadline;
 
-/// The socket file of a server.
+/// Creating and binding the socket file.
 pub mod place;
 
 pub mod handover;

@@ -1,4 +1,4 @@
-//! Where clients come in: the gateway connects to the server's socket file, and hands one over with each connection.
+//! The listening socket: the gateway connects to the server's socket file once for each client that it hands over.
 
 use std::fmt;
 use std::fs;
@@ -19,18 +19,18 @@ use crate::handover::{self, HandoverError, Received};
 use crate::limits::{BACKLOG_MAX, HANDOVER_MS, MESSAGE_SIZE_MAX, SILENT_MAX};
 use crate::place::{self, PlaceError};
 
-/// The numbers of the socket and of the timer in the epoll set; those of silent connections begin behind them.
+/// Epoll data of the socket and the timer; connections that wait for their hand-over have higher numbers.
 const SOCKET: u64 = 0;
 const TIMER: u64 = 1;
 
-/// How to listen.
+/// Options of a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// Access rights of the socket file: who may write to it may be a client.
+    /// Mode of the socket file: write permission is needed to connect.
     pub mode: u32,
-    /// Connections that may wait to be accepted.
+    /// The listen(2) backlog.
     pub backlog: i32,
-    /// Bytes of a client's message; who sends a longer one is closed with 1009.
+    /// Bytes of a client's message; a longer one is closed with 1009.
     pub message_size_max: usize,
 }
 
@@ -40,16 +40,16 @@ impl Default for Options {
     }
 }
 
-/// Why there is no client. The listener is as good as before.
+/// Why accepting a client failed. The listener remains usable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AcceptError {
-    /// Nobody is there: wait until the listener is readable.
+    /// No client: wait until the listener is readable.
     WouldBlock,
-    /// A plain local client came, which passed no connection. It was closed: here is WebSocket alone.
+    /// A plain local client connected and passed no descriptor. Its connection was closed.
     Plain,
-    /// Something was handed over that is no client.
+    /// The hand-over was invalid.
     Handover(HandoverError),
-    /// The kernel gives no client. With EMFILE and the like it would come again at once: pause.
+    /// A system call failed. EMFILE, ENFILE, ENOMEM and ENOBUFS will repeat at once: pause.
     Io(Errno),
 }
 
@@ -75,7 +75,7 @@ impl From<Errno> for AcceptError {
     }
 }
 
-/// A connection on which nothing has come yet.
+/// An accepted connection without a hand-over yet.
 #[derive(Debug)]
 struct Silent {
     number: u64,
@@ -83,30 +83,29 @@ struct Silent {
     deadline: Deadline,
 }
 
-/// A server's socket. Dropped, it takes its file away, unless the file is another's by now.
+/// A server's listening socket. Dropping it removes its file, unless the file was replaced.
 #[derive(Debug)]
 pub struct Listener {
-    /// The socket, the silent connections and the timer, so that one descriptor tells of all of them.
+    /// Watches the socket, the silent connections and the timer, so that one descriptor becomes readable for all.
     epoll: Epoll,
     socket: OwnedFd,
-    /// Accepted, but the gateway's message has not come yet: the oldest first, so that their numbers rise.
+    /// Connections without a hand-over yet, oldest first, so in the order of their numbers.
     silent: Vec<Silent>,
-    /// The number of the newest.
+    /// The number of the newest connection.
     newest: u64,
-    /// When the oldest has been silent for too long.
+    /// Expires at the deadline of the oldest silent connection.
     timer: TimerFd,
-    /// Whoever comes now waits in the backlog.
+    /// The socket is not watched: new connections wait in the backlog.
     is_full: bool,
     options: Options,
     is_nonblocking: bool,
     path: PathBuf,
-    /// The device and the number of the file.
+    /// Device and inode of the socket file; None: it was already gone.
     file: Option<(u64, u64)>,
 }
 
 impl Listener {
-    /// Makes the socket file `path` and listens. A file that a server left is replaced; one that a server listens on
-    /// is not.
+    /// Creates the socket file `path` and listens. A stale file is replaced; one with a listening server is not.
     pub fn bind(path: &Path, options: &Options) -> Result<Listener, PlaceError> {
         let socket = place::listen_at(path, SockType::Stream, options.mode, options.backlog)?;
         Listener::new(socket, path, options).map_err(|errno| PlaceError::Io(path.to_owned(), errno))
@@ -132,23 +131,23 @@ impl Listener {
         })
     }
 
-    /// Whether `accept` returns `WouldBlock` where it would have to wait.
+    /// In non-blocking mode, `accept` returns `WouldBlock` instead of waiting.
     pub fn set_nonblocking(&mut self, is_nonblocking: bool) {
         self.is_nonblocking = is_nonblocking;
     }
 
-    /// How many bytes a message of those may have who are accepted from now on.
+    /// Sets the message limit, in bytes, of clients accepted from now on.
     pub fn set_message_size_max(&mut self, message_size_max: usize) {
         self.options.message_size_max = message_size_max;
     }
 
-    /// The listening socket itself, for example to listen(2) again after fork(2). For poll(2) use the listener.
+    /// The listening socket, for example to call listen(2) again after fork(2). For poll(2) use the listener itself.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// The next client. It blocks, whatever the listener does. Between connection and hand-over a moment may pass, in
-    /// which other clients are accepted; a connection that is silent for 5 s is a plain local client.
+    /// The next client, in blocking mode even if the listener is non-blocking. While a connection waits for its hand-over,
+    /// others are accepted. One without a hand-over after 5 s is refused as a plain local client.
     pub fn accept(&mut self) -> Result<Client, AcceptError> {
         loop {
             let client = match self.next_event()? {
@@ -167,7 +166,7 @@ impl Listener {
         }
     }
 
-    /// What the epoll set has to tell. It takes turns: what it told of comes behind all else.
+    /// The next event's number. The kernel's ready list is fair: a reported descriptor moves to its end.
     fn next_event(&self) -> Result<Option<u64>, AcceptError> {
         let mut events = [EpollEvent::empty()];
         match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
@@ -177,7 +176,7 @@ impl Listener {
         }
     }
 
-    /// None: nobody is there any more, or the connection is silent, and waits with the others.
+    /// None: the connection is gone, or has no hand-over yet.
     fn accept_connection(&mut self) -> Result<Option<Client>, AcceptError> {
         let connection = match accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK) {
             Ok(number) => own(number),
@@ -188,7 +187,7 @@ impl Listener {
         self.take_over(self.newest, connection, Deadline::after_ms(HANDOVER_MS.into()))
     }
 
-    /// Something came, or the end. Closed, the connection leaves the epoll set.
+    /// A silent connection is readable. Closing it removes it from the epoll set.
     fn end_of_silence(&mut self, number: u64) -> Result<Option<Client>, AcceptError> {
         match self.silent.iter().position(|silent| silent.number == number) {
             Some(place) => {
@@ -199,8 +198,8 @@ impl Listener {
         }
     }
 
-    /// None: nothing has come yet, and the connection waits with the other silent ones. So does one whose client
-    /// finds no descriptor free, and then none is accepted that might take the next.
+    /// None: no hand-over yet; the connection is kept. It is also kept if no descriptor is free for the client, and then
+    /// accepting stops, so that no new connection takes the next free one.
     fn take_over(
         &mut self,
         number: u64,
@@ -244,7 +243,7 @@ impl Listener {
         Ok(())
     }
 
-    /// The oldest may have spoken since the timer was set: then it is set for the next.
+    /// The timer has expired. If the connection it was set for is gone, it is set for the next.
     fn refuse_the_oldest(&mut self) -> Result<Option<Client>, AcceptError> {
         let is_over = self.silent.first().is_some_and(|oldest| oldest.deadline.is_over());
         let refused = is_over.then(|| self.silent.remove(0));
@@ -253,7 +252,7 @@ impl Listener {
         refused.map_or(Ok(None), |_| Err(AcceptError::Plain))
     }
 
-    /// Setting it takes back what it has told.
+    /// Sets the timer for the oldest connection. Setting it clears the expiration.
     fn set_timer(&self) -> Result<(), AcceptError> {
         match self.silent.first() {
             Some(oldest) => {
@@ -267,7 +266,7 @@ impl Listener {
 }
 
 impl AsFd for Listener {
-    /// For poll(2) and the like: readable when `accept` has something to say. It is not the socket.
+    /// For poll(2), select(2) and epoll(7): readable when `accept` would not block. It is not the socket.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.0.as_fd()
     }
@@ -277,7 +276,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let now = fs::symlink_metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
         if now.is_some() && now == self.file {
-            // Who became another user may not.
+            // Fails if the process has dropped its privileges.
             let _ = fs::remove_file(&self.path);
         }
     }

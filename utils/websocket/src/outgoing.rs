@@ -1,9 +1,9 @@
-//! One client's sending side, without a socket of its own: frames out of what a server writes, and what the kernel
-//! did not take of them.
+//! The sending side of one client, without I/O: makes frames of the server's writes, and keeps the bytes that did not fit
+//! into the socket buffer.
 //!
-//! The caller gives each method a `send`, which is sendmsg(2) with MSG_NOSIGNAL on the client's connection: it gets
-//! all that may go now in one call, and says how many bytes were taken. An error of it is the method's, and changes
-//! nothing that was not taken before.
+//! The caller passes a `send` function to each method: sendmsg(2) with MSG_NOSIGNAL on the client's connection. It is
+//! called with all bytes that may be sent now and returns how many were sent. Its error is returned by the method; bytes
+//! not sent remain queued.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -16,46 +16,47 @@ use rfc6455::utf8::Validator;
 
 use crate::limits::{CUT_SIZE_MAX, GATHERED_SIZE, PONGS_SIZE_MAX, WRITE_PARTS_MAX};
 
-/// What the messages of a stream are sent as.
+/// The opcode of a stream's messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriteType {
-    /// Binary.
+    /// Always binary.
     Binary,
-    /// Text, whatever the bytes are: the server answers for it.
+    /// Always text, without a check: the server guarantees UTF-8.
     UncheckedText,
-    /// Text where the bytes are UTF-8, else binary.
+    /// Text if the bytes are UTF-8, else binary.
     Auto,
-    /// Text; bytes that are not UTF-8 are an error.
+    /// Always text; bytes that are not UTF-8 are an error (EILSEQ).
     Text,
 }
 
-/// What waits for the kernel.
+/// The send queue of one client.
 ///
-/// A server uses it in one of two ways, never in both, but that messages may be gathered before a stream begins. As a
-/// stream (`write`): each write is a message of its own, and of what the kernel does not take the server hears, as
-/// write(2) would tell it, and writes it again. As messages (`send`): each is taken whole or not at all, and what the
-/// kernel does not take of it waits here.
+/// A server uses it in one of two ways. As a stream (`write`): each write becomes a message, a partial write is reported
+/// as by write(2), and the server writes the rest again. As messages (`send`): each is accepted whole or not at all, and
+/// bytes that did not fit are queued here. Both must not be mixed, except that `gather_write` may precede a stream.
 ///
-/// Pongs and the close frame go where a frame ends. A stream holds `PONGS_SIZE_MAX` and 300 bytes at most, messages
-/// `kept_size_max` or one of them beside.
+/// Pongs and the close frame are sent between frames. A stream queues at most `PONGS_SIZE_MAX` and 300 bytes; messages
+/// queue `kept_size_max` bytes, or one message, in addition.
 #[derive(Default, Debug)]
 pub struct Outgoing {
-    /// Bytes of frames that were begun, or gathered. They go before everything else.
+    /// Rest of a partly sent frame, and gathered frames. Sent first.
     kept: Vec<u8>,
+    /// Bytes at the start of `kept` that were sent.
     kept_start: usize,
-    /// Bytes of payload that a header has announced and a stream's next writes still bring.
+    /// Payload bytes of a stream's frame whose header was sent, which the next writes must bring.
     owed_size: usize,
-    /// A character that the end of a stream's write cut: it goes in front of the next write's bytes.
+    /// First bytes of a UTF-8 character that the end of a stream's write cut. The next message begins with them.
     cut: [u8; CUT_SIZE_MAX],
     cut_size: usize,
-    /// Answers to pings. Where many wait, the newest one is enough (RFC 6455 section 5.5.3).
+    /// Pong frames. If too many wait, the newest is enough (RFC 6455 section 5.5.3).
     pong: Option<Vec<u8>>,
-    /// The close frame, until the kernel takes of it.
+    /// The close frame; None: not asked for, or at least its first byte was sent.
     close: Option<Vec<u8>>,
+    /// A close frame was asked for.
     is_closing: bool,
 }
 
-/// What a write would announce: a header, the character that the last write cut, and behind it so many bytes.
+/// A frame of a write: a header, the cut character of the write before, and `payload_size` bytes of this write.
 struct Frame {
     header: [u8; HEADER_SIZE_MAX + CUT_SIZE_MAX],
     header_start: usize,
@@ -73,7 +74,7 @@ impl Frame {
         Frame { header, header_start, header_end, payload_size }
     }
 
-    /// All of it that comes before the write's own bytes.
+    /// The bytes before those of the write.
     fn header(&self) -> &[u8] {
         &self.header[self.header_start..self.header_end]
     }
@@ -83,17 +84,17 @@ impl Frame {
     }
 }
 
-/// What becomes of the bytes that complete no message: a frame, and a character at their end that waits.
+/// How a write is sent: in a frame, except for an incomplete character of `waiting_size` bytes at its end.
 #[derive(Default)]
 struct Plan {
     frame: Option<Frame>,
     waiting_size: usize,
 }
 
-/// What sends. A pointer, so that the library has the code that uses it once.
+/// The caller's `send`. Dynamic dispatch, so that the code is compiled once.
 type Send<'s> = &'s mut dyn FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>;
 
-/// What the kernel took, handed out in order.
+/// Bytes that were sent, to be assigned to the queued parts in order.
 struct Taken(usize);
 
 impl Taken {
@@ -105,23 +106,23 @@ impl Taken {
 }
 
 impl Outgoing {
-    /// A client's at the beginning of its conversation.
+    /// An empty queue.
     pub fn new() -> Outgoing {
         Outgoing::default()
     }
 
-    /// Whether there is something that `flush` could send: the client's connection is to be watched for POLLOUT.
+    /// Whether `flush` has bytes to send: wait for POLLOUT.
     pub fn wants_to_write(&self) -> bool {
         !self.kept().is_empty() || self.owed_size == 0 && (self.pong.is_some() || self.close.is_some())
     }
 
-    /// Bytes of payload that were announced to the client and not written yet. While there are any, neither a pong
-    /// nor a close frame can go.
+    /// Payload bytes of the current frame that the server has not written yet. Until they are, no control frame can be
+    /// sent.
     pub fn owed_size(&self) -> usize {
         self.owed_size
     }
 
-    /// Whether a ping's answer waits.
+    /// Whether a pong is queued.
     pub fn has_pong(&self) -> bool {
         self.pong.is_some()
     }
@@ -131,12 +132,12 @@ impl Outgoing {
         self.is_closing
     }
 
-    /// Bytes that wait, the pong and the close frame not counted.
+    /// Queued bytes without pongs and the close frame.
     pub fn kept_size(&self) -> usize {
         self.kept().len()
     }
 
-    /// Answers a ping, as soon as a frame's end allows.
+    /// Queues a pong, to be sent after the current frame.
     pub fn pong(&mut self, ping_payload: &[u8]) {
         if self.is_closing {
             return;
@@ -149,12 +150,12 @@ impl Outgoing {
         pongs.extend_from_slice(&frame);
     }
 
-    /// Bytes of a character that the last write cut.
+    /// Bytes of the UTF-8 character that the last write cut.
     pub fn cut_size(&self) -> usize {
         self.cut_size
     }
 
-    /// Waits no longer for the other bytes of a cut character: `flush` sends what there is of it, as a binary message.
+    /// Stops waiting for the rest of a cut character: `flush` sends its bytes as a binary message.
     pub fn give_up_cut(&mut self) {
         let cut = self.cut;
         if let size @ 1.. = std::mem::take(&mut self.cut_size)
@@ -164,12 +165,12 @@ impl Outgoing {
         }
     }
 
-    /// Forgets a cut character, which another process sends.
+    /// Drops a cut character: another process sends it.
     pub fn drop_cut(&mut self) {
         self.cut_size = 0;
     }
 
-    /// Asks for a close frame. Nothing goes behind it; a second one is not sent. The reason is cut at 123 bytes.
+    /// Queues a close frame. Nothing is sent after it; a second call has no effect. The reason is cut to 123 bytes.
     pub fn close(&mut self, code: Option<CloseCode>, reason: &str) {
         if !self.is_closing {
             self.give_up_cut();
@@ -178,12 +179,12 @@ impl Outgoing {
         }
     }
 
-    /// As a stream: makes of these bytes one text or binary message and returns how many of them were taken. Where
-    /// that are fewer, the next write's bytes complete the message before they begin another. Taken are one byte at
-    /// least, or the error says why none: EAGAIN where `send` would block. EPIPE: the conversation is closing.
-    /// EILSEQ: these bytes are no text. A character that is cut by the end of the bytes counts as taken, and waits for
-    /// the next write, `give_up_cut` or `close`: `cut_size` tells of it.
-    /// No bytes are no message. Of more than `WRITE_PARTS_MAX` parts the first are taken.
+    /// Stream mode: sends the bytes as one text or binary message and returns how many were accepted. If fewer than all,
+    /// the bytes of the next write first complete this message. At least one byte is accepted, else the result is an
+    /// error: EAGAIN if `send` would block, EPIPE after `close`, EILSEQ if the bytes are no text.
+    ///
+    /// An incomplete UTF-8 character at the end counts as accepted, and waits for the next write, `give_up_cut` or
+    /// `close`; see `cut_size`. Zero bytes send no message. Only the first `WRITE_PARTS_MAX` parts are used.
     pub fn write(
         &mut self,
         kind: WriteType,
@@ -206,7 +207,7 @@ impl Outgoing {
             let owed_size = size.min(self.owed_size);
             let plan = match self.plan(kind, parts, owed_size..size) {
                 _ if self.is_closing => Plan::default(),
-                // The end of the message before is good.
+                // The bytes that complete the message before are sent anyway.
                 Err(_) if owed_size > 0 => Plan::default(),
                 plan => plan?,
             };
@@ -222,14 +223,14 @@ impl Outgoing {
                 self.hold(parts, size - plan.waiting_size..size);
                 return Ok(size);
             }
-            // Nothing of the payload: then the kernel says what is in the way.
+            // Only queued bytes were sent: the next turn sends payload or returns the error.
             if taken > 0 {
                 return Ok(taken);
             }
         }
     }
 
-    /// As a stream: what `write` would make of these bytes waits until `flush`.
+    /// Stream mode: queues the message that `write` would send, for `flush`.
     pub fn gather_write(&mut self, kind: WriteType, bytes: &[u8]) -> Result<(), Errno> {
         debug_assert!(self.owed_size == 0, "a stream's message is not whole");
         if self.is_closing {
@@ -246,7 +247,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// What the bytes of this range become, with a character before them that was cut. EILSEQ: they are no text.
+    /// The frame for the bytes of `range`, after the cut character if there is one. EILSEQ: they are no text.
     fn plan(&self, kind: WriteType, parts: &[IoSlice<'_>], range: Range<usize>) -> Result<Plan, Errno> {
         if range.is_empty() {
             return Ok(Plan::default());
@@ -261,13 +262,13 @@ impl Outgoing {
         match tail {
             None if kind == WriteType::Text => Err(Errno::EILSEQ),
             None => Ok(Plan { frame: frame(Opcode::Binary, size), waiting_size: 0 }),
-            // The character is not whole yet.
+            // The character is still incomplete.
             Some(tail) if tail == self.cut_size + size => Ok(Plan { frame: None, waiting_size: size }),
             Some(tail) => Ok(Plan { frame: frame(Opcode::Text, size - tail), waiting_size: tail }),
         }
     }
 
-    /// Bytes of the character that the end of this range cuts; None: it is not UTF-8.
+    /// Bytes of an incomplete character at the end of `range`; None: not UTF-8.
     fn tail(&self, parts: &[IoSlice<'_>], range: Range<usize>) -> Option<usize> {
         let mut all = vec![IoSlice::new(&self.cut[..self.cut_size])];
         push_range(&mut all, parts, range);
@@ -276,7 +277,7 @@ impl Outgoing {
         Some(validator.cut_size())
     }
 
-    /// Lets the bytes of this range wait, behind those of the same character.
+    /// Appends the bytes of `range` to the cut character.
     fn hold(&mut self, parts: &[IoSlice<'_>], range: Range<usize>) {
         let mut waiting = Vec::new();
         push_range(&mut waiting, parts, range);
@@ -286,9 +287,9 @@ impl Outgoing {
         }
     }
 
-    /// As messages: takes this one whole. EAGAIN: it was not taken, since with it more than `kept_size_max` bytes
-    /// would wait and the kernel took nothing of it. A message that was begun waits whatever its size.
-    /// EPIPE: the conversation is closing.
+    /// Message mode: sends a whole message. EAGAIN: not accepted, because none of it was sent and more than
+    /// `kept_size_max` bytes would be queued. The rest of a partly sent message is queued whatever its size.
+    /// EPIPE: after `close`.
     pub fn send(
         &mut self,
         opcode: Opcode,
@@ -319,9 +320,8 @@ impl Outgoing {
         Ok(())
     }
 
-    /// As messages: lets this one wait until `flush` or a `send`, so that several leave in one piece. How much may
-    /// wait is the caller's to judge. `further_size`: about so many bytes are expected behind it.
-    /// EPIPE: the conversation is closing.
+    /// Message mode: queues a message for the next `send` or `flush`. The caller limits the queue. `further_size`: an
+    /// estimate of the bytes that will be gathered after it. EPIPE: after `close`.
     pub fn gather(&mut self, opcode: Opcode, payload: &[u8], further_size: usize) -> Result<(), Errno> {
         if self.is_closing {
             return Err(Errno::EPIPE);
@@ -334,7 +334,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Sends all that may go without a byte of the server. EAGAIN: some of it waits still.
+    /// Sends all that needs no more bytes of the server. EAGAIN: some bytes are still queued.
     pub fn flush(&mut self, mut send: impl FnMut(&[IoSlice<'_>]) -> Result<usize, Errno>) -> Result<(), Errno> {
         self.flush_by(&mut send)
     }
@@ -342,7 +342,7 @@ impl Outgoing {
     fn flush_by(&mut self, send: Send<'_>) -> Result<(), Errno> {
         while self.wants_to_write() {
             let taken = match (&self.pong, &self.close) {
-                // The usual case needs no list.
+                // The common case needs no list of parts.
                 (None, None) => send_some(send, &[IoSlice::new(self.kept())])?,
                 _ => send_some(send, &self.offer(0, None, &[]))?,
             };
@@ -351,7 +351,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Bytes that go before a message.
+    /// Queued bytes that are sent before a message.
     fn waiting_size(&self) -> usize {
         self.kept_size() + self.pong.as_ref().map_or(0, |pong| pong.len())
     }
@@ -361,11 +361,11 @@ impl Outgoing {
     }
 
     fn keep(&mut self, opcode: Opcode, payload: &[u8]) {
-        // Before the message, so that a server which always has more to say does not hold it back.
+        // The pong goes before the message, so that a busy server does not delay it.
         if let Some(pong) = self.pong.take() {
             self.kept.extend_from_slice(&pong);
         }
-        // Where it stays: a header that is written and moved at once costs as much as a short message.
+        // Written in place: moving the header would cost as much as a short message.
         let payload_start = self.kept.len() + header::size_of(payload.len());
         self.kept.extend_from_slice(&[0; HEADER_SIZE_MAX]);
         header::write_before(&mut self.kept, payload_start, true, opcode, payload.len());
@@ -373,7 +373,7 @@ impl Outgoing {
         self.kept.extend_from_slice(payload);
     }
 
-    /// All that may go now: what was kept, `owed_size` bytes of the parts, what goes between frames, then `frame`.
+    /// All that may be sent now: kept bytes, `owed_size` bytes of `parts`, control frames, then `frame`.
     fn offer<'a>(&'a self, owed_size: usize, frame: Option<&'a Frame>, parts: &'a [IoSlice<'a>]) -> Vec<IoSlice<'a>> {
         let mut all = Vec::with_capacity(parts.len() + 5);
         if !self.kept().is_empty() {
@@ -390,12 +390,12 @@ impl Outgoing {
         all
     }
 
-    /// Notes what the kernel took of an offer. Returns how many bytes of the parts that were.
+    /// Updates the queue after `taken` bytes of an offer were sent. Returns how many bytes of the parts that were.
     fn account(&mut self, taken: usize, owed_size: usize, frame: Option<&Frame>) -> usize {
         let mut taken = Taken(taken);
         self.kept_start += taken.of(self.kept().len());
         if self.kept().is_empty() {
-            // Who has nothing to send has no memory for it.
+            // An idle client keeps no memory.
             (self.kept, self.kept_start) = (Vec::new(), 0);
         }
         let of_owed = taken.of(owed_size);
@@ -418,7 +418,7 @@ impl Outgoing {
     }
 }
 
-/// Of a frame that was begun, the rest is kept.
+/// Moves the rest of a partly sent frame to `kept`.
 fn begin(frame: &mut Option<Vec<u8>>, taken: &mut Taken, kept: &mut Vec<u8>) {
     if taken.0 > 0
         && let Some(frame) = frame.take()
@@ -429,13 +429,13 @@ fn begin(frame: &mut Option<Vec<u8>>, taken: &mut Taken, kept: &mut Vec<u8>) {
 
 fn send_some(send: Send<'_>, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
     match send(parts) {
-        // Of some bytes the kernel takes one at least; asking again for ever is no way out.
+        // send(2) never returns 0 for a non-empty buffer; do not loop for ever.
         Ok(0) => Err(Errno::EAGAIN),
         other => other,
     }
 }
 
-/// The bytes of this range, counted over all parts.
+/// Appends the bytes of `range`, which counts over all parts.
 fn push_range<'a>(all: &mut Vec<IoSlice<'a>>, parts: &'a [IoSlice<'a>], range: Range<usize>) {
     let mut start = 0;
     for part in parts {

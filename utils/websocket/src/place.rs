@@ -1,4 +1,4 @@
-//! A server's place: its socket file. A stale one is replaced, a live one is not stolen.
+//! The socket file of a server. A stale one is replaced; one with a listening server is not.
 
 use std::fmt;
 use std::fs;
@@ -12,14 +12,14 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-/// Why there is no socket file. Display is the operator's sentence.
+/// Why the socket file could not be created. Display is the message for the operator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PlaceError {
     /// A system call failed for this path.
     Io(PathBuf, Errno),
-    /// There is a file of another kind.
+    /// The path exists and is no socket.
     NoSocket(PathBuf),
-    /// Somebody listens there.
+    /// A server is listening on it.
     Taken(PathBuf),
 }
 
@@ -39,8 +39,8 @@ impl fmt::Display for PlaceError {
 
 impl std::error::Error for PlaceError {}
 
-/// Makes the socket file, with these access rights whatever the umask is, and listens. The socket is closed on exec
-/// and does not block. The folder has to be there.
+/// Creates the socket file with exactly `mode`, whatever the umask is, and listens. The socket is close-on-exec and
+/// non-blocking. The directory must exist.
 pub fn listen_at(path: &Path, socket_type: SockType, mode: u32, backlog: i32) -> Result<OwnedFd, PlaceError> {
     let failed = |errno: Errno| PlaceError::Io(path.to_owned(), errno);
     let file_failed = |error: std::io::Error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(0)));
@@ -59,14 +59,14 @@ pub fn listen_at(path: &Path, socket_type: SockType, mode: u32, backlog: i32) ->
     }
     let listener = new_socket()?;
     bind(listener.as_raw_fd(), &address).map_err(failed)?;
-    // Nobody can connect before listen(2), so that no moment has other rights.
+    // No connect(2) succeeds before listen(2), so the mode is in force from the first one.
     set_mode(path, mode)?;
     listen(&listener, backlog).map_err(failed)?;
     Ok(listener)
 }
 
-/// By what lies there, and not by its name: whoever may write to the folder may have put a link in the socket's place,
-/// and the rights of the file that it leads to are none of a server's business.
+/// Does not follow links: another user with write access to the directory may have replaced the socket by a link, and
+/// chmod(2) would change the mode of its target.
 fn set_mode(path: &Path, mode: u32) -> Result<(), PlaceError> {
     let failed = |errno: Errno| PlaceError::Io(path.to_owned(), errno);
     let file = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed)?;
@@ -74,11 +74,11 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), PlaceError> {
     if SFlag::from_bits_truncate(status.st_mode) & SFlag::S_IFMT != SFlag::S_IFSOCK {
         return Err(PlaceError::NoSocket(path.to_owned()));
     }
-    // A new one has no second name.
+    // A new socket has one link.
     if status.st_nlink > 1 {
         return Err(PlaceError::Taken(path.to_owned()));
     }
-    // fchmod(2) takes no such descriptor.
+    // fchmod(2) fails on O_PATH descriptors.
     let own = format!("/proc/self/fd/{}", file.as_raw_fd());
     let result = fs::set_permissions(own, fs::Permissions::from_mode(mode));
     result.map_err(|error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(0))))
@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// Root may be the one who starts a server in a folder that others may write to.
+    /// Root may start a server in a directory that other users may write to.
     #[test]
     fn what_took_the_sockets_place_keeps_its_rights() {
         let folder = std::env::temp_dir().join(format!("websocket-place-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! What the tests play: the gateway that hands a client over, and the client.
+//! Test doubles: the gateway that hands a client over, and the client.
 
 use std::io::{IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -8,7 +8,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// A client's frame: its first byte and its payload, masked.
-pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let key = [1, 2, 3, 4];
     let masked = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
     let size = payload.len();
@@ -20,25 +20,25 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     [first].into_iter().chain(head).chain(key).chain(masked).collect()
 }
 
-/// The address of a client that came to a UNIX socket.
-pub fn sockaddr_un() -> Vec<u8> {
+/// The address of a client of a UNIX socket.
+pub(crate) fn sockaddr_un() -> Vec<u8> {
     (libc::AF_UNIX as u16).to_ne_bytes().to_vec()
 }
 
-/// The gateway's message: these bytes, and beside them these sockets.
-pub fn give(gateway: &UnixStream, bytes: &[u8], sockets: &[RawFd]) {
+/// Sends the hand-over message: `bytes`, with `sockets` as SCM_RIGHTS.
+pub(crate) fn give(gateway: &UnixStream, bytes: &[u8], sockets: &[RawFd]) {
     let rights = [ControlMessage::ScmRights(sockets)];
     let sent = sendmsg::<()>(gateway.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::empty(), None).unwrap();
     assert_eq!(sent, bytes.len());
 }
 
 /// Sends frames.
-pub fn say(mut client: &UnixStream, frames: &[Vec<u8>]) {
+pub(crate) fn say(mut client: &UnixStream, frames: &[Vec<u8>]) {
     client.write_all(&frames.concat()).unwrap();
 }
 
 /// Receives exactly these bytes.
-pub fn expect(mut client: &UnixStream, bytes: &[u8]) {
+pub(crate) fn expect(mut client: &UnixStream, bytes: &[u8]) {
     let mut came = vec![0; bytes.len()];
     client.read_exact(&mut came).unwrap();
     assert_eq!(came, bytes);

@@ -4,11 +4,9 @@
 //! Every pointer may be NULL where it comes in, and then the answer is EINVAL. What is no NULL has to be what the
 //! header says it is: no library can tell.
 
-mod client;
+mod error;
 
-mod listener;
-
-mod number;
+mod handles;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,9 +16,8 @@ use nix::errno::Errno;
 use nix::libc::{self, size_t, ssize_t};
 use server::CloseCode;
 
-use client::WsClient;
-use listener::WsListener;
-use number::{Number, errno};
+use error::{Number, errno};
+use handles::{WsClient, WsListener};
 
 /// ws_listen(3): makes a listener of a path.
 ///
@@ -279,7 +276,7 @@ pub unsafe extern "C" fn ws_ping(client: *mut WsClient, bytes: *const c_void, si
     // SAFETY: so many bytes, as the caller says.
     let payload = unsafe { payload(bytes, size) };
     let (Some(client), Some(payload)) = (client, payload) else { return errno(Errno::EINVAL) };
-    number::of(client.inner.ping(payload))
+    error::result_of(client.inner.ping(payload))
 }
 
 /// ws_flush(3).
@@ -290,7 +287,7 @@ pub unsafe extern "C" fn ws_ping(client: *mut WsClient, bytes: *const c_void, si
 pub unsafe extern "C" fn ws_flush(client: *mut WsClient) -> c_int {
     // SAFETY: NULL or a client, as the caller says.
     let client = unsafe { client.as_mut() };
-    client.map_or(errno(Errno::EINVAL), |client| number::of(client.inner.flush()))
+    client.map_or(errno(Errno::EINVAL), |client| error::result_of(client.inner.flush()))
 }
 
 /// ws_wants_write(3).
@@ -319,8 +316,8 @@ pub unsafe extern "C" fn ws_close(client: *mut WsClient, code: c_int, reason: *c
         // SAFETY: not NULL, and a string, as the caller says.
         unsafe { CStr::from_ptr(reason) }
     };
-    let Ok(reason) = reason.to_str() else { return number::TEXT };
-    number::of(client.inner.close(CloseCode(code), reason))
+    let Ok(reason) = reason.to_str() else { return error::TEXT };
+    error::result_of(client.inner.close(CloseCode(code), reason))
 }
 
 /// ws_close_code(3): what the client's close frame said.
@@ -362,7 +359,7 @@ pub unsafe extern "C" fn ws_end(client: *mut WsClient, wait_ms: libc::c_uint) ->
 /// ws_strerror(3): a sentence for a number.
 #[unsafe(no_mangle)]
 pub extern "C" fn ws_strerror(number: c_int) -> *const c_char {
-    match number::sentence(number) {
+    match error::sentence(number) {
         Some(sentence) => sentence.as_ptr(),
         // SAFETY: any number is good, and what comes back is a string.
         None => unsafe { libc::strerror(number.saturating_neg()) },

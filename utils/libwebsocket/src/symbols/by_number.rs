@@ -6,9 +6,9 @@ use std::os::fd::RawFd;
 
 use nix::libc;
 
-use super::beside;
 use super::descriptors::{before_close, before_shutdown, begin, begin_passed, close_range, controlled, copied};
 use super::descriptors::{make_way, take};
+use super::keeping_errno;
 use crate::real;
 
 /// dup2(2), which younger architectures do not have.
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn syscall(
         }
         libc::SYS_dup => copied(fd, call() as c_int).into(),
         _ if number == libc::SYS_dup3 || Some(number) == DUP2 => {
-            beside(|| make_way(fd, second));
+            keeping_errno(|| make_way(fd, second));
             copied(fd, call() as c_int).into()
         }
         // Other commands than those that copy may return more than an int has room for.

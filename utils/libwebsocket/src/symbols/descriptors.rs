@@ -6,17 +6,17 @@ use std::os::fd::RawFd;
 use nix::libc::{self, FILE, msghdr, sa_family_t, sockaddr, sockaddr_un, socklen_t};
 use server::handover::{ClientAddress, passed_numbers};
 
-use super::beside;
+use super::keeping_errno;
 use crate::arrival::{Arrival, arrive, served};
 use crate::table::{self, Entry};
-use crate::{leaving, ledger, process, real};
+use crate::{fork, leaving, ledger, real};
 
 /// A server's clients want text.
 const PROTOCOL_TEXT: c_int = 153;
 
 /// A call has made this descriptor, or failed.
 pub(super) fn begin(fd: c_int) -> c_int {
-    beside(|| leaving::begin(fd));
+    keeping_errno(|| leaving::begin(fd));
     fd
 }
 
@@ -40,7 +40,7 @@ pub unsafe extern "C" fn socketpair(domain: c_int, kind: c_int, protocol: c_int,
     if result == 0 {
         // SAFETY: the kernel has just written two numbers there.
         let fds = unsafe { std::slice::from_raw_parts(fds, 2) };
-        beside(|| fds.iter().for_each(|fd| leaving::begin(*fd)));
+        keeping_errno(|| fds.iter().for_each(|fd| leaving::begin(*fd)));
     }
     result
 }
@@ -57,7 +57,7 @@ pub(super) unsafe fn begin_passed(message: *const msghdr) {
     }
     // SAFETY: as promised.
     let ancillary = unsafe { std::slice::from_raw_parts(message.msg_control.cast(), message.msg_controllen as _) };
-    beside(|| passed_numbers(ancillary).for_each(leaving::begin));
+    keeping_errno(|| passed_numbers(ancillary).for_each(leaving::begin));
 }
 
 /// A server that has room for exactly a `struct sockaddr_un` trusts its listener's family, and may take another one's
@@ -95,13 +95,13 @@ pub(super) unsafe fn take(
     flags: c_int,
     accept: impl FnOnce() -> c_int,
 ) -> c_int {
-    let served = beside(|| served(listener));
+    let served = keeping_errno(|| served(listener));
     // What the kernel writes there is less than the room.
     // SAFETY: the caller's promise.
     let room = unsafe { size.as_ref() }.copied();
     let fd = begin(accept());
     let (Some(kind), 0..) = (served, fd) else { return fd };
-    let Arrival::Client(client) = beside(|| arrive(fd, flags, kind)) else { return fd };
+    let Arrival::Client(client) = keeping_errno(|| arrive(fd, flags, kind)) else { return fd };
     if let (false, Some(room)) = (address.is_null(), room) {
         // SAFETY: the caller's promise.
         unsafe { put_address(shown(&client, room), address, size, room) };
@@ -130,13 +130,13 @@ pub unsafe extern "C" fn accept4(fd: c_int, address: *mut sockaddr, size: *mut s
 /// getpeername(2): of a client the address that the gateway gave, which the kernel does not know where bytes are relayed.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
-    let client = table::client(fd).and_then(|_| beside(|| leaving::confirmed_client(fd)));
+    let client = table::client(fd).and_then(|_| keeping_errno(|| leaving::confirmed_client(fd)));
     // What the kernel writes there is less than the room.
     // SAFETY: the caller's promise.
     let room = client.and_then(|_| unsafe { size.as_ref() }.copied());
     // SAFETY: the caller's promise.
     let result = unsafe { real::getpeername(fd, address, size) };
-    let told = client.and_then(|client| beside(|| *client.address.lock().ok()?));
+    let told = client.and_then(|client| keeping_errno(|| *client.address.lock().ok()?));
     if let (0, Some(told), Some(room)) = (result, told, room) {
         // SAFETY: the caller's promise.
         unsafe { put_address(told.as_bytes(), address, size, room) };
@@ -148,9 +148,9 @@ pub unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *m
 /// from accept(2). Java asks with each client.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn getsockname(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
-    let client = table::client(fd).and_then(|_| beside(|| leaving::confirmed_client(fd)));
+    let client = table::client(fd).and_then(|_| keeping_errno(|| leaving::confirmed_client(fd)));
     // SAFETY: the caller's promise.
-    let room = client.and_then(|client| unsafe { size.as_ref() }.copied().filter(|_| client.is_here()));
+    let room = client.and_then(|client| unsafe { size.as_ref() }.copied().filter(|_| client.is_handed_over()));
     // SAFETY: the caller's promise.
     let result = unsafe { real::getsockname(fd, address, size) };
     if let (0, Some(room)) = (result, room.filter(|room| is_for_unix(*room))) {
@@ -162,7 +162,7 @@ pub unsafe extern "C" fn getsockname(fd: c_int, address: *mut sockaddr, size: *m
 
 pub(super) fn copied(fd: RawFd, new: c_int) -> c_int {
     if new >= 0 && new != fd {
-        beside(|| leaving::copy(fd, new));
+        keeping_errno(|| leaving::copy(fd, new));
     }
     new
 }
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn dup(fd: c_int) -> c_int {
 /// dup2(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
-    beside(|| make_way(fd, to));
+    keeping_errno(|| make_way(fd, to));
     // SAFETY: no memory is named.
     copied(fd, unsafe { real::dup2(fd, to) })
 }
@@ -193,7 +193,7 @@ pub unsafe extern "C" fn dup2(fd: c_int, to: c_int) -> c_int {
 /// dup3(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
-    beside(|| make_way(fd, to));
+    keeping_errno(|| make_way(fd, to));
     // SAFETY: no memory is named.
     copied(fd, unsafe { real::dup3(fd, to, flags) })
 }
@@ -229,7 +229,7 @@ pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
 
 pub(super) fn before_shutdown(fd: RawFd, how: c_int) {
     if matches!(how, libc::SHUT_WR | libc::SHUT_RDWR) && table::client(fd).is_some() {
-        beside(|| leaving::end_sending(fd));
+        keeping_errno(|| leaving::end_sending(fd));
     }
 }
 
@@ -245,10 +245,10 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
 
 /// Whether the descriptor is to be closed: a server that closes all there is means its own.
 pub(super) fn before_close(fd: RawFd) -> bool {
-    if fd >= 0 && fd == ledger::fd() && !process::is_borrowed() {
+    if fd >= 0 && fd == ledger::fd() && !fork::is_vfork_child() {
         return false;
     }
-    beside(|| leaving::leave(fd));
+    keeping_errno(|| leaving::leave(fd));
     true
 }
 
@@ -257,10 +257,12 @@ pub(super) fn before_close(fd: RawFd) -> bool {
 pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     const CLOSE_RANGE_CLOEXEC: c_int = 4;
     if flags & CLOSE_RANGE_CLOEXEC == 0 && first <= last {
-        beside(|| table::known().filter(|fd| (first..=last).contains(&(*fd as c_uint))).for_each(leaving::leave));
+        keeping_errno(|| {
+            table::known().filter(|fd| (first..=last).contains(&(*fd as c_uint))).for_each(leaving::leave)
+        });
         if let Ok(kept) = c_uint::try_from(ledger::fd())
             && (first..=last).contains(&kept)
-            && !process::is_borrowed()
+            && !fork::is_vfork_child()
         {
             // SAFETY: no memory is named.
             let before = if first < kept { unsafe { real::close_range(first, kept - 1, flags) } } else { 0 };
@@ -286,7 +288,7 @@ pub unsafe extern "C" fn fclose(stream: *mut FILE) -> c_int {
     // SAFETY: the caller's promise.
     let fd = unsafe { libc::fileno(stream) };
     if table::client(fd).is_some() {
-        beside(|| leaving::leave(fd));
+        keeping_errno(|| leaving::leave(fd));
     }
     // SAFETY: the caller's promise.
     unsafe { real::fclose(stream) }

@@ -23,13 +23,13 @@ mod wide;
 mod write;
 
 /// Does what goes along with a call that may succeed: errno stays as the server left it, as with the call alone.
-fn beside<T>(act: impl FnOnce() -> T) -> T {
-    sparing(|_| false, act)
+fn keeping_errno<T>(act: impl FnOnce() -> T) -> T {
+    keeping_errno_unless(|_| false, act)
 }
 
 /// Makes a call of the server's. What succeeds leaves errno alone, though much may have failed on its way: ouistiti's
 /// servers, for one, go on with a client whose read of 0 leaves an EAGAIN there.
-fn sparing<T>(has_failed: impl FnOnce(&T) -> bool, call: impl FnOnce() -> T) -> T {
+fn keeping_errno_unless<T>(has_failed: impl FnOnce(&T) -> bool, call: impl FnOnce() -> T) -> T {
     let before = Errno::last_raw();
     let result = call();
     if !has_failed(&result) {
@@ -40,7 +40,7 @@ fn sparing<T>(has_failed: impl FnOnce(&T) -> bool, call: impl FnOnce() -> T) -> 
 
 /// A call about a client; None: it is none, and libc is to be asked.
 fn about_client(call: impl FnOnce() -> Option<ssize_t>) -> Option<ssize_t> {
-    sparing(|size| *size == Some(-1), call)
+    keeping_errno_unless(|size| *size == Some(-1), call)
 }
 
 /// As a system call answers.
@@ -57,7 +57,7 @@ fn answer(result: Result<usize, Errno>) -> ssize_t {
 /// Who is to be read; None: what libc reads. A connection that has brought nothing so far is waited for here.
 fn reader(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
     let client = table::client(fd)?;
-    while !client.is_here.load(Ordering::Acquire) {
+    while !client.is_handed_over.load(Ordering::Acquire) {
         match decide(fd, client) {
             Ok(Decision::Client) => break,
             Ok(Decision::Plain) => return None,
@@ -75,7 +75,7 @@ fn reader(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
 /// Who is to be written to, there already or not; None: what libc writes to.
 fn writer(fd: RawFd) -> Option<Result<&'static Client, Errno>> {
     let client = table::client(fd)?;
-    if client.is_here() {
+    if client.is_handed_over() {
         return Some(Ok(client));
     }
     match decide(fd, client) {

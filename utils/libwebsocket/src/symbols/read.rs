@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 
 use super::descriptors::begin_passed;
-use super::{about_client, beside, heal, parts, reader, room, rooms};
+use super::{about_client, heal, keeping_errno, parts, reader, room, rooms};
 use crate::client::Client;
 use crate::limits::PARTS_MAX;
 use crate::{reading, real};
@@ -209,7 +209,7 @@ pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) 
 /// # Safety
 /// As recvmmsg(2).
 pub(super) unsafe fn receive_messages(fd: RawFd, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> Option<c_int> {
-    match (beside(|| reader_for(fd, flags)), count) {
+    match (keeping_errno(|| reader_for(fd, flags)), count) {
         (Some(Ok(_)), 1..) => {}
         (Some(Err(errno)), 1..) => {
             errno.set();
@@ -267,7 +267,7 @@ pub(super) unsafe fn begin_all_passed(messages: *const mmsghdr, received: c_int)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::played::Conversation;
+    use crate::conversation::Conversation;
 
     const NO_WAIT: c_int = libc::MSG_DONTWAIT;
 

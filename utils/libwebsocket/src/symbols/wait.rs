@@ -5,15 +5,14 @@ use std::ptr::null;
 
 use nix::libc::{self, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, suseconds_t, timespec, timeval};
 
-use super::{beside, sparing};
+use super::{keeping_errno, keeping_errno_unless};
 use crate::real;
 use crate::waiting::select::{Set, Sets};
 use crate::waiting::{self, epoll};
-use crate::watches;
 
 /// Waits; errno stays where that does not fail.
 fn wait(call: impl FnOnce() -> c_int) -> c_int {
-    sparing(|count| *count < 0, call)
+    keeping_errno_unless(|count| *count < 0, call)
 }
 
 /// The server's poll set.
@@ -111,7 +110,7 @@ pub unsafe extern "C" fn select(
     // SAFETY: the caller's promise.
     let time = unsafe { time.as_mut() };
     let wanted = time.as_ref().map(|time| timespec_of(time));
-    let (result, left) = sparing(|(count, _)| *count < 0, || sets.wait(wanted.as_ref(), null()));
+    let (result, left) = keeping_errno_unless(|(count, _)| *count < 0, || sets.wait(wanted.as_ref(), null()));
     // As Linux does it: the time that was left.
     if let (Some(time), Some(left)) = (time, left) {
         *time = timeval { tv_sec: left.tv_sec, tv_usec: left.tv_nsec / 1_000 };
@@ -148,7 +147,7 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
         let is_wanted = command != libc::EPOLL_CTL_DEL;
         // SAFETY: the kernel has just read it.
         let event = if is_wanted { unsafe { event.as_ref() }.copied() } else { None };
-        beside(|| epoll::note(instance, command, fd, event));
+        keeping_errno(|| epoll::note(instance, command, fd, event));
     }
     result
 }
@@ -158,7 +157,7 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
 pub unsafe extern "C" fn epoll_wait(instance: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let ask = |time_ms| unsafe { real::epoll_wait(instance, events, count, time_ms) };
-    if !watches::has_looks() {
+    if !epoll::has_filtered() {
         return ask(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -176,7 +175,7 @@ pub unsafe extern "C" fn epoll_pwait(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let ask = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
-    if !watches::has_looks() {
+    if !epoll::has_filtered() {
         return ask(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -192,7 +191,7 @@ pub unsafe extern "C" fn epoll_pwait2(
     time: *const timespec,
     signals: *const sigset_t,
 ) -> c_int {
-    if !watches::has_looks() {
+    if !epoll::has_filtered() {
         // SAFETY: the caller's promise.
         return unsafe { real::epoll_pwait2(instance, events, count, time, signals) };
     }

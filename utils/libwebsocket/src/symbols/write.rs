@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use nix::errno::Errno;
 use nix::libc::{self, iovec, mmsghdr, msghdr, off_t, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::{about_client, answer, beside, bytes, heal, slices, writer};
+use super::{about_client, answer, bytes, heal, keeping_errno, slices, writer};
 use crate::client::Client;
 use crate::limits::{PARTS_MAX, SENDFILE_SIZE};
 use crate::{leaving, real, table, writing};
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn sendto(
 
 /// Who is not there yet and is sent a descriptor or the like is a plain client, whatever is still to be found out.
 fn is_for_plain_client(fd: RawFd, message: &msghdr) -> bool {
-    let client = table::client(fd).filter(|client| message.msg_controllen > 0 && !client.is_here());
+    let client = table::client(fd).filter(|client| message.msg_controllen > 0 && !client.is_handed_over());
     if let Some(mut early) = client.and_then(|client| client.early.lock().ok()) {
         early.give_up();
     }
@@ -160,7 +160,7 @@ fn send_file<Offset: Copy + TryFrom<i64> + Into<i64>>(
 /// sendfile(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, size: size_t) -> ssize_t {
-    let Some(client) = beside(|| writer(to)) else {
+    let Some(client) = keeping_errno(|| writer(to)) else {
         // SAFETY: the caller's promise.
         return unsafe { real::sendfile(to, from, offset, size) };
     };
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, si
 /// sendfile(2), with an offset of 64 bits.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut i64, size: size_t) -> ssize_t {
-    let Some(client) = beside(|| writer(to)) else {
+    let Some(client) = keeping_errno(|| writer(to)) else {
         // SAFETY: the caller's promise.
         return unsafe { real::sendfile64(to, from, offset, size) };
     };
@@ -195,7 +195,10 @@ pub unsafe extern "C" fn splice(
     size: size_t,
     flags: c_uint,
 ) -> ssize_t {
-    if [from, to].into_iter().any(|fd| beside(|| writer(fd)).is_some() && !beside(|| leaving::was_stale(fd))) {
+    if [from, to]
+        .into_iter()
+        .any(|fd| keeping_errno(|| writer(fd)).is_some() && !keeping_errno(|| leaving::was_stale(fd)))
+    {
         return answer(Err(Errno::EINVAL));
     }
     // SAFETY: the caller's promise.

@@ -1,36 +1,154 @@
-//! epoll(7). It names file descriptors as the server likes, so that it has to be remembered which name is whose.
+//! epoll(7): which epoll instances watch a client, and which of their events are passed on.
+//!
+//! An instance names a descriptor by a number of the server's choice, so the library remembers which number is whose. An
+//! instance keeps watching a closed socket while another process has it open. The gateway keeps a client's socket open
+//! for a moment longer than the server does, so watches are removed here before the server closes it.
 
 use std::ffi::c_int;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use nix::libc::{self, epoll_event};
 
-use super::{Patience, Verdict, judge};
-use crate::real::safe;
-use crate::watches::Watch;
+use super::{Timeout, Verdict, judge};
+use crate::real::{self, safe};
 use crate::{leaving, table};
 
-/// An epoll instance was told this of `fd` by a command of epoll_ctl(2); None: to watch it no more.
-pub fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_event>) {
+/// Number of watches whose events are filtered. It is 0 in non-blocking servers, whose calls then go straight to libc.
+static FILTERED: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether any watch is filtered.
+pub(crate) fn has_filtered() -> bool {
+    FILTERED.load(Ordering::Relaxed) > 0
+}
+
+/// An epoll instance's interest in a file descriptor (epoll_ctl(2)).
+#[derive(Clone, Copy)]
+pub(crate) struct Watch {
+    /// The epoll instance.
+    pub(crate) epoll: RawFd,
+    pub(crate) fd: RawFd,
+    /// The server's events and data.
+    pub(crate) event: epoll_event,
+    /// Read events without payload are not reported.
+    pub(crate) is_filtered: bool,
+}
+
+impl Watch {
+    fn end(&self) {
+        // SAFETY: EPOLL_CTL_DEL takes no event. ENOENT is ignored.
+        let _ = unsafe { real::epoll_ctl(self.epoll, libc::EPOLL_CTL_DEL, self.fd, std::ptr::null_mut()) };
+    }
+
+    fn is_edge_triggered(&self) -> bool {
+        const ONCE: u32 = (libc::EPOLLET | libc::EPOLLONESHOT) as u32;
+        let events = self.event.events;
+        events & ONCE == libc::EPOLLET as u32
+    }
+
+    /// epoll_ctl(2) with the server's event. Errors are ignored: the instance may have been closed.
+    pub(crate) fn control(&self, command: i32) {
+        let mut event = self.event;
+        // SAFETY: the event lives through the call.
+        let _ = unsafe { real::epoll_ctl(self.epoll, command, self.fd, &raw mut event) };
+    }
+}
+
+/// The watches of one client's file descriptors.
+#[derive(Default)]
+pub(crate) struct Watches(Vec<Watch>);
+
+impl Watches {
+    /// No watches.
+    pub(crate) const fn new() -> Watches {
+        Watches(Vec::new())
+    }
+
+    /// Adds a watch, or replaces that of the same instance and descriptor.
+    pub(crate) fn add(&mut self, watch: Watch) {
+        self.remove(watch.epoll, watch.fd);
+        FILTERED.fetch_add(usize::from(watch.is_filtered), Ordering::Relaxed);
+        self.0.push(watch);
+    }
+
+    /// Removes the watch of this instance and descriptor.
+    pub(crate) fn remove(&mut self, epoll: RawFd, fd: RawFd) {
+        self.retain(|watch| (watch.epoll, watch.fd) != (epoll, fd));
+    }
+
+    /// Removes all watches.
+    pub(crate) fn clear(&mut self) {
+        self.retain(|_| false);
+    }
+
+    fn retain(&mut self, stays: impl Fn(&Watch) -> bool) {
+        let looks = self.0.iter().filter(|watch| !stays(watch) && watch.is_filtered).count();
+        FILTERED.fetch_sub(looks, Ordering::Relaxed);
+        self.0.retain(stays);
+    }
+
+    /// The filtered watch whose events have this data.
+    pub(crate) fn named(&self, epoll: RawFd, data: u64) -> Option<Watch> {
+        let is_it = |watch: &&Watch| watch.is_filtered && watch.epoll == epoll && { watch.event.u64 } == data;
+        self.0.iter().find(is_it).copied()
+    }
+
+    /// Called before the client's last descriptor in any process of the server is closed.
+    pub(crate) fn end(&mut self) {
+        self.0.iter().for_each(Watch::end);
+        self.clear();
+    }
+
+    /// Called before a late hand-over replaces `fd`. If a forked process has the old connection open, the instance would
+    /// otherwise report its end for ever.
+    pub(crate) fn pause(&self, fd: RawFd) {
+        self.0.iter().filter(|watch| watch.fd == fd).for_each(Watch::end);
+    }
+
+    /// Called after a late hand-over replaced `fd`: adds the new socket to the instances.
+    pub(crate) fn resume(&mut self, fd: RawFd) {
+        for watch in self.0.iter_mut().filter(|watch| watch.fd == fd) {
+            if watch.is_filtered && !safe::is_blocking(fd) {
+                watch.is_filtered = false;
+                FILTERED.fetch_sub(1, Ordering::Relaxed);
+            }
+            watch.control(libc::EPOLL_CTL_ADD);
+        }
+    }
+
+    /// Re-arms all edge-triggered watches: a write that failed with EAGAIN may succeed now.
+    pub(crate) fn rearm_all(&self) {
+        self.0.iter().filter(|watch| watch.is_edge_triggered()).for_each(|watch| watch.control(libc::EPOLL_CTL_MOD));
+    }
+
+    /// Re-arms edge-triggered watches of `fd`: there are bytes that were not reported.
+    pub(crate) fn rearm(&self, fd: RawFd) {
+        let is_edge_triggered = |watch: &&Watch| watch.fd == fd && watch.is_edge_triggered();
+        self.0.iter().filter(is_edge_triggered).for_each(|watch| watch.control(libc::EPOLL_CTL_MOD));
+    }
+}
+
+/// Notes a successful epoll_ctl(2). `event` is None for EPOLL_CTL_DEL.
+pub(crate) fn note(epoll: RawFd, command: c_int, fd: RawFd, event: Option<epoll_event>) {
     let is_new = command == libc::EPOLL_CTL_ADD;
     let Some(client) = (if is_new { leaving::confirmed_client(fd) } else { table::client(fd) }) else { return };
     let Ok(mut watches) = client.watches.lock() else { return };
     match event {
         Some(event) => {
-            let is_looked_at = !client.is_here() || safe::is_blocking(fd);
-            watches.add(Watch { epoll, fd, event, is_looked_at });
+            let is_filtered = !client.is_handed_over() || safe::is_blocking(fd);
+            watches.add(Watch { epoll, fd, event, is_filtered });
         }
         None => watches.remove(epoll, fd),
     }
 }
 
-/// Whose event it is, as far as that is remembered.
+/// The filtered watch of an event; None: not filtered.
 fn watch_of(epoll: RawFd, data: u64) -> Option<Watch> {
     table::clients().find_map(|(_, client)| client.watches.lock().ok()?.named(epoll, data))
 }
 
-/// Whether the server is to hear of this event, which is changed to what is so.
-fn is_so(epoll: RawFd, event: &mut epoll_event) -> bool {
+/// Removes read events of a client without payload. False: do not report the event.
+fn filter(epoll: RawFd, event: &mut epoll_event) -> bool {
     const READABLE: u32 = (libc::EPOLLIN | libc::EPOLLRDNORM) as u32;
     let is_end = event.events & (libc::EPOLLERR | libc::EPOLLHUP) as u32 != 0;
     if !is_end && event.events & READABLE == 0 {
@@ -38,44 +156,44 @@ fn is_so(epoll: RawFd, event: &mut epoll_event) -> bool {
     }
     let Some(watch) = watch_of(epoll, event.u64) else { return true };
     match judge(watch.fd, is_end) {
-        Verdict::Told => return true,
+        Verdict::AsReported => return true,
         Verdict::Silent => event.events &= !READABLE,
-        // Where there is something, the epoll instance tells it of the new socket.
+        // If the new socket is readable, the instance will report it.
         Verdict::Replaced(_) => return false,
     }
     if event.events == 0 && { watch.event.events } & libc::EPOLLONESHOT as u32 != 0 {
-        // It was not the one event that was wanted.
-        watch.tell(libc::EPOLL_CTL_MOD);
+        // The event was not reported: re-arm the one-shot watch.
+        watch.control(libc::EPOLL_CTL_MOD);
     }
     event.events != 0
 }
 
-/// Waits by `wait`, which gets the milliseconds that are left and returns how many events it put at `events`, until one
-/// is to be told, or the time is over.
+/// Calls `wait` until an event is left after `filter`, or the timeout has passed. `wait` gets the milliseconds left and
+/// returns the number of events at `events`.
 ///
 /// # Safety
-/// There are as many events as `wait` says.
-pub unsafe fn wait(
+/// `events` has as many events as `wait` returns.
+pub(crate) unsafe fn wait(
     epoll: RawFd,
     events: *mut epoll_event,
     time_ms: c_int,
     mut wait: impl FnMut(c_int) -> c_int,
 ) -> c_int {
-    let patience = Patience::of_ms(time_ms);
+    let timeout = Timeout::of_ms(time_ms);
     loop {
-        let count = wait(patience.left_ms());
+        let count = wait(timeout.left_ms());
         let Ok(size @ 1..) = usize::try_from(count) else { return count };
         // SAFETY: as promised.
         let events = unsafe { std::slice::from_raw_parts_mut(events, size) };
         let mut kept = 0;
         for index in 0..size {
             let mut event = events[index];
-            if is_so(epoll, &mut event) {
+            if filter(epoll, &mut event) {
                 events[kept] = event;
                 kept += 1;
             }
         }
-        if kept > 0 || patience.is_over() {
+        if kept > 0 || timeout.is_over() {
             return kept as c_int;
         }
     }

@@ -1,9 +1,8 @@
-//! What select(2) and its like say of clients: readable is one whose next read has payload, or its end.
+//! poll(2), select(2) and epoll(7): a client is readable only if a read returns payload or the end.
 //!
-//! The kernel sees headers and control frames as bytes. A server that blocks would be told of them, read, and wait there
-//! instead of where it meant to; some that do not block take an EAGAIN where they were promised bytes for the end. So
-//! these bytes are taken before the server hears of them. Only epoll(7) tells of clients that do not block what the
-//! kernel says: servers that use it so are made for an EAGAIN, and spared the look.
+//! To the kernel, headers and control frames are readable bytes. A blocking server would then block in read(2); some
+//! non-blocking servers take an EAGAIN after POLLIN for the end. So these bytes are consumed before the event is
+//! reported. Events of epoll(7) for non-blocking clients are not filtered: such servers expect EAGAIN.
 
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
@@ -14,56 +13,54 @@ use crate::arrival::{Decision, decide};
 use crate::reading::{self, Found};
 use crate::table;
 
-pub mod epoll;
-pub mod poll;
-pub mod select;
+pub(crate) mod epoll;
+pub(crate) mod poll;
+pub(crate) mod select;
 
-/// What is to become of an event.
+/// What to do with an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It is as the kernel says.
-    Told,
-    /// There is nothing to read.
+    /// Report it unchanged.
+    AsReported,
+    /// Not readable: remove the read events.
     Silent,
-    /// It is about a connection that has become a client's socket meanwhile: all that is known of it is whether there
-    /// is something to read.
+    /// A late hand-over has just replaced the socket that the event was for; whether the new one is readable.
     Replaced(bool),
 }
 
-/// Judges an event of `fd`; `is_end`: an error or a hang-up is told as well, which a server hears of whatever there is
-/// to read.
+/// Judges an event of `fd`. `is_end`: it includes an error or a hang-up, which is always reported.
 fn judge(fd: RawFd, is_end: bool) -> Verdict {
-    let Some(client) = table::client(fd) else { return Verdict::Told };
-    if !client.is_here() {
+    let Some(client) = table::client(fd) else { return Verdict::AsReported };
+    if !client.is_handed_over() {
         return match decide(fd, client) {
             Ok(Decision::Open) => Verdict::Silent,
             Ok(Decision::Client) => Verdict::Replaced(!matches!(reading::look(fd, client), Ok(Found::Nothing))),
-            Ok(Decision::Plain) | Err(_) => Verdict::Told,
+            Ok(Decision::Plain) | Err(_) => Verdict::AsReported,
         };
     }
     if is_end {
-        return Verdict::Told;
+        return Verdict::AsReported;
     }
-    // Errors are for the read to tell.
-    if matches!(reading::look(fd, client), Ok(Found::Nothing)) { Verdict::Silent } else { Verdict::Told }
+    // Errors are reported by the read.
+    if matches!(reading::look(fd, client), Ok(Found::Nothing)) { Verdict::Silent } else { Verdict::AsReported }
 }
 
-/// How long a server wants to wait, and what is left of it.
-struct Patience {
-    /// None: for ever.
+/// The timeout of a call.
+struct Timeout {
+    /// None: no timeout.
     end: Option<Instant>,
 }
 
-impl Patience {
-    fn new(time: Option<Duration>) -> Patience {
-        Patience { end: time.and_then(|time| Instant::now().checked_add(time)) }
+impl Timeout {
+    fn new(time: Option<Duration>) -> Timeout {
+        Timeout { end: time.and_then(|time| Instant::now().checked_add(time)) }
     }
 
-    fn of_ms(time_ms: i32) -> Patience {
-        Patience::new(u64::try_from(time_ms).ok().map(Duration::from_millis))
+    fn of_ms(time_ms: i32) -> Timeout {
+        Timeout::new(u64::try_from(time_ms).ok().map(Duration::from_millis))
     }
 
-    /// What is left; None: for ever.
+    /// The time left; None: no timeout.
     fn left(&self) -> Option<Duration> {
         self.end.map(|end| end.saturating_duration_since(Instant::now()))
     }
@@ -72,7 +69,7 @@ impl Patience {
         self.left().is_some_and(|left| left.is_zero())
     }
 
-    /// In milliseconds, rounded up; -1: for ever.
+    /// The time left in milliseconds, rounded up; -1: no timeout.
     fn left_ms(&self) -> i32 {
         self.left().map_or(-1, |left| i32::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(i32::MAX))
     }
@@ -83,13 +80,12 @@ impl Patience {
     }
 }
 
-/// In milliseconds, rounded up; -1: for ever.
-pub fn ms_of(time: Option<&libc::timespec>) -> i32 {
-    Patience::new(time.map(duration)).left_ms()
+/// Milliseconds, rounded up; -1: no timeout.
+pub(crate) fn ms_of(time: Option<&libc::timespec>) -> i32 {
+    Timeout::new(time.map(duration)).left_ms()
 }
 
-/// A time as the kernel takes it; a null pointer means for ever, and so does what is no time, which the kernel refuses
-/// before.
+/// A `struct timespec` as a duration. The kernel has already rejected invalid ones.
 fn duration(time: &libc::timespec) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

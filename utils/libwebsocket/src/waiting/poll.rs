@@ -4,20 +4,20 @@ use std::ffi::c_int;
 
 use nix::libc::{self, nfds_t, pollfd, sigset_t, timespec};
 
-use super::{Patience, Verdict, duration, judge};
+use super::{Timeout, Verdict, duration, judge};
 use crate::real;
 use crate::table;
 
 const READABLE: i16 = libc::POLLIN | libc::POLLRDNORM;
 
-/// Takes back what is not so. Returns how many are left.
+/// Removes read events of clients without payload. Returns the number of entries with events left.
 fn correct(fds: &mut [pollfd]) -> c_int {
     let mut count = 0;
     for fd in fds {
         let is_end = fd.revents & (libc::POLLERR | libc::POLLHUP) != 0;
         if is_end || fd.revents & READABLE != 0 {
             match judge(fd.fd, is_end) {
-                Verdict::Told => {}
+                Verdict::AsReported => {}
                 Verdict::Silent => fd.revents &= !(READABLE | libc::POLLRDBAND),
                 Verdict::Replaced(is_readable) => fd.revents = if is_readable { fd.events & READABLE } else { 0 },
             }
@@ -27,15 +27,15 @@ fn correct(fds: &mut [pollfd]) -> c_int {
     count
 }
 
-/// Waits by `wait` until one of `fds` is ready, or the patience is over.
-fn wait(fds: &mut [pollfd], patience: &Patience, mut wait: impl FnMut(&mut [pollfd]) -> c_int) -> c_int {
+/// Calls `wait` until an event is left after `correct`, or the timeout has passed.
+fn wait(fds: &mut [pollfd], timeout: &Timeout, mut wait: impl FnMut(&mut [pollfd]) -> c_int) -> c_int {
     loop {
         let count = wait(fds);
         if count <= 0 {
             return count;
         }
         let count = correct(fds);
-        if count > 0 || patience.is_over() {
+        if count > 0 || timeout.is_over() {
             return count;
         }
     }
@@ -46,32 +46,32 @@ fn has_client(fds: &[pollfd]) -> bool {
 }
 
 /// poll(2).
-pub fn poll(fds: &mut [pollfd], time_ms: c_int) -> c_int {
+pub(crate) fn poll(fds: &mut [pollfd], time_ms: c_int) -> c_int {
     let count = fds.len() as nfds_t;
     if !has_client(fds) {
         // SAFETY: the slice is as long as is said.
         return unsafe { real::poll(fds.as_mut_ptr(), count, time_ms) };
     }
-    let patience = Patience::of_ms(time_ms);
-    wait(fds, &patience, |fds| {
+    let timeout = Timeout::of_ms(time_ms);
+    wait(fds, &timeout, |fds| {
         // SAFETY: the slice is as long as is said.
-        unsafe { real::poll(fds.as_mut_ptr(), count, patience.left_ms()) }
+        unsafe { real::poll(fds.as_mut_ptr(), count, timeout.left_ms()) }
     })
 }
 
 /// ppoll(2).
-pub fn ppoll(fds: &mut [pollfd], time: Option<&timespec>, signals: *const sigset_t) -> c_int {
+pub(crate) fn ppoll(fds: &mut [pollfd], time: Option<&timespec>, signals: *const sigset_t) -> c_int {
     let count = fds.len() as nfds_t;
     if !has_client(fds) {
         let time = time.map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the slice is as long as is said; time and signals are the caller's.
+        // SAFETY: pointer and length are those of the slice; time and signals come from the caller.
         return unsafe { real::ppoll(fds.as_mut_ptr(), count, time, signals) };
     }
-    let patience = Patience::new(time.map(duration));
-    wait(fds, &patience, |fds| {
-        let left = patience.left_timespec();
+    let timeout = Timeout::new(time.map(duration));
+    wait(fds, &timeout, |fds| {
+        let left = timeout.left_timespec();
         let left = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the slice is as long as is said, and the time lives through the call; signals are the caller's.
+        // SAFETY: pointer and length are those of the slice, the time lives through the call; signals come from the caller.
         unsafe { real::ppoll(fds.as_mut_ptr(), count, left, signals) }
     })
 }

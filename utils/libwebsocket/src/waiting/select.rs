@@ -6,16 +6,16 @@ use std::ptr::{null, null_mut};
 
 use nix::libc::{self, fd_set, sigset_t, timespec};
 
-use super::{Patience, Verdict, duration, judge};
+use super::{Timeout, Verdict, duration, judge};
 use crate::real;
 use crate::table;
 
-/// A set as the server gave it, which may be longer than an `fd_set`: so many words as its numbers need.
-pub struct Set<'a>(Option<&'a mut [c_ulong]>);
+/// The caller's set, which may be longer than an `fd_set`: as many words as the count needs.
+pub(crate) struct Set<'a>(Option<&'a mut [c_ulong]>);
 
-/// So many numbers of those that a server asks for as the kernel looks at. Some ask for as many as there could be
-/// (getdtablesize(3)), in sets that have room for `FD_SETSIZE` alone.
-pub fn looked_at(count: c_int) -> c_int {
+/// Limits the count to the size of the kernel's descriptor table, as the kernel does. Some servers pass getdtablesize(3)
+/// with sets of only `FD_SETSIZE` bits.
+pub(crate) fn looked_at(count: c_int) -> c_int {
     if count <= libc::FD_SETSIZE as c_int {
         return count;
     }
@@ -27,11 +27,11 @@ pub fn looked_at(count: c_int) -> c_int {
 const WORD_BITS: usize = c_ulong::BITS as usize;
 
 impl<'a> Set<'a> {
-    /// The set at this place, for numbers below `count`.
+    /// The set at this address, for numbers below `count`.
     ///
     /// # Safety
-    /// It is null, or as long as `count` says, as select(2) wants it.
-    pub unsafe fn new(set: *mut fd_set, count: c_int) -> Set<'a> {
+    /// It is null, or has at least `count` bits.
+    pub(crate) unsafe fn new(set: *mut fd_set, count: c_int) -> Set<'a> {
         let size = usize::try_from(count).unwrap_or(0).div_ceil(WORD_BITS);
         // SAFETY: as promised.
         Set((!set.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(set.cast(), size) }))
@@ -70,42 +70,39 @@ fn is_silent(number: RawFd) -> bool {
     matches!(judge(number, false), Verdict::Silent | Verdict::Replaced(false))
 }
 
-/// The three sets of a call.
-pub struct Sets<'a> {
-    /// Numbers below this are looked at.
-    pub count: c_int,
-    /// To be read.
-    pub reads: Set<'a>,
-    /// To be written.
-    pub writes: Set<'a>,
-    /// With something exceptional.
-    pub exceptions: Set<'a>,
+/// The arguments of a call.
+pub(crate) struct Sets<'a> {
+    /// The sets have numbers below this.
+    pub(crate) count: c_int,
+    pub(crate) reads: Set<'a>,
+    pub(crate) writes: Set<'a>,
+    pub(crate) exceptions: Set<'a>,
 }
 
 impl Sets<'_> {
-    /// Whether a client is among those that are to be read.
-    pub fn have_client(&self) -> bool {
+    /// Whether the read set has a client.
+    pub(crate) fn have_client(&self) -> bool {
         self.reads.numbers().any(|number| table::client(number).is_some())
     }
 
-    /// pselect(2), with a null pointer for the signals as select(2). The time that was left comes back.
-    pub fn wait(&mut self, time: Option<&timespec>, signals: *const sigset_t) -> (c_int, Option<timespec>) {
-        let patience = Patience::new(time.map(duration));
+    /// pselect(2); select(2) if `signals` is null. Also returns the time left.
+    pub(crate) fn wait(&mut self, time: Option<&timespec>, signals: *const sigset_t) -> (c_int, Option<timespec>) {
+        let timeout = Timeout::new(time.map(duration));
         let asked = [&self.reads, &self.writes, &self.exceptions].map(|set| set.words().to_vec());
         loop {
-            let left = patience.left_timespec();
+            let left = timeout.left_timespec();
             let left = left.as_ref().map_or(null(), std::ptr::from_ref);
             let (reads, writes, exceptions) = (self.reads.pointer(), self.writes.pointer(), self.exceptions.pointer());
-            // SAFETY: the sets are as long as the count says, the time lives through the call; signals are the caller's.
+            // SAFETY: the sets have `count` bits, the time lives through the call; signals come from the caller.
             let count = unsafe { real::pselect(self.count, reads, writes, exceptions, left, signals) };
             if count <= 0 {
-                return (count, patience.left_timespec());
+                return (count, timeout.left_timespec());
             }
             let silent: Vec<RawFd> = self.reads.numbers().filter(|number| is_silent(*number)).collect();
             silent.iter().for_each(|number| self.reads.remove(*number));
             let count = count - silent.len() as c_int;
-            if count > 0 || patience.is_over() {
-                return (count, patience.left_timespec());
+            if count > 0 || timeout.is_over() {
+                return (count, timeout.left_timespec());
             }
             for (set, words) in [&mut self.reads, &mut self.writes, &mut self.exceptions].into_iter().zip(&asked) {
                 set.put_back(words);

@@ -1,4 +1,4 @@
-//! A client's conversation with a server, through a real socket.
+//! A client and a server on a real socket.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use super::*;
 use crate::handover::{self, Received};
 use crate::played::{expect, frame, give, say, sockaddr_un};
 
-/// A client and the server's end of it, handed over.
+/// A client's socket, and the `Client` of a hand-over with its other end.
 fn pair() -> (UnixStream, Client) {
     let (theirs, ours) = UnixStream::pair().unwrap();
     let (gateway, connection) = UnixStream::pair().unwrap();
@@ -73,7 +73,7 @@ fn pings_alone_keep_no_server_busy() {
         assert_eq!(hear(&mut client), Err(Error::WouldBlock), "round {round}");
         assert_eq!(hear(&mut client), Ok(vec!["Text behind".to_owned()]));
     }
-    // What belongs to a message is none of it.
+    // A receive with a byte of a message does not count as idle.
     for _ in 0..2 * IDLE_RECEIVES_MAX {
         say(&theirs, &[frame(0x89, b"?"), frame(0x01, b"part")]);
         assert_eq!(hear(&mut client), Ok(vec![]));
@@ -150,7 +150,7 @@ fn how_conversations_end() {
         ),
     ] {
         let (mut theirs, mut client) = pair();
-        // What follows the last word is not heard.
+        // Messages after the close frame are dropped.
         say(&theirs, &[frames.concat(), frame(0x81, b"more")]);
         assert_eq!(hear(&mut client), Err(error.clone()), "{frames:x?}");
         assert_eq!(client.send(Opcode::Text, b"never"), Err(Error::Ended));
@@ -217,14 +217,14 @@ fn what_cannot_be_sent() {
     }
 }
 
-/// Runs what may not wait; it ends the test where it does.
+/// Runs a call that must not block; fails the test if it does.
 fn within_patience<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(act()));
     receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{what} waits"))
 }
 
-/// A client that takes nothing any more, and its server, that would wait.
+/// A client that does not read, and its server in blocking mode.
 fn stalled() -> (UnixStream, Client) {
     let (theirs, mut client) = pair();
     client.set_nonblocking(true);
@@ -261,7 +261,7 @@ fn a_client_that_takes_nothing_is_closed_at_once() {
     let (theirs, mut client) = stalled();
     within_patience("close", move || client.close(CloseCode::NORMAL, "").unwrap());
     drop(theirs);
-    // Its own close frame is heard as ever.
+    // The client's own close frame is still received.
     let (theirs, mut client) = stalled();
     say(&theirs, &[frame(0x88, b"\x03\xe8")]);
     let heard = within_patience("the answer to a close frame", move || hear(&mut client));

@@ -1,4 +1,4 @@
-//! What may come on an accepted connection, and what must stay in it.
+//! Messages on an accepted connection: which are hand-overs, and which bytes must stay unread.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! Socket files, and who comes through them.
+//! Socket files, and connections with and without a hand-over.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use super::*;
 use crate::played::{give, sockaddr_un};
 
-/// A folder that goes with its test.
+/// A directory that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,11 +1,11 @@
-//! What arrives, whatever the kernel takes at a time: whole frames in order, and controls only between them.
+//! However few bytes each send accepts: frames arrive whole and in order, control frames only between them.
 
 use rfc6455::decoder::{Decoder, Piece};
 use rfc6455::header::Masking;
 
 use super::*;
 
-/// A kernel that takes so many bytes at each call, in turn; with 0 it takes none and would block.
+/// A socket that accepts these numbers of bytes in turn; 0: EAGAIN.
 struct Kernel<'a> {
     takes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
     taken: Vec<u8>,
@@ -30,7 +30,7 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    /// What a client makes of it.
+    /// The frames as a client decodes them.
     fn heard(&self) -> Vec<String> {
         let mut decoder = Decoder::new(Masking::Forbidden, u64::MAX, u64::MAX);
         let (mut bytes, mut at, mut heard) = (self.taken.clone(), 0, Vec::new());
@@ -136,7 +136,7 @@ fn a_stream_whose_header_alone_was_taken() {
     }
 }
 
-/// A server's writes, and what its client hears, whatever the kernel takes at a time.
+/// A server's writes, and the messages its client receives, however few bytes each send accepts.
 #[test]
 fn each_write_is_judged_and_a_cut_character_waits() {
     use WriteType::{Auto, Binary, Text, UncheckedText};

@@ -1,12 +1,36 @@
-//! What a `struct ws_client` is: a client, and the messages of its last receive that are not taken yet.
+//! What `struct ws_listener` and `struct ws_client` point to.
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_int};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 
 use nix::errno::Errno;
-use server::{Buffer, Client, CloseCode, Error, Opcode};
+use server::place::PlaceError;
+use server::{Buffer, Client, CloseCode, Error, Listener, Opcode, Options};
 
-use super::number::{self, Number, errno};
+use super::error::{self, Number, errno};
+use crate::arrival;
+use crate::table::{self, Entry};
+
+/// A listener of the package `websocket`.
+pub struct WsListener {
+    pub(crate) inner: Listener,
+}
+
+impl WsListener {
+    /// A backlog of 0 or less is the usual one.
+    pub(crate) fn bind(path: &Path, mode: u32, backlog: i32) -> Result<WsListener, PlaceError> {
+        let usual = Options::default();
+        let backlog = if backlog > 0 { backlog } else { usual.backlog };
+        let options = Options { mode: mode & 0o777, backlog, ..usual };
+        // The listener accepts through the very functions that this library stands in for.
+        arrival::leave_alone();
+        let inner = Listener::bind(path, &options)?;
+        table::put(inner.socket().as_raw_fd(), Entry::Left);
+        Ok(WsListener { inner })
+    }
+}
 
 /// WS_MORE.
 const MORE: c_int = 1;
@@ -18,7 +42,7 @@ thread_local! {
 
 /// A client of the package `websocket`, for callers who take one message at a time.
 pub struct WsClient {
-    pub inner: Client,
+    pub(crate) inner: Client,
     /// What was received and not taken: from the first number to the second.
     buffer: Option<(Buffer, usize, usize)>,
     /// A message that did not fit where the caller wanted it.
@@ -28,13 +52,13 @@ pub struct WsClient {
 }
 
 impl WsClient {
-    pub fn new(inner: Client) -> WsClient {
+    pub(crate) fn new(inner: Client) -> WsClient {
         let close_code = CloseCode::ABNORMAL;
         WsClient { inner, buffer: None, refused: None, close_code, close_reason: CString::default() }
     }
 
     /// The next message, given to `deliver`, which says whether it had room for it. What it is, and its size.
-    pub fn receive(&mut self, deliver: impl Fn(&[u8]) -> bool) -> Result<(Opcode, usize), c_int> {
+    pub(crate) fn receive(&mut self, deliver: impl Fn(&[u8]) -> bool) -> Result<(Opcode, usize), c_int> {
         if let Some((opcode, payload)) = self.refused.take() {
             if deliver(&payload) {
                 return Ok((opcode, payload.len()));
@@ -90,33 +114,33 @@ impl WsClient {
         }
     }
 
-    pub fn send(&mut self, opcode: c_int, payload: &[u8], flags: c_int) -> c_int {
+    pub(crate) fn send(&mut self, opcode: c_int, payload: &[u8], flags: c_int) -> c_int {
         let opcode = match opcode {
             1 => Opcode::Text,
             2 => Opcode::Binary,
             _ => return errno(Errno::EINVAL),
         };
         match flags {
-            0 => number::of(self.inner.send(opcode, payload)),
-            MORE => number::of(self.inner.gather(opcode, payload)),
+            0 => error::result_of(self.inner.send(opcode, payload)),
+            MORE => error::result_of(self.inner.gather(opcode, payload)),
             _ => errno(Errno::EINVAL),
         }
     }
 
-    pub fn next_size(&self) -> usize {
+    pub(crate) fn next_size(&self) -> usize {
         self.refused.as_ref().map_or(0, |(_, payload)| payload.len())
     }
 
-    pub fn has_buffered(&self) -> bool {
+    pub(crate) fn has_buffered(&self) -> bool {
         self.buffer.is_some() || self.refused.is_some()
     }
 
     /// 1005: its close frame had none; 1006: there was no close frame.
-    pub fn close_code(&self) -> u16 {
+    pub(crate) fn close_code(&self) -> u16 {
         self.close_code.0
     }
 
-    pub fn close_reason(&self) -> &CStr {
+    pub(crate) fn close_reason(&self) -> &CStr {
         &self.close_reason
     }
 

@@ -1,4 +1,4 @@
-//! What the tests play: a client, and the socket that its server has.
+//! For tests: a TCP connection whose server end is known to the library as a client.
 
 use std::io::{IoSliceMut, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -13,23 +13,23 @@ use crate::client::Client;
 use crate::reading;
 use crate::table::{self, Entry};
 
-/// A client and a server, behind the hand-over.
-pub struct Conversation {
-    /// The client's end.
-    pub client: TcpStream,
+/// Both ends of a connection after its hand-over.
+pub(crate) struct Conversation {
+    /// The WebSocket client's end.
+    pub(crate) client: TcpStream,
     server: TcpStream,
-    /// What the library knows of the server's end.
-    pub known: &'static Client,
+    /// The library's state for the server's end.
+    pub(crate) known: &'static Client,
 }
 
 impl Conversation {
-    /// Both ends of a new connection; the server's blocks, or does not.
-    pub fn start(is_blocking: bool) -> Conversation {
+    /// A new connection, with binary messages to the client. `is_blocking` is the mode of the server's end.
+    pub(crate) fn start(is_blocking: bool) -> Conversation {
         Conversation::of(WriteType::Binary, is_blocking)
     }
 
-    /// As `start`, with messages to the client sent as this.
-    pub fn of(kind: WriteType, is_blocking: bool) -> Conversation {
+    /// Like `start`, with this message type.
+    pub(crate) fn of(kind: WriteType, is_blocking: bool) -> Conversation {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         client.set_nodelay(true).unwrap();
@@ -37,18 +37,18 @@ impl Conversation {
         server.set_nonblocking(!is_blocking).unwrap();
         let known = Client::new(kind);
         known.set_socket(server.as_raw_fd());
-        known.is_here.store(true, Ordering::Release);
+        known.is_handed_over.store(true, Ordering::Release);
         table::put(server.as_raw_fd(), Entry::Client(known));
         Conversation { client, server, known }
     }
 
     /// The server's file descriptor.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.server.as_raw_fd()
     }
 
-    /// Sends, and returns when the bytes are there for the server.
-    pub fn say(&self, bytes: &[u8]) {
+    /// Sends bytes and waits until they were received (TIOCOUTQ).
+    pub(crate) fn say(&self, bytes: &[u8]) {
         (&self.client).write_all(bytes).unwrap();
         let mut waiting: libc::c_int = 1;
         while waiting > 0 {
@@ -58,8 +58,8 @@ impl Conversation {
         }
     }
 
-    /// The client ends its sending, and that is there for the server.
-    pub fn end(&self) {
+    /// Shuts down the client's sending half and waits until the server's end sees it.
+    pub(crate) fn end(&self) {
         self.client.shutdown(Shutdown::Write).unwrap();
         let mut set = libc::pollfd { fd: self.fd(), events: libc::POLLRDHUP, revents: 0 };
         // SAFETY: there is one entry.
@@ -67,21 +67,20 @@ impl Conversation {
     }
 
     /// The server's end.
-    pub fn server(&self) -> &TcpStream {
+    pub(crate) fn server(&self) -> &TcpStream {
         &self.server
     }
 
     /// A client's frame: its first byte and its payload, masked.
-    pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
         assert!(payload.len() < 126);
         let masked = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
         [first, 0x80 | payload.len() as u8].into_iter().chain(KEY).chain(masked).collect()
     }
 
-    /// All that the server can read without waiting, and what ends it: Ok at the client's end, EAGAIN where more may
-    /// come.
-    pub fn read_all(&self) -> (Vec<u8>, Result<(), Errno>) {
+    /// All payload that the server can read without waiting. Then Ok: end of file; EAGAIN: more may follow.
+    pub(crate) fn read_all(&self) -> (Vec<u8>, Result<(), Errno>) {
         let mut came = Vec::new();
         loop {
             let mut buffer = [0; 64];

@@ -7,36 +7,36 @@ use server::place::PlaceError;
 use server::{AcceptError, Error};
 
 /// WS_ECLOSED.
-pub const CLOSED: c_int = -5001;
+pub(crate) const CLOSED: c_int = -5001;
 /// WS_EPROTOCOL.
-pub const PROTOCOL: c_int = -5002;
+pub(crate) const PROTOCOL: c_int = -5002;
 /// WS_EENDED.
-pub const ENDED: c_int = -5003;
+pub(crate) const ENDED: c_int = -5003;
 /// WS_EPLAIN.
-pub const PLAIN: c_int = -5004;
+pub(crate) const PLAIN: c_int = -5004;
 /// WS_EHANDOVER.
-pub const HANDOVER: c_int = -5005;
+pub(crate) const HANDOVER: c_int = -5005;
 /// WS_ETEXT.
-pub const TEXT: c_int = -5006;
+pub(crate) const TEXT: c_int = -5006;
 
 /// An error that has a number.
-pub trait Number {
+pub(crate) trait Number {
     /// Which one.
     fn number(&self) -> c_int;
 }
 
 /// The number of an error of the system.
-pub fn errno(errno: Errno) -> c_int {
+pub(crate) fn errno(errno: Errno) -> c_int {
     -(errno as c_int)
 }
 
 /// 0, or an error's number.
-pub fn of(result: Result<(), Error>) -> c_int {
+pub(crate) fn result_of(result: Result<(), Error>) -> c_int {
     result.map_or_else(|error| error.number(), |()| 0)
 }
 
 /// What one of our own numbers means.
-pub fn sentence(number: c_int) -> Option<&'static CStr> {
+pub(crate) fn sentence(number: c_int) -> Option<&'static CStr> {
     Some(match number {
         CLOSED => c"the client has closed the conversation",
         PROTOCOL => c"the client broke the protocol, or its message was too long",

@@ -1,4 +1,4 @@
-//! The process around it, and its children.
+//! fork(2) and vfork(2): what happens to locks, clients and the ledger in the child.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -7,34 +7,33 @@ use nix::libc;
 
 use crate::{client, cut, ledger, table};
 
-/// The process that all that is known belongs to; 0: nothing is known yet.
+/// The process that owns the library's state; 0: no client yet.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 
-/// Whether this is a child that shares its parent's memory (vfork(2)): what it does to its file descriptors is not
-/// done to the parent's.
-pub fn is_borrowed() -> bool {
+/// Whether this is a vfork(2) child, which shares its parent's memory but has descriptors of its own.
+pub(crate) fn is_vfork_child() -> bool {
     let owner = OWNER.load(Ordering::Relaxed);
-    // SAFETY: it takes nothing and cannot fail.
+    // SAFETY: getpid(2) takes no argument and cannot fail.
     owner != 0 && owner != unsafe { libc::getpid() }
 }
 
-/// Before the first client.
-pub fn prepare() {
+/// Called before the first client: registers the fork handlers.
+pub(crate) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         own();
-        // SAFETY: the functions live as long as the library, which is never unloaded while clients are there.
+        // SAFETY: the functions live as long as the library, which is never unloaded.
         unsafe { libc::pthread_atfork(Some(before_fork), Some(cut::after_fork_in_parent), Some(in_child)) };
     });
 }
 
 fn own() {
-    // SAFETY: it takes nothing and cannot fail.
+    // SAFETY: getpid(2) takes no argument and cannot fail.
     let process = unsafe { libc::getpid() };
     OWNER.store(process, Ordering::Relaxed);
 }
 
-/// Where a fork fails, its clients end without a close frame: the child is expected for ever.
+/// If the fork fails, its clients end without a close frame: the ledger expects the child for ever.
 extern "C" fn before_fork() {
     cut::before_fork();
     for_each_place(ledger::expect_child);
@@ -51,7 +50,7 @@ extern "C" fn in_child() {
     for_each_place(ledger::enter_child);
 }
 
-/// A client with several file descriptors has one place.
+/// Calls `act` once for each client, however many descriptors it has.
 fn for_each_place(act: fn(ledger::Place)) {
     let mut places: Vec<ledger::Place> = Vec::new();
     for (_, client) in table::clients() {
