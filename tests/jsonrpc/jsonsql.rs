@@ -93,7 +93,7 @@ fn a_plain_path_is_only_read() {
     let mut client = Client::new(&path);
     for query in ["delete from person", "drop table person", "vacuum", "pragma user_version = 3"] {
         ask(&mut client, query);
-        assert!(client.answer().contains("not authorized: clients only read here"), "{query}");
+        assert!(client.answer().contains("not authorized: clients may only read"), "{query}");
     }
     ask(&mut client, "select count(*) as n from person");
     client.expect_result(r#"[{"n":2}]"#);

@@ -12,7 +12,7 @@ static int open_visit(void **context, const char *config, const uakari_rpc_peer 
     if (!visit)
         return reply->fail(reply, UAKARI_RPC_INTERNAL_ERROR, "no memory", NULL);
     visit->count = atol(config);
-    snprintf(visit->address, sizeof visit->address, "%s", peer->address ? peer->address : "somewhere");
+    snprintf(visit->address, sizeof visit->address, "%s", peer->address ? peer->address : "unknown");
     return UAKARI_RPC_OK;
 }
 
@@ -29,7 +29,7 @@ static int call(void *context, const char *method, const char *params, size_t si
     if (strcmp(method, "add")) /* [a, b] -> their sum */
         return UAKARI_RPC_METHOD_NOT_FOUND;
     if (!params || sscanf(params, " [ %lf , %lf ]", &a, &b) != 2)
-        return reply->fail(reply, UAKARI_RPC_INVALID_PARAMS, NULL, "\"two numbers are due\"");
+        return reply->fail(reply, UAKARI_RPC_INVALID_PARAMS, NULL, "\"give two numbers\"");
     return reply->write(reply, text, snprintf(text, sizeof text, "%.15g", a + b));
 }
 

@@ -1,6 +1,5 @@
-//! Wrong passwords are counted, and who has had too many waits. The counts are in the database, so that all processes
-//! and all connections share them. An attempt is counted before its password is looked at and forgiven when that was
-//! right, so that many at once are no way around it.
+//! Rate limit of wrong passwords. The counts are in the database, shared by all processes and connections. An attempt is
+//! counted before its password is checked and uncounted if that is right, so that simultaneous attempts are limited too.
 
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,15 +7,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, Error, OptionalExtension, Transaction, TransactionBehavior};
 use sha2::{Digest, Sha256};
 
-use crate::limits::{
-    ATTEMPTS_MAX, CLIENT_FAILURES_MAX, CLIENT_WAIT_MS_MAX, FORGET_MS, USER_FAILURES_MAX, USER_WAIT_MS_MAX, WAIT_MS_MIN,
-};
+const SECOND: i64 = 1_000;
 
-/// The table. Times are milliseconds since 1970.
-pub const TABLE: &str = "create table if not exists attempts (
+/// Consecutive wrong passwords of a client before it has to wait. Each further one doubles the wait.
+const CLIENT_FAILURES_MAX: u32 = 5;
+/// The longest wait of a client.
+const CLIENT_WAIT_MS_MAX: i64 = 900 * SECOND;
+/// Consecutive wrong passwords for one user from all clients. More than for a client, whose limit is to apply first.
+const USER_FAILURES_MAX: u32 = 20;
+/// The longest wait for a user: long for an attacker, short for the user whom the attacker locks out.
+const USER_WAIT_MS_MAX: i64 = 60 * SECOND;
+/// The first wait.
+const WAIT_MS_MIN: i64 = SECOND;
+/// Failures expire after this time without another.
+const FORGET_MS: i64 = 3_600 * SECOND;
+/// Clients and users with failures that are stored.
+const ATTEMPTS_MAX: u32 = 10_000;
+
+const _: () = assert!(CLIENT_FAILURES_MAX < USER_FAILURES_MAX);
+const _: () = assert!(CLIENT_WAIT_MS_MAX < FORGET_MS && USER_WAIT_MS_MAX < FORGET_MS);
+
+/// Times are milliseconds since 1970.
+pub(crate) const TABLE: &str = "create table if not exists attempts (
     key TEXT PRIMARY KEY, failures INTEGER NOT NULL, at INTEGER NOT NULL) without rowid";
 
-/// How many failures are free, and how long one waits at most.
+/// Failures without a wait, and the longest wait.
 #[derive(Clone, Copy, Debug)]
 struct Rule {
     failures_max: u32,
@@ -26,7 +41,7 @@ struct Rule {
 const CLIENT: Rule = Rule { failures_max: CLIENT_FAILURES_MAX, wait_ms_max: CLIENT_WAIT_MS_MAX };
 const USER: Rule = Rule { failures_max: USER_FAILURES_MAX, wait_ms_max: USER_WAIT_MS_MAX };
 
-/// Failures in a row, and when the last one was.
+/// Consecutive failures, and the time of the last one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Count {
     failures: u32,
@@ -34,12 +49,12 @@ struct Count {
 }
 
 impl Count {
-    /// As it is now: forgotten after a while. A clock that was set back would make the wait endless.
+    /// The count without expired failures. A time in the future, after a clock was set back, becomes `now`: the wait would
+    /// be endless.
     fn now(self, now: i64) -> Count {
         if now - self.at >= FORGET_MS { Count::default() } else { Count { at: self.at.min(now), ..self } }
     }
 
-    /// How long to wait yet.
     fn wait_ms(self, rule: Rule, now: i64) -> i64 {
         let Some(doublings) = self.failures.checked_sub(rule.failures_max) else { return 0 };
         let wait = WAIT_MS_MIN.checked_shl(doublings.min(30)).unwrap_or(rule.wait_ms_max).min(rule.wait_ms_max);
@@ -47,22 +62,21 @@ impl Count {
     }
 }
 
-/// Whose attempts are counted with a connection's.
+/// The clients that are counted together.
 #[derive(Debug)]
-pub enum Client {
-    /// All that come from an address.
+pub(crate) enum Client {
+    /// All connections from an address.
     Address(String),
-    /// This connection alone, as its address is not known.
+    /// This connection alone, as its address is unknown.
     Connection(ConnectionCount),
 }
 
-/// A connection's own count.
 #[derive(Debug, Default)]
-pub struct ConnectionCount(Count);
+pub(crate) struct ConnectionCount(Count);
 
 impl Client {
-    /// By an address as text. Of IPv6 the first 64 bits count, as whoever has one address has all of these.
-    pub fn of(address: Option<&str>) -> Client {
+    /// From an address as text. IPv6 addresses of one /64 count as one, as a client usually has all of them.
+    pub(crate) fn of(address: Option<&str>) -> Client {
         match address.map(|text| (text, text.parse::<IpAddr>().map(|address| address.to_canonical()))) {
             None => Client::Connection(ConnectionCount::default()),
             Some((_, Ok(IpAddr::V4(address)))) => Client::Address(address.to_string()),
@@ -75,23 +89,23 @@ impl Client {
     }
 }
 
-/// An attempt that was counted.
+/// A counted attempt.
 #[derive(Debug)]
-pub struct Attempt {
-    /// The client's count before.
+pub(crate) struct Attempt {
+    /// The client's count before the attempt.
     before: Count,
     user: String,
 }
 
 /// Milliseconds since 1970.
-pub fn now_ms() -> i64 {
+pub(crate) fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|time| i64::try_from(time.as_millis()).ok()).unwrap_or(0)
 }
 
-/// Counts an attempt, or tells how many milliseconds to wait before the next one. Waiting is not counted.
-pub fn count(db: &Connection, client: &mut Client, user: &str, now: i64) -> Result<Result<Attempt, i64>, Error> {
+/// Counts an attempt. The inner error is the time to wait in milliseconds; such an attempt is not counted.
+pub(crate) fn count(db: &Connection, client: &mut Client, user: &str, now: i64) -> Result<Result<Attempt, i64>, Error> {
     let user = user_key(user);
-    // Reads and then writes: no other process may come between.
+    // Immediate, since it reads and then writes.
     let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
     let users = read(&transaction, &user)?.now(now);
     let before = match client {
@@ -100,7 +114,7 @@ pub fn count(db: &Connection, client: &mut Client, user: &str, now: i64) -> Resu
     };
     let wait = users.wait_ms(USER, now).max(before.wait_ms(CLIENT, now));
     if wait > 0 {
-        // A clock that was set back is noted. Else nothing is written: a flood of attempts would wear a flash out.
+        // Written only after a clock was set back: a flood of attempts would wear out flash memory.
         if read(&transaction, &user)?.at > now {
             write(&transaction, &user, users)?;
         }
@@ -118,21 +132,21 @@ pub fn count(db: &Connection, client: &mut Client, user: &str, now: i64) -> Resu
         Client::Address(address) => write(&transaction, address, next(before))?,
         Client::Connection(ConnectionCount(count)) => *count = next(before),
     }
-    forget(&transaction, now)?;
+    prune(&transaction, now)?;
     transaction.commit()?;
     Ok(Ok(Attempt { before, user }))
 }
 
-/// The password was right. The user's failures are forgotten; the client's are as they were before, since else whoever
-/// knows one password could guess another for ever.
-pub fn forgive(db: &Connection, client: &mut Client, attempt: &Attempt) -> Result<(), Error> {
+/// Uncounts an attempt with the right password. The user's failures are deleted. The client's return to the count before,
+/// since a client that knows one password could otherwise guess others without limit.
+pub(crate) fn uncount(db: &Connection, client: &mut Client, attempt: &Attempt) -> Result<(), Error> {
     let transaction = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
     transaction.execute("delete from attempts where key = ?1", [&attempt.user])?;
     match client {
         Client::Address(address) => {
             let count = read(&transaction, address)?;
             let failures = count.failures.saturating_sub(1);
-            // Others of this address may have failed meanwhile.
+            // Other connections of this address may have failed meanwhile.
             let at = if failures == attempt.before.failures { attempt.before.at } else { count.at };
             write(&transaction, address, Count { failures, at })?;
         }
@@ -141,7 +155,7 @@ pub fn forgive(db: &Connection, client: &mut Client, attempt: &Attempt) -> Resul
     transaction.commit()
 }
 
-/// Names that people type may be passwords in the wrong field: they are not stored as they are.
+/// A hash, since people may type a password in the field of the name.
 fn user_key(user: &str) -> String {
     let digest = Sha256::digest(user.as_bytes());
     digest.iter().take(16).fold("user:".to_owned(), |key, byte| format!("{key}{byte:02x}"))
@@ -163,8 +177,8 @@ fn write(db: &Connection, key: &str, count: Count) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is old goes, and where there is too much, those who failed least.
-fn forget(db: &Connection, now: i64) -> Result<(), Error> {
+/// Deletes expired counts if there are too many, and then those with the fewest failures.
+fn prune(db: &Connection, now: i64) -> Result<(), Error> {
     let count: u32 = db.query_row("select count(*) from attempts", [], |row| row.get(0))?;
     if count > ATTEMPTS_MAX {
         db.execute("delete from attempts where at <= ?1", [now - FORGET_MS])?;
@@ -187,7 +201,7 @@ mod tests {
         db
     }
 
-    /// Tries wrong passwords until one has to wait; how many, and how long.
+    /// Counts attempts until one has to wait. Returns their number and the wait.
     fn exhaust(db: &Connection, mut client: impl FnMut() -> Client, user: &str, now: i64) -> (u32, i64) {
         for tries in 0.. {
             if let Err(wait) = count(db, &mut client(), user, now).unwrap() {
@@ -198,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_wait_longer_and_longer() {
+    fn the_wait_of_a_client_doubles() {
         let db = database();
         let client = || Client::of(Some("192.0.2.7"));
         let mut now = 1_000_000;
@@ -214,12 +228,12 @@ mod tests {
             now += CLIENT_WAIT_MS_MAX;
             exhaust(&db, client, "bob", now);
         }
-        assert_eq!(exhaust(&db, client, "bob", now), (0, CLIENT_WAIT_MS_MAX), "it ends somewhere");
-        assert_eq!(exhaust(&db, client, "carol", now + FORGET_MS).0, CLIENT_FAILURES_MAX, "and is forgotten");
+        assert_eq!(exhaust(&db, client, "bob", now), (0, CLIENT_WAIT_MS_MAX), "the wait is limited");
+        assert_eq!(exhaust(&db, client, "carol", now + FORGET_MS).0, CLIENT_FAILURES_MAX, "and expires");
     }
 
     #[test]
-    fn a_user_is_guarded_from_many_clients() {
+    fn many_clients_of_one_user_are_limited() {
         let db = database();
         let mut last = 0;
         let mut stranger = || {
@@ -240,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_and_what_stands_for_them() {
+    fn addresses_are_grouped() {
         let same = |one: &str, other: &str| match (Client::of(Some(one)), Client::of(Some(other))) {
             (Client::Address(one), Client::Address(other)) => one == other,
             _ => false,
@@ -259,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_right_is_forgiven_once() {
+    fn a_right_password_is_uncounted_once() {
         let db = database();
         for address in [Some("192.0.2.7"), None] {
             let mut client = Client::of(address);
@@ -268,15 +282,18 @@ mod tests {
             }
             for _ in 0..100 {
                 let attempt = count(&db, &mut client, "mallory", 7).unwrap().unwrap();
-                forgive(&db, &mut client, &attempt).unwrap();
+                uncount(&db, &mut client, &attempt).unwrap();
             }
             count(&db, &mut client, "alice", 7).unwrap().unwrap();
-            assert!(count(&db, &mut client, "alice", 7).unwrap().is_err(), "the own password helps with no other");
+            assert!(
+                count(&db, &mut client, "alice", 7).unwrap().is_err(),
+                "one's own password does not reset the count"
+            );
         }
     }
 
     #[test]
-    fn a_clock_that_is_set_back_locks_nobody_out() {
+    fn a_clock_set_back_does_not_prolong_the_wait() {
         let db = database();
         let client = || Client::of(Some("192.0.2.7"));
         exhaust(&db, client, "alice", 1_000_000_000);
@@ -285,14 +302,14 @@ mod tests {
     }
 
     #[test]
-    fn the_table_stays_small() {
+    fn the_table_is_limited() {
         let db = database();
         let transaction = Transaction::new_unchecked(&db, TransactionBehavior::Immediate).unwrap();
         for number in 0..=ATTEMPTS_MAX {
             write(&transaction, &format!("n{number}"), Count { failures: 1, at: 7 }).unwrap();
         }
         write(&transaction, "guesser", Count { failures: 9, at: 6 }).unwrap();
-        forget(&transaction, 8).unwrap();
+        prune(&transaction, 8).unwrap();
         let rows: u32 = transaction.query_row("select count(*) from attempts", [], |row| row.get(0)).unwrap();
         assert_eq!((rows, read(&transaction, "guesser").unwrap().failures), (ATTEMPTS_MAX / 2, 9));
     }

@@ -1,32 +1,35 @@
-//! `authrpc.so`: the users of an appliance for `websocket_jsonrpc`, in an SQLite database that `-C` names. A connection
-//! logs in with `auth`; only the root group may add, remove and change others; whoever has a password may change it, or
-//! remove its user. What callers are told is ouistiti's wording.
+//! `authrpc.so`: users for `websocket_jsonrpc`, in an SQLite database that `-C` names. A connection logs in with `auth`.
+//! Only the root group may add, remove and change other users; a user with its password may change that, or remove
+//! itself. Messages for callers have ouistiti's wording.
 
 mod attempts;
-mod create;
-mod limits;
 mod passwords;
 mod store;
 
 use jsonrpc_library::{Failure, Methods, Peer, abi};
-use jsonrpc_sqlite::{Settings, complaint, failure, params};
+use jsonrpc_sqlite::{Settings, failure, params, sqlite_failure};
 use serde_json::{Map, Value, json};
 
 use crate::attempts::Client;
-use crate::limits::{HOME_SIZE_MAX, NAME_SIZE_MAX, PASSWORD_SIZE_MAX};
 use crate::passwords::Kind;
 use crate::store::{Store, USERS, User};
 
-/// No such user, or not with this password: which of them is not told.
+/// Bytes of the name of a user or group.
+const NAME_SIZE_MAX: usize = 64;
+/// Bytes of a password.
+const PASSWORD_SIZE_MAX: usize = 256;
+/// Bytes of the path of a home folder.
+const HOME_SIZE_MAX: usize = 4_096;
+
+/// No such user, or another password: the error does not tell which.
 const NOT_FOUND: i32 = 1;
 /// Only the root group may do this.
 const NOT_ALLOWED: i32 = 2;
 /// Too many wrong passwords; the data has the milliseconds to wait.
 const WAIT: i32 = 3;
-/// There is such a user already, or no such group, or nobody would be left who could add one.
+/// The user exists, the group does not, or the change would leave no user who can add others.
 const CONFLICT: i32 = 4;
 
-/// A connection.
 struct Auth {
     store: Store,
     client: Client,
@@ -38,7 +41,7 @@ jsonrpc_library::export!(Auth);
 impl Methods for Auth {
     fn start(config: &str) -> Result<(), Failure> {
         let settings = Settings::read(config, &[])?;
-        create::ensure(&settings.file, &mut std::io::stderr())?;
+        store::create(&settings.file, &mut std::io::stderr())?;
         Store::open(&settings.file).map(|_| ())
     }
 
@@ -61,7 +64,8 @@ impl Methods for Auth {
 
 impl Auth {
     fn auth(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
-        let (name, password) = (needed(params, "user", NAME_SIZE_MAX)?, needed(params, "passwd", PASSWORD_SIZE_MAX)?);
+        let (name, password) =
+            (required(params, "user", NAME_SIZE_MAX)?, required(params, "passwd", PASSWORD_SIZE_MAX)?);
         let user = self.identify(name, password)?;
         let mut result = Map::new();
         let algorithm = Kind::of(user.stored.as_deref().unwrap_or_default()).name();
@@ -78,10 +82,10 @@ impl Auth {
     }
 
     fn passwd(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
-        let name = needed(params, "user", NAME_SIZE_MAX)?;
+        let name = required(params, "user", NAME_SIZE_MAX)?;
         let old = optional(params, "old", PASSWORD_SIZE_MAX)?;
-        let new = needed(params, "new", PASSWORD_SIZE_MAX)?;
-        if needed(params, "confirm", PASSWORD_SIZE_MAX)? != new {
+        let new = required(params, "new", PASSWORD_SIZE_MAX)?;
+        if required(params, "confirm", PASSWORD_SIZE_MAX)? != new {
             return Err(failure(abi::INVALID_PARAMS, "confirm new password"));
         }
         let user = self.user_for(name, old)?;
@@ -90,7 +94,7 @@ impl Auth {
             return Err(not_found());
         }
         self.store.activate(&user)?;
-        // Who changed his own stays logged in; elsewhere he is not any more.
+        // This connection stays logged in; others of the user do not.
         if let Some(session) = self.session.as_mut().filter(|session| session.id == user.id) {
             session.stored = Some(stored);
         }
@@ -99,11 +103,12 @@ impl Auth {
 
     fn add(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
         self.need_root()?;
-        let (name, password) = (needed(params, "user", NAME_SIZE_MAX)?, needed(params, "passwd", PASSWORD_SIZE_MAX)?);
+        let (name, password) =
+            (required(params, "user", NAME_SIZE_MAX)?, required(params, "passwd", PASSWORD_SIZE_MAX)?);
         let group = optional(params, "group", NAME_SIZE_MAX)?.unwrap_or(USERS);
         let home = optional(params, "home", HOME_SIZE_MAX)?;
         if name.trim() != name || name.chars().any(char::is_control) {
-            return Err(failure(abi::INVALID_PARAMS, "no name: blanks around it, or control characters"));
+            return Err(failure(abi::INVALID_PARAMS, "invalid name: spaces around it, or control characters"));
         }
         let group = self.store.group(group)?.ok_or_else(|| failure(CONFLICT, "group not found"))?;
         if self.store.add(name, group, home, &passwords::hash(password)?)? {
@@ -114,7 +119,7 @@ impl Auth {
     }
 
     fn remove(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
-        let name = needed(params, "user", NAME_SIZE_MAX)?;
+        let name = required(params, "user", NAME_SIZE_MAX)?;
         let user = self.user_for(name, optional(params, "passwd", PASSWORD_SIZE_MAX)?)?;
         if self.store.remove(&user)? {
             message("user removed")
@@ -123,7 +128,7 @@ impl Auth {
         }
     }
 
-    /// The user of a change: by its password, or by the word of the root group.
+    /// The user to change: authenticated by its password, or by a session of the root group.
     fn user_for(&mut self, name: &str, password: Option<&str>) -> Result<User, Failure> {
         match password {
             Some(password) => self.identify(name, password),
@@ -134,8 +139,8 @@ impl Auth {
         }
     }
 
-    /// Whose word counts here is looked up each time: users are removed, moved to other groups and given other
-    /// passwords while they are logged in.
+    /// The session's user is looked up each time, since it may be removed, moved to another group or given another
+    /// password while it is logged in.
     fn need_root(&mut self) -> Result<(), Failure> {
         if let Some(session) = &self.session
             && let Some(user) = self.store.user(&session.name)?
@@ -148,10 +153,10 @@ impl Auth {
         Err(not_allowed())
     }
 
-    /// A user by name and password. What is stored in an old way is stored anew.
+    /// A user by name and password. A password that is not stored as argon2id is stored again.
     fn identify(&mut self, name: &str, password: &str) -> Result<User, Failure> {
         let counted = attempts::count(&self.store.db, &mut self.client, name, attempts::now_ms());
-        let attempt = counted.map_err(|error| complaint(&error))?.map_err(|wait_ms| Failure {
+        let attempt = counted.map_err(|error| sqlite_failure(&error))?.map_err(|wait_ms| Failure {
             data: json!({ "wait": wait_ms }).to_string(),
             ..Failure::new(WAIT, &format!("too many attempts: wait {} s", (wait_ms + 999) / 1_000))
         })?;
@@ -159,7 +164,7 @@ impl Auth {
         let stored = user.as_ref().filter(|user| user.may_log_in).and_then(|user| user.stored.as_deref());
         let is_right = passwords::verify(stored, name, password)?;
         let Some(mut user) = user.filter(|_| is_right) else { return Err(not_found()) };
-        attempts::forgive(&self.store.db, &mut self.client, &attempt).map_err(|error| complaint(&error))?;
+        attempts::uncount(&self.store.db, &mut self.client, &attempt).map_err(|error| sqlite_failure(&error))?;
         if user.stored.as_deref().is_some_and(|stored| Kind::of(stored) != Kind::Argon2id) {
             let stored = passwords::hash(password)?;
             if self.store.set_password(&user, &stored)? {
@@ -170,12 +175,12 @@ impl Auth {
     }
 }
 
-/// A parameter that is a text and not empty.
-fn needed<'p>(params: &'p Map<String, Value>, key: &str, size_max: usize) -> Result<&'p str, Failure> {
+/// A parameter that has to be a non-empty string.
+fn required<'p>(params: &'p Map<String, Value>, key: &str, size_max: usize) -> Result<&'p str, Failure> {
     optional(params, key, size_max)?.ok_or_else(|| failure(abi::INVALID_PARAMS, "incomplete command"))
 }
 
-/// A parameter that may be missing; pages send an empty text for that.
+/// A parameter that may be missing. An empty string, which pages send, is the same as missing.
 fn optional<'p>(params: &'p Map<String, Value>, key: &str, size_max: usize) -> Result<Option<&'p str>, Failure> {
     match params.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -183,7 +188,7 @@ fn optional<'p>(params: &'p Map<String, Value>, key: &str, size_max: usize) -> R
             Err(failure(abi::INVALID_PARAMS, &format!("{key} has more than {size_max} bytes")))
         }
         Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-        Some(_) => Err(failure(abi::INVALID_PARAMS, &format!("{key} is no text"))),
+        Some(_) => Err(failure(abi::INVALID_PARAMS, &format!("{key} is not a string"))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Passwords and what is stored of them: argon2id (RFC 9106) in PHC strings, and what ouistiti stores.
+//! Hashes of passwords: argon2id (RFC 9106) in PHC strings, and those of ouistiti.
 
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
@@ -10,19 +10,31 @@ use md5::Md5;
 use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
-use crate::limits::{
-    HASH_LANES, HASH_MEMORY_SIZE, HASH_MEMORY_SIZE_MAX, HASH_PASSES, HASH_PASSES_MAX, MADE_UP_SIZE, SALT_SIZE,
-};
+/// Memory of one hash. With `HASH_PASSES` it is one of the sets that OWASP's Password Storage Cheat Sheet treats as
+/// equal: the one whose memory a router with 64 MiB can spare for several connections, in well under a second.
+const HASH_MEMORY_SIZE: u32 = 12 * 1024 * 1024;
+/// Passes over that memory.
+const HASH_PASSES: u32 = 3;
+/// Lanes: one, as there may be no second processor.
+const HASH_LANES: u32 = 1;
+/// Maximum memory that a stored hash may ask for.
+const HASH_MEMORY_SIZE_MAX: u32 = 128 * 1024 * 1024;
+/// Maximum number of passes that a stored hash may ask for.
+const HASH_PASSES_MAX: u32 = 16;
+/// Bytes of a salt (RFC 9106 section 3.1).
+const SALT_SIZE: usize = 16;
+/// Characters of a generated password, each one of 32: 100 bits.
+const GENERATED_SIZE: usize = 20;
 
-/// 32 characters that are not mistaken for each other.
+/// 32 characters that do not look alike.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 
 /// How a password is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// As it is hashed now.
+pub(crate) enum Kind {
+    /// With the current parameters or stronger ones.
     Argon2id,
-    /// As argon2id with less than what is asked for now.
+    /// argon2id with weaker parameters.
     WeakArgon2id,
     /// ouistiti's `$a1$`.
     Md5,
@@ -30,15 +42,15 @@ pub enum Kind {
     Sha256,
     /// ouistiti's `$a6$`.
     Sha512,
-    /// As it was typed: how ouistiti stores its first ones.
+    /// Plain text: ouistiti's initial passwords.
     Plain,
-    /// Nothing that a password is compared with.
+    /// Matches no password.
     None,
 }
 
 impl Kind {
-    /// The algorithm's name for clients.
-    pub fn name(self) -> &'static str {
+    /// Name of the algorithm for clients.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Argon2id | Kind::WeakArgon2id => "argon2id",
             Kind::Md5 => "MD5",
@@ -48,11 +60,10 @@ impl Kind {
         }
     }
 
-    /// What a stored password is.
-    pub fn of(stored: &str) -> Kind {
+    pub(crate) fn of(stored: &str) -> Kind {
         if stored.starts_with("$argon2id$") {
             return match PasswordHash::new(stored).ok().and_then(|hash| Params::try_from(&hash).ok()) {
-                Some(params) if is_beyond(&params) => Kind::None,
+                Some(params) if is_too_expensive(&params) => Kind::None,
                 Some(params) if params.m_cost() < HASH_MEMORY_SIZE / 1024 || params.t_cost() < HASH_PASSES => {
                     Kind::WeakArgon2id
                 }
@@ -60,26 +71,26 @@ impl Kind {
                 None => Kind::None,
             };
         }
-        // With or without the "a": ouistiti reads both.
+        // ouistiti accepts both forms, with and without the "a".
         match stored.strip_prefix('$').map(|rest| rest.strip_prefix('a').unwrap_or(rest)) {
             Some(rest) if rest.starts_with("1$") => Kind::Md5,
             Some(rest) if rest.starts_with("5$") => Kind::Sha256,
             Some(rest) if rest.starts_with("6$") => Kind::Sha512,
             Some(_) => Kind::None,
-            // "*" is written where nobody is to log in.
+            // "*" disables the login.
             None if stored.is_empty() || stored == "*" => Kind::None,
             None => Kind::Plain,
         }
     }
 }
 
-fn is_beyond(params: &Params) -> bool {
+fn is_too_expensive(params: &Params) -> bool {
     params.m_cost() > HASH_MEMORY_SIZE_MAX / 1024 || params.t_cost() > HASH_PASSES_MAX
 }
 
-/// Whether a password is the one that is stored for a user. A wrong one costs an argon2id, whatever is stored and
-/// whether there is such a user; so does an old one that is right, with its upgrade.
-pub fn verify(stored: Option<&str>, user: &str, password: &str) -> Result<bool, Failure> {
+/// Whether a password matches the stored one. A wrong password takes the time of an argon2id hash, whatever is stored
+/// and whether the user exists; so does a right one of an old kind, as it is then hashed again.
+pub(crate) fn verify(stored: Option<&str>, user: &str, password: &str) -> Result<bool, Failure> {
     let stored = stored.unwrap_or_default();
     let kind = Kind::of(stored);
     let is_right = match kind {
@@ -99,8 +110,8 @@ pub fn verify(stored: Option<&str>, user: &str, password: &str) -> Result<bool, 
     Ok(is_right)
 }
 
-/// What is to be stored of a password.
-pub fn hash(password: &str) -> Result<String, Failure> {
+/// The hash to store for a password, with a new salt.
+pub(crate) fn hash(password: &str) -> Result<String, Failure> {
     let mut salt = [0; SALT_SIZE];
     getrandom::fill(&mut salt).map_err(|error| failed(&error))?;
     hash_with(&salt, password)
@@ -111,9 +122,9 @@ fn hash_with(salt: &[u8], password: &str) -> Result<String, Failure> {
     hash.map(|hash: PasswordHash| hash.to_string()).map_err(|error| failed(&error))
 }
 
-/// A password that nobody knows yet, in groups of five characters.
-pub fn made_up() -> Result<String, Failure> {
-    let mut bytes = [0; MADE_UP_SIZE];
+/// A random password, in groups of five characters.
+pub(crate) fn generate() -> Result<String, Failure> {
+    let mut bytes = [0; GENERATED_SIZE];
     getrandom::fill(&mut bytes).map_err(|error| failed(&error))?;
     let characters: Vec<u8> = bytes.iter().map(|byte| ALPHABET[usize::from(*byte) % ALPHABET.len()]).collect();
     Ok(String::from_utf8_lossy(&characters.chunks(5).collect::<Vec<_>>().join(&b'-')).into_owned())
@@ -128,7 +139,8 @@ fn failed(error: &dyn std::fmt::Display) -> Failure {
     Failure::internal(&format!("the password cannot be hashed: {error}"))
 }
 
-/// `$a5$BASE64`, of the password alone, or `$a5$realm=NAME$BASE64`, of user, realm and password as in RFC 7616.
+/// Compares with `$a5$BASE64`, a digest of the password, or `$a5$realm=NAME$BASE64`, one of user, realm and password as
+/// in RFC 7616.
 fn is_digest<D: Digest>(stored: &str, user: &str, password: &str) -> bool {
     let Some((head, text)) = stored.rsplit_once('$') else { return false };
     let mut digest = D::new();
@@ -149,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_verifies() {
+    fn every_kind_is_verified() {
         let new = hash("geheim").unwrap();
         assert!(new.starts_with("$argon2id$v=19$m=12288,t=3,p=1$"), "{new}");
         assert_ne!(new, hash("geheim").unwrap(), "each has its own salt");
@@ -176,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_fits_what_is_no_password() {
+    fn invalid_hashes_match_nothing() {
         for stored in
             ["", "*", "$", "$a7$x", "$x$", "$argon2id$", "$argon2id$v=19$m=999999999,t=1,p=1$c2FsdHNhbHQ$AAAA"]
         {
@@ -190,10 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn made_up_ones() {
-        let (one, other) = (made_up().unwrap(), made_up().unwrap());
+    fn passwords_are_generated() {
+        let (one, other) = (generate().unwrap(), generate().unwrap());
         assert_ne!(one, other);
-        assert_eq!(one.len(), MADE_UP_SIZE + 3);
+        assert_eq!(one.len(), GENERATED_SIZE + 3);
         assert!(one.bytes().all(|byte| byte == b'-' || ALPHABET.contains(&byte)), "{one}");
     }
 }

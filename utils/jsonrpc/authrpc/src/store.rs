@@ -1,65 +1,59 @@
-//! The database of users: what it holds, and in which of the layouts that ouistiti has had.
+//! The database of users, created or in any of the layouts that ouistiti has had.
 
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use jsonrpc_library::Failure;
-use jsonrpc_sqlite::{complaint, complaint_of};
+use jsonrpc_sqlite::{failure_of, sqlite_failure};
 use rusqlite::{Connection, Error, OptionalExtension, Transaction, TransactionBehavior};
 
-use crate::attempts;
+use crate::{attempts, passwords};
 
-/// The group whose members may do everything.
-pub const ROOT: &str = "root";
-/// The group of those for whom none is named.
-pub const USERS: &str = "users";
+/// The group whose members may change other users.
+pub(crate) const ROOT: &str = "root";
+/// The group of new users, unless another is given.
+pub(crate) const USERS: &str = "users";
 
-/// Where passwords are.
+/// The table with the passwords.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Passwords {
-    /// In `users`.
+    /// `users`.
     Within,
-    /// In a table of their own, as ouistiti has had them since 2023.
+    /// `passwds`, as in ouistiti since 2023.
     Apart,
 }
 
-/// A database that is open.
-#[derive(Debug)]
-pub struct Store {
-    /// The connection.
-    pub db: Connection,
+pub(crate) struct Store {
+    pub(crate) db: Connection,
     passwords: Passwords,
     has_status: bool,
 }
 
-/// A user.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct User {
-    /// Its number.
-    pub id: i64,
-    /// Its name.
-    pub name: String,
-    /// Its group.
-    pub group: Option<String>,
-    /// Its home folder.
-    pub home: Option<String>,
-    /// What is stored of its password.
-    pub stored: Option<String>,
-    /// Whether it may log in: ouistiti has users that are not approved yet, and such as were sent away.
-    pub may_log_in: bool,
+pub(crate) struct User {
+    pub(crate) id: i64,
+    pub(crate) name: String,
+    pub(crate) group: Option<String>,
+    pub(crate) home: Option<String>,
+    /// The stored password, usually a hash.
+    pub(crate) stored: Option<String>,
+    /// Whether it may log in: ouistiti has users that are not approved yet, and repudiated ones.
+    pub(crate) may_log_in: bool,
 }
 
 impl User {
-    /// Whether it may do everything.
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.group.as_deref() == Some(ROOT)
     }
 }
 
 impl Store {
-    /// Opens one that is there, and adds the table of the attempts where it is missing. The error is the operator's.
-    pub fn open(file: &Path) -> Result<Store, Failure> {
-        let db = jsonrpc_sqlite::open(file, true).map_err(|error| complaint_of(file, &error))?;
-        let columns = |table: &str| columns(&db, table).map_err(|error| complaint_of(file, &error));
+    /// Opens an existing database, and creates the table of attempts if it is missing. The error is for the operator.
+    pub(crate) fn open(file: &Path) -> Result<Store, Failure> {
+        let db = jsonrpc_sqlite::open(file, true).map_err(|error| failure_of(file, &error))?;
+        let columns = |table: &str| columns(&db, table).map_err(|error| failure_of(file, &error));
         let (users, passwords, groups) = (columns("users")?, columns("passwds")?, columns("groups")?);
         let has = |all: &[String], wanted: &[&str]| wanted.iter().all(|name| all.iter().any(|column| column == name));
         let is_apart = has(&passwords, &["userid", "passwd", "issuer"]);
@@ -68,29 +62,28 @@ impl Store {
             || !is_apart && !has(&users, &["passwd"])
         {
             return Err(Failure::internal(&format!(
-                "{}: this is no database of users: it wants the tables users (id, name, groupid, home) and groups (id, \
+                "{}: this is no database of users: it needs the tables users (id, name, groupid, home) and groups (id, \
                  name), and passwd in users or in a table passwds (userid, passwd, issuer)",
                 file.display()
             )));
         }
-        // Each time: a database may be put in the place of another while the server runs.
-        db.execute_batch(attempts::TABLE).map_err(|error| complaint_of(file, &error))?;
+        // At each opening, since the file may be replaced while the server runs.
+        db.execute_batch(attempts::TABLE).map_err(|error| failure_of(file, &error))?;
         let has_status = has(if is_apart { &passwords } else { &users }, &["statusid"]);
         let passwords = if is_apart { Passwords::Apart } else { Passwords::Within };
         Ok(Store { db, passwords, has_status })
     }
 
-    /// The table of the passwords, and its column for the user's number.
-    pub fn place(&self) -> (&'static str, &'static str) {
+    /// The table with the passwords, and its column with the id of the user.
+    pub(crate) fn password_table(&self) -> (&'static str, &'static str) {
         match self.passwords {
             Passwords::Within => ("users", "id"),
             Passwords::Apart => ("passwds", "userid"),
         }
     }
 
-    /// A user by its name.
-    pub fn user(&self, name: &str) -> Result<Option<User>, Failure> {
-        // Of several passwords apart, the one that is for no issuer in particular.
+    pub(crate) fn user(&self, name: &str) -> Result<Option<User>, Failure> {
+        // Of several passwords in `passwds`, the one without an issuer.
         let (of, join) = match self.passwords {
             Passwords::Within => ("u", ""),
             Passwords::Apart => (
@@ -116,42 +109,42 @@ impl Store {
                 may_log_in: matches!(status.as_deref(), None | Some("activated" | "reapproving")),
             })
         });
-        row.optional().map_err(|error| complaint(&error))
+        row.optional().map_err(|error| sqlite_failure(&error))
     }
 
-    /// Stores a password of a user, in the place of `user.stored`; false where that has changed meanwhile.
-    pub fn set_password(&self, user: &User, stored: &str) -> Result<bool, Failure> {
-        let (table, id) = self.place();
+    /// Replaces `user.stored`. False: it has changed meanwhile.
+    pub(crate) fn set_password(&self, user: &User, stored: &str) -> Result<bool, Failure> {
+        let (table, id) = self.password_table();
         let sql = format!("update {table} set passwd = ?1 where {id} = ?2 and passwd is ?3");
-        let count = self.db.execute(&sql, (stored, user.id, &user.stored)).map_err(|error| complaint(&error))?;
+        let count = self.db.execute(&sql, (stored, user.id, &user.stored)).map_err(|error| sqlite_failure(&error))?;
         Ok(count > 0)
     }
 
-    /// A user that had to choose a new password has done so.
-    pub fn activate(&self, user: &User) -> Result<(), Failure> {
+    /// Notes that a user who had to change its password has done so.
+    pub(crate) fn activate(&self, user: &User) -> Result<(), Failure> {
         if !self.has_status {
             return Ok(());
         }
-        let (table, id) = self.place();
+        let (table, id) = self.password_table();
         let sql = format!(
             "update {table} set statusid = (select id from status where name = 'activated') where {id} = ?1 \
              and statusid = (select id from status where name = 'reapproving')"
         );
-        self.db.execute(&sql, [user.id]).map(|_| ()).map_err(|error| complaint(&error))
+        self.db.execute(&sql, [user.id]).map(|_| ()).map_err(|error| sqlite_failure(&error))
     }
 
-    /// The number of a group.
-    pub fn group(&self, name: &str) -> Result<Option<i64>, Failure> {
+    /// The id of a group.
+    pub(crate) fn group(&self, name: &str) -> Result<Option<i64>, Failure> {
         let row = self.db.query_row("select id from groups where name = ?1", [name], |row| row.get(0));
-        row.optional().map_err(|error| complaint(&error))
+        row.optional().map_err(|error| sqlite_failure(&error))
     }
 
-    /// Adds a user; false where there is one of that name.
-    pub fn add(&self, name: &str, group: i64, home: Option<&str>, stored: &str) -> Result<bool, Failure> {
+    /// Adds a user. False: there is one of that name.
+    pub(crate) fn add(&self, name: &str, group: i64, home: Option<&str>, stored: &str) -> Result<bool, Failure> {
         match self.try_add(name, group, home, stored) {
             Ok(()) => Ok(true),
             Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => Ok(false),
-            Err(error) => Err(complaint(&error)),
+            Err(error) => Err(sqlite_failure(&error)),
         }
     }
 
@@ -166,7 +159,7 @@ impl Store {
             }
         };
         if self.has_status {
-            let (table, column) = self.place();
+            let (table, column) = self.password_table();
             let sql = format!(
                 "update {table} set statusid = (select id from status where name = 'activated') where {column} = ?1"
             );
@@ -175,15 +168,15 @@ impl Store {
         transaction.commit()
     }
 
-    /// Removes a user, unless it is the last of the root group: then nobody could add another. Tells whether it did.
-    pub fn remove(&self, user: &User) -> Result<bool, Failure> {
-        self.try_remove(user).map_err(|error| complaint(&error))
+    /// Removes a user. False: it is the last of the root group, without whom no user could be added.
+    pub(crate) fn remove(&self, user: &User) -> Result<bool, Failure> {
+        self.try_remove(user).map_err(|error| sqlite_failure(&error))
     }
 
     fn try_remove(&self, user: &User) -> Result<bool, Error> {
         let transaction = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
-        // Who may not log in cannot add anybody.
-        let (table, id) = self.place();
+        // Only users who may log in count.
+        let (table, id) = self.password_table();
         let status = match self.has_status {
             true => {
                 "and coalesce((select name from status where id = p.statusid), 'activated') \
@@ -207,6 +200,54 @@ impl Store {
         transaction.commit()?;
         Ok(true)
     }
+}
+
+/// Tables and groups as in ouistiti's databases.
+const TABLES: &str = "
+    create table groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+    create table users (
+        id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, groupid INTEGER, passwd TEXT, home TEXT,
+        FOREIGN KEY (groupid) REFERENCES groups(id) ON UPDATE SET NULL);
+    insert into groups values (0, 'root'), (1, 'anonymous'), (2, 'users');";
+
+/// Creates what is missing: the file, readable only by its owner, the tables, and a root user whose password is printed
+/// on `output` once. It is printed before it is stored, since a password that nobody knows is of no use.
+pub(crate) fn create(file: &Path, output: &mut dyn Write) -> Result<(), Failure> {
+    jsonrpc_sqlite::create(file).map_err(|error| Failure::internal(&format!("{}: {error}", file.display())))?;
+    make_private(file)?;
+    let mut db = jsonrpc_sqlite::open(file, true).map_err(|error| failure_of(file, &error))?;
+    let begun = db.transaction_with_behavior(TransactionBehavior::Immediate);
+    let transaction = begun.map_err(|error| failure_of(file, &error))?;
+    let tables = transaction.query_row("select count(*) from sqlite_schema", [], |row| row.get::<_, i64>(0));
+    if tables.map_err(|error| failure_of(file, &error))? == 0 {
+        let password = passwords::generate()?;
+        fill(&transaction, &passwords::hash(&password)?).map_err(|error| failure_of(file, &error))?;
+        writeln!(
+            output,
+            "authrpc: {} is new; its user root has the password {password} which is not printed again",
+            file.display()
+        )
+        .map_err(|error| Failure::internal(&format!("the password of root cannot be printed: {error}")))?;
+    }
+    transaction.commit().map_err(|error| failure_of(file, &error))
+}
+
+/// An existing empty file may be readable by others. SQLite gives its mode to the journal.
+fn make_private(file: &Path) -> Result<(), Failure> {
+    // For other errors SQLite has the better message.
+    let Ok(metadata) = std::fs::metadata(file) else { return Ok(()) };
+    if metadata.len() > 0 || metadata.permissions().mode() & 0o007 == 0 {
+        return Ok(());
+    }
+    std::fs::set_permissions(file, Permissions::from_mode(0o600)).map_err(|error| {
+        Failure::internal(&format!("{}: everybody could read it: {error}: give it the mode 600", file.display()))
+    })
+}
+
+fn fill(transaction: &Transaction<'_>, stored: &str) -> Result<(), Error> {
+    transaction.execute_batch(TABLES)?;
+    let root = "insert into users (name, groupid, passwd, home) values ('root', 0, ?1, '/home/root')";
+    transaction.execute(root, [stored]).map(|_| ())
 }
 
 fn columns(db: &Connection, table: &str) -> Result<Vec<String>, Error> {

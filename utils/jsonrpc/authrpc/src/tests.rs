@@ -1,4 +1,4 @@
-//! The methods, good and bad, on databases in every layout.
+//! The methods, on databases of every layout.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -7,8 +7,6 @@ use tempfile::TempDir;
 
 use super::*;
 
-mod kept;
-
 /// A database, and a connection to it.
 struct World {
     folder: TempDir,
@@ -16,22 +14,22 @@ struct World {
 }
 
 impl World {
-    /// One that the library made itself.
+    /// A database created by the library.
     fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let mut told = Vec::new();
-        create::ensure(&folder.path().join("db"), &mut told).unwrap();
-        let told = String::from_utf8(told).unwrap();
-        let root = told.split(' ').skip_while(|word| *word != "password").nth(1).unwrap().to_owned();
+        let mut output = Vec::new();
+        store::create(&folder.path().join("db"), &mut output).unwrap();
+        let output = String::from_utf8(output).unwrap();
+        let root = output.split(' ').skip_while(|word| *word != "password").nth(1).unwrap().to_owned();
         World { folder, root }
     }
 
-    /// One that ouistiti made; `root` is its root's password.
+    /// A database of ouistiti, with the password `root` for root.
     fn of_ouistiti(sql: &str) -> World {
         let folder = tempfile::tempdir().unwrap();
         let world = World { folder, root: "root".to_owned() };
         Connection::open(world.file()).unwrap().execute_batch(sql).unwrap();
-        create::ensure(world.file().as_ref(), &mut Vec::new()).unwrap();
+        store::create(world.file().as_ref(), &mut Vec::new()).unwrap();
         world
     }
 
@@ -43,7 +41,7 @@ impl World {
         Auth::open(&self.file(), &Peer { address: address.map(str::to_owned), id: None }).unwrap()
     }
 
-    /// A connection that root is logged in on.
+    /// A connection with root logged in.
     fn as_root(&self) -> Auth {
         let mut auth = self.open(None);
         call(&mut auth, "auth", json!({ "user": "root", "passwd": self.root })).unwrap();
@@ -70,7 +68,7 @@ fn refused(failure: Failure) -> Result<Value, (i32, String)> {
     Err((failure.code, failure.message))
 }
 
-/// ouistiti's newer layout, with root's first password as it leaves it.
+/// ouistiti's current layout, with root's initial password.
 const APART: &str = "
     create table groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
     insert into groups values (0, 'root'), (1, 'anonymous'), (2, 'users');
@@ -89,7 +87,7 @@ const APART: &str = "
         (3, 'pw', null, 3), (4, '', null, 2);
     insert into session values ('t', 1, null);";
 
-/// What its releases ship: passwords and states within `users`.
+/// The layout of its releases: passwords and states in `users`.
 const WITHIN: &str = "
     create table groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
     insert into groups values (0, 'root'), (1, 'anonymous'), (2, 'users');
@@ -100,7 +98,7 @@ const WITHIN: &str = "
     insert into users values (1, 'root', 0, 4, 'root', '/home/root'), (2, 'new', 2, 1, 'pw', null),
         (3, 'gone', 2, 3, 'pw', null), (4, 'nobody', 1, 2, '', 'null');";
 
-/// What its authrpc is told to work with.
+/// The layout that the documentation of its authrpc describes.
 const OLD: &str = "
     create table groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
     insert into groups values (0, 'root'), (2, 'users');
@@ -119,24 +117,24 @@ fn a_new_database() {
         call(&mut auth, "auth", json!({ "user": "root", "passwd": world.root })),
         Ok(json!({ "algorithm": "argon2id", "group": "root", "home": "/home/root", "user": "root" }))
     );
-    let mut told = Vec::new();
-    create::ensure(world.file().as_ref(), &mut told).unwrap();
-    assert!(told.is_empty(), "the password is told once");
+    let mut output = Vec::new();
+    store::create(world.file().as_ref(), &mut output).unwrap();
+    assert!(output.is_empty(), "the password is printed once");
 }
 
 #[test]
-fn a_password_that_cannot_be_told_is_not_kept() {
+fn a_password_that_cannot_be_printed_is_not_stored() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db");
-    let failure = create::ensure(&file, &mut [].as_mut_slice()).unwrap_err();
-    assert!(failure.message.contains("cannot be told"), "{failure:?}");
-    let mut told = Vec::new();
-    create::ensure(&file, &mut told).unwrap();
-    assert!(!told.is_empty(), "it is told at the next start");
+    let failure = store::create(&file, &mut [].as_mut_slice()).unwrap_err();
+    assert!(failure.message.contains("cannot be printed"), "{failure:?}");
+    let mut output = Vec::new();
+    store::create(&file, &mut output).unwrap();
+    assert!(!output.is_empty(), "it is printed at the next start");
 }
 
 #[test]
-fn a_user_from_its_first_day_to_its_last() {
+fn a_user_is_added_changed_and_removed() {
     let world = World::new();
     let (mut root, mut own) = (world.as_root(), world.open(None));
     let add = json!({ "user": "alice", "passwd": "first", "home": "/home/alice" });
@@ -153,7 +151,7 @@ fn a_user_from_its_first_day_to_its_last() {
         (change("first", "second", "third"), Err((abi::INVALID_PARAMS, "confirm new password".to_owned()))),
         (change("first", "second", "second"), said("password changed")),
         (change("first", "second", "second"), refused(not_found())),
-        // Root needs no old one.
+        // Without the old one, as only root may.
         (change("", "third", "third"), refused(not_allowed())),
     ] {
         assert_eq!(call(&mut own, "passwd", params.clone()), expected, "{params}");
@@ -166,7 +164,7 @@ fn a_user_from_its_first_day_to_its_last() {
 }
 
 #[test]
-fn what_is_no_proper_call() {
+fn invalid_calls() {
     let world = World::new();
     let mut root = world.as_root();
     let incomplete = || Err((abi::INVALID_PARAMS, "incomplete command".to_owned()));
@@ -175,7 +173,11 @@ fn what_is_no_proper_call() {
         ("auth", json!({}), incomplete()),
         ("auth", json!({ "user": "root" }), incomplete()),
         ("auth", json!({ "user": "", "passwd": "x" }), incomplete()),
-        ("auth", json!({ "user": "root", "passwd": 7 }), Err((abi::INVALID_PARAMS, "passwd is no text".to_owned()))),
+        (
+            "auth",
+            json!({ "user": "root", "passwd": 7 }),
+            Err((abi::INVALID_PARAMS, "passwd is not a string".to_owned())),
+        ),
         (
             "auth",
             json!({ "user": "root", "passwd": long }),
@@ -187,12 +189,12 @@ fn what_is_no_proper_call() {
         (
             "adduser",
             json!({ "user": " x", "passwd": "x" }),
-            Err((abi::INVALID_PARAMS, "no name: blanks around it, or control characters".to_owned())),
+            Err((abi::INVALID_PARAMS, "invalid name: spaces around it, or control characters".to_owned())),
         ),
         (
             "adduser",
             json!({ "user": "x\n", "passwd": "x" }),
-            Err((abi::INVALID_PARAMS, "no name: blanks around it, or control characters".to_owned())),
+            Err((abi::INVALID_PARAMS, "invalid name: spaces around it, or control characters".to_owned())),
         ),
         (
             "adduser",
@@ -207,12 +209,12 @@ fn what_is_no_proper_call() {
     }
     assert_eq!(root.call("auth", None).unwrap_err().code, abi::INVALID_PARAMS);
     assert_eq!(root.call("auth", Some("[\"root\",\"x\"]")).unwrap_err().code, abi::INVALID_PARAMS);
-    // What ouistiti's page looks at.
+    // ouistiti's page reads the data.
     assert_eq!(root.call("rmuser", Some("{}")).unwrap_err().data, "\"incomplete command\"");
 }
 
 #[test]
-fn only_the_root_group_rules() {
+fn only_the_root_group_changes_others() {
     let world = World::new();
     let (mut root, mut own, mut stranger) = (world.as_root(), world.open(None), world.open(None));
     for (user, group) in [("alice", "users"), ("bob", "users"), ("second", "root")] {
@@ -247,7 +249,7 @@ fn a_session_ends_with_its_password() {
     assert_eq!(call(&mut one, "passwd", change), said("password changed"));
     let add = json!({ "user": "alice", "passwd": "pw" });
     assert_eq!(call(&mut other, "adduser", add.clone()), refused(not_allowed()));
-    assert_eq!(call(&mut one, "adduser", add), said("user added"), "who changed it stays");
+    assert_eq!(call(&mut one, "adduser", add), said("user added"), "the connection that changed it stays logged in");
     other.store.db.execute("update users set groupid = 2 where name = 'root'", []).unwrap();
     assert_eq!(call(&mut one, "rmuser", json!({ "user": "alice" })), refused(not_allowed()), "groups change too");
 }
@@ -270,7 +272,7 @@ fn sql_in_every_parameter() {
             let add = json!({ "user": evil, "passwd": evil, "home": evil });
             assert_eq!(call(&mut root, "adduser", add), said("user added"), "{evil}");
             let user = call(&mut world.open(None), "auth", json!({ "user": evil, "passwd": evil })).unwrap();
-            assert_eq!((&user["user"], &user["home"]), (&json!(evil), &json!(evil)), "it is a name like others");
+            assert_eq!((&user["user"], &user["home"]), (&json!(evil), &json!(evil)), "it is an ordinary name");
             let change = json!({ "user": evil, "old": evil, "new": "n", "confirm": "n" });
             assert_eq!(call(&mut world.open(None), "passwd", change), said("password changed"));
             assert_eq!(call(&mut root, "rmuser", json!({ "user": evil })), said("user removed"), "{evil}");
@@ -300,11 +302,11 @@ fn databases_of_ouistiti() {
         let change = json!({ "user": "root", "old": "root", "new": "better", "confirm": "better" });
         assert_eq!(call(&mut alice, "passwd", change), said("password changed"), "{layout}");
         if layout != "old" {
-            let (table, id) = root.store.place();
+            let (table, id) = root.store.password_table();
             let sql =
                 format!("select count(*) from {table} where {id} = 1 and statusid = 2 and passwd like '$argon2id$%'");
             let count: i64 = root.store.db.query_row(&sql, [], |row| row.get(0)).unwrap();
-            assert_eq!(count, 1, "{layout}: it was to be changed, and was");
+            assert_eq!(count, 1, "{layout}: it had to be changed, and was");
             for (user, password) in [("new", "pw"), ("gone", "pw"), ("nobody", "x")] {
                 let params = json!({ "user": user, "passwd": password });
                 assert_eq!(call(&mut world.open(None), "auth", params), refused(not_found()), "{layout} {user}");
@@ -319,7 +321,7 @@ fn databases_of_ouistiti() {
 }
 
 #[test]
-fn what_is_no_database_of_users() {
+fn other_files_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db");
     std::fs::write(&file, "no database at all, but long enough to be looked at").unwrap();
@@ -341,30 +343,91 @@ fn what_is_no_database_of_users() {
 fn ten_thousand_wrong_passwords() {
     let world = World::new();
     let address = Some("192.0.2.7");
-    let (mut looked_at, mut waited) = (0, 0);
+    let (mut checked, mut waited) = (0, 0);
     let mut auth = world.open(address);
     for number in 0..10_000 {
-        // Connecting anew helps no more than another process does.
+        // A new connection does not help, nor does another process.
         if number % 1_000 == 0 {
             auth = world.open(address);
         }
         let (code, message) =
             call(&mut auth, "auth", json!({ "user": "root", "passwd": format!("pw{number}") })).unwrap_err();
         match code {
-            NOT_FOUND => looked_at += 1,
+            NOT_FOUND => checked += 1,
             WAIT => waited += 1,
             _ => panic!("{code} {message}"),
         }
     }
-    // Seconds pass meanwhile, and each lets one more through.
-    assert!((5..15).contains(&looked_at) && waited == 10_000 - looked_at, "{looked_at} and {waited}");
+    // Every second that passes allows another attempt.
+    assert!((5..15).contains(&checked) && waited == 10_000 - checked, "{checked} and {waited}");
     let right = json!({ "user": "root", "passwd": world.root });
-    assert_eq!(call(&mut auth, "auth", right.clone()).unwrap_err().0, WAIT, "nor is the right one told from them");
+    assert_eq!(call(&mut auth, "auth", right.clone()).unwrap_err().0, WAIT, "the right password has to wait too");
     let failure = auth.call("auth", Some(&right.to_string())).unwrap_err();
     assert!(
         failure.message.starts_with("too many attempts: wait ") && failure.data.starts_with("{\"wait\":"),
         "{failure:?}"
     );
     let other = call(&mut world.open(Some("192.0.2.8")), "auth", right);
-    assert!(other.is_ok(), "root himself comes from elsewhere: {other:?}");
+    assert!(other.is_ok(), "root from another address: {other:?}");
+}
+
+#[test]
+fn an_empty_file_is_made_private() {
+    for (before, after) in [(0o644, 0o600), (0o666, 0o600), (0o660, 0o660), (0o600, 0o600)] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("db");
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(before)).unwrap();
+        store::create(&file, &mut Vec::new()).unwrap();
+        for name in ["db", "db-journal"] {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, after, "{name}, which was {before:o}");
+        }
+    }
+}
+
+/// For example a restored backup.
+#[test]
+fn a_database_may_be_replaced_while_the_server_runs() {
+    let world = World::new();
+    std::fs::remove_file(world.file()).unwrap();
+    Connection::open(world.file()).unwrap().execute_batch(OLD).unwrap();
+    assert!(call(&mut world.open(None), "auth", json!({ "user": "root", "passwd": "root" })).is_ok());
+}
+
+#[test]
+fn another_database_is_not_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    let db = Connection::open(&file).unwrap();
+    db.execute_batch("create table measurements (at, value)").unwrap();
+    Auth::start(file.to_str().unwrap()).unwrap_err();
+    let tables: u32 = db.query_row("select count(*) from sqlite_schema", [], |row| row.get(0)).unwrap();
+    assert_eq!(tables, 1);
+}
+
+#[test]
+fn the_last_user_who_can_add_others_stays() {
+    let last = || Err((CONFLICT, "the last of the root group stays".to_owned()));
+    for (layout, sql, column) in [("apart", APART, "userid"), ("within", WITHIN, "id"), ("old", OLD, "id")] {
+        let world = World::of_ouistiti(sql);
+        let mut root = world.as_root();
+        call(&mut root, "adduser", json!({ "user": "second", "passwd": "pw", "group": "root" })).unwrap();
+        let set = |what: &str| {
+            let (table, _) = root.store.password_table();
+            let of = format!("where {column} = (select id from users where name = 'second')");
+            root.store.db.execute(&format!("update {table} set {what} {of}"), []).unwrap();
+        };
+        let mut whats = vec!["passwd = '*'", "passwd = ''", "passwd = null"];
+        if layout != "old" {
+            whats.extend(["passwd = 'pw', statusid = 1", "statusid = 3"]);
+        }
+        for what in whats {
+            set(what);
+            let params = json!({ "user": "root", "passwd": "root" });
+            assert_eq!(call(&mut world.open(None), "rmuser", params), last(), "{layout}, {what}");
+        }
+        set(if layout == "old" { "passwd = 'pw'" } else { "passwd = 'pw', statusid = 4" });
+        assert_eq!(call(&mut root, "rmuser", json!({ "user": "root" })), said("user removed"), "{layout}");
+    }
 }

@@ -1,56 +1,68 @@
-//! What a client's statement may do: read this one database, or write to it too, and nothing beside it. SQLite itself
-//! is asked, while it compiles a statement, so that no way of writing one gets past. Where clients only read, the file
-//! is also opened for that alone.
+//! Confines a client's statements to reading, or to reading and writing, this one database. SQLite calls the authorizer
+//! while it compiles a statement, so that no syntax evades it. If clients may only read, the file is opened read-only too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jsonrpc_library::Failure;
-use jsonrpc_sqlite::{Settings, complaint_of};
+use jsonrpc_sqlite::{Settings, failure_of};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, Error, OptionalExtension};
 
-use crate::limits::{
-    COMPOUND_MAX, DATABASE_SIZE_MAX, EXPRESSION_DEPTH_MAX, INSTRUCTIONS_MAX, PATTERN_SIZE_MAX, QUERY_SIZE_MAX,
-    TRIGGER_DEPTH_MAX, VALUE_SIZE_MAX,
-};
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
 
-/// Pragmas that tell of tables and change nothing, whatever they are given.
+/// Bytes of a statement.
+const QUERY_SIZE_MAX: usize = 64 * KIB;
+/// Bytes of a value, and of a row of a table.
+const VALUE_SIZE_MAX: usize = MIB;
+/// Bytes of a pattern of LIKE and GLOB: long patterns are slow.
+const PATTERN_SIZE_MAX: usize = KIB;
+/// Nesting depth of expressions.
+const EXPRESSION_DEPTH_MAX: usize = 100;
+/// SELECTs joined by UNION, INTERSECT or EXCEPT.
+const COMPOUND_MAX: usize = 50;
+/// Instructions of a compiled statement.
+const INSTRUCTIONS_MAX: usize = 100_000;
+/// Nesting depth of triggers.
+const TRIGGER_DEPTH_MAX: usize = 10;
+/// Bytes of the database after a change.
+const DATABASE_SIZE_MAX: usize = 256 * MIB;
+
+/// Pragmas that describe tables, and change nothing with any argument.
 const PRAGMAS: [&str; 7] =
     ["table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list"];
 
-/// Functions that reach out of the database.
+/// Functions with effects outside the database.
 const FUNCTIONS: [&str; 2] = ["load_extension", "fts3_tokenizer"];
 
-/// What makes a database one of users: the tables in which authrpc keeps passwords (`users`, or `passwds` in newer
-/// databases of ouistiti's), with their column. Clients who write must not come to make them: the database would be
-/// refused to all from then on. To show such a column as NULL would not do: joins compare columns without asking.
+/// Finds a table in which authrpc stores passwords: `users`, or `passwds` in newer databases of ouistiti. Clients that
+/// write must not create one, since the database would be refused to all clients from then on. Reading the column as NULL
+/// would not be enough, since joins compare columns without the authorizer.
 const SECRET: &str = "select t.name from sqlite_schema t, pragma_table_xinfo(t.name) c \
                       where t.type = 'table' and lower(t.name) in ('users', 'passwds') \
                       and lower(c.name) = 'passwd' limit 1";
 
-/// Whether the library itself is speaking, which alone begins and ends transactions.
-pub type IsOwn = Arc<AtomicBool>;
+/// Whether the library runs a statement of its own, which the authorizer always allows.
+pub(crate) type IsOwn = Arc<AtomicBool>;
 
-/// What clients may do, as `-C` says.
+/// Rights of clients, as `-C` says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rights {
-    /// They may write.
-    pub may_write: bool,
-    /// They may see the passwords of a database of users.
-    pub may_see_passwords: bool,
+pub(crate) struct Rights {
+    pub(crate) may_write: bool,
+    pub(crate) may_see_passwords: bool,
 }
 
-/// Opens the database for clients. The error is the operator's.
-pub fn open(settings: &Settings, rights: Rights) -> Result<(Connection, IsOwn), Failure> {
-    let complain = |error| complaint_of(&settings.file, &error);
+/// Opens the database for clients. The error is for the operator.
+pub(crate) fn open(settings: &Settings, rights: Rights) -> Result<(Connection, IsOwn), Failure> {
+    let complain = |error| failure_of(&settings.file, &error);
     let connection = jsonrpc_sqlite::open(&settings.file, rights.may_write).map_err(complain)?;
     let secret = secret_table(&connection).map_err(complain)?;
     if let Some(table) = secret.filter(|_| !rights.may_see_passwords) {
         return Err(Failure::internal(&format!(
-            "{}: its table {table} holds passwords, which all clients could read: give another database, or say \
+            "{}: its table {table} holds passwords, which all clients could read: give another database, or \
              passwords=1",
             settings.file.display()
         )));
@@ -58,8 +70,8 @@ pub fn open(settings: &Settings, rights: Rights) -> Result<(Connection, IsOwn), 
     confine(connection, rights.may_write).map_err(complain)
 }
 
-/// The table that makes it a database of users.
-pub fn secret_table(connection: &Connection) -> Result<Option<String>, Error> {
+/// The table with passwords, if there is one.
+pub(crate) fn secret_table(connection: &Connection) -> Result<Option<String>, Error> {
     connection.query_row(SECRET, [], |row| row.get(0)).optional()
 }
 
@@ -82,18 +94,22 @@ fn confine(mut connection: Connection, may_write: bool) -> Result<(Connection, I
     ] {
         connection.set_limit(limit, i32::try_from(value).unwrap_or(i32::MAX))?;
     }
-    // Its own files stay as they are, and what stands in them runs nothing.
+    // Statements cannot corrupt the file, and its schema cannot call functions with side effects.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     let is_own = IsOwn::default();
-    let speaks = is_own.clone();
+    let is_own_statement = is_own.clone();
     connection.authorizer(Some(move |context: AuthContext<'_>| {
-        if speaks.load(Ordering::Relaxed) { Authorization::Allow } else { judge(&context.action, may_write) }
+        if is_own_statement.load(Ordering::Relaxed) {
+            Authorization::Allow
+        } else {
+            authorize(&context.action, may_write)
+        }
     }))?;
     Ok((connection, is_own))
 }
 
-fn judge(action: &AuthAction<'_>, may_write: bool) -> Authorization {
+fn authorize(action: &AuthAction<'_>, may_write: bool) -> Authorization {
     match action {
         AuthAction::Select | AuthAction::Read { .. } | AuthAction::Recursive => Authorization::Allow,
         AuthAction::Function { function_name } if is_among(&FUNCTIONS, function_name) => Authorization::Deny,
@@ -117,8 +133,8 @@ fn judge(action: &AuthAction<'_>, may_write: bool) -> Authorization {
         {
             Authorization::Allow
         }
-        // ATTACH, also of VACUUM INTO; pragmas that set something; transactions, which would outlast their call;
-        // temporary tables, which would too; virtual tables, whose modules are not asked about what they do.
+        // ATTACH, also by VACUUM INTO; pragmas that set something; transactions and temporary tables, which would outlast
+        // the call; virtual tables, whose modules do not call the authorizer.
         _ => Authorization::Deny,
     }
 }

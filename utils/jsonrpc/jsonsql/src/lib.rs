@@ -1,10 +1,8 @@
-//! `jsonsql.so`: an SQLite database for `websocket_jsonrpc`. `-C` names its file; clients read it, and write to it too
-//! where `-C` says `file=PATH,write=1`. They cannot reach another one. A call is one statement, which is bounded in
-//! time, rows and bytes, and which changes all that it would or nothing. A database with passwords is not served unless
-//! `-C` says `passwords=1`.
+//! `jsonsql.so`: queries of an SQLite database for `websocket_jsonrpc`. `-C` names its file. Clients may read it, and
+//! write to it with `-C file=PATH,write=1`. They cannot access other files. A call is one statement, limited in time,
+//! rows and bytes, which takes effect as a whole or not at all. A database with passwords needs `passwords=1`.
 
 mod guard;
-mod limits;
 mod rows;
 
 use std::sync::atomic::Ordering;
@@ -13,29 +11,31 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jsonrpc_library::{Failure, Methods, Peer, abi};
-use jsonrpc_sqlite::{Settings, complaint, failure, params};
+use jsonrpc_sqlite::{Settings, failure, params, sqlite_failure};
 use rusqlite::types::Value as Cell;
 use rusqlite::{Connection, Error, ErrorCode, ToSql, ffi};
 use serde_json::{Map, Value, json};
 
 use crate::guard::{IsOwn, Rights};
-use crate::limits::{LOOK_MAX, ROWS_MAX, ROWS_SIZE_MAX, STATEMENT_MS};
-use crate::rows::Rows;
+use crate::rows::{ROWS_MAX, ROWS_SIZE_MAX, Rows};
 
-/// The rows are not all: the error's data has `truncated` and those that there are.
+/// Duration of a statement. Less than `websocket_jsonrpc` allows for a call, so that the caller gets the reason.
+const STATEMENT_MS: u64 = 2_000;
+/// Instructions between two checks of the clock.
+const CLOCK_INSTRUCTIONS: i32 = 1_000;
+
+/// Only some of the rows: the error's data has `truncated` and these rows.
 const TRUNCATED: i32 = 1_001;
 
-/// A connection.
 struct Sql {
     db: Connection,
     is_own: IsOwn,
     rights: Rights,
 }
 
-/// What came of a statement.
 struct Outcome {
     rows: Rows,
-    /// Whether it could have changed something, and how many rows it did change.
+    /// Rows that it has changed. None: it only reads.
     changes: Option<u64>,
 }
 
@@ -51,7 +51,7 @@ impl Methods for Sql {
     fn start(config: &str) -> Result<(), Failure> {
         let (settings, rights) = settings(config)?;
         if rights.may_write {
-            let made = jsonrpc_sqlite::make(&settings.file);
+            let made = jsonrpc_sqlite::create(&settings.file);
             made.map_err(|error| Failure::internal(&format!("{}: {error}", settings.file.display())))?;
         }
         guard::open(&settings, rights).map(|_| ())
@@ -74,20 +74,20 @@ impl Methods for Sql {
 }
 
 impl Sql {
-    /// The error is the operator's.
+    /// The error is for the operator.
     fn connect(config: &str) -> Result<Sql, Failure> {
         let (settings, rights) = settings(config)?;
         let (db, is_own) = guard::open(&settings, rights)?;
         Ok(Sql { db, is_own, rights })
     }
 
-    /// `{query}`: rows, or a message where there are none.
+    /// `{query}`: its rows, or a message if there are none.
     fn exec(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
         let Some(Value::String(query)) = known(params, &["query"])?.get("query") else {
-            return Err(invalid("query is to be a text"));
+            return Err(invalid("query has to be a string"));
         };
         if query.contains('\0') {
-            return Err(invalid("query has a NUL in it, behind which SQLite would not look"));
+            return Err(invalid("query has a NUL in it, where SQLite would stop reading"));
         }
         let Outcome { rows, changes } = self.run(query, &[])?;
         if rows.count() > 0 {
@@ -112,16 +112,16 @@ impl Sql {
             Some(value) => value
                 .as_i64()
                 .filter(|number| *number >= 0)
-                .ok_or_else(|| invalid("limit and offset are whole numbers")),
+                .ok_or_else(|| invalid("limit and offset have to be integers, 0 or more")),
         };
         let query = format!("select * from {} limit ?1 offset ?2", table(params)?);
         Ok(self.run(&query, &[&whole("limit", -1)?, &whole("offset", 0)?])?.rows.close())
     }
 
-    /// `{table, id}`: the row of that number.
+    /// `{table, id}`: the row with that rowid.
     fn get(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
         let id = known(params, &["table", "id"])?.get("id").and_then(Value::as_i64);
-        let id = id.ok_or_else(|| invalid("id is to be a whole number"))?;
+        let id = id.ok_or_else(|| invalid("id has to be an integer"))?;
         let query = format!("select * from {} where rowid = ?1", table(params)?);
         let rows = self.run(&query, &[&id])?.rows;
         if rows.count() == 0 {
@@ -134,7 +134,7 @@ impl Sql {
     /// `{table}`: its columns.
     fn view(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
         let name = known(params, &["table"])?.get("table").and_then(Value::as_str);
-        let name = name.ok_or_else(|| invalid("table is to be a name"))?;
+        let name = name.ok_or_else(|| invalid("table has to be a name"))?;
         let rows = self.run("select * from pragma_table_info(?1)", &[&name])?.rows;
         if rows.count() == 0 {
             return Err(failure(ffi::SQLITE_ERROR, &format!("no such table: {name}")));
@@ -142,10 +142,10 @@ impl Sql {
         Ok(rows.close())
     }
 
-    /// `{table, values: {COLUMN: VALUE, ...}}`: a new row, and its number.
+    /// `{table, values: {COLUMN: VALUE, ...}}`: adds a row, and returns its rowid.
     fn insert(&mut self, params: &Map<String, Value>) -> Result<String, Failure> {
         let Some(Value::Object(values)) = known(params, &["table", "values"])?.get("values") else {
-            return Err(invalid("values is to be an object"));
+            return Err(invalid("values has to be an object"));
         };
         let names: Vec<String> = values.keys().map(|name| quoted(name)).collect();
         let cells = values.values().map(cell).collect::<Result<Vec<Cell>, Failure>>()?;
@@ -160,11 +160,11 @@ impl Sql {
         Ok(json!({ "message": "Query OK", "id": self.db.last_insert_rowid() }).to_string())
     }
 
-    /// Runs a statement to its end, or until it has had its share; then nothing of it stays.
+    /// Runs a statement within the limits. If it exceeds one, its changes are rolled back.
     fn run(&mut self, query: &str, cells: &[&dyn ToSql]) -> Result<Outcome, Failure> {
         let deadline = Instant::now() + Duration::from_millis(STATEMENT_MS);
-        let watch = self.db.progress_handler(LOOK_MAX, Some(move || Instant::now() >= deadline));
-        watch.map_err(|error| complaint(&error))?;
+        let watch = self.db.progress_handler(CLOCK_INSTRUCTIONS, Some(move || Instant::now() >= deadline));
+        watch.map_err(|error| sqlite_failure(&error))?;
         let outcome = self.run_within(query, cells);
         if outcome.is_err() && !self.db.is_autocommit() {
             self.own("rollback")?;
@@ -173,7 +173,7 @@ impl Sql {
     }
 
     fn run_within(&self, query: &str, cells: &[&dyn ToSql]) -> Result<Outcome, Failure> {
-        let mut statement = self.db.prepare(query).map_err(|error| self.told(&error))?;
+        let mut statement = self.db.prepare(query).map_err(|error| self.error(&error))?;
         let writes = !statement.readonly();
         if writes && !self.rights.may_write {
             return Err(self.refused(ffi::SQLITE_READONLY));
@@ -182,7 +182,7 @@ impl Sql {
             self.own("begin immediate")?;
         }
         for (index, cell) in cells.iter().enumerate() {
-            statement.raw_bind_parameter(index + 1, cell).map_err(|error| complaint(&error))?;
+            statement.raw_bind_parameter(index + 1, cell).map_err(|error| sqlite_failure(&error))?;
         }
         let mut rows = Rows::new(&statement);
         let before = self.db.total_changes();
@@ -191,7 +191,7 @@ impl Sql {
             match cursor.next() {
                 Ok(None) => break,
                 Ok(Some(row)) => {
-                    if !rows.take(row).map_err(|error| complaint(&error))? {
+                    if !rows.take(row).map_err(|error| sqlite_failure(&error))? {
                         let what = if rows.count() == ROWS_MAX { "rows" } else { "bytes" };
                         let most = if rows.count() == ROWS_MAX { ROWS_MAX } else { ROWS_SIZE_MAX };
                         return Err(truncated(&format!("more than {most} {what}: ask for fewer, with LIMIT"), rows));
@@ -200,7 +200,7 @@ impl Sql {
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
                     return Err(truncated(&format!("it took longer than {STATEMENT_MS} ms"), rows));
                 }
-                Err(error) => return Err(self.told(&error)),
+                Err(error) => return Err(self.error(&error)),
             }
         }
         drop(cursor);
@@ -212,8 +212,8 @@ impl Sql {
         Ok(Outcome { rows, changes })
     }
 
-    /// Refuses a change after which the database would be taken for one of users, and refused to everybody. Whichever
-    /// way the table came to be, or its name or column, it is seen here.
+    /// Refuses a change that creates a table with passwords, since the database could not be opened any more. It checks the
+    /// result, which covers every statement that creates or renames tables or columns.
     fn keep_openable(&self) -> Result<(), Failure> {
         if self.rights.may_see_passwords {
             return Ok(());
@@ -221,7 +221,7 @@ impl Sql {
         self.is_own.store(true, Ordering::Relaxed);
         let secret = guard::secret_table(&self.db);
         self.is_own.store(false, Ordering::Relaxed);
-        match secret.map_err(|error| complaint(&error))? {
+        match secret.map_err(|error| sqlite_failure(&error))? {
             None => Ok(()),
             Some(table) => {
                 let why = format!("not authorized: a table {table} with a column passwd is for databases of users");
@@ -230,20 +230,20 @@ impl Sql {
         }
     }
 
-    /// A statement of the library's own.
+    /// Runs a statement of the library's own.
     fn own(&self, query: &str) -> Result<(), Failure> {
         self.is_own.store(true, Ordering::Relaxed);
         let result = self.db.execute_batch(query);
         self.is_own.store(false, Ordering::Relaxed);
-        result.map_err(|error| complaint(&error))
+        result.map_err(|error| sqlite_failure(&error))
     }
 
-    /// SQLite's complaint; where it may not do a thing, with the reason.
-    fn told(&self, error: &Error) -> Failure {
+    /// SQLite's error for the caller; if the authorizer denied the statement, with the reason.
+    fn error(&self, error: &Error) -> Failure {
         if matches!(error, Error::MultipleStatement) {
             return invalid("one statement in a query");
         }
-        // What it calls a step of no statement.
+        // SQLite's code for stepping an empty statement.
         if error.sqlite_error_code() == Some(ErrorCode::ApiMisuse) {
             return invalid("query has no statement in it");
         }
@@ -251,16 +251,17 @@ impl Sql {
         if error.sqlite_error().is_some_and(|reason| recovers.contains(&reason.extended_code)) {
             return failure(
                 ffi::SQLITE_READONLY,
-                "a change was broken off, which only who writes can undo: open it for writing once",
+                "an interrupted change has to be rolled back, which needs write access: open the database for writing once",
             );
         }
-        let told = complaint(error);
-        let is_refused = [ffi::SQLITE_AUTH, ffi::SQLITE_READONLY].contains(&told.code);
-        if is_refused { self.refused(told.code) } else { told }
+        let failure = sqlite_failure(error);
+        let is_refused = [ffi::SQLITE_AUTH, ffi::SQLITE_READONLY].contains(&failure.code);
+        if is_refused { self.refused(failure.code) } else { failure }
     }
 
     fn refused(&self, code: i32) -> Failure {
-        let why = if self.rights.may_write { "this reaches beyond the tables" } else { "clients only read here" };
+        let why =
+            if self.rights.may_write { "the statement accesses more than tables" } else { "clients may only read" };
         failure(code, &format!("not authorized: {why}"))
     }
 }
@@ -274,7 +275,7 @@ fn invalid(why: &str) -> Failure {
     failure(abi::INVALID_PARAMS, why)
 }
 
-/// The parameters, where all of them are known; `db`, by which ouistiti's clients could choose a file, is not.
+/// The parameters, if all of them are known. `db`, with which ouistiti's clients could choose a file, is not.
 fn known<'p>(params: &'p Map<String, Value>, keys: &[&str]) -> Result<&'p Map<String, Value>, Failure> {
     match params.keys().find(|key| !keys.contains(&key.as_str())) {
         None => Ok(params),
@@ -283,15 +284,15 @@ fn known<'p>(params: &'p Map<String, Value>, keys: &[&str]) -> Result<&'p Map<St
 }
 
 fn table(params: &Map<String, Value>) -> Result<String, Failure> {
-    params.get("table").and_then(Value::as_str).map(quoted).ok_or_else(|| invalid("table is to be a name"))
+    params.get("table").and_then(Value::as_str).map(quoted).ok_or_else(|| invalid("table has to be a name"))
 }
 
-/// A name as SQL has it, whatever is in it.
+/// Any name as an SQL identifier.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A value to be stored. `{"base64": TEXT}` is a blob.
+/// A value to store. `{"base64": TEXT}` is a blob.
 fn cell(value: &Value) -> Result<Cell, Failure> {
     Ok(match value {
         Value::Null => Cell::Null,
@@ -300,13 +301,13 @@ fn cell(value: &Value) -> Result<Cell, Failure> {
         Value::Number(number) => match (number.as_i64(), number.as_f64()) {
             (Some(whole), _) => Cell::Integer(whole),
             (None, Some(real)) if !number.is_u64() => Cell::Real(real),
-            _ => return Err(invalid("a whole number has 64 bits at most, one of them its sign")),
+            _ => return Err(invalid("an integer has 64 bits at most, including its sign")),
         },
         Value::Object(object) => match (object.len(), object.get("base64").and_then(Value::as_str)) {
-            (1, Some(text)) => Cell::Blob(STANDARD.decode(text).map_err(|_| invalid("this is no base64"))?),
+            (1, Some(text)) => Cell::Blob(STANDARD.decode(text).map_err(|_| invalid("this is not base64"))?),
             _ => return Err(invalid("a blob is written {\"base64\": TEXT}")),
         },
-        Value::Array(_) => return Err(invalid("an array is no value")),
+        Value::Array(_) => return Err(invalid("an array is not a value")),
     })
 }
 

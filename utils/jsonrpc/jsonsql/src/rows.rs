@@ -1,4 +1,4 @@
-//! Rows as JSON: an array of objects, as much of it as there may be.
+//! Rows as a JSON array of objects, limited in number and size.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,23 +8,26 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Row, Statement};
 use serde_json::Value;
 
-use crate::limits::{ROWS_MAX, ROWS_SIZE_MAX};
+/// Rows of an answer.
+pub(crate) const ROWS_MAX: usize = 1_000;
+/// Bytes of an answer's rows as JSON.
+pub(crate) const ROWS_SIZE_MAX: usize = 1024 * 1024;
 
 /// The rows of an answer.
 #[derive(Debug)]
-pub struct Rows {
-    /// The columns' names as JSON texts.
+pub(crate) struct Rows {
+    /// The names of the columns as JSON strings.
     names: Vec<String>,
-    /// The array, not closed yet.
+    /// The array without its end.
     json: String,
     count: usize,
 }
 
 impl Rows {
-    /// None yet. Columns of the same name are told apart as SQLite does it: `id`, `id:1`.
-    pub fn new(statement: &Statement<'_>) -> Rows {
+    /// Columns of the same name are numbered as SQLite does it: `id`, `id:1`.
+    pub(crate) fn new(statement: &Statement<'_>) -> Rows {
         let mut taken: HashSet<String> = HashSet::new();
-        // The next number of each name, as a query may name all its columns the same.
+        // The next number of each name, so that many columns of one name take linear time.
         let mut numbers: HashMap<&str, usize> = HashMap::new();
         let mut names = Vec::new();
         for name in statement.column_names() {
@@ -40,8 +43,8 @@ impl Rows {
         Rows { names, json: "[".to_owned(), count: 0 }
     }
 
-    /// Takes one more; false where there is no room for it.
-    pub fn take(&mut self, row: &Row<'_>) -> Result<bool, rusqlite::Error> {
+    /// Adds a row. False: it does not fit.
+    pub(crate) fn take(&mut self, row: &Row<'_>) -> Result<bool, rusqlite::Error> {
         let before = self.json.len();
         if self.count > 0 {
             self.json.push(',');
@@ -68,19 +71,18 @@ impl Rows {
         Ok(has_room)
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count
     }
 
-    /// The array.
-    pub fn close(mut self) -> String {
+    /// The complete array.
+    pub(crate) fn close(mut self) -> String {
         self.json.push(']');
         self.json
     }
 }
 
-/// Integers stay whole numbers, all 64 bits of them; JSON has none for infinities.
+/// Integers keep all 64 bits. Infinities become null, as JSON has none.
 fn append(json: &mut String, value: ValueRef<'_>) {
     let text = match value {
         ValueRef::Null => Value::Null.to_string(),

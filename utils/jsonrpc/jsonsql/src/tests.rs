@@ -1,12 +1,10 @@
-//! The methods, good and bad, and their bounds.
+//! The methods, their limits, and what they refuse.
 
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 
 use super::*;
-
-mod refused;
 
 struct World {
     folder: TempDir,
@@ -46,7 +44,7 @@ impl World {
         self.open(",write=1")
     }
 
-    /// The files beside the database.
+    /// The files in the folder of the database.
     fn files(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -105,12 +103,12 @@ fn each_method_reads() {
 }
 
 #[test]
-fn what_is_no_proper_call() {
+fn invalid_calls() {
     let world = World::new();
     let mut sql = world.writer();
     for (method, params, part) in [
-        ("exec", json!({}), "query is to be a text"),
-        ("exec", json!({ "query": 1 }), "query is to be a text"),
+        ("exec", json!({}), "query has to be a string"),
+        ("exec", json!({ "query": 1 }), "query has to be a string"),
         ("exec", json!({ "query": "select 1", "db": "/etc/passwd" }), "db is not known; there are: query"),
         ("exec", json!({ "query": "selec 1" }), "syntax error"),
         ("exec", json!({ "query": "select * from nobody" }), "no such table: nobody"),
@@ -119,24 +117,24 @@ fn what_is_no_proper_call() {
         ("exec", json!({ "query": "select 1\0" }), "a NUL in it"),
         ("exec", json!({ "query": "" }), "query has no statement in it"),
         ("exec", json!({ "query": " ; -- nothing\n" }), "query has no statement in it"),
-        ("list", json!({ "table": 1 }), "table is to be a name"),
-        ("list", json!({ "table": "person", "limit": -1 }), "limit and offset are whole numbers"),
-        ("list", json!({ "table": "person", "limit": "1; drop table person" }), "limit and offset are whole numbers"),
+        ("list", json!({ "table": 1 }), "table has to be a name"),
+        ("list", json!({ "table": "person", "limit": -1 }), "limit and offset have to be integers"),
+        ("list", json!({ "table": "person", "limit": "1; drop table person" }), "limit and offset have to be integers"),
         ("list", json!({ "table": "person union select 1,2,3" }), "no such table: person union"),
         ("list", json!({ "table": "x\" union select 1 --" }), "no such table: x\" union"),
         ("list", json!({ "table": "sqlite_schema\"; --" }), "no such table"),
-        ("get", json!({ "table": "person" }), "id is to be a whole number"),
-        ("get", json!({ "table": "person", "id": "1 or 1=1" }), "id is to be a whole number"),
+        ("get", json!({ "table": "person" }), "id has to be an integer"),
+        ("get", json!({ "table": "person", "id": "1 or 1=1" }), "id has to be an integer"),
         ("get", json!({ "table": "person", "id": 3 }), "no such row"),
         ("view", json!({ "table": "person') --" }), "no such table: person')"),
-        ("view", json!({}), "table is to be a name"),
-        ("insert", json!({ "table": "person" }), "values is to be an object"),
+        ("view", json!({}), "table has to be a name"),
+        ("insert", json!({ "table": "person" }), "values has to be an object"),
         ("insert", json!({ "table": "person", "values": { "name\") values (1); --": 1 } }), "no column named name\")"),
         ("insert", json!({ "table": "person", "values": { "name": "Ada" } }), "UNIQUE constraint failed"),
         ("insert", json!({ "table": "person", "values": { "born": 1 } }), "NOT NULL constraint failed"),
-        ("insert", json!({ "table": "person", "values": { "name": [1] } }), "an array is no value"),
+        ("insert", json!({ "table": "person", "values": { "name": [1] } }), "an array is not a value"),
         ("insert", json!({ "table": "person", "values": { "name": {} } }), "a blob is written"),
-        ("insert", json!({ "table": "person", "values": { "name": { "base64": "%" } } }), "no base64"),
+        ("insert", json!({ "table": "person", "values": { "name": { "base64": "%" } } }), "not base64"),
         ("insert", json!({ "table": "person", "values": { "name": 9_223_372_036_854_775_808_u64 } }), "64 bits"),
     ] {
         let failure = call(&mut sql, method, params.clone()).expect_err(method);
@@ -201,13 +199,13 @@ fn columns_of_the_same_name() {
         exec(&mut sql, "select 1 as a, 2 as a, 3 as \"a:1\", 4 as a, 5"),
         Ok(json!([{ "a": 1, "a:1": 2, "a:1:1": 3, "a:2": 4, "5": 5 }]))
     );
-    // As many as SQLite takes. Their names cost no more than the columns do, as no clock ends that.
+    // The maximum of SQLite. Naming them takes linear time, since no clock interrupts it.
     let rows = exec(&mut sql, &format!("select 0 as a{}", ", 1 as a".repeat(1_999))).unwrap();
     assert_eq!((rows[0].as_object().unwrap().len(), &rows[0]["a:1999"]), (2_000, &json!(1)));
 }
 
 #[test]
-fn who_may_write_does_so() {
+fn writing() {
     let world = World::new();
     let mut sql = world.writer();
     for (query, changes) in [
@@ -225,7 +223,7 @@ fn who_may_write_does_so() {
 }
 
 #[test]
-fn a_database_that_is_not_there() {
+fn a_missing_database() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new").to_str().unwrap().to_owned();
     for (config, part) in
@@ -247,7 +245,7 @@ fn a_database_that_is_not_there() {
 const COUNTER: &str = "with recursive n(i) as (select 1 union all select i + 1 from n";
 
 #[test]
-fn a_huge_result_is_cut_and_says_so() {
+fn a_huge_result_is_truncated() {
     let world = World::new();
     let mut sql = world.reader();
     let many = exec(&mut sql, &format!("{COUNTER} limit {ROWS_MAX}) select i from n")).unwrap();
@@ -267,7 +265,7 @@ fn a_huge_result_is_cut_and_says_so() {
 }
 
 #[test]
-fn a_statement_without_end_is_ended() {
+fn an_endless_statement_is_interrupted() {
     let world = World::new();
     let mut sql = world.writer();
     let failure = exec(&mut sql, &format!("{COUNTER}) select count(*) from n")).unwrap_err();
@@ -282,12 +280,12 @@ fn a_statement_without_end_is_ended() {
     assert_eq!(
         exec(&mut sql, "select * from counted"),
         Ok(json!({ "message": "Query OK" })),
-        "what was ended changed nothing"
+        "interrupted statements changed nothing"
     );
 }
 
 #[test]
-fn a_statement_that_wants_too_much_fails() {
+fn a_statement_that_needs_too_much_fails() {
     let world = World::new();
     let mut sql = world.writer();
     for (query, parts) in [
@@ -307,7 +305,7 @@ fn a_statement_that_wants_too_much_fails() {
 }
 
 #[test]
-fn another_who_writes_is_waited_for() {
+fn another_writer_is_waited_for() {
     let world = World::new();
     let mut sql = world.writer();
     let other = Connection::open(world.file()).unwrap();
@@ -315,4 +313,168 @@ fn another_who_writes_is_waited_for() {
     expect_refused(&mut sql, "insert into counted values (1)", "locked");
     other.execute_batch("commit").unwrap();
     assert!(exec(&mut sql, "insert into counted values (1)").is_ok());
+}
+
+#[test]
+fn readers_change_nothing() {
+    let world = World::new();
+    let mut sql = world.reader();
+    let before = std::fs::read(world.file()).unwrap();
+    for query in [
+        "insert into person values (3, 'x', 1)",
+        "update person set name = 'x'",
+        "delete from person",
+        "drop table person",
+        "create table t (a)",
+        "create temp table t (a)",
+        "create temp view t as select 1",
+        "create index i on person (born)",
+        "alter table person rename to p",
+        "vacuum",
+        "analyze",
+        "reindex",
+        "with t as (select 1) insert into counted select * from t",
+        "replace into counted values (1)",
+        "insert into counted values (1) returning at",
+        "begin",
+        "begin immediate",
+        "savepoint s",
+        "commit",
+        "rollback",
+        "create virtual table t using fts5(a)",
+    ] {
+        expect_refused(&mut sql, query, "clients may only read");
+    }
+    let insert = json!({ "table": "counted", "values": { "at": 1 } });
+    assert!(call(&mut sql, "insert", insert).unwrap_err().message.contains("only read"));
+    assert_eq!(std::fs::read(world.file()).unwrap(), before);
+    assert_eq!(world.files(), ["db"]);
+}
+
+#[test]
+fn other_files_are_out_of_reach() {
+    let world = World::new();
+    let outside = world.folder.path().join("outside");
+    let at = |text: &str| text.replace('@', outside.to_str().unwrap());
+    for mut sql in [world.reader(), world.writer()] {
+        for query in [
+            "attach '@' as other",
+            "attach ':memory:' as other",
+            "attach database '' as other",
+            "detach main",
+            "select load_extension('@')",
+            "select fts3_tokenizer('simple')",
+            "pragma journal_mode = off",
+            "pragma journal_mode",
+            "pragma user_version = 7",
+            "pragma writable_schema = on",
+            "pragma temp_store_directory = '@'",
+            "pragma data_store_directory = '@'",
+            "pragma database_list",
+            "pragma mmap_size = 1000000",
+            "pragma query_only = 0",
+            "pragma hard_heap_limit = 0",
+            "pragma key = 'x'",
+            "select * from pragma_database_list",
+            "begin exclusive",
+            "savepoint s",
+            "create temp table t (a)",
+            "create virtual table t using fts5(a)",
+            "create virtual table t using dbstat",
+        ] {
+            expect_refused(&mut sql, &at(query), "not authorized");
+        }
+        // It would write another file, but is refused to readers and within a transaction.
+        for query in ["vacuum into '@'", "vacuum main into '@'"] {
+            let failure = exec(&mut sql, &at(query)).expect_err(query);
+            let parts = ["clients may only read", "cannot VACUUM"];
+            assert!(parts.iter().any(|part| failure.message.contains(part)), "{query}: {failure:?}");
+        }
+        // Functions of the sqlite3 shell.
+        for query in
+            ["select readfile('/etc/passwd')", "select writefile('@', 'x')", "select edit('x')", "select eval('x')"]
+        {
+            expect_refused(&mut sql, &at(query), "no such function");
+        }
+    }
+    let mut sql = world.writer();
+    expect_refused(&mut sql, "update sqlite_schema set sql = 'x'", "may not be modified");
+    expect_refused(&mut sql, "insert into sqlite_schema values ('table', 'x', 'x', 2, 'x')", "may not be modified");
+    assert!(!outside.exists());
+    assert!(world.files().iter().all(|name| name.starts_with("db")), "only a journal may be there too");
+}
+
+#[test]
+fn passwords_are_not_served() {
+    let world = World::new();
+    let other = Connection::open(world.file()).unwrap();
+    for table in ["users (id, name, passwd TEXT)", "passwds (userid, PASSWD TEXT)"] {
+        other.execute_batch(&format!("create table {table}")).unwrap();
+        for more in ["", ",write=1"] {
+            let config = format!("file={}{more}", world.file().display());
+            let said = Sql::start(&config).unwrap_err();
+            assert!(said.message.contains("holds passwords") && said.message.contains("passwords=1"), "{said:?}");
+            assert_eq!(Sql::connect(&config).err().unwrap(), said);
+            // Clients are not told where the database is.
+            let told = Sql::open(&config, &Peer::default()).err().unwrap();
+            assert!(told.message.starts_with("the database cannot be opened") && told.data.is_empty(), "{told:?}");
+            assert!(!told.message.contains('/'), "{told:?}");
+        }
+        let mut sql = world.open(",passwords=1");
+        assert_eq!(call(&mut sql, "list", json!({ "table": table.split(' ').next() })), Ok(json!([])));
+        other.execute_batch("drop table if exists users; drop table if exists passwds").unwrap();
+    }
+    assert!(exec(&mut world.reader(), "select 1").is_ok());
+}
+
+/// Clients that write cannot create a table with passwords, with which the database would be refused.
+#[test]
+fn no_client_makes_the_database_unusable() {
+    let world = World::new();
+    let mut sql = world.writer();
+    for (query, is_refused) in [
+        ("create table x (passwd)", false),
+        ("create table users (name, passwd)", true),
+        ("create table Users (name, \"PASSWD\" text default 'x')", true),
+        ("create table passwds as select 1 as passwd", true),
+        ("create table users (name, passwd generated always as (name))", true),
+        ("alter table x rename to passwds", true),
+        ("create table users (name)", false),
+        ("alter table users add column passwd", true),
+        ("alter table users rename column name to passwd", true),
+        ("insert into users values ('a')", false),
+        ("drop table users", false),
+        // authrpc does not store passwords in a view.
+        ("create view users as select 1 as passwd", false),
+        ("create view passwds as select * from nowhere", false),
+    ] {
+        let did = exec(&mut sql, query);
+        assert_eq!(did.is_err(), is_refused, "{query}: {did:?}");
+        assert!(did.is_ok() || did.unwrap_err().message.contains("for databases of users"), "{query}");
+        for more in ["", ",write=1"] {
+            let config = format!("file={}{more}", world.file().display());
+            assert_eq!((Sql::start(&config), Sql::connect(&config).err()), (Ok(()), None), "{query}");
+        }
+    }
+    // With passwords=1 it is allowed.
+    let mut sql = world.open(",write=1,passwords=1");
+    assert!(exec(&mut sql, "create table \"passwds 2\" (passwd)").is_ok());
+    assert!(exec(&mut sql, "drop view users").is_ok() && exec(&mut sql, "create table users (passwd)").is_ok());
+}
+
+#[test]
+fn an_interrupted_change_is_reported() {
+    let (world, copy) = (World::new(), World::new());
+    let other = Connection::open(world.file()).unwrap();
+    // What exceeds the cache is written before the commit.
+    let half = format!("pragma cache_size = 1; begin; insert into counted {COUNTER} limit 20000) select i from n");
+    other.execute_batch(&half).unwrap();
+    let journal = |world: &World| world.folder.path().join("db-journal");
+    let mut sql = copy.reader();
+    for (from, to) in [(world.file(), copy.file()), (journal(&world), journal(&copy))] {
+        std::fs::copy(from, to).unwrap();
+    }
+    expect_refused(&mut sql, "select * from counted", "an interrupted change");
+    assert!(exec(&mut copy.writer(), "select * from person").is_ok());
+    assert_eq!(exec(&mut sql, "select * from counted"), Ok(json!({ "message": "Query OK" })), "it was rolled back");
 }

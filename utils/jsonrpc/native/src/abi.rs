@@ -1,5 +1,4 @@
-//! What `uakari_rpc.h` says, word for word. Servers and libraries share it; whoever writes a library needs nothing of
-//! it.
+//! The C interface of `uakari_rpc.h`, for both the server and `library`. Libraries in Rust do not need it.
 
 use std::ffi::{c_char, c_int, c_void};
 
@@ -8,7 +7,7 @@ pub const VERSION: u32 = 1;
 
 /// The call was answered.
 pub const OK: c_int = 0;
-/// What is no request (JSON-RPC 2.0 section 5.1).
+/// Not a request (JSON-RPC 2.0 section 5.1).
 pub const INVALID_REQUEST: c_int = -32600;
 /// No such method.
 pub const METHOD_NOT_FOUND: c_int = -32601;
@@ -17,7 +16,7 @@ pub const INVALID_PARAMS: c_int = -32602;
 /// The library failed.
 pub const INTERNAL_ERROR: c_int = -32603;
 
-/// Who is at the other end. What is not known is null.
+/// The client. What is not known is null.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Peer {
@@ -27,7 +26,7 @@ pub struct Peer {
     pub id: *const c_char,
 }
 
-/// Where a function's answer goes.
+/// Receives a function's answer.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Reply {
@@ -41,16 +40,16 @@ pub struct Reply {
     pub fail: unsafe extern "C" fn(*mut Reply, c_int, *const c_char, *const c_char) -> c_int,
 }
 
-/// Looks at the configuration, once.
+/// Checks the configuration, once.
 pub type Start = unsafe extern "C" fn(*const c_char, *mut Reply) -> c_int;
-/// Begins a connection.
+/// Opens a connection.
 pub type Open = unsafe extern "C" fn(*mut *mut c_void, *const c_char, *const Peer, *mut Reply) -> c_int;
 /// Calls a method.
 pub type Call = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, usize, *mut Reply) -> c_int;
-/// Ends a connection.
+/// Closes a connection.
 pub type Close = unsafe extern "C" fn(*mut c_void);
 
-/// A library.
+/// The table of a library's functions.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Library {
@@ -62,7 +61,7 @@ pub struct Library {
     pub open: Option<Open>,
     /// Once for each call.
     pub call: Option<Call>,
-    /// At a connection's end.
+    /// Once for each connection that was opened.
     pub close: Option<Close>,
 }
 

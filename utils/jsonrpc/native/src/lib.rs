@@ -9,7 +9,7 @@
 //!
 //! impl Methods for Counter {
 //!     fn open(config: &str, _: &Peer) -> Result<Counter, Failure> {
-//!         config.parse().map(Counter).map_err(|_| Failure::internal("-C is to be a number"))
+//!         config.parse().map(Counter).map_err(|_| Failure::internal("-C has to be a number"))
 //!     }
 //!
 //!     fn call(&mut self, method: &str, _: Option<&str>) -> Result<String, Failure> {
@@ -26,18 +26,17 @@
 //! jsonrpc_library::export!(Counter);
 //! ```
 //!
-//! Texts are JSON. A panic ends the process that the connection's calls run in, and its caller gets an error; nobody
-//! else does.
+//! Parameters and results are JSON texts. A panic ends the connection's worker process; only its caller gets an error.
 
 pub mod abi;
 
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
-/// Who is at the other end, as far as that is known.
+/// The client. What is not known is None.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Peer {
-    /// An address without a port.
+    /// Address without a port.
     pub address: Option<String>,
     /// The connection's name in the gateway's log.
     pub id: Option<String>,
@@ -46,9 +45,9 @@ pub struct Peer {
 /// An error for a caller (JSON-RPC 2.0 section 5.1), or for the operator when the server starts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
-    /// Its number: one that JSON-RPC reserves, or the library's own. 0 would be success, and is sent as -32603.
+    /// A code of JSON-RPC, or the library's own. 0 would be success, and is sent as -32603.
     pub code: i32,
-    /// Plain text. Empty: the usual message of the code.
+    /// Plain text; empty: the usual message of the code.
     pub message: String,
     /// JSON text; empty: none.
     pub data: String,
@@ -65,12 +64,12 @@ impl Failure {
         Failure::new(abi::METHOD_NOT_FOUND, "")
     }
 
-    /// The parameters will not do; `data` is JSON text that says why, or empty.
+    /// The parameters are not valid; `data` is JSON text with the reason, or empty.
     pub fn invalid_params(data: &str) -> Failure {
         Failure { data: data.to_owned(), ..Failure::new(abi::INVALID_PARAMS, "") }
     }
 
-    /// The library's own fault.
+    /// The library has failed.
     pub fn internal(message: &str) -> Failure {
         Failure::new(abi::INTERNAL_ERROR, message)
     }
@@ -78,25 +77,25 @@ impl Failure {
 
 /// A connection, and the methods that it can call.
 pub trait Methods: Sized {
-    /// Once, when the server starts and before a client comes: looks at the configuration (-C, or empty) and makes what
-    /// is missing. The failure's message is for the operator; the server does not start then.
+    /// Called once, when the server starts and before it listens: checks the configuration (-C, or empty) and creates what
+    /// is missing. After a failure, whose message is for the operator, the server does not start.
     fn start(config: &str) -> Result<(), Failure> {
         let _ = config;
         Ok(())
     }
 
-    /// A connection, before its first call. Connections may be in different processes.
+    /// Opens a connection, before its first call. Connections may be in different processes.
     fn open(config: &str, peer: &Peer) -> Result<Self, Failure>;
 
-    /// A call or a notification: `params` is the text of a JSON array or object, and the result is JSON text.
+    /// Handles a call or a notification: `params` is the JSON text of an array or object, the result is JSON text.
     fn call(&mut self, method: &str, params: Option<&str>) -> Result<String, Failure>;
 }
 
-/// Exports the methods of a type as `uakari_rpc`, the function that the server looks for. Once in a library.
+/// Exports the methods of a type as `uakari_rpc`, the function that the server looks up. Use it once in a library.
 #[macro_export]
 macro_rules! export {
     ($methods:ty) => {
-        /// What the server asks the library for.
+        /// The library's table of functions.
         #[unsafe(no_mangle)]
         pub extern "C" fn uakari_rpc() -> *const $crate::abi::Library {
             static LIBRARY: $crate::abi::Library = $crate::library::<$methods>();
@@ -105,7 +104,7 @@ macro_rules! export {
     };
 }
 
-/// The table behind [`export!`].
+/// The table that [`export!`] exports.
 pub const fn library<T: Methods>() -> abi::Library {
     abi::Library {
         version: abi::VERSION,
@@ -117,11 +116,11 @@ pub const fn library<T: Methods>() -> abi::Library {
 }
 
 unsafe extern "C" fn start<T: Methods>(config: *const c_char, reply: *mut abi::Reply) -> c_int {
-    // SAFETY: by the interface, `config` is a string that lives until this returns.
+    // SAFETY: the interface requires a string that is valid until this returns.
     let config = unsafe { text(config) };
     match T::start(config.as_deref().unwrap_or_default()) {
         Ok(()) => abi::OK,
-        // SAFETY: by the interface, `reply` is the server's.
+        // SAFETY: `reply` comes from the server.
         Err(failure) => unsafe { fail(reply, &failure) },
     }
 }
@@ -132,22 +131,22 @@ unsafe extern "C" fn open<T: Methods>(
     peer: *const abi::Peer,
     reply: *mut abi::Reply,
 ) -> c_int {
-    // SAFETY: by the interface, `config` is a string that lives until this returns.
+    // SAFETY: the interface requires a string that is valid until this returns.
     let config = unsafe { text(config) };
-    // SAFETY: by the interface, `peer` is one that lives until this returns.
+    // SAFETY: the interface requires a peer that is valid until this returns.
     let abi::Peer { address, id } = unsafe { &*peer };
-    // SAFETY: so are its strings, or null.
+    // SAFETY: its strings are valid until this returns, or null.
     let address = unsafe { text(*address) };
     // SAFETY: as above.
     let id = unsafe { text(*id) };
     let peer = Peer { address: address.map(Cow::into_owned), id: id.map(Cow::into_owned) };
     match T::open(config.as_deref().unwrap_or_default(), &peer) {
         Ok(methods) => {
-            // SAFETY: by the interface, `context` is a place for a pointer.
+            // SAFETY: the interface requires a place for a pointer.
             unsafe { *context = Box::into_raw(Box::new(methods)).cast() };
             abi::OK
         }
-        // SAFETY: by the interface, `reply` is the server's.
+        // SAFETY: `reply` comes from the server.
         Err(failure) => unsafe { fail(reply, &failure) },
     }
 }
@@ -159,26 +158,26 @@ unsafe extern "C" fn call<T: Methods>(
     _: usize,
     reply: *mut abi::Reply,
 ) -> c_int {
-    // SAFETY: `open` made it, `close` was not called, and calls come one at a time.
+    // SAFETY: `open` has made it, `close` was not called, and there is one call at a time.
     let methods = unsafe { &mut *context.cast::<T>() };
-    // SAFETY: by the interface, `method` is a string that lives until this returns.
+    // SAFETY: the interface requires a string that is valid until this returns.
     let method = unsafe { text(method) };
-    // SAFETY: so is `params`, or null.
+    // SAFETY: the same, or null.
     let params = unsafe { text(params) };
     match methods.call(method.as_deref().unwrap_or_default(), params.as_deref()) {
         Ok(result) => {
-            // SAFETY: by the interface, `reply` is the server's.
+            // SAFETY: `reply` comes from the server.
             let write = unsafe { (*reply).write };
-            // SAFETY: it takes a text and its size, and copies it.
+            // SAFETY: it copies the text, whose size is given.
             unsafe { write(reply, result.as_ptr().cast(), result.len()) }
         }
-        // SAFETY: by the interface, `reply` is the server's.
+        // SAFETY: `reply` comes from the server.
         Err(failure) => unsafe { fail(reply, &failure) },
     }
 }
 
 unsafe extern "C" fn close<T: Methods>(context: *mut c_void) {
-    // SAFETY: `open` made it, and nobody uses it after this.
+    // SAFETY: `open` has made it, and nothing uses it after this.
     drop(unsafe { Box::from_raw(context.cast::<T>()) });
 }
 
@@ -188,22 +187,22 @@ unsafe fn text<'a>(text: *const c_char) -> Option<Cow<'a, str>> {
     if text.is_null() {
         return None;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by the function's contract.
     let text = unsafe { CStr::from_ptr(text) };
-    // Of the interface it is UTF-8; -C comes from a command line and may be something else.
+    // UTF-8, except that -C comes from a command line and may be anything.
     Some(text.to_string_lossy())
 }
 
 /// # Safety
-/// `reply` is the server's.
+/// `reply` comes from the server.
 unsafe fn fail(reply: *mut abi::Reply, failure: &Failure) -> c_int {
     let code = if failure.code == abi::OK { abi::INTERNAL_ERROR } else { failure.code };
     let given = |text: &str| (!text.is_empty()).then(|| CString::new(text.replace('\0', "")).unwrap_or_default());
     let (message, data) = (given(&failure.message), given(&failure.data));
     let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
-    // SAFETY: the caller's promise.
+    // SAFETY: by the function's contract.
     let fail = unsafe { (*reply).fail };
-    // SAFETY: it takes strings or null, and copies them.
+    // SAFETY: it copies the strings, which may be null.
     unsafe { fail(reply, code, pointer(&message), pointer(&data)) }
 }
 

@@ -1,4 +1,4 @@
-//! The table as a server uses it.
+//! The exported table, called as the server does.
 
 use super::*;
 
@@ -6,13 +6,13 @@ struct Greeter(String);
 
 impl Methods for Greeter {
     fn start(config: &str) -> Result<(), Failure> {
-        if config == "hello" { Ok(()) } else { Err(Failure::internal("-C hello is all there is")) }
+        if config == "hello" { Ok(()) } else { Err(Failure::internal("-C has to be hello")) }
     }
 
     fn open(config: &str, peer: &Peer) -> Result<Greeter, Failure> {
         match &peer.address {
             Some(address) => Ok(Greeter(format!("{config} {address} {:?}", peer.id))),
-            None => Err(Failure::new(0, "who\0is it?")),
+            None => Err(Failure::new(0, "no\0address")),
         }
     }
 
@@ -27,62 +27,62 @@ impl Methods for Greeter {
 
 export!(Greeter);
 
-/// What came of a function, as a line.
+/// The answer of a function as a line.
 #[derive(Default)]
-struct Said(String);
+struct Written(String);
 
 unsafe extern "C" fn write(reply: *mut abi::Reply, text: *const c_char, size: usize) -> c_int {
-    // SAFETY: `ask` made it.
+    // SAFETY: `ask` has made it.
     let server = unsafe { (*reply).server };
-    // SAFETY: `ask` put this there.
-    let said = unsafe { &mut *server.cast::<Said>() };
-    // SAFETY: by the interface.
+    // SAFETY: `ask` has stored it there.
+    let said = unsafe { &mut *server.cast::<Written>() };
+    // SAFETY: as the interface requires.
     let bytes = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), size) };
     said.0.push_str(std::str::from_utf8(bytes).unwrap());
     0
 }
 
 unsafe extern "C" fn fail(reply: *mut abi::Reply, code: c_int, message: *const c_char, data: *const c_char) -> c_int {
-    // SAFETY: `ask` made it.
+    // SAFETY: `ask` has made it.
     let server = unsafe { (*reply).server };
-    // SAFETY: `ask` put this there.
-    let said = unsafe { &mut *server.cast::<Said>() };
-    // SAFETY: by the interface.
+    // SAFETY: `ask` has stored it there.
+    let said = unsafe { &mut *server.cast::<Written>() };
+    // SAFETY: as the interface requires.
     let message = unsafe { super::text(message) };
-    // SAFETY: by the interface.
+    // SAFETY: as the interface requires.
     let data = unsafe { super::text(data) };
     said.0 = format!("{code} {message:?} {data:?}");
     code
 }
 
-/// Calls a function of the table; its number, and what it said.
+/// Calls a function of the table. Returns its code and the answer.
 fn ask(function: impl FnOnce(*mut abi::Reply) -> c_int) -> (c_int, String) {
-    let mut said = Said::default();
+    let mut said = Written::default();
     let mut reply = abi::Reply { server: (&raw mut said).cast(), write, quote: write, fail };
     let code = function(&mut reply);
     (code, said.0)
 }
 
 #[test]
-fn a_connection_from_its_start_to_its_end() {
-    // SAFETY: it is this file's own.
+fn a_connection_is_opened_called_and_closed() {
+    // SAFETY: the table is static.
     let library = unsafe { &*uakari_rpc() };
     assert_eq!(library.version, abi::VERSION);
     let (start, open) = (library.start.unwrap(), library.open.unwrap());
     let (call, close) = (library.call.unwrap(), library.close.unwrap());
 
-    // SAFETY: all that is given outlives the call, here and below.
+    // SAFETY: all arguments outlive the call.
     let started = ask(|reply| unsafe { start(c"hello".as_ptr(), reply) });
     assert_eq!(started, (0, String::new()));
     // SAFETY: as above.
     let started = ask(|reply| unsafe { start(c"".as_ptr(), reply) });
-    assert_eq!(started, (-32603, "-32603 Some(\"-C hello is all there is\") None".to_owned()));
+    assert_eq!(started, (-32603, "-32603 Some(\"-C has to be hello\") None".to_owned()));
 
     let mut context = std::ptr::null_mut();
     let nobody = abi::Peer { address: std::ptr::null(), id: std::ptr::null() };
     // SAFETY: as above.
     let opened = ask(|reply| unsafe { open(&mut context, c"hi".as_ptr(), &nobody, reply) });
-    assert_eq!(opened, (-32603, "-32603 Some(\"whois it?\") None".to_owned()));
+    assert_eq!(opened, (-32603, "-32603 Some(\"noaddress\") None".to_owned()));
     let somebody = abi::Peer { address: c"192.0.2.7".as_ptr(), id: c"c12".as_ptr() };
     // SAFETY: as above.
     let opened = ask(|reply| unsafe { open(&mut context, c"hi".as_ptr(), &somebody, reply) });
@@ -98,6 +98,6 @@ fn a_connection_from_its_start_to_its_end() {
         let called = ask(|reply| unsafe { call(context, method.as_ptr(), params, size, reply) });
         assert_eq!(called, (code, said.to_owned()), "{method:?}");
     }
-    // SAFETY: it was opened, and is not used any more.
+    // SAFETY: it was opened, and is not used after this.
     unsafe { close(context) };
 }
