@@ -123,7 +123,7 @@ fn frames_that_break_the_protocol_are_refused() {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
     let text = Frame::new(TEXT, b"x");
-    let part_of_text = [&[0x81, 0xfe, 0x03, 0xe8][..], &[0; 4], b"\xed\xa0"].concat();
+    let part_of_text = [&[0x81, 0xfe, 0x03, 0xe8][..], &[0; 4], b"\xff"].concat();
     for (what, bytes, expected) in [
         ("no mask", text.bytes(), 1002),
         ("RSV1", Frame { rsv: 4, ..text.clone() }.masked().bytes(), 1002),

@@ -26,6 +26,11 @@ impl File {
         })
     }
 
+    /// As `code`, without the module `tests` at the end of a file.
+    fn code_without_tests(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.code().take_while(|(_, line)| *line != "mod tests {")
+    }
+
     fn is_rust(&self) -> bool {
         self.path.ends_with(".rs")
     }
@@ -207,9 +212,7 @@ fn modules_name_only_those_below_them() {
         if tests.iter().any(|path| file.path.starts_with(path)) {
             continue;
         }
-        // Tests at the end of a file may name any module.
-        let code = file.code().take_while(|(_, line)| *line != "#[cfg(test)]");
-        for (number, line) in code {
+        for (number, line) in file.code_without_tests() {
             for named in modules_named(line) {
                 if named != module && !allowed.contains(&named) && MODULES.iter().any(|(name, _)| *name == named) {
                     faults.push(format!("{}:{number}: {module} names {named}: {}", file.path, line.trim()));
@@ -347,8 +350,7 @@ fn banned_words() {
         // The simulation prints the seed of a failed run.
         let printers = ["src/observe/log.rs", "src/gateway/simulation/"];
         let may_print = !file.path.starts_with("src/") || printers.iter().any(|path| file.path.starts_with(path));
-        let code = file.code().take_while(|(_, line)| *line != "#[cfg(test)]");
-        for (number, line) in code.filter(|_| !may_print) {
+        for (number, line) in file.code_without_tests().filter(|_| !may_print) {
             if prints.iter().any(|word| has_word(line, word)) || line.contains("process::exit") {
                 faults.push(format!("{}:{number}: {}", file.path, line.trim()));
             }
