@@ -1,24 +1,24 @@
-/* Reads the first record that uakari sends to a server behind `hello`: who the client is, and what it asked for.
+/* Parser of the hello record, which uakari sends first to a backend with `hello`: the client and its request.
  *
- * Copy this file beside your server. It is C99 with POSIX sockets and takes no memory but what it is given:
+ * Copy this file into your server. It is C99 with POSIX sockets and allocates no memory:
  *
  *     #include "hello.h"
  *     static unsigned char buffer[HELLO_SIZE_MAX];
  *     struct hello who;
  *     int client = accept(listener, NULL, NULL);
- *     int error = hello_read(client, buffer, sizeof buffer, &who);    // the very first thing that is read
+ *     int error = hello_read(client, buffer, sizeof buffer, &who);    // before anything else is read
  *     if (error) fprintf(stderr, "%s\n", hello_error(error));
  *     else printf("%s:%u asks for %s?%s\n", who.client_ip, who.client_port, who.path, who.query);
  *
- * The texts of `who` lie in `buffer` and are valid as long as it is. A record of uakari fits into 17 KiB where
- * head-size is the default; a record that does not fit is HELLO_TOO_LONG.
+ * The texts of `who` are in `buffer` and valid as long as it is. With the default head-size a record of uakari fits
+ * into 17 KiB; for a larger one the result is HELLO_TOO_LONG.
  *
  * The record is PROXY protocol version 2 (proxy-protocol.txt of haproxy, section 2.2) with fields for what the
  * handshake said. Its bytes are in docs/backends.md of uakari.
  *
  * To try it: cc -x c -DHELLO_MAIN hello.h -o hello
  *     ./hello           for one client whose connection is fd 0, as inetd, socat or systemd (Accept=yes) start it:
- *                       answers with a line that says who the client is, then sends back what comes
+ *                       prints the record to the client as a line, then echoes
  *     ./hello --test    tests itself
  *
  * SPDX-License-Identifier: MIT
@@ -34,59 +34,59 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-/* Every record begins with so many bytes, which tell how many follow. */
+/* Size of the head, which contains the size of the rest. */
 #define HELLO_HEAD_SIZE 16
-/* No record is longer. */
+/* The longest record. */
 #define HELLO_SIZE_MAX (HELLO_HEAD_SIZE + 65535)
-/* Fields without a name here that are kept. */
+/* Fields of other types that are stored. */
 #define HELLO_OTHERS_MAX 16
 
-/* A field without a name here. */
+/* A field of other types. */
 struct hello_field {
     unsigned char type;
     const unsigned char *value;
     size_t size;
 };
 
-/* Who the client is. What the record does not say is "" or 0; no pointer is NULL. The texts are UTF-8. */
+/* The client and its request. Missing fields are "" or 0; no pointer is NULL. The texts are UTF-8. */
 struct hello {
-    /* The client, and where it connected to; "" where it came by a UNIX socket. */
+    /* The client and the address it connected to; "" for a UNIX socket. */
     char client_ip[INET6_ADDRSTRLEN];
     char local_ip[INET6_ADDRSTRLEN];
     unsigned client_port;
     unsigned local_port;
     /* The Host header, with its port. */
     const char *host;
-    /* The connection's name in the gateway's log, such as "c12". */
+    /* The connection in the gateway's log, such as "c12". */
     const char *id;
-    /* "/" and the name, decoded: it may have any character in it but NUL. */
+    /* "/" and the name, decoded: any characters but NUL. */
     const char *path;
-    /* What stood behind "?", as it was sent. */
+    /* The query string, as it was sent. */
     const char *query;
-    /* The page's origin; of a client that is no page, "". */
+    /* The page's origin; "" for a client that is not a web page. */
     const char *origin;
-    /* The subprotocol that was chosen. */
+    /* The selected subprotocol. */
     const char *subprotocol;
-    /* Fields without a name here, in order. */
+    /* Fields of other types, in order. */
     struct hello_field others[HELLO_OTHERS_MAX];
     size_t others_count;
 };
 
-/* What the functions return. After any but HELLO_OK a server closes the connection. */
+/* Results of the functions. After any but HELLO_OK close the connection. */
 enum hello_result {
     HELLO_OK,
-    HELLO_FAILED,     /* recv(2) failed, and errno says why; EAGAIN: the time of SO_RCVTIMEO is over */
+    HELLO_FAILED,     /* recv(2) failed, see errno; EAGAIN: SO_RCVTIMEO has expired */
     HELLO_ENDED,      /* the connection ended within the record */
     HELLO_TOO_LONG,   /* the record does not fit into the buffer */
-    HELLO_NO_RECORD,  /* something else came */
-    HELLO_VERSION,    /* another version, command, family or transport */
-    HELLO_CUT,        /* a length within the record is wrong */
-    HELLO_TWICE,      /* a field is there twice */
-    HELLO_BAD_TEXT,   /* a text has a NUL in it or is not UTF-8 */
-    HELLO_TOO_MANY    /* over HELLO_OTHERS_MAX fields without a name here */
+    HELLO_NO_RECORD,  /* not a PROXY protocol version 2 header */
+    HELLO_VERSION,    /* unknown version, command, family or transport */
+    HELLO_CUT,        /* a length does not match */
+    HELLO_TWICE,      /* two fields of a type */
+    HELLO_BAD_TEXT,   /* a text contains a NUL or is not UTF-8 */
+    HELLO_TOO_MANY    /* more than HELLO_OTHERS_MAX fields of other types */
 };
 
-/* What a result means. */
+/* A result as a message. */
 static inline const char *hello_error(int result)
 {
     switch (result) {
@@ -104,7 +104,7 @@ static inline const char *hello_error(int result)
     }
 }
 
-/* Tells from the first HELLO_HEAD_SIZE bytes how long the whole record is: for servers that do not block. */
+/* Size of the whole record from its first HELLO_HEAD_SIZE bytes: for servers that do not block. */
 static inline int hello_size(const void *head, size_t *size)
 {
     const unsigned char *bytes = (const unsigned char *)head;
@@ -123,7 +123,7 @@ static inline int hello_is_text(const unsigned char *bytes, size_t size)
         unsigned char low = 0x80, high = 0xbf;
         int more = first < 0x80 ? 0 : first < 0xe0 ? 1 : first < 0xf0 ? 2 : 3;
         if (first == 0 || (first >= 0x80 && first < 0xc2) || first > 0xf4) return 0;
-        /* No overlong forms, no surrogates, nothing behind U+10FFFF. */
+        /* No overlong forms, no surrogates, nothing beyond U+10FFFF. */
         if (first == 0xe0) low = 0xa0;
         if (first == 0xed) high = 0x9f;
         if (first == 0xf0) low = 0x90;
@@ -138,8 +138,7 @@ static inline int hello_is_text(const unsigned char *bytes, size_t size)
     return 1;
 }
 
-/* Notes one field whose value stands behind its type and size, so that a text can be moved over them and gets its NUL
- * within its own bytes. */
+/* Stores one field. A text is moved over the type and size before it, which makes room for its NUL. */
 static inline int hello_note(struct hello *hello, unsigned char *field, size_t size, unsigned *seen)
 {
     struct { unsigned char type; const char **text; } names[6];
@@ -169,7 +168,7 @@ static inline int hello_note(struct hello *hello, unsigned char *field, size_t s
     return HELLO_OK;
 }
 
-/* Reads a whole record, such as a packet. The record's bytes are changed: the texts get their NULs there. */
+/* Parses a whole record, such as a packet, and changes its bytes: the texts get their NULs there. */
 static inline int hello_parse(void *record, size_t record_size, struct hello *hello)
 {
     static const unsigned char addresses_size[] = { 0, 12, 36, 216 };
@@ -183,7 +182,7 @@ static inline int hello_parse(void *record, size_t record_size, struct hello *he
     result = hello_size(bytes, &size);
     if (result != HELLO_OK) return result;
     if (record_size != size) return HELLO_CUT;
-    /* LOCAL: the sender speaks for itself, and the rest means nothing. */
+    /* LOCAL: the connection is the sender's own, and the rest is ignored. */
     if (bytes[12] == 0x20) return HELLO_OK;
     family = bytes[13] >> 4;
     if (bytes[12] != 0x21 || family >= sizeof addresses_size || (bytes[13] & 15) > 2) return HELLO_VERSION;
@@ -192,7 +191,7 @@ static inline int hello_parse(void *record, size_t record_size, struct hello *he
     if (family == 1 || family == 2) {
         const unsigned char *client = bytes + HELLO_HEAD_SIZE;
         half = family == 1 ? 4 : 16;
-        /* The room is enough for both, so that neither can fail. */
+        /* The buffers are large enough, so that neither can fail. */
         inet_ntop(family == 1 ? AF_INET : AF_INET6, client, hello->client_ip, sizeof hello->client_ip);
         inet_ntop(family == 1 ? AF_INET : AF_INET6, client + half, hello->local_ip, sizeof hello->local_ip);
         hello->client_port = (unsigned)client[2 * half] << 8 | client[2 * half + 1];
@@ -234,7 +233,7 @@ static inline int hello_read(int fd, void *buffer, size_t buffer_size, struct he
     if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) != 0) return HELLO_FAILED;
     if (type == SOCK_SEQPACKET) {
         ssize_t received;
-        /* With MSG_TRUNC the whole packet's size comes back, whatever fits. */
+        /* With MSG_TRUNC the result is the size of the packet, also if it does not fit. */
         do received = recv(fd, buffer, buffer_size, MSG_TRUNC);
         while (received < 0 && errno == EINTR);
         if (received < 0) return HELLO_FAILED;
@@ -258,7 +257,7 @@ static inline int hello_read(int fd, void *buffer, size_t buffer_size, struct he
 #include <stdlib.h>
 #include <unistd.h>
 
-/* What is not plain ASCII, or could be taken for something else, is percent-encoded. */
+/* Bytes other than printable ASCII, spaces and percent signs are percent-encoded. */
 static void print_plain(const char *name, const void *value, size_t size)
 {
     const unsigned char *bytes = (const unsigned char *)value;
@@ -292,7 +291,7 @@ static void print_hello(const struct hello *who)
     puts("");
 }
 
-/* As hello_parse, of a copy that has exactly its size, so that a sanitizer sees each byte beyond it. */
+/* hello_parse on a copy of the exact size, so that a sanitizer detects any access beyond it. */
 static int parse_copy(const unsigned char *record, size_t size)
 {
     struct hello who;
@@ -341,7 +340,7 @@ static int test(void)
     for (bit = 0; bit < 8 * sizeof record; bit++) {
         memcpy(record, bytes, sizeof record);
         record[bit / 8] ^= (unsigned char)(1 << bit % 8);
-        /* It may be good, but no byte beyond it may be touched; the signature is as it is. */
+        /* It may be valid except in the signature; no byte beyond it may be accessed. */
         assert(parse_copy(record, sizeof record) != HELLO_OK || bit >= 96);
     }
     puts("hello.h: ok");

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Reads the first record that uakari sends to a server behind `hello`: who the client is, and what it asked for.
+"""Parser of the hello record, which uakari sends first to a backend with `hello`: the client and its request.
 
-Copy this file beside your server; it needs Python 3.8 or later and nothing else. A blocking server:
+Copy this file into your server; it needs only Python 3.8 or later. A blocking server:
 
     from hello import read_hello
     connection, _ = listener.accept()
     connection.settimeout(10)
-    who = read_hello(connection)            # the very first thing, before anything else is read
+    who = read_hello(connection)            # before anything else is read
     print(who.client, who.path, who.query)
 
 An asyncio server:
@@ -18,7 +18,7 @@ The record is PROXY protocol version 2 (proxy-protocol.txt of haproxy, section 2
 handshake said. Its bytes are in docs/backends.md of uakari.
 
 usage: hello.py            for one client whose connection is fd 0, as inetd, socat or systemd (Accept=yes) start
-                           it: answers with a line that says who the client is, then sends back what comes
+                           it: prints the record to the client as a line, then echoes
        hello.py --test     tests itself
 """
 # SPDX-License-Identifier: MIT
@@ -32,9 +32,9 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
-# Every record begins with so many bytes, which tell how many follow.
+# Size of the head, which contains the size of the rest.
 HEAD_SIZE = 16
-# No record is longer.
+# The longest record.
 RECORD_SIZE_MAX = HEAD_SIZE + 65535
 
 # The fields that have a name here, by their types.
@@ -44,44 +44,44 @@ ADDRESSES_SIZE = (0, 12, 36, 216)
 
 
 class HelloError(ValueError):
-    """What came is no such record. A server closes the connection: who talks to it is not the gateway."""
+    """The record is not valid. Close the connection: the peer is not the gateway."""
 
 
 @dataclass(frozen=True)
 class Hello:
-    """Who the client is. What the record does not say is None or empty."""
+    """The client and its request. Missing fields are None or empty."""
 
-    # IP address and port of the client, and those that it connected to; None where it came by a UNIX socket.
+    # IP address and port of the client, and those that it connected to; None for a UNIX socket.
     client: Optional[Tuple[str, int]] = None
     local: Optional[Tuple[str, int]] = None
     # The Host header, with its port.
     host: str = ""
-    # The connection's name in the gateway's log, such as "c12".
+    # The connection in the gateway's log, such as "c12".
     id: str = ""
-    # "/" and the name, decoded: it may have any character in it but NUL.
+    # "/" and the name, decoded: any characters but NUL.
     path: str = ""
-    # What stood behind "?", as it was sent: urllib.parse.parse_qs reads it.
+    # The query string, as it was sent: urllib.parse.parse_qs reads it.
     query: str = ""
-    # The page's origin; of a client that is no page, empty.
+    # The page's origin; empty for a client that is not a web page.
     origin: str = ""
-    # The subprotocol that was chosen.
+    # The selected subprotocol.
     subprotocol: str = ""
-    # Fields without a name here, in order: type and value.
+    # Fields of other types, in order: type and value.
     others: Tuple[Tuple[int, bytes], ...] = ()
 
 
 def read_hello(connection):
     """Reads the record from a socket that blocks or has a timeout, and not a byte more. Raises HelloError, or OSError
-    where the socket fails."""
+    if the socket fails."""
     if connection.type == socket.SOCK_SEQPACKET:
-        # One packet, and what does not fit into it would be cut off unseen.
+        # One packet; one byte more than the longest record, so that truncation is seen.
         return parse_hello(connection.recv(RECORD_SIZE_MAX + 1))
     head = _read(connection, HEAD_SIZE)
     return parse_hello(head + _read(connection, body_size(head)))
 
 
 def body_size(head):
-    """How many bytes follow the first HEAD_SIZE bytes of a record."""
+    """Size of the rest, from the first HEAD_SIZE bytes of a record."""
     if len(head) < HEAD_SIZE:
         raise HelloError("the record is cut off in its head")
     if head[:12] != SIGNATURE:
@@ -92,13 +92,13 @@ def body_size(head):
 
 
 def parse_hello(record):
-    """Reads a whole record, such as a packet."""
+    """Parses a whole record, such as a packet."""
     size = HEAD_SIZE + body_size(record)
     if len(record) != size:
         raise HelloError(f"the record has {len(record)} bytes and says that it has {size}")
     command, family, transport = record[12] & 15, record[13] >> 4, record[13] & 15
     if command == 0:
-        # LOCAL: the sender speaks for itself, and the rest means nothing.
+        # LOCAL: the connection is the sender's own, and the rest is ignored.
         return Hello()
     if command != 1 or family >= len(ADDRESSES_SIZE) or transport > 2:
         raise HelloError(f"command {command} with the family and transport {record[13]:#04x} is not known")
@@ -156,7 +156,7 @@ def _text(name, value):
 
 
 def _line(who):
-    """All of it in one line: what is not plain ASCII, or could be taken for something else, is percent-encoded."""
+    """The record as one line. Bytes other than printable ASCII, spaces and percent signs are percent-encoded."""
 
     def plain(value):
         return "".join(chr(byte) if 0x20 < byte < 0x7F and byte != 0x25 else f"%{byte:02x}" for byte in value)
@@ -219,7 +219,7 @@ def _test():
     for bit in range(8 * len(record)):
         flipped = bytearray(record)
         flipped[bit // 8] ^= 1 << bit % 8
-        # It may be good, but nothing else may be raised; the signature is as it is.
+        # It may be valid except in the signature; nothing else may be raised.
         assert not (is_good(flipped) and bit < 96), bit
     print("hello.py: ok")
 

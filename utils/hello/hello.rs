@@ -1,12 +1,12 @@
-//! Reads the first record that uakari sends to a server behind `hello`: who the client is, and what it asked for.
+//! Parser of the hello record, which uakari sends first to a backend with `hello`: the client and its request.
 //!
-//! Copy this file beside your server; it needs the standard library alone. A blocking server:
+//! Copy this file into your server; it needs only the standard library. A blocking server:
 //!
 //! ```text
 //! mod hello;
 //! let (mut connection, _) = listener.accept()?;
 //! connection.set_read_timeout(Some(Duration::from_secs(10)))?;
-//! let who = hello::read_hello(&mut connection)?; // the very first thing, before anything else is read
+//! let who = hello::read_hello(&mut connection)?; // before anything else is read
 //! println!("{:?} asks for {} {}", who.client, who.path, who.query);
 //! ```
 //!
@@ -24,7 +24,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 
-/// Every record begins with so many bytes, which tell how many follow.
+/// Size of the head, which contains the size of the rest.
 pub const HEAD_SIZE: usize = 16;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -33,43 +33,43 @@ const FAMILY_IPV6: u8 = 2;
 /// Bytes of the addresses of each family: none, IPv4, IPv6, UNIX.
 const ADDRESSES_SIZE: [usize; 4] = [0, 12, 36, 216];
 
-/// Who the client is. What the record does not say is None or empty.
+/// The client and its request. Missing fields are None or empty.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Hello {
-    /// The client's address; None where it came by a UNIX socket.
+    /// The client's address; None if it connected through a UNIX socket.
     pub client: Option<SocketAddr>,
     /// The address that it connected to.
     pub local: Option<SocketAddr>,
     /// The Host header, with its port.
     pub host: String,
-    /// The connection's name in the gateway's log, such as "c12".
+    /// The connection in the gateway's log, such as "c12".
     pub id: String,
-    /// "/" and the name, decoded: it may have any character in it but NUL.
+    /// "/" and the name, decoded: any characters but NUL.
     pub path: String,
-    /// What stood behind "?", as it was sent.
+    /// The query string, as it was sent.
     pub query: String,
-    /// The page's origin; of a client that is no page, empty.
+    /// The page's origin; empty for a client that is not a web page.
     pub origin: String,
-    /// The subprotocol that was chosen.
+    /// The selected subprotocol.
     pub subprotocol: String,
-    /// Fields without a name here, in order: type and value.
+    /// Fields of other types, in order: type and value.
     pub others: Vec<(u8, Vec<u8>)>,
 }
 
-/// Why there is no record. A server closes the connection: who talks to it is not the gateway.
+/// Close the connection after an error: the peer is not the gateway.
 #[derive(Debug)]
 pub enum HelloError {
-    /// It cannot be received, or the connection ended within it.
+    /// Receiving failed, or the connection ended within the record.
     Io(io::Error),
-    /// Something else came.
+    /// Not a PROXY protocol version 2 header.
     NoRecord,
-    /// Its version, command, family or transport is not known.
+    /// Unknown version, command, family or transport.
     Version,
-    /// A length within it is wrong.
+    /// A length does not match.
     Cut,
-    /// The field of this type is there twice.
+    /// Two fields of this type.
     Twice(u8),
-    /// The field of this type has a NUL in it or is not UTF-8.
+    /// The field of this type contains a NUL or is not UTF-8.
     BadText(u8),
 }
 
@@ -103,7 +103,7 @@ pub fn read_hello(stream: &mut impl Read) -> Result<Hello, HelloError> {
     parse_hello(&record)
 }
 
-/// How long the record is that begins with these bytes, of which `HEAD_SIZE` must be there. At most 65,551.
+/// Size of the whole record, 65,551 bytes at most, from its first `HEAD_SIZE` bytes.
 pub fn record_size(record: &[u8]) -> Result<usize, HelloError> {
     let head = record.first_chunk::<HEAD_SIZE>().ok_or(HelloError::Cut)?;
     if !head.starts_with(SIGNATURE) {
@@ -115,7 +115,7 @@ pub fn record_size(record: &[u8]) -> Result<usize, HelloError> {
     Ok(HEAD_SIZE + usize::from(u16::from_be_bytes([head[14], head[15]])))
 }
 
-/// Reads a whole record, such as a packet.
+/// Parses a whole record, such as a packet.
 pub fn parse_hello(record: &[u8]) -> Result<Hello, HelloError> {
     if record.len() != record_size(record)? {
         return Err(HelloError::Cut);
@@ -123,7 +123,7 @@ pub fn parse_hello(record: &[u8]) -> Result<Hello, HelloError> {
     let (head, body) = record.split_at(HEAD_SIZE);
     let (command, family, transport) = (head[12] & 15, head[13] >> 4, head[13] & 15);
     let mut hello = Hello::default();
-    // LOCAL: the sender speaks for itself, and the rest means nothing.
+    // LOCAL: the connection is the sender's own, and the rest is ignored.
     if command == 0 {
         return Ok(hello);
     }
@@ -131,14 +131,14 @@ pub fn parse_hello(record: &[u8]) -> Result<Hello, HelloError> {
     let (addresses, mut rest) =
         body.split_at_checked(*addresses_size.ok_or(HelloError::Version)?).ok_or(HelloError::Cut)?;
     match family {
-        FAMILY_IPV4 => (hello.client, hello.local) = both::<4>(addresses),
-        FAMILY_IPV6 => (hello.client, hello.local) = both::<16>(addresses),
+        FAMILY_IPV4 => (hello.client, hello.local) = address_pair::<4>(addresses),
+        FAMILY_IPV6 => (hello.client, hello.local) = address_pair::<16>(addresses),
         _ => {}
     }
     let mut seen = Vec::new();
-    while let [kind, high, low, behind @ ..] = rest {
+    while let [kind, high, low, tail @ ..] = rest {
         let size = usize::from(u16::from_be_bytes([*high, *low]));
-        let (value, next) = behind.split_at_checked(size).ok_or(HelloError::Cut)?;
+        let (value, next) = tail.split_at_checked(size).ok_or(HelloError::Cut)?;
         rest = next;
         let Some(text) = hello.text_mut(*kind) else {
             hello.others.push((*kind, value.to_vec()));
@@ -158,7 +158,7 @@ pub fn parse_hello(record: &[u8]) -> Result<Hello, HelloError> {
 }
 
 impl Hello {
-    /// Where the value of a field goes that has a name here.
+    /// The member for a field of a known type.
     fn text_mut(&mut self, kind: u8) -> Option<&mut String> {
         Some(match kind {
             0x02 => &mut self.host,
@@ -173,7 +173,7 @@ impl Hello {
 }
 
 /// Two addresses of N bytes, then their ports.
-fn both<const N: usize>(addresses: &[u8]) -> (Option<SocketAddr>, Option<SocketAddr>)
+fn address_pair<const N: usize>(addresses: &[u8]) -> (Option<SocketAddr>, Option<SocketAddr>)
 where
     IpAddr: From<[u8; N]>,
 {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_and_no_byte_behind_it() {
+    fn a_record_is_read_and_no_byte_after_it() {
         let expected = Hello {
             client: Some(([1, 2, 3, 4], 12345).into()),
             local: Some(([127, 0, 0, 1], 80).into()),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn no_cut_and_no_flipped_bit_does_harm() {
+    fn truncated_and_corrupt_records_are_handled() {
         let (body, mut end, mut ends) = (body(), 12, vec![12]);
         ends.extend(FIELDS.map(|field| {
             end += field.len();
