@@ -98,7 +98,7 @@ impl Conversation {
         };
         let sizes = Sizes { frame_max: self.limits.frame_size_max, message_max };
         let said = &run.client.said[self.head_size.min(run.client.said.len())..];
-        let by_client = Reading::of(said, true, sizes).until_close();
+        let by_client = Reading::until_close(said, true, sizes);
         let to_client = Reading::of(&run.client.heard[frames_at..], false, Sizes::ANY);
         assert_eq!(to_client.fault, None, "the gateway breaks the protocol");
         let (to_backend, to_backend_sizes) = self.without_hello(&run.backend);
@@ -111,7 +111,7 @@ impl Conversation {
         let has_open_ends = is_quiet(&client, run) && is_quiet(&backend, run);
         let has_read_all = client.is_read(run.sim()) && (self.takes_only() || backend.is_read(run.sim()));
         let broken = self.protocol == Protocol::Frames && {
-            let said = Reading::of(&backend.said, false, self.backend_sizes()).until_close();
+            let said = Reading::until_close(&backend.said, false, self.backend_sizes());
             said.fault.is_some() || close_of(&said).is_some()
         };
         (run.client, run.backend) = (client, backend);
@@ -192,7 +192,7 @@ impl Conversation {
         assert_eq!(closes, usize::from(close_of(&heard.to_client).is_some()), "a close frame is the last frame");
         let Some(code) = close_of(&heard.to_client) else { return };
         assert!(run.client.heard.ends_with(&close_frame(&heard.to_client)), "bytes after the close frame");
-        let backend = Reading::of(&run.backend.said, false, self.backend_sizes()).until_close();
+        let backend = Reading::until_close(&run.backend.said, false, self.backend_sizes());
         let has_frames = self.protocol == Protocol::Frames;
         let causes = [
             (close_of(&heard.by_client).is_some(), close_of(&heard.by_client).unwrap_or_default()),
@@ -248,11 +248,7 @@ impl Conversation {
         let delimiter = match self.protocol {
             _ if self.takes_only() => return assert!(heard.messages().is_empty(), "it can only be written"),
             Protocol::Frames => {
-                return self.check_frames(
-                    &Reading::of(said, false, self.backend_sizes()).until_close(),
-                    heard,
-                    must_be_all,
-                );
+                return self.check_frames(&Reading::until_close(said, false, self.backend_sizes()), heard, must_be_all);
             }
             Protocol::Stream => {
                 let payload = heard.payload();

@@ -53,9 +53,18 @@ enum Stop {
 impl Reading {
     /// Reads a stream from its beginning; a client's frames are masked, a server's are not.
     pub fn of(bytes: &[u8], is_masked: bool, sizes: Sizes) -> Reading {
+        Reading::until(|_| false, bytes, is_masked, sizes)
+    }
+
+    /// As `of`, up to the first close frame: what comes after it is not heard.
+    pub fn until_close(bytes: &[u8], is_masked: bool, sizes: Sizes) -> Reading {
+        Reading::until(|event| matches!(event, Event::Close(..)), bytes, is_masked, sizes)
+    }
+
+    fn until(is_last: impl Fn(&Event) -> bool, bytes: &[u8], is_masked: bool, sizes: Sizes) -> Reading {
         let mut reading = Reading::default();
         let mut rest = bytes;
-        while !rest.is_empty() {
+        while !rest.is_empty() && !reading.events.last().is_some_and(&is_last) {
             match reading.frame(rest, is_masked, sizes) {
                 Ok(size) => rest = &rest[size..],
                 Err(Stop::Short) => return reading,
@@ -64,15 +73,6 @@ impl Reading {
         }
         reading.is_between = reading.open.is_none();
         reading
-    }
-
-    /// Without what comes after the first close frame, which is not heard.
-    pub fn until_close(mut self) -> Reading {
-        if let Some(at) = self.events.iter().position(|event| matches!(event, Event::Close(..))) {
-            self.events.truncate(at + 1);
-            (self.open, self.fault) = (None, None);
-        }
-        self
     }
 
     /// The payload of all messages, whole or not.
