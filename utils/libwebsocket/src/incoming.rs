@@ -36,8 +36,8 @@ pub(crate) struct Incoming {
     decoder: Decoder,
     ping: Option<Box<[u8]>>,
     end: Option<End>,
-    /// An error that the next read returns once, like SO_ERROR: ECONNRESET after a protocol error, or the error of a call
-    /// that had bytes to return.
+    /// An error that the next read returns once, like SO_ERROR: ECONNRESET after a protocol error, or the error of a
+    /// call that had bytes to return.
     pub(crate) error: Option<Errno>,
 }
 
