@@ -8,7 +8,7 @@ pub(crate) const WAIT_MS: u32 = 100;
 /// next connections get the shorter wait again.
 pub(crate) const GATEWAY_WAIT_MS: u32 = 1_000;
 /// How long an incomplete UTF-8 character at the end of a write waits for its other bytes.
-pub(crate) const CUT_CHARACTER_MS: u64 = uakari::limits::CUT_CHARACTER_MS;
+pub(crate) const CUT_CHARACTER_MS: u64 = 100;
 /// Interval at which a thread that waits for a lock checks whether the owner is blocked in a send.
 pub(crate) const LOCK_LOOK_MS: nix::libc::c_long = 1;
 /// Processes that are remembered as gateways.
