@@ -14,7 +14,8 @@ pub fn control_frame(opcode: Opcode, payload: &[u8]) -> Box<[u8]> {
     frame.into()
 }
 
-/// An unmasked close frame; without a code its payload is empty. The reason is cut to 123 bytes, at a character boundary.
+/// An unmasked close frame; without a code its payload is empty. The reason is cut to 123 bytes, at a character
+/// boundary.
 pub fn close_frame(code: Option<CloseCode>, reason: &str) -> Box<[u8]> {
     let Some(code) = code else { return control_frame(Opcode::Close, &[]) };
     let reason = &reason[..reason.floor_char_boundary(123)];
