@@ -23,7 +23,8 @@ static LEAVE_ALONE: AtomicBool = AtomicBool::new(false);
 /// Pids of processes that have handed over clients; 0: free.
 static GATEWAYS: [AtomicI32; GATEWAYS_MAX] = [const { AtomicI32::new(0) }; _];
 
-/// From now on only listeners named by `WEBSOCKET_SOCKETS` are served: a server that uses `api` handles its own clients.
+/// From now on only listeners named by `WEBSOCKET_SOCKETS` are served: a server that uses `api` handles its own
+/// clients.
 pub(crate) fn leave_alone() {
     LEAVE_ALONE.store(true, Ordering::Relaxed);
 }
@@ -63,8 +64,8 @@ pub(crate) enum Arrival {
     Client(ClientAddress),
 }
 
-/// Waits for a hand-over on `connection`, which was just accepted with these flags of accept4(2), and replaces it with the
-/// client's.
+/// Waits for a hand-over on `connection`, which was just accepted with these flags of accept4(2), and replaces it with
+/// the client's.
 pub(crate) fn arrive(connection: RawFd, flags: c_int, kind: WriteType) -> Arrival {
     fork::prepare();
     let peer = socket::getsockopt(&borrow(&connection), sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
@@ -180,8 +181,8 @@ pub(crate) fn decide(fd: RawFd, client: &'static Client) -> Result<Decision, Err
     }
 }
 
-/// Replaces all descriptors of a connection, one of which is `fd`, after a late hand-over, and sends what the server has
-/// written before it.
+/// Replaces all descriptors of a connection, one of which is `fd`, after a late hand-over, and sends what the server
+/// has written before it.
 fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(), Errno> {
     // Writers wait for this lock, and then find the client.
     let mut outgoing = client.outgoing.lock()?;

@@ -234,8 +234,8 @@ impl Client {
     }
 }
 
-/// Sends queued bytes without blocking. The rest is sent before the next write, if there is one. Errors are ignored: the
-/// server's next call gets them from the kernel.
+/// Sends queued bytes without blocking. The rest is sent before the next write, if there is one. Errors are ignored:
+/// the server's next call gets them from the kernel.
 pub(crate) fn flush_now(fd: RawFd, outgoing: &mut Outgoing) {
     let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
 }

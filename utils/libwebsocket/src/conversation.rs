@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::libc;
+use rfc6455::encoder::masked_frame;
 use server::outgoing::WriteType;
 
 use crate::client::Client;
@@ -71,12 +72,9 @@ impl Conversation {
         &self.server
     }
 
-    /// A client's frame: its first byte and its payload, masked.
+    /// A client's frame with this first byte.
     pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-        const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-        assert!(payload.len() < 126);
-        let masked = payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key);
-        [first, 0x80 | payload.len() as u8].into_iter().chain(KEY).chain(masked).collect()
+        masked_frame(first, payload, [0x37, 0xfa, 0x21, 0x3d])
     }
 
     /// All payload that the server can read without waiting. Then Ok: end of file; EAGAIN: more may follow.

@@ -36,8 +36,8 @@ pub(crate) struct Incoming {
     decoder: Decoder,
     ping: Option<Box<[u8]>>,
     end: Option<End>,
-    /// An error that the next read returns once, like SO_ERROR: ECONNRESET after a protocol error, or the error of a call
-    /// that had bytes to return.
+    /// An error that the next read returns once, like SO_ERROR: ECONNRESET after a protocol error, or the error of a
+    /// call that had bytes to return.
     pub(crate) error: Option<Errno>,
 }
 
@@ -139,86 +139,70 @@ mod tests {
     use rfc6455::header::Opcode;
 
     use super::*;
+    use crate::conversation::Conversation;
 
-    const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-
-    fn frame(first: u8, payload: &[u8], length: &[u8]) -> Vec<u8> {
-        let mut bytes = [&[first], length, &KEY[..]].concat();
-        bytes.extend(payload.iter().zip(KEY.iter().cycle()).map(|(byte, key)| byte ^ key));
-        bytes
-    }
-
-    fn short(first: u8, payload: &[u8]) -> Vec<u8> {
-        frame(first, payload, &[0x80 | payload.len() as u8])
-    }
-
-    /// What a client sends, what a server reads of it, the payload of the last ping, and the end.
+    /// A name, a client's bytes, the payload in them, the last ping's payload, and the end.
     type Golden = (&'static str, Vec<u8>, Vec<u8>, Option<&'static [u8]>, Option<End>);
 
     fn golden() -> Vec<Golden> {
         let (text, binary) = (0x80 | Opcode::Text as u8, 0x80 | Opcode::Binary as u8);
         let long = vec![b'x'; 300];
-        let huge = vec![7; 200];
+        let huge = vec![7; 70_000];
+        let frame = Conversation::frame;
         let closed = Some(End::Closed(Some(CloseCode(1000))));
         vec![
-            ("a text", short(text, b"Hello"), b"Hello".to_vec(), None, None),
-            ("two binaries", [short(binary, b"\0\x01"), short(binary, b"\x02")].concat(), vec![0, 1, 2], None, None),
+            ("a text", frame(text, b"Hello"), b"Hello".to_vec(), None, None),
+            ("two binaries", [frame(binary, b"\0\x01"), frame(binary, b"\x02")].concat(), vec![0, 1, 2], None, None),
             (
                 "an empty one between",
-                [short(text, b"a"), short(text, b""), short(text, b"b")].concat(),
+                [frame(text, b"a"), frame(text, b""), frame(text, b"b")].concat(),
                 b"ab".to_vec(),
                 None,
                 None,
             ),
-            ("16 bits of length", frame(binary, &long, &[0xfe, 1, 44]), long.clone(), None, None),
-            (
-                "64 bits of length, cut off",
-                frame(binary, &huge, &[0xff, 0, 0, 0, 0, 0, 1, 0, 0]),
-                huge.clone(),
-                None,
-                None,
-            ),
+            ("16 bits of length", frame(binary, &long), long.clone(), None, None),
+            ("64 bits of length, cut off", frame(binary, &huge)[..214].to_vec(), huge[..200].to_vec(), None, None),
             (
                 "fragments with a ping and a pong between",
                 [
-                    short(0x01, b"fr\xc3"),
-                    short(0x89, b"ping"),
-                    short(0x00, b"\xa4g"),
-                    short(0x8a, b"pong"),
-                    short(0x80, b"!"),
+                    frame(0x01, b"fr\xc3"),
+                    frame(0x89, b"ping"),
+                    frame(0x00, b"\xa4g"),
+                    frame(0x8a, b"pong"),
+                    frame(0x80, b"!"),
                 ]
                 .concat(),
                 b"fr\xc3\xa4g!".to_vec(),
                 Some(b"ping"),
                 None,
             ),
-            ("pings alone", [short(0x89, b"1"), short(0x89, b"22")].concat(), vec![], Some(b"22"), None),
+            ("pings alone", [frame(0x89, b"1"), frame(0x89, b"22")].concat(), vec![], Some(b"22"), None),
             (
                 "a close",
-                [short(text, b"bye"), short(0x88, b"\x03\xe8ok"), short(text, b"late")].concat(),
+                [frame(text, b"bye"), frame(0x88, b"\x03\xe8ok"), frame(text, b"late")].concat(),
                 b"bye".to_vec(),
                 None,
                 closed,
             ),
-            ("a close without a code", short(0x88, b""), vec![], None, Some(End::Closed(None))),
+            ("a close without a code", frame(0x88, b""), vec![], None, Some(End::Closed(None))),
             (
                 "no mask",
-                [short(text, b"a"), vec![0x81, 1, b'b']].concat(),
+                [frame(text, b"a"), vec![0x81, 1, b'b']].concat(),
                 b"a".to_vec(),
                 None,
                 Some(End::Broke(ProtocolError::Unmasked)),
             ),
             (
                 "a text that turns bad",
-                [short(0x01, b"good \xe4"), short(0x80, b"\xb8\xff and more")].concat(),
+                [frame(0x01, b"good \xe4"), frame(0x80, b"\xb8\xff and more")].concat(),
                 b"good \xe4\xb8".to_vec(),
                 None,
                 Some(End::Broke(ProtocolError::InvalidUtf8)),
             ),
-            ("no UTF-8", short(text, b"\xff"), vec![], None, Some(End::Broke(ProtocolError::InvalidUtf8))),
+            ("no UTF-8", frame(text, b"\xff"), vec![], None, Some(End::Broke(ProtocolError::InvalidUtf8))),
             (
                 "a length of 64 bits",
-                frame(binary, b"", &[0xff, 0x80, 0, 0, 0, 0, 0, 0, 0]),
+                vec![binary, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4],
                 vec![],
                 None,
                 Some(End::Broke(ProtocolError::LengthTopBit)),

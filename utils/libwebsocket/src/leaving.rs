@@ -29,8 +29,8 @@ pub(crate) fn leave(fd: RawFd) {
 
 /// The entry of `fd`, after a check of its inode: the entry of a client whose descriptor was closed without close(3) is
 /// dropped. Results of the kernel need no check: a number that is no socket is an ENOTSOCK, and calls that create
-/// sockets drop the entries of their numbers. Results that the library returns by itself do: an end of file, an EPIPE, a
-/// close frame, a duplicate.
+/// sockets drop the entries of their numbers. Results that the library returns by itself do: an end of file, an EPIPE,
+/// a close frame, a duplicate.
 pub(crate) fn confirm(fd: RawFd) -> Entry {
     match table::get(fd) {
         Entry::Client(client) if !client.is_reached_by(fd) => {

@@ -2,10 +2,11 @@
 //!
 //! A server may fork for each client; then the parent's close(2) is not the end. The ledger is a memfd shared with all
 //! descendants of the process that created it. Each process holds a record lock of fcntl(2) on the byte of each client
-//! that it has open; the kernel releases the locks of a process that exits or calls execve(2). A forked child takes its locks when it runs:
-//! until then it is counted in `expected`.
+//! that it has open; the kernel releases the locks of a process that exits or calls execve(2). A forked child takes its
+//! locks when it runs: until then it is counted in `expected`.
 //!
-//! The process that closes last need not be the one that read the client's close frame, so the ledger also has its code.
+//! The process that closes last need not be the one that read the client's close frame, so the ledger also has its
+//! code.
 
 use std::os::fd::RawFd;
 use std::ptr::null_mut;

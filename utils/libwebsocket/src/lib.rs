@@ -1,9 +1,9 @@
 //! libwebsocket.so: interposes libc functions, so that an unchanged socket server speaks WebSocket.
 //!
 //! In direct mode the gateway passes a client's connection to the server (docs/backends.md). The library, linked or
-//! preloaded, receives it in accept(2) and puts it in place of the accepted connection. After that, reads return message
-//! payload, and each write sends a message. Other file descriptors are not affected. Servers that speak WebSocket
-//! themselves use `api`.
+//! preloaded, receives it in accept(2) and puts it in place of the accepted connection. After that, reads return
+//! message payload, and each write sends a message. Other file descriptors are not affected. Servers that speak
+//! WebSocket themselves use `api`.
 
 mod limits;
 

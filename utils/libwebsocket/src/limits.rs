@@ -1,7 +1,8 @@
 //! All limits of the library, with units in their names.
 
-/// How long accept(2) waits for a hand-over from a process that has made none before; the default of `WEBSOCKET_WAIT_MS`.
-/// The gateway takes microseconds; a plain client that waits for the server to write first delays accept(2) this long.
+/// How long accept(2) waits for a hand-over from a process that has made none before; the default of
+/// `WEBSOCKET_WAIT_MS`. The gateway takes microseconds; a plain client that waits for the server to write first delays
+/// accept(2) this long.
 pub(crate) const WAIT_MS: u32 = 100;
 /// The same for a process that has handed over clients before, since a busy machine may delay it. If it fails once, its
 /// next connections get the shorter wait again.
@@ -24,8 +25,8 @@ pub(crate) const OWN_FD_MIN: i32 = 1_000;
 pub(crate) const LOOK_SIZE: usize = 1_024;
 /// Bytes, headers included, of one MSG_PEEK for the server.
 pub(crate) const PEEK_SIZE_MAX: usize = 64 * 1_024;
-/// Consecutive receives with only headers and control frames before the result is EAGAIN, so that one client cannot keep
-/// a server from its others.
+/// Consecutive receives with only headers and control frames before the result is EAGAIN, so that one client cannot
+/// keep a server from its others.
 pub(crate) const EMPTY_READS_MAX: usize = 128;
 /// Bytes of one message of sendfile(2).
 pub(crate) const SENDFILE_SIZE: usize = 16 * 1_024;

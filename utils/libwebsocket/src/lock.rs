@@ -1,8 +1,8 @@
 //! A futex lock that works in signal handlers and after fork(2).
 //!
-//! A mutex of the standard library knows neither its owner nor fork(2). With this lock, a signal handler that interrupts
-//! the owner gets EAGAIN instead of a deadlock, and in the child of a fork a lock that another thread held is lost: its
-//! value is never used again.
+//! A mutex of the standard library knows neither its owner nor fork(2). With this lock, a signal handler that
+//! interrupts the owner gets EAGAIN instead of a deadlock, and in the child of a fork a lock that another thread held
+//! is lost: its value is never used again.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};

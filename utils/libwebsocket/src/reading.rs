@@ -29,8 +29,8 @@ pub(crate) enum Found {
 }
 
 /// recvmsg(2) for a client: returns the payload that was received, at least one byte. 0: end of file or close frame.
-/// ECONNRESET, once: a protocol error, which was answered with a close frame. MSG_DONTWAIT, MSG_PEEK and MSG_WAITALL work
-/// as in recv(2). There are no urgent bytes, so MSG_OOB is EINVAL as in tcp(7).
+/// ECONNRESET, once: a protocol error, which was answered with a close frame. MSG_DONTWAIT, MSG_PEEK and MSG_WAITALL
+/// work as in recv(2). There are no urgent bytes, so MSG_OOB is EINVAL as in tcp(7).
 pub(crate) fn receive(
     fd: RawFd,
     client: &'static Client,
@@ -183,7 +183,8 @@ pub(crate) fn wait_for_byte(fd: RawFd, flags: c_int) -> Result<(), Errno> {
     safe::receive(fd, &mut [IoSliceMut::new(&mut byte)], flags).map(drop)
 }
 
-/// The waits of one call. SO_RCVTIMEO limits them together: headers and control frames without payload do not restart it.
+/// The waits of one call. SO_RCVTIMEO limits them together: headers and control frames without payload do not restart
+/// it.
 struct Wait {
     flags: c_int,
     /// When the call first waited.
@@ -195,8 +196,8 @@ impl Wait {
         Wait { flags, start: None }
     }
 
-    /// Waits for bytes in the mode of the call. EAGAIN: non-blocking, or SO_RCVTIMEO has passed; unread bytes are possible
-    /// even then.
+    /// Waits for bytes in the mode of the call. EAGAIN: non-blocking, or SO_RCVTIMEO has passed; unread bytes are
+    /// possible even then.
     fn for_more(&mut self, fd: RawFd, client: &'static Client) -> Result<(), Errno> {
         match self.left(fd) {
             Some(left) => poll_for_byte(fd, left)?,
@@ -250,8 +251,8 @@ fn rearm(fd: RawFd, client: &Client) {
     }
 }
 
-/// MSG_PEEK: like `receive`, but payload, end and error remain for the next read. Only headers and control frames before
-/// the payload are consumed.
+/// MSG_PEEK: like `receive`, but payload, end and error remain for the next read. Only headers and control frames
+/// before the payload are consumed.
 fn peek(
     fd: RawFd,
     client: &'static Client,

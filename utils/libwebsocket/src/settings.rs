@@ -1,7 +1,7 @@
 //! The environment variables: which listeners are served, their message types, and how long accept(2) waits.
 //!
-//! They are read when the library is loaded, before the server can change them. Errors are reported on standard error by
-//! a process when it first accepts on a served listener, so not by every program that inherits the environment.
+//! They are read when the library is loaded, before the server can change them. Errors are reported on standard error
+//! by a process when it first accepts on a served listener, so not by every program that inherits the environment.
 
 use std::ffi::CStr;
 use std::fs::File;

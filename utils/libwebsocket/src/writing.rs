@@ -191,7 +191,8 @@ mod tests {
         send(conversation.fd(), conversation.known, &[IoSlice::new(bytes)], flags)
     }
 
-    /// While a thread is blocked in a send, non-blocking writes of others fail with EAGAIN, and its message is complete.
+    /// While a thread is blocked in a send, non-blocking writes of others fail with EAGAIN, and its message is
+    /// complete.
     #[test]
     fn a_thread_that_waits_holds_up_no_other() {
         let conversation = Conversation::start(true);

@@ -1,35 +1,35 @@
-//! Close codes and the close frame's payload (RFC 6455 section 7.4).
+//! Close codes and the payload of close frames (RFC 6455 sections 5.5.1 and 7.4).
 
 use std::fmt;
 
-/// A status code of a close frame.
+/// The status code of a close frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
-    /// The purpose is fulfilled.
+    /// Normal closure.
     pub const NORMAL: CloseCode = CloseCode(1000);
-    /// The endpoint goes away: the gateway stops.
+    /// The endpoint is going away.
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
-    /// The peer broke the protocol.
+    /// The peer violated the protocol.
     pub const PROTOCOL_ERROR: CloseCode = CloseCode(1002);
-    /// The endpoint takes no data of this kind.
+    /// The endpoint does not accept this type of data.
     pub const UNSUPPORTED_DATA: CloseCode = CloseCode(1003);
-    /// A close frame had no code. Never sent.
+    /// The close frame had no code. Never sent.
     pub const NO_STATUS: CloseCode = CloseCode(1005);
     /// The connection ended without a close frame. Never sent.
     pub const ABNORMAL: CloseCode = CloseCode(1006);
     /// A text message was not UTF-8.
     pub const INVALID_PAYLOAD: CloseCode = CloseCode(1007);
-    /// The endpoint's policy forbids it: too many messages a second.
+    /// The message violates the endpoint's policy.
     pub const POLICY_VIOLATION: CloseCode = CloseCode(1008);
-    /// A message is larger than this endpoint takes.
+    /// A message exceeds the endpoint's limit.
     pub const TOO_BIG: CloseCode = CloseCode(1009);
-    /// Something unexpected on the server's side.
+    /// An unexpected condition in the server.
     pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
 
-    /// Whether the code may stand in a close frame: 1004, 1005, 1006 and 1015 never may, and what is
-    /// below 1000 or above 4999 or not yet assigned is an error (RFC 6455 section 7.4.2, IANA registry).
+    /// Whether a close frame may have this code. 1004, 1005, 1006 and 1015 are reserved; codes below 1000, above 4999
+    /// and unassigned ones are errors (RFC 6455 section 7.4, IANA registry).
     pub fn may_be_sent(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
@@ -41,10 +41,10 @@ impl fmt::Display for CloseCode {
     }
 }
 
-/// Why a close payload cannot be taken.
+/// Why the payload of a close frame is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CloseError {
-    /// One byte: too short for a code.
+    /// One byte, too short for a code.
     Short,
     /// A code that may not be sent.
     Code(u16),
@@ -52,7 +52,7 @@ pub enum CloseError {
     Reason,
 }
 
-/// The code and the reason of a close frame's payload; None where it is empty (status 1005).
+/// The code and the reason of a close frame's payload; None: empty (1005).
 pub fn parse(payload: &[u8]) -> Result<Option<(CloseCode, &str)>, CloseError> {
     let (code, reason) = match payload {
         [] => return Ok(None),

@@ -1,4 +1,5 @@
-//! Frames in, pieces of messages out: unmasked in place, checked, nothing held back (RFC 6455 sections 5 and 8).
+//! The decoder: frames to pieces of messages, unmasked in place and validated, without buffering (RFC 6455 sections 5
+//! and 8).
 
 use std::ops::Range;
 
@@ -7,40 +8,40 @@ use crate::header::{self, HEADER_SIZE_MAX, Header, Masking, Opcode, ProtocolErro
 use crate::mask;
 use crate::utf8::Validator;
 
-/// What the next bytes mean.
+/// What was decoded.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Piece {
-    /// Bytes of a data message, at this place in the buffer, unmasked.
+    /// A piece of a data message.
     Data(Data),
-    /// A whole ping with its payload.
+    /// A ping with its payload.
     Ping(Box<[u8]>),
-    /// A whole pong.
+    /// A pong. Its payload is dropped.
     Pong,
-    /// A close frame: its code, if it has one, and its reason.
+    /// A close frame: code (None: none) and reason.
     Close(Option<CloseCode>, Box<str>),
 }
 
 /// A piece of a data message.
 #[derive(PartialEq, Eq, Debug, Clone)]
 pub struct Data {
-    /// Where in the buffer the bytes lie; empty in an empty frame.
+    /// The unmasked bytes in the caller's buffer; may be empty.
     pub range: Range<usize>,
-    /// Text or Binary: what the message is.
+    /// Text or Binary: the type of the message.
     pub opcode: Opcode,
     /// The first piece of its message.
     pub first: bool,
     /// The last piece of its message.
     pub last: bool,
-    /// With the last piece of a frame that does not end its message: the bytes of that frame.
+    /// In the last piece of a frame without FIN: the payload size of that frame.
     pub fragment_size: Option<u64>,
 }
 
-/// One direction's decoder. The caller owns the bytes; of a header cut by the end of a receive at most 14 bytes are
-/// kept, of a control frame its payload. Between messages it holds no memory of its own.
+/// The decoder of one direction of a connection. It keeps an incomplete header (at most 14 bytes), the payload of an
+/// incomplete control frame, and no data. Between messages it owns no heap memory.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     masking: Masking,
-    /// A text's bytes up to the first impossible one were handed out; that byte is the next thing to tell.
+    /// The valid start of an invalid text was returned; the next call returns the error.
     is_invalid: bool,
     utf8: Validator,
     frame_size_max: u64,
@@ -49,15 +50,15 @@ pub struct Decoder {
     amid: Option<Box<Amid>>,
 }
 
-/// What is not whole yet.
+/// The state within a header, a frame or a message.
 #[derive(Debug, Clone, Default)]
 struct Amid {
-    /// A header's first bytes, where the receive ended within it.
+    /// The first bytes of an incomplete header.
     partial: [u8; HEADER_SIZE_MAX],
     partial_size: u8,
-    /// The frame being read and how many of its payload bytes have come.
+    /// The current frame, and the payload bytes of it that were decoded.
     frame: Option<(Header, u64)>,
-    /// The data message being read.
+    /// The current data message.
     message: Option<Message>,
     control: Vec<u8>,
 }
@@ -76,7 +77,7 @@ struct Message {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a connection. The sizes are in bytes of payload.
+    /// A decoder for a new connection. The limits are in bytes of payload.
     pub fn new(masking: Masking, frame_size_max: u64, message_size_max: u64) -> Decoder {
         let utf8 = Validator::default();
         Decoder { masking, is_invalid: false, utf8, frame_size_max, message_size_max, amid: None }
@@ -87,14 +88,15 @@ impl Decoder {
         self.amid.is_none()
     }
 
-    /// Whether a piece of a message was handed out, and its last one was not.
+    /// Whether a piece of a message was returned, and its last one was not.
     pub fn is_amid_message(&self) -> bool {
         self.amid.as_ref().and_then(|amid| amid.message).is_some_and(|message| message.started)
     }
 
-    /// The next piece of `buffer[*at..end]`; `at` moves behind what was consumed. None: all was consumed.
-    /// The payload before a mistake is handed out before the error, however the bytes were cut. Of a text that is
-    /// its bytes before the first that cannot be UTF-8. After an error the decoder is of no further use.
+    /// The next piece of `buffer[*at..end]`; advances `at` past the consumed bytes. None: all were consumed.
+    ///
+    /// The payload before an error is returned before the error, however the input was split; of a text, its bytes
+    /// before the first invalid one. After an error the decoder must not be used again.
     pub fn next(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
         if let Some(data) = self.whole_message(buffer, at, end) {
             return Ok(Some(Piece::Data(data)));
@@ -108,7 +110,7 @@ impl Decoder {
         self.any_piece(buffer, at, end)
     }
 
-    /// The long way, apart so that the short one saves no registers for it.
+    /// The general case. Out of line, so that the fast path saves no registers for it.
     #[inline(never)]
     fn any_piece(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
         let mut amid = self.amid.take().map_or_else(Amid::default, |amid| *amid);
@@ -153,8 +155,8 @@ impl Decoder {
         }
     }
 
-    /// The usual case, in a few instructions: a short message in one frame, all of it there. Whatever is not that,
-    /// or not right, is left as it was for the long way.
+    /// The fast path: a short, complete message in one frame. Anything else, and any error, is left unchanged for
+    /// `any_piece`.
     fn whole_message(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Option<Data> {
         if !self.is_between_messages() {
             return None;
@@ -189,7 +191,7 @@ impl Decoder {
         Some(Data { range: start..*at, opcode, first: true, last: true, fragment_size: None })
     }
 
-    /// Reads a header, with what an earlier receive left of it. False: it is not whole yet.
+    /// Reads a header, which may have begun in an earlier buffer. False: still incomplete.
     fn read_header(&self, amid: &mut Amid, buffer: &[u8], at: &mut usize, end: usize) -> Result<bool, ProtocolError> {
         let kept = amid.partial_size as usize;
         let parsed = if kept == 0 {
@@ -214,7 +216,7 @@ impl Decoder {
         Ok(true)
     }
 
-    /// All that can be said before a payload byte has come: the order of fragments and the size.
+    /// Checks that need no payload: the order of fragments and the size limits.
     fn judge(&self, amid: &mut Amid, header: &Header) -> Result<(), ProtocolError> {
         if header.opcode.is_control() {
             return Ok(());
@@ -263,11 +265,11 @@ impl Decoder {
         Ok(Piece::Data(piece))
     }
 
-    /// How many bytes come before the one that shows that this is no UTF-8.
+    /// Err: the number of bytes before the first invalid one.
     fn check_text(&mut self, bytes: &[u8], last: bool) -> Result<(), usize> {
         self.utf8.feed(bytes).map_err(|invalid| invalid.at)?;
         if last && self.utf8.finish().is_err() {
-            // The last byte does, since no other follows.
+            // The character is incomplete: its last byte is the invalid one.
             return Err(bytes.len().saturating_sub(1));
         }
         Ok(())

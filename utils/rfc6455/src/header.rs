@@ -1,4 +1,4 @@
-//! The frame header (RFC 6455 section 5.2), and what can be judged from it alone.
+//! The frame header (RFC 6455 section 5.2), and the errors that can be detected in it.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub const HEADER_SIZE_MAX: usize = 14;
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD_SIZE_MAX: u64 = 125;
 
-/// What a frame is.
+/// The type of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Opcode {
@@ -22,7 +22,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// Close, ping or pong.
+    /// Close, ping or pong (RFC 6455 section 5.5).
     pub fn is_control(self) -> bool {
         self as u8 >= 0x8
     }
@@ -40,7 +40,7 @@ impl Opcode {
     }
 }
 
-/// Whether frames must come masked (from a client) or must not (from a server). RFC 6455 section 5.1.
+/// Whether received frames must be masked (from a client) or must not be (from a server). RFC 6455 section 5.1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Masking {
@@ -48,7 +48,7 @@ pub enum Masking {
     Forbidden,
 }
 
-/// What a peer did that RFC 6455 forbids. Display is the operator's sentence; `close_code` is the wire's word.
+/// A violation of RFC 6455 by the peer. Display is the message for the operator; `close_code` is for the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum ProtocolError {
@@ -69,7 +69,7 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// The code that tells the peer (RFC 6455 section 7.4.1).
+    /// The code for the close frame (RFC 6455 section 7.4.1).
     pub fn close_code(self) -> CloseCode {
         match self {
             ProtocolError::FrameTooBig { .. } | ProtocolError::TooBig { .. } => CloseCode::TOO_BIG,
@@ -105,18 +105,18 @@ impl fmt::Display for ProtocolError {
 /// A frame header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {
-    /// Whether it ends its message.
+    /// FIN: the last frame of its message.
     pub fin: bool,
-    /// What the frame is.
+    /// The frame's type.
     pub opcode: Opcode,
-    /// The masking key, if masked.
+    /// The masking key; None: not masked.
     pub key: Option<[u8; 4]>,
-    /// Bytes of payload.
+    /// Payload length in bytes.
     pub length: u64,
 }
 
-/// Reads a header from the start of `bytes`. None: more bytes are needed, nothing was consumed; but what is
-/// wrong already is said already, so that a bad peer is not waited for.
+/// Parses the header at the start of `bytes` and returns it with its size. None: incomplete. An error in the bytes
+/// present is returned at once, without waiting for the rest of the header.
 pub fn parse(bytes: &[u8], masking: Masking) -> Result<Option<(Header, usize)>, ProtocolError> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     if first & 0x70 != 0 {
@@ -147,7 +147,7 @@ pub fn parse(bytes: &[u8], masking: Masking) -> Result<Option<(Header, usize)>, 
     Ok(Some((Header { fin, opcode, key, length }, size)))
 }
 
-/// The payload length and how many bytes behind the first two it took.
+/// The payload length, and the bytes of its extended field; None: incomplete.
 fn parse_length(short: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, ProtocolError> {
     let (length, size, shortest) = match short {
         126 => match bytes.first_chunk::<2>() {
@@ -169,7 +169,7 @@ fn parse_length(short: u8, bytes: &[u8]) -> Result<Option<(u64, usize)>, Protoco
     Ok(Some((length, size)))
 }
 
-/// Bytes of an unmasked header for a payload of `length` bytes.
+/// The size of an unmasked header for a payload of `length` bytes.
 pub fn size_of(length: usize) -> usize {
     match length {
         0..=125 => 2,
@@ -178,8 +178,8 @@ pub fn size_of(length: usize) -> usize {
     }
 }
 
-/// Writes an unmasked header so that it ends where the payload begins, at `payload_start`; returns where the
-/// frame begins. The caller keeps `size_of(length)` bytes free there.
+/// Writes an unmasked header that ends at `payload_start`, and returns the start of the frame. The buffer must have
+/// `size_of(length)` bytes before `payload_start`.
 pub fn write_before(buffer: &mut [u8], payload_start: usize, fin: bool, opcode: Opcode, length: usize) -> usize {
     let size = size_of(length);
     let start = payload_start - size;

@@ -1,10 +1,10 @@
 //! The framing of RFC 6455, without I/O: no file descriptor, no clock, no dependency.
 //!
-//! The caller owns all bytes. `decoder::Decoder` reads frames where they lie in the caller's buffer, unmasks them there,
-//! and hands out pieces of messages as ranges of that buffer; it judges a frame from its header, before any payload is
-//! waited for. `header` and `encoder` write frames. An error is final and carries its close code (section 7.4.1).
+//! The caller owns all bytes. `decoder::Decoder` decodes frames in the caller's buffer, unmasks them in place, and
+//! returns pieces of messages as ranges of that buffer. It checks a frame as soon as its header is known, before its
+//! payload arrives. `header` and `encoder` write frames. An error is final and has a close code (section 7.4.1).
 //!
-//! The opening handshake (section 4) is HTTP, and is not here.
+//! The opening handshake (section 4) is HTTP and not part of this package.
 #![forbid(unsafe_code)]
 
 pub mod header;

@@ -1,10 +1,10 @@
-//! Masking (RFC 6455 section 5.3): the client's payload bytes XOR four key bytes in turn.
+//! Masking (RFC 6455 section 5.3): payload byte i of a client's frame XOR key byte i mod 4.
 
-/// Bytes handled at once: wide enough that the compiler uses vector registers.
+/// Bytes handled at once, so that the compiler uses vector registers.
 const LANE: usize = 32;
 
-/// Masks or unmasks `payload` in place. `offset` is the payload's place in its frame: byte `i` here meets
-/// key byte `(offset + i) mod 4`.
+/// Masks or unmasks a part of a payload in place. `offset` is its position in the frame's payload: byte `i` is combined
+/// with key byte `(offset + i) mod 4`.
 pub fn apply(payload: &mut [u8], key: [u8; 4], offset: u64) {
     let key = [0, 1, 2, 3].map(|i| key[(offset.wrapping_add(i) % 4) as usize]);
     let lane: [u8; LANE] = std::array::from_fn(|i| key[i % 4]);
@@ -14,7 +14,7 @@ pub fn apply(payload: &mut [u8], key: [u8; 4], offset: u64) {
             *byte ^= key;
         }
     }
-    // A short rest byte by byte costs as much as many lanes: take it in words first.
+    // The remainder byte by byte would cost as much as many lanes, so words come first.
     let word = u64::from_ne_bytes(std::array::from_fn(|i| key[i % 4]));
     let mut words = lanes.into_remainder().chunks_exact_mut(8);
     for chunk in &mut words {

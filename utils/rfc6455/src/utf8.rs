@@ -1,17 +1,17 @@
-//! UTF-8 that arrives in pieces (RFC 6455 section 8.1): at most three bytes are carried from piece to piece.
+//! Incremental UTF-8 validation (RFC 6455 section 8.1). At most three bytes are kept between pieces.
 
-/// What a piece ends with.
+/// How a piece of text ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tail {
-    /// On a character's border.
+    /// With a complete character.
     Whole,
-    /// In a character that may still become valid; so many bytes of it have come.
+    /// With this many bytes of an incomplete character that may still become valid.
     Cut(usize),
-    /// The bytes cannot be UTF-8, whatever follows.
+    /// The bytes are not UTF-8, whatever follows.
     Invalid,
 }
 
-/// How `bytes`, which begin on a character's border, end.
+/// How `bytes` end. They must begin with a character.
 pub fn tail(bytes: &[u8]) -> Tail {
     match std::str::from_utf8(bytes) {
         Ok(_) => Tail::Whole,
@@ -20,22 +20,22 @@ pub fn tail(bytes: &[u8]) -> Tail {
     }
 }
 
-/// Where the first byte is that cannot be right, in bytes that are not UTF-8.
+/// The position of the first byte that makes the bytes invalid, whatever follows.
 fn impossible_at(bytes: &[u8]) -> usize {
     let Err(error) = std::str::from_utf8(bytes) else { return bytes.len() };
     let start = error.valid_up_to();
-    // The first byte of a character may be right, and the next ones too.
+    // An invalid sequence may begin with bytes that are valid in another one.
     (start..bytes.len()).find(|at| tail(&bytes[start..=*at]) == Tail::Invalid).unwrap_or(bytes.len())
 }
 
-/// The bytes can never become UTF-8.
+/// The bytes are not UTF-8, whatever follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InvalidUtf8 {
-    /// Where in the piece the first byte is that cannot be right.
+    /// The position in the piece of the first invalid byte.
     pub at: usize,
 }
 
-/// Checks a text piece by piece and fails at the first byte that cannot be right.
+/// Validates a text piece by piece. Fails at the first byte that makes it invalid.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Validator {
     carried: [u8; 3],
@@ -43,7 +43,7 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// Takes the next piece.
+    /// Validates the next piece.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
         let mut at = 0;
         while self.carried_size > 0 {
@@ -63,7 +63,7 @@ impl Validator {
         }
     }
 
-    /// Ends the text: a character cut off here is an error. The validator is ready for the next text.
+    /// Ends the text; an incomplete character is an error. The validator can be used for the next text.
     pub fn finish(&mut self) -> Result<(), InvalidUtf8> {
         match std::mem::take(&mut self.carried_size) {
             0 => Ok(()),
@@ -71,7 +71,7 @@ impl Validator {
         }
     }
 
-    /// Bytes of a character that is not whole yet.
+    /// Bytes of an incomplete character at the end of the last piece.
     pub fn cut_size(&self) -> usize {
         self.carried_size.into()
     }

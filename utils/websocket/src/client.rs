@@ -109,9 +109,9 @@ impl Client {
         &self.hello
     }
 
-    /// In non-blocking mode, calls return `WouldBlock` instead of waiting. O_NONBLOCK of the descriptor is not changed. A
-    /// client that sends only control frames, as fast as they are received, also causes a `WouldBlock` from time to time;
-    /// the next poll(2) reports the rest.
+    /// In non-blocking mode, calls return `WouldBlock` instead of waiting. O_NONBLOCK of the descriptor is not changed.
+    /// A client that sends only control frames, as fast as they are received, also causes a `WouldBlock` from time to
+    /// time; the next poll(2) reports the rest.
     ///
     /// In blocking mode, calls wait for a message, and for the client to read the server's messages. SO_RCVTIMEO and
     /// SO_SNDTIMEO (socket(7)) limit the wait; after that the result is `WouldBlock`. Pongs and close frames are never
@@ -136,8 +136,8 @@ impl Client {
         !self.left.is_empty()
     }
 
-    /// The first half of `receive`, for callers with their own buffer: calls recv(2) once and returns the number of bytes.
-    /// `buffer` must have at least `limits::RECEIVE_SIZE` bytes.
+    /// The first half of `receive`, for callers with their own buffer: calls recv(2) once and returns the number of
+    /// bytes. `buffer` must have at least `limits::RECEIVE_SIZE` bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         if self.has_buffered()
             && let Some(start) = buffer.get_mut(..self.left.len())
@@ -168,9 +168,9 @@ impl Client {
         }
     }
 
-    /// The second half of `receive`: removes the next message from the front of `bytes`, which must be all bytes returned
-    /// by `fill`, in order. None: `bytes` is used up, and gathered messages were sent. A caller that stops earlier must
-    /// call `flush` if `has_pong`.
+    /// The second half of `receive`: removes the next message from the front of `bytes`, which must be all bytes
+    /// returned by `fill`, in order. None: `bytes` is used up, and gathered messages were sent. A caller that stops
+    /// earlier must call `flush` if `has_pong`.
     pub fn take<'b>(&mut self, bytes: &mut &'b mut [u8]) -> Result<Option<Message<'b>>, Error> {
         while !self.is_over {
             match self.incoming.next(bytes) {
@@ -219,16 +219,16 @@ impl Client {
         Ok(None)
     }
 
-    /// Sends a text or binary message, after all gathered ones. It is accepted as a whole or not at all: in non-blocking
-    /// mode, bytes that do not fit into the socket buffer are kept here for `flush`. `WouldBlock`: not accepted, because
-    /// too many bytes wait (`limits::KEPT_SIZE_MAX`).
+    /// Sends a text or binary message, after all gathered ones. It is accepted as a whole or not at all: in
+    /// non-blocking mode, bytes that do not fit into the socket buffer are kept here for `flush`. `WouldBlock`: not
+    /// accepted, because too many bytes wait (`limits::KEPT_SIZE_MAX`).
     pub fn send(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
         check(opcode, payload)?;
         self.send_frame(opcode, payload)
     }
 
-    /// Like `send`, but a short message may be kept until the next `send` or `flush`, so that several leave in one system
-    /// call. `Batch::send` does this.
+    /// Like `send`, but a short message may be kept until the next `send` or `flush`, so that several leave in one
+    /// system call. `Batch::send` does this.
     pub fn gather(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
         self.gather_before(opcode, payload, 0)
     }
@@ -252,9 +252,9 @@ impl Client {
         self.send_frame(Opcode::Ping, payload)
     }
 
-    /// Sends a close frame after all messages; its reason is cut to 123 bytes. Does not wait: `finish` sends what remains.
-    /// The conversation is over when `receive` returns `Closed` or `Ended`, which `finish` waits for; messages received
-    /// until then are dropped.
+    /// Sends a close frame after all messages; its reason is cut to 123 bytes. Does not wait: `finish` sends what
+    /// remains. The conversation is over when `receive` returns `Closed` or `Ended`, which `finish` waits for; messages
+    /// received until then are dropped.
     pub fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Error> {
         if !code.may_be_sent() {
             return Err(Error::Argument);
@@ -296,8 +296,8 @@ impl Client {
         self.outgoing.has_pong()
     }
 
-    /// Whether bytes did not fit into the socket buffer: wait for POLLOUT and call `flush`. A server that answers messages
-    /// should not receive meanwhile. Gathered messages do not count.
+    /// Whether bytes did not fit into the socket buffer: wait for POLLOUT and call `flush`. A server that answers
+    /// messages should not receive meanwhile. Gathered messages do not count.
     pub fn wants_to_write(&self) -> bool {
         self.is_full
     }
@@ -368,9 +368,9 @@ impl Client {
 }
 
 impl AsFd for Client {
-    /// For poll(2), select(2) and epoll(7) only; do not read or write it. Remove it from an epoll set before the client is
-    /// dropped: the gateway may have a duplicate of the descriptor a moment longer, and until that is closed, closing
-    /// this one does not remove it from the set (epoll(7), Q6).
+    /// For poll(2), select(2) and epoll(7) only; do not read or write it. Remove it from an epoll set before the client
+    /// is dropped: the gateway may have a duplicate of the descriptor a moment longer, and until that is closed,
+    /// closing this one does not remove it from the set (epoll(7), Q6).
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

@@ -82,8 +82,8 @@ impl fmt::Display for HandoverError {
 
 impl std::error::Error for HandoverError {}
 
-/// Receives the hand-over on a connection that was just accepted, and waits at most `wait_ms` for it. The connection may
-/// be blocking or not. Bytes of a plain client stay unread.
+/// Receives the hand-over on a connection that was just accepted, and waits at most `wait_ms` for it. The connection
+/// may be blocking or not. Bytes of a plain client stay unread.
 pub fn receive(connection: BorrowedFd<'_>, wait_ms: u32) -> Result<Received, HandoverError> {
     let deadline = Deadline::after_ms(wait_ms.into());
     // Enough to compute the length of the message.
@@ -93,7 +93,8 @@ pub fn receive(connection: BorrowedFd<'_>, wait_ms: u32) -> Result<Received, Han
         match peek(connection, &mut start) {
             Ok((Some(socket), size)) => break (socket, size),
             Ok((None, _)) => return Ok(Received::Plain),
-            // poll(2) reports an out-of-band byte (unix(7), MSG_OOB) that MSG_PEEK does not return. No gateway sends one.
+            // poll(2) reports an out-of-band byte (unix(7), MSG_OOB) that MSG_PEEK does not return. No gateway sends
+            // one.
             Err(Errno::EAGAIN) if was_readable => return Ok(Received::Plain),
             Err(Errno::EAGAIN) if deadline.wait(connection, PollFlags::POLLIN).map_err(HandoverError::Io)? => {
                 was_readable = true;
@@ -114,8 +115,8 @@ pub fn receive(connection: BorrowedFd<'_>, wait_ms: u32) -> Result<Received, Han
     Ok(Received::Client(HandedOver { socket, address, hello }))
 }
 
-/// Reads the first bytes and a duplicate of the descriptor with MSG_PEEK. There must be room for ancillary data: without
-/// it, MSG_CTRUNC is also set for a message that has only credentials.
+/// Reads the first bytes and a duplicate of the descriptor with MSG_PEEK. There must be room for ancillary data:
+/// without it, MSG_CTRUNC is also set for a message that has only credentials.
 fn peek(connection: BorrowedFd<'_>, start: &mut [u8]) -> Result<(Option<OwnedFd>, usize), Errno> {
     let mut ancillary = [0; ANCILLARY_SIZE];
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;

@@ -106,7 +106,7 @@ fn take_front<'b>(bytes: &mut &'b mut [u8], size: usize) -> &'b [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::played::frame;
+    use crate::doubles::frame;
 
     fn golden() -> Vec<u8> {
         [

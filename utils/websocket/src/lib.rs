@@ -50,7 +50,7 @@ mod error;
 mod client;
 
 #[cfg(test)]
-mod played;
+mod doubles;
 
 pub use client::{Batch, Buffer, Client};
 pub use error::Error;

@@ -13,8 +13,8 @@ pub(crate) const GATHERED_SIZE: usize = 1024;
 pub const MESSAGE_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes of one receive: a message of 64 KiB and its header.
 pub const RECEIVE_SIZE: usize = 64 * 1024 + 14;
-/// Consecutive receives without a byte of a message (such as pings only) before a non-blocking call returns `WouldBlock`,
-/// so that the server gets to its other clients.
+/// Consecutive receives without a byte of a message (such as pings only) before a non-blocking call returns
+/// `WouldBlock`, so that the server gets to its other clients.
 pub(crate) const IDLE_RECEIVES_MAX: usize = 16;
 /// Bytes of gathered replies before they are sent.
 pub(crate) const GATHERED_SIZE_MAX: usize = 64 * 1024;
@@ -24,8 +24,8 @@ pub(crate) const COPIED_SIZE_MAX: usize = 16 * 1024;
 pub const KEPT_SIZE_MAX: usize = 256 * 1024;
 /// The listen(2) backlog, by default.
 pub(crate) const BACKLOG_MAX: i32 = 1024;
-/// Accepted connections without a hand-over yet; further ones wait in the backlog. A gateway connects for several clients
-/// before it hands the first one over.
+/// Accepted connections without a hand-over yet; further ones wait in the backlog. A gateway connects for several
+/// clients before it hands the first one over.
 pub(crate) const SILENT_MAX: usize = 64;
 /// From accept(2) to the hand-over. A connection that is silent for longer is a plain local client.
 pub(crate) const HANDOVER_MS: u32 = 5_000;

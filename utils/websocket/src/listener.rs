@@ -146,8 +146,8 @@ impl Listener {
         self.socket.as_fd()
     }
 
-    /// The next client, in blocking mode even if the listener is non-blocking. While a connection waits for its hand-over,
-    /// others are accepted. One without a hand-over after 5 s is refused as a plain local client.
+    /// The next client, in blocking mode even if the listener is non-blocking. While a connection waits for its
+    /// hand-over, others are accepted. One without a hand-over after 5 s is refused as a plain local client.
     pub fn accept(&mut self) -> Result<Client, AcceptError> {
         loop {
             let client = match self.next_event()? {
@@ -198,8 +198,8 @@ impl Listener {
         }
     }
 
-    /// None: no hand-over yet; the connection is kept. It is also kept if no descriptor is free for the client, and then
-    /// accepting stops, so that no new connection takes the next free one.
+    /// None: no hand-over yet; the connection is kept. It is also kept if no descriptor is free for the client, and
+    /// then accepting stops, so that no new connection takes the next free one.
     fn take_over(
         &mut self,
         number: u64,

@@ -1,9 +1,9 @@
-//! The sending side of one client, without I/O: makes frames of the server's writes, and keeps the bytes that did not fit
-//! into the socket buffer.
+//! The sending side of one client, without I/O: makes frames of the server's writes, and keeps the bytes that did not
+//! fit into the socket buffer.
 //!
 //! The caller passes a `send` function to each method: sendmsg(2) with MSG_NOSIGNAL on the client's connection. It is
-//! called with all bytes that may be sent now and returns how many were sent. Its error is returned by the method; bytes
-//! not sent remain queued.
+//! called with all bytes that may be sent now and returns how many were sent. Its error is returned by the method;
+//! bytes not sent remain queued.
 
 use std::io::IoSlice;
 use std::ops::Range;
@@ -31,9 +31,10 @@ pub enum WriteType {
 
 /// The send queue of one client.
 ///
-/// A server uses it in one of two ways. As a stream (`write`): each write becomes a message, a partial write is reported
-/// as by write(2), and the server writes the rest again. As messages (`send`): each is accepted whole or not at all, and
-/// bytes that did not fit are queued here. Both must not be mixed, except that `gather_write` may precede a stream.
+/// A server uses it in one of two ways. As a stream (`write`): each write becomes a message, a partial write is
+/// reported as by write(2), and the server writes the rest again. As messages (`send`): each is accepted whole or not
+/// at all, and bytes that did not fit are queued here. Both must not be mixed, except that `gather_write` may precede a
+/// stream.
 ///
 /// Pongs and the close frame are sent between frames. A stream queues at most `PONGS_SIZE_MAX` and 300 bytes; messages
 /// queue `kept_size_max` bytes, or one message, in addition.
@@ -179,9 +180,9 @@ impl Outgoing {
         }
     }
 
-    /// Stream mode: sends the bytes as one text or binary message and returns how many were accepted. If fewer than all,
-    /// the bytes of the next write first complete this message. At least one byte is accepted, else the result is an
-    /// error: EAGAIN if `send` would block, EPIPE after `close`, EILSEQ if the bytes are no text.
+    /// Stream mode: sends the bytes as one text or binary message and returns how many were accepted. If fewer than
+    /// all, the bytes of the next write first complete this message. At least one byte is accepted, else the result is
+    /// an error: EAGAIN if `send` would block, EPIPE after `close`, EILSEQ if the bytes are no text.
     ///
     /// An incomplete UTF-8 character at the end counts as accepted, and waits for the next write, `give_up_cut` or
     /// `close`; see `cut_size`. Zero bytes send no message. Only the first `WRITE_PARTS_MAX` parts are used.

@@ -1,4 +1,4 @@
-//! The numbers that C callers get for errors: negative ones of errno(3), and some of our own beyond those.
+//! Error numbers of the C interface: negative errno(3) numbers, and numbers below -4095 of its own.
 
 use std::ffi::{CStr, c_int};
 
@@ -19,13 +19,12 @@ pub(crate) const HANDOVER: c_int = -5005;
 /// WS_ETEXT.
 pub(crate) const TEXT: c_int = -5006;
 
-/// An error that has a number.
+/// An error with a number for C callers.
 pub(crate) trait Number {
-    /// Which one.
     fn number(&self) -> c_int;
 }
 
-/// The number of an error of the system.
+/// The number of an errno(3).
 pub(crate) fn errno(errno: Errno) -> c_int {
     -(errno as c_int)
 }
@@ -35,7 +34,7 @@ pub(crate) fn result_of(result: Result<(), Error>) -> c_int {
     result.map_or_else(|error| error.number(), |()| 0)
 }
 
-/// What one of our own numbers means.
+/// The message of one of our own numbers; None: not one of them.
 pub(crate) fn sentence(number: c_int) -> Option<&'static CStr> {
     Some(match number {
         CLOSED => c"the client has closed the conversation",

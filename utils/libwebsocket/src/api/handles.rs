@@ -19,12 +19,12 @@ pub struct WsListener {
 }
 
 impl WsListener {
-    /// A backlog of 0 or less is the usual one.
+    /// A backlog of 0 or less: the default.
     pub(crate) fn bind(path: &Path, mode: u32, backlog: i32) -> Result<WsListener, PlaceError> {
         let usual = Options::default();
         let backlog = if backlog > 0 { backlog } else { usual.backlog };
         let options = Options { mode: mode & 0o777, backlog, ..usual };
-        // The listener accepts through the very functions that this library stands in for.
+        // The listener's own accept4(2) is interposed too.
         arrival::leave_alone();
         let inner = Listener::bind(path, &options)?;
         table::put(inner.socket().as_raw_fd(), Entry::Left);
@@ -32,20 +32,20 @@ impl WsListener {
     }
 }
 
-/// WS_MORE.
+/// WS_MORE of websocket.h.
 const MORE: c_int = 1;
 
 thread_local! {
-    /// A buffer for whichever client of the thread receives next: those for whom nothing waits own none.
+    /// A receive buffer for the next client of the thread. Only a client with unread messages owns one.
     static SPARE: Cell<Option<Buffer>> = const { Cell::new(None) };
 }
 
-/// A client of the package `websocket`, for callers who take one message at a time.
+/// A client of the package `websocket` that returns one message a call.
 pub struct WsClient {
     pub(crate) inner: Client,
-    /// What was received and not taken: from the first number to the second.
+    /// Received messages that were not returned yet: a buffer, their start and their end.
     buffer: Option<(Buffer, usize, usize)>,
-    /// A message that did not fit where the caller wanted it.
+    /// A message that did not fit into the caller's buffer.
     refused: Option<(Opcode, Box<[u8]>)>,
     close_code: CloseCode,
     close_reason: CString,
@@ -57,7 +57,7 @@ impl WsClient {
         WsClient { inner, buffer: None, refused: None, close_code, close_reason: CString::default() }
     }
 
-    /// The next message, given to `deliver`, which says whether it had room for it. What it is, and its size.
+    /// Passes the next message to `deliver`, which returns false if it does not fit. Returns its opcode and size.
     pub(crate) fn receive(&mut self, deliver: impl Fn(&[u8]) -> bool) -> Result<(Opcode, usize), c_int> {
         if let Some((opcode, payload)) = self.refused.take() {
             if deliver(&payload) {
@@ -81,7 +81,7 @@ impl WsClient {
         }
     }
 
-    /// One of the messages that are there already.
+    /// A message that was received before.
     fn take(&mut self, deliver: impl Fn(&[u8]) -> bool) -> Result<Option<(Opcode, usize)>, c_int> {
         let Some((mut buffer, start, end)) = self.buffer.take() else { return Ok(None) };
         let mut rest = buffer.bytes_mut().get_mut(start..end).unwrap_or_default();
@@ -99,7 +99,7 @@ impl WsClient {
         } else {
             give_back(buffer);
             if self.inner.has_pong() {
-                // A ping's answer does not wait for the next call; what is wrong that one will tell.
+                // Send the pong now; the next call returns a persistent error.
                 let _ = self.inner.push();
             }
         }
@@ -135,7 +135,7 @@ impl WsClient {
         self.buffer.is_some() || self.refused.is_some()
     }
 
-    /// 1005: its close frame had none; 1006: there was no close frame.
+    /// 1005: the close frame had no code; 1006: no close frame was received.
     pub(crate) fn close_code(&self) -> u16 {
         self.close_code.0
     }
@@ -144,7 +144,7 @@ impl WsClient {
         &self.close_reason
     }
 
-    /// The number, after what the caller may ask for later was noted.
+    /// The error's number. Keeps the code and the reason of a close frame for later calls.
     fn note(&mut self, error: &Error) -> c_int {
         if let Error::Closed { code, reason } = error {
             self.close_code = code.unwrap_or(CloseCode::NO_STATUS);
@@ -155,7 +155,7 @@ impl WsClient {
     }
 }
 
-/// To the thread, unless it has one, or ends.
+/// Keeps the buffer for the thread's next client, unless the thread is ending.
 fn give_back(buffer: Buffer) {
     let _ = SPARE.try_with(|spare| spare.set(Some(buffer)));
 }

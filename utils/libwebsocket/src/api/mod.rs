@@ -1,8 +1,7 @@
-//! The C interface of include/websocket.h, for servers that speak WebSocket themselves: the package `websocket`,
-//! behind pointers and numbers. What each function does for its callers is told there.
+//! The C interface of the package `websocket`, for servers that speak WebSocket themselves. include/websocket.h
+//! documents each function.
 //!
-//! Every pointer may be NULL where it comes in, and then the answer is EINVAL. What is no NULL has to be what the
-//! header says it is: no library can tell.
+//! Every pointer argument may be NULL; then the result is -EINVAL. Any other pointer must be valid as the header says.
 
 mod error;
 
@@ -19,7 +18,7 @@ use server::CloseCode;
 use error::{Number, errno};
 use handles::{WsClient, WsListener};
 
-/// ws_listen(3): makes a listener of a path.
+/// ws_listen(3): creates a listener.
 ///
 /// # Safety
 /// `listener` is NULL or may be written, `path` is NULL or ends with a NUL.
@@ -48,7 +47,7 @@ pub unsafe extern "C" fn ws_listen(
     }
 }
 
-/// ws_unlisten(3): the listener's end.
+/// ws_unlisten(3): frees a listener.
 ///
 /// # Safety
 /// `listener` is NULL, or came from `ws_listen` and is not used again.
@@ -116,7 +115,7 @@ pub unsafe extern "C" fn ws_accept(listener: *mut WsListener, client: *mut *mut 
 /// ws_address(3): the client's address, as accept(2) gives it.
 ///
 /// # Safety
-/// `client` is NULL or a client, `size` is NULL or may be read and written, `address` has so many bytes.
+/// `client` is NULL or a client, `size` is NULL or may be read and written, `address` has `*size` bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ws_address(
     client: *const WsClient,
@@ -132,13 +131,13 @@ pub unsafe extern "C" fn ws_address(
         return errno(Errno::EINVAL);
     }
     let fitting = bytes.len().min(*size as usize);
-    // SAFETY: the caller has so many bytes there, and the address has too.
+    // SAFETY: both the caller's buffer and the address have `fitting` bytes.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), fitting) };
     *size = bytes.len() as libc::socklen_t;
     0
 }
 
-/// ws_hello(3): the gateway's record.
+/// ws_hello(3): the hello record.
 ///
 /// # Safety
 /// `client` is NULL or a client, `hello` is NULL or may be written.
@@ -223,7 +222,7 @@ pub unsafe extern "C" fn ws_recv(
     }
 }
 
-/// ws_next_size(3): how large the message is that did not fit.
+/// ws_next_size(3): the size of the message that did not fit.
 ///
 /// # Safety
 /// `client` is NULL or a client.
@@ -234,7 +233,7 @@ pub unsafe extern "C" fn ws_next_size(client: *const WsClient) -> size_t {
     client.map_or(0, WsClient::next_size)
 }
 
-/// ws_buffered(3): whether there may be messages that poll(2) does not tell of.
+/// ws_buffered(3): whether there may be messages that poll(2) does not report.
 ///
 /// # Safety
 /// `client` is NULL or a client.
@@ -301,7 +300,7 @@ pub unsafe extern "C" fn ws_wants_write(client: *const WsClient) -> c_int {
     client.is_some_and(|client| client.inner.wants_to_write()).into()
 }
 
-/// ws_close(3): a close frame. A reason of NULL is an empty one.
+/// ws_close(3): sends a close frame. A NULL reason is empty.
 ///
 /// # Safety
 /// `client` is NULL or a client that no other thread uses, `reason` is NULL or ends with a NUL.
@@ -320,7 +319,7 @@ pub unsafe extern "C" fn ws_close(client: *mut WsClient, code: c_int, reason: *c
     error::result_of(client.inner.close(CloseCode(code), reason))
 }
 
-/// ws_close_code(3): what the client's close frame said.
+/// ws_close_code(3): the code of the client's close frame.
 ///
 /// # Safety
 /// `client` is NULL or a client.
@@ -342,7 +341,7 @@ pub unsafe extern "C" fn ws_close_reason(client: *const WsClient) -> *const c_ch
     client.map_or(c"".as_ptr(), |client| client.close_reason().as_ptr())
 }
 
-/// ws_end(3): waits for the client's end, and frees it.
+/// ws_end(3): waits for the end of the connection, and frees the client.
 ///
 /// # Safety
 /// `client` is NULL, or came from `ws_accept` and is not used again.
@@ -356,12 +355,12 @@ pub unsafe extern "C" fn ws_end(client: *mut WsClient, wait_ms: libc::c_uint) ->
     client.inner.finish(wait_ms).into()
 }
 
-/// ws_strerror(3): a sentence for a number.
+/// ws_strerror(3): the message of an error number.
 #[unsafe(no_mangle)]
 pub extern "C" fn ws_strerror(number: c_int) -> *const c_char {
     match error::sentence(number) {
         Some(sentence) => sentence.as_ptr(),
-        // SAFETY: any number is good, and what comes back is a string.
+        // SAFETY: strerror(3) accepts any number and returns a string.
         None => unsafe { libc::strerror(number.saturating_neg()) },
     }
 }
@@ -370,17 +369,17 @@ fn done(result: Option<()>) -> c_int {
     result.map_or(errno(Errno::EINVAL), |()| 0)
 }
 
-/// The caller's bytes; of none the pointer may be NULL.
+/// The caller's bytes. `bytes` may be NULL if `size` is 0.
 ///
 /// # Safety
-/// Where it is not NULL, so many bytes may be read there for `'a`.
+/// If `bytes` is not NULL, `size` bytes may be read there for `'a`.
 unsafe fn payload<'a>(bytes: *const c_void, size: size_t) -> Option<&'a [u8]> {
     match (bytes.is_null(), size) {
         (_, 0) => Some(&[]),
         (true, _) => None,
-        // More than half of the address space is a mistake, and no slice.
+        // A slice has at most isize::MAX bytes.
         (false, _) if isize::try_from(size).is_err() => None,
-        // SAFETY: so many bytes are there, as the caller says.
+        // SAFETY: the caller guarantees `size` bytes.
         (false, _) => Some(unsafe { std::slice::from_raw_parts(bytes.cast(), size) }),
     }
 }

@@ -1,5 +1,5 @@
-//! syscall(2), by which some close: libuv, and with it Node and uvloop, since close(2) is a place where a thread may be
-//! cancelled (pthreads(7)).
+//! syscall(2). libuv, and so Node and uvloop, close descriptors with it, since close(2) is a cancellation point
+//! (pthreads(7)).
 
 use std::ffi::{c_int, c_long, c_uint};
 use std::os::fd::RawFd;
@@ -11,29 +11,29 @@ use super::descriptors::{make_way, take};
 use super::keeping_errno;
 use crate::real;
 
-/// dup2(2), which younger architectures do not have.
+/// dup2(2); None: newer architectures do not have it.
 #[cfg(any(target_arch = "x86_64", target_arch = "x86", target_arch = "arm"))]
 const DUP2: Option<c_long> = Some(libc::SYS_dup2);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "x86", target_arch = "arm")))]
 const DUP2: Option<c_long> = None;
-/// accept(2), which x86 does not have.
+/// accept(2); None: x86 does not have it.
 #[cfg(not(target_arch = "x86"))]
 const ACCEPT: Option<c_long> = Some(libc::SYS_accept);
 #[cfg(target_arch = "x86")]
 const ACCEPT: Option<c_long> = None;
-/// fcntl(2) with locks of 64 bits.
+/// fcntl(2) with 64-bit file locks.
 #[cfg(target_pointer_width = "32")]
 const FCNTL: c_long = libc::SYS_fcntl64;
 #[cfg(not(target_pointer_width = "32"))]
 const FCNTL: c_long = libc::SYS_fcntl;
 
-/// syscall(2): calls that make, copy or close descriptors are noticed; those that read and write go past the library.
-/// All others go on at once, and no lock is taken for them: programs build their locks of this function.
+/// syscall(2): handles calls that create, duplicate or close descriptors. Reads and writes are not interposed. All
+/// other calls are passed on at once and take no lock: programs implement their own locks with futex(2).
 ///
-/// It is variadic in C, which stable Rust cannot define. Six arguments are taken and passed on, whatever the call has:
-/// the registers and words of the stack in which variadic integers and pointers are passed are those of fixed ones in
-/// the C ABI of Linux on x86, x86-64, ARM, AArch64 and RISC-V. Those that the caller did not give are words of its own
-/// frame, which may be read, and which the kernel does not look at.
+/// The C function is variadic, which stable Rust cannot define. This one always passes six arguments on: in the C ABI
+/// of Linux on x86, x86-64, ARM, AArch64 and RISC-V, variadic integers and pointers use the same registers and stack
+/// words as fixed ones. Arguments that the caller did not pass are words of its own frame, which may be read and which
+/// the kernel ignores.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn syscall(
     number: c_long,
@@ -46,7 +46,7 @@ pub unsafe extern "C" fn syscall(
 ) -> c_long {
     // SAFETY: the caller's promise.
     let call = || unsafe { real::syscall(number, a, b, c, d, e, f) };
-    // The kernel takes descriptors as int.
+    // The kernel truncates descriptors to int.
     let (fd, second) = (a as RawFd, b as RawFd);
     match number {
         libc::SYS_close if !before_close(fd) => 0,
@@ -62,20 +62,20 @@ pub unsafe extern "C" fn syscall(
             keeping_errno(|| make_way(fd, second));
             copied(fd, call() as c_int).into()
         }
-        // Other commands than those that copy may return more than an int has room for.
+        // Other commands may return more than an int can hold.
         FCNTL if matches!(second, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) => {
             controlled(fd, second, call() as c_int).into()
         }
         libc::SYS_socket => begin(call() as c_int).into(),
         _ if number == libc::SYS_accept4 || Some(number) == ACCEPT => {
             let flags = if number == libc::SYS_accept4 { d as c_int } else { 0 };
-            // SAFETY: the caller's promise; these are pointers.
+            // SAFETY: the caller's promise; these arguments are pointers.
             unsafe { take(fd, b as *mut _, c as *mut _, flags, || call() as c_int) }.into()
         }
         libc::SYS_recvmsg => {
             let size = call();
             if size >= 0 {
-                // SAFETY: it was just received; this is a pointer.
+                // SAFETY: recvmsg(2) has just filled the message that this argument points to.
                 unsafe { begin_passed(b as *const _) };
             }
             size

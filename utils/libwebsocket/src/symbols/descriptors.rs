@@ -1,4 +1,4 @@
-//! What makes, copies and closes file descriptors.
+//! Functions that create, duplicate, shut down or close file descriptors.
 
 use std::ffi::{c_int, c_uint, c_ulong};
 use std::os::fd::RawFd;
@@ -11,16 +11,16 @@ use crate::arrival::{Arrival, arrive, served};
 use crate::table::{self, Entry};
 use crate::{fork, leaving, ledger, real};
 
-/// A server's clients want text.
+/// Protocol number for text messages (WS_PROTOCOL_TEXT).
 const PROTOCOL_TEXT: c_int = 153;
 
-/// A call has made this descriptor, or failed.
+/// Called with the result of a call that creates a descriptor.
 pub(super) fn begin(fd: c_int) -> c_int {
     keeping_errno(|| leaving::begin(fd));
     fd
 }
 
-/// socket(2): with the protocol 153, messages are text; the kernel does not know that protocol.
+/// socket(2): protocol 153 means text messages; the kernel gets 0.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     let is_text = domain == libc::AF_UNIX && protocol == PROTOCOL_TEXT;
@@ -38,14 +38,14 @@ pub unsafe extern "C" fn socketpair(domain: c_int, kind: c_int, protocol: c_int,
     // SAFETY: the caller's promise.
     let result = unsafe { real::socketpair(domain, kind, protocol, fds) };
     if result == 0 {
-        // SAFETY: the kernel has just written two numbers there.
+        // SAFETY: socketpair(2) has just written two numbers there.
         let fds = unsafe { std::slice::from_raw_parts(fds, 2) };
         keeping_errno(|| fds.iter().for_each(|fd| leaving::begin(*fd)));
     }
     result
 }
 
-/// A message was received: what was known of the numbers of the descriptors passed with it is about other files.
+/// Drops stale entries of the descriptors passed with a received message.
 ///
 /// # Safety
 /// recvmsg(2) has just filled it.
@@ -60,8 +60,9 @@ pub(super) unsafe fn begin_passed(message: *const msghdr) {
     keeping_errno(|| passed_numbers(ancillary).for_each(leaving::begin));
 }
 
-/// A server that has room for exactly a `struct sockaddr_un` trusts its listener's family, and may take another one's
-/// address for an error. It gets the address of an unnamed socket (unix(7)), and may ask getpeername(2) for the other.
+/// The address that accept(2) returns. A server with a buffer of exactly a `struct sockaddr_un` expects the listener's
+/// family and may treat another one as an error. It gets the address of an unnamed socket (unix(7)), and can get the
+/// other with getpeername(2).
 fn shown(client: &ClientAddress, room: socklen_t) -> &[u8] {
     if is_for_unix(room) { &UNNAMED } else { client.as_bytes() }
 }
@@ -73,18 +74,18 @@ fn is_for_unix(room: socklen_t) -> bool {
     room as usize == size_of::<sockaddr_un>()
 }
 
-/// Writes an address as the kernel does it: cut where there is less room, with its own size.
+/// Writes an address as accept(2) does: truncated to `room`, with its full size at `size`.
 ///
 /// # Safety
-/// As accept(2), where the kernel has just written an address; `room` is what there was at `size` before.
+/// As accept(2), which has just written an address; `room` is the value at `size` before that call.
 unsafe fn put_address(bytes: &[u8], address: *mut sockaddr, size: *mut socklen_t, room: socklen_t) {
-    // SAFETY: there is room for so many bytes.
+    // SAFETY: `address` has `room` bytes.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), address.cast(), bytes.len().min(room as usize)) };
-    // SAFETY: the kernel has written there.
+    // SAFETY: accept(2) has just written there.
     unsafe { *size = bytes.len() as socklen_t };
 }
 
-/// Accepts by `accept`, and puts a client that is handed over into the connection's place.
+/// Calls `accept`, and replaces the connection with the client that is handed over on it.
 ///
 /// # Safety
 /// As accept(2).
@@ -96,7 +97,7 @@ pub(super) unsafe fn take(
     accept: impl FnOnce() -> c_int,
 ) -> c_int {
     let served = keeping_errno(|| served(listener));
-    // What the kernel writes there is less than the room.
+    // Read before the call, which overwrites it.
     // SAFETY: the caller's promise.
     let room = unsafe { size.as_ref() }.copied();
     let fd = begin(accept());
@@ -127,11 +128,11 @@ pub unsafe extern "C" fn accept4(fd: c_int, address: *mut sockaddr, size: *mut s
     unsafe { take(fd, address, size, flags, accept) }
 }
 
-/// getpeername(2): of a client the address that the gateway gave, which the kernel does not know where bytes are relayed.
+/// getpeername(2): for a client the address from the hand-over; its socket may be a socketpair of the gateway.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
     let client = table::client(fd).and_then(|_| keeping_errno(|| leaving::confirmed_client(fd)));
-    // What the kernel writes there is less than the room.
+    // Read before the call, which overwrites it.
     // SAFETY: the caller's promise.
     let room = client.and_then(|_| unsafe { size.as_ref() }.copied());
     // SAFETY: the caller's promise.
@@ -144,8 +145,8 @@ pub unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *m
     result
 }
 
-/// getsockname(2): a server that has room for exactly a `struct sockaddr_un` gets the address of an unnamed socket, as
-/// from accept(2). Java asks with each client.
+/// getsockname(2): a server with a buffer of exactly a `struct sockaddr_un` gets the address of an unnamed socket, as
+/// from accept(2). Java calls it for each client.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn getsockname(fd: c_int, address: *mut sockaddr, size: *mut socklen_t) -> c_int {
     let client = table::client(fd).and_then(|_| keeping_errno(|| leaving::confirmed_client(fd)));
@@ -167,7 +168,7 @@ pub(super) fn copied(fd: RawFd, new: c_int) -> c_int {
     new
 }
 
-/// `to` becomes another number of `fd`: what it was is left, if that will come to be.
+/// Called before dup2(2) and dup3(2): drops the entry of `to`, unless the call will fail.
 pub(super) fn make_way(fd: RawFd, to: RawFd) {
     let is_known = !matches!(table::get(to), Entry::Unknown);
     if is_known && fd != to && real::safe::control(fd, libc::F_GETFD, 0).is_ok() {
@@ -205,21 +206,21 @@ pub(super) fn controlled(fd: RawFd, command: c_int, result: c_int) -> c_int {
     }
 }
 
-/// fcntl(2). What is behind the command is a number or a pointer, or nothing, which is as good.
+/// fcntl(2). The variadic argument is a number, a pointer or missing; it is passed on in any case.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
     // SAFETY: the caller's promise.
     controlled(fd, command, unsafe { real::fcntl(fd, command, argument) })
 }
 
-/// fcntl(2), with locks of 64 bits.
+/// fcntl(2) with 64-bit file locks.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: c_ulong) -> c_int {
     // SAFETY: the caller's promise.
     controlled(fd, command, unsafe { real::fcntl64(fd, command, argument) })
 }
 
-/// shutdown(2): what ends the sending ends it with a close frame.
+/// shutdown(2): sends a close frame before the sending half is shut down.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
     before_shutdown(fd, how);
@@ -243,7 +244,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
     unsafe { real::close(fd) }
 }
 
-/// Whether the descriptor is to be closed: a server that closes all there is means its own.
+/// Whether close(2) must be called. The ledger stays open: a server that closes all descriptors means its own.
 pub(super) fn before_close(fd: RawFd) -> bool {
     if fd >= 0 && fd == ledger::fd() && !fork::is_vfork_child() {
         return false;
@@ -282,7 +283,7 @@ pub unsafe extern "C" fn closefrom(first: c_int) {
     unsafe { close_range(first.max(0) as c_uint, c_uint::MAX, 0) };
 }
 
-/// fclose(3), which closes past close(2).
+/// fclose(3), which does not call the interposed close(2).
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn fclose(stream: *mut FILE) -> c_int {
     // SAFETY: the caller's promise.

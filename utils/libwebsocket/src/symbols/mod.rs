@@ -1,4 +1,4 @@
-//! The functions that stand in for libc's. Each knows whether it is about a client, and calls libc's where it is not.
+//! The interposed functions. Each calls libc's unless the descriptor is a client.
 #![cfg_attr(test, allow(dead_code))]
 
 use std::ffi::{c_int, c_void};
@@ -27,8 +27,8 @@ fn keeping_errno<T>(act: impl FnOnce() -> T) -> T {
     keeping_errno_unless(|_| false, act)
 }
 
-/// Makes a call of the server's. What succeeds leaves errno alone, though much may have failed on its way: ouistiti's
-/// servers, for one, go on with a client whose read of 0 leaves an EAGAIN there.
+/// Runs a call of the server. If it succeeds, errno keeps its value, although system calls in it may have failed:
+/// ouistiti's servers, for one, keep a client after a read of 0 with EAGAIN in errno.
 fn keeping_errno_unless<T>(has_failed: impl FnOnce(&T) -> bool, call: impl FnOnce() -> T) -> T {
     let before = Errno::last_raw();
     let result = call();
@@ -38,12 +38,12 @@ fn keeping_errno_unless<T>(has_failed: impl FnOnce(&T) -> bool, call: impl FnOnc
     result
 }
 
-/// A call about a client; None: it is none, and libc is to be asked.
+/// A call for a client; None: it is no client, and libc must be called.
 fn about_client(call: impl FnOnce() -> Option<ssize_t>) -> Option<ssize_t> {
     keeping_errno_unless(|size| *size == Some(-1), call)
 }
 
-/// As a system call answers.
+/// Converts to a return value and errno.
 fn answer(result: Result<usize, Errno>) -> ssize_t {
     match result {
         Ok(size) => size as ssize_t,
@@ -54,7 +54,7 @@ fn answer(result: Result<usize, Errno>) -> ssize_t {
     }
 }
 
-/// Who is to be read; None: what libc reads. A connection that has brought nothing so far is waited for here.
+/// The client to read from; None: libc must be called. Waits here for a late hand-over.
 fn reader(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
     let client = table::client(fd)?;
     while !client.is_handed_over.load(Ordering::Acquire) {
@@ -72,7 +72,7 @@ fn reader(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
     Some(Ok(client))
 }
 
-/// Who is to be written to, there already or not; None: what libc writes to.
+/// The client to write to, before or after its hand-over; None: libc must be called.
 fn writer(fd: RawFd) -> Option<Result<&'static Client, Errno>> {
     let client = table::client(fd)?;
     if client.is_handed_over() {
@@ -85,8 +85,8 @@ fn writer(fd: RawFd) -> Option<Result<&'static Client, Errno>> {
     }
 }
 
-/// The answer for a client; None: the number leads to another file by now, and libc's function is to be asked. Bytes,
-/// and a kernel that would wait, are true of the socket itself; all else may come from memory.
+/// The result for a client; None: the number belongs to another file by now, and libc must be called. A positive size,
+/// EAGAIN and EINTR come from the socket itself; other results may come from the library's state.
 fn heal(fd: RawFd, result: Result<usize, Errno>) -> Option<ssize_t> {
     match result {
         Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => Some(answer(result)),
@@ -95,10 +95,10 @@ fn heal(fd: RawFd, result: Result<usize, Errno>) -> Option<ssize_t> {
     }
 }
 
-/// The bytes at a place that the server gave.
+/// The server's buffer, to be written.
 ///
 /// # Safety
-/// It is null, or there are so many bytes, and nobody else looks at them.
+/// `buffer` is null, or has `size` bytes that are not used otherwise for `'a`.
 unsafe fn room<'a>(buffer: *mut c_void, size: size_t) -> Result<&'a mut [u8], Errno> {
     match (buffer.is_null(), size) {
         (_, 0) => Ok(&mut []),
@@ -108,10 +108,10 @@ unsafe fn room<'a>(buffer: *mut c_void, size: size_t) -> Result<&'a mut [u8], Er
     }
 }
 
-/// As `room`, to be read alone.
+/// The server's buffer, to be read.
 ///
 /// # Safety
-/// It is null, or there are so many bytes, and nobody writes to them.
+/// `buffer` is null, or has `size` bytes that are not written for `'a`.
 unsafe fn bytes<'a>(buffer: *const c_void, size: size_t) -> Result<&'a [u8], Errno> {
     match (buffer.is_null(), size) {
         (_, 0) => Ok(&[]),
@@ -121,10 +121,10 @@ unsafe fn bytes<'a>(buffer: *const c_void, size: size_t) -> Result<&'a [u8], Err
     }
 }
 
-/// The parts that the server gave.
+/// The server's vector.
 ///
 /// # Safety
-/// There are so many of them.
+/// `parts` is null, or has `count` elements.
 unsafe fn parts<'a>(parts: *const iovec, count: usize) -> Result<&'a [iovec], Errno> {
     match (parts.is_null(), count) {
         (_, 0) => Ok(&[]),
@@ -135,7 +135,7 @@ unsafe fn parts<'a>(parts: *const iovec, count: usize) -> Result<&'a [iovec], Er
     }
 }
 
-/// Parts to be written to.
+/// The server's vector, to be written.
 ///
 /// # Safety
 /// As `parts`, and as `room` for each of them.
@@ -146,7 +146,7 @@ unsafe fn rooms<'a>(vector: *const iovec, count: usize) -> Result<Vec<IoSliceMut
     vector.iter().map(|part| unsafe { room(part.iov_base, part.iov_len) }.map(IoSliceMut::new)).collect()
 }
 
-/// Parts to be read.
+/// The server's vector, to be read.
 ///
 /// # Safety
 /// As `parts`, and as `bytes` for each of them.

@@ -1,4 +1,4 @@
-//! What reads: read(2), readv(2), recv(2) and their like, and the names that a hardened build calls them by.
+//! read(2), readv(2), recv(2), recvfrom(2), recvmsg(2), recvmmsg(2), and their names with `_FORTIFY_SOURCE`.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::io::IoSliceMut;
@@ -13,17 +13,17 @@ use crate::client::Client;
 use crate::limits::PARTS_MAX;
 use crate::{reading, real};
 
-/// The client that a read with these flags is for; None: libc is to be asked.
+/// The client for a read with these flags; None: libc must be called.
 fn reader_for(fd: RawFd, flags: c_int) -> Option<Result<&'static Client, Errno>> {
     if flags & libc::MSG_ERRQUEUE == 0 {
         return reader(fd, flags);
     }
-    // Errors of the socket are none of the stream's, and never waited for. On a connection that may still bring a client
-    // there are none, and no other read may take what comes by it.
+    // MSG_ERRQUEUE reads the socket's error queue, not the stream, and never blocks. Before the hand-over the queue is
+    // empty, and libc's recvmsg(2) must not take the hand-over.
     reader(fd, flags | libc::MSG_DONTWAIT)?.err().map(Err)
 }
 
-/// Reads of a client into one buffer; None: it is none.
+/// Reads from a client into one buffer; None: no client.
 ///
 /// # Safety
 /// As recv(2).
@@ -41,7 +41,7 @@ unsafe fn receive(fd: RawFd, buffer: *mut c_void, size: size_t, flags: c_int) ->
     })
 }
 
-/// Reads of a client into many; None: it is none.
+/// Reads from a client into a vector; None: no client.
 ///
 /// # Safety
 /// As readv(2).
@@ -65,7 +65,7 @@ unsafe fn receive_parts(fd: RawFd, vector: *const iovec, count: usize, flags: c_
 /// read(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> ssize_t {
-    // Unlike recv(2) it does not wait where nothing is wanted, which the kernel says itself.
+    // With a size of 0, read(2) does not block, unlike recv(2): the kernel handles it.
     // SAFETY: the caller's promise.
     let of_client = if size > 0 { unsafe { receive(fd, buffer, size, 0) } } else { None };
     // SAFETY: the caller's promise.
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: size_t) -> s
 /// read(2)
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn __read_chk(fd: c_int, buffer: *mut c_void, size: size_t, room: size_t) -> ssize_t {
-    // SAFETY: the caller's promise; a size beyond the room is libc's to deal with.
+    // SAFETY: the caller's promise; libc aborts if the size exceeds the room.
     let of_client = if (1..=room).contains(&size) { unsafe { receive(fd, buffer, size, 0) } } else { None };
     // SAFETY: the caller's promise.
     of_client.unwrap_or_else(|| unsafe { real::__read_chk(fd, buffer, size, room) })
@@ -114,16 +114,16 @@ pub unsafe extern "C" fn __recv_chk(
     room: size_t,
     flags: c_int,
 ) -> ssize_t {
-    // SAFETY: the caller's promise; a size beyond the room is libc's to deal with.
+    // SAFETY: the caller's promise; libc aborts if the size exceeds the room.
     let of_client = if size <= room { unsafe { receive(fd, buffer, size, flags) } } else { None };
     // SAFETY: the caller's promise.
     of_client.unwrap_or_else(|| unsafe { real::__recv_chk(fd, buffer, size, room, flags) })
 }
 
-/// Of a stream there is no address, as the kernel says it too.
+/// Sets the address size to 0, as the kernel does for streams.
 ///
 /// # Safety
-/// The size is null, or may be written.
+/// `from_size` is null, or may be written.
 unsafe fn no_name(of_client: Option<ssize_t>, from_size: *mut socklen_t) -> Option<ssize_t> {
     if of_client.is_some_and(|size| size >= 0) {
         // SAFETY: as promised.
@@ -163,7 +163,7 @@ pub unsafe extern "C" fn __recvfrom_chk(
     from: *mut sockaddr,
     from_size: *mut socklen_t,
 ) -> ssize_t {
-    // SAFETY: the caller's promise; a size beyond the room is libc's to deal with.
+    // SAFETY: the caller's promise; libc aborts if the size exceeds the room.
     let of_client = if size <= room { unsafe { receive(fd, buffer, size, flags) } } else { None };
     // SAFETY: the caller's promise.
     let of_client = unsafe { no_name(of_client, from_size) };
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn __recvfrom_chk(
     of_client.unwrap_or_else(|| unsafe { real::__recvfrom_chk(fd, buffer, size, room, flags, from, from_size) })
 }
 
-/// A message of a client; None: it is none.
+/// recvmsg(2) for a client; None: no client.
 ///
 /// # Safety
 /// As recvmsg(2).
@@ -182,7 +182,7 @@ pub(super) unsafe fn receive_message(fd: RawFd, message: *mut msghdr, flags: c_i
     let size = unsafe { receive_parts(fd, message.msg_iov, message.msg_iovlen as _, flags) }?;
     if size >= 0 {
         (message.msg_namelen, message.msg_controllen) = (0, 0);
-        // No descriptor comes with a client's bytes; the kernel tells that it was asked all the same.
+        // No descriptor arrives with a client's bytes; the kernel returns this flag anyway.
         message.msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
     }
     Some(size)
@@ -197,14 +197,14 @@ pub unsafe extern "C" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) 
         // SAFETY: the caller's promise.
         let size = unsafe { real::recvmsg(fd, message, flags) };
         if size >= 0 {
-            // SAFETY: it was just received.
+            // SAFETY: recvmsg(2) has just filled the message.
             unsafe { begin_passed(message) };
         }
         size
     })
 }
 
-/// Messages of a client, of which one's parts are filled at a time; None: it is none.
+/// recvmmsg(2) for a client, which fills one message a call; None: no client.
 ///
 /// # Safety
 /// As recvmmsg(2).
@@ -217,7 +217,7 @@ pub(super) unsafe fn receive_messages(fd: RawFd, messages: *mut mmsghdr, count: 
         }
         _ => return None,
     }
-    // SAFETY: as promised, and there is one at least.
+    // SAFETY: as promised; `count` is at least 1.
     let Some(message) = (unsafe { messages.as_mut() }) else {
         Errno::EFAULT.set();
         return Some(-1);
@@ -245,16 +245,16 @@ pub unsafe extern "C" fn recvmmsg(
     of_client.unwrap_or_else(|| {
         // SAFETY: the caller's promise.
         let received = unsafe { real::recvmmsg(fd, messages, count, flags, time) };
-        // SAFETY: so many were just received.
+        // SAFETY: recvmmsg(2) has just filled this number of messages.
         unsafe { begin_all_passed(messages, received) };
         received
     })
 }
 
-/// As `begin_passed`, for the messages of recvmmsg(2), which has returned how many there are.
+/// `begin_passed` for all messages of recvmmsg(2).
 ///
 /// # Safety
-/// There are so many.
+/// recvmmsg(2) has just returned `received` for these messages.
 pub(super) unsafe fn begin_all_passed(messages: *const mmsghdr, received: c_int) {
     let Ok(count @ 1..) = usize::try_from(received) else { return };
     // SAFETY: as promised.
@@ -271,12 +271,12 @@ mod tests {
 
     const NO_WAIT: c_int = libc::MSG_DONTWAIT;
 
-    /// What a call returns, its buffer, and the flags of the message where it has some.
+    /// A call's result, the buffer's bytes, and msg_flags if the call has them.
     type Result = (std::result::Result<usize, Errno>, Vec<u8>, c_int);
 
     fn result(size: ssize_t, buffer: &[u8], flags: c_int) -> Result {
         match usize::try_from(size) {
-            // What is only counted is in no buffer.
+            // With MSG_TRUNC the size may exceed the buffer.
             Ok(size) => (Ok(size), buffer[..size.min(buffer.len())].to_vec(), flags),
             Err(_) => (Err(Errno::last()), Vec::new(), 0),
         }
@@ -284,7 +284,7 @@ mod tests {
 
     fn by_recv(fd: RawFd, size: usize, flags: c_int) -> Result {
         let mut buffer = vec![b'-'; size];
-        // SAFETY: the buffer is as long as is said.
+        // SAFETY: the buffer has `size` bytes.
         let received = unsafe { recv(fd, buffer.as_mut_ptr().cast(), size, flags) };
         result(received, &buffer, 0)
     }
@@ -293,7 +293,7 @@ mod tests {
         let mut buffer = vec![b'-'; size];
         let mut name_size: socklen_t = 16;
         let place = &raw mut name_size;
-        // SAFETY: the buffer is as long as is said; there is no place for a name.
+        // SAFETY: the buffer has `size` bytes; the address pointer is null.
         let received = unsafe { recvfrom(fd, buffer.as_mut_ptr().cast(), size, flags, std::ptr::null_mut(), place) };
         assert_eq!(name_size, if received < 0 { 16 } else { 0 });
         result(received, &buffer, 0)
@@ -304,18 +304,18 @@ mod tests {
         let (one, two) = buffer.split_at_mut(size / 2);
         let part = |bytes: &mut [u8]| iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
         let mut parts = [part(one), part(two)];
-        // SAFETY: a message may be all zeros.
+        // SAFETY: a `struct msghdr` may be all zeros.
         let mut message: msghdr = unsafe { std::mem::zeroed() };
         (message.msg_iov, message.msg_iovlen, message.msg_flags) = (parts.as_mut_ptr(), 2, -1);
-        // SAFETY: the parts are as long as they say.
+        // SAFETY: the parts are slices of the buffer.
         let received = unsafe { recvmsg(fd, &raw mut message, flags) };
         result(received, &buffer, message.msg_flags)
     }
 
-    /// A flag's name and value, the size of the buffer, what the call returns and writes there, and what is left.
+    /// A flag's name and value, the buffer's size, the call's result and bytes, and the payload left unread.
     type Row = (&'static str, c_int, usize, std::result::Result<usize, Errno>, &'static [u8], &'static [u8]);
 
-    /// Each flag by each call, on sockets that block and on others: what comes, and what is left behind it.
+    /// Each flag with each call, blocking and non-blocking: what is returned, and what is left unread.
     #[test]
     fn flags() {
         const NOTHING: &[u8] = b"";
@@ -329,7 +329,7 @@ mod tests {
         .concat();
         let table: &[Row] = &[
             ("none", 0, 100, Ok(8), b"good day", NOTHING),
-            // The three bytes that it takes at last are one of a header and two of payload.
+            // The last receive takes three bytes: one of a header and two of payload.
             ("none, little room", 0, 3, Ok(2), b"go", b"od day"),
             ("MSG_DONTWAIT", NO_WAIT, 100, Ok(8), b"good day", NOTHING),
             ("MSG_PEEK", libc::MSG_PEEK, 100, Ok(8), b"good day", b"good day"),
@@ -361,7 +361,7 @@ mod tests {
                         assert_eq!(message_flags, flags & libc::MSG_CMSG_CLOEXEC, "{what}");
                     }
                     assert_eq!(conversation.read_all(), (left.to_vec(), Err(Errno::EAGAIN)), "{what}");
-                    // Nothing has come: no flag finds anything, and none but those that never wait would end here.
+                    // Nothing is left: each flag returns EAGAIN with MSG_DONTWAIT.
                     let (none, ..) = receive(conversation.fd(), *size, flags | NO_WAIT);
                     let expected = if *expected == Err(Errno::EINVAL) { Errno::EINVAL } else { Errno::EAGAIN };
                     assert_eq!(none, Err(expected), "{what}, when nothing has come");

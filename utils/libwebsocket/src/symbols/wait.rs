@@ -1,4 +1,4 @@
-//! What waits: poll(2), select(2), epoll(7) and their like, and the names that a hardened build calls them by.
+//! poll(2), ppoll(2), select(2), pselect(2), epoll(7), and their names with `_FORTIFY_SOURCE`.
 
 use std::ffi::c_int;
 use std::ptr::null;
@@ -10,12 +10,12 @@ use crate::real;
 use crate::waiting::select::{Set, Sets};
 use crate::waiting::{self, epoll};
 
-/// Waits; errno stays where that does not fail.
+/// Runs a call; if it succeeds, errno keeps its value.
 fn wait(call: impl FnOnce() -> c_int) -> c_int {
     keeping_errno_unless(|count| *count < 0, call)
 }
 
-/// The server's poll set.
+/// The caller's poll set; None: null.
 ///
 /// # Safety
 /// As poll(2).
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn __ppoll_chk(
     unsafe { ppoll(fds, count, time, signals) }
 }
 
-/// The server's three sets.
+/// The caller's three sets.
 ///
 /// # Safety
 /// As select(2).
@@ -85,7 +85,7 @@ unsafe fn sets<'a>(count: c_int, reads: *mut fd_set, writes: *mut fd_set, except
     Sets { count, reads, writes, exceptions }
 }
 
-/// More than a second of microseconds is seconds too (glibc's select(2)).
+/// Carries microseconds above a second, as glibc's select(2) does.
 fn timespec_of(time: &timeval) -> timespec {
     const SECOND_US: suseconds_t = 1_000_000;
     let tv_sec = time.tv_sec.saturating_add(time.tv_usec / SECOND_US);
@@ -111,7 +111,7 @@ pub unsafe extern "C" fn select(
     let time = unsafe { time.as_mut() };
     let wanted = time.as_ref().map(|time| timespec_of(time));
     let (result, left) = keeping_errno_unless(|(count, _)| *count < 0, || sets.wait(wanted.as_ref(), null()));
-    // As Linux does it: the time that was left.
+    // select(2) of Linux writes back the time left.
     if let (Some(time), Some(left)) = (time, left) {
         *time = timeval { tv_sec: left.tv_sec, tv_usec: left.tv_nsec / 1_000 };
     }
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
     let result = unsafe { real::epoll_ctl(instance, command, fd, event) };
     if result == 0 {
         let is_wanted = command != libc::EPOLL_CTL_DEL;
-        // SAFETY: the kernel has just read it.
+        // SAFETY: epoll_ctl(2) has just read it.
         let event = if is_wanted { unsafe { event.as_ref() }.copied() } else { None };
         keeping_errno(|| epoll::note(instance, command, fd, event));
     }
@@ -182,7 +182,7 @@ pub unsafe extern "C" fn epoll_pwait(
     wait(|| unsafe { epoll::wait(instance, events, time_ms, ask) })
 }
 
-/// epoll_pwait2(2): with clients that have to be looked at, its time is counted in milliseconds.
+/// epoll_pwait2(2): with filtered watches, its timeout has a resolution of milliseconds.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn epoll_pwait2(
     instance: c_int,

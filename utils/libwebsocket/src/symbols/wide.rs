@@ -1,5 +1,5 @@
-//! The names that glibc has beside the usual ones where a pointer has 32 bits: servers that were built for times of 64
-//! bits (`_TIME_BITS`, feature_test_macros(7)) call these, as all do in some distributions.
+//! glibc's 64-bit time functions on 32-bit systems: servers built with `_TIME_BITS=64` (feature_test_macros(7)) call
+//! these, and some distributions build all programs so.
 #![allow(clippy::useless_conversion, reason = "the usual times have 64 bits where this is only tested")]
 
 use std::ffi::{c_int, c_long, c_uint, c_ulong};
@@ -14,7 +14,7 @@ use super::wait::{epoll_pwait2, ppoll, pselect, select};
 use super::write::{sendmmsg, sendmsg};
 use crate::real;
 
-/// A time as these servers know it; bytes that fill it up are before the nanoseconds where the highest byte is first.
+/// `struct __timespec64`. The padding is before the nanoseconds on big-endian systems.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct LongTime {
@@ -26,7 +26,7 @@ pub struct LongTime {
     _filling: c_long,
 }
 
-/// A time of select(2).
+/// `struct __timeval64`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct LongInterval {
@@ -34,15 +34,15 @@ pub struct LongInterval {
     microseconds: i64,
 }
 
-/// The nearest number of seconds that there is. What is no time remains none, for the kernel to refuse.
+/// Clamps seconds to `time_t`. Negative ones stay negative, so that the kernel rejects them.
 fn nearest(seconds: i64) -> time_t {
     time_t::try_from(seconds.clamp(time_t::MIN.into(), time_t::MAX.into())).unwrap_or(time_t::MAX)
 }
 
-/// A time to wait: 68 years are for ever.
+/// Converts a timeout, clamped to 68 years; None: no timeout.
 ///
 /// # Safety
-/// It is null, or names a time.
+/// `time` is null, or points to a time.
 unsafe fn short(time: *const LongTime) -> Option<timespec> {
     // SAFETY: as promised.
     let time = unsafe { time.as_ref() }?;
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn __select64(
         // SAFETY: the caller's promise.
         return unsafe { select(count, reads, writes, exceptions, std::ptr::null_mut()) };
     };
-    // As glibc does it: microseconds beyond a second are seconds.
+    // As in glibc, microseconds above a second are carried.
     let seconds = time.seconds.saturating_add(time.microseconds.div_euclid(1_000_000));
     let microseconds = time.microseconds.rem_euclid(1_000_000);
     let mut left = timeval { tv_sec: nearest(seconds), tv_usec: microseconds as _ };
@@ -135,7 +135,7 @@ pub unsafe extern "C" fn __epoll_pwait2_time64(
     unsafe { epoll_pwait2(instance, events, count, place(&time), signals) }
 }
 
-/// recvmsg(2), whose ancillary data may have times in it.
+/// recvmsg(2), whose ancillary data may contain times.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn __recvmsg64(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller's promise.
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn __recvmsg64(fd: c_int, message: *mut msghdr, flags: c_i
         // SAFETY: the caller's promise.
         let size = unsafe { real::__recvmsg64(fd, message, flags) };
         if size >= 0 {
-            // SAFETY: it was just received.
+            // SAFETY: recvmsg(2) has just filled the message.
             unsafe { begin_passed(message) };
         }
         size
@@ -165,7 +165,7 @@ pub unsafe extern "C" fn __recvmmsg64(
     of_client.unwrap_or_else(|| {
         // SAFETY: the caller's promise.
         let received = unsafe { real::__recvmmsg64(fd, messages, count, flags, time.cast()) };
-        // SAFETY: so many were just received.
+        // SAFETY: recvmmsg(2) has just filled this number of messages.
         unsafe { begin_all_passed(messages, received) };
         received
     })
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn ppoll_waits() {
-        // SAFETY: zeros are a time.
+        // SAFETY: a time may be all zeros.
         let mut time: LongTime = unsafe { std::mem::zeroed() };
         time.nanoseconds = 1_000_000;
         // SAFETY: there is a time, and there is nothing to poll.

@@ -1,4 +1,4 @@
-//! What writes: write(2), writev(2), send(2) and their like.
+//! write(2), writev(2), send(2), sendto(2), sendmsg(2), sendmmsg(2), sendfile(2), splice(2).
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::io::IoSlice;
@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::limits::{PARTS_MAX, SENDFILE_SIZE};
 use crate::{leaving, real, table, writing};
 
-/// Writes to a client from one buffer; None: it is none.
+/// Writes a buffer to a client; None: no client.
 ///
 /// # Safety
 /// As send(2).
@@ -27,7 +27,7 @@ unsafe fn transmit(fd: RawFd, buffer: *const c_void, size: size_t, flags: c_int)
     })
 }
 
-/// Writes to a client from many; None: it is none.
+/// Writes a vector to a client; None: no client.
 ///
 /// # Safety
 /// As writev(2).
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn send(fd: c_int, buffer: *const c_void, size: size_t, fl
     to_client.unwrap_or_else(|| unsafe { real::send(fd, buffer, size, flags) })
 }
 
-/// sendto(2): a client has its address already.
+/// sendto(2): the address is ignored for a client.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendto(
     fd: c_int,
@@ -88,7 +88,8 @@ pub unsafe extern "C" fn sendto(
     to_client.unwrap_or_else(|| unsafe { real::sendto(fd, buffer, size, flags, to, to_size) })
 }
 
-/// Who is not there yet and is sent a descriptor or the like is a plain client, whatever is still to be found out.
+/// Whether a message with ancillary data is sent before the hand-over: then the peer is a plain client, and libc sends
+/// it.
 fn is_for_plain_client(fd: RawFd, message: &msghdr) -> bool {
     let client = table::client(fd).filter(|client| message.msg_controllen > 0 && !client.is_handed_over());
     if let Some(mut early) = client.and_then(|client| client.early.lock().ok()) {
@@ -110,7 +111,7 @@ pub unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int
     to_client.unwrap_or_else(|| unsafe { real::sendmsg(fd, message, flags) })
 }
 
-/// sendmmsg(2): to a client, each is a message.
+/// sendmmsg(2): each element is sent to a client as a message of its own.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
     if table::client(fd).is_none() || messages.is_null() {
@@ -132,7 +133,7 @@ pub unsafe extern "C" fn sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_ui
     sent
 }
 
-/// Sends to a client what is in a file at this offset, or at its own where there is none, which goes on by as much.
+/// Sends bytes of a file to a client, from `offset` or from the file's own offset, which is advanced.
 fn send_file<Offset: Copy + TryFrom<i64> + Into<i64>>(
     to: RawFd,
     client: &'static Client,
@@ -149,7 +150,7 @@ fn send_file<Offset: Copy + TryFrom<i64> + Into<i64>>(
         return Ok(sent);
     };
     let start: i64 = (*offset).into();
-    // As the kernel does it: not beyond what the server's type can say.
+    // EOVERFLOW if the new offset does not fit the caller's type, as in the kernel.
     let end = |size: usize| Offset::try_from(start.saturating_add(size as i64)).map_err(|_| Errno::EOVERFLOW);
     end(size.min(SENDFILE_SIZE))?;
     let sent = writing::send_file(to, client, from, start, size)?;
@@ -171,7 +172,7 @@ pub unsafe extern "C" fn sendfile(to: c_int, from: c_int, offset: *mut off_t, si
         .unwrap_or_else(|| unsafe { real::sendfile(to, from, offset, size) })
 }
 
-/// sendfile(2), with an offset of 64 bits.
+/// sendfile(2) with a 64-bit offset.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut i64, size: size_t) -> ssize_t {
     let Some(client) = keeping_errno(|| writer(to)) else {
@@ -185,7 +186,7 @@ pub unsafe extern "C" fn sendfile64(to: c_int, from: c_int, offset: *mut i64, si
         .unwrap_or_else(|| unsafe { real::sendfile64(to, from, offset, size) })
 }
 
-/// splice(2): a client's bytes go through this library, and not past it.
+/// splice(2): EINVAL for a client, whose bytes must pass through the library.
 #[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn splice(
     from: c_int,

@@ -1,8 +1,8 @@
 //! epoll(7): which epoll instances watch a client, and which of their events are passed on.
 //!
-//! An instance names a descriptor by a number of the server's choice, so the library remembers which number is whose. An
-//! instance keeps watching a closed socket while another process has it open. The gateway keeps a client's socket open
-//! for a moment longer than the server does, so watches are removed here before the server closes it.
+//! An instance names a descriptor by a number of the server's choice, so the library remembers which number is whose.
+//! An instance keeps watching a closed socket while another process has it open. The gateway keeps a client's socket
+//! open for a moment longer than the server does, so watches are removed here before the server closes it.
 
 use std::ffi::c_int;
 use std::os::fd::RawFd;
@@ -99,8 +99,8 @@ impl Watches {
         self.clear();
     }
 
-    /// Called before a late hand-over replaces `fd`. If a forked process has the old connection open, the instance would
-    /// otherwise report its end for ever.
+    /// Called before a late hand-over replaces `fd`. If a forked process has the old connection open, the instance
+    /// would otherwise report its end for ever.
     pub(crate) fn pause(&self, fd: RawFd) {
         self.0.iter().filter(|watch| watch.fd == fd).for_each(Watch::end);
     }

@@ -71,7 +71,8 @@ pub(crate) fn ppoll(fds: &mut [pollfd], time: Option<&timespec>, signals: *const
     wait(fds, &timeout, |fds| {
         let left = timeout.left_timespec();
         let left = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: pointer and length are those of the slice, the time lives through the call; signals come from the caller.
+        // SAFETY: pointer and length are those of the slice, the time lives through the call; signals come from the
+        // caller.
         unsafe { real::ppoll(fds.as_mut_ptr(), count, left, signals) }
     })
 }

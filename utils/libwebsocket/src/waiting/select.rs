@@ -13,8 +13,8 @@ use crate::table;
 /// The caller's set, which may be longer than an `fd_set`: as many words as the count needs.
 pub(crate) struct Set<'a>(Option<&'a mut [c_ulong]>);
 
-/// Limits the count to the size of the kernel's descriptor table, as the kernel does. Some servers pass getdtablesize(3)
-/// with sets of only `FD_SETSIZE` bits.
+/// Limits the count to the size of the kernel's descriptor table, as the kernel does. Some servers pass
+/// getdtablesize(3) with sets of only `FD_SETSIZE` bits.
 pub(crate) fn looked_at(count: c_int) -> c_int {
     if count <= libc::FD_SETSIZE as c_int {
         return count;

@@ -1,6 +1,7 @@
 //! The decoder's golden inputs, each fed whole, byte by byte and cut at every place.
 
 use super::*;
+use crate::encoder::masked_frame;
 
 /// What the bytes mean, however they were cut: messages whole, control frames as they are.
 #[derive(PartialEq, Debug, Default, Clone)]
@@ -13,24 +14,7 @@ struct Outcome {
 }
 
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let key = [0x37, 0xfa, 0x21, 0x3d];
-    let mut bytes = vec![first];
-    match payload.len() {
-        length @ 0..=125 => bytes.push(0x80 | length as u8),
-        length @ 126..=65_535 => {
-            bytes.push(0xfe);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        length => {
-            bytes.push(0xff);
-            bytes.extend((length as u64).to_be_bytes());
-        }
-    }
-    bytes.extend(key);
-    let start = bytes.len();
-    bytes.extend(payload);
-    mask::apply(&mut bytes[start..], key, 0);
-    bytes
+    masked_frame(first, payload, [0x37, 0xfa, 0x21, 0x3d])
 }
 
 fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use rfc6455::header::ProtocolError;
 
 use super::*;
+use crate::doubles::{expect, frame, give, say, sockaddr_un};
 use crate::handover::{self, Received};
-use crate::played::{expect, frame, give, say, sockaddr_un};
 
 /// A client's socket, and the `Client` of a hand-over with its other end.
 fn pair() -> (UnixStream, Client) {

@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{send, setsockopt};
 
 use super::*;
-use crate::played::{give, sockaddr_un};
+use crate::doubles::{give, sockaddr_un};
 
 const IPV4: &[u8] = &[0xc0, 0, 2, 7];
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use super::*;
-use crate::played::{give, sockaddr_un};
+use crate::doubles::{give, sockaddr_un};
 
 /// A directory that is removed at the end of the test.
 struct Folder(PathBuf);

@@ -6,18 +6,11 @@ use std::os::unix::net::UnixStream;
 
 use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use rfc6455::encoder::masked_frame;
 
-/// A client's frame: its first byte and its payload, masked.
+/// A client's frame with this first byte.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let key = [1, 2, 3, 4];
-    let masked = payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
-    let size = payload.len();
-    let head = match size {
-        0..126 => vec![0x80 | size as u8],
-        126..65_536 => [&[0xfe][..], &(size as u16).to_be_bytes()].concat(),
-        _ => [&[0xff][..], &(size as u64).to_be_bytes()].concat(),
-    };
-    [first].into_iter().chain(head).chain(key).chain(masked).collect()
+    masked_frame(first, payload, [1, 2, 3, 4])
 }
 
 /// The address of a client of a UNIX socket.
