@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::http::authority;
+use crate::http::fields::is_token_byte;
 use crate::http::upgrade::Origins;
 use crate::limits::{Bounds, WhenOver};
 use crate::observe::log::{Format, Level};
@@ -143,7 +144,7 @@ pub fn elements(list: &str) -> impl Iterator<Item = &str> {
 pub fn hostname(name: &str) -> Result<Box<str>, String> {
     let bare = name.strip_suffix('.').unwrap_or(name);
     let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).map(str::parse::<Ipv6Addr>) {
+    match authority::unbracket(name).map(str::parse::<Ipv6Addr>) {
         Some(Ok(address)) => Ok(format!("[{address}]").into()),
         None if !bare.is_empty() && bare.bytes().all(is_in_name) => Ok(bare.into()),
         _ => Err(format!("{name:?} is no host: write a name such as app.example, without a port")),
@@ -191,8 +192,7 @@ const OWN_HEADERS: [&str; 24] = [
 
 /// What may be the name of a header that pages are sent with.
 pub fn page_header_name(name: &str) -> Result<Box<str>, String> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(is_token) {
+    if name.is_empty() || !name.bytes().all(is_token_byte) {
         return Err(format!("{name:?} is no name of a header: write one such as \"Cache-Control\""));
     }
     let lower = name.to_ascii_lowercase();
@@ -220,12 +220,8 @@ pub enum TcpServer {
 pub fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
     let wrong =
         || format!("{destination:?} is no TCP address: write \"127.0.0.1:7000\", \"[::1]:7000\" or \"host:7000\"");
-    let (host, written) = match destination.rsplit_once(':') {
-        Some((host, digits)) if !destination.ends_with(']') => {
-            (host, Some(digits.parse::<u16>().map_err(|_| wrong())?))
-        }
-        _ => (destination, None),
-    };
+    let (host, digits) = authority::split_port(destination).ok_or_else(wrong)?;
+    let written = digits.map(str::parse::<u16>).transpose().map_err(|_| wrong())?;
     let port = match (written, port) {
         (Some(_), Some(_)) => {
             return Err(format!("{destination:?} has a port, and port has one too: keep one of them"));
@@ -236,7 +232,7 @@ pub fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
     if port == 0 {
         return Err(format!("{destination:?}: there is no port 0 to connect to: write the server's"));
     }
-    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    if let Some(address) = authority::unbracket(host) {
         let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
         return Ok(TcpServer::Address(SocketAddr::from((address, port))));
     }

@@ -16,14 +16,12 @@ pub struct Authority<'a> {
 impl<'a> Authority<'a> {
     /// Reads an authority. None: it is not one, or it has a user or an empty host.
     pub fn parse(text: &'a str) -> Option<Authority<'a>> {
-        let (host, rest) = if text.starts_with('[') {
-            let end = text.find(']')? + 1;
-            (literal(&text[1..end - 1])?.into(), &text[end..])
-        } else {
-            let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-            (registered_name(name)?, rest)
+        let (host, digits) = split_port(text)?;
+        let host = match unbracket(host) {
+            Some(address) => literal(address)?.into(),
+            None => registered_name(host)?,
         };
-        let digits = if rest.is_empty() { "" } else { rest.strip_prefix(':')? };
+        let digits = digits.unwrap_or_default();
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
@@ -47,6 +45,21 @@ impl<'a> Authority<'a> {
     pub fn is_same(&self, other: &Authority<'_>, default_port: &str) -> bool {
         self.host == other.host && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
     }
+}
+
+/// Splits `host:port`, `[address]:port` or a host alone. The host keeps its brackets. The port is what follows the
+/// colon, unchecked; None: there is no colon. None as a whole: a bracket is not closed, or is followed by no colon.
+pub(crate) fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
+    let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+    match text.split_at(end) {
+        (host, "") => Some((host, None)),
+        (host, rest) => Some((host, Some(rest.strip_prefix(':')?))),
+    }
+}
+
+/// The address between brackets (RFC 3986 section 3.2.2), unchecked. None: the host is not in brackets.
+pub(crate) fn unbracket(host: &str) -> Option<&str> {
+    host.strip_prefix('[')?.strip_suffix(']')
 }
 
 /// The port of a scheme in lower case. None: it has none that is known.

@@ -1,6 +1,7 @@
 //! A request's body, read to find its end and then forgotten (RFC 9112 sections 6 and 7). The gateway has no use for
 //! one, but the next request begins behind it.
 
+use super::fields::is_token_byte;
 use crate::limits::{BODY_DRAIN_SIZE_MAX, CHUNK_EXTENSIONS_SIZE_MAX, TRAILERS_SIZE_MAX};
 
 /// How a body's end is found.
@@ -120,7 +121,7 @@ impl Body {
             (DataCr, b'\r') => DataLf,
             (DataLf, b'\n') => Size(None),
             (Trailer, b'\r') => EndLf,
-            (Trailer | TrailerName, _) if is_token(byte) => {
+            (Trailer | TrailerName, _) if is_token_byte(byte) => {
                 take(&mut self.trailers_left)?;
                 TrailerName
             }
@@ -151,9 +152,9 @@ impl Body {
             (ExtensionName(chunk), b' ' | b'\t') => ExtensionNamed(chunk),
             (ExtensionValue(chunk) | ExtensionUnquoted(chunk), b' ' | b'\t') => Blank(chunk),
             (Blank(_) | ExtensionStart(_) | ExtensionNamed(_) | ExtensionEquals(_), b' ' | b'\t') => state,
-            (ExtensionStart(chunk) | ExtensionName(chunk), _) if is_token(byte) => ExtensionName(chunk),
+            (ExtensionStart(chunk) | ExtensionName(chunk), _) if is_token_byte(byte) => ExtensionName(chunk),
             (ExtensionEquals(chunk), b'"') => ExtensionQuoted(chunk),
-            (ExtensionEquals(chunk) | ExtensionValue(chunk), _) if is_token(byte) => ExtensionValue(chunk),
+            (ExtensionEquals(chunk) | ExtensionValue(chunk), _) if is_token_byte(byte) => ExtensionValue(chunk),
             (ExtensionQuoted(chunk), b'"') => ExtensionUnquoted(chunk),
             (ExtensionQuoted(chunk), b'\\') => ExtensionEscape(chunk),
             (ExtensionQuoted(chunk) | ExtensionEscape(chunk), _) if is_text(byte) => ExtensionQuoted(chunk),
@@ -180,11 +181,6 @@ fn take(left: &mut usize) -> Result<(), BodyError> {
 /// A byte of a chunk extension or of a trailer's value: no control character but the tab.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || byte >= b' ' && byte != 0x7f
-}
-
-/// A character of a token (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

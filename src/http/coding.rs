@@ -1,6 +1,6 @@
 //! Content codings: which of a file's compressed neighbours a client takes (RFC 9110 section 12.5.3).
 
-use super::head::{Fields, values};
+use super::fields::{Fields, elements};
 
 /// A coding in which a file may lie ready beside itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,7 +74,7 @@ impl Codings {
 
 /// The weight in thousandths that the header gives to a coding by name, the first time that it is named.
 fn weight(fields: &Fields, name: &[u8]) -> Option<u16> {
-    values(fields, "accept-encoding").flat_map(|value| value.split(|byte| *byte == b',')).find_map(|element| {
+    elements(fields, "accept-encoding").find_map(|element| {
         let mut parts = element.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
         if !parts.next()?.eq_ignore_ascii_case(name) {
             return None;

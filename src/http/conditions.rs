@@ -1,7 +1,7 @@
 //! Conditional and partial requests: what is to be sent of a file (RFC 9110 sections 13 and 14).
 
 use super::date;
-use super::head::{Fields, single, values};
+use super::fields::{Fields, single, values};
 use super::range::{self, ByteRange, Part};
 use super::representation::Representation;
 

@@ -6,11 +6,9 @@ use std::mem::MaybeUninit;
 use super::authority::Authority;
 use super::body::Framing;
 use super::error::HeadError;
+use super::fields::{Fields, elements, has_token, values};
 use super::target::{self, Target};
 use crate::limits::{HEADERS_MAX, Http, TARGET_SIZE_MAX};
-
-/// A request's headers in the order in which they came, names and values.
-pub type Fields<'a> = [(&'a str, &'a [u8])];
 
 type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MAX.max as usize];
 
@@ -127,17 +125,6 @@ pub fn parse<'a>(bytes: &'a mut [u8], limits: &Http) -> Result<Head<'a>, HeadErr
     })
 }
 
-/// The values of a header, line by line.
-pub fn values<'a>(fields: &'a Fields, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-    fields.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
-}
-
-/// The value of a header that stands exactly once.
-pub fn single<'a>(fields: &'a Fields, name: &'a str) -> Option<&'a [u8]> {
-    let mut all = values(fields, name);
-    all.next().filter(|_| all.next().is_none())
-}
-
 /// Reads a head, whole or not, into places for headers.
 fn read<'h, 'b>(
     request: &mut httparse::Request<'h, 'b>,
@@ -183,7 +170,7 @@ fn host<'a>(
     authority: Option<(&'a str, &'static str)>,
     http_1_1: bool,
 ) -> Result<&'a str, HeadError> {
-    let mut all = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| *value);
+    let mut all = values(fields, "host");
     let host = match (all.next(), all.next()) {
         (Some(host), None) => Some(std::str::from_utf8(host).map_err(|_| HeadError::Host)?),
         (None, _) if !http_1_1 => None,
@@ -233,19 +220,15 @@ fn check_coding(value: &[u8]) -> Result<(), HeadError> {
 
 /// HTTP/1.0 knows no 100 (RFC 9110 section 10.1.1).
 fn expects_continue(fields: &Fields, http_1_1: bool) -> Result<bool, HeadError> {
-    let expectations = values(fields, "expect").flat_map(|value| value.split(|byte| *byte == b','));
-    let mut expectations = expectations.map(<[u8]>::trim_ascii).filter(|one| !one.is_empty()).peekable();
+    let mut expectations = elements(fields, "expect").peekable();
     let is_any = expectations.peek().is_some();
     let is_known = expectations.all(|one| one.eq_ignore_ascii_case(b"100-continue"));
     if is_known { Ok(is_any && http_1_1) } else { Err(HeadError::Expectation) }
 }
 
 fn keeps_alive(fields: &Fields, http_1_1: bool) -> bool {
-    let has = |token: &[u8]| {
-        values(fields, "connection")
-            .any(|value| value.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(token)))
-    };
-    if http_1_1 { !has(b"close") } else { has(b"keep-alive") && !has(b"close") }
+    let has = |token| has_token(fields, "connection", token);
+    !has("close") && (http_1_1 || has("keep-alive"))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ pub mod authority;
 
 pub mod target;
 
+pub mod fields;
+
 pub mod head;
 
 /// The opening handshake of RFC 6455 section 4.

@@ -7,15 +7,13 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use sha1::{Digest as _, Sha1};
 
-use crate::http::authority;
+use super::authority;
+use super::fields::{Fields, elements, has_token, is_token_byte, single_text, values};
 use crate::limits::SUBPROTOCOLS_MAX;
 
 /// Takes keys whose last digit has bits beyond the 16th byte: RFC 6455 section 4.1 prints such a key as its example.
 const LENIENT: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
-
-/// A request's headers in the order in which they came.
-pub type Headers<'a> = [(&'a str, &'a [u8])];
 
 /// Which pages may open a connection (RFC 6455 section 10.2). A request without Origin comes from no page.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,13 +96,13 @@ impl fmt::Display for UpgradeError {
 }
 
 /// Whether the request wants to become a WebSocket: both tokens, in Upgrade and in Connection.
-pub fn is_asked(headers: &Headers) -> bool {
+pub fn is_asked(headers: &Fields) -> bool {
     has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade")
 }
 
 /// Whether this is a handshake that is no request for the upgrade any more: a proxy drops Upgrade and Connection unless it
 /// is told to pass them on (RFC 9110 section 7.6.1). No page can set Sec-WebSocket-Key.
-pub fn is_lost(method: &str, headers: &Headers) -> bool {
+pub fn is_lost(method: &str, headers: &Fields) -> bool {
     method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
 }
 
@@ -113,7 +111,7 @@ pub fn check(
     method: &str,
     http_1_1: bool,
     host: &str,
-    headers: &Headers,
+    headers: &Fields,
     origins: &Origins,
 ) -> Result<Upgrade, UpgradeError> {
     if method != "GET" {
@@ -124,10 +122,10 @@ pub fn check(
     if !http_1_1 && !is_lost {
         return Err(UpgradeError::HttpVersion);
     }
-    if single(headers, "sec-websocket-version") != Some("13") {
+    if single_text(headers, "sec-websocket-version") != Some("13") {
         return Err(UpgradeError::Version);
     }
-    let accept = single(headers, "sec-websocket-key").and_then(accept_key).ok_or(UpgradeError::Key)?;
+    let accept = single_text(headers, "sec-websocket-key").and_then(accept_key).ok_or(UpgradeError::Key)?;
     let subprotocols = subprotocols(headers).ok_or(UpgradeError::Subprotocols)?;
     // None is spoken here, but a malformed offer fails the handshake (RFC 6455 section 9.1).
     if !values(headers, "sec-websocket-extensions").all(are_extensions) {
@@ -148,33 +146,8 @@ fn accept_key(key: &str) -> Option<String> {
     Some(STANDARD.encode(sha1.finalize()))
 }
 
-fn values<'a>(headers: &'a Headers, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-    headers.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
-}
-
-/// The trimmed value of a header that stands exactly once.
-fn single<'a>(headers: &'a Headers, name: &'a str) -> Option<&'a str> {
-    let mut all = values(headers, name);
-    let value = all.next()?;
-    if all.next().is_some() {
-        return None;
-    }
-    std::str::from_utf8(value).ok().map(str::trim)
-}
-
-fn elements<'a>(headers: &'a Headers, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-    values(headers, name)
-        .flat_map(|value| value.split(|byte| *byte == b','))
-        .map(|element| element.trim_ascii())
-        .filter(|element| !element.is_empty())
-}
-
-fn has_token(headers: &Headers, name: &str, token: &str) -> bool {
-    elements(headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
-}
-
 /// The offered subprotocols without bearer tokens; None where they are not different tokens.
-fn subprotocols(headers: &Headers) -> Option<Vec<String>> {
+fn subprotocols(headers: &Fields) -> Option<Vec<String>> {
     let mut offered: Vec<&str> = Vec::new();
     for element in elements(headers, "sec-websocket-protocol") {
         let token = std::str::from_utf8(element).ok().filter(|token| token.bytes().all(is_token_byte))?;
@@ -253,22 +226,17 @@ fn skip(bytes: &[u8], is_skipped: impl Fn(u8) -> bool) -> &[u8] {
     &bytes[bytes.iter().position(|byte| !is_skipped(*byte)).unwrap_or(bytes.len())..]
 }
 
-/// A character of a token (RFC 9110 section 5.6.2).
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
 /// The values of Origin, as the log shows them.
-pub fn shown_origin(headers: &Headers) -> String {
+pub fn shown_origin(headers: &Fields) -> String {
     let all: Vec<_> = values(headers, "origin").map(String::from_utf8_lossy).collect();
     all.join(", ")
 }
 
-fn check_origin(headers: &Headers, host: &str, origins: &Origins) -> Result<(), UpgradeError> {
+fn check_origin(headers: &Fields, host: &str, origins: &Origins) -> Result<(), UpgradeError> {
     if *origins == Origins::Any || values(headers, "origin").next().is_none() {
         return Ok(());
     }
-    let origin = single(headers, "origin").and_then(authority::origin).ok_or(UpgradeError::Origin)?;
+    let origin = single_text(headers, "origin").and_then(authority::origin).ok_or(UpgradeError::Origin)?;
     let good = match origins {
         Origins::Any => true,
         Origins::Same => authority::is_origin_of(&origin, host),
