@@ -11,22 +11,22 @@ use super::authority;
 use super::fields::{Fields, elements, has_token, is_token_byte, single_text, values};
 use crate::limits::SUBPROTOCOLS_MAX;
 
-/// Takes keys whose last digit has bits beyond the 16th byte: RFC 6455 section 4.1 prints such a key as its example.
+/// Accepts keys with non-zero trailing bits: the example of RFC 6455 section 4.1 is such a key.
 const LENIENT: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// Which pages may open a connection (RFC 6455 section 10.2). A request without Origin comes from no page.
+/// Which origins may connect (RFC 6455 section 10.2). A request without Origin does not come from a page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origins {
-    /// Pages of this very host and port only.
+    /// The host and port of the request only.
     Same,
-    /// Every page.
+    /// Any origin.
     Any,
-    /// Pages of these origins only, each in normal form (`authority::origin`).
+    /// These origins, each in normal form (`authority::origin`).
     List(Vec<String>),
 }
 
-/// What a good request asks for.
+/// A valid handshake request.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Upgrade {
     /// The value of Sec-WebSocket-Accept.
@@ -38,8 +38,8 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// The subprotocol that is chosen where the path has named the server: the first one offered. The payload of
-    /// `base64` would have to be encoded, which nothing here does.
+    /// The subprotocol chosen where the path names the backend: the first one offered. `base64` is skipped, since it
+    /// requires encoded payload.
     pub fn preferred(&self) -> Option<&str> {
         self.subprotocols.iter().map(String::as_str).find(|name| *name != "base64")
     }
@@ -61,7 +61,7 @@ pub enum UpgradeError {
 }
 
 impl UpgradeError {
-    /// The HTTP status that tells the client.
+    /// The HTTP status of the refusal.
     pub fn status(self) -> u16 {
         match self {
             UpgradeError::Method => 405,
@@ -95,18 +95,18 @@ impl fmt::Display for UpgradeError {
     }
 }
 
-/// Whether the request wants to become a WebSocket: both tokens, in Upgrade and in Connection.
+/// Whether Upgrade has `websocket` and Connection has `upgrade`.
 pub fn is_asked(headers: &Fields) -> bool {
     has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade")
 }
 
-/// Whether this is a handshake that is no request for the upgrade any more: a proxy drops Upgrade and Connection unless it
-/// is told to pass them on (RFC 9110 section 7.6.1). No page can set Sec-WebSocket-Key.
+/// Whether a proxy removed Upgrade or Connection from a handshake, as it does unless configured to pass them on (RFC 9110
+/// section 7.6.1). Sec-WebSocket-Key tells: scripts cannot set it.
 pub fn is_lost(method: &str, headers: &Fields) -> bool {
     method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
 }
 
-/// Judges a request that asks for the upgrade, or whose Upgrade was lost. `host` is the request's one Host value.
+/// Validates a handshake, including one whose Upgrade was lost. `host` is the request's authority.
 pub fn check(
     method: &str,
     http_1_1: bool,
@@ -118,7 +118,7 @@ pub fn check(
         return Err(UpgradeError::Method);
     }
     let is_lost = is_lost(method, headers);
-    // A proxy that loses Upgrade may speak HTTP/1.0 as well: that is told of then.
+    // A proxy that removes Upgrade often speaks HTTP/1.0: the lost header is the better report.
     if !http_1_1 && !is_lost {
         return Err(UpgradeError::HttpVersion);
     }
@@ -127,7 +127,7 @@ pub fn check(
     }
     let accept = single_text(headers, "sec-websocket-key").and_then(accept_key).ok_or(UpgradeError::Key)?;
     let subprotocols = subprotocols(headers).ok_or(UpgradeError::Subprotocols)?;
-    // None is spoken here, but a malformed offer fails the handshake (RFC 6455 section 9.1).
+    // No extension is implemented, but a malformed offer fails the handshake (RFC 6455 section 9.1).
     if !values(headers, "sec-websocket-extensions").all(are_extensions) {
         return Err(UpgradeError::Extensions);
     }
@@ -135,7 +135,7 @@ pub fn check(
     Ok(Upgrade { accept, subprotocols, is_lost })
 }
 
-/// The value that answers a key; None where the key is not 16 bytes of base64.
+/// Sec-WebSocket-Accept for a key. None: the key is not base64 of 16 bytes.
 fn accept_key(key: &str) -> Option<String> {
     if LENIENT.decode(key).ok()?.len() != 16 {
         return None;
@@ -146,7 +146,7 @@ fn accept_key(key: &str) -> Option<String> {
     Some(STANDARD.encode(sha1.finalize()))
 }
 
-/// The offered subprotocols without bearer tokens; None where they are not different tokens.
+/// The offered subprotocols without bearer tokens. None: an element is not a token, is repeated, or there are too many.
 fn subprotocols(headers: &Fields) -> Option<Vec<String>> {
     let mut offered: Vec<&str> = Vec::new();
     for element in elements(headers, "sec-websocket-protocol") {
@@ -161,8 +161,8 @@ fn subprotocols(headers: &Fields) -> Option<Vec<String>> {
     Some(names.map(|(element, _)| (*element).to_owned()).collect())
 }
 
-/// Pages cannot set Authorization, so some offer their bearer token (RFC 6750) as a subprotocol: with a prefix, or behind
-/// an element that announces it. It is a secret: it names nothing, and is neither sent back nor logged.
+/// Scripts cannot set Authorization, so some offer a bearer token (RFC 6750) as a subprotocol: with a prefix, or after an
+/// element that announces it. It is a secret: never selected, sent back or logged.
 fn is_bearer_token(element: &str, before: &str) -> bool {
     let has_prefix =
         |prefix: &str| element.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix));
@@ -187,7 +187,7 @@ fn are_extensions(value: &[u8]) -> bool {
     }
 }
 
-/// What follows the extension at the beginning, and the blanks behind it.
+/// Consumes an extension and trailing blanks; returns the rest.
 fn take_extension(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = skip_blanks(take_token(bytes)?);
     while let Some(parameter) = rest.strip_prefix(b";") {
@@ -200,13 +200,13 @@ fn take_extension(bytes: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// What follows the token at the beginning.
+/// Consumes a token; returns the rest.
 fn take_token(bytes: &[u8]) -> Option<&[u8]> {
     let rest = skip(bytes, is_token_byte);
     (rest.len() < bytes.len()).then_some(rest)
 }
 
-/// What follows the quoted-string at the beginning, which must be a token once it is unquoted.
+/// Consumes a quoted-string that is a token when unquoted; returns the rest.
 fn take_quoted_token(bytes: &[u8]) -> Option<&[u8]> {
     let inner = bytes.strip_prefix(b"\"")?;
     let mut rest = inner;
@@ -226,7 +226,7 @@ fn skip(bytes: &[u8], is_skipped: impl Fn(u8) -> bool) -> &[u8] {
     &bytes[bytes.iter().position(|byte| !is_skipped(*byte)).unwrap_or(bytes.len())..]
 }
 
-/// The values of Origin, as the log shows them.
+/// For the log: the values of Origin.
 pub fn shown_origin(headers: &Fields) -> String {
     let all: Vec<_> = values(headers, "origin").map(String::from_utf8_lossy).collect();
     all.join(", ")
