@@ -1,4 +1,4 @@
-//! One element of `servers`, and how several of them get on.
+//! Elements of `servers`, and conflicts between them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
