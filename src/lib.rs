@@ -1,6 +1,7 @@
-//! uakari, a WebSocket gateway daemon. The modules in the order in which a byte meets them.
+//! uakari, a WebSocket gateway daemon. The modules are in data-flow order. `gateway` connects the driver, which does
+//! the I/O, with the exchanges, which do none. docs/architecture.md is the guide.
 
-/// Every limit, in one place.
+/// Every limit on size, count and time.
 pub mod limits;
 
 /// Plain words that several modules use.
@@ -9,13 +10,13 @@ pub mod types;
 /// Counting by permits.
 pub mod permit;
 
-/// What was typed.
+/// The command line.
 pub mod cli;
 
-/// What the daemon is to do.
+/// The configuration: files and flags, parsed and checked.
 pub mod config;
 
-/// From a configuration to listeners and folders, and what signals ask for.
+/// Start, reload and stop: opens what the configuration names, and acts on signals.
 pub mod daemon;
 
 /// The mechanism: operations to the kernel and completions from it.
@@ -30,14 +31,14 @@ mod transport;
 /// The core: one exchange, from its request to its last byte, without I/O.
 pub mod exchange;
 
-/// HTTP heads, replies, files.
+/// HTTP/1.1: request heads, the WebSocket handshake, replies, conditional and range requests.
 pub mod http;
 
-/// From a path to a server.
+/// From a request's path to the backend that serves it.
 pub mod route;
 
-/// The daemon as a process: its rights, its pid file, the service manager.
-pub mod process;
+/// The process: privileges, pid file, service manager.
+pub(crate) mod process;
 
-/// What the operator sees.
+/// The log.
 pub mod observe;

@@ -1,16 +1,16 @@
-//! Flags, laid over what a file says before it is checked, so that both are checked alike.
+//! Flags, merged into the settings of a file before the check, so that one check covers both.
 #![forbid(unsafe_code)]
 
 use super::keys::Scope;
 use super::problem::{Place, Problems};
 use super::syntax::{Data, Element, Setting};
 
-/// A setting that was given as a flag.
+/// A flag as a setting.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Flag {
-    /// What problems call it.
+    /// Its name in problems.
     pub label: &'static str,
-    /// The group of its key. A server's flag is for the only server.
+    /// The group of its key. Flags of a server require that there is only one.
     pub scope: Scope,
     /// Its key.
     pub key: &'static str,

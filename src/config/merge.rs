@@ -1,15 +1,15 @@
-//! What ouistiti takes from more than one place: `server` in the place of `servers`, and the servers of `config_d`.
+//! ouistiti's other places for servers: `server` instead of `servers`, and the files of `config_d`.
 #![forbid(unsafe_code)]
 
 use super::problem::{Place, Problems};
 use super::syntax::{self, Data, Element, Read, Setting};
 use crate::limits::CONFIG_FILES_MAX;
 
-/// Gives the names of the files that `config_d` stands for, or the reason why it cannot.
+/// Lists the files of `config_d`; the error is the reason.
 pub type List<'a> = dyn FnMut(&str) -> Result<Vec<String>, String> + 'a;
 
-/// Makes one list of all servers, in the order in which ouistiti has them: those of the file, then those of
-/// `config_d`. `file` is the file's name.
+/// Merges all servers into one list in ouistiti's order: those of the file, then those of `config_d`. `file` is the
+/// name of the main file.
 pub fn merge(
     settings: &mut Vec<Setting>,
     file: &str,

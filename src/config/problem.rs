@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, or worth a word: each with its place, all of them at once.
+//! Errors and warnings of a configuration, collected with their places.
 #![forbid(unsafe_code)]
 
 use std::fmt;

@@ -1,17 +1,17 @@
-//! Values that are more than a number or a string, whether a file or a flag gives them. An error begins with the
-//! value, and who calls puts the name of the key or flag before it.
+//! Parsers of structured values. An error begins with the value; the caller prepends the key or flag.
 #![forbid(unsafe_code)]
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::http::authority;
+use crate::http::fields::is_token_byte;
 use crate::http::upgrade::Origins;
 use crate::limits::{Bounds, WhenOver};
 use crate::observe::log::{Format, Level};
 use crate::route::{MessageType, Protocol};
 
-/// A choice of words, and what each means.
+/// The words of a key and their meanings.
 pub type Words<T, const N: usize> = [(&'static str, T); N];
 
 /// For `protocol`.
@@ -33,7 +33,7 @@ pub const FORMATS: Words<Format, 2> = [("text", Format::Text), ("json", Format::
 /// For `when-over`.
 pub const WHEN_OVERS: Words<WhenOver, 2> = [("slow", WhenOver::Slow), ("close", WhenOver::Close)];
 
-/// What a link leads to.
+/// The kind of a link's backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum LinkKind {
@@ -65,7 +65,7 @@ pub const LINK_NAMES: [&str; 4] = names(&LINKS);
 /// The words of [`DIRECTIONS`].
 pub const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
 
-/// The least and the most speed of a terminal line, and what holds where none is set.
+/// Bounds and default of the speed of a terminal line.
 pub const BAUD: Bounds =
     Bounds { default: 9_600, min: BAUD_RATES[0].0 as u64, max: BAUD_RATES[BAUD_RATES.len() - 1].0 as u64 };
 
@@ -79,12 +79,12 @@ const fn names<T: Copy, const N: usize>(words: &Words<T, N>) -> [&'static str; N
     names
 }
 
-/// What a word means.
+/// The meaning of a word. None: unknown.
 pub fn word<T: Copy>(words: &[(&str, T)], value: &str) -> Option<T> {
     words.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning)
 }
 
-/// The pages that may connect: `same`, `*`, or origins with commas between them.
+/// Parses `origins`: `same`, `*`, or a comma-separated list.
 pub fn origins(list: &str) -> Result<Origins, String> {
     match list.trim() {
         "same" => return Ok(Origins::Same),
@@ -107,16 +107,16 @@ pub fn origins(list: &str) -> Result<Origins, String> {
     Ok(Origins::List(origins))
 }
 
-/// What `options` may say.
+/// Parsed `options`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     /// Symbolic links may lead out of docroot.
     pub follow: bool,
-    /// Servers get the clients' own sockets.
+    /// Direct mode: backends receive the clients' sockets.
     pub direct: bool,
 }
 
-/// Why a protocol does not go with direct mode.
+/// The error for `protocol` together with direct mode.
 pub const DIRECT_PROTOCOL: &str =
     "is for servers that are proxied, and options has \"direct\": leave one of them out, or write \"stream\"";
 
@@ -133,24 +133,23 @@ pub fn options(list: &str) -> Result<Options, String> {
     Ok(options)
 }
 
-/// The elements of a list with commas; an empty one is none.
+/// The elements of a comma-separated list, without empty ones.
 pub fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|one| !one.is_empty())
 }
 
-/// A name as it stands in a Host header, but without a port and without a dot at its end: the same name, said in full.
-/// An address is written as browsers write it (RFC 5952).
+/// Parses a host without a port. A trailing dot is removed; an IPv6 address is normalised (RFC 5952).
 pub fn hostname(name: &str) -> Result<Box<str>, String> {
     let bare = name.strip_suffix('.').unwrap_or(name);
     let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).map(str::parse::<Ipv6Addr>) {
+    match authority::unbracket(name).map(str::parse::<Ipv6Addr>) {
         Some(Ok(address)) => Ok(format!("[{address}]").into()),
         None if !bare.is_empty() && bare.bytes().all(is_in_name) => Ok(bare.into()),
         _ => Err(format!("{name:?} is no host: write a name such as app.example, without a port")),
     }
 }
 
-/// What may be the value of a header (RFC 9110 section 5.5).
+/// Validates a field value (RFC 9110 section 5.5), ASCII only.
 pub fn header(value: &str) -> Result<Box<str>, String> {
     let is_good = value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value;
     if is_good {
@@ -160,8 +159,8 @@ pub fn header(value: &str) -> Result<Box<str>, String> {
     }
 }
 
-/// Headers of a reply that the configuration may not set: uakari sets them, or they say where a message ends and what
-/// becomes of its connection (RFC 9110 sections 6.6 and 7.6, RFC 9112 section 6). Cache-Control may be set.
+/// Response fields that the configuration may not set: uakari sets them, or they control framing and the connection
+/// (RFC 9110 sections 6.6 and 7.6, RFC 9112 section 6). Cache-Control may be set.
 const OWN_HEADERS: [&str; 24] = [
     "Accept-Ranges",
     "Allow",
@@ -189,10 +188,9 @@ const OWN_HEADERS: [&str; 24] = [
     "X-Content-Type-Options",
 ];
 
-/// What may be the name of a header that pages are sent with.
+/// Validates the name of a page header.
 pub fn page_header_name(name: &str) -> Result<Box<str>, String> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || !name.bytes().all(is_token) {
+    if name.is_empty() || !name.bytes().all(is_token_byte) {
         return Err(format!("{name:?} is no name of a header: write one such as \"Cache-Control\""));
     }
     let lower = name.to_ascii_lowercase();
@@ -207,25 +205,21 @@ pub fn path(path: &str) -> Result<Box<str>, String> {
     if path.starts_with('/') { Ok(path.into()) } else { Err(format!("{path:?} is not absolute: write the whole path")) }
 }
 
-/// A TCP server as it was written.
+/// A TCP backend.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TcpServer {
-    /// By its address.
+    /// An IP address and port.
     Address(SocketAddr),
-    /// By a name that has to be looked up.
+    /// A host to resolve, and a port.
     Host(Box<str>, u16),
 }
 
-/// A TCP server. Names are not looked up.
+/// Parses a TCP backend; `port` is the separate key. Names are not resolved.
 pub fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
     let wrong =
         || format!("{destination:?} is no TCP address: write \"127.0.0.1:7000\", \"[::1]:7000\" or \"host:7000\"");
-    let (host, written) = match destination.rsplit_once(':') {
-        Some((host, digits)) if !destination.ends_with(']') => {
-            (host, Some(digits.parse::<u16>().map_err(|_| wrong())?))
-        }
-        _ => (destination, None),
-    };
+    let (host, digits) = authority::split_port(destination).ok_or_else(wrong)?;
+    let written = digits.map(str::parse::<u16>).transpose().map_err(|_| wrong())?;
     let port = match (written, port) {
         (Some(_), Some(_)) => {
             return Err(format!("{destination:?} has a port, and port has one too: keep one of them"));
@@ -236,7 +230,7 @@ pub fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
     if port == 0 {
         return Err(format!("{destination:?}: there is no port 0 to connect to: write the server's"));
     }
-    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    if let Some(address) = authority::unbracket(host) {
         let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
         return Ok(TcpServer::Address(SocketAddr::from((address, port))));
     }

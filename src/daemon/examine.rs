@@ -1,5 +1,5 @@
-//! What `--check` says of the system that a configuration names: its folders, its user, its hosts. Nothing is bound and
-//! nothing is made, since the daemon may be running with the very same configuration.
+//! `--check` on the system: the folders, user and hosts of a configuration. It binds and creates nothing, since a daemon
+//! may be running with the same configuration.
 
 use std::fs::{Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -16,17 +16,17 @@ use crate::observe::log::Level;
 use crate::process::privileges::{self, PrivilegeError};
 use crate::route::docroot::open_folder;
 
-/// What was found.
+/// The result of `examine`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Examined {
-    /// An error keeps the daemon from starting; a warning names what would be waited for.
+    /// Errors prevent a start; warnings name resources that a start would wait for.
     pub problems: Vec<Problem>,
-    /// Only root can start it, or the user that it names.
+    /// Only root or the configured user can start this configuration.
     pub needs_root: bool,
 }
 
 impl Examined {
-    /// Notes a sentence once, however many servers name the same.
+    /// Adds a problem unless an equal one was added.
     fn add(&mut self, level: Level, text: &str) {
         let problem = Problem::new(level, text);
         if !self.problems.contains(&problem) {
@@ -35,7 +35,7 @@ impl Examined {
     }
 }
 
-/// Looks at what a configuration names as a start would.
+/// Checks the resources that a start would open.
 pub fn examine(config: &Config) -> Examined {
     let mut examined = Examined::default();
     user(config.user.as_ref(), &mut examined);
@@ -66,7 +66,7 @@ fn user(user: Option<&Said>, examined: &mut Examined) {
         return;
     };
     let Err(error) = privileges::examine(value) else { return };
-    // Who checks need not be who starts.
+    // --check may run as another user than the daemon.
     let is_permission = matches!(error, PrivilegeError::NotPermitted(_));
     examined.needs_root = is_permission;
     examined.add(if is_permission { Level::Warn } else { Level::Error }, &format!("{place} {value}: {error}"));
@@ -87,21 +87,21 @@ fn folders(server: &Server, examined: &mut Examined) {
         if let ListenAddress::Unix(path) = address {
             let other = |metadata: &Metadata| !metadata.file_type().is_socket();
             in_the_way(path, &places.listen, other, "is in the way, and no socket: choose another path", examined);
-            // With no other address, there is nothing to wait with.
+            // A server cannot wait without another address to listen on.
             let may_wait = server.listen.len() > 1 && !places.typed.listen;
             parent(path, &places.listen, if may_wait { Level::Warn } else { Level::Error }, examined);
         }
     }
 }
 
-/// What is where a file is to be made, and cannot be replaced.
+/// Reports an existing file of another type at a path to be created.
 fn in_the_way(path: &str, place: &str, is_other: fn(&Metadata) -> bool, what: &str, examined: &mut Examined) {
     if std::fs::symlink_metadata(path).is_ok_and(|metadata| is_other(&metadata)) {
         examined.add(Level::Error, &format!("{place}: {path} {what}"));
     }
 }
 
-/// The folder that a file is to be made in.
+/// Reports a missing parent folder.
 fn parent(path: &str, place: &str, level: Level, examined: &mut Examined) {
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) {
@@ -113,7 +113,7 @@ fn log_file(path: &str, place: &str, examined: &mut Examined) {
     if !Path::new(path).exists() {
         return parent(path, place, Level::Error, examined);
     }
-    // Opening a pipe must not wait for its reader.
+    // Opening a FIFO without a reader must not block.
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
     if let Err(error) = OpenOptions::new().append(true).custom_flags(flags).open(path) {
         let text = error.to_string();

@@ -1,5 +1,4 @@
-//! The hosts that links name, looked up by threads: a lookup may take as long as it likes, and nobody waits for it
-//! longer than a limit says.
+//! Resolves the hosts of links in threads, since getaddrinfo(3) may block for long.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -12,28 +11,28 @@ use crate::config::{Config, Host};
 use crate::limits::LOOKUPS_MAX;
 use crate::route::Destination;
 
-/// What it means that a host cannot be looked up.
+/// The consequence of a failed lookup, for the log.
 pub const UNKNOWN: &str = "it is tried again, and until then clients of the link get a 502";
 
-/// A host and the port of its server.
+/// A host and the port of its backend.
 type Name = (Box<str>, u16);
 
-/// What a lookup found; the error is the resolver's.
+/// The result for one host; the error is the resolver's.
 struct Answer {
     name: Name,
     found: Result<Box<[SocketAddr]>, String>,
 }
 
-/// Lookups on their way.
+/// Lookups in progress.
 pub struct Lookup {
     answers: Receiver<Answer>,
-    /// Why those that failed did.
+    /// The resolver's error for each host that failed.
     failures: BTreeMap<Name, String>,
 }
 
 impl Lookup {
-    /// Begins to look up all hosts of a configuration that have no addresses; None: there are none. `wake` is called
-    /// in another thread after each answer.
+    /// Starts to resolve all hosts without addresses. None: there are none. `wake` is called from the threads after each
+    /// answer.
     pub fn begin(config: &Config, wake: fn()) -> Option<Lookup> {
         let mut names: VecDeque<Name> = VecDeque::new();
         for (_, host) in unknown(config) {
@@ -50,13 +49,13 @@ impl Lookup {
         let (sender, answers) = channel();
         for _ in 0..threads {
             let (names, sender) = (names.clone(), sender.clone());
-            // Without a thread there is no answer, and the next lookup tries again.
+            // If the thread cannot start, the next lookup tries again.
             let _ = thread::Builder::new().name("lookup".to_owned()).spawn(move || look_up(&names, sender, wake));
         }
         Some(Lookup { answers, failures: BTreeMap::new() })
     }
 
-    /// Takes the answers that are there: a line for each host that was found, and whether no more will come.
+    /// Applies the available answers. Returns a log line for each resolved host, and whether the lookup has ended.
     pub fn take(&mut self, config: &mut Config) -> (Vec<String>, bool) {
         let mut found = Vec::new();
         loop {
@@ -68,9 +67,9 @@ impl Lookup {
         }
     }
 
-    /// Waits for the answers, but no longer than this.
-    pub fn wait(&mut self, config: &mut Config, patience_ms: u64) {
-        let give_up = Instant::now() + Duration::from_millis(patience_ms);
+    /// Applies answers until all have arrived or the time has passed.
+    pub fn wait(&mut self, config: &mut Config, timeout_ms: u64) {
+        let give_up = Instant::now() + Duration::from_millis(timeout_ms);
         loop {
             match self.answers.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
                 Ok(answer) => drop(self.put(answer, config)),
@@ -79,8 +78,7 @@ impl Lookup {
         }
     }
 
-    /// What to say of each host of the configuration that has no addresses after this lookup. `end` says what that
-    /// means.
+    /// A log line for each host that has no addresses after this lookup. `end` is the consequence.
     pub fn complaints(&self, config: &Config, end: &str) -> Vec<String> {
         let complaint = |(_, Host { name, port, place, .. }): (usize, &Host)| {
             let reason = self.failures.get(&(name.clone(), *port)).map_or("there is no answer yet", String::as_str);
@@ -104,7 +102,7 @@ impl Lookup {
     }
 }
 
-/// Gives hosts that cannot be looked up the addresses that they had in an older configuration.
+/// Copies addresses from an older configuration to hosts that have none.
 pub fn keep_known(config: &mut Config, old: &Config) {
     for server in &old.servers {
         for host in &server.hosts {
@@ -139,7 +137,7 @@ fn unknown(config: &Config) -> impl Iterator<Item = (usize, &Host)> {
     })
 }
 
-/// Sets the addresses of a host wherever it has none.
+/// Sets the addresses of a host in all links where they are missing.
 fn give(config: &mut Config, name: &Name, addresses: &[SocketAddr]) {
     let wanted: Vec<(usize, usize)> = unknown(config)
         .filter(|(_, host)| (&host.name, host.port) == (&name.0, name.1))

@@ -1,4 +1,5 @@
-//! The daemon: from a configuration to listeners and folders, and what signals ask for while it runs.
+//! The daemon: start, reload and stop. Everything that can fail is opened before a configuration takes effect; it takes
+//! effect as a whole or not at all.
 
 mod examine;
 mod hosts;
@@ -32,15 +33,14 @@ use waiting::{Waits, wake};
 
 pub use examine::{Examined, examine};
 
-/// Reads the configuration again, as at the start.
+/// Loads the configuration from its file and flags.
 pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
-/// A configuration and what it names, opened; or all that is wrong with it.
+/// A configuration and its opened resources, or all errors.
 type Loaded = Result<(Config, Opened, Option<Lookup>), Vec<String>>;
 
-/// What the daemon is told from outside. SIGXFSZ is among them only to be blocked: a log that may not grow is no
-/// reason to end. A loaded configuration announces itself with a signal too, so that the loop
-/// has one thing to wait for.
+/// Blocked signals, read through the ring. SIGXFSZ is only blocked: a log at RLIMIT_FSIZE must not end the daemon. The
+/// loading thread sends LOADED, so that the loop waits in one place.
 const SIGNALS: [Signal; 6] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGXFSZ, LOADED];
 const LOADED: Signal = Signal::SIGUSR2;
@@ -50,28 +50,28 @@ pub struct Daemon {
     gateway: Gateway<Uring>,
     config: Config,
     load: Load,
-    /// What the service manager listens on all the time; a reload may want one that was left before.
+    /// All sockets inherited from the service manager; a reload may use one that is unused now.
     inherited: Arc<Vec<Inherited>>,
-    /// A configuration that is being loaded.
+    /// The result of a load in progress.
     loading: Option<Receiver<Loaded>>,
-    /// It may have changed since it was read: it is to be loaded once more.
+    /// A reload was requested during a load: load again.
     is_asked_again: bool,
     is_stopping: bool,
-    /// The folders of the configuration.
+    /// The open folders of the configuration.
     folders: Open,
-    /// What of the configuration is not there yet.
+    /// Missing resources that are retried.
     waits: Waits,
     notifier: Notifier,
-    /// When the watchdog wants to hear from the loop, and how often.
+    /// Time of the next watchdog notification, and the interval.
     watchdog_ms: Option<(u64, u64)>,
     /// Removed at the end.
     _pid_file: Option<PidFile>,
 }
 
 impl Daemon {
-    /// Takes the addresses, becomes the user, sets the ring up. The error is all that cannot be opened.
+    /// Binds the addresses, drops privileges, sets io_uring up. The error lists all that cannot be opened.
     pub fn start(mut config: Config, load: Load) -> Result<Daemon, Vec<String>> {
-        // Before anything else is opened: they have numbers, not names.
+        // First of all: inherited descriptors are identified by number.
         let inherited = inherited_listeners().map_err(alone)?;
         let notifier = Notifier::from_env().map_err(alone)?;
         raise_descriptors(&mut config.limits);
@@ -91,7 +91,7 @@ impl Daemon {
         let token = Token { slot: 0, generation: 0, op: Op::Signal };
         let watched = driver.watch_signals(token, &SIGNALS);
         watched.map_err(|errno| alone(format_args!("cannot watch signals: {}", errno.desc())))?;
-        // Last of all, so that whatever keeps the daemon from starting is told on standard error.
+        // After all that can fail, so that start-up errors go to standard error.
         start_log(&config).map_err(alone)?;
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), openings);
@@ -122,7 +122,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    /// Serves until a signal asks it to stop and all clients have been told.
+    /// Serves until SIGTERM or SIGINT, and until all connections are closed.
     pub fn run(&mut self) -> Result<(), String> {
         let mut completions = Vec::new();
         // The first turn may wait long for its first event.
@@ -157,7 +157,7 @@ impl Daemon {
         }
     }
 
-    /// What the service manager does not take is no reason to stop serving.
+    /// A failed notification does not stop the daemon.
     fn tell(&self, told: Result<(), NotifyError>) {
         if let Err(error) = told {
             log::event(Level::Warn, format_args!("{error}"));
@@ -186,8 +186,7 @@ impl Daemon {
         }
     }
 
-    /// Loads in a thread: names may have to be looked up, an address may be busy for a moment, and clients go on being
-    /// served.
+    /// Loads in a thread: lookups and busy addresses take time, and clients must be served meanwhile.
     fn begin_loading(&mut self) {
         if self.loading.is_some() || self.is_stopping {
             self.is_asked_again = true;
@@ -219,7 +218,7 @@ impl Daemon {
 
     fn end_loading(&mut self) {
         let loaded = match self.loading.as_ref().map(Receiver::try_recv) {
-            // Anybody may send the signal.
+            // Another process may have sent the signal.
             None | Some(Err(TryRecvError::Empty)) => return,
             Some(Err(TryRecvError::Disconnected)) => Err(vec!["loading failed".to_owned()]),
             Some(Ok(loaded)) => loaded,
@@ -253,7 +252,7 @@ impl Daemon {
         self.gateway.addresses().cloned().collect()
     }
 
-    /// Puts a configuration in the place of the old one, or leaves all as it is.
+    /// Replaces the configuration, or changes nothing.
     fn take_config(&mut self, (config, opened, lookup): (Config, Opened, Option<Lookup>)) -> Result<(), Vec<String>> {
         start_log(&config).map_err(alone)?;
         self.gateway.configure(config.limits.clone(), opened.openings);
@@ -337,18 +336,18 @@ impl fmt::Display for Bounds<'_> {
     }
 }
 
-/// Keeps what would end a daemon that has not started yet, such as a logrotate's or a reload's signal, until it has.
+/// Blocks signals until the daemon has started: SIGHUP or SIGUSR1 would end it.
 pub fn hold_signals() -> Result<(), String> {
     block(&[Signal::SIGHUP, Signal::SIGUSR1, LOADED, Signal::SIGXFSZ])
 }
 
-/// The mask is inherited by the thread that loads, so that signals reach the loop alone.
+/// Threads inherit the mask, so that only the loop receives signals.
 fn block(signals: &[Signal]) -> Result<(), String> {
     let mask = SigSet::from_iter(signals.iter().copied());
     mask.thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))
 }
 
-/// Gives up all rights that serving does not need.
+/// Drops the privileges that serving does not need.
 fn become_user(config: &Config) -> Result<(), String> {
     let Some(Said { value: user, place }) = &config.user else {
         return privileges::harden().map_err(|error| error.to_string());

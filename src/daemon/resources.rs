@@ -1,4 +1,4 @@
-//! What a configuration names, opened: listeners, folders, as many file descriptors as its clients need.
+//! Opens the listeners and folders of a configuration, and raises RLIMIT_NOFILE for its clients.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -21,28 +21,28 @@ use crate::process::inherited::Inherited;
 use crate::route::Sites;
 use crate::route::docroot::open_folder;
 
-/// What becomes of what cannot be opened.
+/// How to treat resources that cannot be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
-    /// What is not there yet is waited for; all else is an error.
+    /// Missing resources are retried; other failures are errors.
     Start,
-    /// What was waited for already goes on being waited for; all else is an error. Some address has to be listened on.
+    /// Resources that were retried before still are; other failures are errors. At least one address must be open.
     Reload,
-    /// All of it is waited for.
+    /// All failures are retried.
     Retry,
 }
 
-/// What is waited for.
+/// A missing resource that is retried.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Awaited {
-    /// A folder with this path.
+    /// The folder at this path.
     Folder(String),
-    /// An address that can be listened on.
+    /// A listening address.
     Address(ListenAddress),
 }
 
 impl Awaited {
-    /// Whether it may be worth another try.
+    /// Whether a retry may succeed.
     pub fn may_be_there(&self) -> bool {
         match self {
             Awaited::Folder(path) => open_folder(path).is_ok(),
@@ -60,43 +60,43 @@ impl fmt::Display for Awaited {
     }
 }
 
-/// What is waited for, and the sentence that says where it was named and what is wrong.
+/// A missing resource and its error.
 #[derive(Clone, Debug)]
 pub struct Waiting {
-    /// It.
+    /// The resource.
     pub awaited: Awaited,
-    /// For the operator.
+    /// The place in the configuration and the error, for the log.
     pub sentence: String,
 }
 
-/// What a configuration names, opened.
+/// The opened resources of a configuration.
 #[derive(Default)]
 pub struct Opened {
     /// For the gateway.
     pub openings: Vec<Opening<OwnedFd>>,
-    /// The addresses that were taken, with the ports that they got.
+    /// The addresses bound, with the actual ports.
     pub bound: Vec<ListenAddress>,
-    /// Addresses that the service manager had taken already.
+    /// Inherited addresses in use.
     pub inherited: Vec<ListenAddress>,
-    /// What could not be opened and is waited for.
+    /// Missing resources to retry.
     pub waiting: Vec<Waiting>,
     /// The folders, by their paths.
     pub folders: Open,
 }
 
-/// Folders that are open. The user may not be allowed to open them again, since the daemon starts as root.
+/// Open folders by path. They are kept over a reload: the user may lack the permission to open what root opened.
 pub type Open = BTreeMap<String, OwnedFd>;
 
-/// What a daemon has already when it opens a configuration.
+/// Resources of the running daemon that a new configuration may reuse.
 #[derive(Clone, Copy)]
 pub struct Held<'a> {
-    /// Addresses that go on with the listeners that they have.
+    /// Addresses with a listener.
     pub known: &'a [ListenAddress],
-    /// Sockets that the service manager made.
+    /// Inherited listening sockets.
     pub inherited: &'a [Inherited],
-    /// Folders that a retry goes on with, where they cannot be opened again.
+    /// Open folders, for a retry that cannot open them again.
     pub folders: &'a Open,
-    /// What is waited for already.
+    /// Missing resources that are retried already.
     pub awaited: &'a [Awaited],
 }
 
@@ -109,7 +109,7 @@ struct Failures<'a> {
 }
 
 impl Failures<'_> {
-    /// Notes one, once. `may_come`: it is not there yet.
+    /// Adds a failure once. `may_come`: the resource is missing and may appear.
     fn add(&mut self, place: &str, awaited: Awaited, may_come: bool, error: &dyn fmt::Display) {
         let sentence = format!("{place}: {error}");
         let is_awaited = match self.mode {
@@ -142,7 +142,7 @@ impl Failures<'_> {
     }
 }
 
-/// Opens what a configuration names. The error is all that cannot be opened.
+/// Opens the resources of a configuration. The error lists all that cannot be opened.
 pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, Vec<String>> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
@@ -202,13 +202,13 @@ pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, V
     failures.finish(opened)
 }
 
-/// Where the clients of an address come from.
+/// The listener of an address.
 enum Source {
-    /// A listener that is there.
+    /// The existing listener.
     Known,
     /// A copy of an inherited one, since it may stand for an address of IPv4 and one of IPv6.
     Inherited(OwnedFd),
-    /// One that was just made.
+    /// A new listener.
     Bound(Listener),
 }
 
@@ -333,8 +333,8 @@ fn is_there(folder: &OwnedFd) -> bool {
     fstat(folder).is_ok_and(|status| status.st_nlink > 0)
 }
 
-/// Sees to it that the clients can have their file descriptors: two each, a third while they are connected. Where
-/// the system allows fewer, there are fewer clients.
+/// Raises RLIMIT_NOFILE to the need of the clients: two descriptors each, a third while connecting. Where the hard limit
+/// is lower, the number of clients is reduced.
 #[allow(clippy::useless_conversion, reason = "a limit of the system has 32 bits on some machines")]
 pub fn raise_descriptors(limits: &mut limits::Process) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };

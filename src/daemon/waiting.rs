@@ -1,5 +1,5 @@
-//! What is not there yet: folders, addresses and hosts that a start, or a reload, did not find. They are looked for
-//! again, with a line in the log when that begins and when it ends.
+//! Retries of folders, addresses and hosts that a start or reload did not find. The log has a line when a retry begins
+//! and when the resource is found.
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -10,19 +10,19 @@ use super::{Daemon, LOADED, announce};
 use crate::limits::{LOOKUP_RETRY_MS, LOOKUP_RETRY_MS_MAX, WAIT_RETRY_MS};
 use crate::observe::log::{self, Level};
 
-/// What a running daemon waits for.
+/// Missing resources of the running daemon.
 #[derive(Default)]
 pub struct Waits {
     /// Folders and addresses.
     waiting: Vec<Waiting>,
-    /// When they are looked for.
+    /// Time of the next retry.
     look_ms: u64,
-    /// Hosts that are being looked up.
+    /// The lookup in progress.
     lookup: Option<Lookup>,
-    /// When the next lookup begins, and the pause before it. Some only while none is on its way.
+    /// Time of the next lookup, and the pause before it. Some only while no lookup is in progress.
     lookup_ms: Option<u64>,
     pause_ms: u64,
-    /// Addresses were found during a reload, and are not used yet.
+    /// A lookup ended during a reload: its addresses are not applied yet.
     is_behind: bool,
 }
 
@@ -47,7 +47,7 @@ impl Waits {
         self.waiting.iter().all(|old| waiting.iter().any(|new| new.awaited == old.awaited))
     }
 
-    /// When something is to be done.
+    /// Time of the next action.
     pub fn next_ms(&self) -> Option<u64> {
         let look_ms = (!self.waiting.is_empty()).then_some(self.look_ms);
         [look_ms, self.lookup_ms].into_iter().flatten().min()
@@ -113,13 +113,13 @@ impl Daemon {
         }
     }
 
-    /// How long the loop may wait for something else.
+    /// How long the loop may wait for other events.
     pub(super) fn waits_ms(&self) -> Option<u64> {
         let at_ms = self.waits.next_ms().filter(|_| !self.is_stopping && self.loading.is_none())?;
         Some(at_ms.saturating_sub(self.gateway.now_ms()))
     }
 
-    /// Looks for what is waited for, when it is time to.
+    /// Retries what is due.
     pub(super) fn look_again(&mut self) {
         let now_ms = self.gateway.now_ms();
         // A reload works with the addresses that were open when it began.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::head::{Head, over};
 use super::{CloseTimeouts, Closing, Context, Effect, Ending, Folder, Input, Phase, Step};
 use crate::driver::{Errno, FileKind, FileStatus, OpenFor};
-use crate::http::coding::{Coding, Codings, may_have_neighbours};
+use crate::http::coding::{Coding, Codings, may_have_variants};
 use crate::http::conditions::{Conditions, Selection};
 use crate::http::representation::{Representation, Version};
 use crate::http::{files, head, reply};
@@ -98,7 +98,7 @@ impl Reply {
                 _ => Quoted(head.method).to_string().into(),
             },
             name: name.into(),
-            codings: if may_have_neighbours(&path) { Codings::read(&head.headers) } else { Codings::PLAIN },
+            codings: if may_have_variants(&path) { Codings::read(&head.headers) } else { Codings::PLAIN },
             path: path.into(),
             has_slash,
             query: head.query.map(Into::into),
@@ -332,7 +332,7 @@ impl Reply {
     }
 
     fn cache_fields(&self, file: &Representation, site: &Site) -> String {
-        file.cache_fields(may_have_neighbours(&self.path)) + &site.page_fields(&self.path)
+        file.cache_fields(may_have_variants(&self.path)) + &site.page_fields(&self.path)
     }
 
     fn send(&mut self, status: u16, fields: &str, context: &mut Context<'_>) {

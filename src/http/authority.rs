@@ -1,4 +1,4 @@
-//! Hosts, ports and origins: parsed, brought to their normal form and compared by the rules of URIs (RFC 3986 sections
+//! Hosts, ports and origins, parsed, normalised and compared by the rules of URIs (RFC 3986 sections
 //! 3.2 and 6.2, RFC 9110 section 4.2.3, RFC 6454). Every comparison of a Host or an Origin is made here.
 
 use std::borrow::Cow;
@@ -14,16 +14,14 @@ pub struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Reads an authority. None: it is not one, or it has a user or an empty host.
+    /// Parses an authority. None: not valid, has a user or an empty host.
     pub fn parse(text: &'a str) -> Option<Authority<'a>> {
-        let (host, rest) = if text.starts_with('[') {
-            let end = text.find(']')? + 1;
-            (literal(&text[1..end - 1])?.into(), &text[end..])
-        } else {
-            let (name, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-            (registered_name(name)?, rest)
+        let (host, digits) = split_port(text)?;
+        let host = match unbracket(host) {
+            Some(address) => literal(address)?.into(),
+            None => registered_name(host)?,
         };
-        let digits = if rest.is_empty() { "" } else { rest.strip_prefix(':')? };
+        let digits = digits.unwrap_or_default();
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
@@ -38,7 +36,7 @@ impl<'a> Authority<'a> {
         &self.host
     }
 
-    /// Whether it names a port that can be connected to.
+    /// Whether the port is given and in 1..=65535.
     pub fn has_port(&self) -> bool {
         self.port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
     }
@@ -49,7 +47,22 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// The port of a scheme in lower case. None: it has none that is known.
+/// Splits `host:port`, `[address]:port` or a host alone. The host keeps its brackets. The port is what follows the
+/// colon, unchecked; None: there is no colon. None as a whole: a bracket is not closed, or is followed by no colon.
+pub(crate) fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
+    let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+    match text.split_at(end) {
+        (host, "") => Some((host, None)),
+        (host, rest) => Some((host, Some(rest.strip_prefix(':')?))),
+    }
+}
+
+/// The address between brackets (RFC 3986 section 3.2.2), unchecked. None: the host is not in brackets.
+pub(crate) fn unbracket(host: &str) -> Option<&str> {
+    host.strip_prefix('[')?.strip_suffix(']')
+}
+
+/// The default port of a lower-case scheme. None: unknown scheme.
 pub fn default_port(scheme: &str) -> Option<&'static str> {
     match scheme {
         "http" | "ws" => Some("80"),
@@ -59,7 +72,7 @@ pub fn default_port(scheme: &str) -> Option<&'static str> {
 }
 
 /// An origin in normal form, as browsers write it (RFC 6454 section 6.2): scheme, host, and the port unless it is the
-/// scheme's own. None: it is not one origin; "null" and a list of several are not.
+/// scheme's own. None: not a single origin, as "null" and lists.
 pub fn origin(text: &str) -> Option<String> {
     let (scheme, authority) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -73,8 +86,8 @@ pub fn origin(text: &str) -> Option<String> {
     Some(format!("{scheme}://{host}{}", port.map(|port| format!(":{port}")).unwrap_or_default()))
 }
 
-/// Whether an origin in normal form is that of a page which this Host value served. The port that a Host leaves out is
-/// that of the page's scheme: a proxy may speak https to the browser.
+/// Whether a normalised origin has the same host and port as this Host value. A port missing in Host is the default of
+/// the origin's scheme: a proxy in front may terminate TLS.
 pub fn is_origin_of(origin: &str, host: &str) -> bool {
     let Some((scheme @ ("http" | "https"), authority)) = origin.split_once("://") else { return false };
     match (Authority::parse(authority), Authority::parse(host), default_port(scheme)) {
@@ -83,8 +96,8 @@ pub fn is_origin_of(origin: &str, host: &str) -> bool {
     }
 }
 
-/// What stands between the brackets of an address (RFC 3986 section 3.2.2), normalised with its brackets. A zone (RFC
-/// 6874) has a meaning on the client's machine alone and is left out.
+/// Normalises the text between the brackets of an IP literal (RFC 3986 section 3.2.2); the result has brackets. A zone
+/// (RFC 6874) is local to the client's machine and is removed.
 fn literal(text: &str) -> Option<String> {
     let is_future_byte = |byte: u8| is_unreserved(byte) || is_sub_delimiter(byte) || byte == b':';
     if let Some((version, address)) = text.strip_prefix(['v', 'V']).and_then(|rest| rest.split_once('.')) {
@@ -98,8 +111,8 @@ fn literal(text: &str) -> Option<String> {
     zone.is_none_or(is_zone).then(|| format!("[{address}]"))
 }
 
-/// A name or an IPv4 address in normal form (RFC 3986 sections 3.2.2 and 6.2.2). A dot at its end says that the name is
-/// complete, which makes no other name of it.
+/// Normalises a name or an IPv4 address (RFC 3986 sections 3.2.2 and 6.2.2). A trailing dot marks a fully qualified
+/// name and is removed.
 fn registered_name(name: &str) -> Option<Cow<'_, str>> {
     let is_plain = |byte: u8| is_unreserved(byte) || is_sub_delimiter(byte);
     let is_normal = name.bytes().all(|byte| is_plain(byte) && !byte.is_ascii_uppercase());
@@ -111,7 +124,7 @@ fn registered_name(name: &str) -> Option<Cow<'_, str>> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Lower case, with the unreserved characters among the percent-encoded bytes decoded.
+/// Converts to lower case and decodes percent-encoded unreserved characters.
 fn decode(name: &str, is_plain: impl Fn(u8) -> bool) -> Option<String> {
     let mut decoded = String::with_capacity(name.len());
     let mut bytes = name.bytes();

@@ -1,33 +1,33 @@
-//! A request's body, read to find its end and then forgotten (RFC 9112 sections 6 and 7). The gateway has no use for
-//! one, but the next request begins behind it.
+//! A request body, parsed to find its end and discarded (RFC 9112 sections 6 and 7): the next request follows it.
 
+use super::fields::is_token_byte;
 use crate::limits::{BODY_DRAIN_SIZE_MAX, CHUNK_EXTENSIONS_SIZE_MAX, TRAILERS_SIZE_MAX};
 
-/// How a body's end is found.
+/// How a body is delimited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
-    /// There is no body.
+    /// No body.
     Empty,
-    /// By its length in bytes, which is not 0.
+    /// By Content-Length, which is not 0.
     Sized(u64),
-    /// By its last chunk.
+    /// By the chunked coding.
     Chunked,
 }
 
-/// Why a body is not read to its end.
+/// Why a body is not read to its end; the connection closes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyError {
-    /// It is longer than anybody reads for nothing.
+    /// Exceeds BODY_DRAIN_SIZE_MAX.
     TooLarge,
-    /// Its chunks are not those of RFC 9112 section 7.1, or have too much beside their data.
+    /// Violates RFC 9112 section 7.1, or exceeds the limits of extensions or trailers.
     Malformed,
 }
 
-/// A body that is being read.
+/// Parser state of one body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Body {
     state: State,
-    /// So many bytes may still come, of all of it, of chunk extensions and of trailers.
+    /// Bytes that may still follow: in all, of chunk extensions, of trailers.
     left: usize,
     extensions_left: usize,
     trailers_left: usize,
@@ -35,29 +35,29 @@ pub struct Body {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
-    /// A body of known length: so many bytes are left.
+    /// Bytes left of a body with Content-Length.
     Sized(u64),
-    /// The digits of a chunk's size: what they say so far.
+    /// A chunk size so far. None: no digit yet.
     Size(Option<u64>),
-    /// Blanks that must be followed by an extension.
+    /// Blanks after a chunk size, before an extension.
     Blank(u64),
     /// Blanks before an extension's name, or its name (RFC 9112 section 7.1.1).
     ExtensionStart(u64),
     ExtensionName(u64),
-    /// Blanks behind the name, which an equals sign or another extension follows.
+    /// Blanks after the name.
     ExtensionNamed(u64),
     ExtensionEquals(u64),
     ExtensionValue(u64),
     ExtensionQuoted(u64),
     ExtensionEscape(u64),
     ExtensionUnquoted(u64),
-    /// The LF of the size's line.
+    /// Expects the LF after a chunk size.
     SizeEnd(u64),
-    /// So many bytes of a chunk are left.
+    /// Bytes left of a chunk's data.
     Data(u64),
     DataCr,
     DataLf,
-    /// The first byte of a trailer's line, or the CR of the end.
+    /// The first byte of a trailer field, or the CR of the final empty line.
     Trailer,
     TrailerName,
     TrailerValue,
@@ -67,7 +67,7 @@ enum State {
 }
 
 impl Body {
-    /// A body at its beginning; one that is known to be too large is not begun.
+    /// A body of which nothing is parsed yet. Fails where Content-Length is too large already.
     pub fn new(framing: Framing) -> Result<Body, BodyError> {
         let state = match framing {
             Framing::Empty => State::End,
@@ -83,13 +83,13 @@ impl Body {
         })
     }
 
-    /// Reads on. Some: the body ended behind so many of these bytes. None: all of them are its, and more will come.
+    /// Consumes bytes. Some: the number that belong to the body, which has ended. None: all belong to it; more follow.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, BodyError> {
         let mut at = 0;
         while self.state != State::End {
             let Some(&byte) = bytes.get(at) else { return Ok(None) };
             let size = match self.state {
-                // Data has no meaning and is skipped at once.
+                // Data is skipped as a whole.
                 State::Sized(left) | State::Data(left) => left.min((bytes.len() - at) as u64) as usize,
                 _ => 1,
             };
@@ -100,7 +100,7 @@ impl Body {
         Ok(Some(at))
     }
 
-    /// The state behind this byte, or behind `size` bytes of data.
+    /// The state after this byte, or after `size` bytes of data.
     fn next(&mut self, byte: u8, size: u64) -> Result<State, BodyError> {
         use State::*;
         Ok(match (self.state, byte) {
@@ -120,7 +120,7 @@ impl Body {
             (DataCr, b'\r') => DataLf,
             (DataLf, b'\n') => Size(None),
             (Trailer, b'\r') => EndLf,
-            (Trailer | TrailerName, _) if is_token(byte) => {
+            (Trailer | TrailerName, _) if is_token_byte(byte) => {
                 take(&mut self.trailers_left)?;
                 TrailerName
             }
@@ -139,7 +139,7 @@ impl Body {
         })
     }
 
-    /// As `next`, within a chunk's extensions: `*( BWS ";" BWS name [ BWS "=" BWS value ] )`.
+    /// As `next`, within chunk extensions: `*( BWS ";" BWS name [ BWS "=" BWS value ] )`.
     fn next_of_extension(&self, state: State, byte: u8) -> Result<State, BodyError> {
         use State::*;
         Ok(match (state, byte) {
@@ -151,9 +151,9 @@ impl Body {
             (ExtensionName(chunk), b' ' | b'\t') => ExtensionNamed(chunk),
             (ExtensionValue(chunk) | ExtensionUnquoted(chunk), b' ' | b'\t') => Blank(chunk),
             (Blank(_) | ExtensionStart(_) | ExtensionNamed(_) | ExtensionEquals(_), b' ' | b'\t') => state,
-            (ExtensionStart(chunk) | ExtensionName(chunk), _) if is_token(byte) => ExtensionName(chunk),
+            (ExtensionStart(chunk) | ExtensionName(chunk), _) if is_token_byte(byte) => ExtensionName(chunk),
             (ExtensionEquals(chunk), b'"') => ExtensionQuoted(chunk),
-            (ExtensionEquals(chunk) | ExtensionValue(chunk), _) if is_token(byte) => ExtensionValue(chunk),
+            (ExtensionEquals(chunk) | ExtensionValue(chunk), _) if is_token_byte(byte) => ExtensionValue(chunk),
             (ExtensionQuoted(chunk), b'"') => ExtensionUnquoted(chunk),
             (ExtensionQuoted(chunk), b'\\') => ExtensionEscape(chunk),
             (ExtensionQuoted(chunk) | ExtensionEscape(chunk), _) if is_text(byte) => ExtensionQuoted(chunk),
@@ -161,7 +161,7 @@ impl Body {
         })
     }
 
-    /// What is larger than all that may still come is too large before it has come.
+    /// Refuses a chunk larger than the remaining limit before its data arrives.
     fn check_size(&self, chunk: u64) -> Result<u64, BodyError> {
         if chunk > self.left as u64 { Err(BodyError::TooLarge) } else { Ok(chunk) }
     }
@@ -180,11 +180,6 @@ fn take(left: &mut usize) -> Result<(), BodyError> {
 /// A byte of a chunk extension or of a trailer's value: no control character but the tab.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || byte >= b' ' && byte != 0x7f
-}
-
-/// A character of a token (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Content codings: which of a file's compressed neighbours a client takes (RFC 9110 section 12.5.3).
+//! Content codings: which precompressed variants of a file a client accepts (RFC 9110 section 12.5.3).
 
-use super::head::{Fields, values};
+use super::fields::{Fields, elements};
 
-/// A coding in which a file may lie ready beside itself.
+/// The coding of a precompressed variant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Coding {
     /// RFC 7932.
@@ -20,7 +20,7 @@ impl Coding {
         }
     }
 
-    /// What the neighbour's name has at its end.
+    /// The suffix of a variant's file name.
     pub fn ending(self) -> &'static str {
         match self {
             Coding::Brotli => ".br",
@@ -29,36 +29,36 @@ impl Coding {
     }
 }
 
-/// Whether neighbours of this file are looked for: a compressed file has none.
-pub fn may_have_neighbours(path: &str) -> bool {
+/// Whether variants of this file are looked for: a compressed file has none.
+pub fn may_have_variants(path: &str) -> bool {
     ![Coding::Brotli, Coding::Gzip].iter().any(|coding| path.ends_with(coding.ending()))
 }
 
-/// The codings that a client takes, in the order in which they are to be tried. After them comes the file itself.
+/// The codings to try, in order of preference. The file itself comes last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Codings {
     tries: [Option<Coding>; 2],
-    /// The file as it is will do.
+    /// Whether `identity` is acceptable.
     pub takes_plain: bool,
 }
 
 impl Codings {
-    /// No neighbour, only the file itself.
+    /// No variant, only the file itself.
     pub const PLAIN: Codings = Codings { tries: [None; 2], takes_plain: true };
 
-    /// Reads Accept-Encoding. A client that does not say what it takes gets the file as it is.
+    /// Parses Accept-Encoding. Without it, only the file itself is sent.
     pub fn read(fields: &Fields) -> Codings {
         let weight = |name: &[u8]| weight(fields, name);
         let any = weight(b"*");
         let plain = weight(b"identity").or(any);
         let brotli = weight(b"br").or(any).unwrap_or(0);
         let gzip = weight(b"gzip").or_else(|| weight(b"x-gzip")).or(any).unwrap_or(0);
-        // Where the client has no preference, the smaller one is better.
+        // With equal weights Brotli is first: it is smaller.
         let mut tries = [(brotli, Coding::Brotli), (gzip, Coding::Gzip)];
         if gzip > brotli {
             tries.reverse();
         }
-        // A file that is preferred as it is needs no search; where it is not named it is the last choice.
+        // Variants with a lower weight than `identity` are not looked for; an unnamed `identity` is the last choice.
         let least = plain.unwrap_or(0).max(1);
         Codings {
             tries: tries.map(|(weight, coding)| (weight >= least).then_some(coding)),
@@ -66,15 +66,15 @@ impl Codings {
         }
     }
 
-    /// Takes the next one out.
+    /// Removes and returns the next coding.
     pub fn pop(&mut self) -> Option<Coding> {
         self.tries.iter_mut().find_map(Option::take)
     }
 }
 
-/// The weight in thousandths that the header gives to a coding by name, the first time that it is named.
+/// The weight of a coding in thousandths. None: not listed. The first of several counts.
 fn weight(fields: &Fields, name: &[u8]) -> Option<u16> {
-    values(fields, "accept-encoding").flat_map(|value| value.split(|byte| *byte == b',')).find_map(|element| {
+    elements(fields, "accept-encoding").find_map(|element| {
         let mut parts = element.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
         if !parts.next()?.eq_ignore_ascii_case(name) {
             return None;
@@ -161,8 +161,8 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_have_no_neighbours() {
-        assert!(may_have_neighbours("a/b.js") && may_have_neighbours("gz") && may_have_neighbours("a.gz/b"));
-        assert!(!may_have_neighbours("a.gz") && !may_have_neighbours("a.js.br"));
+    fn variants_have_no_variants() {
+        assert!(may_have_variants("a/b.js") && may_have_variants("gz") && may_have_variants("a.gz/b"));
+        assert!(!may_have_variants("a.gz") && !may_have_variants("a.js.br"));
     }
 }

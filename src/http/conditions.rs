@@ -1,45 +1,45 @@
-//! Conditional and partial requests: what is to be sent of a file (RFC 9110 sections 13 and 14).
+//! Conditional and range requests: what to send of a file (RFC 9110 sections 13 and 14).
 
 use super::date;
-use super::head::{Fields, single, values};
+use super::fields::{Fields, single, values};
 use super::range::{self, ByteRange, Part};
 use super::representation::Representation;
 
-/// What a GET or HEAD says about when and how much it wants.
+/// The preconditions and the range of a GET or HEAD.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Conditions {
-    /// Lists of entity tags, as they came.
+    /// Lists of entity tags, unparsed.
     if_match: Option<Box<[u8]>>,
     if_none_match: Option<Box<[u8]>>,
     /// Dates in seconds since 1970.
     if_unmodified_since: Option<u64>,
     if_modified_since: Option<u64>,
-    /// An entity tag or a date, as it came.
+    /// An entity tag or a date, unparsed.
     if_range: Option<Box<[u8]>>,
     range: Option<ByteRange>,
 }
 
-/// What is to be sent.
+/// The answer to select.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Selection {
-    /// All of it: 200.
+    /// 200 with the whole file.
     Whole,
-    /// From this byte to that one, both included: 206.
+    /// 206 with the bytes from first to last, inclusive.
     Part(u64, u64),
-    /// Nothing, since the client has it: 304.
+    /// 304.
     NotModified,
-    /// Nothing, since it is not what the client means: 412.
+    /// 412.
     PreconditionFailed,
-    /// Nothing, since it has no such part: 416.
+    /// 416.
     Unsatisfiable,
 }
 
 impl Conditions {
-    /// Reads them out of a request. A range is for GET alone (RFC 9110 section 14.2). A date that is none, or that
-    /// stands twice, is ignored; a list of tags that is none names nothing.
+    /// Parses a request's fields. Range applies to GET only (RFC 9110 section 14.2). An invalid or repeated date is
+    /// ignored; an invalid list of tags matches nothing.
     pub fn read(fields: &Fields, is_head: bool) -> Conditions {
         let range = if is_head { None } else { single(fields, "range").and_then(range::parse) };
-        // What stands twice is neither a tag nor a date.
+        // A repeated If-Range matches nothing.
         let if_range = values(fields, "if-range").next().map(|_| single(fields, "if-range").unwrap_or_default().into());
         Conditions {
             if_match: joined(fields, "if-match"),
@@ -51,7 +51,7 @@ impl Conditions {
         }
     }
 
-    /// Judges them in the order of RFC 9110 section 13.2.2. `now_s` is the time in seconds since 1970.
+    /// Evaluates the preconditions in the order of RFC 9110 section 13.2.2. `now_s`: seconds since 1970.
     pub fn select(&self, file: &Representation, now_s: u64) -> Selection {
         let is_newer_than = |date: Option<u64>| Some(file.modified_s? > date?);
         let fails = match &self.if_match {
@@ -75,8 +75,8 @@ impl Conditions {
         }
     }
 
-    /// If-Range (RFC 9110 section 13.1.5): by a strong tag, or by a date that is a strong validator. A file that was
-    /// modified in this very second may be modified in it once more, so its date is none.
+    /// If-Range (RFC 9110 section 13.1.5): matches a strong tag or a date that is a strong validator. The date of a file
+    /// modified in the current second is not: the file may change again within it.
     fn is_for_this(&self, file: &Representation, now_s: u64) -> bool {
         let Some(value) = &self.if_range else { return true };
         if value.starts_with(b"\"") {
@@ -87,14 +87,14 @@ impl Conditions {
     }
 }
 
-/// All values of a list, one behind the other.
+/// All lines of a list field, joined by commas.
 fn joined(fields: &Fields, name: &str) -> Option<Box<[u8]>> {
     let all: Vec<&[u8]> = values(fields, name).collect();
     (!all.is_empty()).then(|| all.join(&b',').into())
 }
 
-/// Whether a list of entity tags names this one; a weak tag does so only where weak ones count (RFC 9110 section
-/// 8.8.3.2). What stands behind a mistake names nothing.
+/// Whether a list of entity tags contains this one; `takes_weak` selects weak comparison (RFC 9110 section 8.8.3.2).
+/// Elements after a syntax error are ignored.
 fn names(list: &[u8], etag: &str, takes_weak: bool) -> bool {
     if list.trim_ascii() == b"*" {
         return true;

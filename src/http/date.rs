@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-/// The last second that HTTP can write: the end of the year 9999.
+/// The last second of the year 9999, the latest date that HTTP can express.
 const UNIX_S_MAX: u64 = 253_402_300_799;
 
-/// The wall clock, as replies say it. It is told the time; there is no clock in it.
+/// The current time for Date fields, formatted once a second. The caller sets it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Date {
     unix_s: u64,
@@ -13,14 +13,14 @@ pub struct Date {
 }
 
 impl Default for Date {
-    /// The first second of 1970: nobody has told the time yet.
+    /// 1970-01-01, until `set` is called.
     fn default() -> Date {
         Date { unix_s: 0, text: format(0) }
     }
 }
 
 impl Date {
-    /// Takes the time in seconds since 1970, and writes it out anew where that is another second.
+    /// Sets the time in seconds since 1970; formats only when it has changed.
     pub fn set(&mut self, unix_s: u64) {
         if self.unix_s != unix_s {
             *self = Date { unix_s, text: format(unix_s) };
@@ -38,12 +38,12 @@ impl Date {
     }
 }
 
-/// A date in the one form that is sent, as in "Sun, 06 Nov 1994 08:49:37 GMT"; beyond the year 9999 its last second.
+/// IMF-fixdate, as in "Sun, 06 Nov 1994 08:49:37 GMT"; later dates are capped at the end of the year 9999.
 pub fn format(unix_s: u64) -> String {
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s.min(UNIX_S_MAX)))
 }
 
-/// Seconds since 1970 of a date in any of the three forms that are received. None: no date, or one before 1970.
+/// Parses any of the three HTTP date formats to seconds since 1970. None: invalid, or before 1970.
 pub fn parse(value: &[u8]) -> Option<u64> {
     let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
     date.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs())

@@ -1,4 +1,4 @@
-//! What is wrong with a request.
+//! Errors of request heads.
 
 use std::fmt;
 
@@ -13,9 +13,9 @@ pub enum HeadError {
     ProxyProtocol,
     HttpVersion,
     TargetTooLong,
-    /// Over so many bytes.
+    /// The limit in bytes.
     TooLarge(u64),
-    /// Over so many.
+    /// The limit.
     TooManyHeaders(u64),
     Host,
     OtherHost,
@@ -27,7 +27,7 @@ pub enum HeadError {
 }
 
 impl HeadError {
-    /// The HTTP status that tells the client.
+    /// The HTTP status of the refusal.
     pub fn status(self) -> u16 {
         match self {
             HeadError::TargetTooLong => 414,

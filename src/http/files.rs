@@ -1,14 +1,14 @@
-//! What a file under the pages' folder is called and what it contains.
+//! Static files: index, content types, Location.
 
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The file that stands for a folder.
+/// The file served for a folder.
 pub const INDEX: &str = "index.html";
 
-/// What stays as it is in the path of a Location.
+/// Characters encoded in the path of a Location.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// What does not stay as it is in its query, which is encoded already (RFC 3986 section 3.4).
+/// Characters encoded in its query, which is encoded already (RFC 3986 section 3.4).
 const NOT_QUERY: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -85,7 +85,7 @@ const TYPES: [(&str, &str); 58] = [
     ("rtf", "application/rtf"),
 ];
 
-/// The content type by the name's ending.
+/// The content type by file name extension.
 pub fn content_type(name: &str) -> &'static str {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     TYPES
@@ -94,7 +94,7 @@ pub fn content_type(name: &str) -> &'static str {
         .map_or("application/octet-stream", |(_, content_type)| content_type)
 }
 
-/// The file that a name asks for: a folder's index where it is empty or ends with a slash.
+/// The file for a name: the folder's index where the name is empty or the path ended with a slash.
 pub fn file_of(name: &str, ends_with_slash: bool) -> String {
     match (name, ends_with_slash) {
         ("", _) => INDEX.to_owned(),

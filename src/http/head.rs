@@ -1,4 +1,4 @@
-//! A request head: bytes in, a judged `Head` out. The only file that knows httparse.
+//! A request head: parsing and validation into a `Head`. The only file that knows httparse.
 
 use std::borrow::Cow;
 use std::mem::MaybeUninit;
@@ -6,11 +6,9 @@ use std::mem::MaybeUninit;
 use super::authority::Authority;
 use super::body::Framing;
 use super::error::HeadError;
+use super::fields::{Fields, elements, has_token, values};
 use super::target::{self, Target};
 use crate::limits::{HEADERS_MAX, Http, TARGET_SIZE_MAX};
-
-/// A request's headers in the order in which they came, names and values.
-pub type Fields<'a> = [(&'a str, &'a [u8])];
 
 type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MAX.max as usize];
 
@@ -23,28 +21,27 @@ pub struct Head<'a> {
     pub method: &'a str,
     /// The path of the request target, still percent-encoded. Begins with "/"; "/" for "*" and for CONNECT.
     pub path: &'a str,
-    /// The query behind it.
+    /// The query, without the question mark.
     pub query: Option<&'a str>,
     /// HTTP/1.1 or a later 1.x; false for 1.0.
     pub http_1_1: bool,
-    /// The host that is meant: the target's where it names one, else the one Host value; empty where HTTP/1.0 has
-    /// neither.
+    /// The authority of the target, else the value of Host; empty where an HTTP/1.0 request has neither.
     pub host: &'a str,
-    /// All headers.
+    /// All header fields.
     pub headers: Vec<(&'a str, &'a [u8])>,
-    /// Whether the client would stay for a next request (RFC 9112 section 9.3).
+    /// Whether the connection persists (RFC 9112 section 9.3).
     pub keep_alive: bool,
-    /// How the body that follows ends.
+    /// How the body is delimited.
     pub framing: Framing,
-    /// Whether the client waits for a word before it sends the body (RFC 9110 section 10.1.1).
+    /// Whether the client waits for a 100 (Continue) before it sends the body (RFC 9110 section 10.1.1).
     pub expects_continue: bool,
 }
 
-/// Looks for the end of a head, behind its empty line; `from` bytes were looked at before. None: not yet. A control
-/// character, or a CR or LF that is not half of a CRLF, is refused where it stands: that is what requests are
-/// smuggled with (RFC 9112 section 2.2, RFC 9110 section 5.5).
+/// Returns the size of a head including its empty line; None: it is incomplete. The first `from` bytes were scanned
+/// before. Control characters and a bare CR or LF are refused at once, against request smuggling (RFC 9112 section 2.2,
+/// RFC 9110 section 5.5).
 pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
-    // A CR at the end of what had come is judged by what follows it.
+    // A CR at the end of the previous bytes is judged by the byte that follows it.
     let from = from.saturating_sub(1);
     for (at, &byte) in bytes.iter().enumerate().skip(from) {
         if (byte >= b' ' && byte != 0x7f) || byte == b'\t' {
@@ -54,7 +51,7 @@ pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
         match byte {
             b'\r' if behind.first().is_none_or(|next| *next == b'\n') => {}
             b'\n' if before.ends_with(b"\r\n\r") => return Ok(Some(at + 1)),
-            // A line of nothing at the beginning is no request line.
+            // An empty first line is not a request line.
             b'\n' if before.len() > 1 && before.ends_with(b"\r") => {}
             _ => return Err(HeadError::NotHttp),
         }
@@ -62,8 +59,8 @@ pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
     Ok(None)
 }
 
-/// Names what is no HTTP by its first bytes, where they are known. An empty line before them has been taken away, which is
-/// the beginning of the signature of PROXY protocol version 2.
+/// Recognises other protocols by their first bytes. The caller has removed a leading empty line, with which the signature
+/// of PROXY protocol version 2 begins.
 pub fn recognize(bytes: &[u8]) -> HeadError {
     const SIGNATURE: &[u8] = b"\r\n\0\r\nQUIT\n";
     // A record of type handshake, in any version of TLS (RFC 8446 section 5.1).
@@ -76,7 +73,7 @@ pub fn recognize(bytes: &[u8]) -> HeadError {
     }
 }
 
-/// The values of Host in a head that was refused, and the request target, as the log shows them.
+/// For the log: the Host values and the request target of a head that was refused.
 pub fn shown_hosts(bytes: &[u8]) -> (String, String) {
     let is_host = |line: &&[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"));
     let lines = bytes.split(|byte| *byte == b'\n').filter(is_host);
@@ -85,7 +82,7 @@ pub fn shown_hosts(bytes: &[u8]) -> (String, String) {
     (hosts.join(", "), target.into_owned())
 }
 
-/// Judges what has come of a head that is not whole: garbage and excess are refused at once.
+/// Validates an incomplete head, so that malformed and oversized heads are refused early.
 pub fn check_partial(bytes: &[u8], limits: &Http) -> Result<(), HeadError> {
     let mut headers = NO_HEADERS;
     let mut bytes = Cow::Borrowed(bytes);
@@ -95,8 +92,7 @@ pub fn check_partial(bytes: &[u8], limits: &Http) -> Result<(), HeadError> {
     read(&mut httparse::Request::new(&mut []), &bytes, &mut headers, limits).map(drop)
 }
 
-/// Reads a whole head of which `scan` found the end, empty line included. The version's minor digit is overwritten
-/// where it is above 1.
+/// Parses a complete head, whose size `scan` returned. A minor version above 1 is overwritten with 1.
 pub fn parse<'a>(bytes: &'a mut [u8], limits: &Http) -> Result<Head<'a>, HeadError> {
     debug_assert_eq!(scan(bytes, 0), Ok(Some(bytes.len())));
     if let Some(at) = later_minor_version(bytes) {
@@ -127,18 +123,7 @@ pub fn parse<'a>(bytes: &'a mut [u8], limits: &Http) -> Result<Head<'a>, HeadErr
     })
 }
 
-/// The values of a header, line by line.
-pub fn values<'a>(fields: &'a Fields, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-    fields.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
-}
-
-/// The value of a header that stands exactly once.
-pub fn single<'a>(fields: &'a Fields, name: &'a str) -> Option<&'a [u8]> {
-    let mut all = values(fields, name);
-    all.next().filter(|_| all.next().is_none())
-}
-
-/// Reads a head, whole or not, into places for headers.
+/// Runs httparse on a complete or incomplete head, and checks the limits.
 fn read<'h, 'b>(
     request: &mut httparse::Request<'h, 'b>,
     bytes: &'b [u8],
@@ -153,7 +138,7 @@ fn read<'h, 'b>(
         return Err(HeadError::TooLarge(limits.head_size_max));
     }
     let most = limits.headers_max.min(HEADERS_MAX.max);
-    // HTTP/1.x that is not taken has something behind it.
+    // A valid HTTP/1.x version that httparse rejects has trailing bytes: not a version error.
     let is_version =
         |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9']);
     request.parse_with_uninit_headers(bytes, &mut headers[..most as usize]).map_err(|error| match error {
@@ -163,27 +148,27 @@ fn read<'h, 'b>(
     })
 }
 
-/// Where the minor digit of HTTP/1.2 to HTTP/1.9 stands in a request line. Such a request is served as HTTP/1.1, the
-/// highest minor version that is known here (RFC 9110 section 2.5).
+/// The offset of the minor digit where the request line has HTTP/1.2 to HTTP/1.9. Such a request is processed as
+/// HTTP/1.1, the highest minor version implemented here (RFC 9110 section 2.5).
 fn later_minor_version(bytes: &[u8]) -> Option<usize> {
     let line = bytes.split(|byte| *byte == b'\r').next()?;
     let (before, minor) = line.split_at_checked(line.len().checked_sub(1)?)?;
     (before.ends_with(b" HTTP/1.") && matches!(minor, [b'2'..=b'9'])).then_some(before.len())
 }
 
-/// The words of the request line, whole or not.
+/// The space-separated words of the request line, which may be incomplete.
 fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\r').next().unwrap_or_default().split(|byte| *byte == b' ')
 }
 
-/// The host that is meant. A target that names one must name the same as Host does: RFC 9112 section 3.2.2 has the
-/// target win, but who else read the request on its way may have believed the other.
+/// The requested authority. The authority of a target must equal Host: RFC 9112 section 3.2.2 lets the target win, but a
+/// proxy on the way may have used Host.
 fn host<'a>(
     fields: &Fields<'a>,
     authority: Option<(&'a str, &'static str)>,
     http_1_1: bool,
 ) -> Result<&'a str, HeadError> {
-    let mut all = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case("host")).map(|(_, value)| *value);
+    let mut all = values(fields, "host");
     let host = match (all.next(), all.next()) {
         (Some(host), None) => Some(std::str::from_utf8(host).map_err(|_| HeadError::Host)?),
         (None, _) if !http_1_1 => None,
@@ -195,7 +180,7 @@ fn host<'a>(
     if meant.is_none_or(is_same) { Ok(named) } else { Err(HeadError::OtherHost) }
 }
 
-/// Which body follows; two ways to say how long it is are one too many (RFC 9112 section 6.3).
+/// Body framing. Content-Length together with Transfer-Encoding is refused (RFC 9112 section 6.3).
 fn framing(fields: &Fields, http_1_1: bool) -> Result<Framing, HeadError> {
     let (mut lengths, mut codings) = (values(fields, "content-length"), values(fields, "transfer-encoding"));
     match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
@@ -204,20 +189,21 @@ fn framing(fields: &Fields, http_1_1: bool) -> Result<Framing, HeadError> {
             0 => Ok(Framing::Empty),
             size => Ok(Framing::Sized(size)),
         },
-        // HTTP/1.0 knows no chunks (RFC 9112 section 6.1).
+        // HTTP/1.0 has no chunked coding (RFC 9112 section 6.1).
         (None, _, Some(coding), None) if http_1_1 => check_coding(coding).map(|()| Framing::Chunked),
         _ => Err(HeadError::Framing),
     }
 }
 
-/// A number of digits alone.
+/// A decimal number without a sign.
 fn number(digits: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(digits).ok()?;
-    // Else a plus sign would do.
+    // u64's parser accepts a plus sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// Chunked by itself is read. Behind another coding it is well-formed and unknown; anything else has no end.
+/// Accepts chunked alone. Another coding before a final chunked is valid but not implemented (501); without a final
+/// chunked the body has no end (400).
 fn check_coding(value: &[u8]) -> Result<(), HeadError> {
     let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
     let mut codings = value.split(|byte| *byte == b',').rev().map(<[u8]>::trim_ascii);
@@ -231,21 +217,17 @@ fn check_coding(value: &[u8]) -> Result<(), HeadError> {
     Err(if are_others { HeadError::Coding } else { HeadError::Framing })
 }
 
-/// HTTP/1.0 knows no 100 (RFC 9110 section 10.1.1).
+/// Expect in an HTTP/1.0 request is ignored (RFC 9110 section 10.1.1).
 fn expects_continue(fields: &Fields, http_1_1: bool) -> Result<bool, HeadError> {
-    let expectations = values(fields, "expect").flat_map(|value| value.split(|byte| *byte == b','));
-    let mut expectations = expectations.map(<[u8]>::trim_ascii).filter(|one| !one.is_empty()).peekable();
+    let mut expectations = elements(fields, "expect").peekable();
     let is_any = expectations.peek().is_some();
     let is_known = expectations.all(|one| one.eq_ignore_ascii_case(b"100-continue"));
     if is_known { Ok(is_any && http_1_1) } else { Err(HeadError::Expectation) }
 }
 
 fn keeps_alive(fields: &Fields, http_1_1: bool) -> bool {
-    let has = |token: &[u8]| {
-        values(fields, "connection")
-            .any(|value| value.split(|byte| *byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(token)))
-    };
-    if http_1_1 { !has(b"close") } else { has(b"keep-alive") && !has(b"close") }
+    let has = |token| has_token(fields, "connection", token);
+    !has("close") && (http_1_1 || has("keep-alive"))
 }
 
 #[cfg(test)]

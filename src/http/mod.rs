@@ -1,4 +1,5 @@
-//! HTTP/1.1 as far as a gateway needs it (RFC 9110, RFC 9112): heads in, replies and files out.
+//! HTTP/1.1 (RFC 9110, RFC 9112) for GET, HEAD, OPTIONS and the WebSocket handshake (RFC 6455). Pure functions: the
+//! caller owns the bytes, files and the clock.
 #![forbid(unsafe_code)]
 
 pub mod error;
@@ -6,6 +7,8 @@ pub mod error;
 pub mod authority;
 
 pub mod target;
+
+pub mod fields;
 
 pub mod head;
 
@@ -26,7 +29,7 @@ pub mod files;
 
 pub mod date;
 
-pub mod reply;
+pub(crate) mod reply;
 
 #[cfg(test)]
 mod examples;

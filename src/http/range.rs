@@ -1,39 +1,39 @@
-//! The Range header (RFC 9110 section 14): which part of a file is asked for.
+//! The Range header field (RFC 9110 section 14).
 
-/// One range of bytes, before the file's size is known.
+/// A byte range as requested, independent of the file's size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ByteRange {
-    /// From this byte to that one, both included; no last one: to the end.
+    /// From first to last, inclusive; without last, to the end.
     From {
         /// The first byte.
         first: u64,
         /// The last byte.
         last: Option<u64>,
     },
-    /// So many bytes at the end.
+    /// The number of bytes at the end.
     Suffix(u64),
 }
 
-/// What a range means for a file.
+/// A range applied to a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// All of it.
+    /// The whole file.
     Whole,
-    /// From this byte to that one, both included, and both in the file.
+    /// First and last byte, inclusive, both within the file.
     Bytes(u64, u64),
-    /// Nothing of it.
+    /// No byte of the file.
     Unsatisfiable,
 }
 
-/// Reads a Range value. None where it is to be ignored: it is no valid one, its unit is not bytes, or it asks for
-/// several ranges, which a server may answer with the whole file (RFC 9110 section 14.2).
+/// Parses a Range value. None: to be ignored, because it is invalid, its unit is not bytes, or it has several ranges,
+/// which a server may ignore (RFC 9110 section 14.2).
 pub fn parse(value: &[u8]) -> Option<ByteRange> {
     let at = value.iter().position(|byte| *byte == b'=')?;
     let (unit, set) = (&value[..at], &value[at + 1..]);
     if !unit.eq_ignore_ascii_case(b"bytes") {
         return None;
     }
-    // Empty elements of a list count for nothing (RFC 9110 section 5.6.1.2).
+    // Empty elements of a list are skipped (RFC 9110 section 5.6.1.2).
     let mut specs = set.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|spec| !spec.is_empty());
     let range = parse_spec(specs.next()?)?;
     specs.next().is_none().then_some(range)

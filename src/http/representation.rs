@@ -1,4 +1,4 @@
-//! A file in one coding, as it was opened: its validators (RFC 9110 section 8.8) and the headers that describe it.
+//! An opened file in one coding: its validators (RFC 9110 section 8.8) and header fields.
 
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,38 +10,38 @@ use super::date::{self, Date};
 /// 1985-10-26 (npm).
 const FIRST_DATE_S: i64 = 631_152_000;
 
-/// What tells one version of a file from another (stat(2), statx(2)).
+/// The metadata that distinguishes versions of a file (statx(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Version {
-    /// Its bytes.
+    /// Bytes.
     pub size: u64,
-    /// When it was last modified: seconds since 1970 and nanoseconds.
+    /// mtime: seconds since 1970 and nanoseconds.
     pub modified: (i64, u32),
-    /// When its content or its inode was last changed. No program can set this time.
+    /// ctime, in the same units. Programs cannot set it.
     pub changed: (i64, u32),
-    /// Its number in its file system.
+    /// The inode number.
     pub inode: u64,
-    /// Its file system.
+    /// The device number of its file system.
     pub file_system: u64,
-    /// The mount that it was reached through.
+    /// The mount ID.
     pub mount: u64,
 }
 
 impl Version {
-    /// Whether its times may be those of an image (squashfs, erofs, ISO 9660), or of a file system that has no time of
-    /// change: whole seconds, and both the same. There, another version may have the same times and the same inode.
+    /// Whether mtime equals ctime in whole seconds, as on images (squashfs, erofs, ISO 9660) and file systems without a
+    /// ctime. Another version may have the same times and the same inode there.
     fn is_of_image(&self) -> bool {
         self.modified == self.changed && self.changed.1 == 0
     }
 
-    /// The time of modification, where it says something about the content.
+    /// mtime, where it is meaningful.
     fn date_s(&self) -> Option<u64> {
         let is_date = self.modified.0 >= FIRST_DATE_S && !self.is_of_image();
         u64::try_from(self.modified.0).ok().filter(|_| is_date)
     }
 
-    /// What else belongs into a tag. The time of change differs wherever a file was written anew, whatever date it was
-    /// given. Where there is no such time, the mount differs, and after a restart the salt.
+    /// The hashed part of the entity tag. ctime changes with each write, even where mtime is set back. Without a ctime,
+    /// the mount distinguishes versions, and the salt does after a restart.
     fn rest(&self, salt: u64) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.changed.hash(&mut hasher);
@@ -52,23 +52,22 @@ impl Version {
     }
 }
 
-/// What is sent for a request: a file or one of its compressed neighbours.
+/// The selected representation: a file or one of its precompressed variants.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Representation {
-    /// Its bytes.
+    /// Bytes.
     pub size: u64,
     /// The strong entity tag, quotes included.
     pub etag: String,
-    /// When it was modified, in seconds since 1970; None where that is not known, or HTTP has no date for it.
+    /// Last-Modified in seconds since 1970. None: not meaningful, or before 1970.
     pub modified_s: Option<u64>,
-    /// Its coding.
+    /// None: the file itself.
     pub coding: Option<Coding>,
 }
 
 impl Representation {
-    /// The representation that is this version of a file. Whatever replaces or changes the file changes the tag; two
-    /// codings of the same bytes have different tags. `salt` is another number after a restart, and after the folder was
-    /// replaced.
+    /// Builds the validators. The tag changes with every replacement or change of the file, and differs between codings.
+    /// `salt` changes with each restart and each replacement of the folder.
     pub fn new(version: &Version, salt: u64, coding: Option<Coding>) -> Representation {
         let Version { size, modified: (modified_s, modified_ns), inode, .. } = *version;
         let (rest, suffix) = (version.rest(salt), coding.map_or("", Coding::name));
@@ -76,7 +75,7 @@ impl Representation {
         Representation { size, etag, modified_s: version.date_s(), coding }
     }
 
-    /// What a cache has to know whatever the answer is, each line with its CRLF (RFC 9110 section 15.4.5).
+    /// The fields sent with 200, 206 and 304 alike, each line with its CRLF (RFC 9110 section 15.4.5).
     pub fn cache_fields(&self, varies: bool) -> String {
         let mut fields = format!("ETag: {}\r\n", self.etag);
         if varies {
@@ -85,7 +84,7 @@ impl Representation {
         fields
     }
 
-    /// What describes the content of a 200 or a 206: `part` is the first and the last byte of a range.
+    /// The content fields of a 200 or 206. `part`: first and last byte of the range, inclusive.
     pub fn content_fields(&self, content_type: &str, part: Option<(u64, u64)>, date: &Date) -> String {
         let mut fields = format!("Content-Type: {content_type}\r\n");
         let length = match part {

@@ -1,4 +1,4 @@
-//! What a request asks for and from whom: its target and its Host (RFC 9112 section 3).
+//! The request target (RFC 9112 section 3.2).
 
 use super::authority::{Authority, default_port};
 use super::error::HeadError;
@@ -6,21 +6,21 @@ use super::error::HeadError;
 /// A request target (RFC 9112 section 3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Target<'a> {
-    /// The authority of an absolute-form, and its scheme's port.
+    /// The authority of an absolute-form and the default port of its scheme.
     pub authority: Option<(&'a str, &'static str)>,
-    /// The path, still percent-encoded. Begins with "/"; of the forms without a path it is "/".
+    /// The path, percent-encoded. Begins with "/"; "/" for the forms without a path.
     pub path: &'a str,
-    /// What stands behind the first question mark, if there is one.
+    /// The text after the first question mark. None: there is no question mark.
     pub query: Option<&'a str>,
 }
 
-/// Reads the target of a method: a path or an http URL without user and fragment; "*" of OPTIONS; of CONNECT a host and
-/// port. Any visible ASCII is taken: browsers send characters such as `|` that RFC 3986 would have encoded.
+/// Parses a target: a path or an http URL without user and fragment; "*" for OPTIONS; host and port for CONNECT. All
+/// visible ASCII is accepted: browsers send characters such as `|`, which RFC 3986 requires to be encoded.
 pub fn parse<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HeadError> {
     let without_path = Target { authority: None, path: "/", query: None };
     match method {
         "OPTIONS" if target == "*" => return Ok(without_path),
-        // Its Host may leave out the port, so that the two are not compared (RFC 9112 section 3.2.3).
+        // Host may omit the port, so the two are not compared (RFC 9112 section 3.2.3).
         "CONNECT" => {
             let is_port = |authority: Authority<'_>| authority.has_port();
             let is_good = Authority::parse(target).is_some_and(is_port);

@@ -7,28 +7,26 @@ use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use sha1::{Digest as _, Sha1};
 
-use crate::http::authority;
+use super::authority;
+use super::fields::{Fields, elements, has_token, is_token_byte, single_text, values};
 use crate::limits::SUBPROTOCOLS_MAX;
 
-/// Takes keys whose last digit has bits beyond the 16th byte: RFC 6455 section 4.1 prints such a key as its example.
+/// Accepts keys with non-zero trailing bits: the example of RFC 6455 section 4.1 is such a key.
 const LENIENT: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// A request's headers in the order in which they came.
-pub type Headers<'a> = [(&'a str, &'a [u8])];
-
-/// Which pages may open a connection (RFC 6455 section 10.2). A request without Origin comes from no page.
+/// Which origins may connect (RFC 6455 section 10.2). A request without Origin does not come from a page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origins {
-    /// Pages of this very host and port only.
+    /// The host and port of the request only.
     Same,
-    /// Every page.
+    /// Any origin.
     Any,
-    /// Pages of these origins only, each in normal form (`authority::origin`).
+    /// These origins, each in normal form (`authority::origin`).
     List(Vec<String>),
 }
 
-/// What a good request asks for.
+/// A valid handshake request.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Upgrade {
     /// The value of Sec-WebSocket-Accept.
@@ -40,8 +38,8 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// The subprotocol that is chosen where the path has named the server: the first one offered. The payload of
-    /// `base64` would have to be encoded, which nothing here does.
+    /// The subprotocol chosen where the path names the backend: the first one offered. `base64` is skipped, since it
+    /// requires encoded payload.
     pub fn preferred(&self) -> Option<&str> {
         self.subprotocols.iter().map(String::as_str).find(|name| *name != "base64")
     }
@@ -63,7 +61,7 @@ pub enum UpgradeError {
 }
 
 impl UpgradeError {
-    /// The HTTP status that tells the client.
+    /// The HTTP status of the refusal.
     pub fn status(self) -> u16 {
         match self {
             UpgradeError::Method => 405,
@@ -97,39 +95,39 @@ impl fmt::Display for UpgradeError {
     }
 }
 
-/// Whether the request wants to become a WebSocket: both tokens, in Upgrade and in Connection.
-pub fn is_asked(headers: &Headers) -> bool {
+/// Whether Upgrade has `websocket` and Connection has `upgrade`.
+pub fn is_asked(headers: &Fields) -> bool {
     has_token(headers, "upgrade", "websocket") && has_token(headers, "connection", "upgrade")
 }
 
-/// Whether this is a handshake that is no request for the upgrade any more: a proxy drops Upgrade and Connection unless it
-/// is told to pass them on (RFC 9110 section 7.6.1). No page can set Sec-WebSocket-Key.
-pub fn is_lost(method: &str, headers: &Headers) -> bool {
+/// Whether a proxy removed Upgrade or Connection from a handshake, as it does unless configured to pass them on (RFC 9110
+/// section 7.6.1). Sec-WebSocket-Key tells: scripts cannot set it.
+pub fn is_lost(method: &str, headers: &Fields) -> bool {
     method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
 }
 
-/// Judges a request that asks for the upgrade, or whose Upgrade was lost. `host` is the request's one Host value.
+/// Validates a handshake, including one whose Upgrade was lost. `host` is the request's authority.
 pub fn check(
     method: &str,
     http_1_1: bool,
     host: &str,
-    headers: &Headers,
+    headers: &Fields,
     origins: &Origins,
 ) -> Result<Upgrade, UpgradeError> {
     if method != "GET" {
         return Err(UpgradeError::Method);
     }
     let is_lost = is_lost(method, headers);
-    // A proxy that loses Upgrade may speak HTTP/1.0 as well: that is told of then.
+    // A proxy that removes Upgrade often speaks HTTP/1.0: the lost header is the better report.
     if !http_1_1 && !is_lost {
         return Err(UpgradeError::HttpVersion);
     }
-    if single(headers, "sec-websocket-version") != Some("13") {
+    if single_text(headers, "sec-websocket-version") != Some("13") {
         return Err(UpgradeError::Version);
     }
-    let accept = single(headers, "sec-websocket-key").and_then(accept_key).ok_or(UpgradeError::Key)?;
+    let accept = single_text(headers, "sec-websocket-key").and_then(accept_key).ok_or(UpgradeError::Key)?;
     let subprotocols = subprotocols(headers).ok_or(UpgradeError::Subprotocols)?;
-    // None is spoken here, but a malformed offer fails the handshake (RFC 6455 section 9.1).
+    // No extension is implemented, but a malformed offer fails the handshake (RFC 6455 section 9.1).
     if !values(headers, "sec-websocket-extensions").all(are_extensions) {
         return Err(UpgradeError::Extensions);
     }
@@ -137,7 +135,7 @@ pub fn check(
     Ok(Upgrade { accept, subprotocols, is_lost })
 }
 
-/// The value that answers a key; None where the key is not 16 bytes of base64.
+/// Sec-WebSocket-Accept for a key. None: the key is not base64 of 16 bytes.
 fn accept_key(key: &str) -> Option<String> {
     if LENIENT.decode(key).ok()?.len() != 16 {
         return None;
@@ -148,33 +146,8 @@ fn accept_key(key: &str) -> Option<String> {
     Some(STANDARD.encode(sha1.finalize()))
 }
 
-fn values<'a>(headers: &'a Headers, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-    headers.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
-}
-
-/// The trimmed value of a header that stands exactly once.
-fn single<'a>(headers: &'a Headers, name: &'a str) -> Option<&'a str> {
-    let mut all = values(headers, name);
-    let value = all.next()?;
-    if all.next().is_some() {
-        return None;
-    }
-    std::str::from_utf8(value).ok().map(str::trim)
-}
-
-fn elements<'a>(headers: &'a Headers, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
-    values(headers, name)
-        .flat_map(|value| value.split(|byte| *byte == b','))
-        .map(|element| element.trim_ascii())
-        .filter(|element| !element.is_empty())
-}
-
-fn has_token(headers: &Headers, name: &str, token: &str) -> bool {
-    elements(headers, name).any(|element| element.eq_ignore_ascii_case(token.as_bytes()))
-}
-
-/// The offered subprotocols without bearer tokens; None where they are not different tokens.
-fn subprotocols(headers: &Headers) -> Option<Vec<String>> {
+/// The offered subprotocols without bearer tokens. None: an element is not a token, is repeated, or there are too many.
+fn subprotocols(headers: &Fields) -> Option<Vec<String>> {
     let mut offered: Vec<&str> = Vec::new();
     for element in elements(headers, "sec-websocket-protocol") {
         let token = std::str::from_utf8(element).ok().filter(|token| token.bytes().all(is_token_byte))?;
@@ -188,8 +161,8 @@ fn subprotocols(headers: &Headers) -> Option<Vec<String>> {
     Some(names.map(|(element, _)| (*element).to_owned()).collect())
 }
 
-/// Pages cannot set Authorization, so some offer their bearer token (RFC 6750) as a subprotocol: with a prefix, or behind
-/// an element that announces it. It is a secret: it names nothing, and is neither sent back nor logged.
+/// Scripts cannot set Authorization, so some offer a bearer token (RFC 6750) as a subprotocol: with a prefix, or after an
+/// element that announces it. It is a secret: never selected, sent back or logged.
 fn is_bearer_token(element: &str, before: &str) -> bool {
     let has_prefix =
         |prefix: &str| element.get(..prefix.len()).is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix));
@@ -214,7 +187,7 @@ fn are_extensions(value: &[u8]) -> bool {
     }
 }
 
-/// What follows the extension at the beginning, and the blanks behind it.
+/// Consumes an extension and trailing blanks; returns the rest.
 fn take_extension(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = skip_blanks(take_token(bytes)?);
     while let Some(parameter) = rest.strip_prefix(b";") {
@@ -227,13 +200,13 @@ fn take_extension(bytes: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// What follows the token at the beginning.
+/// Consumes a token; returns the rest.
 fn take_token(bytes: &[u8]) -> Option<&[u8]> {
     let rest = skip(bytes, is_token_byte);
     (rest.len() < bytes.len()).then_some(rest)
 }
 
-/// What follows the quoted-string at the beginning, which must be a token once it is unquoted.
+/// Consumes a quoted-string that is a token when unquoted; returns the rest.
 fn take_quoted_token(bytes: &[u8]) -> Option<&[u8]> {
     let inner = bytes.strip_prefix(b"\"")?;
     let mut rest = inner;
@@ -253,22 +226,17 @@ fn skip(bytes: &[u8], is_skipped: impl Fn(u8) -> bool) -> &[u8] {
     &bytes[bytes.iter().position(|byte| !is_skipped(*byte)).unwrap_or(bytes.len())..]
 }
 
-/// A character of a token (RFC 9110 section 5.6.2).
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// The values of Origin, as the log shows them.
-pub fn shown_origin(headers: &Headers) -> String {
+/// For the log: the values of Origin.
+pub fn shown_origin(headers: &Fields) -> String {
     let all: Vec<_> = values(headers, "origin").map(String::from_utf8_lossy).collect();
     all.join(", ")
 }
 
-fn check_origin(headers: &Headers, host: &str, origins: &Origins) -> Result<(), UpgradeError> {
+fn check_origin(headers: &Fields, host: &str, origins: &Origins) -> Result<(), UpgradeError> {
     if *origins == Origins::Any || values(headers, "origin").next().is_none() {
         return Ok(());
     }
-    let origin = single(headers, "origin").and_then(authority::origin).ok_or(UpgradeError::Origin)?;
+    let origin = single_text(headers, "origin").and_then(authority::origin).ok_or(UpgradeError::Origin)?;
     let good = match origins {
         Origins::Any => true,
         Origins::Same => authority::is_origin_of(&origin, host),

@@ -1,16 +1,15 @@
-//! What a log line looks like: text for people, JSON for programs, a priority in front for the journal.
+//! Log formats: text and JSON, with a priority prefix for the journal.
 
 use std::fmt::{self, Write as _};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::record::{Access, Quoted, Record};
-use super::timestamp::Timestamp;
 use crate::limits::{LOG_LINE_SIZE_MAX, LOG_VALUE_SIZE_MAX};
 
-/// What a line looks like.
+/// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Format {
-    /// A sentence with its time and level before it.
+    /// Time, level and a sentence.
     #[default]
     Text,
     /// One JSON object (RFC 8259).
@@ -18,7 +17,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The name that the settings take.
+    /// The value of `log-format`.
     pub fn name(self) -> &'static str {
         match self {
             Format::Text => "text",
@@ -30,9 +29,9 @@ impl Format {
 /// How lines are written.
 #[derive(Clone, Copy)]
 pub struct Style {
-    /// What they look like.
+    /// Text or JSON.
     pub format: Format,
-    /// They go to the journal, which keeps time by itself and wants a priority in front.
+    /// The journal adds the time and reads a priority prefix (sd-daemon(3)).
     pub is_journal: bool,
 }
 
@@ -49,7 +48,7 @@ pub fn write_line(line: &mut String, style: Style, wall: SystemTime, record: &Re
     line.push('\n');
 }
 
-/// A line for standard output, newline included, escaped as the log's are: it may quote paths and values.
+/// A line for standard output with its newline, escaped as log lines are: it may quote paths and values.
 pub fn plain_line(what: fmt::Arguments<'_>) -> String {
     let mut line = String::new();
     put_escaped(&mut line, Format::Text, usize::MAX, what);
@@ -193,6 +192,31 @@ impl fmt::Write for Escaped<'_> {
 fn is_hidden(character: char) -> bool {
     let turns = ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
     character.is_control() || turns.iter().any(|range| range.contains(&character))
+}
+
+/// UTC with milliseconds (RFC 3339).
+struct Timestamp(SystemTime);
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+    }
+}
+
+/// Year, month and day from days since 1970-01-01. Years are counted from March, so that the leap day is the last day of
+/// its year.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (shown, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (year + era * 400 + carry, shown, day - (153 * month + 2) / 5 + 1)
 }
 
 #[cfg(test)]
@@ -354,5 +378,18 @@ mod tests {
         assert!(json.ends_with(r#"\u0001..."}"#), "{json}");
         let text = line(TEXT, &Record::End(&access(&long, &long, Some(1000))));
         assert!(text.ends_with(": the client closed with 1000"), "{text}");
+    }
+
+    #[test]
+    fn dates() {
+        for (days, date) in [
+            (0, (1970, 1, 1)),
+            (59, (1970, 3, 1)),
+            (11_016, (2000, 2, 29)),
+            (19_782, (2024, 2, 29)),
+            (20_778, (2026, 11, 21)),
+        ] {
+            assert_eq!(civil(days), date);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Lines that wait to be written, how many may come in a second, and the count of those that are left out.
+//! The log buffer, its rate limits, and the count of dropped lines.
 
 use std::fmt;
 
@@ -10,29 +10,29 @@ use crate::limits::{
     LOG_WRITE_SIZE_MAX,
 };
 
-/// Lines on their way to a sink. Times are milliseconds of a clock that never jumps.
+/// Buffered lines. Times are milliseconds of a monotonic clock.
 #[derive(Default)]
 pub struct Lines {
-    /// One for each level, so that a flood of one never silences another.
+    /// One for each level, so that a flood at one level does not suppress another.
     buckets: [Bucket; 4],
-    /// Whole lines, but for the first: see `begins_inside_line`.
+    /// Whole lines, except the first: see `begins_inside_line`.
     waiting: Vec<u8>,
     begins_inside_line: bool,
-    /// Left out since it was last told, because too many came.
+    /// Dropped by the rate limit since the last report.
     too_many: u64,
-    /// Left out since it was last told, because they could not be written; and why not.
+    /// Dropped since the last report because they could not be written, and the cause.
     unwritten: u64,
     cause: Option<Errno>,
-    /// Not before this is it told.
+    /// The earliest time of the next report.
     tell_ms: u64,
 }
 
-/// How many lines were left out, and why.
+/// The number of dropped lines, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeftOut {
-    /// More came than a second may have.
+    /// Over the rate limit.
     TooMany(u64),
-    /// They could not be written; EAGAIN: nobody took them.
+    /// Not written; EAGAIN: the reader was too slow.
     Unwritten(u64, Errno),
 }
 
@@ -49,20 +49,20 @@ impl fmt::Display for LeftOut {
 }
 
 impl Lines {
-    /// Whether one more line of this level may come now; else it is counted.
+    /// Whether the rate limit admits a line of this level; if not, it is counted as dropped.
     pub fn admit(&mut self, level: Level, now_ms: u64) -> bool {
         let is_admitted = self.buckets[level as usize].take(now_ms);
         self.too_many += u64::from(!is_admitted);
         is_admitted
     }
 
-    /// Whether a line of this size fits. Errors have some room of their own.
+    /// Whether a line of this size fits. LOG_BUFFER_RESERVED is for errors only.
     pub fn has_room(&self, level: Level, size: usize) -> bool {
         let reserved = if level == Level::Error { 0 } else { LOG_BUFFER_RESERVED };
         self.waiting.len() + size <= LOG_BUFFER_SIZE - reserved
     }
 
-    /// Adds a line, its newline included; where it does not fit it is counted.
+    /// Adds a line with its newline, or counts it as dropped where it does not fit.
     pub fn push(&mut self, level: Level, line: &str) {
         if self.has_room(level, line.len()) {
             self.waiting.extend_from_slice(line.as_bytes());
@@ -72,20 +72,20 @@ impl Lines {
         }
     }
 
-    /// What is to be written next: lines up to `LOG_WRITE_SIZE_MAX` bytes, a newline before them included.
+    /// The lines to write next: at most `LOG_WRITE_SIZE_MAX` bytes, including a newline before them.
     pub fn chunk(&self) -> Option<&[u8]> {
         let most = &self.waiting[..self.waiting.len().min(LOG_WRITE_SIZE_MAX - 1)];
         let end = most.iter().rposition(|byte| *byte == b'\n')?;
         Some(&most[..=end])
     }
 
-    /// The sink has the beginning of the first line already.
+    /// Whether the beginning of the first line was written already.
     pub fn begins_inside_line(&self) -> bool {
         self.begins_inside_line
     }
 
-    /// So many bytes of the chunk were written, or none. True: go on with the next chunk. What cannot be written
-    /// now (EAGAIN, EINTR) waits; after any other error all that waits is left out.
+    /// Takes the result of writing the chunk. True: write the next chunk. After EAGAIN and EINTR the lines remain; after
+    /// any other error all are dropped.
     pub fn on_written(&mut self, result: Result<usize, Errno>) -> bool {
         match result {
             Ok(0) | Err(Errno::EAGAIN | Errno::EINTR) => false,
@@ -101,7 +101,7 @@ impl Lines {
         }
     }
 
-    /// Gives up all that waits.
+    /// Drops all buffered lines.
     pub fn leave_out(&mut self, cause: Errno) {
         let count = self.waiting.iter().filter(|byte| **byte == b'\n').count();
         if count > 0 {
@@ -112,12 +112,12 @@ impl Lines {
         self.begins_inside_line = false;
     }
 
-    /// Whether nothing waits and nothing is to be told.
+    /// Whether there is nothing to write and nothing to report.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.unwritten == 0 && self.too_many == 0
     }
 
-    /// What is to be told now of what was left out.
+    /// The report of dropped lines that is due. None: nothing to report, or not yet.
     pub fn left_out(&self, now_ms: u64) -> Option<LeftOut> {
         match (self.unwritten, self.too_many) {
             _ if now_ms < self.tell_ms => None,
@@ -127,7 +127,7 @@ impl Lines {
         }
     }
 
-    /// What `left_out` gave was written, or it was tried in vain.
+    /// The report from `left_out` was written, or could not be.
     pub fn on_told(&mut self, now_ms: u64, is_told: bool) {
         self.tell_ms = now_ms + LOG_TELL_MS;
         if is_told && self.unwritten > 0 {

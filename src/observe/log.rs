@@ -1,7 +1,7 @@
-//! The log: the one place that prints. One line an event, no byte of a client's choosing unescaped.
+//! The log's interface, and the only place that prints. One line an event; values from clients are escaped.
 //!
-//! Lines are gathered and written once a turn of the event loop, by `flush`; errors at once, and before `start`
-//! all lines at once. Writing never waits: what nobody takes is counted, and told when lines go out again.
+//! Lines are buffered, and written by `flush` once each turn of the event loop; errors at once, and before `start` all
+//! lines at once. Writes do not block: lines that cannot be written are dropped, counted and reported later.
 
 use std::fmt;
 use std::io::Write as _;
@@ -21,19 +21,18 @@ use super::writer::{Now, Writer};
 
 static LEVEL: AtomicU8 = AtomicU8::new(Level::Info as u8);
 static LOG: LazyLock<Mutex<Writer>> = LazyLock::new(|| Mutex::new(Writer::new(Sink::standard_error())));
-/// Where the monotonic clock of the log begins.
+/// The epoch of the log's monotonic clock.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Logs as the settings say from now on, and opens the file that they name. It may be called again; after an
-/// error all is as it was.
+/// Applies settings and opens their file. May be called again; an error changes nothing.
 pub fn start(settings: &Settings) -> Result<(), LogError> {
     log().start(settings, now())?;
     set_level(settings.level);
     Ok(())
 }
 
-/// Opens the file again, after it was renamed (logrotate(8)). After an error the old file goes on being used.
-/// Standard error stays what it is.
+/// Reopens the file after logrotate(8) renamed it; after an error the old file remains in use. Does nothing for standard
+/// error.
 pub fn reopen() -> Result<(), LogError> {
     log().reopen(now())
 }
@@ -69,13 +68,13 @@ pub fn access(access: &Access<'_>) {
     }
 }
 
-/// As `flush`, for the end of the process: what was left out is told now or never.
+/// As `flush`, at the end of the process: reports dropped lines even if the report is not due.
 pub fn finish() {
     log().finish(now());
 }
 
-/// Writes what is gathered, as much as is taken without waiting. For the end of a turn, and before a fork(2), which
-/// would double what is gathered. False: something still waits to be written or told.
+/// Writes buffered lines without blocking. Call it at the end of a turn, and before fork(2), which would duplicate the
+/// buffer. False: lines or a report remain.
 pub fn flush() -> bool {
     let mut log = log();
     if !log.is_idle() {
@@ -91,7 +90,7 @@ pub fn announce(line: fmt::Arguments<'_>) {
     let _ = out.write_all(plain_line(line).as_bytes()).and_then(|()| out.flush());
 }
 
-/// A log that panicked in mid-line is still a log.
+/// A poisoned lock is used on: the log stays usable after a panic.
 fn log() -> MutexGuard<'static, Writer> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,11 +1,10 @@
-//! What the operator sees.
+//! The log. `log` is its interface and the only place that prints; the other modules are private to it.
 
 pub mod log;
 
 mod record;
 
 mod format;
-mod timestamp;
 
 mod lines;
 mod sink;

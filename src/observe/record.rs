@@ -1,18 +1,18 @@
-//! What the log tells of, whatever its lines look like.
+//! Log records, independent of the output format.
 
 use std::fmt;
 
 use crate::limits::LOG_VALUE_SIZE_MAX;
 
-/// How much an event matters; a level shows itself and all before it.
+/// Severity. A level includes all levels above it in this list.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 #[repr(u8)]
 pub enum Level {
-    /// The daemon cannot do what it was asked to.
+    /// The daemon cannot do what was requested.
     Error,
-    /// Something that the operator may want to mend.
+    /// The operator may want to correct something.
     Warn,
-    /// Beginnings and ends.
+    /// Start, stop, and the end of each connection.
     #[default]
     Info,
     /// Every step.
@@ -30,7 +30,7 @@ impl Level {
         }
     }
 
-    /// The priority that the journal knows it by (sd-daemon(3)).
+    /// The journal's priority (sd-daemon(3)).
     pub fn priority(self) -> u8 {
         match self {
             Level::Error => 3,
@@ -41,37 +41,37 @@ impl Level {
     }
 }
 
-/// What is told of a connection at its end.
+/// The access line of a connection, written at its end.
 pub struct Access<'a> {
-    /// How much the ending matters.
+    /// Severity of the ending.
     pub level: Level,
     /// The connection's number.
     pub id: u64,
-    /// Where the client came from.
+    /// The client's address.
     pub client: &'a dyn fmt::Display,
-    /// The hostname of the server that was meant; empty: it has none, and this is left out.
+    /// The hostname of the server; omitted where empty.
     pub host: &'a str,
-    /// The name that the client asked for.
+    /// The requested name.
     pub name: &'a str,
-    /// The status of the last HTTP reply, 101 for a WebSocket; 0: there was none, and it is left out.
+    /// The status of the last response, 101 for a WebSocket; 0: none was sent, and the field is omitted.
     pub status: u16,
-    /// The close code of a WebSocket, or what stands for one that was never sent (RFC 6455 section 7.4.1).
+    /// The close code of a WebSocket, including the reserved codes 1005 and 1006 (RFC 6455 section 7.4.1).
     pub code: Option<u16>,
-    /// From accept to the end.
+    /// Time since accept(2).
     pub lasted_ms: u64,
-    /// Payload bytes from the client to the server.
+    /// Payload bytes from the client to the backend.
     pub up_bytes: u64,
-    /// Messages from the client to the server.
+    /// Messages from the client to the backend.
     pub up_messages: u64,
-    /// Payload bytes from the server to the client.
+    /// Payload bytes from the backend to the client.
     pub down_bytes: u64,
-    /// Messages from the server to the client.
+    /// Messages from the backend to the client.
     pub down_messages: u64,
     /// Why it ended.
     pub ending: &'a dyn fmt::Display,
 }
 
-/// A value that a peer chose: quoted, escaped, cut at a limit.
+/// A value from a peer: quoted, escaped, truncated to LOG_VALUE_SIZE_MAX.
 pub struct Quoted<'a>(pub &'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -82,13 +82,13 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// What a line tells.
+/// One log line.
 pub enum Record<'a> {
-    /// Something happened, to one connection or to none.
+    /// An event.
     Event {
-        /// How much it matters.
+        /// Severity.
         level: Level,
-        /// The connection's number.
+        /// None: the event concerns no single connection.
         connection: Option<u64>,
         /// The sentence.
         what: fmt::Arguments<'a>,
@@ -98,7 +98,7 @@ pub enum Record<'a> {
 }
 
 impl Record<'_> {
-    /// How much it matters.
+    /// Severity.
     pub fn level(&self) -> Level {
         match self {
             Record::Event { level, .. } => *level,
@@ -106,7 +106,7 @@ impl Record<'_> {
         }
     }
 
-    /// The connection's number, if it is about one.
+    /// The connection's number. None: the event concerns no single connection.
     pub fn connection(&self) -> Option<u64> {
         match self {
             Record::Event { connection, .. } => *connection,

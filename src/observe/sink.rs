@@ -1,4 +1,4 @@
-//! Where log lines go: a file or standard error. A write never waits.
+//! The destination of log lines: a file or standard error. Writes do not block.
 
 use std::fmt;
 use std::io::{IoSlice, Stderr, stderr};
@@ -31,16 +31,16 @@ impl fmt::Display for LogError {
     }
 }
 
-/// Where lines go.
+/// An open destination.
 pub struct Sink {
     to: To,
     is_journal: bool,
-    /// The last byte that was written was no newline.
+    /// The last byte written was not a newline.
     is_line_open: bool,
 }
 
 enum To {
-    /// Shared with other processes, so that its flags are left alone.
+    /// Shared with other processes: O_NONBLOCK is not set.
     StandardError(Stderr),
     File(OwnedFd),
 }
@@ -55,18 +55,18 @@ impl Sink {
         Sink { to: To::StandardError(to), is_journal, is_line_open: false }
     }
 
-    /// The end of a file, which is made where it is not there.
+    /// Opens a file for appending, and creates it if necessary.
     pub fn open(path: &str) -> Result<Sink, LogError> {
         let making = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
-        // Where a pointer has 32 bits, a log would end at 2 GiB without the last.
+        // Without O_LARGEFILE, a log on 32-bit systems is limited to 2 GiB.
         let flags = making | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_LARGEFILE;
-        // Others than owner and group have no business with clients' addresses.
+        // Clients' addresses are not world-readable.
         let file = open(path, flags, Mode::from_bits_truncate(0o640));
         file.map(Sink::from).map_err(|errno| LogError { path: path.to_owned(), errno })
     }
 
-    /// Takes the place of another sink. It may be the same file once more, so that a line that was broken off is
-    /// ended first; an empty line in a new file is the lesser evil.
+    /// Replaces another sink, which may be the same file: an incomplete last line is ended first. In a new file this
+    /// leaves an empty line.
     pub fn follow(&mut self, before: &Sink) {
         self.is_line_open = before.is_line_open;
     }
@@ -76,9 +76,8 @@ impl Sink {
         self.is_journal
     }
 
-    /// Writes lines, at most `LOG_WRITE_SIZE_MAX - 1` bytes of them, and gives the number of bytes that were taken.
-    /// `is_rest`: they begin inside the line that was broken off last; otherwise that line is ended first. EAGAIN:
-    /// it would have to wait.
+    /// Writes lines, at most `LOG_WRITE_SIZE_MAX - 1` bytes; returns the number of bytes written. `is_rest`: the bytes
+    /// continue the line written incompletely last; otherwise that line is ended first. EAGAIN: the write would block.
     pub fn write(&mut self, lines: &[u8], is_rest: bool) -> Result<usize, Errno> {
         let fd = match &self.to {
             To::StandardError(to) => to.as_fd(),
@@ -103,8 +102,8 @@ impl From<OwnedFd> for Sink {
     }
 }
 
-/// Whether a write would not wait; a broken pipe does not either. A pipe that is writable takes `PIPE_BUF` bytes
-/// at once (pipe(7)); only a terminal that is nearly full could hold a write back.
+/// Whether a write would not block, as with a broken pipe. A writable pipe accepts `PIPE_BUF` bytes (pipe(7)); only a
+/// nearly full terminal could block.
 fn is_writable(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::ZERO)? > 0)
 }

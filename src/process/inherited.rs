@@ -1,5 +1,5 @@
-//! Listening sockets that the service manager opened before the daemon started (sd_listen_fds(3)), so that no
-//! client is turned away while it starts, and ports below 1024 need no rights.
+//! Sockets inherited through LISTEN_FDS (sd_listen_fds(3)): no client is refused during a restart, and ports below 1024
+//! need no privileges.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -13,27 +13,27 @@ use crate::driver::inherit::take_sockets;
 use crate::gateway::listener::ListenAddress;
 use crate::observe::log::Quoted;
 
-/// A socket that listens already.
+/// An inherited listening socket.
 #[derive(Debug)]
 pub struct Inherited {
-    /// It.
+    /// The descriptor.
     pub fd: OwnedFd,
-    /// Where it listens; an abstract UNIX address begins with @.
+    /// Its local address; an abstract UNIX address begins with @.
     pub address: ListenAddress,
-    /// What the service manager calls it (FileDescriptorName=); empty where it has no name.
+    /// FileDescriptorName=; empty if unset.
     name: String,
-    /// Whether it takes IPv4 clients beside those of IPv6.
+    /// Whether an IPv6 socket accepts IPv4 too (IPV6_V6ONLY is off).
     is_dual: bool,
 }
 
-/// Sockets that were announced and cannot be used. Display says which, why, and the remedy.
+/// An inherited socket that cannot be used. Display names it, the cause and the remedy.
 #[derive(Debug)]
 pub enum InheritError {
-    /// A variable of the environment makes no sense.
+    /// An environment variable is invalid.
     Variable(&'static str, String),
-    /// A file descriptor is no socket that clients can be accepted from.
+    /// A descriptor is not a listening stream socket.
     Unfit(RawFd, &'static str),
-    /// A file descriptor cannot be asked.
+    /// A system call on a descriptor failed.
     Failed(RawFd, Errno),
 }
 
@@ -95,7 +95,7 @@ pub fn inherited_listeners() -> Result<Vec<Inherited>, InheritError> {
     fds.into_iter().zip(names).map(|(fd, name)| inspect(fd, name)).collect()
 }
 
-/// How many sockets are there for this process.
+/// The number of sockets for this process.
 fn announced(for_process: Option<&str>, count: Option<&str>, this_process: u32) -> Result<u16, InheritError> {
     let (Some(for_process), Some(count)) = (for_process, count) else { return Ok(0) };
     let id: u32 = for_process.parse().map_err(|_| InheritError::Variable("LISTEN_PID", for_process.to_owned()))?;

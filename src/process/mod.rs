@@ -1,4 +1,4 @@
-//! The daemon as a process: the rights it keeps, the file that names it, and the service manager that started it.
+//! The process: privileges, pid file, and the service manager's notifications and inherited sockets.
 
 pub mod inherited;
 pub mod pid_file;

@@ -1,4 +1,4 @@
-//! The folders that requests lead to, opened once at the start.
+//! Opening the folders of docroot and www.
 
 use std::fmt::{self, Write as _};
 use std::os::fd::OwnedFd;
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
-/// A folder that cannot be used. Display names the path and the remedy.
+/// A folder that cannot be opened. Display names the path and the remedy.
 #[derive(Debug)]
 pub struct FolderError {
     path: String,
@@ -15,7 +15,7 @@ pub struct FolderError {
 }
 
 impl FolderError {
-    /// Whether it may come to be there: nothing has this path yet.
+    /// Whether the path does not exist, so that it is worth waiting for.
     pub fn is_missing(&self) -> bool {
         self.errno == Errno::ENOENT
     }
@@ -40,7 +40,7 @@ impl fmt::Display for FolderError {
     }
 }
 
-/// Opens a folder as the root of what may be reached through it (openat2(2), RESOLVE_BENEATH).
+/// Opens a folder as the root of path lookups (openat2(2), RESOLVE_BENEATH).
 pub fn open_folder(path: &str) -> Result<OwnedFd, FolderError> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     open(path, flags, Mode::empty()).map_err(|errno| FolderError { path: path.to_owned(), errno })

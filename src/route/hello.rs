@@ -1,12 +1,12 @@
-//! The first record of a conversation, where a service has `hello`: who the client is, as PROXY protocol version 2
-//! (haproxy's proxy-protocol.txt, section 2.2) with TLVs for what the handshake said.
+//! The hello record, which the backend of a service with `hello` receives before the first message: the client's address
+//! in PROXY protocol version 2 (haproxy's proxy-protocol.txt, section 2.2), with TLVs for values of the handshake.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::driver::Address;
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2, and the connection is somebody else's.
+/// Version 2, command PROXY.
 const VERSION_AND_COMMAND: u8 = 0x21;
 
 /// The host that the client asked for (PP2_TYPE_AUTHORITY).
@@ -19,29 +19,29 @@ const TYPE_QUERY: u8 = 0xe1;
 const TYPE_ORIGIN: u8 = 0xe2;
 const TYPE_SUBPROTOCOL: u8 = 0xe3;
 
-/// What the handshake said. What is empty was not said and is left out of the record.
+/// Values of the handshake. An empty value is omitted from the record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Hello {
     /// "/" and the name, decoded and folded.
     pub path: Box<str>,
-    /// What stood behind "?", as it was sent.
+    /// The query, percent-encoded.
     pub query: Box<str>,
     /// The Host header, port included.
     pub host: Box<str>,
     /// The page's origin.
     pub origin: Box<str>,
-    /// The subprotocol that was chosen.
+    /// The selected subprotocol.
     pub subprotocol: Box<str>,
 }
 
 impl Hello {
-    /// Bytes of what was said.
+    /// The size of all values in bytes.
     pub fn size(&self) -> usize {
         [&self.path, &self.query, &self.host, &self.origin, &self.subprotocol].iter().map(|said| said.len()).sum()
     }
 
-    /// The record. `client` is the client's address and `local` the one that it came to, both unknown on a UNIX
-    /// socket; `id` is the connection's number in the log.
+    /// Encodes the record. `client` is the remote and `local` the local address of the client's socket, both unknown on a
+    /// UNIX socket; `id` is the connection's number in the log.
     pub fn encode(&self, client: Address, local: Address, id: u64) -> Box<[u8]> {
         let (family, addresses) = match (client, local) {
             (Address::Tcp(client), Address::Tcp(local)) => addresses(client, local),

@@ -1,4 +1,4 @@
-//! From a request's path to the server that serves it.
+//! Routing: from a request's host and path to a site, and from a name to the backend that serves it.
 
 pub mod names;
 
@@ -16,22 +16,22 @@ use crate::limits;
 use crate::permit::{Count, Permit};
 use names::{Patterns, Rules};
 
-/// How messages travel to and from a server (docs/backends.md).
+/// How messages are delimited on a backend's stream (docs/backends.md).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
-    /// The payloads' bytes alone; one read is one message.
+    /// Payload without framing; each read from the backend is one message.
     Stream,
     /// SOCK_SEQPACKET: one packet is one message.
     Packet,
     /// One line is one message.
     Lines,
-    /// What stands before a NUL is one message.
+    /// Messages end with a NUL.
     Nul,
     /// RFC 6455 frames without masks.
     Frames,
 }
 
-/// What a message from a server without message types is sent as.
+/// The WebSocket message type of messages from a backend whose protocol has none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MessageType {
     /// Text where the bytes are UTF-8, else binary.
@@ -42,24 +42,24 @@ pub enum MessageType {
     Binary,
 }
 
-/// How the servers of a docroot or a link are spoken to.
+/// The backends of a docroot or a link: protocol and limits.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Service {
-    /// How messages travel.
+    /// The framing of messages.
     pub protocol: Protocol,
-    /// What their messages are sent as.
+    /// The type of messages to the client.
     pub message_type: MessageType,
-    /// Whether a first record tells the server who the client is.
+    /// Whether the backend first receives a hello record (`hello`).
     pub hello: bool,
-    /// Whether servers get the clients' own sockets.
+    /// Direct mode: whether backends receive the client's socket.
     pub is_direct: bool,
-    /// The limits of each conversation.
+    /// The limits of each WebSocket.
     pub limits: limits::WebSocket,
-    /// The conversations of this docroot or link, those at their handshake and at their end included.
+    /// The open WebSockets of this docroot or link, including those in their opening or closing handshake.
     pub conversations: Count,
 }
 
-/// A place among a service's conversations (`limits.clients` of its websocket or link).
+/// A permit for one WebSocket of a service (`limits.clients` of its websocket or link).
 pub type Seat = Permit<Service>;
 
 impl AsRef<Count> for Service {
@@ -68,12 +68,12 @@ impl AsRef<Count> for Service {
     }
 }
 
-/// Where a link leads to.
+/// The backend of a link.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Destination {
     /// The socket at this absolute path.
     Unix(Box<str>),
-    /// The first of these addresses that accepts. None: its host has not been looked up yet.
+    /// The first of these addresses that accepts. Empty: the host is not resolved yet.
     Tcp(Box<[SocketAddr]>),
     /// A terminal line in raw mode.
     Tty {
@@ -86,30 +86,30 @@ pub enum Destination {
     Fifo {
         /// Its absolute path.
         path: Box<str>,
-        /// Whether messages come out of it or go into it.
+        /// Whether the gateway reads or writes it.
         direction: Direction,
     },
 }
 
-/// Names that are served by something other than a socket in docroot.
+/// Names served by a backend outside docroot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Link {
-    /// The names, as patterns that are searched for in "/" + name.
+    /// The names: patterns searched for in "/" + name.
     pub origin: Patterns,
-    /// What serves them.
+    /// Their backend.
     pub destination: Destination,
-    /// How they are spoken to.
+    /// Protocol and limits.
     pub service: Arc<Service>,
 }
 
-/// The Cache-Control of files for which none is set: a cache asks each time whether its copy is still the file, which
-/// costs a 304. Without it, browsers keep a page for a tenth of its age (RFC 9111 section 4.2.2).
+/// The default Cache-Control of files: caches revalidate each time, at the cost of a 304. Without it, browsers use
+/// heuristic freshness, a tenth of the page's age (RFC 9111 section 4.2.2).
 pub const CACHE_CONTROL: &str = "no-cache";
 
-/// A header that some files are sent with.
+/// A configured header field of files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageHeader {
-    /// The files, as patterns that are searched for in "/" + path.
+    /// The files: patterns searched for in "/" + path.
     pub path: Patterns,
     /// Its name.
     pub name: Box<str>,
@@ -117,10 +117,10 @@ pub struct PageHeader {
     pub value: Box<str>,
 }
 
-/// What one server of the configuration serves.
+/// What one server (virtual host) serves.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The host that it answers to, where several share an address: in normal form but for its case.
+    /// The host it answers to where several servers share an address: in normal form except for case.
     pub hostname: Option<Box<str>>,
     /// Whether files are served.
     pub has_www: bool,
@@ -131,17 +131,17 @@ pub struct Site {
     pub cache_control: Box<str>,
     /// Other headers of files, by their paths.
     pub page_headers: Vec<PageHeader>,
-    /// Whether UNIX servers are served.
+    /// Whether the UNIX servers in docroot are served.
     pub has_docroot: bool,
-    /// Symbolic links in docroot may lead out of it.
+    /// Whether symbolic links may lead out of docroot.
     pub follows_symlinks: bool,
-    /// Which names may be asked for.
+    /// Which names may be requested.
     pub rules: Rules,
-    /// Which pages may connect.
+    /// Which origins may connect.
     pub origins: Origins,
-    /// How the servers in docroot are spoken to.
+    /// Protocol and limits of the backends in docroot.
     pub service: Arc<Service>,
-    /// Asked before docroot, in this order.
+    /// Matched before docroot, in this order.
     pub links: Vec<Link>,
     /// The limits of its HTTP connections.
     pub limits: limits::Http,
@@ -154,8 +154,7 @@ impl Site {
         self.links.iter().position(|link| link.origin.matches(&subject))
     }
 
-    /// The header lines that a file is sent with by the configuration. Of several headers with one name the first one
-    /// counts.
+    /// The configured header lines of a file. Of several with one name the first wins.
     pub fn page_fields(&self, path: &str) -> String {
         let subject = format!("/{path}");
         let mut names: Vec<&str> = Vec::new();
@@ -171,7 +170,7 @@ impl Site {
         fields
     }
 
-    /// A copy whose links and docroot count their clients anew.
+    /// A copy whose counts of WebSockets start at 0.
     pub fn fresh(&self) -> Site {
         let mut site = self.clone();
         site.service = Arc::new(Service::clone(&site.service));
@@ -214,7 +213,7 @@ impl Default for Site {
     }
 }
 
-/// The servers that share an address. There is always a first one, which answers where no hostname fits.
+/// The servers that share an address. The first one is the default where no hostname matches.
 #[derive(Clone, Debug)]
 pub struct Sites {
     first: Arc<Site>,
@@ -227,12 +226,12 @@ impl Sites {
         Sites { first, others }
     }
 
-    /// The site of a number that `of_host` gave.
+    /// The site with an index from `of_host`.
     pub fn get(&self, index: u16) -> &Site {
         index.checked_sub(1).and_then(|index| self.others.get(index as usize)).unwrap_or(&self.first)
     }
 
-    /// Whether the rate of some client is limited.
+    /// Whether any service has a rate limit.
     pub fn have_rates(&self) -> bool {
         let has_rate = |service: &Arc<Service>| {
             service.limits.messages_per_second_max > 0 || service.limits.bytes_per_second_max > 0

@@ -1,11 +1,11 @@
-//! Names: what a path asks for, and whether it may (docs/backends.md).
+//! Names and the patterns that allow or deny them (docs/backends.md).
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-/// A path that names nothing.
+/// A path that is not a valid name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NameError;
 
@@ -15,8 +15,8 @@ impl fmt::Display for NameError {
     }
 }
 
-/// The name that a path means: percent-decoded, empty and dot segments folded, no slash at either end.
-/// Segments above the root fold away, so that no name ever leads out.
+/// The name of a path: percent-decoded, without empty and dot segments, without a slash at either end. `..` at the root
+/// is dropped, so that no name leads out.
 pub fn from_path(path: &str) -> Result<String, NameError> {
     let is_encoded = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     if !path.split('%').skip(1).all(is_encoded) {
@@ -82,8 +82,8 @@ impl Pattern {
         Pattern { runs: element.split('*').map(str::to_owned).collect(), at_start, at_end }
     }
 
-    /// Each run is looked for behind the one before. The leftmost place is always good enough, since a star
-    /// takes whatever lies between, so the work is linear in the subject for each run.
+    /// Searches each run after the previous one. The leftmost match suffices, since a star matches any text between, so
+    /// the cost of each run is linear in the subject.
     fn is_found_in(&self, subject: &str) -> bool {
         let Some((last, before)) = self.runs.split_last() else { return false };
         let mut rest = subject;
@@ -106,7 +106,7 @@ impl Pattern {
     }
 }
 
-/// Which names may be asked for.
+/// Which names may be requested.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rules {
     /// What is accepted.

@@ -1,4 +1,4 @@
-//! The settings of one group, held against the table of keys.
+//! The settings of one group, checked against the table of keys.
 
 use crate::config::keys::{self, Key, Kind, Limits, Scope};
 use crate::config::problem::{Place, Problems};
@@ -7,12 +7,12 @@ use crate::config::values;
 
 /// A group whose keys, types and bounds are checked.
 pub struct Fields<'t> {
-    /// What stands before the names of its keys in a problem.
+    /// Prefix of its keys in problems.
     path: String,
     /// Where it begins.
     pub place: Place,
     found: Vec<Field<'t>>,
-    /// Keys that misspelt ones may stand for.
+    /// Known keys that misspelt ones resemble.
     meant: Vec<&'static str>,
 }
 
@@ -235,7 +235,7 @@ fn number(data: &Data) -> Option<u64> {
     }
 }
 
-/// What is wrong with a value by its type and bounds.
+/// The violation of type or bounds, if any.
 fn fault(key: &Key, data: &Data) -> Option<String> {
     let is_text = |one: &Element| matches!(one.data, Data::Text(_) | Data::Bad);
     match (key.kind, data) {

@@ -1,4 +1,4 @@
-//! From a tree of settings to a configuration. All that is wrong with it is noted, each with its place and remedy.
+//! Checks a tree of settings and makes a `Config`. Reports all problems, each with its place and remedy.
 #![forbid(unsafe_code)]
 
 mod fields;
@@ -17,7 +17,7 @@ use crate::limits::SERVERS_MAX;
 use crate::observe::log;
 use fields::Fields;
 
-/// Checks a tree that begins at `whole`. Where problems are errors, what is returned is of no use.
+/// Checks a tree. `whole` is the place of the file. The result is unusable if `problems` has errors.
 pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Config {
     let top = Fields::read(Scope::Top, String::new(), whole, settings, problems);
     let mut limits = Limits::default();

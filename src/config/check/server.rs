@@ -1,4 +1,4 @@
-//! One element of `servers`, and how several of them get on.
+//! Elements of `servers`, and conflicts between them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,6 +12,7 @@ use crate::config::keys::Limits;
 use crate::config::problem::{Place, Problems};
 use crate::config::{Host, Places, Said, Server, Typed, values};
 use crate::gateway::listener::ListenAddress;
+use crate::http::authority::unbracket;
 use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX, PAGE_HEADERS_SIZE_MAX};
 use crate::permit::Count;
 use crate::route::names::{Patterns, Rules};
@@ -131,7 +132,7 @@ fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenA
     }
     let port = group.number("port").map_or(80, |port| port as u16);
     let one = group.parsed(problems, "addr", |text| {
-        let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+        let bare = unbracket(text).unwrap_or(text);
         bare.parse::<IpAddr>().map_err(|_| format!("{text:?} is no IP address: write one such as 192.0.2.1 or ::1"))
     });
     let all = match one {

@@ -16,7 +16,7 @@ fn with<'a>(name: &'a str, value: &'a [u8]) -> Vec<(&'a str, &'a [u8])> {
     headers
 }
 
-fn judge(headers: &Headers) -> Result<Upgrade, UpgradeError> {
+fn judge(headers: &Fields) -> Result<Upgrade, UpgradeError> {
     check("GET", true, "gate.example:8080", headers, &Origins::Same)
 }
 

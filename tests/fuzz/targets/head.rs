@@ -9,6 +9,7 @@ use uakari::http::coding::Codings;
 use uakari::http::conditions::{Conditions, Selection};
 use uakari::http::date::{self, Date};
 use uakari::http::error::HeadError;
+use uakari::http::fields;
 use uakari::http::head::{self, Head};
 use uakari::http::range::{self, Part};
 use uakari::http::representation::{Representation, Version};
@@ -180,7 +181,7 @@ fn check_conditions(head: &Head<'_>) {
                 assert!(first <= last && last < size && head.method != "HEAD", "{first}-{last} of {size}");
                 Some((first, last))
             }
-            Selection::Unsatisfiable => return assert!(head::single(&head.headers, "range").is_some()),
+            Selection::Unsatisfiable => return assert!(fields::single(&head.headers, "range").is_some()),
             _ => None,
         };
         for line in file.content_fields("text/plain", part, &date).split_terminator("\r\n") {
