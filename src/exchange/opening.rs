@@ -2,7 +2,7 @@
 
 mod handover;
 
-use super::relay::Nature;
+use super::relay::BackendTraits;
 use super::{Context, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, head, refuse};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{Errno, FileKind, OpenFor, SocketType};
@@ -184,7 +184,7 @@ impl Opening {
     pub fn step(
         mut self: Box<Self>,
         input: Option<Input<'_>>,
-        early: &mut Vec<u8>,
+        pipelined: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
         match input {
@@ -193,7 +193,7 @@ impl Opening {
             Some(Input::Retry) => self.connect(context),
             Some(Input::Opened(opened)) => return self.opened(opened, context),
             Some(Input::Connected(connected)) => return self.connected(connected, context),
-            Some(Input::HandedOver(result)) => return self.handed_over(result, early, context),
+            Some(Input::HandedOver(result)) => return self.handed_over(result, pipelined, context),
             // It may have gone through already: its answer tells.
             Some(Input::Deadline) if self.is_handing_over && context.now_ms >= self.give_up_ms => {
                 context.out.push(Effect::CancelConnect);
@@ -371,7 +371,7 @@ impl Opening {
         context.out.push(Effect::Demand(End::Backend, demand));
         *context.status = 101;
         let destination = self.link.and_then(|link| context.site().links.get(link)).map(|link| &link.destination);
-        let nature = Nature::of(destination);
+        let traits = BackendTraits::of(destination);
         // Nothing comes out of a pipe that is written.
         if matches!(destination, Some(Destination::Fifo { direction: Direction::Write, .. })) {
             context.out.push(Effect::Demand(End::Backend, Demand::Nothing));
@@ -381,7 +381,7 @@ impl Opening {
             Some("binary") => MessageType::Binary,
             _ => self.seat.message_type,
         };
-        Phase::Relay(Box::new(Relay::new(self.seat, protocol, message_type, nature, context)))
+        Phase::Relay(Box::new(Relay::new(self.seat, protocol, message_type, traits, context)))
     }
 }
 

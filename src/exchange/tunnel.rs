@@ -20,11 +20,11 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Begins with what the client has sent already.
-    pub fn new(seat: Seat, early: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
+    pub fn new(seat: Seat, pipelined: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
         context.set_deadline(None);
-        context.traffic.up_bytes += early.len() as u64;
+        context.traffic.up_bytes += pipelined.len() as u64;
         context.out.push(Effect::CloseFile);
-        context.out.push(Effect::Send { to: End::Backend, bytes: early.into() });
+        context.out.push(Effect::Send { to: End::Backend, bytes: pipelined.into() });
         context.out.push(Effect::Demand(End::Client, Demand::Flow));
         context.out.push(Effect::Demand(End::Backend, Demand::Flow));
         Tunnel { seat, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }

@@ -21,18 +21,18 @@ impl Opening {
     pub(super) fn handed_over(
         mut self: Box<Self>,
         result: Result<(), (HandoverStep, Errno)>,
-        early: &mut Vec<u8>,
+        pipelined: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
         self.is_handing_over = false;
         let phase = match result {
-            Ok(()) if early.is_empty() => {
+            Ok(()) if pipelined.is_empty() => {
                 *context.status = 101;
                 head::over(Ending::HandedOver, context)
             }
             Ok(()) => {
                 *context.status = 101;
-                let mut tunnel = Tunnel::new(self.seat, std::mem::take(early), context);
+                let mut tunnel = Tunnel::new(self.seat, std::mem::take(pipelined), context);
                 if self.is_stopping {
                     tunnel.stop(context);
                 }
@@ -87,15 +87,15 @@ mod tests {
     const HANDSHAKE: &str = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-    /// What is done behind a hand-over with this result, for a client that has sent this early, when the gateway was
+    /// What is done behind a hand-over with this result, for a client that has pipelined these bytes, when the gateway was
     /// told to stop meanwhile.
-    fn stopped_meanwhile(early: &str, result: Result<(), (HandoverStep, Errno)>) -> Vec<Effect> {
+    fn stopped_meanwhile(pipelined: &str, result: Result<(), (HandoverStep, Errno)>) -> Vec<Effect> {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
         let around = Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
         let (mut exchange, mut effects) = (Exchange::default(), Effects::default());
-        let mut bytes = [HANDSHAKE, early].concat().into_bytes();
+        let mut bytes = [HANDSHAKE, pipelined].concat().into_bytes();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
         for input in
             [Input::Bytes(End::Client, chunk), Input::Opened(Ok(FileKind::Socket(FileId::default()))), Input::Stop]

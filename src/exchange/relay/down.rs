@@ -1,7 +1,7 @@
 //! From the server to its client.
 
+use super::coalescer::Coalescer;
 use super::lines::{Framed, LineError, delimiter};
-use super::packed::Packed;
 use super::{Close, Pongs, Relay};
 use crate::exchange::closing::Leave;
 use crate::exchange::{Chunk, Context, Effect, Ending, send_close};
@@ -16,7 +16,7 @@ use rfc6455::utf8::{self, Tail};
 impl Relay {
     /// Takes what the server sent; Some: the conversation goes over into its end.
     pub(super) fn backend_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Leave> {
-        self.vigil.on_message(context.now_ms);
+        self.keepalive.on_message(context.now_ms);
         if self.down.is_none() {
             let ending = self.down_messages(chunk, context)?;
             return Some(self.close_client(CloseCode::INTERNAL_ERROR, ending, context));
@@ -97,8 +97,8 @@ impl Relay {
                 self.cut[..size].copy_from_slice(&buffer[end..end + size]);
                 self.cut_size = size as u8;
                 if !self.is_last && self.message_type == MessageType::Auto {
-                    self.vigil.set_cut(Some(context.now_ms + limits::CUT_CHARACTER_MS));
-                    context.set_deadline(self.vigil.next_ms(&self.seat.limits));
+                    self.keepalive.set_cut(Some(context.now_ms + limits::CUT_CHARACTER_MS));
+                    context.set_deadline(self.keepalive.next_ms(&self.seat.limits));
                 }
                 if start == end {
                     return true;
@@ -127,7 +127,7 @@ impl Relay {
     /// The server's frames, checked; Some: its close frame or its mistake.
     fn down_frames(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Result<Close, ProtocolError>> {
         let down = self.down.as_mut()?;
-        let mut packed = Packed::default();
+        let mut coalescer = Coalescer::default();
         let mut pongs = Pongs::default();
         let (mut at, mut frames) = (chunk.start, 0);
         let end = loop {
@@ -141,9 +141,9 @@ impl Relay {
                 Ok(Some(Piece::Data(data))) => {
                     context.traffic.down_bytes += data.range.len() as u64;
                     context.traffic.down_messages += u64::from(data.last);
-                    packed.add_frame(chunk.buffer, data);
+                    coalescer.add_frame(chunk.buffer, data);
                 }
-                Ok(Some(Piece::Ping(payload))) if self.nature.takes_messages => {
+                Ok(Some(Piece::Ping(payload))) if self.traits.takes_messages => {
                     pongs.answer(End::Backend, payload, context);
                 }
                 Ok(Some(Piece::Ping(_) | Piece::Pong)) => {}
@@ -153,13 +153,13 @@ impl Relay {
         };
         context.out.add_frames(frames);
         pongs.end(End::Backend, context);
-        packed.forward(End::Client, context);
+        coalescer.forward(End::Client, context);
         end
     }
 
     /// A character that was cut off for good goes out as the bytes that it is.
     pub(super) fn send_cut(&mut self, context: &mut Context<'_>) {
-        self.vigil.set_cut(None);
+        self.keepalive.set_cut(None);
         let cut = &self.cut[..std::mem::take(&mut self.cut_size) as usize];
         if !cut.is_empty() {
             let size = header::size_of(cut.len());

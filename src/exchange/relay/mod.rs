@@ -1,9 +1,9 @@
 //! Messages each way. Frames are decoded in place and leave from the buffer they came in.
 
+mod coalescer;
 mod down;
+mod keepalive;
 mod lines;
-mod packed;
-mod vigil;
 
 use super::closing::Leave;
 use super::{Chunk, Context, Effect, Ending, Input, send_close};
@@ -11,13 +11,13 @@ use crate::driver::device::Direction;
 use crate::limits::{self, WebSocket, WhenOver};
 use crate::route::{Destination, MessageType, Protocol, Seat, Service};
 use crate::types::{Demand, End};
+use coalescer::Coalescer;
+use keepalive::{Due, Keepalive};
 use lines::delimiter;
-use packed::Packed;
 use rfc6455::close::CloseCode;
 use rfc6455::decoder::{Data, Decoder, Piece};
 use rfc6455::encoder;
 use rfc6455::header::{Masking, Opcode, ProtocolError};
-use vigil::{Due, Vigil};
 
 /// A close frame's code and reason.
 type Close = (Option<CloseCode>, Box<str>);
@@ -43,23 +43,23 @@ pub struct Relay {
     is_backend_gone: bool,
     /// The client is not heard any more: its backend has the last words.
     is_last: bool,
-    nature: Nature,
-    vigil: Vigil,
+    traits: BackendTraits,
+    keepalive: Keepalive,
 }
 
 /// What serves a name.
 #[derive(Clone, Copy, Debug)]
-pub struct Nature {
+pub struct BackendTraits {
     /// It can be written to.
     takes_messages: bool,
     /// It sees that its client has no more to say, and ends when it has answered. No device does.
     ends: bool,
 }
 
-impl Nature {
+impl BackendTraits {
     /// That of a link's destination; None: of a socket in docroot.
-    pub fn of(destination: Option<&Destination>) -> Nature {
-        Nature {
+    pub fn of(destination: Option<&Destination>) -> BackendTraits {
+        BackendTraits {
             takes_messages: !matches!(destination, Some(Destination::Fifo { direction: Direction::Read, .. })),
             ends: !matches!(destination, Some(Destination::Tty { .. } | Destination::Fifo { .. })),
         }
@@ -72,7 +72,7 @@ impl Relay {
         seat: Seat,
         protocol: Protocol,
         message_type: MessageType,
-        nature: Nature,
+        traits: BackendTraits,
         context: &mut Context<'_>,
     ) -> Relay {
         let limits = &seat.limits;
@@ -81,8 +81,8 @@ impl Relay {
             _ => limits.message_size_max,
         };
         let down = || Box::new(Decoder::new(Masking::Forbidden, limits.message_size_max, limits.message_size_max));
-        let vigil = Vigil::new(limits, context.now_ms);
-        context.set_deadline(vigil.next_ms(limits));
+        let keepalive = Keepalive::new(limits, context.now_ms);
+        context.set_deadline(keepalive.next_ms(limits));
         Relay {
             protocol,
             message_type,
@@ -93,8 +93,8 @@ impl Relay {
             cut_size: 0,
             is_backend_gone: false,
             is_last: false,
-            nature,
-            vigil,
+            traits,
+            keepalive,
             seat,
         }
     }
@@ -121,7 +121,7 @@ impl Relay {
 
     /// Whether the backend sees the end of its input, and ends when it has answered. No device does.
     pub fn ends(&self) -> bool {
-        self.nature.ends
+        self.traits.ends
     }
 
     /// The backend has ended or failed.
@@ -146,12 +146,12 @@ impl Relay {
 
     /// The client was not read for a while and could not be heard.
     pub fn excuse_client(&mut self, now_ms: u64) {
-        self.vigil.on_client(now_ms);
+        self.keepalive.on_client(now_ms);
     }
 
     /// The client is not read: nothing that it says can be missing.
     pub fn on_client_unread(&mut self) {
-        self.vigil.on_unread();
+        self.keepalive.on_unread();
     }
 
     /// Takes an input; Some: the conversation goes over into its end.
@@ -176,8 +176,8 @@ impl Relay {
     }
 
     fn client_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Leave> {
-        self.vigil.on_client(context.now_ms);
-        let mut packed = Packed::default();
+        self.keepalive.on_client(context.now_ms);
+        let mut coalescer = Coalescer::default();
         let mut pongs = Pongs::default();
         let (mut at, mut frames, mut costly) = (chunk.start, 0, 0);
         let end = loop {
@@ -188,14 +188,14 @@ impl Relay {
             frames += 1;
             match self.up.next(chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
-                Ok(Some(Piece::Data(_))) if !self.nature.takes_messages => {
+                Ok(Some(Piece::Data(_))) if !self.traits.takes_messages => {
                     let (code, reason) = (Some(CloseCode::UNSUPPORTED_DATA), Ending::TakesNothing.to_string());
                     return Some(self.part((code, &reason), &reason, Ending::TakesNothing, context));
                 }
                 Ok(Some(Piece::Data(data))) => {
                     let is_short = data.fragment_size.is_some_and(|size| size < limits::FRAGMENT_SIZE_MIN);
                     costly += u64::from(data.last || is_short);
-                    self.up_data(data, chunk.buffer, &mut packed, context);
+                    self.up_data(data, chunk.buffer, &mut coalescer, context);
                 }
                 Ok(Some(Piece::Ping(payload))) => {
                     costly += 1;
@@ -208,7 +208,7 @@ impl Relay {
         };
         context.out.add_frames(frames);
         pongs.end(End::Client, context);
-        packed.forward(End::Backend, context);
+        coalescer.forward(End::Backend, context);
         match end {
             // A close is answered with its code alone; a failure with what was wrong.
             Some(Ok((code, reason))) => Some(self.part((code, &reason), "", Ending::ClientClosed(code), context)),
@@ -222,13 +222,13 @@ impl Relay {
 
     fn limit_rate(&mut self, messages: u64, bytes: u64, context: &mut Context<'_>) -> Option<Leave> {
         let limits = &self.seat.limits;
-        if !self.vigil.is_over(messages, bytes, limits, (context.since_ms, context.now_ms)) {
+        if !self.keepalive.is_over(messages, bytes, limits, (context.since_ms, context.now_ms)) {
             return None;
         }
         match limits.when_over {
             WhenOver::Slow => {
                 context.out.push(Effect::Demand(End::Client, Demand::Nothing));
-                context.set_deadline(self.vigil.next_ms(limits));
+                context.set_deadline(self.keepalive.next_ms(limits));
                 None
             }
             WhenOver::Close => {
@@ -252,16 +252,16 @@ impl Relay {
 
     /// How long a server may say nothing when the gateway stops: as long as it may take to end.
     pub fn silence_ms(&self) -> u64 {
-        if self.nature.ends { limits::LAST_WORDS_MS.max(self.seat.limits.close_ms) } else { limits::LAST_WORDS_MS }
+        if self.traits.ends { limits::LAST_WORDS_MS.max(self.seat.limits.close_ms) } else { limits::LAST_WORDS_MS }
     }
 
-    fn up_data(&mut self, data: Data, buffer: &mut [u8], packed: &mut Packed, context: &mut Context<'_>) {
+    fn up_data(&mut self, data: Data, buffer: &mut [u8], coalescer: &mut Coalescer, context: &mut Context<'_>) {
         context.traffic.up_bytes += data.range.len() as u64;
         context.traffic.up_messages += u64::from(data.last);
-        self.vigil.on_message(context.now_ms);
+        self.keepalive.on_message(context.now_ms);
         match (self.protocol, delimiter(self.protocol)) {
-            (_, Some(delimiter)) => packed.add_delimited(buffer, data, delimiter),
-            (Protocol::Frames, _) => packed.add_frame(buffer, data),
+            (_, Some(delimiter)) => coalescer.add_delimited(buffer, data, delimiter),
+            (Protocol::Frames, _) => coalescer.add_frame(buffer, data),
             (Protocol::Packet, _) => {
                 let partial = self.partial.get_or_insert_default();
                 partial.extend_from_slice(&buffer[data.range]);
@@ -271,12 +271,12 @@ impl Relay {
                     context.out.push(Effect::Send { to: End::Backend, bytes });
                 }
             }
-            (_, None) => packed.add_payload(buffer, data),
+            (_, None) => coalescer.add_payload(buffer, data),
         }
     }
 
     fn on_deadline(&mut self, context: &mut Context<'_>) -> Option<Leave> {
-        while let Some(due) = self.vigil.take_due(&self.seat.limits, context.now_ms) {
+        while let Some(due) = self.keepalive.take_due(&self.seat.limits, context.now_ms) {
             match due {
                 Due::Cut => self.send_cut(context),
                 Due::Resume => context.out.push(Effect::Demand(End::Client, Demand::Flow)),
@@ -288,7 +288,7 @@ impl Relay {
                 }
             }
         }
-        context.set_deadline(self.vigil.next_ms(&self.seat.limits));
+        context.set_deadline(self.keepalive.next_ms(&self.seat.limits));
         None
     }
 
@@ -317,7 +317,7 @@ impl Relay {
 
     /// A server that speaks frames learns why the conversation is over.
     fn tell_backend(&mut self, code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
-        if self.protocol == Protocol::Frames && self.nature.takes_messages {
+        if self.protocol == Protocol::Frames && self.traits.takes_messages {
             context.out.push(Effect::SendLast { to: End::Backend, bytes: encoder::close_frame(code, reason) });
         }
     }

@@ -21,7 +21,7 @@ pub enum Due {
 
 /// When what is due. Noting that something came costs a store; the timer looks at it when it fires.
 #[derive(Debug)]
-pub struct Vigil {
+pub struct Keepalive {
     heard_ms: u64,
     message_ms: u64,
     pinged: Option<Moment>,
@@ -32,11 +32,11 @@ pub struct Vigil {
     rate: Option<Box<Rate>>,
 }
 
-impl Vigil {
+impl Keepalive {
     /// From the conversation's beginning on.
-    pub fn new(limits: &WebSocket, now_ms: u64) -> Vigil {
+    pub fn new(limits: &WebSocket, now_ms: u64) -> Keepalive {
         let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
-        Vigil {
+        Keepalive {
             heard_ms: now_ms,
             message_ms: now_ms,
             pinged: None,
@@ -157,41 +157,41 @@ mod tests {
     #[test]
     fn a_silent_client_is_pinged_and_then_lost() {
         let limits = limits();
-        let mut vigil = Vigil::new(&limits, 1_000);
-        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 1_099)), (Some(1_100), None));
-        vigil.on_client(1_050);
-        assert_eq!((vigil.take_due(&limits, 1_100), vigil.next_ms(&limits)), (None, Some(1_150)));
-        assert_eq!(vigil.take_due(&limits, 1_150), Some(Due::Ping));
-        assert_eq!((vigil.take_due(&limits, 1_150), vigil.next_ms(&limits)), (None, Some(1_180)));
-        vigil.on_client(1_170);
-        assert_eq!((vigil.take_due(&limits, 1_180), vigil.next_ms(&limits)), (None, Some(1_270)));
-        assert_eq!(vigil.take_due(&limits, 1_270), Some(Due::Ping));
-        assert_eq!(vigil.take_due(&limits, 1_300), Some(Due::Silent));
+        let mut keepalive = Keepalive::new(&limits, 1_000);
+        assert_eq!((keepalive.next_ms(&limits), keepalive.take_due(&limits, 1_099)), (Some(1_100), None));
+        keepalive.on_client(1_050);
+        assert_eq!((keepalive.take_due(&limits, 1_100), keepalive.next_ms(&limits)), (None, Some(1_150)));
+        assert_eq!(keepalive.take_due(&limits, 1_150), Some(Due::Ping));
+        assert_eq!((keepalive.take_due(&limits, 1_150), keepalive.next_ms(&limits)), (None, Some(1_180)));
+        keepalive.on_client(1_170);
+        assert_eq!((keepalive.take_due(&limits, 1_180), keepalive.next_ms(&limits)), (None, Some(1_270)));
+        assert_eq!(keepalive.take_due(&limits, 1_270), Some(Due::Ping));
+        assert_eq!(keepalive.take_due(&limits, 1_300), Some(Due::Silent));
     }
 
     #[test]
     fn pings_come_in_their_time_however_long_an_answer_may_take() {
         let limits = WebSocket { ping_ms: 100, pong_ms: 1_000, ..WebSocket::default() };
-        let mut vigil = Vigil::new(&limits, 0);
-        assert_eq!(vigil.take_due(&limits, 100), Some(Due::Ping));
-        vigil.on_client(110);
-        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 200)), (Some(200), None));
-        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 210)), (Some(210), Some(Due::Ping)));
+        let mut keepalive = Keepalive::new(&limits, 0);
+        assert_eq!(keepalive.take_due(&limits, 100), Some(Due::Ping));
+        keepalive.on_client(110);
+        assert_eq!((keepalive.next_ms(&limits), keepalive.take_due(&limits, 200)), (Some(200), None));
+        assert_eq!((keepalive.next_ms(&limits), keepalive.take_due(&limits, 210)), (Some(210), Some(Due::Ping)));
         for at_ms in (310..1_210).step_by(100) {
-            assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, at_ms)), (Some(at_ms), None));
+            assert_eq!((keepalive.next_ms(&limits), keepalive.take_due(&limits, at_ms)), (Some(at_ms), None));
         }
-        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 1_210)), (Some(1_210), Some(Due::Silent)));
+        assert_eq!((keepalive.next_ms(&limits), keepalive.take_due(&limits, 1_210)), (Some(1_210), Some(Due::Silent)));
     }
 
     #[test]
     fn one_that_is_not_read_is_asked_in_the_usual_time() {
         for pong_ms in [30, 1_000] {
             let limits = WebSocket { ping_ms: 100, pong_ms, ..WebSocket::default() };
-            let mut vigil = Vigil::new(&limits, 0);
+            let mut keepalive = Keepalive::new(&limits, 0);
             let mut pings = Vec::new();
-            while let Some(at_ms) = vigil.next_ms(&limits).filter(|at_ms| *at_ms <= 500) {
-                vigil.on_unread();
-                while let Some(due) = vigil.take_due(&limits, at_ms) {
+            while let Some(at_ms) = keepalive.next_ms(&limits).filter(|at_ms| *at_ms <= 500) {
+                keepalive.on_unread();
+                while let Some(due) = keepalive.take_due(&limits, at_ms) {
                     assert_eq!(due, Due::Ping);
                     pings.push(at_ms);
                 }
@@ -203,40 +203,40 @@ mod tests {
     #[test]
     fn pongs_are_no_messages() {
         let limits = limits();
-        let mut vigil = Vigil::new(&limits, 0);
-        vigil.on_client(950);
-        assert_eq!(vigil.take_due(&limits, 1_000), Some(Due::Idle));
-        vigil.on_message(1_000);
-        vigil.on_client(1_900);
-        assert_eq!(vigil.take_due(&limits, 1_990), None);
+        let mut keepalive = Keepalive::new(&limits, 0);
+        keepalive.on_client(950);
+        assert_eq!(keepalive.take_due(&limits, 1_000), Some(Due::Idle));
+        keepalive.on_message(1_000);
+        keepalive.on_client(1_900);
+        assert_eq!(keepalive.take_due(&limits, 1_990), None);
     }
 
     #[test]
     fn zeros_switch_off() {
         let limits = WebSocket { ping_ms: 0, idle_ms: 0, ..WebSocket::default() };
-        let mut vigil = Vigil::new(&limits, 0);
-        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, u64::MAX)), (None, None));
-        vigil.set_cut(Some(7));
-        assert_eq!((vigil.next_ms(&limits), vigil.take_due(&limits, 7)), (Some(7), Some(Due::Cut)));
-        assert!(!vigil.is_over(1_000_000, 1 << 40, &limits, (8, 8)));
+        let mut keepalive = Keepalive::new(&limits, 0);
+        assert_eq!((keepalive.next_ms(&limits), keepalive.take_due(&limits, u64::MAX)), (None, None));
+        keepalive.set_cut(Some(7));
+        assert_eq!((keepalive.next_ms(&limits), keepalive.take_due(&limits, 7)), (Some(7), Some(Due::Cut)));
+        assert!(!keepalive.is_over(1_000_000, 1 << 40, &limits, (8, 8)));
     }
 
     #[test]
     fn rates_allow_a_burst_and_then_the_rate() {
         let limits = WebSocket { messages_per_second_max: 10, ping_ms: 100, ..WebSocket::default() };
-        let mut vigil = Vigil::new(&limits, 0);
-        assert!(!vigil.is_over(10, 0, &limits, (0, 0)), "a second's worth at once");
-        assert!(vigil.is_over(1, 0, &limits, (0, 0)), "one more");
-        assert_eq!(vigil.next_ms(&limits), Some(100), "which is made good after a tenth of a second");
-        assert_eq!(vigil.take_due(&limits, 100), Some(Due::Resume));
-        assert_eq!(vigil.next_ms(&limits), Some(200), "one that was not read has the whole time again");
+        let mut keepalive = Keepalive::new(&limits, 0);
+        assert!(!keepalive.is_over(10, 0, &limits, (0, 0)), "a second's worth at once");
+        assert!(keepalive.is_over(1, 0, &limits, (0, 0)), "one more");
+        assert_eq!(keepalive.next_ms(&limits), Some(100), "which is made good after a tenth of a second");
+        assert_eq!(keepalive.take_due(&limits, 100), Some(Due::Resume));
+        assert_eq!(keepalive.next_ms(&limits), Some(200), "one that was not read has the whole time again");
         let by_bytes = WebSocket { bytes_per_second_max: 1_000, ..WebSocket::default() };
-        let mut vigil = Vigil::new(&by_bytes, 5_000);
-        assert!(!vigil.is_over(1, 1_000, &by_bytes, (5_000, 5_000)));
-        assert!(vigil.is_over(1, 500, &by_bytes, (5_000, 5_000)));
-        assert!(!vigil.is_over(1, 400, &by_bytes, (6_000, 6_000)), "a second later there is room for 500 more");
-        let mut vigil = Vigil::new(&by_bytes, 0);
-        assert!(!vigil.is_over(1, 60_000, &by_bytes, (1_000, 60_000)), "what waited for a minute to be read");
-        assert!(vigil.is_over(1, 1_000, &by_bytes, (1_000, 60_000)), "and no more than that");
+        let mut keepalive = Keepalive::new(&by_bytes, 5_000);
+        assert!(!keepalive.is_over(1, 1_000, &by_bytes, (5_000, 5_000)));
+        assert!(keepalive.is_over(1, 500, &by_bytes, (5_000, 5_000)));
+        assert!(!keepalive.is_over(1, 400, &by_bytes, (6_000, 6_000)), "a second later there is room for 500 more");
+        let mut keepalive = Keepalive::new(&by_bytes, 0);
+        assert!(!keepalive.is_over(1, 60_000, &by_bytes, (1_000, 60_000)), "what waited for a minute to be read");
+        assert!(keepalive.is_over(1, 1_000, &by_bytes, (1_000, 60_000)), "and no more than that");
     }
 }

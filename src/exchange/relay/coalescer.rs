@@ -9,12 +9,12 @@ use rfc6455::header::{self, Opcode};
 /// A part of the buffer. What is written never outgrows what was read: a header without a mask is shorter than one
 /// with, and before the first piece there is the headroom.
 #[derive(Default)]
-pub struct Packed {
+pub struct Coalescer {
     start: usize,
     end: usize,
 }
 
-impl Packed {
+impl Coalescer {
     /// Adds the payload alone.
     pub fn add_payload(&mut self, buffer: &mut [u8], data: Data) {
         if self.start == self.end {
