@@ -13,11 +13,7 @@ pub mod buffers;
 mod clock;
 mod connect;
 pub mod device;
-mod handover;
-mod in_flight;
 pub mod inherit;
-mod results;
-mod start;
 mod status;
 pub mod tcp;
 pub mod uring;
@@ -28,7 +24,7 @@ pub mod sim;
 use crate::limits;
 pub use buffers::{Batch, Lease, Segment, Share};
 use device::{Device, DeviceId};
-pub use start::StartError;
+pub use uring::StartError;
 
 /// What was asked for; it comes back with the completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,11 @@
 //! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
 
+mod handover;
+mod in_flight;
 mod packets;
+mod pool;
+mod results;
+mod start;
 mod waits;
 
 use std::ffi::CString;
@@ -16,21 +21,21 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket;
 use slab::Slab;
 
-use super::buffers::{Pool, Supply, buffer_of, raw};
 use super::clock::unix_s;
 use super::connect;
 use super::device::{self, Device};
-use super::handover;
-use super::in_flight::{self, InFlight, Lookup, Message, ServerAddress};
-use super::results::{accepted, address_of, result_of};
-use super::start::{self, StartError, errno_of, start_error};
 use super::status::identity_of;
 use super::{
     Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Received, Segment,
     Sending, Share, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
+use in_flight::{InFlight, Lookup, Message, ServerAddress};
 use packets::{PacketRequest, packet_token};
+use pool::{Pool, Supply, buffer_of, raw};
+use results::{accepted, address_of, result_of};
+pub use start::StartError;
+use start::{errno_of, start_error};
 
 /// How a page is opened: it may be of 2 GiB and more where a pointer has 32 bits, too.
 const READING: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_LARGEFILE;

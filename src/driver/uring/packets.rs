@@ -10,9 +10,8 @@ use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
 
-use super::{Op, Received, Token};
-use crate::driver::Lease;
-use crate::driver::buffers::{Pool, raw};
+use super::pool::{Pool, raw};
+use crate::driver::{Lease, Op, Received, Token};
 use crate::limits::{PACKET_SIZE_MAX, POOL_BUFFER_SIZE, POOL_HEADROOM};
 
 /// Room for a time stamp (cmsg(3), socket(7)). No descriptor that a backend passes fits behind it: the kernel would put

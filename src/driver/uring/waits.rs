@@ -7,11 +7,11 @@ use io_uring::{cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::sys::socket::SockaddrLike;
 
+use super::handover::{self, Chain, STEPS};
+use super::in_flight::{self, InFlight, ServerAddress};
+use super::pool::raw;
+use super::results::result_of;
 use super::{STEP_SHIFT, Uring, index_bits, packet_token};
-use crate::driver::buffers::raw;
-use crate::driver::handover::{self, Chain, STEPS};
-use crate::driver::in_flight::{self, InFlight, ServerAddress};
-use crate::driver::results::result_of;
 use crate::driver::tcp;
 use crate::driver::{Completion, Event, Handover, HandoverStep, Op, Received, Token};
 

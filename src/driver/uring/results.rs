@@ -8,8 +8,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{self, SockaddrStorage};
 use nix::sys::stat::SFlag;
 
-use super::status::status_of;
-use super::{Address, Event, FileId, FileKind, FileStatus, OpenFor, device};
+use crate::driver::status::status_of;
+use crate::driver::{Address, Event, FileId, FileKind, FileStatus, OpenFor, device};
 
 /// What an operation gave back.
 pub(super) fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {

@@ -10,7 +10,7 @@ use nix::sys::socket::{SockaddrStorage, UnixAddr};
 
 use super::handover::{self, Chain};
 use super::results::{kind_of, own, set_blocking};
-use super::{Batch, Completion, Event, OpenFor, Token};
+use crate::driver::{Batch, Completion, Event, OpenFor, Token};
 use crate::limits::{OPEN_TRIES_MAX, SEND_SEGMENTS_MAX};
 
 /// An operation whose memory the kernel may still use.

@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr};
 
-use super::buffers::raw;
+use super::pool::raw;
 use super::results::set_blocking;
-use super::{Event, Handover, HandoverStep, SocketType, connect, tcp};
+use crate::driver::{Event, Handover, HandoverStep, SocketType, connect, tcp};
 
 /// The most operations of a chain, in their order; their numbers come back with the completion.
 pub(super) const STEPS: usize = 4;

@@ -1,0 +1,230 @@
+//! The receive pool in memory that the ring fills.
+
+use std::os::fd::RawFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+use io_uring::{Submitter, opcode, squeue};
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use crate::driver::{Lease, Share};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
+
+/// How the kernel comes by the pool's buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Supply {
+    /// In memory that it shares (io_uring_register_buf_ring(3)).
+    Ring,
+    /// By an operation for each (io_uring_prep_provide_buffers(3)).
+    Operations,
+}
+
+impl Supply {
+    /// The one for this machine. A kernel of 32 bits may put the shared memory where it has no address itself: 6.1 stops
+    /// with a null pointer at the first receive then, others refuse such a ring.
+    pub(super) const HERE: Supply = if cfg!(target_pointer_width = "32") { Supply::Operations } else { Supply::Ring };
+}
+
+/// In the number by which the kernel knows a buffer: it is one of `Share::Requests`.
+const REQUESTS_BIT: u16 = 0x8000;
+
+/// Which buffer the kernel means by a number.
+pub(super) fn buffer_of(number: u16) -> (Share, u16) {
+    let share = if number & REQUESTS_BIT == 0 { Share::Messages } else { Share::Requests };
+    (share, number & !REQUESTS_BIT)
+}
+
+/// One share of the receive pool: a fixed number of buffers of a fixed size, in memory that costs nothing until used.
+pub(super) struct Pool {
+    memory: NonNull<u8>,
+    /// None: there are operations in its place.
+    ring: Option<NonNull<BufRingEntry>>,
+    share: Share,
+    /// How many buffers there are.
+    buffers: u16,
+    tail: u16,
+    lent: usize,
+    /// Reads of files in flight: each takes its buffer when it is submitted.
+    pub(super) reads: usize,
+}
+
+fn memory_size(buffers: u16) -> usize {
+    buffers as usize * POOL_BUFFER_SIZE
+}
+
+/// A ring has as many entries as buffers, or more: a power of two.
+fn ring_entries(buffers: u16) -> u16 {
+    buffers.next_power_of_two()
+}
+
+fn ring_size(buffers: u16) -> usize {
+    ring_entries(buffers) as usize * size_of::<BufRingEntry>()
+}
+
+fn map(size: usize) -> Result<NonNull<u8>, Errno> {
+    let size = std::num::NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new private mapping at an address of the kernel's choice aliases nothing.
+    unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_PRIVATE) }.map(NonNull::cast)
+}
+
+impl Pool {
+    /// Maps a share of so many buffers, which are to be provided as the buffer group of its name.
+    pub(super) fn new(
+        submitter: &Submitter<'_>,
+        supply: Supply,
+        share: Share,
+        buffers: u16,
+    ) -> Result<Pool, std::io::Error> {
+        let memory = map(memory_size(buffers))?;
+        let mut pool = Pool { memory, ring: None, share, buffers, tail: 0, lent: buffers as usize, reads: 0 };
+        if supply == Supply::Ring {
+            let ring = map(ring_size(buffers))?.cast();
+            pool.ring = Some(ring);
+            // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
+            // which is after the operations that use it have ended (`Uring`'s drop).
+            unsafe {
+                submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, ring_entries(buffers), share as u16, 0)
+            }?;
+        }
+        Ok(pool)
+    }
+
+    /// The lease of a buffer that the kernel has just filled with `size` bytes.
+    pub(super) fn lend(&mut self, buffer: u16, size: usize) -> Lease {
+        self.lent += 1;
+        Lease { share: self.share, buffer, start: POOL_HEADROOM as u32, end: (POOL_HEADROOM + size) as u32 }
+    }
+
+    /// Where the bytes of a lease begin, for the kernel to read.
+    pub(super) fn bytes(&self, lease: &Lease) -> *const u8 {
+        self.at(lease.buffer, lease.start as usize).as_ptr()
+    }
+
+    /// The whole buffer of a lease.
+    pub(super) fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
+        let start = self.at(lease.buffer, 0);
+        // SAFETY: the lease is the only owner of this buffer while it is lent: the kernel has given it up and
+        // no send has it, since a send takes the lease with it.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), POOL_BUFFER_SIZE) }
+    }
+
+    /// Gives a buffer to the kernel again, as `provide`.
+    pub(super) fn release(&mut self, lease: Lease) -> Option<squeue::Entry> {
+        self.provide(lease.buffer)
+    }
+
+    /// Buffers in all.
+    pub(super) fn size(&self) -> usize {
+        self.buffers as usize
+    }
+
+    /// The number by which the kernel knows a buffer.
+    fn number(&self, buffer: u16) -> u16 {
+        match self.share {
+            Share::Messages => buffer,
+            Share::Requests => buffer | REQUESTS_BIT,
+        }
+    }
+
+    /// Buffers that the kernel has and that nothing is going to take for sure.
+    pub(super) fn free(&self) -> usize {
+        (self.buffers as usize).saturating_sub(self.lent + self.reads)
+    }
+
+    fn at(&self, buffer: u16, offset: usize) -> NonNull<u8> {
+        debug_assert!(buffer < self.buffers && offset <= POOL_BUFFER_SIZE);
+        // SAFETY: the buffer's number is below `buffers`, so the place lies within the mapping.
+        unsafe { self.memory.add(buffer as usize * POOL_BUFFER_SIZE + offset) }
+    }
+
+    /// Gives a buffer to the kernel, which has it at once, or when the operation that comes back is submitted.
+    pub(super) fn provide(&mut self, buffer: u16) -> Option<squeue::Entry> {
+        self.lent -= 1;
+        let (address, size) = (self.at(buffer, POOL_HEADROOM).as_ptr(), POOL_BUFFER_SIZE - POOL_HEADROOM);
+        let Some(ring) = self.ring else {
+            let provide = opcode::ProvideBuffers::new(address, size as i32, 1, self.share as u16, self.number(buffer));
+            return Some(provide.build().flags(squeue::Flags::SKIP_SUCCESS));
+        };
+        let index = (self.tail & (ring_entries(self.buffers) - 1)) as usize;
+        // SAFETY: the index is below the ring's length.
+        let mut entry = unsafe { ring.add(index) };
+        // SAFETY: the kernel reads an entry only below the tail, and this one is at the tail.
+        let entry = unsafe { entry.as_mut() };
+        entry.set_addr(address as u64);
+        entry.set_len(size as u32);
+        entry.set_bid(self.number(buffer));
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: the ring's base is its first entry, mapped and initialised.
+        let tail = unsafe { BufRingEntry::tail(ring.as_ptr()) };
+        // SAFETY: the tail is a u16 that only this thread writes and the kernel reads atomically.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+        None
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and `Uring` has ended the operations that used it.
+        let _ = unsafe { munmap(self.memory.cast(), memory_size(self.buffers)) };
+        if let Some(ring) = self.ring {
+            // SAFETY: as above.
+            let _ = unsafe { munmap(ring.cast(), ring_size(self.buffers)) };
+        }
+    }
+}
+
+/// A raw fd for a submission entry: the one place where an fd is not owned or borrowed.
+pub(super) fn raw(fd: &impl std::os::fd::AsRawFd) -> io_uring::types::Fd {
+    let raw: RawFd = fd.as_raw_fd();
+    io_uring::types::Fd(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use io_uring::{IoUring, cqueue, opcode};
+
+    use super::*;
+
+    fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
+        // SAFETY: the pool outlives the ring's operations.
+        unsafe { ring.submission().push(entry) }.unwrap();
+    }
+
+    /// More receives than there are buffers: each is given back. Three do not fill their ring, which has four entries.
+    #[test]
+    fn buffers_come_round() {
+        let supplies = [Supply::Ring, Supply::Operations];
+        for (supply, share) in supplies.into_iter().flat_map(|supply| Share::ALL.map(|share| (supply, share))) {
+            let mut ring = IoUring::new(8).unwrap();
+            let mut pool = Pool::new(&ring.submitter(), supply, share, 3).unwrap();
+            let (mut near, far) = UnixStream::pair().unwrap();
+            assert_eq!(pool.free(), 0);
+            let given: Vec<squeue::Entry> = (0..3).filter_map(|buffer| pool.provide(buffer)).collect();
+            given.iter().for_each(|entry| submit(&mut ring, entry));
+            assert_eq!((pool.free(), given.len()), (3, if supply == Supply::Ring { 0 } else { 3 }));
+            for turn in 0..9 {
+                near.write_all(&[turn; 3]).unwrap();
+                let receive = opcode::Recv::new(raw(&far), std::ptr::null_mut(), 100).buf_group(share as u16).build();
+                submit(&mut ring, &receive.flags(squeue::Flags::BUFFER_SELECT).user_data(1));
+                ring.submit_and_wait(1).unwrap();
+                let entry = ring.completion().next().unwrap();
+                assert_eq!((entry.user_data(), entry.result()), (1, 3), "{supply:?} {turn}");
+                let (from, buffer) = buffer_of(cqueue::buffer_select(entry.flags()).unwrap());
+                assert_eq!(from, share);
+                let lease = pool.lend(buffer, 3);
+                assert_eq!(pool.buffer(&lease)[lease.start as usize..lease.end as usize], [turn; 3]);
+                assert_eq!(pool.free(), 2);
+                if let Some(entry) = pool.release(lease) {
+                    submit(&mut ring, &entry);
+                }
+            }
+        }
+    }
+}
