@@ -1,4 +1,4 @@
-//! What was typed: flags, which say the same as the keys of a configuration file and override it.
+//! The command line. Flags set the same keys as a configuration file, and override it.
 
 use argh::FromArgs;
 
@@ -15,15 +15,15 @@ use crate::observe::log::Level;
 #[argh(
     example = "Pages and servers on port 8080:\n  {command_name} --listen 0.0.0.0:8080 --www /srv/www --docroot /run/websocket",
     example = "Only names that begin with ws_, from the pages of one site, as user nobody:\n  {command_name} --listen 0.0.0.0:80 --docroot /run/websocket --allow '^/ws_' --origins https://app.example -u nobody",
-    example = "What a file says, or whether it is good:\n  {command_name} -f /etc/uakari.conf\n  {command_name} -f /etc/uakari.conf --check",
-    note = "Patterns of --allow and --deny are searched for in \"/NAME\": ^ anchors the start, $ the end, * is any run\nof characters; a comma separates them. A name is refused if --deny matches, else served if --allow does.\nFlags override the file. Those of a server are for the only server of the file.",
+    example = "Run or check a configuration file:\n  {command_name} -f /etc/uakari.conf\n  {command_name} -f /etc/uakari.conf --check",
+    note = "Patterns of --allow and --deny are searched for in \"/NAME\": ^ anchors the start, $ the end, * is any run\nof characters; a comma separates them. A name is refused if --deny matches, else served if --allow does.\nFlags override the file. Flags of a server need a file with one server.",
     error_code(1, "It could not start or had to stop; the line on standard error says why.")
 )]
 pub struct Arguments {
-    /// configuration file (default none: the flags say all)
+    /// configuration file (default none)
     #[argh(option, short = 'f', long = "config", arg_name = "file")]
     pub config: Option<String>,
-    /// check the file and the flags, say what is wrong with them, and exit
+    /// check the file and the flags, print all problems, and exit
     #[argh(switch)]
     pub check: bool,
     /// where to listen: ADDR:PORT, [ADDR6]:PORT or unix:PATH; may be given several times; port 0 takes a free
@@ -33,49 +33,49 @@ pub struct Arguments {
     /// folder of the UNIX servers' sockets
     #[argh(option, arg_name = "dir")]
     pub docroot: Option<String>,
-    /// folder of the pages; without it no files are served
+    /// folder of static files; without it none are served
     #[argh(option, arg_name = "dir")]
     pub www: Option<String>,
-    /// names that are served (default "*")
+    /// names to serve (default "*")
     #[argh(option, arg_name = "patterns")]
     pub allow: Option<String>,
-    /// names that are refused, asked before --allow (default "")
+    /// names to refuse, matched before --allow (default "")
     #[argh(option, arg_name = "patterns")]
     pub deny: Option<String>,
-    /// ask --allow before --deny
+    /// match --allow before --deny
     #[argh(switch)]
     pub denylast: bool,
-    /// options of the docroot, as in ouistiti's configuration: "direct" hands the clients' own sockets to the
+    /// options of the docroot, as in ouistiti's configuration: "direct" hands the clients' sockets to the UNIX
     /// servers; "follow" lets symbolic links lead out of it (default "")
     #[argh(option, arg_name = "list")]
     pub options: Option<String>,
-    /// how messages travel to the servers: stream, packet, lines, nul or frames (default stream; a SOCK_SEQPACKET
-    /// socket is found by itself)
+    /// framing of messages on the UNIX servers' sockets: stream, packet, lines, nul or frames (default stream;
+    /// SOCK_SEQPACKET is detected)
     #[argh(option, arg_name = "name")]
     pub protocol: Option<String>,
-    /// what the messages of a server without message types are sent as: auto, text or binary (default auto: text
-    /// where they are UTF-8)
+    /// type of the messages to clients: auto, text or binary (default auto: text where they are UTF-8); protocol
+    /// frames has its own types
     #[argh(option, long = "type", arg_name = "name")]
     pub message_type: Option<String>,
-    /// tell the servers in a first record who the client is
+    /// send the UNIX servers a hello record with the client's address first
     #[argh(switch)]
     pub hello: bool,
-    /// pages that may connect: same, *, or a list of origins separated by commas (default same)
+    /// origins that may connect: same, *, or a comma-separated list (default same)
     #[argh(option, arg_name = "list")]
     pub origins: Option<String>,
-    /// user to become once the addresses are taken
+    /// user to switch to after binding the addresses
     #[argh(option, short = 'u', arg_name = "name")]
     pub user: Option<String>,
-    /// file that the number of the process is written to
+    /// file to write the process ID to
     #[argh(option, arg_name = "file")]
     pub pid_file: Option<String>,
-    /// file that the log is written to (default standard error)
+    /// file to write the log to (default standard error)
     #[argh(option, arg_name = "file")]
     pub log_file: Option<String>,
-    /// what is logged: error, warn, info or debug (default info)
+    /// log level: error, warn, info or debug (default info)
     #[argh(option, arg_name = "level")]
     pub log_level: Option<String>,
-    /// how a line of the log is written: text or json (default text)
+    /// log format: text or json (default text)
     #[argh(option, arg_name = "name")]
     pub log_format: Option<String>,
     /// print the version
@@ -83,18 +83,18 @@ pub struct Arguments {
     pub version: bool,
 }
 
-/// What `--check` found.
+/// The result of `--check`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Checked {
-    /// What to print.
+    /// The lines to print.
     pub lines: Vec<String>,
-    /// Whether the daemon would take it.
+    /// Whether the daemon would start with it.
     pub is_good: bool,
 }
 
 impl Arguments {
-    /// Reads the file, if there is one, and lays the flags over it. At a reload it is called again. The error is all
-    /// that is wrong, and all that is worth a warning.
+    /// Loads the file, if any, and applies the flags. Called at start and at each reload. The error has all errors and
+    /// warnings.
     pub fn load(&self) -> Result<Loaded, Vec<Problem>> {
         if self.config.is_none() && self.docroot.is_none() && self.www.is_none() {
             let sentence = "nothing to serve: give --docroot DIR, --www DIR, both, or --config FILE (see --help)";
@@ -103,7 +103,7 @@ impl Arguments {
         config::load(self.config.as_deref(), &self.flags())
     }
 
-    /// What `--check` prints. `examine` looks at the system that a configuration without mistakes names.
+    /// Runs `--check`. `examine` checks the resources of a configuration without errors.
     pub fn check(&self, examine: impl FnOnce(&Config) -> Examined) -> Checked {
         let (problems, verdict) = match self.load() {
             Ok(Loaded { config, mut warnings }) => {
@@ -131,7 +131,7 @@ impl Arguments {
         Checked { lines, is_good: verdict.is_some() }
     }
 
-    /// The flags that were given, as settings.
+    /// The given flags as settings.
     fn flags(&self) -> Vec<Flag> {
         use Scope::{Document, Server, Top, WebSocket};
         let text = |label, scope, key, value: &Option<String>| {

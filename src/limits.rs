@@ -1,4 +1,4 @@
-//! Every limit of the daemon, in one place, with its unit in its name.
+//! Every limit of the daemon. Names end in the unit; sizes are in bytes.
 //!
 //! A [`Bounds`] is a limit that the configuration may set; the structs below carry what it set. A size is in bytes,
 //! a time in milliseconds. Memory is bounded by these numbers: the pool of receive buffers, what all connections
@@ -7,11 +7,11 @@
 /// A limit that the configuration may set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// What holds where nothing is set.
+    /// The default.
     pub default: u64,
-    /// The least that may be set.
+    /// The lowest value allowed.
     pub min: u64,
-    /// The most that may be set.
+    /// The highest value allowed.
     pub max: u64,
 }
 
@@ -26,21 +26,21 @@ const SECOND: u64 = 1000;
 const HOUR: u64 = 3600 * SECOND;
 const DAY: u64 = 24 * HOUR;
 
-/// Clients at once, in all; one more gets a 503 (RFC 9110 section 15.6.4).
+/// Concurrent clients; further ones get a 503 (RFC 9110 section 15.6.4).
 pub const CLIENTS_MAX: Bounds = bounds(2_048, 1, 1_000_000);
-/// Clients at once from one address; of IPv6 the first 64 bits count. 0: as many as there may be.
+/// Concurrent clients of one address, or of one IPv6 /64. 0: no limit.
 pub const CLIENTS_PER_ADDRESS_MAX: Bounds = bounds(1_024, 0, 1_000_000);
-/// Clients at once that are no WebSockets yet: requests being read, pages being sent, servers being connected. More than
-/// one address has, so that it shuts nobody else out; fewer than all, so that conversations have places.
+/// Concurrent clients before their 101: reading requests, sending files, connecting backends. More than the limit of one
+/// address, so that it cannot exclude others; fewer than all clients, so that WebSockets have room.
 pub const HANDSHAKES_MAX: Bounds = bounds(1_536, 1, 1_000_000);
 /// Bytes that all connections together may hold beside the pool: heads, what is queued, packets and lines that are
 /// not whole. Beyond it the connection that holds most is closed.
 pub const QUEUED_SIZE_MAX: Bounds = bounds(16 * MIB, MIB, 1024 * 1024 * MIB);
-/// Receive buffers in the pool, shared by all connections. A power of two, as the kernel's ring wants it.
+/// Receive buffers in the pool, shared by all connections. The kernel's buffer ring requires a power of two.
 pub const POOL_BUFFERS: Bounds = bounds(128, 16, 4_096);
-/// File descriptors. 0: as many as the clients need.
+/// File descriptors. 0: computed from the number of clients.
 pub const FDS_MAX: Bounds = bounds(0, 0, 4_000_000);
-/// From a SIGTERM on, clients are waited for this long.
+/// Drain deadline after SIGTERM.
 pub const DRAIN_MS: Bounds = bounds(5 * SECOND, 0, HOUR);
 
 /// Bytes of a request head: request line and all headers.
@@ -54,18 +54,18 @@ pub const HANDSHAKE_MS: Bounds = bounds(15 * SECOND, 100, HOUR);
 /// A kept-alive connection without a next request. Each takes a place, so this is short; a proxy that keeps connections to
 /// the gateway longer wants it above its own time.
 pub const KEEPALIVE_MS: Bounds = bounds(5 * SECOND, 0, HOUR);
-/// A peer that takes nothing of a reply, or of what is left for it at the end.
+/// A peer that takes no bytes of a response, or of the output left at the end.
 pub const STALL_MS: Bounds = bounds(30 * SECOND, SECOND, HOUR);
-/// Silence on a client's TCP connection after which the kernel asks whether it is there (tcp(7), TCP_KEEPIDLE).
+/// Idle time before TCP keepalive probes to a client (tcp(7), TCP_KEEPIDLE).
 /// 0: never.
 pub const TCP_KEEPALIVE_MS: Bounds = bounds(60 * SECOND, 0, DAY);
 /// Bytes sent to a client that its kernel has not acknowledged for this long break the connection (tcp(7),
-/// TCP_USER_TIMEOUT). 0: the kernel's own patience.
+/// TCP_USER_TIMEOUT). 0: the kernel's default.
 pub const TCP_USER_TIMEOUT_MS: Bounds = bounds(60 * SECOND, 0, DAY);
 
-/// From the request to the server's acceptance.
+/// From the request to the backend's connect.
 pub const CONNECT_MS: Bounds = bounds(5 * SECOND, 1, HOUR);
-/// A conversation without a message in either direction. 0: it may last for ever.
+/// A WebSocket without a message in either direction. 0: no limit.
 pub const IDLE_MS: Bounds = bounds(0, 0, 30 * DAY);
 /// Silence of a client after which it gets a ping (RFC 6455 section 5.5.2). 0: no pings. Many proxies and NATs cut a
 /// connection that is idle for 30 s: a ping has to go out earlier.
@@ -78,11 +78,11 @@ pub const CLOSE_MS: Bounds = bounds(3 * SECOND, 1, HOUR);
 pub const FRAME_SIZE_MAX: Bounds = bounds(64 * MIB, 125, 1 << 62);
 /// Bytes of a message, whole or fragmented (close code 1009 beyond). Messages stream: this is no buffer's size.
 pub const MESSAGE_SIZE_MAX: Bounds = bounds(64 * MIB, 1, 1 << 62);
-/// Bytes waiting for a peer above which nothing more is read for it; below a quarter of them reading goes on.
+/// Bytes queued for a peer above which the other side is not read; reading resumes below a quarter.
 pub const QUEUE_SIZE_MAX: Bounds = bounds(128 * KIB, 4 * KIB, 64 * MIB);
-/// Messages a second that a client may send. 0: any number.
+/// Messages a second from a client. 0: no limit.
 pub const MESSAGES_PER_SECOND_MAX: Bounds = bounds(0, 0, 1_000_000_000);
-/// Bytes a second that a client may send, frame headers included. 0: any number.
+/// Bytes a second from a client, including frame headers. 0: no limit.
 pub const BYTES_PER_SECOND_MAX: Bounds = bounds(0, 0, 1 << 62);
 
 /// The limits of the whole process.
@@ -132,7 +132,7 @@ pub struct WebSocket {
     pub when_over: WhenOver,
 }
 
-/// What becomes of a client that sends more a second than it may.
+/// The action on a client over its rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WhenOver {
     /// It is read more slowly.
@@ -240,25 +240,25 @@ pub const RING_ENTRIES_MIN: u32 = 32;
 /// Segments gathered into one send.
 pub const SEND_SEGMENTS_MAX: usize = 64;
 
-/// Clients beyond a limit that are told so at once; those beyond them are closed without a word.
+/// Concurrent 503 responses to clients over a limit; further clients are closed without a response.
 pub const OVERLOAD_REPLIES_MAX: u64 = 64;
 /// File descriptors kept for what is not a connection: logs, listeners, files being served.
 pub const FDS_RESERVED: u64 = 64;
 /// Connections waiting in a listener's backlog.
 pub const BACKLOG_MAX: i32 = 4096;
-/// Tries of one open(2) that fails because something is being renamed at the same time (openat2(2), EAGAIN).
+/// Attempts of one openat2(2) that fails with EAGAIN because of a concurrent rename.
 pub const OPEN_TRIES_MAX: u32 = 100;
-/// From one of the kernel's questions to a silent client to the next (tcp(7), TCP_KEEPINTVL).
+/// Interval between keepalive probes (tcp(7), TCP_KEEPINTVL).
 pub const TCP_KEEPALIVE_INTERVAL_MS: u64 = 10 * SECOND;
-/// So many of them without an answer break the connection (tcp(7), TCP_KEEPCNT).
+/// Unanswered keepalive probes that end the connection (tcp(7), TCP_KEEPCNT).
 pub const TCP_KEEPALIVE_PROBES_MAX: u32 = 6;
-/// Bytes that may wait in the kernel for a client without having been sent once (tcp(7), TCP_NOTSENT_LOWAT).
+/// Unsent bytes in a client's socket buffer (tcp(7), TCP_NOTSENT_LOWAT).
 pub const TCP_UNSENT_SIZE: u32 = 128 * 1024;
-/// A pause of accepting after the kernel ran out of file descriptors.
+/// Pause of accepting after EMFILE or ENFILE.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
-/// How long a listening address may stay busy after its last owner was killed.
+/// Time over which bind(2) is retried after EADDRINUSE.
 pub const BIND_RETRY_MS: u64 = 1_000;
-/// A pause between two tries of that.
+/// Pause between these retries.
 pub const BIND_PAUSE_MS: u64 = 20;
 
 /// A step of the loop that takes this much longer than it should was a standstill of the process, whose time does not
@@ -292,9 +292,9 @@ pub const CONNECT_SHARE_MS_MIN: u64 = 100;
 pub const CONNECT_RETRY_MS: u64 = 1;
 /// The longest pause before a full backlog is tried again.
 pub const CONNECT_RETRY_MS_MAX: u64 = 64;
-/// How long a character that the end of a server's read cut waits for its other bytes.
+/// How long a UTF-8 character cut by the end of a read from a backend waits for its remaining bytes.
 pub const CUT_CHARACTER_MS: u64 = 100;
-/// So much of a client's messages may come ahead of its rate.
+/// The burst of a rate limit, as time.
 pub const RATE_BURST_MS: u64 = 1_000;
 /// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages. When the
 /// gateway stops, a server has its `close-ms`; a device has this, since it does not end.
@@ -312,7 +312,7 @@ pub const WATCHES_MAX: usize = 16;
 /// Backends of direct mode that are known to receive their clients.
 pub const RECEIVERS_KNOWN_MAX: usize = 256;
 
-/// Bytes of a message for a SOCK_SEQPACKET server, where one packet has to hold it.
+/// Bytes of a message to a SOCK_SEQPACKET backend: one packet.
 pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
 /// Where all hold too much, what a connection holds counts once for each such time in which its peers took nothing of it,
 /// and once more.
@@ -328,9 +328,9 @@ pub const ALLOCATION_SIZE_MIN: usize = 32;
 /// for them, and twice a receive, for what grows by doubling.
 pub const VISIT_SIZE_MAX: u64 = (FRAMES_PER_VISIT_MAX * 256 + 4 * POOL_BUFFER_SIZE) as u64;
 
-/// Bytes of a line, or of what comes before a NUL, from a server whose protocol has them.
+/// Bytes of a message from a backend with protocol lines or nul.
 pub const LINE_SIZE_MAX: usize = 64 * 1024;
-/// Clients of a tty or a fifo: what one reads, no other gets.
+/// Clients of a tty or a FIFO: readers would steal each other's bytes.
 pub const DEVICE_CLIENTS_MAX: Bounds = bounds(1, 1, 1_024);
 /// Servers in one configuration.
 pub const SERVERS_MAX: usize = 256;
@@ -346,28 +346,28 @@ pub const LISTEN_MAX: usize = 64;
 pub const CONFIG_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes of a key in a configuration.
 pub const CONFIG_NAME_SIZE_MAX: usize = 200;
-/// Brackets that are open at once in a configuration.
+/// Nesting depth of a configuration.
 pub const CONFIG_DEPTH_MAX: usize = 32;
-/// Files that include each other.
+/// Depth of includes.
 pub const INCLUDE_DEPTH_MAX: usize = 10;
-/// Files that a configuration may include.
+/// Included files of a configuration.
 pub const INCLUDES_MAX: usize = 256;
 /// Files of `config_d`.
 pub const CONFIG_FILES_MAX: usize = 256;
-/// Problems of a configuration that are shown.
+/// Problems of a configuration that are printed.
 pub const PROBLEMS_MAX: usize = 100;
-/// Bytes that are shown of one of them.
+/// Bytes of one of them.
 pub const PROBLEM_SIZE_MAX: usize = 1_000;
 
-/// What the program itself takes, whatever it serves: its code, its ring, its tables.
+/// Fixed memory of the process: code, ring, tables.
 pub const PROGRAM_SIZE: u64 = 4 * MIB;
-/// What a client takes beside what is queued for it.
+/// Memory of a client beyond its queued bytes.
 pub const CLIENT_SIZE: u64 = 2 * KIB;
-/// How often the paths of the folders are looked at, which may have come to lead to others.
+/// Interval at which folders are reopened by path, to notice replacements.
 pub const FOLDER_LOOK_MS: u64 = 500;
-/// Looks in a row that find no folder there until it is told: between two renames there may be none.
+/// Consecutive failures before a missing folder is logged: between two renames the path may be absent.
 pub const FOLDER_MISSES_MAX: u32 = 3;
-/// How often it is looked whether a folder or an address is there that the start did not find.
+/// Interval of retries for missing folders and addresses.
 pub const WAIT_RETRY_MS: u64 = 1_000;
 /// How long a start waits for the addresses of host names. Its listeners are there already, and clients wait.
 pub const LOOKUP_START_MS: u64 = 1_000;
@@ -377,28 +377,28 @@ pub const LOOKUP_WAIT_MS: u64 = 5_000;
 pub const LOOKUP_RETRY_MS: u64 = 1_000;
 /// The longest pause between two lookups.
 pub const LOOKUP_RETRY_MS_MAX: u64 = 30_000;
-/// Host names that are looked up at once, each by a thread.
+/// Concurrent host lookups, one thread each.
 pub const LOOKUPS_MAX: usize = 8;
 
 // Log.
 
 /// Bytes of a log line, its newline included; a longer one is cut.
 pub const LOG_LINE_SIZE_MAX: usize = 4000;
-/// Bytes of lines that wait for the end of the turn, or for somebody who reads them.
+/// Bytes of the log buffer.
 pub const LOG_BUFFER_SIZE: usize = 64 * 1024;
-/// Bytes of that which are kept for errors.
+/// Bytes of the log buffer reserved for errors.
 pub const LOG_BUFFER_RESERVED: usize = 8 * 1024;
-/// Bytes of one write: as many as a pipe takes whole (`PIPE_BUF`, pipe(7)).
+/// Bytes of one write: atomic on a pipe (`PIPE_BUF`, pipe(7)).
 pub const LOG_WRITE_SIZE_MAX: usize = 4096;
-/// Lines of one level in a second, in the long run.
+/// Rate limit of lines of one level, per second.
 pub const LOG_LINES_PER_SECOND_MAX: u64 = 1_000;
-/// Lines of one level at once: many clients may end in one moment.
+/// Burst of lines of one level: many clients may end at the same time.
 pub const LOG_LINES_BURST_MAX: u64 = 10_000;
-/// Between two lines that tell how many lines were left out.
+/// Interval between reports of dropped lines.
 pub const LOG_TELL_MS: u64 = 1_000;
 
-/// Bytes of a request's body that are read for nothing, so that the connection can stay. Behind the reply to a
-/// request with a larger one it ends.
+/// Bytes of a request body that are read and discarded to keep the connection open. A larger body ends the connection
+/// after the response.
 pub const BODY_DRAIN_SIZE_MAX: usize = 64 * 1024;
 /// Bytes of all extensions of a body's chunks.
 pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 1024;
