@@ -124,6 +124,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("Lease", &[], "src/exchange/"),
     ("Segment", &[], "src/exchange/"),
     ("OwnedFd", &[], "src/exchange/"),
+    ("Errno", &[], "src/exchange/"),
 ];
 
 #[test]

@@ -13,6 +13,7 @@ pub mod buffers;
 mod clock;
 mod connect;
 pub mod device;
+mod error;
 pub mod inherit;
 mod status;
 pub mod tcp;
@@ -24,6 +25,7 @@ pub mod sim;
 use crate::limits;
 pub use buffers::{Batch, Lease, Segment, Share};
 use device::{Device, DeviceId};
+pub use error::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
 pub use uring::StartError;
 
 /// What was asked for; it comes back with the completion.

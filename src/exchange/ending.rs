@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::driver::Errno;
+use crate::driver::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
 use crate::http::error::HeadError;
 use crate::http::upgrade::UpgradeError;
 use crate::limits::LINE_SIZE_MAX;
@@ -31,9 +31,9 @@ pub enum Ending {
     HttpClientLeft,
     ClientClosed(Option<CloseCode>),
     ClientLeft,
-    ClientFailed(Errno),
+    ClientFailed(SystemError),
     ServerClosed(Option<CloseCode>),
-    ServerFailed(Errno),
+    ServerFailed(SystemError),
     ServerCutShort,
     ServerNotUtf8,
     ClientProtocol(ProtocolError),
@@ -46,10 +46,10 @@ pub enum Ending {
     NoSuchServer,
     NotASocket,
     Outside,
-    NoLookUp(Errno),
-    Refused(Errno),
+    NoLookUp(OpenError),
+    Refused(SystemError),
     UnknownHost,
-    NotTaken(Errno),
+    NotTaken(ConnectError),
     HandedOver,
     Tunnelled,
     FileCutShort,
@@ -155,13 +155,13 @@ impl fmt::Display for Ending {
             Ending::ClientClosed(Some(code)) => write!(f, "the client closed with {code}"),
             Ending::ClientClosed(None) => f.write_str("the client closed without a code (1005)"),
             Ending::ClientLeft => f.write_str("the client left without a close frame (1006)"),
-            Ending::ClientFailed(errno) => write!(f, "the client's connection broke (1006): {}", errno.desc()),
+            Ending::ClientFailed(error) => write!(f, "the client's connection broke (1006): {}", error),
             Ending::ServerClosed(Some(code)) => write!(f, "the server closed with {code}"),
             Ending::ServerClosed(None) => f.write_str("the server closed"),
-            Ending::ServerFailed(Errno::EMSGSIZE) => {
+            Ending::ServerFailed(SystemError::MESSAGE_TOO_LARGE) => {
                 f.write_str("the server sent a packet that is larger than a receive buffer (1011)")
             }
-            Ending::ServerFailed(errno) => write!(f, "the server died (1011): {}", errno.desc()),
+            Ending::ServerFailed(error) => write!(f, "the server died (1011): {}", error),
             Ending::ServerCutShort => f.write_str("the server died in mid-message (1011)"),
             Ending::ServerNotUtf8 => {
                 f.write_str("the server sent bytes that are not UTF-8 although type is text (1011): use auto or binary")
@@ -178,21 +178,23 @@ impl fmt::Display for Ending {
             Ending::NoSuchServer => f.write_str("refused with 404: no server has this name"),
             Ending::NotASocket => f.write_str("refused with 404: what has this name is not a socket"),
             Ending::Outside => f.write_str("refused with 403: the name leads out of docroot, or may not be opened"),
-            Ending::NoLookUp(errno @ (Errno::EAGAIN | Errno::EINTR)) => {
-                write!(f, "refused with 503: docroot cannot be searched now: {}", errno.desc())
+            Ending::NoLookUp(OpenError { cause: OpenCause::TryAgain, error }) => {
+                write!(f, "refused with 503: docroot cannot be searched now: {}", error)
             }
-            Ending::NoLookUp(errno) => write!(f, "refused with 500: docroot cannot be searched: {}", errno.desc()),
-            Ending::NotTaken(Errno::ETOOMANYREFS) => {
+            Ending::NoLookUp(OpenError { error, .. }) => {
+                write!(f, "refused with 500: docroot cannot be searched: {}", error)
+            }
+            Ending::NotTaken(ConnectError { cause: ConnectCause::TooManyUntaken, .. }) => {
                 write!(f, "not handed over (1011): {}", Full::Untaken)
             }
-            Ending::NotTaken(errno) => {
-                write!(f, "the server did not take its client (1011): {}", errno.desc())
+            Ending::NotTaken(ConnectError { error, .. }) => {
+                write!(f, "the server did not take its client (1011): {}", error)
             }
             Ending::HandedOver => f.write_str("handed over to the server"),
             Ending::Tunnelled => {
                 f.write_str("handed over through a socket pair, since the client spoke before it could be")
             }
-            Ending::Refused(errno) => write!(f, "refused with 502: the server cannot be connected: {}", errno.desc()),
+            Ending::Refused(error) => write!(f, "refused with 502: the server cannot be connected: {}", error),
             Ending::UnknownHost => f.write_str("refused with 502: the host of the link has not been looked up yet"),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),

@@ -16,7 +16,7 @@ mod ending;
 
 use std::mem;
 
-use crate::driver::{Errno, FileKind, HandoverStep};
+use crate::driver::{ConnectError, FileKind, HandoverStep, OpenError, SystemError};
 use crate::http::date::Date;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
@@ -48,13 +48,13 @@ pub enum Input<'a> {
     /// The end of the stream from this end.
     Ended(End),
     /// The connection to this end failed.
-    Failed(End, Errno),
+    Failed(End, SystemError),
     /// A path was opened, as `Effect::Open` asked.
-    Opened(Result<FileKind, Errno>),
+    Opened(Result<FileKind, OpenError>),
     /// The server was connected, as `Effect::Connect` asked.
-    Connected(Result<(), Errno>),
+    Connected(Result<(), ConnectError>),
     /// The client was handed over, as `Effect::HandOver` asked, or how far that came.
-    HandedOver(Result<(), (HandoverStep, Errno)>),
+    HandedOver(Result<(), (HandoverStep, ConnectError)>),
     /// A socket was opened, as `Effect::Open` asked, and others wait for it already.
     OpenedFull,
     /// It may try again, as `Effect::AwaitBacklog` asked.
@@ -413,9 +413,9 @@ impl Exchange {
                 self.input.get_or_insert_default().extend_from_slice(&chunk.buffer[chunk.start..chunk.end]);
             }
             // Whoever only looks whether the gateway is there may leave by a reset.
-            Input::Failed(End::Client, errno) => {
+            Input::Failed(End::Client, error) => {
                 let between = self.between_requests().filter(|ending| *ending != Ending::Served);
-                return self.end(between.unwrap_or(Ending::ClientFailed(*errno)), out);
+                return self.end(between.unwrap_or(Ending::ClientFailed(*error)), out);
             }
             Input::Ended(End::Client) => {
                 let between = self.between_requests();

@@ -5,7 +5,7 @@ mod handover;
 use super::relay::BackendTraits;
 use super::{Context, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, head, refuse};
 use crate::driver::device::{Device, Direction};
-use crate::driver::{Errno, FileKind, OpenFor, SocketType};
+use crate::driver::{ConnectCause, ConnectError, FileKind, OpenCause, OpenError, OpenFor, SocketType};
 use crate::http::fields::single;
 use crate::http::head::Head;
 use crate::http::reply;
@@ -262,8 +262,8 @@ impl Opening {
         (refused, false)
     }
 
-    fn opened(mut self: Box<Self>, opened: Result<FileKind, Errno>, context: &mut Context<'_>) -> (Phase, bool) {
-        let refused = match opened {
+    fn opened(mut self: Box<Self>, opened: Result<FileKind, OpenError>, context: &mut Context<'_>) -> (Phase, bool) {
+        let refused = match opened.map_err(|error| (error.cause, error)) {
             Ok(FileKind::Socket(_)) if self.upgrade.is_lost => refuse_lost(context),
             Ok(FileKind::Socket(_)) => {
                 self.connect(context);
@@ -274,51 +274,51 @@ impl Opening {
                 return (self.accept(context), true);
             }
             // Somebody has the device to himself: a client of another link, or another program.
-            Err(Errno::EBUSY) if self.link.is_some() => {
+            Err((OpenCause::Busy, _)) if self.link.is_some() => {
                 let full = Full::Name;
                 refuse(503, &full.to_string(), Ending::Overload(full), context)
             }
             // What a link leads to is the operator's, and no client can change it.
-            Err(errno) if self.link.is_some() && !matches!(errno, Errno::EMFILE | Errno::ENFILE) => {
-                refuse(502, "the server cannot be connected", Ending::Refused(errno), context)
+            Err((cause, error)) if self.link.is_some() && cause != OpenCause::NoDescriptors => {
+                refuse(502, "the server cannot be connected", Ending::Refused(error.error), context)
             }
             Ok(FileKind::Folder) if self.candidate.is_none() && self.link.is_none() => {
                 self.is_folder = true;
                 return self.try_next(context);
             }
-            Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG) => return self.try_next(context),
+            Err((OpenCause::NotFound, _)) => return self.try_next(context),
             Ok(_) => refuse(404, "no server has this name", Ending::NotASocket, context),
-            Err(Errno::EMFILE | Errno::ENFILE) => no_descriptors(context),
-            Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM) => {
-                refuse(403, "this name is not allowed", Ending::Outside, context)
-            }
+            Err((OpenCause::NoDescriptors, _)) => no_descriptors(context),
+            Err((OpenCause::Forbidden, _)) => refuse(403, "this name is not allowed", Ending::Outside, context),
             // The driver has tried it several times.
-            Err(errno @ (Errno::EAGAIN | Errno::EINTR)) => {
-                refuse(503, "this name cannot be looked up now", Ending::NoLookUp(errno), context)
+            Err((OpenCause::TryAgain, error)) => {
+                refuse(503, "this name cannot be looked up now", Ending::NoLookUp(error), context)
             }
-            Err(errno) => refuse(500, "this name cannot be looked up", Ending::NoLookUp(errno), context),
+            Err((_, error)) => refuse(500, "this name cannot be looked up", Ending::NoLookUp(error), context),
         };
         (refused, false)
     }
 
-    fn connected(mut self: Box<Self>, connected: Result<(), Errno>, context: &mut Context<'_>) -> (Phase, bool) {
+    fn connected(mut self: Box<Self>, connected: Result<(), ConnectError>, context: &mut Context<'_>) -> (Phase, bool) {
         let has_stream = self.socket_type == SocketType::Stream && self.seat.protocol == Protocol::Stream;
         let may_be_packets = has_stream && !self.seat.is_direct;
-        match connected {
+        match connected.map_err(|error| (error.cause, error)) {
             Ok(()) => (self.accept(context), true),
             // The socket is of the other type: what it is decides, unless the protocol needs a stream.
-            Err(Errno::EPROTOTYPE) if may_be_packets => {
+            Err((ConnectCause::WrongType, _)) if may_be_packets => {
                 self.socket_type = SocketType::SeqPacket;
                 context.out.push(Effect::Connect(self.socket_type));
                 (Phase::Opening(self), false)
             }
-            Err(Errno::EAGAIN) if !self.is_tcp(context) => {
+            Err((ConnectCause::NoRoom, _)) if !self.is_tcp(context) => {
                 self.await_backlog(context);
                 (Phase::Opening(self), false)
             }
-            Err(Errno::EMFILE | Errno::ENFILE) => (no_descriptors(context), false),
+            Err((ConnectCause::NoDescriptors, _)) => (no_descriptors(context), false),
             Err(_) if self.try_next_address(context) => (Phase::Opening(self), false),
-            Err(errno) => (refuse(502, "the server cannot be connected", Ending::Refused(errno), context), false),
+            Err((_, error)) => {
+                (refuse(502, "the server cannot be connected", Ending::Refused(error.error), context), false)
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::head::{Head, over};
 use super::{CloseTimeouts, Closing, Context, Effect, Ending, Folder, Input, Phase, Step};
-use crate::driver::{Errno, FileKind, FileStatus, OpenFor};
+use crate::driver::{FileKind, FileStatus, OpenCause, OpenError, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_variants};
 use crate::http::conditions::{Conditions, Selection};
 use crate::http::representation::{Representation, Version};
@@ -256,16 +256,18 @@ impl Reply {
         self.refuse(426, "this name speaks WebSocket", "", context);
     }
 
-    fn opened(&mut self, opened: Result<FileKind, Errno>, context: &mut Context<'_>) {
+    fn opened(&mut self, opened: Result<FileKind, OpenError>, context: &mut Context<'_>) {
         if let Stage::Looking(status, sentence) = self.stage {
             return match opened {
                 Ok(FileKind::Socket(_)) => self.require_upgrade(context),
-                Err(Errno::EMFILE | Errno::ENFILE) => self.refuse(503, "out of file descriptors", "", context),
+                Err(OpenError { cause: OpenCause::NoDescriptors, .. }) => {
+                    self.refuse(503, "out of file descriptors", "", context)
+                }
                 _ => self.refuse(status, sentence, "", context),
             };
         }
-        match (opened, self.coding) {
-            (Err(Errno::EMFILE | Errno::ENFILE), _) => self.refuse(503, "out of file descriptors", "", context),
+        match (opened.map_err(|error| (error.cause, error.error)), self.coding) {
+            (Err((OpenCause::NoDescriptors, _)), _) => self.refuse(503, "out of file descriptors", "", context),
             (_, Some(_)) if matches!(self.plain, Plain::Asked) => {
                 let modified = match opened {
                     Ok(FileKind::Regular(status)) => Some((status.modified_s, status.modified_ns)),
@@ -286,19 +288,19 @@ impl Reply {
                 let location = files::location_of(&self.name, self.query.as_deref());
                 self.send(301, &redirection(&location), context);
             }
-            (Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ENXIO), None) => {
+            (Ok(_) | Err((OpenCause::NotFound | OpenCause::NoPeer, _)), None) => {
                 self.look_for_server(404, "there is no such page", context);
             }
-            (Err(Errno::EXDEV | Errno::ELOOP | Errno::EACCES | Errno::EPERM), None) => {
+            (Err((OpenCause::Forbidden, _)), None) => {
                 self.refuse(403, "this page may not be read", "", context);
             }
             // The driver has tried it several times.
-            (Err(errno @ (Errno::EAGAIN | Errno::EINTR)), None) => {
-                context.out.push(Effect::Log(Level::Warn, format!("{}: {}", Quoted(&self.path), errno.desc())));
+            (Err((OpenCause::TryAgain, error)), None) => {
+                context.out.push(Effect::Log(Level::Warn, format!("{}: {error}", Quoted(&self.path))));
                 self.refuse(503, "this page cannot be read now", "", context);
             }
-            (Err(errno), None) => {
-                context.out.push(Effect::Log(Level::Error, format!("{}: {}", Quoted(&self.path), errno.desc())));
+            (Err((_, error)), None) => {
+                context.out.push(Effect::Log(Level::Error, format!("{}: {error}", Quoted(&self.path))));
                 self.refuse(500, "this page cannot be read", "", context);
             }
         }

@@ -88,7 +88,7 @@ impl Tunnel {
                 context.out.push(Effect::Abandon(End::Client));
                 context.out.push(Effect::Finish(End::Backend));
             }
-            Input::Failed(End::Client, errno) => return Some(Leave::ClientLost(Ending::ClientFailed(errno))),
+            Input::Failed(End::Client, error) => return Some(Leave::ClientLost(Ending::ClientFailed(error))),
             Input::Drained | Input::Deadline => return Some(Leave::Over(Ending::Tunnelled)),
             Input::Stop => self.stop(context),
             _ => {}
@@ -102,7 +102,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::driver::Errno;
+    use crate::driver::SystemError;
     use crate::exchange::{Chunk, Effects, Facts, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Site, Sites};
@@ -119,7 +119,7 @@ mod tests {
         let seat = Seat::take(&Arc::default(), 1).unwrap();
         let mut tunnel = Tunnel::new(seat, b"early".to_vec(), &mut context);
         assert!(tunnel.handle(Input::Ended(End::Backend), &mut context).is_none());
-        assert!(tunnel.handle(Input::Failed(End::Client, Errno::EPIPE), &mut context).is_none());
+        assert!(tunnel.handle(Input::Failed(End::Client, SystemError::BROKEN_PIPE), &mut context).is_none());
         context.out.drain().for_each(drop);
         let chunk = Chunk { buffer: &mut b"late".to_vec(), start: 0, end: 4 };
         assert!(tunnel.handle(Input::Bytes(End::Client, chunk), &mut context).is_none());

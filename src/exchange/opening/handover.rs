@@ -1,7 +1,7 @@
 //! A handshake in direct mode: its client goes to the server, or stays.
 
 use super::{Opening, stop};
-use crate::driver::{Errno, HandoverStep};
+use crate::driver::{ConnectCause, ConnectError, HandoverStep};
 use crate::exchange::tunnel::Tunnel;
 use crate::exchange::{Closing, Context, Effect, Ending, Full, Phase, Step, head, refuse, send_close};
 use rfc6455::close::CloseCode;
@@ -20,7 +20,7 @@ impl Opening {
     /// The client was handed over, or not.
     pub(super) fn handed_over(
         mut self: Box<Self>,
-        result: Result<(), (HandoverStep, Errno)>,
+        result: Result<(), (HandoverStep, ConnectError)>,
         pipelined: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
@@ -44,28 +44,32 @@ impl Opening {
                 self.try_later(context);
                 Phase::Opening(self)
             }
-            Err((HandoverStep::Connect, Errno::ECANCELED)) => {
+            Err((HandoverStep::Connect, ConnectError { cause: ConnectCause::Cancelled, .. })) => {
                 refuse(504, "the server does not accept", Ending::TimedOut(Step::Connect), context)
             }
-            Err((HandoverStep::Connect, Errno::ETOOMANYREFS)) => {
+            Err((HandoverStep::Connect, ConnectError { cause: ConnectCause::TooManyUntaken, .. })) => {
                 let full = Full::Untaken;
                 refuse(503, &full.to_string(), Ending::Overload(full), context)
             }
-            Err((HandoverStep::Connect, Errno::EAGAIN)) if self.is_stopping => stop(context),
-            Err((HandoverStep::Connect, errno)) => return self.connected(Err(errno), context),
-            Err((HandoverStep::Reply, Errno::ECANCELED | Errno::EAGAIN)) => {
+            Err((HandoverStep::Connect, ConnectError { cause: ConnectCause::NoRoom, .. })) if self.is_stopping => {
+                stop(context)
+            }
+            Err((HandoverStep::Connect, error)) => return self.connected(Err(error), context),
+            Err((HandoverStep::Reply, error))
+                if matches!(error.cause, ConnectCause::Cancelled | ConnectCause::NoRoom) =>
+            {
                 head::over(Ending::TimedOut(Step::Reply), context)
             }
-            Err((HandoverStep::Reply, errno)) => head::over(Ending::ClientFailed(errno), context),
-            Err((HandoverStep::Pass, errno)) => {
+            Err((HandoverStep::Reply, error)) => head::over(Ending::ClientFailed(error.error), context),
+            Err((HandoverStep::Pass, error)) => {
                 *context.status = 101;
                 context.out.push(Effect::CloseFile);
-                let reason = match errno {
-                    Errno::ETOOMANYREFS => "too many clients wait for servers",
+                let reason = match error.cause {
+                    ConnectCause::TooManyUntaken => "too many clients wait for servers",
                     _ => "the server is not there",
                 };
                 send_close(Some(CloseCode::INTERNAL_ERROR), reason, context);
-                let ending = Ending::NotTaken(errno);
+                let ending = Ending::NotTaken(error);
                 Phase::Closing(Box::new(Closing::without_backend(ending, &self.seat.limits, context)))
             }
         };
@@ -78,7 +82,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::driver::{FileId, FileKind};
+    use crate::driver::{FileId, FileKind, SystemError};
     use crate::exchange::{Chunk, Effects, Exchange, Input, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Service, Site, Sites};
@@ -89,7 +93,7 @@ mod tests {
 
     /// What is done behind a hand-over with this result, for a client that has pipelined these bytes, when the gateway was
     /// told to stop meanwhile.
-    fn stopped_meanwhile(pipelined: &str, result: Result<(), (HandoverStep, Errno)>) -> Vec<Effect> {
+    fn stopped_meanwhile(pipelined: &str, result: Result<(), (HandoverStep, ConnectError)>) -> Vec<Effect> {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
@@ -109,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_stop_that_came_meanwhile_is_not_forgotten() {
-        let effects = stopped_meanwhile("", Err((HandoverStep::Connect, Errno::EAGAIN)));
+        let full = ConnectError { cause: ConnectCause::NoRoom, error: SystemError::BROKEN_PIPE };
+        let effects = stopped_meanwhile("", Err((HandoverStep::Connect, full)));
         let is_503 =
             |effect: &Effect| matches!(effect, Effect::Send { bytes, .. } if bytes.starts_with(b"HTTP/1.1 503"));
         assert!(effects.iter().any(is_503), "a full backlog is not waited for: {effects:?}");

@@ -160,11 +160,11 @@ impl Relay {
             Input::Bytes(End::Client, chunk) => self.client_bytes(chunk, context),
             Input::Bytes(End::Backend, chunk) => self.backend_bytes(chunk, context),
             Input::Ended(End::Client) => Some(Leave::ClientLost(Ending::ClientLeft)),
-            Input::Failed(End::Client, errno) => Some(Leave::ClientLost(Ending::ClientFailed(errno))),
+            Input::Failed(End::Client, error) => Some(Leave::ClientLost(Ending::ClientFailed(error))),
             Input::Ended(End::Backend) => Some(self.backend_end(context)),
-            Input::Failed(End::Backend, errno) => {
+            Input::Failed(End::Backend, error) => {
                 self.is_backend_gone = true;
-                Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerFailed(errno), context))
+                Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerFailed(error), context))
             }
             Input::Deadline => self.on_deadline(context),
             Input::Stop => {

@@ -66,6 +66,7 @@ impl<H> Connection<H> {
             }
             (result, None) => result.map(drop),
         };
+        let result = result.map_err(|(step, errno)| (step, errno.into()));
         self.handle_opening(Input::HandedOver(result), world);
     }
 

@@ -328,7 +328,7 @@ impl<H> Connection<H> {
             Arrival::Lease(lease) => return self.handle_lease(lease, Some(end), world),
             Arrival::Copy(bytes) => return self.handle_copy(bytes, end, world),
             Arrival::End => Input::Ended(end),
-            Arrival::Failed(errno) => Input::Failed(end, errno),
+            Arrival::Failed(errno) => Input::Failed(end, errno.into()),
         };
         if let Some(transport) = world.slots.transport_mut(self.key(end)) {
             transport.on_end();
@@ -355,10 +355,10 @@ impl<H> Connection<H> {
                 self.handle(Input::Drained, world);
             }
             (SendResult::Waiting | SendResult::Drained, _) => {}
-            (SendResult::Failed(errno), End::Client) => self.handle(Input::Failed(end, errno), world),
+            (SendResult::Failed(errno), End::Client) => self.handle(Input::Failed(end, errno.into()), world),
             // Of a pipe that is only written nothing else will tell.
             (SendResult::Failed(errno), End::Backend) if transport.is_device() => {
-                self.handle(Input::Failed(end, errno), world);
+                self.handle(Input::Failed(end, errno.into()), world);
             }
             // What the backend has sent may still be on its way: its own receive tells how it ended.
             (SendResult::Failed(_), End::Backend) => transport.mute(&mut world.driver),
@@ -382,7 +382,7 @@ impl<H> Connection<H> {
         }
         // A page's lookup of the same name waits for no backend.
         let is_full = self.exchange.wants().is_opening() && socket.is_some_and(|socket| world.queues.is_full(socket));
-        let input = if is_full { Input::OpenedFull } else { Input::Opened(kind) };
+        let input = if is_full { Input::OpenedFull } else { Input::Opened(kind.map_err(Into::into)) };
         self.handle_opening(input, world);
     }
 
@@ -434,7 +434,7 @@ impl<H> Connection<H> {
             opened.end();
         }
         let connected = result.and_then(|handle| self.set_backend(Transport::new(handle), world));
-        self.handle_opening(Input::Connected(connected), world);
+        self.handle_opening(Input::Connected(connected.map_err(Into::into)), world);
     }
 
     /// Puts the backend in its place; one that ends meanwhile closes it.
