@@ -325,7 +325,13 @@ fn open_endpoint(
     let mut sites = sites.into_iter();
     let first = sites.next()?;
     let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
-    Some(Endpoint { sites: Sites::new(first, sites.collect()), folders, clients_max, clients: Count::default() })
+    Some(Endpoint {
+        sites: Sites::new(first, sites.collect()),
+        folders,
+        stage: entrance::StageKind::Plain,
+        clients_max,
+        clients: Count::default(),
+    })
 }
 
 /// Whether a folder still has a name.

@@ -54,7 +54,7 @@ pub enum Input<'a> {
     /// The server was connected, as `Effect::Connect` asked.
     Connected(Result<(), ConnectError>),
     /// The client was handed over, as `Effect::HandOver` asked, or how far that came.
-    HandedOver(Result<(), (HandoverStep, ConnectError)>),
+    HandedOver(Result<HandedOver, (HandoverStep, ConnectError)>),
     /// A socket was opened, as `Effect::Open` asked, and others wait for it already.
     OpenedFull,
     /// It may try again, as `Effect::AwaitBacklog` asked.
@@ -85,6 +85,15 @@ impl Input<'_> {
     fn is_note(&self) -> bool {
         matches!(self, Input::PutOff(_) | Input::TakenBack(_) | Input::Excused | Input::Unread)
     }
+}
+
+/// What became of a client that was handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandedOver {
+    /// The backend has the client's own socket.
+    Away,
+    /// The backend has one end of a socketpair(2), and the gateway passes the bytes on.
+    Relayed,
 }
 
 /// Payload bytes and messages, each way.

@@ -24,7 +24,9 @@ impl Tunnel {
         context.set_deadline(None);
         context.traffic.up_bytes += pipelined.len() as u64;
         context.out.push(Effect::CloseFile);
-        context.out.push(Effect::Send { to: End::Backend, bytes: pipelined.into() });
+        if !pipelined.is_empty() {
+            context.out.push(Effect::Send { to: End::Backend, bytes: pipelined.into() });
+        }
         context.out.push(Effect::Demand(End::Client, Demand::Flow));
         context.out.push(Effect::Demand(End::Backend, Demand::Flow));
         Tunnel { seat, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }

@@ -155,6 +155,7 @@ pub fn source_of(address: Address) -> Source {
 mod tests {
     use super::*;
     use crate::route::Sites;
+    use crate::transport::StageKind;
 
     fn address(text: &str) -> Address {
         Address::Tcp(text.parse().unwrap())
@@ -166,7 +167,13 @@ mod tests {
 
     fn endpoint(clients_max: u64) -> Arc<Endpoint<()>> {
         let sites = Sites::new(Arc::default(), Vec::new());
-        Arc::new(Endpoint { sites, folders: Vec::new(), clients_max, clients: Count::default() })
+        Arc::new(Endpoint {
+            sites,
+            folders: Vec::new(),
+            stage: StageKind::Plain,
+            clients_max,
+            clients: Count::default(),
+        })
     }
 
     /// The limit that was reached, if any.

@@ -69,10 +69,15 @@ impl<D: Driver> Gateway<D> {
             Places::Admitted { .. } => Input::Accepted,
             Places::Refused { full, .. } => Input::Overload(*full),
         };
+        let stage = places.endpoint().stage;
         let entry = self.connections.vacant_entry();
         let generation = self.next_id as u32 & Token::GENERATION_MASK;
         let owner = Owner { slot: entry.key() as u32, generation };
-        let user = User::Transport { connection: owner.slot, end: End::Client, transport: Transport::new(handle) };
+        let user = User::Transport {
+            connection: owner.slot,
+            end: End::Client,
+            transport: Transport::with_stage(handle, stage),
+        };
         let key = match self.world.slots.insert(user) {
             Ok(key) => key,
             Err(User::Transport { transport, .. }) => return self.world.driver.close(transport.into_handle()),

@@ -9,6 +9,7 @@ use crate::driver::Reach;
 use crate::exchange::Folder;
 use crate::permit::Count;
 use crate::route::Sites;
+pub use crate::transport::StageKind;
 
 /// A folder that is held open.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Endpoint<H> {
     pub sites: Sites,
     /// Their folders, in the same order.
     pub folders: Vec<Folders<H>>,
+    /// What stands between its clients' sockets and their exchanges.
+    pub stage: StageKind,
     /// Clients at once.
     pub clients_max: u64,
     /// Its clients, those that are refused left out.

@@ -15,14 +15,19 @@
 
 mod incoming;
 mod outgoing;
+mod stage;
 
-use crate::driver::{Batch, Driver, Errno, Op, Receive, Segment, Sending, Share, Token};
+use crate::driver::{Batch, Driver, Errno, Lease, Op, Receive, Segment, Sending, Share, Token};
 use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, QUEUE_SIZE_MAX, SEND_SEGMENTS_MAX};
 use crate::types::Demand;
 pub(crate) use incoming::Arrival;
 use incoming::Incoming;
 use outgoing::Outgoing;
 pub(crate) use outgoing::{give_back, is_short, part_of};
+#[cfg(test)]
+pub(crate) use stage::Records;
+use stage::Stage;
+pub use stage::StageKind;
 
 /// Bytes of a receive that filled its buffer.
 const FULL: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
@@ -86,6 +91,7 @@ pub(crate) struct Transport<H> {
     is_bulk: bool,
     incoming: Incoming,
     outgoing: Outgoing,
+    stage: Stage,
 }
 
 /// What a send's completion means.
@@ -114,7 +120,13 @@ impl<H> Transport<H> {
             is_bulk: false,
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
+            stage: Stage::default(),
         }
+    }
+
+    /// A connected socket whose bytes pass a stage.
+    pub(crate) fn with_stage(handle: H, kind: StageKind) -> Transport<H> {
+        Transport { stage: Stage::new(kind), ..Transport::new(handle) }
     }
 
     /// An opened device.
@@ -132,18 +144,36 @@ impl<H> Transport<H> {
         self.is_device && self.life == Life::Finishing && self.outgoing.is_empty() && !self.is_sending()
     }
 
+    /// Whether a stage stands between the socket and its exchange, so that nobody else can use the socket.
+    pub(crate) fn is_staged(&self) -> bool {
+        !self.stage.is_plain()
+    }
+
+    /// What received bytes mean; None: nothing that is whole yet.
+    pub(crate) fn open<D: Driver<Handle = H>>(&mut self, lease: Lease, driver: &mut D) -> Option<Arrival> {
+        self.stage.open(lease, driver)
+    }
+
+    /// Bytes that are sent past the queue, as they are to be sent.
+    pub(crate) fn seal(&mut self, bytes: Box<[u8]>) -> Box<[u8]> {
+        self.stage.seal(bytes)
+    }
+
     /// The handle.
     pub(crate) fn handle(&self) -> &H {
         &self.handle
     }
 
-    /// The handle for a hand-over, which ends with `take_back`. None: something else is queued or in flight for it.
-    pub(crate) fn lend(&mut self) -> Option<&H> {
-        if self.is_in_flight() || !self.outgoing.is_empty() || self.life == Life::Abandoned {
-            return None;
-        }
+    /// Whether it may be lent for a hand-over: nothing is queued or in flight for it.
+    pub(crate) fn may_lend(&self) -> bool {
+        !self.is_in_flight() && self.outgoing.is_empty() && self.life != Life::Abandoned
+    }
+
+    /// The handle for a hand-over, which ends with `take_back`.
+    pub(crate) fn lend(&mut self) -> &H {
+        debug_assert!(self.may_lend(), "lent with something queued or in flight");
         self.sending = SendState::Lent;
-        Some(&self.handle)
+        &self.handle
     }
 
     /// The hand-over has ended.
@@ -240,7 +270,7 @@ impl<H> Transport<H> {
     /// Where the pool is short and the peer takes nothing: drops what waits of a page's piece but for its beginning. How
     /// many bytes were dropped.
     pub(crate) fn drop_page<D: Driver<Handle = H>>(&mut self, driver: &mut D) -> usize {
-        match self.sending == SendState::Blocked && is_short(driver, Share::Requests) {
+        match self.sending == SendState::Blocked && !self.is_staged() && is_short(driver, Share::Requests) {
             true => self.outgoing.drop_last(PAGE_KEPT_SIZE, driver),
             false => 0,
         }
@@ -400,7 +430,7 @@ impl<H> Transport<H> {
         }
         // Packets keep their borders: each is sent by itself.
         let most = if self.demand == Demand::Packets { 1 } else { SEND_SEGMENTS_MAX };
-        match self.outgoing.take_batch(most) {
+        match self.outgoing.take_batch(most, &mut self.stage, driver) {
             Some(batch) => {
                 let how = match (self.is_device, self.sending) {
                     (true, _) => Sending::Device,

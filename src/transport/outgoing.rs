@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::stage::Stage;
 use crate::driver::{Batch, Driver, Lease, Segment, Share};
 use crate::limits::{ALLOCATION_EXTRA_SIZE, ALLOCATION_SIZE_MIN, POOL_BUFFER_SIZE, POOL_FREE_MIN, SEGMENT_SIZE};
 
@@ -18,6 +19,8 @@ struct Queue {
     heap_size: usize,
     /// The latest pong that found the queue too long.
     pong: Option<Box<[u8]>>,
+    /// The first segment has passed the stage: a part of it was sent.
+    is_sealed: bool,
 }
 
 impl Outgoing {
@@ -50,8 +53,17 @@ impl Outgoing {
     }
 
     /// Takes out what goes into one send; it counts until `settle` has it back.
-    pub(super) fn take_batch(&mut self, segments_max: usize) -> Option<Batch> {
-        self.0.as_mut()?.take_batch(segments_max)
+    pub(super) fn take_batch<D: Driver>(
+        &mut self,
+        segments_max: usize,
+        stage: &mut Stage,
+        driver: &mut D,
+    ) -> Option<Batch> {
+        let queue = self.0.as_mut()?;
+        match stage.is_plain() {
+            true => queue.take_batch(segments_max),
+            false => queue.take_sealed(segments_max, stage, driver),
+        }
     }
 
     /// Takes a batch back of which `taken` bytes were sent, or None if all of it is to be dropped. What was not sent is
@@ -63,7 +75,9 @@ impl Outgoing {
         is_sent: bool,
         driver: &mut D,
     ) -> bool {
-        let is_left = self.0.get_or_insert_default().settle(batch, taken, is_sent, driver);
+        let queue = self.0.get_or_insert_default();
+        let is_left = queue.settle(batch, taken, is_sent, driver);
+        queue.is_sealed = is_left;
         self.forget_empty();
         is_left
     }
@@ -112,6 +126,22 @@ impl Queue {
         Some(Batch { first, rest })
     }
 
+    /// As `take_batch`, past the stage: one segment of all that is taken.
+    fn take_sealed<D: Driver>(&mut self, segments_max: usize, stage: &mut Stage, driver: &mut D) -> Option<Batch> {
+        if std::mem::take(&mut self.is_sealed) {
+            return self.take_batch(1);
+        }
+        let mut bytes = Vec::new();
+        for segment in self.take_batch(segments_max)?.into_segments() {
+            Stage::gather(&segment, driver, &mut bytes);
+            self.discount(&segment);
+            give_back(segment, driver);
+        }
+        let first = Segment::heap(stage.seal(bytes.into()));
+        self.count(&first);
+        Some(Batch { first, rest: Vec::new() })
+    }
+
     fn settle<D: Driver>(&mut self, batch: Batch, taken: Option<usize>, is_sent: bool, driver: &mut D) -> bool {
         let mut left = Vec::new();
         let (mut taken, is_dropped) = (taken.unwrap_or(0), taken.is_none());
@@ -139,7 +169,7 @@ impl Queue {
     }
 
     fn clear<D: Driver>(&mut self, driver: &mut D) {
-        self.pong = None;
+        (self.pong, self.is_sealed) = (None, false);
         for segment in self.first.take().into_iter().chain(std::mem::take(&mut self.rest)) {
             self.discount(&segment);
             give_back(segment, driver);

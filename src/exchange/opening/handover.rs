@@ -3,7 +3,7 @@
 use super::{Opening, stop};
 use crate::driver::{ConnectCause, ConnectError, HandoverStep};
 use crate::exchange::tunnel::Tunnel;
-use crate::exchange::{Closing, Context, Effect, Ending, Full, Phase, Step, head, refuse, send_close};
+use crate::exchange::{Closing, Context, Effect, Ending, Full, HandedOver, Phase, Step, head, refuse, send_close};
 use rfc6455::close::CloseCode;
 
 impl Opening {
@@ -20,17 +20,17 @@ impl Opening {
     /// The client was handed over, or not.
     pub(super) fn handed_over(
         mut self: Box<Self>,
-        result: Result<(), (HandoverStep, ConnectError)>,
+        result: Result<HandedOver, (HandoverStep, ConnectError)>,
         pipelined: &mut Vec<u8>,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
         self.is_handing_over = false;
         let phase = match result {
-            Ok(()) if pipelined.is_empty() => {
+            Ok(HandedOver::Away) => {
                 *context.status = 101;
                 head::over(Ending::HandedOver, context)
             }
-            Ok(()) => {
+            Ok(HandedOver::Relayed) => {
                 *context.status = 101;
                 let mut tunnel = Tunnel::new(self.seat, std::mem::take(pipelined), context);
                 if self.is_stopping {
@@ -93,7 +93,7 @@ mod tests {
 
     /// What is done behind a hand-over with this result, for a client that has pipelined these bytes, when the gateway was
     /// told to stop meanwhile.
-    fn stopped_meanwhile(pipelined: &str, result: Result<(), (HandoverStep, ConnectError)>) -> Vec<Effect> {
+    fn stopped_meanwhile(pipelined: &str, result: Result<HandedOver, (HandoverStep, ConnectError)>) -> Vec<Effect> {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
@@ -118,9 +118,9 @@ mod tests {
         let is_503 =
             |effect: &Effect| matches!(effect, Effect::Send { bytes, .. } if bytes.starts_with(b"HTTP/1.1 503"));
         assert!(effects.iter().any(is_503), "a full backlog is not waited for: {effects:?}");
-        let effects = stopped_meanwhile("early", Ok(()));
+        let effects = stopped_meanwhile("early", Ok(HandedOver::Relayed));
         assert!(matches!(effects.last(), Some(Effect::Finish(End::Backend))), "{effects:?}");
-        let effects = stopped_meanwhile("", Ok(()));
+        let effects = stopped_meanwhile("", Ok(HandedOver::Away));
         assert!(matches!(effects[..], [Effect::Over(Ending::HandedOver)]), "{effects:?}");
     }
 }

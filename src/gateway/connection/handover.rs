@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::Connection;
 use crate::driver::{Address, Driver, Errno, FileId, Handover, HandoverStep, Op};
-use crate::exchange::Input;
+use crate::exchange::{HandedOver, Input};
 use crate::gateway::World;
 use crate::gateway::opened::Parcel;
 use crate::gateway::watches::Watched;
@@ -19,14 +19,16 @@ impl<H> Connection<H> {
             return;
         }
         let token = world.slots.token(opened.key, Op::Connect);
-        let Some(client) = world.slots.transport_mut(self.client).and_then(Transport::lend) else { return };
+        let Some(transport) = world.slots.transport_mut(self.client).filter(|client| client.may_lend()) else { return };
         let Some(Parcel { reply, hello }) = opened.handover.take() else { return };
+        let (reply, is_staged) = (transport.seal(reply), transport.is_staged());
+        let client = transport.lend();
         let mut record = sockaddr(self.address.get());
         if let Some(hello) = hello {
             record.extend(hello.encode(self.address.get(), world.driver.local_address(client), self.id));
         }
         // How a relayed client's conversation ends is seen anyway.
-        let is_relayed = self.exchange.wants().has_pipelined;
+        let is_relayed = self.exchange.wants().has_pipelined || is_staged;
         opened.is_watched = !is_relayed && opened.socket.is_some_and(|socket| world.watches.reserve(socket));
         let handover = Handover { reply, record: record.into(), is_relayed, is_watched: opened.is_watched };
         if let Some(file) = opened.handle() {
@@ -55,16 +57,17 @@ impl<H> Connection<H> {
         let result = match (result, watched) {
             (Ok(kept), Some(socket)) => {
                 self.begin_watch(socket, kept, world);
-                Ok(())
+                Ok(HandedOver::Away)
             }
             (Err(failed), Some(socket)) => {
                 world.watches.cancel(socket);
                 Err(failed)
             }
-            (Ok(Some(relay)), None) => {
-                self.set_backend(Transport::new(relay), world).map_err(|errno| (HandoverStep::Pass, errno))
-            }
-            (result, None) => result.map(drop),
+            (Ok(Some(relay)), None) => self
+                .set_backend(Transport::new(relay), world)
+                .map(|()| HandedOver::Relayed)
+                .map_err(|errno| (HandoverStep::Pass, errno)),
+            (result, None) => result.map(|_| HandedOver::Away),
         };
         let result = result.map_err(|(step, errno)| (step, errno.into()));
         self.handle_opening(Input::HandedOver(result), world);

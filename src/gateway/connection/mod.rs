@@ -281,15 +281,17 @@ impl<H> Connection<H> {
             _ => None,
         };
         let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
-        if let Some(transport) = world.slots.transport_mut(self.key(end)) {
-            transport.on_received(size, more, is_starved);
-        }
+        let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
         let arrival = match result {
-            Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => return,
-            Received::Data(lease) => Arrival::Lease(lease),
-            Received::End => Arrival::End,
-            Received::Failed(errno) => Arrival::Failed(errno),
+            Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => None,
+            Received::Data(lease) => transport.open(lease, &mut world.driver),
+            Received::End => Some(Arrival::End),
+            Received::Failed(errno) => Some(Arrival::Failed(errno)),
         };
+        // A receive that brought nothing whole is asked for again.
+        let is_nothing = size.is_some() && arrival.is_none();
+        transport.on_received(size, more, is_starved || is_nothing);
+        let Some(arrival) = arrival else { return };
         if !self.must_wait(end, &arrival, world) {
             self.deliver(end, arrival, world);
             self.is_heavy = self.has_rest(world);
@@ -303,7 +305,7 @@ impl<H> Connection<H> {
         let Some(transport) = self.transport(end, world).filter(|transport| !transport.is_abandoned()) else {
             return false;
         };
-        let is_data = matches!(arrival, Arrival::Lease(_));
+        let is_data = matches!(arrival, Arrival::Lease(_) | Arrival::Copy(_));
         let has_room = || world.work > 0 && self.may_deliver(end, world);
         self.exchange.wants().is_conversation() && (transport.has_arrivals() || is_data && !has_room())
     }

@@ -8,6 +8,7 @@ use super::world::{Name, World, tcp};
 use crate::driver::Address;
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
+use crate::transport::Records;
 use rfc6455::mask;
 
 /// How a client ends its conversation.
@@ -56,6 +57,8 @@ pub struct Client {
     /// So many bytes are written before it does what its manner says.
     patience: usize,
     received: Vec<u8>,
+    /// Where its bytes pass the tests' stage: what it reads, and the records of what it writes.
+    records: Option<(Records, Vec<u8>)>,
     /// The status line and headers of the answer, once whole.
     pub head: Option<String>,
     /// What should come for the pages that it asks for.
@@ -104,6 +107,7 @@ impl Client {
             may_be_cut: world.is_tight(),
             patience: 0,
             received: Vec::new(),
+            records: world.has_records(port).then(|| (Records::default(), Vec::new())),
             head: None,
             answers: None,
             expected: Vec::new(),
@@ -243,15 +247,30 @@ impl Client {
         let most = (1 + sim.rng.below(100_000)).min(self.out.len() - self.written).min(self.patience);
         if most > 0 {
             let bytes = &self.out[self.written..self.written + most];
-            let written = sim.wires[self.wire].write(bytes).unwrap_or(0);
+            let written = match &mut self.records {
+                None => sim.wires[self.wire].write(bytes).unwrap_or(0),
+                Some((_, out)) => {
+                    out.extend(Records::encode(bytes));
+                    most
+                }
+            };
             self.written += written;
             self.patience = self.patience.saturating_sub(written);
+        }
+        if let Some((_, out)) = &mut self.records
+            && !out.is_empty()
+        {
+            let written = sim.wires[self.wire].write(out).unwrap_or(0);
+            out.drain(..written);
         }
     }
 
     fn read(&mut self, sim: &mut Sim) {
         while let Some(chunk) = sim.wires[self.wire].read() {
-            self.received.extend(chunk);
+            match &mut self.records {
+                None => self.received.extend(chunk),
+                Some((records, _)) => records.decode(&chunk, &mut self.received),
+            }
         }
         if let Some(answers) = &mut self.answers {
             while answers.take(&mut self.received) {}

@@ -9,6 +9,7 @@ use crate::driver::sim::{Handle, Node};
 use crate::driver::{Address, Completion, SocketType};
 use crate::gateway::entrance::Opening;
 use crate::route::{Protocol, Service, Site};
+use crate::transport::StageKind;
 
 const FLOODING: usize = 300;
 /// What a flooding client writes at once: ten pings, which are what a receive brings at most.
@@ -52,7 +53,7 @@ impl Flood {
         pages::add_files(&mut sim);
         let service = Arc::new(Service { protocol: Protocol::Stream, ..Service::default() });
         let site = Site { has_www: true, has_docroot: true, service, ..Site::default() };
-        let endpoint = endpoint(site, &mut sim);
+        let endpoint = endpoint(site, StageKind::Plain, &mut sim);
         let (address, listener) = listening(&mut sim, 0);
         let wires: Vec<usize> = (0..FLOODING).map(|_| sim.client(0, 1 << 16, host(1))).collect();
         wires.iter().for_each(|wire| _ = sim.wires[*wire].write(HANDSHAKE));

@@ -7,6 +7,7 @@ use crate::driver::{Address, Completion};
 use crate::gateway::entrance::Opening;
 use crate::limits::FOLDER_LOOK_MS;
 use crate::route::Site;
+use crate::transport::StageKind;
 
 const REQUEST: &[u8] = b"GET /release HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
 
@@ -23,7 +24,7 @@ impl Server {
         sim.trees.push(sim.trees[0].clone());
         pages::add_second_release(&mut sim.trees[1]);
         lead(&mut sim, Some(&Node::Root(0)));
-        let endpoint = endpoint(Site { has_www: true, ..Site::default() }, &mut sim);
+        let endpoint = endpoint(Site { has_www: true, ..Site::default() }, StageKind::Plain, &mut sim);
         let (address, listener) = listening(&mut sim, 0);
         let mut gateway = Gateway::new(sim, limits::Process::default());
         let opening = Opening { address, listener, file: None, endpoint };

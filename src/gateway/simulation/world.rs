@@ -14,6 +14,7 @@ use crate::limits;
 use crate::permit::Count;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service, Site, Sites};
+use crate::transport::StageKind;
 
 const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Frames, Protocol::Lines, Protocol::Nul];
 /// What clients ask for in docroot. The name of a backend says what it does, and three do the same.
@@ -38,6 +39,8 @@ pub struct World {
     pub names: Vec<Name>,
     /// The ports that are listened on.
     pub ports: Vec<usize>,
+    /// The clients of the last port send and get records.
+    last_has_records: bool,
     /// Backends are told who their clients are.
     pub has_hello: bool,
     /// When the paths of the folders lead elsewhere; the last one stays.
@@ -68,7 +71,8 @@ impl World {
         let site = Site { has_www: true, has_docroot: true, service: Arc::new(service), links, ..Site::default() };
         let process = process_limits(&mut sim);
         let deployments = deployments(&mut sim);
-        (sim, World { site, process, names, ports, has_hello, deployments })
+        let last_has_records = sim.rng.one_in(2);
+        (sim, World { site, process, names, ports, last_has_records, has_hello, deployments })
     }
 
     /// Some promises do not hold: clients may be cut off for what they send, or for what others do.
@@ -77,9 +81,15 @@ impl World {
         self.process != limits::Process::default() || closes(&self.site.service)
     }
 
+    /// Whether bytes of this port's clients pass the tests' stage.
+    pub fn has_records(&self, port: usize) -> bool {
+        self.last_has_records && port == 2
+    }
+
     /// All ports. The first ones share what is served there.
     pub fn openings(&self, sim: &mut Sim, listener: impl Fn(&mut Sim, usize) -> Opened) -> Vec<Opening<Handle>> {
-        let endpoints = [endpoint(self.site.fresh(), sim), endpoint(self.site.fresh(), sim)];
+        let stage = |port| if self.has_records(port) { StageKind::Records } else { StageKind::Plain };
+        let endpoints = [0, 2].map(|port| endpoint(self.site.fresh(), stage(port), sim));
         let open = |&port: &usize| {
             let (address, listener) = listener(sim, port);
             let endpoint = endpoints[port / 2].clone();
@@ -113,14 +123,14 @@ pub fn listening_again(sim: &mut Sim, port: usize) -> Opened {
 }
 
 /// Serves a site with the folders that their paths lead to now.
-pub fn endpoint(site: Site, sim: &mut Sim) -> Arc<Endpoint<Handle>> {
+pub fn endpoint(site: Site, stage: StageKind, sim: &mut Sim) -> Arc<Endpoint<Handle>> {
     let mut held = |path: &str| {
         let tree = if let Some(Node::Root(tree)) = sim.paths.get(path) { *tree } else { 0 };
         Some(Held { handle: sim.folder(tree), path: CString::new(path).expect("no NUL") })
     };
     let folders = vec![Folders { docroot: held(DOCROOT), www: held(WWW) }];
     let sites = Sites::new(Arc::new(site), Vec::new());
-    Arc::new(Endpoint { sites, folders, clients_max: 1_000, clients: Count::default() })
+    Arc::new(Endpoint { sites, folders, stage, clients_max: 1_000, clients: Count::default() })
 }
 
 /// Lets the paths of both folders lead to this; None: to nothing.

@@ -150,7 +150,8 @@ fn opening(service: &Service, clients_max: u64, sim: &mut Sim, listener: Option<
     let mut held = || Some(Held { handle: sim.folder(0), path: CString::default() });
     let folders = vec![Folders { docroot: held(), www: held() }, Folders { docroot: None, www: None }];
     let sites = Sites::new(Arc::new(first), vec![Arc::new(second)]);
-    let endpoint = Arc::new(Endpoint { sites, folders, clients_max, clients: Count::default() });
+    let endpoint =
+        Arc::new(Endpoint { sites, folders, stage: Default::default(), clients_max, clients: Count::default() });
     Opening { address: ListenAddress::Unix("simulated".into()), listener, file: None, endpoint }
 }
 
