@@ -1,8 +1,8 @@
 //! A request whose body is on its way: the answer waits for its end, and the next request begins behind it.
 
-use super::head::{over, refuse_head};
+use super::head::refuse_head;
 use super::reply::Reply;
-use super::{Context, Effect, Ending, Input, Phase, Step, refuse};
+use super::{Context, Effect, Ending, Input, Phase, Step, over, refuse};
 use crate::http::body::{Body, BodyError};
 use crate::http::error::HeadError;
 use crate::types::{Demand, End};

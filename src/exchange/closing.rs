@@ -16,6 +16,7 @@
 //! | any but LastWords | deadline | over | |
 //! | the client Gone and the backend Gone | | over | |
 
+use super::ending::Leave;
 use super::relay::{Relay, find_close};
 use super::{Chunk, Context, Effect, Ending, Input, Phase};
 use crate::limits::{self, WebSocket};
@@ -75,20 +76,6 @@ enum Backend {
         _seat: Seat,
     },
     Gone,
-}
-
-/// Why a conversation goes over into its end.
-#[derive(Debug)]
-pub enum Leave {
-    /// The client's close frame, its protocol error, or the gateway's stop: the backend has the last words, then comes
-    /// this close frame.
-    LastWords(Box<[u8]>, Ending),
-    /// The gateway's close frame was sent; the client's is awaited.
-    CloseSent(Ending),
-    /// The client has ended or failed.
-    ClientLost(Ending),
-    /// Nothing is awaited any more.
-    Over(Ending),
 }
 
 impl CloseTimeouts {

@@ -64,6 +64,20 @@ pub enum Ending {
     Stopping,
 }
 
+/// Why a conversation goes over into its end.
+#[derive(Debug)]
+pub enum Leave {
+    /// The client's close frame, its protocol error, or the gateway's stop: the backend has the last words, then comes
+    /// this close frame.
+    LastWords(Box<[u8]>, Ending),
+    /// The gateway's close frame was sent; the client's is awaited.
+    CloseSent(Ending),
+    /// The client has ended or failed.
+    ClientLost(Ending),
+    /// Nothing is awaited any more.
+    Over(Ending),
+}
+
 /// What there is no more room for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]

@@ -1,7 +1,7 @@
 //! From the first byte of a request to its answer's kind.
 
 use super::opening::Asked;
-use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, refuse};
+use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, over, refuse};
 use crate::http::body::{Body, Framing};
 use crate::http::error::HeadError;
 use crate::http::head;
@@ -140,12 +140,6 @@ impl Head {
         }
         (reply.start(context), false)
     }
-}
-
-/// Ends the connection without another word.
-pub fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
-    context.out.push(Effect::Over(ending));
-    Phase::Over
 }
 
 /// As `refuse_head`, for bytes that may be no HTTP at all.

@@ -29,7 +29,8 @@ pub use effect::{Chunk, Effect, Effects, Folder};
 pub use ending::{Ending, Full, Step};
 
 use body::Draining;
-use closing::{Closing, Leave};
+use closing::Closing;
+use ending::Leave;
 use head::Head;
 use opening::Opening;
 use relay::Relay;
@@ -507,6 +508,12 @@ impl Exchange {
         out.push(Effect::Over(ending));
         self.enter(Phase::Over);
     }
+}
+
+/// Ends the connection without another word.
+fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
+    context.out.push(Effect::Over(ending));
+    Phase::Over
 }
 
 /// Refuses a request and ends the connection behind the reply.

@@ -3,7 +3,7 @@
 mod handover;
 
 use super::relay::BackendTraits;
-use super::{Context, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, head, refuse};
+use super::{Context, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, over, refuse};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{ConnectCause, ConnectError, FileKind, OpenCause, OpenError, OpenFor, SocketType};
 use crate::http::fields::single;
@@ -201,7 +201,7 @@ impl Opening {
             }
             Some(Input::Stop) if self.is_handing_over => self.is_stopping = true,
             Some(Input::Deadline) if context.now_ms >= self.give_up_ms && self.awaits_client => {
-                return (head::over(Ending::TimedOut(Step::Reply), context), false);
+                return (over(Ending::TimedOut(Step::Reply), context), false);
             }
             Some(Input::Deadline) if context.now_ms >= self.give_up_ms => {
                 let ending = Ending::TimedOut(Step::Connect);

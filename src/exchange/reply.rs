@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::head::{Head, over};
-use super::{CloseTimeouts, Closing, Context, Effect, Ending, Folder, Input, Phase, Step};
+use super::head::Head;
+use super::{CloseTimeouts, Closing, Context, Effect, Ending, Folder, Input, Phase, Step, over};
 use crate::driver::{FileKind, FileStatus, OpenCause, OpenError, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_variants};
 use crate::http::conditions::{Conditions, Selection};

@@ -1,7 +1,7 @@
 //! A client that sent something right behind its handshake, before its socket could be handed over: the server has one
 //! end of a socketpair(2) in the socket's place, and what goes through is none of the gateway's business.
 
-use super::closing::Leave;
+use super::ending::Leave;
 use super::{CloseTimeouts, Context, Effect, Ending, Input};
 use crate::route::{Seat, Service};
 use crate::types::{Demand, End};

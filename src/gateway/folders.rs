@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::entrance::{Endpoint, Entrance, Held};
-use super::slots::User;
+use super::slots::{Look, User};
 use super::{Gateway, World, tag_salt};
 use crate::driver::{Driver, Errno, FileKind, Op, OpenFor, Reach};
 use crate::limits::{FOLDER_LOOK_MS, FOLDER_MISSES_MAX};
@@ -20,15 +20,6 @@ pub struct Watch {
     due_ms: Option<u64>,
     folders: Vec<Watched>,
     /// Counts the configurations, so that a look that outlasts its own changes nothing.
-    epoch: u32,
-}
-
-/// A path that is being opened again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Look {
-    /// Which of the folders.
-    index: usize,
-    /// Of which configuration.
     epoch: u32,
 }
 

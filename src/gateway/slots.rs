@@ -5,7 +5,6 @@ use std::num::NonZeroU32;
 
 use slab::Slab;
 
-use super::folders::Look;
 use crate::driver::{Op, Token};
 use crate::transport::Transport;
 use crate::types::End;
@@ -22,6 +21,15 @@ impl Key {
     fn index(self) -> usize {
         self.0.get() as usize - 1
     }
+}
+
+/// A path that is being opened again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Look {
+    /// Which of the folders.
+    pub(super) index: usize,
+    /// Of which configuration.
+    pub(super) epoch: u32,
 }
 
 /// What a descriptor is for.

@@ -3,7 +3,7 @@
 use super::{Opening, stop};
 use crate::driver::{ConnectCause, ConnectError, HandoverStep};
 use crate::exchange::tunnel::Tunnel;
-use crate::exchange::{Closing, Context, Effect, Ending, Full, HandedOver, Phase, Step, head, refuse, send_close};
+use crate::exchange::{Closing, Context, Effect, Ending, Full, HandedOver, Phase, Step, over, refuse, send_close};
 use rfc6455::close::CloseCode;
 
 impl Opening {
@@ -28,7 +28,7 @@ impl Opening {
         let phase = match result {
             Ok(HandedOver::Away) => {
                 *context.status = 101;
-                head::over(Ending::HandedOver, context)
+                over(Ending::HandedOver, context)
             }
             Ok(HandedOver::Relayed) => {
                 *context.status = 101;
@@ -38,7 +38,7 @@ impl Opening {
                 }
                 Phase::Tunnel(Box::new(tunnel))
             }
-            Err((HandoverStep::Room, _)) if self.is_stopping => head::over(Ending::Stopping, context),
+            Err((HandoverStep::Room, _)) if self.is_stopping => over(Ending::Stopping, context),
             Err((HandoverStep::Room, _)) => {
                 self.awaits_client = true;
                 self.try_later(context);
@@ -58,9 +58,9 @@ impl Opening {
             Err((HandoverStep::Reply, error))
                 if matches!(error.cause, ConnectCause::Cancelled | ConnectCause::NoRoom) =>
             {
-                head::over(Ending::TimedOut(Step::Reply), context)
+                over(Ending::TimedOut(Step::Reply), context)
             }
-            Err((HandoverStep::Reply, error)) => head::over(Ending::ClientFailed(error.error), context),
+            Err((HandoverStep::Reply, error)) => over(Ending::ClientFailed(error.error), context),
             Err((HandoverStep::Pass, error)) => {
                 *context.status = 101;
                 context.out.push(Effect::CloseFile);

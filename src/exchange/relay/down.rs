@@ -3,7 +3,7 @@
 use super::coalescer::Coalescer;
 use super::lines::{Framed, LineError, delimiter};
 use super::{Close, Pongs, Relay};
-use crate::exchange::closing::Leave;
+use crate::exchange::ending::Leave;
 use crate::exchange::{Chunk, Context, Effect, Ending, send_close};
 use crate::limits;
 use crate::route::{MessageType, Protocol};

@@ -5,7 +5,7 @@ mod down;
 mod keepalive;
 mod lines;
 
-use super::closing::Leave;
+use super::ending::Leave;
 use super::{Chunk, Context, Effect, Ending, Input, send_close};
 use crate::driver::device::Direction;
 use crate::limits::{self, WebSocket, WhenOver};
