@@ -1,4 +1,4 @@
-//! Why a connection ended: the operator's sentence. A normal end is a reason, not an error.
+//! Why a connection ended, and the sentence that the log shows. A normal end is a reason, not an error.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::observe::log::Level;
 use rfc6455::close::CloseCode;
 use rfc6455::header::ProtocolError;
 
-/// What took too long.
+/// The step that timed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Step {
@@ -64,7 +64,7 @@ pub enum Ending {
     Stopping,
 }
 
-/// What there is no more room for.
+/// The limit that was reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Full {
@@ -92,7 +92,7 @@ impl fmt::Display for Full {
 }
 
 impl Ending {
-    /// Warn where an operator may want to mend something, Debug where a program only looked whether the gateway is there.
+    /// The log level: Warn if the operator may need to act, Debug for health checks.
     pub fn level(self) -> Level {
         match self {
             Ending::Probed | Ending::SaidNothing => Level::Debug,
@@ -119,12 +119,12 @@ impl Ending {
 }
 
 impl Ending {
-    /// Whether the server has the client, and so the close code.
+    /// Whether the backend has the client's socket, and therefore the close code too.
     pub fn is_handed_over(self) -> bool {
         matches!(self, Ending::HandedOver | Ending::Tunnelled)
     }
 
-    /// The close code that it means, where it ended a WebSocket (RFC 6455 section 7.4.1).
+    /// The close code of this ending, if it ended a WebSocket (RFC 6455 section 7.4.1).
     pub fn close_code(self) -> CloseCode {
         match self {
             Ending::ClientClosed(code) => code.unwrap_or(CloseCode::NO_STATUS),
