@@ -7,12 +7,9 @@
 //!
 //! | state | input | effects | next state |
 //! |---|---|---|---|
-//! | LastWords: the backend still answers earlier messages; the gateway's close frame is held back | bytes of the
-//! backend | their frames to the client | LastWords |
-//! | LastWords, the gateway stops | the client's close frame, or a protocol error | none: the client no longer owes a
-//! close frame | LastWords |
-//! | LastWords | end or failure of the backend, deadline, last call | the rest of a message, then the close frame | the
-//! client OwesClose if the gateway stops and no close frame was received, else OwesEnd; the backend OwesEnd, or Gone |
+//! | LastWords: the backend still answers earlier messages; the gateway's close frame is held back | bytes of the backend | their frames to the client | LastWords |
+//! | LastWords, the gateway stops | the client's close frame, or a protocol error | none: the client no longer owes a close frame | LastWords |
+//! | LastWords | end or failure of the backend, deadline, last call | the rest of a message, then the close frame | the client OwesClose if the gateway stops and no close frame was received, else OwesEnd; the backend OwesEnd, or Gone |
 //! | LastWords | end or failure of the client | abandon the client | the client Gone, the backend OwesEnd |
 //! | the client OwesClose | its close frame, or a protocol error | finish the client | the client OwesEnd |
 //! | the client OwesClose or OwesEnd | its end or failure | abandon the client | the client Gone |
