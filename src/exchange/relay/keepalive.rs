@@ -25,8 +25,7 @@ pub struct Keepalive {
     heard_ms: u64,
     message_ms: u64,
     pinged: Option<Moment>,
-    /// When the next ping is due if the current one is answered at once; None: no ping is outstanding or it times out
-    /// first.
+    /// When the next ping is due if the current one is answered at once; None: no check is scheduled for that time.
     look: Option<Moment>,
     cut: Option<Moment>,
     resume: Option<Moment>,
