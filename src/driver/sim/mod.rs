@@ -154,8 +154,8 @@ impl Sim {
         self.ports.iter().any(|port| !port.waiting.is_empty())
     }
 
-    /// Lists handles that are still open and buffers that are still lent. After a complete run only listeners and the
-    /// handles of `folder` may remain open.
+    /// Counts open handles, lent buffers and operations in flight; empty if there are none. Listeners, their accepts,
+    /// and the handles of `folder` are not counted.
     pub fn leaks(&self) -> String {
         let count = |is_one: fn(&Object) -> bool| self.objects.iter().filter(|(_, object)| is_one(object)).count();
         let open = count(|object| !matches!(object, Object::Listener(_) | Object::Folder(_)));
