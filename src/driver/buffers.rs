@@ -1,21 +1,22 @@
-//! Bytes on their way: buffers lent from the receive pool, and batches of segments to send. No memory and no ring.
+//! Bytes in transit: buffers lent from the receive pool, and batches of segments to send. This module has no memory
+//! mapping and no ring.
 
 use crate::limits::POOL_PARTS;
 
-/// The two parts of the pool. Each is a buffer group of its own.
+/// The two parts of the pool. Each part is a buffer group of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Share {
-    /// For messages of clients and servers.
+    /// Messages of clients and backends.
     Messages,
-    /// For requests and the bytes of pages, so that no flood of messages keeps a newcomer from being read.
+    /// Requests and file bytes, so that a flood of messages does not prevent new clients from being read.
     Requests,
 }
 
 impl Share {
-    /// Both.
+    /// Both shares.
     pub const ALL: [Share; 2] = [Share::Messages, Share::Requests];
 
-    /// How many of all buffers are in this part.
+    /// Number of buffers in this share of a pool of `buffers`.
     pub fn size(self, buffers: usize) -> usize {
         let requests = (buffers / POOL_PARTS).max(1);
         match self {
@@ -25,52 +26,52 @@ impl Share {
     }
 }
 
-/// A pool buffer on loan and which of its bytes count. It has one owner, who gives it to a send or back to
+/// A lent pool buffer and the range of its valid bytes. It has one owner, which passes it to a send or returns it to
 /// the driver.
 #[derive(Debug)]
 pub struct Lease {
-    /// Which part of the pool it is from.
+    /// The share that the buffer belongs to.
     pub share: Share,
     pub(super) buffer: u16,
-    /// The first byte that counts, from the start of the whole buffer.
+    /// Offset of the first valid byte, from the start of the whole buffer.
     pub start: u32,
-    /// Behind the last byte that counts.
+    /// Offset after the last valid byte.
     pub end: u32,
 }
 
 impl Lease {
-    /// How many bytes count.
+    /// Number of valid bytes.
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
     }
 
-    /// Whether none counts.
+    /// Whether no byte is valid.
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
 }
 
-/// Bytes to send, in one piece.
+/// A contiguous range of bytes to send.
 #[derive(Debug)]
 pub enum Segment {
-    /// In a pool buffer.
+    /// Bytes in a pool buffer.
     Pool(Lease),
-    /// On the heap, from `start` on.
+    /// Bytes on the heap.
     Heap {
-        /// All the bytes.
+        /// The whole allocation.
         bytes: Box<[u8]>,
-        /// The first that is still to be sent.
+        /// Offset of the first unsent byte.
         start: usize,
     },
 }
 
 impl Segment {
-    /// A heap segment, none of it sent yet.
+    /// A heap segment with all bytes unsent.
     pub fn heap(bytes: Box<[u8]>) -> Segment {
         Segment::Heap { bytes, start: 0 }
     }
 
-    /// How many bytes are to be sent.
+    /// Number of unsent bytes.
     pub fn len(&self) -> usize {
         match self {
             Segment::Pool(lease) => lease.len(),
@@ -78,12 +79,12 @@ impl Segment {
         }
     }
 
-    /// Whether nothing is to be sent.
+    /// Whether no byte is unsent.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Drops the first `size` bytes, which were sent.
+    /// Skips the first `size` unsent bytes after they were sent.
     pub fn advance(&mut self, size: usize) {
         match self {
             Segment::Pool(lease) => lease.start += size as u32,
@@ -92,27 +93,27 @@ impl Segment {
     }
 }
 
-/// Segments that go out in one send. A single one, the usual case, costs no allocation.
+/// Segments of one send. A single segment, the usual case, needs no allocation.
 #[derive(Debug)]
 pub struct Batch {
     /// The first segment.
     pub first: Segment,
-    /// Those behind it.
+    /// The further segments.
     pub rest: Vec<Segment>,
 }
 
 impl Batch {
-    /// Bytes in all.
+    /// Total number of unsent bytes.
     pub fn len(&self) -> usize {
         self.first.len() + self.rest.iter().map(Segment::len).sum::<usize>()
     }
 
-    /// Whether there are no bytes in it.
+    /// Whether the batch has no unsent bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The segments in order, taken out.
+    /// Consumes the batch and returns its segments in order.
     pub fn into_segments(self) -> impl Iterator<Item = Segment> {
         std::iter::once(self.first).chain(self.rest)
     }

@@ -1,4 +1,4 @@
-//! Terminal lines and named pipes: what is read and written without being a socket.
+//! Terminal lines and named pipes: backends that are not sockets.
 
 use std::os::fd::OwnedFd;
 
@@ -9,38 +9,39 @@ use nix::sys::termios::{BaudRate, ControlFlags, SetArg, cfmakeraw, cfsetspeed, t
 
 use super::status::status_of;
 
-/// Which way bytes go through a named pipe.
+/// The direction of a named pipe, as seen by the gateway.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
-    /// From the program at its other end.
+    /// The gateway reads; the other program writes.
     Read,
-    /// To the program at its other end.
+    /// The gateway writes; the other program reads.
     Write,
 }
 
-/// Something that is opened and then spoken to as it is.
+/// A kind of device that serves as a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Device {
-    /// A terminal line, at so many bits a second.
+    /// A terminal line with its speed.
     Tty {
-        /// One of `BAUD_RATES`.
+        /// Speed in bits per second; one of `BAUD_RATES`.
         baud: u32,
     },
-    /// A named pipe, or a device that is read or written like one.
+    /// A named pipe, or a character device that is used like one.
     Fifo(Direction),
 }
 
-/// Which device was opened, whatever path led to it. The two ends of a pipe have users of their own.
+/// The identity of an opened device, whatever its path. The read end and the write end of a pipe count as different
+/// devices.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct DeviceId {
-    /// The file system, for a pipe.
+    /// Device number of a pipe's file system; 0 for a character device.
     pub(super) file_system: u64,
-    /// The inode there, or the device's own number.
+    /// Inode number of a pipe, or device number of a character device (st_rdev).
     pub(super) number: u64,
     pub(super) is_written_only: bool,
 }
 
-/// Bits a second that a line can have (termios(3)).
+/// The supported speeds in bits per second (termios(3)).
 pub const BAUD_RATES: [(u32, BaudRate); 26] = [
     (50, BaudRate::B50),
     (75, BaudRate::B75),
@@ -70,17 +71,17 @@ pub const BAUD_RATES: [(u32, BaudRate); 26] = [
     (4_000_000, BaudRate::B4000000),
 ];
 
-/// How it is opened: never waiting, and never as the daemon's own terminal.
+/// Flags of the open: non-blocking, and never as controlling terminal (O_NOCTTY).
 pub(super) fn open_flags(device: Device) -> OFlag {
     let direction = match device {
-        // A pipe that this end could write to as well has no end when the last of its writers leaves.
+        // Read and write access, so that a pipe has no end of file when its last writer leaves.
         Device::Tty { .. } | Device::Fifo(Direction::Read) => OFlag::O_RDWR,
         Device::Fifo(Direction::Write) => OFlag::O_WRONLY,
     };
     direction | OFlag::O_NONBLOCK | OFlag::O_NOCTTY
 }
 
-/// Which device was opened, if it is one that can be spoken to.
+/// The identity of an opened file. Fails if the file cannot serve as this kind of device.
 pub(super) fn identify(fd: &OwnedFd, device: Device) -> Result<DeviceId, Errno> {
     let status = status_of(fd)?;
     let (file_system, number) = match status.kind {
@@ -96,17 +97,17 @@ pub(super) fn identify(fd: &OwnedFd, device: Device) -> Result<DeviceId, Errno> 
     }
 }
 
-/// Makes an opened one ready: a line passes every byte as it is.
+/// Configures an opened device: a terminal line gets raw mode and its speed.
 pub(super) fn prepare(fd: &OwnedFd, device: Device) -> Result<(), Errno> {
     let Device::Tty { baud } = device else { return Ok(()) };
     let rate = BAUD_RATES.iter().find(|(bits, _)| *bits == baud).map(|(_, rate)| *rate).ok_or(Errno::EINVAL)?;
     let before = tcgetattr(fd)?;
     let mut settings = before.clone();
     cfmakeraw(&mut settings);
-    // It is received, and a line without a modem has no carrier that could hang it up.
+    // Enable the receiver, and ignore modem control lines: a line without a modem has no carrier.
     settings.control_flags |= ControlFlags::CREAD | ControlFlags::CLOCAL;
     cfsetspeed(&mut settings, rate)?;
-    // Setting what is set would disturb those who have the line open already.
+    // Unchanged settings are not set again: that would disturb other users of the line.
     if settings != before {
         tcsetattr(fd, SetArg::TCSANOW, &settings)?;
     }

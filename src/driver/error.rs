@@ -1,4 +1,4 @@
-//! What failed, in the words of those who have to decide something; the kernel's own number is kept for the log.
+//! Errors by cause, for the code that has to decide; the errno is kept for the log.
 
 use std::fmt;
 
@@ -30,28 +30,28 @@ impl fmt::Display for SystemError {
 /// Why a path could not be opened (openat2(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenError {
-    /// What it means.
+    /// The cause that decides the reaction.
     pub cause: OpenCause,
-    /// What the kernel said.
+    /// The error of the system call, for the log.
     pub error: SystemError,
 }
 
-/// What a failed open means.
+/// The cause of a failed open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenCause {
-    /// Nothing has this name.
+    /// No file has this name.
     NotFound,
-    /// It is a socket, or a pipe without a reader, and was to be read or written.
+    /// A socket, or a pipe without a reader, was opened for reading or writing (open(2), ENXIO).
     NoPeer,
-    /// The path leads out of its folder, or may not be opened.
+    /// The path leads out of its folder, or permissions forbid the open.
     Forbidden,
-    /// There are no file descriptors left.
+    /// The limit of open file descriptors is reached.
     NoDescriptors,
-    /// It failed for a moment, several times.
+    /// A transient failure, after several tries.
     TryAgain,
-    /// Somebody else has it.
+    /// The device is in exclusive use (EBUSY).
     Busy,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 
@@ -70,29 +70,29 @@ impl From<Errno> for OpenError {
     }
 }
 
-/// Why a backend could not be connected, or a client not be handed over (connect(2), send(2), unix(7)).
+/// Why a backend could not be connected, or a client could not be handed over (connect(2), send(2), unix(7)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ConnectError {
-    /// What it means.
+    /// The cause that decides the reaction.
     pub cause: ConnectCause,
-    /// What the kernel said.
+    /// The error of the system call, for the log.
     pub error: SystemError,
 }
 
-/// What a failed connect or hand-over means.
+/// The cause of a failed connect or hand-over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectCause {
-    /// The socket is of the other type.
+    /// The socket has the other type: stream instead of packets, or the reverse (EPROTOTYPE).
     WrongType,
-    /// There is no room: in the socket's backlog, or for the reply to the client.
+    /// No space in the socket's backlog, or in the send buffer for the reply to the client.
     NoRoom,
-    /// There are no file descriptors left.
+    /// The limit of open file descriptors is reached.
     NoDescriptors,
-    /// It was ended before it was done.
+    /// The operation was cancelled.
     Cancelled,
     /// Too many descriptors were passed and not received (unix(7), ETOOMANYREFS).
     TooManyUntaken,
-    /// Anything else.
+    /// Any other error.
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! Sockets that the process was born with, left open for it by whoever started it.
+//! Sockets inherited through LISTEN_FDS.
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +7,14 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{SockaddrStorage, getsockname};
 
-/// The first of them (SD_LISTEN_FDS_START of sd_listen_fds(3)).
+/// The first inherited descriptor (SD_LISTEN_FDS_START of sd_listen_fds(3)).
 const FIRST: RawFd = 3;
 
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// Takes the sockets from `FIRST` on, so many of them, and closes them on exec from now on. They can be taken once:
-/// after that there are none. The caller has the word of the one who started the process that they are there, and
-/// asks before the process opens anything itself. An error names the number that is no socket.
+/// Takes ownership of `count` sockets from descriptor `FIRST` on, and sets close-on-exec. Later calls return an empty
+/// list. The caller knows from the process's environment that they are open, and calls this before the process opens
+/// any descriptor itself. An error names the descriptor that is not a socket.
 pub fn take_sockets(count: u16) -> Result<Vec<OwnedFd>, (RawFd, Errno)> {
     if IS_TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(Vec::new());
@@ -23,7 +23,7 @@ pub fn take_sockets(count: u16) -> Result<Vec<OwnedFd>, (RawFd, Errno)> {
 }
 
 fn take_socket(number: RawFd) -> Result<OwnedFd, Errno> {
-    // Asked first: what is not open may not be owned.
+    // Check first: a descriptor that is not open must not be owned.
     getsockname::<SockaddrStorage>(number)?;
     // SAFETY: the number is open, was opened for this process before it began, and is handed out only once.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };

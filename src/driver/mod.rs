@@ -1,8 +1,8 @@
-//! The mechanism: the only code that asks the kernel for anything, and it knows no protocol.
+//! The only code that performs system calls for I/O. It knows no protocol.
 //!
-//! Operations go in, completions come out. An operation owns its buffers until its completion returns them, so
-//! no caller can free what the kernel still reads or writes. Two implementations: io_uring, and a simulated
-//! kernel with a seed for the tests.
+//! Operations are submitted, completions are returned. An operation owns its buffers until its completion returns them,
+//! so a caller cannot free memory that the kernel still reads or writes. Two implementations: io_uring, and for tests a
+//! simulated kernel with a seed.
 
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ use device::{Device, DeviceId};
 pub use error::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
 pub use uring::StartError;
 
-/// What was asked for; it comes back with the completion.
+/// The kind of an operation; the completion carries the same value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Op {
@@ -44,13 +44,13 @@ pub enum Op {
     Connect = 5,
     /// `Driver::read`.
     Read = 6,
-    /// A signal.
+    /// A signal (signalfd(2)).
     Signal = 7,
-    /// For `Driver::cancel` alone: a receive from a device.
+    /// Only for `Driver::cancel`: a receive from a device.
     Readable = 8,
-    /// For `Driver::cancel` alone: a send to a device.
+    /// Only for `Driver::cancel`: a send to a device.
     Writable = 9,
-    /// Within the driver: a receive of packets.
+    /// Internal to the driver: a receive of packets.
     Packet = 10,
 }
 
@@ -62,20 +62,20 @@ impl Op {
     }
 }
 
-/// Which operation of which descriptor. What the descriptor is for, the gateway's table says. The generation tells a
-/// slot's owner from the one before it, so that a completion that comes late never reaches the wrong one.
+/// Identifies an operation of a descriptor. The gateway's table maps the slot to the descriptor's role. The generation
+/// distinguishes successive owners of a slot, so that a stale completion is never attributed to a later owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Token {
-    /// The place in the gateway's table.
+    /// Index in the gateway's table.
     pub slot: u32,
-    /// Counts the owners of that place; 24 bits are kept.
+    /// Number of owners that the slot has had; the low 24 bits are kept.
     pub generation: u32,
-    /// What was asked for.
+    /// The kind of the operation.
     pub op: Op,
 }
 
 impl Token {
-    /// Generations are counted in 24 bits.
+    /// A generation has 24 bits.
     pub const GENERATION_MASK: u32 = 0xff_ffff;
 
     fn to_bits(self) -> u64 {
@@ -88,14 +88,14 @@ impl Token {
     }
 }
 
-/// Where a client connects from.
+/// The address of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Address {
-    /// Over TCP.
+    /// A TCP address.
     Tcp(SocketAddr),
-    /// Through a UNIX socket; the peer has no address.
+    /// A UNIX socket; clients have no address of their own.
     Unix,
-    /// The peer was gone before it could be asked.
+    /// The address could not be read, for example because the peer had disconnected.
     Unknown,
 }
 
@@ -109,56 +109,56 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// How to receive.
+/// The mode of a receive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Receive {
     /// One completion, at most one buffer.
     Once,
-    /// As Once, into a buffer of `Share::Requests`; all others receive into `Share::Messages`.
+    /// As Once, into a buffer of `Share::Requests`; all other modes receive into `Share::Messages`.
     Request,
-    /// A completion for whatever comes, until it is cancelled or ends.
+    /// One completion for each receive, until it is cancelled or the stream ends.
     Multishot,
-    /// As Multishot from a SOCK_SEQPACKET socket: each completion is one packet, which may be empty; a cut one is
-    /// `EMSGSIZE`.
+    /// As Multishot from a SOCK_SEQPACKET socket: each completion is one packet, which may be empty; a truncated packet
+    /// is `EMSGSIZE`.
     Packets,
-    /// As Once from a device; it ends by cancelling `Op::Readable`.
+    /// As Once from a device. It is cancelled by `Op::Readable`.
     Device,
 }
 
-/// How to send.
+/// The mode of a send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sending {
-    /// What there is room for; where there is none, it fails with EAGAIN.
+    /// Send as much as fits into the send buffer; EAGAIN if it is full.
     Now,
-    /// It waits for room.
+    /// Wait for space in the send buffer.
     Wait,
-    /// To a device, as Wait. It ends by cancelling `Op::Writable`.
+    /// As Wait, to a device. It is cancelled by `Op::Writable`.
     Device,
 }
 
-/// Where a path begins and how far it may lead.
+/// The base of a path and the limits of its resolution (openat2(2)).
 #[derive(Debug)]
 pub enum Reach<'a, H> {
-    /// In this folder, and no step of it leads out.
+    /// Relative to this folder; no component may lead out of it (RESOLVE_BENEATH).
     Beneath(&'a H),
-    /// In this folder; symbolic links may lead out.
+    /// Relative to this folder; symbolic links may lead out of it.
     From(&'a H),
-    /// It is absolute, and the operator's own.
+    /// An absolute path from the operator's configuration.
     Anywhere,
 }
 
-/// What is opened beneath a folder.
+/// The purpose of an open, which decides its flags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OpenFor {
-    /// To read it.
+    /// Read a file.
     Reading,
-    /// To know what it is, and to connect to it if it is a socket.
+    /// Learn the file type, and connect if it is a socket.
     Connecting,
-    /// To speak to it as it is.
+    /// Use it as a device.
     Speaking(Device),
 }
 
-/// What was opened.
+/// The type of an opened file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileKind {
     /// A regular file.
@@ -167,55 +167,55 @@ pub enum FileKind {
     Folder,
     /// A UNIX socket.
     Socket(FileId),
-    /// What was opened for speaking to it.
+    /// A device, opened with `OpenFor::Speaking`.
     Device(DeviceId, Device),
-    /// Something that is not served.
+    /// Any other type; not served.
     Other,
 }
 
-/// Which file it is, by whatever name it was opened. Where a file is removed and another one made, that may get the
-/// number of the first, and differs in the time of change.
+/// The identity of a file, whatever its path. A new file may reuse the inode number of a removed one, but differs in
+/// the change time.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct FileId {
-    /// Its file system.
+    /// Device number of the file system (st_dev).
     pub file_system: u64,
-    /// Its number there.
+    /// Inode number.
     pub inode: u64,
-    /// When its inode was last changed, in whole seconds since 1970.
+    /// Change time (ctime), in whole seconds since 1970.
     pub changed_s: i64,
-    /// The nanoseconds beyond those seconds.
+    /// Nanoseconds within that second.
     pub changed_ns: u32,
 }
 
-/// A regular file as it was when it was opened (stat(2)).
+/// The status of a regular file when it was opened (stat(2)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FileStatus {
-    /// Its bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// When it was last modified, in whole seconds since 1970; negative before.
+    /// Modification time (mtime), in whole seconds since 1970; negative before 1970.
     pub modified_s: i64,
-    /// The nanoseconds beyond those seconds.
+    /// Nanoseconds within that second.
     pub modified_ns: u32,
-    /// When its content or its inode was last changed, in whole seconds since 1970.
+    /// Change time (ctime), in whole seconds since 1970.
     pub changed_s: i64,
-    /// The nanoseconds beyond those seconds.
+    /// Nanoseconds within that second.
     pub changed_ns: u32,
-    /// Its number in its file system.
+    /// Inode number.
     pub inode: u64,
-    /// Its file system.
+    /// Device number of the file system (st_dev).
     pub file_system: u64,
-    /// The mount that it was reached through; 0: the kernel does not tell.
+    /// Mount ID of the path used (statx(2)); 0: the kernel does not report it.
     pub mount: u64,
 }
 
-/// A folder: its file system, its number there, and the mount that it was reached through.
+/// The identity of a folder: file system, inode number and mount.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FolderId {
-    /// The file system.
+    /// Device number of the file system (st_dev).
     pub file_system: u64,
-    /// The number in it.
+    /// Inode number.
     pub inode: u64,
-    /// The mount; 0: the kernel does not tell.
+    /// Mount ID (statx(2)); 0: the kernel does not report it.
     pub mount: u64,
 }
 
@@ -227,97 +227,97 @@ pub enum SocketType {
     SeqPacket,
 }
 
-/// What a receive brought.
+/// The result of a receive.
 #[derive(Debug)]
 pub enum Received {
-    /// Bytes, in a buffer lent from the pool. Only a packet may have none.
+    /// Bytes, in a buffer lent from the pool. Only a packet may be empty.
     Data(Lease),
-    /// The peer sends no more.
+    /// End of stream: the peer sends no more.
     End,
-    /// The receive failed; `ENOBUFS`: the pool was empty, ask again when it is not.
+    /// The receive failed. `ENOBUFS`: the pool is empty; retry when a buffer is free.
     Failed(Errno),
 }
 
-/// What a client's socket is handed over with.
+/// The data of a hand-over, and its variants.
 #[derive(Debug)]
 pub struct Handover {
-    /// What the client is told first.
+    /// The reply, sent to the client before its socket is passed.
     pub reply: Box<[u8]>,
-    /// What the server is told with the descriptor.
+    /// The record that is sent to the backend with the descriptor.
     pub record: Box<[u8]>,
-    /// The server gets one end of a socketpair(2) in the client's place; the other one comes back.
+    /// The backend gets one end of a socketpair(2) instead of the client's socket; the gateway's end is returned.
     pub is_relayed: bool,
-    /// The connection to the server is not closed, but comes back. Not for one that is relayed.
+    /// The connection to the backend is returned instead of closed. Not allowed together with `is_relayed`.
     pub is_watched: bool,
 }
 
-/// How far a hand-over came.
+/// The step at which a hand-over failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HandoverStep {
-    /// The client has not taken all that was sent before, so that the reply might have to wait, and the server with it.
-    /// Nothing was begun.
+    /// The client has not accepted all earlier bytes, so the reply might block while the backend waits. No step was
+    /// started.
     Room,
-    /// The server was not connected; neither end has heard anything.
+    /// The connect failed; nothing was sent to either end.
     Connect,
-    /// The client did not take the reply, or not all of it; the server has been given nothing.
+    /// The reply was not sent, or only in part; the backend has received nothing.
     Reply,
-    /// The client has its reply, and the server did not take the descriptor.
+    /// The client has received its reply, but the backend did not receive the descriptor.
     Pass,
 }
 
-/// What became of an operation.
+/// The result of an operation.
 #[derive(Debug)]
 pub enum Event<H> {
     /// A new connection.
     Accepted {
-        /// The connection, or why there is none.
+        /// The connection and the client's address, or the error.
         result: Result<(H, Address), Errno>,
-        /// Whether more will follow without being asked for.
+        /// Whether the operation stays armed and more completions follow.
         more: bool,
     },
     /// A receive.
     Received {
-        /// What came.
+        /// The received data, end of stream or error.
         result: Received,
-        /// Whether more will follow without being asked for.
+        /// Whether the operation stays armed and more completions follow.
         more: bool,
     },
-    /// A send; the batch comes back, with how many of its bytes the kernel took.
+    /// A send completed. The batch is returned with the number of bytes sent.
     Sent {
-        /// What was to be sent.
+        /// The batch that was submitted.
         batch: Batch,
-        /// Bytes taken: maybe fewer than there were.
+        /// Number of bytes sent, which may be less than the batch.
         result: Result<usize, Errno>,
     },
     /// A path was opened.
     Opened(Result<(H, FileKind), Errno>),
-    /// A UNIX socket was connected.
+    /// A UNIX or TCP socket was connected.
     Connected(Result<H, Errno>),
-    /// A client was handed over; with the gateway's end where it is relayed, or with the connection to the server where
-    /// it is watched.
+    /// A client was handed over. Some: the gateway's end of the socketpair if it is relayed, or the connection to the
+    /// backend if it is watched.
     HandedOver(Result<Option<H>, (HandoverStep, Errno)>),
-    /// A signal came.
+    /// A signal was received; its number.
     Signal(i32),
 }
 
-/// An event and whose it is.
+/// An event with the token of its operation.
 #[derive(Debug)]
 pub struct Completion<H> {
     /// The operation's token.
     pub token: Token,
-    /// What became of it.
+    /// The result.
     pub event: Event<H>,
 }
 
-/// What the event loop asks of a kernel. Nothing here blocks but `wait`, and every operation except `close`,
-/// `cancel` and `shutdown` completes exactly once (receives and accepts: once with `more` false).
+/// The kernel interface of the event loop. Only `wait` blocks. Every operation except `close`, `cancel` and `shutdown`
+/// completes exactly once (receives and accepts: exactly once with `more` false).
 pub trait Driver {
     /// A socket, folder or file.
     type Handle;
 
-    /// Milliseconds since some fixed point; never goes back.
+    /// Monotonic time in milliseconds since an arbitrary fixed point.
     fn now_ms(&self) -> u64;
-    /// The wall clock in whole seconds since 1970; goes wherever somebody sets it.
+    /// The wall clock in whole seconds since 1970; it may jump when it is set.
     fn unix_s(&self) -> u64;
     /// Accepts connections until it fails.
     fn accept(&mut self, token: Token, listener: &Self::Handle);
@@ -327,44 +327,45 @@ pub trait Driver {
     fn send(&mut self, token: Token, socket: &Self::Handle, batch: Batch, how: Sending);
     /// Opens a path.
     fn open(&mut self, token: Token, reach: Reach<'_, Self::Handle>, path: CString, purpose: OpenFor);
-    /// Makes an opened device ready, which those who use it already would notice.
+    /// Configures an opened device. Other users of the device notice this, so it is a separate step after the open.
     fn prepare(&mut self, file: &Self::Handle, device: Device) -> Result<(), Errno>;
-    /// Connects to an opened UNIX socket; EAGAIN: its backlog is full.
+    /// Connects to an opened UNIX socket. EAGAIN: its backlog is full.
     fn connect(&mut self, token: Token, file: &Self::Handle, socket_type: SocketType);
-    /// Connects to a TCP server, of which the kernel finds out if it vanishes.
+    /// Connects to a TCP backend, with keepalive set so that the kernel detects a peer that vanishes.
     fn connect_tcp(&mut self, token: Token, address: SocketAddr, limits: &limits::Http);
     /// Connects to an opened UNIX stream socket, sends the reply to the client, passes the client's socket to the
-    /// server, closes the connection unless it is watched: in one chain, each step only if the one before it was done
-    /// whole. EAGAIN: the backlog is full. No step waits for the client: a reply for which there is no room fails.
-    /// Neither handle may be closed before it completes; the client's is still the caller's then.
+    /// backend, and closes the connection unless it is watched. The steps are one chain: each runs only if the previous
+    /// one succeeded completely. EAGAIN: the backlog is full. No step waits for the client: a reply that does not fit
+    /// into the send buffer fails. Neither handle may be closed before the completion; the client's handle still
+    /// belongs to the caller then.
     fn hand_over(&mut self, token: Token, file: &Self::Handle, client: &Self::Handle, handover: Handover);
-    /// Reads a buffer full from a file, one of `Share::Requests`.
+    /// Reads at most one buffer of `Share::Requests` from a file.
     fn read(&mut self, token: Token, file: &Self::Handle, offset: u64);
-    /// Ends the operations with this token, which then complete with an error.
+    /// Cancels the operations with this token, which then complete with an error.
     fn cancel(&mut self, token: Token);
-    /// Ends a connection's sending half, or both halves.
+    /// Shuts down a connection's sending half, or both halves (shutdown(2)).
     fn shutdown(&mut self, socket: &Self::Handle, both: bool);
-    /// Closes; nothing may be in flight on it.
+    /// Closes a handle. No operation may be in flight on it.
     fn close(&mut self, handle: Self::Handle);
-    /// Submits all that was asked for and waits for completions, `timeout_ms` at most.
+    /// Submits all queued operations and waits for completions. `timeout_ms`: the longest wait; None: no limit.
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Self::Handle>>) -> Result<(), Errno>;
-    /// The address that a client came to.
+    /// The local address of a client's connection.
     fn local_address(&self, client: &Self::Handle) -> Address;
-    /// What tells one open folder from another; waits for no file system. None: the kernel does not tell.
+    /// The identity of an open folder, without waiting for a file system. None: the kernel does not report it.
     fn identity(&self, folder: &Self::Handle) -> Option<FolderId>;
-    /// Puts an opened folder in the place of another one, for all operations that begin after this; those that are in
-    /// flight go on in either.
+    /// Replaces an opened folder by another one for all operations that start later; operations in flight use either of
+    /// the two.
     fn replace(&mut self, old: &Self::Handle, new: Self::Handle) -> Result<(), Errno>;
     /// The whole buffer of a lease, headroom included.
     fn buffer(&mut self, lease: &Lease) -> &mut [u8];
-    /// Gives a buffer back to the pool.
+    /// Returns a buffer to the pool.
     fn release(&mut self, lease: Lease);
-    /// Whether a share has a buffer for one more receive than were asked for in this turn. Without that, many who find
-    /// the pool empty keep each other from it.
+    /// Whether a share has a free buffer for one more receive than were submitted in this turn. This prevents ENOBUFS
+    /// livelock on an empty pool.
     fn may_receive(&self, share: Share) -> bool;
-    /// Buffers of a share.
+    /// Number of buffers in a share.
     fn buffers(&self, share: Share) -> usize;
-    /// Those that are not lent.
+    /// Number of buffers in a share that are not lent.
     fn buffers_free(&self, share: Share) -> usize;
 }
 

@@ -1,5 +1,5 @@
-//! What a file is. Of statx(2), whose numbers have 64 bits everywhere: where a pointer has 32, fstat(2) fails for files
-//! of 2 GiB and for inode numbers of 32 bits and more, and its times end in 2038.
+//! File status through statx(2), whose fields have 64 bits on all targets. On 32-bit targets fstat(2) fails for files
+//! of 2 GiB and more and for inode numbers that exceed 32 bits, and its times end in 2038.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -9,30 +9,30 @@ use nix::sys::stat::SFlag;
 
 use super::FolderId;
 
-/// An identifier of the mount that is never used again (statx(2)). Kernels before 6.8 ignore it.
+/// Requests a mount ID that is never reused (statx(2), STATX_MNT_ID_UNIQUE). Kernels before 6.8 ignore the flag.
 const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
 
-/// The part of a file's status that somebody here asks for.
+/// The fields of struct statx that this crate uses.
 pub(super) struct Status {
-    /// `S_IFREG`, `S_IFDIR` and the like.
+    /// The file type: `S_IFREG`, `S_IFDIR` and so on.
     pub(super) kind: SFlag,
-    /// Bytes.
+    /// Size in bytes.
     pub(super) size: u64,
-    /// When it was changed last, in seconds since 1970 ...
+    /// Modification time (mtime), in whole seconds since 1970; negative before 1970.
     pub(super) modified_s: i64,
-    /// ... and in nanoseconds of that second.
+    /// Nanoseconds within that second.
     pub(super) modified_ns: u32,
-    /// When its content or its inode was changed last, in seconds since 1970 ...
+    /// Change time (ctime), in whole seconds since 1970.
     pub(super) changed_s: i64,
-    /// ... and in nanoseconds of that second.
+    /// Nanoseconds within that second.
     pub(super) changed_ns: u32,
-    /// Its number in its file system.
+    /// Inode number.
     pub(super) inode: u64,
-    /// Its file system.
+    /// Device number of the file system (st_dev).
     pub(super) file_system: u64,
-    /// The mount that it was reached through; 0: the kernel does not tell.
+    /// Mount ID of the path used; 0: the kernel does not report it.
     pub(super) mount: u64,
-    /// The device that it stands for.
+    /// Device number of a device file (st_rdev).
     pub(super) device: u64,
 }
 
@@ -41,18 +41,19 @@ pub(super) fn status_of(fd: &OwnedFd) -> Result<Status, Errno> {
     ask(fd, libc::AT_STATX_SYNC_AS_STAT)
 }
 
-/// What a folder is. Of a file system on a network, what is known here is enough: it may be slow, or gone.
+/// The identity of a folder; None: the kernel does not report it. Cached attributes are sufficient
+/// (AT_STATX_DONT_SYNC): a network file system may be slow or unreachable.
 pub(super) fn identity_of(folder: &OwnedFd) -> Option<FolderId> {
     let Status { file_system, inode, mount, .. } = ask(folder, libc::AT_STATX_DONT_SYNC).ok()?;
     Some(FolderId { file_system, inode, mount })
 }
 
 fn ask(fd: &OwnedFd, sync: libc::c_int) -> Result<Status, Errno> {
-    // SAFETY: a struct statx may be all zeros.
+    // SAFETY: all zeros is a valid struct statx.
     let mut told: libc::statx = unsafe { std::mem::zeroed() };
     let (empty, room) = (c"".as_ptr(), &raw mut told);
     let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | STATX_MNT_ID_UNIQUE;
-    // SAFETY: the empty name ends with a NUL, and there is room for the status.
+    // SAFETY: the empty path is NUL-terminated, and `told` has space for one struct statx.
     let result = unsafe { libc::statx(fd.as_raw_fd(), empty, libc::AT_EMPTY_PATH | sync, mask, room) };
     Errno::result(result)?;
     Ok(Status {
@@ -76,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes behind which, and seconds after which, 32 bits are too few.
+    /// First size in bytes, and first time in seconds, that exceeds 32 bits.
     const BEYOND: u64 = 1 << 32;
 
     #[test]

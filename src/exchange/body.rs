@@ -1,4 +1,4 @@
-//! A request whose body is on its way: the answer waits for its end, and the next request begins behind it.
+//! A request body that is read and discarded: the reply and the next request wait for its end.
 
 use super::head::refuse_head;
 use super::reply::Reply;
@@ -7,7 +7,7 @@ use crate::http::body::{Body, BodyError};
 use crate::http::error::HeadError;
 use crate::types::{Demand, End};
 
-/// A body that is read and forgotten, and the answer to its request.
+/// A body that is read and discarded, and the reply to its request.
 #[derive(Debug)]
 pub struct Draining {
     body: Body,
@@ -15,12 +15,13 @@ pub struct Draining {
 }
 
 impl Draining {
-    /// At the body's beginning.
+    /// Starts at the first byte of the body.
     pub fn new(body: Body, reply: Box<Reply>) -> Draining {
         Draining { body, reply }
     }
 
-    /// Takes an input, or None to look at the bytes that are there already. The head's deadline holds for the body.
+    /// Handles an input; None: process the bytes that are already buffered. The deadline of the head also limits the
+    /// body.
     pub fn step(
         mut self: Box<Self>,
         input: Option<Input<'_>>,

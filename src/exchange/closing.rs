@@ -1,14 +1,15 @@
-//! How an exchange ends: the closing handshake (RFC 6455 section 7), then the end of each stream. The only place that
-//! decides who owes what, and how long it is waited for.
+//! How an exchange ends: the closing handshake (RFC 6455 section 7), then the end of each stream. Only this module
+//! decides what each end still owes and how long it is waited for.
 //!
-//! The client's sending half is ended first and its end awaited: closing a socket that has unread bytes would destroy
-//! what is still on its way to the client. The backend gets all that was queued for it, then the end of its input.
+//! The gateway shuts down its sending half towards the client first and waits for the client's end of stream: closing a
+//! socket that has unread bytes resets the connection and destroys bytes in transit to the client. The backend gets all
+//! bytes queued for it, then the end of its input.
 //!
 //! | state | input | effects | next state |
 //! |---|---|---|---|
-//! | LastWords: the backend still answers what came before; the gateway's close frame is kept back | bytes of the backend | their frames to the client | LastWords |
-//! | LastWords, the gateway stops | the client's close frame, or a protocol error | none: it owes no close frame any more | LastWords |
-//! | LastWords | end or failure of the backend, deadline, last call | what is left of a message, then the close frame | the client OwesClose where the gateway stops and no close frame came, else OwesEnd; the backend OwesEnd, or Gone |
+//! | LastWords: the backend still answers earlier messages; the gateway's close frame is held back | bytes of the backend | their frames to the client | LastWords |
+//! | LastWords, the gateway stops | the client's close frame, or a protocol error | none: the client no longer owes a close frame | LastWords |
+//! | LastWords | end or failure of the backend, deadline, last call | the rest of a message, then the close frame | the client OwesClose if the gateway stops and no close frame was received, else OwesEnd; the backend OwesEnd, or Gone |
 //! | LastWords | end or failure of the client | abandon the client | the client Gone, the backend OwesEnd |
 //! | the client OwesClose | its close frame, or a protocol error | finish the client | the client OwesEnd |
 //! | the client OwesClose or OwesEnd | its end or failure | abandon the client | the client Gone |
@@ -24,21 +25,21 @@ use crate::route::Seat;
 use crate::types::{Demand, End};
 use rfc6455::decoder::Decoder;
 
-/// An exchange that ends.
+/// An exchange in its closing phase.
 #[derive(Debug)]
 pub struct Closing {
     state: State,
     ending: Ending,
 }
 
-/// How long a reply or an end may take.
+/// Timeouts of a reply or of a close.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CloseTimeouts {
-    /// When it began.
+    /// Start of the reply or close, in milliseconds.
     pub since_ms: u64,
-    /// Milliseconds that a peer has from then, or from the last byte that went out.
+    /// Time in milliseconds that a peer has from `since_ms`, or from the last byte sent.
     pub close_ms: u64,
-    /// Milliseconds that it has from the last byte that went out, where bytes are still queued for it.
+    /// Time in milliseconds that a peer has from the last byte sent, while bytes are queued for it.
     pub stall_ms: u64,
 }
 
@@ -48,16 +49,16 @@ enum State {
     Ends { client: Client, backend: Backend, timeouts: CloseTimeouts },
 }
 
-/// The backend may still answer what the client said before its close frame.
+/// The backend may still answer messages that the client sent before its close frame.
 #[derive(Debug)]
 struct LastWords {
     relay: Box<Relay>,
-    /// The gateway's close frame, which nothing may follow (RFC 6455 section 5.5.1).
+    /// The gateway's close frame; no frame may follow it (RFC 6455 section 5.5.1).
     frame: Box<[u8]>,
-    /// The client has sent no close frame: it is the gateway that stops.
+    /// The client has sent no close frame, because the gateway started the close.
     owes_close: bool,
-    /// The backend was sent the first part of a message and gets no more of it. A line of its own that it has not ended
-    /// may answer that part, and is dropped.
+    /// The backend received only the first part of a message. An unterminated line of the backend may answer that part
+    /// and is dropped.
     is_cut: bool,
 }
 
@@ -70,8 +71,8 @@ enum Client {
 
 #[derive(Debug)]
 enum Backend {
-    /// Until then the conversation counts as one of its service's, so that what is still written to a device is not
-    /// mixed with the next client's.
+    /// The seat is held until the backend ends, so that bytes still being written to a device do not mix with those of
+    /// the next client.
     OwesEnd {
         _seat: Seat,
     },
@@ -79,14 +80,14 @@ enum Backend {
 }
 
 impl CloseTimeouts {
-    /// Those of a conversation, from now on.
+    /// The timeouts of a WebSocket with these limits, from `now_ms` on.
     pub fn of(limits: &WebSocket, now_ms: u64) -> CloseTimeouts {
         CloseTimeouts { since_ms: now_ms, close_ms: limits.close_ms, stall_ms: limits.stall_ms }
     }
 }
 
 impl Closing {
-    /// The end of a plain HTTP connection: the reply goes out, then the end.
+    /// Closes a plain HTTP connection after its reply is sent.
     pub fn of_reply(ending: Ending, context: &mut Context<'_>) -> Closing {
         context.out.push(Effect::CloseFile);
         let timeouts = CloseTimeouts {
@@ -97,20 +98,20 @@ impl Closing {
         Closing::new(Client::OwesEnd, Backend::Gone, ending, timeouts, context)
     }
 
-    /// The end of a WebSocket whose backend did not take it; the close frame was sent.
+    /// Closes a WebSocket whose backend did not receive the client's descriptor; the close frame was already sent.
     pub fn without_backend(ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
         let timeouts = CloseTimeouts::of(limits, context.now_ms);
         Closing::new(Client::OwesEnd, Backend::Gone, ending, timeouts, context)
     }
 
-    /// The end of a conversation whose client has gone: the backend still gets what was sent to it.
+    /// Closes a connection whose client is gone: the backend still gets the bytes queued for it.
     pub fn without_client(ending: Ending, seat: Seat, context: &mut Context<'_>) -> Closing {
         context.out.push(Effect::Abandon(End::Client));
         let timeouts = CloseTimeouts::of(&seat.limits, context.now_ms);
         Closing::new(Client::Gone, Backend::OwesEnd { _seat: seat }, ending, timeouts, context)
     }
 
-    /// The end of a conversation.
+    /// Closes a relay, as `leave` says.
     pub fn of_relay(relay: Box<Relay>, leave: Leave, context: &mut Context<'_>) -> Phase {
         let closing = match leave {
             Leave::LastWords(frame, ending) => Closing::last_words(relay, frame, ending, context),
@@ -149,7 +150,7 @@ impl Closing {
                 context.out.push(Effect::Demand(End::Client, Demand::Flow));
                 context.out.push(Effect::Finish(End::Client));
             }
-            // It may not have been read for a while.
+            // Reading may have been paused.
             Client::OwesClose(_) => context.out.push(Effect::Demand(End::Client, Demand::Flow)),
             Client::Gone => {}
         }
@@ -161,8 +162,7 @@ impl Closing {
         Closing { state: State::Ends { client, backend, timeouts }, ending }
     }
 
-    /// How long the peers may take to end. None: the backend still has the last words, which have a deadline of their
-    /// own.
+    /// Timeouts of the close. None: the backend still answers; that stage has its own deadline.
     pub fn timeouts(&self) -> Option<CloseTimeouts> {
         match &self.state {
             State::LastWords(_) => None,
@@ -170,7 +170,7 @@ impl Closing {
         }
     }
 
-    /// Bytes that it keeps of messages that are not whole.
+    /// Heap bytes held for incomplete messages.
     pub fn held_size(&self) -> usize {
         match &self.state {
             State::LastWords(last) => last.relay.held_size(),
@@ -178,7 +178,7 @@ impl Closing {
         }
     }
 
-    /// Takes an input; what follows is this state, the next one, or the exchange's end.
+    /// Handles an input and returns the next phase.
     pub fn handle(self, input: Input<'_>, context: &mut Context<'_>) -> Phase {
         let Closing { state, ending } = self;
         let next = match state {
@@ -197,7 +197,7 @@ impl Closing {
     }
 }
 
-/// What the two ends owe after an input.
+/// Updates the state of both ends after an input.
 fn end_of(client: Client, backend: Backend, input: Input<'_>, context: &mut Context<'_>) -> (Client, Backend) {
     match input {
         Input::Bytes(End::Client, chunk) => (client.on_bytes(chunk, context), backend),
@@ -209,7 +209,7 @@ fn end_of(client: Client, backend: Backend, input: Input<'_>, context: &mut Cont
             context.out.push(Effect::Abandon(End::Backend));
             (client, Backend::Gone)
         }
-        // The connect completed after the exchange had given it up.
+        // The connect completed after the exchange gave up.
         Input::Connected(Ok(())) => {
             context.out.push(Effect::Abandon(End::Backend));
             (client, backend)
@@ -229,7 +229,8 @@ impl LastWords {
                 false
             }
             Input::Bytes(End::Backend, chunk) => {
-                // It may have much to answer when the gateway stops, which has a deadline of its own.
+                // The backend may have many answers at a shutdown: each receive extends the deadline; the drain
+                // deadline limits the total.
                 if self.relay.ends() && ending == Ending::Stopping {
                     context.deadline_in(self.relay.silence_ms());
                 }
@@ -245,7 +246,7 @@ impl LastWords {
         if is_said { self.end(ending, context) } else { Closing { state: State::LastWords(self), ending } }
     }
 
-    /// The close frame goes out, after all that the backend said.
+    /// Sends the close frame after the last message of the backend.
     fn end(self, ending: Ending, context: &mut Context<'_>) -> Closing {
         let LastWords { mut relay, frame, owes_close, is_cut } = self;
         relay.send_rest(is_cut, context);
@@ -261,7 +262,7 @@ impl Client {
     fn on_bytes(self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Client {
         match self {
             Client::OwesClose(mut up) => {
-                // A client that breaks the protocol now owes no more than one that keeps it.
+                // A protocol error counts as the client's close frame.
                 if !find_close(&mut up, chunk, context).unwrap_or(true) {
                     return Client::OwesClose(up);
                 }
@@ -274,7 +275,7 @@ impl Client {
 }
 
 impl Backend {
-    /// None: it has ended already.
+    /// The backend's state; None: the backend has already ended.
     fn of(seat: Option<Seat>) -> Backend {
         seat.map_or(Backend::Gone, |seat| Backend::OwesEnd { _seat: seat })
     }

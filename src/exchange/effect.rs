@@ -1,4 +1,4 @@
-//! What an exchange asks of the gateway.
+//! The effects that an exchange requests from the gateway.
 
 use std::ffi::CString;
 use std::ops::Range;
@@ -9,165 +9,165 @@ use crate::observe::log::Level;
 use crate::route::hello::Hello;
 use crate::types::{Demand, End};
 
-/// Received bytes, with room before them for a header.
+/// Received bytes, with headroom in front for a frame header.
 #[derive(Debug)]
 pub struct Chunk<'a> {
-    /// The whole buffer.
+    /// The whole buffer, headroom included.
     pub buffer: &'a mut [u8],
-    /// The first received byte.
+    /// Offset of the first received byte.
     pub start: usize,
-    /// Behind the last received byte.
+    /// Offset after the last received byte.
     pub end: usize,
 }
 
-/// Which folder a path is opened in.
+/// The base folder of a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Folder {
-    /// The servers' sockets.
+    /// The folder of the backends' sockets (docroot).
     Docroot,
-    /// The pages.
+    /// The folder of the static files (www).
     Www,
-    /// None: the path is absolute, and a link's.
+    /// No base folder: the path is absolute and comes from a link.
     Anywhere,
 }
 
-/// What the gateway is to do, in order.
+/// One action for the gateway. Effects are performed in order.
 #[derive(Debug)]
 pub enum Effect {
-    /// Send this part of the chunk that was just handed in. At most one each time that a chunk is handed in.
+    /// Send this part of the chunk that was just passed in. At most one for each chunk.
     Forward {
-        /// To whom.
+        /// The receiving end.
         to: End,
-        /// Which bytes of the chunk's buffer.
+        /// Range within the chunk's buffer.
         range: Range<usize>,
     },
-    /// The exchange took this chunk only as far as `start`: hand the rest of it in again when others have had their turn.
-    /// It comes before the chunk's `Forward`.
+    /// The exchange consumed this chunk only up to `start`: pass the rest in again after other connections had their
+    /// turn. Precedes the chunk's `Forward`.
     Later {
-        /// Where the chunk came from.
+        /// The end that sent the chunk.
         from: End,
-        /// The first byte of the rest, within the chunk's buffer.
+        /// Offset of the first unconsumed byte within the chunk's buffer.
         start: usize,
     },
-    /// As `Later`, for bytes that are in no chunk.
+    /// As `Later`, for bytes outside of a chunk.
     LaterBytes {
-        /// Where they came from.
+        /// The end that sent the bytes.
         from: End,
-        /// `POOL_HEADROOM` bytes without meaning, then the bytes to be handed in.
+        /// `POOL_HEADROOM` unused bytes, then the bytes to pass in.
         buffer: Box<[u8]>,
     },
     /// Send these bytes.
     Send {
-        /// To whom.
+        /// The receiving end.
         to: End,
-        /// What.
+        /// The bytes, in order.
         bytes: Box<[u8]>,
     },
-    /// Send these bytes and never anything behind them: a close frame (RFC 6455 section 5.5.1).
+    /// Send these bytes, which end with a close frame, and nothing after them (RFC 6455 section 5.5.1).
     SendLast {
-        /// To whom.
+        /// The receiving end.
         to: End,
-        /// What.
+        /// The bytes, in order.
         bytes: Box<[u8]>,
     },
-    /// Send this pong; where the peer takes nothing, the latest one replaces those before it (RFC 6455 section
+    /// Send this pong. While the peer accepts no bytes, the latest pong replaces the queued ones (RFC 6455 section
     /// 5.5.3).
     Pong {
-        /// To whom.
+        /// The receiving end.
         to: End,
-        /// The whole frame.
+        /// The complete frame.
         bytes: Box<[u8]>,
     },
-    /// Open a path; answered by `Input::Opened`. What was opened before is closed.
+    /// Open a path; the result is `Input::Opened`. A file that was opened before is closed.
     Open {
-        /// Where.
+        /// The base folder.
         folder: Folder,
-        /// The path within it.
+        /// The path, relative to `folder`.
         path: CString,
-        /// What for.
+        /// The purpose, which decides the flags of the open.
         purpose: OpenFor,
     },
-    /// Connect to the opened socket; answered by `Input::Connected`.
+    /// Connect to the opened socket; the result is `Input::Connected`.
     Connect(SocketType),
-    /// Connect to a link's TCP server; answered by `Input::Connected`.
+    /// Connect to the TCP backend of a link; the result is `Input::Connected`.
     ConnectTcp {
-        /// Which of the site's links.
+        /// Index of the link in the server's links.
         link: usize,
-        /// Which of its addresses.
+        /// Index of the address in the link's addresses.
         address: usize,
     },
-    /// Hand the client over to the opened socket, as soon as nothing else is in flight for it; answered by
-    /// `Input::HandedOver`.
+    /// Hand the client over to the opened socket, as soon as no other operation is in flight for the client; the result
+    /// is `Input::HandedOver`.
     HandOver {
-        /// The 101.
+        /// The complete 101 reply for the client.
         reply: Box<[u8]>,
-        /// What the server is told with the client's address.
+        /// The record that accompanies the client's descriptor, with the client's address; None: no record.
         hello: Option<Box<Hello>>,
     },
-    /// The socket's backlog is full: tell with `Input::Retry` when this client is to try again.
+    /// The socket's backlog is full: queue this client, and send `Input::Retry` when it may try again.
     AwaitBacklog,
-    /// What connects, or hands over, is to end now; its answer tells how far it came.
+    /// Cancel the connect or the hand-over in flight. It still completes, with the result of the last step.
     CancelConnect,
-    /// Tell the server who its client is, before anything else.
+    /// Send the backend the record that describes the client, before any other byte.
     Hello(Box<Hello>),
-    /// What was opened is the server from here on.
+    /// Use the opened device as the backend.
     UseDevice,
-    /// Read the opened file; answered by `Input::FileBytes`.
+    /// Read the opened file; the result is `Input::FileBytes`.
     ReadFile {
-        /// From this byte on.
+        /// Offset in the file, in bytes.
         offset: u64,
     },
-    /// The opened file is not needed any more.
+    /// Close the opened file.
     CloseFile,
-    /// Receive from a end, or not.
+    /// Start, limit or stop receiving from this end.
     Demand(End, Demand),
-    /// Send no more to this end, once all that is queued is sent.
+    /// Shut down the sending half towards this end after its send queue is empty.
     Finish(End),
-    /// Forget this end: nothing is queued for it or wanted from it.
+    /// Drop this end: discard its send queue and stop receiving from it.
     Abandon(End),
-    /// One line for the operator.
+    /// Write one line to the log.
     Log(Level, String),
-    /// The exchange is over.
+    /// The exchange is finished.
     Over(Ending),
 }
 
 impl Effect {
-    /// Opens a name; names have no NUL in them, and an empty path is found nowhere.
+    /// The effect that opens a name. Names contain no NUL; an empty path is never found.
     pub fn open(folder: Folder, name: &str, purpose: OpenFor) -> Effect {
         Effect::Open { folder, path: CString::new(name).unwrap_or_default(), purpose }
     }
 }
 
-/// A list of effects that keeps its memory.
+/// A list of effects that is reused, so that its memory is allocated once.
 #[derive(Default, Debug)]
 pub struct Effects {
     list: Vec<Effect>,
-    /// Frames and lines that were decoded for these effects.
+    /// Number of frames and lines decoded since `take_frames`.
     frames: usize,
 }
 
 impl Effects {
-    /// Adds one.
+    /// Appends an effect.
     pub fn push(&mut self, effect: Effect) {
         self.list.push(effect);
     }
 
-    /// Adds many.
+    /// Appends all effects of the iterator.
     pub fn extend(&mut self, effects: impl Iterator<Item = Effect>) {
         self.list.extend(effects);
     }
 
-    /// Takes them out, in order.
+    /// Removes all effects, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
         self.list.drain(..)
     }
 
-    /// Counts frames or lines that were decoded.
+    /// Adds to the number of decoded frames and lines.
     pub fn add_frames(&mut self, frames: usize) {
         self.frames += frames;
     }
 
-    /// How many were counted since this was asked last.
+    /// Returns the number of decoded frames and lines since the last call.
     pub fn take_frames(&mut self) -> usize {
         std::mem::take(&mut self.frames)
     }

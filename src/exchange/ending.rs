@@ -1,4 +1,4 @@
-//! Why a connection ended: the operator's sentence. A normal end is a reason, not an error.
+//! Why a connection ended, and the sentence that the log shows. A normal end is a reason, not an error.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::observe::log::Level;
 use rfc6455::close::CloseCode;
 use rfc6455::header::ProtocolError;
 
-/// What took too long.
+/// The step that timed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Step {
@@ -64,21 +64,21 @@ pub enum Ending {
     Stopping,
 }
 
-/// Why a conversation goes over into its end.
+/// Why a relay or a tunnel closes.
 #[derive(Debug)]
 pub enum Leave {
-    /// The client's close frame, its protocol error, or the gateway's stop: the backend has the last words, then comes
-    /// this close frame.
+    /// The client sent a close frame or violated the protocol, or the gateway stops: the backend's remaining messages
+    /// are relayed, then this close frame is sent.
     LastWords(Box<[u8]>, Ending),
-    /// The gateway's close frame was sent; the client's is awaited.
+    /// The gateway sent a close frame and awaits the client's.
     CloseSent(Ending),
-    /// The client has ended or failed.
+    /// The client's connection ended or failed.
     ClientLost(Ending),
-    /// Nothing is awaited any more.
+    /// Neither end is awaited.
     Over(Ending),
 }
 
-/// What there is no more room for.
+/// The limit that was reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub enum Full {
@@ -106,7 +106,7 @@ impl fmt::Display for Full {
 }
 
 impl Ending {
-    /// Warn where an operator may want to mend something, Debug where a program only looked whether the gateway is there.
+    /// The log level: Warn if the operator may need to act, Debug for health checks.
     pub fn level(self) -> Level {
         match self {
             Ending::Probed | Ending::SaidNothing => Level::Debug,
@@ -133,12 +133,12 @@ impl Ending {
 }
 
 impl Ending {
-    /// Whether the server has the client, and so the close code.
+    /// Whether the backend has the client's socket, and therefore the close code too.
     pub fn is_handed_over(self) -> bool {
         matches!(self, Ending::HandedOver | Ending::Tunnelled)
     }
 
-    /// The close code that it means, where it ended a WebSocket (RFC 6455 section 7.4.1).
+    /// The close code of this ending, if it ended a WebSocket (RFC 6455 section 7.4.1).
     pub fn close_code(self) -> CloseCode {
         match self {
             Ending::ClientClosed(code) => code.unwrap_or(CloseCode::NO_STATUS),

@@ -1,4 +1,4 @@
-//! From the first byte of a request to its answer's kind.
+//! The request head: from the first byte of a request to the choice of the next phase.
 
 use super::opening::Asked;
 use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, over, refuse};
@@ -10,23 +10,23 @@ use crate::observe::log::{Level, Quoted};
 use crate::route::names;
 use crate::types::{Demand, End};
 
-/// Before a request's end.
+/// A request head that is incomplete.
 #[derive(Debug, Default)]
 pub struct Head {
-    /// So many bytes of the input have been searched for the head's end.
+    /// Number of input bytes already searched for the end of the head.
     scanned: u32,
-    /// A request has been answered on this connection.
+    /// At least one request was answered on this connection.
     is_next: bool,
-    /// All of those were OPTIONS.
+    /// All answered requests were OPTIONS.
     is_probe: bool,
-    /// An empty line came before the request (RFC 9112 section 2.2). One is not looked at, a second one is refused.
+    /// One empty line preceded the request and was skipped (RFC 9112 section 2.2). A second one is refused.
     has_empty_line: bool,
-    /// When the request began to come.
+    /// Arrival time of the request's first byte, or the accept, in milliseconds.
     since_ms: u64,
 }
 
 impl Head {
-    /// Takes an input, or None to look at the bytes that are there already. True: the next phase wants a step.
+    /// Handles an input; None: process the bytes that are already buffered. True: run the returned phase at once.
     pub fn step(
         mut self,
         input: Option<Input<'_>>,
@@ -52,7 +52,7 @@ impl Head {
                 return (refuse(408, sentence, Ending::TimedOut(Step::Head), context), false);
             }
             _ if is_stopping => return (over(Ending::Stopping, context), false),
-            // From accept, or from a next request's first byte, the whole head has this long.
+            // `head_ms` limits the whole head: from the accept, or from the first byte of a later request.
             Some(Input::Accepted) => self.begin(context),
             Some(Input::Bytes(End::Client, _)) if self.is_next && self.scanned == 0 => self.begin(context),
             None if self.is_next && !bytes.is_empty() => self.begin(context),
@@ -63,7 +63,8 @@ impl Head {
             Err(error) => return (refuse_bytes(error, bytes, context), false),
         };
         let Some(end) = end else {
-            // Garbage shows in the first bytes; later ones are looked at again only when the head is whole.
+            // Invalid data is detected in the first bytes; later bytes are checked again only when the head is complete
+            // or too large.
             let limits = &context.site().limits;
             let judged = if self.scanned == 0 || bytes.len() as u64 > limits.head_size_max {
                 head::check_partial(bytes, limits)
@@ -82,7 +83,7 @@ impl Head {
         self.answer(&mut whole, name, context)
     }
 
-    /// What the client's end means where nothing came of a request.
+    /// The ending if the client leaves before a request begins.
     pub fn ending(&self) -> Ending {
         match (self.is_next, self.is_probe) {
             (false, _) => Ending::SaidNothing,
@@ -96,8 +97,8 @@ impl Head {
         context.deadline_in(context.site().limits.head_ms);
     }
 
-    /// For the request behind an answered one; what came with it is looked at first. `is_probe`: all requests so far
-    /// were OPTIONS.
+    /// The state for the next request on the connection; pipelined bytes are processed first. `is_probe`: all requests
+    /// so far were OPTIONS.
     pub fn next(is_probe: bool) -> Head {
         Head { is_next: true, is_probe, ..Head::default() }
     }
@@ -115,7 +116,7 @@ impl Head {
         *context.site = context.sites.of_host(head.host);
         if upgrade::is_asked(&head.headers) || upgrade::is_lost(head.method, &head.headers) {
             if head.framing != Framing::Empty {
-                // Its bytes would be taken for frames.
+                // The body would be parsed as frames.
                 return (refuse_upgrade(UpgradeError::Body, context), false);
             }
             let origins = &context.site().origins;
@@ -131,8 +132,8 @@ impl Head {
         }
         let mut reply = Box::new(Reply::new(&head, name, self.is_probe || !self.is_next, context.site()));
         if head.framing != Framing::Empty {
-            // A client that waits for a word may never send the body once it has the reply, or may send it all the same:
-            // what follows is its body or a next request, and nobody can tell (RFC 9110 section 10.1.1).
+            // After `Expect: 100-continue` and a final reply, a client may omit the body or send it anyway: the next
+            // bytes are ambiguous, so the connection is closed (RFC 9110 section 10.1.1).
             if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
                 return (Phase::Body(Box::new(Draining::new(body, reply))), true);
             }
@@ -142,7 +143,7 @@ impl Head {
     }
 }
 
-/// As `refuse_head`, for bytes that may be no HTTP at all.
+/// As `refuse_head`, for bytes that may not be HTTP.
 fn refuse_bytes(error: HeadError, bytes: &[u8], context: &mut Context<'_>) -> Phase {
     if matches!(error, HeadError::Host | HeadError::OtherHost) {
         let (hosts, target) = head::shown_hosts(bytes);
@@ -152,7 +153,7 @@ fn refuse_bytes(error: HeadError, bytes: &[u8], context: &mut Context<'_>) -> Ph
     refuse_head(if error == HeadError::NotHttp { head::recognize(bytes) } else { error }, context)
 }
 
-/// Tells which page was refused, and what its origin was compared with.
+/// Logs the refused Origin and the values it was compared with.
 fn log_origin(head: &head::Head<'_>, origins: &Origins, context: &mut Context<'_>) {
     let (origin, host) = (upgrade::shown_origin(&head.headers), Quoted(head.host));
     let line = match origins {
@@ -164,7 +165,7 @@ fn log_origin(head: &head::Head<'_>, origins: &Origins, context: &mut Context<'_
     context.out.push(Effect::Log(Level::Info, line));
 }
 
-/// Refuses a request that makes no sense.
+/// Refuses a request with an invalid head.
 pub fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Head(error), context)
 }

@@ -1,5 +1,5 @@
-//! The core: one connection from its first byte to its last. No file descriptors, no clock, no I/O: inputs come
-//! in, effects go out, and time is an argument.
+//! The protocol core: one connection from its first byte to its last. It performs no I/O and holds no file descriptor
+//! and no clock: inputs are passed in, effects are returned, and time is an argument.
 #![forbid(unsafe_code)]
 
 mod body;
@@ -37,52 +37,53 @@ use relay::Relay;
 use reply::Reply;
 use tunnel::Tunnel;
 
-/// What happened to the connection.
+/// An event on the connection, passed to `Exchange::handle`.
 #[derive(Debug)]
 pub enum Input<'a> {
-    /// The client is there.
+    /// The client was accepted.
     Accepted,
-    /// The client came when there was no room for it.
+    /// The client was accepted although this limit was reached: it is refused with a 503.
     Overload(Full),
-    /// Bytes received from an end; decoded in place.
+    /// Bytes received from this end. They are decoded in place.
     Bytes(End, Chunk<'a>),
-    /// The end of the stream from this end.
+    /// This end closed its sending half (end of stream).
     Ended(End),
     /// The connection to this end failed.
     Failed(End, SystemError),
-    /// A path was opened, as `Effect::Open` asked.
+    /// The result of `Effect::Open`.
     Opened(Result<FileKind, OpenError>),
-    /// The server was connected, as `Effect::Connect` asked.
+    /// The result of `Effect::Connect` or `Effect::ConnectTcp`.
     Connected(Result<(), ConnectError>),
-    /// The client was handed over, as `Effect::HandOver` asked, or how far that came.
+    /// The result of `Effect::HandOver`; an error names the step that failed.
     HandedOver(Result<HandedOver, (HandoverStep, ConnectError)>),
-    /// A socket was opened, as `Effect::Open` asked, and others wait for it already.
+    /// The socket of `Effect::Open` was opened, but other clients already wait for its backlog.
     OpenedFull,
-    /// It may try again, as `Effect::AwaitBacklog` asked.
+    /// The backlog may have room: retry after `Effect::AwaitBacklog`.
     Retry,
-    /// Bytes of the file, as `Effect::ReadFile` asked; none: its end, or it could not be read.
+    /// Bytes of the file for `Effect::ReadFile`. An empty chunk means end of file or a failed read.
     FileBytes(Chunk<'a>),
-    /// All that was queued for the client has been sent; at the end of a tunnel, for the server too.
+    /// The send queue of the client is empty; at the end of a tunnel, the backend's queue too.
     Drained,
-    /// The time of `Wants::deadline_ms` has come.
+    /// `Wants::deadline_ms` has passed.
     Deadline,
-    /// The deadline is put off to this time.
+    /// The deadline moves to this time, in milliseconds.
     PutOff(u64),
-    /// The last so many bytes of a page that were queued are not sent: they are read again when the client takes more.
+    /// This number of page bytes was removed from the tail of the send queue unsent. They are read from the file again
+    /// when the client accepts more.
     TakenBack(u64),
-    /// The client was not read for a while and could not be heard.
+    /// Reading from the client was paused for a while, so its silence does not count.
     Excused,
-    /// The client is not read: nothing that it says can be missing. It is still asked, since only a send tells that its
-    /// connection failed.
+    /// The client is not being read, so a missing pong proves nothing. Pings are still sent, because only a send
+    /// reports a broken connection.
     Unread,
-    /// The gateway stops.
+    /// The gateway starts its shutdown.
     Stop,
-    /// It does not wait any longer: what is still to be said is said now.
+    /// The drain time of the shutdown is over: send the final frames now.
     LastCall,
 }
 
 impl Input<'_> {
-    /// Whether it only changes what the exchange knows.
+    /// Whether the input only updates state and causes no effect.
     fn is_note(&self) -> bool {
         matches!(self, Input::PutOff(_) | Input::TakenBack(_) | Input::Excused | Input::Unread)
     }
@@ -93,86 +94,88 @@ impl Input<'_> {
 pub enum HandedOver {
     /// The backend has the client's own socket.
     Away,
-    /// The backend has one end of a socketpair(2), and the gateway passes the bytes on.
+    /// The backend has one end of a socketpair(2), and the gateway relays the bytes.
     Relayed,
 }
 
-/// Payload bytes and messages, each way.
+/// Payload bytes and messages in each direction.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Traffic {
-    /// Payload bytes from the client to the server.
+    /// Payload bytes from the client to the backend.
     pub up_bytes: u64,
-    /// Messages from the client to the server.
+    /// Messages from the client to the backend.
     pub up_messages: u64,
-    /// Payload bytes from the server to the client.
+    /// Payload bytes from the backend to the client.
     pub down_bytes: u64,
-    /// Messages from the server to the client.
+    /// Messages from the backend to the client.
     pub down_messages: u64,
 }
 
-/// What an exchange finds around it.
+/// The environment of one input: time and configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings<'a> {
-    /// The time. With `Input::Deadline`: up to when all that came has been handed in.
+    /// The current time in milliseconds. With `Input::Deadline`: all input received before this time has been handled.
     pub now_ms: u64,
-    /// Since when the bytes that are handed in may have waited: usually no time before `now_ms`.
+    /// The earliest time, in milliseconds, at which the bytes of this input may have arrived; usually equal to
+    /// `now_ms`.
     pub since_ms: u64,
-    /// The wall clock.
+    /// The wall clock, formatted for the Date field.
     pub date: &'a Date,
-    /// The servers that may be meant.
+    /// The configured servers (virtual hosts).
     pub sites: &'a Sites,
-    /// Part of the tags of files whose times tell nothing.
+    /// Salt for the entity tags of files whose timestamps are not reliable.
     pub tag_salt: u64,
 }
 
-/// One connection's life.
+/// The state machine of one connection.
 #[derive(Debug)]
 pub struct Exchange {
     phase: Phase,
-    /// Bytes of a head that is not whole, or that came behind a request and wait for their turn.
+    /// Bytes of an incomplete request head, or pipelined bytes after a request that wait for their turn. None: no bytes
+    /// are buffered.
     #[expect(clippy::box_collection, reason = "an idle conversation has none")]
     input: Option<Box<Vec<u8>>>,
     facts: Facts,
-    /// The name last asked for.
+    /// The name in the latest request.
     name: Box<str>,
 }
 
-/// What outlives the phases.
+/// State that is kept across all phases.
 #[derive(Default, Debug)]
 pub struct Facts {
-    /// Which of the sites is meant; the first one until a Host tells.
+    /// Index of the server in `Surroundings::sites`; the first server until a Host field selects another.
     pub site: u16,
-    /// The status of the last reply, 101 of a WebSocket, 0 of none.
+    /// Status code of the last reply; 101 for a WebSocket, 0 for no reply yet.
     pub status: u16,
-    /// What was carried so far.
+    /// Payload relayed so far.
     pub traffic: Traffic,
-    /// When `Input::Deadline` is due.
+    /// Time of the next `Input::Deadline`; None: no deadline.
     deadline: Option<Moment>,
     is_stopping: bool,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Before a request's end.
+    /// The request head is incomplete.
     Head(Head),
-    /// A request whose body is not whole.
+    /// The request body is incomplete.
     Body(Box<Draining>),
-    /// A request that is being answered with a file or a refusal.
+    /// The request is answered with a file or an error reply.
     Reply(Box<Reply>),
-    /// A handshake that waits for its server.
+    /// A WebSocket handshake that waits for its backend.
     Opening(Box<Opening>),
-    /// Messages each way.
+    /// Messages are relayed in both directions.
     Relay(Box<Relay>),
-    /// The bytes of one that was handed over as a socketpair(2).
+    /// Bytes are copied in both directions after a hand-over through a socketpair(2).
     Tunnel(Box<Tunnel>),
-    /// The end: close frames, then the streams' ends.
+    /// The closing handshake, then the end of both streams.
     Closing(Box<Closing>),
-    /// Nothing more happens.
+    /// The exchange is finished; no input has an effect.
     Over,
 }
 
 impl Phase {
-    /// A conversation goes over into its end.
+    /// Moves a relay or a tunnel into its closing phase.
     fn leave(self, leave: Leave, context: &mut Context<'_>) -> Phase {
         match (self, leave) {
             (Phase::Relay(relay), leave) => Closing::of_relay(relay, leave, context),
@@ -188,7 +191,7 @@ impl Phase {
     }
 }
 
-/// What a phase needs of the world, for one input.
+/// The environment and the output of a phase for one input.
 struct Context<'a> {
     now_ms: u64,
     since_ms: u64,
@@ -197,7 +200,7 @@ struct Context<'a> {
     tag_salt: u64,
     site: &'a mut u16,
     status: &'a mut u16,
-    /// The request is a HEAD: a reply to it has no body.
+    /// The request method is HEAD: the reply has no body.
     is_head: bool,
     traffic: &'a mut Traffic,
     deadline: &'a mut Option<Moment>,
@@ -240,81 +243,82 @@ impl Default for Exchange {
     }
 }
 
-/// What the gateway must know of an exchange.
+/// A snapshot of the state that the gateway acts on.
 #[derive(Clone, Copy, Debug)]
 pub struct Wants<'a> {
-    /// Where it is in its life.
+    /// The current stage.
     pub progress: Progress,
-    /// When `Input::Deadline` is due; None: never.
+    /// Time of the next `Input::Deadline`, in milliseconds; None: no deadline.
     pub deadline_ms: Option<u64>,
-    /// How long a peer may take nothing; None: the deadline alone counts.
+    /// How long a peer may accept no bytes; None: only the deadline applies.
     pub timeouts: Option<CloseTimeouts>,
-    /// Of which queues `Input::Drained` tells that they are empty.
+    /// The send queues whose emptying is reported by `Input::Drained`.
     pub drained: Drained,
-    /// What was queued for the client last are bytes of a page, which can be read again (`Input::TakenBack`).
+    /// The tail of the client's send queue is page bytes, which can be read again (`Input::TakenBack`).
     pub is_page: bool,
-    /// Bytes that it keeps of what is not whole.
+    /// Heap bytes held for incomplete requests and messages.
     pub held_size: usize,
-    /// The client has sent something after its handshake already.
+    /// The client has pipelined bytes after its handshake.
     pub has_pipelined: bool,
-    /// How the backend is spoken to, while one is looked for or connected.
+    /// The service of the backend; None: no backend is being opened or is connected.
     pub service: Option<&'a Service>,
 }
 
-/// Where an exchange is in its life.
+/// The stage of an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Progress {
-    /// A request comes.
+    /// A request is being received.
     Request,
-    /// A request is answered without a backend.
+    /// A request is being answered without a backend.
     Reply,
-    /// A backend is looked for, or waited for.
+    /// A backend is being looked up or connected.
     Opening,
-    /// Messages each way.
+    /// Messages are relayed in both directions.
     Relay,
-    /// Bytes each way, as they are.
+    /// Raw bytes are copied in both directions.
     Tunnel,
-    /// It ends.
+    /// The connection is closing.
     Closing,
-    /// It has ended.
+    /// The exchange is finished.
     Over,
 }
 
-/// Whose queue is waited for.
+/// The send queues that must be empty before `Input::Drained` is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Drained {
-    /// Nobody's.
+    /// No queue: do not report.
     No,
-    /// The client's.
+    /// The client's queue.
     Client,
-    /// Both, between which nothing more comes.
+    /// Both queues; neither end sends any more.
     Both,
 }
 
 impl Wants<'_> {
-    /// Whether what comes is frames, lines or packets, of which a visit takes a limited number.
+    /// Whether the input is frames, lines or packets, whose number per visit is limited.
     pub fn is_conversation(&self) -> bool {
         matches!(self.progress, Progress::Relay | Progress::Closing)
     }
 
-    /// Whether messages flow and nothing else is to be looked at.
+    /// Whether the exchange is an open relay, without a handshake or a close in progress.
     pub fn is_flowing(&self) -> bool {
         self.progress == Progress::Relay
     }
 
-    /// Whether it is neither a WebSocket nor at its end.
+    /// Whether the exchange is still in HTTP: not a WebSocket, a tunnel, or closing.
     pub fn is_handshake(&self) -> bool {
         matches!(self.progress, Progress::Request | Progress::Reply | Progress::Opening)
     }
 
-    /// Whether it looks for its backend, or waits for it.
+    /// Whether a backend is being looked up or connected.
     pub fn is_opening(&self) -> bool {
         self.progress == Progress::Opening
     }
 }
 
 impl Exchange {
-    /// All that the gateway must know; it changes only with an input. Inlined, so that a caller pays for what it reads.
+    /// The state that the gateway acts on. It changes only with an input. Inlined so that a caller pays only for the
+    /// fields it reads.
     #[inline(always)]
     pub fn wants(&self) -> Wants<'_> {
         let kept = self.input.as_ref().map_or(0, |input| input.capacity()) + self.name.len();
@@ -357,19 +361,19 @@ impl Exchange {
         wants
     }
 
-    /// What the log tells of it.
+    /// The facts for the log.
     pub fn facts(&self) -> &Facts {
         &self.facts
     }
 
-    /// The name last asked for.
+    /// The name in the latest request.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Takes one input. After `Effect::Over` no input changes anything.
+    /// Handles one input and appends the effects to `out`. After `Effect::Over` inputs are ignored.
     pub fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
-        // The usual case first: nothing moves while messages flow.
+        // Fast path: an open relay or tunnel stays in its phase.
         let mut context = Context::new(around, &mut self.facts, out);
         let leave = match &mut self.phase {
             Phase::Relay(relay) if !input.is_note() => relay.handle(input, &mut context),
@@ -385,7 +389,7 @@ impl Exchange {
         }
     }
 
-    /// Takes a note, to which nothing is done.
+    /// Applies an input that has no effects.
     fn note(&mut self, input: &Input<'_>, now_ms: u64) {
         match (input, &mut self.phase) {
             (Input::PutOff(until_ms), _) => self.facts.deadline = Some(Moment::at(*until_ms)),
@@ -414,15 +418,15 @@ impl Exchange {
         self.phase = phase;
     }
 
-    /// Before messages flow: phases follow each other as long as there is input for them.
+    /// Handles an input of the HTTP phases; runs one phase after another while there is input for them.
     fn handle_http(&mut self, around: Surroundings<'_>, mut input: Input<'_>, out: &mut Effects) {
         match &mut input {
-            // What is left of a body that nobody reads.
+            // The rest of a request body that is discarded.
             Input::Bytes(End::Client, _) | Input::Ended(End::Client) if self.leaves_body() => {}
             Input::Bytes(End::Client, chunk) => {
                 self.input.get_or_insert_default().extend_from_slice(&chunk.buffer[chunk.start..chunk.end]);
             }
-            // Whoever only looks whether the gateway is there may leave by a reset.
+            // A health check may leave with a reset: between requests this is a normal end.
             Input::Failed(End::Client, error) => {
                 let between = self.between_requests().filter(|ending| *ending != Ending::Served);
                 return self.end(between.unwrap_or(Ending::ClientFailed(*error)), out);
@@ -462,7 +466,7 @@ impl Exchange {
         self.input = (!bytes.is_empty()).then(|| Box::new(bytes));
     }
 
-    /// How the connection would end here, where no request has begun.
+    /// The ending if the client left now. None: a request has begun.
     fn between_requests(&self) -> Option<Ending> {
         match &self.phase {
             Phase::Head(head) if self.input.is_none() => Some(head.ending()),
@@ -474,7 +478,7 @@ impl Exchange {
         matches!(&self.phase, Phase::Reply(reply) if reply.leaves_body())
     }
 
-    /// Feeds the relay what the client sent right behind its handshake.
+    /// Passes the bytes that the client pipelined after its handshake to the relay.
     fn take_input(
         &mut self,
         relay: &mut Relay,
@@ -493,7 +497,7 @@ impl Exchange {
         let end = buffer.len();
         let next = relay.handle(Input::Bytes(End::Client, Chunk { buffer: &mut buffer, start, end }), &mut context);
         out.add_frames(effects.take_frames());
-        // These bytes are in no pool buffer that could be forwarded: they are sent as a copy.
+        // These bytes are not in a pool buffer, so they cannot be forwarded: they are sent as a copy.
         out.extend(effects.drain().map(|effect| match effect {
             Effect::Forward { to, range } => Effect::Send { to, bytes: buffer[range].into() },
             Effect::Later { from, start: rest } => {
@@ -510,13 +514,13 @@ impl Exchange {
     }
 }
 
-/// Ends the connection without another word.
+/// Ends the connection without sending anything.
 fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
     context.out.push(Effect::Over(ending));
     Phase::Over
 }
 
-/// Refuses a request and ends the connection behind the reply.
+/// Sends an error reply and closes the connection after it.
 fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
     *context.status = status;
     let bytes = crate::http::reply::refusal(status, sentence, "", false, context.is_head, context.date);
@@ -524,11 +528,11 @@ fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>
     Phase::Closing(Box::new(Closing::of_reply(ending, context)))
 }
 
-/// Tells the client, by a close frame, that the conversation is over.
+/// Sends the client a close frame.
 fn send_close(code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
     context.out.push(Effect::SendLast { to: End::Client, bytes: encoder::close_frame(code, reason) });
 }
 
-/// Bytes of the part of a conversation that is allocated by itself.
+/// Size in bytes of the heap allocation of an open relay.
 #[cfg(test)]
 pub(crate) const RELAY_SIZE: usize = size_of::<Relay>();

@@ -1,4 +1,4 @@
-//! A handshake that waits for its server: backend first, 101 second.
+//! A WebSocket handshake that waits for its backend: the backend is connected before the 101 is sent.
 
 mod handover;
 
@@ -16,18 +16,18 @@ use crate::route::hello::Hello;
 use crate::route::{Destination, Link, MessageType, Protocol, Seat, Service};
 use crate::types::{Demand, End};
 
-/// What a good handshake asks for.
+/// A valid handshake request.
 pub struct Asked<'a> {
-    /// The name that its path means.
+    /// The name in the request path.
     pub name: &'a str,
-    /// All else that it says.
+    /// The request head.
     pub head: &'a Head<'a>,
-    /// When it began to come.
+    /// Arrival time of the request, in milliseconds.
     pub since_ms: u64,
 }
 
 impl Asked<'_> {
-    /// What a server is told of it.
+    /// The record for the backend; the subprotocol is filled in later.
     fn hello(&self) -> Hello {
         let origin = single(&self.head.headers, "origin").and_then(|origin| std::str::from_utf8(origin).ok());
         Hello {
@@ -45,38 +45,38 @@ impl Asked<'_> {
 pub struct Opening {
     name: Box<str>,
     upgrade: Upgrade,
-    /// Which of the site's links serves the name, and which of its addresses is tried.
+    /// Index of the link that serves the name (None: a socket in docroot), and index of the address being tried.
     link: Option<usize>,
     address: usize,
     seat: Seat,
-    /// What the server is to be told first.
+    /// The record sent to the backend first; None: no record.
     hello: Option<Box<Hello>>,
-    /// The offered subprotocol that names the candidate; none: the path's own name is tried.
+    /// Index of the offered subprotocol that is used as the name; None: the name of the path is tried.
     candidate: Option<usize>,
-    /// The name is a folder: subprotocols name sockets inside it.
+    /// The name is a folder: subprotocols name sockets in it.
     is_folder: bool,
-    /// Some candidate was refused by its name.
+    /// At least one candidate name was denied by the rules.
     was_denied: bool,
     socket_type: SocketType,
     give_up_ms: u64,
     retry_ms: u64,
-    /// A full backlog is to be tried again at the deadline.
+    /// The hand-over is retried at the deadline.
     is_retrying: bool,
-    /// The client has not taken what was sent before, which no reply to this handshake could pass.
+    /// The client has not accepted earlier bytes, so a reply to this handshake cannot be sent yet.
     awaits_client: bool,
-    /// The client's socket is on its way to the server.
+    /// A hand-over is in flight.
     is_handing_over: bool,
-    /// The gateway stops, which has to wait for that.
+    /// The gateway stops; this takes effect when the hand-over completes.
     is_stopping: bool,
 }
 
 impl Opening {
-    /// Begins to look for the server of a good handshake.
+    /// Starts the lookup of the backend for a valid handshake.
     pub fn start(asked: &Asked<'_>, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
         let name = asked.name;
         let site = context.site();
         let link = site.link_of(name);
-        // The root of docroot is no server. What a subprotocol names in it is judged by that name.
+        // The root of docroot is not a backend. A socket in it that a subprotocol names is checked under that name.
         let is_search = name.is_empty() && link.is_none() && !upgrade.subprotocols.is_empty();
         if !is_search && !site.rules.permit(name) {
             return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
@@ -130,7 +130,7 @@ impl Opening {
         (Phase::Opening(Box::new(opening)), false)
     }
 
-    /// Goes where a link leads to.
+    /// Opens or connects the destination of a link.
     fn follow(&self, link: usize, context: &mut Context<'_>) {
         let Some(Link { destination, .. }) = context.site().links.get(link) else { return };
         let (path, purpose) = match destination {
@@ -142,8 +142,8 @@ impl Opening {
         context.out.push(Effect::open(Folder::Anywhere, path, purpose));
     }
 
-    /// Connects to one of a TCP server's addresses. It has its share of the time that is left, so that one that never
-    /// answers leaves some for those behind it.
+    /// Connects to the current address of a TCP backend. The remaining time is divided by the number of remaining
+    /// addresses, so that an address that never answers leaves time for the next ones.
     fn connect_tcp(&self, link: usize, addresses: usize, context: &mut Context<'_>) {
         context.out.push(Effect::ConnectTcp { link, address: self.address });
         let left_ms = self.give_up_ms.saturating_sub(context.now_ms);
@@ -156,7 +156,7 @@ impl Opening {
         link.is_some_and(|link| matches!(link.destination, Destination::Tcp(_)))
     }
 
-    /// The next address of a TCP server that has several. False: that was the last one.
+    /// Connects to the next address of a TCP backend. False: there is no further address.
     fn try_next_address(&mut self, context: &mut Context<'_>) -> bool {
         let Some(link) = self.link else { return false };
         let Some(Destination::Tcp(addresses)) = context.site().links.get(link).map(|link| &link.destination) else {
@@ -170,17 +170,17 @@ impl Opening {
         is_there
     }
 
-    /// How the backend is spoken to.
+    /// The service of the backend.
     pub fn service(&self) -> &Service {
         &self.seat
     }
 
-    /// Bytes of the request that it keeps.
+    /// Heap bytes held for the request.
     pub fn held_size(&self) -> usize {
         self.name.len() + self.hello.as_ref().map_or(0, |hello| hello.size())
     }
 
-    /// Takes an input. True: the next phase wants a step.
+    /// Handles an input. True: run the returned phase at once.
     pub fn step(
         mut self: Box<Self>,
         input: Option<Input<'_>>,
@@ -194,7 +194,7 @@ impl Opening {
             Some(Input::Opened(opened)) => return self.opened(opened, context),
             Some(Input::Connected(connected)) => return self.connected(connected, context),
             Some(Input::HandedOver(result)) => return self.handed_over(result, pipelined, context),
-            // It may have gone through already: its answer tells.
+            // The hand-over may already have completed: its completion decides.
             Some(Input::Deadline) if self.is_handing_over && context.now_ms >= self.give_up_ms => {
                 context.out.push(Effect::CancelConnect);
                 context.deadline_in(limits::CONNECT_RETRY_MS_MAX);
@@ -211,7 +211,7 @@ impl Opening {
                 if std::mem::take(&mut self.is_retrying) {
                     self.connect(context);
                 } else if self.is_tcp(context) {
-                    // Its answer leads to the next address.
+                    // The completion tries the next address.
                     context.out.push(Effect::CancelConnect);
                 }
                 context.set_deadline(Some(self.give_up_ms));
@@ -237,13 +237,13 @@ impl Opening {
         context.out.push(Effect::open(Folder::Docroot, &self.path(), OpenFor::Connecting));
     }
 
-    /// Goes on to the next offered subprotocol whose name is allowed, or ends the search.
+    /// Tries the next offered subprotocol whose name is allowed, or ends the search with an error reply.
     fn try_next(mut self, context: &mut Context<'_>) -> (Phase, bool) {
         let first = self.candidate.map_or(0, |index| index + 1);
         for index in first..self.upgrade.subprotocols.len() {
             self.candidate = Some(index);
             let path = self.path();
-            // A token has no slash, but it may be made of dots.
+            // A token contains no slash, but it may be "." or "..".
             if path.split('/').any(|segment| segment == "." || segment == "..") {
                 continue;
             }
@@ -273,12 +273,12 @@ impl Opening {
                 context.out.push(Effect::UseDevice);
                 return (self.accept(context), true);
             }
-            // Somebody has the device to himself: a client of another link, or another program.
+            // The device is in exclusive use, by another link's client or another program.
             Err((OpenCause::Busy, _)) if self.link.is_some() => {
                 let full = Full::Name;
                 refuse(503, &full.to_string(), Ending::Overload(full), context)
             }
-            // What a link leads to is the operator's, and no client can change it.
+            // The operator configures the destination of a link: a client cannot cause this error.
             Err((cause, error)) if self.link.is_some() && cause != OpenCause::NoDescriptors => {
                 refuse(502, "the server cannot be connected", Ending::Refused(error.error), context)
             }
@@ -290,7 +290,7 @@ impl Opening {
             Ok(_) => refuse(404, "no server has this name", Ending::NotASocket, context),
             Err((OpenCause::NoDescriptors, _)) => no_descriptors(context),
             Err((OpenCause::Forbidden, _)) => refuse(403, "this name is not allowed", Ending::Outside, context),
-            // The driver has tried it several times.
+            // The driver has already retried.
             Err((OpenCause::TryAgain, error)) => {
                 refuse(503, "this name cannot be looked up now", Ending::NoLookUp(error), context)
             }
@@ -304,7 +304,7 @@ impl Opening {
         let may_be_packets = has_stream && !self.seat.is_direct;
         match connected.map_err(|error| (error.cause, error)) {
             Ok(()) => (self.accept(context), true),
-            // The socket is of the other type: what it is decides, unless the protocol needs a stream.
+            // The socket has the other type. Its type decides the protocol, unless the protocol requires a stream.
             Err((ConnectCause::WrongType, _)) if may_be_packets => {
                 self.socket_type = SocketType::SeqPacket;
                 context.out.push(Effect::Connect(self.socket_type));
@@ -322,20 +322,20 @@ impl Opening {
         }
     }
 
-    /// Queues with the others who wait for the server; the gateway tells when to try again.
+    /// Joins the queue for the backend's full backlog; `Input::Retry` reports when to try again.
     fn await_backlog(&mut self, context: &mut Context<'_>) {
         context.set_deadline(Some(self.give_up_ms));
         context.out.push(Effect::AwaitBacklog);
     }
 
-    /// Waits before the next try, each time longer.
+    /// Schedules a retry with exponential backoff.
     fn try_later(&mut self, context: &mut Context<'_>) {
         self.is_retrying = true;
         context.set_deadline(Some((context.now_ms + self.retry_ms).min(self.give_up_ms)));
         self.retry_ms = (self.retry_ms * 2).min(limits::CONNECT_RETRY_MS_MAX);
     }
 
-    /// The one subprotocol that the 101 names.
+    /// The subprotocol in the 101; None: no Sec-WebSocket-Protocol field.
     fn chosen(&self) -> Option<&str> {
         match self.candidate {
             Some(index) => self.upgrade.subprotocols.get(index).map(String::as_str),
@@ -343,7 +343,7 @@ impl Opening {
         }
     }
 
-    /// The 101, and what the server is told of the handshake.
+    /// The 101, and the record for the backend, if it gets one.
     fn answer(&self) -> (Box<[u8]>, Option<Box<Hello>>) {
         let chosen = self.chosen();
         let hello = self.hello.as_ref().map(|hello| {
@@ -372,11 +372,11 @@ impl Opening {
         *context.status = 101;
         let destination = self.link.and_then(|link| context.site().links.get(link)).map(|link| &link.destination);
         let traits = BackendTraits::of(destination);
-        // Nothing comes out of a pipe that is written.
+        // A write-only pipe is not read.
         if matches!(destination, Some(Destination::Fifo { direction: Direction::Write, .. })) {
             context.out.push(Effect::Demand(End::Backend, Demand::Nothing));
         }
-        // Its clients, such as noVNC, cannot read text.
+        // Clients of this subprotocol, such as noVNC, cannot read text messages.
         let message_type = match self.chosen() {
             Some("binary") => MessageType::Binary,
             _ => self.seat.message_type,
@@ -385,7 +385,7 @@ impl Opening {
     }
 }
 
-/// When a server is no longer waited for.
+/// The time in milliseconds at which the connect attempt is given up.
 fn until_ms(limits: &WebSocket, since_ms: u64, context: &Context<'_>) -> u64 {
     let handshake_ms = since_ms + context.site().limits.handshake_ms;
     (context.now_ms + limits.connect_ms).min(handshake_ms).max(context.now_ms)
@@ -395,7 +395,7 @@ fn stop(context: &mut Context<'_>) -> Phase {
     refuse(503, "the gateway stops", Ending::Stopping, context)
 }
 
-/// A server has the name, but the handshake cannot end in a 101.
+/// A backend has the name, but the handshake cannot be completed with a 101.
 fn refuse_lost(context: &mut Context<'_>) -> Phase {
     let error = UpgradeError::Lost;
     refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)

@@ -1,4 +1,4 @@
-//! The answer to a plain request: a file under the pages' folder, or a refusal.
+//! The reply to a plain HTTP request: a file in the www folder, or an error.
 
 use std::borrow::Cow;
 
@@ -16,25 +16,26 @@ use crate::types::{Demand, End};
 /// A request that is being answered.
 #[derive(Debug)]
 pub struct Reply {
-    /// As the log shows it.
+    /// The method, quoted for the log.
     method: Cow<'static, str>,
     name: Box<str>,
-    /// The file within the pages' folder.
+    /// Path of the file, relative to the www folder.
     path: Box<str>,
-    /// The path ended with a slash: what is asked for is in a folder.
+    /// The request path ended with a slash: the file is in that folder.
     has_slash: bool,
     query: Option<Box<str>>,
     is_head: bool,
     conditions: Conditions,
-    /// The neighbours that are still to be tried, and the one that is.
+    /// The precompressed variants that are still to be tried.
+    /// The variant being tried is in `coding`.
     codings: Codings,
     coding: Option<Coding>,
     plain: Plain,
     keep_alive: bool,
-    /// The request's body is not read to its end: what the client still sends has no meaning.
+    /// The request body is not read to its end: further bytes of the client are discarded.
     leaves_body: bool,
     has_client_ended: bool,
-    /// All requests so far were OPTIONS.
+    /// All requests on this connection so far were OPTIONS.
     is_probe: bool,
     ending: Ending,
     timeouts: CloseTimeouts,
@@ -43,36 +44,35 @@ pub struct Reply {
 
 #[derive(Debug)]
 enum Stage {
-    /// Nothing needs to be opened to know that the answer is this refusal.
+    /// The reply is this error; no file is opened.
     Refused(u16, &'static str),
-    /// There is no such page, or it may not be asked for. Whether a server has the name decides between this refusal
-    /// and a 426.
+    /// The file does not exist or is not allowed. The reply is this error, or 426 if a backend has the name.
     Missing(u16, &'static str),
-    /// A socket of that name is looked for.
+    /// A socket with this name is being looked up.
     Looking(u16, &'static str),
-    /// What may be asked for is told, whatever the name (RFC 9110 section 9.3.7).
+    /// The reply lists the allowed methods, whatever the name (RFC 9110 section 9.3.7).
     Options,
     /// A file is being opened.
     Opening,
     /// The file's bytes from `next` to `end` are still to be queued.
     Sending { next: u64, end: u64, is_reading: bool },
-    /// All is queued.
+    /// The whole reply is queued.
     Finishing,
 }
 
-/// When the file itself was modified, which is asked for once there is a compressed neighbour: one that is older than
-/// the file is stale.
+/// The modification time of the uncompressed file. It is looked up once a precompressed variant exists: a variant that
+/// is older than the file is stale.
 #[derive(Debug)]
 enum Plain {
     Unknown,
-    /// It is being looked at.
+    /// The lookup is in progress.
     Asked,
-    /// None: there is only the neighbour.
+    /// Seconds and nanoseconds since 1970; None: only the variant exists.
     Modified(Option<(i64, u32)>),
 }
 
 impl Reply {
-    /// The answer to a request for a page with this name, before it is begun. `is_probe`: all requests before it were
+    /// The reply to a request for this name, not started yet. `is_probe`: all earlier requests on the connection were
     /// OPTIONS.
     pub fn new(head: &head::Head<'_>, name: &str, is_probe: bool, site: &Site) -> Reply {
         let is_head = head.method == "HEAD";
@@ -106,7 +106,7 @@ impl Reply {
             conditions: Conditions::read(&head.headers, is_head),
             coding: None,
             plain: Plain::Unknown,
-            // Behind CONNECT a client may send what is no HTTP.
+            // After CONNECT a client may send bytes that are not HTTP.
             keep_alive: head.keep_alive && site.limits.keepalive_ms > 0 && head.method != "CONNECT",
             leaves_body: false,
             has_client_ended: false,
@@ -121,30 +121,30 @@ impl Reply {
         }
     }
 
-    /// How long its client may take nothing.
+    /// How long the client may accept no bytes.
     pub fn timeouts(&self) -> CloseTimeouts {
         self.timeouts
     }
 
-    /// Whether it answers a HEAD.
+    /// Whether the request method is HEAD.
     pub fn is_head(&self) -> bool {
         self.is_head
     }
 
-    /// Ends the connection behind the reply, since the request's body will not be read to its end.
+    /// Closes the connection after the reply, since the request body is not read to its end.
     pub fn leave_body(&mut self) {
         self.leaves_body = true;
         self.keep_alive = false;
     }
 
-    /// Whether what the client sends has no meaning any more.
+    /// Whether further bytes of the client are discarded.
     pub fn leaves_body(&self) -> bool {
         self.leaves_body
     }
 
-    /// Begins.
+    /// Starts the reply.
     pub fn start(mut self: Box<Self>, context: &mut Context<'_>) -> Phase {
-        // A client may want to send all of its body before it reads the first byte of a reply.
+        // A client may send its whole body before it reads the first byte of a reply.
         let demand = if self.leaves_body { Demand::Flow } else { Demand::Nothing };
         context.out.push(Effect::Demand(End::Client, demand));
         match self.stage {
@@ -157,24 +157,24 @@ impl Reply {
         Phase::Reply(self)
     }
 
-    /// Bytes of the request that it keeps.
+    /// Heap bytes held for the request.
     pub fn held_size(&self) -> usize {
         self.name.len() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())
     }
 
-    /// Whether what was queued last are bytes of the file.
+    /// Whether the tail of the send queue is file bytes, which can be read again.
     pub fn sends_page(&self) -> bool {
         matches!(self.stage, Stage::Sending { is_reading: false, .. })
     }
 
-    /// The last `size` bytes that were queued are to be read again.
+    /// Reads the last `size` queued bytes again; they were removed from the send queue unsent.
     pub fn take_back(&mut self, size: u64) {
         if let Stage::Sending { next, .. } = &mut self.stage {
             *next -= size;
         }
     }
 
-    /// Takes an input. True: the next phase wants a step.
+    /// Handles an input. True: run the returned phase at once.
     pub fn step(mut self: Box<Self>, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
         match input {
             Some(Input::Opened(opened)) => self.opened(opened, context),
@@ -182,7 +182,7 @@ impl Reply {
                 if let Stage::Sending { next, end, is_reading } = &mut self.stage {
                     let take = (*end - *next).min((chunk.end - chunk.start) as u64);
                     if take == 0 {
-                        // The length has been promised: only the connection's end tells that it was not kept.
+                        // Content-Length was already sent: only closing the connection signals the truncation.
                         return (over(Ending::FileCutShort, context), false);
                     }
                     *next += take;
@@ -203,13 +203,13 @@ impl Reply {
         (Phase::Reply(self), false)
     }
 
-    /// The client has all of its time from now on.
+    /// Restarts the client's timeout.
     fn wait(&mut self, context: &mut Context<'_>) {
         self.timeouts.since_ms = context.now_ms;
         context.deadline_in(self.timeouts.stall_ms);
     }
 
-    /// Tries the next compressed neighbour, at last the file itself.
+    /// Tries the next precompressed variant, last the file itself.
     fn open_next(&mut self, context: &mut Context<'_>) {
         self.stage = Stage::Opening;
         self.coding = self.codings.pop();
@@ -224,7 +224,7 @@ impl Reply {
         context.out.push(Effect::open(Folder::Www, &path, OpenFor::Reading));
     }
 
-    /// A compressed neighbour is there. It is sent unless the file itself is newer; of the same time is good.
+    /// A precompressed variant exists. It is sent unless the file itself is newer; equal times are accepted.
     fn opened_neighbour(&mut self, status: FileStatus, context: &mut Context<'_>) {
         match self.plain {
             Plain::Modified(Some(modified)) if modified > (status.modified_s, status.modified_ns) => {
@@ -238,8 +238,8 @@ impl Reply {
         }
     }
 
-    /// A name that serves WebSockets and has no page is a 426 (RFC 9110 section 15.5.22). A denied name is not looked for,
-    /// so that it does not tell whether it is there.
+    /// A name that has a backend and no file is answered with 426 (RFC 9110 section 15.5.22). A denied name is not
+    /// looked up, so that the reply does not reveal whether it exists.
     fn look_for_server(&mut self, status: u16, sentence: &'static str, context: &mut Context<'_>) {
         let site = context.site();
         match site.rules.permit(&self.name) {
@@ -277,13 +277,13 @@ impl Reply {
                 self.open(context);
             }
             (Ok(FileKind::Regular(status)), Some(_)) => self.opened_neighbour(status, context),
-            // A neighbour that cannot be used is none.
+            // A variant that cannot be opened counts as absent.
             (_, Some(_)) => self.open_next(context),
             (Ok(FileKind::Regular(status)), None) if self.codings.takes_plain => self.send_file(status, context),
             (Ok(FileKind::Regular(_)), None) => {
                 self.refuse(406, "this page has no encoding that the client takes", "", context);
             }
-            // A name of nothing is the index by itself; a slash makes no other one of it.
+            // The empty name is the index of the root itself: no redirection to a slash.
             (Ok(FileKind::Folder), None) if !self.has_slash && !self.name.is_empty() => {
                 let location = files::location_of(&self.name, self.query.as_deref());
                 self.send(301, &redirection(&location), context);
@@ -294,7 +294,7 @@ impl Reply {
             (Err((OpenCause::Forbidden, _)), None) => {
                 self.refuse(403, "this page may not be read", "", context);
             }
-            // The driver has tried it several times.
+            // The driver has already retried.
             (Err((OpenCause::TryAgain, error)), None) => {
                 context.out.push(Effect::Log(Level::Warn, format!("{}: {error}", Quoted(&self.path))));
                 self.refuse(503, "this page cannot be read now", "", context);
@@ -355,7 +355,7 @@ impl Reply {
         self.stage = Stage::Finishing;
     }
 
-    /// One piece is on its way: time for the next, or for the next request.
+    /// The queued bytes are sent: reads the next part of the file, or waits for the next request.
     fn drained(mut self: Box<Self>, context: &mut Context<'_>) -> (Phase, bool) {
         match &mut self.stage {
             Stage::Sending { next, end, is_reading } if *next < *end => {
@@ -374,7 +374,7 @@ impl Reply {
             context.deadline_in(context.site().limits.keepalive_ms);
             return (Phase::Head(Head::next(self.is_probe)), true);
         }
-        // One that has ended already is not waited for.
+        // A client that has already ended is not waited for.
         let last = match self.has_client_ended {
             true => over(self.ending, context),
             false => Phase::Closing(Box::new(Closing::of_reply(self.ending, context))),
@@ -383,7 +383,7 @@ impl Reply {
     }
 }
 
-/// What a 301 says. A folder may become a file, so that each use of it asks again.
+/// Header fields of a 301. No-cache, because a folder may become a file.
 fn redirection(location: &str) -> String {
     format!("Location: {location}\r\nCache-Control: no-cache\r\nContent-Length: 0\r\n")
 }

@@ -1,25 +1,26 @@
-//! A client that sent something right behind its handshake, before its socket could be handed over: the server has one
-//! end of a socketpair(2) in the socket's place, and what goes through is none of the gateway's business.
+//! A client that pipelined bytes after its handshake, before its socket could be handed over: the backend gets one end
+//! of a socketpair(2) in place of the socket, and the gateway copies bytes without parsing them.
 
 use super::ending::Leave;
 use super::{CloseTimeouts, Context, Effect, Ending, Input};
 use crate::route::{Seat, Service};
 use crate::types::{Demand, End};
 
-/// Bytes each way, as they are.
+/// Copies raw bytes in both directions.
 #[derive(Debug)]
 pub struct Tunnel {
     seat: Seat,
     has_client: bool,
     has_backend: bool,
-    /// The gateway stops: what the client still says goes nowhere.
+    /// The gateway stops: further bytes of the client are discarded.
     is_stopping: bool,
-    /// Since when the server has ended: it leaves its client no longer than any other end does.
+    /// The time at which the backend ended, in milliseconds; None: it has not. Its client then has the usual close
+    /// timeouts.
     ended_ms: Option<u64>,
 }
 
 impl Tunnel {
-    /// Begins with what the client has sent already.
+    /// Starts with the client's pipelined bytes.
     pub fn new(seat: Seat, pipelined: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
         context.set_deadline(None);
         context.traffic.up_bytes += pipelined.len() as u64;
@@ -32,37 +33,37 @@ impl Tunnel {
         Tunnel { seat, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }
     }
 
-    /// Whose client it is.
+    /// The service of the backend.
     pub fn service(&self) -> &Service {
         &self.seat
     }
 
-    /// The place among its service's conversations.
+    /// The seat among the clients of its service.
     pub fn into_seat(self) -> Seat {
         self.seat
     }
 
-    /// How long its end may take, once the server has ended.
+    /// Timeouts of the close; None: the backend has not ended.
     pub fn timeouts(&self) -> Option<CloseTimeouts> {
         self.ended_ms.map(|since_ms| CloseTimeouts::of(&self.seat.limits, since_ms))
     }
 
-    /// Whether neither end sends any more: it is over once each has what the other one sent.
+    /// Whether both ends have ended: the tunnel is finished when both send queues are empty.
     pub fn has_ended(&self) -> bool {
         !self.has_client && !self.has_backend
     }
 
-    /// The server sees its client leave, and says its last words. The client is read on: unread bytes would make its
-    /// end a reset, which destroys them.
+    /// Shuts down the sending half towards the backend, which may still answer. The client is still read: closing a
+    /// socket with unread bytes sends a reset, which destroys bytes in transit.
     pub fn stop(&mut self, context: &mut Context<'_>) {
         self.is_stopping = true;
         context.out.push(Effect::Finish(End::Backend));
     }
 
-    /// Takes an input; Some: it goes over into its end.
+    /// Handles an input. Some: the tunnel closes.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
         match input {
-            // A receive may have come to something just before the client's failure was told.
+            // A receive may complete just before the client's failure is reported.
             Input::Bytes(End::Client, _) if self.is_stopping || !self.has_client => {}
             Input::Bytes(End::Client, chunk) => {
                 context.traffic.up_bytes += (chunk.end - chunk.start) as u64;
@@ -77,14 +78,14 @@ impl Tunnel {
                 self.has_client = false;
                 context.out.push(Effect::Finish(End::Backend));
             }
-            // A server that closes with something unread is reported as a reset behind its last bytes.
+            // A backend that closes with unread bytes is reported as a reset after its last bytes.
             Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
                 self.has_backend = false;
                 self.ended_ms = Some(context.now_ms);
                 context.out.push(Effect::Finish(End::Client));
                 context.deadline_in(self.seat.limits.close_ms);
             }
-            // The server still gets what the client sent before.
+            // The backend still gets the bytes that the client sent before.
             Input::Failed(End::Client, _) if !self.has_backend => {
                 self.has_client = false;
                 context.out.push(Effect::Abandon(End::Client));

@@ -1,5 +1,5 @@
-//! Backends of the simulated kernel: sockets and TCP addresses that are connected to, devices that are opened, and the
-//! chain of a hand-over, which may break at each link.
+//! Backends of the simulated kernel: sockets and TCP addresses for connects, devices for opens, and the chain of a
+//! hand-over, which may fail at each step.
 
 use super::objects::Object;
 use super::*;
@@ -7,7 +7,7 @@ use super::*;
 type HandedOver = Result<Option<Handle>, (HandoverStep, Errno)>;
 
 impl Sim {
-    /// The name of an opened socket, or why it cannot be connected to.
+    /// The name of an opened socket, or the error of a connect to it.
     fn server(&mut self, file: usize, socket_type: SocketType) -> Result<String, Errno> {
         let Object::File(place) = &self.objects[file] else { panic!("not an opened socket") };
         let (name, node) = (place.name(), self.node(place).cloned());
@@ -20,14 +20,14 @@ impl Sim {
         }
     }
 
-    /// A new wire's number; the gateway has one end of it.
+    /// Creates a wire and returns its number; the gateway has one end.
     pub(super) fn new_wire(&mut self, packets: bool) -> usize {
         let capacity = self.capacity.unwrap_or_else(|| 1 << (6 + self.rng.below(12)));
         self.wires.push(Wire::new(capacity, packets));
         self.wires.len() - 1
     }
 
-    /// A new wire, of which the gateway has its end; and its number.
+    /// Creates a wire; returns the gateway's handle and the wire's number.
     fn connection(&mut self, packets: bool) -> (Handle, usize) {
         let wire = self.new_wire(packets);
         (Handle(self.objects.insert(Object::Wire(wire))), wire)
@@ -40,7 +40,7 @@ impl Sim {
         Ok(handle)
     }
 
-    /// None: nothing has come back from the address yet.
+    /// Attempts a connect. None: the address has not answered yet.
     pub(super) fn attempt_connect_tcp(
         &mut self,
         address: SocketAddr,
@@ -63,7 +63,7 @@ impl Sim {
         Some(Err(failed))
     }
 
-    /// Opens a device. The program at its other end appears when it is prepared.
+    /// Opens a device. The program at its other end appears when the device is prepared.
     pub(super) fn attempt_open_device(
         &mut self,
         place: &Place,
@@ -73,7 +73,7 @@ impl Sim {
         node.check_device(device)?;
         let is_written_only = device == Device::Fifo(Direction::Write);
         if is_written_only && self.chance(10) {
-            // fifo(7): nobody has the pipe open for reading.
+            // fifo(7): no process has the pipe open for reading.
             return Err(Errno::ENXIO);
         }
         let id = DeviceId { file_system: 1, number: place.inode(), is_written_only };
@@ -95,8 +95,8 @@ impl Sim {
         Ok(())
     }
 
-    /// The connection that a client was passed on, where the gateway keeps it: the server closes it, answers, resets it,
-    /// or does nothing.
+    /// The connection that a client was passed through, if the gateway keeps it: the backend closes it, answers, resets
+    /// it, or does nothing.
     fn watched(&mut self) -> Handle {
         let (handle, wire) = self.connection(false);
         match if self.is_plain { 0 } else { self.rng.below(4) } {

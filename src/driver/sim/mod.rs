@@ -1,10 +1,11 @@
-//! A simulated kernel with a seed: short reads and writes, any cut, delayed and reordered completions, errors,
-//! an empty pool, and time that jumps. What the real kernel was seen to do has its counterpart here:
-//! a close with operations in flight, a multishot that ends by itself, ENOBUFS, an empty packet, a cut packet, a full
-//! backlog, a wake-up of a device that brings nothing.
+//! A simulated kernel with a seed: short reads and writes at any offset, delayed and reordered completions, errors, an
+//! empty pool, and time that jumps. Behaviour observed on the real kernel is reproduced: a close with operations in
+//! flight, a multishot operation that ends by itself, ENOBUFS, an empty packet, a truncated packet, a full backlog, a
+//! spurious wake-up of a device.
 //!
-//! A plain kernel (`Sim::is_plain`) has no choices: what can complete completes at once, whole and in order, and time
-//! passes only where nothing completes. The fuzz targets use it, so that their input alone decides.
+//! A plain kernel (`Sim::is_plain`) makes no random choices: each operation that can complete completes at once, whole
+//! and in order, and time advances only when nothing completes. The fuzz targets use it, so that their input alone
+//! decides.
 
 mod connect;
 mod objects;
@@ -25,74 +26,74 @@ use tree::{EPOCH_S, Place};
 pub use tree::{Host, Node, Tree};
 pub use wire::{Pipe, Rng, Wire};
 
-/// Bytes of a receive at most.
+/// Largest receive in bytes.
 const CAPACITY: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
-/// Milliseconds that pass where nothing completes and nothing is due.
+/// Milliseconds that pass when nothing completes and no timeout is due.
 const IDLE_MS: u64 = 20;
 
 /// A client that was handed over.
 #[derive(Debug)]
 pub struct HandedOverClient {
-    /// The server's name.
+    /// The backend's name.
     pub name: String,
-    /// The wire that the server was given: the client's own, or that of a socket pair.
+    /// The wire that the backend received: the client's own, or one of a socket pair.
     pub wire: usize,
     /// The client's own wire.
     pub client: usize,
-    /// The server was given one end of a socket pair, whose other end the gateway has.
+    /// The backend received one end of a socket pair; the gateway has the other end.
     pub is_relayed: bool,
-    /// What the server was told with the descriptor.
+    /// The record that the backend received with the descriptor.
     pub record: Vec<u8>,
 }
 
-/// An address that clients connect to.
+/// A listening address.
 struct Port {
     address: Address,
-    /// The wires of clients that wait to be accepted.
+    /// The wires of clients in the accept queue.
     waiting: VecDeque<usize>,
 }
 
-/// The kernel.
+/// The simulated kernel.
 pub struct Sim {
-    /// Decides everything that is left open.
+    /// Makes all random choices.
     pub rng: Rng,
-    /// Nothing is left open.
+    /// No random choices are made.
     pub is_plain: bool,
-    /// Bytes that a backend's wire holds in each direction; None: the seed decides.
+    /// Capacity of a backend's wire in each direction, in bytes; None: random.
     pub capacity: Option<usize>,
-    /// The time.
+    /// The simulated time in milliseconds.
     pub now_ms: u64,
-    /// The process is stopped now and then.
+    /// The process is suspended at random times.
     pub stands_still: bool,
     /// The folders that the gateway holds open.
     pub trees: Vec<Tree>,
-    /// What absolute paths lead to.
+    /// The files at absolute paths.
     pub paths: BTreeMap<String, Node>,
-    /// What answers at TCP addresses.
+    /// The hosts at TCP addresses.
     pub hosts: BTreeMap<SocketAddr, Host>,
-    /// All connections that ever were.
+    /// All connections since the start.
     pub wires: Vec<Wire>,
-    /// Backends' connections that were just made: the name and the wire.
+    /// New connections to backends: the name and the wire.
     pub connected: Vec<(String, usize)>,
-    /// Clients that were just handed over.
+    /// New hand-overs.
     pub handed_over: Vec<HandedOverClient>,
-    /// Completions of all turns.
+    /// Number of completions since the start.
     pub completed: u64,
-    /// What the last `wait` was told to wait for at most.
+    /// The timeout of the last `wait`, in milliseconds; None: no limit.
     pub timeout_ms: Option<u64>,
     ports: Vec<Port>,
-    /// Folders that were opened for the gateway and stay open.
+    /// Number of folders that were opened for the gateway and stay open.
     folders: usize,
     objects: Slab<Object>,
     pending: Vec<Pending>,
-    /// The pool; memory of a buffer that was never lent is not there yet.
+    /// The pool; a buffer's memory is allocated when it is first lent.
     buffers: Vec<Vec<u8>>,
-    /// Of each share; the buffers of `Share::Requests` come after those of `Share::Messages`.
+    /// Free buffers of each share; the buffers of `Share::Requests` follow those of `Share::Messages`.
     free: [Vec<u16>; 2],
 }
 
 impl Sim {
-    /// A kernel with a pool of this many buffers, one empty tree, and a port with a UNIX socket.
+    /// Creates a kernel with a pool of `buffers` buffers, one empty tree, and a port with a UNIX socket.
     pub fn new(seed: u64, buffers: usize) -> Sim {
         let messages = Share::Messages.size(buffers) as u16;
         Sim {
@@ -118,29 +119,29 @@ impl Sim {
         }
     }
 
-    /// Another port; its number.
+    /// Adds a port and returns its number.
     pub fn port(&mut self, address: Address) -> usize {
         self.ports.push(Port { address, waiting: VecDeque::new() });
         self.ports.len() - 1
     }
 
-    /// A listening socket of the first port.
+    /// Opens a listening socket of the first port.
     pub fn listener(&mut self) -> Handle {
         self.listener_at(0)
     }
 
-    /// A listening socket of a port. Clients wait at the port, so that any listener of it may accept them.
+    /// Opens a listening socket of a port. Clients wait at the port, so that any listener of the port may accept them.
     pub fn listener_at(&mut self, port: usize) -> Handle {
         Handle(self.objects.insert(Object::Listener(port)))
     }
 
-    /// The root of a tree.
+    /// Opens the root of a tree.
     pub fn folder(&mut self, tree: usize) -> Handle {
         self.folders += 1;
         Handle(self.objects.insert(Object::Folder(tree)))
     }
 
-    /// A client of a port connects from this address; the number of its wire.
+    /// Connects a client from this address to a port; returns the number of its wire.
     pub fn client(&mut self, port: usize, capacity: usize, address: Address) -> usize {
         let local = self.ports[port].address;
         self.wires.push(Wire { address, local, ..Wire::new(capacity, false) });
@@ -148,12 +149,13 @@ impl Sim {
         self.wires.len() - 1
     }
 
-    /// Whether a client waits to be accepted.
+    /// Whether a client waits in an accept queue.
     pub fn has_waiting(&self) -> bool {
         self.ports.iter().any(|port| !port.waiting.is_empty())
     }
 
-    /// What is still open or lent: nothing but listeners and the folders of `folder`, once all is over.
+    /// Counts open handles, lent buffers and operations in flight; empty if there are none. Listeners, their accepts,
+    /// and the handles of `folder` are not counted.
     pub fn leaks(&self) -> String {
         let count = |is_one: fn(&Object) -> bool| self.objects.iter().filter(|(_, object)| is_one(object)).count();
         let open = count(|object| !matches!(object, Object::Listener(_) | Object::Folder(_)));
@@ -166,12 +168,12 @@ impl Sim {
         }
     }
 
-    /// Whether something happens that happens once in `n` times.
+    /// True once in `n` times; a random choice.
     fn chance(&mut self, n: usize) -> bool {
         !self.is_plain && self.rng.one_in(n)
     }
 
-    /// How many of these bytes go at once: mostly all.
+    /// The number of these bytes that are transferred at once: usually all.
     fn cut(&mut self, size: usize) -> usize {
         if size < 2 || !self.chance(3) { size } else { 1 + self.rng.below(size) }
     }
@@ -190,7 +192,7 @@ impl Sim {
     fn node(&self, place: &Place) -> Option<&Node> {
         match place.tree {
             Some(tree) => self.trees[tree].get(&place.path),
-            // A folder's own entry.
+            // The entry of the folder itself.
             None => self.paths.get(place.path.strip_suffix("/.").unwrap_or(&place.path)),
         }
     }
@@ -202,7 +204,7 @@ impl Sim {
         }
     }
 
-    /// Completes an operation if it can be, or gives it back.
+    /// Completes an operation if it can complete, or returns it.
     fn attempt(&mut self, op: Pending) -> Result<(Event<Handle>, Option<Pending>), Pending> {
         let Pending { token, cancelled_by, object, ask, is_cancelled } = op;
         let again = |ask| Pending { token, cancelled_by, object, ask, is_cancelled };
@@ -376,7 +378,7 @@ impl Sim {
         if part.is_empty() { Received::End } else { self.lend(Share::Requests, &part) }
     }
 
-    /// Lets a random part of what can happen happen, in a random order. Whether anything did.
+    /// Completes a random subset of the operations that can complete, in random order. Returns whether any completed.
     fn complete_some(&mut self, completions: &mut Vec<Completion<Handle>>) -> bool {
         let before = completions.len();
         let mut pending = std::mem::take(&mut self.pending);
@@ -432,7 +434,7 @@ impl Driver for Sim {
         let is_twice = self.pending.iter().any(|op| op.token == token && matches!(op.ask, Ask::Send { .. }));
         assert!(!is_twice, "two sends at once would mix up the stream");
         if self.stands_still && self.rng.one_in(300) {
-            // The process is stopped for a while, in the midst of a turn.
+            // The process is suspended for a while in the middle of a turn.
             self.now_ms += STANDSTILL_MS + self.rng.below(200_000) as u64;
         }
         let is_right = match self.objects[socket.0] {

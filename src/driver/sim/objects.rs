@@ -1,4 +1,4 @@
-//! What is open in the simulated kernel, and what it has been asked for.
+//! Open objects of the simulated kernel, and the pending operations.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use super::tree::Place;
 use crate::driver::device::Device;
 use crate::driver::{Batch, Handover, OpenFor, Receive, SocketType, Token};
 
-/// Something open. Not to be copied: its owner closes it.
+/// A handle of an open object. Not Copy: its owner closes it.
 #[derive(Debug)]
 pub struct Handle(pub(super) usize);
 
@@ -18,7 +18,7 @@ pub enum Object {
     Folder(usize),
     File(Place),
     Wire(usize),
-    /// A device and the wire to the program at its other end. Nothing is read or written before it is prepared.
+    /// A device and the wire to the program at its other end. No bytes are transferred before the device is prepared.
     Device {
         wire: usize,
         device: Device,
@@ -38,13 +38,13 @@ pub enum Ask {
     Read { offset: u64 },
 }
 
-/// The object of operations that need none.
+/// Stands for the object of operations without one.
 pub const NOTHING: usize = usize::MAX;
 
 /// An operation that has not completed.
 pub struct Pending {
     pub token: Token,
-    /// Cancelling this token ends it.
+    /// The token that cancels this operation.
     pub cancelled_by: Token,
     pub object: usize,
     pub ask: Ask,
@@ -52,7 +52,7 @@ pub struct Pending {
 }
 
 impl Pending {
-    /// Whether it works on this object.
+    /// Whether the operation uses this object.
     pub fn is_on(&self, object: usize) -> bool {
         self.object == object || matches!(self.ask, Ask::HandOver { client, .. } if client == object)
     }

@@ -1,20 +1,20 @@
-//! What paths and TCP addresses lead to in the simulated kernel.
+//! The files and TCP hosts of the simulated kernel.
 
 use std::collections::BTreeMap;
 
 use crate::driver::device::Device;
 use crate::driver::{Errno, FileId, FileKind, FileStatus, SocketType};
 
-/// The wall clock at the beginning; files are a little older.
+/// The wall clock at the start, in seconds since 1970; files are slightly older.
 pub const EPOCH_S: u64 = 1_700_000_000;
 
 /// The files of a folder by their relative paths.
 pub type Tree = BTreeMap<String, Node>;
 
-/// What a path leads to.
+/// A file of any type.
 #[derive(Clone)]
 pub enum Node {
-    /// A folder within its tree.
+    /// A folder in its tree.
     Folder,
     /// The root of the tree with this number: a folder that the gateway holds open.
     Root(usize),
@@ -24,9 +24,9 @@ pub enum Node {
     Server(SocketType),
     /// A socket without a listener.
     Dead,
-    /// A server whose backlog is full until this time.
+    /// A listening socket whose backlog is full until this time, in milliseconds.
     Full(u64),
-    /// A server whose backlog is full most of the time.
+    /// A listening socket whose backlog is full most of the time.
     Narrow(SocketType),
     /// A symbolic link that leads out of its tree.
     Outside,
@@ -36,18 +36,18 @@ pub enum Node {
     Fifo,
 }
 
-/// What answers at a TCP address. An address without a host is unreachable.
+/// A host at a TCP address. An address without a host is unreachable.
 #[derive(Clone)]
 pub enum Host {
-    /// A server of this name.
+    /// A backend with this name.
     Server(String),
-    /// It refuses connections.
+    /// Refuses connections (ECONNREFUSED).
     Refuses,
-    /// It drops what it is sent: a connect ends when it is cancelled.
+    /// Drops all packets: a connect completes only when it is cancelled.
     Silent,
 }
 
-/// A path and where it begins.
+/// A path and its base.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Place {
     /// The tree of a relative path; None: the path is absolute.
@@ -61,20 +61,20 @@ impl Place {
         self.path.rsplit('/').next().unwrap_or_default().to_owned()
     }
 
-    /// A number that differs from path to path (FNV-1a).
+    /// A number that is derived from the path (FNV-1a) and differs from path to path.
     pub fn inode(&self) -> u64 {
         let start = 0xcbf2_9ce4_8422_2325;
         self.path.bytes().fold(start, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 
-    /// The file system: each tree is one.
+    /// The file system number: each tree is a file system.
     fn file_system(&self) -> u64 {
         self.tree.map_or(1, |tree| tree as u64 + 2)
     }
 }
 
 impl Node {
-    /// What opening it without speaking to it tells.
+    /// The result of an open without `OpenFor::Speaking`.
     pub(super) fn kind(&self, place: &Place) -> Result<FileKind, Errno> {
         Ok(match self {
             Node::Outside => return Err(Errno::EXDEV),
@@ -96,7 +96,7 @@ impl Node {
         })
     }
 
-    /// Why it cannot be opened for speaking, if it cannot: as open(2) and the checks after it tell.
+    /// Whether the file can be opened with `OpenFor::Speaking`: the errors of open(2) and of the later checks.
     pub(super) fn check_device(&self, device: Device) -> Result<(), Errno> {
         match (self, device) {
             (Node::Tty, _) | (Node::Fifo, Device::Fifo(_)) => Ok(()),

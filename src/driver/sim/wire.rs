@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::driver::Address;
 
-/// A small generator (splitmix64): the same seed gives the same run everywhere.
+/// A small random number generator (splitmix64): the same seed gives the same sequence on all platforms.
 pub struct Rng(pub u64);
 
 impl Rng {
@@ -27,20 +27,20 @@ impl Rng {
     }
 }
 
-/// Bytes or packets on their way in one direction.
+/// Bytes or packets in transit in one direction.
 #[derive(Default)]
 pub struct Pipe {
     pub(super) chunks: VecDeque<Vec<u8>>,
     pub(super) size: usize,
     pub(super) capacity: usize,
-    /// The writer sends no more.
+    /// The writer has ended the stream.
     pub(super) finished: bool,
-    /// The reader is gone, or the connection was reset.
+    /// The reader has closed, or the connection was reset.
     pub(super) broken: bool,
 }
 
 impl Pipe {
-    /// Makes one chunk of the first ones, until it has `size` bytes.
+    /// Joins the first chunks into one until it has `size` bytes.
     pub(super) fn join(&mut self, size: usize) {
         let Some(mut first) = self.chunks.pop_front() else { return };
         while first.len() < size
@@ -52,11 +52,11 @@ impl Pipe {
     }
 }
 
-/// One end of a simulated connection, for the other side of which an actor of the test speaks.
+/// A simulated connection between the gateway and an actor of the test.
 pub struct Wire {
-    /// What the gateway reads.
+    /// The direction to the gateway.
     pub to_gateway: Pipe,
-    /// What the gateway writes.
+    /// The direction from the gateway.
     pub from_gateway: Pipe,
     pub(super) packets: bool,
     /// The client's address.
@@ -65,7 +65,7 @@ pub struct Wire {
     pub local: Address,
     /// The gateway has closed its end.
     pub is_closed: bool,
-    /// A server has the gateway's end too, and closes it.
+    /// A backend also holds the gateway's end, and closes it.
     pub is_passed: bool,
 }
 
@@ -77,7 +77,7 @@ impl Wire {
         Wire { to_gateway, from_gateway, packets, address, local, is_closed: false, is_passed: false }
     }
 
-    /// The actor writes; returns how much there was room for. A packet fits whole or not at all (None).
+    /// The actor writes. Returns the number of bytes that fitted. A packet fits whole or not at all (None).
     pub fn write(&mut self, bytes: &[u8]) -> Option<usize> {
         let pipe = &mut self.to_gateway;
         let room = pipe.capacity.saturating_sub(pipe.size);
@@ -91,12 +91,12 @@ impl Wire {
         Some(size)
     }
 
-    /// Whether it carries packets.
+    /// Whether the connection carries packets.
     pub fn has_packets(&self) -> bool {
         self.packets
     }
 
-    /// What the actor wrote and the gateway has not read.
+    /// Number of bytes that the actor wrote and the gateway has not read.
     pub fn unread_size(&self) -> usize {
         self.to_gateway.size
     }
@@ -108,30 +108,30 @@ impl Wire {
         Some(chunk)
     }
 
-    /// The actor has read all, and nothing more will come.
+    /// Whether the actor has read all bytes and the stream has ended.
     pub fn is_at_end(&self) -> bool {
         self.from_gateway.chunks.is_empty() && (self.from_gateway.finished || self.is_closed)
     }
 
-    /// The gateway's end is closed, unless it has been passed on.
+    /// Closes the gateway's end, unless it was passed on.
     pub(super) fn close(&mut self) {
         if std::mem::take(&mut self.is_passed) {
             return;
         }
         self.is_closed = true;
         self.from_gateway.finished = true;
-        // Unread bytes make a close a reset, which may overtake what was sent.
+        // A close with unread bytes sends a reset, which may overtake sent bytes.
         self.to_gateway.broken = true;
     }
 
-    /// Who was given the gateway's end reads what the client sends; None: nothing is there.
+    /// The holder of a passed end reads the client's bytes; None: no bytes are there.
     pub fn take(&mut self) -> Option<Vec<u8>> {
         let chunk = self.to_gateway.chunks.pop_front()?;
         self.to_gateway.size -= chunk.len();
         Some(chunk)
     }
 
-    /// Who was given the gateway's end writes to the client, without a limit.
+    /// The holder of a passed end writes to the client, without a limit.
     pub fn give(&mut self, bytes: &[u8]) {
         if !self.from_gateway.broken {
             self.from_gateway.chunks.push_back(bytes.to_vec());
@@ -139,29 +139,29 @@ impl Wire {
         }
     }
 
-    /// Whether the client of a passed end sends no more.
+    /// Whether the client of a passed end has ended its stream.
     pub fn has_client_left(&self) -> bool {
         self.to_gateway.broken || (self.to_gateway.finished && self.to_gateway.chunks.is_empty())
     }
 
-    /// Who was given the gateway's end closes it.
+    /// The holder of a passed end closes it.
     pub fn close_passed(&mut self) {
         self.is_passed = false;
         self.close();
     }
 
-    /// The actor sends no more.
+    /// The actor ends its stream.
     pub fn finish(&mut self) {
         self.to_gateway.finished = true;
     }
 
-    /// The actor vanishes: what is on its way is lost.
+    /// The actor resets the connection: bytes in transit are lost.
     pub fn reset(&mut self) {
         self.to_gateway.broken = true;
         self.from_gateway.broken = true;
     }
 
-    /// The actor goes in order: what it sent arrives, what is sent to it breaks.
+    /// The actor closes without a reset: its bytes arrive; writes to it fail.
     pub fn leave(&mut self) {
         self.to_gateway.finished = true;
         self.from_gateway.broken = true;

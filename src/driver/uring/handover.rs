@@ -1,7 +1,7 @@
-//! A hand-over as a chain of the ring: what it needs in memory, and how it ends.
+//! A hand-over as a chain of linked ring operations: its memory and its result.
 //!
-//! All but the last of its operations complete silently if they succeed, and one that fails takes those behind it
-//! along without a word (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS): one completion tells all.
+//! All operations but the last are silent on success, and a failed operation cancels the rest of the chain without
+//! completions (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS): one completion reports the whole chain.
 
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -15,25 +15,26 @@ use super::pool::raw;
 use super::results::set_blocking;
 use crate::driver::{Event, Handover, HandoverStep, SocketType, connect, tcp};
 
-/// The most operations of a chain, in their order; their numbers come back with the completion.
+/// Largest number of operations in a chain. The constants below number them in order; the completion carries the
+/// number.
 pub(super) const STEPS: usize = 4;
 const CONNECT: u8 = 0;
 const REPLY: u8 = 1;
 const PASS: u8 = 2;
 
-/// What the kernel may still use of a hand-over.
+/// The memory and descriptors of a hand-over that the kernel may still use.
 pub(super) struct Chain {
     socket: OwnedFd,
     address: UnixAddr,
     handover: Handover,
-    /// Of a relayed one: the end that is passed, and the one that is kept.
+    /// The socketpair of a relayed hand-over: the end that is passed and the end that is kept. None: not relayed.
     pair: Option<(OwnedFd, OwnedFd)>,
     message: libc::msghdr,
     segment: libc::iovec,
     control: Control,
 }
 
-/// One descriptor as a control message (unix(7), SCM_RIGHTS; cmsg(3)).
+/// A control message with one descriptor (unix(7), SCM_RIGHTS; cmsg(3)).
 #[repr(C)]
 struct Control {
     header: libc::cmsghdr,
@@ -41,7 +42,7 @@ struct Control {
 }
 
 impl Chain {
-    /// All that the chain needs; at a fixed place, since the kernel is told where it is.
+    /// Allocates the memory of a chain. Boxed, since the kernel holds pointers into it.
     pub(super) fn new(file: &OwnedFd, client: &OwnedFd, handover: Handover) -> Result<Box<Chain>, Errno> {
         let (socket, address) = connect::to_unix(file, SocketType::Stream)?;
         let pair = if handover.is_relayed {
@@ -51,7 +52,7 @@ impl Chain {
             None
         };
         let fd = pair.as_ref().map_or(client.as_raw_fd(), |(passed, _)| passed.as_raw_fd());
-        // SAFETY: a cmsghdr is made of numbers, for which zeros are valid.
+        // SAFETY: a cmsghdr consists of integers, for which zeros are valid.
         let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };
         header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<RawFd>()) as _;
         header.cmsg_level = libc::SOL_SOCKET;
@@ -70,13 +71,13 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The operations, each linked to the next. The close is left out where the connection is watched.
+    /// The operations, each linked to the next. No close if the connection is watched.
     pub(super) fn entries(&self, client: &OwnedFd) -> impl Iterator<Item = squeue::Entry> + use<> {
         let linked = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
         let connect = opcode::Connect::new(raw(&self.socket), self.address.as_ptr().cast(), self.address.len());
         let reply = &self.handover.reply;
-        // A part of the reply would be worse than none: MSG_WAITALL breaks the chain behind it. MSG_DONTWAIT does where
-        // there is no room, since the server is connected and waits.
+        // A partial reply is worse than none: with MSG_WAITALL a short send breaks the chain. MSG_DONTWAIT makes the
+        // send fail if the buffer is full, since the connected backend is waiting.
         let send = opcode::Send::new(raw(client), reply.as_ptr(), reply.len() as u32)
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT);
         let pass = opcode::SendMsg::new(raw(&self.socket), &raw const self.message).flags(libc::MSG_NOSIGNAL as u32);
@@ -93,20 +94,21 @@ fn new_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
 }
 
-/// Whether a client was the first one too many of those that were passed and not taken. The kernel counts them for the
-/// whole user, up to RLIMIT_NOFILE, whichever server they wait for (unix(7), ETOOMANYREFS).
+/// Whether the hand-over failed with ETOOMANYREFS. The kernel counts descriptors in transit per user, up to
+/// RLIMIT_NOFILE, for all receivers together (unix(7)).
 pub(super) fn is_one_too_many<H>(event: &Event<H>) -> bool {
     matches!(event, Event::HandedOver(Err((HandoverStep::Pass, Errno::ETOOMANYREFS))))
 }
 
-/// Passes a client to nobody: what fails here would fail behind the reply.
+/// Probes SCM_RIGHTS with a socketpair(2) that is closed at once: an error here would otherwise occur after the reply
+/// was sent.
 pub(super) fn try_passing(client: &OwnedFd) -> Result<(), Errno> {
     let (near, _far) = new_pair()?;
     let rights = [ControlMessage::ScmRights(&[client.as_raw_fd()])];
     socket::sendmsg::<()>(near.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }
 
-/// How a chain ended; `step` is that of the only completion.
+/// The result of a chain; `step` is the number of the operation that completed.
 pub(super) fn end(
     chain: Chain,
     step: u8,
@@ -116,15 +118,15 @@ pub(super) fn end(
     match (step, result) {
         (CONNECT, Err(errno)) => Err((HandoverStep::Connect, errno)),
         (REPLY, Err(errno)) => Err((HandoverStep::Reply, errno)),
-        // The kernel tells how much went out before it failed, and not why: all of it would have been silent.
+        // A short send: the kernel reports the number of bytes and no error. A complete send is silent.
         (REPLY, Ok(_)) => Err((HandoverStep::Reply, Errno::ECANCELED)),
         (PASS, Err(errno)) => Err((HandoverStep::Pass, errno)),
-        // The last one of a watched hand-over. The ring waits for what comes on a blocking socket.
+        // The last operation of a watched hand-over. The ring waits for data only on a blocking socket.
         (PASS, Ok(_)) => Ok(set_blocking(&socket).ok().map(|()| socket)),
-        // It was passed, and a close that was cancelled leaves the descriptor to us.
+        // The client was passed; after a cancelled close the descriptor is still owned here.
         (_, Err(_)) => Ok(pair.map(|(_, kept)| kept)),
         (_, Ok(_)) => {
-            // The ring has closed it, and the number may be somebody else's by now.
+            // The ring has closed the descriptor, and its number may be in use again.
             let _ = socket.into_raw_fd();
             Ok(pair.map(|(_, kept)| kept))
         }
@@ -148,7 +150,7 @@ mod tests {
 
     const TOKEN: Token = Token { slot: 1, generation: 1, op: Op::Connect };
 
-    /// A ring, a server, and a client with both ends of its connection.
+    /// A ring, a backend, and both ends of a client's connection.
     struct Scene {
         ring: Uring,
         server: UnixListener,
@@ -176,7 +178,7 @@ mod tests {
             self.ring.hand_over(TOKEN, &self.file, &self.client, handover);
         }
 
-        /// What has become of it by now, if anything.
+        /// The result of the hand-over; None: it has not completed.
         fn poll(&mut self, wait_ms: u64) -> Option<Result<(), (HandoverStep, Errno)>> {
             let mut completions = Vec::new();
             self.ring.wait(Some(wait_ms), &mut completions).unwrap();
@@ -191,7 +193,7 @@ mod tests {
         }
     }
 
-    /// What comes next for the server: bytes, and descriptors beside them.
+    /// The sizes of the backend's next receive: bytes, and control data with descriptors.
     fn next(connection: &UnixStream) -> (usize, usize) {
         let mut record = [0; 16];
         let mut parts = [IoSliceMut::new(&mut record)];
@@ -215,13 +217,13 @@ mod tests {
         let mut reply = [0; 5];
         scene.far.read_exact(&mut reply).unwrap();
         assert_eq!(&reply, b"reply");
-        // Nobody listens: the client hears nothing.
+        // No listener: the client receives nothing.
         scene.server = Scene::new("another").server;
         scene.hand_over(b"reply".to_vec());
         assert_eq!(scene.end(), Err((HandoverStep::Connect, Errno::ECONNREFUSED)));
         scene.far.set_nonblocking(true).unwrap();
         assert_eq!(scene.far.read(&mut reply).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
-        // The client has reset its connection: the server is given nothing.
+        // The client has reset its connection: the backend receives nothing.
         let mut scene = Scene::new("reset");
         nix::unistd::write(&scene.client, b"unread").unwrap();
         scene.far = Scene::new("other").far;
@@ -230,7 +232,7 @@ mod tests {
         assert_eq!(next(&scene.server.accept().unwrap().0), (0, 0));
     }
 
-    /// What the client has not taken may keep the reply back: the server is not even connected.
+    /// Bytes that the client has not read may block the reply: the backend is not even connected.
     #[test]
     fn nothing_begins_before_the_client_has_taken_all() {
         let mut scene = Scene::new("unread");
@@ -249,7 +251,7 @@ mod tests {
         assert_eq!(scene.end(), Ok(()));
     }
 
-    /// The kernel's own limit, which is for all processes of a user, is reached in tests/direct/untaken.rs.
+    /// The kernel's limit counts all processes of a user; tests/direct/untaken.rs reaches it.
     #[test]
     fn trying_leaves_nothing_behind() {
         let mut scene = Scene::new("try");
@@ -258,7 +260,7 @@ mod tests {
         assert_eq!(scene.far.read(&mut [0; 1]).unwrap(), 0, "nobody else has it");
     }
 
-    /// A relayed client stays the gateway's, and with it the bound of what waits in the kernel for it.
+    /// A relayed client stays with the gateway and keeps its limit of unsent bytes.
     #[test]
     fn only_who_leaves_is_as_the_kernel_made_him() {
         for (is_relayed, unsent) in [(true, TCP_UNSENT_SIZE), (false, 0)] {
@@ -271,7 +273,7 @@ mod tests {
         }
     }
 
-    /// The server is connected by then, and is not kept waiting for a client's room.
+    /// The backend is already connected and must not wait for space in the client's send buffer.
     #[test]
     fn a_reply_that_does_not_fit_is_none() {
         let mut scene = Scene::new("part");

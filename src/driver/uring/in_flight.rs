@@ -1,4 +1,4 @@
-//! What the kernel may still use: the memory of operations that have not completed.
+//! The memory of operations that have not completed, which the kernel may still use.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -22,8 +22,8 @@ pub(super) enum InFlight {
 }
 
 impl InFlight {
-    /// The operation once more, where it failed for a moment only and may be tried again. openat2(2): with
-    /// `RESOLVE_BENEATH`, a walk across `..` fails with EAGAIN while anything is renamed or mounted anywhere.
+    /// The operation again, if it failed with a transient error and has tries left. openat2(2): with `RESOLVE_BENEATH`,
+    /// a ".." component fails with EAGAIN while any rename or mount is in progress on the system.
     pub(super) fn again(&mut self, result: Result<usize, Errno>) -> Option<squeue::Entry> {
         match (self, result) {
             (InFlight::Open { lookup, .. }, Err(Errno::EAGAIN | Errno::EINTR)) => {
@@ -34,7 +34,7 @@ impl InFlight {
         }
     }
 
-    /// Whose it is.
+    /// The token of the operation.
     pub(super) fn token(&self) -> Token {
         match self {
             InFlight::Send { token, .. }
@@ -47,7 +47,7 @@ impl InFlight {
 
 /// A path that is being opened.
 pub(super) struct Lookup {
-    /// Where it begins. Whoever asked keeps it open until the completion.
+    /// The base folder. The caller keeps it open until the completion.
     folder: types::Fd,
     path: CString,
     how: Box<types::OpenHow>,
@@ -55,18 +55,18 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// One that may be tried `OPEN_TRIES_MAX` times.
+    /// A lookup with `OPEN_TRIES_MAX` tries.
     pub(super) fn new(folder: types::Fd, path: CString, how: types::OpenHow) -> Lookup {
         Lookup { folder, path, how: Box::new(how), tries_left: OPEN_TRIES_MAX - 1 }
     }
 
-    /// The operation. It points into this, which has to outlive it.
+    /// The submission entry. It points into this value, which must outlive the operation.
     pub(super) fn entry(&self) -> squeue::Entry {
         opcode::OpenAt2::new(self.folder, self.path.as_ptr(), &raw const *self.how).build()
     }
 }
 
-/// What is connected to.
+/// The address of a backend.
 pub(super) enum ServerAddress {
     Unix(UnixAddr),
     Tcp(SockaddrStorage),
@@ -77,7 +77,7 @@ pub(super) struct Message {
     pub(super) segments: [libc::iovec; SEND_SEGMENTS_MAX],
 }
 
-/// What has become of it. `step` counts within a chain, which completes where it ends.
+/// The completion of an operation. `step`: number of the completed operation within a chain.
 pub(super) fn complete(done: InFlight, step: u8, result: Result<usize, Errno>) -> Completion<OwnedFd> {
     match done {
         InFlight::HandOver { token, chain } => {

@@ -1,4 +1,5 @@
-//! The driver on io_uring. The oldest kernel is 6.1; what the running one lacks is found by trying.
+//! The driver on io_uring. The oldest supported kernel is 6.1; features that the running kernel lacks are detected by
+//! use.
 
 mod handover;
 mod in_flight;
@@ -37,35 +38,35 @@ use results::{accepted, address_of, result_of};
 pub use start::StartError;
 use start::{errno_of, start_error};
 
-/// How a page is opened: it may be of 2 GiB and more where a pointer has 32 bits, too.
+/// Flags of an open for reading. O_LARGEFILE permits files of 2 GiB and more on 32-bit targets.
 const READING: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_LARGEFILE;
-/// Completions that nobody waits for: of cancels, closes and buffers given back.
+/// User data of completions that are ignored: cancels, closes and provided buffers.
 const UNWATCHED: u64 = 0;
-/// In the kind's place: the rest is an index into `in_flight`.
+/// Marker in the byte of the operation kind: the other bits are an index into `in_flight`.
 const INDEXED: u64 = 0xff;
-/// Above the index: which operation of a chain.
+/// Bit position, above the index, of the operation's number in a chain.
 const STEP_SHIFT: u32 = 56;
 
-/// io_uring.
+/// The driver on io_uring.
 pub struct Uring {
     ring: IoUring,
     /// The shares of the pool, in the order of `Share`.
     pools: [Pool; 2],
     in_flight: Slab<InFlight>,
     signals: Option<(Token, SignalFd)>,
-    /// What receives of packets ask for.
+    /// The request of packet receives.
     packets: Box<PacketRequest>,
-    /// Receives of each share that were asked for since the last `wait`.
+    /// Receives of each share that were submitted since the last `wait`.
     asked: [usize; 2],
-    /// Completions that did not wait for `wait`.
+    /// Completions to be returned by the next `wait`.
     ready: Vec<Completion<OwnedFd>>,
-    /// Servers had left so many clients untaken that the kernel passed no more on.
+    /// The last SCM_RIGHTS send failed with ETOOMANYREFS; probe before the next one.
     has_too_many_untaken: bool,
     epoch: Instant,
 }
 
 impl Uring {
-    /// Sets the ring up, as large as the limit of locked memory allows, with a pool of so many buffers.
+    /// Creates the ring, as large as RLIMIT_MEMLOCK allows, and a pool of `buffers` buffers.
     pub fn new(buffers: u16) -> Result<Uring, StartError> {
         let ring = start::new_ring()?;
         let new_pool = |share: Share| {
@@ -111,11 +112,11 @@ impl Uring {
 
     fn push(&mut self, entry: squeue::Entry) {
         loop {
-            // SAFETY: what the entry points to is kept in `in_flight` or the pool until its completion.
+            // SAFETY: memory that the entry points to is kept in `in_flight` or the pool until its completion.
             let pushed = unsafe { self.ring.submission().push(&entry) };
             match pushed {
                 Ok(()) => return,
-                // A full queue is emptied by submitting it, which needs room for completions.
+                // A full submission queue is emptied by submitting, which needs space for completions.
                 Err(_) => {
                     if self.ring.submit().is_err() {
                         self.reap();
@@ -133,7 +134,7 @@ impl Uring {
         self.push(entry.user_data(index_bits(index)));
     }
 
-    /// Takes all completions out of the ring.
+    /// Takes all completions from the ring.
     fn reap(&mut self) {
         loop {
             let entry = self.ring.completion().next();
@@ -236,14 +237,14 @@ impl Uring {
 }
 
 impl Drop for Uring {
-    /// The kernel takes a ring down behind the process's back: what it may still read must outlive it.
+    /// The kernel tears a ring down asynchronously: memory that it may still read must outlive the ring.
     fn drop(&mut self) {
         let time = waits::timespec(ABORT_MS);
-        // Where it fails, something is left in flight, which is seen below.
+        // If this fails, operations are still in flight, which is checked below.
         let _ = self.ring.submitter().register_sync_cancel(Some(time), types::CancelBuilder::any());
         self.reap();
         if !self.in_flight.is_empty() {
-            // Not freed: a leak at the end of the process is better than memory that changes under a send.
+            // Leaked on purpose: a leak at process exit is better than freed memory under a send.
             let _ = std::mem::ManuallyDrop::new(std::mem::take(&mut self.in_flight));
         }
     }
@@ -363,22 +364,22 @@ impl Driver for Uring {
     }
 
     fn shutdown(&mut self, socket: &OwnedFd, both: bool) {
-        // Not through the ring: the kernel leaves IORING_OP_SHUTDOWN to a worker, which looks the fd up when it
-        // comes to it, and by then the number may be another connection's.
+        // Not through the ring: the kernel runs IORING_OP_SHUTDOWN on a worker, which looks the descriptor up late,
+        // when its number may belong to another connection.
         let how = if both { socket::Shutdown::Both } else { socket::Shutdown::Write };
-        // A peer that is gone already needs no shutdown.
+        // A disconnected peer needs no shutdown.
         let _ = socket::shutdown(socket.as_raw_fd(), how);
     }
 
     fn close(&mut self, handle: OwnedFd) {
-        // The kernel closes in its turn; the number is its own from here on.
+        // The ring closes the descriptor; from here on the kernel owns the number.
         let fd = types::Fd(handle.into_raw_fd());
         self.push(opcode::Close::new(fd).build().user_data(UNWATCHED));
     }
 
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<OwnedFd>>) -> Result<(), Errno> {
         self.asked = [0; 2];
-        // Behind a full queue, what was reaped early has waited long enough.
+        // If completions are ready already, do not wait.
         let timeout_ms = if self.ready.is_empty() { timeout_ms } else { Some(0) };
         let waited = match timeout_ms {
             None => self.ring.submit_and_wait(1),
@@ -388,7 +389,7 @@ impl Driver for Uring {
             }
         };
         match waited.map_err(|error| errno_of(&error)) {
-            // A full completion queue is emptied below; what was not submitted is next time.
+            // A full completion queue is emptied below; entries that were not submitted are submitted by the next call.
             Ok(_) | Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => {}
             Err(errno) => return Err(errno),
         }
@@ -406,8 +407,9 @@ impl Driver for Uring {
     }
 
     fn replace(&mut self, old: &OwnedFd, new: OwnedFd) -> Result<(), Errno> {
-        // The number stays, and with it all operations that are queued with it.
-        // SAFETY: both are open, and `old` stays its owner's: only what it stands for changes.
+        // The descriptor number stays the same, so queued operations remain valid.
+        // SAFETY: both descriptors are open, and `old` stays owned by the caller: only the file that it refers to
+        // changes.
         Errno::result(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
     }
 

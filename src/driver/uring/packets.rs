@@ -1,8 +1,8 @@
-//! Receives of packets (SOCK_SEQPACKET), one completion for each.
+//! Receives of packets (SOCK_SEQPACKET), one completion per packet.
 //!
-//! To recv(2) an empty packet and the end look the same, and a later look at the socket cannot tell which one it was: the
-//! end may have come meanwhile. So each packet is received with its control message, the time stamp that
-//! `connect::to_unix` asked for; the end has none.
+//! recv(2) returns 0 for an empty packet and for the end of stream, and a later check of the socket cannot distinguish
+//! them, since the end may have arrived meanwhile. Therefore each packet is received with a control message, the
+//! timestamp that `connect::to_unix` enabled; the end has none.
 
 use std::os::fd::OwnedFd;
 
@@ -14,10 +14,10 @@ use super::pool::{Pool, raw};
 use crate::driver::{Lease, Op, Received, Token};
 use crate::limits::{PACKET_SIZE_MAX, POOL_BUFFER_SIZE, POOL_HEADROOM};
 
-/// Room for a time stamp (cmsg(3), socket(7)). No descriptor that a backend passes fits behind it: the kernel would put
-/// it into this process's table, and closes it where there is no room.
+/// Space for one timestamp (cmsg(3), socket(7)). No descriptor from a backend fits after it: the kernel would install
+/// the descriptor in this process, and closes it if there is no space.
 const CONTROL_SIZE: usize = 32;
-/// What the kernel writes in front of a packet (io_uring_prep_recvmsg_multishot(3)).
+/// Size of the header that the kernel writes before a packet (io_uring_prep_recvmsg_multishot(3)).
 const PREFIX_SIZE: usize = 4 * size_of::<u32>() + CONTROL_SIZE;
 
 const _: () = {
@@ -27,11 +27,11 @@ const _: () = {
 };
 const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM - PREFIX_SIZE);
 
-/// What a receive of packets asks for. The kernel reads it when the operation is submitted.
+/// The msghdr of packet receives. The kernel reads it when the operation is submitted.
 pub(super) struct PacketRequest(libc::msghdr);
 
 impl PacketRequest {
-    /// At a fixed place, since the kernel is told where it is.
+    /// Boxed, since the kernel holds a pointer to it.
     pub(super) fn new() -> Box<PacketRequest> {
         // SAFETY: a msghdr of zeros names no address, no segments and no control data.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
@@ -44,7 +44,7 @@ impl PacketRequest {
         receive.flags(libc::MSG_TRUNC as u32).build()
     }
 
-    /// What a completed receive brought into this buffer.
+    /// The result of a completed receive in this buffer, and an entry that returns an unused buffer, if one is needed.
     pub(super) fn received(&self, pool: &mut Pool, buffer: u16) -> (Received, Option<squeue::Entry>) {
         let lease = pool.lend(buffer, 0);
         let told = types::RecvMsgOut::parse(&pool.buffer(&lease)[POOL_HEADROOM..], &self.0);
@@ -63,7 +63,7 @@ impl PacketRequest {
     }
 }
 
-/// The user data of receives of packets: by it their completions are told from other receives.
+/// The token of packet receives, which distinguishes their completions from those of other receives.
 pub(super) fn packet_token(token: Token) -> Token {
     Token { op: Op::Packet, ..token }
 }

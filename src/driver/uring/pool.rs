@@ -1,4 +1,4 @@
-//! The receive pool in memory that the ring fills.
+//! The receive pool: provided buffers that the ring fills.
 
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
@@ -12,41 +12,41 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use crate::driver::{Lease, Share};
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 
-/// How the kernel comes by the pool's buffers.
+/// How buffers are provided to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Supply {
-    /// In memory that it shares (io_uring_register_buf_ring(3)).
+    /// Through a shared buffer ring (io_uring_register_buf_ring(3)).
     Ring,
-    /// By an operation for each (io_uring_prep_provide_buffers(3)).
+    /// Through one operation per buffer (io_uring_prep_provide_buffers(3)).
     Operations,
 }
 
 impl Supply {
-    /// The one for this machine. A kernel of 32 bits may put the shared memory where it has no address itself: 6.1 stops
-    /// with a null pointer at the first receive then, others refuse such a ring.
+    /// The method for this target. A 32-bit kernel may place the shared memory where it has no kernel address: 6.1 then
+    /// crashes with a null pointer at the first receive, other versions reject such a ring.
     pub(super) const HERE: Supply = if cfg!(target_pointer_width = "32") { Supply::Operations } else { Supply::Ring };
 }
 
-/// In the number by which the kernel knows a buffer: it is one of `Share::Requests`.
+/// Bit in a buffer ID: the buffer belongs to `Share::Requests`.
 const REQUESTS_BIT: u16 = 0x8000;
 
-/// Which buffer the kernel means by a number.
+/// The share and the index of a buffer ID.
 pub(super) fn buffer_of(number: u16) -> (Share, u16) {
     let share = if number & REQUESTS_BIT == 0 { Share::Messages } else { Share::Requests };
     (share, number & !REQUESTS_BIT)
 }
 
-/// One share of the receive pool: a fixed number of buffers of a fixed size, in memory that costs nothing until used.
+/// One share of the receive pool: a fixed number of buffers of a fixed size. Their memory is allocated on first use.
 pub(super) struct Pool {
     memory: NonNull<u8>,
-    /// None: there are operations in its place.
+    /// The shared buffer ring; None: buffers are provided through operations.
     ring: Option<NonNull<BufRingEntry>>,
     share: Share,
-    /// How many buffers there are.
+    /// Number of buffers.
     buffers: u16,
     tail: u16,
     lent: usize,
-    /// Reads of files in flight: each takes its buffer when it is submitted.
+    /// File reads in flight: each takes its buffer when it is submitted.
     pub(super) reads: usize,
 }
 
@@ -54,7 +54,7 @@ fn memory_size(buffers: u16) -> usize {
     buffers as usize * POOL_BUFFER_SIZE
 }
 
-/// A ring has as many entries as buffers, or more: a power of two.
+/// Entries of the buffer ring: the number of buffers, rounded up to a power of two.
 fn ring_entries(buffers: u16) -> u16 {
     buffers.next_power_of_two()
 }
@@ -66,12 +66,12 @@ fn ring_size(buffers: u16) -> usize {
 fn map(size: usize) -> Result<NonNull<u8>, Errno> {
     let size = std::num::NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new private mapping at an address of the kernel's choice aliases nothing.
+    // SAFETY: a new private mapping at an address that the kernel chooses aliases nothing.
     unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_PRIVATE) }.map(NonNull::cast)
 }
 
 impl Pool {
-    /// Maps a share of so many buffers, which are to be provided as the buffer group of its name.
+    /// Maps a share of `buffers` buffers. They are to be provided as the buffer group with the share's number.
     pub(super) fn new(
         submitter: &Submitter<'_>,
         supply: Supply,
@@ -92,13 +92,13 @@ impl Pool {
         Ok(pool)
     }
 
-    /// The lease of a buffer that the kernel has just filled with `size` bytes.
+    /// The lease of a buffer that the kernel has filled with `size` bytes.
     pub(super) fn lend(&mut self, buffer: u16, size: usize) -> Lease {
         self.lent += 1;
         Lease { share: self.share, buffer, start: POOL_HEADROOM as u32, end: (POOL_HEADROOM + size) as u32 }
     }
 
-    /// Where the bytes of a lease begin, for the kernel to read.
+    /// Pointer to the valid bytes of a lease, for the kernel to read.
     pub(super) fn bytes(&self, lease: &Lease) -> *const u8 {
         self.at(lease.buffer, lease.start as usize).as_ptr()
     }
@@ -106,22 +106,22 @@ impl Pool {
     /// The whole buffer of a lease.
     pub(super) fn buffer(&mut self, lease: &Lease) -> &mut [u8] {
         let start = self.at(lease.buffer, 0);
-        // SAFETY: the lease is the only owner of this buffer while it is lent: the kernel has given it up and
-        // no send has it, since a send takes the lease with it.
+        // SAFETY: the lease is the only owner of this buffer while it is lent: the kernel has returned the buffer, and
+        // no send holds it, since a send owns its lease.
         unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), POOL_BUFFER_SIZE) }
     }
 
-    /// Gives a buffer to the kernel again, as `provide`.
+    /// Returns a buffer to the kernel, as `provide`.
     pub(super) fn release(&mut self, lease: Lease) -> Option<squeue::Entry> {
         self.provide(lease.buffer)
     }
 
-    /// Buffers in all.
+    /// Number of buffers.
     pub(super) fn size(&self) -> usize {
         self.buffers as usize
     }
 
-    /// The number by which the kernel knows a buffer.
+    /// The buffer ID of a buffer.
     fn number(&self, buffer: u16) -> u16 {
         match self.share {
             Share::Messages => buffer,
@@ -129,7 +129,7 @@ impl Pool {
         }
     }
 
-    /// Buffers that the kernel has and that nothing is going to take for sure.
+    /// Number of buffers that the kernel holds, without those reserved for file reads in flight.
     pub(super) fn free(&self) -> usize {
         (self.buffers as usize).saturating_sub(self.lent + self.reads)
     }
@@ -140,7 +140,7 @@ impl Pool {
         unsafe { self.memory.add(buffer as usize * POOL_BUFFER_SIZE + offset) }
     }
 
-    /// Gives a buffer to the kernel, which has it at once, or when the operation that comes back is submitted.
+    /// Provides a buffer to the kernel: at once, or, if an entry is returned, when the entry is submitted.
     pub(super) fn provide(&mut self, buffer: u16) -> Option<squeue::Entry> {
         self.lent -= 1;
         let (address, size) = (self.at(buffer, POOL_HEADROOM).as_ptr(), POOL_BUFFER_SIZE - POOL_HEADROOM);
@@ -168,7 +168,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and `Uring` has ended the operations that used it.
+        // SAFETY: this value owns the mapping, and `Uring` has ended the operations that used it.
         let _ = unsafe { munmap(self.memory.cast(), memory_size(self.buffers)) };
         if let Some(ring) = self.ring {
             // SAFETY: as above.
@@ -177,7 +177,7 @@ impl Drop for Pool {
     }
 }
 
-/// A raw fd for a submission entry: the one place where an fd is not owned or borrowed.
+/// A raw descriptor for a submission entry: the only place where a descriptor is neither owned nor borrowed.
 pub(super) fn raw(fd: &impl std::os::fd::AsRawFd) -> io_uring::types::Fd {
     let raw: RawFd = fd.as_raw_fd();
     io_uring::types::Fd(raw)
@@ -197,7 +197,8 @@ mod tests {
         unsafe { ring.submission().push(entry) }.unwrap();
     }
 
-    /// More receives than there are buffers: each is given back. Three do not fill their ring, which has four entries.
+    /// More receives than buffers: each buffer is returned. Three buffers do not fill their ring, which has four
+    /// entries.
     #[test]
     fn buffers_come_round() {
         let supplies = [Supply::Ring, Supply::Operations];

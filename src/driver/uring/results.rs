@@ -1,4 +1,4 @@
-//! What the ring's completions mean.
+//! Decodes the ring's completions.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -11,7 +11,7 @@ use nix::sys::stat::SFlag;
 use crate::driver::status::status_of;
 use crate::driver::{Address, Event, FileId, FileKind, FileStatus, OpenFor, device};
 
-/// What an operation gave back.
+/// The result of an operation.
 pub(super) fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
     match entry.result() {
         result if result < 0 => Err(Errno::from_raw(-result)),
@@ -19,13 +19,13 @@ pub(super) fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {
     }
 }
 
-/// Owns an fd that the kernel has just made.
+/// Takes ownership of a descriptor that the kernel has just created.
 pub(super) fn own(fd: usize) -> OwnedFd {
-    // SAFETY: the number is the result of an accept or an open, so it is a new fd that nobody else has.
+    // SAFETY: the number is the result of an accept or an open, so it is a new descriptor without another owner.
     unsafe { OwnedFd::from_raw_fd(fd as i32) }
 }
 
-/// A new connection, and where it comes from.
+/// A new connection and its peer address.
 pub(super) fn accepted(entry: &cqueue::Entry) -> Event<OwnedFd> {
     let result = result_of(entry).map(|fd| {
         let fd = own(fd);
@@ -35,7 +35,7 @@ pub(super) fn accepted(entry: &cqueue::Entry) -> Event<OwnedFd> {
     Event::Accepted { result, more: cqueue::more(entry.flags()) }
 }
 
-/// An address as getpeername(2) and getsockname(2) tell it.
+/// Converts the result of getpeername(2) or getsockname(2).
 pub(super) fn address_of(told: Result<SockaddrStorage, Errno>) -> Address {
     let Ok(address) = told else { return Address::Unknown };
     match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
@@ -45,7 +45,7 @@ pub(super) fn address_of(told: Result<SockaddrStorage, Errno>) -> Address {
     }
 }
 
-/// What was opened, and made ready for its purpose.
+/// The type of an opened file, prepared for its purpose.
 pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno> {
     if let OpenFor::Speaking(device) = purpose {
         return device::identify(fd, device).map(|id| FileKind::Device(id, device));
@@ -73,7 +73,7 @@ pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno>
     })
 }
 
-/// A ring waits on a blocking socket; on a non-blocking one its operations fail at once.
+/// Clears O_NONBLOCK: the ring waits on a blocking socket; on a non-blocking one its operations fail at once.
 pub(super) fn set_blocking(socket: &OwnedFd) -> Result<(), Errno> {
     fcntl(socket, FcntlArg::F_SETFL(OFlag::empty())).map(drop)
 }

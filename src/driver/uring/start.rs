@@ -1,4 +1,4 @@
-//! Setting io_uring up, and why it cannot be used where it cannot.
+//! Creates the ring, and explains why io_uring cannot be used.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 
 use crate::limits::{RING_ENTRIES, RING_ENTRIES_MIN};
 
-/// Why io_uring cannot be used here. Display names the cause and the remedy.
+/// Why io_uring cannot be used. Display names the cause and the remedy.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum StartError {
@@ -41,7 +41,7 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Makes a ring, as large as the limit of locked memory allows.
+/// Creates a ring, as large as RLIMIT_MEMLOCK allows.
 pub(super) fn new_ring() -> Result<IoUring, StartError> {
     let mut entries = RING_ENTRIES;
     loop {

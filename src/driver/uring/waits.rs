@@ -1,5 +1,4 @@
-//! Operations that are found by what they are for when they are to be cancelled: waits for devices with what is
-//! linked to them, connects.
+//! Operations that can be cancelled: polls of devices with the operations linked to them, and connects.
 
 use std::os::fd::OwnedFd;
 
@@ -15,13 +14,13 @@ use super::{STEP_SHIFT, Uring, index_bits, packet_token};
 use crate::driver::tcp;
 use crate::driver::{Completion, Event, Handover, HandoverStep, Op, Received, Token};
 
-/// A time that the ring waits.
+/// A timeout of the ring.
 pub(super) fn timespec(ms: u64) -> types::Timespec {
     types::Timespec::new().sec(ms / 1000).nsec((ms % 1000) as u32 * 1_000_000)
 }
 
 impl Uring {
-    /// Makes room for so many entries: links do not reach over two submissions.
+    /// Makes space for `entries` entries, since a chain of links must be in one submission.
     fn make_room(&mut self, entries: usize) {
         while {
             let queue = self.ring.submission();
@@ -33,7 +32,8 @@ impl Uring {
         }
     }
 
-    /// What is pushed next waits until the device is ready; only a wait that failed completes by itself.
+    /// Pushes a poll: the entry that is pushed next waits until the device is ready. The poll itself completes only if
+    /// it fails.
     pub(super) fn push_poll(&mut self, token: Token, device: &OwnedFd, events: i16) {
         self.make_room(2);
         let flags = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
@@ -41,12 +41,12 @@ impl Uring {
         self.push(poll.user_data(token.to_bits()));
     }
 
-    /// A wait for a device that failed takes along what was linked to it, whose completion the kernel leaves out
-    /// (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS).
+    /// Handles a failed poll of a device. The linked operation is cancelled without a completion (io_uring_enter(2),
+    /// IOSQE_CQE_SKIP_SUCCESS), so its completion is made here.
     pub(super) fn on_wait_failed(&mut self, token: Token, entry: &cqueue::Entry) -> Option<Completion<OwnedFd>> {
         let errno = match result_of(entry).err()? {
-            // A wake-up that brings nothing, such as anybody's tcsetattr(3), makes the kernel wait for a terminal's
-            // two queues once more, which it refuses.
+            // A spurious wake-up, such as any process's tcsetattr(3), makes the kernel poll a terminal's two wait
+            // queues once more, which it refuses.
             Errno::EINVAL => Errno::EAGAIN,
             errno => errno,
         };
@@ -60,7 +60,7 @@ impl Uring {
         Some(in_flight::complete(self.in_flight.remove(index), 0, Err(errno)))
     }
 
-    /// Connects, or tells with the next completions why that cannot even begin.
+    /// Connects; an error before the submission is returned with the next completions.
     pub(super) fn push_connect(&mut self, token: Token, made: Result<(OwnedFd, ServerAddress), Errno>) {
         match made {
             Ok((socket, address)) => {
@@ -77,10 +77,10 @@ impl Uring {
         }
     }
 
-    /// Hands a client over, or tells with the next completions why that cannot even begin.
+    /// Hands a client over; an error before the submission is returned with the next completions.
     pub(super) fn begin_handover(&mut self, token: Token, file: &OwnedFd, client: &OwnedFd, handover: Handover) {
         let made = match () {
-            // A connected server waits for the descriptor: nothing that its client does may make it wait.
+            // A connected backend waits for the descriptor: its client must not be able to block it.
             () if !tcp::has_taken_all(client) => Err((HandoverStep::Room, Errno::EAGAIN)),
             () if self.has_too_many_untaken => {
                 handover::try_passing(client).map_err(|errno| (HandoverStep::Connect, errno))
@@ -107,8 +107,8 @@ impl Uring {
         }
     }
 
-    /// The user data of all that is in flight for a token, and of what the kernel may have begun behind it: a device
-    /// that was ready may have nothing by the time it is read, and the ring then waits with the read.
+    /// The user data of all operations in flight for a token, and of linked operations that may have started: a device
+    /// that was ready may have no data when it is read, and the ring then waits in the read.
     pub(super) fn operations_of(&self, token: Token) -> Vec<u64> {
         let own = Some(token.to_bits());
         let linked = match token.op {
@@ -125,13 +125,13 @@ impl Uring {
         own.into_iter().chain(linked).collect()
     }
 
-    /// Where an operation is that is in flight under an index.
+    /// The index of an operation in `in_flight`; None: it has none.
     fn index_of(&self, token: Token) -> Option<usize> {
         self.in_flight.iter().find(|(_, one)| one.token() == token).map(|(index, _)| index)
     }
 }
 
-/// The user data of one operation of a chain; that of the first one is the index's own.
+/// The user data of one operation in a chain; the first operation has that of the index itself.
 fn step_bits(index: usize, step: u64) -> u64 {
     step << STEP_SHIFT | index_bits(index)
 }

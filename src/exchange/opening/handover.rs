@@ -1,4 +1,4 @@
-//! A handshake in direct mode: its client goes to the server, or stays.
+//! A handshake in direct mode: the client's socket is passed to the backend.
 
 use super::{Opening, stop};
 use crate::driver::{ConnectCause, ConnectError, HandoverStep};
@@ -7,7 +7,7 @@ use crate::exchange::{Closing, Context, Effect, Ending, Full, HandedOver, Phase,
 use rfc6455::close::CloseCode;
 
 impl Opening {
-    /// Connects to the socket that was opened, or hands the client over to it.
+    /// Connects to the opened socket, or hands the client over to it.
     pub(super) fn connect(&mut self, context: &mut Context<'_>) {
         if !self.seat.is_direct {
             return context.out.push(Effect::Connect(self.socket_type));
@@ -17,7 +17,7 @@ impl Opening {
         context.out.push(Effect::HandOver { reply, hello });
     }
 
-    /// The client was handed over, or not.
+    /// Handles the result of a hand-over.
     pub(super) fn handed_over(
         mut self: Box<Self>,
         result: Result<HandedOver, (HandoverStep, ConnectError)>,
@@ -91,8 +91,8 @@ mod tests {
     const HANDSHAKE: &str = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-    /// What is done behind a hand-over with this result, for a client that has pipelined these bytes, when the gateway was
-    /// told to stop meanwhile.
+    /// The effects after a hand-over with this result, for a client with these pipelined bytes, when the gateway was
+    /// told to stop during the hand-over.
     fn stopped_meanwhile(pipelined: &str, result: Result<HandedOver, (HandoverStep, ConnectError)>) -> Vec<Effect> {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());

@@ -1,13 +1,12 @@
-//! What one receive leaves to be sent: pieces moved together within their buffer, so that all of them go out in one
-//! send.
+//! Coalesces the payloads of one receive within their buffer, so that they are sent with one send.
 
 use super::super::{Context, Effect};
 use crate::types::End;
 use rfc6455::decoder::Data;
 use rfc6455::header::{self, Opcode};
 
-/// A part of the buffer. What is written never outgrows what was read: a header without a mask is shorter than one
-/// with, and before the first piece there is the headroom.
+/// A range of the buffer. The output never outgrows the input: a header without a mask is shorter than one with a mask,
+/// and the headroom precedes the first piece.
 #[derive(Default)]
 pub struct Coalescer {
     start: usize,
@@ -15,7 +14,7 @@ pub struct Coalescer {
 }
 
 impl Coalescer {
-    /// Adds the payload alone.
+    /// Appends the payload without a header.
     pub fn add_payload(&mut self, buffer: &mut [u8], data: Data) {
         if self.start == self.end {
             (self.start, self.end) = (data.range.start, data.range.end);
@@ -24,10 +23,10 @@ impl Coalescer {
         }
     }
 
-    /// Adds the payload and, behind a message's end, a byte that ends it.
+    /// Appends the payload and, after the end of a message, the delimiter.
     pub fn add_delimited(&mut self, buffer: &mut [u8], data: Data, delimiter: u8) {
         if self.start == self.end {
-            // One place to the left, where the header was, there is room for the delimiter.
+            // The byte before the payload belonged to the header: shifting by one makes room for the delimiter.
             (self.start, self.end) = (data.range.start - 1, data.range.start - 1);
         }
         let is_last = data.last;
@@ -38,7 +37,7 @@ impl Coalescer {
         }
     }
 
-    /// Every piece becomes a frame of its own, so that between receives there is always room for a control frame.
+    /// Appends each piece as a frame of its own, so that a control frame may be sent between two receives.
     pub fn add_frame(&mut self, buffer: &mut [u8], data: Data) {
         let size = data.range.len();
         let opcode = if data.first { data.opcode } else { Opcode::Continuation };
@@ -56,7 +55,7 @@ impl Coalescer {
         }
     }
 
-    /// Sends it, if there is anything.
+    /// Sends the coalesced range unless it is empty.
     pub fn forward(&self, to: End, context: &mut Context<'_>) {
         if self.start != self.end {
             context.out.push(Effect::Forward { to, range: self.start..self.end });

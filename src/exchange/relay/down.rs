@@ -1,4 +1,4 @@
-//! From the server to its client.
+//! The direction from the backend to the client.
 
 use super::coalescer::Coalescer;
 use super::lines::{Framed, LineError, delimiter};
@@ -14,7 +14,7 @@ use rfc6455::header::{self, Opcode, ProtocolError};
 use rfc6455::utf8::{self, Tail};
 
 impl Relay {
-    /// Takes what the server sent; Some: the conversation goes over into its end.
+    /// Handles bytes of the backend. Some: the relay closes.
     pub(super) fn backend_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Leave> {
         self.keepalive.on_message(context.now_ms);
         if self.down.is_none() {
@@ -30,7 +30,7 @@ impl Relay {
         })
     }
 
-    /// Passes bytes on; true: the server has closed too, or makes no sense any more.
+    /// Relays the backend's remaining bytes during a close. True: the backend has closed too, or violated its protocol.
     pub fn last_words(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
         self.is_last = true;
         match self.down {
@@ -39,8 +39,8 @@ impl Relay {
         }
     }
 
-    /// What is left when there is no more time goes out as it is: a cut character, and the last line of a server that
-    /// has ended. `is_cut`: that line may answer a part of a message, and is dropped.
+    /// Sends incomplete input when the time is over: a truncated character, and the last unterminated line of a backend
+    /// that has ended. `is_cut`: that line may answer a part of a message, and is dropped.
     pub fn send_rest(&mut self, is_cut: bool, context: &mut Context<'_>) {
         if is_cut {
             self.partial = None;
@@ -50,14 +50,14 @@ impl Relay {
             && let Some(rest) = self.partial.take()
         {
             let mut framed = Framed::default();
-            // One that cannot be text is lost with its server.
+            // A line that is not valid text is dropped.
             if framed.add(&rest, delimiter, self.message_type).is_ok() {
                 send_framed(framed, context);
             }
         }
     }
 
-    /// Bytes of a server without frames; Some: they are no messages.
+    /// Handles bytes of a backend that does not speak frames. Some: the bytes are not valid messages.
     fn down_messages(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Ending> {
         let Some(delimiter) = delimiter(self.protocol) else {
             return if self.down_bytes(chunk, context) { None } else { Some(Ending::ServerNotUtf8) };
@@ -81,10 +81,11 @@ impl Relay {
         }
     }
 
-    /// One read is one message. False: it should be text and cannot be.
+    /// Sends one read as one message. False: the type is text and the bytes are not UTF-8.
     fn down_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
         let Chunk { buffer, mut start, mut end } = chunk;
-        // The cut character goes in front: the headroom has space for it and for the header.
+        // The truncated character of the last read is placed in front: the headroom has space for it and for the
+        // header.
         let cut_size = std::mem::take(&mut self.cut_size) as usize;
         start -= cut_size;
         buffer[start..start + cut_size].copy_from_slice(&self.cut[..cut_size]);
@@ -113,7 +114,7 @@ impl Relay {
         true
     }
 
-    /// How a read ends; a packet is whole, so that a cut character in it is just invalid.
+    /// Whether a read ends within a character. A packet is complete, so a truncated character in it is invalid.
     fn tail(&self, bytes: &[u8]) -> Tail {
         if self.message_type == MessageType::Binary {
             return Tail::Whole;
@@ -124,7 +125,7 @@ impl Relay {
         }
     }
 
-    /// The server's frames, checked; Some: its close frame or its mistake.
+    /// Relays the backend's frames after validation. Some: its close frame or its protocol error.
     fn down_frames(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Result<Close, ProtocolError>> {
         let down = self.down.as_mut()?;
         let mut coalescer = Coalescer::default();
@@ -157,7 +158,7 @@ impl Relay {
         end
     }
 
-    /// A character that was cut off for good goes out as the bytes that it is.
+    /// Sends a truncated character, which will not be completed, as a binary message.
     pub(super) fn send_cut(&mut self, context: &mut Context<'_>) {
         self.keepalive.set_cut(None);
         let cut = &self.cut[..std::mem::take(&mut self.cut_size) as usize];

@@ -1,31 +1,31 @@
-//! What happens in a conversation because time passes: pings, the end of a silent or idle one, the pause of a client
-//! that sends too much.
+//! Timers of a relay: pings, the timeouts of a silent or idle client, and the pause of a client that exceeds its rate
+//! limit.
 
 use crate::limits::{RATE_BURST_MS, WebSocket, WhenOver};
 use crate::types::Moment;
 
-/// What is due.
+/// The timer that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Due {
-    /// A cut character waits no longer for its other bytes.
+    /// Stop waiting for the rest of a truncated character.
     Cut,
-    /// A client that was too fast is read again.
+    /// Resume reading from a client that exceeded its rate limit.
     Resume,
-    /// No message came for too long.
+    /// No message was received within `idle_ms`.
     Idle,
-    /// The client answers no ping.
+    /// The client did not answer a ping within `pong_ms`.
     Silent,
-    /// The client is asked whether it is there.
+    /// Send a ping.
     Ping,
 }
 
-/// When what is due. Noting that something came costs a store; the timer looks at it when it fires.
+/// The timers. Recording activity costs one store; the timer compares the times only when it fires.
 #[derive(Debug)]
 pub struct Keepalive {
     heard_ms: u64,
     message_ms: u64,
     pinged: Option<Moment>,
-    /// When the next ping would be due if this one is answered at once.
+    /// When the next ping is due if the current one is answered at once; None: no check is scheduled for that time.
     look: Option<Moment>,
     cut: Option<Moment>,
     resume: Option<Moment>,
@@ -33,7 +33,7 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// From the conversation's beginning on.
+    /// Starts the timers at the beginning of the relay.
     pub fn new(limits: &WebSocket, now_ms: u64) -> Keepalive {
         let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
         Keepalive {
@@ -47,31 +47,31 @@ impl Keepalive {
         }
     }
 
-    /// Bytes of the client came.
+    /// Bytes of the client were received.
     pub fn on_client(&mut self, now_ms: u64) {
         self.heard_ms = now_ms;
         self.pinged = None;
     }
 
-    /// The client is not read, so that no answer is missing; the next question is due in its time.
+    /// The client is not being read, so a missing pong proves nothing; the next ping is due as usual.
     pub fn on_unread(&mut self) {
         if let Some(pinged) = self.pinged.take() {
             self.heard_ms = pinged.ms();
         }
     }
 
-    /// A message came, from either end.
+    /// A message was received from either end.
     pub fn on_message(&mut self, now_ms: u64) {
         self.message_ms = now_ms;
     }
 
-    /// A character was cut and waits until then; None: no longer.
+    /// Waits until this time for the rest of a truncated character; None: stops waiting.
     pub fn set_cut(&mut self, until_ms: Option<u64>) {
         self.cut = until_ms.map(Moment::at);
     }
 
-    /// Whether the client sent more than it may; then it is to be read again at the time that `next_ms` counts in. What
-    /// came may have been sent at any time between the two.
+    /// Whether the client exceeded its rate limit. If it is to be slowed down, `next_ms` includes the time at which
+    /// reading resumes. The bytes may have arrived at any time from `since_ms` to `now_ms`.
     pub fn is_over(&mut self, messages: u64, bytes: u64, limits: &WebSocket, (since_ms, now_ms): (u64, u64)) -> bool {
         let Some(rate) = &mut self.rate else { return false };
         let over_ms = rate.take(messages, bytes, limits, (since_ms, now_ms));
@@ -81,13 +81,13 @@ impl Keepalive {
         over_ms > 0
     }
 
-    /// When the next thing is due, if ever.
+    /// The earliest time at which a timer is due; None: no timer is set.
     pub fn next_ms(&self, limits: &WebSocket) -> Option<u64> {
         let due = [Due::Cut, Due::Resume, Due::Idle, Due::Silent, Due::Ping];
         due.into_iter().filter_map(|what| self.at_ms(what, limits)).chain(self.look.map(Moment::ms)).min()
     }
 
-    /// Takes out what is due first, if it is due now.
+    /// Removes and returns the next timer that is due now.
     pub fn take_due(&mut self, limits: &WebSocket, now_ms: u64) -> Option<Due> {
         if self.look.is_some_and(|at| at.ms() <= now_ms) {
             self.look = self.pinged.map(|_| Moment::at(now_ms + limits.ping_ms));
@@ -122,8 +122,8 @@ impl Keepalive {
     }
 }
 
-/// Two token buckets, each kept as the time at which all that was sent would have been allowed: what was sent may be
-/// ahead of the clock by `RATE_BURST_MS`.
+/// Two token buckets, each stored as the time at which the received amount would have been allowed: it may be ahead of
+/// the clock by `RATE_BURST_MS`.
 #[derive(Default, Debug)]
 struct Rate {
     messages_until_us: u64,
@@ -131,7 +131,8 @@ struct Rate {
 }
 
 impl Rate {
-    /// Counts what came. How long, in milliseconds, nothing more may come; 0: it was within the limits.
+    /// Counts received messages and bytes. Returns the time in milliseconds for which reading must pause; 0: within the
+    /// limits.
     fn take(&mut self, messages: u64, bytes: u64, limits: &WebSocket, (since_ms, now_ms): (u64, u64)) -> u64 {
         let (since_us, now_us) = (since_ms * 1000, now_ms * 1000);
         let over = |until_us: &mut u64, count: u64, a_second: u64| {

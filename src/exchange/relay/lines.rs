@@ -1,20 +1,20 @@
-//! Messages that end with a byte: lines, and what stands before a NUL. A frame's header may be longer than the byte
-//! that it stands for, so that these messages are copied.
+//! Messages that end with a delimiter: lines, or strings that end with a NUL. A frame header may be longer than the
+//! delimiter that it replaces, so these messages are copied.
 
 use crate::limits::{FRAMES_PER_VISIT_MAX, LINE_SIZE_MAX};
 use crate::route::{MessageType, Protocol};
 use rfc6455::header::{self, Opcode};
 
-/// Why a server's bytes are no messages.
+/// Why the bytes of a backend are not valid messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LineError {
-    /// No end came within `LINE_SIZE_MAX` bytes.
+    /// No delimiter within `LINE_SIZE_MAX` bytes.
     TooLong,
-    /// It should be text and is not.
+    /// The type is text and the message is not UTF-8.
     NotUtf8,
 }
 
-/// The byte that ends a message, where the protocol has one.
+/// The delimiter of a protocol; None: the protocol has no delimiter.
 pub fn delimiter(protocol: Protocol) -> Option<u8> {
     match protocol {
         Protocol::Lines => Some(b'\n'),
@@ -23,20 +23,20 @@ pub fn delimiter(protocol: Protocol) -> Option<u8> {
     }
 }
 
-/// Frames of whole messages, one behind the other.
+/// Frames of complete messages, one after another.
 #[derive(Default, Debug)]
 pub struct Framed {
-    /// The bytes of the frames.
+    /// The encoded frames.
     pub bytes: Vec<u8>,
-    /// So many messages.
+    /// Number of messages.
     pub messages: u64,
-    /// So many payload bytes.
+    /// Number of payload bytes.
     pub payload_size: u64,
 }
 
 impl Framed {
-    /// Takes what came; `partial` has the beginning of a message that is not whole yet, before and after. How many of
-    /// the bytes were taken: fewer than there are where there are more than `FRAMES_PER_VISIT_MAX` messages.
+    /// Encodes received messages as frames; `partial` holds the incomplete message before and after the call. Returns
+    /// the number of consumed bytes, which is less than the input if it has more than `FRAMES_PER_VISIT_MAX` messages.
     pub fn take(
         &mut self,
         mut bytes: &[u8],
@@ -60,11 +60,11 @@ impl Framed {
             bytes = rest;
         }
         partial.extend_from_slice(bytes);
-        // A CR may be the first half of the line's end.
+        // A CR may be the first half of a CR LF.
         if end_cut(partial, delimiter).len() > LINE_SIZE_MAX { Err(LineError::TooLong) } else { Ok(size) }
     }
 
-    /// Adds a message. Of a line's end, CR LF, the CR is no part of the message either.
+    /// Appends a message as a frame. A line may end with CR LF: the CR is not part of the message.
     pub fn add(&mut self, message: &[u8], delimiter: u8, message_type: MessageType) -> Result<(), LineError> {
         let message = end_cut(message, delimiter);
         if message.len() > LINE_SIZE_MAX {
@@ -85,7 +85,7 @@ impl Framed {
     }
 }
 
-/// A line without the CR at its end.
+/// Strips the CR of a line's CR LF.
 fn end_cut(message: &[u8], delimiter: u8) -> &[u8] {
     match message {
         [line @ .., b'\r'] if delimiter == b'\n' => line,
@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(feed(&[b"x\n"], b'\n', MessageType::Binary).0, b"\x82\x01x");
     }
 
-    /// A visit takes a limited number of messages; what is left is taken by the next.
+    /// One visit takes a limited number of messages; the next visit takes the rest.
     #[test]
     fn many_short_messages_are_taken_in_parts() {
         let bytes = [b'\n'; 2 * FRAMES_PER_VISIT_MAX + 1];

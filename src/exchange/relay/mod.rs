@@ -1,4 +1,4 @@
-//! Messages each way. Frames are decoded in place and leave from the buffer they came in.
+//! Relays messages in both directions. Frames are decoded in place and forwarded from the receive buffer.
 
 mod coalescer;
 mod down;
@@ -22,42 +22,42 @@ use rfc6455::header::{Masking, Opcode, ProtocolError};
 /// A close frame's code and reason.
 type Close = (Option<CloseCode>, Box<str>);
 
-/// Messages each way.
+/// A WebSocket with its backend.
 #[derive(Debug)]
 pub struct Relay {
     seat: Seat,
-    /// The service's protocol, or what the server's socket turned out to be.
+    /// The protocol of the service, or the protocol that the type of the backend's socket implies.
     protocol: Protocol,
-    /// The service's type, or what the subprotocol asks for.
+    /// The message type of the service, or the type that the subprotocol requires.
     message_type: MessageType,
-    /// The client's frames.
+    /// Decoder of the client's frames.
     up: Decoder,
-    /// The server's frames, where its protocol has them.
+    /// Decoder of the backend's frames; None: its protocol has no frames.
     down: Option<Box<Decoder>>,
-    /// The bytes of a client's packet, or of a server's line, that is not whole yet.
+    /// An incomplete packet of the client, or an incomplete line of the backend; None: no bytes are buffered.
     #[expect(clippy::box_collection, reason = "an idle conversation has none")]
     partial: Option<Box<Vec<u8>>>,
-    /// A character cut by the end of the server's last read.
+    /// Bytes of a character that the end of the backend's last read truncated.
     cut: [u8; 3],
     cut_size: u8,
     is_backend_gone: bool,
-    /// The client is not heard any more: its backend has the last words.
+    /// The client has closed: the backend's remaining messages are relayed.
     is_last: bool,
     traits: BackendTraits,
     keepalive: Keepalive,
 }
 
-/// What serves a name.
+/// Properties of a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct BackendTraits {
-    /// It can be written to.
+    /// Whether the backend accepts messages. A read-only pipe does not.
     takes_messages: bool,
-    /// It sees that its client has no more to say, and ends when it has answered. No device does.
+    /// Whether the backend sees the end of its input and ends after its last answer. No device does.
     ends: bool,
 }
 
 impl BackendTraits {
-    /// That of a link's destination; None: of a socket in docroot.
+    /// The traits of a link's destination; None: the traits of a socket in docroot.
     pub fn of(destination: Option<&Destination>) -> BackendTraits {
         BackendTraits {
             takes_messages: !matches!(destination, Some(Destination::Fifo { direction: Direction::Read, .. })),
@@ -67,7 +67,7 @@ impl BackendTraits {
 }
 
 impl Relay {
-    /// A conversation at its beginning.
+    /// Starts a relay.
     pub fn new(
         seat: Seat,
         protocol: Protocol,
@@ -99,27 +99,27 @@ impl Relay {
         }
     }
 
-    /// Bytes that it keeps of messages that are not whole.
+    /// Heap bytes held for incomplete messages.
     pub fn held_size(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.capacity())
     }
 
-    /// How its server is spoken to.
+    /// The service of the backend.
     pub fn service(&self) -> &Service {
         &self.seat
     }
 
-    /// The limits of this conversation.
+    /// The limits of this relay.
     pub fn limits(&self) -> &WebSocket {
         &self.seat.limits
     }
 
-    /// Whether a part of a message of the client was passed on, and the rest of it was not.
+    /// Whether only the first part of a client's message was relayed.
     pub fn is_amid_message(&self) -> bool {
         self.up.is_amid_message()
     }
 
-    /// Whether the backend sees the end of its input, and ends when it has answered. No device does.
+    /// Whether the backend sees the end of its input and ends after its last answer. No device does.
     pub fn ends(&self) -> bool {
         self.traits.ends
     }
@@ -129,32 +129,32 @@ impl Relay {
         self.is_backend_gone = true;
     }
 
-    /// The place among its service's conversations.
+    /// The seat among the clients of its service.
     pub fn into_seat(self) -> Seat {
         self.seat
     }
 
-    /// The client's decoder, and its place among its service's conversations unless the backend has gone.
+    /// The client's decoder, and its seat among the clients of its service; None: the backend has ended.
     pub fn into_parts(self) -> (Decoder, Option<Seat>) {
         (self.up, (!self.is_backend_gone).then_some(self.seat))
     }
 
-    /// Reads on through a client's messages for its close frame, which a protocol error stands for too.
+    /// Skips the client's messages up to its close frame. True: found; a protocol error counts as a close frame.
     pub fn find_close(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
         find_close(&mut self.up, chunk, context).unwrap_or(true)
     }
 
-    /// The client was not read for a while and could not be heard.
+    /// Reading from the client was paused for a while, so its silence does not count.
     pub fn excuse_client(&mut self, now_ms: u64) {
         self.keepalive.on_client(now_ms);
     }
 
-    /// The client is not read: nothing that it says can be missing.
+    /// The client is not being read, so a missing pong proves nothing.
     pub fn on_client_unread(&mut self) {
         self.keepalive.on_unread();
     }
 
-    /// Takes an input; Some: the conversation goes over into its end.
+    /// Handles an input. Some: the relay closes.
     pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
         match input {
             Input::Bytes(End::Client, chunk) => self.client_bytes(chunk, context),
@@ -210,7 +210,7 @@ impl Relay {
         pongs.end(End::Client, context);
         coalescer.forward(End::Backend, context);
         match end {
-            // A close is answered with its code alone; a failure with what was wrong.
+            // A close frame is answered with the same code and no reason; a protocol error with the error's text.
             Some(Ok((code, reason))) => Some(self.part((code, &reason), "", Ending::ClientClosed(code), context)),
             Some(Err(error)) => {
                 let (code, reason) = (Some(error.close_code()), error.to_string());
@@ -238,7 +238,7 @@ impl Relay {
         }
     }
 
-    /// The client has said its last: its backend is told, and still heard.
+    /// Ends the client's direction: the backend is told, and its remaining messages are relayed.
     fn part(
         &mut self,
         (code, reason): (Option<CloseCode>, &str),
@@ -250,7 +250,8 @@ impl Relay {
         Leave::LastWords(encoder::close_frame(code, answer), ending)
     }
 
-    /// How long a server may say nothing when the gateway stops: as long as it may take to end.
+    /// How long a backend may be silent during a shutdown, in milliseconds: `close_ms` if it sees the end of its input,
+    /// but at least `LAST_WORDS_MS`.
     pub fn silence_ms(&self) -> u64 {
         if self.traits.ends { limits::LAST_WORDS_MS.max(self.seat.limits.close_ms) } else { limits::LAST_WORDS_MS }
     }
@@ -301,7 +302,7 @@ impl Relay {
         self.close_client(CloseCode::NORMAL, Ending::ServerClosed(None), context)
     }
 
-    /// Begins the closing handshake from the server's end.
+    /// Starts the closing handshake on behalf of the backend or the gateway.
     fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Leave {
         let reason = match ending {
             Ending::ServerClosed(_) => String::new(),
@@ -315,7 +316,7 @@ impl Relay {
         Leave::CloseSent(ending)
     }
 
-    /// A server that speaks frames learns why the conversation is over.
+    /// Sends the close code and reason to a backend that speaks frames.
     fn tell_backend(&mut self, code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
         if self.protocol == Protocol::Frames && self.traits.takes_messages {
             context.out.push(Effect::SendLast { to: End::Backend, bytes: encoder::close_frame(code, reason) });
@@ -323,8 +324,8 @@ impl Relay {
     }
 }
 
-/// The answers to the pings of one visit: each of the first `PONGS_PER_VISIT_MAX` is answered, of the others only the
-/// last (RFC 6455 section 5.5.3).
+/// The pongs of one visit: the first `PONGS_PER_VISIT_MAX` pings are answered, of the others only the last (RFC 6455
+/// section 5.5.3).
 #[derive(Default)]
 struct Pongs {
     sent: usize,
@@ -352,7 +353,7 @@ fn pong(to: End, payload: &[u8], context: &mut Context<'_>) {
     context.out.push(Effect::Pong { to, bytes: encoder::control_frame(Opcode::Pong, payload) });
 }
 
-/// Reads on through a client's messages for its close frame.
+/// Skips the client's messages up to its close frame. True: found.
 pub fn find_close(up: &mut Decoder, chunk: Chunk<'_>, context: &mut Context<'_>) -> Result<bool, ProtocolError> {
     let (mut at, mut frames) = (chunk.start, 0);
     loop {
