@@ -1,37 +1,37 @@
-//! What waits to be sent, in order, and how much of it there is.
+//! Send queue of a transport, with its size accounting.
 
 use std::collections::VecDeque;
 
 use crate::driver::{Batch, Driver, Lease, Segment, Share};
 use crate::limits::{ALLOCATION_EXTRA_SIZE, ALLOCATION_SIZE_MIN, POOL_BUFFER_SIZE, POOL_FREE_MIN, SEGMENT_SIZE};
 
-/// Segments that wait to be sent, those in flight counted too. None: nothing waits and nothing is in flight.
+/// Queued segments. The sizes include segments in flight. None: nothing is queued or in flight.
 #[derive(Default, Debug)]
 pub(super) struct Outgoing(Option<Box<Queue>>);
 
 #[derive(Default, Debug)]
 struct Queue {
-    /// A single piece, the usual case, needs no further memory.
+    /// The first segment is inline: the usual case of one segment needs no further allocation.
     first: Option<Segment>,
     rest: VecDeque<Segment>,
     size: usize,
     heap_size: usize,
-    /// The latest pong that found the queue too long.
+    /// The latest pong that was received while the queue was too long.
     pong: Option<Box<[u8]>>,
 }
 
 impl Outgoing {
-    /// Whether nothing waits; something may be in flight.
+    /// Whether no segment is queued. Segments may still be in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|queue| queue.first.is_none())
     }
 
-    /// Bytes that wait or are in flight.
+    /// Bytes queued or in flight.
     pub(super) fn size(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.size)
     }
 
-    /// Those of them that are not in the pool.
+    /// Bytes queued or in flight that are outside the pool.
     pub(super) fn heap_size(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.heap_size)
     }
