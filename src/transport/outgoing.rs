@@ -36,12 +36,12 @@ impl Outgoing {
         self.0.as_ref().map_or(0, |queue| queue.heap_size)
     }
 
-    /// Adds a segment at the end.
+    /// Appends a segment.
     pub(super) fn push(&mut self, segment: Segment) {
         self.0.get_or_insert_default().push(segment);
     }
 
-    /// Keeps a pong, or none; returns the one that was kept.
+    /// Replaces the kept pong and returns the previous one.
     pub(super) fn set_pong(&mut self, frame: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
         match (&mut self.0, frame) {
             (None, None) => None,
@@ -49,13 +49,13 @@ impl Outgoing {
         }
     }
 
-    /// Takes out what goes into one send; it counts until `settle` has it back.
+    /// Removes the segments of one send. Their size remains counted until `settle` returns the batch.
     pub(super) fn take_batch(&mut self, segments_max: usize) -> Option<Batch> {
         self.0.as_mut()?.take_batch(segments_max)
     }
 
-    /// Takes a batch back of which `taken` bytes were sent, or None if all of it is to be dropped. What was not sent is
-    /// at the head of the queue again. True: there is such a rest.
+    /// Returns a batch of which `taken` bytes were sent; None drops the whole batch. Unsent data returns to the head
+    /// of the queue. True: unsent data remains.
     pub(super) fn settle<D: Driver>(
         &mut self,
         batch: Batch,
@@ -68,7 +68,7 @@ impl Outgoing {
         is_left
     }
 
-    /// Gives all that waits back, the pong included.
+    /// Releases all queued segments and the kept pong.
     pub(super) fn clear<D: Driver>(&mut self, driver: &mut D) {
         if let Some(queue) = &mut self.0 {
             queue.clear(driver);
@@ -76,15 +76,15 @@ impl Outgoing {
         self.forget_empty();
     }
 
-    /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
+    /// If the pool is short, copies queued segments to the heap, so that a slow peer cannot starve the others.
     pub(super) fn spill<D: Driver>(&mut self, driver: &mut D) {
         if let Some(queue) = &mut self.0 {
             queue.spill(driver);
         }
     }
 
-    /// Drops the last segment but for `kept` bytes, which are moved out of the pool, if it is in the pool and longer. How
-    /// many bytes were dropped.
+    /// If the last segment is in the pool and longer than `kept` bytes, copies its first `kept` bytes to the heap and
+    /// drops the rest. Returns the number of bytes dropped.
     pub(super) fn drop_last<D: Driver>(&mut self, kept: usize, driver: &mut D) -> usize {
         self.0.as_mut().map_or(0, |queue| queue.drop_last(kept, driver))
     }
@@ -118,7 +118,7 @@ impl Queue {
         for mut segment in batch.into_segments() {
             let size = segment.len();
             self.discount(&segment);
-            // An empty packet is sent when its send succeeded; it takes nothing of the count.
+            // An empty packet counts as sent when its send has succeeded; its size does not reduce `taken`.
             if is_dropped || (is_sent && size <= taken && left.is_empty()) {
                 taken -= size.min(taken);
                 give_back(segment, driver);
@@ -187,12 +187,12 @@ impl Queue {
     }
 }
 
-/// Whether so few buffers of a share are free that no peer may keep one without taking anything.
+/// Whether the free buffers of a share are so few that a peer that does not receive may hold none.
 pub(crate) fn is_short<D: Driver>(driver: &D, share: Share) -> bool {
     driver.buffers_free(share) < (driver.buffers(share) / 2).max(POOL_FREE_MIN)
 }
 
-/// What a queued piece of so many bytes takes of the heap.
+/// Heap bytes of a queued segment with a payload of `size` bytes.
 pub(crate) fn heap_cost(size: usize) -> usize {
     SEGMENT_SIZE + (size + ALLOCATION_EXTRA_SIZE).max(ALLOCATION_SIZE_MIN)
 }
@@ -201,7 +201,7 @@ fn cost(segment: &Segment) -> usize {
     SEGMENT_SIZE + segment.len()
 }
 
-/// Of a heap segment that was sent in part, all of it is still held.
+/// A partly sent heap segment still occupies its whole allocation.
 fn cost_outside(segment: &Segment) -> usize {
     match segment {
         Segment::Pool(_) => 0,
@@ -209,14 +209,14 @@ fn cost_outside(segment: &Segment) -> usize {
     }
 }
 
-/// Returns what a segment holds of the pool.
+/// Releases the pool buffer of a segment, if it has one.
 pub(crate) fn give_back<D: Driver>(segment: Segment, driver: &mut D) {
     if let Segment::Pool(lease) = segment {
         driver.release(lease);
     }
 }
 
-/// The part of a lease that is to be sent.
+/// The range of a lease to send, as a segment.
 pub(crate) fn part_of(mut lease: Lease, range: std::ops::Range<usize>) -> Segment {
     debug_assert!(range.start <= range.end && range.end <= POOL_BUFFER_SIZE);
     (lease.start, lease.end) = (range.start as u32, range.end as u32);
