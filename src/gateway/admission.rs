@@ -1,5 +1,5 @@
-//! Who may come in: clients in all and from each address, those that are no WebSockets yet, and the memory that all
-//! of them hold.
+//! Admission control: limits on clients in total and per address, on connections in their handshake, and on memory
+//! held by all connections.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,48 +11,47 @@ use crate::exchange::Full;
 use crate::limits::{OVERLOAD_REPLIES_MAX, Process};
 use crate::permit::{Count, Permit};
 
-/// What counts as one address: an IPv4 address, or the first 64 bits of an IPv6 one, of which a single customer
-/// usually has all (RFC 6177).
+/// Unit of per-address limits: an IPv4 address or an IPv6 /64 prefix, the usual allocation of one customer (RFC 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs)]
 pub enum Source {
     V4([u8; 4]),
     V6([u8; 8]),
-    /// All clients without a known address, such as those of a UNIX socket.
+    /// All clients without an IP address, such as those of a UNIX socket.
     Unknown,
 }
 
-/// How many there are, and how many there may be.
+/// Counts and their limits.
 #[derive(Debug)]
 pub struct Admission {
-    /// What is allowed.
+    /// Configured process limits.
     pub limits: Process,
-    /// The clients of each address.
+    /// Number of clients per address.
     sources: HashMap<Source, Arc<Count>>,
-    /// Clients that are told that there is no room. They take nobody's place.
+    /// Clients being refused with an error response. They do not count against other limits.
     refused: Arc<Count>,
-    /// Clients that are no WebSockets, or not yet.
+    /// Clients that have not completed a WebSocket handshake.
     handshakes: Arc<Count>,
     held_size: u64,
 }
 
-/// A connection's places, free again when this is dropped.
+/// Permits of one connection, returned on drop.
 #[derive(Debug)]
 pub enum Places<H> {
-    /// It is served.
+    /// The connection is served.
     Admitted {
-        /// What is served to it.
+        /// Permit of the endpoint that serves it.
         endpoint: Permit<Endpoint<H>>,
-        /// Its place among the clients of its address.
+        /// Permit of its address.
         _address: Permit<Count>,
-        /// Its place among those that are no WebSockets yet.
+        /// Permit of its handshake. None: the handshake is over.
         handshake: Option<Permit<Count>>,
     },
-    /// It is told that there is no room.
+    /// The connection gets an error response only.
     Refused {
-        /// What would have been served to it.
+        /// Endpoint that accepted the connection.
         endpoint: Arc<Endpoint<H>>,
-        /// Its place among those that are told so.
+        /// Permit of the refusal.
         _refusal: Permit<Count>,
         /// The limit that was reached.
         full: Full,
@@ -60,7 +59,7 @@ pub enum Places<H> {
 }
 
 impl<H> Places<H> {
-    /// What is served where it came in.
+    /// The endpoint that accepted the connection.
     pub fn endpoint(&self) -> &Endpoint<H> {
         match self {
             Places::Admitted { endpoint, .. } => endpoint,
@@ -68,7 +67,7 @@ impl<H> Places<H> {
         }
     }
 
-    /// It has become a WebSocket, or ends.
+    /// Returns the handshake permit: the handshake succeeded or the connection ends.
     pub fn end_handshake(&mut self) {
         if let Places::Admitted { handshake, .. } = self {
             *handshake = None;
@@ -77,13 +76,13 @@ impl<H> Places<H> {
 }
 
 impl Admission {
-    /// Nobody is there yet.
+    /// Creates empty counts.
     pub fn new(limits: Process) -> Admission {
         Admission { limits, sources: HashMap::new(), refused: Arc::default(), handshakes: Arc::default(), held_size: 0 }
     }
 
-    /// Admits or refuses a new connection, beside so many that are there, admitted or refused. None: there is no room
-    /// even to tell it.
+    /// Admits or refuses a new connection. `there` is the number of existing connections, admitted or refused. None:
+    /// not even a refusal is possible, so close the socket.
     pub fn enter<H>(&mut self, address: Address, endpoint: &Arc<Endpoint<H>>, there: u64) -> Option<Places<H>> {
         let full = match self.admit(source_of(address), endpoint, there) {
             Ok(places) => return Some(places),
@@ -108,7 +107,7 @@ impl Admission {
         Ok(Places::Admitted { endpoint, _address: address, handshake: Some(handshake) })
     }
 
-    /// The count of an address. Those without clients are forgotten before the table grows.
+    /// The count of an address. Removes addresses without clients before the table would grow.
     fn count_of(&mut self, source: Source) -> &Arc<Count> {
         if self.sources.len() == self.sources.capacity() {
             self.sources.retain(|_, count| count.held() > 0);
@@ -116,22 +115,22 @@ impl Admission {
         self.sources.entry(source).or_default()
     }
 
-    /// Whether there are clients that are no WebSockets, or not yet.
+    /// Whether any client has not completed a WebSocket handshake.
     pub fn has_handshakes(&self) -> bool {
         self.handshakes.held() > 0
     }
 
-    /// A connection held so many bytes and now holds so many.
+    /// Updates the held size of one connection from `before` to `now`, in bytes.
     pub fn hold(&mut self, before: usize, now: usize) {
         self.held_size = self.held_size + now as u64 - before as u64;
     }
 
-    /// Whether all together hold more than they may.
+    /// Whether all connections together exceed the memory limit.
     pub fn holds_too_much(&self) -> bool {
         self.held_size > self.limits.queued_size_max
     }
 
-    /// Whether nobody and nothing is counted, as at the end.
+    /// Whether all counts are zero, as expected after shutdown.
     #[cfg(any(test, feature = "sim"))]
     pub fn is_empty(&self) -> bool {
         let is_nobody = self.sources.values().all(|count| count.held() == 0) && self.refused.held() == 0;
@@ -139,7 +138,7 @@ impl Admission {
     }
 }
 
-/// What counts as the one address that a client comes from.
+/// The limit unit of a client address.
 pub fn source_of(address: Address) -> Source {
     let Address::Tcp(address) = address else { return Source::Unknown };
     match address.ip().to_canonical() {
@@ -176,7 +175,7 @@ mod tests {
         })
     }
 
-    /// The limit that was reached, if any.
+    /// The limit that was reached. None: admitted.
     fn reached(places: &Option<Places<()>>) -> Option<Full> {
         match places.as_ref().expect("there is room to tell it") {
             Places::Admitted { .. } => None,
@@ -206,7 +205,7 @@ mod tests {
         assert_eq!(reached(&admission.enter(address("10.0.0.1:5"), &endpoint, there.len() as u64)), None);
     }
 
-    /// As nothing is configured, half-open requests of one address leave places for others.
+    /// With default limits, half-open requests of one address leave handshake permits for other addresses.
     #[test]
     fn one_address_does_not_take_all_places_of_handshakes() {
         let (mut admission, endpoint) = (Admission::new(Process::default()), endpoint(u64::MAX));
@@ -237,7 +236,7 @@ mod tests {
         assert!(full.enter(Address::Unix, &some, there.len() as u64).is_none());
     }
 
-    /// Clients that are being refused take nobody's place, neither in all nor at their endpoint.
+    /// Refused clients take no permit of the process or of their endpoint.
     #[test]
     fn the_refused_are_in_nobodys_way() {
         let (mut admission, endpoint) = (admission(4, 1, 9), endpoint(2));

@@ -1,4 +1,4 @@
-//! Listeners that accept, pause and end, and clients that come through them.
+//! Listener lifecycle (accept, pause, close) and admission of accepted clients.
 
 use super::admission::Places;
 use super::connection::Connection;
@@ -20,7 +20,7 @@ impl<D: Driver> Gateway<D> {
         self.world.driver.accept(token, &entrance.listener);
     }
 
-    /// Ends an entrance: at once if nothing is in flight for it, else when its accept has ended.
+    /// Closes a listener: immediately if nothing is in flight, else after its accept has completed.
     pub(super) fn leave(&mut self, index: usize) {
         let Some(entrance) = self.entrances.get_mut(index) else { return };
         entrance.is_leaving = true;
@@ -46,7 +46,7 @@ impl<D: Driver> Gateway<D> {
             }
         };
         let Some(entrance) = self.entrances.get_mut(index).filter(|_| !more) else { return };
-        // With nothing in flight, a leaving one can be closed.
+        // A listener that is leaving and has nothing in flight can be closed.
         entrance.is_paused = is_failure || entrance.is_leaving;
         if entrance.is_leaving {
             self.leave(index);

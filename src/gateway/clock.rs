@@ -1,19 +1,19 @@
-//! The gateway's time, and what a standstill does to it.
+//! The gateway's clock and its handling of process stalls.
 //!
-//! A stopped process, a paused container or a machine that is short of CPU reads nothing, while its clients go on
-//! sending. Nobody may be judged by such time. So what has arrived is taken first, and deadlines are looked at after it:
-//! a deadline counts as met only when it had passed before a `wait` of the driver began, since what came before that is
-//! among the completions. A standstill that shows as a turn much longer than it should be is left out of the time
-//! altogether, so that whoever was in the midst of something has the rest of its time.
+//! A stopped process, a paused container or an overloaded machine reads nothing while its clients continue to send. No
+//! timeout may be caused by such a stall. Therefore completions are handled before deadlines: a deadline has expired
+//! only if it had passed before the driver's last `wait` began, because data received earlier is among the
+//! completions. A stall, detected as a turn much longer than expected, is excluded from the clock, so that pending
+//! timeouts keep their remaining time.
 
 use crate::limits::{CATCH_UP_MS, STANDSTILL_MS};
 
-/// The time, which goes on only while the process can read.
+/// Monotonic time in ms that excludes stalls.
 #[derive(Debug)]
 pub struct Clock {
     driver_ms: u64,
     now_ms: u64,
-    /// The last standstill: from when on what is read now may have waited, and how long that holds.
+    /// The last stall: when the data read now may have arrived, and how long that applies.
     stood: Option<Stood>,
 }
 
@@ -24,12 +24,13 @@ struct Stood {
 }
 
 impl Clock {
-    /// Begins at the driver's time.
+    /// Starts at the driver's time.
     pub fn new(driver_ms: u64) -> Clock {
         Clock { driver_ms, now_ms: driver_ms, stood: None }
     }
 
-    /// The time now, after something that takes `expected_ms` at most; None: it may take any time.
+    /// Advances the clock and returns the time now. `expected_ms` is the maximum duration of the preceding operation.
+    /// None: unbounded.
     pub fn advance(&mut self, driver_ms: u64, expected_ms: Option<u64>) -> u64 {
         let elapsed_ms = driver_ms.saturating_sub(self.driver_ms);
         self.driver_ms = driver_ms;
@@ -43,7 +44,8 @@ impl Clock {
         self.now_ms
     }
 
-    /// Since when what is received now may have waited: after a standstill, for as long as it had lasted.
+    /// Earliest time at which data received now may have arrived: after a stall, for the length of that stall, before
+    /// the present.
     pub fn since_ms(&self) -> u64 {
         match &self.stood {
             Some(stood) if self.now_ms < stood.until_ms => stood.since_ms,

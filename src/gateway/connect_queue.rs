@@ -1,9 +1,10 @@
-//! Who waits for a UNIX server whose backlog is full.
+//! Queues of connections waiting for a UNIX socket whose listen backlog is full.
 //!
-//! The kernel tells nobody when there is room again, so that it has to be tried. One of those who wait tries for all of
-//! them, after pauses that double up to `CONNECT_RETRY_MS_MAX`; when it is connected the next one tries at once. So a
-//! server that takes one client at a time costs as much with a thousand waiting as with one. Whoever comes later queues
-//! too. Addresses have turns: one that sends many clients does not keep another one's waiting.
+//! The kernel gives no notification when a backlog has room again, so connect(2) must be retried. One waiting
+//! connection, the prober, retries for all others, with a backoff that doubles up to `CONNECT_RETRY_MS_MAX`. When the
+//! prober is connected, the next connection retries at once. The cost of a slow backend is therefore independent of
+//! the number of waiting connections. New connections to the same socket join the queue. Client addresses take turns,
+//! so that an address with many clients does not delay the others.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,31 +13,32 @@ use super::timers::Owner;
 use crate::driver::FileId;
 use crate::limits::{CONNECT_RETRY_MS, CONNECT_RETRY_MS_MAX};
 
-/// All queues. Each connection that is a handshake is in one at most, once.
+/// Queues by socket. A connection in its handshake is in at most one queue, once.
 #[derive(Default, Debug)]
 pub struct ConnectQueues(HashMap<FileId, Queue>);
 
-/// Those who wait for one socket.
+/// Connections that wait for one socket.
 #[derive(Debug)]
 struct Queue {
     waiting: VecDeque<(Owner, Source)>,
-    /// The one that tries now.
+    /// The connection that retries now.
     prober: Option<Owner>,
-    /// When the next one may, if nobody does.
+    /// When the next connection may retry, if there is no prober.
     probe_ms: u64,
     pause_ms: u64,
-    /// When each address had its last turn, counted in turns.
+    /// Turn number of each address's last attempt.
     turns: HashMap<Source, u64>,
     turn: u64,
 }
 
 impl ConnectQueues {
-    /// Whether somebody waits for this socket.
+    /// Whether connections wait for this socket.
     pub fn is_full(&self, socket: FileId) -> bool {
         self.0.contains_key(&socket)
     }
 
-    /// A connection found the backlog full, or others waiting. One that has tried keeps its place.
+    /// Queues a connection that found the backlog full or the queue not empty. A prober that failed keeps its
+    /// position.
     pub fn wait(&mut self, socket: FileId, owner: Owner, source: Source, now_ms: u64) {
         let queue = self.0.entry(socket).or_insert_with(|| Queue {
             waiting: VecDeque::new(),
@@ -57,7 +59,7 @@ impl ConnectQueues {
         }
     }
 
-    /// A connection waits no longer: it is connected, refused or gone. If it was the one that tried, the next one does.
+    /// Removes a connection that was connected, refused or closed. If it was the prober, the next connection retries.
     pub fn leave(&mut self, socket: FileId, owner: Owner, now_ms: u64) {
         let Some(queue) = self.0.get_mut(&socket) else { return };
         if queue.prober == Some(owner) {
@@ -70,18 +72,18 @@ impl ConnectQueues {
         }
     }
 
-    /// When somebody is to try next.
+    /// When the next retry is due. None: no retry is scheduled.
     pub fn next_ms(&self) -> Option<u64> {
         self.0.values().filter(|queue| queue.prober.is_none()).map(|queue| queue.probe_ms).min()
     }
 
-    /// Those who are to try now, one for each socket.
+    /// The connections that retry now, at most one per socket.
     pub fn take_due(&mut self, now_ms: u64) -> Vec<Owner> {
         let due = self.0.values_mut().filter(|queue| queue.prober.is_none() && queue.probe_ms <= now_ms);
         due.filter_map(Queue::take_next).collect()
     }
 
-    /// Whether nobody waits.
+    /// Whether no connection waits.
     #[cfg(any(test, feature = "sim"))]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -89,7 +91,7 @@ impl ConnectQueues {
 }
 
 impl Queue {
-    /// The first of the address whose last turn is longest ago.
+    /// Removes the first connection of the least recently served address.
     fn take_next(&mut self) -> Option<Owner> {
         let turns = &self.turns;
         let last_turn = |(_, source): &(Owner, Source)| turns.get(source).copied().unwrap_or(0);
@@ -97,7 +99,7 @@ impl Queue {
         let (owner, source) = self.waiting.remove(at)?;
         self.turn += 1;
         self.turns.insert(source, self.turn);
-        // Nobody is remembered for longer than a turn of all who wait.
+        // An address is kept for at most one round over all waiting connections.
         let oldest = self.turn.saturating_sub(self.waiting.len() as u64 + 1);
         self.turns.retain(|_, turn| *turn >= oldest);
         self.prober = Some(owner);
@@ -132,7 +134,7 @@ mod tests {
             probes += 1;
         }
         assert!(probes < 25, "{probes} in a second");
-        // One has left while it waited. As soon as one is connected, the next one tries.
+        // A waiting connection has left. When the prober is connected, the next connection retries at once.
         queues.leave(SOCKET, owner(2), now_ms);
         now_ms = queues.next_ms().unwrap();
         for slot in [0, 1, 3, 4] {
@@ -161,7 +163,7 @@ mod tests {
             order.extend(due);
         }
         assert_eq!(order, [0, 10, 11, 1, 2]);
-        // One that found it still full has not had its turn.
+        // An unsuccessful retry does not use up the turn.
         assert_eq!(slots(queues.take_due(5)), [3]);
         queues.wait(SOCKET, owner(3), source(1), 5);
         assert_eq!(slots(queues.take_due(100)), [3]);

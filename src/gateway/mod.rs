@@ -1,5 +1,5 @@
-//! The shell: where driver and exchanges meet. One switch over completions, then one settling of all that they
-//! touched, then one submission.
+//! The gateway's event loop, which connects the driver to the exchanges. A turn dispatches all completions, then
+//! settles every connection they touched, then submits once.
 
 mod admission;
 mod arrivals;
@@ -41,44 +41,45 @@ use slots::{Slots, User};
 use timers::{Owner, Timers};
 use watches::Watches;
 
-/// What a connection finds around it.
+/// State shared by all connections.
 pub struct World<D: Driver> {
-    /// The kernel.
+    /// The I/O driver.
     pub driver: D,
-    /// The descriptors with operations in flight, and whose they are.
+    /// Descriptors with operations in flight, and their owners.
     slots: Slots<D::Handle>,
-    /// The time of this turn.
+    /// Time of this turn in ms.
     pub now_ms: u64,
-    /// What came before this time has been taken, if its connection could be read: deadlines up to it have passed.
+    /// Data received before this time in ms has been read, unless its connection is paused. Deadlines up to this time
+    /// have expired.
     pub taken_ms: u64,
-    /// Since when what comes in this turn may have waited to be received.
+    /// Earliest arrival time in ms of data received in this turn.
     pub since_ms: u64,
-    /// The wall clock of this turn.
+    /// Wall-clock date of this turn.
     pub date: Date,
-    /// Units of work that this turn may still do (`WORK_PER_TURN_MAX`). With none left, received data waits for the next
-    /// turn.
+    /// Remaining work units of this turn (`WORK_PER_TURN_MAX`). At zero, received data is deferred to the next turn.
     work: usize,
-    /// Part of the tags of files whose times tell nothing; another one for each process and each folder that is replaced.
+    /// Salt in the entity tags of files without usable timestamps. It changes with each process and each replaced
+    /// folder.
     pub tag_salt: u64,
-    /// The devices that are in use.
+    /// Use counts of devices.
     devices: Devices,
-    /// Those who wait for servers whose backlogs are full.
+    /// Connections waiting for backends with a full listen backlog.
     queues: ConnectQueues,
-    /// The hand-overs that are watched.
+    /// Hand-overs being watched.
     watches: Watches<D::Handle>,
-    /// What an exchange asks for; empty between inputs.
+    /// Output of an exchange. Empty between inputs.
     effects: Effects,
 }
 
 impl<D: Driver> World<D> {
-    /// Counts the work of a visit: the frames that it decoded, and the bytes that it was handed.
+    /// Charges a visit's work: decoded frames and delivered bytes.
     fn spend(&mut self, bytes: usize) {
         let frames = self.effects.take_frames();
         self.work = self.work.saturating_sub(1 + frames + bytes / limits::WORK_UNIT_SIZE);
     }
 }
 
-/// The gateway on a driver.
+/// The gateway, generic over its driver.
 pub struct Gateway<D: Driver> {
     world: World<D>,
     entrances: Slab<Entrance<D::Handle>>,
@@ -87,35 +88,35 @@ pub struct Gateway<D: Driver> {
     timers: Timers,
     watch: Watch,
     clock: Clock,
-    /// Turns without a look at the deadlines, since more may have been waiting in the kernel.
+    /// Consecutive turns without a deadline check, because the kernel may have had more completions.
     full_turns: u32,
-    /// Some client's rate is limited.
+    /// Whether any client has a rate limit.
     has_rates: bool,
-    /// Connections that this turn touched.
+    /// Connections to settle in this turn.
     touched: Vec<Owner>,
-    /// Connections that wait for a buffer of the pool to read a request or a page.
+    /// Connections waiting for a pool buffer to read a request or a page.
     starved_requests: FairQueue,
-    /// Connections that wait for a buffer to receive messages.
+    /// Connections waiting for a pool buffer to receive messages.
     starved: FairQueue,
-    /// Connections with received data that the exchange may take.
+    /// Connections with received data that their exchange may take.
     backlog: FairQueue,
-    /// Connections with received data that the exchange may not take for now.
+    /// Connections with received data that their exchange may not take now.
     hoarding: Vec<Owner>,
-    /// When listeners that stopped for want of file descriptors go on.
+    /// When listeners paused by a lack of file descriptors resume, in ms. None: none is paused.
     resume_ms: Option<u64>,
-    /// Signals that came and that nobody has looked at.
+    /// Received signals not yet taken by the caller.
     signals: Vec<i32>,
     next_id: u64,
-    /// When those who are still there are no longer waited for.
+    /// Drain deadline in ms. None: the gateway is not stopping.
     give_up_ms: Option<u64>,
-    /// When they are told so, a little before.
+    /// When remaining clients are sent a close, shortly before the drain deadline, in ms.
     last_call_ms: Option<u64>,
-    /// When those who are broken off have to be gone.
+    /// Deadline in ms for aborted connections to be closed.
     abort_ms: Option<u64>,
 }
 
 impl<D: Driver> Gateway<D> {
-    /// A gateway that listens nowhere yet.
+    /// Creates a gateway without listeners.
     pub fn new(driver: D, limits: limits::Process) -> Gateway<D> {
         let now_ms = driver.now_ms();
         Gateway {
@@ -155,8 +156,8 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Listens on these addresses and on no others. Connections that are there stay as they are; those to come find
-    /// what is new.
+    /// Sets the complete list of listeners. Existing connections keep their configuration; new connections get the new
+    /// one.
     pub fn configure(&mut self, limits: limits::Process, openings: Vec<Opening<D::Handle>>) {
         self.admission.limits = limits;
         for (_, entrance) in &mut self.entrances {
@@ -188,28 +189,28 @@ impl<D: Driver> Gateway<D> {
         self.watch_folders();
     }
 
-    /// Where it listens.
+    /// The addresses with an active listener.
     pub fn addresses(&self) -> impl Iterator<Item = &listener::ListenAddress> {
         self.entrances.iter().filter(|(_, entrance)| !entrance.is_leaving).map(|(_, entrance)| &entrance.address)
     }
 
-    /// The time of this turn.
+    /// Time of this turn in ms.
     pub fn now_ms(&self) -> u64 {
         self.world.now_ms
     }
 
-    /// The signals that came since this was asked last.
+    /// Removes and returns the signals received since the last call.
     pub fn take_signals(&mut self) -> Vec<i32> {
         std::mem::take(&mut self.signals)
     }
 
-    /// Whether there is nothing left to do.
+    /// Whether no work remains, so that the process may exit.
     pub fn is_over(&self) -> bool {
         let is_empty = self.connections.is_empty() && self.world.watches.is_empty();
         self.give_up_ms.is_some() && (is_empty || self.abort_ms.is_some_and(|ms| self.world.now_ms >= ms))
     }
 
-    /// Whether nothing is counted that is not there.
+    /// Whether all counts match the existing objects.
     #[cfg(any(test, feature = "sim"))]
     pub fn has_empty_counts(&self) -> bool {
         let World { slots, queues, watches, .. } = &self.world;
@@ -220,14 +221,14 @@ impl<D: Driver> Gateway<D> {
             && watches.is_idle()
     }
 
-    /// The driver, for those who look at it from outside.
+    /// The driver, for tests.
     #[cfg(any(test, feature = "sim"))]
     pub fn driver_mut(&mut self) -> &mut D {
         &mut self.world.driver
     }
 
-    /// One turn of the loop, which waits for `wait_ms` at most. `completions` is empty before and after; it only keeps
-    /// its memory.
+    /// Runs one turn of the event loop, waiting at most `wait_ms`. `completions` is empty before and after the call;
+    /// passing it reuses its allocation.
     pub fn turn(&mut self, wait_ms: Option<u64>, completions: &mut Vec<Completion<D::Handle>>) -> Result<(), Errno> {
         self.world.taken_ms = self.clock.advance(self.world.driver.now_ms(), Some(0));
         let look_ms = (self.has_rates && !self.connections.is_empty()).then_some(limits::LOOK_AROUND_MS);
@@ -236,7 +237,7 @@ impl<D: Driver> Gateway<D> {
         self.world.now_ms = self.clock.advance(self.world.driver.now_ms(), timeout_ms);
         self.world.since_ms = self.clock.since_ms();
         self.world.date.set(self.world.driver.unix_s());
-        // While a backlog is left from the turn before, new data joins it: the order is round-robin by address.
+        // If a backlog remains from the last turn, new data joins it, to keep the round-robin order by address.
         self.world.work = if self.backlog.is_empty() { limits::WORK_PER_TURN_MAX } else { 0 };
         let is_busy = self.world.work == 0;
         let is_full = completions.len() >= limits::TURN_FULL_MIN && self.full_turns < limits::FULL_TURNS_MAX;
@@ -257,7 +258,7 @@ impl<D: Driver> Gateway<D> {
         Ok(())
     }
 
-    /// Tells every client that the gateway stops, and takes no more of them. Asked again, it waits for nobody.
+    /// Begins a graceful stop: notifies every client and accepts no more. A second call ends the drain at once.
     pub fn stop(&mut self) {
         let now_ms = self.world.now_ms;
         if let Some(give_up_ms) = self.give_up_ms {
@@ -279,7 +280,7 @@ impl<D: Driver> Gateway<D> {
     }
 
     fn timeout_ms(&self) -> Option<u64> {
-        // A buffer that came free behind a starved connection's turn must not wait for somebody else's event.
+        // A buffer released after a starved connection's turn must not wait for an unrelated event.
         let driver = &self.world.driver;
         let can_feed = |queue: &FairQueue, share| !queue.is_empty() && driver.buffers_free(share) > 0;
         if !self.backlog.is_empty()
@@ -296,7 +297,7 @@ impl<D: Driver> Gateway<D> {
         Some(due_ms.saturating_sub(self.world.taken_ms))
     }
 
-    /// Whose operation it was is decided here, once.
+    /// Dispatches a completion to the owner of its operation. This is the only place that resolves tokens.
     fn on_completion(&mut self, token: Token, event: Event<D::Handle>) {
         if let Event::Signal(number) = event {
             return self.signals.push(number);
@@ -322,7 +323,7 @@ impl<D: Driver> Gateway<D> {
         count_held(connection, kept, &mut self.admission, &mut self.world);
     }
 
-    /// A completion for a descriptor that is no connection's.
+    /// Handles a completion for a descriptor that does not belong to a connection.
     fn on_other(&mut self, token: Token, event: Event<D::Handle>) {
         match (self.world.slots.user(token), event) {
             (Some(User::Listener(index)), Event::Accepted { result, more }) => self.on_accepted(*index, result, more),
@@ -336,7 +337,7 @@ impl<D: Driver> Gateway<D> {
                 self.free_slot(token);
                 self.world.watches.on_received(index, result, &mut self.world.driver);
             }
-            // A slot is used again only when nothing is in flight for it, so that a stale completion is a bug of ours.
+            // A slot is reused only when it has no operation in flight, so a stale completion is an internal bug.
             (_, event) => {
                 debug_assert!(false, "a completion for nobody: {token:?}");
                 self.drop_stale(event);
@@ -350,7 +351,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Visits the connections of the backlog until the work of this turn is done.
+    /// Visits the connections in the backlog until this turn's work units are used up.
     fn visit_backlog(&mut self) {
         self.world.work = if self.admission.holds_too_much() { 0 } else { limits::WORK_PER_BUSY_TURN_MAX };
         while self.world.work > 0
@@ -370,7 +371,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Gives back what an event holds that reaches nobody.
+    /// Releases the resources of an event without a recipient.
     fn drop_stale(&mut self, event: Event<D::Handle>) {
         match event {
             Event::Received { result: Received::Data(lease), .. } => self.world.driver.release(lease),
@@ -384,7 +385,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Of those who wait for a server whose backlog was full one tries again, if it is time.
+    /// Lets one connection per full listen backlog retry its connect, if the retry is due.
     fn probe_backlogs(&mut self) {
         for owner in self.world.queues.take_due(self.world.now_ms) {
             if let Some(connection) = find(&mut self.connections, owner) {
@@ -394,7 +395,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Listeners that stopped for want of file descriptors go on. Nobody is judged by this.
+    /// Resumes the listeners that were paused by a lack of file descriptors.
     fn resume_listeners(&mut self) {
         if self.resume_ms.is_some_and(|ms| ms <= self.world.now_ms) {
             self.resume_ms = None;
@@ -404,12 +405,12 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Looks at the deadlines that had passed when this turn began to take what had arrived.
+    /// Fires the timers that had expired before this turn began to read.
     fn fire_timers(&mut self) {
         let taken_ms = self.world.taken_ms;
         if self.last_call_ms.is_some_and(|ms| ms <= taken_ms) {
             self.last_call_ms = None;
-            // It may come late; what is said now has its time to go out all the same.
+            // The last call may be late. Extend the drain deadline so that its data can still be sent.
             let least_ms = self.world.now_ms + limits::LAST_CALL_MS.min(self.admission.limits.drain_ms);
             self.give_up_ms = self.give_up_ms.map(|ms| ms.max(least_ms));
             for (_, connection) in &mut self.connections {
@@ -441,7 +442,7 @@ impl<D: Driver> Gateway<D> {
         put_off.into_iter().for_each(|(at_ms, owner)| self.timers.add(at_ms, owner));
     }
 
-    /// Brings every touched connection in order: sends what is queued, asks for what is wanted, frees what is over.
+    /// Settles every touched connection: sends queued data, submits wanted operations, frees closed connections.
     fn settle(&mut self) {
         self.list_starved();
         self.settle_touched();
@@ -455,7 +456,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Where the pool is short, copies received data to the heap that exchanges may not take for now.
+    /// If the pool is short, copies to the heap received data that exchanges may not take now.
     fn spill_hoards(&mut self) {
         if self.hoarding.is_empty() || !is_short(&self.world.driver, Share::Messages) {
             return;
@@ -469,7 +470,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Lists as many starved connections as there are free buffers, before all others, requests before messages.
+    /// Lists one starved connection per free buffer, ahead of all others; requests precede messages.
     fn list_starved(&mut self) {
         if self.starved_requests.is_empty() && self.starved.is_empty() {
             return;
@@ -485,12 +486,13 @@ impl<D: Driver> Gateway<D> {
                 }
             }
         }
-        // A connection that is listed twice is settled twice, which is harmless.
+        // Settling a connection twice is harmless.
         self.touched.extend(touched);
     }
 
-    /// Breaks off one connection. What a connection holds weighs more the longer its peers have taken nothing: the address
-    /// is looked for whose connections together weigh most, then the heaviest of them. False: none that could be.
+    /// Aborts one connection to free memory. A connection's weight is the memory it holds, increasing with the time
+    /// since its peers last received data. Selects the address with the largest total weight, then its heaviest
+    /// connection. False: no connection can be aborted.
     fn break_greediest(&mut self) -> bool {
         let now_ms = self.world.now_ms;
         let weight = |one: &Connection<D::Handle>| {
@@ -510,7 +512,7 @@ impl<D: Driver> Gateway<D> {
     }
 
     fn settle_touched(&mut self) {
-        // Those that have ended are forgotten here, since the pool may never be short.
+        // Remove closed connections here, because the pool may never be short.
         if self.hoarding.len() > self.connections.len() {
             self.hoarding.retain(|owner| find(&mut self.connections, *owner).is_some());
         }
@@ -548,7 +550,7 @@ impl<D: Driver> Gateway<D> {
     }
 }
 
-/// Counts what a connection holds outside the pool. Above the limit for all together, the turn does no more work.
+/// Updates the memory held by a connection outside the pool. Above the process limit, the turn does no more work.
 fn count_held<D: Driver>(
     connection: &mut Connection<D::Handle>,
     kept: Kept,
@@ -564,12 +566,12 @@ fn count_held<D: Driver>(
     }
 }
 
-/// A number that was never used before, as far as that is possible: the keys of `RandomState` come from the kernel.
+/// A number that is unique with high probability: the keys of `RandomState` are random bytes from the kernel.
 fn tag_salt() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// Adds a connection to a list of those to be settled, once.
+/// Adds a connection to a list of connections to settle, once.
 fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
     if !std::mem::replace(&mut connection.is_listed, true) {
         owners.push(connection.owner());
@@ -584,7 +586,7 @@ fn list_backlog<H>(connection: &mut Connection<H>, kept: Kept, backlog: &mut Fai
     }
 }
 
-/// The connection that an owner names, unless its slot belongs to another one by now.
+/// The connection of an owner. None: its slot has been reused.
 fn find<H>(connections: &mut Slab<Connection<H>>, owner: Owner) -> Option<&mut Connection<H>> {
     connections.get_mut(owner.slot as usize).filter(|connection| connection.owner() == owner)
 }
@@ -595,7 +597,7 @@ mod tests {
 
     use super::*;
 
-    /// The budget of docs/performance.md, without what an allocator adds.
+    /// The memory budget of docs/performance.md, without allocator overhead.
     #[test]
     fn what_an_idle_websocket_owns() {
         let parts = [

@@ -1,4 +1,4 @@
-//! What was received and is not handed to the exchange yet, in order.
+//! Queue of received data that is not yet delivered to the exchange.
 
 use std::collections::VecDeque;
 
@@ -6,10 +6,10 @@ use super::outgoing::{give_back, heap_cost};
 use crate::driver::{Driver, Errno, Lease, Segment};
 use crate::limits::POOL_HEADROOM;
 
-/// Something that came from a peer.
+/// A receive result.
 #[derive(Debug)]
 pub(crate) enum Arrival {
-    /// Bytes in a buffer of the pool.
+    /// Bytes in a pool buffer.
     Lease(Lease),
     /// Bytes on the heap, after `POOL_HEADROOM` unused bytes.
     Copy(Box<[u8]>),
@@ -19,7 +19,7 @@ pub(crate) enum Arrival {
     Failed(Errno),
 }
 
-/// Arrivals in order. None: nothing waits.
+/// Arrivals in order. None: the queue is empty.
 #[derive(Default, Debug)]
 pub(super) struct Incoming(Option<Box<Queue>>);
 
@@ -27,29 +27,28 @@ pub(super) struct Incoming(Option<Box<Queue>>);
 struct Queue {
     arrivals: VecDeque<Arrival>,
     heap_size: usize,
-    /// The first arrival is the rest of one.
+    /// The first arrival was partly consumed.
     has_rest: bool,
 }
 
 impl Incoming {
-    /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Bytes that it holds outside the pool.
+    /// Bytes held outside the pool.
     pub(super) fn heap_size(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.heap_size)
     }
 
-    /// Adds what came last.
+    /// Appends an arrival.
     pub(super) fn push(&mut self, arrival: Arrival) {
         let queue = self.0.get_or_insert_default();
         queue.heap_size += cost(&arrival);
         queue.arrivals.push_back(arrival);
     }
 
-    /// Puts back the rest of an arrival that the exchange took in part.
+    /// Puts the unconsumed rest of an arrival at the front.
     pub(super) fn put_back(&mut self, arrival: Arrival) {
         let queue = self.0.get_or_insert_default();
         queue.heap_size += cost(&arrival);
@@ -57,12 +56,12 @@ impl Incoming {
         queue.has_rest = true;
     }
 
-    /// Whether the first arrival is the rest of one.
+    /// Whether the first arrival was partly consumed.
     pub(super) fn has_rest(&self) -> bool {
         self.0.as_ref().is_some_and(|queue| queue.has_rest)
     }
 
-    /// Takes out what came first.
+    /// Removes the first arrival.
     pub(super) fn take(&mut self) -> Option<Arrival> {
         let queue = self.0.as_mut()?;
         let arrival = queue.arrivals.pop_front()?;
@@ -74,7 +73,7 @@ impl Incoming {
         Some(arrival)
     }
 
-    /// Drops everything.
+    /// Drops all arrivals and releases their buffers.
     pub(super) fn clear<D: Driver>(&mut self, driver: &mut D) {
         for arrival in self.0.take().into_iter().flat_map(|queue| queue.arrivals) {
             if let Arrival::Lease(lease) = arrival {
@@ -83,7 +82,7 @@ impl Incoming {
         }
     }
 
-    /// Copies everything to the heap and releases the buffers.
+    /// Copies all arrivals to the heap and releases their buffers.
     pub(super) fn spill<D: Driver>(&mut self, driver: &mut D) {
         let Some(queue) = &mut self.0 else { return };
         for arrival in &mut queue.arrivals {

@@ -1,17 +1,17 @@
-//! One file descriptor that bytes come from and go to: a client's or a backend's socket, or a device. It knows what is
-//! received and sent, when it is paused and how it is shut; it knows no request.
+//! One byte-stream or packet file descriptor: a client socket, a backend socket or a device. The transport tracks
+//! receives, sends, backpressure and shutdown. It has no knowledge of requests.
 //!
-//! A transport has one state for its life. What may be in flight in each:
+//! A transport is in exactly one life state. Operations permitted in each state:
 //!
 //! | life | receives | sends | may be queued |
 //! |---|---|---|---|
 //! | Open | one | one | anything |
-//! | Last | one | one | nothing: the last bytes are queued |
-//! | Finishing | one | one | nothing; the sending half ends when the queue is empty |
+//! | Last | one | one | nothing: the final segment is queued |
+//! | Finishing | one | one | nothing; the write side is shut down when the queue is empty |
 //! | Shut | one | none | nothing |
-//! | Abandoned | what was begun, until it has ended | the same | nothing; it is closed when nothing is in flight |
+//! | Abandoned | only one already in flight | only one already in flight | nothing; closed when nothing is in flight |
 //!
-//! A transport that is lent for a hand-over has neither receives nor sends in flight.
+//! While a transport is lent for a hand-over it has neither a receive nor a send in flight.
 
 mod incoming;
 mod outgoing;
@@ -29,75 +29,76 @@ pub(crate) use stage::Records;
 use stage::Stage;
 pub use stage::StageKind;
 
-/// Bytes of a receive that filled its buffer.
+/// Size in bytes of a receive that filled its buffer.
 const FULL: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
 
-/// How far a transport's life has come.
+/// Life state of a transport. The order is the order of transitions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Life {
     Open,
-    /// The last bytes that may be sent are queued: a close frame (RFC 6455 section 5.5.1), or the peer takes no more.
+    /// The final segment is queued: a close frame (RFC 6455 section 5.5.1), or the peer has stopped receiving.
     Last,
-    /// The sending half ends when the queue is empty.
+    /// The write side is shut down when the queue is empty.
     Finishing,
-    /// The sending half has ended.
+    /// The write side is shut down.
     Shut,
-    /// Nothing is wanted from it any more.
+    /// All further input and output is discarded.
     Abandoned,
 }
 
-/// The receive that is in flight, or why there is none.
+/// State of the receive operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Receiving {
     No,
-    /// A receive is wanted, and the pool has no buffer for it.
+    /// A receive is wanted, but the buffer pool is empty.
     Starved,
     Once,
     Multishot,
-    /// Its end was asked for.
+    /// Cancellation was requested.
     Cancelling,
-    /// The stream has ended, or failed.
+    /// End of stream or receive error.
     Ended,
 }
 
-/// The send that is in flight, or why there is none.
+/// State of the send operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum SendState {
     No,
-    /// The peer took less than all: the next send waits for room.
+    /// The last send was short: wait until the descriptor is writable.
     Blocked,
     InFlight,
-    /// Its end was asked for.
+    /// Cancellation was requested.
     Cancelling,
-    /// A hand-over has the handle.
+    /// The handle is lent to a hand-over.
     Lent,
 }
 
-/// One file descriptor.
+/// State of one file descriptor.
 #[derive(Debug)]
 pub(crate) struct Transport<H> {
     handle: H,
-    /// Above so much waiting at the opposite transport this one is not read; below a quarter of it, it is again.
+    /// High-water mark in bytes of the opposite send queue: above it this transport is not read. Reading resumes below
+    /// a quarter of the mark.
     queue_size_max: u32,
     life: Life,
     receiving: Receiving,
     sending: SendState,
     demand: Demand,
-    /// No socket, but a terminal line or a pipe.
+    /// The descriptor is a terminal line or a pipe, not a socket.
     is_device: bool,
-    /// The opposite transport does not take what this one sends (hysteresis between the two marks).
+    /// Reading is paused because the opposite send queue is too long (hysteresis between the two marks).
     is_paused: bool,
-    /// Much is coming: buffer by buffer, so that no burst outruns the marks.
+    /// High input rate: receive one buffer at a time, so that a burst cannot overshoot the high-water mark.
     is_bulk: bool,
     incoming: Incoming,
     outgoing: Outgoing,
     stage: Stage,
 }
 
-/// What a send's completion means.
+/// Result of a send completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SendResult {
-    /// Something is still queued.
+    /// The queue is not empty.
     Waiting,
     /// Nothing is queued any more.
     Drained,
@@ -106,7 +107,7 @@ pub(crate) enum SendResult {
 }
 
 impl<H> Transport<H> {
-    /// A connected socket.
+    /// Creates the transport of a connected socket.
     pub(crate) fn new(handle: H) -> Transport<H> {
         Transport {
             handle,
@@ -129,32 +130,31 @@ impl<H> Transport<H> {
         Transport { stage: Stage::new(kind), ..Transport::new(handle) }
     }
 
-    /// An opened device.
+    /// Creates the transport of an open device.
     pub(crate) fn device(handle: H) -> Transport<H> {
         Transport { is_device: true, ..Transport::new(handle) }
     }
 
-    /// Whether it is no socket.
     pub(crate) fn is_device(&self) -> bool {
         self.is_device
     }
 
-    /// Whether it is a device to which all was written that there was for it.
+    /// Whether this is a finishing device whose queue has been written completely.
     pub(crate) fn is_drained_device(&self) -> bool {
         self.is_device && self.life == Life::Finishing && self.outgoing.is_empty() && !self.is_sending()
     }
 
-    /// Whether a stage stands between the socket and its exchange, so that nobody else can use the socket.
+    /// Whether a stage stands between the socket and its exchange, so that the socket cannot be handed over.
     pub(crate) fn is_staged(&self) -> bool {
         !self.stage.is_plain()
     }
 
-    /// What received bytes mean; None: nothing that is whole yet.
+    /// Passes received bytes through the stage. None: no bytes are complete yet.
     pub(crate) fn open<D: Driver<Handle = H>>(&mut self, lease: Lease, driver: &mut D) -> Option<Arrival> {
         self.stage.open(lease, driver)
     }
 
-    /// Bytes that are sent past the queue, as they are to be sent.
+    /// Passes bytes through the stage that are sent without being queued.
     pub(crate) fn seal(&mut self, bytes: Box<[u8]>) -> Box<[u8]> {
         self.stage.seal(bytes)
     }
@@ -169,49 +169,49 @@ impl<H> Transport<H> {
         !self.is_in_flight() && self.outgoing.is_empty() && self.life != Life::Abandoned
     }
 
-    /// The handle for a hand-over, which ends with `take_back`.
+    /// Lends the handle to a hand-over, which must end with `take_back`.
     pub(crate) fn lend(&mut self) -> &H {
         debug_assert!(self.may_lend(), "lent with something queued or in flight");
         self.sending = SendState::Lent;
         &self.handle
     }
 
-    /// The hand-over has ended.
+    /// Returns the handle after a hand-over.
     pub(crate) fn take_back(&mut self) {
         if self.sending == SendState::Lent {
             self.sending = SendState::No;
         }
     }
 
-    /// Sets what is to be received.
+    /// Sets the kind of data to receive.
     pub(crate) fn set_demand(&mut self, demand: Demand) {
         if self.life != Life::Abandoned {
             self.demand = demand;
         }
     }
 
-    /// Bytes that wait to be sent, those in flight included.
+    /// Bytes in the send queue, including those in flight.
     pub(crate) fn queued_size(&self) -> usize {
         self.outgoing.size()
     }
 
-    /// Bytes that it holds outside the pool.
+    /// Bytes held outside the pool.
     pub(crate) fn heap_size(&self) -> usize {
         self.outgoing.heap_size() + self.incoming.heap_size()
     }
 
-    /// Sets how much may wait here before the opposite transport is not read any more.
+    /// Sets the high-water mark in bytes above which the opposite transport is not read.
     pub(crate) fn set_queue_size_max(&mut self, size: u64) {
         self.queue_size_max = size.min(QUEUE_SIZE_MAX.max) as u32;
     }
 
-    /// Whether nothing is read from it because the opposite transport does not take what it sends.
+    /// Whether reading is paused because the opposite send queue is too long.
     pub(crate) fn is_paused(&self) -> bool {
         self.is_paused
     }
 
-    /// Whether something that its peer sent may not have been read: the opposite transport does not take it, it was too
-    /// fast, or others come first.
+    /// Whether received data may be unread: reading is paused, nothing is demanded, no buffer is free, or arrivals are
+    /// queued.
     pub(crate) fn is_unread(&self) -> bool {
         self.is_paused || self.demand == Demand::Nothing || self.is_starved() || !self.incoming.is_empty()
     }
@@ -221,22 +221,22 @@ impl<H> Transport<H> {
         self.receiving == Receiving::Starved
     }
 
-    /// Whether its exchange may be handed what came, with so much waiting at the opposite transport.
+    /// Whether arrivals may be delivered to the exchange when the opposite send queue holds `opposite` bytes.
     pub(crate) fn may_deliver(&self, opposite: usize) -> bool {
         !self.is_paused && self.demand != Demand::Nothing && opposite <= self.queue_size_max as usize
     }
 
-    /// Whether a part of what came first was taken already.
+    /// Whether the first arrival was partly consumed.
     pub(crate) fn has_rest(&self) -> bool {
         self.incoming.has_rest()
     }
 
-    /// Whether something that came waits.
+    /// Whether arrivals are queued.
     pub(crate) fn has_arrivals(&self) -> bool {
         !self.incoming.is_empty()
     }
 
-    /// Keeps what came until the exchange takes it. An abandoned transport keeps nothing.
+    /// Queues an arrival until the exchange takes it. An abandoned transport drops it.
     pub(crate) fn keep<D: Driver<Handle = H>>(&mut self, arrival: Arrival, driver: &mut D) {
         self.incoming.push(arrival);
         if self.life == Life::Abandoned {
@@ -244,7 +244,7 @@ impl<H> Transport<H> {
         }
     }
 
-    /// As `keep`, for what the exchange did not take to its end.
+    /// As `keep`, but at the front, for the unconsumed rest of an arrival.
     pub(crate) fn put_back<D: Driver<Handle = H>>(&mut self, arrival: Arrival, driver: &mut D) {
         self.incoming.put_back(arrival);
         if self.life == Life::Abandoned {
@@ -252,23 +252,23 @@ impl<H> Transport<H> {
         }
     }
 
-    /// Moves what waits out of the pool.
+    /// Copies queued arrivals to the heap and releases their pool buffers.
     pub(crate) fn spill_arrivals<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
         self.incoming.spill(driver);
     }
 
-    /// Takes out what came first.
+    /// Removes the first arrival.
     pub(crate) fn take_arrival(&mut self) -> Option<Arrival> {
         self.incoming.take()
     }
 
-    /// Whether nothing more will be queued or received.
+    /// Whether the transport is abandoned: nothing more is queued or received.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.life == Life::Abandoned
     }
 
-    /// Where the pool is short and the peer takes nothing: drops what waits of a page's piece but for its beginning. How
-    /// many bytes were dropped.
+    /// If the pool is short and the peer is not receiving, drops all but the beginning of a queued page segment.
+    /// Returns the number of bytes dropped.
     pub(crate) fn drop_page<D: Driver<Handle = H>>(&mut self, driver: &mut D) -> usize {
         match self.sending == SendState::Blocked && !self.is_staged() && is_short(driver, Share::Requests) {
             true => self.outgoing.drop_last(PAGE_KEPT_SIZE, driver),
@@ -280,7 +280,7 @@ impl<H> Transport<H> {
         self.queue_size_max as usize / 4
     }
 
-    /// Queues bytes to be sent; where nothing may be queued any more they go back to where they came from.
+    /// Queues bytes to send. If the life state forbids it, the segment is released.
     pub(crate) fn enqueue<D: Driver<Handle = H>>(&mut self, segment: Segment, driver: &mut D) {
         if self.life != Life::Open {
             return give_back(segment, driver);
@@ -288,17 +288,17 @@ impl<H> Transport<H> {
         self.outgoing.push(segment);
     }
 
-    /// Queues what nothing may follow.
+    /// Queues the final frame. Nothing can be queued after it.
     pub(crate) fn enqueue_last<D: Driver<Handle = H>>(&mut self, frame: Box<[u8]>, driver: &mut D) {
         self.enqueue(Segment::heap(frame), driver);
         self.outgoing.set_pong(None);
         self.life = self.life.max(Life::Last);
     }
 
-    /// Queues a pong, or keeps the latest where the queue is long already (RFC 6455 section 5.5.3).
+    /// Queues a pong. If the queue is long, keeps only the latest pong (RFC 6455 section 5.5.3).
     pub(crate) fn enqueue_pong<D: Driver<Handle = H>>(&mut self, frame: Box<[u8]>, driver: &mut D) {
         if self.outgoing.size() < self.low_size() {
-            // A kept one would follow this one, out of order.
+            // An older kept pong would be sent after this one, out of order.
             self.outgoing.set_pong(None);
             self.enqueue(Segment::heap(frame), driver);
         } else if self.life == Life::Open {
@@ -306,19 +306,19 @@ impl<H> Transport<H> {
         }
     }
 
-    /// Ends the sending half once all is sent.
+    /// Shuts the write side down once the queue is empty.
     pub(crate) fn finish(&mut self) {
         self.life = self.life.max(Life::Finishing);
     }
 
-    /// Forgets the peer: what is queued is given back, what is in flight is ended.
+    /// Abandons the transport: releases queued data and ends operations in flight.
     pub(crate) fn abandon<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
         if self.life == Life::Abandoned {
             return;
         }
         self.life = Life::Abandoned;
         self.demand = Demand::Nothing;
-        // Nothing is to be received any more, so that nothing waits for a buffer: its deadline counts.
+        // A receive is no longer wanted. A starved state would postpone the connection's deadline.
         if self.receiving == Receiving::Starved {
             self.receiving = Receiving::No;
         }
@@ -330,13 +330,14 @@ impl<H> Transport<H> {
         }
     }
 
-    /// The peer takes nothing any more, although it may still send: what waits for it is dropped.
+    /// Drops the send queue after the peer stopped receiving. The peer may still send.
     pub(crate) fn mute<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
         self.outgoing.clear(driver);
         self.life = self.life.max(Life::Last);
     }
 
-    /// Notes a receive's completion. `size` is what it brought, if anything; a starved one is asked for again.
+    /// Handles a receive completion. `size` is the number of bytes received, None without data. A starved receive is
+    /// requested again.
     pub(crate) fn on_received(&mut self, size: Option<usize>, more: bool, is_starved: bool) {
         if !more && self.receiving != Receiving::Ended {
             self.receiving = Receiving::No;
@@ -351,16 +352,16 @@ impl<H> Transport<H> {
         }
     }
 
-    /// Notes that nothing more will come: the end of the stream, or its failure, was handed to the exchange.
+    /// Handles end of stream or a receive error, after delivery to the exchange.
     pub(crate) fn on_end(&mut self) {
-        // A packet that is too large is a failure, and its multishot receive goes on.
+        // An oversized packet is an error, but its multishot receive stays armed.
         match self.is_receiving() {
             true => self.demand = Demand::Nothing,
             false => self.receiving = Receiving::Ended,
         }
     }
 
-    /// Notes a send's completion; what was not taken goes back to the head of the queue.
+    /// Handles a send completion. Unsent bytes return to the head of the queue.
     pub(crate) fn on_sent<D: Driver<Handle = H>>(
         &mut self,
         batch: Batch,
@@ -383,8 +384,8 @@ impl<H> Transport<H> {
         }
     }
 
-    /// The end of a turn: what is queued is sent, and what should be received is asked for. `opposite` is how much waits
-    /// at the opposite transport. `token` names its slot.
+    /// Runs at the end of a turn: submits a send for queued data and a receive if one is wanted. `opposite` is the
+    /// number of bytes queued at the opposite transport. `token` names this transport's slot.
     pub(crate) fn settle<D: Driver<Handle = H>>(&mut self, token: Token, opposite: usize, driver: &mut D) -> Settled {
         if self.life == Life::Abandoned {
             return self.settle_abandoned(token, driver);
@@ -407,7 +408,7 @@ impl<H> Transport<H> {
 
     fn settle_abandoned<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) -> Settled {
         self.cancel_receive(token, driver);
-        // A socket's send ends with its shutdown, which a device has not.
+        // A socket's send is ended by its shutdown. Devices have no shutdown and need a cancellation.
         if self.is_device && self.sending == SendState::InFlight {
             driver.cancel(Token { op: Op::Writable, ..token });
             self.sending = SendState::Cancelling;
@@ -428,7 +429,7 @@ impl<H> Transport<H> {
         if matches!(self.sending, SendState::InFlight | SendState::Lent) {
             return;
         }
-        // Packets keep their borders: each is sent by itself.
+        // Packet boundaries must be preserved: send one packet per operation.
         let most = if self.demand == Demand::Packets { 1 } else { SEND_SEGMENTS_MAX };
         match self.outgoing.take_batch(most, &mut self.stage, driver) {
             Some(batch) => {
@@ -490,20 +491,20 @@ impl<H> Transport<H> {
         }
     }
 
-    /// Gives the handle up to be closed.
+    /// Returns the handle to be closed. Nothing may be in flight.
     pub(crate) fn into_handle(self) -> H {
         debug_assert!(!self.is_in_flight(), "closed with something in flight");
         self.handle
     }
 }
 
-/// How a transport stands at the end of a turn.
+/// Result of `settle`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Settled {
     Done,
-    /// A receive waits for a buffer of this share.
+    /// A receive waits for a pool buffer of this share.
     Starved(Share),
-    /// It is abandoned and nothing is in flight: it is to be closed.
+    /// The transport is abandoned and idle: the caller must close it.
     Closable,
 }
 
@@ -512,7 +513,7 @@ mod tests {
     use super::*;
     use crate::driver::sim::Sim;
 
-    /// Its deadline would be put off for ever otherwise.
+    /// A starved state would postpone the connection's deadline indefinitely.
     #[test]
     fn an_abandoned_transport_waits_for_no_buffer() {
         let mut sim = Sim::new(1, 2);

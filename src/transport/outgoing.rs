@@ -1,4 +1,4 @@
-//! What waits to be sent, in order, and how much of it there is.
+//! Send queue of a transport, with its size accounting.
 
 use std::collections::VecDeque;
 
@@ -6,45 +6,45 @@ use super::stage::Stage;
 use crate::driver::{Batch, Driver, Lease, Segment, Share};
 use crate::limits::{ALLOCATION_EXTRA_SIZE, ALLOCATION_SIZE_MIN, POOL_BUFFER_SIZE, POOL_FREE_MIN, SEGMENT_SIZE};
 
-/// Segments that wait to be sent, those in flight counted too. None: nothing waits and nothing is in flight.
+/// Queued segments. The sizes include segments in flight. None: nothing is queued or in flight.
 #[derive(Default, Debug)]
 pub(super) struct Outgoing(Option<Box<Queue>>);
 
 #[derive(Default, Debug)]
 struct Queue {
-    /// A single piece, the usual case, needs no further memory.
+    /// The first segment is inline: the usual case of one segment needs no further allocation.
     first: Option<Segment>,
     rest: VecDeque<Segment>,
     size: usize,
     heap_size: usize,
-    /// The latest pong that found the queue too long.
+    /// The latest pong that was received while the queue was too long.
     pong: Option<Box<[u8]>>,
     /// The first segment has passed the stage: a part of it was sent.
     is_sealed: bool,
 }
 
 impl Outgoing {
-    /// Whether nothing waits; something may be in flight.
+    /// Whether no segment is queued. Segments may still be in flight.
     pub(super) fn is_empty(&self) -> bool {
         self.0.as_ref().is_none_or(|queue| queue.first.is_none())
     }
 
-    /// Bytes that wait or are in flight.
+    /// Bytes queued or in flight.
     pub(super) fn size(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.size)
     }
 
-    /// Those of them that are not in the pool.
+    /// Bytes queued or in flight that are outside the pool.
     pub(super) fn heap_size(&self) -> usize {
         self.0.as_ref().map_or(0, |queue| queue.heap_size)
     }
 
-    /// Adds a segment at the end.
+    /// Appends a segment.
     pub(super) fn push(&mut self, segment: Segment) {
         self.0.get_or_insert_default().push(segment);
     }
 
-    /// Keeps a pong, or none; returns the one that was kept.
+    /// Replaces the kept pong and returns the previous one.
     pub(super) fn set_pong(&mut self, frame: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
         match (&mut self.0, frame) {
             (None, None) => None,
@@ -52,7 +52,7 @@ impl Outgoing {
         }
     }
 
-    /// Takes out what goes into one send; it counts until `settle` has it back.
+    /// Removes the segments of one send. Their size remains counted until `settle` returns the batch.
     pub(super) fn take_batch<D: Driver>(
         &mut self,
         segments_max: usize,
@@ -66,8 +66,8 @@ impl Outgoing {
         }
     }
 
-    /// Takes a batch back of which `taken` bytes were sent, or None if all of it is to be dropped. What was not sent is
-    /// at the head of the queue again. True: there is such a rest.
+    /// Returns a batch of which `taken` bytes were sent; None drops the whole batch. Unsent data returns to the head
+    /// of the queue. True: unsent data remains.
     pub(super) fn settle<D: Driver>(
         &mut self,
         batch: Batch,
@@ -82,7 +82,7 @@ impl Outgoing {
         is_left
     }
 
-    /// Gives all that waits back, the pong included.
+    /// Releases all queued segments and the kept pong.
     pub(super) fn clear<D: Driver>(&mut self, driver: &mut D) {
         if let Some(queue) = &mut self.0 {
             queue.clear(driver);
@@ -90,15 +90,15 @@ impl Outgoing {
         self.forget_empty();
     }
 
-    /// Where the pool is short, what waits is moved out of it: a slow peer must not starve the others.
+    /// If the pool is short, copies queued segments to the heap, so that a slow peer cannot starve the others.
     pub(super) fn spill<D: Driver>(&mut self, driver: &mut D) {
         if let Some(queue) = &mut self.0 {
             queue.spill(driver);
         }
     }
 
-    /// Drops the last segment but for `kept` bytes, which are moved out of the pool, if it is in the pool and longer. How
-    /// many bytes were dropped.
+    /// If the last segment is in the pool and longer than `kept` bytes, copies its first `kept` bytes to the heap and
+    /// drops the rest. Returns the number of bytes dropped.
     pub(super) fn drop_last<D: Driver>(&mut self, kept: usize, driver: &mut D) -> usize {
         self.0.as_mut().map_or(0, |queue| queue.drop_last(kept, driver))
     }
@@ -148,7 +148,7 @@ impl Queue {
         for mut segment in batch.into_segments() {
             let size = segment.len();
             self.discount(&segment);
-            // An empty packet is sent when its send succeeded; it takes nothing of the count.
+            // An empty packet counts as sent when its send has succeeded; its size does not reduce `taken`.
             if is_dropped || (is_sent && size <= taken && left.is_empty()) {
                 taken -= size.min(taken);
                 give_back(segment, driver);
@@ -217,12 +217,12 @@ impl Queue {
     }
 }
 
-/// Whether so few buffers of a share are free that no peer may keep one without taking anything.
+/// Whether the free buffers of a share are so few that a peer that does not receive may hold none.
 pub(crate) fn is_short<D: Driver>(driver: &D, share: Share) -> bool {
     driver.buffers_free(share) < (driver.buffers(share) / 2).max(POOL_FREE_MIN)
 }
 
-/// What a queued piece of so many bytes takes of the heap.
+/// Heap bytes of a queued segment with a payload of `size` bytes.
 pub(crate) fn heap_cost(size: usize) -> usize {
     SEGMENT_SIZE + (size + ALLOCATION_EXTRA_SIZE).max(ALLOCATION_SIZE_MIN)
 }
@@ -231,7 +231,7 @@ fn cost(segment: &Segment) -> usize {
     SEGMENT_SIZE + segment.len()
 }
 
-/// Of a heap segment that was sent in part, all of it is still held.
+/// A partly sent heap segment still occupies its whole allocation.
 fn cost_outside(segment: &Segment) -> usize {
     match segment {
         Segment::Pool(_) => 0,
@@ -239,14 +239,14 @@ fn cost_outside(segment: &Segment) -> usize {
     }
 }
 
-/// Returns what a segment holds of the pool.
+/// Releases the pool buffer of a segment, if it has one.
 pub(crate) fn give_back<D: Driver>(segment: Segment, driver: &mut D) {
     if let Segment::Pool(lease) = segment {
         driver.release(lease);
     }
 }
 
-/// The part of a lease that is to be sent.
+/// The range of a lease to send, as a segment.
 pub(crate) fn part_of(mut lease: Lease, range: std::ops::Range<usize>) -> Segment {
     debug_assert!(range.start <= range.end && range.end <= POOL_BUFFER_SIZE);
     (lease.start, lease.end) = (range.start as u32, range.end as u32);

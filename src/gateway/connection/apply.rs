@@ -1,4 +1,4 @@
-//! What an exchange asks for, done.
+//! Applies the effects that an exchange requests.
 
 use super::Connection;
 use crate::driver::{Address, Driver, Lease, Op, Segment};
@@ -13,20 +13,20 @@ use crate::route::hello::Hello;
 use crate::transport::{Arrival, Transport, give_back, part_of};
 use crate::types::End;
 
-/// Where the bytes lie that an exchange may ask to forward.
+/// Storage of the bytes that an exchange may forward.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// In a buffer of the pool.
+    /// A pool buffer.
     Lease(Lease),
-    /// On the heap.
+    /// A heap buffer.
     Copy(Box<[u8]>),
-    /// It was handed no bytes.
+    /// The exchange was given no bytes.
     Nothing,
-    /// They were forwarded.
+    /// The bytes were forwarded.
     Gone,
 }
 
-/// The part of a chunk that its exchange has not taken.
+/// The part of a chunk that the exchange did not consume.
 struct Rest {
     from: End,
     start: usize,
@@ -41,7 +41,7 @@ impl<H> Connection<H> {
                 Effect::Forward { to, range } => {
                     let segment = match (std::mem::replace(&mut source, Source::Gone), &rest) {
                         (Source::Lease(lease), None) => part_of(lease, range),
-                        // The buffer stays here with the rest.
+                        // The rest keeps the pool buffer, so the forwarded range is copied.
                         (Source::Lease(lease), Some(_)) => {
                             let copy = Segment::heap(world.driver.buffer(&lease)[range].into());
                             source = Source::Lease(lease);
@@ -155,7 +155,7 @@ impl<H> Connection<H> {
             Effect::AwaitBacklog => self.await_backlog(world),
             Effect::UseDevice => {
                 if let Some(handle) = self.opened.as_mut().and_then(|opened| opened.take()) {
-                    // There is a slot for it: what was opened has one, which is free after this.
+                    // Opening reserved a slot, which is free from here on, so this insertion succeeds.
                     let _ = self.set_backend(Transport::device(handle), world);
                 }
             }
@@ -179,7 +179,7 @@ impl<H> Connection<H> {
     }
 }
 
-/// What a connection has opened, or is about to open. None: there is no slot for it.
+/// The opened file of a connection, created if absent. None: no slot is free.
 fn opened_of<'a, H, D: Driver<Handle = H>>(
     opened: &'a mut Option<Box<Opened<H>>>,
     connection: u32,

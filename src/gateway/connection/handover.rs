@@ -1,4 +1,4 @@
-//! The client's own socket goes to its server (docs/backends.md, direct mode).
+//! Hands the client socket over to its backend (docs/backends.md, direct mode).
 
 use std::net::SocketAddr;
 
@@ -11,8 +11,8 @@ use crate::gateway::watches::Watched;
 use crate::transport::Transport;
 
 impl<H> Connection<H> {
-    /// Begins a hand-over as soon as nothing is in flight for the client: a receive that goes on would take bytes that
-    /// are the backend's.
+    /// Begins a hand-over once nothing is in flight for the client: a pending receive would consume bytes that belong
+    /// to the backend.
     pub(super) fn settle_handover<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         let Some(opened) = self.opened.as_deref_mut().filter(|opened| opened.handover.is_some()) else { return };
         if self.ending.is_some() || opened.handle().is_none() {
@@ -27,7 +27,7 @@ impl<H> Connection<H> {
         if let Some(hello) = hello {
             record.extend(hello.encode(self.address.get(), world.driver.local_address(client), self.id));
         }
-        // How a relayed client's conversation ends is seen anyway.
+        // The end of a relayed conversation is observed anyway.
         let is_relayed = self.exchange.wants().has_pipelined || is_staged;
         opened.is_watched = !is_relayed && opened.socket.is_some_and(|socket| world.watches.reserve(socket));
         let handover = Handover { reply, record: record.into(), is_relayed, is_watched: opened.is_watched };
@@ -37,7 +37,7 @@ impl<H> Connection<H> {
         opened.begin_connecting();
     }
 
-    /// The client was handed over, or not.
+    /// Handles the result of a hand-over.
     pub(in crate::gateway) fn on_handed_over<D: Driver<Handle = H>>(
         &mut self,
         result: Result<Option<H>, (HandoverStep, Errno)>,
@@ -47,7 +47,7 @@ impl<H> Connection<H> {
             client.take_back();
         }
         if matches!(result, Err((HandoverStep::Room, _))) {
-            // Nobody who queues for the backend waits for this client to read.
+            // No longer head of the queue: other connections must not wait until this client reads.
             self.leave_queue(world);
         }
         let watched = self.opened.as_mut().and_then(|opened| {
@@ -73,7 +73,7 @@ impl<H> Connection<H> {
         self.handle_opening(Input::HandedOver(result), world);
     }
 
-    /// The connection of a hand-over that was to be watched; None: it could not be kept.
+    /// Watches the backend connection of a hand-over. `kept` is None if that connection could not be kept.
     fn begin_watch<D: Driver<Handle = H>>(&self, socket: FileId, kept: Option<H>, world: &mut World<D>) {
         let World { watches, slots, driver, now_ms, .. } = world;
         match kept {
@@ -86,8 +86,8 @@ impl<H> Connection<H> {
     }
 }
 
-/// The client's address as accept(2) gives it: a sockaddr_in (ip(7)), a sockaddr_in6 (ipv6(7)), or the family alone of
-/// one that has no address.
+/// The client address in the format of accept(2): sockaddr_in (ip(7)), sockaddr_in6 (ipv6(7)), or only the family for
+/// a client without an address.
 fn sockaddr(address: Address) -> Vec<u8> {
     const AF_UNSPEC: u16 = 0;
     const AF_UNIX: u16 = 1;
@@ -123,7 +123,7 @@ mod tests {
         for (address, bytes) in [
             (tcp("192.0.2.1:8080"), vec![2, 0, 0x1f, 0x90, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0]),
             (tcp("[2001:db8::7%3]:8080"), v6),
-            // A client of IPv4 on an inherited socket that takes both (ipv6(7), IPV6_V6ONLY).
+            // An IPv4 client on an inherited dual-stack socket (ipv6(7), IPV6_V6ONLY).
             (tcp("[::ffff:192.0.2.1]:8080"), mapped),
             (Address::Unix, vec![1, 0]),
             (Address::Unknown, vec![0, 0]),

@@ -1,4 +1,4 @@
-//! One connection: its exchange, its two transports, and what it has opened.
+//! One connection: its exchange, its two transports and its opened file.
 
 mod apply;
 mod handover;
@@ -20,7 +20,6 @@ use crate::transport::{Arrival, SendResult, Settled, Transport};
 use crate::types::{End, Moment};
 use apply::Source;
 
-/// One connection.
 #[derive(Debug)]
 pub(super) struct Connection<H> {
     id: u64,
@@ -29,33 +28,33 @@ pub(super) struct Connection<H> {
     places: Places<H>,
     started_ms: u64,
     exchange: Exchange,
-    /// The slots of its transports, while they are open.
+    /// Slots of the transports. None: not open.
     client: Option<Key>,
     backend: Option<Key>,
     opened: Option<Box<Opened<H>>>,
-    /// When a peer last took something.
+    /// When a peer last received data, in ms.
     moved_ms: u64,
-    /// It is in one of the gateway's lists already.
+    /// Whether it is already listed for settling.
     pub(super) is_listed: bool,
-    /// It is in the gateway's backlog.
+    /// Whether it is in the gateway's backlog.
     pub(super) is_backlogged: bool,
-    /// It is in one of the gateway's queues for buffers of the pool.
+    /// Whether it is in a gateway queue for pool buffers.
     pub(super) is_starved: bool,
-    /// It is in the gateway's list of connections with data that the exchange may not take.
+    /// Whether it is in the gateway's list of connections with data that the exchange may not take.
     pub(super) is_hoarding: bool,
     /// Its last visit left something, or took what an earlier one had left.
     is_heavy: bool,
     /// Since when its deadline is put off because something has just come from it.
     put_off: Option<Moment>,
-    /// When the earliest timer of this connection fires.
+    /// When its earliest timer fires. None: no timer is set.
     timer: Option<Moment>,
     ending: Option<Box<Ending>>,
-    /// What it held outside the pool when it was last settled.
+    /// Bytes held outside the pool when last settled.
     held_size: usize,
 }
 
 impl<H> Connection<H> {
-    /// A connection whose client was just accepted.
+    /// Creates the connection of an accepted client.
     pub(super) fn new(
         id: u64,
         owner: Owner,
@@ -87,17 +86,17 @@ impl<H> Connection<H> {
         }
     }
 
-    /// What counts as the one address that it comes from.
+    /// The unit of per-address limits that the client belongs to.
     pub(super) fn source(&self) -> Origin {
         source_of(self.address.get())
     }
 
-    /// When a peer last took something, or else when it came.
+    /// When a peer last received data, in ms; initially the time of accept.
     pub(super) fn moved_ms(&self) -> u64 {
         self.moved_ms
     }
 
-    /// What waits at its transports.
+    /// Summary of the data queued at its transports.
     pub(super) fn kept<D: Driver<Handle = H>>(&self, world: &World<D>) -> Kept {
         let (client, backend) = (self.transport(End::Client, world), self.transport(End::Backend, world));
         let (down, up) = (client.map_or(0, Transport::queued_size), backend.map_or(0, Transport::queued_size));
@@ -114,7 +113,7 @@ impl<H> Connection<H> {
         kept
     }
 
-    /// Copies received data to the heap that its exchange may not take for now.
+    /// Copies to the heap received data that its exchange may not take now.
     pub(super) fn spill_hoard<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         for end in End::BOTH {
             if !self.may_deliver(end, world)
@@ -125,12 +124,12 @@ impl<H> Connection<H> {
         }
     }
 
-    /// Whether it sends more at once than one visit takes.
+    /// Whether it sends more at once than one visit consumes.
     pub(super) fn is_heavy(&self) -> bool {
         self.is_heavy
     }
 
-    /// Whether a visit left a part of a receive. Finishing it soon frees its buffer.
+    /// Whether a visit left part of a receive. Consuming the rest soon releases its buffer.
     pub(super) fn has_rest<D: Driver<Handle = H>>(&self, world: &World<D>) -> bool {
         End::BOTH.into_iter().any(|end| self.transport(end, world).is_some_and(Transport::has_rest))
     }
@@ -144,34 +143,34 @@ impl<H> Connection<H> {
         self.transport(end, world).map_or(0, Transport::queued_size)
     }
 
-    /// Whether its end has begun for good.
+    /// Whether closing has begun irrevocably.
     pub(super) fn is_ending(&self) -> bool {
         self.ending.is_some()
     }
 
-    /// Bytes that it held outside the pool when it was last settled.
+    /// Bytes held outside the pool when last settled.
     pub(super) fn held_size(&self) -> usize {
         self.held_size
     }
 
-    /// Notes what it holds outside the pool: what that was, and what it is. What is in flight for one that ends comes back
-    /// with the next turn, and is no reason to break off another one.
+    /// Updates the bytes held outside the pool and returns the old and the new value. An ending connection counts as
+    /// zero: its data in flight is released in the next turn, so no other connection needs to be aborted for it.
     pub(super) fn update_held_size(&mut self, kept: Kept) -> (usize, usize) {
         let held_size = if self.is_ending() { 0 } else { kept.heap_size + self.exchange.wants().held_size };
         (std::mem::replace(&mut self.held_size, held_size), held_size)
     }
 
-    /// Its place in the table.
+    /// Its slot and generation.
     pub(super) fn owner(&self) -> Owner {
         self.owner
     }
 
-    /// Whether nothing of it is left: no descriptor, nothing in flight.
+    /// Whether it can be freed: no descriptor is open and nothing is in flight.
     pub(super) fn is_over(&self) -> bool {
         self.ending.is_some() && self.client.is_none() && self.backend.is_none() && self.opened.is_none()
     }
 
-    /// The timer that is to be set, if its deadline is earlier than the timers it has.
+    /// Returns the time of a timer to set, in ms. None: no deadline, or an existing timer is early enough.
     pub(super) fn timer_to_set(&mut self) -> Option<u64> {
         let deadline_ms = self.exchange.wants().deadline_ms?;
         let is_put_off = self.put_off.is_some();
@@ -182,39 +181,39 @@ impl<H> Connection<H> {
         Some(deadline_ms)
     }
 
-    /// Whether its timer is the one that was set for this time; an earlier one may have taken its place since.
+    /// Whether `at_ms` is the time of its current timer. An earlier timer may have replaced that one.
     pub(super) fn has_timer(&self, at_ms: u64) -> bool {
         self.timer == Some(Moment::at(at_ms))
     }
 
-    /// Hands an input to the exchange and does what it asks for.
+    /// Passes an input to the exchange and applies the effects.
     pub(super) fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
         let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.now_ms), world.tag_salt);
         self.exchange.handle(around, input, &mut world.effects);
         self.apply(Source::Nothing, world);
     }
 
-    /// Ends it without another word.
+    /// Aborts the connection without a close handshake.
     pub(super) fn break_off(&mut self, ending: Ending) {
         self.ending.get_or_insert_with(|| Box::new(ending));
     }
 
-    /// Whether a timer that is due has to wait, and until when: what is missing may have come and not have been read, or
-    /// may wait here for its turn.
+    /// Returns the time in ms until which an expired timer is postponed, because the awaited data may be unread in the
+    /// kernel or queued here. None: not postponed.
     pub(super) fn put_off_timer<D: Driver<Handle = H>>(&mut self, world: &World<D>) -> Option<u64> {
         let taken_ms = world.taken_ms;
         let wants = self.exchange.wants();
         let is_due = wants.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= taken_ms);
-        // At a connection's end what comes has no meaning: a client that sends on does not put it off.
+        // During closing, received data is ignored and does not postpone the deadline.
         let waits_here = self.is_backlogged && wants.timeouts.is_none();
         let is_starved = |end| self.transport(end, world).is_some_and(Transport::is_starved);
         let is_unread = waits_here || self.is_starved || is_starved(End::Client) || is_starved(End::Backend);
         let (put_off_ms, until_ms) = match (is_due, is_unread) {
             (false, _) => (0, 0),
             (true, true) => (taken_ms, taken_ms + limits::UNREAD_LOOK_MS),
-            // One that is listed has had news in this turn, and more may follow.
+            // A listed connection had activity in this turn, and more may follow.
             (true, false) if self.is_listed => (self.put_off.map_or(taken_ms, Moment::ms), taken_ms),
-            // One that could not be read until now has a moment to be.
+            // A connection that could not be read until now gets a short grace period.
             (true, false) => match self.put_off {
                 Some(put_off) => (put_off.ms(), taken_ms + limits::UNREAD_LOOK_MS),
                 None => return None,
@@ -228,7 +227,7 @@ impl<H> Connection<H> {
         Some(until_ms)
     }
 
-    /// A timer fired; the deadline may have moved since.
+    /// Handles a fired timer. The deadline may have moved since the timer was set.
     pub(super) fn on_timer<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         self.timer = None;
         let wants = self.exchange.wants();
@@ -236,7 +235,8 @@ impl<H> Connection<H> {
             return;
         }
         let queued = self.queued_size(End::Client, world);
-        // In a reply and at the end, time runs from the last byte that went out; one who is still owed bytes gets more of it.
+        // During a reply and during closing, the timeout runs from the last byte sent. It is longer while bytes are
+        // queued for a peer.
         if let Some(CloseTimeouts { since_ms, close_ms, stall_ms }) = wants.timeouts {
             let is_owed = queued + self.queued_size(End::Backend, world) > 0;
             let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
@@ -247,7 +247,7 @@ impl<H> Connection<H> {
         match (self.transport(End::Client, world).is_none_or(Transport::is_unread), queued) {
             (false, _) => {}
             (true, 0) => self.handle(Input::Unread, world),
-            // What waits for it tells as well, and must not grow by a ping after the other.
+            // Queued data also tests whether the peer is alive. Do not add further pings to the queue.
             (true, _) => self.handle(Input::Excused, world),
         }
         let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.taken_ms), world.tag_salt);
@@ -255,7 +255,7 @@ impl<H> Connection<H> {
         self.apply(Source::Nothing, world);
     }
 
-    /// A read from a file completed.
+    /// Handles a completed file read.
     pub(super) fn on_read<D: Driver<Handle = H>>(&mut self, result: Received, world: &mut World<D>) {
         let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
         if let Some(opened) = &mut self.opened {
@@ -268,7 +268,7 @@ impl<H> Connection<H> {
         }
     }
 
-    /// A receive completed.
+    /// Handles a completed receive.
     pub(super) fn on_received<D: Driver<Handle = H>>(
         &mut self,
         end: End,
@@ -300,7 +300,8 @@ impl<H> Connection<H> {
         }
     }
 
-    /// Whether an arrival has to wait: for an earlier one, for the opposite queue to drain, or for the next turn.
+    /// Whether an arrival must be queued: behind an earlier arrival, until the opposite send queue drains, or until
+    /// the next turn.
     fn must_wait<D: Driver<Handle = H>>(&self, end: End, arrival: &Arrival, world: &World<D>) -> bool {
         let Some(transport) = self.transport(end, world).filter(|transport| !transport.is_abandoned()) else {
             return false;
@@ -310,7 +311,7 @@ impl<H> Connection<H> {
         self.exchange.wants().is_conversation() && (transport.has_arrivals() || is_data && !has_room())
     }
 
-    /// Hands the exchange the first arrival of each end.
+    /// Passes the first arrival of each end to the exchange.
     pub(super) fn visit<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         for end in End::BOTH {
             if !self.may_deliver(end, world) {
@@ -338,7 +339,7 @@ impl<H> Connection<H> {
         self.handle(input, world);
     }
 
-    /// A send completed.
+    /// Handles a completed send.
     pub(super) fn on_sent<D: Driver<Handle = H>>(
         &mut self,
         end: End,
@@ -351,23 +352,23 @@ impl<H> Connection<H> {
         }
         let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
         match (transport.on_sent(batch, result, &mut world.driver), end) {
-            // A ping may wait behind much else for a client that takes it all, but slowly.
+            // A ping may be queued after much other data for a client that receives slowly but continuously.
             (SendResult::Waiting, End::Client) if self.moved_ms == world.now_ms => self.handle(Input::Excused, world),
             (SendResult::Drained, End::Client) if self.exchange.wants().drained == Drained::Client => {
                 self.handle(Input::Drained, world);
             }
             (SendResult::Waiting | SendResult::Drained, _) => {}
             (SendResult::Failed(errno), End::Client) => self.handle(Input::Failed(end, errno.into()), world),
-            // Of a pipe that is only written nothing else will tell.
+            // A write-only pipe reports errors by its sends only.
             (SendResult::Failed(errno), End::Backend) if transport.is_device() => {
                 self.handle(Input::Failed(end, errno.into()), world);
             }
-            // What the backend has sent may still be on its way: its own receive tells how it ended.
+            // Data that the backend has sent may still be unread. Its receive reports how the backend ended.
             (SendResult::Failed(_), End::Backend) => transport.mute(&mut world.driver),
         }
     }
 
-    /// A path was opened, or not.
+    /// Handles the result of opening a path.
     pub(super) fn on_opened<D: Driver<Handle = H>>(
         &mut self,
         result: Result<(H, FileKind), Errno>,
@@ -382,7 +383,7 @@ impl<H> Connection<H> {
         if let Some(opened) = &mut self.opened {
             opened.socket = socket;
         }
-        // A page's lookup of the same name waits for no backend.
+        // A page lookup of the same name does not wait for a backend.
         let is_full = self.exchange.wants().is_opening() && socket.is_some_and(|socket| world.queues.is_full(socket));
         let input = if is_full { Input::OpenedFull } else { Input::Opened(kind.map_err(Into::into)) };
         self.handle_opening(input, world);
@@ -413,7 +414,7 @@ impl<H> Connection<H> {
         Ok(kind)
     }
 
-    /// The backlog of its backend is full: it waits for its turn.
+    /// Queues the connection because its backend's listen backlog is full.
     fn await_backlog<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         if let Some((opened, socket)) = socket_of(&mut self.opened) {
             opened.is_queued = true;
@@ -421,7 +422,7 @@ impl<H> Connection<H> {
         }
     }
 
-    /// It does not wait for its backend any more.
+    /// Removes the connection from its backend's queue.
     fn leave_queue<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         if let Some((opened, socket)) = socket_of(&mut self.opened)
             && std::mem::take(&mut opened.is_queued)
@@ -430,7 +431,7 @@ impl<H> Connection<H> {
         }
     }
 
-    /// The backend was connected, or not.
+    /// Handles the result of a connect to the backend.
     pub(super) fn on_connected<D: Driver<Handle = H>>(&mut self, result: Result<H, Errno>, world: &mut World<D>) {
         if let Some(opened) = &mut self.opened {
             opened.end();
@@ -439,7 +440,7 @@ impl<H> Connection<H> {
         self.handle_opening(Input::Connected(connected.map_err(Into::into)), world);
     }
 
-    /// Puts the backend in its place; one that ends meanwhile closes it.
+    /// Installs the backend's transport. If the connection is ending, the backend is closed.
     fn set_backend<D: Driver<Handle = H>>(
         &mut self,
         transport: Transport<H>,
@@ -464,9 +465,9 @@ impl<H> Connection<H> {
         }
     }
 
-    /// The end of a turn. Some: a receive, or a read from a file, waits for a buffer of this share.
+    /// Runs at the end of a turn. Some: a receive or a file read waits for a pool buffer of this share.
     pub(super) fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> Option<Share> {
-        // The usual case first: messages flow.
+        // Fast path: messages are flowing.
         let is_flowing = self.ending.is_none() && self.opened.is_none() && self.exchange.wants().is_flowing();
         if !is_flowing {
             self.settle_exchange(world);
@@ -487,7 +488,7 @@ impl<H> Connection<H> {
         if self.ending.is_some() {
             self.give_all_up(world);
         }
-        // What a page's client does not take is read again when it does.
+        // Page data that the client does not receive is dropped and read again later.
         if self.exchange.wants().is_page
             && let Some(client) = world.slots.transport_mut(self.client)
         {
@@ -498,10 +499,10 @@ impl<H> Connection<H> {
         }
     }
 
-    /// Tells the exchange of an end, or of empty queues, that no completion tells of.
+    /// Reports to the exchange an end or a drained queue for which there is no completion.
     fn settle_ends<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         let wants = self.exchange.wants();
-        // A device tells no end: it is there as soon as all is written.
+        // A device has no end of stream: its end is reached once everything is written.
         let is_drained = || self.transport(End::Backend, world).is_some_and(Transport::is_drained_device);
         if wants.timeouts.is_some() && is_drained() {
             return self.handle(Input::Ended(End::Backend), world);
@@ -530,7 +531,7 @@ impl<H> Connection<H> {
         world: &mut World<D>,
     ) -> Option<Share> {
         let key = self.key(end)?;
-        // The operation is the transport's to say.
+        // The transport chooses the operation.
         let token = world.slots.token(key, Op::Receive);
         match world.slots.transport_mut(Some(key))?.settle(token, opposite, &mut world.driver) {
             Settled::Done => None,
@@ -571,7 +572,7 @@ impl<H> Connection<H> {
         starved
     }
 
-    /// The one line at the end.
+    /// Writes the connection's log line.
     pub(super) fn log_end(&self, now_ms: u64) {
         let Some(ending) = self.ending.as_deref().copied() else { return };
         let facts = self.exchange.facts();
@@ -593,7 +594,7 @@ impl<H> Connection<H> {
         });
     }
 
-    /// Hands bytes of an end to the exchange; None: of the opened file.
+    /// Passes received bytes to the exchange. `from` is None for bytes of the opened file.
     fn handle_lease<D: Driver<Handle = H>>(&mut self, lease: Lease, from: Option<End>, world: &mut World<D>) {
         let (start, end) = (lease.start as usize, lease.end as usize);
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
@@ -607,7 +608,7 @@ impl<H> Connection<H> {
         self.apply(Source::Lease(lease), world);
     }
 
-    /// As `handle_lease`, for bytes that were moved out of the pool.
+    /// As `handle_lease`, for bytes copied out of the pool.
     fn handle_copy<D: Driver<Handle = H>>(&mut self, mut buffer: Box<[u8]>, from: End, world: &mut World<D>) {
         let (start, end) = (limits::POOL_HEADROOM, buffer.len());
         let chunk = Chunk { buffer: &mut buffer, start, end };
@@ -622,7 +623,7 @@ impl<H> Connection<H> {
         self.handle(Input::FileBytes(Chunk { start: 0, end: 0, buffer: &mut [] }), world);
     }
 
-    /// As `handle`, for what may begin a conversation, which has limits of its own.
+    /// As `handle`, for an input that may begin a conversation, which has its own limits.
     fn handle_opening<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
         self.handle(input, world);
         let wants = self.exchange.wants();
@@ -647,7 +648,7 @@ impl<H> Connection<H> {
     }
 }
 
-/// A client's address in as little room as the usual one needs.
+/// A client address, stored compactly for the usual case.
 #[derive(Debug)]
 enum ShortAddress {
     V4(SocketAddrV4),
@@ -670,25 +671,25 @@ impl ShortAddress {
     }
 }
 
-/// What waits at a connection's transports.
+/// Summary of the data queued at a connection's transports.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Kept {
-    /// Received data that its exchange may take.
+    /// Received data that the exchange may take.
     pub(super) has_backlog: bool,
-    /// Received data that its exchange may not take for now.
+    /// Received data that the exchange may not take now.
     pub(super) has_hoard: bool,
     /// Bytes outside the pool.
     heap_size: usize,
 }
 
-/// The socket that was opened.
+/// The opened file and its socket. None: nothing is opened, or it is not a socket.
 fn socket_of<H>(opened: &mut Option<Box<Opened<H>>>) -> Option<(&mut Opened<H>, FileId)> {
     let opened = opened.as_deref_mut()?;
     let socket = opened.socket?;
     Some((opened, socket))
 }
 
-/// What an exchange finds around it at this time, when what is handed in may have waited since that other one.
+/// The context of an exchange: the time now, and since when the input may have been waiting.
 fn around<'a, H>(
     endpoint: &'a Endpoint<H>,
     date: &'a Date,
