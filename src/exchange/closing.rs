@@ -21,7 +21,7 @@ use super::ending::Leave;
 use super::relay::{Relay, find_close};
 use super::{Chunk, Context, Effect, Ending, Input, Phase};
 use crate::limits::{self, WebSocket};
-use crate::route::Seat;
+use crate::route::{Seat, Service};
 use crate::types::{Demand, End};
 use rfc6455::decoder::Decoder;
 
@@ -170,6 +170,14 @@ impl Closing {
         }
     }
 
+    /// The service of the backend while the backend may still answer.
+    pub fn service(&self) -> Option<&Service> {
+        match &self.state {
+            State::LastWords(last) => Some(last.relay.service()),
+            State::Ends { .. } => None,
+        }
+    }
+
     /// Heap bytes held for incomplete messages.
     pub fn held_size(&self) -> usize {
         match &self.state {
@@ -278,5 +286,35 @@ impl Backend {
     /// The backend's state; None: the backend has already ended.
     fn of(seat: Option<Seat>) -> Backend {
         seat.map_or(Backend::Gone, |seat| Backend::OwesEnd { _seat: seat })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::driver::{FileId, FileKind};
+    use crate::exchange::{Effects, Exchange, Progress, Surroundings};
+    use crate::http::date::Date;
+    use crate::route::{Site, Sites};
+
+    /// A conversation that ends with what the client has pipelined has the limits of its service all the same.
+    #[test]
+    fn a_pipelined_close_frame_leaves_the_service_known() {
+        let site = Site { has_docroot: true, ..Site::default() };
+        let (date, sites) = (Date::default(), Sites::new(Arc::new(site), Vec::new()));
+        let around = Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
+        let handshake = b"GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        let mut bytes = [&handshake[..], &[0x88, 0x80, 0, 0, 0, 0]].concat();
+        let (mut exchange, mut effects) = (Exchange::default(), Effects::default());
+        let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
+        let opened = Input::Opened(Ok(FileKind::Socket(FileId::default())));
+        for input in [Input::Bytes(End::Client, chunk), opened, Input::Connected(Ok(()))] {
+            exchange.handle(around, input, &mut effects);
+        }
+        let wants = exchange.wants();
+        assert_eq!((wants.progress, wants.service.is_some()), (Progress::Closing, true));
     }
 }

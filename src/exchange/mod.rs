@@ -354,6 +354,7 @@ impl Exchange {
             }
             Phase::Closing(closing) => {
                 (wants.progress, wants.timeouts) = (Progress::Closing, closing.timeouts());
+                wants.service = closing.service();
                 wants.held_size += closing.held_size();
             }
             Phase::Over => {}

@@ -421,7 +421,8 @@ impl<H> Transport<H> {
             && self.outgoing.is_empty()
             && let Some(frame) = self.outgoing.set_pong(None)
         {
-            self.enqueue(Segment::heap(frame), driver);
+            // The peer may be finished, but nothing that a pong may not follow was queued: that drops the pong.
+            self.outgoing.push(Segment::heap(frame));
         }
         if matches!(self.sending, SendState::Blocked | SendState::InFlight) {
             self.outgoing.spill(driver);
@@ -521,5 +522,16 @@ mod tests {
         transport.receiving = Receiving::Starved;
         transport.abandon(&mut sim);
         assert!(!transport.is_starved());
+    }
+
+    #[test]
+    fn a_kept_pong_is_sent_before_the_end() {
+        let mut sim = Sim::new(1, 2);
+        let mut transport = Transport::new(sim.listener());
+        transport.outgoing.set_pong(Some([0x8a, 0].into()));
+        transport.finish();
+        let token = Token { slot: 0, generation: 1, op: Op::Receive };
+        transport.settle(token, 0, &mut sim);
+        assert_eq!((transport.sending, transport.life), (SendState::InFlight, Life::Finishing));
     }
 }

@@ -163,10 +163,9 @@ impl<H> Connection<H> {
                 let Some(opened) = &mut self.opened else { return };
                 match effect {
                     Effect::Connect(socket_type) => {
+                        let Some(file) = opened.handle() else { return };
+                        world.driver.connect(world.slots.token(opened.key, Op::Connect), file, socket_type);
                         opened.begin();
-                        if let Some(file) = opened.handle() {
-                            world.driver.connect(world.slots.token(opened.key, Op::Connect), file, socket_type);
-                        }
                     }
                     Effect::HandOver { reply, hello } => opened.handover = Some(Parcel { reply, hello }),
                     Effect::CancelConnect => world.driver.cancel(world.slots.token(opened.key, Op::Connect)),
