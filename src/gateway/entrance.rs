@@ -13,6 +13,7 @@ use crate::route::Sites;
 /// A folder held open by file descriptor.
 #[derive(Debug)]
 pub struct Held<H> {
+    /// Descriptor of the folder.
     pub handle: H,
     /// The path that it was opened by, which may later lead to another folder. Empty: never reopened.
     pub path: CString,

@@ -22,6 +22,7 @@ pub struct Timers(BinaryHeap<Reverse<(u64, Owner)>>);
 pub(super) const TIMER_SIZE: usize = size_of::<Reverse<(u64, Owner)>>();
 
 impl Timers {
+    /// Adds a timer that expires at `at_ms`.
     pub fn add(&mut self, at_ms: u64, owner: Owner) {
         self.0.push(Reverse((at_ms, owner)));
     }
