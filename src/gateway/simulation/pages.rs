@@ -165,7 +165,8 @@ fn small_body(rng: &mut Rng) -> (String, Vec<u8>) {
     }
 }
 
-/// Writes a request whose body is too large to drain, or is malformed: the connection closes after the response.
+/// Writes a request whose body is too large to drain, withheld (Expect) or malformed: the connection closes after the
+/// response.
 fn ask_with_large_body(rng: &mut Rng, out: &mut Vec<u8>) -> Answer {
     let size = BODY_DRAIN_SIZE_MAX + 1 + rng.below(200_000);
     let (framing, content, status) = match rng.below(4) {
