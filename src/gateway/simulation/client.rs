@@ -268,8 +268,8 @@ impl Client {
         }
     }
 
-    /// Whether the protocol preserves message boundaries but not message types. Its
-    /// messages have a maximum size.
+    /// Whether the protocol preserves message boundaries but not message types. Its messages have a
+    /// maximum size.
     fn has_borders(&self) -> bool {
         matches!(self.protocol, Protocol::Packet | Protocol::Lines | Protocol::Nul)
     }
