@@ -46,7 +46,7 @@ impl<D: Driver> Gateway<D> {
             }
         };
         let Some(entrance) = self.entrances.get_mut(index).filter(|_| !more) else { return };
-        // A listener that is leaving and has nothing in flight can be closed.
+        // Paused means that no accept is in flight, so that `leave` can close the listener.
         entrance.is_paused = is_failure || entrance.is_leaving;
         if entrance.is_leaving {
             self.leave(index);

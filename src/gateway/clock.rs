@@ -44,8 +44,8 @@ impl Clock {
         self.now_ms
     }
 
-    /// Earliest time at which data received now may have arrived: after a stall, for the length of that stall, before
-    /// the present.
+    /// Earliest time in ms at which data received now may have arrived. Until `CATCH_UP_MS` after a stall it precedes
+    /// the stall's end by the stall's length; otherwise it is the present.
     pub fn since_ms(&self) -> u64 {
         match &self.stood {
             Some(stood) if self.now_ms < stood.until_ms => stood.since_ms,

@@ -37,8 +37,8 @@ impl ConnectQueues {
         self.0.contains_key(&socket)
     }
 
-    /// Queues a connection that found the backlog full or the queue not empty. A prober that failed keeps its
-    /// position.
+    /// Queues a connection that found the backlog full or the queue not empty. A prober that failed
+    /// returns to the head of the queue.
     pub fn wait(&mut self, socket: FileId, owner: Owner, source: Source, now_ms: u64) {
         let queue = self.0.entry(socket).or_insert_with(|| Queue {
             waiting: VecDeque::new(),

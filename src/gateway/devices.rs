@@ -1,5 +1,5 @@
-//! Who uses which terminal line or pipe: counted for the whole process, since links of several servers, and of a
-//! configuration before this one, may lead to the same.
+//! Users of each terminal line or pipe, counted per process: links of several servers, and of an earlier
+//! configuration, may lead to the same device.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use std::sync::Arc;
 use crate::driver::device::DeviceId;
 use crate::permit::{Count, Permit};
 
-/// A place at a device, which is free when this is dropped.
+/// Permit to use a device, returned on drop.
 pub type Place = Permit<Count>;
 
-/// The devices that are in use.
+/// Use counts of devices.
 #[derive(Default, Debug)]
 pub struct Devices {
     counts: HashMap<DeviceId, Arc<Count>>,
 }
 
 impl Devices {
-    /// A place at a device that may have so many users; None: all of them are taken.
+    /// Takes a permit for a device with at most `users_max` users. None: the limit is reached.
     pub fn enter(&mut self, device: DeviceId, users_max: u64) -> Option<Place> {
         self.counts.retain(|_, count| count.held() > 0);
         Permit::take(self.counts.entry(device).or_default(), users_max)

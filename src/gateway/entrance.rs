@@ -1,4 +1,4 @@
-//! Where clients come in: a listener, and what is served to those who come through it.
+//! A listener and the configuration served to the clients that it accepts.
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -11,37 +11,37 @@ use crate::permit::Count;
 use crate::route::Sites;
 pub use crate::transport::StageKind;
 
-/// A folder that is held open.
+/// A folder held open by file descriptor.
 #[derive(Debug)]
 pub struct Held<H> {
-    /// The folder.
+    /// Descriptor of the folder.
     pub handle: H,
-    /// The path that it was opened by, which may come to lead to another one. Empty: it is never looked at again.
+    /// The path that it was opened by, which may later lead to another folder. Empty: never reopened.
     pub path: CString,
 }
 
-/// The folders that a site's requests lead to.
+/// The folders of one site.
 #[derive(Debug)]
 pub struct Folders<H> {
-    /// The servers' sockets.
+    /// Links and sockets of the backends.
     pub docroot: Option<Held<H>>,
-    /// The pages.
+    /// Static pages.
     pub www: Option<Held<H>>,
 }
 
-/// What is served at one or more addresses. Each connection holds the one that it came to, so that a reload changes
-/// nothing for it.
+/// The configuration served at one or more addresses. Each connection keeps the endpoint that accepted it, so a reload
+/// does not affect it.
 #[derive(Debug)]
 pub struct Endpoint<H> {
-    /// The servers.
+    /// The configured servers (virtual hosts).
     pub sites: Sites,
-    /// Their folders, in the same order.
+    /// Folders of the servers, in the same order.
     pub folders: Vec<Folders<H>>,
-    /// What stands between its clients' sockets and their exchanges.
+    /// The stage between the sockets of its clients and their exchanges.
     pub stage: StageKind,
-    /// Clients at once.
+    /// Maximum number of concurrent clients.
     pub clients_max: u64,
-    /// Its clients, those that are refused left out.
+    /// Number of clients, without those being refused.
     pub clients: Count,
 }
 
@@ -52,7 +52,7 @@ impl<H> AsRef<Count> for Endpoint<H> {
 }
 
 impl<H> Endpoint<H> {
-    /// Where a path of a site begins; None: the site has no such folder.
+    /// The starting folder for paths of a site. None: the site has no such folder.
     pub fn reach(&self, site: u16, folder: Folder) -> Option<Reach<'_, H>> {
         let folders = self.folders.get(site as usize);
         match folder {
@@ -66,39 +66,39 @@ impl<H> Endpoint<H> {
         }
     }
 
-    /// All its folders, always in the same order.
+    /// All folders, in a stable order.
     pub fn held(&self) -> impl Iterator<Item = &Held<H>> {
         self.folders.iter().flat_map(|folders| folders.docroot.iter().chain(&folders.www))
     }
 }
 
-/// An address that is to be listened on.
+/// An address to listen on.
 pub struct Opening<H> {
-    /// The address as it was asked for.
+    /// The address as configured.
     pub address: ListenAddress,
-    /// Its listener; none: the one that there is goes on.
+    /// The listening socket. None: keep the existing one.
     pub listener: Option<H>,
-    /// The listener's file, if it has one of ours.
+    /// The UNIX socket file created by this process, if any.
     pub file: Option<SocketFile>,
-    /// What is served there.
+    /// Configuration to serve.
     pub endpoint: Arc<Endpoint<H>>,
 }
 
-/// An address that is listened on.
+/// An active listener.
 #[derive(Debug)]
 pub struct Entrance<H> {
-    /// The address as it was asked for.
+    /// The address as configured.
     pub address: ListenAddress,
-    /// Its listener.
+    /// The listening socket.
     pub listener: H,
-    /// The slot of its accept.
+    /// Slot of its accept operation.
     pub(super) key: Key,
-    /// Its file, which goes with it.
+    /// UNIX socket file, removed with the listener.
     pub file: Option<SocketFile>,
-    /// What is served there.
+    /// Configuration to serve.
     pub endpoint: Arc<Endpoint<H>>,
-    /// No more clients are wanted; it is closed when its accept has ended.
+    /// Whether it accepts no more clients and closes when its accept has completed.
     pub is_leaving: bool,
-    /// It stopped for want of file descriptors.
+    /// Whether it is paused by a lack of file descriptors.
     pub is_paused: bool,
 }

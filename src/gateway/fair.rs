@@ -6,13 +6,13 @@ use super::admission::Source;
 use super::timers::Owner;
 use crate::limits::LIGHT_VISITS_MAX;
 
-/// Waiting connections. An address with many of them delays only its own.
+/// Waiting connections. An address with many connections delays only its own.
 ///
-/// Within an address, light connections (one visit takes all that they sent) come before heavy ones: many clients may
-/// share an address, and one that floods must not delay the others.
+/// Within an address, light connections (one visit consumes all their received data) precede heavy ones: many clients
+/// may share an address, and a flooding client must not delay the others.
 #[derive(Default, Debug)]
 pub struct FairQueue {
-    /// The addresses with waiting connections, the next one first.
+    /// Addresses with waiting connections, in order of service.
     turns: VecDeque<Source>,
     waiting: HashMap<Source, Waiting>,
 }
@@ -45,19 +45,19 @@ impl FairQueue {
         self.turns.is_empty()
     }
 
-    /// Adds a connection as the last one of its address and weight.
+    /// Appends a connection to those of its address and weight.
     pub fn push(&mut self, source: Source, owner: Owner, is_heavy: bool) {
         let waiting = self.of(source);
         let line = if is_heavy { &mut waiting.heavy } else { &mut waiting.light };
         line.push_back(owner);
     }
 
-    /// Adds a connection as the first heavy one of its address, which has to wait for its turn all the same.
+    /// Inserts a connection before the heavy ones of its address. The address keeps its place in the rotation.
     pub fn push_front(&mut self, source: Source, owner: Owner) {
         self.of(source).heavy.push_front(owner);
     }
 
-    /// Takes out the next one; its address is the last one then.
+    /// Removes the next connection and moves its address to the end of the rotation.
     pub fn pop(&mut self) -> Option<Owner> {
         let source = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&source)?;
@@ -96,7 +96,7 @@ mod tests {
         queue.push(source(3), owner(21), false);
         let first: Vec<u32> = (0..4).filter_map(|_| queue.pop()).map(|owner| owner.slot).collect();
         assert_eq!(first, [0, 10, 20, 1]);
-        // One that comes back is the last one of its address.
+        // A connection queued again is the last one of its address.
         queue.push(source(2), owner(10), false);
         queue.push(source(1), owner(0), false);
         queue.push_front(source(1), owner(1));

@@ -1,6 +1,6 @@
-//! Folders that are held open, and the paths that they were opened by. Releases are deployed by turning a symbolic link
-//! or by renaming a folder: each path is opened again from time to time, and what it leads to now takes the place of
-//! what is held. A file system that does not answer delays its own look alone.
+//! Reopens the configured folders by path. Deployments replace a symbolic link or rename a folder, so each path is
+//! reopened periodically and the result replaces the open folder. A file system that does not respond delays only its
+//! own folder.
 
 use std::ffi::CString;
 use std::fmt;
@@ -13,28 +13,28 @@ use crate::driver::{Driver, Errno, FileKind, Op, OpenFor, Reach};
 use crate::limits::{FOLDER_LOOK_MS, FOLDER_MISSES_MAX};
 use crate::observe::log::{self, Level};
 
-/// When to look, and what the last looks found.
+/// Schedule and state of the reopening.
 #[derive(Default)]
 pub struct Watch {
-    /// When the next look is due; None: there is nothing to look at.
+    /// When the folders are due to be reopened, in ms. None: no folder is watched.
     due_ms: Option<u64>,
     folders: Vec<Watched>,
-    /// Counts the configurations, so that a look that outlasts its own changes nothing.
+    /// Configuration number, so that a result for an older configuration is ignored.
     epoch: u32,
 }
 
-/// A folder that is looked at.
+/// A folder to reopen.
 struct Watched {
-    /// The entrance, and which of its endpoint's folders.
+    /// The listener, and the index among its endpoint's folders.
     entrance: usize,
     index: usize,
-    /// A look is in flight.
+    /// Whether a reopening is in flight.
     is_asked: bool,
-    /// Looks in a row that found nothing that can be used.
+    /// Consecutive reopenings that failed.
     misses: u32,
 }
 
-/// Why a path is no use. Display is the operator's remedy.
+/// Why a path is unusable. Display tells the operator the remedy.
 struct Remedy(Errno);
 
 impl fmt::Display for Remedy {
@@ -50,7 +50,7 @@ impl fmt::Display for Remedy {
 }
 
 impl<D: Driver> Gateway<D> {
-    /// Looks at the folders of the present entrances from now on, and at no others.
+    /// Watches the folders of all current listeners and no others.
     pub(super) fn watch_folders(&mut self) {
         let mut folders = Vec::new();
         let mut seen: Vec<&Arc<Endpoint<D::Handle>>> = Vec::new();
@@ -67,18 +67,18 @@ impl<D: Driver> Gateway<D> {
         self.watch = Watch { due_ms, folders, epoch };
     }
 
-    /// No more looks.
+    /// Stops reopening.
     pub(super) fn stop_watching(&mut self) {
         self.watch.due_ms = None;
     }
 
-    /// When the folders are due to be looked at, if a client may ask for something in them. A gateway that nobody asks
-    /// sleeps; a client that comes then finds the look before its request.
+    /// When to reopen the folders, in ms. None: not due, or no client is in a handshake. An idle gateway thus does not
+    /// wake up; a new client finds the reopening submitted before its request.
     pub(super) fn folders_due_ms(&self) -> Option<u64> {
         self.watch.due_ms.filter(|_| self.admission.has_handshakes())
     }
 
-    /// Asks what the paths lead to now, if it is time.
+    /// Submits the reopening of all folders, if due.
     pub(super) fn look_at_folders(&mut self) {
         if self.folders_due_ms().is_none_or(|due_ms| self.world.now_ms < due_ms) {
             return;
@@ -94,7 +94,7 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// What a path leads to.
+    /// Handles the result of reopening a folder.
     pub(super) fn on_folder(&mut self, look: Look, opened: Result<(D::Handle, FileKind), Errno>) {
         let found = match opened {
             Ok((handle, FileKind::Folder)) => Ok(handle),
@@ -146,9 +146,9 @@ impl<D: Driver> Gateway<D> {
     }
 }
 
-/// The path of the folder's own entry: opening that one needs the right to search the folder, as serving from it does.
+/// Path of the folder's "." entry: opening it requires search permission on the folder, as serving from it does.
 fn searched<H>(held: &Held<H>) -> CString {
-    // A CString has no NUL in it.
+    // A CString contains no interior NUL.
     CString::new([held.path.to_bytes(), b"/."].concat()).unwrap_or_default()
 }
 

@@ -16,12 +16,12 @@ use nix::sys::socket::{
 use crate::driver::tcp;
 use crate::limits::{BACKLOG_MAX, BIND_PAUSE_MS, Http};
 
-/// Where to listen.
+/// Address to listen on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ListenAddress {
-    /// IPv4 or IPv6; port 0 lets the kernel choose.
+    /// IPv4 or IPv6. Port 0 lets the kernel choose.
     Tcp(SocketAddr),
-    /// A path.
+    /// Path of a UNIX socket.
     Unix(String),
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// An address that cannot be listened on. Display names it and the remedy.
+/// A failure to listen. Display names the address and the remedy.
 #[derive(Debug)]
 pub struct ListenError {
     address: ListenAddress,
@@ -56,17 +56,17 @@ pub struct ListenError {
 }
 
 impl ListenError {
-    /// Whether the machine does not have the address, and may come to have it.
+    /// Whether the machine does not have the address yet.
     pub fn is_without_address(&self) -> bool {
         matches!(self.address, ListenAddress::Tcp(_)) && self.errno == Errno::EADDRNOTAVAIL
     }
 
-    /// Whether the folder of a UNIX socket is not there, and may come to be there.
+    /// Whether the folder of a UNIX socket does not exist yet.
     pub fn is_without_folder(&self) -> bool {
         matches!(self.address, ListenAddress::Unix(_)) && self.errno == Errno::ENOENT
     }
 
-    /// Whether all addresses of IPv6 were asked for on a machine that has none.
+    /// Whether the IPv6 wildcard address was requested on a machine without IPv6.
     pub fn is_without_ipv6(&self) -> bool {
         let is_any = matches!(self.address, ListenAddress::Tcp(SocketAddr::V6(v6)) if v6.ip().is_unspecified());
         is_any && matches!(self.errno, Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
@@ -91,19 +91,19 @@ impl fmt::Display for ListenError {
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    /// It.
+    /// The socket.
     pub fd: OwnedFd,
-    /// Where it listens, with the port that the kernel chose.
+    /// Its address, with the port chosen by the kernel.
     pub address: ListenAddress,
-    /// Its file, if it is a UNIX socket.
+    /// The socket file of a UNIX listener.
     pub file: Option<SocketFile>,
 }
 
-/// The file of a UNIX listener, removed when this is dropped, so that the next start finds none.
+/// The file of a UNIX listener, removed on drop.
 #[derive(Debug)]
 pub struct SocketFile {
     path: String,
-    /// Device and inode: what somebody else has put there since is not ours to remove.
+    /// Device and inode numbers. A file that replaced ours is not removed.
     identity: (u64, u64),
 }
 
@@ -116,7 +116,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path) == Some(self.identity) {
-            // Without the right to do so, as after -u, it stays, and the next start replaces it.
+            // Without permission to remove it, for instance after -u, the file remains and the next start replaces it.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -126,16 +126,16 @@ fn identity(path: &str) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// How an address is bound.
+/// Options for binding an address.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Binding {
-    /// The machine need not have the address (IP_FREEBIND, ip(7)).
+    /// Whether to bind an address that the machine does not have (IP_FREEBIND, ip(7)).
     pub has_freebind: bool,
-    /// How long an address that is taken is tried again.
+    /// How long to retry an address in use, in ms.
     pub patience_ms: u64,
 }
 
-/// Listens.
+/// Creates a listening socket.
 pub fn listen(address: &ListenAddress, limits: &Http, binding: Binding) -> Result<Listener, ListenError> {
     let failed = |errno| ListenError { address: address.clone(), errno };
     match address {
@@ -150,7 +150,7 @@ pub fn listen(address: &ListenAddress, limits: &Http, binding: Binding) -> Resul
     }
 }
 
-/// Whether it is worth trying to listen: the machine has the address, or the folder of the socket is there.
+/// Whether binding may succeed: the machine has the address, or the folder of the UNIX socket exists.
 pub fn may_be_there(address: &ListenAddress) -> bool {
     match address {
         ListenAddress::Tcp(tcp) => {
@@ -168,7 +168,7 @@ fn listen_tcp(address: SocketAddr, limits: &Http, binding: Binding) -> Result<(O
     let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let fd = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
-    // Accepted sockets inherit this: a message must not wait for the one before it to be acknowledged.
+    // Accepted sockets inherit TCP_NODELAY: a message must not wait for the acknowledgement of the previous one.
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
     tcp::watch_peers(&fd, limits)?;
     tcp::keep_unsent_small(&fd)?;
@@ -176,7 +176,7 @@ fn listen_tcp(address: SocketAddr, limits: &Http, binding: Binding) -> Result<(O
         setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
     }
     if binding.has_freebind {
-        // Of the level of IPv4, and for sockets of IPv6 too.
+        // An option at level IPPROTO_IP that also applies to IPv6 sockets.
         setsockopt(&fd, sockopt::IpFreebind, &true)?;
     }
     bind_patiently(&fd, &SockaddrStorage::from(address), binding.patience_ms)?;
@@ -190,7 +190,7 @@ fn listen_tcp(address: SocketAddr, limits: &Http, binding: Binding) -> Result<(O
     Ok((fd, SocketAddr::new(address.ip(), port)))
 }
 
-/// A ring that was killed keeps its port for a moment, since the kernel tears it down behind the process.
+/// The port of a killed process stays in use briefly, because the kernel tears its io_uring down asynchronously.
 fn bind_patiently(fd: &OwnedFd, address: &SockaddrStorage, patience_ms: u64) -> Result<(), Errno> {
     let give_up = Instant::now() + Duration::from_millis(patience_ms);
     loop {
@@ -210,7 +210,7 @@ fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
         if !metadata.file_type().is_socket() {
             return Err(Errno::EEXIST);
         }
-        // A socket that somebody answers on is not stolen; a stale one is replaced.
+        // A socket with a live listener is not replaced; a stale socket file is.
         let probe = new_socket(SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)?;
         if socket::connect(probe.as_raw_fd(), &address) != Err(Errno::ECONNREFUSED) {
             return Err(Errno::EADDRINUSE);

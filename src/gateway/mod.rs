@@ -258,7 +258,8 @@ impl<D: Driver> Gateway<D> {
         Ok(())
     }
 
-    /// Begins a graceful stop: notifies every client and accepts no more. A second call ends the drain at once.
+    /// Begins a graceful stop: notifies every client and accepts no more. A second call shortens the drain to
+    /// `LAST_CALL_MS`.
     pub fn stop(&mut self) {
         let now_ms = self.world.now_ms;
         if let Some(give_up_ms) = self.give_up_ms {

@@ -1,39 +1,39 @@
-//! What a connection opened last: a page that is read, or a socket that is connected to; what is in flight for it, and
-//! what it is waited for. It is there while a page is sent and while a backend is looked for.
+//! The file or socket that a connection opened last: a page to read, or a backend to connect to. It exists while a
+//! page is sent or a backend is being connected.
 
 use super::devices::Place;
 use super::slots::Key;
 use crate::driver::{Driver, FileId, Share, Token};
 use crate::route::hello::Hello;
 
-/// The opened file.
+/// State of an opened file and its operations.
 #[derive(Debug)]
 pub(super) struct Opened<H> {
-    /// The slot of its operations.
+    /// Slot of its operations.
     pub(super) key: Key,
     handle: Option<H>,
     is_kept: bool,
-    /// Opens, reads and connects; it is not closed before they have ended.
+    /// Number of opens, reads and connects in flight. The handle is closed after all have completed.
     in_flight: u8,
-    /// Where the next read begins, if one waits to be asked for.
+    /// Offset of a read to submit. None: no read is wanted.
     read_from: Option<u64>,
-    /// Where the last one began.
+    /// Offset of the last read.
     last_offset: u64,
-    /// A connect that may take long is in flight.
+    /// Whether a connect of unbounded duration is in flight.
     is_connecting: bool,
-    /// The socket that it is.
+    /// Identity of the UNIX socket. None: not a UNIX socket.
     pub(super) socket: Option<FileId>,
-    /// The place at the device that it is: as long as the device is the backend.
+    /// Permit of the device, held while the device is the backend. None: not a device.
     pub(super) place: Option<Place>,
-    /// It waits for room in the socket's backlog.
+    /// Whether it waits for room in the socket's listen backlog.
     pub(super) is_queued: bool,
-    /// A hand-over that waits until nothing else is in flight for its client.
+    /// A hand-over to begin when nothing is in flight for the client.
     pub(super) handover: Option<Parcel>,
-    /// The hand-over that is in flight is to be watched.
+    /// Whether the hand-over in flight is to be watched.
     pub(super) is_watched: bool,
 }
 
-/// What goes along with a client's socket.
+/// Data sent with a client socket.
 #[derive(Debug)]
 pub(super) struct Parcel {
     pub(super) reply: Box<[u8]>,
@@ -41,7 +41,7 @@ pub(super) struct Parcel {
 }
 
 impl<H> Opened<H> {
-    /// Nothing is open yet.
+    /// Creates the state before the open completes.
     pub(super) fn new(key: Key) -> Opened<H> {
         Opened {
             key,
@@ -59,39 +59,39 @@ impl<H> Opened<H> {
         }
     }
 
-    /// The handle, while it is open.
+    /// The handle. None: not open.
     pub(super) fn handle(&self) -> Option<&H> {
         self.handle.as_ref()
     }
 
-    /// Whether nothing is left of it.
+    /// Whether it can be freed: nothing is open, in flight, wanted or queued.
     pub(super) fn is_over(&self) -> bool {
         self.in_flight == 0 && self.handle.is_none() && !self.is_kept && !self.is_queued && self.place.is_none()
     }
 
-    /// An operation has been asked for.
+    /// Counts a submitted operation.
     pub(super) fn begin(&mut self) {
         self.in_flight += 1;
     }
 
-    /// A connect that may take long has been asked for.
+    /// Counts a submitted connect of unbounded duration.
     pub(super) fn begin_connecting(&mut self) {
         self.begin();
         self.is_connecting = true;
     }
 
-    /// An operation has ended.
+    /// Counts a completed operation.
     pub(super) fn end(&mut self) {
         self.in_flight -= 1;
         self.is_connecting = false;
     }
 
-    /// Takes the handle out, to be used for something else.
+    /// Removes the handle, so that it is not closed here.
     pub(super) fn take(&mut self) -> Option<H> {
         self.handle.take()
     }
 
-    /// It is not wanted any more, nor is the connection that is being made. `connect` is the token of that.
+    /// Releases the file and cancels a connect in flight. `connect` is the token of that connect.
     pub(super) fn give_up<D: Driver<Handle = H>>(&mut self, connect: Token, driver: &mut D) {
         self.is_kept = false;
         self.handover = None;
@@ -100,24 +100,24 @@ impl<H> Opened<H> {
         }
     }
 
-    /// It is wanted, or not any more.
+    /// Sets whether the file is still wanted.
     pub(super) fn keep(&mut self, is_kept: bool) {
         self.is_kept = is_kept;
     }
 
-    /// A newly opened one takes the place of the one before.
+    /// Replaces the handle and closes the previous one.
     pub(super) fn set<D: Driver<Handle = H>>(&mut self, handle: Option<H>, driver: &mut D) {
         if let Some(old) = std::mem::replace(&mut self.handle, handle) {
             driver.close(old);
         }
     }
 
-    /// Asks for a buffer full from this place on.
+    /// Requests a read of one pool buffer at `offset`.
     pub(super) fn want_read(&mut self, offset: u64) {
         self.read_from = Some(offset);
     }
 
-    /// A read has ended; one that found the pool empty is asked for again.
+    /// Handles a completed read. A read that failed because the pool was empty is requested again.
     pub(super) fn on_read(&mut self, is_starved: bool) {
         self.end();
         if is_starved {
@@ -125,7 +125,7 @@ impl<H> Opened<H> {
         }
     }
 
-    /// Asks the driver for what is wanted, or closes. Some: a read waits for a buffer of this share.
+    /// Submits a wanted read, or closes an unwanted file. Some: a read waits for a pool buffer of this share.
     pub(super) fn settle<D: Driver<Handle = H>>(&mut self, read: Token, driver: &mut D) -> Option<Share> {
         if !self.is_kept && self.in_flight == 0 {
             self.set(None, driver);

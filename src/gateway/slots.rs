@@ -1,5 +1,5 @@
-//! One slot for each descriptor that has operations in flight, and whose it is. A token names a slot; only this table
-//! says what the descriptor is for.
+//! One slot per descriptor with operations in flight. A token names a slot; this table alone maps the slot to its
+//! owner.
 
 use std::num::NonZeroU32;
 
@@ -9,7 +9,7 @@ use crate::driver::{Op, Token};
 use crate::transport::Transport;
 use crate::types::End;
 
-/// A slot's place in the table.
+/// Index of a slot in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Key(NonZeroU32);
 
@@ -23,34 +23,34 @@ impl Key {
     }
 }
 
-/// A path that is being opened again.
+/// A reopening of a folder in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Look {
-    /// Which of the folders.
+    /// Index of the watched folder.
     pub(super) index: usize,
-    /// Of which configuration.
+    /// Configuration number.
     pub(super) epoch: u32,
 }
 
-/// What a descriptor is for.
+/// Owner of a slot.
 #[derive(Debug)]
 pub(super) enum User<H> {
-    /// The socket of this listener accepts.
+    /// The accept of this listener.
     Listener(usize),
-    /// A folder's path is opened again.
+    /// The reopening of a folder's path.
     Folder(Look),
-    /// The connection that brought a client to its backend is watched.
+    /// The watched backend connection of a hand-over.
     Watch(usize),
-    /// This end of a connection.
+    /// One end of a connection.
     Transport {
-        /// The connection's place in its table.
+        /// Index in the connection table.
         connection: u32,
         end: End,
         transport: Transport<H>,
     },
-    /// What this connection opens, reads from, or connects to.
+    /// The file or socket that a connection opens, reads or connects to.
     File {
-        /// The connection's place in its table.
+        /// Index in the connection table.
         connection: u32,
     },
 }
@@ -61,7 +61,7 @@ struct Slot<H> {
     user: User<H>,
 }
 
-/// All slots. A slot is used again only when nothing is in flight for it, and then has another generation.
+/// All slots. A slot is reused only when nothing is in flight for it, and then gets a new generation.
 #[derive(Debug)]
 pub(super) struct Slots<H> {
     slots: Slab<Slot<H>>,
@@ -75,7 +75,7 @@ impl<H> Default for Slots<H> {
 }
 
 impl<H> Slots<H> {
-    /// Gives a descriptor a slot. Err: there are as many as a token can name.
+    /// Allocates a slot. Err: a token cannot name more slots.
     pub(super) fn insert(&mut self, user: User<H>) -> Result<Key, User<H>> {
         let entry = self.slots.vacant_entry();
         let Some(key) = Key::new(entry.key()) else { return Err(user) };
@@ -84,12 +84,12 @@ impl<H> Slots<H> {
         Ok(key)
     }
 
-    /// Frees a slot, for which nothing is in flight.
+    /// Frees a slot. Nothing may be in flight for it.
     pub(super) fn remove(&mut self, key: Key) -> Option<User<H>> {
         self.slots.try_remove(key.index()).map(|slot| slot.user)
     }
 
-    /// As `remove`, for the end of a connection.
+    /// As `remove`, for a transport. None: the slot is not a transport's.
     pub(super) fn remove_transport(&mut self, key: Key) -> Option<Transport<H>> {
         match self.remove(key)? {
             User::Transport { transport, .. } => Some(transport),
@@ -97,24 +97,23 @@ impl<H> Slots<H> {
         }
     }
 
-    /// The name of an operation.
+    /// The token of an operation.
     pub(super) fn token(&self, key: Key, op: Op) -> Token {
         let generation = self.slots.get(key.index()).map_or(0, |slot| slot.generation);
         Token { slot: key.index() as u32, generation, op }
     }
 
-    /// Whose operation it was. None: the slot's owner has gone.
+    /// The owner of a token's slot. None: the slot has been freed or reused.
     pub(super) fn user(&self, token: Token) -> Option<&User<H>> {
         let slot = self.slots.get(token.slot as usize)?;
         (slot.generation == token.generation).then_some(&slot.user)
     }
 
-    /// The slot that a token names.
+    /// The slot named by a token. None: it has been freed or reused.
     pub(super) fn key(&self, token: Token) -> Option<Key> {
         self.user(token).and_then(|_| Key::new(token.slot as usize))
     }
 
-    /// The transport in a slot.
     pub(super) fn transport(&self, key: Option<Key>) -> Option<&Transport<H>> {
         match &self.slots.get(key?.index())?.user {
             User::Transport { transport, .. } => Some(transport),
@@ -122,7 +121,6 @@ impl<H> Slots<H> {
         }
     }
 
-    /// The transport in a slot, to be changed.
     pub(super) fn transport_mut(&mut self, key: Option<Key>) -> Option<&mut Transport<H>> {
         match &mut self.slots.get_mut(key?.index())?.user {
             User::Transport { transport, .. } => Some(transport),
@@ -130,7 +128,7 @@ impl<H> Slots<H> {
         }
     }
 
-    /// Whether no descriptor of a connection has a slot.
+    /// Whether no slot belongs to a connection.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn has_no_connection(&self) -> bool {
         let is_other = |user: &User<H>| matches!(user, User::Listener(_) | User::Folder(_) | User::Watch(_));
@@ -138,7 +136,7 @@ impl<H> Slots<H> {
     }
 }
 
-/// Bytes of a slot.
+/// Size of a slot in bytes.
 #[cfg(test)]
 pub(super) const fn slot_size<H>() -> usize {
     size_of::<Slot<H>>()

@@ -1,48 +1,48 @@
-//! Deadlines. A connection has at most one; a timer that fires early is set anew, so that moving a deadline
-//! later, the usual case, costs nothing.
+//! Deadlines. A connection has at most one valid timer. A timer that fires early is set again, so that postponing a
+//! deadline, the usual case, costs nothing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Whose deadline it is.
+/// Identity of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Owner {
-    /// The place in the table.
+    /// Index in the connection table.
     pub slot: u32,
-    /// The owner of that place.
+    /// Distinguishes successive connections in one slot.
     pub generation: u32,
 }
 
-/// All deadlines, the earliest first.
+/// All timers, the earliest first.
 #[derive(Default, Debug)]
 pub struct Timers(BinaryHeap<Reverse<(u64, Owner)>>);
 
-/// Bytes of a timer.
+/// Size of a timer in bytes.
 #[cfg(test)]
 pub(super) const TIMER_SIZE: usize = size_of::<Reverse<(u64, Owner)>>();
 
 impl Timers {
-    /// Adds a timer.
+    /// Adds a timer that expires at `at_ms`.
     pub fn add(&mut self, at_ms: u64, owner: Owner) {
         self.0.push(Reverse((at_ms, owner)));
     }
 
-    /// How many there are, those of ended connections included.
+    /// Number of timers, including those of closed connections.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Drops the timers that nobody waits for any more.
+    /// Drops the timers that are no longer valid.
     pub fn retain(&mut self, mut is_wanted: impl FnMut(u64, Owner) -> bool) {
         self.0.retain(|Reverse((at_ms, owner))| is_wanted(*at_ms, *owner));
     }
 
-    /// When the earliest is due.
+    /// When the earliest timer is due, in ms. None: there is none.
     pub fn next_ms(&self) -> Option<u64> {
         self.0.peek().map(|Reverse((at_ms, _))| *at_ms)
     }
 
-    /// Takes out one that is due, and when it was.
+    /// Removes an expired timer and returns its time and owner. None: no timer has expired.
     pub fn pop_due(&mut self, now_ms: u64) -> Option<(u64, Owner)> {
         if self.next_ms()? > now_ms {
             return None;

@@ -1,7 +1,8 @@
-//! Hand-overs that are watched (docs/backends.md, direct mode). A backend that does not receive descriptors loses its
-//! clients, and the gateway has nothing of them by then. So the connection that brought a client is kept for a moment,
-//! one at a time for each socket, until one hand-over to it is seen to work. A backend that receives its client closes
-//! that connection. One that reads the record with read(2) may answer it, or close with the record unread.
+//! Verification of hand-overs (docs/backends.md, direct mode). A backend that does not receive descriptors
+//! (SCM_RIGHTS) loses its clients without the gateway noticing. So the connection that carried a client is kept open
+//! briefly, one at a time per socket, until a hand-over to that socket is seen to succeed. A backend that receives its
+//! client closes that connection. A backend that reads the record with read(2) may answer it, or close with the record
+//! unread.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,26 +14,26 @@ use crate::driver::{Driver, Errno, FileId, Op, Receive, Received, Share};
 use crate::limits::{RECEIVERS_KNOWN_MAX, WATCH_MS, WATCHES_MAX};
 use crate::observe::log::{self, Level, Quoted};
 
-/// A hand-over of which the connection to the backend was kept.
+/// A hand-over whose connection to the backend was kept.
 #[derive(Debug)]
 pub struct Watched<H> {
-    /// The gateway's end of that connection.
+    /// The gateway's end of the connection.
     pub handle: H,
     /// The backend's socket.
     pub socket: FileId,
-    /// The number of the client's connection, for the log.
+    /// Number of the client's connection, for the log.
     pub id: u64,
-    /// The name that the client asked for, for the log.
+    /// Requested name, for the log.
     pub name: Box<str>,
 }
 
-/// All of them, and what they have shown.
+/// All watched hand-overs and the results so far.
 #[derive(Debug)]
 pub struct Watches<H> {
     list: Slab<Entry<H>>,
-    /// Sockets of which a hand-over is being watched or in flight to be watched.
+    /// Sockets with a hand-over that is watched or in flight to be watched.
     busy: HashSet<FileId>,
-    /// Sockets of backends that receive their clients.
+    /// Sockets whose backends are known to receive descriptors.
     known: HashSet<FileId>,
     is_stopping: bool,
 }
@@ -41,17 +42,17 @@ pub struct Watches<H> {
 struct Entry<H> {
     watched: Watched<H>,
     until_ms: u64,
-    /// It was shut down here: the end of the stream says nothing of the backend.
+    /// Whether the gateway shut the connection down: end of stream then says nothing about the backend.
     is_given_up: bool,
 }
 
-/// What a backend did with a client that it was given.
+/// How a backend treated a client handed to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
     Received,
-    /// It wrote to the connection that brought the client, which no receiver does.
+    /// The backend wrote to the connection that carried the client, which a correct receiver never does.
     Answered,
-    /// It closed the connection and had not read the record.
+    /// The backend closed the connection without reading the record.
     Unread,
     Unknown,
 }
@@ -63,35 +64,35 @@ impl<H> Default for Watches<H> {
 }
 
 impl<H> Watches<H> {
-    /// Whether nothing is watched.
+    /// Whether no hand-over is watched.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Whether nothing is in flight to be watched either.
+    /// Whether no hand-over is watched or in flight to be watched.
     #[cfg(any(test, feature = "sim"))]
     pub fn is_idle(&self) -> bool {
         self.list.is_empty() && self.busy.is_empty()
     }
 
-    /// When the next one is given up.
+    /// When the next watch times out, in ms. None: there is none.
     pub fn due_ms(&self) -> Option<u64> {
         self.list.iter().filter(|(_, entry)| !entry.is_given_up).map(|(_, entry)| entry.until_ms).min()
     }
 
-    /// Whether the next hand-over to this socket is to be watched. If so, `begin` or `cancel` must follow.
+    /// Reserves a watch of the next hand-over to this socket. True: `begin` or `cancel` must follow.
     pub fn reserve(&mut self, socket: FileId) -> bool {
         let has_room = self.busy.len() < WATCHES_MAX && !self.is_stopping;
         has_room && !self.known.contains(&socket) && self.busy.insert(socket)
     }
 
-    /// A hand-over that was to be watched did not succeed.
+    /// Releases the reservation after a failed hand-over.
     pub fn cancel(&mut self, socket: FileId) {
         self.busy.remove(&socket);
     }
 
-    /// Watches a hand-over that was just done, or closes its connection. The backend sees the end of the stream behind
-    /// the record either way.
+    /// Begins to watch a completed hand-over, or closes its connection. In both cases the backend sees end of stream
+    /// after the record.
     pub fn begin<D: Driver<Handle = H>>(
         &mut self,
         watched: Watched<H>,
@@ -111,7 +112,7 @@ impl<H> Watches<H> {
         entry.insert(Entry { watched, until_ms: now_ms + WATCH_MS, is_given_up: false });
     }
 
-    /// The receive of one of them completed.
+    /// Handles a completed receive on a watched connection.
     pub fn on_received<D: Driver<Handle = H>>(&mut self, index: usize, received: Received, driver: &mut D) {
         let outcome = Outcome::of(&received);
         if let Received::Data(lease) = received {
@@ -130,20 +131,20 @@ impl<H> Watches<H> {
         }
     }
 
-    /// Gives up those whose time is over.
+    /// Gives up watches that have timed out.
     pub fn on_time<D: Driver<Handle = H>>(&mut self, now_ms: u64, driver: &mut D) {
         for (_, entry) in self.list.iter_mut().filter(|(_, entry)| entry.until_ms <= now_ms) {
             entry.give_up(driver);
         }
     }
 
-    /// Gives all of them up, and watches nothing more.
+    /// Gives up all watches and begins no more.
     pub fn stop<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
         self.is_stopping = true;
         self.list.iter_mut().for_each(|(_, entry)| entry.give_up(driver));
     }
 
-    /// Forgets all others where the table is full: they are watched once more.
+    /// Records a socket as known. If the table is full, forgets all others, which are then watched again.
     fn learn(&mut self, socket: FileId) {
         if self.known.len() >= RECEIVERS_KNOWN_MAX {
             self.known.clear();

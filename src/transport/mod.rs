@@ -100,7 +100,7 @@ pub(crate) struct Transport<H> {
 pub(crate) enum SendResult {
     /// The queue is not empty.
     Waiting,
-    /// Nothing is queued any more.
+    /// The queue is empty.
     Drained,
     /// The connection failed.
     Failed(Errno),

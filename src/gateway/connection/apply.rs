@@ -155,7 +155,7 @@ impl<H> Connection<H> {
             Effect::AwaitBacklog => self.await_backlog(world),
             Effect::UseDevice => {
                 if let Some(handle) = self.opened.as_mut().and_then(|opened| opened.take()) {
-                    // Opening reserved a slot, which is free from here on, so this insertion succeeds.
+                    // A slot is available: the opened file has one, which becomes free after this.
                     let _ = self.set_backend(Transport::device(handle), world);
                 }
             }

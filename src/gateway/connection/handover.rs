@@ -47,7 +47,7 @@ impl<H> Connection<H> {
             client.take_back();
         }
         if matches!(result, Err((HandoverStep::Room, _))) {
-            // No longer head of the queue: other connections must not wait until this client reads.
+            // Other connections queued for the backend must not wait until this client reads.
             self.leave_queue(world);
         }
         let watched = self.opened.as_mut().and_then(|opened| {

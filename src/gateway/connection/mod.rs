@@ -42,9 +42,9 @@ pub(super) struct Connection<H> {
     pub(super) is_starved: bool,
     /// Whether it is in the gateway's list of connections with data that the exchange may not take.
     pub(super) is_hoarding: bool,
-    /// Its last visit left something, or took what an earlier one had left.
+    /// Whether the last visit left data, or consumed data left by an earlier visit.
     is_heavy: bool,
-    /// Since when its deadline is put off because something has just come from it.
+    /// Since when the deadline is postponed because of recent activity. None: not postponed.
     put_off: Option<Moment>,
     /// When its earliest timer fires. None: no timer is set.
     timer: Option<Moment>,

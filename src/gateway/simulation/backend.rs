@@ -1,4 +1,4 @@
-//! A simulated backend: a UNIX server, a TCP server, or the program at the other end of a device.
+//! A simulated backend: a UNIX socket, a TCP address, or the program at the other end of a device.
 
 use std::collections::VecDeque;
 
@@ -6,39 +6,39 @@ use super::client::Client;
 use crate::driver::Address;
 use crate::driver::sim::Sim;
 
-/// Bytes that each client of `source` gets.
+/// Bytes sent to each client of `source`.
 const SOURCE_SIZE: usize = 3_000;
-/// The head of a record of the PROXY protocol (haproxy's proxy-protocol.txt, section 2.2).
+/// Header size of a PROXY protocol version 2 record (haproxy's proxy-protocol.txt, section 2.2).
 const HELLO_HEAD_SIZE: usize = 16;
 
-/// A backend's connection.
+/// The backend's end of a connection.
 pub struct Backend {
     wire: usize,
-    /// What has come of the first record; None: it was taken, or there is none.
+    /// Bytes received of the PROXY record. None: it was parsed, or none is expected.
     hello: Option<Vec<u8>>,
-    /// What is still to be sent: chunks or packets.
+    /// Data still to be sent, in chunks or packets.
     owed: VecDeque<Vec<u8>>,
-    /// All that `sink` got.
+    /// Everything that `sink` received.
     got: Vec<u8>,
-    /// The gateway was told to stop before it had closed this connection.
+    /// Whether the gateway was stopped before it had closed this connection.
     is_stopped: bool,
-    /// Bytes until it does what its name says.
+    /// Bytes until it acts as its name says.
     patience: usize,
     name: String,
     is_over: bool,
 }
 
-/// What `source` sends: byte `i` is `i`, without what is UTF-8 only with others.
+/// What `source` sends: byte `i` is `i` modulo 128, so that the data is valid UTF-8.
 pub fn source_bytes() -> Vec<u8> {
     (0..SOURCE_SIZE).map(|i| i as u8 & 0x7f).collect()
 }
 
-/// Asserts that `sink` got what its clients said. One that closed in order said it all before.
+/// Asserts that `sink` received what its clients sent, completely for clients that closed in order.
 pub fn check_sinks(backends: &mut [Backend], clients: &[Client], is_stopped: bool, sim: &mut Sim) {
     let said: Vec<(&[u8], bool)> = clients.iter().filter(|client| client.name == "sink").map(Client::said).collect();
     let mut got = Vec::new();
     for sink in backends.iter_mut().filter(|backend| backend.name == "sink") {
-        // The gateway may be over before all is read.
+        // The gateway may end before the backend has read everything.
         while !sim.wires[sink.wire].is_at_end() {
             sink.read(sim);
         }
@@ -46,13 +46,13 @@ pub fn check_sinks(backends: &mut [Backend], clients: &[Client], is_stopped: boo
         got.push((&sink.got[..], sink.is_stopped));
     }
     for (bytes, _) in said.iter().filter(|(_, is_whole)| *is_whole && !is_stopped) {
-        // The client is gone before all is written, and the gateway may stop then.
+        // The client closes before everything is written, and the gateway may be stopped then.
         let is_whole = got.iter().any(|(got, is_cut)| got == bytes || *is_cut && bytes.starts_with(got));
         assert!(is_whole, "{} bytes did not come whole", bytes.len());
     }
 }
 
-/// Asserts that a hello record has the addresses of some client.
+/// Asserts that a PROXY record has the addresses of one of the clients.
 pub fn check_hello(sim: &Sim, record: &[u8]) {
     assert!(record.starts_with(b"\r\n\r\n\0\r\nQUIT\n\x21"), "no record: {}", record.escape_ascii());
     let told = &record[HELLO_HEAD_SIZE..];
@@ -72,7 +72,7 @@ pub fn check_hello(sim: &Sim, record: &[u8]) {
 }
 
 impl Backend {
-    /// The backend of a new connection.
+    /// Creates the backend's end of a new connection.
     pub fn new(sim: &mut Sim, name: String, wire: usize, has_hello: bool) -> Backend {
         let patience = sim.rng.below(2_000);
         let owed = if name == "source" { VecDeque::from([source_bytes()]) } else { VecDeque::new() };
@@ -80,14 +80,14 @@ impl Backend {
         Backend { wire, hello, owed, got: Vec::new(), is_stopped: false, patience, name, is_over: false }
     }
 
-    /// Echoes a little, or does what it is named for: `dies` vanishes, `leaves` closes, `deaf` reads nothing, `sink`
-    /// reads, `source` writes.
+    /// Echoes some data, or acts as its name says: `dies` aborts, `leaves` closes, `deaf` reads nothing, `sink` reads,
+    /// `source` writes.
     pub fn act(&mut self, sim: &mut Sim) {
         if self.is_over || sim.rng.one_in(3) {
             return;
         }
         if self.name == "deaf" {
-            // It notices that it is alone when its client is gone.
+            // It notices the end of the connection only when the wire is closed.
             self.is_over = sim.wires[self.wire].is_closed;
             return;
         }
@@ -112,7 +112,7 @@ impl Backend {
         self.is_over = true;
     }
 
-    /// The gateway is told to stop.
+    /// Records that the gateway is being stopped.
     pub fn on_stop(&mut self, sim: &Sim) {
         self.is_stopped = !sim.wires[self.wire].is_closed;
     }

@@ -1,4 +1,4 @@
-//! A simulated client and what it may rightly expect: the shadow of what it sent.
+//! A simulated client and the shadow model of what it expects, derived from what it sent.
 
 use std::collections::VecDeque;
 
@@ -11,24 +11,24 @@ use crate::route::Protocol;
 use crate::transport::Records;
 use rfc6455::mask;
 
-/// How a client ends its conversation.
+/// How a client behaves and ends its conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Manner {
-    /// Waits for all answers, then closes with 1000 and waits for the echo.
+    /// Waits for all answers, closes with 1000 and waits for the close frame.
     Polite,
-    /// Closes right behind its last message.
+    /// Closes directly after its last message.
     Hasty,
-    /// Vanishes somewhere on the way.
+    /// Aborts at a random point.
     Vanishes,
-    /// Sends an unmasked frame at the end.
+    /// Ends with an unmasked frame, a protocol error.
     Breaks,
-    /// Stops reading and writing in the middle.
+    /// Stops reading and writing midway.
     Stalls,
-    /// Reads on, but answers no ping and never closes.
+    /// Continues to read, but answers no ping and never closes.
     Silent,
-    /// Sends half a request head, or half a body, and waits.
+    /// Sends part of a request head or body and waits.
     Dawdles,
-    /// Asks for pages, several at once.
+    /// Requests pages, with pipelining.
     Browses,
 }
 
@@ -45,33 +45,33 @@ const MANNERS: [Manner; 8] = [
 
 /// A simulated client.
 pub struct Client {
-    /// Its wire.
+    /// Index of its wire.
     pub wire: usize,
     pub manner: Manner,
     pub name: &'static str,
     protocol: Protocol,
     out: Vec<u8>,
     written: usize,
-    /// It may be closed for what it sends, in the midst of a message.
+    /// Whether the gateway may close it within a message because of what it sends.
     pub may_be_cut: bool,
-    /// So many bytes are written before it does what its manner says.
+    /// Bytes to write before it acts as its manner says.
     patience: usize,
     received: Vec<u8>,
-    /// Where its bytes pass the tests' stage: what it reads, and the records of what it writes.
+    /// Where its bytes pass the stage of the tests: the reader, and the records of what it writes.
     records: Option<(Records, Vec<u8>)>,
-    /// The status line and headers of the answer, once whole.
+    /// Status line and headers of the response, once complete.
     pub head: Option<String>,
-    /// What should come for the pages that it asks for.
+    /// Expected responses to its page requests.
     answers: Option<Answers>,
-    /// What should come back: messages, or for a stream their bytes.
+    /// Expected messages, or for a stream their bytes.
     expected: Vec<(bool, Vec<u8>)>,
-    /// Those bytes without borders, and how many of them have come back.
+    /// The expected bytes without message boundaries, and the number of them received.
     stream: Vec<u8>,
     stream_size: usize,
     messages: Vec<(bool, Vec<u8>)>,
     partial: Option<(bool, Vec<u8>)>,
     pings: VecDeque<Vec<u8>>,
-    /// The gateway has asked whether it is there.
+    /// Whether the gateway has sent a ping.
     pub was_pinged: bool,
     pub close: Option<Option<u16>>,
     has_closed: bool,
@@ -79,14 +79,14 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that asks for a name, with all it is going to say.
+    /// Creates a client with everything that it will send.
     pub fn new(sim: &mut Sim, world: &World) -> Client {
         let manner = MANNERS[sim.rng.below(MANNERS.len())];
-        // A large body has to come within the time that a request has.
+        // A large body must arrive within the request timeout.
         let least = if manner == Manner::Browses { 10 } else { 6 };
         let capacity = 1 << (least + sim.rng.below(18 - least));
         let port = world.ports[sim.rng.below(world.ports.len())];
-        // A few hosts; each client of one has a port number of its own.
+        // A few hosts. Each client of a host has its own port number.
         let (host, own) = (1 + sim.rng.below(3), 1_000 + sim.wires.len());
         let address = match port {
             0 if sim.rng.one_in(20) => Address::Unknown,
@@ -142,7 +142,7 @@ impl Client {
         );
         self.out.extend(head.bytes());
         if self.name == "source" {
-            // It takes no messages.
+            // `source` accepts no messages.
             self.stream = backend::source_bytes();
             self.ping(rng);
         } else {
@@ -212,7 +212,7 @@ impl Client {
         self.out.extend(payload);
     }
 
-    /// Does a little, or nothing.
+    /// Reads and writes some data, or nothing.
     pub fn act(&mut self, sim: &mut Sim) {
         if self.is_over || sim.rng.one_in(3) {
             return;
@@ -227,7 +227,7 @@ impl Client {
                 }
                 self.is_over = true;
             }
-            // One that stalls waits for the gateway to lose its patience, or for the test to end.
+            // A stalled client waits for the gateway's timeout or the end of the test.
             return;
         }
         self.write(sim);
@@ -287,12 +287,13 @@ impl Client {
         }
     }
 
-    /// Whether the server's protocol keeps the borders of messages, but not their types; they have a size then.
+    /// Whether the protocol preserves message boundaries but not message types. Its messages have a
+    /// maximum size.
     fn has_borders(&self) -> bool {
         matches!(self.protocol, Protocol::Packet | Protocol::Lines | Protocol::Nul)
     }
 
-    /// Whether the handshake succeeded.
+    /// Whether the opening handshake succeeded.
     pub fn has_opened(&self) -> bool {
         self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 101 "))
     }
@@ -339,7 +340,7 @@ impl Client {
                 }
             }
             (10, true) => {
-                // Pongs come in order; of many, earlier ones may be left out.
+                // Pongs arrive in order; earlier ones may be omitted (RFC 6455 section 5.5.3).
                 while let Some(ping) = self.pings.pop_front() {
                     if ping == payload {
                         return;
@@ -359,8 +360,8 @@ impl Client {
         }
     }
 
-    /// What came is the beginning of what was sent, byte for byte and, where the protocol keeps them, message for
-    /// message.
+    /// Asserts that the received data is a prefix of the data sent: byte for byte and, if the protocol preserves
+    /// boundaries, message for message.
     fn check_prefix(&mut self) {
         let Some(got) = self.messages.last() else { return };
         if self.protocol == Protocol::Stream {
@@ -373,13 +374,13 @@ impl Client {
         let sent = self.expected.get(index).expect("more messages than were sent");
         let may_end_early = self.may_be_cut || !matches!(self.name, "echo" | "unix" | "tcp");
         let is_cut = may_end_early && matches!(self.protocol, Protocol::Lines | Protocol::Nul);
-        // The last line of a server that ends in the midst of it, or whose client was cut off there.
+        // The last line may be cut if the backend or the client's connection ended within it.
         let is_right = got.1 == sent.1 || is_cut && sent.1.starts_with(&got.1);
         assert!(is_right, "message {index} of {:?} is not what was sent", self.protocol);
         if got.1 != sent.1 {
             return;
         }
-        // A packet or a line has no type of its own.
+        // Packets and lines have no type: valid UTF-8 becomes text.
         let is_text = if self.has_borders() { std::str::from_utf8(&sent.1).is_ok() } else { sent.0 };
         assert_eq!(got.0, is_text, "type of message {index}");
     }
@@ -393,24 +394,24 @@ impl Client {
         self.written == self.out.len() && is_complete && self.has_opened()
     }
 
-    /// Whether its backend sends back, sends or takes all, and stays to the end.
+    /// Whether its backend echoes, sends or reads everything and stays until the end.
     fn has_faithful_backend(&self) -> bool {
         matches!(self.name, "echo" | "unix" | "tcp" | "tty" | "source" | "sink")
     }
 
-    /// What it said in messages, whole or not, and whether all of it was to reach its backend.
+    /// The bytes of its messages, and whether all of them must have reached the backend.
     pub fn said(&self) -> (&[u8], bool) {
         (&self.stream, self.close == Some(Some(1_000)) && self.has_closed)
     }
 
-    /// How far it has come.
+    /// Describes its progress, for failure messages.
     pub fn progress(&self) -> String {
         let (written, size) = (self.written, self.out.len());
         let (back, expected) = (self.stream_size.max(self.messages.len()), self.stream.len().max(self.expected.len()));
         format!("{:?} of {:?}: {written} of {size} bytes written, {back} of {expected} back", self.manner, self.name)
     }
 
-    /// At the end of a run: the promises that were to be kept to this client.
+    /// Asserts at the end of a run everything that the gateway guarantees to this client.
     pub fn check_end(&self, is_stopped: bool) {
         let context =
             format!("{:?} client of {:?}: head {:?} close {:?}", self.manner, self.name, self.head, self.close);
@@ -421,7 +422,7 @@ impl Client {
             Manner::Dawdles if !is_stopped => {
                 assert!(self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 408 ")), "{context}");
             }
-            // One that sends its last words in a hurry may find that the time for closing runs out first.
+            // A hasty client may reach the close timeout first.
             Manner::Polite | Manner::Hasty | Manner::Breaks
                 if self.has_faithful_backend() && self.has_opened() && !is_stopped =>
             {

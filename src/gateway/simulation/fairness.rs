@@ -1,5 +1,5 @@
-//! Many connections of one address that send as fast as they can, and what another address notices of them: between a
-//! request and its answer the gateway does a limited amount of work, and no more.
+//! Fairness under load: many connections of one address send as fast as possible, and another address measures the
+//! latency. Between a request and its answer the gateway must do a bounded amount of work.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::route::{Protocol, Service, Site};
 use crate::transport::StageKind;
 
 const FLOODING: usize = 300;
-/// What a flooding client writes at once: ten pings, which are what a receive brings at most.
+/// A flooding client's write: ten pings, the most that one receive returns.
 const PINGS: [u8; 60] = {
     let mut bytes = [0; 60];
     let mut at = 0;
@@ -25,11 +25,11 @@ const PINGS: [u8; 60] = {
 const REQUEST: &[u8] = b"GET /small.html HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
 const HANDSHAKE: &[u8] = b"GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-/// Turns from a request to its answer. Each step of it may be put off at random.
+/// Maximum turns from a request to its answer. Each step may be delayed at random.
 const TURNS_MAX: usize = 200;
 const TURN_MS: u64 = 20;
-/// Bytes of the flood in a turn, on average: a few visits' worth with the limits of the tests. Without limits it is what
-/// the pool has room for, thousands.
+/// Maximum bytes of the flood read per turn, on average: a few visits with the limits of the tests. Without limits it
+/// would be the pool's capacity, thousands of bytes.
 const READ_PER_TURN_MAX: usize = 64;
 
 struct Flood {
@@ -37,7 +37,7 @@ struct Flood {
     wires: Vec<usize>,
     backends: Vec<Backend>,
     completions: Vec<Completion<Handle>>,
-    /// Bytes that the gateway has read of it while it flooded, and in how many turns.
+    /// Bytes of the flood that the gateway has read, and the number of turns.
     read_size: usize,
     turns: usize,
 }
@@ -89,7 +89,7 @@ impl Flood {
         self.wires.iter().map(|wire| sim.wires[*wire].unread_size()).sum()
     }
 
-    /// Another address says this; the bytes that come back, up to those that `is_whole` waits for.
+    /// Sends bytes from another address and returns the response up to the point where `is_whole` holds.
     fn ask(&mut self, wire: usize, bytes: &[u8], is_whole: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         assert_eq!(self.gateway.driver_mut().wires[wire].write(bytes), Some(bytes.len()));
         let mut answer = Vec::new();
@@ -112,12 +112,12 @@ fn a_flood_of_one_address_is_not_felt_by_another() {
     for seed in 0..4 {
         let _seed = Seed(seed);
         let mut flood = Flood::start(seed);
-        // The flood has all the buffers that it gets. From here on it gets one when one of its own is done.
+        // The flood holds all buffers available to it. From here on it gets one only when it has released one.
         (flood.read_size, flood.turns) = (0, 0);
         for _ in 0..10 {
             let wire = flood.gateway.driver_mut().client(0, 1 << 16, host(2));
             let is_whole = |answer: &[u8]| {
-                // Opening the page may find no file descriptor left.
+                // Opening the page may fail for lack of file descriptors.
                 let is_refused = answer.starts_with(b"HTTP/1.1 503 ");
                 let head = answer.windows(4).position(|end| end == b"\r\n\r\n");
                 is_refused || head.is_some_and(|at| answer.len() == at + 4 + 1_000)
@@ -131,7 +131,7 @@ fn a_flood_of_one_address_is_not_felt_by_another() {
                 flood.ask(wire, b"\x81\x85\0\0\0\0hello", |answer| answer.ends_with(b"o"));
             }
         }
-        // In each turn a busy turn's work is done, whoever asks for it.
+        // Each turn does the work of one busy turn, independent of the sender.
         let per_turn = flood.read_size / flood.turns;
         let is_limited = (1..=READ_PER_TURN_MAX).contains(&per_turn);
         assert!(is_limited, "{per_turn} bytes of the flood were read in a turn, of {READ_PER_TURN_MAX} at most");

@@ -1,4 +1,4 @@
-//! Folders whose paths lead to another folder after a while: what is served is what a path leads to now.
+//! Folders whose paths change their target: responses must come from the current target.
 
 use super::world::{endpoint, lead, listening};
 use super::{pages, *};
@@ -36,7 +36,7 @@ impl Server {
         self.gateway.turn(Some(10), &mut self.completions).expect("the simulated kernel does not fail");
     }
 
-    /// A client that stays while time passes, so that the gateway looks at its folders.
+    /// Lets time pass with a connected client, so that the gateway reopens its folders.
     fn pass(&mut self, ms: u64) {
         let wire = self.gateway.driver_mut().client(0, 1 << 16, Address::Unix);
         let until_ms = self.gateway.driver_mut().now_ms + ms;
@@ -47,7 +47,7 @@ impl Server {
         (0..10).for_each(|_| self.turn());
     }
 
-    /// The last byte of the page.
+    /// Requests the page and returns its last byte.
     fn ask(&mut self) -> u8 {
         let wire = self.gateway.driver_mut().client(0, 1 << 16, Address::Unix);
         self.gateway.driver_mut().wires[wire].write(REQUEST);
@@ -69,7 +69,7 @@ fn another_release_is_served_once_its_path_leads_there() {
     let first = server.ask();
     for (node, is_first) in [
         (Some(Node::Root(1)), false),
-        // As long as there is nothing that can be used, the old one stays.
+        // If the new target is unusable, the old folder stays in use.
         (None, false),
         (Some(Node::File(Vec::new())), false),
         (Some(Node::Root(0)), true),

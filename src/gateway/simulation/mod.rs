@@ -1,7 +1,7 @@
-//! The whole gateway on the simulated kernel, against a shadow model: each byte arrives once and in order, or the
-//! connection ends with a reason; no slot, buffer or handle leaks; every run ends.
+//! Runs the whole gateway on a simulated kernel against a shadow model. Each byte arrives once and in order, or the
+//! connection ends with a reason; no slot, buffer or handle leaks; every run terminates.
 //!
-//! `UAKARI_SEED=7 cargo test simulation` replays one seed, `UAKARI_SEEDS=20000` runs that many.
+//! `UAKARI_SEED=7 cargo test simulation` replays one seed; `UAKARI_SEEDS=20000` sets the number of seeds.
 
 mod backend;
 mod client;
@@ -21,18 +21,18 @@ use receiver::Receiver;
 use world::{World, listening, listening_again};
 
 const SEEDS: u64 = 256;
-/// Turns after which a run is said not to end.
+/// Turns after which a run counts as non-terminating.
 const TURNS_MAX: usize = 1_000_000;
-/// Turns in which a look at a folder ends.
+/// Maximum turns for reopening a folder.
 const LOOK_TURNS_MAX: usize = 100;
-/// Each of these has a conversation in some of the first `SEEDS` runs.
+/// Each of these must have a conversation in at least one of the first `SEEDS` runs.
 const BACKENDS: [&str; 10] = ["echo", "dies", "leaves", "narrow", "unix", "tcp", "tty", "line", "source", "sink"];
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|value| value.parse().expect("a number"))
 }
 
-/// Names the seed when a run fails.
+/// Prints the seed when a run fails.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -66,14 +66,14 @@ fn a_seed_gives_the_same_run() {
     }
 }
 
-/// What came of a run.
+/// Result of a run, compared to verify determinism.
 #[derive(PartialEq, Eq, Debug)]
 struct Outcome {
     turns: usize,
     end_ms: u64,
-    /// What the random numbers have come to: as many were drawn in equal runs.
+    /// A random number drawn at the end: equal if equal runs drew equally many.
     random: u64,
-    /// The names of the conversations that clients had.
+    /// Names of the conversations that were opened.
     opened: Vec<&'static str>,
 }
 
@@ -81,11 +81,11 @@ fn run(seed: u64) -> Outcome {
     let seed = Seed(seed);
     let (mut sim, world) = World::draw(seed.0);
     let count = 1 + sim.rng.below(12);
-    // Some runs are stopped in the middle, the others when all clients have had their say.
+    // Some runs are stopped midway, the others after all clients are done.
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
     let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, &world)).collect();
     let (mut backends, mut receivers): (Vec<Backend>, Vec<Receiver>) = Default::default();
-    // Some runs get a new configuration in the middle: connections that are there must not notice.
+    // Some runs reload the configuration midway. Existing connections must not be affected.
     let reload_at = if sim.rng.one_in(3) { sim.rng.below(500) } else { usize::MAX };
     let openings = world.openings(&mut sim, listening);
     let mut gateway = Gateway::new(sim, world.process.clone());
@@ -112,7 +112,7 @@ fn run(seed: u64) -> Outcome {
         turns += 1;
         let waits = |client: &Client| match client.manner {
             Manner::Stalls => false,
-            // Where there are pings, the gateway ends it by itself, unless it is not read and cannot be heard.
+            // The gateway closes a client that answers no ping, unless a backend that does not read has paused it.
             Manner::Silent => client.was_pinged && !client.is_over && client.name != "deaf",
             Manner::Dawdles | Manner::Browses => !client.is_over,
             _ => !client.is_over && client.name != "deaf",
@@ -130,7 +130,7 @@ fn run(seed: u64) -> Outcome {
     let is_stopped = stop_at != usize::MAX || world.is_tight();
     clients.iter().for_each(|client| client.check_end(is_stopped));
     assert!(gateway.has_empty_counts(), "connections outlive the deadline, or something is counted that is not there");
-    // A look at a folder may be in flight.
+    // The reopening of a folder may be in flight.
     let mut looks = 0;
     while !gateway.driver_mut().leaks().is_empty() && looks < LOOK_TURNS_MAX {
         gateway.turn(None, &mut completions).expect("the simulated kernel does not fail");

@@ -1,4 +1,4 @@
-//! What simulated browsers ask for, and what they must get.
+//! Page requests of simulated browsers and the expected responses.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::driver::sim::{Node, Rng, Sim, Tree};
 use crate::limits::BODY_DRAIN_SIZE_MAX;
 
-/// Files and their sizes; byte `i` of a file is `i`. One lies beside itself compressed, as far as names go.
+/// Files and their sizes; byte `i` of a file is `i`. One has a precompressed variant, by name only.
 const FILES: [(&str, usize); 6] = [
     ("empty", 0),
     ("small.html", 1_000),
@@ -16,38 +16,39 @@ const FILES: [(&str, usize); 6] = [
     ("sub/index.html", 10),
 ];
 
-/// Puts the files where they are served.
+/// Adds the files to the served folder.
 pub fn add_files(sim: &mut Sim) {
     let www = &mut sim.trees[0];
     for (name, size) in FILES {
         www.insert(name.into(), Node::File((0..size).map(|i| i as u8).collect()));
     }
     www.insert("sub".into(), Node::Folder);
-    // A precompressed variant that cannot be used.
+    // A precompressed variant that is a folder and cannot be served.
     www.insert("large.bin.br".into(), Node::Folder);
 }
 
-/// Another release of these files, of which `release` differs in each byte.
+/// Replaces the files by another release, in which each byte of `release` differs.
 pub fn add_second_release(www: &mut Tree) {
     let bytes = (0..size_of("release")).map(|i| !(i as u8)).collect();
     www.insert("release".into(), Node::File(bytes));
 }
 
-/// The answers that are due.
+/// Expected responses, in order.
 pub struct Answers(VecDeque<Answer>);
 
 struct Answer {
     path: &'static str,
     status: u16,
-    /// The bytes of the file that are to come.
+    /// Range of the file expected in the body.
     body: Range<usize>,
     is_head: bool,
-    /// A header line that is due.
+    /// A header line that must be present.
     field: &'static str,
 }
 
 impl Answers {
-    /// Puts requests together, several at once, with bodies, conditions and ranges; the last one closes.
+    /// Writes random pipelined requests with bodies, conditions and ranges to `out`. The last one closes the
+    /// connection.
     pub fn draw(rng: &mut Rng, out: &mut Vec<u8>) -> Answers {
         let mut answers = VecDeque::new();
         for _ in 0..1 + rng.below(6) {
@@ -61,7 +62,7 @@ impl Answers {
         Answers(answers)
     }
 
-    /// Takes the next answer out of what was received, if it is whole.
+    /// Removes the next response from `received` and checks it. False: it is incomplete.
     pub fn take(&mut self, received: &mut Vec<u8>) -> bool {
         let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
         let answer = self.0.front().expect("an answer that nobody asked for");
@@ -75,7 +76,7 @@ impl Answers {
         }
         let body: Vec<u8> = received.drain(..at + 4 + size).skip(at + 4).collect();
         assert!(head.contains("\r\nDate: "), "no date: {head}");
-        // Any file may find no file descriptor left.
+        // Any request may fail with 503 for lack of file descriptors.
         if status != "503" {
             answer.check(status, length, &head, &body);
         }
@@ -83,7 +84,7 @@ impl Answers {
         true
     }
 
-    /// Whether all have come.
+    /// Whether all responses have been received.
     pub fn are_complete(&self) -> bool {
         self.0.is_empty()
     }
@@ -101,7 +102,7 @@ impl Answer {
     }
 }
 
-/// One request that keeps the connection, unless its lines say otherwise.
+/// Writes a request that keeps the connection open, unless `lines` say otherwise.
 fn ask(rng: &mut Rng, lines: &str, out: &mut Vec<u8>) -> Answer {
     let future = "Fri, 31 Dec 9999 23:59:59 GMT";
     let past = "Thu, 01 Jan 1970 00:00:00 GMT";
@@ -128,7 +129,7 @@ fn ask(rng: &mut Rng, lines: &str, out: &mut Vec<u8>) -> Answer {
     let methods = [("GET", false), ("GET", false), ("HEAD", true), ("POST", false), ("OPTIONS", false)];
     let (method, is_head) = methods[rng.below(methods.len())];
     let (framing, content) = small_body(rng);
-    // A client may send one empty line too many behind a body.
+    // A client may send an extra CRLF after a body (RFC 9112 section 2.2).
     let before = if rng.one_in(8) { "\r\n" } else { "" };
     out.extend(format!("{before}{method} /{path} HTTP/1.1\r\nHost: h\r\n{conditions}{lines}{framing}\r\n").bytes());
     out.extend(content);
@@ -144,7 +145,7 @@ fn size_of(path: &str) -> usize {
     FILES.iter().find(|(name, _)| *name == path).expect("a file").1
 }
 
-/// A body that is read, and that would be a request if it were not.
+/// A body that must be read and discarded. Its content looks like requests, to detect request smuggling.
 fn small_body(rng: &mut Rng) -> (String, Vec<u8>) {
     let trap = b"GET /trap HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1 + rng.below(30));
     match rng.below(6) {
@@ -164,7 +165,8 @@ fn small_body(rng: &mut Rng) -> (String, Vec<u8>) {
     }
 }
 
-/// A request with a body that is not read to its end, or is none: the connection closes behind the answer.
+/// Writes a request whose body is too large to drain, withheld (Expect) or malformed: the connection closes after the
+/// response.
 fn ask_with_large_body(rng: &mut Rng, out: &mut Vec<u8>) -> Answer {
     let size = BODY_DRAIN_SIZE_MAX + 1 + rng.below(200_000);
     let (framing, content, status) = match rng.below(4) {

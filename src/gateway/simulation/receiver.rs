@@ -1,4 +1,4 @@
-//! A simulated server of direct mode, which speaks RFC 6455 itself on the socket that it was given.
+//! A simulated backend in direct mode, which speaks RFC 6455 itself on the descriptor handed to it.
 
 use super::backend::check_hello;
 use crate::driver::Address;
@@ -8,24 +8,24 @@ use rfc6455::decoder::{Decoder, Piece};
 use rfc6455::encoder;
 use rfc6455::header::{self, HEADER_SIZE_MAX, Masking, Opcode, ProtocolError};
 
-/// A client in a server's hands.
+/// A client that was handed over to a backend.
 pub struct Receiver {
     wire: usize,
-    /// It was given a socketpair's far end in place of the client's own socket.
+    /// Whether it received one end of a socketpair instead of the client's own socket.
     is_relayed: bool,
     name: String,
     decoder: Decoder,
     message: Vec<u8>,
     out: Vec<u8>,
-    /// Bytes until it does what its name says.
+    /// Bytes until it acts as its name says.
     patience: usize,
-    /// It has sent its close frame.
+    /// Whether it has sent its close frame.
     is_closing: bool,
     is_over: bool,
 }
 
 impl Receiver {
-    /// The server of a client that was just handed over.
+    /// Creates the receiver of a client that was just handed over.
     pub fn new(sim: &mut Sim, handed_over: HandedOverClient, has_hello: bool) -> Receiver {
         let HandedOverClient { name, wire, client, is_relayed, record } = handed_over;
         let address = sockaddr(sim.wires[client].address);
@@ -47,7 +47,8 @@ impl Receiver {
         }
     }
 
-    /// Echoes a little, or does what it is named for: `dies` and `leaves` close without a word, `deaf` reads nothing.
+    /// Echoes some data, or acts as its name says: `dies` and `leaves` close without a close frame, `deaf` reads
+    /// nothing.
     pub fn act(&mut self, sim: &mut Sim) {
         if self.is_over || self.name == "deaf" || sim.rng.one_in(3) {
             return;
@@ -113,7 +114,7 @@ impl Receiver {
     }
 }
 
-/// A client's address as accept(2) gives it.
+/// A client address in the format of accept(2).
 fn sockaddr(address: Address) -> Vec<u8> {
     match address {
         Address::Unknown => 0u16.to_ne_bytes().to_vec(),

@@ -1,4 +1,4 @@
-//! What a seed decides before a run begins: the configuration, and what its paths and addresses lead to.
+//! The random configuration of a run, and the targets of its paths and addresses.
 
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -17,33 +17,33 @@ use crate::route::{Destination, Link, Protocol, Service, Site, Sites};
 use crate::transport::StageKind;
 
 const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Frames, Protocol::Lines, Protocol::Nul];
-/// What clients ask for in docroot. The name of a backend says what it does, and three do the same.
+/// Names that clients request in docroot. A backend's name states its behaviour; `echo` is three times as likely.
 const DOCROOT_NAMES: [&str; 10] =
     ["echo", "echo", "echo", "dies", "leaves", "deaf", "dead", "full", "narrow", "outside"];
-/// The paths of the folders that are held open.
+/// Paths of the folders held open.
 const DOCROOT: &str = "/srv/docroot";
 const WWW: &str = "/srv/www";
 
-/// What a client asks for.
+/// A name that a client may request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Name {
     pub path: &'static str,
-    /// How its messages come back.
+    /// Protocol that determines how its messages return.
     pub protocol: Protocol,
 }
 
-/// The configuration of a run.
+/// Configuration of a run.
 pub struct World {
     pub site: Site,
     pub process: limits::Process,
     pub names: Vec<Name>,
-    /// The ports that are listened on.
+    /// The ports with a listener.
     pub ports: Vec<usize>,
-    /// The clients of the last port send and get records.
+    /// Whether the clients of the last port send and receive records.
     last_has_records: bool,
-    /// Backends are told who their clients are.
+    /// Whether backends receive a PROXY record with the client's address.
     pub has_hello: bool,
-    /// When the paths of the folders lead elsewhere; the last one stays.
+    /// Turns at which the folder paths change their target. The last target remains.
     deployments: Vec<(usize, Option<Node>)>,
 }
 
@@ -60,7 +60,7 @@ impl World {
         let is_direct = protocol == Protocol::Stream && sim.rng.one_in(2);
         let has_hello = sim.rng.one_in(4);
         let service = Service { protocol, is_direct, hello: has_hello, limits, ..Service::default() };
-        // A server that has its clients' sockets sees frames, and so sends back what was sent.
+        // A backend in direct mode sees frames and echoes them unchanged.
         let seen = if is_direct { Protocol::Frames } else { protocol };
         let mut names: Vec<Name> = DOCROOT_NAMES.map(|path| Name { path, protocol: seen }).into();
         let links = if sim.rng.one_in(2) { links(&mut sim, &service, &mut names) } else { Vec::new() };
@@ -75,18 +75,18 @@ impl World {
         (sim, World { site, process, names, ports, last_has_records, has_hello, deployments })
     }
 
-    /// Some promises do not hold: clients may be cut off for what they send, or for what others do.
+    /// Whether limits are so tight that clients may be cut off for what they or other clients send.
     pub fn is_tight(&self) -> bool {
         let closes = |service: &Service| service.limits.when_over == limits::WhenOver::Close;
         self.process != limits::Process::default() || closes(&self.site.service)
     }
 
-    /// Whether bytes of this port's clients pass the tests' stage.
+    /// Whether the bytes of this port's clients pass the stage of the tests.
     pub fn has_records(&self, port: usize) -> bool {
         self.last_has_records && port == 2
     }
 
-    /// All ports. The first ones share what is served there.
+    /// The openings of all ports. The first ports share an endpoint.
     pub fn openings(&self, sim: &mut Sim, listener: impl Fn(&mut Sim, usize) -> Opened) -> Vec<Opening<Handle>> {
         let stage = |port| if self.has_records(port) { StageKind::Records } else { StageKind::Plain };
         let endpoints = [0, 2].map(|port| endpoint(self.site.fresh(), stage(port), sim));
@@ -98,7 +98,7 @@ impl World {
         self.ports.iter().map(open).collect()
     }
 
-    /// The paths of the folders may lead elsewhere from this turn on.
+    /// Applies the folder changes scheduled for this turn.
     pub fn deploy(&self, turn: usize, sim: &mut Sim) {
         for (_, node) in self.deployments.iter().filter(|(at, _)| *at == turn) {
             lead(sim, node.as_ref());
@@ -106,15 +106,15 @@ impl World {
     }
 }
 
-/// An address and its listener; none: the one that there is.
+/// An address and its listener. None: keep the existing listener.
 type Opened = (ListenAddress, Option<Handle>);
 
-/// The address of a port, with a new listener.
+/// The address of a port with a new listener.
 pub fn listening(sim: &mut Sim, port: usize) -> Opened {
     (ListenAddress::Unix(format!("port {port}")), Some(sim.listener_at(port)))
 }
 
-/// As after a reload: the same listener or, as if the address had changed, another one.
+/// After a reload: the same listener or, as if the address had changed, a new one.
 pub fn listening_again(sim: &mut Sim, port: usize) -> Opened {
     if sim.rng.one_in(2) {
         return (ListenAddress::Unix(format!("port {port}")), None);
@@ -122,7 +122,7 @@ pub fn listening_again(sim: &mut Sim, port: usize) -> Opened {
     (ListenAddress::Unix(format!("another port {port}")), Some(sim.listener_at(port)))
 }
 
-/// Serves a site with the folders that their paths lead to now.
+/// An endpoint for a site, with the folders that its paths lead to now.
 pub fn endpoint(site: Site, stage: StageKind, sim: &mut Sim) -> Arc<Endpoint<Handle>> {
     let mut held = |path: &str| {
         let tree = if let Some(Node::Root(tree)) = sim.paths.get(path) { *tree } else { 0 };
@@ -133,7 +133,7 @@ pub fn endpoint(site: Site, stage: StageKind, sim: &mut Sim) -> Arc<Endpoint<Han
     Arc::new(Endpoint { sites, folders, stage, clients_max: 1_000, clients: Count::default() })
 }
 
-/// Lets the paths of both folders lead to this; None: to nothing.
+/// Sets the target of both folder paths. None: they do not exist.
 pub fn lead(sim: &mut Sim, node: Option<&Node>) {
     for path in [DOCROOT, WWW] {
         match node {
@@ -161,7 +161,7 @@ fn add_backends(sim: &mut Sim, protocol: Protocol) {
     sim.paths.insert("/run/unix".into(), Node::Server(socket_type));
 }
 
-/// A link to each kind of destination, and what these destinations are.
+/// Creates a link to each kind of destination, and the destinations.
 fn links(sim: &mut Sim, service: &Service, names: &mut Vec<Name>) -> Vec<Link> {
     for (path, node) in [
         ("/dev/tty", Node::Tty),
@@ -189,7 +189,7 @@ fn links(sim: &mut Sim, service: &Service, names: &mut Vec<Name>) -> Vec<Link> {
         let mut service = service.clone();
         match &destination {
             Destination::Unix(_) => {}
-            // A pipe's messages are looked at as bytes; the other end of one that is read can be told nothing.
+            // Messages of a pipe are compared as bytes. A read-only pipe cannot pass anything to its other end.
             Destination::Fifo { direction, .. } => {
                 service.protocol = Protocol::Stream;
                 service.hello &= *direction == Direction::Write;
@@ -210,7 +210,7 @@ fn links(sim: &mut Sim, service: &Service, names: &mut Vec<Name>) -> Vec<Link> {
     found
 }
 
-/// Addresses that do not accept, and behind them maybe one that does.
+/// Addresses that refuse connections, possibly followed by an address that accepts.
 fn addresses(sim: &mut Sim, name: Option<&str>) -> Box<[SocketAddr]> {
     let mut hosts = Vec::new();
     for _ in 0..sim.rng.below(3) {
@@ -230,7 +230,7 @@ fn addresses(sim: &mut Sim, name: Option<&str>) -> Box<[SocketAddr]> {
     all.into()
 }
 
-/// Limits of time and rate, some of them so tight that they are met.
+/// Timeouts and rate limits, some of them tight enough to be reached.
 fn conversation_limits(sim: &mut Sim) -> limits::WebSocket {
     let mut limits = limits::WebSocket::default();
     if sim.rng.one_in(2) {
@@ -247,7 +247,7 @@ fn conversation_limits(sim: &mut Sim) -> limits::WebSocket {
     limits
 }
 
-/// Limits of the process; mostly wide enough for all.
+/// Process limits, mostly wide enough for all clients.
 fn process_limits(sim: &mut Sim) -> limits::Process {
     let mut limits = limits::Process::default();
     match sim.rng.below(24) {
@@ -259,7 +259,7 @@ fn process_limits(sim: &mut Sim) -> limits::Process {
     limits
 }
 
-/// In some runs another release of the folders takes the place of the first one, at once or after a while without any.
+/// In some runs a second release replaces the folders, immediately or after a period without any folder.
 fn deployments(sim: &mut Sim) -> Vec<(usize, Option<Node>)> {
     sim.trees.push(sim.trees[0].clone());
     pages::add_second_release(&mut sim.trees[1]);
