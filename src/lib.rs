@@ -5,7 +5,7 @@
 pub mod limits;
 
 /// Plain words that several modules use.
-pub mod types;
+mod types;
 
 /// Counting by permits.
 pub mod permit;
@@ -29,7 +29,7 @@ pub mod gateway;
 mod transport;
 
 /// The core: one exchange, from its request to its last byte, without I/O.
-pub mod exchange;
+mod exchange;
 
 /// HTTP/1.1: request heads, the WebSocket handshake, replies, conditional and range requests.
 pub mod http;

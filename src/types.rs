@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 /// The two ends that a gateway connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The HTTP client: browser, app or device.
     Client,
     /// The UNIX server, TCP server or device that a name leads to.
@@ -13,10 +13,10 @@ pub enum End {
 
 impl End {
     /// Both, the client first.
-    pub const BOTH: [End; 2] = [End::Client, End::Backend];
+    pub(crate) const BOTH: [End; 2] = [End::Client, End::Backend];
 
     /// The other one.
-    pub fn opposite(self) -> End {
+    pub(crate) fn opposite(self) -> End {
         match self {
             End::Client => End::Backend,
             End::Backend => End::Client,
@@ -26,7 +26,7 @@ impl End {
 
 /// What is to be received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Demand {
+pub(crate) enum Demand {
     /// Nothing for now.
     Nothing,
     /// One receive, then Nothing again.
@@ -39,16 +39,16 @@ pub enum Demand {
 
 /// A time of the event loop, in milliseconds. An `Option` of it takes no more room than the time alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Moment(NonZeroU64);
+pub(crate) struct Moment(NonZeroU64);
 
 impl Moment {
     /// This time.
-    pub fn at(ms: u64) -> Moment {
+    pub(crate) fn at(ms: u64) -> Moment {
         Moment(NonZeroU64::MIN.saturating_add(ms))
     }
 
     /// In milliseconds.
-    pub fn ms(self) -> u64 {
+    pub(crate) fn ms(self) -> u64 {
         self.0.get() - 1
     }
 }

@@ -9,20 +9,20 @@ use crate::types::{Demand, End};
 
 /// A body that is read and discarded, and the reply to its request.
 #[derive(Debug)]
-pub struct Draining {
+pub(crate) struct Draining {
     body: Body,
     reply: Box<Reply>,
 }
 
 impl Draining {
     /// Starts at the first byte of the body.
-    pub fn new(body: Body, reply: Box<Reply>) -> Draining {
+    pub(crate) fn new(body: Body, reply: Box<Reply>) -> Draining {
         Draining { body, reply }
     }
 
     /// Handles an input; None: process the bytes that are already buffered. The deadline of the head also limits the
     /// body.
-    pub fn step(
+    pub(crate) fn step(
         mut self: Box<Self>,
         input: Option<Input<'_>>,
         bytes: &mut Vec<u8>,

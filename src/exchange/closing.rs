@@ -27,20 +27,20 @@ use rfc6455::decoder::Decoder;
 
 /// An exchange in its closing phase.
 #[derive(Debug)]
-pub struct Closing {
+pub(crate) struct Closing {
     state: State,
     ending: Ending,
 }
 
 /// Timeouts of a reply or of a close.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CloseTimeouts {
+pub(crate) struct CloseTimeouts {
     /// Start of the reply or close, in milliseconds.
-    pub since_ms: u64,
+    pub(crate) since_ms: u64,
     /// Time in milliseconds that a peer has from `since_ms`, or from the last byte sent.
-    pub close_ms: u64,
+    pub(crate) close_ms: u64,
     /// Time in milliseconds that a peer has from the last byte sent, while bytes are queued for it.
-    pub stall_ms: u64,
+    pub(crate) stall_ms: u64,
 }
 
 #[derive(Debug)]
@@ -81,14 +81,14 @@ enum Backend {
 
 impl CloseTimeouts {
     /// The timeouts of a WebSocket with these limits, from `now_ms` on.
-    pub fn of(limits: &WebSocket, now_ms: u64) -> CloseTimeouts {
+    pub(crate) fn of(limits: &WebSocket, now_ms: u64) -> CloseTimeouts {
         CloseTimeouts { since_ms: now_ms, close_ms: limits.close_ms, stall_ms: limits.stall_ms }
     }
 }
 
 impl Closing {
     /// Closes a plain HTTP connection after its reply is sent.
-    pub fn of_reply(ending: Ending, context: &mut Context<'_>) -> Closing {
+    pub(crate) fn of_reply(ending: Ending, context: &mut Context<'_>) -> Closing {
         context.out.push(Effect::CloseFile);
         let timeouts = CloseTimeouts {
             since_ms: context.now_ms,
@@ -99,20 +99,20 @@ impl Closing {
     }
 
     /// Closes a WebSocket whose backend did not receive the client's descriptor; the close frame was already sent.
-    pub fn without_backend(ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
+    pub(crate) fn without_backend(ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
         let timeouts = CloseTimeouts::of(limits, context.now_ms);
         Closing::new(Client::OwesEnd, Backend::Gone, ending, timeouts, context)
     }
 
     /// Closes a connection whose client is gone: the backend still gets the bytes queued for it.
-    pub fn without_client(ending: Ending, seat: Seat, context: &mut Context<'_>) -> Closing {
+    pub(crate) fn without_client(ending: Ending, seat: Seat, context: &mut Context<'_>) -> Closing {
         context.out.push(Effect::Abandon(End::Client));
         let timeouts = CloseTimeouts::of(&seat.limits, context.now_ms);
         Closing::new(Client::Gone, Backend::OwesEnd { _seat: seat }, ending, timeouts, context)
     }
 
     /// Closes a relay, as `leave` says.
-    pub fn of_relay(relay: Box<Relay>, leave: Leave, context: &mut Context<'_>) -> Phase {
+    pub(crate) fn of_relay(relay: Box<Relay>, leave: Leave, context: &mut Context<'_>) -> Phase {
         let closing = match leave {
             Leave::LastWords(frame, ending) => Closing::last_words(relay, frame, ending, context),
             Leave::CloseSent(ending) => {
@@ -163,7 +163,7 @@ impl Closing {
     }
 
     /// Timeouts of the close. None: the backend still answers; that stage has its own deadline.
-    pub fn timeouts(&self) -> Option<CloseTimeouts> {
+    pub(crate) fn timeouts(&self) -> Option<CloseTimeouts> {
         match &self.state {
             State::LastWords(_) => None,
             State::Ends { timeouts, .. } => Some(*timeouts),
@@ -171,7 +171,7 @@ impl Closing {
     }
 
     /// The service of the backend while the backend may still answer.
-    pub fn service(&self) -> Option<&Service> {
+    pub(crate) fn service(&self) -> Option<&Service> {
         match &self.state {
             State::LastWords(last) => Some(last.relay.service()),
             State::Ends { .. } => None,
@@ -179,7 +179,7 @@ impl Closing {
     }
 
     /// Heap bytes held for incomplete messages.
-    pub fn held_size(&self) -> usize {
+    pub(crate) fn held_size(&self) -> usize {
         match &self.state {
             State::LastWords(last) => last.relay.held_size(),
             State::Ends { .. } => 0,
@@ -187,7 +187,7 @@ impl Closing {
     }
 
     /// Handles an input and returns the next phase.
-    pub fn handle(self, input: Input<'_>, context: &mut Context<'_>) -> Phase {
+    pub(crate) fn handle(self, input: Input<'_>, context: &mut Context<'_>) -> Phase {
         let Closing { state, ending } = self;
         let next = match state {
             State::LastWords(last) => last.handle(input, ending, context),

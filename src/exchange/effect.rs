@@ -11,18 +11,18 @@ use crate::types::{Demand, End};
 
 /// Received bytes, with headroom in front for a frame header.
 #[derive(Debug)]
-pub struct Chunk<'a> {
+pub(crate) struct Chunk<'a> {
     /// The whole buffer, headroom included.
-    pub buffer: &'a mut [u8],
+    pub(crate) buffer: &'a mut [u8],
     /// Offset of the first received byte.
-    pub start: usize,
+    pub(crate) start: usize,
     /// Offset after the last received byte.
-    pub end: usize,
+    pub(crate) end: usize,
 }
 
 /// The base folder of a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Folder {
+pub(crate) enum Folder {
     /// The folder of the backends' sockets (docroot).
     Docroot,
     /// The folder of the static files (www).
@@ -33,7 +33,7 @@ pub enum Folder {
 
 /// One action for the gateway. Effects are performed in order.
 #[derive(Debug)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Send this part of the chunk that was just passed in. At most one for each chunk.
     Forward {
         /// The receiving end.
@@ -133,14 +133,14 @@ pub enum Effect {
 
 impl Effect {
     /// The effect that opens a name. Names contain no NUL; an empty path is never found.
-    pub fn open(folder: Folder, name: &str, purpose: OpenFor) -> Effect {
+    pub(crate) fn open(folder: Folder, name: &str, purpose: OpenFor) -> Effect {
         Effect::Open { folder, path: CString::new(name).unwrap_or_default(), purpose }
     }
 }
 
 /// A list of effects that is reused, so that its memory is allocated once.
 #[derive(Default, Debug)]
-pub struct Effects {
+pub(crate) struct Effects {
     list: Vec<Effect>,
     /// Number of frames and lines decoded since `take_frames`.
     frames: usize,
@@ -148,27 +148,27 @@ pub struct Effects {
 
 impl Effects {
     /// Appends an effect.
-    pub fn push(&mut self, effect: Effect) {
+    pub(crate) fn push(&mut self, effect: Effect) {
         self.list.push(effect);
     }
 
     /// Appends all effects of the iterator.
-    pub fn extend(&mut self, effects: impl Iterator<Item = Effect>) {
+    pub(crate) fn extend(&mut self, effects: impl Iterator<Item = Effect>) {
         self.list.extend(effects);
     }
 
     /// Removes all effects, in order.
-    pub fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
         self.list.drain(..)
     }
 
     /// Adds to the number of decoded frames and lines.
-    pub fn add_frames(&mut self, frames: usize) {
+    pub(crate) fn add_frames(&mut self, frames: usize) {
         self.frames += frames;
     }
 
     /// Returns the number of decoded frames and lines since the last call.
-    pub fn take_frames(&mut self) -> usize {
+    pub(crate) fn take_frames(&mut self) -> usize {
         std::mem::take(&mut self.frames)
     }
 }

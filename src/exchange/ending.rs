@@ -13,7 +13,7 @@ use rfc6455::header::ProtocolError;
 /// The step that timed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
-pub enum Step {
+pub(crate) enum Step {
     Head,
     Body,
     Request,
@@ -24,7 +24,7 @@ pub enum Step {
 /// Why a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
-pub enum Ending {
+pub(crate) enum Ending {
     Served,
     Probed,
     SaidNothing,
@@ -66,7 +66,7 @@ pub enum Ending {
 
 /// Why a relay or a tunnel closes.
 #[derive(Debug)]
-pub enum Leave {
+pub(crate) enum Leave {
     /// The client sent a close frame or violated the protocol, or the gateway stops: the backend's remaining messages
     /// are relayed, then this close frame is sent.
     LastWords(Box<[u8]>, Ending),
@@ -81,7 +81,7 @@ pub enum Leave {
 /// The limit that was reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
-pub enum Full {
+pub(crate) enum Full {
     Clients,
     Address,
     Handshakes,
@@ -107,7 +107,7 @@ impl fmt::Display for Full {
 
 impl Ending {
     /// The log level: Warn if the operator may need to act, Debug for health checks.
-    pub fn level(self) -> Level {
+    pub(crate) fn level(self) -> Level {
         match self {
             Ending::Probed | Ending::SaidNothing => Level::Debug,
             Ending::ServerFailed(_)
@@ -134,12 +134,12 @@ impl Ending {
 
 impl Ending {
     /// Whether the backend has the client's socket, and therefore the close code too.
-    pub fn is_handed_over(self) -> bool {
+    pub(crate) fn is_handed_over(self) -> bool {
         matches!(self, Ending::HandedOver | Ending::Tunnelled)
     }
 
     /// The close code of this ending, if it ended a WebSocket (RFC 6455 section 7.4.1).
-    pub fn close_code(self) -> CloseCode {
+    pub(crate) fn close_code(self) -> CloseCode {
         match self {
             Ending::ClientClosed(code) => code.unwrap_or(CloseCode::NO_STATUS),
             Ending::ServerClosed(Some(code)) => code,

@@ -12,7 +12,7 @@ use crate::types::{Demand, End};
 
 /// A request head that is incomplete.
 #[derive(Debug, Default)]
-pub struct Head {
+pub(crate) struct Head {
     /// Number of input bytes already searched for the end of the head.
     scanned: u32,
     /// At least one request was answered on this connection.
@@ -27,7 +27,7 @@ pub struct Head {
 
 impl Head {
     /// Handles an input; None: process the bytes that are already buffered. True: run the returned phase at once.
-    pub fn step(
+    pub(crate) fn step(
         mut self,
         input: Option<Input<'_>>,
         bytes: &mut Vec<u8>,
@@ -84,7 +84,7 @@ impl Head {
     }
 
     /// The ending if the client leaves before a request begins.
-    pub fn ending(&self) -> Ending {
+    pub(crate) fn ending(&self) -> Ending {
         match (self.is_next, self.is_probe) {
             (false, _) => Ending::SaidNothing,
             (true, true) => Ending::Probed,
@@ -99,7 +99,7 @@ impl Head {
 
     /// The state for the next request on the connection; pipelined bytes are processed first. `is_probe`: all requests
     /// so far were OPTIONS.
-    pub fn next(is_probe: bool) -> Head {
+    pub(crate) fn next(is_probe: bool) -> Head {
         Head { is_next: true, is_probe, ..Head::default() }
     }
 
@@ -166,7 +166,7 @@ fn log_origin(head: &head::Head<'_>, origins: &Origins, context: &mut Context<'_
 }
 
 /// Refuses a request with an invalid head.
-pub fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
+pub(crate) fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Head(error), context)
 }
 

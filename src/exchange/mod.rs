@@ -24,9 +24,9 @@ use crate::types::{End, Moment};
 use rfc6455::close::CloseCode;
 use rfc6455::encoder;
 
-pub use closing::CloseTimeouts;
-pub use effect::{Chunk, Effect, Effects, Folder};
-pub use ending::{Ending, Full, Step};
+pub(crate) use closing::CloseTimeouts;
+pub(crate) use effect::{Chunk, Effect, Effects, Folder};
+pub(crate) use ending::{Ending, Full, Step};
 
 use body::Draining;
 use closing::Closing;
@@ -39,7 +39,7 @@ use tunnel::Tunnel;
 
 /// An event on the connection, passed to `Exchange::handle`.
 #[derive(Debug)]
-pub enum Input<'a> {
+pub(crate) enum Input<'a> {
     /// The client was accepted.
     Accepted,
     /// The client was accepted although this limit was reached: it is refused with a 503.
@@ -91,7 +91,7 @@ impl Input<'_> {
 
 /// What became of a client that was handed over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HandedOver {
+pub(crate) enum HandedOver {
     /// The backend has the client's own socket.
     Away,
     /// The backend has one end of a socketpair(2), and the gateway relays the bytes.
@@ -100,36 +100,36 @@ pub enum HandedOver {
 
 /// Payload bytes and messages in each direction.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Traffic {
+pub(crate) struct Traffic {
     /// Payload bytes from the client to the backend.
-    pub up_bytes: u64,
+    pub(crate) up_bytes: u64,
     /// Messages from the client to the backend.
-    pub up_messages: u64,
+    pub(crate) up_messages: u64,
     /// Payload bytes from the backend to the client.
-    pub down_bytes: u64,
+    pub(crate) down_bytes: u64,
     /// Messages from the backend to the client.
-    pub down_messages: u64,
+    pub(crate) down_messages: u64,
 }
 
 /// The environment of one input: time and configuration.
 #[derive(Clone, Copy, Debug)]
-pub struct Surroundings<'a> {
+pub(crate) struct Surroundings<'a> {
     /// The current time in milliseconds. With `Input::Deadline`: all input received before this time has been handled.
-    pub now_ms: u64,
+    pub(crate) now_ms: u64,
     /// The earliest time, in milliseconds, at which the bytes of this input may have arrived; usually equal to
     /// `now_ms`.
-    pub since_ms: u64,
+    pub(crate) since_ms: u64,
     /// The wall clock, formatted for the Date field.
-    pub date: &'a Date,
+    pub(crate) date: &'a Date,
     /// The configured servers (virtual hosts).
-    pub sites: &'a Sites,
+    pub(crate) sites: &'a Sites,
     /// Salt for the entity tags of files whose timestamps are not reliable.
-    pub tag_salt: u64,
+    pub(crate) tag_salt: u64,
 }
 
 /// The state machine of one connection.
 #[derive(Debug)]
-pub struct Exchange {
+pub(crate) struct Exchange {
     phase: Phase,
     /// Bytes of an incomplete request head, or pipelined bytes after a request that wait for their turn. None: no bytes
     /// are buffered.
@@ -142,13 +142,13 @@ pub struct Exchange {
 
 /// State that is kept across all phases.
 #[derive(Default, Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Index of the server in `Surroundings::sites`; the first server until a Host field selects another.
-    pub site: u16,
+    pub(crate) site: u16,
     /// Status code of the last reply; 101 for a WebSocket, 0 for no reply yet.
-    pub status: u16,
+    pub(crate) status: u16,
     /// Payload relayed so far.
-    pub traffic: Traffic,
+    pub(crate) traffic: Traffic,
     /// Time of the next `Input::Deadline`; None: no deadline.
     deadline: Option<Moment>,
     is_stopping: bool,
@@ -245,28 +245,28 @@ impl Default for Exchange {
 
 /// A snapshot of the state that the gateway acts on.
 #[derive(Clone, Copy, Debug)]
-pub struct Wants<'a> {
+pub(crate) struct Wants<'a> {
     /// The current stage.
-    pub progress: Progress,
+    pub(crate) progress: Progress,
     /// Time of the next `Input::Deadline`, in milliseconds; None: no deadline.
-    pub deadline_ms: Option<u64>,
+    pub(crate) deadline_ms: Option<u64>,
     /// How long a peer may accept no bytes; None: only the deadline applies.
-    pub timeouts: Option<CloseTimeouts>,
+    pub(crate) timeouts: Option<CloseTimeouts>,
     /// The send queues whose emptying is reported by `Input::Drained`.
-    pub drained: Drained,
+    pub(crate) drained: Drained,
     /// The tail of the client's send queue is page bytes, which can be read again (`Input::TakenBack`).
-    pub is_page: bool,
+    pub(crate) is_page: bool,
     /// Heap bytes held for incomplete requests and messages.
-    pub held_size: usize,
+    pub(crate) held_size: usize,
     /// The client has pipelined bytes after its handshake.
-    pub has_pipelined: bool,
+    pub(crate) has_pipelined: bool,
     /// The service of the backend; None: no backend is being opened or is connected.
-    pub service: Option<&'a Service>,
+    pub(crate) service: Option<&'a Service>,
 }
 
 /// The stage of an exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// A request is being received.
     Request,
     /// A request is being answered without a backend.
@@ -285,7 +285,7 @@ pub enum Progress {
 
 /// The send queues that must be empty before `Input::Drained` is reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Drained {
+pub(crate) enum Drained {
     /// No queue: do not report.
     No,
     /// The client's queue.
@@ -296,22 +296,22 @@ pub enum Drained {
 
 impl Wants<'_> {
     /// Whether the input is frames, lines or packets, whose number per visit is limited.
-    pub fn is_conversation(&self) -> bool {
+    pub(crate) fn is_conversation(&self) -> bool {
         matches!(self.progress, Progress::Relay | Progress::Closing)
     }
 
     /// Whether the exchange is an open relay, without a handshake or a close in progress.
-    pub fn is_flowing(&self) -> bool {
+    pub(crate) fn is_flowing(&self) -> bool {
         self.progress == Progress::Relay
     }
 
     /// Whether the exchange is still in HTTP: not a WebSocket, a tunnel, or closing.
-    pub fn is_handshake(&self) -> bool {
+    pub(crate) fn is_handshake(&self) -> bool {
         matches!(self.progress, Progress::Request | Progress::Reply | Progress::Opening)
     }
 
     /// Whether a backend is being looked up or connected.
-    pub fn is_opening(&self) -> bool {
+    pub(crate) fn is_opening(&self) -> bool {
         self.progress == Progress::Opening
     }
 }
@@ -320,7 +320,7 @@ impl Exchange {
     /// The state that the gateway acts on. It changes only with an input. Inlined so that a caller pays only for the
     /// fields it reads.
     #[inline(always)]
-    pub fn wants(&self) -> Wants<'_> {
+    pub(crate) fn wants(&self) -> Wants<'_> {
         let kept = self.input.as_ref().map_or(0, |input| input.capacity()) + self.name.len();
         let mut wants = Wants {
             progress: Progress::Over,
@@ -363,17 +363,17 @@ impl Exchange {
     }
 
     /// The facts for the log.
-    pub fn facts(&self) -> &Facts {
+    pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }
 
     /// The name in the latest request.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Handles one input and appends the effects to `out`. After `Effect::Over` inputs are ignored.
-    pub fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
+    pub(crate) fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
         // Fast path: an open relay or tunnel stays in its phase.
         let mut context = Context::new(around, &mut self.facts, out);
         let leave = match &mut self.phase {

@@ -17,13 +17,13 @@ use crate::route::{Destination, Link, MessageType, Protocol, Seat, Service};
 use crate::types::{Demand, End};
 
 /// A valid handshake request.
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     /// The name in the request path.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// The request head.
-    pub head: &'a Head<'a>,
+    pub(crate) head: &'a Head<'a>,
     /// Arrival time of the request, in milliseconds.
-    pub since_ms: u64,
+    pub(crate) since_ms: u64,
 }
 
 impl Asked<'_> {
@@ -42,7 +42,7 @@ impl Asked<'_> {
 
 /// A handshake in progress.
 #[derive(Debug)]
-pub struct Opening {
+pub(crate) struct Opening {
     name: Box<str>,
     upgrade: Upgrade,
     /// Index of the link that serves the name (None: a socket in docroot), and index of the address being tried.
@@ -72,7 +72,7 @@ pub struct Opening {
 
 impl Opening {
     /// Starts the lookup of the backend for a valid handshake.
-    pub fn start(asked: &Asked<'_>, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
+    pub(crate) fn start(asked: &Asked<'_>, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
         let name = asked.name;
         let site = context.site();
         let link = site.link_of(name);
@@ -171,17 +171,17 @@ impl Opening {
     }
 
     /// The service of the backend.
-    pub fn service(&self) -> &Service {
+    pub(crate) fn service(&self) -> &Service {
         &self.seat
     }
 
     /// Heap bytes held for the request.
-    pub fn held_size(&self) -> usize {
+    pub(crate) fn held_size(&self) -> usize {
         self.name.len() + self.hello.as_ref().map_or(0, |hello| hello.size())
     }
 
     /// Handles an input. True: run the returned phase at once.
-    pub fn step(
+    pub(crate) fn step(
         mut self: Box<Self>,
         input: Option<Input<'_>>,
         pipelined: &mut Vec<u8>,

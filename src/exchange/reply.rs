@@ -15,7 +15,7 @@ use crate::types::{Demand, End};
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// The method, quoted for the log.
     method: Cow<'static, str>,
     name: Box<str>,
@@ -74,7 +74,7 @@ enum Plain {
 impl Reply {
     /// The reply to a request for this name, not started yet. `is_probe`: all earlier requests on the connection were
     /// OPTIONS.
-    pub fn new(head: &head::Head<'_>, name: &str, is_probe: bool, site: &Site) -> Reply {
+    pub(crate) fn new(head: &head::Head<'_>, name: &str, is_probe: bool, site: &Site) -> Reply {
         let is_head = head.method == "HEAD";
         let is_get = head.method == "GET";
         let is_options = head.method == "OPTIONS";
@@ -122,28 +122,28 @@ impl Reply {
     }
 
     /// How long the client may accept no bytes.
-    pub fn timeouts(&self) -> CloseTimeouts {
+    pub(crate) fn timeouts(&self) -> CloseTimeouts {
         self.timeouts
     }
 
     /// Whether the request method is HEAD.
-    pub fn is_head(&self) -> bool {
+    pub(crate) fn is_head(&self) -> bool {
         self.is_head
     }
 
     /// Closes the connection after the reply, since the request body is not read to its end.
-    pub fn leave_body(&mut self) {
+    pub(crate) fn leave_body(&mut self) {
         self.leaves_body = true;
         self.keep_alive = false;
     }
 
     /// Whether further bytes of the client are discarded.
-    pub fn leaves_body(&self) -> bool {
+    pub(crate) fn leaves_body(&self) -> bool {
         self.leaves_body
     }
 
     /// Starts the reply.
-    pub fn start(mut self: Box<Self>, context: &mut Context<'_>) -> Phase {
+    pub(crate) fn start(mut self: Box<Self>, context: &mut Context<'_>) -> Phase {
         // A client may send its whole body before it reads the first byte of a reply.
         let demand = if self.leaves_body { Demand::Flow } else { Demand::Nothing };
         context.out.push(Effect::Demand(End::Client, demand));
@@ -158,24 +158,24 @@ impl Reply {
     }
 
     /// Heap bytes held for the request.
-    pub fn held_size(&self) -> usize {
+    pub(crate) fn held_size(&self) -> usize {
         self.name.len() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())
     }
 
     /// Whether the tail of the send queue is file bytes, which can be read again.
-    pub fn sends_page(&self) -> bool {
+    pub(crate) fn sends_page(&self) -> bool {
         matches!(self.stage, Stage::Sending { is_reading: false, .. })
     }
 
     /// Reads the last `size` queued bytes again; they were removed from the send queue unsent.
-    pub fn take_back(&mut self, size: u64) {
+    pub(crate) fn take_back(&mut self, size: u64) {
         if let Stage::Sending { next, .. } = &mut self.stage {
             *next -= size;
         }
     }
 
     /// Handles an input. True: run the returned phase at once.
-    pub fn step(mut self: Box<Self>, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
+    pub(crate) fn step(mut self: Box<Self>, input: Option<Input<'_>>, context: &mut Context<'_>) -> (Phase, bool) {
         match input {
             Some(Input::Opened(opened)) => self.opened(opened, context),
             Some(Input::FileBytes(chunk)) => {

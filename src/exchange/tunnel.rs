@@ -8,7 +8,7 @@ use crate::types::{Demand, End};
 
 /// Copies raw bytes in both directions.
 #[derive(Debug)]
-pub struct Tunnel {
+pub(crate) struct Tunnel {
     seat: Seat,
     has_client: bool,
     has_backend: bool,
@@ -21,7 +21,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Starts with the client's pipelined bytes.
-    pub fn new(seat: Seat, pipelined: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
+    pub(crate) fn new(seat: Seat, pipelined: Vec<u8>, context: &mut Context<'_>) -> Tunnel {
         context.set_deadline(None);
         context.traffic.up_bytes += pipelined.len() as u64;
         context.out.push(Effect::CloseFile);
@@ -34,34 +34,34 @@ impl Tunnel {
     }
 
     /// The service of the backend.
-    pub fn service(&self) -> &Service {
+    pub(crate) fn service(&self) -> &Service {
         &self.seat
     }
 
     /// The seat among the clients of its service.
-    pub fn into_seat(self) -> Seat {
+    pub(crate) fn into_seat(self) -> Seat {
         self.seat
     }
 
     /// Timeouts of the close; None: the backend has not ended.
-    pub fn timeouts(&self) -> Option<CloseTimeouts> {
+    pub(crate) fn timeouts(&self) -> Option<CloseTimeouts> {
         self.ended_ms.map(|since_ms| CloseTimeouts::of(&self.seat.limits, since_ms))
     }
 
     /// Whether both ends have ended: the tunnel is finished when both send queues are empty.
-    pub fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         !self.has_client && !self.has_backend
     }
 
     /// Shuts down the sending half towards the backend, which may still answer. The client is still read: closing a
     /// socket with unread bytes sends a reset, which destroys bytes in transit.
-    pub fn stop(&mut self, context: &mut Context<'_>) {
+    pub(crate) fn stop(&mut self, context: &mut Context<'_>) {
         self.is_stopping = true;
         context.out.push(Effect::Finish(End::Backend));
     }
 
     /// Handles an input. Some: the tunnel closes.
-    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
+    pub(crate) fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
         match input {
             // A receive may complete just before the client's failure is reported.
             Input::Bytes(End::Client, _) if self.is_stopping || !self.has_client => {}

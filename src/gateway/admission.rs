@@ -14,7 +14,7 @@ use crate::permit::{Count, Permit};
 /// Unit of per-address limits: an IPv4 address or an IPv6 /64 prefix, the usual allocation of one customer (RFC 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs)]
-pub enum Source {
+pub(crate) enum Source {
     V4([u8; 4]),
     V6([u8; 8]),
     /// All clients without an IP address, such as those of a UNIX socket.
@@ -23,9 +23,9 @@ pub enum Source {
 
 /// Counts and their limits.
 #[derive(Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     /// Configured process limits.
-    pub limits: Process,
+    pub(crate) limits: Process,
     /// Number of clients per address.
     sources: HashMap<Source, Arc<Count>>,
     /// Clients being refused with an error response. They do not count against other limits.
@@ -37,7 +37,7 @@ pub struct Admission {
 
 /// Permits of one connection, returned on drop.
 #[derive(Debug)]
-pub enum Places<H> {
+pub(crate) enum Places<H> {
     /// The connection is served.
     Admitted {
         /// Permit of the endpoint that serves it.
@@ -60,7 +60,7 @@ pub enum Places<H> {
 
 impl<H> Places<H> {
     /// The endpoint that accepted the connection.
-    pub fn endpoint(&self) -> &Endpoint<H> {
+    pub(crate) fn endpoint(&self) -> &Endpoint<H> {
         match self {
             Places::Admitted { endpoint, .. } => endpoint,
             Places::Refused { endpoint, .. } => endpoint,
@@ -68,7 +68,7 @@ impl<H> Places<H> {
     }
 
     /// Returns the handshake permit: the handshake succeeded or the connection ends.
-    pub fn end_handshake(&mut self) {
+    pub(crate) fn end_handshake(&mut self) {
         if let Places::Admitted { handshake, .. } = self {
             *handshake = None;
         }
@@ -77,13 +77,13 @@ impl<H> Places<H> {
 
 impl Admission {
     /// Creates empty counts.
-    pub fn new(limits: Process) -> Admission {
+    pub(crate) fn new(limits: Process) -> Admission {
         Admission { limits, sources: HashMap::new(), refused: Arc::default(), handshakes: Arc::default(), held_size: 0 }
     }
 
     /// Admits or refuses a new connection. `there` is the number of existing connections, admitted or refused. None:
     /// not even a refusal is possible, so close the socket.
-    pub fn enter<H>(&mut self, address: Address, endpoint: &Arc<Endpoint<H>>, there: u64) -> Option<Places<H>> {
+    pub(crate) fn enter<H>(&mut self, address: Address, endpoint: &Arc<Endpoint<H>>, there: u64) -> Option<Places<H>> {
         let full = match self.admit(source_of(address), endpoint, there) {
             Ok(places) => return Some(places),
             Err(full) => full,
@@ -116,30 +116,30 @@ impl Admission {
     }
 
     /// Whether any client has not completed a WebSocket handshake.
-    pub fn has_handshakes(&self) -> bool {
+    pub(crate) fn has_handshakes(&self) -> bool {
         self.handshakes.held() > 0
     }
 
     /// Updates the held size of one connection from `before` to `now`, in bytes.
-    pub fn hold(&mut self, before: usize, now: usize) {
+    pub(crate) fn hold(&mut self, before: usize, now: usize) {
         self.held_size = self.held_size + now as u64 - before as u64;
     }
 
     /// Whether all connections together exceed the memory limit.
-    pub fn holds_too_much(&self) -> bool {
+    pub(crate) fn holds_too_much(&self) -> bool {
         self.held_size > self.limits.queued_size_max
     }
 
     /// Whether all counts are zero, as expected after shutdown.
     #[cfg(any(test, feature = "sim"))]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let is_nobody = self.sources.values().all(|count| count.held() == 0) && self.refused.held() == 0;
         is_nobody && self.handshakes.held() == 0 && self.held_size == 0
     }
 }
 
 /// The limit unit of a client address.
-pub fn source_of(address: Address) -> Source {
+pub(crate) fn source_of(address: Address) -> Source {
     let Address::Tcp(address) = address else { return Source::Unknown };
     match address.ip().to_canonical() {
         IpAddr::V4(v4) => Source::V4(v4.octets()),

@@ -10,7 +10,7 @@ use crate::limits::{CATCH_UP_MS, STANDSTILL_MS};
 
 /// Monotonic time in ms that excludes stalls.
 #[derive(Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     driver_ms: u64,
     now_ms: u64,
     /// The last stall: when the data read now may have arrived, and how long that applies.
@@ -25,13 +25,13 @@ struct Stood {
 
 impl Clock {
     /// Starts at the driver's time.
-    pub fn new(driver_ms: u64) -> Clock {
+    pub(crate) fn new(driver_ms: u64) -> Clock {
         Clock { driver_ms, now_ms: driver_ms, stood: None }
     }
 
     /// Advances the clock and returns the time now. `expected_ms` is the maximum duration of the preceding operation.
     /// None: unbounded.
-    pub fn advance(&mut self, driver_ms: u64, expected_ms: Option<u64>) -> u64 {
+    pub(crate) fn advance(&mut self, driver_ms: u64, expected_ms: Option<u64>) -> u64 {
         let elapsed_ms = driver_ms.saturating_sub(self.driver_ms);
         self.driver_ms = driver_ms;
         let late_ms = expected_ms.map_or(0, |expected_ms| elapsed_ms.saturating_sub(expected_ms));
@@ -46,7 +46,7 @@ impl Clock {
 
     /// Earliest time in ms at which data received now may have arrived. Until `CATCH_UP_MS` after a stall it precedes
     /// the stall's end by the stall's length; otherwise it is the present.
-    pub fn since_ms(&self) -> u64 {
+    pub(crate) fn since_ms(&self) -> u64 {
         match &self.stood {
             Some(stood) if self.now_ms < stood.until_ms => stood.since_ms,
             _ => self.now_ms,

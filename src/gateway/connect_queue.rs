@@ -15,7 +15,7 @@ use crate::limits::{CONNECT_RETRY_MS, CONNECT_RETRY_MS_MAX};
 
 /// Queues by socket. A connection in its handshake is in at most one queue, once.
 #[derive(Default, Debug)]
-pub struct ConnectQueues(HashMap<FileId, Queue>);
+pub(crate) struct ConnectQueues(HashMap<FileId, Queue>);
 
 /// Connections that wait for one socket.
 #[derive(Debug)]
@@ -33,13 +33,13 @@ struct Queue {
 
 impl ConnectQueues {
     /// Whether connections wait for this socket.
-    pub fn is_full(&self, socket: FileId) -> bool {
+    pub(crate) fn is_full(&self, socket: FileId) -> bool {
         self.0.contains_key(&socket)
     }
 
     /// Queues a connection that found the backlog full or the queue not empty. A prober that failed
     /// returns to the head of the queue.
-    pub fn wait(&mut self, socket: FileId, owner: Owner, source: Source, now_ms: u64) {
+    pub(crate) fn wait(&mut self, socket: FileId, owner: Owner, source: Source, now_ms: u64) {
         let queue = self.0.entry(socket).or_insert_with(|| Queue {
             waiting: VecDeque::new(),
             prober: None,
@@ -60,7 +60,7 @@ impl ConnectQueues {
     }
 
     /// Removes a connection that was connected, refused or closed. If it was the prober, the next connection retries.
-    pub fn leave(&mut self, socket: FileId, owner: Owner, now_ms: u64) {
+    pub(crate) fn leave(&mut self, socket: FileId, owner: Owner, now_ms: u64) {
         let Some(queue) = self.0.get_mut(&socket) else { return };
         if queue.prober == Some(owner) {
             (queue.prober, queue.pause_ms, queue.probe_ms) = (None, CONNECT_RETRY_MS, now_ms);
@@ -73,19 +73,19 @@ impl ConnectQueues {
     }
 
     /// When the next retry is due. None: no retry is scheduled.
-    pub fn next_ms(&self) -> Option<u64> {
+    pub(crate) fn next_ms(&self) -> Option<u64> {
         self.0.values().filter(|queue| queue.prober.is_none()).map(|queue| queue.probe_ms).min()
     }
 
     /// The connections that retry now, at most one per socket.
-    pub fn take_due(&mut self, now_ms: u64) -> Vec<Owner> {
+    pub(crate) fn take_due(&mut self, now_ms: u64) -> Vec<Owner> {
         let due = self.0.values_mut().filter(|queue| queue.prober.is_none() && queue.probe_ms <= now_ms);
         due.filter_map(Queue::take_next).collect()
     }
 
     /// Whether no connection waits.
     #[cfg(any(test, feature = "sim"))]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

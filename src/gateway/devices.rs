@@ -8,17 +8,17 @@ use crate::driver::device::DeviceId;
 use crate::permit::{Count, Permit};
 
 /// Permit to use a device, returned on drop.
-pub type Place = Permit<Count>;
+pub(crate) type Place = Permit<Count>;
 
 /// Use counts of devices.
 #[derive(Default, Debug)]
-pub struct Devices {
+pub(crate) struct Devices {
     counts: HashMap<DeviceId, Arc<Count>>,
 }
 
 impl Devices {
     /// Takes a permit for a device with at most `users_max` users. None: the limit is reached.
-    pub fn enter(&mut self, device: DeviceId, users_max: u64) -> Option<Place> {
+    pub(crate) fn enter(&mut self, device: DeviceId, users_max: u64) -> Option<Place> {
         self.counts.retain(|_, count| count.held() > 0);
         Permit::take(self.counts.entry(device).or_default(), users_max)
     }

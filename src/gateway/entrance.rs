@@ -53,7 +53,7 @@ impl<H> AsRef<Count> for Endpoint<H> {
 
 impl<H> Endpoint<H> {
     /// The starting folder for paths of a site. None: the site has no such folder.
-    pub fn reach(&self, site: u16, folder: Folder) -> Option<Reach<'_, H>> {
+    pub(crate) fn reach(&self, site: u16, folder: Folder) -> Option<Reach<'_, H>> {
         let folders = self.folders.get(site as usize);
         match folder {
             Folder::Anywhere => Some(Reach::Anywhere),

@@ -11,7 +11,7 @@ use crate::limits::LIGHT_VISITS_MAX;
 /// Within an address, light connections (one visit consumes all their received data) precede heavy ones: many clients
 /// may share an address, and a flooding client must not delay the others.
 #[derive(Default, Debug)]
-pub struct FairQueue {
+pub(crate) struct FairQueue {
     /// Addresses with waiting connections, in order of service.
     turns: VecDeque<Source>,
     waiting: HashMap<Source, Waiting>,
@@ -41,24 +41,24 @@ impl Waiting {
 
 impl FairQueue {
     /// Whether no connection waits.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
 
     /// Appends a connection to those of its address and weight.
-    pub fn push(&mut self, source: Source, owner: Owner, is_heavy: bool) {
+    pub(crate) fn push(&mut self, source: Source, owner: Owner, is_heavy: bool) {
         let waiting = self.of(source);
         let line = if is_heavy { &mut waiting.heavy } else { &mut waiting.light };
         line.push_back(owner);
     }
 
     /// Inserts a connection before the heavy ones of its address. The address keeps its place in the rotation.
-    pub fn push_front(&mut self, source: Source, owner: Owner) {
+    pub(crate) fn push_front(&mut self, source: Source, owner: Owner) {
         self.of(source).heavy.push_front(owner);
     }
 
     /// Removes the next connection and moves its address to the end of the rotation.
-    pub fn pop(&mut self) -> Option<Owner> {
+    pub(crate) fn pop(&mut self) -> Option<Owner> {
         let source = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&source)?;
         let owner = waiting.pop();

@@ -16,20 +16,20 @@ use crate::observe::log::{self, Level, Quoted};
 
 /// A hand-over whose connection to the backend was kept.
 #[derive(Debug)]
-pub struct Watched<H> {
+pub(crate) struct Watched<H> {
     /// The gateway's end of the connection.
-    pub handle: H,
+    pub(crate) handle: H,
     /// The backend's socket.
-    pub socket: FileId,
+    pub(crate) socket: FileId,
     /// Number of the client's connection, for the log.
-    pub id: u64,
+    pub(crate) id: u64,
     /// Requested name, for the log.
-    pub name: Box<str>,
+    pub(crate) name: Box<str>,
 }
 
 /// All watched hand-overs and the results so far.
 #[derive(Debug)]
-pub struct Watches<H> {
+pub(crate) struct Watches<H> {
     list: Slab<Entry<H>>,
     /// Sockets with a hand-over that is watched or in flight to be watched.
     busy: HashSet<FileId>,
@@ -65,35 +65,35 @@ impl<H> Default for Watches<H> {
 
 impl<H> Watches<H> {
     /// Whether no hand-over is watched.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Whether no hand-over is watched or in flight to be watched.
     #[cfg(any(test, feature = "sim"))]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.list.is_empty() && self.busy.is_empty()
     }
 
     /// When the next watch times out, in ms. None: there is none.
-    pub fn due_ms(&self) -> Option<u64> {
+    pub(crate) fn due_ms(&self) -> Option<u64> {
         self.list.iter().filter(|(_, entry)| !entry.is_given_up).map(|(_, entry)| entry.until_ms).min()
     }
 
     /// Reserves a watch of the next hand-over to this socket. True: `begin` or `cancel` must follow.
-    pub fn reserve(&mut self, socket: FileId) -> bool {
+    pub(crate) fn reserve(&mut self, socket: FileId) -> bool {
         let has_room = self.busy.len() < WATCHES_MAX && !self.is_stopping;
         has_room && !self.known.contains(&socket) && self.busy.insert(socket)
     }
 
     /// Releases the reservation after a failed hand-over.
-    pub fn cancel(&mut self, socket: FileId) {
+    pub(crate) fn cancel(&mut self, socket: FileId) {
         self.busy.remove(&socket);
     }
 
     /// Begins to watch a completed hand-over, or closes its connection. In both cases the backend sees end of stream
     /// after the record.
-    pub fn begin<D: Driver<Handle = H>>(
+    pub(crate) fn begin<D: Driver<Handle = H>>(
         &mut self,
         watched: Watched<H>,
         now_ms: u64,
@@ -113,7 +113,7 @@ impl<H> Watches<H> {
     }
 
     /// Handles a completed receive on a watched connection.
-    pub fn on_received<D: Driver<Handle = H>>(&mut self, index: usize, received: Received, driver: &mut D) {
+    pub(crate) fn on_received<D: Driver<Handle = H>>(&mut self, index: usize, received: Received, driver: &mut D) {
         let outcome = Outcome::of(&received);
         if let Received::Data(lease) = received {
             driver.release(lease);
@@ -132,14 +132,14 @@ impl<H> Watches<H> {
     }
 
     /// Gives up watches that have timed out.
-    pub fn on_time<D: Driver<Handle = H>>(&mut self, now_ms: u64, driver: &mut D) {
+    pub(crate) fn on_time<D: Driver<Handle = H>>(&mut self, now_ms: u64, driver: &mut D) {
         for (_, entry) in self.list.iter_mut().filter(|(_, entry)| entry.until_ms <= now_ms) {
             entry.give_up(driver);
         }
     }
 
     /// Gives up all watches and begins no more.
-    pub fn stop<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+    pub(crate) fn stop<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
         self.is_stopping = true;
         self.list.iter_mut().for_each(|(_, entry)| entry.give_up(driver));
     }

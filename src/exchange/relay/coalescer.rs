@@ -8,14 +8,14 @@ use rfc6455::header::{self, Opcode};
 /// A range of the buffer. The output never outgrows the input: a header without a mask is shorter than one with a mask,
 /// and the headroom precedes the first piece.
 #[derive(Default)]
-pub struct Coalescer {
+pub(crate) struct Coalescer {
     start: usize,
     end: usize,
 }
 
 impl Coalescer {
     /// Appends the payload without a header.
-    pub fn add_payload(&mut self, buffer: &mut [u8], data: Data) {
+    pub(crate) fn add_payload(&mut self, buffer: &mut [u8], data: Data) {
         if self.start == self.end {
             (self.start, self.end) = (data.range.start, data.range.end);
         } else {
@@ -24,7 +24,7 @@ impl Coalescer {
     }
 
     /// Appends the payload and, after the end of a message, the delimiter.
-    pub fn add_delimited(&mut self, buffer: &mut [u8], data: Data, delimiter: u8) {
+    pub(crate) fn add_delimited(&mut self, buffer: &mut [u8], data: Data, delimiter: u8) {
         if self.start == self.end {
             // The byte before the payload belonged to the header: shifting by one makes room for the delimiter.
             (self.start, self.end) = (data.range.start - 1, data.range.start - 1);
@@ -38,7 +38,7 @@ impl Coalescer {
     }
 
     /// Appends each piece as a frame of its own, so that a control frame may be sent between two receives.
-    pub fn add_frame(&mut self, buffer: &mut [u8], data: Data) {
+    pub(crate) fn add_frame(&mut self, buffer: &mut [u8], data: Data) {
         let size = data.range.len();
         let opcode = if data.first { data.opcode } else { Opcode::Continuation };
         if self.start == self.end {
@@ -56,7 +56,7 @@ impl Coalescer {
     }
 
     /// Sends the coalesced range unless it is empty.
-    pub fn forward(&self, to: End, context: &mut Context<'_>) {
+    pub(crate) fn forward(&self, to: End, context: &mut Context<'_>) {
         if self.start != self.end {
             context.out.push(Effect::Forward { to, range: self.start..self.end });
         }

@@ -31,7 +31,7 @@ impl Relay {
     }
 
     /// Relays the backend's remaining bytes during a close. True: the backend has closed too, or violated its protocol.
-    pub fn last_words(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+    pub(crate) fn last_words(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
         self.is_last = true;
         match self.down {
             Some(_) => self.down_frames(chunk, context).is_some(),
@@ -41,7 +41,7 @@ impl Relay {
 
     /// Sends incomplete input when the time is over: a truncated character, and the last unterminated line of a backend
     /// that has ended. `is_cut`: that line may answer a part of a message, and is dropped.
-    pub fn send_rest(&mut self, is_cut: bool, context: &mut Context<'_>) {
+    pub(crate) fn send_rest(&mut self, is_cut: bool, context: &mut Context<'_>) {
         if is_cut {
             self.partial = None;
         }

@@ -6,7 +6,7 @@ use crate::types::Moment;
 
 /// The timer that is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Due {
+pub(crate) enum Due {
     /// Stop waiting for the rest of a truncated character.
     Cut,
     /// Resume reading from a client that exceeded its rate limit.
@@ -21,7 +21,7 @@ pub enum Due {
 
 /// The timers. Recording activity costs one store; the timer compares the times only when it fires.
 #[derive(Debug)]
-pub struct Keepalive {
+pub(crate) struct Keepalive {
     heard_ms: u64,
     message_ms: u64,
     pinged: Option<Moment>,
@@ -34,7 +34,7 @@ pub struct Keepalive {
 
 impl Keepalive {
     /// Starts the timers at the beginning of the relay.
-    pub fn new(limits: &WebSocket, now_ms: u64) -> Keepalive {
+    pub(crate) fn new(limits: &WebSocket, now_ms: u64) -> Keepalive {
         let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
         Keepalive {
             heard_ms: now_ms,
@@ -48,31 +48,37 @@ impl Keepalive {
     }
 
     /// Bytes of the client were received.
-    pub fn on_client(&mut self, now_ms: u64) {
+    pub(crate) fn on_client(&mut self, now_ms: u64) {
         self.heard_ms = now_ms;
         self.pinged = None;
     }
 
     /// The client is not being read, so a missing pong proves nothing; the next ping is due as usual.
-    pub fn on_unread(&mut self) {
+    pub(crate) fn on_unread(&mut self) {
         if let Some(pinged) = self.pinged.take() {
             self.heard_ms = pinged.ms();
         }
     }
 
     /// A message was received from either end.
-    pub fn on_message(&mut self, now_ms: u64) {
+    pub(crate) fn on_message(&mut self, now_ms: u64) {
         self.message_ms = now_ms;
     }
 
     /// Waits until this time for the rest of a truncated character; None: stops waiting.
-    pub fn set_cut(&mut self, until_ms: Option<u64>) {
+    pub(crate) fn set_cut(&mut self, until_ms: Option<u64>) {
         self.cut = until_ms.map(Moment::at);
     }
 
     /// Whether the client exceeded its rate limit. If it is to be slowed down, `next_ms` includes the time at which
     /// reading resumes. The bytes may have arrived at any time from `since_ms` to `now_ms`.
-    pub fn is_over(&mut self, messages: u64, bytes: u64, limits: &WebSocket, (since_ms, now_ms): (u64, u64)) -> bool {
+    pub(crate) fn is_over(
+        &mut self,
+        messages: u64,
+        bytes: u64,
+        limits: &WebSocket,
+        (since_ms, now_ms): (u64, u64),
+    ) -> bool {
         let Some(rate) = &mut self.rate else { return false };
         let over_ms = rate.take(messages, bytes, limits, (since_ms, now_ms));
         if over_ms > 0 && limits.when_over == WhenOver::Slow {
@@ -82,13 +88,13 @@ impl Keepalive {
     }
 
     /// The earliest time at which a timer is due; None: no timer is set.
-    pub fn next_ms(&self, limits: &WebSocket) -> Option<u64> {
+    pub(crate) fn next_ms(&self, limits: &WebSocket) -> Option<u64> {
         let due = [Due::Cut, Due::Resume, Due::Idle, Due::Silent, Due::Ping];
         due.into_iter().filter_map(|what| self.at_ms(what, limits)).chain(self.look.map(Moment::ms)).min()
     }
 
     /// Removes and returns the next timer that is due now.
-    pub fn take_due(&mut self, limits: &WebSocket, now_ms: u64) -> Option<Due> {
+    pub(crate) fn take_due(&mut self, limits: &WebSocket, now_ms: u64) -> Option<Due> {
         if self.look.is_some_and(|at| at.ms() <= now_ms) {
             self.look = self.pinged.map(|_| Moment::at(now_ms + limits.ping_ms));
         }

@@ -7,7 +7,7 @@ use rfc6455::header::{self, Opcode};
 
 /// Why the bytes of a backend are not valid messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LineError {
+pub(crate) enum LineError {
     /// No delimiter within `LINE_SIZE_MAX` bytes.
     TooLong,
     /// The type is text and the message is not UTF-8.
@@ -15,7 +15,7 @@ pub enum LineError {
 }
 
 /// The delimiter of a protocol; None: the protocol has no delimiter.
-pub fn delimiter(protocol: Protocol) -> Option<u8> {
+pub(crate) fn delimiter(protocol: Protocol) -> Option<u8> {
     match protocol {
         Protocol::Lines => Some(b'\n'),
         Protocol::Nul => Some(0),
@@ -25,19 +25,19 @@ pub fn delimiter(protocol: Protocol) -> Option<u8> {
 
 /// Frames of complete messages, one after another.
 #[derive(Default, Debug)]
-pub struct Framed {
+pub(crate) struct Framed {
     /// The encoded frames.
-    pub bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// Number of messages.
-    pub messages: u64,
+    pub(crate) messages: u64,
     /// Number of payload bytes.
-    pub payload_size: u64,
+    pub(crate) payload_size: u64,
 }
 
 impl Framed {
     /// Encodes received messages as frames; `partial` holds the incomplete message before and after the call. Returns
     /// the number of consumed bytes, which is less than the input if it has more than `FRAMES_PER_VISIT_MAX` messages.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         mut bytes: &[u8],
         partial: &mut Vec<u8>,
@@ -65,7 +65,7 @@ impl Framed {
     }
 
     /// Appends a message as a frame. A line may end with CR LF: the CR is not part of the message.
-    pub fn add(&mut self, message: &[u8], delimiter: u8, message_type: MessageType) -> Result<(), LineError> {
+    pub(crate) fn add(&mut self, message: &[u8], delimiter: u8, message_type: MessageType) -> Result<(), LineError> {
         let message = end_cut(message, delimiter);
         if message.len() > LINE_SIZE_MAX {
             return Err(LineError::TooLong);

@@ -24,7 +24,7 @@ type Close = (Option<CloseCode>, Box<str>);
 
 /// A WebSocket with its backend.
 #[derive(Debug)]
-pub struct Relay {
+pub(crate) struct Relay {
     seat: Seat,
     /// The protocol of the service, or the protocol that the type of the backend's socket implies.
     protocol: Protocol,
@@ -49,7 +49,7 @@ pub struct Relay {
 
 /// Properties of a backend.
 #[derive(Clone, Copy, Debug)]
-pub struct BackendTraits {
+pub(crate) struct BackendTraits {
     /// Whether the backend accepts messages. A read-only pipe does not.
     takes_messages: bool,
     /// Whether the backend sees the end of its input and ends after its last answer. No device does.
@@ -58,7 +58,7 @@ pub struct BackendTraits {
 
 impl BackendTraits {
     /// The traits of a link's destination; None: the traits of a socket in docroot.
-    pub fn of(destination: Option<&Destination>) -> BackendTraits {
+    pub(crate) fn of(destination: Option<&Destination>) -> BackendTraits {
         BackendTraits {
             takes_messages: !matches!(destination, Some(Destination::Fifo { direction: Direction::Read, .. })),
             ends: !matches!(destination, Some(Destination::Tty { .. } | Destination::Fifo { .. })),
@@ -68,7 +68,7 @@ impl BackendTraits {
 
 impl Relay {
     /// Starts a relay.
-    pub fn new(
+    pub(crate) fn new(
         seat: Seat,
         protocol: Protocol,
         message_type: MessageType,
@@ -100,62 +100,62 @@ impl Relay {
     }
 
     /// Heap bytes held for incomplete messages.
-    pub fn held_size(&self) -> usize {
+    pub(crate) fn held_size(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.capacity())
     }
 
     /// The service of the backend.
-    pub fn service(&self) -> &Service {
+    pub(crate) fn service(&self) -> &Service {
         &self.seat
     }
 
     /// The limits of this relay.
-    pub fn limits(&self) -> &WebSocket {
+    pub(crate) fn limits(&self) -> &WebSocket {
         &self.seat.limits
     }
 
     /// Whether only the first part of a client's message was relayed.
-    pub fn is_amid_message(&self) -> bool {
+    pub(crate) fn is_amid_message(&self) -> bool {
         self.up.is_amid_message()
     }
 
     /// Whether the backend sees the end of its input and ends after its last answer. No device does.
-    pub fn ends(&self) -> bool {
+    pub(crate) fn ends(&self) -> bool {
         self.traits.ends
     }
 
     /// The backend has ended or failed.
-    pub fn on_backend_gone(&mut self) {
+    pub(crate) fn on_backend_gone(&mut self) {
         self.is_backend_gone = true;
     }
 
     /// The seat among the clients of its service.
-    pub fn into_seat(self) -> Seat {
+    pub(crate) fn into_seat(self) -> Seat {
         self.seat
     }
 
     /// The client's decoder, and its seat among the clients of its service; None: the backend has ended.
-    pub fn into_parts(self) -> (Decoder, Option<Seat>) {
+    pub(crate) fn into_parts(self) -> (Decoder, Option<Seat>) {
         (self.up, (!self.is_backend_gone).then_some(self.seat))
     }
 
     /// Skips the client's messages up to its close frame. True: found; a protocol error counts as a close frame.
-    pub fn find_close(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+    pub(crate) fn find_close(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
         find_close(&mut self.up, chunk, context).unwrap_or(true)
     }
 
     /// Reading from the client was paused for a while, so its silence does not count.
-    pub fn excuse_client(&mut self, now_ms: u64) {
+    pub(crate) fn excuse_client(&mut self, now_ms: u64) {
         self.keepalive.on_client(now_ms);
     }
 
     /// The client is not being read, so a missing pong proves nothing.
-    pub fn on_client_unread(&mut self) {
+    pub(crate) fn on_client_unread(&mut self) {
         self.keepalive.on_unread();
     }
 
     /// Handles an input. Some: the relay closes.
-    pub fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
+    pub(crate) fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
         match input {
             Input::Bytes(End::Client, chunk) => self.client_bytes(chunk, context),
             Input::Bytes(End::Backend, chunk) => self.backend_bytes(chunk, context),
@@ -252,7 +252,7 @@ impl Relay {
 
     /// How long a backend may be silent during a shutdown, in milliseconds: `close_ms` if it sees the end of its input,
     /// but at least `LAST_WORDS_MS`.
-    pub fn silence_ms(&self) -> u64 {
+    pub(crate) fn silence_ms(&self) -> u64 {
         if self.traits.ends { limits::LAST_WORDS_MS.max(self.seat.limits.close_ms) } else { limits::LAST_WORDS_MS }
     }
 
@@ -354,7 +354,7 @@ fn pong(to: End, payload: &[u8], context: &mut Context<'_>) {
 }
 
 /// Skips the client's messages up to its close frame. True: found.
-pub fn find_close(up: &mut Decoder, chunk: Chunk<'_>, context: &mut Context<'_>) -> Result<bool, ProtocolError> {
+pub(crate) fn find_close(up: &mut Decoder, chunk: Chunk<'_>, context: &mut Context<'_>) -> Result<bool, ProtocolError> {
     let (mut at, mut frames) = (chunk.start, 0);
     loop {
         if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
