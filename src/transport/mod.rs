@@ -328,6 +328,7 @@ impl<H> Transport<H> {
         if self.is_in_flight() && self.sending != SendState::Lent {
             driver.shutdown(&self.handle, true);
         }
+        self.check_invariants();
     }
 
     /// Drops the send queue after the peer stopped receiving. The peer may still send.
@@ -350,6 +351,7 @@ impl<H> Transport<H> {
             Some(size) if size < FULL / 2 && !more => self.is_bulk = false,
             _ => {}
         }
+        self.check_invariants();
     }
 
     /// Handles end of stream or a receive error, after delivery to the exchange.
@@ -377,6 +379,7 @@ impl<H> Transport<H> {
         let is_dropped = error.is_some() || self.life == Life::Abandoned;
         let is_left = self.outgoing.settle(batch, (!is_dropped).then_some(taken), result.is_ok(), driver);
         self.sending = if is_left { SendState::Blocked } else { SendState::No };
+        self.check_invariants();
         match error {
             Some(errno) => SendResult::Failed(errno),
             None if self.outgoing.is_empty() => SendResult::Drained,
@@ -387,11 +390,30 @@ impl<H> Transport<H> {
     /// Runs at the end of a turn: submits a send for queued data and a receive if one is wanted. `opposite` is the
     /// number of bytes queued at the opposite transport. `token` names this transport's slot.
     pub(crate) fn settle<D: Driver<Handle = H>>(&mut self, token: Token, opposite: usize, driver: &mut D) -> Settled {
-        if self.life == Life::Abandoned {
-            return self.settle_abandoned(token, driver);
-        }
-        self.settle_sending(token, driver);
-        self.settle_receiving(token, opposite, driver)
+        let settled = match self.life {
+            Life::Abandoned => self.settle_abandoned(token, driver),
+            _ => {
+                self.settle_sending(token, driver);
+                self.settle_receiving(token, opposite, driver)
+            }
+        };
+        self.check_invariants();
+        settled
+    }
+
+    /// Asserts the table at the top of this file, in debug builds.
+    fn check_invariants(&self) {
+        let has_shut = self.life == Life::Shut;
+        debug_assert!(
+            !has_shut || self.outgoing.is_empty() && !self.is_sending(),
+            "a send after the end: {:?}",
+            self.sending
+        );
+        let is_abandoned = self.life == Life::Abandoned;
+        let is_empty = self.outgoing.is_empty() && self.incoming.is_empty() && self.demand == Demand::Nothing;
+        debug_assert!(!is_abandoned || is_empty, "an abandoned transport keeps something");
+        let is_lent = self.sending == SendState::Lent;
+        debug_assert!(!is_lent || !self.is_receiving(), "a receive while lent: {:?}", self.receiving);
     }
 
     fn is_receiving(&self) -> bool {
