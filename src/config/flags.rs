@@ -8,24 +8,24 @@ use super::syntax::{Data, Element, Setting};
 /// A flag as a setting.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Flag {
-    /// Its name in problems.
+    /// Its name in reported problems.
     pub label: &'static str,
     /// The group of its key. Flags of a server require that there is only one.
     pub scope: Scope,
     /// Its key.
     pub key: &'static str,
-    /// What it is set to.
+    /// The value.
     pub value: Value,
 }
 
-/// What a flag sets its key to.
+/// The value that a flag sets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Value {
     /// True.
     On,
     /// A string.
     One(String),
-    /// As many strings as the flag was given times.
+    /// One string for each use of the flag.
     Several(Vec<String>),
 }
 
@@ -40,7 +40,7 @@ impl Value {
     }
 }
 
-/// Sets what the flags say. Where no file names a server, they make one.
+/// Applies the flags to the settings. If no file defines a server, the flags define one.
 pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Place, problems: &mut Problems) {
     let names_server =
         settings.iter().any(|setting| setting.name == "servers" && setting.data != Data::List(Vec::new()));
@@ -86,7 +86,7 @@ pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Place, probl
     }
 }
 
-/// What a name is set to, which is `data` where it is not set yet.
+/// The value of a name; set to `data` if it is missing.
 fn descend<'s>(settings: &'s mut Vec<Setting>, name: &str, place: Place, data: Data) -> &'s mut Data {
     let at = settings.iter().position(|setting| setting.name == name).unwrap_or_else(|| {
         settings.push(Setting { name: name.to_owned(), place, data });

@@ -1,4 +1,4 @@
-//! ouistiti's other places for servers: `server` instead of `servers`, and the files of `config_d`.
+//! ouistiti's other sources of servers: `server` instead of `servers`, and the files of `config_d`.
 #![forbid(unsafe_code)]
 
 use super::problem::{Place, Problems};
@@ -42,7 +42,7 @@ pub fn merge(
     append(settings, place, more);
 }
 
-/// ouistiti reads `server` where there is no `servers`.
+/// ouistiti reads `server` if `servers` is missing.
 fn rename_server(settings: &mut Vec<Setting>, problems: &mut Problems) {
     if settings.iter().any(|setting| setting.name == "servers") {
         if let Some(at) = settings.iter().position(|setting| setting.name == "server") {
@@ -60,7 +60,7 @@ fn rename_server(settings: &mut Vec<Setting>, problems: &mut Problems) {
     }
 }
 
-/// The servers of a file of `config_d`. All else there is left aside, as ouistiti does.
+/// The servers of a file of `config_d`. Other settings are ignored, as by ouistiti.
 fn servers_of(name: &str, file: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Element> {
     let mut settings = syntax::parse(name, read, problems);
     rename_server(&mut settings, problems);
@@ -85,7 +85,7 @@ fn servers_of(name: &str, file: &str, read: &mut Read<'_>, problems: &mut Proble
 fn append(settings: &mut Vec<Setting>, place: Place, more: Vec<Element>) {
     match settings.iter_mut().find(|setting| setting.name == "servers") {
         Some(Setting { data: Data::List(servers), .. }) => servers.extend(more),
-        // What is no list is told by the check.
+        // The check reports a value that is not a list.
         Some(_) => {}
         None if more.is_empty() => {}
         None => settings.push(Setting { name: "servers".to_owned(), place, data: Data::List(more) }),

@@ -6,10 +6,10 @@ use std::fmt;
 use crate::limits::{PROBLEM_SIZE_MAX, PROBLEMS_MAX};
 use crate::observe::log::Level;
 
-/// Where something was written. Line 0 is a source as a whole: a file, or a flag.
+/// A place in a source. Line 0 is the source as a whole: a file, or a flag.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Place {
-    /// Its number in [`Problems`].
+    /// Index of the source in [`Problems`].
     pub source: u32,
     /// Counted from 1.
     pub line: u32,
@@ -24,7 +24,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A line that has no place.
+    /// A problem without a place.
     pub fn new(level: Level, text: &str) -> Problem {
         Problem { level, text: text.to_owned() }
     }
@@ -36,7 +36,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The problems found so far, and the names of the files and flags that they lie in.
+/// The problems found so far, and the names of their sources.
 #[derive(Default, Debug)]
 pub struct Problems {
     sources: Vec<String>,
@@ -47,18 +47,18 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Names one more source; the place is that source as a whole.
+    /// Adds a source. The result is the place of the source as a whole.
     pub fn add_source(&mut self, name: &str) -> Place {
         self.sources.push(name.to_owned());
         Place { source: self.sources.len() as u32 - 1, line: 0 }
     }
 
-    /// The name of a place's source.
+    /// The name of the source of a place.
     pub fn source(&self, place: Place) -> &str {
         self.sources.get(place.source as usize).map_or("", String::as_str)
     }
 
-    /// A place and a key, as an error begins that is found later.
+    /// A place and a key, the beginning of an error found later.
     pub fn describe(&self, place: Place, key: &str) -> String {
         match place.line {
             0 => self.source(place).trim_end_matches(':').to_owned(),
@@ -66,34 +66,34 @@ impl Problems {
         }
     }
 
-    /// Notes what keeps the configuration from being used. `key` is the path of a setting, or empty.
+    /// Reports an error. `key` is the path of a setting, or empty.
     pub fn error(&mut self, place: Place, key: &str, sentence: impl fmt::Display) {
         self.errors += 1;
         self.note(Level::Error, place, key, &sentence);
     }
 
-    /// Notes an error after which nobody can tell what belongs where.
+    /// Reports an error after which the structure is ambiguous.
     pub fn broken(&mut self, place: Place, sentence: impl fmt::Display) {
         self.is_broken = true;
         self.error(place, "", sentence);
     }
 
-    /// Notes what the author may not expect.
+    /// Reports a warning.
     pub fn warn(&mut self, place: Place, key: &str, sentence: impl fmt::Display) {
         self.note(Level::Warn, place, key, &sentence);
     }
 
-    /// Whether anything keeps the configuration from being used.
+    /// Whether there is an error.
     pub fn has_errors(&self) -> bool {
         self.errors > 0
     }
 
-    /// Whether its structure is lost.
+    /// Whether the structure is ambiguous.
     pub fn is_broken(&self) -> bool {
         self.is_broken
     }
 
-    /// All of them, by file and line.
+    /// All problems, ordered by file and line.
     pub fn finish(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|(place, _)| *place);
         let mut all: Vec<Problem> = self.found.into_iter().map(|(_, problem)| problem).collect();

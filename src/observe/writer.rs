@@ -1,4 +1,4 @@
-//! From events to lines in a sink: gathered, limited, and never waited for.
+//! Writes events as lines to a sink: buffered, rate-limited, without blocking.
 
 use std::time::SystemTime;
 
@@ -10,40 +10,40 @@ use super::record::{Level, Record};
 use super::sink::{LogError, Sink};
 use crate::limits::LOG_TELL_MS;
 
-/// What is logged, how and where.
+/// Settings of the log.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Settings {
-    /// This level is shown, and all before it.
+    /// The least severe level that is logged.
     pub level: Level,
-    /// What a line looks like.
+    /// The format of a line.
     pub format: Format,
-    /// The file that lines are appended to; None: standard error.
+    /// The file to append to. None: standard error.
     pub file: Option<String>,
 }
 
 /// One moment on both clocks.
 #[derive(Clone, Copy)]
 pub struct Now {
-    /// Never jumps: for limits.
+    /// Monotonic, in milliseconds: for rate limits.
     pub ms: u64,
-    /// What people call the time: for timestamps.
+    /// Wall clock: for timestamps.
     pub wall: SystemTime,
 }
 
-/// From events to lines in a sink. Time is an argument.
+/// Formats events and writes them to a sink. Time is an argument.
 pub struct Writer {
     format: Format,
     file: Option<String>,
     sink: Sink,
     lines: Lines,
-    /// The line in the making; it keeps its memory.
+    /// The line being formatted; reused to keep its memory.
     line: String,
-    /// Lines are gathered until `flush`.
+    /// Lines are buffered until `flush`.
     is_gathering: bool,
 }
 
 impl Writer {
-    /// Writes each line at once, as text, until it is started.
+    /// Until it is started, it writes each line at once, as text.
     pub fn new(sink: Sink) -> Writer {
         Writer {
             format: Format::default(),
@@ -55,7 +55,7 @@ impl Writer {
         }
     }
 
-    /// See `log::start`; the level is its caller's business.
+    /// See `log::start`. The caller filters by level.
     pub fn start(&mut self, settings: &Settings, now: Now) -> Result<(), LogError> {
         let sink = settings.file.as_deref().map_or_else(|| Ok(Sink::standard_error()), Sink::open)?;
         self.change_sink(sink, now);
@@ -74,7 +74,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds what a record tells, unless too many come.
+    /// Adds a record, unless the rate limit is exceeded.
     pub fn add(&mut self, record: &Record<'_>, now: Now) {
         let level = record.level();
         if !self.lines.admit(level, now.ms) {
@@ -96,7 +96,7 @@ impl Writer {
         self.lines.is_idle()
     }
 
-    /// Writes what is gathered, as much as is taken without waiting.
+    /// Writes buffered lines, as many as the sink takes without blocking.
     pub fn flush(&mut self, now: Now) {
         self.tell_left_out(now);
         while let Some(chunk) = self.lines.chunk() {
@@ -109,11 +109,11 @@ impl Writer {
 
     /// See `log::finish`.
     pub fn finish(&mut self, now: Now) {
-        // As if it were due: one sentence for each of the two reasons.
+        // As if it were due: one line for each of the two reasons.
         (1..=2).for_each(|turn| self.flush(Now { ms: now.ms + turn * LOG_TELL_MS, ..now }));
     }
 
-    /// What the old sink does not take now is left out: it may be half a line, or in another format.
+    /// Lines that the old sink does not take now are dropped: they may be partial, or in another format.
     fn change_sink(&mut self, mut sink: Sink, now: Now) {
         self.flush(now);
         self.lines.leave_out(Errno::EAGAIN);
@@ -121,7 +121,7 @@ impl Writer {
         self.sink = sink;
     }
 
-    /// Goes around the gathered lines, so that what it tells stays counted until it is written.
+    /// Bypasses the buffer, so that the lines it reports stay counted until it is written.
     fn tell_left_out(&mut self, now: Now) {
         if self.lines.begins_inside_line() {
             return;
@@ -202,7 +202,7 @@ mod tests {
         say(&mut log, Level::Warn, "two", 0);
         say(&mut log, Level::Error, "three", 0);
         assert_eq!(folder.text("log"), "info  one\nwarn  two\nerror three\n");
-        // A turn that tells more than the buffer holds loses nothing.
+        // A turn that logs more than the buffer holds loses nothing.
         let long = "x".repeat(1000);
         (0..100).for_each(|_| say(&mut log, Level::Info, &long, 0));
         assert!(folder.text("log").len() > 100_000 - LOG_BUFFER_SIZE);
@@ -223,7 +223,7 @@ mod tests {
         log.reopen(at(0)).unwrap();
         say(&mut log, Level::Error, "two", 0);
         assert_eq!((folder.text("log.1"), folder.text("log")), ("info  one\n".into(), "error two\n".into()));
-        // Where that fails, the old file goes on being used.
+        // If that fails, the old file stays in use.
         fs::rename(folder.0.join("log"), folder.0.join("log.2")).unwrap();
         fs::create_dir(folder.0.join("log")).unwrap();
         assert!(log.reopen(at(0)).unwrap_err().to_string().contains("Is a directory"));
@@ -264,7 +264,7 @@ mod tests {
         }
     }
 
-    /// However lately something was told.
+    /// However recently something was logged.
     #[test]
     fn at_the_end_all_is_told() {
         let folder = Folder::new("end");
@@ -319,7 +319,7 @@ mod tests {
     fn a_pipe_that_nobody_reads_stops_nothing() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        // The writer is left as it is inherited: a write to it waits.
+        // The writer keeps its inherited flags: a write to it blocks.
         let mut log = Writer::new(Sink::from(OwnedFd::from(writer)));
         log.is_gathering = true;
         let come = 5_000;

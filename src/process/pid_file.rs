@@ -1,5 +1,4 @@
-//! The file that names the running daemon's process. A lock on it (flock(2)) tells a daemon that runs from a file
-//! that an earlier one left behind.
+//! The pid file. A lock on it (flock(2)) distinguishes a running daemon from a file that an earlier one left.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -10,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-/// A pid file that cannot be had. Display names it and the remedy.
+/// Why the pid file could not be created. Display names the file and the remedy.
 #[derive(Debug)]
 pub struct PidFileError {
     path: PathBuf,
@@ -19,11 +18,11 @@ pub struct PidFileError {
 
 #[derive(Debug)]
 enum Fault {
-    /// Another process holds it: which, if the file tells.
+    /// Another process holds the lock. None: the file does not name it.
     Taken(Option<u32>),
-    /// What is there is no regular file.
+    /// The path is not a regular file.
     NoFile,
-    /// It was replaced while it was opened, twice.
+    /// The file was replaced while it was opened, twice.
     Replaced,
     Failed(io::Error),
 }
@@ -49,7 +48,7 @@ impl fmt::Display for PidFileError {
     }
 }
 
-/// The pid file of this process, for as long as this value is there.
+/// The pid file of this process. Dropping it removes the file.
 #[derive(Debug)]
 pub struct PidFile {
     file: File,
@@ -57,10 +56,10 @@ pub struct PidFile {
 }
 
 impl PidFile {
-    /// Writes this process's number into the file, mode 644 less the umask. A file that nobody holds a lock on is
-    /// an old one and is taken over; one that is held stays as it is.
+    /// Writes this process's id to the file, mode 644 less the umask. An unlocked file is stale and is taken over; a
+    /// locked file is not changed.
     pub fn create(path: &Path) -> Result<PidFile, PidFileError> {
-        // Its owner before may remove it between the opening and the lock; the next try makes a new one.
+        // The previous owner may remove the file between open and lock; the second try creates a new one.
         let created = match lock(path) {
             Err(Fault::Replaced) => lock(path),
             created => created,
@@ -71,7 +70,7 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // Emptied first: in a folder of root's the file stays, and its number may soon be another process's.
+        // Truncated first: in a folder of root's the file stays, and its id may soon be another process's.
         let _ = self.file.set_len(0);
         if is_in_place(&self.file, &self.path) {
             let _ = fs::remove_file(&self.path);
@@ -80,7 +79,7 @@ impl Drop for PidFile {
 }
 
 fn lock(path: &Path) -> Result<PidFile, Fault> {
-    // Without O_TRUNC, since the file may be another daemon's.
+    // Without O_TRUNC: the file may belong to another daemon.
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(OFlag::O_NOFOLLOW.bits());
     let mut file = match options.open(path) {
@@ -90,7 +89,7 @@ fn lock(path: &Path) -> Result<PidFile, Fault> {
             _ => return Err(Fault::Failed(error)),
         },
     };
-    // A second name would make it somebody else's file.
+    // A file with a second name may belong to another program.
     let metadata = file.metadata().map_err(Fault::Failed)?;
     if !metadata.is_file() || metadata.nlink() > 1 {
         return Err(Fault::NoFile);
@@ -108,7 +107,7 @@ fn lock(path: &Path) -> Result<PidFile, Fault> {
     Ok(PidFile { file, path: path.to_owned() })
 }
 
-/// Whether the path still leads to this file.
+/// Whether the path still names this file.
 fn is_in_place(file: &File, path: &Path) -> bool {
     let (Ok(ours), Ok(there)) = (file.metadata(), fs::symlink_metadata(path)) else { return false };
     (ours.dev(), ours.ino()) == (there.dev(), there.ino())

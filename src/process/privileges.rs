@@ -1,4 +1,4 @@
-//! Giving up root's rights for good (capabilities(7), setuid(2), prctl(2)).
+//! Permanent loss of root privileges (capabilities(7), setuid(2), prctl(2)).
 
 use std::ffi::CString;
 use std::fmt;
@@ -10,18 +10,18 @@ use nix::unistd::{Uid, User, getresuid, initgroups, setgid, setuid};
 
 use crate::gateway::listener::ListenAddress;
 
-/// Why rights could not be given up. Display names the user and the remedy.
+/// Why privileges could not be dropped. Display names the user and the remedy.
 #[derive(Debug)]
 pub enum PrivilegeError {
-    /// The system knows no such user.
+    /// The system has no such user.
     UnknownUser(String),
-    /// The system's users could not be read.
+    /// The user database could not be read.
     Lookup(String, Errno),
     /// The process may not become this user.
     NotPermitted(String),
-    /// A step failed that should not: which, and why.
+    /// A system call failed unexpectedly.
     Failed(&'static str, String),
-    /// All steps went well, and yet root's rights could be taken back.
+    /// All calls succeeded, but root privileges could be regained.
     NotForGood(String),
 }
 
@@ -47,19 +47,19 @@ impl fmt::Display for PrivilegeError {
     }
 }
 
-/// Becomes this user for good: groups, user, and no capability but CAP_NET_BIND_SERVICE, and that only where
-/// `keeps_binding` is set, so that a port below 1024 can be bound again. A process that is this user already keeps
-/// its groups and needs no rights. Root that stays root keeps its capabilities.
+/// Becomes this user permanently: sets groups and user, and drops all capabilities but CAP_NET_BIND_SERVICE. That one
+/// is kept only with `keeps_binding`, so that a port below 1024 can be bound again. A process that is this user already
+/// keeps its groups. Root that stays root keeps its capabilities.
 ///
-/// Rights belong to threads: call it before there is a second one and before the ring is made, whose workers have
-/// the rights of their maker.
+/// Privileges belong to threads: call this before a second thread exists, and before the ring is created, whose workers
+/// have the privileges of their creator.
 pub fn drop_to(user: &str, keeps_binding: bool) -> Result<(), PrivilegeError> {
     let account = User::from_name(user)
         .map_err(|errno| PrivilegeError::Lookup(user.to_owned(), errno))?
         .ok_or_else(|| PrivilegeError::UnknownUser(user.to_owned()))?;
     harden()?;
     if !is_already(account.uid)? {
-        // While the right to do so is there.
+        // While the process still has the capability to do so.
         empty_bounding_set()?;
         keep_capabilities(keeps_binding)?;
         become_account(&account)?;
@@ -69,22 +69,22 @@ pub fn drop_to(user: &str, keeps_binding: bool) -> Result<(), PrivilegeError> {
         return Ok(());
     }
     limit_capabilities(keeps_binding)?;
-    // The proof. No file can raise rights any more since harden().
+    // Verified, not assumed. Since harden() execve(2) cannot add privileges.
     if setuid(Uid::from_raw(0)).is_ok() {
         return Err(PrivilegeError::NotForGood(user.to_owned()));
     }
     Ok(())
 }
 
-/// What to say of a daemon that was started as root and is told no user.
+/// The warning for a daemon that was started as root without `user`.
 pub const STAYS_ROOT: &str = "this daemon stays root, since no user is named: set user, or give -u USER";
 
-/// Whether the process has root's rights.
+/// Whether the process has root privileges.
 pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
-/// What would keep this process from becoming a user, as far as can be told without becoming it.
+/// Checks whether this process could become a user, without becoming it.
 pub fn examine(user: &str) -> Result<(), PrivilegeError> {
     let account = User::from_name(user)
         .map_err(|errno| PrivilegeError::Lookup(user.to_owned(), errno))?
@@ -92,8 +92,7 @@ pub fn examine(user: &str) -> Result<(), PrivilegeError> {
     if is_root() || is_already(account.uid)? { Ok(()) } else { Err(PrivilegeError::NotPermitted(user.to_owned())) }
 }
 
-/// What every daemon gives up, whoever it runs as: no program it might start can have more rights than it has
-/// itself (PR_SET_NO_NEW_PRIVS).
+/// Hardening for every user: execve(2) cannot add privileges (PR_SET_NO_NEW_PRIVS).
 pub fn harden() -> Result<(), PrivilegeError> {
     prctl::set_no_new_privs().map_err(|errno| failed("set no_new_privs", errno))
 }
@@ -103,7 +102,7 @@ pub fn is_needed_to_bind(address: &ListenAddress) -> bool {
     matches!(address, ListenAddress::Tcp(tcp) if (1..1024).contains(&tcp.port()))
 }
 
-/// Real, effective and saved, so that nothing is left to go back to.
+/// Sets real, effective and saved ids, so that none can be restored.
 fn is_already(uid: Uid) -> Result<bool, PrivilegeError> {
     let now = getresuid().map_err(|errno| failed("ask for the process's user", errno))?;
     Ok([now.real, now.effective, now.saved].iter().all(|one| *one == uid))
@@ -122,12 +121,12 @@ fn become_account(account: &User) -> Result<(), PrivilegeError> {
     })
 }
 
-/// Whether permitted capabilities outlive the change of the user (PR_SET_KEEPCAPS).
+/// Sets whether permitted capabilities survive a change of the user (PR_SET_KEEPCAPS).
 fn keep_capabilities(kept: bool) -> Result<(), PrivilegeError> {
     prctl::set_keepcaps(kept).map_err(|errno| failed("set keepcaps", errno))
 }
 
-/// What execve(2) may add to a process. Only CAP_SETPCAP may empty it, which containers may lack.
+/// Empties the bounding set, which limits what execve(2) can add. Needs CAP_SETPCAP, which containers may lack.
 fn empty_bounding_set() -> Result<(), PrivilegeError> {
     let step = "empty the capability bounding set";
     let may = caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).map_err(|error| failed(step, error))?;
@@ -139,7 +138,7 @@ fn limit_capabilities(keeps_binding: bool) -> Result<(), PrivilegeError> {
     let mut kept = caps::read(None, CapSet::Permitted).map_err(|error| failed(step, error))?;
     kept.retain(|capability| keeps_binding && *capability == Capability::CAP_NET_BIND_SERVICE);
     let none = CapsHashSet::new();
-    // The ambient set cannot outlast the inheritable one; the effective one must fit into the permitted one.
+    // The ambient set is a subset of the inheritable one, the effective set of the permitted one.
     for (set, wanted) in [(CapSet::Effective, &kept), (CapSet::Inheritable, &none), (CapSet::Permitted, &kept)] {
         caps::set(None, set, wanted).map_err(|error| failed(step, error))?;
     }
@@ -182,10 +181,10 @@ mod tests {
         }
     }
 
-    /// What really changes users is tested end to end, since it cannot be taken back.
+    /// The change of the user itself is tested end to end, since it is irreversible.
     #[test]
     fn the_user_it_is_already_needs_no_rights() {
-        // A container may run as a number.
+        // A container may run as a user id without a name.
         let Some(user) = User::from_uid(Uid::effective()).unwrap() else { return };
         let before = getresuid().unwrap();
         drop_to(&user.name, false).unwrap();

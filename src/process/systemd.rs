@@ -1,5 +1,5 @@
-//! What the service manager hears (sd_notify(3), sd_watchdog_enabled(3)): one datagram for each event, and never a
-//! wait for it. Without a service manager all of it does nothing.
+//! Notifications to the service manager (sd_notify(3), sd_watchdog_enabled(3)): one datagram per event, sent without
+//! blocking. Without a service manager all calls do nothing.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A service manager that cannot be told. Display names its address and the remedy.
+/// Why the service manager cannot be notified. Display names its address and the remedy.
 #[derive(Debug)]
 pub struct NotifyError {
     address: String,
@@ -25,7 +25,7 @@ impl fmt::Display for NotifyError {
     }
 }
 
-/// The way to the service manager, if there is one.
+/// The connection to the service manager, if there is one.
 pub struct Notifier {
     to: Option<Manager>,
 }
@@ -42,7 +42,7 @@ impl Notifier {
         Notifier::new(std::env::var_os("NOTIFY_SOCKET").as_deref())
     }
 
-    /// The one that listens at `address`: an absolute path, or @ and an abstract name; None or empty: nobody.
+    /// The service manager at `address`: an absolute path, or @ and an abstract name. None or empty: there is none.
     pub fn new(address: Option<&OsStr>) -> Result<Notifier, NotifyError> {
         let Some(address) = address.filter(|address| !address.is_empty()) else { return Ok(Notifier { to: None }) };
         let name = address.to_string_lossy().into_owned();
@@ -53,7 +53,7 @@ impl Notifier {
                 _ => return Err(io::Error::other("it is neither a path from / on nor @ and a name")),
             };
             let socket = UnixDatagram::unbound()?;
-            // The event loop must not stand still because its manager does.
+            // The event loop must not block on the service manager.
             socket.set_nonblocking(true)?;
             Ok((socket, to))
         };
@@ -63,29 +63,29 @@ impl Notifier {
         }
     }
 
-    /// The start, or a reload, is over, and clients are served. `status` is for people: `systemctl status` shows it.
+    /// Startup or a reload has completed. `systemctl status` shows `status`.
     pub fn ready(&self, status: &str) -> Result<(), NotifyError> {
         self.send(&format!("READY=1\nSTATUS={}\n", one_line(status)))
     }
 
-    /// A reload begins. `ready` says that it is over, whether it changed anything or not.
+    /// A reload begins. `ready` must follow, whether the reload changed anything or not.
     pub fn reloading(&self) -> Result<(), NotifyError> {
-        // The manager takes what is older than its own request for an answer to another one.
+        // The manager ignores a notification that is older than its own request.
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| Duration::from(time).as_micros());
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={now}\n"))
     }
 
-    /// The stop begins.
+    /// Shutdown begins.
     pub fn stopping(&self) -> Result<(), NotifyError> {
         self.send("STOPPING=1\n")
     }
 
-    /// What `systemctl status` shows from now on.
+    /// Sets the text that `systemctl status` shows.
     pub fn status(&self, status: &str) -> Result<(), NotifyError> {
         self.send(&format!("STATUS={}\n", one_line(status)))
     }
 
-    /// A sign of life, to be given each `watchdog_interval_ms`.
+    /// The watchdog notification, due every `watchdog_interval_ms`.
     pub fn watchdog(&self) -> Result<(), NotifyError> {
         self.send("WATCHDOG=1\n")
     }
@@ -97,8 +97,8 @@ impl Notifier {
     }
 }
 
-/// How often the service manager wants a sign of life: half of the time after which it would restart the process.
-/// None: it does not want any.
+/// Interval of watchdog notifications in milliseconds: half of the time after which the manager restarts the process.
+/// None: the watchdog is off.
 pub fn watchdog_interval_ms() -> Option<u64> {
     let variable = |name| std::env::var(name).ok();
     interval_ms(variable("WATCHDOG_USEC").as_deref(), variable("WATCHDOG_PID").as_deref(), std::process::id())
@@ -110,7 +110,7 @@ fn interval_ms(time_us: Option<&str>, for_process: Option<&str>, this_process: u
     is_ours.then_some((time_us / 2_000).max(1))
 }
 
-/// A line's end would begin another variable.
+/// Replaces line ends, which would begin another variable.
 fn one_line(text: &str) -> String {
     text.replace('\n', " ")
 }

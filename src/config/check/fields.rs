@@ -7,12 +7,12 @@ use crate::config::values;
 
 /// A group whose keys, types and bounds are checked.
 pub struct Fields<'t> {
-    /// Prefix of its keys in problems.
+    /// Prefix of its keys in reported problems.
     path: String,
-    /// Where it begins.
+    /// Place of the group.
     pub place: Place,
     found: Vec<Field<'t>>,
-    /// Known keys that misspelt ones resemble.
+    /// Known keys that misspelt keys resemble.
     meant: Vec<&'static str>,
 }
 
@@ -23,7 +23,7 @@ struct Field<'t> {
 }
 
 impl<'t> Fields<'t> {
-    /// Checks the settings of a group that is called `path`, and notes what is wrong with them.
+    /// Checks the settings of the group `path` and reports errors.
     pub fn read(
         scope: Scope,
         path: String,
@@ -44,7 +44,7 @@ impl<'t> Fields<'t> {
             match key.kind {
                 Kind::Ignored => problems.warn(setting.place, &path, format_args!("is not served: {meaning}")),
                 Kind::Refused => problems.error(setting.place, &path, meaning),
-                // Judged with the whole server.
+                // Checked with the whole server (guards.rs).
                 Kind::Guard => fields.found.push(Field { key, setting, is_good: setting.data != Data::Bad }),
                 _ => {
                     let is_good = match fault(key, &setting.data) {
@@ -61,27 +61,27 @@ impl<'t> Fields<'t> {
         fields
     }
 
-    /// The whole name of a key in this group.
+    /// The full name of a key in this group.
     pub fn path_of(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    /// Whether a key is set, be it well or not.
+    /// Whether a key is set, correctly or not.
     pub fn has(&self, name: &str) -> bool {
         self.found.iter().any(|field| field.key.name == name)
     }
 
-    /// Whether a key is set, or was meant to be.
+    /// Whether a key is set, or a misspelt form of it.
     pub fn means(&self, name: &str) -> bool {
         self.has(name) || self.meant.contains(&name)
     }
 
-    /// Where a key is set.
+    /// The place of a key.
     pub fn place_of(&self, name: &str) -> Option<Place> {
         self.found.iter().find(|field| field.key.name == name).map(|field| field.setting.place)
     }
 
-    /// Notes what is wrong with a key; with the whole group where that key is not set.
+    /// Reports an error of a key; of the whole group if the key is not set.
     pub fn error(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
         match self.place_of(name) {
             Some(place) => problems.error(place, &self.path_of(name), sentence),
@@ -89,14 +89,14 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Notes what the author may not expect of a key that is set.
+    /// Reports a warning about a key that is set.
     pub fn warn(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
         if let Some(place) = self.place_of(name) {
             problems.warn(place, &self.path_of(name), sentence);
         }
     }
 
-    /// What an error names that is found later: the first of these keys that is set, or the whole group.
+    /// The text that names the first of these keys that is set, or the whole group, in an error found later.
     pub fn describe(&self, problems: &Problems, names: &[&str]) -> String {
         match names.iter().find_map(|name| Some((self.place_of(name)?, name))) {
             Some((place, name)) => problems.describe(place, &self.path_of(name)),
@@ -104,14 +104,14 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// Notes that a key is missing, unless it is there, be it misspelt.
+    /// Reports a missing key, unless a misspelt form of it is set.
     pub fn require(&self, problems: &mut Problems, name: &str) {
         if !self.means(name) {
             problems.error(self.place, &self.path, format_args!("{name} is missing: write {name} = VALUE;"));
         }
     }
 
-    /// Notes that two keys say the same, where both are set.
+    /// Reports two keys of the same meaning if both are set.
     pub fn exclude(&self, problems: &mut Problems, name: &str, other: &str) {
         if self.has(name) && self.has(other) {
             self.error(problems, name, format_args!("{other} is set too: keep one of them"));
@@ -126,7 +126,7 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// A string that a function makes something of; its error is noted.
+    /// A string parsed by a function; its error is reported.
     pub fn parsed<T>(
         &self,
         problems: &mut Problems,
@@ -136,7 +136,7 @@ impl<'t> Fields<'t> {
         parse(self.text(name)?).map_err(|sentence| self.error(problems, name, sentence)).ok()
     }
 
-    /// A string, or several, with their places.
+    /// One or more strings with their places.
     pub fn texts(&self, name: &str) -> Vec<(Place, &'t str)> {
         let text = |place, data: &'t Data| match data {
             Data::Text(text) => Some((place, text.as_str())),
@@ -151,7 +151,7 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// What a word means.
+    /// The meaning of a word.
     pub fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
         values::word(words, self.text(name)?)
     }
@@ -180,7 +180,7 @@ impl<'t> Fields<'t> {
         }
     }
 
-    /// The groups of a list, as many as there may be.
+    /// The groups of a list, up to the maximum.
     pub fn groups(&self, name: &str, most: usize, problems: &mut Problems) -> Vec<Fields<'t>> {
         let Some(field) = self.field(name) else { return Vec::new() };
         let (Kind::Groups(scope), Data::List(elements)) = (field.key.kind, &field.setting.data) else {
@@ -202,7 +202,7 @@ impl<'t> Fields<'t> {
         groups
     }
 
-    /// What the group `limits` sets; the other limits stay as they are.
+    /// Applies the group `limits`. Limits that it does not set are unchanged.
     pub fn limits(&self, limits: &mut Limits, problems: &mut Problems) -> Option<Fields<'t>> {
         let own = self.group("limits", problems)?;
         for field in own.found.iter().filter(|field| field.is_good) {
@@ -220,7 +220,7 @@ impl<'t> Fields<'t> {
         self.found.iter().find(|field| field.key.name == name && field.is_good)
     }
 
-    /// What a key is set to.
+    /// The value of a key.
     pub fn data(&self, name: &str) -> Option<&'t Data> {
         self.field(name).map(|field| &field.setting.data)
     }
@@ -235,7 +235,7 @@ fn number(data: &Data) -> Option<u64> {
     }
 }
 
-/// The violation of type or bounds, if any.
+/// The violation of type or bounds. None: the value is valid.
 fn fault(key: &Key, data: &Data) -> Option<String> {
     let is_text = |one: &Element| matches!(one.data, Data::Text(_) | Data::Bad);
     match (key.kind, data) {

@@ -1,4 +1,5 @@
-//! Keys of ouistiti's that protect a server and are not served: an error, unless the server consents.
+//! Keys of ouistiti that protect a server and are not supported: an error, unless the server lists them in
+//! `unprotected`.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,7 +8,7 @@ use crate::config::keys;
 use crate::config::problem::Problems;
 use crate::config::syntax::{Data, Setting};
 
-/// Checks them against `unprotected`. True: the server does without something that protected it.
+/// Checks them against `unprotected`. True: the server runs without a protection that it had.
 pub fn check(server: &Fields<'_>, problems: &mut Problems) -> bool {
     let consented = server.texts("unprotected");
     for (place, word) in &consented {
@@ -48,7 +49,7 @@ pub fn check(server: &Fields<'_>, problems: &mut Problems) -> bool {
 /// What is open to everybody without a key that is set. None: it protects nothing.
 fn loss(name: &str, meaning: &'static str, server: &Fields<'_>) -> Option<&'static str> {
     match name {
-        // ouistiti serves nothing in clear of what it redirects to TLS.
+        // ouistiti does not serve over plain HTTP what it redirects to TLS.
         "redirect" => leads_to_tls(server.data(name)?).then_some("what it sends to https is served in clear"),
         "cgi" | "python" => {
             let (scripts, pages) = (docroot(server.data(name)?)?, docroot(server.data("document")?)?);
@@ -58,7 +59,7 @@ fn loss(name: &str, meaning: &'static str, server: &Fields<'_>) -> Option<&'stat
     }
 }
 
-/// A path without empty segments and dot segments. Symbolic links are not followed.
+/// Removes empty segments and dot segments from a path. Symbolic links are not resolved.
 fn folded(path: &str) -> PathBuf {
     let mut folded = PathBuf::new();
     for component in Path::new(path).components() {
@@ -71,7 +72,7 @@ fn folded(path: &str) -> PathBuf {
     folded
 }
 
-/// A destination at https, or the option "hsts", which sends clients there.
+/// Whether it redirects to https: by its destination, or by the option "hsts".
 fn leads_to_tls(data: &Data) -> bool {
     match data {
         Data::Text(text) => text.trim_start().get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:")),

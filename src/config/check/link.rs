@@ -13,7 +13,7 @@ use crate::permit::Count;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service};
 
-/// Checks a link. What it does not set is taken from `websocket`.
+/// Checks a link. Keys that it does not set are taken from `websocket`.
 pub fn link(
     group: &Fields<'_>,
     websocket: &Service,
@@ -88,7 +88,7 @@ fn service(
     Service {
         protocol,
         message_type: group.word("message-type", &values::TYPES).unwrap_or(websocket.message_type),
-        // A device is not made to read it, unless the link itself says so.
+        // A device gets no record unless the link itself asks for it.
         hello: group.flag("hello").unwrap_or(websocket.hello && !is_device),
         is_direct: false,
         limits: limits.websocket,
@@ -96,7 +96,7 @@ fn service(
     }
 }
 
-/// A server that is named by its host has no addresses before that is looked up.
+/// A TCP backend given by host name has no addresses before the lookup.
 fn tcp(group: &Fields<'_>, problems: &mut Problems) -> Option<(Destination, Option<Host>)> {
     let port = group.number("port").map(|port| port as u16);
     Some(match group.parsed(problems, "destination", |text| values::tcp(text, port))? {

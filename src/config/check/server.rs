@@ -22,14 +22,14 @@ use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Si
 #[derive(Default)]
 pub struct Servers {
     all: Vec<Server>,
-    /// One of them does without something of ouistiti's that protected it.
+    /// One of them runs without a protection that it had under ouistiti.
     pub is_unprotected: bool,
-    /// Where each was written, and its address.
+    /// The place and the address of each.
     addresses: Vec<(Place, usize, ListenAddress)>,
 }
 
 impl Servers {
-    /// Checks one more. `limits` are those of the file.
+    /// Checks the next server. `limits` are those of the file.
     pub fn add(&mut self, group: &Fields<'_>, limits: &Limits, problems: &mut Problems) {
         let listen = addresses(group, problems);
         let number = self.all.len();
@@ -74,7 +74,7 @@ impl Servers {
         self.all.push(Server { places, listen, has_freebind, www, docroot, site, hosts });
     }
 
-    /// All of them, once it is known that no two answer to the same.
+    /// All servers, after the check that no two have the same address and host name.
     pub fn finish(self, problems: &mut Problems) -> Vec<Server> {
         let mut owners: HashMap<(String, String), usize> = HashMap::new();
         let mut wildcards: HashMap<SocketAddr, usize> = HashMap::new();
@@ -144,7 +144,7 @@ fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenA
     all.into_iter().map(|ip| (place, ListenAddress::Tcp(SocketAddr::new(ip, port)))).collect()
 }
 
-/// Whether a flag has set a key: its place has no line.
+/// Whether a flag set the key: then its place has no line.
 fn is_typed(group: &Fields<'_>, name: &str) -> bool {
     group.place_of(name).is_some_and(|place| place.line == 0)
 }
@@ -171,8 +171,8 @@ fn document(group: &Fields<'_>, site: &mut Site, typed: &mut Typed, problems: &m
     said(&document, "docroot", problems)
 }
 
-/// `denylast` without `allow` would make `deny` useless, since the default of `allow` matches every file. ouistiti
-/// refuses what `deny` matches then, and so is it here.
+/// `denylast` without `allow` would make `deny` ineffective, since the default of `allow` matches every file. As in
+/// ouistiti, files that `deny` matches are refused then.
 fn page_rules(document: &Fields<'_>) -> Rules {
     let patterns = |name, default| Patterns::parse_paths(document.text(name).unwrap_or(default));
     Rules {
@@ -182,7 +182,7 @@ fn page_rules(document: &Fields<'_>) -> Rules {
     }
 }
 
-/// The words of ouistiti's: what a page would miss is told.
+/// ouistiti's words: reports functions that a page would miss.
 fn document_options(document: &Fields<'_>, problems: &mut Problems) {
     for word in document.text("options").into_iter().flat_map(values::elements) {
         let sentence = match word {

@@ -1,4 +1,4 @@
-//! From bytes to tokens, through all included files.
+//! Splits a file and its includes into tokens.
 
 use std::fmt;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub enum Bracket {
 }
 
 impl Bracket {
-    /// Its two characters.
+    /// Its opening and closing character.
     pub fn pair(self) -> (char, char) {
         match self {
             Bracket::Group => ('{', '}'),
@@ -29,7 +29,7 @@ impl Bracket {
     }
 }
 
-/// What a parser looks at.
+/// A token.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Token {
     /// `[A-Za-z*][-A-Za-z0-9_*]*`, but neither `true` nor `false`.
@@ -40,21 +40,21 @@ pub enum Token {
     Comma,
     /// `;`
     Semicolon,
-    /// The first of a pair.
+    /// An opening bracket.
     Open(Bracket),
-    /// The second of a pair.
+    /// A closing bracket.
     Close(Bracket),
-    /// In any case of letters.
+    /// Case-insensitive.
     Bool(bool),
-    /// With or without L or LL at its end.
+    /// With an optional suffix L or LL.
     Integer(i64),
     /// Finite.
     Float(f64),
-    /// One pair of quotes, its escapes replaced.
+    /// One quoted string, escapes replaced.
     Text(Vec<u8>),
-    /// What is no token, and what to write instead.
+    /// Not a token; the text is the remedy.
     Junk(String, &'static str),
-    /// Nothing more comes.
+    /// End of the input.
     End,
 }
 
@@ -97,7 +97,7 @@ impl Source {
         self.at = end;
     }
 
-    /// Takes what `belongs` holds for, with what was taken before.
+    /// Takes the bytes for which `belongs` holds, with those taken before.
     fn run(&mut self, belongs: impl Fn(&[u8], u8) -> bool) -> String {
         let rest = self.rest();
         let end = (0..rest.len()).find(|at| !belongs(&rest[..*at], rest[*at])).unwrap_or(rest.len());
@@ -110,11 +110,11 @@ impl Source {
 /// Reads token by token.
 pub struct Lexer<'a, 'r> {
     read: &'a mut Read<'r>,
-    /// The innermost included file last.
+    /// The files being read, the innermost include last.
     stack: Vec<Source>,
     size: usize,
     files: usize,
-    /// Where the last file ended.
+    /// Place of the end of the last file.
     end: Place,
 }
 
@@ -196,7 +196,7 @@ impl<'a, 'r> Lexer<'a, 'r> {
     }
 }
 
-/// Skips white space and comments; the error is where a comment begins that does not end.
+/// Skips white space and comments. The error is the place of an unterminated comment.
 fn skip_blanks(source: &mut Source) -> Result<(), Place> {
     while let Some(first) = source.peek() {
         let rest = source.rest();
@@ -243,8 +243,8 @@ fn is_in_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*')
 }
 
-/// A sign stands first, or behind the e of an exponent. Only a hexadecimal number has an x, as its second or third
-/// character.
+/// A sign is the first character, or follows the e of an exponent. Only a hexadecimal number has an x, as its second or
+/// third character.
 fn is_in_number(before: &[u8], byte: u8) -> bool {
     let has_x = || before.iter().take(3).any(|byte| matches!(byte, b'x' | b'X'));
     let is_exponent = || matches!(before, [.., b'e' | b'E']) && !has_x();
@@ -276,7 +276,7 @@ fn number(text: String) -> Token {
         _ => 10,
     };
     let is_integer = |digits: &str| !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
-    // Only capital letters are a suffix.
+    // The suffix is in capital letters only.
     let whole = text.strip_suffix("LL").or(text.strip_suffix('L')).unwrap_or(&text);
     let parsed = if radix == 10 {
         is_integer(whole.strip_prefix(['+', '-']).unwrap_or(whole)).then(|| whole.parse())
@@ -298,7 +298,7 @@ fn number(text: String) -> Token {
     }
 }
 
-/// What stands between quotes. A backslash before anything that it does not escape stands for itself.
+/// The text between quotes. A backslash before a character that it does not escape is literal.
 fn text(source: &mut Source, problems: &mut Problems) -> Vec<u8> {
     let begin = source.place;
     source.skip(1);

@@ -1,7 +1,7 @@
-//! The syntax of configuration files, which is libconfig's: bytes in, a tree of settings with their places out.
+//! libconfig's syntax: bytes in, a tree of settings with their places out. No key is known here.
 //!
-//! Nothing here knows a key. The grammar is that of the libconfig manual, appendix B. It is kept to wherever a good
-//! file could tell the difference; what differs is listed with its reason in the tests.
+//! The grammar is that of the libconfig manual, appendix B. A valid file has the same meaning; the tests list the
+//! differences with their reasons.
 #![forbid(unsafe_code)]
 
 mod lexer;
@@ -10,7 +10,7 @@ mod parser;
 
 use crate::config::problem::{Place, Problems};
 
-/// Gives the bytes of the file with this name, or the reason why it cannot.
+/// Reads the file with this name; the error is the reason for the operator.
 pub type Read<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
 
 /// A name and its value.
@@ -18,18 +18,18 @@ pub type Read<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
 pub struct Setting {
     /// Unique in its group.
     pub name: String,
-    /// Where the name stands.
+    /// Place of the name.
     pub place: Place,
-    /// What it is set to.
+    /// The value.
     pub data: Data,
 }
 
 /// An element of an array or a list.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Element {
-    /// Where it begins.
+    /// Place of its first byte.
     pub place: Place,
-    /// What it is.
+    /// The value.
     pub data: Data,
 }
 
@@ -50,12 +50,12 @@ pub enum Data {
     List(Vec<Element>),
     /// `{ }`: settings.
     Group(Vec<Setting>),
-    /// What is no value; its problem is noted.
+    /// Not a value; the error is reported already.
     Bad,
 }
 
 impl Data {
-    /// What it is, with its article.
+    /// The name of its type, with article.
     pub fn kind(&self) -> &'static str {
         match self {
             Data::Bool(_) => "a boolean",

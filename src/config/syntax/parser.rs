@@ -1,4 +1,4 @@
-//! From tokens to a tree. After a mistake it goes on where the next setting begins, so that one run tells them all.
+//! Builds a tree from tokens. After an error it continues at the next setting, so that one run reports all errors.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -19,16 +19,16 @@ struct Parser<'a, 'r> {
     lexer: Lexer<'a, 'r>,
     problems: &'a mut Problems,
     ahead: VecDeque<(Place, Token)>,
-    /// The brackets that are open, the innermost last. Their number is the depth of the recursion.
+    /// The open brackets, the innermost last. Their number is the recursion depth.
     open: Vec<(Bracket, Place)>,
-    /// The key of the value that is being read.
+    /// The key of the current value.
     path: String,
-    /// Where the last string begins and ends that has several lines.
+    /// First and last place of the last multi-line string.
     long_text: Option<(Place, Place)>,
 }
 
 impl Parser<'_, '_> {
-    /// The settings up to the bracket that closes their group, or to the end.
+    /// The settings up to the closing bracket of their group, or to the end of the input.
     fn settings(&mut self) -> Vec<Setting> {
         let mut settings: Vec<Setting> = Vec::new();
         let mut places: HashMap<String, Place> = HashMap::new();
@@ -84,7 +84,7 @@ impl Parser<'_, '_> {
         data
     }
 
-    /// The whole key of a name in the group that is being read.
+    /// The full key of a name in the current group.
     fn key(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
@@ -127,7 +127,7 @@ impl Parser<'_, '_> {
         Data::Bad
     }
 
-    /// Strings that follow each other are one.
+    /// Adjacent strings are joined.
     fn text(&mut self, place: Place, mut bytes: Vec<u8>) -> Data {
         while let (_, Token::Text(_)) = self.peek(0) {
             if let (_, Token::Text(more)) = self.next() {
@@ -179,7 +179,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// The elements up to the bracket that closes them.
+    /// The elements up to the closing bracket.
     fn elements(&mut self) -> Vec<Element> {
         let mut elements = Vec::new();
         loop {
@@ -221,8 +221,8 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// Whether a closing bracket ends what is being read. One that was opened further out does: the inner one is
-    /// missing.
+    /// Whether a closing bracket ends the current group or list. The bracket of an outer one does too: then the inner
+    /// bracket is missing.
     fn leaves(&mut self, bracket: Bracket, place: Place) -> bool {
         match self.open.last().copied() {
             Some((open, _)) if open == bracket => {
@@ -244,7 +244,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// Notes what is still open where the text ends, or where a list cannot go on.
+    /// Reports brackets that are open at the end of the input, or where a list cannot continue.
     fn expect_closed(&mut self) {
         if let Some((bracket, at)) = self.open.pop() {
             let (place, token) = self.peek(0).clone();
@@ -260,7 +260,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// Goes on to the next setting of this group, or the next element of this list.
+    /// Skips to the next setting of this group, or the next element of this list.
     fn recover(&mut self) {
         while !self.is_at_setting() {
             match self.peek(0).1 {
@@ -272,7 +272,7 @@ impl Parser<'_, '_> {
         }
     }
 
-    /// Skips to where `depth` brackets that are open, and those that follow, are closed.
+    /// Skips until only `depth` brackets are open.
     fn skip_brackets(&mut self, mut depth: usize) {
         loop {
             match self.next().1 {
@@ -297,7 +297,7 @@ impl Parser<'_, '_> {
         matches!(self.peek(0).1, Token::Name(_)) && self.peek(1).1 == Token::Equals
     }
 
-    /// Notes a mistake of structure. What comes behind a forgotten quote looks odd, so that the string is named.
+    /// Reports a structural error. Text after a forgotten quote looks odd, so the last multi-line string is named.
     fn broken(&mut self, place: Place, sentence: &str) {
         match self.long_text {
             Some((from, to)) if to == place && from.line < to.line => {
