@@ -142,9 +142,9 @@ pub enum WhenOver {
 }
 
 impl Process {
-    /// The most memory that the process may take, in bytes. The pool counts twice: one settling may copy all of it to the
-    /// heap before the first connection is broken off for it. What a visit queues is counted when it ends, and the turn
-    /// takes no more work once all hold too much, so that `VISIT_SIZE_MAX` covers the rest.
+    /// Upper bound of the memory of the process, in bytes. The pool counts twice: one settling may copy all of it to the
+    /// heap before the first connection is aborted for it. Bytes queued by a visit are counted when it ends, and a turn
+    /// does no more work while the total is over its limit, so that `VISIT_SIZE_MAX` covers the rest.
     pub fn memory_size_max(&self) -> u64 {
         let pool_size = self.pool_buffers * POOL_BUFFER_SIZE as u64;
         let turn_size = 2 * pool_size + VISIT_SIZE_MAX;
@@ -206,23 +206,21 @@ impl Default for WebSocket {
 pub const POOL_BUFFER_SIZE: usize = 66 * 1024;
 /// Bytes kept free before the received bytes, so that a frame header can be written in front of them.
 pub const POOL_HEADROOM: usize = 32;
-/// With fewer free buffers than half of a share of the pool, or than this, what a peer does not take at once is copied
-/// out of it.
+/// With fewer free buffers than half of a share of the pool, or than this, queued segments are copied out of the pool.
 pub const POOL_FREE_MIN: usize = 2;
 /// Parts of the pool: one is for requests and pages, the others are for messages.
 pub const POOL_PARTS: usize = 4;
-/// Where the pool is short and a page's client takes nothing: bytes of the last read that stay queued. The others are
-/// dropped, and read again when the client has taken these.
+/// Bytes of the last read that stay queued when the pool is short and a page's client receives nothing. The others are
+/// dropped, and read again when the client has received these.
 pub const PAGE_KEPT_SIZE: usize = 1024;
 
-/// Frames, or lines of a server, that are taken from one receive at a time. The rest waits until others have had their
-/// turn. The unit tests, among them the simulation, cut everywhere.
+/// Frames, or lines of a backend, that one visit decodes. The rest waits until other connections had their turn. The unit
+/// tests, the simulation included, use a small number.
 pub const FRAMES_PER_VISIT_MAX: usize = if cfg!(test) { 3 } else { 512 };
-/// Units of work in one turn of the loop, after which the rest waits for the next one: a frame or a line is a unit, and
-/// so are `WORK_UNIT_SIZE` bytes.
+/// Units of work in one turn of the loop; the rest waits for the next turn. A frame or a line is a unit, and so are
+/// `WORK_UNIT_SIZE` bytes.
 pub const WORK_PER_TURN_MAX: usize = if cfg!(test) { 32 } else { 16 * 1024 };
-/// The same in a turn that begins with a rest of the one before: the loop comes round more often while it is busy, since
-/// a request takes several turns.
+/// The same in a turn that begins with work left from the previous one. Smaller, since a request takes several turns.
 pub const WORK_PER_BUSY_TURN_MAX: usize = WORK_PER_TURN_MAX / 16;
 /// Light connections of an address that are visited between two heavy ones.
 pub const LIGHT_VISITS_MAX: usize = 8;
@@ -235,7 +233,7 @@ pub const FRAGMENT_SIZE_MIN: u64 = 1024;
 
 /// Submission entries of the ring; the completion queue has four times as many.
 pub const RING_ENTRIES: u32 = 256;
-/// The smallest ring that is still worth running on, when memory that may be locked is short.
+/// The smallest ring to run with when RLIMIT_MEMLOCK is low.
 pub const RING_ENTRIES_MIN: u32 = 32;
 /// Segments gathered into one send.
 pub const SEND_SEGMENTS_MAX: usize = 64;
@@ -261,19 +259,19 @@ pub const BIND_RETRY_MS: u64 = 1_000;
 /// Pause between these retries.
 pub const BIND_PAUSE_MS: u64 = 20;
 
-/// A step of the loop that takes this much longer than it should was a standstill of the process, whose time does not
-/// count. No client can make a step as long.
+/// A step of the loop that takes this much longer than expected was a standstill of the process, whose time does not
+/// count. No client can cause a step of this length.
 pub const STANDSTILL_MS: u64 = 1_000;
-/// After a standstill, and at most this long, what is received may have been sent during it. A deadline of a connection
-/// from which something has just come waits no longer than this for what follows.
+/// How long after a standstill received data may have been sent during it, at most. A deadline of a connection that has
+/// just received data is postponed no longer than this.
 pub const CATCH_UP_MS: u64 = 1_000;
-/// Where rates are limited, the loop comes round this often, so that a standstill is seen.
+/// Interval at which the loop wakes if rates are limited, so that a standstill is noticed.
 pub const LOOK_AROUND_MS: u64 = 1_000;
-/// A turn with so many completions may have left some in the kernel, which hands over 20 at a time (since 6.13).
+/// A turn with this many completions may have left some in the kernel, which returns 20 at a time (since 6.13).
 pub const TURN_FULL_MIN: usize = 16;
-/// Deadlines are looked at after so many full turns, whatever may be left.
+/// Full turns after which deadlines are checked in any case.
 pub const FULL_TURNS_MAX: u32 = 64;
-/// How often the deadline of a connection is looked at that waits for a buffer, or whose bytes wait for their turn.
+/// Interval at which the deadline is checked of a connection that waits for a buffer, or whose data waits for its turn.
 pub const UNREAD_LOOK_MS: u64 = 10;
 
 /// Timers kept beyond four for each connection: those of connections that ended before their deadlines.
@@ -286,7 +284,7 @@ pub const LOG_VALUE_SIZE_MAX: usize = 200;
 /// Subprotocols a client may offer.
 pub const SUBPROTOCOLS_MAX: usize = 16;
 
-/// The least that one of a TCP server's several addresses has to answer, where `connect-ms` allows it.
+/// Minimum time that each of several addresses of a TCP backend has to answer, if `connect-ms` allows it.
 pub const CONNECT_SHARE_MS_MIN: u64 = 100;
 /// The first pause before a full backlog is tried again; it doubles up to `CONNECT_RETRY_MS_MAX`.
 pub const CONNECT_RETRY_MS: u64 = 1;
@@ -296,16 +294,16 @@ pub const CONNECT_RETRY_MS_MAX: u64 = 64;
 pub const CUT_CHARACTER_MS: u64 = 100;
 /// The burst of a rate limit, as time.
 pub const RATE_BURST_MS: u64 = 1_000;
-/// From a client's close frame to the gateway's own: what a server may still take to answer earlier messages. When the
-/// gateway stops, a server has its `close-ms`; a device has this, since it does not end.
+/// From a client's close frame to the gateway's own: time of the backend to answer earlier messages. When the gateway
+/// stops, a backend has its `close-ms`; a device has this, since it does not end.
 pub const LAST_WORDS_MS: u64 = 500;
-/// At the end of `drain-ms`, close frames that wait for a server's last words have this long to go out.
+/// At the end of `drain-ms`, close frames that wait for a backend's last messages have this long to be sent.
 pub const LAST_CALL_MS: u64 = 250;
-/// Then the connections that are left are broken off, which takes no longer than this; nor does the ring's end.
+/// Then the remaining connections are aborted within this time; so is the ring.
 pub const ABORT_MS: u64 = 1_000;
 
-/// How long the connection to a backend of direct mode is watched behind a hand-over, while it is not known that the
-/// backend receives its clients.
+/// How long the connection to a direct-mode backend is watched after a hand-over, until it is known that the backend
+/// receives its clients.
 pub const WATCH_MS: u64 = 1_000;
 /// Hand-overs that are watched at once, each with a file descriptor of `FDS_RESERVED`.
 pub const WATCHES_MAX: usize = 16;
@@ -314,18 +312,18 @@ pub const RECEIVERS_KNOWN_MAX: usize = 256;
 
 /// Bytes of a message to a SOCK_SEQPACKET backend: one packet.
 pub const PACKET_SIZE_MAX: u64 = 64 * 1024;
-/// Where all hold too much, what a connection holds counts once for each such time in which its peers took nothing of it,
-/// and once more.
+/// If the total is over its limit, the bytes that a connection holds count once for each period of this length in which
+/// its peers received nothing, and once more.
 pub const HELD_UNWEIGHED_MS: u64 = 1_000;
-/// What a queued piece counts beside its bytes, so that empty packets count too: its place in a queue, which grows by
-/// doubling.
+/// Bytes that a queued segment counts beside its data, so that empty packets count too: its place in a queue, which
+/// grows by doubling.
 pub const SEGMENT_SIZE: usize = 64;
-/// What an allocation takes beside its bytes, and the least that it takes: as much as the common allocators.
+/// Overhead of an allocation, as in the common allocators.
 pub const ALLOCATION_EXTRA_SIZE: usize = 16;
-/// The least that an allocation takes.
+/// Minimum size of an allocation.
 pub const ALLOCATION_SIZE_MIN: usize = 32;
-/// Heap memory of one visit that is not counted before the visit ends: a segment for each frame, the actions that ask
-/// for them, and twice a receive, for what grows by doubling.
+/// Heap memory of one visit that is not counted before the visit ends: a segment for each frame, the effects that ask
+/// for them, and twice a receive for vectors that grow by doubling.
 pub const VISIT_SIZE_MAX: u64 = (FRAMES_PER_VISIT_MAX * 256 + 4 * POOL_BUFFER_SIZE) as u64;
 
 /// Bytes of a message from a backend with protocol lines or nul.
@@ -369,7 +367,7 @@ pub const FOLDER_LOOK_MS: u64 = 500;
 pub const FOLDER_MISSES_MAX: u32 = 3;
 /// Interval of retries for missing folders and addresses.
 pub const WAIT_RETRY_MS: u64 = 1_000;
-/// How long a start waits for the addresses of host names. Its listeners are there already, and clients wait.
+/// How long a start waits for the addresses of host names. Its listeners are bound already, and clients wait.
 pub const LOOKUP_START_MS: u64 = 1_000;
 /// How long a reload or `--check` waits for them.
 pub const LOOKUP_WAIT_MS: u64 = 5_000;
@@ -402,7 +400,7 @@ pub const LOG_TELL_MS: u64 = 1_000;
 pub const BODY_DRAIN_SIZE_MAX: usize = 64 * 1024;
 /// Bytes of all extensions of a body's chunks.
 pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 1024;
-/// Bytes of the names and values of the trailers behind a body's chunks.
+/// Bytes of the names and values of the trailers after a body's chunks.
 pub const TRAILERS_SIZE_MAX: usize = 4 * 1024;
 
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX + TRAILERS_SIZE_MAX < BODY_DRAIN_SIZE_MAX);
