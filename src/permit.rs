@@ -76,7 +76,7 @@ mod tests {
         let (one, other) = (Permit::take(&count, 2), Permit::take(&count, 2));
         assert!(one.is_some() && other.is_some() && Permit::take(&count, 2).is_none());
         drop(one);
-        // Whoever only looks changes no limit.
+        // A reader changes no limit.
         let _snapshot = count.clone();
         assert_eq!(count.held(), 1);
         assert!(Permit::take(&count, 2).is_some());

@@ -30,12 +30,12 @@ use crate::route::Site;
 use flags::Flag;
 use problem::{Place, Problem, Problems};
 
-/// A value and where it was said, as an error names it: `-u`, or file, line and key.
+/// A value and its place: `-u`, or file, line and key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Said {
     /// The value.
     pub value: String,
-    /// Where.
+    /// The place, as an error names it.
     pub place: String,
 }
 
@@ -67,7 +67,7 @@ pub struct Places {
     pub docroot: String,
     /// The pages' folder.
     pub www: String,
-    /// Which of them were made by flags: somebody is there who typed them, and hears of a mistake at once.
+    /// Which of them were set by flags. Their errors are reported at once, to the user at the terminal.
     pub typed: Typed,
 }
 

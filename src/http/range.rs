@@ -40,7 +40,7 @@ pub fn parse(value: &[u8]) -> Option<ByteRange> {
 }
 
 impl ByteRange {
-    /// The part of a file of so many bytes.
+    /// The part of a file of `size` bytes.
     pub fn of(self, size: u64) -> Part {
         match self {
             ByteRange::From { first, .. } if first >= size => Part::Unsatisfiable,

@@ -79,7 +79,7 @@ impl Stage {
     }
 }
 
-/// Records of the tests' stage: a byte with the length, then so many bytes, each changed.
+/// Records of the tests' stage: a length byte, then that number of bytes, each XORed with `KEY`.
 #[cfg(any(test, feature = "sim"))]
 #[derive(Default, Debug)]
 pub(crate) struct Records {

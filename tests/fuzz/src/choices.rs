@@ -30,7 +30,7 @@ impl<'a> Choices<'a> {
         all[self.below(all.len())]
     }
 
-    /// So many bytes, or what is left.
+    /// The next `count` bytes, or the rest.
     pub fn bytes(&mut self, count: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(count.min(self.0.len()));
         self.0 = rest;

@@ -14,7 +14,7 @@ pub struct Request<'a> {
 pub enum Ends {
     /// At once.
     Empty,
-    /// Behind so many bytes.
+    /// After this number of bytes.
     Sized(u64),
     /// Behind its last chunk.
     Chunked,

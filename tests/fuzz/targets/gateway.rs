@@ -159,7 +159,7 @@ fn opening(service: &Service, clients_max: u64, sim: &mut Sim, listener: Option<
 struct Script<'a> {
     run: Run,
     service: Service,
-    /// What the client asked for in a handshake of so many bytes; None: its bytes are its own.
+    /// The name that the client asked for, and the bytes of its handshake. None: the input has no handshake of its own.
     asked: Option<(&'static str, usize)>,
     /// The backend ended while messages flowed.
     is_whole: bool,

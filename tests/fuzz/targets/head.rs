@@ -1,5 +1,5 @@
-//! Requests: heads, bodies and the values in them, cut where the fuzzer wants. What is taken means the same to whoever
-//! reads it, and can do no harm where it goes next.
+//! Requests: heads, bodies and the values in them, cut where the fuzzer wants. Accepted input has one meaning for
+//! every reader, and is harmless to the next one.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     let own = Own { library: String::new(), config: None, call_ms: CALL_MS, memory_mib: PROCESS_MIB };
     run(&PROGRAM, own, flags(), |options| {
         let launcher = launcher(options)?;
-        // Before the socket exists, so that whoever connects to it is served.
+        // Before the socket exists, so that every client that connects is served.
         launcher.check(options.user.as_deref())?;
         serve::serve(options.listen()?, options, &launcher)
     })

@@ -117,7 +117,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         // A listener of direct mode removes its own file.
         if let Socket::Plain(_, path) = &self.socket {
-            // Somebody may have removed it already.
+            // Another program may have removed it already.
             let _ = fs::remove_file(path);
         }
     }

@@ -258,7 +258,7 @@ pub unsafe extern "C" fn ws_send(
 ) -> c_int {
     // SAFETY: NULL or a client, as the caller says.
     let client = unsafe { client.as_mut() };
-    // SAFETY: so many bytes, as the caller says.
+    // SAFETY: `size` bytes, as the caller says.
     let payload = unsafe { payload(bytes, size) };
     let (Some(client), Some(payload)) = (client, payload) else { return errno(Errno::EINVAL) };
     client.send(opcode, payload, flags)
@@ -272,7 +272,7 @@ pub unsafe extern "C" fn ws_send(
 pub unsafe extern "C" fn ws_ping(client: *mut WsClient, bytes: *const c_void, size: size_t) -> c_int {
     // SAFETY: NULL or a client, as the caller says.
     let client = unsafe { client.as_mut() };
-    // SAFETY: so many bytes, as the caller says.
+    // SAFETY: `size` bytes, as the caller says.
     let payload = unsafe { payload(bytes, size) };
     let (Some(client), Some(payload)) = (client, payload) else { return errno(Errno::EINVAL) };
     error::result_of(client.inner.ping(payload))
