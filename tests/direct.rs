@@ -296,6 +296,8 @@ fn servers_that_end_before_they_take_their_client() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("stops");
     let mut waiting = daemon.connect("/stops");
+    // The 101 is sent before the descriptor is passed.
+    daemon.log().wait_for(&["c1 end", "handed over to the server"]);
     drop(server);
     waiting.wire.expect_end();
     let server = daemon.listen("closes");
@@ -304,7 +306,10 @@ fn servers_that_end_before_they_take_their_client() {
     client.wire.expect_end();
     let server = daemon.listen("ignores");
     let mut client = daemon.connect("/ignores");
-    drop(server.accept());
+    let connection = server.accept();
+    // A backend that closes before the descriptor is passed did not take its client, who is told so (1011).
+    connection.wait_for_input();
+    drop(connection);
     client.wire.expect_end();
 }
 
