@@ -307,7 +307,7 @@ fn servers_that_end_before_they_take_their_client() {
     let server = daemon.listen("ignores");
     let mut client = daemon.connect("/ignores");
     let connection = server.accept();
-    // A backend that closes before the descriptor is passed did not take its client, who is told so (1011).
+    // A backend that closes before the descriptor is passed did not take its client: the client gets a 1011.
     connection.wait_for_input();
     drop(connection);
     client.wire.expect_end();
