@@ -1,6 +1,9 @@
 //! Bytes in transit: buffers lent from the receive pool, and batches of segments to send. This module has no memory
 //! mapping and no ring.
 
+use std::ops::Range;
+
+use super::Driver;
 use crate::limits::POOL_PARTS;
 
 /// The two parts of the pool. Each part is a buffer group of its own.
@@ -40,6 +43,11 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// Where the valid bytes are in the buffer.
+    pub fn range(&self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
     /// Number of valid bytes.
     pub fn len(&self) -> usize {
         (self.end - self.start) as usize
@@ -66,6 +74,14 @@ pub enum Segment {
 }
 
 impl Segment {
+    /// Appends the bytes to send to `out`.
+    pub fn append_to<D: Driver>(&self, driver: &mut D, out: &mut Vec<u8>) {
+        match self {
+            Segment::Pool(lease) => out.extend_from_slice(&driver.buffer(lease)[lease.range()]),
+            Segment::Heap { bytes, start } => out.extend_from_slice(&bytes[*start..]),
+        }
+    }
+
     /// A heap segment with all bytes unsent.
     pub fn heap(bytes: Box<[u8]>) -> Segment {
         Segment::Heap { bytes, start: 0 }

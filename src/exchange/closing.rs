@@ -19,7 +19,7 @@
 
 use super::ending::Leave;
 use super::relay::{Relay, find_close};
-use super::{Chunk, Context, Effect, Ending, Input, Phase};
+use super::{Chunk, Context, Effect, Ending, Input, Phase, over};
 use crate::limits::{self, WebSocket};
 use crate::route::{Seat, Service};
 use crate::types::{Demand, End};
@@ -122,10 +122,7 @@ impl Closing {
                 Closing::new(client, Backend::of(backend), ending, timeouts, context)
             }
             Leave::ClientLost(ending) => Closing::without_client(ending, relay.into_seat(), context),
-            Leave::Over(ending) => {
-                context.out.push(Effect::Over(ending));
-                return Phase::Over;
-            }
+            Leave::Over(ending) => return over(ending, context),
         };
         Phase::Closing(Box::new(closing))
     }
@@ -195,8 +192,7 @@ impl Closing {
                 let is_due = matches!(input, Input::Deadline);
                 let (client, backend) = end_of(client, backend, input, context);
                 if is_due || matches!((&client, &backend), (Client::Gone, Backend::Gone)) {
-                    context.out.push(Effect::Over(ending));
-                    return Phase::Over;
+                    return over(ending, context);
                 }
                 Closing { state: State::Ends { client, backend, timeouts }, ending }
             }

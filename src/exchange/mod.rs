@@ -183,10 +183,7 @@ impl Phase {
                 Phase::Closing(Box::new(Closing::without_client(ending, tunnel.into_seat(), context)))
             }
             (_, Leave::LastWords(_, ending) | Leave::CloseSent(ending))
-            | (_, Leave::ClientLost(ending) | Leave::Over(ending)) => {
-                context.out.push(Effect::Over(ending));
-                Phase::Over
-            }
+            | (_, Leave::ClientLost(ending) | Leave::Over(ending)) => over(ending, context),
         }
     }
 }
@@ -374,12 +371,14 @@ impl Exchange {
 
     /// Handles one input and appends the effects to `out`. After `Effect::Over` inputs are ignored.
     pub(crate) fn handle(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
+        if input.is_note() {
+            return self.note(&input, around.now_ms);
+        }
         // Fast path: an open relay or tunnel stays in its phase.
         let mut context = Context::new(around, &mut self.facts, out);
         let leave = match &mut self.phase {
-            Phase::Relay(relay) if !input.is_note() => relay.handle(input, &mut context),
-            Phase::Tunnel(tunnel) if !input.is_note() => tunnel.handle(input, &mut context),
-            _ if input.is_note() => return self.note(&input, around.now_ms),
+            Phase::Relay(relay) => relay.handle(input, &mut context),
+            Phase::Tunnel(tunnel) => tunnel.handle(input, &mut context),
             Phase::Closing(_) => return self.close(around, input, out),
             Phase::Over => return,
             _ => return self.handle_http(around, input, out),

@@ -78,11 +78,7 @@ impl<D: Driver> Gateway<D> {
             end: End::Client,
             transport: Transport::with_stage(handle, stage),
         };
-        let key = match self.world.slots.insert(user) {
-            Ok(key) => key,
-            Err(User::Transport { transport, .. }) => return self.world.driver.close(transport.into_handle()),
-            Err(_) => return,
-        };
+        let key = self.world.slots.insert(user);
         let connection = entry.insert(Connection::new(self.next_id, owner, key, address, places, self.world.now_ms));
         self.next_id += 1;
         connection.handle(input, &mut self.world);

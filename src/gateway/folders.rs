@@ -88,7 +88,7 @@ impl<D: Driver> Gateway<D> {
         for (index, watched) in self.watch.folders.iter_mut().enumerate().filter(|(_, watched)| !watched.is_asked) {
             let Some(held) = held(&self.entrances, watched) else { continue };
             let World { slots, driver, .. } = &mut self.world;
-            let Ok(key) = slots.insert(User::Folder(Look { index, epoch })) else { continue };
+            let key = slots.insert(User::Folder(Look { index, epoch }));
             watched.is_asked = true;
             driver.open(slots.token(key, Op::Open), Reach::Anywhere, searched(held), OpenFor::Connecting);
         }

@@ -174,7 +174,7 @@ impl<D: Driver> Gateway<D> {
                 (_, Some(listener)) => {
                     let entry = self.entrances.vacant_entry();
                     let index = entry.key();
-                    let Ok(key) = self.world.slots.insert(User::Listener(index)) else { continue };
+                    let key = self.world.slots.insert(User::Listener(index));
                     let (is_leaving, is_paused) = (false, false);
                     entry.insert(Entrance { address, listener, key, file, endpoint, is_leaving, is_paused });
                     self.accept(index);

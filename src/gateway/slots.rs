@@ -6,16 +6,20 @@ use std::num::NonZeroU32;
 use slab::Slab;
 
 use crate::driver::{Op, Token};
+use crate::limits::FDS_MAX;
 use crate::transport::Transport;
 use crate::types::End;
+
+/// A connection has a slot for each descriptor, and one for a path that is being opened.
+const _: () = assert!(4 * FDS_MAX.max < u32::MAX as u64);
 
 /// Index of a slot in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Key(NonZeroU32);
 
 impl Key {
-    fn new(index: usize) -> Option<Key> {
-        NonZeroU32::new(index as u32 + 1).map(Key)
+    fn new(index: usize) -> Key {
+        Key(NonZeroU32::MIN.saturating_add(index as u32))
     }
 
     fn index(self) -> usize {
@@ -75,13 +79,10 @@ impl<H> Default for Slots<H> {
 }
 
 impl<H> Slots<H> {
-    /// Allocates a slot. Err: a token cannot name more slots.
-    pub(super) fn insert(&mut self, user: User<H>) -> Result<Key, User<H>> {
-        let entry = self.slots.vacant_entry();
-        let Some(key) = Key::new(entry.key()) else { return Err(user) };
+    /// Assigns a slot. There are enough of them for all descriptors (asserted above).
+    pub(super) fn insert(&mut self, user: User<H>) -> Key {
         self.generation = self.generation.wrapping_add(1) & Token::GENERATION_MASK;
-        entry.insert(Slot { generation: self.generation, user });
-        Ok(key)
+        Key::new(self.slots.insert(Slot { generation: self.generation, user }))
     }
 
     /// Frees a slot. Nothing may be in flight for it.
@@ -111,7 +112,7 @@ impl<H> Slots<H> {
 
     /// The slot named by a token. None: it has been freed or reused.
     pub(super) fn key(&self, token: Token) -> Option<Key> {
-        self.user(token).and_then(|_| Key::new(token.slot as usize))
+        self.user(token).map(|_| Key::new(token.slot as usize))
     }
 
     pub(super) fn transport(&self, key: Option<Key>) -> Option<&Transport<H>> {
@@ -149,12 +150,12 @@ mod tests {
     #[test]
     fn a_late_token_reaches_nobody() {
         let mut slots = Slots::<()>::default();
-        let key = slots.insert(User::Watch(1)).unwrap();
+        let key = slots.insert(User::Watch(1));
         let token = slots.token(key, Op::Receive);
         assert!(matches!(slots.user(token), Some(User::Watch(1))));
         slots.remove(key);
         assert!(slots.user(token).is_none());
-        let next = slots.insert(User::Watch(2)).unwrap();
+        let next = slots.insert(User::Watch(2));
         assert_eq!((next, slots.user(token).is_none()), (key, true));
     }
 }

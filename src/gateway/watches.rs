@@ -100,13 +100,12 @@ impl<H> Watches<H> {
         slots: &mut Slots<H>,
         driver: &mut D,
     ) {
-        let entry = self.list.vacant_entry();
-        let is_refused = self.is_stopping || !driver.may_receive(Share::Messages);
-        let key = if is_refused { None } else { slots.insert(User::Watch(entry.key())).ok() };
-        let Some(key) = key else {
+        if self.is_stopping || !driver.may_receive(Share::Messages) {
             self.cancel(watched.socket);
             return driver.close(watched.handle);
-        };
+        }
+        let entry = self.list.vacant_entry();
+        let key = slots.insert(User::Watch(entry.key()));
         driver.shutdown(&watched.handle, false);
         driver.receive(slots.token(key, Op::Receive), &watched.handle, Receive::Once);
         entry.insert(Entry { watched, until_ms: now_ms + WATCH_MS, is_given_up: false });

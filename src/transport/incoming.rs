@@ -87,7 +87,7 @@ impl Incoming {
         let Some(queue) = &mut self.0 else { return };
         for arrival in &mut queue.arrivals {
             let Arrival::Lease(lease) = arrival else { continue };
-            let bytes = &driver.buffer(lease)[lease.start as usize..lease.end as usize];
+            let bytes = &driver.buffer(lease)[lease.range()];
             let copy = Arrival::Copy([&[0; POOL_HEADROOM], bytes].concat().into());
             queue.heap_size += cost(&copy);
             if let Arrival::Lease(lease) = std::mem::replace(arrival, copy) {

@@ -133,7 +133,7 @@ impl Queue {
         }
         let mut bytes = Vec::new();
         for segment in self.take_batch(segments_max)?.into_segments() {
-            Stage::gather(&segment, driver, &mut bytes);
+            segment.append_to(driver, &mut bytes);
             self.discount(&segment);
             give_back(segment, driver);
         }
@@ -181,7 +181,7 @@ impl Queue {
             if let Segment::Pool(lease) = segment
                 && is_short(driver, lease.share)
             {
-                let bytes = driver.buffer(lease)[lease.start as usize..lease.end as usize].into();
+                let bytes = driver.buffer(lease)[lease.range()].into();
                 let copy = Segment::heap(bytes);
                 self.heap_size += cost_outside(&copy);
                 give_back(std::mem::replace(segment, copy), driver);

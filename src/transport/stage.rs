@@ -1,22 +1,22 @@
-//! A byte stage between a socket and its exchange: where TLS stands, and a header of a proxy. Received bytes pass it
-//! before they are kept or handed on, bytes to be sent pass it when a batch is taken, after small pieces were joined.
+//! The byte stage between a socket and its exchange, where TLS belongs. Received bytes pass the stage before they are
+//! queued or delivered. Bytes to send pass it when a batch is taken, after small segments were joined.
 //!
-//! A plain stage changes nothing and takes no memory. The tests have one that makes records: it sends more bytes than
-//! it was given, and holds received bytes back until a record is whole.
+//! The plain stage changes nothing and takes no memory. The stage of the tests uses records: its output is longer than
+//! its input, and it holds received bytes back until a record is complete.
 
-use crate::driver::{Driver, Lease, Segment};
+use crate::driver::{Driver, Lease};
 #[cfg(any(test, feature = "sim"))]
 use crate::limits::POOL_HEADROOM;
 
 use super::Arrival;
 
-/// Which stage the transports of an endpoint's clients have.
+/// The stage that the clients of an endpoint use.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum StageKind {
-    /// Bytes as they are.
+    /// Bytes pass unchanged.
     #[default]
     Plain,
-    /// Records, for the tests.
+    /// The records of the tests.
     #[cfg(any(test, feature = "sim"))]
     Records,
 }
@@ -29,7 +29,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// A stage at a connection's beginning.
+    /// The stage of a new connection.
     pub(super) fn new(kind: StageKind) -> Stage {
         match kind {
             StageKind::Plain => Stage::default(),
@@ -46,12 +46,12 @@ impl Stage {
         true
     }
 
-    /// What received bytes mean. None: nothing that is whole.
+    /// Decodes received bytes. None: no record is complete.
     pub(super) fn open<D: Driver>(&mut self, lease: Lease, driver: &mut D) -> Option<Arrival> {
         #[cfg(any(test, feature = "sim"))]
         if let Some(records) = &mut self.records {
             let mut bytes = vec![0; POOL_HEADROOM];
-            records.decode(&driver.buffer(&lease)[lease.start as usize..lease.end as usize], &mut bytes);
+            records.decode(&driver.buffer(&lease)[lease.range()], &mut bytes);
             driver.release(lease);
             return (bytes.len() > POOL_HEADROOM).then(|| Arrival::Copy(bytes.into()));
         }
@@ -59,7 +59,7 @@ impl Stage {
         Some(Arrival::Lease(lease))
     }
 
-    /// Bytes as they are to be sent.
+    /// Encodes bytes to send.
     pub(super) fn seal(&mut self, bytes: Box<[u8]>) -> Box<[u8]> {
         #[cfg(any(test, feature = "sim"))]
         if self.records.is_some() {
@@ -67,34 +67,24 @@ impl Stage {
         }
         bytes
     }
-
-    /// The bytes of a segment, to be sealed.
-    pub(super) fn gather<D: Driver>(segment: &Segment, driver: &mut D, bytes: &mut Vec<u8>) {
-        match segment {
-            Segment::Pool(lease) => {
-                bytes.extend_from_slice(&driver.buffer(lease)[lease.start as usize..lease.end as usize]);
-            }
-            Segment::Heap { bytes: all, start } => bytes.extend_from_slice(&all[*start..]),
-        }
-    }
 }
 
 /// Records of the tests' stage: a length byte, then that number of bytes, each XORed with `KEY`.
 #[cfg(any(test, feature = "sim"))]
 #[derive(Default, Debug)]
 pub(crate) struct Records {
-    /// The beginning of a record that is not whole.
+    /// An incomplete record.
     partial: Vec<u8>,
 }
 
 #[cfg(any(test, feature = "sim"))]
 impl Records {
-    /// Bytes of a record at most.
+    /// Maximum payload of a record, in bytes.
     const SIZE_MAX: usize = 100;
-    /// What each byte is combined with.
+    /// XORed with each payload byte.
     const KEY: u8 = 0x5a;
 
-    /// The records that carry these bytes.
+    /// Encodes bytes as records.
     pub(crate) fn encode(bytes: &[u8]) -> Vec<u8> {
         let mut records = Vec::with_capacity(bytes.len() + bytes.len() / Records::SIZE_MAX + 1);
         for part in bytes.chunks(Records::SIZE_MAX) {
@@ -104,7 +94,7 @@ impl Records {
         records
     }
 
-    /// Adds what whole records carry to `plain`; the rest is kept.
+    /// Appends the payload of complete records to `plain` and keeps the rest.
     pub(crate) fn decode(&mut self, bytes: &[u8], plain: &mut Vec<u8>) {
         self.partial.extend_from_slice(bytes);
         let mut at = 0;

@@ -335,14 +335,7 @@ impl Sim {
     fn gather(&mut self, batch: &Batch) -> Vec<u8> {
         let mut bytes = Vec::new();
         for segment in std::iter::once(&batch.first).chain(&batch.rest) {
-            match segment {
-                Segment::Pool(lease) => {
-                    bytes.extend_from_slice(
-                        &self.buffers[lease.buffer as usize][lease.start as usize..lease.end as usize],
-                    );
-                }
-                Segment::Heap { bytes: all, start } => bytes.extend_from_slice(&all[*start..]),
-            }
+            segment.append_to(self, &mut bytes);
         }
         bytes
     }

@@ -137,7 +137,7 @@ impl<H> Connection<H> {
         match effect {
             Effect::Open { folder, path, purpose } => {
                 let Some(reach) = self.places.endpoint().reach(self.exchange.facts().site, folder) else { return };
-                let Some(opened) = opened_of(&mut self.opened, self.owner.slot, world) else { return };
+                let opened = opened_of(&mut self.opened, self.owner.slot, world);
                 opened.keep(true);
                 opened.begin();
                 world.driver.open(world.slots.token(opened.key, Op::Open), reach, path, purpose);
@@ -148,15 +148,14 @@ impl<H> Connection<H> {
                     return;
                 };
                 let Some(address) = addresses.get(address) else { return };
-                let Some(opened) = opened_of(&mut self.opened, self.owner.slot, world) else { return };
+                let opened = opened_of(&mut self.opened, self.owner.slot, world);
                 opened.begin_connecting();
                 world.driver.connect_tcp(world.slots.token(opened.key, Op::Connect), *address, &site.limits);
             }
             Effect::AwaitBacklog => self.await_backlog(world),
             Effect::UseDevice => {
                 if let Some(handle) = self.opened.as_mut().and_then(|opened| opened.take()) {
-                    // A slot is available: the opened file has one, which becomes free after this.
-                    let _ = self.set_backend(Transport::device(handle), world);
+                    self.set_backend(Transport::device(handle), world);
                 }
             }
             effect => {
@@ -178,15 +177,11 @@ impl<H> Connection<H> {
     }
 }
 
-/// The opened file of a connection, created if absent. None: no slot is free.
+/// The opened file of a connection, created if absent.
 fn opened_of<'a, H, D: Driver<Handle = H>>(
     opened: &'a mut Option<Box<Opened<H>>>,
     connection: u32,
     world: &mut World<D>,
-) -> Option<&'a mut Opened<H>> {
-    if opened.is_none() {
-        let key = world.slots.insert(User::File { connection }).ok()?;
-        *opened = Some(Box::new(Opened::new(key)));
-    }
-    opened.as_deref_mut()
+) -> &'a mut Opened<H> {
+    opened.get_or_insert_with(|| Box::new(Opened::new(world.slots.insert(User::File { connection }))))
 }

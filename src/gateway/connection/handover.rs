@@ -63,10 +63,10 @@ impl<H> Connection<H> {
                 world.watches.cancel(socket);
                 Err(failed)
             }
-            (Ok(Some(relay)), None) => self
-                .set_backend(Transport::new(relay), world)
-                .map(|()| HandedOver::Relayed)
-                .map_err(|errno| (HandoverStep::Pass, errno)),
+            (Ok(Some(relay)), None) => {
+                self.set_backend(Transport::new(relay), world);
+                Ok(HandedOver::Relayed)
+            }
             (result, None) => result.map(|_| HandedOver::Away),
         };
         let result = result.map_err(|(step, errno)| (step, errno.into()));

@@ -436,33 +436,17 @@ impl<H> Connection<H> {
         if let Some(opened) = &mut self.opened {
             opened.end();
         }
-        let connected = result.and_then(|handle| self.set_backend(Transport::new(handle), world));
+        let connected = result.map(|handle| self.set_backend(Transport::new(handle), world));
         self.handle_opening(Input::Connected(connected.map_err(Into::into)), world);
     }
 
     /// Installs the backend's transport. If the connection is ending, the backend is closed.
-    fn set_backend<D: Driver<Handle = H>>(
-        &mut self,
-        transport: Transport<H>,
-        world: &mut World<D>,
-    ) -> Result<(), Errno> {
+    fn set_backend<D: Driver<Handle = H>>(&mut self, transport: Transport<H>, world: &mut World<D>) {
         if self.ending.is_some() || self.backend.is_some() {
-            world.driver.close(transport.into_handle());
-            return Ok(());
+            return world.driver.close(transport.into_handle());
         }
         let user = User::Transport { connection: self.owner.slot, end: End::Backend, transport };
-        match world.slots.insert(user) {
-            Ok(key) => {
-                self.backend = Some(key);
-                Ok(())
-            }
-            Err(user) => {
-                if let User::Transport { transport, .. } = user {
-                    world.driver.close(transport.into_handle());
-                }
-                Err(Errno::EMFILE)
-            }
-        }
+        self.backend = Some(world.slots.insert(user));
     }
 
     /// Runs at the end of a turn. Some: a receive or a file read waits for a pool buffer of this share.
