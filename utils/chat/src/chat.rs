@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags};
-use server::listener::{Accepted, CLOSE_MS, Listener, close_all};
+use server::limits::CLOSE_MS;
+use server::listener::{Accepted, Listener, close_all};
 use server::stop;
 use websocket::deadline::Deadline;
 use websocket::{CloseCode, Opcode};

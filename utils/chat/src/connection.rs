@@ -13,15 +13,9 @@ use server::record::{HelloError, Record, has_hung_up, peer_address};
 use websocket::{Buffer, Client, Error, ProtocolError};
 
 use crate::Options;
-use crate::framing::{End, Framing, LINE_SIZE_MAX, Message, Outgoing};
+use crate::framing::{End, Framing, Message, Outgoing};
+use crate::limits::{ENTRY_SIZE, LINE_SIZE_MAX, QUEUE_SIZE_MAX, RECEIVE_SIZE};
 use crate::pace::Pace;
-
-/// Bytes of one receive; a packet is never longer, and on a stream each receive is a message.
-const RECEIVE_SIZE: usize = 64 * 1024;
-/// Bytes that wait for a member who does not read. It is dropped when another message comes while more are waiting.
-const QUEUE_SIZE_MAX: usize = websocket::limits::KEPT_SIZE_MAX;
-/// Bytes that each waiting message counts in addition to its own, so that the number of short ones is limited too.
-const ENTRY_SIZE: usize = 64;
 
 /// Receive buffers, shared by all members.
 pub(crate) struct Buffers {

@@ -2,16 +2,12 @@
 
 use std::rc::Rc;
 
+use crate::limits::{LINE_SIZE_MAX, MESSAGE_SIZE_MAX};
 use rfc6455::decoder::{Decoder, Piece};
 use rfc6455::encoder::close_frame;
 use rfc6455::header::{self, Masking};
 use server::options::Protocol;
 use websocket::{Opcode, ProtocolError};
-
-/// Bytes of a message in RFC 6455 frames, the gateway's or a direct client's: close code 1009 beyond.
-pub(crate) const MESSAGE_SIZE_MAX: usize = websocket::limits::MESSAGE_SIZE_MAX;
-/// Bytes of a line, or before a NUL: the gateway sends no longer ones.
-pub(crate) const LINE_SIZE_MAX: usize = 64 * 1024;
 
 /// A message of a member.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,6 +8,7 @@ mod chat;
 mod commands;
 mod connection;
 mod framing;
+mod limits;
 mod names;
 mod pace;
 
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use server::options::{Flag, Program, run, store};
 
 use crate::chat::Chat;
-use crate::framing::MESSAGE_SIZE_MAX;
+use crate::limits::MESSAGE_SIZE_MAX;
 
 static PROGRAM: Program = Program {
     name: "websocket_chat",

@@ -1,9 +1,7 @@
 //! Names of members, each given once.
 
+use crate::limits::NAME_SIZE_MAX;
 use std::collections::BTreeMap;
-
-/// Bytes of a name, including the number that makes it unique.
-const NAME_SIZE_MAX: usize = 64;
 
 /// Names by member and members by name.
 #[derive(Default)]

@@ -1,12 +1,7 @@
 //! Rate limit of a member. What exceeds it stays in the connection, as back-pressure on the sender alone.
 
+use crate::limits::{PACE_MESSAGES_MAX, PACE_MS, PACE_SIZE_MAX};
 use websocket::deadline::Deadline;
-
-/// Messages of a member in `PACE_MS`.
-const PACE_MESSAGES_MAX: usize = 1_000;
-/// Bytes of a member in `PACE_MS`, except that the last message may exceed it.
-const PACE_SIZE_MAX: usize = 4 * 1024 * 1024;
-const PACE_MS: u64 = 1_000;
 
 /// Messages of a member in the current `PACE_MS`.
 #[derive(Debug)]

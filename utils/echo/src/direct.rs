@@ -6,16 +6,15 @@ use std::io::{Write as _, stdout};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use server::listener::{Accepted, CLOSE_MS, Listener, close_all};
+use server::limits::CLOSE_MS;
+use server::listener::{Accepted, Listener, close_all};
 use server::record::{describe, parse_hello};
 use server::stop;
 use websocket::deadline::Deadline;
 use websocket::{Buffer, Client, CloseCode, Error};
 
+use crate::limits::EVENTS_MAX;
 use crate::{Options, clients_max};
-
-/// Events of one epoll_wait(2).
-const EVENTS_MAX: usize = 64;
 
 /// Tokens that are no index of a client.
 const LISTENER: u64 = u64::MAX;

@@ -7,14 +7,13 @@
 //! With `--direct` it is another server: the gateway hands over the clients' own connections.
 
 mod direct;
+mod limits;
 mod plain;
 
 use std::process::ExitCode;
 
+use crate::limits::MESSAGE_SIZE_MAX;
 use server::options::{Flag, Program, run, store};
-
-/// Bytes of a message in direct mode: the gateway's default.
-const MESSAGE_SIZE_MAX: usize = 64 * 1024 * 1024;
 
 static PROGRAM: Program = Program {
     name: "websocket_echo",

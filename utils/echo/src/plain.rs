@@ -11,10 +11,8 @@ use server::options::Protocol;
 use server::record::{HelloError, Record, describe, has_hung_up};
 use server::stop;
 
+use crate::limits::READ_SIZE;
 use crate::{Options, clients_max};
-
-/// Bytes of one receive; a packet is never longer.
-const READ_SIZE: usize = 64 * 1024;
 
 struct Client {
     socket: OwnedFd,

@@ -11,14 +11,8 @@ use websocket::deadline::Deadline;
 use websocket::place::{PlaceError, listen_at};
 use websocket::{AcceptError, Client, CloseCode};
 
+use crate::limits::{ACCEPT_PAUSE_MS, BACKLOG_MAX, CLOSE_MS};
 use crate::options::complain;
-
-/// Connections waiting to be accepted.
-const BACKLOG_MAX: i32 = 1024;
-/// A pause of accepting, after file descriptors or memory ran out.
-const ACCEPT_PAUSE_MS: u64 = 100;
-/// How long a client of direct mode may take for its close handshake, and all of them together when the server ends.
-pub const CLOSE_MS: u64 = 1_000;
 
 /// A socket that listens. Its file is removed when this is dropped.
 pub struct Listener {

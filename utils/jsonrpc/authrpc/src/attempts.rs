@@ -4,28 +4,11 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::limits::{
+    ATTEMPTS_MAX, CLIENT_FAILURES_MAX, CLIENT_WAIT_MS_MAX, FORGET_MS, USER_FAILURES_MAX, USER_WAIT_MS_MAX, WAIT_MS_MIN,
+};
 use rusqlite::{Connection, Error, OptionalExtension, Transaction, TransactionBehavior};
 use sha2::{Digest, Sha256};
-
-const SECOND: i64 = 1_000;
-
-/// Consecutive wrong passwords of a client before it has to wait. Each further one doubles the wait.
-const CLIENT_FAILURES_MAX: u32 = 5;
-/// The longest wait of a client.
-const CLIENT_WAIT_MS_MAX: i64 = 900 * SECOND;
-/// Consecutive wrong passwords for one user from all clients. More than for a client, whose limit is to apply first.
-const USER_FAILURES_MAX: u32 = 20;
-/// The longest wait for a user: long for an attacker, short for the user whom the attacker locks out.
-const USER_WAIT_MS_MAX: i64 = 60 * SECOND;
-/// The first wait.
-const WAIT_MS_MIN: i64 = SECOND;
-/// Failures expire after this time without another.
-const FORGET_MS: i64 = 3_600 * SECOND;
-/// Clients and users with failures that are stored.
-const ATTEMPTS_MAX: u32 = 10_000;
-
-const _: () = assert!(CLIENT_FAILURES_MAX < USER_FAILURES_MAX);
-const _: () = assert!(CLIENT_WAIT_MS_MAX < FORGET_MS && USER_WAIT_MS_MAX < FORGET_MS);
 
 /// Times are milliseconds since 1970.
 pub(crate) const TABLE: &str = "create table if not exists attempts (

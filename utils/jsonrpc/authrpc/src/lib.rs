@@ -3,6 +3,7 @@
 //! itself. Messages for callers have ouistiti's wording.
 
 mod attempts;
+mod limits;
 mod passwords;
 mod store;
 
@@ -11,15 +12,9 @@ use jsonrpc_sqlite::{Settings, failure, params, sqlite_failure};
 use serde_json::{Map, Value, json};
 
 use crate::attempts::Client;
+use crate::limits::{HOME_SIZE_MAX, NAME_SIZE_MAX, PASSWORD_SIZE_MAX};
 use crate::passwords::Kind;
 use crate::store::{Store, USERS, User};
-
-/// Bytes of the name of a user or group.
-const NAME_SIZE_MAX: usize = 64;
-/// Bytes of a password.
-const PASSWORD_SIZE_MAX: usize = 256;
-/// Bytes of the path of a home folder.
-const HOME_SIZE_MAX: usize = 4_096;
 
 /// No such user, or another password: the error does not tell which.
 const NOT_FOUND: i32 = 1;

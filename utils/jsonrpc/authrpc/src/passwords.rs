@@ -1,5 +1,8 @@
 //! Hashes of passwords: argon2id (RFC 9106) in PHC strings, and those of ouistiti.
 
+use crate::limits::{
+    GENERATED_SIZE, HASH_LANES, HASH_MEMORY_SIZE, HASH_MEMORY_SIZE_MAX, HASH_PASSES, HASH_PASSES_MAX, SALT_SIZE,
+};
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
@@ -9,22 +12,6 @@ use jsonrpc_library::Failure;
 use md5::Md5;
 use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
-
-/// Memory of one hash. With `HASH_PASSES` it is one of the sets that OWASP's Password Storage Cheat Sheet treats as
-/// equal: the one whose memory a router with 64 MiB can spare for several connections, in well under a second.
-const HASH_MEMORY_SIZE: u32 = 12 * 1024 * 1024;
-/// Passes over that memory.
-const HASH_PASSES: u32 = 3;
-/// Lanes: one, as there may be no second processor.
-const HASH_LANES: u32 = 1;
-/// Maximum memory that a stored hash may ask for.
-const HASH_MEMORY_SIZE_MAX: u32 = 128 * 1024 * 1024;
-/// Maximum number of passes that a stored hash may ask for.
-const HASH_PASSES_MAX: u32 = 16;
-/// Bytes of a salt (RFC 9106 section 3.1).
-const SALT_SIZE: usize = 16;
-/// Characters of a generated password, each one of 32: 100 bits.
-const GENERATED_SIZE: usize = 20;
 
 /// 32 characters that do not look alike.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";

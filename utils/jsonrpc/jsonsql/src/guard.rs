@@ -4,32 +4,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::limits::{
+    COMPOUND_MAX, DATABASE_SIZE_MAX, EXPRESSION_DEPTH_MAX, INSTRUCTIONS_MAX, PATTERN_SIZE_MAX, QUERY_SIZE_MAX,
+    TRIGGER_DEPTH_MAX, VALUE_SIZE_MAX,
+};
 use jsonrpc_library::Failure;
 use jsonrpc_sqlite::{Settings, failure_of};
 use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, Error, OptionalExtension};
-
-const KIB: usize = 1024;
-const MIB: usize = 1024 * KIB;
-
-/// Bytes of a statement.
-const QUERY_SIZE_MAX: usize = 64 * KIB;
-/// Bytes of a value, and of a row of a table.
-const VALUE_SIZE_MAX: usize = MIB;
-/// Bytes of a pattern of LIKE and GLOB: long patterns are slow.
-const PATTERN_SIZE_MAX: usize = KIB;
-/// Nesting depth of expressions.
-const EXPRESSION_DEPTH_MAX: usize = 100;
-/// SELECTs joined by UNION, INTERSECT or EXCEPT.
-const COMPOUND_MAX: usize = 50;
-/// Instructions of a compiled statement.
-const INSTRUCTIONS_MAX: usize = 100_000;
-/// Nesting depth of triggers.
-const TRIGGER_DEPTH_MAX: usize = 10;
-/// Bytes of the database after a change.
-const DATABASE_SIZE_MAX: usize = 256 * MIB;
 
 /// Pragmas that describe tables, and change nothing with any argument.
 const PRAGMAS: [&str; 7] =

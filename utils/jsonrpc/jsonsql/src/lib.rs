@@ -3,6 +3,7 @@
 //! rows and bytes, which takes effect as a whole or not at all. A database with passwords needs `passwords=1`.
 
 mod guard;
+mod limits;
 mod rows;
 
 use std::sync::atomic::Ordering;
@@ -17,12 +18,8 @@ use rusqlite::{Connection, Error, ErrorCode, ToSql, ffi};
 use serde_json::{Map, Value, json};
 
 use crate::guard::{IsOwn, Rights};
-use crate::rows::{ROWS_MAX, ROWS_SIZE_MAX, Rows};
-
-/// Duration of a statement. Less than `websocket_jsonrpc` allows for a call, so that the caller gets the reason.
-const STATEMENT_MS: u64 = 2_000;
-/// Instructions between two checks of the clock.
-const CLOCK_INSTRUCTIONS: i32 = 1_000;
+use crate::limits::{CLOCK_INSTRUCTIONS, ROWS_MAX, ROWS_SIZE_MAX, STATEMENT_MS};
+use crate::rows::Rows;
 
 /// Only some of the rows: the error's data has `truncated` and these rows.
 const TRUNCATED: i32 = 1_001;

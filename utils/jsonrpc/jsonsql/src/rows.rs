@@ -2,16 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::limits::{ROWS_MAX, ROWS_SIZE_MAX};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rusqlite::types::ValueRef;
 use rusqlite::{Row, Statement};
 use serde_json::Value;
-
-/// Rows of an answer.
-pub(crate) const ROWS_MAX: usize = 1_000;
-/// Bytes of an answer's rows as JSON.
-pub(crate) const ROWS_SIZE_MAX: usize = 1024 * 1024;
 
 /// The rows of an answer.
 #[derive(Debug)]
