@@ -1,6 +1,6 @@
 //! Plain words that several modules use.
 
-use std::num::NonZeroU64;
+use std::num::NonZeroU16;
 
 /// The two ends that a gateway connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,18 +37,85 @@ pub(crate) enum Demand {
     Packets,
 }
 
-/// A time of the event loop, in milliseconds. An `Option` of it takes no more room than the time alone.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Moment(NonZeroU64);
+/// A number below 2^48, in 6 bytes: times and totals of which each connection keeps many.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct U48([u16; 3]);
+
+impl U48 {
+    /// The largest value.
+    const MAX: u64 = (1 << 48) - 1;
+
+    /// This number, or the largest value if it is larger.
+    pub(crate) fn new(number: u64) -> U48 {
+        let number = number.min(U48::MAX);
+        U48([number as u16, (number >> 16) as u16, (number >> 32) as u16])
+    }
+
+    pub(crate) fn get(self) -> u64 {
+        let [low, middle, high] = self.0;
+        u64::from(low) | u64::from(middle) << 16 | u64::from(high) << 32
+    }
+}
+
+impl std::fmt::Debug for U48 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+impl std::ops::AddAssign<u64> for U48 {
+    fn add_assign(&mut self, more: u64) {
+        *self = U48::new(self.get().saturating_add(more));
+    }
+}
+
+/// A time of the event loop, in milliseconds. An `Option` of it has the same size.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    low: [u16; 2],
+    /// Upper 16 bits, plus one.
+    high: NonZeroU16,
+}
 
 impl Moment {
-    /// This time.
+    /// The latest time that can be stored: after 8,900 years.
+    const MS_MAX: u64 = U48::MAX - (1 << 32);
+
+    /// This time, or the latest that can be stored.
     pub(crate) fn at(ms: u64) -> Moment {
-        Moment(NonZeroU64::MIN.saturating_add(ms))
+        let ms = ms.min(Moment::MS_MAX);
+        let high = NonZeroU16::MIN.saturating_add((ms >> 32) as u16);
+        Moment { low: [ms as u16, (ms >> 16) as u16], high }
     }
 
     /// In milliseconds.
     pub(crate) fn ms(self) -> u64 {
-        self.0.get() - 1
+        let [low, middle] = self.low;
+        u64::from(low) | u64::from(middle) << 16 | u64::from(self.high.get() - 1) << 32
+    }
+}
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.ms().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn six_bytes_hold_times_and_totals() {
+        assert_eq!((size_of::<U48>(), size_of::<Option<Moment>>()), (6, 6));
+        for number in [0, 1, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000, 0x1234_5678_9abc, Moment::MS_MAX] {
+            assert_eq!((U48::new(number).get(), Moment::at(number).ms()), (number, number));
+        }
+        assert_eq!((U48::new(u64::MAX).get(), Moment::at(u64::MAX).ms()), (U48::MAX, Moment::MS_MAX));
+        let mut total = U48::new(U48::MAX - 1);
+        total += 1;
+        assert_eq!(total.get(), U48::MAX);
+        total += 1;
+        assert_eq!(total.get(), U48::MAX, "no overflow");
     }
 }

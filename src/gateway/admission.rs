@@ -35,7 +35,7 @@ pub(crate) struct Admission {
     held_size: u64,
 }
 
-/// Permits of one connection, returned on drop.
+/// Permits of one connection, returned on drop. The permit of its handshake is returned earlier.
 #[derive(Debug)]
 pub(crate) enum Places<H> {
     /// The connection is served.
@@ -44,33 +44,30 @@ pub(crate) enum Places<H> {
         endpoint: Permit<Endpoint<H>>,
         /// Permit of its address.
         _address: Permit<Count>,
-        /// Permit of its handshake. None: the handshake is over.
-        handshake: Option<Permit<Count>>,
     },
     /// The connection gets an error response only.
-    Refused {
-        /// Endpoint that accepted the connection.
-        endpoint: Arc<Endpoint<H>>,
-        /// Permit of the refusal.
-        _refusal: Permit<Count>,
-        /// The limit that was reached.
-        full: Full,
-    },
+    Refused(Box<Refusal<H>>),
 }
+
+/// A connection beyond a limit.
+#[derive(Debug)]
+pub(crate) struct Refusal<H> {
+    /// Endpoint that accepted the connection.
+    endpoint: Arc<Endpoint<H>>,
+    /// The limit that was reached.
+    pub(crate) full: Full,
+    _permit: Permit<Count>,
+}
+
+/// Permit of a connection that has not completed a WebSocket handshake.
+pub(crate) type Handshake = Permit<Count>;
 
 impl<H> Places<H> {
     /// The endpoint that accepted the connection.
     pub(crate) fn endpoint(&self) -> &Endpoint<H> {
         match self {
             Places::Admitted { endpoint, .. } => endpoint,
-            Places::Refused { endpoint, .. } => endpoint,
-        }
-    }
-
-    /// Returns the handshake permit: the handshake succeeded or the connection ends.
-    pub(crate) fn end_handshake(&mut self) {
-        if let Places::Admitted { handshake, .. } = self {
-            *handshake = None;
+            Places::Refused(refusal) => &refusal.endpoint,
         }
     }
 }
@@ -82,17 +79,28 @@ impl Admission {
     }
 
     /// Admits or refuses a new connection. `there` is the number of existing connections, admitted or refused. None:
-    /// not even a refusal is possible, so close the socket.
-    pub(crate) fn enter<H>(&mut self, address: Address, endpoint: &Arc<Endpoint<H>>, there: u64) -> Option<Places<H>> {
+    /// not even a refusal is possible, so close the socket. A refused connection has no handshake permit.
+    pub(crate) fn enter<H>(
+        &mut self,
+        address: Address,
+        endpoint: &Arc<Endpoint<H>>,
+        there: u64,
+    ) -> Option<(Places<H>, Option<Handshake>)> {
         let full = match self.admit(source_of(address), endpoint, there) {
-            Ok(places) => return Some(places),
+            Ok((places, handshake)) => return Some((places, Some(handshake))),
             Err(full) => full,
         };
-        let refusal = Permit::take(&self.refused, OVERLOAD_REPLIES_MAX)?;
-        Some(Places::Refused { endpoint: endpoint.clone(), _refusal: refusal, full })
+        let permit = Permit::take(&self.refused, OVERLOAD_REPLIES_MAX)?;
+        let refusal = Refusal { endpoint: endpoint.clone(), full, _permit: permit };
+        Some((Places::Refused(Box::new(refusal)), None))
     }
 
-    fn admit<H>(&mut self, source: Source, endpoint: &Arc<Endpoint<H>>, there: u64) -> Result<Places<H>, Full> {
+    fn admit<H>(
+        &mut self,
+        source: Source,
+        endpoint: &Arc<Endpoint<H>>,
+        there: u64,
+    ) -> Result<(Places<H>, Handshake), Full> {
         if there - self.refused.held() >= self.limits.clients_max {
             return Err(Full::Clients);
         }
@@ -104,7 +112,7 @@ impl Admission {
         let address = Permit::take(self.count_of(source), address_max).ok_or(Full::Address)?;
         let endpoint = Permit::take(endpoint, endpoint.clients_max).ok_or(Full::Server)?;
         let handshake = Permit::take(&self.handshakes, self.limits.handshakes_max).ok_or(Full::Handshakes)?;
-        Ok(Places::Admitted { endpoint, _address: address, handshake: Some(handshake) })
+        Ok((Places::Admitted { endpoint, _address: address }, handshake))
     }
 
     /// The count of an address. Removes addresses without clients before the table would grow.
@@ -176,10 +184,10 @@ mod tests {
     }
 
     /// The limit that was reached. None: admitted.
-    fn reached(places: &Option<Places<()>>) -> Option<Full> {
-        match places.as_ref().expect("there is room to tell it") {
+    fn reached(entered: &Option<(Places<()>, Option<Handshake>)>) -> Option<Full> {
+        match &entered.as_ref().expect("a refusal is possible").0 {
             Places::Admitted { .. } => None,
-            Places::Refused { full, .. } => Some(*full),
+            Places::Refused(refusal) => Some(refusal.full),
         }
     }
 

@@ -2,10 +2,8 @@
 
 use super::admission::Places;
 use super::connection::Connection;
-use super::slots::User;
-use super::timers::Owner;
 use super::{Gateway, list};
-use crate::driver::{Address, Driver, Errno, Op, Token};
+use crate::driver::{Address, Driver, Errno, Op};
 use crate::exchange::Input;
 use crate::limits;
 use crate::observe::log::{self, Level};
@@ -62,24 +60,20 @@ impl<D: Driver> Gateway<D> {
             return self.world.driver.close(handle);
         };
         let there = self.connections.len() as u64;
-        let Some(places) = self.admission.enter(address, &entrance.endpoint, there) else {
+        let Some((places, handshake)) = self.admission.enter(address, &entrance.endpoint, there) else {
             return self.world.driver.close(handle);
         };
         let input = match &places {
             Places::Admitted { .. } => Input::Accepted,
-            Places::Refused { full, .. } => Input::Overload(*full),
+            Places::Refused(refusal) => Input::Overload(refusal.full),
         };
         let stage = places.endpoint().stage;
         let entry = self.connections.vacant_entry();
-        let generation = self.next_id as u32 & Token::GENERATION_MASK;
-        let owner = Owner { slot: entry.key() as u32, generation };
-        let user = User::Transport {
-            connection: owner.slot,
-            end: End::Client,
-            transport: Transport::with_stage(handle, stage),
-        };
-        let key = self.world.slots.insert(user);
-        let connection = entry.insert(Connection::new(self.next_id, owner, key, address, places, self.world.now_ms));
+        let slot = entry.key() as u32;
+        let transport = Transport::with_stage(handle, stage);
+        let key = self.world.slots.insert_transport(slot, End::Client, transport);
+        let connection = Connection::new(self.next_id, slot, key, address, (places, handshake), self.world.now_ms);
+        let connection = entry.insert(connection);
         self.next_id += 1;
         connection.handle(input, &mut self.world);
         list(connection, &mut self.touched);

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::entrance::{Endpoint, Entrance, Held};
-use super::slots::{Look, User};
+use super::slots::Look;
 use super::{Gateway, World, tag_salt};
 use crate::driver::{Driver, Errno, FileKind, Op, OpenFor, Reach};
 use crate::limits::{FOLDER_LOOK_MS, FOLDER_MISSES_MAX};
@@ -88,7 +88,7 @@ impl<D: Driver> Gateway<D> {
         for (index, watched) in self.watch.folders.iter_mut().enumerate().filter(|(_, watched)| !watched.is_asked) {
             let Some(held) = held(&self.entrances, watched) else { continue };
             let World { slots, driver, .. } = &mut self.world;
-            let key = slots.insert(User::Folder(Look { index, epoch }));
+            let key = slots.insert_folder(Look { index, epoch });
             watched.is_asked = true;
             driver.open(slots.token(key, Op::Open), Reach::Anywhere, searched(held), OpenFor::Connecting);
         }

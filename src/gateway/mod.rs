@@ -174,7 +174,7 @@ impl<D: Driver> Gateway<D> {
                 (_, Some(listener)) => {
                     let entry = self.entrances.vacant_entry();
                     let index = entry.key();
-                    let key = self.world.slots.insert(User::Listener(index));
+                    let key = self.world.slots.insert_listener(index);
                     let (is_leaving, is_paused) = (false, false);
                     entry.insert(Entrance { address, listener, key, file, endpoint, is_leaving, is_paused });
                     self.accept(index);
@@ -303,10 +303,10 @@ impl<D: Driver> Gateway<D> {
         if let Event::Signal(number) = event {
             return self.signals.push(number);
         }
-        let (slot, end) = match (self.world.slots.user(token), &event) {
-            (Some(User::Transport { connection, end, .. }), _) => (*connection, Some(*end)),
-            (Some(User::File { connection }), _) => (*connection, None),
-            _ => return self.on_other(token, event),
+        let (slot, end) = match self.world.slots.user(token) {
+            Some(User::Transport(connection, end)) => (connection, Some(end)),
+            Some(User::File(connection)) => (connection, None),
+            user => return self.on_other(user, token, event),
         };
         let Some(connection) = self.connections.get_mut(slot as usize) else { return self.drop_stale(event) };
         match (event, end) {
@@ -325,16 +325,14 @@ impl<D: Driver> Gateway<D> {
     }
 
     /// Handles a completion for a descriptor that does not belong to a connection.
-    fn on_other(&mut self, token: Token, event: Event<D::Handle>) {
-        match (self.world.slots.user(token), event) {
-            (Some(User::Listener(index)), Event::Accepted { result, more }) => self.on_accepted(*index, result, more),
+    fn on_other(&mut self, user: Option<User>, token: Token, event: Event<D::Handle>) {
+        match (user, event) {
+            (Some(User::Listener(index)), Event::Accepted { result, more }) => self.on_accepted(index, result, more),
             (Some(User::Folder(look)), Event::Opened(result)) => {
-                let look = *look;
                 self.free_slot(token);
                 self.on_folder(look, result);
             }
             (Some(User::Watch(index)), Event::Received { result, .. }) => {
-                let index = *index;
                 self.free_slot(token);
                 self.world.watches.on_received(index, result, &mut self.world.driver);
             }

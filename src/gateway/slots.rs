@@ -37,32 +37,50 @@ pub(super) struct Look {
 }
 
 /// Owner of a slot.
-#[derive(Debug)]
-pub(super) enum User<H> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum User {
     /// The accept of this listener.
     Listener(usize),
     /// The reopening of a folder's path.
     Folder(Look),
     /// The watched backend connection of a hand-over.
     Watch(usize),
-    /// One end of a connection.
-    Transport {
-        /// Index in the connection table.
-        connection: u32,
-        end: End,
-        transport: Transport<H>,
-    },
-    /// The file or socket that a connection opens, reads or connects to.
-    File {
-        /// Index in the connection table.
-        connection: u32,
-    },
+    /// One end of a connection, by its index in the connection table.
+    Transport(u32, End),
+    /// The file or socket that a connection opens, reads or connects to, by its index in the connection table.
+    File(u32),
 }
 
+/// A slot. `User` is stored in two parts, so that a slot of a transport has no padding.
 #[derive(Debug)]
 struct Slot<H> {
     generation: u32,
-    user: User<H>,
+    /// Index in the owner's table. For a transport: twice the index, plus one for the backend's end.
+    index: u32,
+    kind: Kind<H>,
+}
+
+#[derive(Debug)]
+enum Kind<H> {
+    Listener,
+    Folder { epoch: u32 },
+    Watch,
+    Transport(Transport<H>),
+    File,
+}
+
+impl<H> Slot<H> {
+    fn user(&self) -> User {
+        let index = self.index as usize;
+        match &self.kind {
+            Kind::Listener => User::Listener(index),
+            Kind::Folder { epoch } => User::Folder(Look { index, epoch: *epoch }),
+            Kind::Watch => User::Watch(index),
+            Kind::Transport(_) if self.index % 2 == 0 => User::Transport(self.index / 2, End::Client),
+            Kind::Transport(_) => User::Transport(self.index / 2, End::Backend),
+            Kind::File => User::File(self.index),
+        }
+    }
 }
 
 /// All slots. A slot is reused only when nothing is in flight for it, and then gets a new generation.
@@ -79,21 +97,45 @@ impl<H> Default for Slots<H> {
 }
 
 impl<H> Slots<H> {
-    /// Assigns a slot. There are enough of them for all descriptors (asserted above).
-    pub(super) fn insert(&mut self, user: User<H>) -> Key {
+    /// Assigns a slot to a transport. There are enough slots for all descriptors (asserted above).
+    pub(super) fn insert_transport(&mut self, connection: u32, end: End, transport: Transport<H>) -> Key {
+        self.add(2 * connection + u32::from(end == End::Backend), Kind::Transport(transport))
+    }
+
+    /// Assigns a slot to an accept.
+    pub(super) fn insert_listener(&mut self, index: usize) -> Key {
+        self.add(index as u32, Kind::Listener)
+    }
+
+    /// Assigns a slot to the reopening of a folder.
+    pub(super) fn insert_folder(&mut self, look: Look) -> Key {
+        self.add(look.index as u32, Kind::Folder { epoch: look.epoch })
+    }
+
+    /// Assigns a slot to a watched backend connection.
+    pub(super) fn insert_watch(&mut self, index: usize) -> Key {
+        self.add(index as u32, Kind::Watch)
+    }
+
+    /// Assigns a slot to the opened file of a connection.
+    pub(super) fn insert_file(&mut self, connection: u32) -> Key {
+        self.add(connection, Kind::File)
+    }
+
+    fn add(&mut self, index: u32, kind: Kind<H>) -> Key {
         self.generation = self.generation.wrapping_add(1) & Token::GENERATION_MASK;
-        Key::new(self.slots.insert(Slot { generation: self.generation, user }))
+        Key::new(self.slots.insert(Slot { generation: self.generation, index, kind }))
     }
 
     /// Frees a slot. Nothing may be in flight for it.
-    pub(super) fn remove(&mut self, key: Key) -> Option<User<H>> {
-        self.slots.try_remove(key.index()).map(|slot| slot.user)
+    pub(super) fn remove(&mut self, key: Key) {
+        self.slots.try_remove(key.index());
     }
 
-    /// As `remove`, for a transport. None: the slot is not a transport's.
+    /// As `remove`; returns the transport. None: the slot is not a transport's.
     pub(super) fn remove_transport(&mut self, key: Key) -> Option<Transport<H>> {
-        match self.remove(key)? {
-            User::Transport { transport, .. } => Some(transport),
+        match self.slots.try_remove(key.index())?.kind {
+            Kind::Transport(transport) => Some(transport),
             _ => None,
         }
     }
@@ -105,9 +147,9 @@ impl<H> Slots<H> {
     }
 
     /// The owner of a token's slot. None: the slot has been freed or reused.
-    pub(super) fn user(&self, token: Token) -> Option<&User<H>> {
+    pub(super) fn user(&self, token: Token) -> Option<User> {
         let slot = self.slots.get(token.slot as usize)?;
-        (slot.generation == token.generation).then_some(&slot.user)
+        (slot.generation == token.generation).then(|| slot.user())
     }
 
     /// The slot named by a token. None: it has been freed or reused.
@@ -116,15 +158,15 @@ impl<H> Slots<H> {
     }
 
     pub(super) fn transport(&self, key: Option<Key>) -> Option<&Transport<H>> {
-        match &self.slots.get(key?.index())?.user {
-            User::Transport { transport, .. } => Some(transport),
+        match &self.slots.get(key?.index())?.kind {
+            Kind::Transport(transport) => Some(transport),
             _ => None,
         }
     }
 
     pub(super) fn transport_mut(&mut self, key: Option<Key>) -> Option<&mut Transport<H>> {
-        match &mut self.slots.get_mut(key?.index())?.user {
-            User::Transport { transport, .. } => Some(transport),
+        match &mut self.slots.get_mut(key?.index())?.kind {
+            Kind::Transport(transport) => Some(transport),
             _ => None,
         }
     }
@@ -132,8 +174,8 @@ impl<H> Slots<H> {
     /// Whether no slot belongs to a connection.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn has_no_connection(&self) -> bool {
-        let is_other = |user: &User<H>| matches!(user, User::Listener(_) | User::Folder(_) | User::Watch(_));
-        self.slots.iter().all(|(_, slot)| is_other(&slot.user))
+        let is_other = |user| matches!(user, User::Listener(_) | User::Folder(_) | User::Watch(_));
+        self.slots.iter().all(|(_, slot)| is_other(slot.user()))
     }
 }
 
@@ -150,12 +192,12 @@ mod tests {
     #[test]
     fn a_late_token_reaches_nobody() {
         let mut slots = Slots::<()>::default();
-        let key = slots.insert(User::Watch(1));
+        let key = slots.insert_watch(1);
         let token = slots.token(key, Op::Receive);
         assert!(matches!(slots.user(token), Some(User::Watch(1))));
         slots.remove(key);
         assert!(slots.user(token).is_none());
-        let next = slots.insert(User::Watch(2));
+        let next = slots.insert_watch(2);
         assert_eq!((next, slots.user(token).is_none()), (key, true));
     }
 }

@@ -9,7 +9,7 @@ use std::fmt;
 
 use slab::Slab;
 
-use super::slots::{Slots, User};
+use super::slots::Slots;
 use crate::driver::{Driver, Errno, FileId, Op, Receive, Received, Share};
 use crate::limits::{RECEIVERS_KNOWN_MAX, WATCH_MS, WATCHES_MAX};
 use crate::observe::log::{self, Level, Quoted};
@@ -105,7 +105,7 @@ impl<H> Watches<H> {
             return driver.close(watched.handle);
         }
         let entry = self.list.vacant_entry();
-        let key = slots.insert(User::Watch(entry.key()));
+        let key = slots.insert_watch(entry.key());
         driver.shutdown(&watched.handle, false);
         driver.receive(slots.token(key, Op::Receive), &watched.handle, Receive::Once);
         entry.insert(Entry { watched, until_ms: now_ms + WATCH_MS, is_given_up: false });

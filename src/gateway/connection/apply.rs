@@ -1,11 +1,10 @@
 //! Applies the effects that an exchange requests.
 
-use super::Connection;
+use super::{Connection, Rare};
 use crate::driver::{Address, Driver, Lease, Op, Segment};
 use crate::exchange::Effect;
 use crate::gateway::World;
 use crate::gateway::opened::{Opened, Parcel};
-use crate::gateway::slots::User;
 use crate::limits::POOL_HEADROOM;
 use crate::observe::log;
 use crate::route::Destination;
@@ -112,7 +111,7 @@ impl<H> Connection<H> {
             | Effect::Abandon(end) => end,
             _ => return,
         };
-        if let (Effect::Abandon(End::Backend), Some(opened)) = (&effect, &mut self.opened) {
+        if let (Effect::Abandon(End::Backend), Some(opened)) = (&effect, self.opened_mut()) {
             opened.place = None;
         }
         let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
@@ -129,7 +128,7 @@ impl<H> Connection<H> {
     fn send_hello<D: Driver<Handle = H>>(&mut self, hello: &Hello, world: &mut World<D>) {
         let client = world.slots.transport(self.client);
         let local = client.map_or(Address::Unknown, |client| world.driver.local_address(client.handle()));
-        let record = hello.encode(self.address.get(), local, self.id);
+        let record = hello.encode(self.address(), local, self.id);
         self.enqueue(End::Backend, Segment::heap(record), world);
     }
 
@@ -137,7 +136,7 @@ impl<H> Connection<H> {
         match effect {
             Effect::Open { folder, path, purpose } => {
                 let Some(reach) = self.places.endpoint().reach(self.exchange.facts().site, folder) else { return };
-                let opened = opened_of(&mut self.opened, self.owner.slot, world);
+                let opened = opened_of(&mut self.rare, self.slot, world);
                 opened.keep(true);
                 opened.begin();
                 world.driver.open(world.slots.token(opened.key, Op::Open), reach, path, purpose);
@@ -148,18 +147,18 @@ impl<H> Connection<H> {
                     return;
                 };
                 let Some(address) = addresses.get(address) else { return };
-                let opened = opened_of(&mut self.opened, self.owner.slot, world);
+                let opened = opened_of(&mut self.rare, self.slot, world);
                 opened.begin_connecting();
                 world.driver.connect_tcp(world.slots.token(opened.key, Op::Connect), *address, &site.limits);
             }
             Effect::AwaitBacklog => self.await_backlog(world),
             Effect::UseDevice => {
-                if let Some(handle) = self.opened.as_mut().and_then(|opened| opened.take()) {
+                if let Some(handle) = self.opened_mut().and_then(|opened| opened.take()) {
                     self.set_backend(Transport::device(handle), world);
                 }
             }
             effect => {
-                let Some(opened) = &mut self.opened else { return };
+                let Some(opened) = self.opened_mut() else { return };
                 match effect {
                     Effect::Connect(socket_type) => {
                         let Some(file) = opened.handle() else { return };
@@ -179,9 +178,10 @@ impl<H> Connection<H> {
 
 /// The opened file of a connection, created if absent.
 fn opened_of<'a, H, D: Driver<Handle = H>>(
-    opened: &'a mut Option<Box<Opened<H>>>,
+    rare: &'a mut Option<Box<Rare<H>>>,
     connection: u32,
     world: &mut World<D>,
 ) -> &'a mut Opened<H> {
-    opened.get_or_insert_with(|| Box::new(Opened::new(world.slots.insert(User::File { connection }))))
+    let rare = rare.get_or_insert_default();
+    rare.opened.get_or_insert_with(|| Opened::new(world.slots.insert_file(connection)))
 }

@@ -14,8 +14,10 @@ impl<H> Connection<H> {
     /// Begins a hand-over once nothing is in flight for the client: a pending receive would consume bytes that belong
     /// to the backend.
     pub(super) fn settle_handover<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        let Some(opened) = self.opened.as_deref_mut().filter(|opened| opened.handover.is_some()) else { return };
-        if self.ending.is_some() || opened.handle().is_none() {
+        let address = self.address();
+        let Some(rare) = self.rare.as_deref_mut().filter(|rare| rare.ending.is_none()) else { return };
+        let Some(opened) = rare.opened.as_mut().filter(|opened| opened.handover.is_some()) else { return };
+        if opened.handle().is_none() {
             return;
         }
         let token = world.slots.token(opened.key, Op::Connect);
@@ -23,9 +25,9 @@ impl<H> Connection<H> {
         let Some(Parcel { reply, hello }) = opened.handover.take() else { return };
         let (reply, is_staged) = (transport.seal(reply), transport.is_staged());
         let client = transport.lend();
-        let mut record = sockaddr(self.address.get());
+        let mut record = sockaddr(address);
         if let Some(hello) = hello {
-            record.extend(hello.encode(self.address.get(), world.driver.local_address(client), self.id));
+            record.extend(hello.encode(address, world.driver.local_address(client), self.id));
         }
         // The end of a relayed conversation is observed anyway.
         let is_relayed = self.exchange.wants().has_pipelined || is_staged;
@@ -50,7 +52,7 @@ impl<H> Connection<H> {
             // Other connections queued for the backend must not wait until this client reads.
             self.leave_queue(world);
         }
-        let watched = self.opened.as_mut().and_then(|opened| {
+        let watched = self.opened_mut().and_then(|opened| {
             opened.end();
             if std::mem::take(&mut opened.is_watched) { opened.socket } else { None }
         });

@@ -1,4 +1,4 @@
-//! One connection: its exchange, its two transports and its opened file.
+//! One exchange with its two transports and its opened file.
 
 mod apply;
 mod handover;
@@ -6,12 +6,12 @@ mod handover;
 use std::net::{SocketAddr, SocketAddrV4};
 
 use super::World;
-use super::admission::{Places, Source as Origin, source_of};
+use super::admission::{Handshake, Places, Source as Origin, source_of};
 use super::entrance::Endpoint;
 use super::opened::Opened;
-use super::slots::{Key, User};
+use super::slots::Key;
 use super::timers::Owner;
-use crate::driver::{Address, Batch, Driver, Errno, FileId, FileKind, Lease, Op, Received, Share};
+use crate::driver::{Address, Batch, Driver, Errno, FileId, FileKind, Lease, Op, Received, Share, Token};
 use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Surroundings};
 use crate::http::date::Date;
 use crate::limits;
@@ -23,17 +23,24 @@ use apply::Source;
 #[derive(Debug)]
 pub(super) struct Connection<H> {
     id: u64,
-    owner: Owner,
-    address: ShortAddress,
+    /// Index in the connection table.
+    slot: u32,
+    /// Bytes held outside the pool when last settled, at most `u32::MAX`.
+    held_size: u32,
+    /// The client's address. None: not IPv4, see `rare`.
+    address: Option<SocketAddrV4>,
     places: Places<H>,
-    started_ms: u64,
     exchange: Exchange,
     /// Slots of the transports. None: not open.
     client: Option<Key>,
     backend: Option<Key>,
-    opened: Option<Box<Opened<H>>>,
-    /// When a peer last received data, in ms.
-    moved_ms: u64,
+    /// State that an idle conversation of an IPv4 client does not need.
+    rare: Option<Box<Rare<H>>>,
+    started: Moment,
+    /// When a peer last received data.
+    moved: Moment,
+    /// When its earliest timer fires. None: no timer is set.
+    timer: Option<Moment>,
     /// Whether it is already listed for settling.
     pub(super) is_listed: bool,
     /// Whether it is in the gateway's backlog.
@@ -44,56 +51,113 @@ pub(super) struct Connection<H> {
     pub(super) is_hoarding: bool,
     /// Whether the last visit left data, or consumed data left by an earlier visit.
     is_heavy: bool,
+}
+
+/// State of a connection in its handshake, while a page is sent, or at its end.
+#[derive(Debug)]
+struct Rare<H> {
+    /// The client's address. None: IPv4.
+    address: Option<Address>,
+    /// None: the handshake is over.
+    handshake: Option<Handshake>,
+    opened: Option<Opened<H>>,
     /// Since when the deadline is postponed because of recent activity. None: not postponed.
     put_off: Option<Moment>,
-    /// When its earliest timer fires. None: no timer is set.
-    timer: Option<Moment>,
-    ending: Option<Box<Ending>>,
-    /// Bytes held outside the pool when last settled.
-    held_size: usize,
+    /// How it ends. None: it has not ended.
+    ending: Option<Ending>,
+}
+
+impl<H> Default for Rare<H> {
+    fn default() -> Rare<H> {
+        Rare { address: None, handshake: None, opened: None, put_off: None, ending: None }
+    }
+}
+
+impl<H> Rare<H> {
+    /// Whether nothing of it needs attention at the end of a turn.
+    fn is_calm(&self) -> bool {
+        self.handshake.is_none() && self.opened.is_none() && self.ending.is_none()
+    }
+
+    /// Whether it may be dropped.
+    fn is_nothing(&self) -> bool {
+        self.is_calm() && self.address.is_none() && self.put_off.is_none()
+    }
 }
 
 impl<H> Connection<H> {
     /// Creates the connection of an accepted client.
     pub(super) fn new(
         id: u64,
-        owner: Owner,
+        slot: u32,
         client: Key,
         address: Address,
-        places: Places<H>,
-        started_ms: u64,
+        (places, handshake): (Places<H>, Option<Handshake>),
+        now_ms: u64,
     ) -> Connection<H> {
+        let (v4, other) = match address {
+            Address::Tcp(SocketAddr::V4(v4)) => (Some(v4), None),
+            other => (None, Some(other)),
+        };
         Connection {
             id,
-            owner,
-            address: ShortAddress::new(address),
+            slot,
+            held_size: 0,
+            address: v4,
             places,
-            started_ms,
             exchange: Exchange::default(),
             client: Some(client),
             backend: None,
-            opened: None,
-            moved_ms: started_ms,
+            rare: Some(Box::new(Rare { address: other, handshake, ..Rare::default() })),
+            started: Moment::at(now_ms),
+            moved: Moment::at(now_ms),
+            timer: None,
             is_listed: false,
             is_backlogged: false,
             is_starved: false,
             is_hoarding: false,
             is_heavy: false,
-            put_off: None,
-            timer: None,
-            ending: None,
-            held_size: 0,
         }
+    }
+
+    /// The client's address.
+    fn address(&self) -> Address {
+        match (self.address, &self.rare) {
+            (Some(v4), _) => Address::Tcp(v4.into()),
+            (None, Some(rare)) => rare.address.unwrap_or(Address::Unknown),
+            (None, None) => Address::Unknown,
+        }
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare<H> {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Frees `rare` if it holds nothing.
+    fn forget_rare(&mut self) {
+        self.rare.take_if(|rare| rare.is_nothing());
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        self.rare.as_ref().and_then(|rare| rare.ending)
+    }
+
+    fn opened(&self) -> Option<&Opened<H>> {
+        self.rare.as_ref().and_then(|rare| rare.opened.as_ref())
+    }
+
+    fn opened_mut(&mut self) -> Option<&mut Opened<H>> {
+        self.rare.as_mut().and_then(|rare| rare.opened.as_mut())
     }
 
     /// The unit of per-address limits that the client belongs to.
     pub(super) fn source(&self) -> Origin {
-        source_of(self.address.get())
+        source_of(self.address())
     }
 
     /// When a peer last received data, in ms; initially the time of accept.
     pub(super) fn moved_ms(&self) -> u64 {
-        self.moved_ms
+        self.moved.ms()
     }
 
     /// Summary of the data queued at its transports.
@@ -145,35 +209,36 @@ impl<H> Connection<H> {
 
     /// Whether closing has begun irrevocably.
     pub(super) fn is_ending(&self) -> bool {
-        self.ending.is_some()
+        self.rare.as_ref().is_some_and(|rare| rare.ending.is_some())
     }
 
     /// Bytes held outside the pool when last settled.
     pub(super) fn held_size(&self) -> usize {
-        self.held_size
+        self.held_size as usize
     }
 
     /// Updates the bytes held outside the pool and returns the old and the new value. An ending connection counts as
     /// zero: its data in flight is released in the next turn, so no other connection needs to be aborted for it.
     pub(super) fn update_held_size(&mut self, kept: Kept) -> (usize, usize) {
         let held_size = if self.is_ending() { 0 } else { kept.heap_size + self.exchange.wants().held_size };
-        (std::mem::replace(&mut self.held_size, held_size), held_size)
+        let held_size = u32::try_from(held_size).unwrap_or(u32::MAX);
+        (std::mem::replace(&mut self.held_size, held_size) as usize, held_size as usize)
     }
 
     /// Its slot and generation.
     pub(super) fn owner(&self) -> Owner {
-        self.owner
+        Owner { slot: self.slot, generation: self.id as u32 & Token::GENERATION_MASK }
     }
 
     /// Whether it can be freed: no descriptor is open and nothing is in flight.
     pub(super) fn is_over(&self) -> bool {
-        self.ending.is_some() && self.client.is_none() && self.backend.is_none() && self.opened.is_none()
+        self.is_ending() && self.client.is_none() && self.backend.is_none() && self.opened().is_none()
     }
 
     /// Returns the time of a timer to set, in ms. None: no deadline, or an existing timer is early enough.
     pub(super) fn timer_to_set(&mut self) -> Option<u64> {
         let deadline_ms = self.exchange.wants().deadline_ms?;
-        let is_put_off = self.put_off.is_some();
+        let is_put_off = self.rare.as_ref().is_some_and(|rare| rare.put_off.is_some());
         if self.timer.is_some_and(|timer| timer.ms() <= deadline_ms || is_put_off) {
             return None;
         }
@@ -195,7 +260,7 @@ impl<H> Connection<H> {
 
     /// Aborts the connection without a close handshake.
     pub(super) fn break_off(&mut self, ending: Ending) {
-        self.ending.get_or_insert_with(|| Box::new(ending));
+        self.rare_mut().ending.get_or_insert(ending);
     }
 
     /// Returns the time in ms until which an expired timer is postponed, because the awaited data may be unread in the
@@ -208,22 +273,26 @@ impl<H> Connection<H> {
         let waits_here = self.is_backlogged && wants.timeouts.is_none();
         let is_starved = |end| self.transport(end, world).is_some_and(Transport::is_starved);
         let is_unread = waits_here || self.is_starved || is_starved(End::Client) || is_starved(End::Backend);
+        let put_off = self.rare.as_ref().and_then(|rare| rare.put_off);
         let (put_off_ms, until_ms) = match (is_due, is_unread) {
             (false, _) => (0, 0),
             (true, true) => (taken_ms, taken_ms + limits::UNREAD_LOOK_MS),
             // A listed connection had activity in this turn, and more may follow.
-            (true, false) if self.is_listed => (self.put_off.map_or(taken_ms, Moment::ms), taken_ms),
+            (true, false) if self.is_listed => (put_off.map_or(taken_ms, Moment::ms), taken_ms),
             // A connection that could not be read until now gets a short grace period.
-            (true, false) => match self.put_off {
+            (true, false) => match put_off {
                 Some(put_off) => (put_off.ms(), taken_ms + limits::UNREAD_LOOK_MS),
                 None => return None,
             },
         };
         if !is_due || taken_ms >= put_off_ms + limits::CATCH_UP_MS {
-            self.put_off = None;
+            if let Some(rare) = &mut self.rare {
+                rare.put_off = None;
+                self.forget_rare();
+            }
             return None;
         }
-        (self.put_off, self.timer) = (Some(Moment::at(put_off_ms)), Some(Moment::at(until_ms)));
+        (self.rare_mut().put_off, self.timer) = (Some(Moment::at(put_off_ms)), Some(Moment::at(until_ms)));
         Some(until_ms)
     }
 
@@ -239,7 +308,7 @@ impl<H> Connection<H> {
         // queued for a peer.
         if let Some(CloseTimeouts { since_ms, close_ms, stall_ms }) = wants.timeouts {
             let is_owed = queued + self.queued_size(End::Backend, world) > 0;
-            let until_ms = self.moved_ms.max(since_ms) + if is_owed { stall_ms } else { close_ms };
+            let until_ms = self.moved.ms().max(since_ms) + if is_owed { stall_ms } else { close_ms };
             if world.now_ms < until_ms {
                 return self.handle(Input::PutOff(until_ms.min(world.now_ms + close_ms)), world);
             }
@@ -258,7 +327,7 @@ impl<H> Connection<H> {
     /// Handles a completed file read.
     pub(super) fn on_read<D: Driver<Handle = H>>(&mut self, result: Received, world: &mut World<D>) {
         let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
-        if let Some(opened) = &mut self.opened {
+        if let Some(opened) = self.opened_mut() {
             opened.on_read(is_starved);
         }
         match result {
@@ -348,12 +417,14 @@ impl<H> Connection<H> {
         world: &mut World<D>,
     ) {
         if result.is_ok_and(|taken| taken > 0) {
-            self.moved_ms = world.now_ms;
+            self.moved = Moment::at(world.now_ms);
         }
         let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
         match (transport.on_sent(batch, result, &mut world.driver), end) {
             // A ping may be queued after much other data for a client that receives slowly but continuously.
-            (SendResult::Waiting, End::Client) if self.moved_ms == world.now_ms => self.handle(Input::Excused, world),
+            (SendResult::Waiting, End::Client) if self.moved == Moment::at(world.now_ms) => {
+                self.handle(Input::Excused, world)
+            }
             (SendResult::Drained, End::Client) if self.exchange.wants().drained == Drained::Client => {
                 self.handle(Input::Drained, world);
             }
@@ -375,12 +446,12 @@ impl<H> Connection<H> {
         world: &mut World<D>,
     ) {
         let kind = result.and_then(|(handle, kind)| self.keep_opened(handle, kind, world));
-        if let Some(opened) = &mut self.opened {
+        if let Some(opened) = self.opened_mut() {
             opened.end();
         }
         self.leave_queue(world);
         let socket = if let Ok(FileKind::Socket(id)) = kind { Some(id) } else { None };
-        if let Some(opened) = &mut self.opened {
+        if let Some(opened) = self.opened_mut() {
             opened.socket = socket;
         }
         // A page lookup of the same name does not wait for a backend.
@@ -399,7 +470,7 @@ impl<H> Connection<H> {
         if let (FileKind::Device(id, device), true, Some(service)) = (kind, wants.is_opening(), wants.service) {
             let place = world.devices.enter(id, service.limits.clients_max);
             let ready = place.as_ref().ok_or(Errno::EBUSY).and_then(|_| world.driver.prepare(&handle, device));
-            if let Some(opened) = &mut self.opened {
+            if let Some(opened) = self.opened_mut() {
                 opened.place = place;
             }
             if let Err(errno) = ready {
@@ -407,7 +478,7 @@ impl<H> Connection<H> {
                 return Err(errno);
             }
         }
-        match &mut self.opened {
+        match self.opened_mut() {
             Some(opened) => opened.set(Some(handle), &mut world.driver),
             None => world.driver.close(handle),
         }
@@ -416,24 +487,31 @@ impl<H> Connection<H> {
 
     /// Queues the connection because its backend's listen backlog is full.
     fn await_backlog<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        if let Some((opened, socket)) = socket_of(&mut self.opened) {
+        if let Some((opened, socket)) = self.socket_mut() {
             opened.is_queued = true;
-            world.queues.wait(socket, self.owner, source_of(self.address.get()), world.now_ms);
+            world.queues.wait(socket, self.owner(), self.source(), world.now_ms);
         }
     }
 
     /// Removes the connection from its backend's queue.
     fn leave_queue<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        if let Some((opened, socket)) = socket_of(&mut self.opened)
+        if let Some((opened, socket)) = self.socket_mut()
             && std::mem::take(&mut opened.is_queued)
         {
-            world.queues.leave(socket, self.owner, world.now_ms);
+            world.queues.leave(socket, self.owner(), world.now_ms);
         }
+    }
+
+    /// The opened file and its socket. None: nothing is opened, or it is not a socket.
+    fn socket_mut(&mut self) -> Option<(&mut Opened<H>, FileId)> {
+        let opened = self.opened_mut()?;
+        let socket = opened.socket?;
+        Some((opened, socket))
     }
 
     /// Handles the result of a connect to the backend.
     pub(super) fn on_connected<D: Driver<Handle = H>>(&mut self, result: Result<H, Errno>, world: &mut World<D>) {
-        if let Some(opened) = &mut self.opened {
+        if let Some(opened) = self.opened_mut() {
             opened.end();
         }
         let connected = result.map(|handle| self.set_backend(Transport::new(handle), world));
@@ -442,17 +520,17 @@ impl<H> Connection<H> {
 
     /// Installs the backend's transport. If the connection is ending, the backend is closed.
     fn set_backend<D: Driver<Handle = H>>(&mut self, transport: Transport<H>, world: &mut World<D>) {
-        if self.ending.is_some() || self.backend.is_some() {
+        if self.is_ending() || self.backend.is_some() {
             return world.driver.close(transport.into_handle());
         }
-        let user = User::Transport { connection: self.owner.slot, end: End::Backend, transport };
-        self.backend = Some(world.slots.insert(user));
+        self.backend = Some(world.slots.insert_transport(self.slot, End::Backend, transport));
     }
 
     /// Runs at the end of a turn. Some: a receive or a file read waits for a pool buffer of this share.
     pub(super) fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> Option<Share> {
         // Fast path: messages are flowing.
-        let is_flowing = self.ending.is_none() && self.opened.is_none() && self.exchange.wants().is_flowing();
+        let is_calm = self.rare.as_ref().is_none_or(|rare| rare.is_calm());
+        let is_flowing = is_calm && self.exchange.wants().is_flowing();
         if !is_flowing {
             self.settle_exchange(world);
         }
@@ -469,7 +547,7 @@ impl<H> Connection<H> {
 
     fn settle_exchange<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         self.settle_ends(world);
-        if self.ending.is_some() {
+        if self.is_ending() {
             self.give_all_up(world);
         }
         // Page data that the client does not receive is dropped and read again later.
@@ -503,7 +581,7 @@ impl<H> Connection<H> {
                 transport.abandon(&mut world.driver);
             }
         }
-        if let Some(opened) = &mut self.opened {
+        if let Some(opened) = self.opened_mut() {
             opened.give_up(world.slots.token(opened.key, Op::Connect), &mut world.driver);
         }
     }
@@ -537,39 +615,44 @@ impl<H> Connection<H> {
         self.settle_handover(world);
         let wants = self.exchange.wants();
         let (is_handshake, is_opening) = (wants.is_handshake(), wants.is_opening());
-        if self.ending.is_some() || !is_handshake {
-            self.places.end_handshake();
-        }
-        if self.ending.is_some() || !is_opening {
+        let is_ending = self.is_ending();
+        if is_ending || !is_opening {
             self.leave_queue(world);
         }
-        let is_gone = self.ending.is_some() && self.backend.is_none();
-        let opened = self.opened.as_mut()?;
-        if is_gone {
-            opened.place = None;
+        let has_backend = self.backend.is_some();
+        let rare = self.rare.as_mut()?;
+        if is_ending || !is_handshake {
+            rare.handshake = None;
         }
-        let starved = opened.settle(world.slots.token(opened.key, Op::Read), &mut world.driver);
-        if opened.is_over() {
-            world.slots.remove(opened.key);
-            self.opened = None;
+        let mut starved = None;
+        if let Some(opened) = &mut rare.opened {
+            if is_ending && !has_backend {
+                opened.place = None;
+            }
+            starved = opened.settle(world.slots.token(opened.key, Op::Read), &mut world.driver);
+            if opened.is_over() {
+                world.slots.remove(opened.key);
+                rare.opened = None;
+            }
         }
+        self.forget_rare();
         starved
     }
 
     /// Writes the connection's log line.
     pub(super) fn log_end(&self, now_ms: u64) {
-        let Some(ending) = self.ending.as_deref().copied() else { return };
+        let Some(ending) = self.ending() else { return };
         let facts = self.exchange.facts();
         let site = self.places.endpoint().sites.get(facts.site);
         log::access(&Access {
             level: ending.level(),
             id: self.id,
-            client: &self.address.get(),
+            client: &self.address(),
             host: site.hostname.as_deref().unwrap_or_default(),
             name: self.exchange.name(),
             status: facts.status,
             code: (facts.status == 101 && !ending.is_handed_over()).then(|| ending.close_code().0),
-            lasted_ms: now_ms - self.started_ms,
+            lasted_ms: now_ms - self.started.ms(),
             up_bytes: facts.traffic.up_bytes,
             up_messages: facts.traffic.up_messages,
             down_bytes: facts.traffic.down_bytes,
@@ -632,29 +715,6 @@ impl<H> Connection<H> {
     }
 }
 
-/// A client address, stored compactly for the usual case.
-#[derive(Debug)]
-enum ShortAddress {
-    V4(SocketAddrV4),
-    Other(Box<Address>),
-}
-
-impl ShortAddress {
-    fn new(address: Address) -> ShortAddress {
-        match address {
-            Address::Tcp(SocketAddr::V4(v4)) => ShortAddress::V4(v4),
-            other => ShortAddress::Other(Box::new(other)),
-        }
-    }
-
-    fn get(&self) -> Address {
-        match self {
-            ShortAddress::V4(v4) => Address::Tcp((*v4).into()),
-            ShortAddress::Other(other) => **other,
-        }
-    }
-}
-
 /// Summary of the data queued at a connection's transports.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Kept {
@@ -664,13 +724,6 @@ pub(super) struct Kept {
     pub(super) has_hoard: bool,
     /// Bytes outside the pool.
     heap_size: usize,
-}
-
-/// The opened file and its socket. None: nothing is opened, or it is not a socket.
-fn socket_of<H>(opened: &mut Option<Box<Opened<H>>>) -> Option<(&mut Opened<H>, FileId)> {
-    let opened = opened.as_deref_mut()?;
-    let socket = opened.socket?;
-    Some((opened, socket))
 }
 
 /// The context of an exchange: the time now, and since when the input may have been waiting.
