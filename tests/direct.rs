@@ -63,7 +63,7 @@ fn the_message_byte_by_byte() {
         assert!(!flags.contains(OFlag::O_NONBLOCK), "the socket must wait, as one from accept(2) does");
         assert!(getsockopt(&socket.as_fd(), sockopt::TcpNoDelay).unwrap());
         converse(&mut client, &mut given);
-        daemon.log().wait_for(&["end", "status=101", "handed over to the server"]);
+        daemon.log().wait_for(&["end", "status=101", "handed over to the backend"]);
     }
 }
 
@@ -297,7 +297,7 @@ fn servers_that_end_before_they_take_their_client() {
     let server = daemon.listen("stops");
     let mut waiting = daemon.connect("/stops");
     // The 101 is sent before the descriptor is passed.
-    daemon.log().wait_for(&["c1 end", "handed over to the server"]);
+    daemon.log().wait_for(&["c1 end", "handed over to the backend"]);
     drop(server);
     waiting.wire.expect_end();
     let server = daemon.listen("closes");

@@ -57,7 +57,7 @@ fn the_server_closes_and_the_client_gets_1000() {
     drop(backend);
     client.expect_text("last");
     assert_eq!(client.expect_close_handshake(1000), "");
-    daemon.log().wait_for(&["info", "the server closed", "down=4B/1"]);
+    daemon.log().wait_for(&["info", "the backend closed", "down=4B/1"]);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn a_server_that_dies_in_mid_message_is_1011() {
         client.close(1011);
         client.wire.expect_end();
         drop(client);
-        daemon.log().wait_for(&["warn", "the server died in mid-message (1011)"]);
+        daemon.log().wait_for(&["warn", "the backend died in mid-message (1011)"]);
     }
 }
 
@@ -99,7 +99,7 @@ fn a_server_that_dies_with_unread_bytes_is_1011() {
         backend.wait_for_input();
         drop(backend);
         client.expect_close_handshake(1011);
-        daemon.log().wait_for(&["warn", "the server died (1011)", "reset"]);
+        daemon.log().wait_for(&["warn", "the backend died (1011)", "reset"]);
     }
 }
 
@@ -113,7 +113,7 @@ fn a_killed_server_is_like_one_that_closed() {
     echo.signal(Signal::SIGKILL);
     echo.wait(DEADLINE);
     client.expect_close_handshake(1000);
-    daemon.log().wait_for(&["the server closed"]);
+    daemon.log().wait_for(&["the backend closed"]);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_client_that_never_answers_the_close_is_left() {
     assert_eq!(client.wire.take_rest(), b"");
     let waited = start.elapsed();
     assert!((2_000..6_000).contains(&waited.as_millis()), "{waited:?}");
-    daemon.log().wait_for(&["the server closed"]);
+    daemon.log().wait_for(&["the backend closed"]);
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn the_servers_close_code_reaches_the_client() {
         assert_eq!(client.expect_close_handshake(code), reason);
         backend.expect_end();
         drop(backend);
-        setup.daemon.log().wait_for(&[&format!("the server closed with {code}")]);
+        setup.daemon.log().wait_for(&[&format!("the backend closed with {code}")]);
     }
     let (mut client, mut backend) = setup.connect();
     backend.send_frame(&Frame::new(CLOSE, b""));
@@ -206,7 +206,7 @@ fn the_servers_mistakes_are_1011() {
         client.wire.expect_end();
         backend.expect_end_of_frames();
     }
-    setup.daemon.log().wait_for(&["warn", "the server broke the frames protocol (1011)"]);
+    setup.daemon.log().wait_for(&["warn", "the backend broke the frames protocol (1011)"]);
 }
 
 #[test]

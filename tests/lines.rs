@@ -213,7 +213,7 @@ fn the_last_line_needs_no_end() {
         client.expect_text("one");
         client.expect_text("two");
         client.expect_close_handshake(1000);
-        daemon.log().wait_for(&["down=6B/2", "the server closed"]);
+        daemon.log().wait_for(&["down=6B/2", "the backend closed"]);
     }
     // Nothing after the last end is no further message.
     let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);

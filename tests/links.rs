@@ -259,7 +259,7 @@ fn a_server_that_does_not_answer_is_a_504() {
         assert_eq!(daemon.upgrade(&format!("/{name}"), &[]).status, 504, "{name}");
         let waited = since.elapsed();
         assert!(waited >= Duration::from_millis(280) && waited < Duration::from_secs(4), "{name}: {waited:?}");
-        daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), "504", "the server does not accept"]);
+        daemon.log().wait_for(&["warn", &format!("name=\"{name}\""), "504", "the backend does not accept"]);
     }
     // It does not delay the daemon's end.
     let mut waiting = daemon.wire();

@@ -32,18 +32,18 @@ pub(crate) enum Ending {
     ClientClosed(Option<CloseCode>),
     ClientLeft,
     ClientFailed(SystemError),
-    ServerClosed(Option<CloseCode>),
-    ServerFailed(SystemError),
-    ServerCutShort,
-    ServerNotUtf8,
+    BackendClosed(Option<CloseCode>),
+    BackendFailed(SystemError),
+    BackendCutShort,
+    BackendNotUtf8,
     ClientProtocol(ProtocolError),
-    ServerProtocol(ProtocolError),
+    BackendProtocol(ProtocolError),
     Head(HeadError),
     Upgrade(UpgradeError),
     Method,
     Name,
     Denied,
-    NoSuchServer,
+    NoSuchBackend,
     NotASocket,
     Outside,
     NoLookUp(OpenError),
@@ -53,7 +53,7 @@ pub(crate) enum Ending {
     HandedOver,
     Tunnelled,
     FileCutShort,
-    ServerLineTooLong,
+    BackendLineTooLong,
     ClientSilent,
     Idle,
     TooFast,
@@ -100,7 +100,7 @@ impl fmt::Display for Full {
             Full::Server => "too many clients of this server (maxclients)",
             Full::Name => "too many clients of this name (limits.clients of its websocket or link)",
             Full::Descriptors => "out of file descriptors (ulimit -n)",
-            Full::Untaken => "too many clients that servers in direct mode do not take (ulimit -n)",
+            Full::Untaken => "too many clients that backends in direct mode do not take (ulimit -n)",
         })
     }
 }
@@ -110,10 +110,10 @@ impl Ending {
     pub(crate) fn level(self) -> Level {
         match self {
             Ending::Probed | Ending::SaidNothing => Level::Debug,
-            Ending::ServerFailed(_)
-            | Ending::ServerCutShort
-            | Ending::ServerNotUtf8
-            | Ending::ServerProtocol(_)
+            Ending::BackendFailed(_)
+            | Ending::BackendCutShort
+            | Ending::BackendNotUtf8
+            | Ending::BackendProtocol(_)
             | Ending::NotASocket
             | Ending::Outside
             | Ending::NoLookUp(_)
@@ -122,7 +122,7 @@ impl Ending {
             | Ending::NotTaken(_)
             | Ending::FileCutShort
             | Ending::TimedOut(Step::Connect)
-            | Ending::ServerLineTooLong
+            | Ending::BackendLineTooLong
             | Ending::HeldTooMuch
             | Ending::Head(HeadError::ProxyProtocol)
             | Ending::Upgrade(UpgradeError::Lost | UpgradeError::HttpVersion)
@@ -142,19 +142,41 @@ impl Ending {
     pub(crate) fn close_code(self) -> CloseCode {
         match self {
             Ending::ClientClosed(code) => code.unwrap_or(CloseCode::NO_STATUS),
-            Ending::ServerClosed(Some(code)) => code,
-            Ending::ServerClosed(None) => CloseCode::NORMAL,
+            Ending::BackendClosed(Some(code)) => code,
+            Ending::BackendClosed(None) => CloseCode::NORMAL,
             Ending::ClientProtocol(error) => error.close_code(),
-            Ending::ServerFailed(_)
-            | Ending::ServerCutShort
-            | Ending::ServerNotUtf8
-            | Ending::ServerLineTooLong
+            Ending::BackendFailed(_)
+            | Ending::BackendCutShort
+            | Ending::BackendNotUtf8
+            | Ending::BackendLineTooLong
             | Ending::NotTaken(_)
-            | Ending::ServerProtocol(_) => CloseCode::INTERNAL_ERROR,
+            | Ending::BackendProtocol(_) => CloseCode::INTERNAL_ERROR,
             Ending::TooFast => CloseCode::POLICY_VIOLATION,
             Ending::TakesNothing => CloseCode::UNSUPPORTED_DATA,
             Ending::Idle | Ending::Stopping => CloseCode::GOING_AWAY,
             _ => CloseCode::ABNORMAL,
+        }
+    }
+
+    /// The reason in the close frame that the gateway sends on behalf of the backend or on its own. Clients may compare
+    /// these texts, so they keep the word "server" where the log says "backend".
+    pub(crate) fn close_reason(self) -> String {
+        match self {
+            Ending::BackendClosed(_) => String::new(),
+            Ending::BackendFailed(SystemError::MESSAGE_TOO_LARGE) => {
+                "the server sent a packet that is larger than a receive buffer (1011)".to_owned()
+            }
+            Ending::BackendFailed(error) => format!("the server died (1011): {error}"),
+            Ending::BackendCutShort => "the server died in mid-message (1011)".to_owned(),
+            Ending::BackendNotUtf8 => {
+                "the server sent bytes that are not UTF-8 although type is text (1011): use auto or binary".to_owned()
+            }
+            Ending::BackendProtocol(error) => format!("the server broke the frames protocol (1011): {error}"),
+            Ending::BackendLineTooLong => {
+                format!("the server sent over {LINE_SIZE_MAX} bytes without an end of message (1011)")
+            }
+            Ending::Idle => "idle for too long".to_owned(),
+            _ => self.to_string(),
         }
     }
 }
@@ -170,26 +192,26 @@ impl fmt::Display for Ending {
             Ending::ClientClosed(None) => f.write_str("the client closed without a code (1005)"),
             Ending::ClientLeft => f.write_str("the client left without a close frame (1006)"),
             Ending::ClientFailed(error) => write!(f, "the client's connection broke (1006): {}", error),
-            Ending::ServerClosed(Some(code)) => write!(f, "the server closed with {code}"),
-            Ending::ServerClosed(None) => f.write_str("the server closed"),
-            Ending::ServerFailed(SystemError::MESSAGE_TOO_LARGE) => {
-                f.write_str("the server sent a packet that is larger than a receive buffer (1011)")
+            Ending::BackendClosed(Some(code)) => write!(f, "the backend closed with {code}"),
+            Ending::BackendClosed(None) => f.write_str("the backend closed"),
+            Ending::BackendFailed(SystemError::MESSAGE_TOO_LARGE) => {
+                f.write_str("the backend sent a packet that is larger than a receive buffer (1011)")
             }
-            Ending::ServerFailed(error) => write!(f, "the server died (1011): {}", error),
-            Ending::ServerCutShort => f.write_str("the server died in mid-message (1011)"),
-            Ending::ServerNotUtf8 => {
-                f.write_str("the server sent bytes that are not UTF-8 although type is text (1011): use auto or binary")
-            }
+            Ending::BackendFailed(error) => write!(f, "the backend died (1011): {}", error),
+            Ending::BackendCutShort => f.write_str("the backend died in mid-message (1011)"),
+            Ending::BackendNotUtf8 => f.write_str(
+                "the backend sent bytes that are not UTF-8 although type is text (1011): use auto or binary",
+            ),
             Ending::ClientProtocol(error) => {
                 write!(f, "the client broke the protocol ({}): {error}", error.close_code())
             }
-            Ending::ServerProtocol(error) => write!(f, "the server broke the frames protocol (1011): {error}"),
+            Ending::BackendProtocol(error) => write!(f, "the backend broke the frames protocol (1011): {error}"),
             Ending::Head(error) => write!(f, "refused with {}: {error}", error.status()),
             Ending::Upgrade(error) => write!(f, "refused with {}: {error}", error.status()),
             Ending::Method => f.write_str("refused with 405: only GET, HEAD and OPTIONS are served"),
             Ending::Name => f.write_str("refused with 400: the path names nothing"),
             Ending::Denied => f.write_str("refused with 403: the name is not allowed"),
-            Ending::NoSuchServer => f.write_str("refused with 404: no server has this name"),
+            Ending::NoSuchBackend => f.write_str("refused with 404: no backend has this name"),
             Ending::NotASocket => f.write_str("refused with 404: what has this name is not a socket"),
             Ending::Outside => f.write_str("refused with 403: the name leads out of docroot, or may not be opened"),
             Ending::NoLookUp(OpenError { cause: OpenCause::TryAgain, error }) => {
@@ -202,22 +224,22 @@ impl fmt::Display for Ending {
                 write!(f, "not handed over (1011): {}", Full::Untaken)
             }
             Ending::NotTaken(ConnectError { error, .. }) => {
-                write!(f, "the server did not take its client (1011): {}", error)
+                write!(f, "the backend did not take its client (1011): {}", error)
             }
-            Ending::HandedOver => f.write_str("handed over to the server"),
+            Ending::HandedOver => f.write_str("handed over to the backend"),
             Ending::Tunnelled => {
                 f.write_str("handed over through a socket pair, since the client spoke before it could be")
             }
-            Ending::Refused(error) => write!(f, "refused with 502: the server cannot be connected: {}", error),
+            Ending::Refused(error) => write!(f, "refused with 502: the backend cannot be connected: {}", error),
             Ending::UnknownHost => f.write_str("refused with 502: the host of the link has not been looked up yet"),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),
             Ending::TimedOut(Step::Body) => f.write_str("timed out: the request body was too slow (408)"),
             Ending::TimedOut(Step::Request) => f.write_str("idle: no request came"),
             Ending::TimedOut(Step::Reply) => f.write_str("timed out: the client takes nothing of its reply"),
-            Ending::TimedOut(Step::Connect) => f.write_str("refused with 504: the server does not accept"),
-            Ending::ServerLineTooLong => {
-                write!(f, "the server sent over {LINE_SIZE_MAX} bytes without an end of message (1011)")
+            Ending::TimedOut(Step::Connect) => f.write_str("refused with 504: the backend does not accept"),
+            Ending::BackendLineTooLong => {
+                write!(f, "the backend sent over {LINE_SIZE_MAX} bytes without an end of message (1011)")
             }
             Ending::ClientSilent => f.write_str("the client answered no ping (1006)"),
             Ending::Idle => f.write_str("idle for too long (1001)"),
@@ -229,5 +251,28 @@ impl fmt::Display for Ending {
             Ending::Overload(full) => write!(f, "refused with 503: {full}"),
             Ending::Stopping => f.write_str("the gateway stops (1001)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The texts on the wire and those of the log differ in one word only.
+    #[test]
+    fn close_reasons_say_server_and_the_log_says_backend() {
+        let endings = [
+            Ending::BackendFailed(SystemError::MESSAGE_TOO_LARGE),
+            Ending::BackendCutShort,
+            Ending::BackendNotUtf8,
+            Ending::BackendLineTooLong,
+        ];
+        for ending in endings {
+            let reason = ending.close_reason();
+            assert!(reason.starts_with("the server "), "{reason}");
+            assert_eq!(reason.replace("the server ", "the backend "), ending.to_string());
+        }
+        assert_eq!(Ending::BackendClosed(None).close_reason(), "");
+        assert_eq!(Ending::TakesNothing.close_reason(), Ending::TakesNothing.to_string());
     }
 }

@@ -84,7 +84,7 @@ impl Opening {
         let service = match link.and_then(|link| site.links.get(link)) {
             Some(link) => &link.service,
             None if site.has_docroot => &site.service,
-            None => return (refuse(404, "no server has this name", Ending::NoSuchServer, context), false),
+            None => return (refuse(404, "no server has this name", Ending::NoSuchBackend, context), false),
         };
         if upgrade.is_lost && link.is_some() {
             return (refuse_lost(context), false);
@@ -257,7 +257,7 @@ impl Opening {
         let refused = if self.was_denied {
             refuse(403, "this name is not allowed", Ending::Denied, context)
         } else {
-            refuse(404, "no server has this name", Ending::NoSuchServer, context)
+            refuse(404, "no server has this name", Ending::NoSuchBackend, context)
         };
         (refused, false)
     }

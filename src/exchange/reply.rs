@@ -149,7 +149,7 @@ impl Reply {
         context.out.push(Effect::Demand(End::Client, demand));
         match self.stage {
             Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
-            Stage::Missing(status, sentence) => self.look_for_server(status, sentence, context),
+            Stage::Missing(status, sentence) => self.look_for_backend(status, sentence, context),
             Stage::Options => self.send(204, reply::ALLOW, context),
             _ => self.open_next(context),
         }
@@ -240,7 +240,7 @@ impl Reply {
 
     /// A name that has a backend and no file is answered with 426 (RFC 9110 section 15.5.22). A denied name is not
     /// looked up, so that the reply does not reveal whether it exists.
-    fn look_for_server(&mut self, status: u16, sentence: &'static str, context: &mut Context<'_>) {
+    fn look_for_backend(&mut self, status: u16, sentence: &'static str, context: &mut Context<'_>) {
         let site = context.site();
         match site.rules.permit(&self.name) {
             true if site.link_of(&self.name).is_some() => self.require_upgrade(context),
@@ -289,7 +289,7 @@ impl Reply {
                 self.send(301, &redirection(&location), context);
             }
             (Ok(_) | Err((OpenCause::NotFound | OpenCause::NoPeer, _)), None) => {
-                self.look_for_server(404, "there is no such page", context);
+                self.look_for_backend(404, "there is no such page", context);
             }
             (Err((OpenCause::Forbidden, _)), None) => {
                 self.refuse(403, "this page may not be read", "", context);

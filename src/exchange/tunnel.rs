@@ -126,7 +126,7 @@ mod tests {
         context.out.drain().for_each(drop);
         let chunk = Chunk { buffer: &mut b"late".to_vec(), start: 0, end: 4 };
         assert!(tunnel.handle(Input::Bytes(End::Client, chunk), &mut context).is_none());
-        assert_eq!(effects.drain().count(), 0, "its server has been told its end");
+        assert_eq!(effects.drain().count(), 0, "its backend has been told its end");
         assert!(tunnel.has_ended());
     }
 }

@@ -81,7 +81,7 @@ fn one_success_is_enough() {
     // The client is served at once, and its end is not delayed.
     let (mut client, (mut given, connection)) = (daemon.connect("/echo"), take_and_keep(&server));
     converse(&mut client, &mut given);
-    daemon.log().wait_for(&["c1 end", "handed over to the server"]);
+    daemon.log().wait_for(&["c1 end", "handed over to the backend"]);
     drop(given);
     client.wire.expect_end();
     drop(connection);
@@ -142,7 +142,7 @@ fn what_is_watched_is_no_client() {
     let mut all = Vec::new();
     for number in 1..4 {
         all.push((daemon.connect("/echo"), take_and_keep(&server)));
-        daemon.log().wait_for(&[&format!("c{number} end"), "handed over to the server"]);
+        daemon.log().wait_for(&[&format!("c{number} end"), "handed over to the backend"]);
     }
 }
 
@@ -151,7 +151,7 @@ fn a_stop_waits_for_no_watch() {
     let mut daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let (mut client, (mut given, _connection)) = (daemon.connect("/echo"), take_and_keep(&server));
-    daemon.log().wait_for(&["c1 end", "handed over to the server"]);
+    daemon.log().wait_for(&["c1 end", "handed over to the backend"]);
     assert!(daemon.stop().status.success());
     converse(&mut client, &mut given);
     assert_eq!(warnings(&daemon), [""; 0]);
@@ -209,7 +209,7 @@ fn too_many_descriptors_in_flight() {
     waiting.pop();
     assert!(waiting.len() > FILES as usize / 2, "{} wait", waiting.len());
     daemon.log().wait_for(&["warn", "status=101", "not handed over (1011): too many clients"]);
-    daemon.log().wait_for(&["warn", "status=503", "too many clients that servers in direct mode do not take"]);
+    daemon.log().wait_for(&["warn", "status=503", "too many clients that backends in direct mode do not take"]);
     // All servers in direct mode are refused; conversations that exist go on.
     let response = daemon.upgrade("/well", &[]);
     assert!(response.status == 503 && !response.field("Retry-After").is_empty(), "{response:?}");

@@ -8,7 +8,7 @@ type HandedOver = Result<Option<Handle>, (HandoverStep, Errno)>;
 
 impl Sim {
     /// The name of an opened socket, or the error of a connect to it.
-    fn server(&mut self, file: usize, socket_type: SocketType) -> Result<String, Errno> {
+    fn backend(&mut self, file: usize, socket_type: SocketType) -> Result<String, Errno> {
         let Object::File(place) = &self.objects[file] else { panic!("not an opened socket") };
         let (name, node) = (place.name(), self.node(place).cloned());
         match node {
@@ -34,7 +34,7 @@ impl Sim {
     }
 
     pub(super) fn attempt_connect(&mut self, file: usize, socket_type: SocketType) -> Result<Handle, Errno> {
-        let name = self.server(file, socket_type)?;
+        let name = self.backend(file, socket_type)?;
         let (handle, wire) = self.connection(socket_type == SocketType::SeqPacket);
         self.connected.push((name, wire));
         Ok(handle)
@@ -118,7 +118,7 @@ impl Sim {
         if self.wire(client).from_gateway.size > 0 {
             return Err((HandoverStep::Room, Errno::EAGAIN));
         }
-        let connected = match self.server(file, SocketType::Stream) {
+        let connected = match self.backend(file, SocketType::Stream) {
             Ok(_) if is_cancelled && (self.is_plain || self.rng.one_in(2)) => Err(Errno::ECANCELED),
             Ok(_) if self.chance(60) => Err(Errno::EMFILE),
             Ok(_) if self.chance(60) => Err(Errno::ETOOMANYREFS),

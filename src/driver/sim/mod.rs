@@ -466,7 +466,7 @@ impl Driver for Sim {
 
     fn hand_over(&mut self, token: Token, file: &Handle, client: &Handle, handover: Handover) {
         let is_busy = self.pending.iter().any(|op| op.is_on(client.0));
-        assert!(!is_busy, "what is in flight would take bytes that are the server's");
+        assert!(!is_busy, "what is in flight would take bytes that are the backend's");
         self.start(token, file.0, Ask::HandOver { client: client.0, handover });
     }
 

@@ -153,7 +153,7 @@ mod tests {
     /// A ring, a backend, and both ends of a client's connection.
     struct Scene {
         ring: Uring,
-        server: UnixListener,
+        backend: UnixListener,
         file: OwnedFd,
         client: OwnedFd,
         far: TcpStream,
@@ -162,14 +162,14 @@ mod tests {
     impl Scene {
         fn new(name: &str) -> Scene {
             let path = std::env::temp_dir().join(format!("uakari-{}-{name}", std::process::id()));
-            let server = UnixListener::bind(&path).unwrap();
-            server.set_nonblocking(true).unwrap();
+            let backend = UnixListener::bind(&path).unwrap();
+            backend.set_nonblocking(true).unwrap();
             let file = open(&path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
             std::fs::remove_file(&path).unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let client = listener.accept().unwrap().0.into();
-            Scene { ring: Uring::new(2).unwrap(), server, file, client, far }
+            Scene { ring: Uring::new(2).unwrap(), backend, file, client, far }
         }
 
         fn hand_over(&mut self, reply: Vec<u8>) {
@@ -212,13 +212,13 @@ mod tests {
         let mut scene = Scene::new("all");
         scene.hand_over(b"reply".to_vec());
         assert_eq!(scene.end(), Ok(()));
-        let connection = scene.server.accept().unwrap().0;
+        let connection = scene.backend.accept().unwrap().0;
         assert_eq!([next(&connection), next(&connection)], [(2, 1), (0, 0)]);
         let mut reply = [0; 5];
         scene.far.read_exact(&mut reply).unwrap();
         assert_eq!(&reply, b"reply");
         // No listener: the client receives nothing.
-        scene.server = Scene::new("another").server;
+        scene.backend = Scene::new("another").backend;
         scene.hand_over(b"reply".to_vec());
         assert_eq!(scene.end(), Err((HandoverStep::Connect, Errno::ECONNREFUSED)));
         scene.far.set_nonblocking(true).unwrap();
@@ -229,7 +229,7 @@ mod tests {
         scene.far = Scene::new("other").far;
         scene.hand_over(b"reply".to_vec());
         assert!(matches!(scene.end(), Err((HandoverStep::Reply, Errno::EPIPE | Errno::ECONNRESET))));
-        assert_eq!(next(&scene.server.accept().unwrap().0), (0, 0));
+        assert_eq!(next(&scene.backend.accept().unwrap().0), (0, 0));
     }
 
     /// Bytes that the client has not read may block the reply: the backend is not even connected.
@@ -242,7 +242,7 @@ mod tests {
         }
         scene.hand_over(b"reply".to_vec());
         assert_eq!(scene.end(), Err((HandoverStep::Room, Errno::EAGAIN)));
-        assert_eq!(scene.server.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        assert_eq!(scene.backend.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
         std::io::copy(&mut (&scene.far).take(filled as u64), &mut std::io::sink()).unwrap();
         while !tcp::has_taken_all(&scene.client) {
             std::thread::yield_now();
@@ -279,7 +279,7 @@ mod tests {
         let mut scene = Scene::new("part");
         scene.hand_over(vec![b'x'; 64 << 20]);
         assert_eq!(scene.end(), Err((HandoverStep::Reply, Errno::ECANCELED)));
-        let mut connection = scene.server.accept().unwrap().0;
+        let mut connection = scene.backend.accept().unwrap().0;
         assert_eq!(connection.read(&mut [0; 2]).unwrap(), 0, "nothing is left of it");
     }
 }

@@ -17,7 +17,7 @@ use crate::limits::{OPEN_TRIES_MAX, SEND_SEGMENTS_MAX};
 pub(super) enum InFlight {
     Send { token: Token, batch: Batch, _message: Option<Box<Message>> },
     Open { token: Token, purpose: OpenFor, lookup: Lookup },
-    Connect { token: Token, socket: OwnedFd, _address: Box<ServerAddress> },
+    Connect { token: Token, socket: OwnedFd, _address: Box<BackendAddress> },
     HandOver { token: Token, chain: Box<Chain> },
 }
 
@@ -67,7 +67,7 @@ impl Lookup {
 }
 
 /// The address of a backend.
-pub(super) enum ServerAddress {
+pub(super) enum BackendAddress {
     Unix(UnixAddr),
     Tcp(SockaddrStorage),
 }

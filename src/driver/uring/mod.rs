@@ -31,7 +31,7 @@ use super::{
     Sending, Share, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
-use in_flight::{InFlight, Lookup, Message, ServerAddress};
+use in_flight::{BackendAddress, InFlight, Lookup, Message};
 use packets::{PacketRequest, packet_token};
 use pool::{Pool, Supply, buffer_of, raw};
 use results::{accepted, address_of, result_of};
@@ -336,12 +336,12 @@ impl Driver for Uring {
     }
 
     fn connect(&mut self, token: Token, file: &OwnedFd, socket_type: SocketType) {
-        let made = connect::to_unix(file, socket_type).map(|(socket, at)| (socket, ServerAddress::Unix(at)));
+        let made = connect::to_unix(file, socket_type).map(|(socket, at)| (socket, BackendAddress::Unix(at)));
         self.push_connect(token, made);
     }
 
     fn connect_tcp(&mut self, token: Token, address: SocketAddr, limits: &Http) {
-        let made = connect::to_tcp(address, limits).map(|socket| (socket, ServerAddress::Tcp(address.into())));
+        let made = connect::to_tcp(address, limits).map(|socket| (socket, BackendAddress::Tcp(address.into())));
         self.push_connect(token, made);
     }
 

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockaddrLike;
 
 use super::handover::{self, Chain, STEPS};
-use super::in_flight::{self, InFlight, ServerAddress};
+use super::in_flight::{self, BackendAddress, InFlight};
 use super::pool::raw;
 use super::results::result_of;
 use super::{STEP_SHIFT, Uring, index_bits, packet_token};
@@ -61,13 +61,13 @@ impl Uring {
     }
 
     /// Connects; an error before the submission is returned with the next completions.
-    pub(super) fn push_connect(&mut self, token: Token, made: Result<(OwnedFd, ServerAddress), Errno>) {
+    pub(super) fn push_connect(&mut self, token: Token, made: Result<(OwnedFd, BackendAddress), Errno>) {
         match made {
             Ok((socket, address)) => {
                 let address = Box::new(address);
                 let (start, size) = match &*address {
-                    ServerAddress::Unix(unix) => (unix.as_ptr().cast(), unix.len()),
-                    ServerAddress::Tcp(tcp) => (tcp.as_ptr(), tcp.len()),
+                    BackendAddress::Unix(unix) => (unix.as_ptr().cast(), unix.len()),
+                    BackendAddress::Tcp(tcp) => (tcp.as_ptr(), tcp.len()),
                 };
                 let entry = opcode::Connect::new(raw(&socket), start, size).build();
                 let index = self.in_flight.insert(InFlight::Connect { token, socket, _address: address });

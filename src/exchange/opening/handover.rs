@@ -48,8 +48,9 @@ impl Opening {
                 refuse(504, "the server does not accept", Ending::TimedOut(Step::Connect), context)
             }
             Err((HandoverStep::Connect, ConnectError { cause: ConnectCause::TooManyUntaken, .. })) => {
-                let full = Full::Untaken;
-                refuse(503, &full.to_string(), Ending::Overload(full), context)
+                // Clients may compare the body, so it keeps the word "servers" where the log says "backends".
+                let body = "too many clients that servers in direct mode do not take (ulimit -n)";
+                refuse(503, body, Ending::Overload(Full::Untaken), context)
             }
             Err((HandoverStep::Connect, ConnectError { cause: ConnectCause::NoRoom, .. })) if self.is_stopping => {
                 stop(context)

@@ -24,9 +24,9 @@ impl Relay {
         Some(match self.down_frames(chunk, context)? {
             Ok((code, reason)) => {
                 send_close(code, &reason, context);
-                Leave::CloseSent(Ending::ServerClosed(code))
+                Leave::CloseSent(Ending::BackendClosed(code))
             }
-            Err(error) => self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerProtocol(error), context),
+            Err(error) => self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendProtocol(error), context),
         })
     }
 
@@ -60,7 +60,7 @@ impl Relay {
     /// Handles bytes of a backend that does not speak frames. Some: the bytes are not valid messages.
     fn down_messages(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Ending> {
         let Some(delimiter) = delimiter(self.protocol) else {
-            return if self.down_bytes(chunk, context) { None } else { Some(Ending::ServerNotUtf8) };
+            return if self.down_bytes(chunk, context) { None } else { Some(Ending::BackendNotUtf8) };
         };
         let mut framed = Framed::default();
         let bytes = &chunk.buffer[chunk.start..chunk.end];
@@ -76,8 +76,8 @@ impl Relay {
         send_framed(framed, context);
         match result {
             Ok(_) => None,
-            Err(LineError::NotUtf8) => Some(Ending::ServerNotUtf8),
-            Err(LineError::TooLong) => Some(Ending::ServerLineTooLong),
+            Err(LineError::NotUtf8) => Some(Ending::BackendNotUtf8),
+            Err(LineError::TooLong) => Some(Ending::BackendLineTooLong),
         }
     }
 

@@ -164,7 +164,7 @@ impl Relay {
             Input::Ended(End::Backend) => Some(self.backend_end(context)),
             Input::Failed(End::Backend, error) => {
                 self.is_backend_gone = true;
-                Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerFailed(error), context))
+                Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendFailed(error), context))
             }
             Input::Deadline => self.on_deadline(context),
             Input::Stop => {
@@ -296,20 +296,15 @@ impl Relay {
     fn backend_end(&mut self, context: &mut Context<'_>) -> Leave {
         self.is_backend_gone = true;
         if self.down.as_ref().is_some_and(|down| !down.is_between_messages()) {
-            return self.close_client(CloseCode::INTERNAL_ERROR, Ending::ServerCutShort, context);
+            return self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendCutShort, context);
         }
         self.send_rest(false, context);
-        self.close_client(CloseCode::NORMAL, Ending::ServerClosed(None), context)
+        self.close_client(CloseCode::NORMAL, Ending::BackendClosed(None), context)
     }
 
     /// Starts the closing handshake on behalf of the backend or the gateway.
     fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Leave {
-        let reason = match ending {
-            Ending::ServerClosed(_) => String::new(),
-            Ending::Idle => "idle for too long".to_owned(),
-            _ => ending.to_string(),
-        };
-        send_close(Some(code), &reason, context);
+        send_close(Some(code), &ending.close_reason(), context);
         if ending == Ending::Idle {
             self.tell_backend(Some(CloseCode::GOING_AWAY), "", context);
         }
