@@ -18,12 +18,11 @@
 //! | the client Gone and the backend Gone | | over | |
 
 use super::ending::Leave;
-use super::relay::{Relay, find_close};
+use super::relay::{ClientFrames, Relay};
 use super::{Chunk, Context, Effect, Ending, Input, Phase, over};
 use crate::limits::{self, WebSocket};
 use crate::route::{Seat, Service};
 use crate::types::{Demand, End};
-use rfc6455::decoder::Decoder;
 
 /// An exchange in its closing phase.
 #[derive(Debug)]
@@ -64,7 +63,7 @@ struct LastWords {
 
 #[derive(Debug)]
 enum Client {
-    OwesClose(Box<Decoder>),
+    OwesClose(Box<ClientFrames>),
     OwesEnd,
     Gone,
 }
@@ -112,7 +111,7 @@ impl Closing {
     }
 
     /// Closes a relay, as `leave` says.
-    pub(crate) fn of_relay(relay: Box<Relay>, leave: Leave, context: &mut Context<'_>) -> Phase {
+    pub(crate) fn of_relay(relay: Relay, leave: Leave, context: &mut Context<'_>) -> Phase {
         let closing = match leave {
             Leave::LastWords(frame, ending) => Closing::last_words(relay, frame, ending, context),
             Leave::CloseSent(ending) => {
@@ -127,12 +126,12 @@ impl Closing {
         Phase::Closing(Box::new(closing))
     }
 
-    fn last_words(relay: Box<Relay>, frame: Box<[u8]>, ending: Ending, context: &mut Context<'_>) -> Closing {
+    fn last_words(relay: Relay, frame: Box<[u8]>, ending: Ending, context: &mut Context<'_>) -> Closing {
         let owes_close = ending == Ending::Stopping;
         let is_cut = owes_close && relay.is_amid_message();
         context.out.push(Effect::Finish(End::Backend));
         context.deadline_in(if owes_close { relay.silence_ms() } else { limits::LAST_WORDS_MS });
-        Closing { state: State::LastWords(LastWords { relay, frame, owes_close, is_cut }), ending }
+        Closing { state: State::LastWords(LastWords { relay: Box::new(relay), frame, owes_close, is_cut }), ending }
     }
 
     fn new(
@@ -267,7 +266,7 @@ impl Client {
         match self {
             Client::OwesClose(mut up) => {
                 // A protocol error counts as the client's close frame.
-                if !find_close(&mut up, chunk, context).unwrap_or(true) {
+                if !up.find_close(chunk, context) {
                     return Client::OwesClose(up);
                 }
                 context.out.push(Effect::Finish(End::Client));

@@ -1,5 +1,7 @@
 //! The request head: from the first byte of a request to the choice of the next phase.
 
+use ecow::EcoString;
+
 use super::opening::Asked;
 use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, over, refuse};
 use crate::http::body::{Body, Framing};
@@ -31,7 +33,7 @@ impl Head {
         mut self,
         input: Option<Input<'_>>,
         bytes: &mut Vec<u8>,
-        name: &mut Box<str>,
+        name: &mut EcoString,
         is_stopping: bool,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
@@ -103,7 +105,7 @@ impl Head {
         Head { is_next: true, is_probe, ..Head::default() }
     }
 
-    fn answer(self, bytes: &mut [u8], name: &mut Box<str>, context: &mut Context<'_>) -> (Phase, bool) {
+    fn answer(self, bytes: &mut [u8], name: &mut EcoString, context: &mut Context<'_>) -> (Phase, bool) {
         let head = match head::parse(bytes, &context.site().limits) {
             Ok(head) => head,
             Err(error) => return (refuse_bytes(error, bytes, context), false),

@@ -16,11 +16,13 @@ mod ending;
 
 use std::mem;
 
+use ecow::EcoString;
+
 use crate::driver::{ConnectError, FileKind, HandoverStep, OpenError, SystemError};
 use crate::http::date::Date;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
-use crate::types::{End, Moment};
+use crate::types::{End, Moment, U48};
 use rfc6455::close::CloseCode;
 use rfc6455::encoder;
 
@@ -102,13 +104,13 @@ pub(crate) enum HandedOver {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Traffic {
     /// Payload bytes from the client to the backend.
-    pub(crate) up_bytes: u64,
+    pub(crate) up_bytes: U48,
     /// Messages from the client to the backend.
-    pub(crate) up_messages: u64,
+    pub(crate) up_messages: U48,
     /// Payload bytes from the backend to the client.
-    pub(crate) down_bytes: u64,
+    pub(crate) down_bytes: U48,
     /// Messages from the backend to the client.
-    pub(crate) down_messages: u64,
+    pub(crate) down_messages: U48,
 }
 
 /// The environment of one input: time and configuration.
@@ -137,7 +139,7 @@ pub(crate) struct Exchange {
     input: Option<Box<Vec<u8>>>,
     facts: Facts,
     /// The name in the latest request.
-    name: Box<str>,
+    name: EcoString,
 }
 
 /// State that is kept across all phases.
@@ -165,7 +167,7 @@ enum Phase {
     /// A WebSocket handshake that waits for its backend.
     Opening(Box<Opening>),
     /// Messages are relayed in both directions.
-    Relay(Box<Relay>),
+    Relay(Relay),
     /// Bytes are copied in both directions after a hand-over through a socketpair(2).
     Tunnel(Box<Tunnel>),
     /// The closing handshake, then the end of both streams.
@@ -236,7 +238,7 @@ impl<'a> Context<'a> {
 
 impl Default for Exchange {
     fn default() -> Exchange {
-        Exchange { phase: Phase::Head(Head::default()), input: None, facts: Facts::default(), name: Box::default() }
+        Exchange { phase: Phase::Head(Head::default()), input: None, facts: Facts::default(), name: EcoString::new() }
     }
 }
 
@@ -532,7 +534,3 @@ fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>
 fn send_close(code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
     context.out.push(Effect::SendLast { to: End::Client, bytes: encoder::close_frame(code, reason) });
 }
-
-/// Size in bytes of the heap allocation of an open relay.
-#[cfg(test)]
-pub(crate) const RELAY_SIZE: usize = size_of::<Relay>();

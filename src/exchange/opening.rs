@@ -381,7 +381,7 @@ impl Opening {
             Some("binary") => MessageType::Binary,
             _ => self.seat.message_type,
         };
-        Phase::Relay(Box::new(Relay::new(self.seat, protocol, message_type, traits, context)))
+        Phase::Relay(Relay::new(self.seat, protocol, message_type, traits, context))
     }
 }
 

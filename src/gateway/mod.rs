@@ -601,13 +601,12 @@ mod tests {
     fn what_an_idle_websocket_owns() {
         let parts = [
             ("two transports in their slots", 2 * slots::slot_size::<OwnedFd>()),
-            ("the connection with its exchange", size_of::<Connection<OwnedFd>>()),
-            ("the relay", crate::exchange::RELAY_SIZE),
+            ("the connection with its exchange and relay", size_of::<Connection<OwnedFd>>()),
             ("a timer", timers::TIMER_SIZE),
         ];
         let total: usize = parts.iter().map(|(_, size)| size).sum();
         let shown: Vec<String> = parts.iter().map(|(what, size)| format!("{what}: {size} bytes")).collect();
         println!("{}; {total} bytes in all", shown.join(", "));
-        assert!(total <= 480, "{shown:?}: {total} bytes");
+        assert!(total <= 304, "{shown:?}: {total} bytes");
     }
 }

@@ -76,7 +76,7 @@ impl<H> Slot<H> {
             Kind::Listener => User::Listener(index),
             Kind::Folder { epoch } => User::Folder(Look { index, epoch: *epoch }),
             Kind::Watch => User::Watch(index),
-            Kind::Transport(_) if self.index % 2 == 0 => User::Transport(self.index / 2, End::Client),
+            Kind::Transport(_) if self.index.is_multiple_of(2) => User::Transport(self.index / 2, End::Client),
             Kind::Transport(_) => User::Transport(self.index / 2, End::Backend),
             Kind::File => User::File(self.index),
         }

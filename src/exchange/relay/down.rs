@@ -9,15 +9,15 @@ use crate::limits;
 use crate::route::{MessageType, Protocol};
 use crate::types::End;
 use rfc6455::close::CloseCode;
-use rfc6455::decoder::Piece;
-use rfc6455::header::{self, Opcode, ProtocolError};
+use rfc6455::decoder::{Piece, Rules};
+use rfc6455::header::{self, Masking, Opcode, ProtocolError};
 use rfc6455::utf8::{self, Tail};
 
 impl Relay {
     /// Handles bytes of the backend. Some: the relay closes.
     pub(super) fn backend_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Leave> {
         self.keepalive.on_message(context.now_ms);
-        if self.down.is_none() {
+        if self.protocol != Protocol::Frames {
             let ending = self.down_messages(chunk, context)?;
             return Some(self.close_client(CloseCode::INTERNAL_ERROR, ending, context));
         }
@@ -32,22 +32,21 @@ impl Relay {
 
     /// Relays the backend's remaining bytes during a close. True: the backend has closed too, or violated its protocol.
     pub(crate) fn last_words(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
-        self.is_last = true;
-        match self.down {
-            Some(_) => self.down_frames(chunk, context).is_some(),
-            None => self.down_messages(chunk, context).is_some(),
+        self.extra_mut().is_last = true;
+        match self.protocol {
+            Protocol::Frames => self.down_frames(chunk, context).is_some(),
+            _ => self.down_messages(chunk, context).is_some(),
         }
     }
 
     /// Sends incomplete input when the time is over: a truncated character, and the last unterminated line of a backend
     /// that has ended. `is_cut`: that line may answer a part of a message, and is dropped.
     pub(crate) fn send_rest(&mut self, is_cut: bool, context: &mut Context<'_>) {
-        if is_cut {
-            self.partial = None;
-        }
         self.send_cut(context);
-        if let (Some(delimiter), true) = (delimiter(self.protocol), self.is_backend_gone)
-            && let Some(rest) = self.partial.take()
+        let rest = self.extra.as_mut().map_or_else(Vec::new, |extra| std::mem::take(&mut extra.partial));
+        if let (Some(delimiter), true) = (delimiter(self.protocol), self.is_backend_gone())
+            && !is_cut
+            && !rest.is_empty()
         {
             let mut framed = Framed::default();
             // A line that is not valid text is dropped.
@@ -64,9 +63,11 @@ impl Relay {
         };
         let mut framed = Framed::default();
         let bytes = &chunk.buffer[chunk.start..chunk.end];
-        let mut partial = self.partial.take().map_or_else(Vec::new, |partial| *partial);
+        let mut partial = self.extra.as_mut().map_or_else(Vec::new, |extra| std::mem::take(&mut extra.partial));
         let result = framed.take(bytes, &mut partial, delimiter, self.message_type);
-        self.partial = (!partial.is_empty()).then(|| Box::new(partial));
+        if !partial.is_empty() {
+            self.extra_mut().partial = partial;
+        }
         context.out.add_frames(framed.messages as usize);
         if let Ok(taken) = result
             && chunk.start + taken < chunk.end
@@ -86,20 +87,23 @@ impl Relay {
         let Chunk { buffer, mut start, mut end } = chunk;
         // The truncated character of the last read is placed in front: the headroom has space for it and for the
         // header.
-        let cut_size = std::mem::take(&mut self.cut_size) as usize;
-        start -= cut_size;
-        buffer[start..start + cut_size].copy_from_slice(&self.cut[..cut_size]);
+        if let Some(extra) = &mut self.extra {
+            let cut_size = std::mem::take(&mut extra.cut_size) as usize;
+            start -= cut_size;
+            buffer[start..start + cut_size].copy_from_slice(&extra.cut[..cut_size]);
+        }
         let opcode = match (self.message_type, self.tail(&buffer[start..end])) {
             (MessageType::Binary, _) | (MessageType::Auto, Tail::Invalid) => Opcode::Binary,
             (MessageType::Text, Tail::Invalid) => return false,
             (_, Tail::Whole) => Opcode::Text,
             (_, Tail::Cut(size)) => {
                 end -= size;
-                self.cut[..size].copy_from_slice(&buffer[end..end + size]);
-                self.cut_size = size as u8;
-                if !self.is_last && self.message_type == MessageType::Auto {
-                    self.keepalive.set_cut(Some(context.now_ms + limits::CUT_CHARACTER_MS));
-                    context.set_deadline(self.keepalive.next_ms(&self.seat.limits));
+                let (may_wait, extra) = (self.message_type == MessageType::Auto, self.extra_mut());
+                extra.cut[..size].copy_from_slice(&buffer[end..end + size]);
+                extra.cut_size = size as u8;
+                if may_wait && !extra.is_last {
+                    extra.alarms.set_cut(Some(context.now_ms + limits::CUT_CHARACTER_MS));
+                    self.set_deadline(context);
                 }
                 if start == end {
                     return true;
@@ -127,7 +131,8 @@ impl Relay {
 
     /// Relays the backend's frames after validation. Some: its close frame or its protocol error.
     fn down_frames(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Result<Close, ProtocolError>> {
-        let down = self.down.as_mut()?;
+        let size_max = self.seat.limits.message_size_max;
+        let rules = Rules { masking: Masking::Forbidden, frame_size_max: size_max, message_size_max: size_max };
         let mut coalescer = Coalescer::default();
         let mut pongs = Pongs::default();
         let (mut at, mut frames) = (chunk.start, 0);
@@ -137,7 +142,7 @@ impl Relay {
                 break None;
             }
             frames += 1;
-            match down.next(chunk.buffer, &mut at, chunk.end) {
+            match self.down.next(&rules, chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
                 Ok(Some(Piece::Data(data))) => {
                     context.traffic.down_bytes += data.range.len() as u64;
@@ -160,8 +165,9 @@ impl Relay {
 
     /// Sends a truncated character, which will not be completed, as a binary message.
     pub(super) fn send_cut(&mut self, context: &mut Context<'_>) {
-        self.keepalive.set_cut(None);
-        let cut = &self.cut[..std::mem::take(&mut self.cut_size) as usize];
+        let Some(extra) = &mut self.extra else { return };
+        extra.alarms.set_cut(None);
+        let cut = &extra.cut[..std::mem::take(&mut extra.cut_size) as usize];
         if !cut.is_empty() {
             let size = header::size_of(cut.len());
             let mut bytes = vec![0; size];

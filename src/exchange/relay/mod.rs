@@ -12,12 +12,12 @@ use crate::limits::{self, WebSocket, WhenOver};
 use crate::route::{Destination, MessageType, Protocol, Seat, Service};
 use crate::types::{Demand, End};
 use coalescer::Coalescer;
-use keepalive::{Due, Keepalive};
+use keepalive::{Alarms, Due, Keepalive};
 use lines::delimiter;
 use rfc6455::close::CloseCode;
-use rfc6455::decoder::{Data, Decoder, Piece};
+use rfc6455::decoder::{Data, Decoder, Piece, Rules};
 use rfc6455::encoder;
-use rfc6455::header::{Masking, Opcode, ProtocolError};
+use rfc6455::header::{Masking, Opcode};
 
 /// A close frame's code and reason.
 type Close = (Option<CloseCode>, Box<str>);
@@ -32,19 +32,33 @@ pub(crate) struct Relay {
     message_type: MessageType,
     /// Decoder of the client's frames.
     up: Decoder,
-    /// Decoder of the backend's frames; None: its protocol has no frames.
-    down: Option<Box<Decoder>>,
-    /// An incomplete packet of the client, or an incomplete line of the backend; None: no bytes are buffered.
-    #[expect(clippy::box_collection, reason = "an idle conversation has none")]
-    partial: Option<Box<Vec<u8>>>,
+    /// Decoder of the backend's frames, if its protocol has frames.
+    down: Decoder,
+    traits: BackendTraits,
+    keepalive: Keepalive,
+    /// None: all of it has its default value.
+    extra: Option<Box<Extra>>,
+}
+
+/// State that an idle conversation does not need.
+#[derive(Default, Debug)]
+struct Extra {
+    /// An incomplete packet of the client, or an incomplete line of the backend.
+    partial: Vec<u8>,
     /// Bytes of a character that the end of the backend's last read truncated.
     cut: [u8; 3],
     cut_size: u8,
     is_backend_gone: bool,
     /// The client has closed: the backend's remaining messages are relayed.
     is_last: bool,
-    traits: BackendTraits,
-    keepalive: Keepalive,
+    alarms: Alarms,
+}
+
+impl Extra {
+    fn is_nothing(&self) -> bool {
+        let is_flagged = self.is_backend_gone || self.is_last;
+        !is_flagged && self.partial.is_empty() && self.cut_size == 0 && self.alarms.is_nothing()
+    }
 }
 
 /// Properties of a backend.
@@ -75,33 +89,31 @@ impl Relay {
         traits: BackendTraits,
         context: &mut Context<'_>,
     ) -> Relay {
-        let limits = &seat.limits;
-        let message_size_max = match protocol {
-            Protocol::Packet => limits.message_size_max.min(limits::PACKET_SIZE_MAX),
-            _ => limits.message_size_max,
-        };
-        let down = || Box::new(Decoder::new(Masking::Forbidden, limits.message_size_max, limits.message_size_max));
-        let keepalive = Keepalive::new(limits, context.now_ms);
-        context.set_deadline(keepalive.next_ms(limits));
-        Relay {
-            protocol,
-            message_type,
-            up: Decoder::new(Masking::Required, limits.frame_size_max, message_size_max),
-            down: (protocol == Protocol::Frames).then(down),
-            partial: None,
-            cut: [0; 3],
-            cut_size: 0,
-            is_backend_gone: false,
-            is_last: false,
-            traits,
-            keepalive,
-            seat,
-        }
+        let (up, down, keepalive) = (Decoder::default(), Decoder::default(), Keepalive::new(context.now_ms));
+        let extra = Some(Box::new(Extra { alarms: Alarms::new(&seat.limits), ..Extra::default() }));
+        let mut relay = Relay { seat, protocol, message_type, up, down, traits, keepalive, extra };
+        relay.forget_extra();
+        relay.set_deadline(context);
+        relay
+    }
+
+    fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Frees `extra` if it has its default value.
+    fn forget_extra(&mut self) {
+        self.extra.take_if(|extra| extra.is_nothing());
+    }
+
+    fn set_deadline(&self, context: &mut Context<'_>) {
+        let alarms = self.extra.as_ref().map(|extra| &extra.alarms);
+        context.set_deadline(self.keepalive.next_ms(alarms, &self.seat.limits));
     }
 
     /// Heap bytes held for incomplete messages.
     pub(crate) fn held_size(&self) -> usize {
-        self.partial.as_ref().map_or(0, |partial| partial.capacity())
+        self.extra.as_ref().map_or(0, |extra| extra.partial.capacity())
     }
 
     /// The service of the backend.
@@ -126,7 +138,7 @@ impl Relay {
 
     /// The backend has ended or failed.
     pub(crate) fn on_backend_gone(&mut self) {
-        self.is_backend_gone = true;
+        self.extra_mut().is_backend_gone = true;
     }
 
     /// The seat among the clients of its service.
@@ -134,36 +146,47 @@ impl Relay {
         self.seat
     }
 
-    /// The client's decoder, and its seat among the clients of its service; None: the backend has ended.
-    pub(crate) fn into_parts(self) -> (Decoder, Option<Seat>) {
-        (self.up, (!self.is_backend_gone).then_some(self.seat))
+    fn is_backend_gone(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.is_backend_gone)
+    }
+
+    /// The client's decoder with its rules, and its seat among the clients of its service; None: the backend has ended.
+    pub(crate) fn into_parts(self) -> (ClientFrames, Option<Seat>) {
+        let (rules, is_gone) = (rules(&self.seat.limits, self.protocol), self.is_backend_gone());
+        (ClientFrames { decoder: self.up, rules }, (!is_gone).then_some(self.seat))
     }
 
     /// Skips the client's messages up to its close frame. True: found; a protocol error counts as a close frame.
     pub(crate) fn find_close(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
-        find_close(&mut self.up, chunk, context).unwrap_or(true)
+        find_close(&mut self.up, &rules(&self.seat.limits, self.protocol), chunk, context)
     }
 
     /// Reading from the client was paused for a while, so its silence does not count.
     pub(crate) fn excuse_client(&mut self, now_ms: u64) {
-        self.keepalive.on_client(now_ms);
+        self.heard(now_ms);
+    }
+
+    fn heard(&mut self, now_ms: u64) {
+        self.keepalive.on_client(self.extra.as_mut().map(|extra| &mut extra.alarms), now_ms);
     }
 
     /// The client is not being read, so a missing pong proves nothing.
     pub(crate) fn on_client_unread(&mut self) {
-        self.keepalive.on_unread();
+        if let Some(extra) = &mut self.extra {
+            self.keepalive.on_unread(&mut extra.alarms);
+        }
     }
 
     /// Handles an input. Some: the relay closes.
     pub(crate) fn handle(&mut self, input: Input<'_>, context: &mut Context<'_>) -> Option<Leave> {
-        match input {
+        let leave = match input {
             Input::Bytes(End::Client, chunk) => self.client_bytes(chunk, context),
             Input::Bytes(End::Backend, chunk) => self.backend_bytes(chunk, context),
             Input::Ended(End::Client) => Some(Leave::ClientLost(Ending::ClientLeft)),
             Input::Failed(End::Client, error) => Some(Leave::ClientLost(Ending::ClientFailed(error))),
             Input::Ended(End::Backend) => Some(self.backend_end(context)),
             Input::Failed(End::Backend, error) => {
-                self.is_backend_gone = true;
+                self.on_backend_gone();
                 Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendFailed(error), context))
             }
             Input::Deadline => self.on_deadline(context),
@@ -172,11 +195,14 @@ impl Relay {
                 Some(self.part(code, "the gateway stops", Ending::Stopping, context))
             }
             _ => None,
-        }
+        };
+        self.forget_extra();
+        leave
     }
 
     fn client_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Leave> {
-        self.keepalive.on_client(context.now_ms);
+        self.heard(context.now_ms);
+        let rules = rules(&self.seat.limits, self.protocol);
         let mut coalescer = Coalescer::default();
         let mut pongs = Pongs::default();
         let (mut at, mut frames, mut costly) = (chunk.start, 0, 0);
@@ -186,7 +212,7 @@ impl Relay {
                 break None;
             }
             frames += 1;
-            match self.up.next(chunk.buffer, &mut at, chunk.end) {
+            match self.up.next(&rules, chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
                 Ok(Some(Piece::Data(_))) if !self.traits.takes_messages => {
                     let (code, reason) = (Some(CloseCode::UNSUPPORTED_DATA), Ending::TakesNothing.to_string());
@@ -222,13 +248,14 @@ impl Relay {
 
     fn limit_rate(&mut self, messages: u64, bytes: u64, context: &mut Context<'_>) -> Option<Leave> {
         let limits = &self.seat.limits;
-        if !self.keepalive.is_over(messages, bytes, limits, (context.since_ms, context.now_ms)) {
+        let time = (context.since_ms, context.now_ms);
+        if !self.extra.as_mut().is_some_and(|extra| extra.alarms.is_over(messages, bytes, limits, time)) {
             return None;
         }
         match limits.when_over {
             WhenOver::Slow => {
                 context.out.push(Effect::Demand(End::Client, Demand::Nothing));
-                context.set_deadline(self.keepalive.next_ms(limits));
+                self.set_deadline(context);
                 None
             }
             WhenOver::Close => {
@@ -264,20 +291,22 @@ impl Relay {
             (_, Some(delimiter)) => coalescer.add_delimited(buffer, data, delimiter),
             (Protocol::Frames, _) => coalescer.add_frame(buffer, data),
             (Protocol::Packet, _) => {
-                let partial = self.partial.get_or_insert_default();
-                partial.extend_from_slice(&buffer[data.range]);
-                if data.last {
-                    let bytes = std::mem::take(&mut **partial).into();
-                    self.partial = None;
-                    context.out.push(Effect::Send { to: End::Backend, bytes });
+                let bytes = &buffer[data.range];
+                if !data.last {
+                    return self.extra_mut().partial.extend_from_slice(bytes);
                 }
+                let mut packet = self.extra.as_mut().map_or_else(Vec::new, |extra| std::mem::take(&mut extra.partial));
+                packet.extend_from_slice(bytes);
+                context.out.push(Effect::Send { to: End::Backend, bytes: packet.into() });
             }
             (_, None) => coalescer.add_payload(buffer, data),
         }
     }
 
     fn on_deadline(&mut self, context: &mut Context<'_>) -> Option<Leave> {
-        while let Some(due) = self.keepalive.take_due(&self.seat.limits, context.now_ms) {
+        loop {
+            let alarms = &mut self.extra.get_or_insert_default().alarms;
+            let Some(due) = self.keepalive.take_due(alarms, &self.seat.limits, context.now_ms) else { break };
             match due {
                 Due::Cut => self.send_cut(context),
                 Due::Resume => context.out.push(Effect::Demand(End::Client, Demand::Flow)),
@@ -289,13 +318,13 @@ impl Relay {
                 }
             }
         }
-        context.set_deadline(self.keepalive.next_ms(&self.seat.limits));
+        self.set_deadline(context);
         None
     }
 
     fn backend_end(&mut self, context: &mut Context<'_>) -> Leave {
-        self.is_backend_gone = true;
-        if self.down.as_ref().is_some_and(|down| !down.is_between_messages()) {
+        self.on_backend_gone();
+        if !self.down.is_between_messages() {
             return self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendCutShort, context);
         }
         self.send_rest(false, context);
@@ -348,22 +377,44 @@ fn pong(to: End, payload: &[u8], context: &mut Context<'_>) {
     context.out.push(Effect::Pong { to, bytes: encoder::control_frame(Opcode::Pong, payload) });
 }
 
-/// Skips the client's messages up to its close frame. True: found.
-pub(crate) fn find_close(up: &mut Decoder, chunk: Chunk<'_>, context: &mut Context<'_>) -> Result<bool, ProtocolError> {
+/// What a relay accepts from its client.
+fn rules(limits: &WebSocket, protocol: Protocol) -> Rules {
+    let message_size_max = match protocol {
+        Protocol::Packet => limits.message_size_max.min(limits::PACKET_SIZE_MAX),
+        _ => limits.message_size_max,
+    };
+    Rules { masking: Masking::Required, frame_size_max: limits.frame_size_max, message_size_max }
+}
+
+/// The frames of a client whose relay is over.
+#[derive(Debug)]
+pub(crate) struct ClientFrames {
+    decoder: Decoder,
+    rules: Rules,
+}
+
+impl ClientFrames {
+    /// Skips the client's messages up to its close frame. True: found; a protocol error counts as a close frame.
+    pub(crate) fn find_close(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
+        find_close(&mut self.decoder, &self.rules, chunk, context)
+    }
+}
+
+fn find_close(up: &mut Decoder, rules: &Rules, chunk: Chunk<'_>, context: &mut Context<'_>) -> bool {
     let (mut at, mut frames) = (chunk.start, 0);
     loop {
         if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
             context.out.add_frames(frames);
             context.out.push(Effect::Later { from: End::Client, start: at });
-            return Ok(false);
+            return false;
         }
         frames += 1;
-        match up.next(chunk.buffer, &mut at, chunk.end)? {
-            Some(Piece::Close(..)) => return Ok(true),
-            Some(_) => {}
-            None => {
+        match up.next(rules, chunk.buffer, &mut at, chunk.end) {
+            Err(_) | Ok(Some(Piece::Close(..))) => return true,
+            Ok(Some(_)) => {}
+            Ok(None) => {
                 context.out.add_frames(frames);
-                return Ok(false);
+                return false;
             }
         }
     }

@@ -653,10 +653,10 @@ impl<H> Connection<H> {
             status: facts.status,
             code: (facts.status == 101 && !ending.is_handed_over()).then(|| ending.close_code().0),
             lasted_ms: now_ms - self.started.ms(),
-            up_bytes: facts.traffic.up_bytes,
-            up_messages: facts.traffic.up_messages,
-            down_bytes: facts.traffic.down_bytes,
-            down_messages: facts.traffic.down_messages,
+            up_bytes: facts.traffic.up_bytes.get(),
+            up_messages: facts.traffic.up_messages.get(),
+            down_bytes: facts.traffic.down_bytes.get(),
+            down_messages: facts.traffic.down_messages.get(),
             ending: &ending,
         });
     }

@@ -4,7 +4,7 @@ use super::backend::check_hello;
 use crate::driver::Address;
 use crate::driver::sim::{HandedOverClient, Sim};
 use rfc6455::close::CloseCode;
-use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::decoder::{Decoder, Piece, Rules};
 use rfc6455::encoder;
 use rfc6455::header::{self, HEADER_SIZE_MAX, Masking, Opcode, ProtocolError};
 
@@ -38,7 +38,7 @@ impl Receiver {
             wire,
             is_relayed,
             name,
-            decoder: Decoder::new(Masking::Required, u64::MAX, u64::MAX),
+            decoder: Decoder::default(),
             message: Vec::new(),
             out: Vec::new(),
             patience: sim.rng.below(2_000),
@@ -83,7 +83,7 @@ impl Receiver {
     fn decode(&mut self, chunk: &mut [u8]) -> Result<(), ProtocolError> {
         let (mut at, end) = (0, chunk.len());
         while !self.is_closing
-            && let Some(piece) = self.decoder.next(chunk, &mut at, end)?
+            && let Some(piece) = self.decoder.next(&Rules::unlimited(Masking::Required), chunk, &mut at, end)?
         {
             match piece {
                 Piece::Data(data) => {

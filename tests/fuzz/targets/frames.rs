@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rfc6455::close::{self, CloseCode};
-use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::decoder::{Decoder, Piece, Rules};
 use rfc6455::encoder;
 use rfc6455::header::{self, Masking, Opcode, ProtocolError};
 use rfc6455::mask;
@@ -48,14 +48,15 @@ fuzz_target!(|data: &[u8]| {
 /// What the decoder makes of a stream that comes in these pieces, and its own word for what is wrong.
 fn decode(pieces: &[&[u8]], is_masked: bool, sizes: Sizes) -> (Reading, Option<ProtocolError>) {
     let masking = if is_masked { Masking::Required } else { Masking::Forbidden };
-    let mut decoder = Decoder::new(masking, sizes.frame_max, sizes.message_max);
+    let rules = Rules { masking, frame_size_max: sizes.frame_max, message_size_max: sizes.message_max };
+    let mut decoder = Decoder::default();
     let mut reading = Reading::default();
     for piece in pieces {
         let mut buffer = [GUARD, piece, GUARD].concat();
         let (mut at, end) = (GUARD.len(), GUARD.len() + piece.len());
         let mut read_to = at;
         loop {
-            match decoder.next(&mut buffer, &mut at, end) {
+            match decoder.next(&rules, &mut buffer, &mut at, end) {
                 Ok(None) => break,
                 Ok(Some(piece)) => read_to = take(&mut reading, piece, &buffer[..at], read_to),
                 Err(error) => {

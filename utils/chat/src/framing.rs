@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::limits::{LINE_SIZE_MAX, MESSAGE_SIZE_MAX};
-use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::decoder::{Decoder, Piece, Rules};
 use rfc6455::encoder::close_frame;
 use rfc6455::header::{self, Masking};
 use server::options::Protocol;
@@ -69,17 +69,23 @@ enum Kind {
     Whole,
     /// This byte ends a message.
     Until(u8),
-    Frames(Box<Decoder>),
+    Frames(Decoder),
 }
+
+/// The frames of the gateway.
+const RULES: Rules = Rules {
+    masking: Masking::Forbidden,
+    frame_size_max: MESSAGE_SIZE_MAX as u64,
+    message_size_max: MESSAGE_SIZE_MAX as u64,
+};
 
 impl Framing {
     pub(crate) fn new(protocol: Protocol) -> Framing {
-        let size_max = MESSAGE_SIZE_MAX as u64;
         let kind = match protocol {
             Protocol::Stream | Protocol::Packet => Kind::Whole,
             Protocol::Lines => Kind::Until(b'\n'),
             Protocol::Nul => Kind::Until(0),
-            Protocol::Frames => Kind::Frames(Box::new(Decoder::new(Masking::Forbidden, size_max, size_max))),
+            Protocol::Frames => Kind::Frames(Decoder::default()),
         };
         Framing { kind, partial: Vec::new() }
     }
@@ -124,7 +130,7 @@ fn next_of_frames(
     at: &mut usize,
 ) -> Result<Option<Opcode>, End> {
     let invalid = |error: ProtocolError| End::Frame(error, close_frame(Some(error.close_code()), ""));
-    while let Some(piece) = decoder.next(bytes, at, bytes.len()).map_err(invalid)? {
+    while let Some(piece) = decoder.next(&RULES, bytes, at, bytes.len()).map_err(invalid)? {
         match piece {
             Piece::Data(data) => {
                 partial.extend_from_slice(&bytes[data.range]);

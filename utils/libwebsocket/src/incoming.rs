@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use nix::errno::Errno;
 use rfc6455::close::CloseCode;
-use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::decoder::{Decoder, Piece, Rules};
 use rfc6455::header::{Masking, ProtocolError};
 
 /// Why no more payload follows.
@@ -43,7 +43,7 @@ pub(crate) struct Incoming {
 
 impl Default for Incoming {
     fn default() -> Incoming {
-        Incoming { decoder: Decoder::new(Masking::Required, u64::MAX, u64::MAX), ping: None, end: None, error: None }
+        Incoming { decoder: Decoder::default(), ping: None, end: None, error: None }
     }
 }
 
@@ -89,7 +89,7 @@ impl Incoming {
     /// The next piece of payload; handles headers and control frames before it.
     fn next(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Option<Range<usize>> {
         while self.end.is_none() {
-            match self.decoder.next(buffer, at, end) {
+            match self.decoder.next(&Rules::unlimited(Masking::Required), buffer, at, end) {
                 Ok(Some(Piece::Data(data))) => return Some(data.range),
                 Ok(Some(Piece::Ping(payload))) => self.ping = Some(payload),
                 Ok(Some(Piece::Pong)) => {}

@@ -36,16 +36,28 @@ pub struct Data {
     pub fragment_size: Option<u64>,
 }
 
+/// What a decoder accepts. The caller keeps it, so that many connections share one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// Whether frames must be masked (RFC 6455 section 5.1).
+    pub masking: Masking,
+    /// Maximum payload of a frame, in bytes.
+    pub frame_size_max: u64,
+    /// Maximum payload of a message, in bytes.
+    pub message_size_max: u64,
+}
+
+impl Rules {
+    /// Accepts any size.
+    pub const fn unlimited(masking: Masking) -> Rules {
+        Rules { masking, frame_size_max: u64::MAX, message_size_max: u64::MAX }
+    }
+}
+
 /// The decoder of one direction of a connection. It keeps an incomplete header (at most 14 bytes), the payload of an
-/// incomplete control frame, and no data. Between messages it owns no heap memory.
-#[derive(Debug, Clone)]
+/// incomplete control frame, and no data. Between messages it is a null pointer.
+#[derive(Debug, Clone, Default)]
 pub struct Decoder {
-    masking: Masking,
-    /// The valid start of an invalid text was returned; the next call returns the error.
-    is_invalid: bool,
-    utf8: Validator,
-    frame_size_max: u64,
-    message_size_max: u64,
     /// None: between messages.
     amid: Option<Box<Amid>>,
 }
@@ -60,6 +72,9 @@ struct Amid {
     frame: Option<(Header, u64)>,
     /// The current data message.
     message: Option<Message>,
+    utf8: Validator,
+    /// The valid start of an invalid text was returned; the next call returns the error.
+    is_invalid: bool,
     control: Vec<u8>,
 }
 
@@ -77,12 +92,6 @@ struct Message {
 }
 
 impl Decoder {
-    /// A decoder for a new connection. The limits are in bytes of payload.
-    pub fn new(masking: Masking, frame_size_max: u64, message_size_max: u64) -> Decoder {
-        let utf8 = Validator::default();
-        Decoder { masking, is_invalid: false, utf8, frame_size_max, message_size_max, amid: None }
-    }
-
     /// Whether the stream may end here: between messages.
     pub fn is_between_messages(&self) -> bool {
         self.amid.is_none()
@@ -96,39 +105,89 @@ impl Decoder {
     /// The next piece of `buffer[*at..end]`; advances `at` past the consumed bytes. None: all were consumed.
     ///
     /// The payload before an error is returned before the error, however the input was split; of a text, its bytes
-    /// before the first invalid one. After an error the decoder must not be used again.
-    pub fn next(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
-        if let Some(data) = self.whole_message(buffer, at, end) {
+    /// before the first invalid one. After an error the decoder must not be used again. `rules` are the same in each
+    /// call.
+    pub fn next(
+        &mut self,
+        rules: &Rules,
+        buffer: &mut [u8],
+        at: &mut usize,
+        end: usize,
+    ) -> Result<Option<Piece>, ProtocolError> {
+        if self.amid.is_none()
+            && let Some(data) = whole_message(rules, buffer, at, end)
+        {
             return Ok(Some(Piece::Data(data)));
         }
-        if self.is_invalid {
+        if self.amid.as_ref().is_some_and(|amid| amid.is_invalid) {
             return Err(ProtocolError::InvalidUtf8);
         }
         if *at == end {
             return Ok(None);
         }
-        self.any_piece(buffer, at, end)
+        self.any_piece(rules, buffer, at, end)
     }
 
     /// The general case. Out of line, so that the fast path saves no registers for it.
     #[inline(never)]
-    fn any_piece(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Result<Option<Piece>, ProtocolError> {
+    fn any_piece(
+        &mut self,
+        rules: &Rules,
+        buffer: &mut [u8],
+        at: &mut usize,
+        end: usize,
+    ) -> Result<Option<Piece>, ProtocolError> {
         let mut amid = self.amid.take().map_or_else(Amid::default, |amid| *amid);
-        let piece = self.piece(&mut amid, buffer, at, end);
+        let piece = amid.piece(rules, buffer, at, end);
         self.amid = (!amid.is_nothing()).then(|| Box::new(amid));
         piece
     }
+}
 
+/// The fast path: a short, complete message in one frame. Anything else, and any error, is left unchanged for
+/// `any_piece`.
+fn whole_message(rules: &Rules, buffer: &mut [u8], at: &mut usize, end: usize) -> Option<Data> {
+    let (header_size, mask_bit) = match rules.masking {
+        Masking::Required => (6, 0x80),
+        Masking::Forbidden => (2, 0),
+    };
+    let bytes = buffer.get_mut(*at..end)?;
+    let (opcode, length) = match *bytes {
+        [0x81, second, ..] => (Opcode::Text, second ^ mask_bit),
+        [0x82, second, ..] => (Opcode::Binary, second ^ mask_bit),
+        _ => return None,
+    };
+    let frame = bytes.get_mut(..header_size + length as usize)?;
+    if u64::from(length) > header::CONTROL_PAYLOAD_SIZE_MAX.min(rules.message_size_max).min(rules.frame_size_max) {
+        return None;
+    }
+    let (header, payload) = frame.split_at_mut(header_size);
+    let key = header.last_chunk::<4>().copied().filter(|_| rules.masking == Masking::Required);
+    if let Some(key) = key {
+        mask::apply(payload, key, 0);
+    }
+    if opcode == Opcode::Text && std::str::from_utf8(payload).is_err() {
+        if let Some(key) = key {
+            mask::apply(payload, key, 0);
+        }
+        return None;
+    }
+    let start = *at + header_size;
+    *at = start + length as usize;
+    Some(Data { range: start..*at, opcode, first: true, last: true, fragment_size: None })
+}
+
+impl Amid {
     fn piece(
         &mut self,
-        amid: &mut Amid,
+        rules: &Rules,
         buffer: &mut [u8],
         at: &mut usize,
         end: usize,
     ) -> Result<Option<Piece>, ProtocolError> {
         loop {
-            let Some((header, done)) = amid.frame else {
-                if *at == end || !self.read_header(amid, buffer, at, end)? {
+            let Some((header, done)) = self.frame else {
+                if *at == end || !self.read_header(rules, buffer, at, end)? {
                     return Ok(None);
                 }
                 continue;
@@ -143,109 +202,72 @@ impl Decoder {
                 mask::apply(&mut buffer[range.clone()], key, done);
             }
             let whole = done + take as u64 == header.length;
-            amid.frame = if whole { None } else { Some((header, done + take as u64)) };
+            self.frame = if whole { None } else { Some((header, done + take as u64)) };
             if header.opcode.is_control() {
-                if let Some(piece) = amid.control_piece(header.opcode, &buffer[range], whole)? {
+                if let Some(piece) = self.control_piece(header.opcode, &buffer[range], whole)? {
                     return Ok(Some(piece));
                 }
             } else {
                 let fragment_size = (whole && !header.fin).then_some(header.length);
-                return self.data_piece(amid, buffer, range, whole && header.fin, fragment_size).map(Some);
+                return self.data_piece(buffer, range, whole && header.fin, fragment_size).map(Some);
             }
         }
-    }
-
-    /// The fast path: a short, complete message in one frame. Anything else, and any error, is left unchanged for
-    /// `any_piece`.
-    fn whole_message(&mut self, buffer: &mut [u8], at: &mut usize, end: usize) -> Option<Data> {
-        if !self.is_between_messages() {
-            return None;
-        }
-        let (header_size, mask_bit) = match self.masking {
-            Masking::Required => (6, 0x80),
-            Masking::Forbidden => (2, 0),
-        };
-        let bytes = buffer.get_mut(*at..end)?;
-        let (opcode, length) = match *bytes {
-            [0x81, second, ..] => (Opcode::Text, second ^ mask_bit),
-            [0x82, second, ..] => (Opcode::Binary, second ^ mask_bit),
-            _ => return None,
-        };
-        let frame = bytes.get_mut(..header_size + length as usize)?;
-        if u64::from(length) > header::CONTROL_PAYLOAD_SIZE_MAX.min(self.message_size_max).min(self.frame_size_max) {
-            return None;
-        }
-        let (header, payload) = frame.split_at_mut(header_size);
-        let key = header.last_chunk::<4>().copied().filter(|_| self.masking == Masking::Required);
-        if let Some(key) = key {
-            mask::apply(payload, key, 0);
-        }
-        if opcode == Opcode::Text && std::str::from_utf8(payload).is_err() {
-            if let Some(key) = key {
-                mask::apply(payload, key, 0);
-            }
-            return None;
-        }
-        let start = *at + header_size;
-        *at = start + length as usize;
-        Some(Data { range: start..*at, opcode, first: true, last: true, fragment_size: None })
     }
 
     /// Reads a header, which may have begun in an earlier buffer. False: still incomplete.
-    fn read_header(&self, amid: &mut Amid, buffer: &[u8], at: &mut usize, end: usize) -> Result<bool, ProtocolError> {
-        let kept = amid.partial_size as usize;
+    fn read_header(&mut self, rules: &Rules, buffer: &[u8], at: &mut usize, end: usize) -> Result<bool, ProtocolError> {
+        let kept = self.partial_size as usize;
         let parsed = if kept == 0 {
-            header::parse(&buffer[*at..end], self.masking)?
+            header::parse(&buffer[*at..end], rules.masking)?
         } else {
             let take = (HEADER_SIZE_MAX - kept).min(end - *at);
-            amid.partial[kept..kept + take].copy_from_slice(&buffer[*at..*at + take]);
-            header::parse(&amid.partial[..kept + take], self.masking)?
+            self.partial[kept..kept + take].copy_from_slice(&buffer[*at..*at + take]);
+            header::parse(&self.partial[..kept + take], rules.masking)?
         };
         let Some((header, size)) = parsed else {
             if kept == 0 {
-                amid.partial[..end - *at].copy_from_slice(&buffer[*at..end]);
+                self.partial[..end - *at].copy_from_slice(&buffer[*at..end]);
             }
-            amid.partial_size = (kept + end - *at) as u8;
+            self.partial_size = (kept + end - *at) as u8;
             *at = end;
             return Ok(false);
         };
-        amid.partial_size = 0;
+        self.partial_size = 0;
         *at += size - kept;
-        self.judge(amid, &header)?;
-        amid.frame = Some((header, 0));
+        self.judge(rules, &header)?;
+        self.frame = Some((header, 0));
         Ok(true)
     }
 
     /// Checks that need no payload: the order of fragments and the size limits.
-    fn judge(&self, amid: &mut Amid, header: &Header) -> Result<(), ProtocolError> {
+    fn judge(&mut self, rules: &Rules, header: &Header) -> Result<(), ProtocolError> {
         if header.opcode.is_control() {
             return Ok(());
         }
-        let message = match (header.opcode, &mut amid.message) {
+        let message = match (header.opcode, &mut self.message) {
             (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutStart),
             (Opcode::Continuation, Some(message)) => message,
             (_, Some(_)) => return Err(ProtocolError::StartInsideMessage),
             (opcode, message) => message.insert(Message { opcode, size: 0, started: false }),
         };
         message.size = message.size.saturating_add(header.length);
-        if message.size > self.message_size_max {
-            return Err(ProtocolError::TooBig { size: message.size, size_max: self.message_size_max });
+        if message.size > rules.message_size_max {
+            return Err(ProtocolError::TooBig { size: message.size, size_max: rules.message_size_max });
         }
-        if header.length > self.frame_size_max {
-            return Err(ProtocolError::FrameTooBig { size: header.length, size_max: self.frame_size_max });
+        if header.length > rules.frame_size_max {
+            return Err(ProtocolError::FrameTooBig { size: header.length, size_max: rules.frame_size_max });
         }
         Ok(())
     }
 
     fn data_piece(
         &mut self,
-        amid: &mut Amid,
         buffer: &[u8],
         range: Range<usize>,
         last: bool,
         fragment_size: Option<u64>,
     ) -> Result<Piece, ProtocolError> {
-        let Some(message) = &mut amid.message else { return Err(ProtocolError::ContinuationWithoutStart) };
+        let Some(message) = &mut self.message else { return Err(ProtocolError::ContinuationWithoutStart) };
         let first = !message.started;
         let mut piece = Data { range: range.clone(), opcode: message.opcode, first, last, fragment_size };
         message.started = true;
@@ -260,7 +282,7 @@ impl Decoder {
             return Ok(Piece::Data(piece));
         }
         if last {
-            amid.message = None;
+            self.message = None;
         }
         Ok(Piece::Data(piece))
     }
@@ -274,9 +296,7 @@ impl Decoder {
         }
         Ok(())
     }
-}
 
-impl Amid {
     fn control_piece(&mut self, opcode: Opcode, part: &[u8], whole: bool) -> Result<Option<Piece>, ProtocolError> {
         self.control.extend_from_slice(part);
         if !whole {

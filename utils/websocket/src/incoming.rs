@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use rfc6455::close::CloseCode;
-use rfc6455::decoder::{Data, Decoder, Piece};
+use rfc6455::decoder::{Data, Decoder, Piece, Rules};
 use rfc6455::header::{Masking, Opcode, ProtocolError};
 
 /// A complete message.
@@ -29,6 +29,7 @@ pub(crate) enum Event<'b> {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     decoder: Decoder,
+    rules: Rules,
     /// Payload of the current message from earlier receives.
     partial: Vec<u8>,
 }
@@ -36,7 +37,8 @@ pub(crate) struct Incoming {
 impl Incoming {
     pub(crate) fn new(message_size_max: usize) -> Incoming {
         let size_max = u64::try_from(message_size_max).unwrap_or(u64::MAX);
-        Incoming { decoder: Decoder::new(Masking::Required, size_max, size_max), partial: Vec::new() }
+        let rules = Rules { masking: Masking::Required, frame_size_max: size_max, message_size_max: size_max };
+        Incoming { decoder: Decoder::default(), rules, partial: Vec::new() }
     }
 
     /// Bytes kept of the incomplete message.
@@ -50,7 +52,7 @@ impl Incoming {
         // The payload of the current message in `bytes`: fragments are moved together.
         let mut held = 0..0;
         loop {
-            match self.decoder.next(bytes, &mut at, end)? {
+            match self.decoder.next(&self.rules, bytes, &mut at, end)? {
                 Some(Piece::Data(data)) => {
                     join(bytes, &mut held, &data.range);
                     if data.last {

@@ -18,13 +18,14 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Outcome {
-    let mut decoder = Decoder::new(Masking::Required, u64::MAX, 1 << 20);
+    let rules = Rules { message_size_max: 1 << 20, ..Rules::unlimited(Masking::Required) };
+    let mut decoder = Decoder::default();
     let mut outcome = Outcome::default();
     for bytes in pieces {
         let mut buffer = bytes.to_vec();
         let mut at = 0;
         loop {
-            match decoder.next(&mut buffer, &mut at, bytes.len()) {
+            match decoder.next(&rules, &mut buffer, &mut at, bytes.len()) {
                 Ok(None) => break,
                 Ok(Some(Piece::Data(data))) => {
                     assert_eq!(data.first, outcome.begun.is_empty() && data.first);
@@ -175,9 +176,9 @@ fn the_frames_of_the_rfc() {
         if size > 5 {
             bytes.resize(head.len() + size, 0);
         }
-        let mut decoder = Decoder::new(Masking::Forbidden, u64::MAX, u64::MAX);
+        let (rules, mut decoder) = (Rules::unlimited(Masking::Forbidden), Decoder::default());
         let (mut at, end, mut got) = (0, bytes.len(), 0);
-        while let Some(piece) = decoder.next(&mut bytes, &mut at, end).unwrap() {
+        while let Some(piece) = decoder.next(&rules, &mut bytes, &mut at, end).unwrap() {
             got += match piece {
                 Piece::Data(data) => data.range.len(),
                 Piece::Ping(payload) => payload.len(),
@@ -188,6 +189,6 @@ fn the_frames_of_the_rfc() {
         // A client may not send any of them, nor a server what is masked.
         assert!(decode([&bytes[..]].into_iter()).error.is_some(), "{head:x?}");
     }
-    let mut decoder = Decoder::new(Masking::Forbidden, u64::MAX, u64::MAX);
-    assert!(decoder.next(&mut masked[0].to_vec(), &mut 0, 11).is_err());
+    let rules = Rules::unlimited(Masking::Forbidden);
+    assert!(Decoder::default().next(&rules, &mut masked[0].to_vec(), &mut 0, 11).is_err());
 }

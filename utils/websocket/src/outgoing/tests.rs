@@ -1,6 +1,6 @@
 //! However few bytes each send accepts: frames arrive whole and in order, control frames only between them.
 
-use rfc6455::decoder::{Decoder, Piece};
+use rfc6455::decoder::{Decoder, Piece, Rules};
 use rfc6455::header::Masking;
 
 use super::*;
@@ -32,10 +32,10 @@ impl<'a> Kernel<'a> {
 
     /// The frames as a client decodes them.
     fn heard(&self) -> Vec<String> {
-        let mut decoder = Decoder::new(Masking::Forbidden, u64::MAX, u64::MAX);
+        let (rules, mut decoder) = (Rules::unlimited(Masking::Forbidden), Decoder::default());
         let (mut bytes, mut at, mut heard) = (self.taken.clone(), 0, Vec::new());
         let end = bytes.len();
-        while let Some(piece) = decoder.next(&mut bytes, &mut at, end).unwrap() {
+        while let Some(piece) = decoder.next(&rules, &mut bytes, &mut at, end).unwrap() {
             heard.push(match piece {
                 Piece::Data(data) => match (data.opcode, std::str::from_utf8(&bytes[data.range.clone()])) {
                     (Opcode::Text, Ok(text)) => format!("Text {text}"),
