@@ -32,17 +32,17 @@ impl<'a> Authority<'a> {
     }
 
     /// The host in normal form.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// Whether the port is given and in 1..=65535.
-    pub fn has_port(&self) -> bool {
+    pub(crate) fn has_port(&self) -> bool {
         self.port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
     }
 
     /// Whether both name the same host and port; a missing port is the default port.
-    pub fn is_same(&self, other: &Authority<'_>, default_port: &str) -> bool {
+    pub(crate) fn is_same(&self, other: &Authority<'_>, default_port: &str) -> bool {
         self.host == other.host && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
     }
 }
@@ -63,7 +63,7 @@ pub(crate) fn unbracket(host: &str) -> Option<&str> {
 }
 
 /// The default port of a lower-case scheme. None: unknown scheme.
-pub fn default_port(scheme: &str) -> Option<&'static str> {
+pub(crate) fn default_port(scheme: &str) -> Option<&'static str> {
     match scheme {
         "http" | "ws" => Some("80"),
         "https" | "wss" => Some("443"),
@@ -73,7 +73,7 @@ pub fn default_port(scheme: &str) -> Option<&'static str> {
 
 /// An origin in normal form, as browsers write it (RFC 6454 section 6.2): scheme, host, and the port unless it is the
 /// scheme's own. None: not a single origin, as "null" and lists.
-pub fn origin(text: &str) -> Option<String> {
+pub(crate) fn origin(text: &str) -> Option<String> {
     let (scheme, authority) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
@@ -88,7 +88,7 @@ pub fn origin(text: &str) -> Option<String> {
 
 /// Whether a normalised origin has the same host and port as this Host value. A port missing in Host is the default of
 /// the origin's scheme: a proxy in front may terminate TLS.
-pub fn is_origin_of(origin: &str, host: &str) -> bool {
+pub(crate) fn is_origin_of(origin: &str, host: &str) -> bool {
     let Some((scheme @ ("http" | "https"), authority)) = origin.split_once("://") else { return false };
     match (Authority::parse(authority), Authority::parse(host), default_port(scheme)) {
         (Some(page), Some(host), Some(port)) => page.is_same(&host, port),

@@ -13,7 +13,7 @@ pub enum Coding {
 
 impl Coding {
     /// The name in Content-Encoding.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Coding::Brotli => "br",
             Coding::Gzip => "gzip",
@@ -21,7 +21,7 @@ impl Coding {
     }
 
     /// The suffix of a variant's file name.
-    pub fn ending(self) -> &'static str {
+    pub(crate) fn ending(self) -> &'static str {
         match self {
             Coding::Brotli => ".br",
             Coding::Gzip => ".gz",
@@ -30,7 +30,7 @@ impl Coding {
 }
 
 /// Whether variants of this file are looked for: a compressed file has none.
-pub fn may_have_variants(path: &str) -> bool {
+pub(crate) fn may_have_variants(path: &str) -> bool {
     ![Coding::Brotli, Coding::Gzip].iter().any(|coding| path.ends_with(coding.ending()))
 }
 
@@ -39,12 +39,12 @@ pub fn may_have_variants(path: &str) -> bool {
 pub struct Codings {
     tries: [Option<Coding>; 2],
     /// Whether `identity` is acceptable.
-    pub takes_plain: bool,
+    pub(crate) takes_plain: bool,
 }
 
 impl Codings {
     /// No variant, only the file itself.
-    pub const PLAIN: Codings = Codings { tries: [None; 2], takes_plain: true };
+    pub(crate) const PLAIN: Codings = Codings { tries: [None; 2], takes_plain: true };
 
     /// Parses Accept-Encoding. Without it, only the file itself is sent.
     pub fn read(fields: &Fields) -> Codings {

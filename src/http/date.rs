@@ -28,12 +28,12 @@ impl Date {
     }
 
     /// Seconds since 1970.
-    pub fn unix_s(&self) -> u64 {
+    pub(crate) fn unix_s(&self) -> u64 {
         self.unix_s
     }
 
     /// The value of a Date header.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 }

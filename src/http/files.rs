@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The file served for a folder.
-pub const INDEX: &str = "index.html";
+const INDEX: &str = "index.html";
 
 /// Characters encoded in the path of a Location.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');

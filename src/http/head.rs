@@ -61,7 +61,7 @@ pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
 
 /// Recognises other protocols by their first bytes. The caller has removed a leading empty line, with which the signature
 /// of PROXY protocol version 2 begins.
-pub fn recognize(bytes: &[u8]) -> HeadError {
+pub(crate) fn recognize(bytes: &[u8]) -> HeadError {
     const SIGNATURE: &[u8] = b"\r\n\0\r\nQUIT\n";
     // A record of type handshake, in any version of TLS (RFC 8446 section 5.1).
     if bytes.starts_with(b"\x16\x03") {
@@ -74,7 +74,7 @@ pub fn recognize(bytes: &[u8]) -> HeadError {
 }
 
 /// For the log: the Host values and the request target of a head that was refused.
-pub fn shown_hosts(bytes: &[u8]) -> (String, String) {
+pub(crate) fn shown_hosts(bytes: &[u8]) -> (String, String) {
     let is_host = |line: &&[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"));
     let lines = bytes.split(|byte| *byte == b'\n').filter(is_host);
     let hosts: Vec<_> = lines.map(|line| String::from_utf8_lossy(line[5..].trim_ascii())).collect();

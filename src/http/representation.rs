@@ -56,13 +56,13 @@ impl Version {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Representation {
     /// Bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// The strong entity tag, quotes included.
-    pub etag: String,
+    pub(crate) etag: String,
     /// Last-Modified in seconds since 1970. None: not meaningful, or before 1970.
-    pub modified_s: Option<u64>,
+    pub(crate) modified_s: Option<u64>,
     /// None: the file itself.
-    pub coding: Option<Coding>,
+    pub(crate) coding: Option<Coding>,
 }
 
 impl Representation {
@@ -76,7 +76,7 @@ impl Representation {
     }
 
     /// The fields sent with 200, 206 and 304 alike, each line with its CRLF (RFC 9110 section 15.4.5).
-    pub fn cache_fields(&self, varies: bool) -> String {
+    pub(crate) fn cache_fields(&self, varies: bool) -> String {
         let mut fields = format!("ETag: {}\r\n", self.etag);
         if varies {
             fields.push_str("Vary: Accept-Encoding\r\n");

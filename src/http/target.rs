@@ -11,7 +11,7 @@ pub struct Target<'a> {
     /// The path, percent-encoded. Begins with "/"; "/" for the forms without a path.
     pub path: &'a str,
     /// The text after the first question mark. None: there is no question mark.
-    pub query: Option<&'a str>,
+    pub(crate) query: Option<&'a str>,
 }
 
 /// Parses a target: a path or an http URL without user and fragment; "*" for OPTIONS; host and port for CONNECT. All

@@ -34,13 +34,13 @@ pub struct Upgrade {
     /// The offered subprotocols, in the client's order of preference. Bearer tokens among them are left out.
     pub subprotocols: Vec<String>,
     /// Upgrade or Connection is missing, so that there can be no 101.
-    pub is_lost: bool,
+    pub(crate) is_lost: bool,
 }
 
 impl Upgrade {
     /// The subprotocol chosen where the path names the backend: the first one offered. `base64` is skipped, since it
     /// requires encoded payload.
-    pub fn preferred(&self) -> Option<&str> {
+    pub(crate) fn preferred(&self) -> Option<&str> {
         self.subprotocols.iter().map(String::as_str).find(|name| *name != "base64")
     }
 }
@@ -62,7 +62,7 @@ pub enum UpgradeError {
 
 impl UpgradeError {
     /// The HTTP status of the refusal.
-    pub fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             UpgradeError::Method => 405,
             UpgradeError::Version | UpgradeError::Lost => 426,
@@ -102,7 +102,7 @@ pub fn is_asked(headers: &Fields) -> bool {
 
 /// Whether a proxy removed Upgrade or Connection from a handshake, as it does unless configured to pass them on (RFC 9110
 /// section 7.6.1). Sec-WebSocket-Key tells: scripts cannot set it.
-pub fn is_lost(method: &str, headers: &Fields) -> bool {
+pub(crate) fn is_lost(method: &str, headers: &Fields) -> bool {
     method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
 }
 
@@ -227,7 +227,7 @@ fn skip(bytes: &[u8], is_skipped: impl Fn(u8) -> bool) -> &[u8] {
 }
 
 /// For the log: the values of Origin.
-pub fn shown_origin(headers: &Fields) -> String {
+pub(crate) fn shown_origin(headers: &Fields) -> String {
     let all: Vec<_> = values(headers, "origin").map(String::from_utf8_lossy).collect();
     all.join(", ")
 }

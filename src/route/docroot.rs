@@ -9,14 +9,14 @@ use nix::sys::stat::Mode;
 
 /// A folder that cannot be opened. Display names the path and the remedy.
 #[derive(Debug)]
-pub struct FolderError {
+pub(crate) struct FolderError {
     path: String,
     errno: Errno,
 }
 
 impl FolderError {
     /// Whether the path does not exist, so that it is worth waiting for.
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         self.errno == Errno::ENOENT
     }
 }
@@ -41,7 +41,7 @@ impl fmt::Display for FolderError {
 }
 
 /// Opens a folder as the root of path lookups (openat2(2), RESOLVE_BENEATH).
-pub fn open_folder(path: &str) -> Result<OwnedFd, FolderError> {
+pub(crate) fn open_folder(path: &str) -> Result<OwnedFd, FolderError> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     open(path, flags, Mode::empty()).map_err(|errno| FolderError { path: path.to_owned(), errno })
 }

@@ -36,7 +36,7 @@ pub struct Hello {
 
 impl Hello {
     /// The size of all values in bytes.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         [&self.path, &self.query, &self.host, &self.origin, &self.subprotocol].iter().map(|said| said.len()).sum()
     }
 

@@ -2,7 +2,7 @@
 
 pub mod names;
 
-pub mod docroot;
+pub(crate) mod docroot;
 
 pub mod hello;
 
@@ -60,7 +60,7 @@ pub struct Service {
 }
 
 /// A permit for one WebSocket of a service (`limits.clients` of its websocket or link).
-pub type Seat = Permit<Service>;
+pub(crate) type Seat = Permit<Service>;
 
 impl AsRef<Count> for Service {
     fn as_ref(&self) -> &Count {
@@ -104,17 +104,17 @@ pub struct Link {
 
 /// The default Cache-Control of files: caches revalidate each time, at the cost of a 304. Without it, browsers use
 /// heuristic freshness, a tenth of the page's age (RFC 9111 section 4.2.2).
-pub const CACHE_CONTROL: &str = "no-cache";
+pub(crate) const CACHE_CONTROL: &str = "no-cache";
 
 /// A configured header field of files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageHeader {
     /// The files: patterns searched for in "/" + path.
-    pub path: Patterns,
+    pub(crate) path: Patterns,
     /// Its name.
-    pub name: Box<str>,
+    pub(crate) name: Box<str>,
     /// Its value, without control characters.
-    pub value: Box<str>,
+    pub(crate) value: Box<str>,
 }
 
 /// What one server (virtual host) serves.
@@ -149,13 +149,13 @@ pub struct Site {
 
 impl Site {
     /// The first link that serves a name.
-    pub fn link_of(&self, name: &str) -> Option<usize> {
+    pub(crate) fn link_of(&self, name: &str) -> Option<usize> {
         let subject = format!("/{name}");
         self.links.iter().position(|link| link.origin.matches(&subject))
     }
 
     /// The configured header lines of a file. Of several with one name the first wins.
-    pub fn page_fields(&self, path: &str) -> String {
+    pub(crate) fn page_fields(&self, path: &str) -> String {
         let subject = format!("/{path}");
         let mut names: Vec<&str> = Vec::new();
         let mut fields = String::new();
@@ -171,7 +171,7 @@ impl Site {
     }
 
     /// A copy whose counts of WebSockets start at 0.
-    pub fn fresh(&self) -> Site {
+    pub(crate) fn fresh(&self) -> Site {
         let mut site = self.clone();
         site.service = Arc::new(Service::clone(&site.service));
         for link in &mut site.links {
@@ -227,12 +227,12 @@ impl Sites {
     }
 
     /// The site with an index from `of_host`.
-    pub fn get(&self, index: u16) -> &Site {
+    pub(crate) fn get(&self, index: u16) -> &Site {
         index.checked_sub(1).and_then(|index| self.others.get(index as usize)).unwrap_or(&self.first)
     }
 
     /// Whether any service has a rate limit.
-    pub fn have_rates(&self) -> bool {
+    pub(crate) fn have_rates(&self) -> bool {
         let has_rate = |service: &Arc<Service>| {
             service.limits.messages_per_second_max > 0 || service.limits.bytes_per_second_max > 0
         };
@@ -241,7 +241,7 @@ impl Sites {
     }
 
     /// The number of the site that a Host header names, its port left aside.
-    pub fn of_host(&self, host: &str) -> u16 {
+    pub(crate) fn of_host(&self, host: &str) -> u16 {
         let Some(authority) = Authority::parse(host) else { return 0 };
         let is_named =
             |site: &Arc<Site>| site.hostname.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(authority.host()));

@@ -57,7 +57,7 @@ impl Patterns {
     }
 
     /// As `parse`, for paths of files: "^" may be followed by a path without its first slash, as ouistiti once had it.
-    pub fn parse_paths(list: &str) -> Patterns {
+    pub(crate) fn parse_paths(list: &str) -> Patterns {
         let mut patterns = Patterns::parse(list);
         for Pattern { runs, at_start, .. } in &mut patterns.0 {
             let is_path = runs.len() > 1 || !runs.concat().is_empty();
@@ -126,7 +126,7 @@ impl Default for Rules {
 impl Rules {
     /// Whether the name may be asked for: refused if `deny` matches, else accepted if `allow` does, else refused;
     /// with `deny_last` the first two change places.
-    pub fn permit(&self, name: &str) -> bool {
+    pub(crate) fn permit(&self, name: &str) -> bool {
         let subject = format!("/{name}");
         self.permit_any(&[&subject])
     }
@@ -134,7 +134,7 @@ impl Rules {
     /// Whether a page may be sent. It is asked for by a path, which may end with a slash, and found in a file: all of
     /// these are its subjects. A precompressed variant has the content of the file that it stands for, and is denied
     /// with that file.
-    pub fn permit_page(&self, name: &str, has_slash: bool, file: &str) -> bool {
+    pub(crate) fn permit_page(&self, name: &str, has_slash: bool, file: &str) -> bool {
         let asked = format!("/{name}");
         let folder = if has_slash { format!("{}/", asked.trim_end_matches('/')) } else { asked.clone() };
         let found = format!("/{file}");
