@@ -3,8 +3,7 @@
 use super::opening::Asked;
 use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, over, refuse};
 use crate::http::body::{Body, Framing};
-use crate::http::error::HeadError;
-use crate::http::head;
+use crate::http::head::{self, HeadError};
 use crate::http::upgrade::{self, Origins, UpgradeError};
 use crate::observe::log::{Level, Quoted};
 use crate::route::names;

@@ -2,8 +2,6 @@
 //! caller owns the bytes, files and the clock.
 #![forbid(unsafe_code)]
 
-pub mod error;
-
 pub mod authority;
 
 pub mod target;
