@@ -1,8 +1,7 @@
 //! Routing: from a request's host and path to a site, and from a name to the backend that serves it.
+#![forbid(unsafe_code)]
 
 pub mod names;
-
-pub(crate) mod docroot;
 
 pub mod hello;
 

@@ -1,5 +1,4 @@
 //! Names and the patterns that allow or deny them (docs/backends.md).
-#![forbid(unsafe_code)]
 
 use std::fmt;
 
