@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 pub struct Authority<'a> {
     /// In normal form: lower case, unreserved characters decoded, no dot at the end, IPv6 as in RFC 5952.
     host: Cow<'a, str>,
-    /// The digits without leading zeros. None: the port is missing or empty, which means the scheme's own.
+    /// The digits without leading zeros. None: missing or empty, so that the scheme's default port applies.
     port: Option<&'a str>,
 }
 
@@ -31,7 +31,6 @@ impl<'a> Authority<'a> {
         Some(Authority { host, port })
     }
 
-    /// The host in normal form.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
@@ -47,8 +46,9 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Splits `host:port`, `[address]:port` or a host alone. The host keeps its brackets. The port is what follows the
-/// colon, unchecked; None: there is no colon. None as a whole: a bracket is not closed, or is followed by no colon.
+/// Splits `host:port`, `[address]:port` or a host alone. The host keeps its brackets. The port is the text after the
+/// colon, unchecked; None without a colon. Returns None if a bracket is not closed, or is followed by text without a
+/// colon.
 pub(crate) fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
     match text.split_at(end) {
@@ -71,8 +71,8 @@ pub(crate) fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-/// An origin in normal form, as browsers write it (RFC 6454 section 6.2): scheme, host, and the port unless it is the
-/// scheme's own. None: not a single origin, as "null" and lists.
+/// Normalises an origin as browsers do (RFC 6454 section 6.2): scheme, host, and the port unless it is the scheme's
+/// default. None: not a single origin, for example "null" or a list.
 pub(crate) fn origin(text: &str) -> Option<String> {
     let (scheme, authority) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn authorities() {
-        // The section, the authority, its host in normal form and its port; or that it is none.
+        // RFC section, authority, its host in normal form and its port. None: not valid.
         for (section, text, expected) in [
             ("3986 1.1.2", "www.ietf.org", Some(("www.ietf.org", None))),
             ("3986 1.1.2", "[2001:db8::7]", Some(("[2001:db8::7]", None))),
@@ -186,7 +186,7 @@ mod tests {
             ("9110 7.2", "www.example.org", Some(("www.example.org", None))),
             ("9112 3.2.4", "www.example.org:8001", Some(("www.example.org", Some("8001")))),
             ("6455 1.2", "server.example.com", Some(("server.example.com", None))),
-            // A host is needed (RFC 9110 section 4.2.1), a user is not wanted (section 4.2.4).
+            // A host is required (RFC 9110 section 4.2.1), a user is refused (section 4.2.4).
             ("9110 4.2.1", "", None),
             ("9110 4.2.1", ":80", None),
             ("9110 4.2.1", ".", None),

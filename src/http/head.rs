@@ -1,4 +1,4 @@
-//! A request head: parsing and validation into a `Head`. The only file that knows httparse.
+//! A request head: parsing and validation into a `Head`. The only file that uses httparse.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MAX.max as usize]
 
 const NO_HEADERS: Headers<'static> = [const { MaybeUninit::uninit() }; HEADERS_MAX.max as usize];
 
-/// A request head within the bytes it was read from.
+/// A request head. It borrows the bytes that it was parsed from.
 #[derive(Debug)]
 pub struct Head<'a> {
     /// The method, as sent.
@@ -48,7 +48,7 @@ pub enum HeadError {
     TargetTooLong,
     /// The limit in bytes.
     TooLarge(u64),
-    /// The limit.
+    /// The limit on their number.
     TooManyHeaders(u64),
     Host,
     OtherHost,
@@ -92,8 +92,8 @@ impl fmt::Display for HeadError {
             ),
             HeadError::HttpVersion => f.write_str("only HTTP/1.x is spoken here"),
             HeadError::TargetTooLong => write!(f, "the request target is over {TARGET_SIZE_MAX} bytes"),
-            HeadError::TooLarge(most) => write!(f, "the request head is over {most} bytes"),
-            HeadError::TooManyHeaders(most) => write!(f, "the request has over {most} headers"),
+            HeadError::TooLarge(size_max) => write!(f, "the request head is over {size_max} bytes"),
+            HeadError::TooManyHeaders(headers_max) => write!(f, "the request has over {headers_max} headers"),
             HeadError::Host => f.write_str("a request needs exactly one valid Host header"),
             HeadError::OtherHost => f.write_str("the request target names another host than the Host header"),
             HeadError::Target => f.write_str("the request target is not a path"),
@@ -109,15 +109,15 @@ impl fmt::Display for HeadError {
 /// before. Control characters and a bare CR or LF are refused at once, against request smuggling (RFC 9112 section 2.2,
 /// RFC 9110 section 5.5).
 pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
-    // A CR at the end of the previous bytes is judged by the byte that follows it.
+    // A CR at the end of the previous bytes is checked together with the byte that follows it.
     let from = from.saturating_sub(1);
     for (at, &byte) in bytes.iter().enumerate().skip(from) {
         if (byte >= b' ' && byte != 0x7f) || byte == b'\t' {
             continue;
         }
-        let (before, behind) = (&bytes[..at], &bytes[at + 1..]);
+        let (before, after) = (&bytes[..at], &bytes[at + 1..]);
         match byte {
-            b'\r' if behind.first().is_none_or(|next| *next == b'\n') => {}
+            b'\r' if after.first().is_none_or(|next| *next == b'\n') => {}
             b'\n' if before.ends_with(b"\r\n\r") => return Ok(Some(at + 1)),
             // An empty first line is not a request line.
             b'\n' if before.len() > 1 && before.ends_with(b"\r") => {}
@@ -141,7 +141,7 @@ pub(crate) fn recognize(bytes: &[u8]) -> HeadError {
     }
 }
 
-/// For the log: the Host values and the request target of a head that was refused.
+/// The Host values and the request target of a refused head, for the log.
 pub(crate) fn shown_hosts(bytes: &[u8]) -> (String, String) {
     let is_host = |line: &&[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"));
     let lines = bytes.split(|byte| *byte == b'\n').filter(is_host);
@@ -205,12 +205,12 @@ fn read<'h, 'b>(
     if bytes.len() as u64 > limits.head_size_max {
         return Err(HeadError::TooLarge(limits.head_size_max));
     }
-    let most = limits.headers_max.min(HEADERS_MAX.max);
+    let headers_max = limits.headers_max.min(HEADERS_MAX.max);
     // A valid HTTP/1.x version that httparse rejects has trailing bytes: not a version error.
     let is_version =
         |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9']);
-    request.parse_with_uninit_headers(bytes, &mut headers[..most as usize]).map_err(|error| match error {
-        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders(most),
+    request.parse_with_uninit_headers(bytes, &mut headers[..headers_max as usize]).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders(headers_max),
         httparse::Error::Version if words(bytes).nth(2).is_some_and(is_version) => HeadError::HttpVersion,
         _ => HeadError::NotHttp,
     })
@@ -229,8 +229,8 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\r').next().unwrap_or_default().split(|byte| *byte == b' ')
 }
 
-/// The requested authority. The authority of a target must equal Host: RFC 9112 section 3.2.2 lets the target win, but a
-/// proxy on the way may have used Host.
+/// The requested authority. The authority of a target must equal Host: RFC 9112 section 3.2.2 gives the target
+/// precedence, but a proxy in front may have used Host.
 fn host<'a>(
     fields: &Fields<'a>,
     authority: Option<(&'a str, &'static str)>,
@@ -242,10 +242,10 @@ fn host<'a>(
         (None, _) if !http_1_1 => None,
         _ => return Err(HeadError::Host),
     };
-    let meant = host.map(|host| Authority::parse(host).ok_or(HeadError::Host)).transpose()?;
-    let Some((named, port)) = authority else { return Ok(host.unwrap_or_default()) };
-    let is_same = |meant: Authority<'_>| Authority::parse(named).is_some_and(|named| named.is_same(&meant, port));
-    if meant.is_none_or(is_same) { Ok(named) } else { Err(HeadError::OtherHost) }
+    let parsed = host.map(|host| Authority::parse(host).ok_or(HeadError::Host)).transpose()?;
+    let Some((target, port)) = authority else { return Ok(host.unwrap_or_default()) };
+    let is_same = |host: Authority<'_>| Authority::parse(target).is_some_and(|target| target.is_same(&host, port));
+    if parsed.is_none_or(is_same) { Ok(target) } else { Err(HeadError::OtherHost) }
 }
 
 /// Body framing. Content-Length together with Transfer-Encoding is refused (RFC 9112 section 6.3).

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_say_what_the_rfcs_ask_for() {
+    fn refusals_have_the_fields_that_the_rfcs_require() {
         let date = Date::default();
         for (status, field) in [
             (405, "Allow: GET, HEAD, OPTIONS"),

@@ -9,7 +9,7 @@ pub struct Target<'a> {
     pub authority: Option<(&'a str, &'static str)>,
     /// The path, percent-encoded. Begins with "/"; "/" for the forms without a path.
     pub path: &'a str,
-    /// The text after the first question mark. None: there is no question mark.
+    /// The text after the first question mark. None: without a question mark.
     pub(crate) query: Option<&'a str>,
 }
 

@@ -105,32 +105,31 @@ pub struct Link {
 /// heuristic freshness, a tenth of the page's age (RFC 9111 section 4.2.2).
 pub(crate) const CACHE_CONTROL: &str = "no-cache";
 
-/// A configured header field of files.
+/// A header field for some files (`headers` of `document`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageHeader {
     /// The files: patterns searched for in "/" + path.
     pub(crate) path: Patterns,
-    /// Its name.
     pub(crate) name: Box<str>,
-    /// Its value, without control characters.
+    /// Without control characters.
     pub(crate) value: Box<str>,
 }
 
 /// What one server (virtual host) serves.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The host it answers to where several servers share an address: in normal form except for case.
+    /// The host that selects this server among those that share an address, in normal form except for case. None:
+    /// it serves as the default only.
     pub hostname: Option<Box<str>>,
     /// Whether files are served.
     pub has_www: bool,
-    /// Which files are sent.
+    /// Which files may be requested.
     pub page_rules: Rules,
-    /// What files are sent with as Cache-Control (RFC 9111 section 5.2): a header's value, so without control
-    /// characters.
+    /// The Cache-Control of files (RFC 9111 section 5.2), without control characters.
     pub cache_control: Box<str>,
-    /// Other headers of files, by their paths.
+    /// Further header fields of files.
     pub page_headers: Vec<PageHeader>,
-    /// Whether the UNIX servers in docroot are served.
+    /// Whether the backends in docroot are served.
     pub has_docroot: bool,
     /// Whether symbolic links may lead out of docroot.
     pub follows_symlinks: bool,
@@ -147,13 +146,13 @@ pub struct Site {
 }
 
 impl Site {
-    /// The first link that serves a name.
+    /// The index of the first link whose `origin` matches a name.
     pub(crate) fn link_of(&self, name: &str) -> Option<usize> {
         let subject = format!("/{name}");
         self.links.iter().position(|link| link.origin.matches(&subject))
     }
 
-    /// The configured header lines of a file. Of several with one name the first wins.
+    /// The configured header lines of a file. Of several fields with one name the first is sent.
     pub(crate) fn page_fields(&self, path: &str) -> String {
         let subject = format!("/{path}");
         let mut names: Vec<&str> = Vec::new();
@@ -220,12 +219,12 @@ pub struct Sites {
 }
 
 impl Sites {
-    /// One server, alone or before others.
+    /// `first` is the default.
     pub fn new(first: Arc<Site>, others: Vec<Arc<Site>>) -> Sites {
         Sites { first, others }
     }
 
-    /// The site with an index from `of_host`.
+    /// The site with an index from `of_host`; the first one if the index is out of range.
     pub(crate) fn get(&self, index: u16) -> &Site {
         index.checked_sub(1).and_then(|index| self.others.get(index as usize)).unwrap_or(&self.first)
     }
@@ -239,7 +238,8 @@ impl Sites {
         sites.any(|site| has_rate(&site.service) || site.links.iter().any(|link| has_rate(&link.service)))
     }
 
-    /// The number of the site that a Host header names, its port left aside.
+    /// The index of the site whose hostname equals a Host value, without regard to the port. 0, the default,
+    /// if none does.
     pub(crate) fn of_host(&self, host: &str) -> u16 {
         let Some(authority) = Authority::parse(host) else { return 0 };
         let is_named =
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn sites_of_hosts() {
         let site = |name: Option<&str>| Arc::new(Site { hostname: name.map(Into::into), ..Site::default() });
         let sites = Sites::new(site(Some("a.example")), vec![site(Some("b.example")), site(Some("[::1]"))]);
         for (host, index) in [
