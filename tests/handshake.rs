@@ -6,7 +6,7 @@ use crate::process::close;
 use crate::server::{Kind, Listener, connect};
 use crate::wire::handshake;
 
-/// The flag reaches the check, whose cases are in `http::upgrade::tests::origins_that_fit`.
+/// The flag reaches the check, whose cases are in `http::upgrade::tests::allowed_origins`.
 #[test]
 fn pages_of_other_origins_are_refused() {
     type Flags = &'static [&'static str];

@@ -8,13 +8,13 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 
 use super::hosts::{Lookup, UNKNOWN};
+use super::resources::open_folder;
 use crate::config::problem::Problem;
 use crate::config::{Config, Said, Server};
 use crate::gateway::listener::ListenAddress;
 use crate::limits::LOOKUP_WAIT_MS;
 use crate::observe::log::Level;
 use crate::process::privileges::{self, PrivilegeError};
-use crate::route::docroot::open_folder;
 
 /// The result of `examine`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::{self, OFlag};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{self, fstat};
 
 use crate::config::{Config, Server};
 use crate::driver::tcp;
@@ -19,7 +20,6 @@ use crate::observe::log::{self, Level};
 use crate::permit::Count;
 use crate::process::inherited::Inherited;
 use crate::route::Sites;
-use crate::route::docroot::open_folder;
 
 /// How to treat resources that cannot be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -332,6 +332,45 @@ fn open_endpoint(
         clients_max,
         clients: Count::default(),
     })
+}
+
+/// A folder that cannot be opened. Display names the path and the remedy.
+#[derive(Debug)]
+pub(crate) struct FolderError {
+    path: String,
+    errno: Errno,
+}
+
+impl FolderError {
+    /// Whether the path does not exist, so that it is worth waiting for.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.errno == Errno::ENOENT
+    }
+}
+
+impl fmt::Display for FolderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let remedy = match self.errno {
+            Errno::ENOENT => "make it, or name another one",
+            Errno::EACCES => "let the daemon's user into it and into the folders above it",
+            Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
+            _ => "name another one",
+        };
+        f.write_str("the folder ")?;
+        for character in self.path.chars() {
+            match character.is_control() {
+                true => write!(f, "{}", character.escape_default())?,
+                false => f.write_char(character)?,
+            }
+        }
+        write!(f, " cannot be opened: {}: {remedy}", self.errno.desc())
+    }
+}
+
+/// Opens a folder as the root of path lookups (openat2(2), RESOLVE_BENEATH).
+pub(crate) fn open_folder(path: &str) -> Result<OwnedFd, FolderError> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    fcntl::open(path, flags, stat::Mode::empty()).map_err(|errno| FolderError { path: path.to_owned(), errno })
 }
 
 /// Whether a folder still has a name.

@@ -4,7 +4,7 @@ use super::head::refuse_head;
 use super::reply::Reply;
 use super::{Context, Effect, Ending, Input, Phase, Step, over, refuse};
 use crate::http::body::{Body, BodyError};
-use crate::http::error::HeadError;
+use crate::http::head::HeadError;
 use crate::types::{Demand, End};
 
 /// A body that is read and discarded, and the reply to its request.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::driver::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
-use crate::http::error::HeadError;
+use crate::http::head::HeadError;
 use crate::http::upgrade::UpgradeError;
 use crate::limits::LINE_SIZE_MAX;
 use crate::observe::log::Level;

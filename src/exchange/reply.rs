@@ -26,8 +26,7 @@ pub(crate) struct Reply {
     query: Option<Box<str>>,
     is_head: bool,
     conditions: Conditions,
-    /// The precompressed variants that are still to be tried.
-    /// The variant being tried is in `coding`.
+    /// The precompressed variants that are still to be tried. The variant being tried is in `coding`.
     codings: Codings,
     coding: Option<Coding>,
     plain: Plain,
@@ -225,7 +224,7 @@ impl Reply {
     }
 
     /// A precompressed variant exists. It is sent unless the file itself is newer; equal times are accepted.
-    fn opened_neighbour(&mut self, status: FileStatus, context: &mut Context<'_>) {
+    fn opened_variant(&mut self, status: FileStatus, context: &mut Context<'_>) {
         match self.plain {
             Plain::Modified(Some(modified)) if modified > (status.modified_s, status.modified_ns) => {
                 self.open_next(context);
@@ -276,7 +275,7 @@ impl Reply {
                 self.plain = Plain::Modified(modified);
                 self.open(context);
             }
-            (Ok(FileKind::Regular(status)), Some(_)) => self.opened_neighbour(status, context),
+            (Ok(FileKind::Regular(status)), Some(_)) => self.opened_variant(status, context),
             // A variant that cannot be opened counts as absent.
             (_, Some(_)) => self.open_next(context),
             (Ok(FileKind::Regular(status)), None) if self.codings.takes_plain => self.send_file(status, context),

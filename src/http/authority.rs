@@ -9,7 +9,7 @@ use std::net::Ipv6Addr;
 pub struct Authority<'a> {
     /// In normal form: lower case, unreserved characters decoded, no dot at the end, IPv6 as in RFC 5952.
     host: Cow<'a, str>,
-    /// The digits without leading zeros. None: the port is missing or empty, which means the scheme's own.
+    /// The digits without leading zeros. None: missing or empty, so that the scheme's default port applies.
     port: Option<&'a str>,
 }
 
@@ -31,24 +31,24 @@ impl<'a> Authority<'a> {
         Some(Authority { host, port })
     }
 
-    /// The host in normal form.
-    pub fn host(&self) -> &str {
+    pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
     /// Whether the port is given and in 1..=65535.
-    pub fn has_port(&self) -> bool {
+    pub(crate) fn has_port(&self) -> bool {
         self.port.is_some_and(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
     }
 
     /// Whether both name the same host and port; a missing port is the default port.
-    pub fn is_same(&self, other: &Authority<'_>, default_port: &str) -> bool {
+    pub(crate) fn is_same(&self, other: &Authority<'_>, default_port: &str) -> bool {
         self.host == other.host && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
     }
 }
 
-/// Splits `host:port`, `[address]:port` or a host alone. The host keeps its brackets. The port is what follows the
-/// colon, unchecked; None: there is no colon. None as a whole: a bracket is not closed, or is followed by no colon.
+/// Splits `host:port`, `[address]:port` or a host alone. The host keeps its brackets. The port is the text after the
+/// colon, unchecked; None without a colon. Returns None if a bracket is not closed, or is followed by text without a
+/// colon.
 pub(crate) fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
     match text.split_at(end) {
@@ -63,7 +63,7 @@ pub(crate) fn unbracket(host: &str) -> Option<&str> {
 }
 
 /// The default port of a lower-case scheme. None: unknown scheme.
-pub fn default_port(scheme: &str) -> Option<&'static str> {
+pub(crate) fn default_port(scheme: &str) -> Option<&'static str> {
     match scheme {
         "http" | "ws" => Some("80"),
         "https" | "wss" => Some("443"),
@@ -71,9 +71,9 @@ pub fn default_port(scheme: &str) -> Option<&'static str> {
     }
 }
 
-/// An origin in normal form, as browsers write it (RFC 6454 section 6.2): scheme, host, and the port unless it is the
-/// scheme's own. None: not a single origin, as "null" and lists.
-pub fn origin(text: &str) -> Option<String> {
+/// Normalises an origin as browsers do (RFC 6454 section 6.2): scheme, host, and the port unless it is the scheme's
+/// default. None: not a single origin, for example "null" or a list.
+pub(crate) fn origin(text: &str) -> Option<String> {
     let (scheme, authority) = text.split_once("://")?;
     let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
         && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte));
@@ -88,7 +88,7 @@ pub fn origin(text: &str) -> Option<String> {
 
 /// Whether a normalised origin has the same host and port as this Host value. A port missing in Host is the default of
 /// the origin's scheme: a proxy in front may terminate TLS.
-pub fn is_origin_of(origin: &str, host: &str) -> bool {
+pub(crate) fn is_origin_of(origin: &str, host: &str) -> bool {
     let Some((scheme @ ("http" | "https"), authority)) = origin.split_once("://") else { return false };
     match (Authority::parse(authority), Authority::parse(host), default_port(scheme)) {
         (Some(page), Some(host), Some(port)) => page.is_same(&host, port),
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn authorities() {
-        // The section, the authority, its host in normal form and its port; or that it is none.
+        // RFC section, authority, its host in normal form and its port. None: not valid.
         for (section, text, expected) in [
             ("3986 1.1.2", "www.ietf.org", Some(("www.ietf.org", None))),
             ("3986 1.1.2", "[2001:db8::7]", Some(("[2001:db8::7]", None))),
@@ -186,7 +186,7 @@ mod tests {
             ("9110 7.2", "www.example.org", Some(("www.example.org", None))),
             ("9112 3.2.4", "www.example.org:8001", Some(("www.example.org", Some("8001")))),
             ("6455 1.2", "server.example.com", Some(("server.example.com", None))),
-            // A host is needed (RFC 9110 section 4.2.1), a user is not wanted (section 4.2.4).
+            // A host is required (RFC 9110 section 4.2.1), a user is refused (section 4.2.4).
             ("9110 4.2.1", "", None),
             ("9110 4.2.1", ":80", None),
             ("9110 4.2.1", ".", None),

@@ -14,7 +14,7 @@ pub enum Framing {
     Chunked,
 }
 
-/// Why a body is not read to its end; the connection closes.
+/// Why reading a body failed. Its end is unknown, so the connection must be closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyError {
     /// Exceeds BODY_DRAIN_SIZE_MAX.
@@ -27,7 +27,7 @@ pub enum BodyError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Body {
     state: State,
-    /// Bytes that may still follow: in all, of chunk extensions, of trailers.
+    /// Bytes left within the limits on the whole body, on chunk extensions and on trailers.
     left: usize,
     extensions_left: usize,
     trailers_left: usize,
@@ -67,7 +67,7 @@ enum State {
 }
 
 impl Body {
-    /// A body of which nothing is parsed yet. Fails where Content-Length is too large already.
+    /// A body before its first byte. Fails if Content-Length exceeds BODY_DRAIN_SIZE_MAX.
     pub fn new(framing: Framing) -> Result<Body, BodyError> {
         let state = match framing {
             Framing::Empty => State::End,
@@ -83,7 +83,7 @@ impl Body {
         })
     }
 
-    /// Consumes bytes. Some: the number that belong to the body, which has ended. None: all belong to it; more follow.
+    /// Consumes bytes. Some: the body ends after this number of them. None: it has not ended.
     pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, BodyError> {
         let mut at = 0;
         while self.state != State::End {
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use BodyError::*;
 
-    /// Reads a body that comes in these pieces; how many bytes were its.
+    /// Reads a body in these pieces; returns its size if it ends.
     fn read(framing: Framing, pieces: &[&[u8]]) -> Result<Option<usize>, BodyError> {
         let mut body = Body::new(framing)?;
         let mut before = 0;
@@ -200,7 +200,7 @@ mod tests {
         Ok(None)
     }
 
-    /// Whole, byte by byte and cut in two at every place, the result is the same.
+    /// Expects the same result for the bytes as a whole, byte by byte, and cut in two at every offset.
     fn expect(framing: Framing, bytes: &[u8], expected: Result<Option<usize>, BodyError>) {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
         assert_eq!(read(framing, &[bytes]), expected, "whole: {shown:?}");
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn good_chunks() {
-        // A bar stands where the body ends and the next request begins.
+        // A bar marks the end of the body.
         for text in [
             "0\r\n\r\n|",
             "0\r\n\r\n|GET / HTTP/1.1",
@@ -313,7 +313,7 @@ mod tests {
         for text in ["10000\r\n", "10000;", "ffffffffffffffff\r\n"] {
             expect(Framing::Chunked, text.as_bytes(), Err(TooLarge));
         }
-        // All that fits is read, its frame counted.
+        // The limit includes the framing of the chunks.
         let data = vec![b'x'; size - "ffff\r\n".len() - "\r\n0\r\n\r\n".len()];
         let whole = [format!("{:x}\r\n", data.len()).as_bytes(), &data, b"\r\n0\r\n\r\n"].concat();
         assert_eq!(read(Framing::Chunked, &[&whole]), Ok(Some(size)));

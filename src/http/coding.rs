@@ -13,7 +13,7 @@ pub enum Coding {
 
 impl Coding {
     /// The name in Content-Encoding.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Coding::Brotli => "br",
             Coding::Gzip => "gzip",
@@ -21,7 +21,7 @@ impl Coding {
     }
 
     /// The suffix of a variant's file name.
-    pub fn ending(self) -> &'static str {
+    pub(crate) fn ending(self) -> &'static str {
         match self {
             Coding::Brotli => ".br",
             Coding::Gzip => ".gz",
@@ -29,22 +29,22 @@ impl Coding {
     }
 }
 
-/// Whether variants of this file are looked for: a compressed file has none.
-pub fn may_have_variants(path: &str) -> bool {
+/// Whether to look for variants of this file: a compressed file has none.
+pub(crate) fn may_have_variants(path: &str) -> bool {
     ![Coding::Brotli, Coding::Gzip].iter().any(|coding| path.ends_with(coding.ending()))
 }
 
-/// The codings to try, in order of preference. The file itself comes last.
+/// The codings to try, in the client's order of preference, before the file itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Codings {
     tries: [Option<Coding>; 2],
     /// Whether `identity` is acceptable.
-    pub takes_plain: bool,
+    pub(crate) takes_plain: bool,
 }
 
 impl Codings {
-    /// No variant, only the file itself.
-    pub const PLAIN: Codings = Codings { tries: [None; 2], takes_plain: true };
+    /// Only the file itself.
+    pub(crate) const PLAIN: Codings = Codings { tries: [None; 2], takes_plain: true };
 
     /// Parses Accept-Encoding. Without it, only the file itself is sent.
     pub fn read(fields: &Fields) -> Codings {
@@ -72,7 +72,7 @@ impl Codings {
     }
 }
 
-/// The weight of a coding in thousandths. None: not listed. The first of several counts.
+/// The weight of a coding in thousandths. None: not listed with a valid weight. Of several elements the first counts.
 fn weight(fields: &Fields, name: &[u8]) -> Option<u16> {
     elements(fields, "accept-encoding").find_map(|element| {
         let mut parts = element.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_take() {
+    fn accepted_codings() {
         let cases: &[(&str, &[&str], bool)] = &[
             ("", &[], true),
             ("gzip", &["gzip"], true),
@@ -139,7 +139,7 @@ mod tests {
             ("identity, gzip", &["gzip"], true),
             ("deflate", &[], true),
             ("gzippy, brr", &[], true),
-            // A weight that is none names nothing.
+            // An element with an invalid weight is ignored.
             ("gzip;q=2", &[], true),
             ("gzip;q=1.001", &[], true),
             ("gzip;q=0.0001", &[], true),
@@ -150,7 +150,7 @@ mod tests {
             ("gzip;", &[], true),
             (",, gzip ,,", &["gzip"], true),
             ("\u{ff}gzip", &[], true),
-            // The first word counts.
+            // The first element counts.
             ("gzip;q=0, gzip", &[], true),
         ];
         for (value, codings, plain) in cases {

@@ -19,7 +19,7 @@ pub struct Conditions {
     range: Option<ByteRange>,
 }
 
-/// The answer to select.
+/// The response that the conditions select.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Selection {
     /// 200 with the whole file.
@@ -136,9 +136,8 @@ mod tests {
         Conditions::read(&fields, false).select(&file(), MODIFIED_S + 60)
     }
 
-    /// Every single condition by itself.
     #[test]
-    fn one_condition() {
+    fn single_conditions() {
         for (name, value, selection) in [
             ("If-Match", "\"own\"", Whole),
             ("If-Match", "*", Whole),
@@ -183,28 +182,28 @@ mod tests {
         }
     }
 
-    /// RFC 9110 section 13.2.2: which one decides where several stand.
+    /// The order of evaluation (RFC 9110 section 13.2.2).
     #[test]
     fn precedence() {
         let range = ("Range", "bytes=0-0");
         let cases: &[(&[(&str, &str)], Selection)] = &[
-            // A tag counts, the date beside it does not.
+            // If there is an entity tag, the date is ignored.
             (&[("If-Match", "\"own\""), ("If-Unmodified-Since", BEFORE)], Whole),
             (&[("If-Match", "\"other\""), ("If-Unmodified-Since", AFTER)], PreconditionFailed),
             (&[("If-None-Match", "\"other\""), ("If-Modified-Since", AFTER)], Whole),
             (&[("If-None-Match", "\"own\""), ("If-Modified-Since", BEFORE)], NotModified),
-            // What must hold comes before what the client has.
+            // If-Match and If-Unmodified-Since come before If-None-Match and If-Modified-Since.
             (&[("If-Match", "\"other\""), ("If-None-Match", "\"own\"")], PreconditionFailed),
             (&[("If-Match", "\"own\""), ("If-None-Match", "\"own\"")], NotModified),
             (&[("If-Unmodified-Since", BEFORE), ("If-Modified-Since", MODIFIED)], PreconditionFailed),
             (&[("If-Unmodified-Since", MODIFIED), ("If-Modified-Since", MODIFIED)], NotModified),
-            // A range comes last.
+            // Range comes last.
             (&[("If-Match", "\"other\""), range], PreconditionFailed),
             (&[("If-None-Match", "\"own\""), range], NotModified),
             (&[("If-None-Match", "\"own\""), ("Range", "bytes=100-")], NotModified),
             (&[("If-Match", "\"own\""), range], Part(0, 0)),
             (&[("If-Modified-Since", BEFORE), range], Part(0, 0)),
-            // If-Range decides about the range alone.
+            // If-Range affects Range only.
             (&[("If-Range", "\"own\""), range], Part(0, 0)),
             (&[("If-Range", "\"other\""), range], Whole),
             (&[("If-Range", "W/\"own\""), range], Whole),
@@ -217,7 +216,7 @@ mod tests {
             (&[("If-Range", "\"own\""), ("If-Range", "\"own\""), range], Whole),
             (&[("If-Range", "\"other\""), ("Range", "bytes=100-")], Whole),
             (&[("If-Range", "\"own\""), ("Range", "bytes=100-")], Unsatisfiable),
-            // Lists may stand in several lines, dates and ranges may not.
+            // A list may have several field lines; a repeated date or range is ignored.
             (&[("If-None-Match", "\"a\""), ("if-none-match", "\"own\"")], NotModified),
             (&[("If-Match", "\"a\""), ("If-Match", "\"own\"")], Whole),
             (&[("If-Modified-Since", AFTER), ("If-Modified-Since", AFTER)], Whole),
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_for_get_alone() {
+    fn range_applies_to_get_only() {
         let fields: [(&str, &[u8]); 1] = [("Range", b"bytes=100-")];
         assert_eq!(Conditions::read(&fields, true).select(&file(), 0), Whole);
     }
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_date_has_no_conditions_on_it() {
+    fn date_conditions_are_ignored_if_the_file_has_no_date() {
         let file = Representation { modified_s: None, ..file() };
         for name in ["If-Modified-Since", "If-Unmodified-Since", "If-Range"] {
             let fields = [(name, MODIFIED.as_bytes()), ("Range", &b"bytes=0-0"[..])];

@@ -1,4 +1,4 @@
-//! Dates of HTTP (RFC 9110 section 5.6.7). The only file that knows httpdate.
+//! Dates of HTTP (RFC 9110 section 5.6.7). The only file that uses httpdate.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,12 +28,12 @@ impl Date {
     }
 
     /// Seconds since 1970.
-    pub fn unix_s(&self) -> u64 {
+    pub(crate) fn unix_s(&self) -> u64 {
         self.unix_s
     }
 
     /// The value of a Date header.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 }
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_forms_in_and_one_out() {
+    fn three_formats_are_parsed_and_one_is_written() {
         for (unix_s, text) in [
             (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
             (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_date() {
+    fn invalid_dates() {
         let wrong: [&[u8]; 9] = [
             b"",
             b"0",
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_is_told_the_time() {
+    fn setting_the_time_formats_it() {
         let mut date = Date::default();
         assert_eq!(date.text(), "Thu, 01 Jan 1970 00:00:00 GMT");
         for unix_s in [784_111_777, 784_111_777, 784_111_776, u64::MAX, 0] {

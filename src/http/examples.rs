@@ -1,18 +1,17 @@
-//! What RFC 3986, 9110 and 9112 print as examples, and what they forbid, as far as a request can meet it: the section
-//! stands first in each row. Handshakes (RFC 6455) and authorities are tested beside their code.
+//! Examples and prohibitions of RFC 3986, 9110 and 9112 that apply to requests. Each row begins with the section.
+//! Handshakes (RFC 6455) and authorities have tests of their own.
 
 use super::body::{Body, BodyError, Framing};
 use super::coding::{Coding, Codings};
 use super::conditions::{Conditions, Selection};
 use super::date;
-use super::error::HeadError;
-use super::head::{self, Head};
+use super::head::{self, Head, HeadError};
 use super::range::{self, Part};
 use super::representation::Representation;
 use crate::limits::Http;
 use crate::route::names;
 
-/// Reads the head that these lines make.
+/// Parses a head that has these lines.
 fn read(lines: &[&str]) -> Result<Head<'static>, HeadError> {
     let bytes = [&lines.join("\r\n"), "\r\n\r\n"].concat().into_bytes();
     match head::scan(&bytes, 0)? {
@@ -21,7 +20,7 @@ fn read(lines: &[&str]) -> Result<Head<'static>, HeadError> {
     }
 }
 
-/// The section, the lines of a request; its host, path and query, or what is wrong with it.
+/// RFC section, the lines of a request; its host, path and query, or the error.
 type Case =
     (&'static str, &'static [&'static str], Result<(&'static str, &'static str, Option<&'static str>), HeadError>);
 
@@ -94,7 +93,7 @@ const REQUESTS: &[Case] = &[
     ("9110 2.5", &["GET / HTTP/1.9", "Host: h"], Ok(("h", "/", None))),
     ("9110 2.5", &["GET / HTTP/2.0", "Host: h"], Err(HeadError::HttpVersion)),
     ("9112 2.3", &["GET / http/1.1", "Host: h"], Err(HeadError::NotHttp)),
-    // The same resource, said in three ways, and one whose port is another.
+    // Three spellings of one resource.
     (
         "9110 4.2.3",
         &["GET http://example.com:80/~smith/home.html HTTP/1.1", "Host: example.com"],
@@ -131,7 +130,7 @@ const REQUESTS: &[Case] = &[
     ("9112 3.2.1", &["GET where?q=now HTTP/1.1", "Host: h"], Err(HeadError::Target)),
     ("9112 3.2.4", &["GET * HTTP/1.1", "Host: h"], Err(HeadError::Target)),
     ("9110 7.1", &["GET /a#b HTTP/1.1", "Host: h"], Err(HeadError::Target)),
-    // RFC 3986 section 1.1.2: of these URIs none is an http one.
+    // URIs of other schemes.
     ("3986 1.1.2", &["GET ftp://ftp.is.co.za/rfc/rfc1808.txt HTTP/1.1", "Host: ftp.is.co.za"], Err(HeadError::Target)),
     (
         "3986 1.1.2",
@@ -151,7 +150,7 @@ const REQUESTS: &[Case] = &[
         Ok(("example.com:8042", "/over/there", Some("name=ferret"))),
     ),
     ("3986 3.4", &["GET /a?b?c/d HTTP/1.1", "Host: h"], Ok(("h", "/a", Some("b?c/d")))),
-    // Lines.
+    // Malformed lines, and values of unknown fields.
     ("9112 2.2", &["GET / HTTP/1.1", " Host: h"], Err(HeadError::NotHttp)),
     ("9112 5.1", &["GET / HTTP/1.1", "Host : h"], Err(HeadError::NotHttp)),
     ("9112 5.2", &["GET / HTTP/1.1", "Host: h", "X: a", " folded"], Err(HeadError::NotHttp)),
@@ -173,7 +172,7 @@ fn requests_as_printed() {
     }
 }
 
-/// How bodies are framed (RFC 9112 section 6). What is ambiguous is refused, where the RFC leaves a choice too.
+/// Body framing (RFC 9112 section 6). Ambiguous framing is refused, also where the RFC leaves a choice.
 #[test]
 fn framing_as_printed() {
     for (section, line, expected) in [
@@ -228,13 +227,13 @@ fn chunks_as_described() {
     }
 }
 
-/// Paths that name the same, whatever their spelling.
+/// Equivalent paths have the same name.
 #[test]
 fn names_of_paths() {
     for (section, path, name) in [
         ("3986 5.2.4", "/a/b/c/./../../g", "a/g"),
         ("3986 5.2.4", "/mid/content=5/../6", "mid/6"),
-        // Section 5.4, each reference as a request's path: "../../../g" arrives as "/b/c/../../../g" at worst.
+        // The references of section 5.4, unresolved: a client may send "../../../g" as "/b/c/../../../g".
         ("3986 5.4.1", "/b/c/./g", "b/c/g"),
         ("3986 5.4.1", "/b/c/g/", "b/c/g"),
         ("3986 5.4.1", "/b/c/;x", "b/c/;x"),
@@ -267,7 +266,7 @@ fn names_of_paths() {
         ("3986 2.5", "/%E3%82%A2", "\u{30a2}"),
         ("3986 2.5", "/%C3%80", "\u{c0}"),
         ("3986 3.3", "/name;v=1.1/name,1.1", "name;v=1.1/name,1.1"),
-        // A file's name has no slash, so that an encoded one separates too.
+        // A file name cannot contain a slash: an encoded slash is a separator.
         ("3986 2.2", "/a%2Fb", "a/b"),
         ("6455 3", "/chat%23x", "chat#x"),
     ] {
@@ -319,7 +318,7 @@ fn conditions_as_printed() {
         ("9110 13.1.2", "\"a\"", "If-None-Match", "*", NotModified),
         ("9110 13.1.3", "\"a\"", "If-Modified-Since", date, NotModified),
         ("9110 13.1.4", "\"a\"", "If-Unmodified-Since", date, Whole),
-        // Section 8.8.3.2: a strong tag beside a weak one.
+        // Weak and strong comparison.
         ("9110 8.8.3.2", "\"1\"", "If-None-Match", "W/\"1\"", NotModified),
         ("9110 8.8.3.2", "\"1\"", "If-Match", "W/\"1\"", PreconditionFailed),
         ("9110 8.8.3.2", "\"1\"", "If-None-Match", "W/\"2\"", Whole),
@@ -333,7 +332,7 @@ fn conditions_as_printed() {
     }
 }
 
-/// Of a file of 10000 bytes, as section 14.1.2 has it. None: the whole file is sent.
+/// Ranges of a file of 10000 bytes, as in section 14.1.2. None: the whole file is sent.
 #[test]
 fn ranges_as_printed() {
     for (section, value, expected) in [
@@ -374,7 +373,7 @@ fn codings_as_printed() {
     }
 }
 
-/// Which connections stay open (RFC 9112 section 9.3).
+/// Persistent connections (RFC 9112 section 9.3).
 #[test]
 fn persistence_as_described() {
     for (section, version, line, stays) in [

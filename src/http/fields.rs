@@ -14,7 +14,7 @@ pub fn single<'a>(fields: &Fields<'a>, name: &str) -> Option<&'a [u8]> {
     all.next().filter(|_| all.next().is_none())
 }
 
-/// As [`single`], as text without the blanks around it. None also where the value is not UTF-8.
+/// As [`single`], as text without surrounding whitespace. None also if the value is not UTF-8.
 pub(crate) fn single_text<'a>(fields: &Fields<'a>, name: &str) -> Option<&'a str> {
     single(fields, name).and_then(|value| std::str::from_utf8(value).ok()).map(str::trim)
 }

@@ -3,12 +3,13 @@
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The file served for a folder.
-pub const INDEX: &str = "index.html";
+const INDEX: &str = "index.html";
 
 /// Characters encoded in the path of a Location.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Characters encoded in its query, which is encoded already (RFC 3986 section 3.4).
+/// Characters encoded in the query of a Location, which the client has encoded already: those that a query must not
+/// contain (RFC 3986 section 3.4).
 const NOT_QUERY: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -103,12 +104,12 @@ pub fn file_of(name: &str, ends_with_slash: bool) -> String {
     }
 }
 
-/// Whether a name is nobody's business: a part of it begins with a dot. `.well-known` (RFC 8615) does not count.
+/// Whether a segment of a name begins with a dot, other than `.well-known` (RFC 8615). Such files are not served.
 pub fn is_hidden(name: &str) -> bool {
     name.split('/').any(|segment| segment.starts_with('.') && segment != ".well-known")
 }
 
-/// Where a folder is to be asked for: its name with a slash at the end, and the query.
+/// The Location for a folder that was requested without a final slash: its path with the slash, and the query.
 pub fn location_of(folder: &str, query: Option<&str>) -> String {
     let mut location = format!("/{}/", utf8_percent_encode(folder, PATH));
     if let Some(query) = query {

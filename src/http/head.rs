@@ -1,11 +1,11 @@
-//! A request head: parsing and validation into a `Head`. The only file that knows httparse.
+//! A request head: parsing and validation into a `Head`. The only file that uses httparse.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::mem::MaybeUninit;
 
 use super::authority::Authority;
 use super::body::Framing;
-use super::error::HeadError;
 use super::fields::{Fields, elements, has_token, values};
 use super::target::{self, Target};
 use crate::limits::{HEADERS_MAX, Http, TARGET_SIZE_MAX};
@@ -14,7 +14,7 @@ type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MAX.max as usize]
 
 const NO_HEADERS: Headers<'static> = [const { MaybeUninit::uninit() }; HEADERS_MAX.max as usize];
 
-/// A request head within the bytes it was read from.
+/// A request head. It borrows the bytes that it was parsed from.
 #[derive(Debug)]
 pub struct Head<'a> {
     /// The method, as sent.
@@ -37,19 +37,87 @@ pub struct Head<'a> {
     pub expects_continue: bool,
 }
 
+/// Why a request is refused. Display is the operator's sentence and the reply's body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum HeadError {
+    NotHttp,
+    Tls,
+    ProxyProtocol,
+    HttpVersion,
+    TargetTooLong,
+    /// The limit in bytes.
+    TooLarge(u64),
+    /// The limit on their number.
+    TooManyHeaders(u64),
+    Host,
+    OtherHost,
+    Target,
+    Framing,
+    Coding,
+    Chunks,
+    Expectation,
+}
+
+impl HeadError {
+    /// The HTTP status of the refusal.
+    pub fn status(self) -> u16 {
+        match self {
+            HeadError::TargetTooLong => 414,
+            HeadError::Expectation => 417,
+            HeadError::TooLarge(_) | HeadError::TooManyHeaders(_) => 431,
+            HeadError::Coding => 501,
+            HeadError::HttpVersion => 505,
+            HeadError::NotHttp
+            | HeadError::Tls
+            | HeadError::ProxyProtocol
+            | HeadError::Host
+            | HeadError::OtherHost
+            | HeadError::Target
+            | HeadError::Framing
+            | HeadError::Chunks => 400,
+        }
+    }
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HeadError::NotHttp => f.write_str("this is not an HTTP/1.1 request"),
+            HeadError::Tls => {
+                f.write_str("this is a TLS handshake on a plain port: use http: and ws:, or put a TLS proxy in front")
+            }
+            HeadError::ProxyProtocol => f.write_str(
+                "this is the PROXY protocol, which is not read here: switch it off in the proxy (send-proxy, proxy_protocol)",
+            ),
+            HeadError::HttpVersion => f.write_str("only HTTP/1.x is spoken here"),
+            HeadError::TargetTooLong => write!(f, "the request target is over {TARGET_SIZE_MAX} bytes"),
+            HeadError::TooLarge(size_max) => write!(f, "the request head is over {size_max} bytes"),
+            HeadError::TooManyHeaders(headers_max) => write!(f, "the request has over {headers_max} headers"),
+            HeadError::Host => f.write_str("a request needs exactly one valid Host header"),
+            HeadError::OtherHost => f.write_str("the request target names another host than the Host header"),
+            HeadError::Target => f.write_str("the request target is not a path"),
+            HeadError::Framing => f.write_str("the request's Content-Length or Transfer-Encoding is ambiguous"),
+            HeadError::Coding => f.write_str("chunked is the only Transfer-Encoding that is read here"),
+            HeadError::Chunks => f.write_str("the chunks of the request's body are malformed"),
+            HeadError::Expectation => f.write_str("100-continue is the only expectation that is known here"),
+        }
+    }
+}
+
 /// Returns the size of a head including its empty line; None: it is incomplete. The first `from` bytes were scanned
 /// before. Control characters and a bare CR or LF are refused at once, against request smuggling (RFC 9112 section 2.2,
 /// RFC 9110 section 5.5).
 pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
-    // A CR at the end of the previous bytes is judged by the byte that follows it.
+    // A CR at the end of the previous bytes is checked together with the byte that follows it.
     let from = from.saturating_sub(1);
     for (at, &byte) in bytes.iter().enumerate().skip(from) {
         if (byte >= b' ' && byte != 0x7f) || byte == b'\t' {
             continue;
         }
-        let (before, behind) = (&bytes[..at], &bytes[at + 1..]);
+        let (before, after) = (&bytes[..at], &bytes[at + 1..]);
         match byte {
-            b'\r' if behind.first().is_none_or(|next| *next == b'\n') => {}
+            b'\r' if after.first().is_none_or(|next| *next == b'\n') => {}
             b'\n' if before.ends_with(b"\r\n\r") => return Ok(Some(at + 1)),
             // An empty first line is not a request line.
             b'\n' if before.len() > 1 && before.ends_with(b"\r") => {}
@@ -61,7 +129,7 @@ pub fn scan(bytes: &[u8], from: usize) -> Result<Option<usize>, HeadError> {
 
 /// Recognises other protocols by their first bytes. The caller has removed a leading empty line, with which the signature
 /// of PROXY protocol version 2 begins.
-pub fn recognize(bytes: &[u8]) -> HeadError {
+pub(crate) fn recognize(bytes: &[u8]) -> HeadError {
     const SIGNATURE: &[u8] = b"\r\n\0\r\nQUIT\n";
     // A record of type handshake, in any version of TLS (RFC 8446 section 5.1).
     if bytes.starts_with(b"\x16\x03") {
@@ -73,8 +141,8 @@ pub fn recognize(bytes: &[u8]) -> HeadError {
     }
 }
 
-/// For the log: the Host values and the request target of a head that was refused.
-pub fn shown_hosts(bytes: &[u8]) -> (String, String) {
+/// The Host values and the request target of a refused head, for the log.
+pub(crate) fn shown_hosts(bytes: &[u8]) -> (String, String) {
     let is_host = |line: &&[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"));
     let lines = bytes.split(|byte| *byte == b'\n').filter(is_host);
     let hosts: Vec<_> = lines.map(|line| String::from_utf8_lossy(line[5..].trim_ascii())).collect();
@@ -109,7 +177,7 @@ pub fn parse<'a>(bytes: &'a mut [u8], limits: &Http) -> Result<Head<'a>, HeadErr
     };
     let headers: Vec<_> = request.headers.iter().map(|header| (header.name, header.value)).collect();
     let http_1_1 = version == 1;
-    let Target { authority, path, query } = target::parse(method, target)?;
+    let Target { authority, path, query } = target::parse(method, target).ok_or(HeadError::Target)?;
     Ok(Head {
         method,
         path,
@@ -137,12 +205,12 @@ fn read<'h, 'b>(
     if bytes.len() as u64 > limits.head_size_max {
         return Err(HeadError::TooLarge(limits.head_size_max));
     }
-    let most = limits.headers_max.min(HEADERS_MAX.max);
+    let headers_max = limits.headers_max.min(HEADERS_MAX.max);
     // A valid HTTP/1.x version that httparse rejects has trailing bytes: not a version error.
     let is_version =
         |word: &[u8]| matches!(word, [b'H', b'T', b'T', b'P', b'/', b'0' | b'2'..=b'9', b'.', b'0'..=b'9']);
-    request.parse_with_uninit_headers(bytes, &mut headers[..most as usize]).map_err(|error| match error {
-        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders(most),
+    request.parse_with_uninit_headers(bytes, &mut headers[..headers_max as usize]).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => HeadError::TooManyHeaders(headers_max),
         httparse::Error::Version if words(bytes).nth(2).is_some_and(is_version) => HeadError::HttpVersion,
         _ => HeadError::NotHttp,
     })
@@ -161,8 +229,8 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes.split(|byte| *byte == b'\r').next().unwrap_or_default().split(|byte| *byte == b' ')
 }
 
-/// The requested authority. The authority of a target must equal Host: RFC 9112 section 3.2.2 lets the target win, but a
-/// proxy on the way may have used Host.
+/// The requested authority. The authority of a target must equal Host: RFC 9112 section 3.2.2 gives the target
+/// precedence, but a proxy in front may have used Host.
 fn host<'a>(
     fields: &Fields<'a>,
     authority: Option<(&'a str, &'static str)>,
@@ -174,10 +242,10 @@ fn host<'a>(
         (None, _) if !http_1_1 => None,
         _ => return Err(HeadError::Host),
     };
-    let meant = host.map(|host| Authority::parse(host).ok_or(HeadError::Host)).transpose()?;
-    let Some((named, port)) = authority else { return Ok(host.unwrap_or_default()) };
-    let is_same = |meant: Authority<'_>| Authority::parse(named).is_some_and(|named| named.is_same(&meant, port));
-    if meant.is_none_or(is_same) { Ok(named) } else { Err(HeadError::OtherHost) }
+    let parsed = host.map(|host| Authority::parse(host).ok_or(HeadError::Host)).transpose()?;
+    let Some((target, port)) = authority else { return Ok(host.unwrap_or_default()) };
+    let is_same = |host: Authority<'_>| Authority::parse(target).is_some_and(|target| target.is_same(&host, port));
+    if parsed.is_none_or(is_same) { Ok(target) } else { Err(HeadError::OtherHost) }
 }
 
 /// Body framing. Content-Length together with Transfer-Encoding is refused (RFC 9112 section 6.3).

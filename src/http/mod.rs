@@ -1,8 +1,6 @@
-//! HTTP/1.1 (RFC 9110, RFC 9112) for GET, HEAD, OPTIONS and the WebSocket handshake (RFC 6455). Pure functions: the
-//! caller owns the bytes, files and the clock.
+//! HTTP/1.1 (RFC 9110, RFC 9112) for GET, HEAD, OPTIONS and the WebSocket handshake (RFC 6455). No I/O: the caller
+//! owns the bytes, the files and the clock.
 #![forbid(unsafe_code)]
-
-pub mod error;
 
 pub mod authority;
 

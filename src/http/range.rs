@@ -46,7 +46,7 @@ impl ByteRange {
             ByteRange::From { first, .. } if first >= size => Part::Unsatisfiable,
             ByteRange::From { first, last } => Part::Bytes(first, last.unwrap_or(u64::MAX).min(size - 1)),
             ByteRange::Suffix(0) => Part::Unsatisfiable,
-            // The last bytes of an empty file are there, but no Content-Range can name them.
+            // A suffix of an empty file is satisfiable, but Content-Range cannot express it.
             ByteRange::Suffix(_) if size == 0 => Part::Whole,
             ByteRange::Suffix(count) => Part::Bytes(size.saturating_sub(count), size - 1),
         }
@@ -66,7 +66,7 @@ fn parse_spec(spec: &[u8]) -> Option<ByteRange> {
     }
 }
 
-/// A number of digits alone. One that is too large is as good as the largest: no file is so long.
+/// A decimal number without a sign. On overflow it is u64::MAX, which exceeds the size of every file.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ignored() {
+    fn ignored_values() {
         for value in [
             "",
             "bytes",

@@ -3,10 +3,10 @@
 use super::date::Date;
 
 /// The methods that are served, as a header line.
-pub const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
+pub(crate) const ALLOW: &str = "Allow: GET, HEAD, OPTIONS\r\n";
 
 /// The reason phrase of the statuses that uakari sends (RFC 9110 section 15).
-pub fn phrase(status: u16) -> &'static str {
+fn phrase(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
         200 => "OK",
@@ -37,7 +37,7 @@ pub fn phrase(status: u16) -> &'static str {
 }
 
 /// A reply's head; `fields` are whole header lines, each with its CRLF.
-pub fn head(status: u16, fields: &str, keep_alive: bool, date: &Date) -> String {
+pub(crate) fn head(status: u16, fields: &str, keep_alive: bool, date: &Date) -> String {
     let connection = match (status, keep_alive) {
         // An Upgrade field is named in Connection (RFC 9110 section 7.8).
         (426, true) => "upgrade, keep-alive",
@@ -50,7 +50,14 @@ pub fn head(status: u16, fields: &str, keep_alive: bool, date: &Date) -> String 
 }
 
 /// An error response with a sentence as its body, which HEAD omits. `fields` are further header lines.
-pub fn refusal(status: u16, sentence: &str, fields: &str, keep_alive: bool, is_head: bool, date: &Date) -> Box<[u8]> {
+pub(crate) fn refusal(
+    status: u16,
+    sentence: &str,
+    fields: &str,
+    keep_alive: bool,
+    is_head: bool,
+    date: &Date,
+) -> Box<[u8]> {
     let body = format!("{status} {}: {sentence}\n", phrase(status));
     let own = match status {
         405 => ALLOW,
@@ -68,7 +75,7 @@ pub fn refusal(status: u16, sentence: &str, fields: &str, keep_alive: bool, is_h
 }
 
 /// The 101 response of the opening handshake (RFC 6455 section 4.2.2).
-pub fn switching_protocols(accept: &str, subprotocol: Option<&str>) -> Box<[u8]> {
+pub(crate) fn switching_protocols(accept: &str, subprotocol: Option<&str>) -> Box<[u8]> {
     let chosen = subprotocol.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
     format!(
         "HTTP/1.1 101 {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n{chosen}\r\n",
@@ -83,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_say_what_the_rfcs_ask_for() {
+    fn refusals_have_the_fields_that_the_rfcs_require() {
         let date = Date::default();
         for (status, field) in [
             (405, "Allow: GET, HEAD, OPTIONS"),

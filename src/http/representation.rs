@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use super::coding::Coding;
 use super::date::{self, Date};
 
-/// 1990-01-01. No page of the web is older: an earlier date stands for none, such as 0, 1 (Nix), 1980-01-01 (ZIP) or
+/// 1990-01-01. The web is younger: an earlier mtime is a placeholder, such as 0, 1 (Nix), 1980-01-01 (ZIP) or
 /// 1985-10-26 (npm).
 const FIRST_DATE_S: i64 = 631_152_000;
 
@@ -29,12 +29,12 @@ pub struct Version {
 
 impl Version {
     /// Whether mtime equals ctime in whole seconds, as on images (squashfs, erofs, ISO 9660) and file systems without a
-    /// ctime. Another version may have the same times and the same inode there.
+    /// ctime. Two versions may have the same times and the same inode there.
     fn is_of_image(&self) -> bool {
         self.modified == self.changed && self.changed.1 == 0
     }
 
-    /// mtime, where it is meaningful.
+    /// mtime in seconds since 1970. None: a placeholder, or the time of an image.
     fn date_s(&self) -> Option<u64> {
         let is_date = self.modified.0 >= FIRST_DATE_S && !self.is_of_image();
         u64::try_from(self.modified.0).ok().filter(|_| is_date)
@@ -56,13 +56,13 @@ impl Version {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Representation {
     /// Bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// The strong entity tag, quotes included.
-    pub etag: String,
-    /// Last-Modified in seconds since 1970. None: not meaningful, or before 1970.
-    pub modified_s: Option<u64>,
+    pub(crate) etag: String,
+    /// Last-Modified in seconds since 1970. None: mtime is a placeholder, or the time of an image.
+    pub(crate) modified_s: Option<u64>,
     /// None: the file itself.
-    pub coding: Option<Coding>,
+    pub(crate) coding: Option<Coding>,
 }
 
 impl Representation {
@@ -76,7 +76,7 @@ impl Representation {
     }
 
     /// The fields sent with 200, 206 and 304 alike, each line with its CRLF (RFC 9110 section 15.4.5).
-    pub fn cache_fields(&self, varies: bool) -> String {
+    pub(crate) fn cache_fields(&self, varies: bool) -> String {
         let mut fields = format!("ETag: {}\r\n", self.etag);
         if varies {
             fields.push_str("Vary: Accept-Encoding\r\n");
@@ -115,7 +115,7 @@ mod tests {
     const DATE_S: i64 = 784_111_776;
     const BASE: Version =
         Version { size: 1, modified: (DATE_S, 3), changed: (DATE_S, 4), inode: 5, file_system: 6, mount: 7 };
-    /// Of an image: both times are the same, in whole seconds.
+    /// A file of an image: both times are the same, in whole seconds.
     const IMAGE: Version = Version { modified: (DATE_S, 0), changed: (DATE_S, 0), ..BASE };
 
     fn of(version: Version) -> Representation {
@@ -146,13 +146,13 @@ mod tests {
             assert!(!inner.is_empty() && inner.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"'));
             assert!(all[..at].iter().all(|other| other.etag != one.etag), "{one:?}");
         }
-        // A restart, and another mount of the same disk, change nothing where times tell all.
+        // With a ctime, neither the salt nor the mount changes the tag.
         assert_eq!(Representation::new(&BASE, 2, None), of(BASE));
         assert_eq!(of(Version { mount: 8, file_system: 9, ..BASE }), of(BASE));
     }
 
     #[test]
-    fn dates_that_say_nothing() {
+    fn placeholder_dates() {
         for (version, date_s) in [
             (BASE, Some(DATE_S as u64)),
             (IMAGE, None),
@@ -181,7 +181,7 @@ mod tests {
         let part = plain.content_fields("text/plain", Some((1, 1)), &date);
         assert!(part.contains("Content-Range: bytes 1-1/21474836480\r\nContent-Length: 1\r\n"), "{part}");
         assert_eq!(plain.cache_fields(false), format!("ETag: {}\r\n", plain.etag));
-        // From the future, from before 1970, and compressed.
+        // A compressed variant with a date in the future, and a date before 1970.
         let future = Representation::new(&Version { modified: (i64::MAX, 0), ..BASE }, 1, Some(Coding::Gzip));
         let fields = future.content_fields("x/y", None, &date);
         assert!(fields.contains("Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{fields}");

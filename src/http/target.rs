@@ -1,7 +1,6 @@
 //! The request target (RFC 9112 section 3.2).
 
 use super::authority::{Authority, default_port};
-use super::error::HeadError;
 
 /// A request target (RFC 9112 section 3.2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -10,37 +9,34 @@ pub struct Target<'a> {
     pub authority: Option<(&'a str, &'static str)>,
     /// The path, percent-encoded. Begins with "/"; "/" for the forms without a path.
     pub path: &'a str,
-    /// The text after the first question mark. None: there is no question mark.
-    pub query: Option<&'a str>,
+    /// The text after the first question mark. None: without a question mark.
+    pub(crate) query: Option<&'a str>,
 }
 
 /// Parses a target: a path or an http URL without user and fragment; "*" for OPTIONS; host and port for CONNECT. All
-/// visible ASCII is accepted: browsers send characters such as `|`, which RFC 3986 requires to be encoded.
-pub fn parse<'a>(method: &str, target: &'a str) -> Result<Target<'a>, HeadError> {
+/// visible ASCII is accepted: browsers send characters such as `|`, which RFC 3986 requires to be encoded. None: not a
+/// valid target.
+pub fn parse<'a>(method: &str, target: &'a str) -> Option<Target<'a>> {
     let without_path = Target { authority: None, path: "/", query: None };
     match method {
-        "OPTIONS" if target == "*" => return Ok(without_path),
+        "OPTIONS" if target == "*" => return Some(without_path),
         // Host may omit the port, so the two are not compared (RFC 9112 section 3.2.3).
-        "CONNECT" => {
-            let is_port = |authority: Authority<'_>| authority.has_port();
-            let is_good = Authority::parse(target).is_some_and(is_port);
-            return if is_good { Ok(without_path) } else { Err(HeadError::Target) };
-        }
+        "CONNECT" => return Authority::parse(target).filter(Authority::has_port).map(|_| without_path),
         _ => {}
     }
     if !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
-        return Err(HeadError::Target);
+        return None;
     }
     let (before, query) = target.split_once('?').map_or((target, None), |(before, query)| (before, Some(query)));
     if before.starts_with('/') {
-        return Ok(Target { authority: None, path: before, query });
+        return Some(Target { authority: None, path: before, query });
     }
-    let (scheme, rest) = before.split_once("://").ok_or(HeadError::Target)?;
+    let (scheme, rest) = before.split_once("://")?;
     let scheme = ["http", "https"].into_iter().find(|known| scheme.eq_ignore_ascii_case(known));
-    let port = scheme.and_then(default_port).ok_or(HeadError::Target)?;
+    let port = scheme.and_then(default_port)?;
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    Authority::parse(authority).ok_or(HeadError::Target)?;
-    Ok(Target { authority: Some((authority, port)), path: if path.is_empty() { "/" } else { path }, query })
+    Authority::parse(authority)?;
+    Some(Target { authority: Some((authority, port)), path: if path.is_empty() { "/" } else { path }, query })
 }
 
 #[cfg(test)]
@@ -61,7 +57,7 @@ mod tests {
             ("https://[::1]:8443/", Some(("[::1]:8443", "443")), "/", None),
             ("http://h://x", Some(("h:", "80")), "//x", None),
         ] {
-            assert_eq!(parse("GET", target), Ok(Target { authority, path, query }), "{target}");
+            assert_eq!(parse("GET", target), Some(Target { authority, path, query }), "{target}");
         }
     }
 
@@ -94,7 +90,7 @@ mod tests {
             "http://::1/",
             "://h/",
         ] {
-            assert_eq!(parse("GET", target), Err(HeadError::Target), "{target}");
+            assert_eq!(parse("GET", target), None, "{target}");
         }
     }
 
@@ -115,7 +111,7 @@ mod tests {
             ("CONNECT", "*", false),
             ("CONNECT", "http://h:80/", false),
         ] {
-            let expected = if is_good { Ok("/") } else { Err(HeadError::Target) };
+            let expected = is_good.then_some("/");
             assert_eq!(parse(method, target).map(|target| target.path), expected, "{method} {target}");
         }
     }

@@ -1,4 +1,4 @@
-//! The opening handshake's rules (RFC 6455 section 4.2): a request's headers in, an accept key or a refusal out.
+//! Validation of the opening handshake (RFC 6455 section 4.2): from a request's headers to an accept key or a refusal.
 
 use std::fmt;
 
@@ -33,14 +33,14 @@ pub struct Upgrade {
     pub accept: String,
     /// The offered subprotocols, in the client's order of preference. Bearer tokens among them are left out.
     pub subprotocols: Vec<String>,
-    /// Upgrade or Connection is missing, so that there can be no 101.
-    pub is_lost: bool,
+    /// Upgrade or Connection is missing, so that a 101 is not possible.
+    pub(crate) is_lost: bool,
 }
 
 impl Upgrade {
     /// The subprotocol chosen where the path names the backend: the first one offered. `base64` is skipped, since it
     /// requires encoded payload.
-    pub fn preferred(&self) -> Option<&str> {
+    pub(crate) fn preferred(&self) -> Option<&str> {
         self.subprotocols.iter().map(String::as_str).find(|name| *name != "base64")
     }
 }
@@ -62,7 +62,7 @@ pub enum UpgradeError {
 
 impl UpgradeError {
     /// The HTTP status of the refusal.
-    pub fn status(self) -> u16 {
+    pub(crate) fn status(self) -> u16 {
         match self {
             UpgradeError::Method => 405,
             UpgradeError::Version | UpgradeError::Lost => 426,
@@ -101,8 +101,8 @@ pub fn is_asked(headers: &Fields) -> bool {
 }
 
 /// Whether a proxy removed Upgrade or Connection from a handshake, as it does unless configured to pass them on (RFC 9110
-/// section 7.6.1). Sec-WebSocket-Key tells: scripts cannot set it.
-pub fn is_lost(method: &str, headers: &Fields) -> bool {
+/// section 7.6.1). Sec-WebSocket-Key identifies a handshake: scripts cannot set it.
+pub(crate) fn is_lost(method: &str, headers: &Fields) -> bool {
     method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
 }
 
@@ -118,7 +118,7 @@ pub fn check(
         return Err(UpgradeError::Method);
     }
     let is_lost = is_lost(method, headers);
-    // A proxy that removes Upgrade often speaks HTTP/1.0: the lost header is the better report.
+    // A proxy that removes Upgrade often speaks HTTP/1.0: the lost header is the more useful error.
     if !http_1_1 && !is_lost {
         return Err(UpgradeError::HttpVersion);
     }
@@ -179,11 +179,11 @@ fn are_extensions(value: &[u8]) -> bool {
         if rest.is_empty() {
             return true;
         }
-        let Some(behind) = take_extension(rest) else { return false };
-        if !behind.is_empty() && !behind.starts_with(b",") {
+        let Some(after) = take_extension(rest) else { return false };
+        if !after.is_empty() && !after.starts_with(b",") {
             return false;
         }
-        rest = behind;
+        rest = after;
     }
 }
 
@@ -210,10 +210,10 @@ fn take_token(bytes: &[u8]) -> Option<&[u8]> {
 fn take_quoted_token(bytes: &[u8]) -> Option<&[u8]> {
     let inner = bytes.strip_prefix(b"\"")?;
     let mut rest = inner;
-    while let Some((&byte, behind)) = rest.strip_prefix(b"\\").unwrap_or(rest).split_first()
+    while let Some((&byte, after)) = rest.strip_prefix(b"\\").unwrap_or(rest).split_first()
         && is_token_byte(byte)
     {
-        rest = behind;
+        rest = after;
     }
     rest.strip_prefix(b"\"").filter(|_| rest.len() < inner.len())
 }
@@ -226,8 +226,8 @@ fn skip(bytes: &[u8], is_skipped: impl Fn(u8) -> bool) -> &[u8] {
     &bytes[bytes.iter().position(|byte| !is_skipped(*byte)).unwrap_or(bytes.len())..]
 }
 
-/// For the log: the values of Origin.
-pub fn shown_origin(headers: &Fields) -> String {
+/// The values of Origin, for the log.
+pub(crate) fn shown_origin(headers: &Fields) -> String {
     let all: Vec<_> = values(headers, "origin").map(String::from_utf8_lossy).collect();
     all.join(", ")
 }

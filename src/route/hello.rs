@@ -9,11 +9,11 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, command PROXY.
 const VERSION_AND_COMMAND: u8 = 0x21;
 
-/// The host that the client asked for (PP2_TYPE_AUTHORITY).
+/// The requested host (PP2_TYPE_AUTHORITY).
 const TYPE_HOST: u8 = 0x02;
-/// The connection as the log names it (PP2_TYPE_UNIQUE_ID).
+/// The name of the connection in the log (PP2_TYPE_UNIQUE_ID).
 const TYPE_ID: u8 = 0x05;
-/// The types from 0xe0 on are free for applications (PP2_TYPE_MIN_CUSTOM).
+/// The first of the types for applications (PP2_TYPE_MIN_CUSTOM).
 const TYPE_PATH: u8 = 0xe0;
 const TYPE_QUERY: u8 = 0xe1;
 const TYPE_ORIGIN: u8 = 0xe2;
@@ -22,7 +22,7 @@ const TYPE_SUBPROTOCOL: u8 = 0xe3;
 /// Values of the handshake. An empty value is omitted from the record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Hello {
-    /// "/" and the name, decoded and folded.
+    /// "/" and the name: decoded, without empty and dot segments.
     pub path: Box<str>,
     /// The query, percent-encoded.
     pub query: Box<str>,
@@ -36,8 +36,8 @@ pub struct Hello {
 
 impl Hello {
     /// The size of all values in bytes.
-    pub fn size(&self) -> usize {
-        [&self.path, &self.query, &self.host, &self.origin, &self.subprotocol].iter().map(|said| said.len()).sum()
+    pub(crate) fn size(&self) -> usize {
+        [&self.path, &self.query, &self.host, &self.origin, &self.subprotocol].iter().map(|value| value.len()).sum()
     }
 
     /// Encodes the record. `client` is the remote and `local` the local address of the client's socket, both unknown on a
@@ -58,7 +58,7 @@ impl Hello {
             (TYPE_ORIGIN, &self.origin),
             (TYPE_SUBPROTOCOL, &self.subprotocol),
         ] {
-            // All of them together are shorter than the head that they are from.
+            // A length fits into 16 bits: all values together are shorter than the request head.
             if !value.is_empty() {
                 record.push(kind);
                 record.extend((value.len() as u16).to_be_bytes());
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn families() {
+    fn address_families() {
         let hello = Hello::default();
         for (client, local, family, size) in [
             (tcp("[::1]:1"), tcp("[::1]:2"), 0x21, 36),
@@ -114,7 +114,7 @@ mod tests {
             (tcp("1.2.3.4:1"), Address::Unknown, 0x00, 0),
         ] {
             let record = hello.encode(client, local, 7);
-            // The number is always there: type, length, "c7".
+            // The ID is always present: type, length, "c7".
             assert_eq!((record[13], record[15]), (family, size + 5), "{client} {local}");
             assert_eq!(record.len(), 16 + usize::from(size) + 5);
         }

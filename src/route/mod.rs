@@ -1,8 +1,7 @@
 //! Routing: from a request's host and path to a site, and from a name to the backend that serves it.
+#![forbid(unsafe_code)]
 
 pub mod names;
-
-pub mod docroot;
 
 pub mod hello;
 
@@ -60,7 +59,7 @@ pub struct Service {
 }
 
 /// A permit for one WebSocket of a service (`limits.clients` of its websocket or link).
-pub type Seat = Permit<Service>;
+pub(crate) type Seat = Permit<Service>;
 
 impl AsRef<Count> for Service {
     fn as_ref(&self) -> &Count {
@@ -104,34 +103,33 @@ pub struct Link {
 
 /// The default Cache-Control of files: caches revalidate each time, at the cost of a 304. Without it, browsers use
 /// heuristic freshness, a tenth of the page's age (RFC 9111 section 4.2.2).
-pub const CACHE_CONTROL: &str = "no-cache";
+pub(crate) const CACHE_CONTROL: &str = "no-cache";
 
-/// A configured header field of files.
+/// A header field for some files (`headers` of `document`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageHeader {
     /// The files: patterns searched for in "/" + path.
-    pub path: Patterns,
-    /// Its name.
-    pub name: Box<str>,
-    /// Its value, without control characters.
-    pub value: Box<str>,
+    pub(crate) path: Patterns,
+    pub(crate) name: Box<str>,
+    /// Without control characters.
+    pub(crate) value: Box<str>,
 }
 
 /// What one server (virtual host) serves.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// The host it answers to where several servers share an address: in normal form except for case.
+    /// The host that selects this server among those that share an address, in normal form except for case. None:
+    /// it serves as the default only.
     pub hostname: Option<Box<str>>,
     /// Whether files are served.
     pub has_www: bool,
-    /// Which files are sent.
+    /// Which files may be requested.
     pub page_rules: Rules,
-    /// What files are sent with as Cache-Control (RFC 9111 section 5.2): a header's value, so without control
-    /// characters.
+    /// The Cache-Control of files (RFC 9111 section 5.2), without control characters.
     pub cache_control: Box<str>,
-    /// Other headers of files, by their paths.
+    /// Further header fields of files.
     pub page_headers: Vec<PageHeader>,
-    /// Whether the UNIX servers in docroot are served.
+    /// Whether the backends in docroot are served.
     pub has_docroot: bool,
     /// Whether symbolic links may lead out of docroot.
     pub follows_symlinks: bool,
@@ -148,14 +146,14 @@ pub struct Site {
 }
 
 impl Site {
-    /// The first link that serves a name.
-    pub fn link_of(&self, name: &str) -> Option<usize> {
+    /// The index of the first link whose `origin` matches a name.
+    pub(crate) fn link_of(&self, name: &str) -> Option<usize> {
         let subject = format!("/{name}");
         self.links.iter().position(|link| link.origin.matches(&subject))
     }
 
-    /// The configured header lines of a file. Of several with one name the first wins.
-    pub fn page_fields(&self, path: &str) -> String {
+    /// The configured header lines of a file. Of several fields with one name the first is sent.
+    pub(crate) fn page_fields(&self, path: &str) -> String {
         let subject = format!("/{path}");
         let mut names: Vec<&str> = Vec::new();
         let mut fields = String::new();
@@ -171,7 +169,7 @@ impl Site {
     }
 
     /// A copy whose counts of WebSockets start at 0.
-    pub fn fresh(&self) -> Site {
+    pub(crate) fn fresh(&self) -> Site {
         let mut site = self.clone();
         site.service = Arc::new(Service::clone(&site.service));
         for link in &mut site.links {
@@ -221,18 +219,18 @@ pub struct Sites {
 }
 
 impl Sites {
-    /// One server, alone or before others.
+    /// `first` is the default.
     pub fn new(first: Arc<Site>, others: Vec<Arc<Site>>) -> Sites {
         Sites { first, others }
     }
 
-    /// The site with an index from `of_host`.
-    pub fn get(&self, index: u16) -> &Site {
+    /// The site with an index from `of_host`; the first one if the index is out of range.
+    pub(crate) fn get(&self, index: u16) -> &Site {
         index.checked_sub(1).and_then(|index| self.others.get(index as usize)).unwrap_or(&self.first)
     }
 
     /// Whether any service has a rate limit.
-    pub fn have_rates(&self) -> bool {
+    pub(crate) fn have_rates(&self) -> bool {
         let has_rate = |service: &Arc<Service>| {
             service.limits.messages_per_second_max > 0 || service.limits.bytes_per_second_max > 0
         };
@@ -240,8 +238,9 @@ impl Sites {
         sites.any(|site| has_rate(&site.service) || site.links.iter().any(|link| has_rate(&link.service)))
     }
 
-    /// The number of the site that a Host header names, its port left aside.
-    pub fn of_host(&self, host: &str) -> u16 {
+    /// The index of the site whose hostname equals a Host value, without regard to the port. 0, the default,
+    /// if none does.
+    pub(crate) fn of_host(&self, host: &str) -> u16 {
         let Some(authority) = Authority::parse(host) else { return 0 };
         let is_named =
             |site: &Arc<Site>| site.hostname.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(authority.host()));
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts() {
+    fn sites_of_hosts() {
         let site = |name: Option<&str>| Arc::new(Site { hostname: name.map(Into::into), ..Site::default() });
         let sites = Sites::new(site(Some("a.example")), vec![site(Some("b.example")), site(Some("[::1]"))]);
         for (host, index) in [

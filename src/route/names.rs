@@ -1,5 +1,4 @@
 //! Names and the patterns that allow or deny them (docs/backends.md).
-#![forbid(unsafe_code)]
 
 use std::fmt;
 
@@ -16,7 +15,7 @@ impl fmt::Display for NameError {
 }
 
 /// The name of a path: percent-decoded, without empty and dot segments, without a slash at either end. `..` at the root
-/// is dropped, so that no name leads out.
+/// is dropped: no name leads out of the folder.
 pub fn from_path(path: &str) -> Result<String, NameError> {
     let is_encoded = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
     if !path.split('%').skip(1).all(is_encoded) {
@@ -56,8 +55,9 @@ impl Patterns {
         Patterns(list.split(',').map(str::trim).filter(|one| !one.is_empty()).map(Pattern::parse).collect())
     }
 
-    /// As `parse`, for paths of files: "^" may be followed by a path without its first slash, as ouistiti once had it.
-    pub fn parse_paths(list: &str) -> Patterns {
+    /// As `parse`, for paths of files: "^" may be followed by a path without its first slash, as in older versions of
+    /// ouistiti.
+    pub(crate) fn parse_paths(list: &str) -> Patterns {
         let mut patterns = Patterns::parse(list);
         for Pattern { runs, at_start, .. } in &mut patterns.0 {
             let is_path = runs.len() > 1 || !runs.concat().is_empty();
@@ -109,11 +109,11 @@ impl Pattern {
 /// Which names may be requested.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rules {
-    /// What is accepted.
+    /// Names to accept.
     pub allow: Patterns,
-    /// What is refused.
+    /// Names to refuse.
     pub deny: Patterns,
-    /// `allow` is asked before `deny`, so that what matches both is accepted.
+    /// `allow` is checked before `deny`: a name that matches both is accepted.
     pub deny_last: bool,
 }
 
@@ -124,22 +124,20 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Whether the name may be asked for: refused if `deny` matches, else accepted if `allow` does, else refused;
-    /// with `deny_last` the first two change places.
-    pub fn permit(&self, name: &str) -> bool {
+    /// Whether a name may be requested: it matches `allow`, and not `deny` unless `deny_last` is set.
+    pub(crate) fn permit(&self, name: &str) -> bool {
         let subject = format!("/{name}");
         self.permit_any(&[&subject])
     }
 
-    /// Whether a page may be sent. It is asked for by a path, which may end with a slash, and found in a file: all of
-    /// these are its subjects. A precompressed variant has the content of the file that it stands for, and is denied
-    /// with that file.
-    pub fn permit_page(&self, name: &str, has_slash: bool, file: &str) -> bool {
-        let asked = format!("/{name}");
-        let folder = if has_slash { format!("{}/", asked.trim_end_matches('/')) } else { asked.clone() };
-        let found = format!("/{file}");
-        let plain = found.strip_suffix(".gz").or_else(|| found.strip_suffix(".br")).unwrap_or(&found);
-        self.permit_any(&[&asked, &folder, &found]) && !self.denies(plain)
+    /// Whether a page may be sent. The patterns are applied to its name, to its name with a final slash if the request
+    /// has one, and to the path of its file. A precompressed variant is denied with the file whose content it has.
+    pub(crate) fn permit_page(&self, name: &str, has_slash: bool, file: &str) -> bool {
+        let requested = format!("/{name}");
+        let folder = if has_slash { format!("{}/", requested.trim_end_matches('/')) } else { requested.clone() };
+        let file = format!("/{file}");
+        let plain = file.strip_suffix(".gz").or_else(|| file.strip_suffix(".br")).unwrap_or(&file);
+        self.permit_any(&[&requested, &folder, &file]) && !self.denies(plain)
     }
 
     fn permit_any(&self, subjects: &[&str]) -> bool {

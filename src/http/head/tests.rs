@@ -1,15 +1,15 @@
-//! Heads that are read, and all the ways in which one is refused.
+//! Valid heads, and the refusal of each kind of invalid head.
 
 use super::*;
 
 const HEAD_SIZE_MAX: u64 = 1024;
 
-/// Some limits that are not the usual ones.
+/// Limits that differ from the defaults.
 fn limits() -> Http {
     Http { head_size_max: HEAD_SIZE_MAX, headers_max: 9, ..Http::default() }
 }
 
-/// As the exchange does it: the end first, then the head.
+/// Scans for the end of the head, then parses the head, as the exchange does.
 fn read(bytes: &[u8]) -> Result<Head<'static>, HeadError> {
     match scan(bytes, 0)? {
         Some(end) => parse(bytes[..end].to_vec().leak(), &limits()),
@@ -17,7 +17,7 @@ fn read(bytes: &[u8]) -> Result<Head<'static>, HeadError> {
     }
 }
 
-/// A GET with these header lines behind Host.
+/// A GET with these header lines after Host.
 fn with(lines: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n")
 }
@@ -32,12 +32,12 @@ fn good_heads() {
     let head = read(b"get / HTTP/1.0\r\n\r\n").unwrap();
     assert_eq!((head.method, head.host, head.http_1_1, head.keep_alive), ("get", "", false, false));
     assert_eq!(read(b"GET http://h/ HTTP/1.0\r\n\r\n").unwrap().host, "h");
-    // Bytes beyond ASCII have no meaning in a value, and are no harm.
+    // A value may have bytes beyond ASCII (obs-text, RFC 9110 section 5.5).
     assert_eq!(read(b"GET / HTTP/1.1\r\nHost:\th \r\nX: a\tb\xff\r\n\r\n").unwrap().headers[1].1, b"a\tb\xff");
 }
 
 #[test]
-fn who_stays() {
+fn persistence() {
     for (version, lines, stays) in [
         ("1.1", "", true),
         ("1.1", "Connection: x, Close\r\n", false),
@@ -52,7 +52,7 @@ fn who_stays() {
 }
 
 #[test]
-fn bodies_and_what_smuggles_requests_in_them() {
+fn framing_and_request_smuggling() {
     let digits = u64::MAX.to_string();
     let largest = format!("Content-Length: {digits}\r\n");
     let overflow = format!("Content-Length: {digits}0\r\n");
@@ -108,7 +108,7 @@ fn expectations() {
         ("Expect: 100-continue\r\nExpect: x\r\n", Err(HeadError::Expectation)),
         ("Expect: 100-continue, x\r\n", Err(HeadError::Expectation)),
         ("Expect: \"100-continue\"\r\n", Err(HeadError::Expectation)),
-        // Empty elements of a list count for nothing (RFC 9110 section 5.6.1.2).
+        // Empty elements of a list are skipped (RFC 9110 section 5.6.1.2).
         ("Expect: , 100-continue ,\r\n", Ok(true)),
         ("Expect:\r\n", Ok(false)),
     ] {
@@ -117,7 +117,7 @@ fn expectations() {
 }
 
 #[test]
-fn request_lines_that_are_none() {
+fn invalid_request_lines() {
     use HeadError::*;
     let long = format!("GET /{} HTTP/1.1", "a".repeat(TARGET_SIZE_MAX));
     let cases: &[(&str, HeadError)] = &[
@@ -164,7 +164,7 @@ fn request_lines_that_are_none() {
 }
 
 #[test]
-fn headers_that_are_none() {
+fn invalid_headers() {
     use HeadError::*;
     let large = with(&format!("X: {}\r\n", "a".repeat(HEAD_SIZE_MAX as usize)));
     let many = with(&"X: y\r\n".repeat(9));
@@ -198,10 +198,9 @@ fn headers_that_are_none() {
     }
 }
 
-/// Bare line ends and control characters are refused where they stand, wherever the cuts are; nothing behind them
-/// is waited for.
+/// A bare CR, a bare LF and other control characters are refused as soon as they are scanned.
 #[test]
-fn what_is_refused_at_its_place() {
+fn control_characters_are_refused_at_once() {
     let good = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     for at in 0..good.len() {
         for byte in (0..0x20).chain([0x7f]).filter(|byte| *byte != b'\t') {
@@ -228,7 +227,7 @@ fn scan_in_steps(bytes: &[u8]) -> Result<Option<usize>, HeadError> {
 }
 
 #[test]
-fn the_end_is_found_wherever_the_cuts_are() {
+fn the_end_is_found_wherever_the_bytes_are_cut() {
     let bytes = b"GET / HTTP/1.1\r\nHost: h\r\n\r\nrest\n";
     for from in 0..=26 {
         assert_eq!(scan(&bytes[..from], 0), Ok(None), "{from}");

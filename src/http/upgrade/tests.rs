@@ -1,4 +1,4 @@
-//! Handshakes: what RFC 6455 prints, what it forbids, and pages of other origins.
+//! Handshakes: the examples of RFC 6455, invalid requests, and origins.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn judge(headers: &Fields) -> Result<Upgrade, UpgradeError> {
     check("GET", true, "gate.example:8080", headers, &Origins::Same)
 }
 
-/// RFC 6455 section 1.2, as it is printed. Its page is of another host than the server.
+/// The example of RFC 6455 section 1.2. Its Origin is not that of its Host.
 #[test]
 fn the_handshake_of_the_rfc() {
     let headers: [(&str, &[u8]); 7] = [
@@ -40,7 +40,7 @@ fn the_handshake_of_the_rfc() {
     assert_eq!(check(Origins::Same), Err(UpgradeError::Origin));
 }
 
-/// The section, a header in place of its like, and whether the request asks for the upgrade.
+/// RFC section, a header that replaces the valid one, and whether the request asks for the upgrade.
 #[test]
 fn requests_for_the_upgrade() {
     for (section, name, value, is_one) in [
@@ -62,7 +62,7 @@ fn requests_for_the_upgrade() {
     }
 }
 
-/// The section, a header in place of its like, and the refusal.
+/// RFC section, a header that replaces the valid one, and the result.
 #[test]
 fn headers_of_handshakes() {
     use UpgradeError::*;
@@ -148,9 +148,9 @@ fn subprotocols_in_order() {
     assert_eq!(upgrade.subprotocols, ["chat", "superchat", "echo"]);
 }
 
-/// How hosts and ports compare is tested where they are compared (`authority`).
+/// The comparison of hosts and ports is tested in `authority`.
 #[test]
-fn origins_that_fit() {
+fn allowed_origins() {
     let list = Origins::List(vec!["https://app.example".into(), "chrome-extension://id".into()]);
     let cases: &[(&Origins, &str, &str, bool)] = &[
         (&Origins::Same, "http://gate.example:8080", "gate.example:8080", true),
@@ -226,7 +226,7 @@ fn bearer_tokens() {
             "{offer}"
         );
     }
-    // A list may have several lines.
+    // A list may have several field lines.
     let mut lines = with("Sec-WebSocket-Protocol", b"json, bearer");
     lines.push(("sec-websocket-protocol", b"x, y"));
     assert_eq!(judge(&lines).unwrap().subprotocols, ["json", "bearer", "y"]);

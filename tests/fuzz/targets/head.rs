@@ -8,9 +8,8 @@ use uakari::http::body::{Body, BodyError, Framing};
 use uakari::http::coding::Codings;
 use uakari::http::conditions::{Conditions, Selection};
 use uakari::http::date::{self, Date};
-use uakari::http::error::HeadError;
 use uakari::http::fields;
-use uakari::http::head::{self, Head};
+use uakari::http::head::{self, Head, HeadError};
 use uakari::http::range::{self, Part};
 use uakari::http::representation::{Representation, Version};
 use uakari::http::upgrade::{self, Origins};
@@ -246,7 +245,7 @@ fn check_values(bytes: &[u8]) {
     };
     check_conditions(&head);
     if let Ok(text) = std::str::from_utf8(bytes) {
-        if let Ok(target) = target::parse("GET", text) {
+        if let Some(target) = target::parse("GET", text) {
             assert!(
                 target.path.starts_with('/') && target.authority.is_none_or(|(one, _)| Authority::parse(one).is_some())
             );
