@@ -1,9 +1,12 @@
-//! Command lines of the sample servers: the flags that all of them have, and a program's own. Letters may be joined as
-//! getopt(3) has it, since ouistiti's servers are started so: `-wD` is `-w -D`, and `-R/run` is `-R /run`.
+//! Command lines of the sample servers: the common flags, and those of one program. Short flags may be joined as with
+//! getopt(3), since ouistiti's servers are started that way: `-wD` is `-w -D`, and `-R/run` is `-R /run`.
 
+use std::ffi::OsString;
 use std::fmt::{Display, Write as _};
 use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
+
+use lexopt::Arg;
 
 /// A sample server.
 #[derive(Debug)]
@@ -20,16 +23,16 @@ pub struct Program {
     pub direct_message_size_max: Option<usize>,
 }
 
-/// How messages are marked on a plain connection.
+/// How messages are delimited on a plain connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Protocol {
-    /// Not at all: a SOCK_STREAM socket.
+    /// No boundaries: a SOCK_STREAM socket.
     Stream,
-    /// A packet each: a SOCK_SEQPACKET socket.
+    /// One packet for each message: a SOCK_SEQPACKET socket.
     Packet,
-    /// A line each.
+    /// Each message is a line.
     Lines,
-    /// Each ends with a NUL.
+    /// Each message ends with a NUL.
     Nul,
     /// RFC 6455 frames without masks.
     Frames,
@@ -46,13 +49,13 @@ const PROTOCOLS: [(&str, Protocol); 5] = [
 /// The options of a sample server.
 #[derive(Debug)]
 pub struct Options<T> {
-    /// The program that has them.
+    /// The program that these options start.
     pub program: &'static Program,
     /// Folder of the socket, created if missing.
     pub root: String,
     /// File name of the socket.
     pub name: String,
-    /// User to become.
+    /// User to become; None: the user stays the same.
     pub user: Option<String>,
     /// Clients at once, at least 1.
     pub clients_max: usize,
@@ -60,7 +63,7 @@ pub struct Options<T> {
     pub daemonize: bool,
     /// Access rights of the socket.
     pub mode: u32,
-    /// How messages are marked; `Stream` in direct mode.
+    /// How messages are delimited; `Stream` in direct mode.
     pub protocol: Protocol,
     /// Whether the gateway hands over the clients' own connections.
     pub is_direct: bool,
@@ -106,7 +109,7 @@ impl<T> Flag<T> {
     }
 }
 
-/// For [`Flag::new`]: stores a value. False: there is none.
+/// For [`Flag::new`]: stores a value. False: `value` is None.
 pub fn store<V>(slot: &mut V, value: Option<V>) -> bool {
     value.map(|value| *slot = value).is_some()
 }
@@ -120,7 +123,7 @@ pub fn run<T>(
     serve: impl FnOnce(&Options<T>) -> Result<(), String>,
 ) -> ExitCode {
     flags.extend(common_flags(program));
-    let result = parse(program, own, &flags, std::env::args().skip(1)).and_then(|options| match options {
+    let result = parse(program, own, &flags, std::env::args_os().skip(1)).and_then(|options| match options {
         Some(options) => serve(&options),
         None => {
             // A closed pipe is no failure: its reader may have read enough.
@@ -169,12 +172,12 @@ fn common_flags<T>(program: &Program) -> Vec<Flag<T>> {
     flags
 }
 
-/// The options; None: help is asked for.
+/// Parses the command line. None: it asks for the help text. The error is the operator's sentence.
 fn parse<T>(
     program: &'static Program,
     own: T,
     flags: &[Flag<T>],
-    mut arguments: impl Iterator<Item = String>,
+    arguments: impl Iterator<Item: Into<OsString>>,
 ) -> Result<Option<Options<T>>, String> {
     let mut options = Options {
         program,
@@ -189,35 +192,38 @@ fn parse<T>(
         hello: false,
         own,
     };
-    let mut given = Vec::new();
-    while let Some(argument) = arguments.next() {
-        let letters = argument.strip_prefix('-').filter(|letters| !letters.starts_with('-')).unwrap_or_default();
-        let mut names: Vec<String> = letters.chars().map(|letter| format!("-{letter}")).collect();
-        if names.is_empty() {
-            names.push(argument.clone());
+    let mut parser = lexopt::Parser::from_args(arguments);
+    // As with getopt(3), the value in `-n=echo` is "=echo".
+    parser.set_short_equals(false);
+    let (mut argument, mut given) = (String::new(), Vec::new());
+    loop {
+        // None: the last argument has more joined letters.
+        if let Some(rest) = parser.try_raw_args() {
+            let Some(next) = rest.peek() else { break };
+            argument = next.to_string_lossy().into_owned();
         }
-        for (index, name) in names.iter().enumerate() {
-            if matches!(name.as_str(), "-h" | "--help" | "help") {
-                return Ok(None);
-            }
-            let flag = flags.iter().find(|flag| flag.names.split(", ").any(|own| own == name));
-            let flag = flag.ok_or_else(|| format!("{argument} is not known: see --help"))?;
-            if flag.value.is_empty() {
-                (flag.set)(&mut options, String::new());
-                continue;
-            }
-            let joined = letters.chars().skip(index + 1).collect::<String>();
-            let value = if joined.is_empty() { arguments.next() } else { Some(joined) };
-            let value = value.ok_or_else(|| format!("{name} needs a value: see --help"))?;
-            if given.contains(&flag.names) {
-                return Err(format!("{name} is given twice: see --help"));
-            }
-            given.push(flag.names);
-            let shown = value.escape_debug().to_string();
-            if !(flag.set)(&mut options, value) {
-                return Err(format!("{name} {shown} is not valid: expected {}", flag.help));
-            }
-            break;
+        let name = match parser.next() {
+            Ok(Some(Arg::Short(letter))) => format!("-{letter}"),
+            // A long name, or no flag at all: `--name=echo`, `--` and operands are refused as typed.
+            _ => argument.clone(),
+        };
+        if matches!(name.as_str(), "-h" | "--help" | "help") {
+            return Ok(None);
+        }
+        let flag = flags.iter().find(|flag| flag.names.split(", ").any(|own| own == name));
+        let flag = flag.ok_or_else(|| format!("{argument} is not known: see --help"))?;
+        if flag.value.is_empty() {
+            (flag.set)(&mut options, String::new());
+            continue;
+        }
+        let value = parser.value().map_err(|_| format!("{name} needs a value: see --help"))?;
+        if given.contains(&flag.names) {
+            return Err(format!("{name} is given twice: see --help"));
+        }
+        given.push(flag.names);
+        let shown = value.to_string_lossy().escape_debug().to_string();
+        if !value.into_string().is_ok_and(|value| (flag.set)(&mut options, value)) {
+            return Err(format!("{name} {shown} is not valid: expected {}", flag.help));
         }
     }
     if options.is_direct && options.protocol != Protocol::Stream {
@@ -226,7 +232,7 @@ fn parse<T>(
     Ok(Some(options))
 }
 
-/// The name by which the program was called.
+/// The last component of argv[0].
 fn program_name(otherwise: &str) -> String {
     let path = std::env::args().next().unwrap_or_default();
     path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(otherwise).to_owned()
@@ -245,6 +251,8 @@ fn help<T>(program: &Program, flags: &[Flag<T>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     static PROGRAM: Program = Program {
@@ -271,6 +279,7 @@ mod tests {
         let options = parsed("-n -wD -R -h --protocol nul --mode 660").unwrap().unwrap();
         assert_eq!((&*options.name, &*options.root, options.own), ("-wD", "-h", false));
         assert_eq!((options.protocol, options.mode), (Protocol::Nul, 0o660));
+        assert_eq!(parsed("-n=echo").unwrap().unwrap().name, "=echo");
         assert!(["-h", "--help", "help", "-Dh"].into_iter().all(|line| parsed(line).unwrap().is_none()));
     }
 
@@ -281,6 +290,7 @@ mod tests {
             ("-", "- is not known"),
             ("--", "-- is not known"),
             ("run", "run is not known"),
+            ("--name=echo", "--name=echo is not known"),
             ("-D -n", "-n needs a value"),
             ("-R a -R b", "-R is given twice"),
             ("-m 0", "-m 0 is not valid: expected clients at once, 1 or more"),
@@ -292,6 +302,19 @@ mod tests {
         ] {
             let error = parsed(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_utf8_are_an_error() {
+        let bytes = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+        for (line, expected) in [
+            (vec![bytes(b"\xff")], "\u{fffd} is not known: see --help"),
+            (vec![bytes(b"-D\xff")], "-D\u{fffd} is not known: see --help"),
+            (vec![bytes(b"-u"), bytes(b"\xff")], "-u \u{fffd} is not valid: expected user to become"),
+        ] {
+            let error = parse(&PROGRAM, false, &common_flags(&PROGRAM), line.into_iter()).unwrap_err();
+            assert_eq!(error, expected);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The hello record that a client's connection begins with, received without blocking and without a byte of what
-//! follows it.
+//! The hello record at the start of a client's connection. It is received without blocking, and no byte after it is
+//! consumed.
 
 // `read_hello`, for servers that block, is not used here.
 #[path = "../../hello/hello.rs"]
@@ -21,15 +21,15 @@ pub use parser::{Hello, HelloError, parse_hello};
 /// Bytes of the longest record.
 const RECORD_SIZE_MAX: usize = HEAD_SIZE + u16::MAX as usize;
 
-/// A record of which some bytes were received.
+/// A partly received record.
 #[derive(Debug, Default)]
 pub struct Record {
     bytes: Vec<u8>,
 }
 
 impl Record {
-    /// Receives what is missing of the record, or one packet, which has to be all of it. None: more bytes have to
-    /// arrive. The end of the connection is an `Io` error too.
+    /// Receives the missing bytes of the record, or with `is_packet` one packet that must be a whole record. None: more
+    /// bytes have to arrive. The end of the connection is `HelloError::Io`.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, is_packet: bool) -> Result<Option<Hello>, HelloError> {
         let received_size = self.bytes.len();
         let size = if is_packet { RECORD_SIZE_MAX } else { self.size()? };
@@ -94,7 +94,7 @@ mod tests {
 
     const FIRST: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x05\x05\0\x02c3";
 
-    /// What becomes of bytes that arrive `step` at a time.
+    /// The result for bytes that arrive `step` at a time.
     fn received(kind: SockType, bytes: &[u8], step: usize) -> Result<Option<Hello>, HelloError> {
         let (ours, theirs) = socketpair(AddressFamily::Unix, kind, None, SockFlag::empty()).unwrap();
         let mut record = Record::default();
