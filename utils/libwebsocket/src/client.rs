@@ -12,13 +12,13 @@ use rfc6455::close::CloseCode;
 use server::handover::ClientAddress;
 use server::outgoing::{Outgoing, WriteType};
 
-use crate::arrival::EarlyWrites;
 use crate::cut::{self, Cut};
+use crate::early_writes::EarlyWrites;
 use crate::incoming::Incoming;
 use crate::ledger::{self, Place};
 use crate::lock::{Guard, Lock};
 use crate::real::safe;
-use crate::waiting::epoll::Watches;
+use crate::watches::Watches;
 
 /// Control frames to be sent for what was read. If a writer is blocked in a send, that thread sends them.
 #[derive(Default)]

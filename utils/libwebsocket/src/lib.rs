@@ -17,6 +17,11 @@ mod lock;
 /// What is known of each file descriptor.
 mod table;
 
+mod early_writes;
+
+/// Which epoll(7) instances watch a client.
+mod watches;
+
 mod client;
 
 /// accept(2) and the hand-over.

@@ -6,9 +6,9 @@ use std::ptr::null;
 use nix::libc::{self, epoll_event, fd_set, nfds_t, pollfd, sigset_t, size_t, suseconds_t, timespec, timeval};
 
 use super::{keeping_errno, keeping_errno_unless};
-use crate::real;
 use crate::waiting::select::{Set, Sets};
 use crate::waiting::{self, epoll};
+use crate::{real, watches};
 
 /// Runs a call; if it succeeds, errno keeps its value.
 fn wait(call: impl FnOnce() -> c_int) -> c_int {
@@ -157,7 +157,7 @@ pub unsafe extern "C" fn epoll_ctl(instance: c_int, command: c_int, fd: c_int, e
 pub unsafe extern "C" fn epoll_wait(instance: c_int, events: *mut epoll_event, count: c_int, time_ms: c_int) -> c_int {
     // SAFETY: the caller's promise.
     let ask = |time_ms| unsafe { real::epoll_wait(instance, events, count, time_ms) };
-    if !epoll::has_filtered() {
+    if !watches::has_filtered() {
         return ask(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -175,7 +175,7 @@ pub unsafe extern "C" fn epoll_pwait(
 ) -> c_int {
     // SAFETY: the caller's promise.
     let ask = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
-    if !epoll::has_filtered() {
+    if !watches::has_filtered() {
         return ask(time_ms);
     }
     // SAFETY: the kernel writes as many events as it says.
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn epoll_pwait2(
     time: *const timespec,
     signals: *const sigset_t,
 ) -> c_int {
-    if !epoll::has_filtered() {
+    if !watches::has_filtered() {
         // SAFETY: the caller's promise.
         return unsafe { real::epoll_pwait2(instance, events, count, time, signals) };
     }
