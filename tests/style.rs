@@ -171,36 +171,73 @@ const MODULES: &[(&str, &[&str])] = &[
     ("main", &["observe", "config", "daemon", "cli"]),
 ];
 
+/// The same for utils/libwebsocket/src.
+const LIBRARY_MODULES: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("real", &[]),
+    ("settings", &["limits", "real"]),
+    ("lock", &["limits"]),
+    ("incoming", &[]),
+    ("early_writes", &["limits"]),
+    ("watches", &["real"]),
+    ("cut", &["real"]),
+    ("ledger", &["limits", "real", "lock"]),
+    ("client", &["real", "lock", "incoming", "early_writes", "watches", "cut", "ledger"]),
+    ("table", &["limits", "client"]),
+    ("leaving", &["incoming", "ledger", "client", "table"]),
+    ("cut_timer", &["limits", "real", "lock", "cut", "client", "leaving"]),
+    ("fork", &["ledger", "client", "table", "cut_timer"]),
+    ("arrival", &["limits", "real", "settings", "ledger", "client", "table", "leaving", "cut_timer", "fork"]),
+    ("reading", &["limits", "real", "lock", "incoming", "client", "table"]),
+    ("writing", &["limits", "real", "lock", "client", "table", "cut_timer", "arrival"]),
+    ("waiting", &["real", "watches", "table", "leaving", "arrival", "reading"]),
+    (
+        "symbols",
+        &[
+            "limits", "real", "watches", "ledger", "client", "table", "leaving", "arrival", "reading", "writing",
+            "waiting",
+        ],
+    ),
+    ("api", &["table", "arrival"]),
+];
+
 #[test]
 fn modules_name_only_those_below_them() {
+    let mut faults = layer_faults("src", MODULES);
+    faults.extend(layer_faults("utils/libwebsocket/src", LIBRARY_MODULES));
+    expect_none(&faults, "modules name others that their row of the tables does not have");
+}
+
+/// Modules in this folder that name others than their row of the table has, and rows that are not in order.
+fn layer_faults(folder: &str, table: &[(&str, &[&str])]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (at, (module, allowed)) in MODULES.iter().enumerate() {
+    for (at, (module, allowed)) in table.iter().enumerate() {
         for name in *allowed {
-            if !MODULES[..at].iter().any(|(lower, _)| lower == name) {
+            if !table[..at].iter().any(|(lower, _)| lower == name) {
                 faults.push(format!("the table: {module} may not name {name}, which is not above it"));
             }
         }
     }
-    let sources = files(&["src"]);
+    let sources = files(&[folder]);
     let tests = test_paths(&sources);
-    for file in sources.iter().filter(|file| file.path != "src/lib.rs") {
-        let module = file.path.split('/').nth(1).unwrap().trim_end_matches(".rs");
-        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
-            faults.push(format!("{}: the table lacks the module {module}", file.path));
-            continue;
-        };
+    for file in sources.iter().filter(|file| file.path != format!("{folder}/lib.rs")) {
+        let module = file.path[folder.len() + 1..].split('/').next().unwrap().trim_end_matches(".rs");
         if tests.iter().any(|path| file.path.starts_with(path)) {
             continue;
         }
+        let Some((_, allowed)) = table.iter().find(|(name, _)| *name == module) else {
+            faults.push(format!("{}: the table lacks the module {module}", file.path));
+            continue;
+        };
         for (number, line) in file.code_without_tests() {
             for named in modules_named(line) {
-                if named != module && !allowed.contains(&named) && MODULES.iter().any(|(name, _)| *name == named) {
+                if named != module && !allowed.contains(&named) && table.iter().any(|(name, _)| *name == named) {
                     faults.push(format!("{}:{number}: {module} names {named}: {}", file.path, line.trim()));
                 }
             }
         }
     }
-    expect_none(&faults, "modules name others that their row of the table MODULES does not have");
+    faults
 }
 
 /// The beginnings of the paths of modules that are compiled for tests and simulations alone.

@@ -15,7 +15,7 @@ use crate::client::{Client, flush_now};
 use crate::limits::{GATEWAY_WAIT_MS, GATEWAYS_MAX};
 use crate::real::safe;
 use crate::table::{self, Entry};
-use crate::{cut, fork, leaving, ledger, settings};
+use crate::{cut_timer, fork, leaving, ledger, settings};
 
 /// The server uses `api`.
 static LEAVE_ALONE: AtomicBool = AtomicBool::new(false);
@@ -209,7 +209,7 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
     let mut gathered = messages.iter().map(|message| outgoing.gather_write(client.kind(), message));
     let is_refused = gathered.any(|result| result == Err(Errno::EILSEQ));
     flush_now(fd, &mut outgoing);
-    cut::note(fd, client, &mut outgoing);
+    cut_timer::note(fd, client, &mut outgoing);
     let is_ended = early.is_ended;
     drop((early, outgoing));
     if is_refused {

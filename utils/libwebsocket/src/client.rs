@@ -12,7 +12,7 @@ use rfc6455::close::CloseCode;
 use server::handover::ClientAddress;
 use server::outgoing::{Outgoing, WriteType};
 
-use crate::cut::{self, Cut};
+use crate::cut::Cut;
 use crate::early_writes::EarlyWrites;
 use crate::incoming::Incoming;
 use crate::ledger::{self, Place};
@@ -101,7 +101,7 @@ impl Client {
 
     /// Returns it for reuse after its last file descriptor in this process was closed.
     pub(crate) fn release(&'static self) {
-        cut::finish(self);
+        self.finish_cut();
         // If a lock was lost in a fork, or a thread still holds one, the client is leaked.
         let (
             Some(mut incoming),
@@ -128,6 +128,14 @@ impl Client {
         drop((incoming, outgoing, early, answers, watches, address));
         if let Ok(mut free) = FREE.lock() {
             free.push(self);
+        }
+    }
+
+    /// Sends the bytes of an incomplete character now.
+    fn finish_cut(&self) {
+        let Some(cut) = self.cut.try_lock().and_then(|mut cut| cut.take()) else { return };
+        if let (true, Ok(mut outgoing)) = (cut.is_open(), self.outgoing_now()) {
+            flush_cut(cut.socket, &mut outgoing);
         }
     }
 
@@ -238,6 +246,12 @@ impl Client {
 /// the server's next call gets them from the kernel.
 pub(crate) fn flush_now(fd: RawFd, outgoing: &mut Outgoing) {
     let _ = outgoing.flush(|parts| safe::send(fd, parts, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL));
+}
+
+/// Sends the bytes of an incomplete character, without blocking.
+pub(crate) fn flush_cut(fd: RawFd, outgoing: &mut Outgoing) {
+    outgoing.give_up_cut();
+    flush_now(fd, outgoing);
 }
 
 /// In the child of a fork: the same for the list of free clients.

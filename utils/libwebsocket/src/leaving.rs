@@ -7,13 +7,13 @@ use rfc6455::close::CloseCode;
 
 use crate::client::{Client, flush_now};
 use crate::incoming::End;
+use crate::ledger;
 use crate::table::{self, Entry};
-use crate::{fork, ledger};
 
 /// Called before `fd` is closed or replaced: afterwards another thread may have got the number.
 pub(crate) fn leave(fd: RawFd) {
     // A vfork(2) child shares this memory but not the parent's descriptors.
-    if matches!(table::get(fd), Entry::Unknown) || fork::is_vfork_child() {
+    if matches!(table::get(fd), Entry::Unknown) || table::is_vfork_child() {
         return;
     }
     match confirm(fd) {
@@ -56,7 +56,7 @@ pub(crate) fn was_stale(fd: RawFd) -> bool {
 
 /// Drops the entry of `fd`, which no longer refers to this client's socket: it was closed without close(3).
 pub(crate) fn forget(fd: RawFd, client: &'static Client) {
-    if fork::is_vfork_child() || !table::remove(fd, client) {
+    if table::is_vfork_child() || !table::remove(fd, client) {
         return;
     }
     if client.fds.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -72,7 +72,7 @@ pub(crate) fn begin(fd: RawFd) {
     match table::get(fd) {
         Entry::Unknown => {}
         Entry::Client(client) => forget(fd, client),
-        _ if fork::is_vfork_child() => {}
+        _ if table::is_vfork_child() => {}
         _ => drop(table::put(fd, Entry::Unknown)),
     }
 }
@@ -80,7 +80,7 @@ pub(crate) fn begin(fd: RawFd) {
 /// Notes that `new` is a duplicate of `fd`.
 pub(crate) fn copy(fd: RawFd, new: RawFd) {
     let entry = confirm(fd);
-    if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || fork::is_vfork_child() {
+    if matches!((entry, table::get(new)), (Entry::Unknown, Entry::Unknown)) || table::is_vfork_child() {
         return;
     }
     begin(new);
@@ -138,7 +138,7 @@ pub(crate) fn end_sending(fd: RawFd) {
 
 /// At exit(3): the same as close(2) for all clients.
 pub(crate) fn leave_all() {
-    if fork::is_vfork_child() {
+    if table::is_vfork_child() {
         return;
     }
     for (fd, _) in table::clients() {

@@ -4,47 +4,49 @@
 //! preloaded, receives it in accept(2) and puts it in place of the accepted connection. After that, reads return
 //! message payload, and each write sends a message. Other file descriptors are not affected. Servers that speak
 //! WebSocket themselves use `api`.
+//!
+//! Each module uses only those above it here (tests/style.rs, table `LIBRARY_MODULES`).
 
 mod limits;
-
-mod settings;
 
 /// libc's own functions.
 mod real;
 
+mod settings;
+
 mod lock;
 
-/// What is known of each file descriptor.
-mod table;
+mod incoming;
 
 mod early_writes;
 
-/// Which epoll(7) instances watch a client.
 mod watches;
+
+mod cut;
+
+/// Which processes have which client.
+mod ledger;
 
 mod client;
 
+/// The entry of each file descriptor.
+mod table;
+
+/// close(2), shutdown(2), exit(3): the close frame.
+mod leaving;
+
+mod cut_timer;
+
+mod fork;
+
 /// accept(2) and the hand-over.
 mod arrival;
-
-mod incoming;
 
 mod reading;
 
 mod writing;
 
-/// Incomplete UTF-8 at the end of a write.
-mod cut;
-
 mod waiting;
-
-/// close(2), shutdown(2), exit(3): the close frame.
-mod leaving;
-
-/// Which processes have which client.
-mod ledger;
-
-mod fork;
 
 #[cfg(test)]
 mod conversation;

@@ -2,8 +2,9 @@
 
 use std::os::fd::RawFd;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
+use nix::libc;
 use server::outgoing::WriteType;
 
 use crate::client::Client;
@@ -37,6 +38,26 @@ type Page = [AtomicUsize; TABLE_PAGE_ENTRIES];
 
 /// A page is allocated when its first entry is written, and never freed.
 static PAGES: [AtomicPtr<Page>; FDS_MAX / TABLE_PAGE_ENTRIES] = [const { AtomicPtr::new(null_mut()) }; _];
+
+/// The process whose descriptors these are; 0: no client yet.
+static OWNER: AtomicI32 = AtomicI32::new(0);
+
+fn process() -> libc::pid_t {
+    // SAFETY: getpid(2) takes no argument and cannot fail.
+    unsafe { libc::getpid() }
+}
+
+/// Makes this process the owner: before its first client, and in the child of a fork(2), which has a copy of the table.
+pub(crate) fn own() {
+    OWNER.store(process(), Ordering::Relaxed);
+}
+
+/// Whether this is a vfork(2) child. It has descriptors of its own, but shares its parent's memory, and so must not
+/// change the table.
+pub(crate) fn is_vfork_child() -> bool {
+    let owner = OWNER.load(Ordering::Relaxed);
+    owner != 0 && owner != process()
+}
 
 impl Entry {
     fn to_word(self) -> usize {

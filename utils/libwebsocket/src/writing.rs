@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::limits::SENDFILE_SIZE;
 use crate::lock::Guard;
 use crate::real::safe;
-use crate::{cut, table};
+use crate::{cut_timer, table};
 
 /// sendmsg(2) for a client: sends all parts as one message. After a partial write, the bytes of the next calls complete
 /// it. EPIPE with SIGPIPE: a close frame was sent.
@@ -41,7 +41,7 @@ pub(crate) fn send(fd: RawFd, client: &'static Client, parts: &[IoSlice<'_>], fl
         }
         let mut sender = Sender::new(fd, client, flags);
         let result = outgoing.write(client.kind(), parts, |parts| sender.send(parts));
-        cut::note(fd, client, &mut outgoing);
+        cut_timer::note(fd, client, &mut outgoing);
         result
     };
     unlocked(client);

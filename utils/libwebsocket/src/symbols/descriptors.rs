@@ -9,7 +9,7 @@ use server::handover::{ClientAddress, passed_numbers};
 use super::keeping_errno;
 use crate::arrival::{Arrival, arrive, served};
 use crate::table::{self, Entry};
-use crate::{fork, leaving, ledger, real};
+use crate::{leaving, ledger, real};
 
 /// Protocol number for text messages (WS_PROTOCOL_TEXT).
 const PROTOCOL_TEXT: c_int = 153;
@@ -246,7 +246,7 @@ pub unsafe extern "C" fn close(fd: c_int) -> c_int {
 
 /// Whether close(2) must be called. The ledger stays open: a server that closes all descriptors means its own.
 pub(super) fn before_close(fd: RawFd) -> bool {
-    if fd >= 0 && fd == ledger::fd() && !fork::is_vfork_child() {
+    if fd >= 0 && fd == ledger::fd() && !table::is_vfork_child() {
         return false;
     }
     keeping_errno(|| leaving::leave(fd));
@@ -263,7 +263,7 @@ pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) 
         });
         if let Ok(kept) = c_uint::try_from(ledger::fd())
             && (first..=last).contains(&kept)
-            && !fork::is_vfork_child()
+            && !table::is_vfork_child()
         {
             // SAFETY: no memory is named.
             let before = if first < kept { unsafe { real::close_range(first, kept - 1, flags) } } else { 0 };
