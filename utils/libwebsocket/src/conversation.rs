@@ -1,4 +1,4 @@
-//! For tests: a TCP connection whose server end is known to the library as a client.
+//! For tests: a TCP connection whose server end is a client in the table.
 
 use std::io::{IoSliceMut, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};

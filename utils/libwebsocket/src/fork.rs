@@ -16,7 +16,7 @@ pub(crate) fn prepare() {
     });
 }
 
-/// If the fork fails, its clients end without a close frame: the ledger expects the child for ever.
+/// If the fork fails, its clients end without a close frame: the ledger waits for the child forever.
 extern "C" fn before_fork() {
     cut_timer::before_fork();
     for_each_place(ledger::expect_child);

@@ -107,7 +107,7 @@ pub(crate) fn enter() -> Option<Place> {
     (0..LEDGER_ENTRIES).map(|turn| (start + turn) % LEDGER_ENTRIES).find_map(|index| occupy(book, index))
 }
 
-/// None: the entry is in use, or a process is just leaving it.
+/// Takes the entry. None: it is in use, or another process is just leaving it.
 fn occupy(book: &Book, index: usize) -> Option<Place> {
     if book.taken[index].load(Ordering::Relaxed) != 0 {
         return None;

@@ -53,7 +53,7 @@ macro_rules! real {
             /// The next function of this name; ENOSYS: this system has none.
             ///
             /// # Safety
-            /// That of the function.
+            /// As the function.
             pub(crate) unsafe fn $name($($argument: $type),*) -> $result {
                 let found = look_up(&place::$name, name_of(concat!(stringify!($name), "\0").as_bytes()));
                 if found.is_null() {
@@ -122,7 +122,7 @@ static SYSCALL: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 /// syscall(2), which is variadic.
 ///
 /// # Safety
-/// That of the system call.
+/// As the system call.
 pub(crate) unsafe fn syscall(
     number: c_long,
     a: c_long,
@@ -137,13 +137,13 @@ pub(crate) unsafe fn syscall(
         Errno::ENOSYS.set();
         return -1;
     }
-    // SAFETY: that is its type.
+    // SAFETY: this is the type of syscall(2).
     let function: unsafe extern "C" fn(c_long, ...) -> c_long = unsafe { transmute(found) };
-    // SAFETY: the caller's; what is behind the arguments of a call is not looked at.
+    // SAFETY: guaranteed by the caller; pointers among the arguments are not dereferenced here.
     unsafe { function(number, a, b, c, d, e, f) }
 }
 
-/// Some of them again, without anything unsafe: what the library itself does with a client's socket.
+/// Safe wrappers of the functions that the library itself calls on a client's socket.
 pub(crate) mod safe {
     use std::io::{IoSlice, IoSliceMut};
     use std::os::fd::{BorrowedFd, RawFd};

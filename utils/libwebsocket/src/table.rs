@@ -39,7 +39,7 @@ type Page = [AtomicUsize; TABLE_PAGE_ENTRIES];
 /// A page is allocated when its first entry is written, and never freed.
 static PAGES: [AtomicPtr<Page>; FDS_MAX / TABLE_PAGE_ENTRIES] = [const { AtomicPtr::new(null_mut()) }; _];
 
-/// The process whose descriptors these are; 0: no client yet.
+/// The process whose descriptors the table has; 0: no client yet.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 
 fn process() -> libc::pid_t {

@@ -1,6 +1,6 @@
 //! Which epoll instances watch a client.
 //!
-//! An instance names a descriptor by a number of the server's choice, so the library remembers which number is whose.
+//! An instance names a descriptor by a number of the server's choice, so the library remembers which client has which number.
 //! An instance keeps watching a closed socket while another process has it open. The gateway keeps a client's socket
 //! open for a moment longer than the server does, so watches are removed here before the server closes it.
 
@@ -97,7 +97,7 @@ impl Watches {
     }
 
     /// Called before a late hand-over replaces `fd`. If a forked process has the old connection open, the instance
-    /// would otherwise report its end for ever.
+    /// would otherwise report its end forever.
     pub(crate) fn pause(&self, fd: RawFd) {
         self.0.iter().filter(|watch| watch.fd == fd).for_each(Watch::end);
     }

@@ -201,10 +201,10 @@ mod tests {
             let writer = scope.spawn(|| write(&conversation, &message, 0));
             let start = Instant::now();
             while !conversation.known.is_blocked.load(Ordering::SeqCst) {
-                assert!(start.elapsed() < TIMEOUT, "nobody waits");
+                assert!(start.elapsed() < TIMEOUT, "no write blocks");
                 thread::yield_now();
             }
-            // In a thread of its own, so that the test ends whatever becomes of it.
+            // In a thread of its own, so that the test ends even if the write blocks.
             let other = scope.spawn(|| {
                 let result = write(&conversation, b"other", libc::MSG_DONTWAIT);
                 leaving::send_close_frame(conversation.fd(), conversation.known);
@@ -231,7 +231,7 @@ mod tests {
         conversation.server().set_write_timeout(Some(Duration::from_millis(30))).unwrap();
         let message = vec![7; 32 << 20];
         let mut taken = 0;
-        // The kernel may find room for more while nobody writes.
+        // The kernel may free buffer space between two writes.
         let end = loop {
             match write(&conversation, &message[taken..], 0) {
                 Ok(size) => taken += size,

@@ -54,7 +54,7 @@ pub unsafe extern "C" fn ws_listen(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ws_unlisten(listener: *mut WsListener) {
     if !listener.is_null() {
-        // SAFETY: it came from Box::into_raw, and only once it is given back.
+        // SAFETY: it came from Box::into_raw, and the caller returns it only once.
         drop(unsafe { Box::from_raw(listener) });
     }
 }
@@ -350,7 +350,7 @@ pub unsafe extern "C" fn ws_end(client: *mut WsClient, wait_ms: libc::c_uint) ->
     if client.is_null() {
         return errno(Errno::EINVAL);
     }
-    // SAFETY: it came from Box::into_raw, and only once it is given back.
+    // SAFETY: it came from Box::into_raw, and the caller returns it only once.
     let client = *unsafe { Box::from_raw(client) };
     client.inner.finish(wait_ms).into()
 }

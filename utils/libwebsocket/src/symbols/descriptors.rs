@@ -137,10 +137,10 @@ pub unsafe extern "C" fn getpeername(fd: c_int, address: *mut sockaddr, size: *m
     let room = client.and_then(|_| unsafe { size.as_ref() }.copied());
     // SAFETY: the caller's promise.
     let result = unsafe { real::getpeername(fd, address, size) };
-    let told = client.and_then(|client| keeping_errno(|| *client.address.lock().ok()?));
-    if let (0, Some(told), Some(room)) = (result, told, room) {
+    let peer = client.and_then(|client| keeping_errno(|| *client.address.lock().ok()?));
+    if let (0, Some(peer), Some(room)) = (result, peer, room) {
         // SAFETY: the caller's promise.
-        unsafe { put_address(told.as_bytes(), address, size, room) };
+        unsafe { put_address(peer.as_bytes(), address, size, room) };
     }
     result
 }

@@ -22,13 +22,13 @@ mod wait;
 mod wide;
 mod write;
 
-/// Does what goes along with a call that may succeed: errno stays as the server left it, as with the call alone.
+/// Runs the library's own work before or after a call of the server. errno keeps its value.
 fn keeping_errno<T>(act: impl FnOnce() -> T) -> T {
     keeping_errno_unless(|_| false, act)
 }
 
-/// Runs a call of the server. If it succeeds, errno keeps its value, although system calls in it may have failed:
-/// ouistiti's servers, for one, keep a client after a read of 0 with EAGAIN in errno.
+/// Runs a call of the server. If it succeeds, errno keeps its value, even if a system call within it has failed:
+/// ouistiti's servers keep a client after a read of 0 if errno is EAGAIN.
 fn keeping_errno_unless<T>(has_failed: impl FnOnce(&T) -> bool, call: impl FnOnce() -> T) -> T {
     let before = Errno::last_raw();
     let result = call();

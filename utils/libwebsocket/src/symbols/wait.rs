@@ -160,7 +160,7 @@ pub unsafe extern "C" fn epoll_wait(instance: c_int, events: *mut epoll_event, c
     if !watches::has_filtered() {
         return ask(time_ms);
     }
-    // SAFETY: the kernel writes as many events as it says.
+    // SAFETY: the kernel has written the number of events that it returns.
     wait(|| unsafe { epoll::wait(instance, events, time_ms, ask) })
 }
 
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn epoll_pwait(
     if !watches::has_filtered() {
         return ask(time_ms);
     }
-    // SAFETY: the kernel writes as many events as it says.
+    // SAFETY: the kernel has written the number of events that it returns.
     wait(|| unsafe { epoll::wait(instance, events, time_ms, ask) })
 }
 
@@ -199,7 +199,7 @@ pub unsafe extern "C" fn epoll_pwait2(
     let time_ms = waiting::ms_of(unsafe { time.as_ref() });
     // SAFETY: the caller's promise.
     let ask = |time_ms| unsafe { real::epoll_pwait(instance, events, count, time_ms, signals) };
-    // SAFETY: the kernel writes as many events as it says.
+    // SAFETY: the kernel has written the number of events that it returns.
     wait(|| unsafe { epoll::wait(instance, events, time_ms, ask) })
 }
 

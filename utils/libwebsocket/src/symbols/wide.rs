@@ -1,5 +1,5 @@
 //! glibc's 64-bit time functions on 32-bit systems: servers built with `_TIME_BITS=64` (feature_test_macros(7)) call
-//! these, and some distributions build all programs so.
+//! these, and some distributions build all programs that way.
 #![allow(clippy::useless_conversion, reason = "the usual times have 64 bits where this is only tested")]
 
 use std::ffi::{c_int, c_long, c_uint, c_ulong};

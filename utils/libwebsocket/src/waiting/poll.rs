@@ -49,12 +49,12 @@ fn has_client(fds: &[pollfd]) -> bool {
 pub(crate) fn poll(fds: &mut [pollfd], time_ms: c_int) -> c_int {
     let count = fds.len() as nfds_t;
     if !has_client(fds) {
-        // SAFETY: the slice is as long as is said.
+        // SAFETY: pointer and length are those of the slice.
         return unsafe { real::poll(fds.as_mut_ptr(), count, time_ms) };
     }
     let timeout = Timeout::of_ms(time_ms);
     wait(fds, &timeout, |fds| {
-        // SAFETY: the slice is as long as is said.
+        // SAFETY: pointer and length are those of the slice.
         unsafe { real::poll(fds.as_mut_ptr(), count, timeout.left_ms()) }
     })
 }
