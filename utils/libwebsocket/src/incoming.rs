@@ -31,7 +31,7 @@ pub(crate) enum Next {
 }
 
 /// The decoder's state. No payload is held back, so that select(2), poll(2) and epoll(7) can be correct.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Incoming {
     decoder: Decoder,
     ping: Option<Box<[u8]>>,
@@ -39,12 +39,6 @@ pub(crate) struct Incoming {
     /// An error that the next read returns once, like SO_ERROR: ECONNRESET after a protocol error, or the error of a
     /// call that had bytes to return.
     pub(crate) error: Option<Errno>,
-}
-
-impl Default for Incoming {
-    fn default() -> Incoming {
-        Incoming { decoder: Decoder::default(), ping: None, end: None, error: None }
-    }
 }
 
 impl Incoming {
