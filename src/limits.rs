@@ -274,9 +274,6 @@ pub const FULL_TURNS_MAX: u32 = 64;
 /// Interval at which the deadline is checked of a connection that waits for a buffer, or whose data waits for its turn.
 pub const UNREAD_LOOK_MS: u64 = 10;
 
-/// Timers kept beyond four for each connection: those of connections that ended before their deadlines.
-pub const TIMERS_SPARE_MAX: usize = 1024;
-
 /// Bytes of a request target.
 pub const TARGET_SIZE_MAX: usize = 8 * 1024;
 /// Bytes of a header line's value that a log line may quote.

@@ -70,11 +70,12 @@ impl std::ops::AddAssign<u64> for U48 {
 }
 
 /// A time of the event loop, in milliseconds. An `Option` of it has the same size.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment {
-    low: [u16; 2],
     /// Upper 16 bits, plus one.
     high: NonZeroU16,
+    middle: u16,
+    low: u16,
 }
 
 impl Moment {
@@ -85,13 +86,12 @@ impl Moment {
     pub(crate) fn at(ms: u64) -> Moment {
         let ms = ms.min(Moment::MS_MAX);
         let high = NonZeroU16::MIN.saturating_add((ms >> 32) as u16);
-        Moment { low: [ms as u16, (ms >> 16) as u16], high }
+        Moment { high, middle: (ms >> 16) as u16, low: ms as u16 }
     }
 
     /// In milliseconds.
     pub(crate) fn ms(self) -> u64 {
-        let [low, middle] = self.low;
-        u64::from(low) | u64::from(middle) << 16 | u64::from(self.high.get() - 1) << 32
+        u64::from(self.low) | u64::from(self.middle) << 16 | u64::from(self.high.get() - 1) << 32
     }
 }
 

@@ -217,6 +217,7 @@ impl<D: Driver> Gateway<D> {
         self.connections.is_empty()
             && slots.has_no_connection()
             && self.admission.is_empty()
+            && self.timers.is_empty()
             && queues.is_empty()
             && watches.is_idle()
     }
@@ -426,19 +427,17 @@ impl<D: Driver> Gateway<D> {
         }
         self.world.watches.on_time(taken_ms, &mut self.world.driver);
         let mut put_off = Vec::new();
-        while let Some((at_ms, owner)) = self.timers.pop_due(taken_ms) {
-            let Some(connection) = find(&mut self.connections, owner).filter(|one| one.has_timer(at_ms)) else {
-                continue;
-            };
+        while let Some(slot) = self.timers.pop_due(taken_ms) {
+            let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
             match connection.put_off_timer(&self.world) {
-                Some(until_ms) => put_off.push((until_ms, owner)),
+                Some(until_ms) => put_off.push((slot, until_ms)),
                 None => {
                     connection.on_timer(&mut self.world);
                     list(connection, &mut self.touched);
                 }
             }
         }
-        put_off.into_iter().for_each(|(at_ms, owner)| self.timers.add(at_ms, owner));
+        put_off.into_iter().for_each(|(slot, until_ms)| self.timers.set(slot, until_ms));
     }
 
     /// Settles every touched connection: sends queued data, submits wanted operations, frees closed connections.
@@ -448,10 +447,6 @@ impl<D: Driver> Gateway<D> {
         self.spill_hoards();
         while self.admission.holds_too_much() && self.break_greediest() {
             self.settle_touched();
-        }
-        if self.timers.len() > limits::TIMERS_SPARE_MAX + 4 * self.connections.len() {
-            self.timers
-                .retain(|at_ms, owner| find(&mut self.connections, owner).is_some_and(|one| one.has_timer(at_ms)));
         }
     }
 
@@ -535,13 +530,14 @@ impl<D: Driver> Gateway<D> {
                 connection.is_hoarding = true;
                 self.hoarding.push(owner);
             }
-            if let Some(at_ms) = connection.timer_to_set() {
-                self.timers.add(at_ms, owner);
+            if let Some(at_ms) = connection.timer_to_set(self.timers.at_ms(owner.slot)) {
+                self.timers.set(owner.slot, at_ms);
             }
             count_held(connection, kept, &mut self.admission, &mut self.world);
             if connection.is_over() {
                 connection.log_end(self.world.now_ms);
                 self.connections.remove(owner.slot as usize);
+                self.timers.clear(owner.slot);
             }
         }
         touched.append(&mut self.touched);
@@ -607,6 +603,6 @@ mod tests {
         let total: usize = parts.iter().map(|(_, size)| size).sum();
         let shown: Vec<String> = parts.iter().map(|(what, size)| format!("{what}: {size} bytes")).collect();
         println!("{}; {total} bytes in all", shown.join(", "));
-        assert!(total <= 304, "{shown:?}: {total} bytes");
+        assert!(total <= 296, "{shown:?}: {total} bytes");
     }
 }

@@ -62,7 +62,7 @@ impl<H> Connection<H> {
                 Effect::LaterBytes { from, buffer } => self.put_back(from, Arrival::Copy(buffer), world),
                 Effect::Send { to, bytes } => self.enqueue(to, Segment::heap(bytes), world),
                 Effect::Over(ending) => self.break_off(ending),
-                Effect::Log(level, line) => log::connection_event(level, self.id, format_args!("{line}")),
+                Effect::Log(level, line) => log::connection_event(level, self.id.get(), format_args!("{line}")),
                 Effect::Hello(hello) => self.send_hello(&hello, world),
                 Effect::SendLast { .. }
                 | Effect::Pong { .. }
@@ -128,7 +128,7 @@ impl<H> Connection<H> {
     fn send_hello<D: Driver<Handle = H>>(&mut self, hello: &Hello, world: &mut World<D>) {
         let client = world.slots.transport(self.client);
         let local = client.map_or(Address::Unknown, |client| world.driver.local_address(client.handle()));
-        let record = hello.encode(self.address(), local, self.id);
+        let record = hello.encode(self.address(), local, self.id.get());
         self.enqueue(End::Backend, Segment::heap(record), world);
     }
 

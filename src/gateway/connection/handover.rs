@@ -27,7 +27,7 @@ impl<H> Connection<H> {
         let client = transport.lend();
         let mut record = sockaddr(address);
         if let Some(hello) = hello {
-            record.extend(hello.encode(address, world.driver.local_address(client), self.id));
+            record.extend(hello.encode(address, world.driver.local_address(client), self.id.get()));
         }
         // The end of a relayed conversation is observed anyway.
         let is_relayed = self.exchange.wants().has_pipelined || is_staged;
@@ -80,7 +80,7 @@ impl<H> Connection<H> {
         let World { watches, slots, driver, now_ms, .. } = world;
         match kept {
             Some(handle) => {
-                let watched = Watched { handle, socket, id: self.id, name: self.exchange.name().into() };
+                let watched = Watched { handle, socket, id: self.id.get(), name: self.exchange.name().into() };
                 watches.begin(watched, *now_ms, slots, driver);
             }
             None => watches.cancel(socket),

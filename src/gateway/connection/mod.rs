@@ -17,12 +17,12 @@ use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
 use crate::transport::{Arrival, SendResult, Settled, Transport};
-use crate::types::{End, Moment};
+use crate::types::{End, Moment, U48};
 use apply::Source;
 
 #[derive(Debug)]
 pub(super) struct Connection<H> {
-    id: u64,
+    id: U48,
     /// Index in the connection table.
     slot: u32,
     /// Bytes held outside the pool when last settled, at most `u32::MAX`.
@@ -39,8 +39,6 @@ pub(super) struct Connection<H> {
     started: Moment,
     /// When a peer last received data.
     moved: Moment,
-    /// When its earliest timer fires. None: no timer is set.
-    timer: Option<Moment>,
     /// Whether it is already listed for settling.
     pub(super) is_listed: bool,
     /// Whether it is in the gateway's backlog.
@@ -100,7 +98,7 @@ impl<H> Connection<H> {
             other => (None, Some(other)),
         };
         Connection {
-            id,
+            id: U48::new(id),
             slot,
             held_size: 0,
             address: v4,
@@ -111,7 +109,6 @@ impl<H> Connection<H> {
             rare: Some(Box::new(Rare { address: other, handshake, ..Rare::default() })),
             started: Moment::at(now_ms),
             moved: Moment::at(now_ms),
-            timer: None,
             is_listed: false,
             is_backlogged: false,
             is_starved: false,
@@ -227,7 +224,7 @@ impl<H> Connection<H> {
 
     /// Its slot and generation.
     pub(super) fn owner(&self) -> Owner {
-        Owner { slot: self.slot, generation: self.id as u32 & Token::GENERATION_MASK }
+        Owner { slot: self.slot, generation: self.id.get() as u32 & Token::GENERATION_MASK }
     }
 
     /// Whether it can be freed: no descriptor is open and nothing is in flight.
@@ -235,20 +232,13 @@ impl<H> Connection<H> {
         self.is_ending() && self.client.is_none() && self.backend.is_none() && self.opened().is_none()
     }
 
-    /// Returns the time of a timer to set, in ms. None: no deadline, or an existing timer is early enough.
-    pub(super) fn timer_to_set(&mut self) -> Option<u64> {
+    /// Returns the time of a timer to set, in ms; `timer_ms` is that of the timer that is set. None: no deadline, or the
+    /// timer is early enough.
+    pub(super) fn timer_to_set(&self, timer_ms: Option<u64>) -> Option<u64> {
         let deadline_ms = self.exchange.wants().deadline_ms?;
         let is_put_off = self.rare.as_ref().is_some_and(|rare| rare.put_off.is_some());
-        if self.timer.is_some_and(|timer| timer.ms() <= deadline_ms || is_put_off) {
-            return None;
-        }
-        self.timer = Some(Moment::at(deadline_ms));
-        Some(deadline_ms)
-    }
-
-    /// Whether `at_ms` is the time of its current timer. An earlier timer may have replaced that one.
-    pub(super) fn has_timer(&self, at_ms: u64) -> bool {
-        self.timer == Some(Moment::at(at_ms))
+        let is_early = timer_ms.is_some_and(|timer_ms| timer_ms <= deadline_ms || is_put_off);
+        (!is_early).then_some(deadline_ms)
     }
 
     /// Passes an input to the exchange and applies the effects.
@@ -292,13 +282,12 @@ impl<H> Connection<H> {
             }
             return None;
         }
-        (self.rare_mut().put_off, self.timer) = (Some(Moment::at(put_off_ms)), Some(Moment::at(until_ms)));
+        self.rare_mut().put_off = Some(Moment::at(put_off_ms));
         Some(until_ms)
     }
 
     /// Handles a fired timer. The deadline may have moved since the timer was set.
     pub(super) fn on_timer<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        self.timer = None;
         let wants = self.exchange.wants();
         if wants.deadline_ms.is_none_or(|deadline_ms| deadline_ms > world.taken_ms) {
             return;
@@ -646,7 +635,7 @@ impl<H> Connection<H> {
         let site = self.places.endpoint().sites.get(facts.site);
         log::access(&Access {
             level: ending.level(),
-            id: self.id,
+            id: self.id.get(),
             client: &self.address(),
             host: site.hostname.as_deref().unwrap_or_default(),
             name: self.exchange.name(),
