@@ -11,7 +11,7 @@ use crate::types::{Demand, End};
 #[derive(Debug)]
 pub(crate) struct Draining {
     body: Body,
-    reply: Box<Reply>,
+    pub(crate) reply: Box<Reply>,
 }
 
 impl Draining {

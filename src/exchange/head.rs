@@ -24,6 +24,8 @@ pub(crate) struct Head {
     has_empty_line: bool,
     /// Arrival time of the request's first byte, or the accept, in milliseconds.
     since_ms: u64,
+    /// The bytes of the incomplete head.
+    pub(crate) input: Vec<u8>,
 }
 
 impl Head {

@@ -133,10 +133,6 @@ pub(crate) struct Surroundings<'a> {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     phase: Phase,
-    /// Bytes of an incomplete request head, or pipelined bytes after a request that wait for their turn. None: no bytes
-    /// are buffered.
-    #[expect(clippy::box_collection, reason = "an idle conversation has none")]
-    input: Option<Box<Vec<u8>>>,
     facts: Facts,
     /// The name in the latest request.
     name: EcoString,
@@ -177,6 +173,18 @@ enum Phase {
 }
 
 impl Phase {
+    /// Received bytes that are not processed yet: of an incomplete request head, or pipelined bytes after a request.
+    /// None: not a phase of HTTP.
+    fn input_mut(&mut self) -> Option<&mut Vec<u8>> {
+        match self {
+            Phase::Head(head) => Some(&mut head.input),
+            Phase::Body(body) => Some(&mut body.reply.input),
+            Phase::Reply(reply) => Some(&mut reply.input),
+            Phase::Opening(opening) => Some(&mut opening.input),
+            Phase::Relay(_) | Phase::Tunnel(_) | Phase::Closing(_) | Phase::Over => None,
+        }
+    }
+
     /// Moves a relay or a tunnel into its closing phase.
     fn leave(self, leave: Leave, context: &mut Context<'_>) -> Phase {
         match (self, leave) {
@@ -238,7 +246,7 @@ impl<'a> Context<'a> {
 
 impl Default for Exchange {
     fn default() -> Exchange {
-        Exchange { phase: Phase::Head(Head::default()), input: None, facts: Facts::default(), name: EcoString::new() }
+        Exchange { phase: Phase::Head(Head::default()), facts: Facts::default(), name: EcoString::new() }
     }
 }
 
@@ -320,27 +328,34 @@ impl Exchange {
     /// fields it reads.
     #[inline(always)]
     pub(crate) fn wants(&self) -> Wants<'_> {
-        let kept = self.input.as_ref().map_or(0, |input| input.capacity()) + self.name.len();
         let mut wants = Wants {
             progress: Progress::Over,
             deadline_ms: self.facts.deadline.map(Moment::ms),
             timeouts: None,
             drained: Drained::No,
             is_page: false,
-            held_size: kept,
-            has_pipelined: self.input.is_some(),
+            held_size: self.name.len(),
+            has_pipelined: false,
             service: None,
         };
         match &self.phase {
-            Phase::Head(_) | Phase::Body(_) => wants.progress = Progress::Request,
+            Phase::Head(head) => {
+                wants.progress = Progress::Request;
+                wants.held_size += head.input.capacity();
+            }
+            Phase::Body(body) => {
+                wants.progress = Progress::Request;
+                wants.held_size += body.reply.input.capacity();
+            }
             Phase::Reply(reply) => {
                 (wants.progress, wants.drained) = (Progress::Reply, Drained::Client);
                 (wants.timeouts, wants.is_page) = (Some(reply.timeouts()), reply.sends_page());
-                wants.held_size += reply.held_size();
+                wants.held_size += reply.held_size() + reply.input.capacity();
             }
             Phase::Opening(opening) => {
                 (wants.progress, wants.service) = (Progress::Opening, Some(opening.service()));
-                wants.held_size += opening.held_size();
+                wants.held_size += opening.held_size() + opening.input.capacity();
+                wants.has_pipelined = !opening.input.is_empty();
             }
             Phase::Relay(relay) => {
                 (wants.progress, wants.service) = (Progress::Relay, Some(relay.service()));
@@ -426,7 +441,9 @@ impl Exchange {
             // The rest of a request body that is discarded.
             Input::Bytes(End::Client, _) | Input::Ended(End::Client) if self.leaves_body() => {}
             Input::Bytes(End::Client, chunk) => {
-                self.input.get_or_insert_default().extend_from_slice(&chunk.buffer[chunk.start..chunk.end]);
+                if let Some(input) = self.phase.input_mut() {
+                    input.extend_from_slice(&chunk.buffer[chunk.start..chunk.end]);
+                }
             }
             // A health check may leave with a reset: between requests this is a normal end.
             Input::Failed(End::Client, error) => {
@@ -441,7 +458,7 @@ impl Exchange {
             _ => {}
         }
         let mut input = Some(input);
-        let mut bytes = self.input.take().map_or_else(Vec::new, |input| *input);
+        let mut bytes = self.phase.input_mut().map_or_else(Vec::new, mem::take);
         let is_stopping = self.facts.is_stopping;
         loop {
             let phase = self.take_phase();
@@ -465,13 +482,18 @@ impl Exchange {
                 break;
             }
         }
-        self.input = (!bytes.is_empty()).then(|| Box::new(bytes));
+        // An empty buffer is freed.
+        if let Some(input) = self.phase.input_mut()
+            && !bytes.is_empty()
+        {
+            *input = bytes;
+        }
     }
 
     /// The ending if the client left now. None: a request has begun.
     fn between_requests(&self) -> Option<Ending> {
         match &self.phase {
-            Phase::Head(head) if self.input.is_none() => Some(head.ending()),
+            Phase::Head(head) if head.input.is_empty() => Some(head.ending()),
             _ => None,
         }
     }

@@ -68,6 +68,8 @@ pub(crate) struct Opening {
     is_handing_over: bool,
     /// The gateway stops; this takes effect when the hand-over completes.
     is_stopping: bool,
+    /// Pipelined bytes after the handshake.
+    pub(crate) input: Vec<u8>,
 }
 
 impl Opening {
@@ -119,6 +121,7 @@ impl Opening {
             awaits_client: false,
             is_handing_over: false,
             is_stopping: false,
+            input: Vec::new(),
         };
         context.out.push(Effect::Demand(End::Client, Demand::Nothing));
         context.set_deadline(Some(give_up_ms));

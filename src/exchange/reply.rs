@@ -39,6 +39,8 @@ pub(crate) struct Reply {
     ending: Ending,
     timeouts: CloseTimeouts,
     stage: Stage,
+    /// Pipelined bytes after the request.
+    pub(crate) input: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -117,6 +119,7 @@ impl Reply {
             },
             timeouts: CloseTimeouts { since_ms: 0, close_ms: site.limits.stall_ms, stall_ms: site.limits.stall_ms },
             stage,
+            input: Vec::new(),
         }
     }
 
