@@ -26,9 +26,10 @@ impl End {
 
 /// What is to be received.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub(crate) enum Demand {
     /// Nothing for now.
-    Nothing,
+    Nothing = 0,
     /// One receive, then Nothing again.
     Once,
     /// All that comes.

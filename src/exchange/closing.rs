@@ -42,10 +42,25 @@ pub(crate) struct CloseTimeouts {
     pub(crate) stall_ms: u64,
 }
 
+/// The limits of a close.
+#[derive(Clone, Copy, Debug)]
+struct CloseLimits {
+    timeouts: CloseTimeouts,
+    /// High-water mark in bytes of each send queue.
+    queue_size_max: u64,
+}
+
+impl CloseLimits {
+    /// The limits of a WebSocket with these limits, from `now_ms` on.
+    fn of(limits: &WebSocket, now_ms: u64) -> CloseLimits {
+        CloseLimits { timeouts: CloseTimeouts::of(limits, now_ms), queue_size_max: limits.queue_size_max }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     LastWords(LastWords),
-    Ends { client: Client, backend: Backend, timeouts: CloseTimeouts },
+    Ends { client: Client, backend: Backend, limits: CloseLimits },
 }
 
 /// The backend may still answer messages that the client sent before its close frame.
@@ -94,20 +109,21 @@ impl Closing {
             close_ms: limits::CLOSE_MS.default,
             stall_ms: context.site().limits.stall_ms,
         };
-        Closing::new(Client::OwesEnd, Backend::Gone, ending, timeouts, context)
+        let limits = CloseLimits { timeouts, queue_size_max: limits::QUEUE_SIZE_MAX.default };
+        Closing::new(Client::OwesEnd, Backend::Gone, ending, limits, context)
     }
 
     /// Closes a WebSocket whose backend did not receive the client's descriptor; the close frame was already sent.
     pub(crate) fn without_backend(ending: Ending, limits: &WebSocket, context: &mut Context<'_>) -> Closing {
-        let timeouts = CloseTimeouts::of(limits, context.now_ms);
-        Closing::new(Client::OwesEnd, Backend::Gone, ending, timeouts, context)
+        let limits = CloseLimits::of(limits, context.now_ms);
+        Closing::new(Client::OwesEnd, Backend::Gone, ending, limits, context)
     }
 
     /// Closes a connection whose client is gone: the backend still gets the bytes queued for it.
     pub(crate) fn without_client(ending: Ending, seat: Seat, context: &mut Context<'_>) -> Closing {
         context.out.push(Effect::Abandon(End::Client));
-        let timeouts = CloseTimeouts::of(&seat.limits, context.now_ms);
-        Closing::new(Client::Gone, Backend::OwesEnd { _seat: seat }, ending, timeouts, context)
+        let limits = CloseLimits::of(&seat.limits, context.now_ms);
+        Closing::new(Client::Gone, Backend::OwesEnd { _seat: seat }, ending, limits, context)
     }
 
     /// Closes a relay, as `leave` says.
@@ -115,10 +131,10 @@ impl Closing {
         let closing = match leave {
             Leave::LastWords(frame, ending) => Closing::last_words(relay, frame, ending, context),
             Leave::CloseSent(ending) => {
-                let timeouts = CloseTimeouts::of(relay.limits(), context.now_ms);
+                let limits = CloseLimits::of(relay.limits(), context.now_ms);
                 let (up, backend) = relay.into_parts();
                 let client = Client::OwesClose(Box::new(up));
-                Closing::new(client, Backend::of(backend), ending, timeouts, context)
+                Closing::new(client, Backend::of(backend), ending, limits, context)
             }
             Leave::ClientLost(ending) => Closing::without_client(ending, relay.into_seat(), context),
             Leave::Over(ending) => return over(ending, context),
@@ -138,7 +154,7 @@ impl Closing {
         client: Client,
         backend: Backend,
         ending: Ending,
-        timeouts: CloseTimeouts,
+        limits: CloseLimits,
         context: &mut Context<'_>,
     ) -> Closing {
         match client {
@@ -154,15 +170,23 @@ impl Closing {
             Backend::OwesEnd { .. } => Effect::Finish(End::Backend),
             Backend::Gone => Effect::Abandon(End::Backend),
         });
-        context.deadline_in(timeouts.close_ms);
-        Closing { state: State::Ends { client, backend, timeouts }, ending }
+        context.deadline_in(limits.timeouts.close_ms);
+        Closing { state: State::Ends { client, backend, limits }, ending }
     }
 
     /// Timeouts of the close. None: the backend still answers; that stage has its own deadline.
     pub(crate) fn timeouts(&self) -> Option<CloseTimeouts> {
         match &self.state {
             State::LastWords(_) => None,
-            State::Ends { timeouts, .. } => Some(*timeouts),
+            State::Ends { limits, .. } => Some(limits.timeouts),
+        }
+    }
+
+    /// High-water mark in bytes of each send queue.
+    pub(crate) fn queue_size_max(&self) -> u64 {
+        match &self.state {
+            State::LastWords(last) => last.relay.limits().queue_size_max,
+            State::Ends { limits, .. } => limits.queue_size_max,
         }
     }
 
@@ -187,13 +211,13 @@ impl Closing {
         let Closing { state, ending } = self;
         let next = match state {
             State::LastWords(last) => last.handle(input, ending, context),
-            State::Ends { client, backend, timeouts } => {
+            State::Ends { client, backend, limits } => {
                 let is_due = matches!(input, Input::Deadline);
                 let (client, backend) = end_of(client, backend, input, context);
                 if is_due || matches!((&client, &backend), (Client::Gone, Backend::Gone)) {
                     return over(ending, context);
                 }
-                Closing { state: State::Ends { client, backend, timeouts }, ending }
+                Closing { state: State::Ends { client, backend, limits }, ending }
             }
         };
         Phase::Closing(Box::new(next))
@@ -254,10 +278,10 @@ impl LastWords {
         let LastWords { mut relay, frame, owes_close, is_cut } = self;
         relay.send_rest(is_cut, context);
         context.out.push(Effect::SendLast { to: End::Client, bytes: frame });
-        let timeouts = CloseTimeouts::of(relay.limits(), context.now_ms);
+        let limits = CloseLimits::of(relay.limits(), context.now_ms);
         let (up, backend) = relay.into_parts();
         let client = if owes_close { Client::OwesClose(Box::new(up)) } else { Client::OwesEnd };
-        Closing::new(client, Backend::of(backend), ending, timeouts, context)
+        Closing::new(client, Backend::of(backend), ending, limits, context)
     }
 }
 

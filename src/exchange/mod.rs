@@ -263,6 +263,8 @@ pub(crate) struct Wants<'a> {
     pub(crate) drained: Drained,
     /// The tail of the client's send queue is page bytes, which can be read again (`Input::TakenBack`).
     pub(crate) is_page: bool,
+    /// High-water mark in bytes of each send queue.
+    pub(crate) queue_size_max: u64,
     /// Heap bytes held for incomplete requests and messages.
     pub(crate) held_size: usize,
     /// The client has pipelined bytes after its handshake.
@@ -334,6 +336,7 @@ impl Exchange {
             timeouts: None,
             drained: Drained::No,
             is_page: false,
+            queue_size_max: limits::QUEUE_SIZE_MAX.default,
             held_size: self.name.len(),
             has_pipelined: false,
             service: None,
@@ -359,16 +362,19 @@ impl Exchange {
             }
             Phase::Relay(relay) => {
                 (wants.progress, wants.service) = (Progress::Relay, Some(relay.service()));
+                wants.queue_size_max = relay.limits().queue_size_max;
                 wants.held_size += relay.held_size();
             }
             Phase::Tunnel(tunnel) => {
                 (wants.progress, wants.service) = (Progress::Tunnel, Some(tunnel.service()));
                 wants.timeouts = tunnel.timeouts();
+                wants.queue_size_max = tunnel.service().limits.queue_size_max;
                 wants.drained = if tunnel.has_ended() { Drained::Both } else { Drained::No };
             }
             Phase::Closing(closing) => {
                 (wants.progress, wants.timeouts) = (Progress::Closing, closing.timeouts());
                 wants.service = closing.service();
+                wants.queue_size_max = closing.queue_size_max();
                 wants.held_size += closing.held_size();
             }
             Phase::Over => {}

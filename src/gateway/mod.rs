@@ -603,6 +603,6 @@ mod tests {
         let total: usize = parts.iter().map(|(_, size)| size).sum();
         let shown: Vec<String> = parts.iter().map(|(what, size)| format!("{what}: {size} bytes")).collect();
         println!("{}; {total} bytes in all", shown.join(", "));
-        assert!(total <= 288, "{shown:?}: {total} bytes");
+        assert!(total <= 272, "{shown:?}: {total} bytes");
     }
 }

@@ -18,7 +18,7 @@ mod outgoing;
 mod stage;
 
 use crate::driver::{Batch, Driver, Errno, Lease, Op, Receive, Segment, Sending, Share, Token};
-use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, QUEUE_SIZE_MAX, SEND_SEGMENTS_MAX};
+use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 use crate::types::Demand;
 pub(crate) use incoming::Arrival;
 use incoming::Incoming;
@@ -73,23 +73,57 @@ enum SendState {
     Lent,
 }
 
+/// A demand and three flags in one byte, so that a slot has no padding.
+#[derive(Clone, Copy, Default, Debug)]
+struct Mode(u8);
+
+impl Mode {
+    /// The descriptor is a terminal line or a pipe, not a socket.
+    const DEVICE: u8 = 1 << 2;
+    /// Reading is paused because the opposite send queue is too long (hysteresis between two marks).
+    const PAUSED: u8 = 1 << 3;
+    /// High input rate: receive one buffer at a time, so that a burst cannot overshoot the high-water mark.
+    const BULK: u8 = 1 << 4;
+
+    fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    fn set(&mut self, flag: u8, is_set: bool) {
+        self.0 = if is_set { self.0 | flag } else { self.0 & !flag };
+    }
+
+    fn demand(self) -> Demand {
+        match self.0 & 3 {
+            0 => Demand::Nothing,
+            1 => Demand::Once,
+            2 => Demand::Flow,
+            _ => Demand::Packets,
+        }
+    }
+
+    fn set_demand(&mut self, demand: Demand) {
+        self.0 = self.0 & !3 | demand as u8;
+    }
+}
+
+/// The send queue of the opposite transport.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opposite {
+    /// Bytes queued.
+    pub(crate) queued_size: usize,
+    /// High-water mark in bytes: above it a transport is not read. Reading resumes below a quarter of the mark.
+    pub(crate) queue_size_max: usize,
+}
+
 /// State of one file descriptor.
 #[derive(Debug)]
 pub(crate) struct Transport<H> {
     handle: H,
-    /// High-water mark in bytes of the opposite send queue: above it this transport is not read. Reading resumes below
-    /// a quarter of the mark.
-    queue_size_max: u32,
     life: Life,
     receiving: Receiving,
     sending: SendState,
-    demand: Demand,
-    /// The descriptor is a terminal line or a pipe, not a socket.
-    is_device: bool,
-    /// Reading is paused because the opposite send queue is too long (hysteresis between the two marks).
-    is_paused: bool,
-    /// High input rate: receive one buffer at a time, so that a burst cannot overshoot the high-water mark.
-    is_bulk: bool,
+    mode: Mode,
     incoming: Incoming,
     outgoing: Outgoing,
     stage: Stage,
@@ -111,14 +145,10 @@ impl<H> Transport<H> {
     pub(crate) fn new(handle: H) -> Transport<H> {
         Transport {
             handle,
-            queue_size_max: QUEUE_SIZE_MAX.default as u32,
             life: Life::Open,
             receiving: Receiving::No,
             sending: SendState::No,
-            demand: Demand::Nothing,
-            is_device: false,
-            is_paused: false,
-            is_bulk: false,
+            mode: Mode::default(),
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             stage: Stage::default(),
@@ -132,16 +162,18 @@ impl<H> Transport<H> {
 
     /// Creates the transport of an open device.
     pub(crate) fn device(handle: H) -> Transport<H> {
-        Transport { is_device: true, ..Transport::new(handle) }
+        let mut transport = Transport::new(handle);
+        transport.mode.set(Mode::DEVICE, true);
+        transport
     }
 
     pub(crate) fn is_device(&self) -> bool {
-        self.is_device
+        self.mode.has(Mode::DEVICE)
     }
 
     /// Whether this is a finishing device whose queue has been written completely.
     pub(crate) fn is_drained_device(&self) -> bool {
-        self.is_device && self.life == Life::Finishing && self.outgoing.is_empty() && !self.is_sending()
+        self.is_device() && self.life == Life::Finishing && self.outgoing.is_empty() && !self.is_sending()
     }
 
     /// Whether a stage stands between the socket and its exchange, so that the socket cannot be handed over.
@@ -186,7 +218,7 @@ impl<H> Transport<H> {
     /// Sets the kind of data to receive.
     pub(crate) fn set_demand(&mut self, demand: Demand) {
         if self.life != Life::Abandoned {
-            self.demand = demand;
+            self.mode.set_demand(demand);
         }
     }
 
@@ -200,20 +232,15 @@ impl<H> Transport<H> {
         self.outgoing.heap_size() + self.incoming.heap_size()
     }
 
-    /// Sets the high-water mark in bytes above which the opposite transport is not read.
-    pub(crate) fn set_queue_size_max(&mut self, size: u64) {
-        self.queue_size_max = size.min(QUEUE_SIZE_MAX.max) as u32;
-    }
-
     /// Whether reading is paused because the opposite send queue is too long.
     pub(crate) fn is_paused(&self) -> bool {
-        self.is_paused
+        self.mode.has(Mode::PAUSED)
     }
 
     /// Whether received data may be unread: reading is paused, nothing is demanded, no buffer is free, or arrivals are
     /// queued.
     pub(crate) fn is_unread(&self) -> bool {
-        self.is_paused || self.demand == Demand::Nothing || self.is_starved() || !self.incoming.is_empty()
+        self.is_paused() || self.mode.demand() == Demand::Nothing || self.is_starved() || !self.incoming.is_empty()
     }
 
     /// Whether a receive waits for a buffer.
@@ -221,9 +248,9 @@ impl<H> Transport<H> {
         self.receiving == Receiving::Starved
     }
 
-    /// Whether arrivals may be delivered to the exchange when the opposite send queue holds `opposite` bytes.
-    pub(crate) fn may_deliver(&self, opposite: usize) -> bool {
-        !self.is_paused && self.demand != Demand::Nothing && opposite <= self.queue_size_max as usize
+    /// Whether arrivals may be delivered to the exchange.
+    pub(crate) fn may_deliver(&self, opposite: Opposite) -> bool {
+        !self.is_paused() && self.mode.demand() != Demand::Nothing && opposite.queued_size <= opposite.queue_size_max
     }
 
     /// Whether the first arrival was partly consumed.
@@ -276,10 +303,6 @@ impl<H> Transport<H> {
         }
     }
 
-    fn low_size(&self) -> usize {
-        self.queue_size_max as usize / 4
-    }
-
     /// Queues bytes to send. If the life state forbids it, the segment is released.
     pub(crate) fn enqueue<D: Driver<Handle = H>>(&mut self, segment: Segment, driver: &mut D) {
         if self.life != Life::Open {
@@ -295,9 +318,15 @@ impl<H> Transport<H> {
         self.life = self.life.max(Life::Last);
     }
 
-    /// Queues a pong. If the queue is long, keeps only the latest pong (RFC 6455 section 5.5.3).
-    pub(crate) fn enqueue_pong<D: Driver<Handle = H>>(&mut self, frame: Box<[u8]>, driver: &mut D) {
-        if self.outgoing.size() < self.low_size() {
+    /// Queues a pong. If the queue is long, keeps only the latest pong (RFC 6455 section 5.5.3). `queue_size_max` is the
+    /// high-water mark of this queue in bytes.
+    pub(crate) fn enqueue_pong<D: Driver<Handle = H>>(
+        &mut self,
+        frame: Box<[u8]>,
+        queue_size_max: usize,
+        driver: &mut D,
+    ) {
+        if self.outgoing.size() < queue_size_max / 4 {
             // An older kept pong would be sent after this one, out of order.
             self.outgoing.set_pong(None);
             self.enqueue(Segment::heap(frame), driver);
@@ -317,7 +346,7 @@ impl<H> Transport<H> {
             return;
         }
         self.life = Life::Abandoned;
-        self.demand = Demand::Nothing;
+        self.mode.set_demand(Demand::Nothing);
         // A receive is no longer wanted. A starved state would postpone the connection's deadline.
         if self.receiving == Receiving::Starved {
             self.receiving = Receiving::No;
@@ -343,12 +372,12 @@ impl<H> Transport<H> {
         if !more && self.receiving != Receiving::Ended {
             self.receiving = Receiving::No;
         }
-        if self.demand == Demand::Once && !is_starved {
-            self.demand = Demand::Nothing;
+        if self.mode.demand() == Demand::Once && !is_starved {
+            self.mode.set_demand(Demand::Nothing);
         }
         match size {
-            Some(size) if size >= FULL => self.is_bulk = true,
-            Some(size) if size < FULL / 2 && !more => self.is_bulk = false,
+            Some(size) if size >= FULL => self.mode.set(Mode::BULK, true),
+            Some(size) if size < FULL / 2 && !more => self.mode.set(Mode::BULK, false),
             _ => {}
         }
         self.check_invariants();
@@ -358,7 +387,7 @@ impl<H> Transport<H> {
     pub(crate) fn on_end(&mut self) {
         // An oversized packet is an error, but its multishot receive stays armed.
         match self.is_receiving() {
-            true => self.demand = Demand::Nothing,
+            true => self.mode.set_demand(Demand::Nothing),
             false => self.receiving = Receiving::Ended,
         }
     }
@@ -387,9 +416,14 @@ impl<H> Transport<H> {
         }
     }
 
-    /// Runs at the end of a turn: submits a send for queued data and a receive if one is wanted. `opposite` is the
-    /// number of bytes queued at the opposite transport. `token` names this transport's slot.
-    pub(crate) fn settle<D: Driver<Handle = H>>(&mut self, token: Token, opposite: usize, driver: &mut D) -> Settled {
+    /// Runs at the end of a turn: submits a send for queued data and a receive if one is wanted. `token` names this
+    /// transport's slot.
+    pub(crate) fn settle<D: Driver<Handle = H>>(
+        &mut self,
+        token: Token,
+        opposite: Opposite,
+        driver: &mut D,
+    ) -> Settled {
         let settled = match self.life {
             Life::Abandoned => self.settle_abandoned(token, driver),
             _ => {
@@ -410,7 +444,7 @@ impl<H> Transport<H> {
             self.sending
         );
         let is_abandoned = self.life == Life::Abandoned;
-        let is_empty = self.outgoing.is_empty() && self.incoming.is_empty() && self.demand == Demand::Nothing;
+        let is_empty = self.outgoing.is_empty() && self.incoming.is_empty() && self.mode.demand() == Demand::Nothing;
         debug_assert!(!is_abandoned || is_empty, "an abandoned transport keeps something");
         let is_lent = self.sending == SendState::Lent;
         debug_assert!(!is_lent || !self.is_receiving(), "a receive while lent: {:?}", self.receiving);
@@ -431,7 +465,7 @@ impl<H> Transport<H> {
     fn settle_abandoned<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) -> Settled {
         self.cancel_receive(token, driver);
         // A socket's send is ended by its shutdown. Devices have no shutdown and need a cancellation.
-        if self.is_device && self.sending == SendState::InFlight {
+        if self.is_device() && self.sending == SendState::InFlight {
             driver.cancel(Token { op: Op::Writable, ..token });
             self.sending = SendState::Cancelling;
         }
@@ -453,10 +487,10 @@ impl<H> Transport<H> {
             return;
         }
         // Packet boundaries must be preserved: send one packet per operation.
-        let most = if self.demand == Demand::Packets { 1 } else { SEND_SEGMENTS_MAX };
+        let most = if self.mode.demand() == Demand::Packets { 1 } else { SEND_SEGMENTS_MAX };
         match self.outgoing.take_batch(most, &mut self.stage, driver) {
             Some(batch) => {
-                let how = match (self.is_device, self.sending) {
+                let how = match (self.is_device(), self.sending) {
                     (true, _) => Sending::Device,
                     (false, SendState::Blocked) => Sending::Wait,
                     (false, _) => Sending::Now,
@@ -464,7 +498,7 @@ impl<H> Transport<H> {
                 self.sending = SendState::InFlight;
                 driver.send(Token { op: Op::Send, ..token }, &self.handle, batch, how);
             }
-            None if self.life == Life::Finishing && !self.is_device => {
+            None if self.life == Life::Finishing && !self.is_device() => {
                 self.life = Life::Shut;
                 driver.shutdown(&self.handle, false);
             }
@@ -472,33 +506,34 @@ impl<H> Transport<H> {
         }
     }
 
-    fn settle_receiving<D: Driver<Handle = H>>(&mut self, token: Token, opposite: usize, driver: &mut D) -> Settled {
-        if opposite > self.queue_size_max as usize {
-            self.is_paused = true;
-        } else if opposite < self.low_size() {
-            self.is_paused = false;
+    fn settle_receiving<D: Driver<Handle = H>>(&mut self, token: Token, opposite: Opposite, driver: &mut D) -> Settled {
+        if opposite.queued_size > opposite.queue_size_max {
+            self.mode.set(Mode::PAUSED, true);
+        } else if opposite.queued_size < opposite.queue_size_max / 4 {
+            self.mode.set(Mode::PAUSED, false);
         }
         if self.receiving == Receiving::Starved {
             self.receiving = Receiving::No;
         }
         let is_wanted = self.may_deliver(opposite) && self.incoming.is_empty();
-        let is_one_by_one = self.is_bulk && self.demand != Demand::Packets;
+        let (demand, is_bulk) = (self.mode.demand(), self.mode.has(Mode::BULK));
+        let is_one_by_one = is_bulk && demand != Demand::Packets;
         if self.receiving == Receiving::Multishot && (!is_wanted || is_one_by_one) {
             self.cancel_receive(token, driver);
         }
         if self.receiving != Receiving::No || !is_wanted || self.sending == SendState::Lent {
             return Settled::Done;
         }
-        let share = if self.demand == Demand::Once { Share::Requests } else { Share::Messages };
+        let share = if demand == Demand::Once { Share::Requests } else { Share::Messages };
         if !driver.may_receive(share) {
             self.receiving = Receiving::Starved;
             return Settled::Starved(share);
         }
-        let (how, receiving) = match self.demand {
-            _ if self.is_device => (Receive::Device, Receiving::Once),
+        let (how, receiving) = match demand {
+            _ if self.is_device() => (Receive::Device, Receiving::Once),
             Demand::Packets => (Receive::Packets, Receiving::Multishot),
             Demand::Once => (Receive::Request, Receiving::Once),
-            Demand::Flow if !self.is_bulk => (Receive::Multishot, Receiving::Multishot),
+            Demand::Flow if !is_bulk => (Receive::Multishot, Receiving::Multishot),
             _ => (Receive::Once, Receiving::Once),
         };
         driver.receive(Token { op: Op::Receive, ..token }, &self.handle, how);
@@ -508,7 +543,7 @@ impl<H> Transport<H> {
 
     fn cancel_receive<D: Driver<Handle = H>>(&mut self, token: Token, driver: &mut D) {
         if matches!(self.receiving, Receiving::Multishot | Receiving::Once) {
-            let op = if self.is_device { Op::Readable } else { Op::Receive };
+            let op = if self.is_device() { Op::Readable } else { Op::Receive };
             driver.cancel(Token { op, ..token });
             self.receiving = Receiving::Cancelling;
         }
@@ -553,7 +588,7 @@ mod tests {
         transport.outgoing.set_pong(Some([0x8a, 0].into()));
         transport.finish();
         let token = Token { slot: 0, generation: 1, op: Op::Receive };
-        transport.settle(token, 0, &mut sim);
+        transport.settle(token, Opposite { queued_size: 0, queue_size_max: 1 }, &mut sim);
         assert_eq!((transport.sending, transport.life), (SendState::InFlight, Life::Finishing));
     }
 }

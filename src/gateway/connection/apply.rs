@@ -114,10 +114,11 @@ impl<H> Connection<H> {
         if let (Effect::Abandon(End::Backend), Some(opened)) = (&effect, self.opened_mut()) {
             opened.place = None;
         }
+        let queue_size_max = self.exchange.wants().queue_size_max as usize;
         let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
         match effect {
             Effect::SendLast { bytes, .. } => transport.enqueue_last(bytes, &mut world.driver),
-            Effect::Pong { bytes, .. } => transport.enqueue_pong(bytes, &mut world.driver),
+            Effect::Pong { bytes, .. } => transport.enqueue_pong(bytes, queue_size_max, &mut world.driver),
             Effect::Demand(_, demand) => transport.set_demand(demand),
             Effect::Finish(_) => transport.finish(),
             Effect::Abandon(_) => transport.abandon(&mut world.driver),

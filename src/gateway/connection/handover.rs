@@ -72,7 +72,7 @@ impl<H> Connection<H> {
             (result, None) => result.map(|_| HandedOver::Away),
         };
         let result = result.map_err(|(step, errno)| (step, errno.into()));
-        self.handle_opening(Input::HandedOver(result), world);
+        self.handle(Input::HandedOver(result), world);
     }
 
     /// Watches the backend connection of a hand-over. `kept` is None if that connection could not be kept.

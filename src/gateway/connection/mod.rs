@@ -16,7 +16,7 @@ use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Su
 use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
-use crate::transport::{Arrival, SendResult, Settled, Transport};
+use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
 use crate::types::{End, Moment, U48};
 use apply::Source;
 
@@ -160,7 +160,7 @@ impl<H> Connection<H> {
     /// Summary of the data queued at its transports.
     pub(super) fn kept<D: Driver<Handle = H>>(&self, world: &World<D>) -> Kept {
         let (client, backend) = (self.transport(End::Client, world), self.transport(End::Backend, world));
-        let (down, up) = (client.map_or(0, Transport::queued_size), backend.map_or(0, Transport::queued_size));
+        let (up, down) = (self.opposite(End::Client, world), self.opposite(End::Backend, world));
         let mut kept = Kept::default();
         for (transport, opposite) in [(client, up), (backend, down)] {
             let Some(transport) = transport else { continue };
@@ -196,8 +196,14 @@ impl<H> Connection<H> {
     }
 
     fn may_deliver<D: Driver<Handle = H>>(&self, end: End, world: &World<D>) -> bool {
-        let opposite = self.queued_size(end.opposite(), world);
+        let opposite = self.opposite(end, world);
         self.transport(end, world).is_some_and(|transport| transport.may_deliver(opposite))
+    }
+
+    /// The send queue of the transport opposite to `end`.
+    fn opposite<D: Driver<Handle = H>>(&self, end: End, world: &World<D>) -> Opposite {
+        let queue_size_max = self.exchange.wants().queue_size_max as usize;
+        Opposite { queued_size: self.queued_size(end.opposite(), world), queue_size_max }
     }
 
     fn queued_size<D: Driver<Handle = H>>(&self, end: End, world: &World<D>) -> usize {
@@ -446,7 +452,7 @@ impl<H> Connection<H> {
         // A page lookup of the same name does not wait for a backend.
         let is_full = self.exchange.wants().is_opening() && socket.is_some_and(|socket| world.queues.is_full(socket));
         let input = if is_full { Input::OpenedFull } else { Input::Opened(kind.map_err(Into::into)) };
-        self.handle_opening(input, world);
+        self.handle(input, world);
     }
 
     fn keep_opened<D: Driver<Handle = H>>(
@@ -504,7 +510,7 @@ impl<H> Connection<H> {
             opened.end();
         }
         let connected = result.map(|handle| self.set_backend(Transport::new(handle), world));
-        self.handle_opening(Input::Connected(connected.map_err(Into::into)), world);
+        self.handle(Input::Connected(connected.map_err(Into::into)), world);
     }
 
     /// Installs the backend's transport. If the connection is ending, the backend is closed.
@@ -523,7 +529,7 @@ impl<H> Connection<H> {
         if !is_flowing {
             self.settle_exchange(world);
         }
-        let (up, down) = (self.queued_size(End::Backend, world), self.queued_size(End::Client, world));
+        let (up, down) = (self.opposite(End::Client, world), self.opposite(End::Backend, world));
         let was_paused = self.transport(End::Client, world).is_some_and(Transport::is_paused);
         let client_starved = self.settle_transport(End::Client, up, world);
         if was_paused && self.transport(End::Client, world).is_some_and(|client| !client.is_paused()) {
@@ -578,7 +584,7 @@ impl<H> Connection<H> {
     fn settle_transport<D: Driver<Handle = H>>(
         &mut self,
         end: End,
-        opposite: usize,
+        opposite: Opposite,
         world: &mut World<D>,
     ) -> Option<Share> {
         let key = self.key(end)?;
@@ -677,19 +683,6 @@ impl<H> Connection<H> {
     /// As `handle_lease`, for the end of the opened file.
     fn handle_nothing<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         self.handle(Input::FileBytes(Chunk { start: 0, end: 0, buffer: &mut [] }), world);
-    }
-
-    /// As `handle`, for an input that may begin a conversation, which has its own limits.
-    fn handle_opening<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
-        self.handle(input, world);
-        let wants = self.exchange.wants();
-        if let (false, Some(service)) = (wants.is_opening(), wants.service) {
-            for key in [self.client, self.backend] {
-                if let Some(transport) = world.slots.transport_mut(key) {
-                    transport.set_queue_size_max(service.limits.queue_size_max);
-                }
-            }
-        }
     }
 
     fn key(&self, end: End) -> Option<Key> {
