@@ -172,7 +172,7 @@ impl Arguments {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Said};
+    use crate::config::{Config, TextSetting};
     use crate::gateway::listener::ListenAddress;
     use crate::http::upgrade::Origins;
     use crate::route::{MessageType, Protocol};
@@ -224,7 +224,7 @@ mod tests {
         assert!(site.service.hello && site.follows_symlinks && site.has_www);
         assert!(site.rules.permit("a") && site.rules.permit("ab") && !site.rules.permit("b"));
         assert_eq!(site.origins, Origins::List(vec!["https://a.example".into(), "http://b:1".into()]));
-        let said = |value: &str, place: &str| Some(Said { value: value.into(), place: place.into() });
+        let said = |value: &str, place: &str| Some(TextSetting { value: value.into(), place: place.into() });
         assert_eq!((config.user, config.pid_file), (said("nobody", "-u"), said("/p", "--pid-file")));
         assert_eq!((config.log.level, config.log.file.as_deref()), (Level::Debug, Some("/l")));
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::{Uid, User};
-use uakari::config::keys::{self, Key, Scope};
+use uakari::config::keys::{self, ConfigKey, Scope};
 
 use crate::daemon::{Daemon, UAKARI, configuration, project};
 use crate::process::{DEADLINE, Finished, Folder, Process, run};
@@ -375,16 +375,16 @@ fn the_files_that_the_documentation_shows_are_good() {
     }
 }
 
-fn is_served(key: &&Key) -> bool {
+fn is_served(key: &&ConfigKey) -> bool {
     key.kind.is_served()
 }
 
 /// The rows that docs/configuration.md must have, section by section, from the table of keys.
 fn rows() -> Vec<(&'static str, Vec<String>)> {
-    let row = |key: &Key| format!("| `{}` | {key} | {} | {} |", key.name, key.default_text(), key.meaning);
+    let row = |key: &ConfigKey| format!("| `{}` | {key} | {} | {} |", key.name, key.default_text(), key.meaning);
     let of = |scope| keys::of(scope).filter(is_served).map(row).collect();
-    let limits = |key: &&Key| key.scopes.iter().all(|scope| scope.title().ends_with("limits"));
-    let gone = |key: &Key| format!("| `{}` | {} | {} |", key.name, key.scopes[0].title(), key.meaning);
+    let limits = |key: &&ConfigKey| key.scopes.iter().all(|scope| scope.title().ends_with("limits"));
+    let gone = |key: &ConfigKey| format!("| `{}` | {} | {} |", key.name, key.scopes[0].title(), key.meaning);
     vec![
         ("The file itself", of(Scope::Top)),
         ("A server", of(Scope::Server)),

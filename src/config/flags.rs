@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::keys::Scope;
-use super::problem::{Place, Problems};
+use super::problem::{Location, Problems};
 use super::syntax::{Data, Element, Setting};
 
 /// A flag as a setting.
@@ -30,24 +30,24 @@ pub enum Value {
 }
 
 impl Value {
-    fn at(&self, place: Place) -> Data {
+    fn at(&self, location: Location) -> Data {
         let text = |text: &String| Data::Text(text.clone());
         match self {
             Value::On => Data::Bool(true),
             Value::One(one) => text(one),
-            Value::Several(all) => Data::Array(all.iter().map(|one| Element { place, data: text(one) }).collect()),
+            Value::Several(all) => Data::Array(all.iter().map(|one| Element { location, data: text(one) }).collect()),
         }
     }
 }
 
 /// Applies the flags to the settings. If no file defines a server, the flags define one.
-pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Place, problems: &mut Problems) {
+pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Location, problems: &mut Problems) {
     let names_server =
         settings.iter().any(|setting| setting.name == "servers" && setting.data != Data::List(Vec::new()));
     for flag in flags {
-        let place = problems.add_source(flag.label);
+        let location = problems.add_source(flag.label);
         if flag.scope == Scope::Top {
-            set(settings, flag.key, place, flag.value.at(place));
+            set(settings, flag.key, location, flag.value.at(location));
             continue;
         }
         let servers = match descend(settings, "servers", whole, Data::List(Vec::new())) {
@@ -57,14 +57,14 @@ pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Place, probl
         if servers.len() > 1 {
             let count = servers.len();
             problems.error(
-                place,
+                location,
                 "",
                 format_args!("is for one server, and the file has {count}: write it in the file"),
             );
             continue;
         }
         if servers.is_empty() {
-            servers.push(Element { place: whole, data: Data::Group(Vec::new()) });
+            servers.push(Element { location: whole, data: Data::Group(Vec::new()) });
         }
         let Some(Element { data: Data::Group(server), .. }) = servers.first_mut() else { continue };
         if !names_server && !server.iter().any(|setting| setting.name == "listen") {
@@ -75,27 +75,27 @@ pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Place, probl
             Scope::WebSocket => "websocket",
             _ => {
                 server.retain(|setting| flag.key != "listen" || (setting.name != "addr" && setting.name != "port"));
-                set(server, flag.key, place, flag.value.at(place));
+                set(server, flag.key, location, flag.value.at(location));
                 continue;
             }
         };
-        if let Data::Group(group) = descend(server, name, place, Data::Group(Vec::new())) {
+        if let Data::Group(group) = descend(server, name, location, Data::Group(Vec::new())) {
             group.retain(|setting| flag.key != "type" || setting.name != "message-type");
-            set(group, flag.key, place, flag.value.at(place));
+            set(group, flag.key, location, flag.value.at(location));
         }
     }
 }
 
 /// The value of a name; set to `data` if it is missing.
-fn descend<'s>(settings: &'s mut Vec<Setting>, name: &str, place: Place, data: Data) -> &'s mut Data {
+fn descend<'s>(settings: &'s mut Vec<Setting>, name: &str, location: Location, data: Data) -> &'s mut Data {
     let at = settings.iter().position(|setting| setting.name == name).unwrap_or_else(|| {
-        settings.push(Setting { name: name.to_owned(), place, data });
+        settings.push(Setting { name: name.to_owned(), location, data });
         settings.len() - 1
     });
     &mut settings[at].data
 }
 
-fn set(settings: &mut Vec<Setting>, name: &str, place: Place, data: Data) {
+fn set(settings: &mut Vec<Setting>, name: &str, location: Location, data: Data) {
     settings.retain(|setting| setting.name != name);
-    settings.push(Setting { name: name.to_owned(), place, data });
+    settings.push(Setting { name: name.to_owned(), location, data });
 }

@@ -1,7 +1,7 @@
 //! ouistiti's other sources of servers: `server` instead of `servers`, and the files of `config_d`.
 #![forbid(unsafe_code)]
 
-use super::problem::{Place, Problems};
+use super::problem::{Location, Problems};
 use super::syntax::{self, Data, Element, Read, Setting};
 use crate::limits::CONFIG_FILES_MAX;
 
@@ -20,33 +20,33 @@ pub fn merge(
     rename_server(settings, problems);
     let folder = settings.iter().find_map(|setting| match &setting.data {
         Data::Text(path) if setting.name == "config_d" && !path.trim().is_empty() => {
-            Some((setting.place, path.clone()))
+            Some((setting.location, path.clone()))
         }
         _ => None,
     });
-    let Some((place, path)) = folder else { return };
+    let Some((location, path)) = folder else { return };
     let files = match list(&path) {
         Ok(files) => files,
         Err(reason) => {
             let sentence = format!("{path} {reason}: mend that, or leave it out");
-            return problems.error(place, "config_d", sentence);
+            return problems.error(location, "config_d", sentence);
         }
     };
     if files.is_empty() {
-        problems.warn(place, "config_d", format_args!("{path} has no file whose name ends in .conf"));
+        problems.warn(location, "config_d", format_args!("{path} has no file whose name ends in .conf"));
     }
     if files.len() > CONFIG_FILES_MAX {
-        problems.error(place, "config_d", format_args!("{path} has more than {CONFIG_FILES_MAX} files: join some"));
+        problems.error(location, "config_d", format_args!("{path} has more than {CONFIG_FILES_MAX} files: join some"));
     }
     let more = files.iter().take(CONFIG_FILES_MAX).flat_map(|name| servers_of(name, file, read, problems)).collect();
-    append(settings, place, more);
+    append(settings, location, more);
 }
 
 /// ouistiti reads `server` if `servers` is missing.
 fn rename_server(settings: &mut Vec<Setting>, problems: &mut Problems) {
     if settings.iter().any(|setting| setting.name == "servers") {
         if let Some(at) = settings.iter().position(|setting| setting.name == "server") {
-            problems.error(settings[at].place, "server", "servers is set too: keep one of them");
+            problems.error(settings[at].location, "server", "servers is set too: keep one of them");
             settings.remove(at);
         }
         return;
@@ -55,7 +55,7 @@ fn rename_server(settings: &mut Vec<Setting>, problems: &mut Problems) {
         server.name = "servers".to_owned();
         if let Data::Group(_) = server.data {
             let data = std::mem::replace(&mut server.data, Data::Bad);
-            server.data = Data::List(vec![Element { place: server.place, data }]);
+            server.data = Data::List(vec![Element { location: server.location, data }]);
         }
     }
 }
@@ -65,29 +65,29 @@ fn servers_of(name: &str, file: &str, read: &mut Read<'_>, problems: &mut Proble
     let mut settings = syntax::parse(name, read, problems);
     rename_server(&mut settings, problems);
     let mut servers = Vec::new();
-    for Setting { name, place, data } in settings {
+    for Setting { name, location, data } in settings {
         match (name.as_str(), data) {
             ("servers", Data::List(more)) => servers.extend(more),
             ("servers", Data::Bad) => {}
             ("servers", other) => {
                 let sentence = format!("is {}: write a list of groups ( {{ }}, {{ }} )", other.kind());
-                problems.error(place, "servers", sentence);
+                problems.error(location, "servers", sentence);
             }
             (key, _) => {
                 let sentence = format!("is not used: of a file of config_d only servers is; write it in {file}");
-                problems.warn(place, key, sentence);
+                problems.warn(location, key, sentence);
             }
         }
     }
     servers
 }
 
-fn append(settings: &mut Vec<Setting>, place: Place, more: Vec<Element>) {
+fn append(settings: &mut Vec<Setting>, location: Location, more: Vec<Element>) {
     match settings.iter_mut().find(|setting| setting.name == "servers") {
         Some(Setting { data: Data::List(servers), .. }) => servers.extend(more),
         // The check reports a value that is not a list.
         Some(_) => {}
         None if more.is_empty() => {}
-        None => settings.push(Setting { name: "servers".to_owned(), place, data: Data::List(more) }),
+        None => settings.push(Setting { name: "servers".to_owned(), location, data: Data::List(more) }),
     }
 }

@@ -28,11 +28,11 @@ use crate::limits;
 use crate::observe::log;
 use crate::route::Site;
 use flags::Flag;
-use problem::{Place, Problem, Problems};
+use problem::{Location, Problem, Problems};
 
 /// A value and its place: `-u`, or file, line and key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Said {
+pub struct TextSetting {
     /// The value.
     pub value: String,
     /// The place, as an error names it.
@@ -43,9 +43,9 @@ pub struct Said {
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The user to become once the addresses are taken.
-    pub user: Option<Said>,
+    pub user: Option<TextSetting>,
     /// The file that holds the process's number.
-    pub pid_file: Option<Said>,
+    pub pid_file: Option<TextSetting>,
     /// What is logged, how and where to.
     pub log: log::Settings,
     /// Where the log's file was named.
@@ -60,7 +60,7 @@ pub struct Config {
 
 /// Where a server's settings were made, as an error names them: `--listen`, or file, line and key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Places {
+pub struct SettingPlaces {
     /// Its addresses.
     pub listen: String,
     /// The servers' folder.
@@ -68,13 +68,13 @@ pub struct Places {
     /// The pages' folder.
     pub www: String,
     /// Which of them were set by flags. Their errors are reported at once, to the user at the terminal.
-    pub typed: Typed,
+    pub by_flag: SetByFlag,
 }
 
 /// Settings of a server that flags have made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[allow(missing_docs)]
-pub struct Typed {
+pub struct SetByFlag {
     pub listen: bool,
     pub docroot: bool,
     pub www: bool,
@@ -84,7 +84,7 @@ pub struct Typed {
 #[derive(Clone, Debug)]
 pub struct Server {
     /// Where its settings were made.
-    pub places: Places,
+    pub places: SettingPlaces,
     /// Where it listens; never empty.
     pub listen: Vec<ListenAddress>,
     /// Whether addresses that the machine does not have are listened on.
@@ -148,7 +148,7 @@ fn load_through(
     if problems.is_broken() {
         return Err(problems.finish());
     }
-    let whole = Place { source: 0, line: 0 };
+    let whole = Location { source: 0, line: 0 };
     flags::lay_over(&mut settings, flags, whole, &mut problems);
     let config = check::check(&settings, whole, &mut problems);
     if problems.has_errors() { Err(problems.finish()) } else { Ok(Loaded { config, warnings: problems.finish() }) }

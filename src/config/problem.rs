@@ -1,4 +1,4 @@
-//! Errors and warnings of a configuration, collected with their places.
+//! Errors and warnings of a configuration, collected with their locations.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -6,9 +6,9 @@ use std::fmt;
 use crate::limits::{PROBLEM_SIZE_MAX, PROBLEMS_MAX};
 use crate::observe::log::Level;
 
-/// A place in a source. Line 0 is the source as a whole: a file, or a flag.
+/// A location in a source. Line 0 is the source as a whole: a file, or a flag.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Place {
+pub struct Location {
     /// Index of the source in [`Problems`].
     pub source: u32,
     /// Counted from 1.
@@ -24,7 +24,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem without a place.
+    /// A problem without a location.
     pub fn new(level: Level, text: &str) -> Problem {
         Problem { level, text: text.to_owned() }
     }
@@ -40,47 +40,47 @@ impl fmt::Display for Problem {
 #[derive(Default, Debug)]
 pub struct Problems {
     sources: Vec<String>,
-    found: Vec<(Place, Problem)>,
+    found: Vec<(Location, Problem)>,
     left_out: usize,
     errors: usize,
     is_broken: bool,
 }
 
 impl Problems {
-    /// Adds a source. The result is the place of the source as a whole.
-    pub fn add_source(&mut self, name: &str) -> Place {
+    /// Adds a source. The result is the location of the source as a whole.
+    pub fn add_source(&mut self, name: &str) -> Location {
         self.sources.push(name.to_owned());
-        Place { source: self.sources.len() as u32 - 1, line: 0 }
+        Location { source: self.sources.len() as u32 - 1, line: 0 }
     }
 
-    /// The name of the source of a place.
-    pub fn source(&self, place: Place) -> &str {
-        self.sources.get(place.source as usize).map_or("", String::as_str)
+    /// The name of the source of a location.
+    pub fn source(&self, location: Location) -> &str {
+        self.sources.get(location.source as usize).map_or("", String::as_str)
     }
 
-    /// A place and a key, the beginning of an error found later.
-    pub fn describe(&self, place: Place, key: &str) -> String {
-        match place.line {
-            0 => self.source(place).trim_end_matches(':').to_owned(),
-            line => format!("{}:{line}: {key}", self.source(place)),
+    /// A location and a key, the beginning of an error found later.
+    pub fn describe(&self, location: Location, key: &str) -> String {
+        match location.line {
+            0 => self.source(location).trim_end_matches(':').to_owned(),
+            line => format!("{}:{line}: {key}", self.source(location)),
         }
     }
 
     /// Reports an error. `key` is the path of a setting, or empty.
-    pub fn error(&mut self, place: Place, key: &str, sentence: impl fmt::Display) {
+    pub fn error(&mut self, location: Location, key: &str, sentence: impl fmt::Display) {
         self.errors += 1;
-        self.note(Level::Error, place, key, &sentence);
+        self.note(Level::Error, location, key, &sentence);
     }
 
     /// Reports an error after which the structure is ambiguous.
-    pub fn broken(&mut self, place: Place, sentence: impl fmt::Display) {
+    pub fn broken(&mut self, location: Location, sentence: impl fmt::Display) {
         self.is_broken = true;
-        self.error(place, "", sentence);
+        self.error(location, "", sentence);
     }
 
     /// Reports a warning.
-    pub fn warn(&mut self, place: Place, key: &str, sentence: impl fmt::Display) {
-        self.note(Level::Warn, place, key, &sentence);
+    pub fn warn(&mut self, location: Location, key: &str, sentence: impl fmt::Display) {
+        self.note(Level::Warn, location, key, &sentence);
     }
 
     /// Whether there is an error.
@@ -95,7 +95,7 @@ impl Problems {
 
     /// All problems, ordered by file and line.
     pub fn finish(mut self) -> Vec<Problem> {
-        self.found.sort_by_key(|(place, _)| *place);
+        self.found.sort_by_key(|(location, _)| *location);
         let mut all: Vec<Problem> = self.found.into_iter().map(|(_, problem)| problem).collect();
         if self.left_out > 0 {
             let text = format!("{} problems more are not shown: mend those above first", self.left_out);
@@ -104,20 +104,20 @@ impl Problems {
         all
     }
 
-    fn note(&mut self, level: Level, place: Place, key: &str, sentence: &dyn fmt::Display) {
+    fn note(&mut self, level: Level, location: Location, key: &str, sentence: &dyn fmt::Display) {
         // Each level for itself: many warnings must not hide an error.
         if self.found.iter().filter(|(_, problem)| problem.level == level).count() == PROBLEMS_MAX {
             self.left_out += 1;
             return;
         }
-        let (source, line) = (self.source(place), place.line);
+        let (source, line) = (self.source(location), location.line);
         let mut text = match (line, key) {
             (0, _) => format!("{source} {sentence}"),
             (_, "") => format!("{source}:{line}: {sentence}"),
             (_, key) => format!("{source}:{line}: {key}: {sentence}"),
         };
         text.truncate(text.floor_char_boundary(PROBLEM_SIZE_MAX));
-        self.found.push((place, Problem { level, text }));
+        self.found.push((location, Problem { level, text }));
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
         let mut problems = Problems::default();
         let file = problems.add_source("a.conf");
         let flag = problems.add_source("--type");
-        let line = |line| Place { line, ..file };
+        let line = |line| Location { line, ..file };
         problems.error(flag, "servers[0].websocket.type", "\"x\" is not known");
         problems.error(line(7), "port", "is a string");
         problems.warn(line(3), "auth", "is not served");

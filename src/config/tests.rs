@@ -97,7 +97,7 @@ fn all_keys() {
     let said = "f:9: servers[0].auth: is not served, and the server is unprotected: nobody is asked for a password";
     assert_eq!(warnings, [said]);
     assert!(config.is_unprotected);
-    let said = |value: &str, place: &str| Some(Said { value: value.into(), place: place.into() });
+    let said = |value: &str, place: &str| Some(TextSetting { value: value.into(), place: place.into() });
     assert_eq!(config.user, said("www-data", "f:2: user"));
     assert_eq!(config.pid_file, said("/p", "f:2: pid-file"));
     assert_eq!(config.log, log::Settings { level: Level::Debug, format: Format::Json, file: Some("/l".into()) });
@@ -262,7 +262,7 @@ fn noise() {
         "\"::1\"",
     ];
     fn group(rng: &mut Rng, scope: Scope) -> String {
-        let all: Vec<&keys::Key> = keys::of(scope).collect();
+        let all: Vec<&keys::ConfigKey> = keys::of(scope).collect();
         let mut text = String::new();
         for _ in 0..rng.below(6) {
             let key = all[rng.below(all.len())];

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use super::hosts::{Lookup, UNKNOWN};
+use super::hosts::{HostLookup, UNKNOWN};
 use super::resources::open_folder;
 use crate::config::problem::Problem;
-use crate::config::{Config, Said, Server};
+use crate::config::{Config, Server, TextSetting};
 use crate::gateway::listener::ListenAddress;
 use crate::limits::LOOKUP_WAIT_MS;
 use crate::observe::log::Level;
@@ -39,7 +39,7 @@ impl Examined {
 pub fn examine(config: &Config) -> Examined {
     let mut examined = Examined::default();
     user(config.user.as_ref(), &mut examined);
-    if let Some(Said { value, place }) = &config.pid_file {
+    if let Some(TextSetting { value, place }) = &config.pid_file {
         let other = |metadata: &Metadata| !metadata.is_file();
         in_the_way(value, place, other, "is no regular file: name another one", &mut examined);
         parent(value, place, Level::Error, &mut examined);
@@ -51,15 +51,15 @@ pub fn examine(config: &Config) -> Examined {
         folders(server, &mut examined);
     }
     let mut config = config.clone();
-    if let Some(mut lookup) = Lookup::begin(&config, || ()) {
+    if let Some(mut lookup) = HostLookup::begin(&config, || ()) {
         lookup.wait(&mut config, LOOKUP_WAIT_MS);
         lookup.complaints(&config, UNKNOWN).iter().for_each(|complaint| examined.add(Level::Warn, complaint));
     }
     examined
 }
 
-fn user(user: Option<&Said>, examined: &mut Examined) {
-    let Some(Said { value, place }) = user else {
+fn user(user: Option<&TextSetting>, examined: &mut Examined) {
+    let Some(TextSetting { value, place }) = user else {
         if privileges::is_root() {
             examined.add(Level::Warn, privileges::STAYS_ROOT);
         }
@@ -74,12 +74,15 @@ fn user(user: Option<&Said>, examined: &mut Examined) {
 
 fn folders(server: &Server, examined: &mut Examined) {
     let places = &server.places;
-    for (path, place, is_typed) in
-        [(&server.docroot, &places.docroot, places.typed.docroot), (&server.www, &places.www, places.typed.www)]
+    for (path, place, is_by_flag) in
+        [(&server.docroot, &places.docroot, places.by_flag.docroot), (&server.www, &places.www, places.by_flag.www)]
     {
         if let Some(Err(error)) = path.as_ref().map(|path| open_folder(path)) {
-            let (level, end) =
-                if error.is_missing() && !is_typed { (Level::Warn, ": it is waited for") } else { (Level::Error, "") };
+            let (level, end) = if error.is_missing() && !is_by_flag {
+                (Level::Warn, ": it is waited for")
+            } else {
+                (Level::Error, "")
+            };
             examined.add(level, &format!("{place}: {error}{end}"));
         }
     }
@@ -88,7 +91,7 @@ fn folders(server: &Server, examined: &mut Examined) {
             let other = |metadata: &Metadata| !metadata.file_type().is_socket();
             in_the_way(path, &places.listen, other, "is in the way, and no socket: choose another path", examined);
             // A server cannot wait without another address to listen on.
-            let may_wait = server.listen.len() > 1 && !places.typed.listen;
+            let may_wait = server.listen.len() > 1 && !places.by_flag.listen;
             parent(path, &places.listen, if may_wait { Level::Warn } else { Level::Error }, examined);
         }
     }

@@ -24,16 +24,16 @@ struct Answer {
 }
 
 /// Lookups in progress.
-pub struct Lookup {
+pub struct HostLookup {
     answers: Receiver<Answer>,
     /// The resolver's error for each host that failed.
     failures: BTreeMap<Name, String>,
 }
 
-impl Lookup {
+impl HostLookup {
     /// Starts to resolve all hosts without addresses. None: there are none. `wake` is called from the threads after each
     /// answer.
-    pub fn begin(config: &Config, wake: fn()) -> Option<Lookup> {
+    pub fn begin(config: &Config, wake: fn()) -> Option<HostLookup> {
         let mut names: VecDeque<Name> = VecDeque::new();
         for (_, host) in unknown(config) {
             let name = (host.name.clone(), host.port);
@@ -52,7 +52,7 @@ impl Lookup {
             // If the thread cannot start, the next lookup tries again.
             let _ = thread::Builder::new().name("lookup".to_owned()).spawn(move || look_up(&names, sender, wake));
         }
-        Some(Lookup { answers, failures: BTreeMap::new() })
+        Some(HostLookup { answers, failures: BTreeMap::new() })
     }
 
     /// Applies the available answers. Returns a log line for each resolved host, and whether the lookup has ended.
@@ -205,7 +205,7 @@ mod tests {
     fn what_is_known_and_what_is_not() {
         let mut one = config(&["127.0.0.1:1", "localhost:2", "no-such-host.invalid:3", "localhost:2"]);
         assert_eq!(unknown(&one).count(), 3);
-        let mut lookup = Lookup::begin(&one, || ()).unwrap();
+        let mut lookup = HostLookup::begin(&one, || ()).unwrap();
         lookup.wait(&mut one, crate::limits::LOOKUP_WAIT_MS);
         let complaints = lookup.complaints(&one, UNKNOWN);
         assert_eq!(complaints.len(), 1, "{complaints:?}");
@@ -214,6 +214,6 @@ mod tests {
         let mut two = config(&["localhost:2", "localhost:3"]);
         keep_known(&mut two, &one);
         assert_eq!(unknown(&two).count(), 1, "another port is another server");
-        assert!(Lookup::begin(&config(&["127.0.0.1:1"]), || ()).is_none());
+        assert!(HostLookup::begin(&config(&["127.0.0.1:1"]), || ()).is_none());
     }
 }

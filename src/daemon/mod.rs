@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, User};
 
-use crate::config::{Config, Said};
+use crate::config::{Config, TextSetting};
 use crate::driver::uring::Uring;
 use crate::driver::{Op, Token};
 use crate::gateway::Gateway;
@@ -27,8 +27,8 @@ use crate::process::inherited::{Inherited, inherited_listeners};
 use crate::process::pid_file::PidFile;
 use crate::process::privileges;
 use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
-use hosts::{Lookup, are_old, keep_known};
-use resources::{Held, Mode, Open, Opened, open_all, raise_descriptors};
+use hosts::{HostLookup, are_old, keep_known};
+use resources::{Mode, OpenFolders, OpenedResources, Reusable, open_all, raise_descriptors};
 use waiting::{Waits, wake};
 
 pub use examine::{Examined, examine};
@@ -37,7 +37,7 @@ pub use examine::{Examined, examine};
 pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
 /// A configuration and its opened resources, or all errors.
-type Loaded = Result<(Config, Opened, Option<Lookup>), Vec<String>>;
+type Loaded = Result<(Config, OpenedResources, Option<HostLookup>), Vec<String>>;
 
 /// Blocked signals, read through the ring. SIGXFSZ is only blocked: a log at RLIMIT_FSIZE must not end the daemon. The
 /// loading thread sends LOADED, so that the loop waits in one place.
@@ -58,7 +58,7 @@ pub struct Daemon {
     is_asked_again: bool,
     is_stopping: bool,
     /// The open folders of the configuration.
-    folders: Open,
+    folders: OpenFolders,
     /// Missing resources that are retried.
     waits: Waits,
     notifier: Notifier,
@@ -75,13 +75,13 @@ impl Daemon {
         let inherited = inherited_listeners().map_err(alone)?;
         let notifier = Notifier::from_env().map_err(alone)?;
         raise_descriptors(&mut config.limits);
-        let pid_file = config.pid_file.as_ref().map(|Said { value, place }| {
+        let pid_file = config.pid_file.as_ref().map(|TextSetting { value, place }| {
             PidFile::create(Path::new(value)).map_err(|error| alone(format_args!("{place}: {error}")))
         });
         let pid_file = pid_file.transpose()?;
-        let held = Held { known: &[], inherited: &inherited, folders: &Open::new(), awaited: &[] };
+        let held = Reusable { known: &[], inherited: &inherited, folders: &OpenFolders::new(), awaited: &[] };
         let opened = open_all(&config, held, Mode::Start)?;
-        let Opened { openings, bound, inherited: taken, waiting, folders } = opened;
+        let OpenedResources { openings, bound, inherited: taken, waiting, folders } = opened;
         for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
             log::event(Level::Warn, format_args!("the inherited {given} is in no server's listen, addr or port"));
         }
@@ -200,7 +200,8 @@ impl Daemon {
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let loaded = load().and_then(|mut config| {
                 let lookup = look_up(&mut config, &old)?;
-                let held = Held { known: &known, inherited: &inherited, folders: &Open::new(), awaited: &awaited };
+                let held =
+                    Reusable { known: &known, inherited: &inherited, folders: &OpenFolders::new(), awaited: &awaited };
                 open(config, &old, held).map(|(config, opened)| (config, opened, lookup))
             });
             // The receiver is there as long as the daemon is.
@@ -253,7 +254,10 @@ impl Daemon {
     }
 
     /// Replaces the configuration, or changes nothing.
-    fn take_config(&mut self, (config, opened, lookup): (Config, Opened, Option<Lookup>)) -> Result<(), Vec<String>> {
+    fn take_config(
+        &mut self,
+        (config, opened, lookup): (Config, OpenedResources, Option<HostLookup>),
+    ) -> Result<(), Vec<String>> {
         start_log(&config).map_err(alone)?;
         self.gateway.configure(config.limits.clone(), opened.openings);
         announce(opened.bound.iter().chain(&opened.inherited));
@@ -266,7 +270,7 @@ impl Daemon {
 
     /// Hosts that a start does not wait for any longer are found later.
     fn start_lookup(&mut self) {
-        let Some(mut lookup) = Lookup::begin(&self.config, wake) else { return };
+        let Some(mut lookup) = HostLookup::begin(&self.config, wake) else { return };
         lookup.wait(&mut self.config, limits::LOOKUP_START_MS);
         self.open_again("");
         self.wait_for_hosts(Some(lookup));
@@ -275,8 +279,8 @@ impl Daemon {
 
 /// Looks up the hosts of a configuration that is to follow another one. Those that are not found keep their addresses.
 /// The error is those that have none, unless the old one waits for them already.
-fn look_up(config: &mut Config, old: &Config) -> Result<Option<Lookup>, Vec<String>> {
-    let Some(mut lookup) = Lookup::begin(config, wake) else { return Ok(None) };
+fn look_up(config: &mut Config, old: &Config) -> Result<Option<HostLookup>, Vec<String>> {
+    let Some(mut lookup) = HostLookup::begin(config, wake) else { return Ok(None) };
     lookup.wait(config, limits::LOOKUP_WAIT_MS);
     let mut kept = lookup.complaints(config, "its addresses stay as they are");
     keep_known(config, old);
@@ -292,8 +296,8 @@ fn look_up(config: &mut Config, old: &Config) -> Result<Option<Lookup>, Vec<Stri
 }
 
 /// Opens what a configuration names that is to follow another one.
-fn open(mut config: Config, old: &Config, held: Held<'_>) -> Result<(Config, Opened), Vec<String>> {
-    let is_same = |new: &Option<Said>, old: &Option<Said>| match (new, old) {
+fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config, OpenedResources), Vec<String>> {
+    let is_same = |new: &Option<TextSetting>, old: &Option<TextSetting>| match (new, old) {
         (Some(new), Some(old)) => new.value == old.value,
         (new, old) => new.is_none() && old.is_none(),
     };
@@ -349,7 +353,7 @@ fn block(signals: &[Signal]) -> Result<(), String> {
 
 /// Drops the privileges that serving does not need.
 fn become_user(config: &Config) -> Result<(), String> {
-    let Some(Said { value: user, place }) = &config.user else {
+    let Some(TextSetting { value: user, place }) = &config.user else {
         return privileges::harden().map_err(|error| error.to_string());
     };
     let mut addresses = config.servers.iter().flat_map(|server| &server.listen);

@@ -71,7 +71,7 @@ pub struct Waiting {
 
 /// The opened resources of a configuration.
 #[derive(Default)]
-pub struct Opened {
+pub struct OpenedResources {
     /// For the gateway.
     pub openings: Vec<Opening<OwnedFd>>,
     /// The addresses bound, with the actual ports.
@@ -81,21 +81,21 @@ pub struct Opened {
     /// Missing resources to retry.
     pub waiting: Vec<Waiting>,
     /// The folders, by their paths.
-    pub folders: Open,
+    pub folders: OpenFolders,
 }
 
 /// Open folders by path. They are kept over a reload: the user may lack the permission to open what root opened.
-pub type Open = BTreeMap<String, OwnedFd>;
+pub type OpenFolders = BTreeMap<String, OwnedFd>;
 
 /// Resources of the running daemon that a new configuration may reuse.
 #[derive(Clone, Copy)]
-pub struct Held<'a> {
+pub struct Reusable<'a> {
     /// Addresses with a listener.
     pub known: &'a [ListenAddress],
     /// Inherited listening sockets.
     pub inherited: &'a [Inherited],
     /// Open folders, for a retry that cannot open them again.
-    pub folders: &'a Open,
+    pub folders: &'a OpenFolders,
     /// Missing resources that are retried already.
     pub awaited: &'a [Awaited],
 }
@@ -127,7 +127,7 @@ impl Failures<'_> {
     }
 
     /// The end: what was opened, or all that keeps it from being used.
-    fn finish(mut self, mut opened: Opened) -> Result<Opened, Vec<String>> {
+    fn finish(mut self, mut opened: OpenedResources) -> Result<OpenedResources, Vec<String>> {
         if opened.openings.is_empty() && self.mode != Mode::Retry {
             // A start waits where all addresses of this machine may still come.
             let ends = |waiting: &&Waiting| match &waiting.awaited {
@@ -143,7 +143,7 @@ impl Failures<'_> {
 }
 
 /// Opens the resources of a configuration. The error lists all that cannot be opened.
-pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, Vec<String>> {
+pub fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Result<OpenedResources, Vec<String>> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -155,7 +155,7 @@ pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, V
         }
     }
     let mut endpoints: BTreeMap<Vec<usize>, Option<Arc<Endpoint<OwnedFd>>>> = BTreeMap::new();
-    let mut opened = Opened::default();
+    let mut opened = OpenedResources::default();
     let mut failures = Failures { mode, awaited: held.awaited, errors: Vec::new(), waiting: Vec::new() };
     let mut patience_ms = if mode == Mode::Retry { 0 } else { limits::BIND_RETRY_MS };
     for (address, servers) in servers_at {
@@ -168,14 +168,14 @@ pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, V
         let source = match source_of(address, held, &first.site.limits, binding) {
             Ok(source) => source,
             // Without addr a server listens on all addresses of IPv6 too, if there is such a thing here.
-            Err(SourceError::Listen(error))
+            Err(NoListener::Listen(error))
                 if error.is_without_ipv6() && config.servers.iter().any(|server| has_another(server, address)) =>
             {
                 log::event(Level::Warn, format_args!("{}: {error}: left out", first.places.listen));
                 continue;
             }
             Err(error) => {
-                let may_come = error.may_come() && !first.places.typed.listen;
+                let may_come = error.may_come() && !first.places.by_flag.listen;
                 if !may_come {
                     // Those that are taken as well had as much time to become free.
                     patience_ms = 0;
@@ -185,12 +185,12 @@ pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, V
             }
         };
         let (listener, file) = match source {
-            Source::Known => (None, None),
-            Source::Inherited(copy) => {
+            ListenerSource::Known => (None, None),
+            ListenerSource::Inherited(copy) => {
                 opened.inherited.push(address.clone());
                 (Some(copy), None)
             }
-            Source::Bound(Listener { fd, address: at, file }) => {
+            ListenerSource::Bound(Listener { fd, address: at, file }) => {
                 opened.bound.push(at);
                 (Some(fd), file)
             }
@@ -203,7 +203,7 @@ pub fn open_all(config: &Config, held: Held<'_>, mode: Mode) -> Result<Opened, V
 }
 
 /// The listener of an address.
-enum Source {
+enum ListenerSource {
     /// The existing listener.
     Known,
     /// A copy of an inherited one, since it may stand for an address of IPv4 and one of IPv6.
@@ -213,51 +213,51 @@ enum Source {
 }
 
 /// Why there is none. Display is the operator's sentence.
-enum SourceError {
+enum NoListener {
     Copy(ListenAddress, Errno),
     /// One of the daemon's own keeps it from being made.
     InTheWay(ListenAddress, ListenAddress),
     Listen(ListenError),
 }
 
-impl SourceError {
+impl NoListener {
     /// Whether the address, or the folder of a UNIX socket, is not there yet.
     fn may_come(&self) -> bool {
-        matches!(self, SourceError::Listen(error) if error.is_without_address() || error.is_without_folder())
+        matches!(self, NoListener::Listen(error) if error.is_without_address() || error.is_without_folder())
     }
 }
 
-impl fmt::Display for SourceError {
+impl fmt::Display for NoListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SourceError::Copy(address, errno) => {
+            NoListener::Copy(address, errno) => {
                 write!(f, "cannot use the inherited {address}: {}: correct its socket unit", errno.desc())
             }
-            SourceError::InTheWay(address, own) => {
+            NoListener::InTheWay(address, own) => {
                 write!(f, "cannot listen on {address}: this daemon listens on {own}: restart it")
             }
-            SourceError::Listen(error) => error.fmt(f),
+            NoListener::Listen(error) => error.fmt(f),
         }
     }
 }
 
 fn source_of(
     address: &ListenAddress,
-    Held { known, inherited, .. }: Held<'_>,
+    Reusable { known, inherited, .. }: Reusable<'_>,
     limits: &limits::Http,
     binding: Binding,
-) -> Result<Source, SourceError> {
+) -> Result<ListenerSource, NoListener> {
     if known.contains(address) {
-        return Ok(Source::Known);
+        return Ok(ListenerSource::Known);
     }
     if let Some(given) = inherited.iter().find(|given| given.is_for(address)) {
-        let failed = |errno| SourceError::Copy(address.clone(), errno);
-        return copy_of(given, limits).map(Source::Inherited).map_err(failed);
+        let failed = |errno| NoListener::Copy(address.clone(), errno);
+        return copy_of(given, limits).map(ListenerSource::Inherited).map_err(failed);
     }
     if let Some(own) = in_the_way(address, known) {
-        return Err(SourceError::InTheWay(address.clone(), own.clone()));
+        return Err(NoListener::InTheWay(address.clone(), own.clone()));
     }
-    listener::listen(address, limits, binding).map(Source::Bound).map_err(SourceError::Listen)
+    listener::listen(address, limits, binding).map(ListenerSource::Bound).map_err(NoListener::Listen)
 }
 
 fn copy_of(given: &Inherited, limits: &limits::Http) -> Result<OwnedFd, Errno> {
@@ -289,11 +289,11 @@ fn has_another(server: &Server, address: &ListenAddress) -> bool {
 fn open_endpoint(
     all: &[Server],
     indices: &[usize],
-    old: &Open,
-    new: &mut Open,
+    old: &OpenFolders,
+    new: &mut OpenFolders,
     failures: &mut Failures<'_>,
 ) -> Option<Endpoint<OwnedFd>> {
-    let mut open = |path: &Option<String>, place: &str, is_typed: bool| {
+    let mut open = |path: &Option<String>, place: &str, is_by_flag: bool| {
         let path = path.as_ref()?;
         let watched = |handle| Some(entrance::Held { handle, path: CString::new(path.as_str()).ok()? });
         match open_folder(path) {
@@ -304,7 +304,7 @@ fn open_endpoint(
             Err(error) => {
                 let held = old.get(path).filter(|folder| failures.mode == Mode::Retry && is_there(folder));
                 if held.is_none() {
-                    failures.add(place, Awaited::Folder(path.clone()), error.is_missing() && !is_typed, &error);
+                    failures.add(place, Awaited::Folder(path.clone()), error.is_missing() && !is_by_flag, &error);
                 }
                 let (one, other) = (held?.try_clone().ok()?, held?.try_clone().ok()?);
                 new.insert(path.clone(), one);
@@ -315,8 +315,8 @@ fn open_endpoint(
     let servers: Vec<&Server> = indices.iter().filter_map(|index| all.get(*index)).collect();
     let (mut folders, mut sites) = (Vec::new(), Vec::new());
     for server in &servers {
-        let docroot = open(&server.docroot, &server.places.docroot, server.places.typed.docroot);
-        let www = open(&server.www, &server.places.www, server.places.typed.www);
+        let docroot = open(&server.docroot, &server.places.docroot, server.places.by_flag.docroot);
+        let www = open(&server.www, &server.places.www, server.places.by_flag.www);
         let mut site = server.site.fresh();
         (site.has_docroot, site.has_www) = (docroot.is_some(), www.is_some());
         folders.push(Folders { docroot, www });

@@ -4,8 +4,8 @@
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use super::hosts::{Lookup, UNKNOWN, has_unknown};
-use super::resources::{Awaited, Held, Mode, Waiting, open_all};
+use super::hosts::{HostLookup, UNKNOWN, has_unknown};
+use super::resources::{Awaited, Mode, Reusable, Waiting, open_all};
 use super::{Daemon, LOADED, announce};
 use crate::limits::{LOOKUP_RETRY_MS, LOOKUP_RETRY_MS_MAX, WAIT_RETRY_MS};
 use crate::observe::log::{self, Level};
@@ -18,7 +18,7 @@ pub struct Waits {
     /// Time of the next retry.
     look_ms: u64,
     /// The lookup in progress.
-    lookup: Option<Lookup>,
+    lookup: Option<HostLookup>,
     /// Time of the next lookup, and the pause before it. Some only while no lookup is in progress.
     lookup_ms: Option<u64>,
     pause_ms: u64,
@@ -76,7 +76,7 @@ impl Daemon {
     }
 
     /// Notes what a lookup did not find, and begins the next one, now or later.
-    pub(super) fn wait_for_hosts(&mut self, lookup: Option<Lookup>) {
+    pub(super) fn wait_for_hosts(&mut self, lookup: Option<HostLookup>) {
         // What was found for the configuration before this one is of no use.
         self.waits.is_behind = false;
         self.waits.pause_ms = LOOKUP_RETRY_MS;
@@ -128,7 +128,7 @@ impl Daemon {
         }
         if self.waits.lookup_ms.is_some_and(|ms| ms <= now_ms) {
             self.waits.lookup_ms = None;
-            self.waits.lookup = Lookup::begin(&self.config, wake);
+            self.waits.lookup = HostLookup::begin(&self.config, wake);
             // Where no thread could be started, nothing else tells.
             self.take_answers();
         }
@@ -157,7 +157,7 @@ impl Daemon {
     /// would be counted anew.
     fn open(&mut self, what: &str, needs_gain: bool) {
         let (known, inherited) = (&self.addresses()[..], &self.inherited[..]);
-        let held = Held { known, inherited, folders: &self.folders, awaited: &[] };
+        let held = Reusable { known, inherited, folders: &self.folders, awaited: &[] };
         match open_all(&self.config, held, Mode::Retry) {
             Ok(opened) if needs_gain && self.waits.has_all_of(&opened.waiting) => {
                 for Waiting { awaited, sentence } in opened.waiting {

@@ -3,19 +3,19 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::fields::Fields;
+use super::group::Group;
 use crate::config::keys;
 use crate::config::problem::Problems;
 use crate::config::syntax::{Data, Setting};
 
 /// Checks them against `unprotected`. True: the server runs without a protection that it had.
-pub fn check(server: &Fields<'_>, problems: &mut Problems) -> bool {
+pub fn check(server: &Group<'_>, problems: &mut Problems) -> bool {
     let consented = server.texts("unprotected");
-    for (place, word) in &consented {
+    for (location, word) in &consented {
         if keys::guards().all(|guard| guard.name != *word) {
             let known: Vec<&str> = keys::guards().map(|guard| guard.name).collect();
             let sentence = format!("{word:?} is not known: write one of {}", known.join(", "));
-            problems.error(*place, &server.path_of("unprotected"), sentence);
+            problems.error(*location, &server.path_of("unprotected"), sentence);
         }
     }
     let mut is_unprotected = false;
@@ -36,9 +36,9 @@ pub fn check(server: &Fields<'_>, problems: &mut Problems) -> bool {
             }
             (None, consent) => {
                 server.warn(problems, name, format_args!("is not served: {meaning}"));
-                if let Some((place, _)) = consent {
+                if let Some((location, _)) = consent {
                     let sentence = format!("{name} protects nothing here: leave it out");
-                    problems.warn(*place, &server.path_of("unprotected"), sentence);
+                    problems.warn(*location, &server.path_of("unprotected"), sentence);
                 }
             }
         }
@@ -47,7 +47,7 @@ pub fn check(server: &Fields<'_>, problems: &mut Problems) -> bool {
 }
 
 /// What is open to everybody without a key that is set. None: it protects nothing.
-fn loss(name: &str, meaning: &'static str, server: &Fields<'_>) -> Option<&'static str> {
+fn loss(name: &str, meaning: &'static str, server: &Group<'_>) -> Option<&'static str> {
     match name {
         // ouistiti does not serve over plain HTTP what it redirects to TLS.
         "redirect" => leads_to_tls(server.data(name)?).then_some("what it sends to https is served in clear"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fields::Fields;
+use super::group::Group;
 use crate::config::Host;
 use crate::config::keys::Limits;
 use crate::config::problem::Problems;
@@ -15,7 +15,7 @@ use crate::route::{Destination, Link, Protocol, Service};
 
 /// Checks a link. Keys that it does not set are taken from `websocket`.
 pub fn link(
-    group: &Fields<'_>,
+    group: &Group<'_>,
     websocket: &Service,
     limits: &Limits,
     problems: &mut Problems,
@@ -57,7 +57,7 @@ fn name_of(kind: LinkKind) -> &'static str {
 }
 
 fn service(
-    group: &Fields<'_>,
+    group: &Group<'_>,
     kind: LinkKind,
     websocket: &Service,
     limits: &Limits,
@@ -97,7 +97,7 @@ fn service(
 }
 
 /// A TCP backend given by host name has no addresses before the lookup.
-fn tcp(group: &Fields<'_>, problems: &mut Problems) -> Option<(Destination, Option<Host>)> {
+fn tcp(group: &Group<'_>, problems: &mut Problems) -> Option<(Destination, Option<Host>)> {
     let port = group.number("port").map(|port| port as u16);
     Some(match group.parsed(problems, "destination", |text| values::tcp(text, port))? {
         TcpServer::Address(address) => (Destination::Tcp([address].into()), None),
@@ -108,7 +108,7 @@ fn tcp(group: &Fields<'_>, problems: &mut Problems) -> Option<(Destination, Opti
     })
 }
 
-fn destination(group: &Fields<'_>, kind: LinkKind, problems: &mut Problems) -> Option<Destination> {
+fn destination(group: &Group<'_>, kind: LinkKind, problems: &mut Problems) -> Option<Destination> {
     let path = |problems: &mut Problems| group.parsed(problems, "destination", values::path);
     match kind {
         LinkKind::Unix => path(problems).map(Destination::Unix),

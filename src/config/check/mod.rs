@@ -1,7 +1,7 @@
 //! Checks a tree of settings and makes a `Config`. Reports all problems, each with its place and remedy.
 #![forbid(unsafe_code)]
 
-mod fields;
+mod group;
 
 mod guards;
 
@@ -10,16 +10,16 @@ mod link;
 mod server;
 
 use super::keys::{Limits, Scope};
-use super::problem::{Place, Problems};
+use super::problem::{Location, Problems};
 use super::syntax::Setting;
-use super::{Config, Said, values};
+use super::{Config, TextSetting, values};
 use crate::limits::SERVERS_MAX;
 use crate::observe::log;
-use fields::Fields;
+use group::Group;
 
 /// Checks a tree. `whole` is the place of the file. The result is unusable if `problems` has errors.
-pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Config {
-    let top = Fields::read(Scope::Top, String::new(), whole, settings, problems);
+pub fn check(settings: &[Setting], whole: Location, problems: &mut Problems) -> Config {
+    let top = Group::read(Scope::Top, String::new(), whole, settings, problems);
     let mut limits = Limits::default();
     if let Some(own) = top.limits(&mut limits, problems) {
         let buffers = limits.process.pool_buffers;
@@ -41,8 +41,8 @@ pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Con
     }
     let log = log::Settings::default();
     Config {
-        user: said(&top, "user", problems),
-        pid_file: said(&top, "pid-file", problems),
+        user: text_setting(&top, "user", problems),
+        pid_file: text_setting(&top, "pid-file", problems),
         log: log::Settings {
             level: top.word("log-level", &values::LEVELS).unwrap_or(log.level),
             format: top.word("log-format", &values::FORMATS).unwrap_or(log.format),
@@ -55,6 +55,6 @@ pub fn check(settings: &[Setting], whole: Place, problems: &mut Problems) -> Con
     }
 }
 
-fn said(group: &Fields<'_>, name: &str, problems: &Problems) -> Option<Said> {
-    Some(Said { value: group.text(name)?.to_owned(), place: group.describe(problems, &[name]) })
+fn text_setting(group: &Group<'_>, name: &str, problems: &Problems) -> Option<TextSetting> {
+    Some(TextSetting { value: group.text(name)?.to_owned(), place: group.describe(problems, &[name]) })
 }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::fields::Fields;
+use super::group::Group;
 use super::guards;
 use super::link::link;
-use super::said;
+use super::text_setting;
 use crate::config::keys::Limits;
-use crate::config::problem::{Place, Problems};
-use crate::config::{Host, Places, Said, Server, Typed, values};
+use crate::config::problem::{Location, Problems};
+use crate::config::{Host, Server, SetByFlag, SettingPlaces, TextSetting, values};
 use crate::gateway::listener::ListenAddress;
 use crate::http::authority::unbracket;
 use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX, PAGE_HEADERS_SIZE_MAX};
@@ -24,16 +24,16 @@ pub struct Servers {
     all: Vec<Server>,
     /// One of them runs without a protection that it had under ouistiti.
     pub is_unprotected: bool,
-    /// The place and the address of each.
-    addresses: Vec<(Place, usize, ListenAddress)>,
+    /// The location and the address of each.
+    addresses: Vec<(Location, usize, ListenAddress)>,
 }
 
 impl Servers {
     /// Checks the next server. `limits` are those of the file.
-    pub fn add(&mut self, group: &Fields<'_>, limits: &Limits, problems: &mut Problems) {
+    pub fn add(&mut self, group: &Group<'_>, limits: &Limits, problems: &mut Problems) {
         let listen = addresses(group, problems);
         let number = self.all.len();
-        self.addresses.extend(listen.iter().map(|(place, address)| (*place, number, address.clone())));
+        self.addresses.extend(listen.iter().map(|(location, address)| (*location, number, address.clone())));
         self.is_unprotected |= guards::check(group, problems);
         let mut limits = limits.clone();
         let mut site = Site { hostname: hostname(group, problems), ..Site::default() };
@@ -54,21 +54,21 @@ impl Servers {
                 "serves nothing: write document = { docroot = \"DIR\"; }; or websocket = { docroot = \"DIR\"; };";
             group.error(problems, "", sentence);
         }
-        let mut typed = Typed { listen: is_typed(group, "listen"), ..Typed::default() };
-        let www = document(group, &mut site, &mut typed, problems);
+        let mut by_flag = SetByFlag { listen: is_by_flag(group, "listen"), ..SetByFlag::default() };
+        let www = document(group, &mut site, &mut by_flag, problems);
         let mut hosts = Vec::new();
-        let docroot = websocket(group, &mut site, &mut hosts, &mut typed, &limits, problems);
+        let docroot = websocket(group, &mut site, &mut hosts, &mut by_flag, &limits, problems);
         site.has_www = www.is_some();
         site.has_docroot = docroot.is_some();
         site.limits = limits.http;
-        let place_of = |said: &Option<Said>| said.as_ref().map(|said| said.place.clone()).unwrap_or_default();
-        let places = Places {
+        let place_of = |set: &Option<TextSetting>| set.as_ref().map(|set| set.place.clone()).unwrap_or_default();
+        let places = SettingPlaces {
             listen: group.describe(problems, &["listen", "addr", "port"]),
             docroot: place_of(&docroot),
             www: place_of(&www),
-            typed,
+            by_flag,
         };
-        let (www, docroot) = (www.map(|said| said.value), docroot.map(|said| said.value));
+        let (www, docroot) = (www.map(|set| set.value), docroot.map(|set| set.value));
         let listen = listen.into_iter().map(|(_, address)| address).collect();
         let has_freebind = group.flag("freebind").unwrap_or(false);
         self.all.push(Server { places, listen, has_freebind, www, docroot, site, hosts });
@@ -78,15 +78,19 @@ impl Servers {
     pub fn finish(self, problems: &mut Problems) -> Vec<Server> {
         let mut owners: HashMap<(String, String), usize> = HashMap::new();
         let mut wildcards: HashMap<SocketAddr, usize> = HashMap::new();
-        for (place, number, address) in &self.addresses {
+        for (location, number, address) in &self.addresses {
             let host = self.all.get(*number).and_then(|server| server.site.hostname.as_deref()).unwrap_or("");
             match owners.insert((address.to_string(), host.to_ascii_lowercase()), *number) {
                 Some(other) if other == *number => {
-                    problems.error(*place, &path(*number), format_args!("{address} is listed twice: keep one of them"));
+                    problems.error(
+                        *location,
+                        &path(*number),
+                        format_args!("{address} is listed twice: keep one of them"),
+                    );
                 }
                 Some(other) => {
                     let sentence = format!("{address} is that of {} too: give them different hostnames", path(other));
-                    problems.error(*place, &path(*number), sentence);
+                    problems.error(*location, &path(*number), sentence);
                 }
                 None => {}
             }
@@ -97,13 +101,13 @@ impl Servers {
                 wildcards.insert(*tcp, *number);
             }
         }
-        for (place, number, address) in &self.addresses {
+        for (location, number, address) in &self.addresses {
             let ListenAddress::Tcp(tcp) = address else { continue };
             let any = if tcp.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
             let any = SocketAddr::new(any, tcp.port());
             if let Some(other) = wildcards.get(&any).filter(|_| any != *tcp) {
                 let sentence = format!("{any} of {} takes {tcp} too: listen on one of them in both", path(*other));
-                problems.error(*place, &path(*number), sentence);
+                problems.error(*location, &path(*number), sentence);
             }
         }
         self.all
@@ -114,15 +118,15 @@ fn path(number: usize) -> String {
     format!("servers[{number}]")
 }
 
-fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenAddress)> {
+fn addresses(group: &Group<'_>, problems: &mut Problems) -> Vec<(Location, ListenAddress)> {
     group.exclude(problems, "addr", "listen");
     group.exclude(problems, "port", "listen");
     let mut addresses = Vec::new();
     if group.has("listen") {
-        for (place, text) in group.texts("listen") {
+        for (location, text) in group.texts("listen") {
             match text.parse() {
-                Ok(address) => addresses.push((place, address)),
-                Err(sentence) => problems.error(place, &group.path_of("listen"), sentence),
+                Ok(address) => addresses.push((location, address)),
+                Err(sentence) => problems.error(location, &group.path_of("listen"), sentence),
             }
         }
         if addresses.len() > LISTEN_MAX {
@@ -140,22 +144,27 @@ fn addresses(group: &Fields<'_>, problems: &mut Problems) -> Vec<(Place, ListenA
         None if group.has("addr") => Vec::new(),
         None => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     };
-    let place = group.place_of("addr").or(group.place_of("port")).unwrap_or(group.place);
-    all.into_iter().map(|ip| (place, ListenAddress::Tcp(SocketAddr::new(ip, port)))).collect()
+    let location = group.location_of("addr").or(group.location_of("port")).unwrap_or(group.location);
+    all.into_iter().map(|ip| (location, ListenAddress::Tcp(SocketAddr::new(ip, port)))).collect()
 }
 
-/// Whether a flag set the key: then its place has no line.
-fn is_typed(group: &Fields<'_>, name: &str) -> bool {
-    group.place_of(name).is_some_and(|place| place.line == 0)
+/// Whether a flag set the key: then its location has no line.
+fn is_by_flag(group: &Group<'_>, name: &str) -> bool {
+    group.location_of(name).is_some_and(|location| location.line == 0)
 }
 
-fn hostname(group: &Fields<'_>, problems: &mut Problems) -> Option<Box<str>> {
+fn hostname(group: &Group<'_>, problems: &mut Problems) -> Option<Box<str>> {
     group.parsed(problems, "hostname", values::hostname)
 }
 
-fn document(group: &Fields<'_>, site: &mut Site, typed: &mut Typed, problems: &mut Problems) -> Option<Said> {
+fn document(
+    group: &Group<'_>,
+    site: &mut Site,
+    by_flag: &mut SetByFlag,
+    problems: &mut Problems,
+) -> Option<TextSetting> {
     let document = group.group("document", problems)?;
-    typed.www = is_typed(&document, "docroot");
+    by_flag.www = is_by_flag(&document, "docroot");
     document.require(problems, "docroot");
     site.page_rules = page_rules(&document);
     document_options(&document, problems);
@@ -168,12 +177,12 @@ fn document(group: &Fields<'_>, site: &mut Site, typed: &mut Typed, problems: &m
         let sentence = format_args!("have more than {PAGE_HEADERS_SIZE_MAX} bytes in all: write fewer or shorter ones");
         document.error(problems, "headers", sentence);
     }
-    said(&document, "docroot", problems)
+    text_setting(&document, "docroot", problems)
 }
 
 /// `denylast` without `allow` would make `deny` ineffective, since the default of `allow` matches every file. As in
 /// ouistiti, files that `deny` matches are refused then.
-fn page_rules(document: &Fields<'_>) -> Rules {
+fn page_rules(document: &Group<'_>) -> Rules {
     let patterns = |name, default| Patterns::parse_paths(document.text(name).unwrap_or(default));
     Rules {
         allow: patterns("allow", "*"),
@@ -183,7 +192,7 @@ fn page_rules(document: &Fields<'_>) -> Rules {
 }
 
 /// ouistiti's words: reports functions that a page would miss.
-fn document_options(document: &Fields<'_>, problems: &mut Problems) {
+fn document_options(document: &Group<'_>, problems: &mut Problems) {
     for word in document.text("options").into_iter().flat_map(values::elements) {
         let sentence = match word {
             "range" | "sendfile" => continue,
@@ -196,7 +205,7 @@ fn document_options(document: &Fields<'_>, problems: &mut Problems) {
     }
 }
 
-fn page_header(group: &Fields<'_>, problems: &mut Problems) -> Option<PageHeader> {
+fn page_header(group: &Group<'_>, problems: &mut Problems) -> Option<PageHeader> {
     for name in ["name", "value"] {
         group.require(problems, name);
     }
@@ -211,17 +220,17 @@ fn page_header(group: &Fields<'_>, problems: &mut Problems) -> Option<PageHeader
 }
 
 fn websocket(
-    group: &Fields<'_>,
+    group: &Group<'_>,
     site: &mut Site,
     hosts: &mut Vec<Host>,
-    typed: &mut Typed,
+    by_flag: &mut SetByFlag,
     limits: &Limits,
     problems: &mut Problems,
-) -> Option<Said> {
+) -> Option<TextSetting> {
     let websocket = group.group("websocket", problems)?;
-    typed.docroot = is_typed(&websocket, "docroot");
+    by_flag.docroot = is_by_flag(&websocket, "docroot");
     // Flags may set the rest of the group for pages alone.
-    if !websocket.means("docroot") && !websocket.means("links") && websocket.place.line > 0 {
+    if !websocket.means("docroot") && !websocket.means("links") && websocket.location.line > 0 {
         websocket.error(problems, "", "serves nothing: write docroot = \"DIR\"; or links = ( { ... } );");
     }
     let mut limits = limits.clone();
@@ -265,5 +274,5 @@ fn websocket(
         site.links.push(link);
     }
     site.service = Arc::new(service);
-    said(&websocket, "docroot", problems)
+    text_setting(&websocket, "docroot", problems)
 }

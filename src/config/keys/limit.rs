@@ -1,7 +1,7 @@
 //! The keys of `limits`. Their bounds and defaults are those of src/limits.rs.
 
 use super::Scope::{LinkLimits, ServerLimits, TopLimits, WebSocketLimits};
-use super::{Key, Kind, Limits, Scope};
+use super::{ConfigKey, Kind, Limits, Scope};
 use crate::config::values;
 use crate::limits::*;
 
@@ -16,12 +16,12 @@ const fn limit(
     unit: &'static str,
     set: fn(&mut Limits, u64),
     meaning: &'static str,
-) -> Key {
-    Key { scopes, name, kind: Kind::Limit(bounds, set), default: "", unit, meaning }
+) -> ConfigKey {
+    ConfigKey { scopes, name, kind: Kind::Limit(bounds, set), default: "", unit, meaning }
 }
 
 /// They stand in the order of the documentation.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[ConfigKey] = &[
     limit(
         PROCESS,
         "clients",
@@ -78,7 +78,7 @@ pub const KEYS: &[Key] = &[
         |limits, value| limits.process.drain_ms = value,
         "Drain deadline at a stop: how long backends may still answer and clients may take to close.",
     ),
-    Key {
+    ConfigKey {
         default: "none",
         ..limit(
             &[ServerLimits],
@@ -145,7 +145,7 @@ pub const KEYS: &[Key] = &[
         |limits, value| limits.http.tcp_user_timeout_ms = value,
         "How long sent bytes may stay unacknowledged before the connection is closed; 0: the kernel's default.",
     ),
-    Key {
+    ConfigKey {
         default: "none",
         ..limit(
             &[WebSocketLimits, LinkLimits],
@@ -247,7 +247,7 @@ pub const KEYS: &[Key] = &[
         |limits, value| limits.websocket.bytes_per_second_max = value,
         "Bytes per second from a client, frame headers included; 0: no limit.",
     ),
-    Key {
+    ConfigKey {
         scopes: CONVERSATION,
         name: "when-over",
         kind: Kind::Word(&values::WHEN_OVER_NAMES),

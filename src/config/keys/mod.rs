@@ -124,7 +124,7 @@ pub enum Kind {
 
 /// A key.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
+pub struct ConfigKey {
     /// The groups that it may stand in.
     pub scopes: &'static [Scope],
     /// Its name.
@@ -140,17 +140,17 @@ pub struct Key {
 }
 
 /// The whole table.
-pub fn all() -> impl Iterator<Item = &'static Key> {
+pub fn all() -> impl Iterator<Item = &'static ConfigKey> {
     server::KEYS.iter().chain(limit::KEYS).chain(ouistiti::KEYS)
 }
 
 /// The keys of one group.
-pub fn of(scope: Scope) -> impl Iterator<Item = &'static Key> {
+pub fn of(scope: Scope) -> impl Iterator<Item = &'static ConfigKey> {
     all().filter(move |key| key.scopes.contains(&scope))
 }
 
 /// The key of this name in this group.
-pub fn find(scope: Scope, name: &str) -> Option<&'static Key> {
+pub fn find(scope: Scope, name: &str) -> Option<&'static ConfigKey> {
     of(scope).find(|key| key.name == name)
 }
 
@@ -162,7 +162,7 @@ impl Kind {
 }
 
 /// The keys that `unprotected` may name.
-pub fn guards() -> impl Iterator<Item = &'static Key> {
+pub fn guards() -> impl Iterator<Item = &'static ConfigKey> {
     all().filter(|key| matches!(key.kind, Kind::Guard))
 }
 
@@ -176,7 +176,7 @@ pub fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>) {
     if !others.is_empty() {
         return (format!("unknown key here: it belongs in {}", others.join(" or ")), None);
     }
-    let near = |key: &'static Key| (distance(key.name, name), key.name);
+    let near = |key: &'static ConfigKey| (distance(key.name, name), key.name);
     match of(scope).filter(|key| key.kind.is_served()).map(near).min() {
         Some((distance, nearest)) if distance <= 1 + nearest.len().min(name.len()) / 4 => {
             (format!("unknown key: did you mean {nearest:?}?"), Some(nearest))
@@ -185,7 +185,7 @@ pub fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>) {
     }
 }
 
-impl Key {
+impl ConfigKey {
     /// What holds without it.
     pub fn default_text(&self) -> String {
         match self.kind {
@@ -198,7 +198,7 @@ impl Key {
 }
 
 /// What may be written.
-impl fmt::Display for Key {
+impl fmt::Display for ConfigKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Text | Kind::Commas => f.write_str("a string"),

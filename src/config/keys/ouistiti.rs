@@ -2,24 +2,24 @@
 //! they protect something.
 
 use super::Scope::{Document, Server, Top, WebSocket};
-use super::{Key, Kind, Scope};
+use super::{ConfigKey, Kind, Scope};
 
-const fn ignored(scopes: &'static [Scope], name: &'static str, meaning: &'static str) -> Key {
-    Key { scopes, name, kind: Kind::Ignored, default: "", unit: "", meaning }
+const fn ignored(scopes: &'static [Scope], name: &'static str, meaning: &'static str) -> ConfigKey {
+    ConfigKey { scopes, name, kind: Kind::Ignored, default: "", unit: "", meaning }
 }
 
-const fn refused(scopes: &'static [Scope], name: &'static str, meaning: &'static str) -> Key {
-    Key { scopes, name, kind: Kind::Refused, default: "", unit: "", meaning }
+const fn refused(scopes: &'static [Scope], name: &'static str, meaning: &'static str) -> ConfigKey {
+    ConfigKey { scopes, name, kind: Kind::Refused, default: "", unit: "", meaning }
 }
 
-const fn guard(name: &'static str, meaning: &'static str) -> Key {
-    Key { scopes: &[Server], name, kind: Kind::Guard, default: "", unit: "", meaning }
+const fn guard(name: &'static str, meaning: &'static str) -> ConfigKey {
+    ConfigKey { scopes: &[Server], name, kind: Kind::Guard, default: "", unit: "", meaning }
 }
 
 const NO_TLS: &str = "TLS is not there yet: remove the group, and put a TLS proxy in front.";
 
 /// What a meaning says stands behind "is not served: ".
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[ConfigKey] = &[
     refused(&[Server], "tls", NO_TLS),
     refused(&[Server], "mbedtls", NO_TLS),
     refused(&[Server], "wolfssl", NO_TLS),

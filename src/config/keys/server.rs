@@ -1,7 +1,7 @@
 //! The keys that are no limits.
 
 use super::Scope::{Document, Link, PageHeader, Server, ServerLimits, Top, TopLimits, WebSocket, WebSocketLimits};
-use super::{Key, Kind, Scope};
+use super::{ConfigKey, Kind, Scope};
 use crate::config::values;
 use crate::limits::{Bounds, CLIENTS_MAX, KEEPALIVE_MS};
 
@@ -15,12 +15,12 @@ const fn key(
     kind: Kind,
     default: &'static str,
     meaning: &'static str,
-) -> Key {
-    Key { scopes, name, kind, default, unit: "", meaning }
+) -> ConfigKey {
+    ConfigKey { scopes, name, kind, default, unit: "", meaning }
 }
 
 /// They stand in the order of the documentation.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[ConfigKey] = &[
     key(&[Top], "user", Kind::Text, "none", "The user to run as once the addresses are bound."),
     key(&[Top], "pid-file", Kind::Text, "none", "The file that holds the process id."),
     key(&[Top], "log-file", Kind::Text, "standard error", "The log file."),
@@ -56,7 +56,7 @@ pub const KEYS: &[Key] = &[
         "The name in the Host header that selects this server among those that share an address.",
     ),
     key(&[Server], "addr", Kind::Text, "0.0.0.0 and ::", "The IP address to listen on."),
-    Key {
+    ConfigKey {
         unit: "",
         ..key(&[Server], "port", Kind::Number(PORT), "", "The TCP port to listen on; 0 takes a free one.")
     },
@@ -74,7 +74,7 @@ pub const KEYS: &[Key] = &[
         "false",
         "Listen on addresses that this machine does not have yet (IP_FREEBIND, ip(7)).",
     ),
-    Key {
+    ConfigKey {
         unit: "s",
         ..key(
             &[Server],
@@ -84,7 +84,7 @@ pub const KEYS: &[Key] = &[
             "How long an idle HTTP connection is kept; keepalive-ms of limits, in seconds.",
         )
     },
-    Key {
+    ConfigKey {
         unit: "clients",
         ..key(
             &[Server],
@@ -196,7 +196,7 @@ pub const KEYS: &[Key] = &[
         "The absolute path of a socket, terminal line or pipe; for tcp, \"HOST:PORT\" or \"[ADDR6]:PORT\".",
     ),
     key(&[Link], "port", Kind::Digits(PORT), "in destination", "The port, if the destination of tcp has none."),
-    Key {
+    ConfigKey {
         unit: "bits a second",
         ..key(&[Link], "baud", Kind::Digits(values::BAUD), "", "The speed of a tty: one of the speeds of termios(3).")
     },

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::Read;
-use crate::config::problem::{Place, Problems};
+use crate::config::problem::{Location, Problems};
 use crate::limits::{CONFIG_NAME_SIZE_MAX, CONFIG_SIZE_MAX, INCLUDE_DEPTH_MAX, INCLUDES_MAX};
 
 /// A pair of brackets.
@@ -31,7 +31,7 @@ impl Bracket {
 
 /// A token.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Token {
+pub enum SyntaxToken {
     /// `[A-Za-z*][-A-Za-z0-9_*]*`, but neither `true` nor `false`.
     Name(String),
     /// `=` or `:`
@@ -58,19 +58,19 @@ pub enum Token {
     End,
 }
 
-impl fmt::Display for Token {
+impl fmt::Display for SyntaxToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Token::Name(text) | Token::Junk(text, _) => write!(f, "{text:?}"),
-            Token::Equals => f.write_str("="),
-            Token::Comma => f.write_str("a comma"),
-            Token::Semicolon => f.write_str("a semicolon"),
-            Token::Open(bracket) => write!(f, "{}", bracket.pair().0),
-            Token::Close(bracket) => write!(f, "{}", bracket.pair().1),
-            Token::Bool(value) => write!(f, "{value}"),
-            Token::Integer(_) | Token::Float(_) => f.write_str("a number"),
-            Token::Text(_) => f.write_str("a string"),
-            Token::End => f.write_str("the end of the file"),
+            SyntaxToken::Name(text) | SyntaxToken::Junk(text, _) => write!(f, "{text:?}"),
+            SyntaxToken::Equals => f.write_str("="),
+            SyntaxToken::Comma => f.write_str("a comma"),
+            SyntaxToken::Semicolon => f.write_str("a semicolon"),
+            SyntaxToken::Open(bracket) => write!(f, "{}", bracket.pair().0),
+            SyntaxToken::Close(bracket) => write!(f, "{}", bracket.pair().1),
+            SyntaxToken::Bool(value) => write!(f, "{value}"),
+            SyntaxToken::Integer(_) | SyntaxToken::Float(_) => f.write_str("a number"),
+            SyntaxToken::Text(_) => f.write_str("a string"),
+            SyntaxToken::End => f.write_str("the end of the file"),
         }
     }
 }
@@ -79,7 +79,7 @@ impl fmt::Display for Token {
 struct Source {
     bytes: Vec<u8>,
     at: usize,
-    place: Place,
+    location: Location,
 }
 
 impl Source {
@@ -93,7 +93,7 @@ impl Source {
 
     fn skip(&mut self, count: usize) {
         let end = self.bytes.len().min(self.at + count);
-        self.place.line += self.bytes[self.at..end].iter().filter(|byte| **byte == b'\n').count() as u32;
+        self.location.line += self.bytes[self.at..end].iter().filter(|byte| **byte == b'\n').count() as u32;
         self.at = end;
     }
 
@@ -114,8 +114,8 @@ pub struct Lexer<'a, 'r> {
     stack: Vec<Source>,
     size: usize,
     files: usize,
-    /// Place of the end of the last file.
-    end: Place,
+    /// Location of the end of the last file.
+    end: Location,
 }
 
 impl<'a, 'r> Lexer<'a, 'r> {
@@ -130,14 +130,14 @@ impl<'a, 'r> Lexer<'a, 'r> {
     }
 
     /// The next token and where it begins.
-    pub fn next(&mut self, problems: &mut Problems) -> (Place, Token) {
+    pub fn next(&mut self, problems: &mut Problems) -> (Location, SyntaxToken) {
         loop {
-            let Some(source) = self.stack.last_mut() else { return (self.end, Token::End) };
+            let Some(source) = self.stack.last_mut() else { return (self.end, SyntaxToken::End) };
             if let Err(begin) = skip_blanks(source) {
                 problems.broken(begin, "the comment that begins here has no end: write */");
             }
             let Some(first) = source.peek() else {
-                self.end = source.place;
+                self.end = source.location;
                 self.stack.pop();
                 continue;
             };
@@ -145,14 +145,14 @@ impl<'a, 'r> Lexer<'a, 'r> {
                 self.include(problems);
                 continue;
             }
-            let place = source.place;
-            return (place, token(source, first, problems));
+            let location = source.location;
+            return (location, token(source, first, problems));
         }
     }
 
     fn include(&mut self, problems: &mut Problems) {
         let Some(source) = self.stack.last_mut() else { return };
-        let place = source.place;
+        let location = source.location;
         source.skip("@include".len());
         while matches!(source.peek(), Some(b' ' | b'\t')) {
             source.skip(1);
@@ -160,9 +160,9 @@ impl<'a, 'r> Lexer<'a, 'r> {
         let path = if source.peek() == Some(b'"') { text(source, problems) } else { Vec::new() };
         let path = String::from_utf8_lossy(&path).into_owned();
         if path.is_empty() {
-            return problems.broken(place, "@include names no file: write @include \"FILE\"");
+            return problems.broken(location, "@include names no file: write @include \"FILE\"");
         }
-        let folder = Path::new(problems.source(place)).parent().unwrap_or(Path::new(""));
+        let folder = Path::new(problems.source(location)).parent().unwrap_or(Path::new(""));
         let name = folder.join(path).to_string_lossy().into_owned();
         let opened = if self.stack.len() > INCLUDE_DEPTH_MAX {
             Err(format!("@include: files nest more than {INCLUDE_DEPTH_MAX} deep: does one include itself?"))
@@ -173,11 +173,11 @@ impl<'a, 'r> Lexer<'a, 'r> {
             self.open(&name, whole).map_err(|reason| format!("@include: {name} {reason}"))
         };
         if let Err(reason) = opened {
-            problems.broken(place, reason);
+            problems.broken(location, reason);
         }
     }
 
-    fn open(&mut self, name: &str, whole: Place) -> Result<(), String> {
+    fn open(&mut self, name: &str, whole: Location) -> Result<(), String> {
         let mut bytes = (self.read)(name)?;
         self.files += 1;
         self.size += bytes.len();
@@ -191,13 +191,13 @@ impl<'a, 'r> Lexer<'a, 'r> {
         if bytes.starts_with(b"\xef\xbb\xbf") {
             bytes.drain(..3);
         }
-        self.stack.push(Source { bytes, at: 0, place: Place { line: 1, ..whole } });
+        self.stack.push(Source { bytes, at: 0, location: Location { line: 1, ..whole } });
         Ok(())
     }
 }
 
-/// Skips white space and comments. The error is the place of an unterminated comment.
-fn skip_blanks(source: &mut Source) -> Result<(), Place> {
+/// Skips white space and comments. The error is the location of an unterminated comment.
+fn skip_blanks(source: &mut Source) -> Result<(), Location> {
     while let Some(first) = source.peek() {
         let rest = source.rest();
         let length = if (7..=13).contains(&first) || first == b' ' {
@@ -206,7 +206,7 @@ fn skip_blanks(source: &mut Source) -> Result<(), Place> {
             rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len())
         } else if rest.starts_with(b"/*") {
             let Some(end) = rest.get(2..).and_then(|rest| rest.windows(2).position(|pair| pair == b"*/")) else {
-                let begin = source.place;
+                let begin = source.location;
                 source.skip(usize::MAX - source.at);
                 return Err(begin);
             };
@@ -219,21 +219,21 @@ fn skip_blanks(source: &mut Source) -> Result<(), Place> {
     Ok(())
 }
 
-fn token(source: &mut Source, first: u8, problems: &mut Problems) -> Token {
+fn token(source: &mut Source, first: u8, problems: &mut Problems) -> SyntaxToken {
     let single = match first {
-        b'=' | b':' => Token::Equals,
-        b',' => Token::Comma,
-        b';' => Token::Semicolon,
-        b'{' => Token::Open(Bracket::Group),
-        b'(' => Token::Open(Bracket::List),
-        b'[' => Token::Open(Bracket::Array),
-        b'}' => Token::Close(Bracket::Group),
-        b')' => Token::Close(Bracket::List),
-        b']' => Token::Close(Bracket::Array),
-        b'"' => return Token::Text(text(source, problems)),
+        b'=' | b':' => SyntaxToken::Equals,
+        b',' => SyntaxToken::Comma,
+        b';' => SyntaxToken::Semicolon,
+        b'{' => SyntaxToken::Open(Bracket::Group),
+        b'(' => SyntaxToken::Open(Bracket::List),
+        b'[' => SyntaxToken::Open(Bracket::Array),
+        b'}' => SyntaxToken::Close(Bracket::Group),
+        b')' => SyntaxToken::Close(Bracket::List),
+        b']' => SyntaxToken::Close(Bracket::Array),
+        b'"' => return SyntaxToken::Text(text(source, problems)),
         b'+' | b'-' | b'.' | b'0'..=b'9' => return number(source.run(is_in_number)),
         _ if first.is_ascii_alphabetic() || first == b'*' => return word(source.run(|_, byte| is_in_name(byte))),
-        _ => return Token::Junk(source.run(is_in_junk), "strings stand in double quotes"),
+        _ => return SyntaxToken::Junk(source.run(is_in_junk), "strings stand in double quotes"),
     };
     source.skip(1);
     single
@@ -258,16 +258,16 @@ fn is_in_junk(_: &[u8], byte: u8) -> bool {
     !byte.is_ascii_whitespace() && !b";,{}()[]=\"#".contains(&byte)
 }
 
-fn word(text: String) -> Token {
+fn word(text: String) -> SyntaxToken {
     match () {
-        () if text.eq_ignore_ascii_case("true") => Token::Bool(true),
-        () if text.eq_ignore_ascii_case("false") => Token::Bool(false),
-        () if text.len() > CONFIG_NAME_SIZE_MAX => Token::Junk(text, "a name is not as long as that"),
-        () => Token::Name(text),
+        () if text.eq_ignore_ascii_case("true") => SyntaxToken::Bool(true),
+        () if text.eq_ignore_ascii_case("false") => SyntaxToken::Bool(false),
+        () if text.len() > CONFIG_NAME_SIZE_MAX => SyntaxToken::Junk(text, "a name is not as long as that"),
+        () => SyntaxToken::Name(text),
     }
 }
 
-fn number(text: String) -> Token {
+fn number(text: String) -> SyntaxToken {
     let lower = text.to_ascii_lowercase();
     let radix = match lower.as_bytes() {
         [b'0', b'x', ..] => 16,
@@ -284,23 +284,23 @@ fn number(text: String) -> Token {
         whole.get(2..).filter(|digits| is_integer(digits)).map(|digits| i64::from_str_radix(digits, radix))
     };
     match parsed {
-        Some(Ok(integer)) => return Token::Integer(integer),
-        Some(Err(_)) => return Token::Junk(text, "an integer has 64 bits at most"),
+        Some(Ok(integer)) => return SyntaxToken::Integer(integer),
+        Some(Err(_)) => return SyntaxToken::Junk(text, "an integer has 64 bits at most"),
         None => {}
     }
     let is_float = lower.bytes().all(|byte| byte.is_ascii_digit() || b"+-.e".contains(&byte));
     match lower.parse::<f64>() {
-        Ok(float) if is_float && float.is_finite() => Token::Float(float),
+        Ok(float) if is_float && float.is_finite() => SyntaxToken::Float(float),
         _ if lower.starts_with(|first: char| first.is_ascii_digit()) && lower.ends_with(char::is_alphabetic) => {
-            Token::Junk(text, "numbers have no unit behind them, and strings stand in double quotes")
+            SyntaxToken::Junk(text, "numbers have no unit behind them, and strings stand in double quotes")
         }
-        _ => Token::Junk(text, "strings stand in double quotes"),
+        _ => SyntaxToken::Junk(text, "strings stand in double quotes"),
     }
 }
 
 /// The text between quotes. A backslash before a character that it does not escape is literal.
 fn text(source: &mut Source, problems: &mut Problems) -> Vec<u8> {
-    let begin = source.place;
+    let begin = source.location;
     source.skip(1);
     let mut bytes = Vec::new();
     loop {

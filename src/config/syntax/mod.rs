@@ -1,4 +1,4 @@
-//! libconfig's syntax: bytes in, a tree of settings with their places out. No key is known here.
+//! libconfig's syntax: bytes in, a tree of settings with their locations out. No key is known here.
 //!
 //! The grammar is that of the libconfig manual, appendix B. A valid file has the same meaning; the tests list the
 //! differences with their reasons.
@@ -8,7 +8,7 @@ mod lexer;
 
 mod parser;
 
-use crate::config::problem::{Place, Problems};
+use crate::config::problem::{Location, Problems};
 
 /// Reads the file with this name; the error is the reason for the operator.
 pub type Read<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
@@ -18,8 +18,8 @@ pub type Read<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
 pub struct Setting {
     /// Unique in its group.
     pub name: String,
-    /// Place of the name.
-    pub place: Place,
+    /// Location of the name.
+    pub location: Location,
     /// The value.
     pub data: Data,
 }
@@ -27,8 +27,8 @@ pub struct Setting {
 /// An element of an array or a list.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Element {
-    /// Place of its first byte.
-    pub place: Place,
+    /// Location of its first byte.
+    pub location: Location,
     /// The value.
     pub data: Data,
 }

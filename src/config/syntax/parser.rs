@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::lexer::{Bracket, Lexer, Token};
+use super::lexer::{Bracket, Lexer, SyntaxToken};
 use super::{Data, Element, Read, Setting};
-use crate::config::problem::{Place, Problems};
+use crate::config::problem::{Location, Problems};
 use crate::limits::CONFIG_DEPTH_MAX;
 
 /// Reads a file and what it includes.
@@ -18,62 +18,62 @@ pub fn parse(name: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Se
 struct Parser<'a, 'r> {
     lexer: Lexer<'a, 'r>,
     problems: &'a mut Problems,
-    ahead: VecDeque<(Place, Token)>,
+    ahead: VecDeque<(Location, SyntaxToken)>,
     /// The open brackets, the innermost last. Their number is the recursion depth.
-    open: Vec<(Bracket, Place)>,
+    open: Vec<(Bracket, Location)>,
     /// The key of the current value.
     path: String,
-    /// First and last place of the last multi-line string.
-    long_text: Option<(Place, Place)>,
+    /// First and last location of the last multi-line string.
+    long_text: Option<(Location, Location)>,
 }
 
 impl Parser<'_, '_> {
     /// The settings up to the closing bracket of their group, or to the end of the input.
     fn settings(&mut self) -> Vec<Setting> {
         let mut settings: Vec<Setting> = Vec::new();
-        let mut places: HashMap<String, Place> = HashMap::new();
+        let mut locations: HashMap<String, Location> = HashMap::new();
         loop {
-            let (place, token) = self.next();
+            let (location, token) = self.next();
             let name = match token {
-                Token::Name(name) => name,
-                Token::Close(bracket) if self.leaves(bracket, place) => return settings,
-                Token::Close(_) => continue,
-                Token::End => {
+                SyntaxToken::Name(name) => name,
+                SyntaxToken::Close(bracket) if self.leaves(bracket, location) => return settings,
+                SyntaxToken::Close(_) => continue,
+                SyntaxToken::End => {
                     self.expect_closed();
                     return settings;
                 }
                 other => {
-                    self.broken(place, &format!("a name is wanted here, not {other}"));
+                    self.broken(location, &format!("a name is wanted here, not {other}"));
                     match other {
-                        Token::Semicolon | Token::Comma => {}
-                        Token::Open(_) => self.skip_brackets(1),
+                        SyntaxToken::Semicolon | SyntaxToken::Comma => {}
+                        SyntaxToken::Open(_) => self.skip_brackets(1),
                         _ => self.recover(),
                     }
                     continue;
                 }
             };
             let Some(data) = self.value_of(&name) else { continue };
-            if let Some(first) = places.get(&name) {
+            if let Some(first) = locations.get(&name) {
                 let (file, line) = (self.problems.source(*first), first.line);
-                let other = if first.source == place.source { String::new() } else { format!(" of {file}") };
+                let other = if first.source == location.source { String::new() } else { format!(" of {file}") };
                 let sentence = format!("is set twice: line {line}{other} sets it too");
-                self.problems.error(place, &self.key(&name), sentence);
+                self.problems.error(location, &self.key(&name), sentence);
             } else {
-                places.insert(name.clone(), place);
-                settings.push(Setting { name, place, data });
+                locations.insert(name.clone(), location);
+                settings.push(Setting { name, location, data });
             }
         }
     }
 
     fn value_of(&mut self, name: &str) -> Option<Data> {
-        let (place, token) = self.peek(0);
-        let data = if *token == Token::Equals {
+        let (location, token) = self.peek(0);
+        let data = if *token == SyntaxToken::Equals {
             self.next();
             Some(self.value_at(self.key(name)))
         } else {
             let sentence = format!("{name:?} is followed by {token}: write {name} = VALUE;");
-            let place = *place;
-            self.broken(place, &sentence);
+            let location = *location;
+            self.broken(location, &sentence);
             None
         };
         if matches!(data, None | Some(Data::Bad)) {
@@ -101,63 +101,69 @@ impl Parser<'_, '_> {
             return self.no_value();
         }
         match self.peek(0).1 {
-            Token::Close(_) | Token::Comma | Token::Semicolon | Token::Equals | Token::End => return self.no_value(),
+            SyntaxToken::Close(_)
+            | SyntaxToken::Comma
+            | SyntaxToken::Semicolon
+            | SyntaxToken::Equals
+            | SyntaxToken::End => return self.no_value(),
             _ => {}
         }
         match self.next() {
-            (_, Token::Bool(value)) => Data::Bool(value),
-            (_, Token::Integer(value)) => Data::Integer(value),
-            (_, Token::Float(value)) => Data::Float(value),
-            (place, Token::Text(bytes)) => self.text(place, bytes),
-            (place, Token::Open(bracket)) => self.aggregate(place, bracket),
-            (place, Token::Junk(text, remedy)) => self.bad(place, &format!("{text:?} is no value: {remedy}")),
-            (place, other) => self.bad(place, &format!("{other} is no value: strings stand in double quotes")),
+            (_, SyntaxToken::Bool(value)) => Data::Bool(value),
+            (_, SyntaxToken::Integer(value)) => Data::Integer(value),
+            (_, SyntaxToken::Float(value)) => Data::Float(value),
+            (location, SyntaxToken::Text(bytes)) => self.text(location, bytes),
+            (location, SyntaxToken::Open(bracket)) => self.aggregate(location, bracket),
+            (location, SyntaxToken::Junk(text, remedy)) => {
+                self.bad(location, &format!("{text:?} is no value: {remedy}"))
+            }
+            (location, other) => self.bad(location, &format!("{other} is no value: strings stand in double quotes")),
         }
     }
 
-    fn bad(&mut self, place: Place, sentence: &str) -> Data {
-        self.problems.error(place, &self.path, sentence);
+    fn bad(&mut self, location: Location, sentence: &str) -> Data {
+        self.problems.error(location, &self.path, sentence);
         Data::Bad
     }
 
     fn no_value(&mut self) -> Data {
-        let (place, token) = self.peek(0);
-        let (place, sentence) = (*place, format!("a value is missing before {token}"));
-        self.broken(place, &sentence);
+        let (location, token) = self.peek(0);
+        let (location, sentence) = (*location, format!("a value is missing before {token}"));
+        self.broken(location, &sentence);
         Data::Bad
     }
 
     /// Adjacent strings are joined.
-    fn text(&mut self, place: Place, mut bytes: Vec<u8>) -> Data {
-        while let (_, Token::Text(_)) = self.peek(0) {
-            if let (_, Token::Text(more)) = self.next() {
+    fn text(&mut self, location: Location, mut bytes: Vec<u8>) -> Data {
+        while let (_, SyntaxToken::Text(_)) = self.peek(0) {
+            if let (_, SyntaxToken::Text(more)) = self.next() {
                 bytes.extend(more);
             }
         }
         if bytes.contains(&b'\n') {
-            self.long_text = Some((place, self.peek(0).0));
+            self.long_text = Some((location, self.peek(0).0));
         }
         match String::from_utf8(bytes) {
-            Ok(text) if text.contains('\0') => self.bad(place, "the string has a NUL in it: leave \\x00 out"),
+            Ok(text) if text.contains('\0') => self.bad(location, "the string has a NUL in it: leave \\x00 out"),
             Ok(text) => Data::Text(text),
-            Err(_) => self.bad(place, "the string is not UTF-8: save the file as UTF-8"),
+            Err(_) => self.bad(location, "the string is not UTF-8: save the file as UTF-8"),
         }
     }
 
-    fn aggregate(&mut self, place: Place, bracket: Bracket) -> Data {
+    fn aggregate(&mut self, location: Location, bracket: Bracket) -> Data {
         if self.open.len() == CONFIG_DEPTH_MAX {
-            self.broken(place, &format!("brackets nest more than {CONFIG_DEPTH_MAX} deep"));
+            self.broken(location, &format!("brackets nest more than {CONFIG_DEPTH_MAX} deep"));
             self.skip_brackets(1);
             return Data::Bad;
         }
         if let Some((Bracket::Array, _)) = self.open.last() {
             self.problems.error(
-                place,
+                location,
                 &self.path,
                 "an array holds no groups, lists or arrays: write a list, ( ) for [ ]",
             );
         }
-        self.open.push((bracket, place));
+        self.open.push((bracket, location));
         match bracket {
             Bracket::Group => Data::Group(self.settings()),
             Bracket::List => Data::List(self.elements()),
@@ -172,8 +178,8 @@ impl Parser<'_, '_> {
         let kind = first.data.kind();
         match good.find(|element| element.data.kind() != kind) {
             Some(other) => {
-                let (place, other) = (other.place, other.data.kind());
-                self.bad(place, &format!("an array holds one type: {kind} and {other} need a list, ( ) for [ ]"))
+                let (location, other) = (other.location, other.data.kind());
+                self.bad(location, &format!("an array holds one type: {kind} and {other} need a list, ( ) for [ ]"))
             }
             None => Data::Array(elements),
         }
@@ -183,16 +189,16 @@ impl Parser<'_, '_> {
     fn elements(&mut self) -> Vec<Element> {
         let mut elements = Vec::new();
         loop {
-            let (place, token) = self.peek(0).clone();
+            let (location, token) = self.peek(0).clone();
             match token {
-                Token::Close(bracket) => {
+                SyntaxToken::Close(bracket) => {
                     self.next();
-                    if self.leaves(bracket, place) {
+                    if self.leaves(bracket, location) {
                         return elements;
                     }
                     continue;
                 }
-                Token::End => {
+                SyntaxToken::End => {
                     self.expect_closed();
                     return elements;
                 }
@@ -204,17 +210,17 @@ impl Parser<'_, '_> {
             }
             let data = self.value_at(format!("{}[{}]", self.path, elements.len()));
             let is_bad = data == Data::Bad;
-            elements.push(Element { place, data });
+            elements.push(Element { location, data });
             if is_bad {
                 self.recover();
                 continue;
             }
             match self.peek(0).clone() {
-                (_, Token::Comma) => drop(self.next()),
-                (_, Token::Close(_) | Token::End) => {}
+                (_, SyntaxToken::Comma) => drop(self.next()),
+                (_, SyntaxToken::Close(_) | SyntaxToken::End) => {}
                 _ if self.is_at_setting() => {}
-                (place, token) => {
-                    self.broken(place, &format!("a comma is wanted between two elements, not {token}"));
+                (location, token) => {
+                    self.broken(location, &format!("a comma is wanted between two elements, not {token}"));
                     self.recover();
                 }
             }
@@ -223,7 +229,7 @@ impl Parser<'_, '_> {
 
     /// Whether a closing bracket ends the current group or list. The bracket of an outer one does too: then the inner
     /// bracket is missing.
-    fn leaves(&mut self, bracket: Bracket, place: Place) -> bool {
+    fn leaves(&mut self, bracket: Bracket, location: Location) -> bool {
         match self.open.last().copied() {
             Some((open, _)) if open == bracket => {
                 self.open.pop();
@@ -231,14 +237,14 @@ impl Parser<'_, '_> {
             }
             Some((inner, at)) if self.open.iter().any(|(open, _)| *open == bracket) => {
                 let ((begin, end), found) = (inner.pair(), bracket.pair().1);
-                let line = place.line;
+                let line = location.line;
                 self.broken(at, &format!("{begin} is not closed: {end} is missing before the {found} of line {line}"));
                 self.open.pop();
-                self.ahead.push_front((place, Token::Close(bracket)));
+                self.ahead.push_front((location, SyntaxToken::Close(bracket)));
                 true
             }
             _ => {
-                self.broken(place, &format!("{} closes nothing", bracket.pair().1));
+                self.broken(location, &format!("{} closes nothing", bracket.pair().1));
                 false
             }
         }
@@ -247,14 +253,14 @@ impl Parser<'_, '_> {
     /// Reports brackets that are open at the end of the input, or where a list cannot continue.
     fn expect_closed(&mut self) {
         if let Some((bracket, at)) = self.open.pop() {
-            let (place, token) = self.peek(0).clone();
-            let ((begin, end), line) = (bracket.pair(), place.line);
+            let (location, token) = self.peek(0).clone();
+            let ((begin, end), line) = (bracket.pair(), location.line);
             let sentence = match token {
-                Token::End => format!("{begin} is not closed: {end} is missing"),
+                SyntaxToken::End => format!("{begin} is not closed: {end} is missing"),
                 _ => format!("{begin} is not closed: {end} is missing before {token} in line {line}"),
             };
             self.broken(at, &sentence);
-            if token == Token::End {
+            if token == SyntaxToken::End {
                 self.open.clear();
             }
         }
@@ -264,9 +270,9 @@ impl Parser<'_, '_> {
     fn recover(&mut self) {
         while !self.is_at_setting() {
             match self.peek(0).1 {
-                Token::Semicolon | Token::Comma => return self.skip_terminator(),
-                Token::Close(_) | Token::End => return,
-                Token::Open(_) => self.skip_brackets(0),
+                SyntaxToken::Semicolon | SyntaxToken::Comma => return self.skip_terminator(),
+                SyntaxToken::Close(_) | SyntaxToken::End => return,
+                SyntaxToken::Open(_) => self.skip_brackets(0),
                 _ => drop(self.next()),
             }
         }
@@ -276,9 +282,9 @@ impl Parser<'_, '_> {
     fn skip_brackets(&mut self, mut depth: usize) {
         loop {
             match self.next().1 {
-                Token::Open(_) => depth += 1,
-                Token::Close(_) => depth = depth.saturating_sub(1),
-                Token::End => return,
+                SyntaxToken::Open(_) => depth += 1,
+                SyntaxToken::Close(_) => depth = depth.saturating_sub(1),
+                SyntaxToken::End => return,
                 _ => {}
             }
             if depth == 0 {
@@ -288,27 +294,28 @@ impl Parser<'_, '_> {
     }
 
     fn skip_terminator(&mut self) {
-        if matches!(self.peek(0).1, Token::Semicolon | Token::Comma) {
+        if matches!(self.peek(0).1, SyntaxToken::Semicolon | SyntaxToken::Comma) {
             self.next();
         }
     }
 
     fn is_at_setting(&mut self) -> bool {
-        matches!(self.peek(0).1, Token::Name(_)) && self.peek(1).1 == Token::Equals
+        matches!(self.peek(0).1, SyntaxToken::Name(_)) && self.peek(1).1 == SyntaxToken::Equals
     }
 
     /// Reports a structural error. Text after a forgotten quote looks odd, so the last multi-line string is named.
-    fn broken(&mut self, place: Place, sentence: &str) {
+    fn broken(&mut self, location: Location, sentence: &str) {
         match self.long_text {
-            Some((from, to)) if to == place && from.line < to.line => {
+            Some((from, to)) if to == location && from.line < to.line => {
                 let line = from.line;
-                self.problems.broken(place, format_args!("{sentence}; does the string of line {line} end too late?"));
+                self.problems
+                    .broken(location, format_args!("{sentence}; does the string of line {line} end too late?"));
             }
-            _ => self.problems.broken(place, sentence),
+            _ => self.problems.broken(location, sentence),
         }
     }
 
-    fn peek(&mut self, ahead: usize) -> &(Place, Token) {
+    fn peek(&mut self, ahead: usize) -> &(Location, SyntaxToken) {
         while self.ahead.len() <= ahead {
             let token = self.lexer.next(self.problems);
             self.ahead.push_back(token);
@@ -316,7 +323,7 @@ impl Parser<'_, '_> {
         &self.ahead[ahead]
     }
 
-    fn next(&mut self) -> (Place, Token) {
+    fn next(&mut self) -> (Location, SyntaxToken) {
         self.ahead.pop_front().unwrap_or_else(|| self.lexer.next(self.problems))
     }
 }

@@ -140,13 +140,13 @@ fn what_is_said_about_bad_texts() {
 }
 
 #[test]
-fn places() {
+fn locations() {
     let (settings, said) = read(&[("a", b"\n\na = 1; b = (\n\"x\",\n { c = 2; })\n /*\n*/ d = \"\n\"; e = 1")]);
     assert!(said.is_empty(), "{said:?}");
-    let lines: Vec<u32> = settings.iter().map(|setting| setting.place.line).collect();
+    let lines: Vec<u32> = settings.iter().map(|setting| setting.location.line).collect();
     assert_eq!(lines, [3, 3, 7, 8]);
     let Data::List(elements) = &settings[1].data else { panic!("{settings:?}") };
-    assert_eq!(elements.iter().map(|one| one.place.line).collect::<Vec<_>>(), [4, 5]);
+    assert_eq!(elements.iter().map(|one| one.location.line).collect::<Vec<_>>(), [4, 5]);
 }
 
 #[test]

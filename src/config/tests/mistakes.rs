@@ -250,7 +250,7 @@ fn as_many_as_there_may_be() {
 /// What ouistiti knows and uakari does not: each a warning, all of it left aside.
 #[test]
 fn keys_of_ouistiti() {
-    let ignored: Vec<&keys::Key> = keys::all().filter(|key| matches!(key.kind, keys::Kind::Ignored)).collect();
+    let ignored: Vec<&keys::ConfigKey> = keys::all().filter(|key| matches!(key.kind, keys::Kind::Ignored)).collect();
     assert!(ignored.len() > 25);
     for key in ignored {
         let extra = format!("{} = {{ anything = (1, \"x\"); }};", key.name);

@@ -1,21 +1,21 @@
 //! A configuration's tree: looked through, and written down again.
 
-use uakari::config::problem::Place;
+use uakari::config::problem::Location;
 use uakari::config::syntax::{Data, Element, Setting};
 
-/// Shows every value of a tree with its place and the number of brackets around it, from the outside in.
-pub fn walk(settings: &[Setting], depth: usize, visit: &mut impl FnMut(Place, &Data, usize)) {
+/// Shows every value of a tree with its location and the number of brackets around it, from the outside in.
+pub fn walk(settings: &[Setting], depth: usize, visit: &mut impl FnMut(Location, &Data, usize)) {
     for setting in settings {
-        walk_data(setting.place, &setting.data, depth, visit);
+        walk_data(setting.location, &setting.data, depth, visit);
     }
 }
 
-fn walk_data(place: Place, data: &Data, depth: usize, visit: &mut impl FnMut(Place, &Data, usize)) {
-    visit(place, data, depth);
+fn walk_data(location: Location, data: &Data, depth: usize, visit: &mut impl FnMut(Location, &Data, usize)) {
+    visit(location, data, depth);
     match data {
         Data::Array(elements) | Data::List(elements) => {
             for element in elements {
-                walk_data(element.place, &element.data, depth + 1, visit);
+                walk_data(element.location, &element.data, depth + 1, visit);
             }
         }
         Data::Group(settings) => walk(settings, depth + 1, visit),

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use uakari::config::flags::{Flag, Value};
 use uakari::config::keys::Scope;
-use uakari::config::problem::{Place, Problem, Problems};
+use uakari::config::problem::{Location, Problem, Problems};
 use uakari::config::syntax::{self, Data, Setting};
 use uakari::config::{self, Config, Server};
 use uakari::driver::device::Direction;
@@ -109,7 +109,7 @@ fn check_problems(problems: &[Problem], lines_of: impl Fn(&str) -> Option<usize>
 /// Every value has a place in a file; without errors every value is one.
 fn check_tree(settings: &[Setting], lines: &[usize], has_errors: bool) {
     let lines_max = lines.iter().copied().max().unwrap_or_default();
-    let mut check = |Place { line, .. }, data: &Data, depth| {
+    let mut check = |Location { line, .. }, data: &Data, depth| {
         assert!((1..=lines_max).contains(&(line as usize)), "line {line} of {lines_max}");
         assert!(depth <= CONFIG_DEPTH_MAX);
         match data {

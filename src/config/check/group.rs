@@ -1,64 +1,64 @@
 //! The settings of one group, checked against the table of keys.
 
-use crate::config::keys::{self, Key, Kind, Limits, Scope};
-use crate::config::problem::{Place, Problems};
+use crate::config::keys::{self, ConfigKey, Kind, Limits, Scope};
+use crate::config::problem::{Location, Problems};
 use crate::config::syntax::{Data, Element, Setting};
 use crate::config::values;
 
 /// A group whose keys, types and bounds are checked.
-pub struct Fields<'t> {
+pub struct Group<'t> {
     /// Prefix of its keys in reported problems.
     path: String,
-    /// Place of the group.
-    pub place: Place,
+    /// Where the group begins.
+    pub location: Location,
     found: Vec<Field<'t>>,
     /// Known keys that misspelt keys resemble.
     meant: Vec<&'static str>,
 }
 
 struct Field<'t> {
-    key: &'static Key,
+    key: &'static ConfigKey,
     setting: &'t Setting,
     is_good: bool,
 }
 
-impl<'t> Fields<'t> {
+impl<'t> Group<'t> {
     /// Checks the settings of the group `path` and reports errors.
     pub fn read(
         scope: Scope,
         path: String,
-        place: Place,
+        location: Location,
         settings: &'t [Setting],
         problems: &mut Problems,
-    ) -> Fields<'t> {
-        let mut fields = Fields { path, place, found: Vec::new(), meant: Vec::new() };
+    ) -> Group<'t> {
+        let mut group = Group { path, location, found: Vec::new(), meant: Vec::new() };
         for setting in settings {
-            let path = fields.path_of(&setting.name);
+            let path = group.path_of(&setting.name);
             let Some(key) = keys::find(scope, &setting.name) else {
                 let (sentence, meant) = keys::unknown(scope, &setting.name);
-                problems.error(setting.place, &path, sentence);
-                fields.meant.extend(meant);
+                problems.error(setting.location, &path, sentence);
+                group.meant.extend(meant);
                 continue;
             };
             let meaning = key.meaning.trim_end_matches('.');
             match key.kind {
-                Kind::Ignored => problems.warn(setting.place, &path, format_args!("is not served: {meaning}")),
-                Kind::Refused => problems.error(setting.place, &path, meaning),
+                Kind::Ignored => problems.warn(setting.location, &path, format_args!("is not served: {meaning}")),
+                Kind::Refused => problems.error(setting.location, &path, meaning),
                 // Checked with the whole server (guards.rs).
-                Kind::Guard => fields.found.push(Field { key, setting, is_good: setting.data != Data::Bad }),
+                Kind::Guard => group.found.push(Field { key, setting, is_good: setting.data != Data::Bad }),
                 _ => {
                     let is_good = match fault(key, &setting.data) {
                         Some(fault) => {
-                            problems.error(setting.place, &path, fault);
+                            problems.error(setting.location, &path, fault);
                             false
                         }
                         None => setting.data != Data::Bad,
                     };
-                    fields.found.push(Field { key, setting, is_good });
+                    group.found.push(Field { key, setting, is_good });
                 }
             }
         }
-        fields
+        group
     }
 
     /// The full name of a key in this group.
@@ -76,38 +76,38 @@ impl<'t> Fields<'t> {
         self.has(name) || self.meant.contains(&name)
     }
 
-    /// The place of a key.
-    pub fn place_of(&self, name: &str) -> Option<Place> {
-        self.found.iter().find(|field| field.key.name == name).map(|field| field.setting.place)
+    /// The location of a key.
+    pub fn location_of(&self, name: &str) -> Option<Location> {
+        self.found.iter().find(|field| field.key.name == name).map(|field| field.setting.location)
     }
 
     /// Reports an error of a key; of the whole group if the key is not set.
     pub fn error(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
-        match self.place_of(name) {
-            Some(place) => problems.error(place, &self.path_of(name), sentence),
-            None => problems.error(self.place, &self.path, sentence),
+        match self.location_of(name) {
+            Some(location) => problems.error(location, &self.path_of(name), sentence),
+            None => problems.error(self.location, &self.path, sentence),
         }
     }
 
     /// Reports a warning about a key that is set.
     pub fn warn(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
-        if let Some(place) = self.place_of(name) {
-            problems.warn(place, &self.path_of(name), sentence);
+        if let Some(location) = self.location_of(name) {
+            problems.warn(location, &self.path_of(name), sentence);
         }
     }
 
     /// The text that names the first of these keys that is set, or the whole group, in an error found later.
     pub fn describe(&self, problems: &Problems, names: &[&str]) -> String {
-        match names.iter().find_map(|name| Some((self.place_of(name)?, name))) {
-            Some((place, name)) => problems.describe(place, &self.path_of(name)),
-            None => problems.describe(self.place, &self.path),
+        match names.iter().find_map(|name| Some((self.location_of(name)?, name))) {
+            Some((location, name)) => problems.describe(location, &self.path_of(name)),
+            None => problems.describe(self.location, &self.path),
         }
     }
 
     /// Reports a missing key, unless a misspelt form of it is set.
     pub fn require(&self, problems: &mut Problems, name: &str) {
         if !self.means(name) {
-            problems.error(self.place, &self.path, format_args!("{name} is missing: write {name} = VALUE;"));
+            problems.error(self.location, &self.path, format_args!("{name} is missing: write {name} = VALUE;"));
         }
     }
 
@@ -136,17 +136,17 @@ impl<'t> Fields<'t> {
         parse(self.text(name)?).map_err(|sentence| self.error(problems, name, sentence)).ok()
     }
 
-    /// One or more strings with their places.
-    pub fn texts(&self, name: &str) -> Vec<(Place, &'t str)> {
-        let text = |place, data: &'t Data| match data {
-            Data::Text(text) => Some((place, text.as_str())),
+    /// One or more strings with their locations.
+    pub fn texts(&self, name: &str) -> Vec<(Location, &'t str)> {
+        let text = |location, data: &'t Data| match data {
+            Data::Text(text) => Some((location, text.as_str())),
             _ => None,
         };
-        match (self.data(name), self.place_of(name)) {
+        match (self.data(name), self.location_of(name)) {
             (Some(Data::Array(all) | Data::List(all)), _) => {
-                all.iter().filter_map(|one| text(one.place, &one.data)).collect()
+                all.iter().filter_map(|one| text(one.location, &one.data)).collect()
             }
-            (Some(data), Some(place)) => text(place, data).into_iter().collect(),
+            (Some(data), Some(location)) => text(location, data).into_iter().collect(),
             _ => Vec::new(),
         }
     }
@@ -170,40 +170,40 @@ impl<'t> Fields<'t> {
     }
 
     /// A group within this one.
-    pub fn group(&self, name: &str, problems: &mut Problems) -> Option<Fields<'t>> {
+    pub fn group(&self, name: &str, problems: &mut Problems) -> Option<Group<'t>> {
         let field = self.field(name)?;
         match (field.key.kind, &field.setting.data) {
             (Kind::Group(scope), Data::Group(settings)) => {
-                Some(Fields::read(scope, self.path_of(name), field.setting.place, settings, problems))
+                Some(Group::read(scope, self.path_of(name), field.setting.location, settings, problems))
             }
             _ => None,
         }
     }
 
     /// The groups of a list, up to the maximum.
-    pub fn groups(&self, name: &str, most: usize, problems: &mut Problems) -> Vec<Fields<'t>> {
+    pub fn groups(&self, name: &str, most: usize, problems: &mut Problems) -> Vec<Group<'t>> {
         let Some(field) = self.field(name) else { return Vec::new() };
         let (Kind::Groups(scope), Data::List(elements)) = (field.key.kind, &field.setting.data) else {
             return Vec::new();
         };
         let mut groups = Vec::new();
-        for (number, Element { place, data }) in elements.iter().enumerate() {
+        for (number, Element { location, data }) in elements.iter().enumerate() {
             let path = format!("{}[{number}]", self.path_of(name));
             match data {
                 _ if number >= most => {
-                    problems.error(*place, &path, format_args!("is one too many: there may be {most}"));
+                    problems.error(*location, &path, format_args!("is one too many: there may be {most}"));
                     break;
                 }
-                Data::Group(settings) => groups.push(Fields::read(scope, path, *place, settings, problems)),
+                Data::Group(settings) => groups.push(Group::read(scope, path, *location, settings, problems)),
                 Data::Bad => {}
-                other => problems.error(*place, &path, format_args!("is {}: write a group {{ }}", other.kind())),
+                other => problems.error(*location, &path, format_args!("is {}: write a group {{ }}", other.kind())),
             }
         }
         groups
     }
 
     /// Applies the group `limits`. Limits that it does not set are unchanged.
-    pub fn limits(&self, limits: &mut Limits, problems: &mut Problems) -> Option<Fields<'t>> {
+    pub fn limits(&self, limits: &mut Limits, problems: &mut Problems) -> Option<Group<'t>> {
         let own = self.group("limits", problems)?;
         for field in own.found.iter().filter(|field| field.is_good) {
             if let (Kind::Limit(_, set), Some(value)) = (field.key.kind, number(&field.setting.data)) {
@@ -236,7 +236,7 @@ fn number(data: &Data) -> Option<u64> {
 }
 
 /// The violation of type or bounds. None: the value is valid.
-fn fault(key: &Key, data: &Data) -> Option<String> {
+fn fault(key: &ConfigKey, data: &Data) -> Option<String> {
     let is_text = |one: &Element| matches!(one.data, Data::Text(_) | Data::Bad);
     match (key.kind, data) {
         (_, Data::Bad) => None,
