@@ -41,7 +41,7 @@ impl Value {
 }
 
 /// Applies the flags to the settings. If no file defines a server, the flags define one.
-pub fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Location, problems: &mut Problems) {
+pub(crate) fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Location, problems: &mut Problems) {
     let names_server =
         settings.iter().any(|setting| setting.name == "servers" && setting.data != Data::List(Vec::new()));
     for flag in flags {

@@ -6,11 +6,11 @@ use super::syntax::{self, Data, Element, Read, Setting};
 use crate::limits::CONFIG_FILES_MAX;
 
 /// Lists the files of `config_d`; the error is the reason.
-pub type List<'a> = dyn FnMut(&str) -> Result<Vec<String>, String> + 'a;
+pub(crate) type List<'a> = dyn FnMut(&str) -> Result<Vec<String>, String> + 'a;
 
 /// Merges all servers into one list in ouistiti's order: those of the file, then those of `config_d`. `file` is the
 /// name of the main file.
-pub fn merge(
+pub(crate) fn merge(
     settings: &mut Vec<Setting>,
     file: &str,
     read: &mut Read<'_>,

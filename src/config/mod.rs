@@ -18,8 +18,6 @@ mod merge;
 
 mod values;
 
-pub use values::{PROTOCOLS, TYPE_NAMES, TYPES, word};
-
 use std::fs::File;
 use std::io::Read as _;
 
@@ -32,35 +30,35 @@ use problem::{Location, Problem, Problems};
 
 /// A value and its place: `-u`, or file, line and key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TextSetting {
+pub(crate) struct TextSetting {
     /// The value.
-    pub value: String,
+    pub(crate) value: String,
     /// The place, as an error names it.
-    pub place: String,
+    pub(crate) place: String,
 }
 
 /// All that a configuration says.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The user to become once the addresses are taken.
-    pub user: Option<TextSetting>,
+    pub(crate) user: Option<TextSetting>,
     /// The file that holds the process's number.
-    pub pid_file: Option<TextSetting>,
+    pub(crate) pid_file: Option<TextSetting>,
     /// What is logged, how and where to.
-    pub log: log::Settings,
+    pub(crate) log: log::Settings,
     /// Where the log's file was named.
-    pub log_place: String,
+    pub(crate) log_place: String,
     /// The limits of the process.
     pub limits: limits::Process,
     /// A server does without something of ouistiti's that protected it.
-    pub is_unprotected: bool,
+    pub(crate) is_unprotected: bool,
     /// At least one.
     pub servers: Vec<Server>,
 }
 
 /// Where a server's settings were made, as an error names them: `--listen`, or file, line and key.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SettingPlaces {
+pub(crate) struct SettingPlaces {
     /// Its addresses.
     pub listen: String,
     /// The servers' folder.
@@ -68,13 +66,13 @@ pub struct SettingPlaces {
     /// The pages' folder.
     pub www: String,
     /// Which of them were set by flags. Their errors are reported at once, to the user at the terminal.
-    pub by_flag: SetByFlag,
+    pub(crate) by_flag: SetByFlag,
 }
 
 /// Settings of a server that flags have made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[allow(missing_docs)]
-pub struct SetByFlag {
+pub(crate) struct SetByFlag {
     pub listen: bool,
     pub docroot: bool,
     pub www: bool,
@@ -84,11 +82,11 @@ pub struct SetByFlag {
 #[derive(Clone, Debug)]
 pub struct Server {
     /// Where its settings were made.
-    pub places: SettingPlaces,
+    pub(crate) places: SettingPlaces,
     /// Where it listens; never empty.
     pub listen: Vec<ListenAddress>,
     /// Whether addresses that the machine does not have are listened on.
-    pub has_freebind: bool,
+    pub(crate) has_freebind: bool,
     /// The pages' folder.
     pub www: Option<String>,
     /// The folder of the UNIX servers' sockets.
@@ -96,20 +94,20 @@ pub struct Server {
     /// What is served.
     pub site: Site,
     /// The hosts that its links name.
-    pub hosts: Vec<Host>,
+    pub(crate) hosts: Vec<Host>,
 }
 
 /// A host that a link names. The link's destination has no addresses before the host is looked up.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Host {
+pub(crate) struct Host {
     /// The link's number in the site.
-    pub link: usize,
+    pub(crate) link: usize,
     /// Its name.
-    pub name: Box<str>,
+    pub(crate) name: Box<str>,
     /// The port of its server.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Where it was named, as an error says it.
-    pub place: String,
+    pub(crate) place: String,
 }
 
 /// A configuration that can be used.

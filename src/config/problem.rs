@@ -25,7 +25,7 @@ pub struct Problem {
 
 impl Problem {
     /// A problem without a location.
-    pub fn new(level: Level, text: &str) -> Problem {
+    pub(crate) fn new(level: Level, text: &str) -> Problem {
         Problem { level, text: text.to_owned() }
     }
 }
@@ -48,18 +48,18 @@ pub struct Problems {
 
 impl Problems {
     /// Adds a source. The result is the location of the source as a whole.
-    pub fn add_source(&mut self, name: &str) -> Location {
+    pub(crate) fn add_source(&mut self, name: &str) -> Location {
         self.sources.push(name.to_owned());
         Location { source: self.sources.len() as u32 - 1, line: 0 }
     }
 
     /// The name of the source of a location.
-    pub fn source(&self, location: Location) -> &str {
+    pub(crate) fn source(&self, location: Location) -> &str {
         self.sources.get(location.source as usize).map_or("", String::as_str)
     }
 
     /// A location and a key, the beginning of an error found later.
-    pub fn describe(&self, location: Location, key: &str) -> String {
+    pub(crate) fn describe(&self, location: Location, key: &str) -> String {
         match location.line {
             0 => self.source(location).trim_end_matches(':').to_owned(),
             line => format!("{}:{line}: {key}", self.source(location)),
@@ -67,29 +67,29 @@ impl Problems {
     }
 
     /// Reports an error. `key` is the path of a setting, or empty.
-    pub fn error(&mut self, location: Location, key: &str, sentence: impl fmt::Display) {
+    pub(crate) fn error(&mut self, location: Location, key: &str, sentence: impl fmt::Display) {
         self.errors += 1;
         self.note(Level::Error, location, key, &sentence);
     }
 
     /// Reports an error after which the structure is ambiguous.
-    pub fn broken(&mut self, location: Location, sentence: impl fmt::Display) {
+    pub(crate) fn broken(&mut self, location: Location, sentence: impl fmt::Display) {
         self.is_broken = true;
         self.error(location, "", sentence);
     }
 
     /// Reports a warning.
-    pub fn warn(&mut self, location: Location, key: &str, sentence: impl fmt::Display) {
+    pub(crate) fn warn(&mut self, location: Location, key: &str, sentence: impl fmt::Display) {
         self.note(Level::Warn, location, key, &sentence);
     }
 
     /// Whether there is an error.
-    pub fn has_errors(&self) -> bool {
+    pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
     }
 
     /// Whether the structure is ambiguous.
-    pub fn is_broken(&self) -> bool {
+    pub(crate) fn is_broken(&self) -> bool {
         self.is_broken
     }
 

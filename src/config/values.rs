@@ -12,10 +12,10 @@ use crate::observe::log::{Format, Level};
 use crate::route::{MessageType, Protocol};
 
 /// The words of a key and their meanings.
-pub type Words<T, const N: usize> = [(&'static str, T); N];
+type Words<T, const N: usize> = [(&'static str, T); N];
 
 /// For `protocol`.
-pub const PROTOCOLS: Words<Protocol, 5> = [
+pub(crate) const PROTOCOLS: Words<Protocol, 5> = [
     ("stream", Protocol::Stream),
     ("packet", Protocol::Packet),
     ("lines", Protocol::Lines),
@@ -23,20 +23,20 @@ pub const PROTOCOLS: Words<Protocol, 5> = [
     ("frames", Protocol::Frames),
 ];
 /// For `message-type`.
-pub const TYPES: Words<MessageType, 3> =
+pub(crate) const TYPES: Words<MessageType, 3> =
     [("auto", MessageType::Auto), ("text", MessageType::Text), ("binary", MessageType::Binary)];
 /// For `log-level`.
-pub const LEVELS: Words<Level, 4> =
+pub(crate) const LEVELS: Words<Level, 4> =
     [("error", Level::Error), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug)];
 /// For `log-format`.
-pub const FORMATS: Words<Format, 2> = [("text", Format::Text), ("json", Format::Json)];
+pub(crate) const FORMATS: Words<Format, 2> = [("text", Format::Text), ("json", Format::Json)];
 /// For `when-over`.
-pub const WHEN_OVERS: Words<WhenOver, 2> = [("slow", WhenOver::Slow), ("close", WhenOver::Close)];
+pub(crate) const WHEN_OVERS: Words<WhenOver, 2> = [("slow", WhenOver::Slow), ("close", WhenOver::Close)];
 
 /// The kind of a link's backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
-pub enum LinkKind {
+pub(crate) enum LinkKind {
     Unix,
     Tcp,
     Tty,
@@ -44,29 +44,29 @@ pub enum LinkKind {
 }
 
 /// For `type` of a link.
-pub const LINKS: Words<LinkKind, 4> =
+pub(crate) const LINKS: Words<LinkKind, 4> =
     [("unix", LinkKind::Unix), ("tcp", LinkKind::Tcp), ("tty", LinkKind::Tty), ("fifo", LinkKind::Fifo)];
 
 /// For `direction` of a link.
-pub const DIRECTIONS: Words<Direction, 2> = [("read", Direction::Read), ("write", Direction::Write)];
+pub(crate) const DIRECTIONS: Words<Direction, 2> = [("read", Direction::Read), ("write", Direction::Write)];
 
 /// The words of [`PROTOCOLS`].
-pub const PROTOCOL_NAMES: [&str; 5] = names(&PROTOCOLS);
+pub(crate) const PROTOCOL_NAMES: [&str; 5] = names(&PROTOCOLS);
 /// The words of [`TYPES`].
-pub const TYPE_NAMES: [&str; 3] = names(&TYPES);
+pub(crate) const TYPE_NAMES: [&str; 3] = names(&TYPES);
 /// The words of [`LEVELS`].
-pub const LEVEL_NAMES: [&str; 4] = names(&LEVELS);
+pub(crate) const LEVEL_NAMES: [&str; 4] = names(&LEVELS);
 /// The words of [`FORMATS`].
-pub const FORMAT_NAMES: [&str; 2] = names(&FORMATS);
+pub(crate) const FORMAT_NAMES: [&str; 2] = names(&FORMATS);
 /// The words of [`WHEN_OVERS`].
-pub const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
+pub(crate) const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
 /// The words of [`LINKS`].
-pub const LINK_NAMES: [&str; 4] = names(&LINKS);
+pub(crate) const LINK_NAMES: [&str; 4] = names(&LINKS);
 /// The words of [`DIRECTIONS`].
-pub const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
+pub(crate) const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
 
 /// Bounds and default of the speed of a terminal line.
-pub const BAUD: Bounds =
+pub(crate) const BAUD: Bounds =
     Bounds { default: 9_600, min: BAUD_RATES[0].0 as u64, max: BAUD_RATES[BAUD_RATES.len() - 1].0 as u64 };
 
 const fn names<T: Copy, const N: usize>(words: &Words<T, N>) -> [&'static str; N] {
@@ -80,12 +80,12 @@ const fn names<T: Copy, const N: usize>(words: &Words<T, N>) -> [&'static str; N
 }
 
 /// The meaning of a word. None: unknown.
-pub fn word<T: Copy>(words: &[(&str, T)], value: &str) -> Option<T> {
+pub(crate) fn word<T: Copy>(words: &[(&str, T)], value: &str) -> Option<T> {
     words.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning)
 }
 
 /// Parses `origins`: `same`, `*`, or a comma-separated list.
-pub fn origins(list: &str) -> Result<Origins, String> {
+pub(crate) fn origins(list: &str) -> Result<Origins, String> {
     match list.trim() {
         "same" => return Ok(Origins::Same),
         "*" => return Ok(Origins::Any),
@@ -109,19 +109,19 @@ pub fn origins(list: &str) -> Result<Origins, String> {
 
 /// Parsed `options`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Symbolic links may lead out of docroot.
-    pub follow: bool,
+    pub(crate) follow: bool,
     /// Direct mode: backends receive the clients' sockets.
-    pub direct: bool,
+    pub(crate) direct: bool,
 }
 
 /// The error for `protocol` together with direct mode.
-pub const DIRECT_PROTOCOL: &str =
+pub(crate) const DIRECT_PROTOCOL: &str =
     "is for servers that are proxied, and options has \"direct\": leave one of them out, or write \"stream\"";
 
 /// The options of a docroot or a link.
-pub fn options(list: &str) -> Result<Options, String> {
+pub(crate) fn options(list: &str) -> Result<Options, String> {
     let mut options = Options::default();
     for one in elements(list) {
         match one {
@@ -134,12 +134,12 @@ pub fn options(list: &str) -> Result<Options, String> {
 }
 
 /// The elements of a comma-separated list, without empty ones.
-pub fn elements(list: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|one| !one.is_empty())
 }
 
 /// Parses a host without a port. A trailing dot is removed; an IPv6 address is normalised (RFC 5952).
-pub fn hostname(name: &str) -> Result<Box<str>, String> {
+pub(crate) fn hostname(name: &str) -> Result<Box<str>, String> {
     let bare = name.strip_suffix('.').unwrap_or(name);
     let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     match authority::unbracket(name).map(str::parse::<Ipv6Addr>) {
@@ -150,7 +150,7 @@ pub fn hostname(name: &str) -> Result<Box<str>, String> {
 }
 
 /// Validates a field value (RFC 9110 section 5.5), ASCII only.
-pub fn header(value: &str) -> Result<Box<str>, String> {
+pub(crate) fn header(value: &str) -> Result<Box<str>, String> {
     let is_good = value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) && value.trim() == value;
     if is_good {
         Ok(value.into())
@@ -189,7 +189,7 @@ const OWN_HEADERS: [&str; 24] = [
 ];
 
 /// Validates the name of a page header.
-pub fn page_header_name(name: &str) -> Result<Box<str>, String> {
+pub(crate) fn page_header_name(name: &str) -> Result<Box<str>, String> {
     if name.is_empty() || !name.bytes().all(is_token_byte) {
         return Err(format!("{name:?} is no name of a header: write one such as \"Cache-Control\""));
     }
@@ -201,13 +201,13 @@ pub fn page_header_name(name: &str) -> Result<Box<str>, String> {
 }
 
 /// An absolute path.
-pub fn path(path: &str) -> Result<Box<str>, String> {
+pub(crate) fn path(path: &str) -> Result<Box<str>, String> {
     if path.starts_with('/') { Ok(path.into()) } else { Err(format!("{path:?} is not absolute: write the whole path")) }
 }
 
 /// A TCP backend.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum TcpServer {
+pub(crate) enum TcpServer {
     /// An IP address and port.
     Address(SocketAddr),
     /// A host to resolve, and a port.
@@ -215,7 +215,7 @@ pub enum TcpServer {
 }
 
 /// Parses a TCP backend; `port` is the separate key. Names are not resolved.
-pub fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
+pub(crate) fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
     let wrong =
         || format!("{destination:?} is no TCP address: write \"127.0.0.1:7000\", \"[::1]:7000\" or \"host:7000\"");
     let (host, digits) = authority::split_port(destination).ok_or_else(wrong)?;

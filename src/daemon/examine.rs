@@ -20,9 +20,9 @@ use crate::process::privileges::{self, PrivilegeError};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Examined {
     /// Errors prevent a start; warnings name resources that a start would wait for.
-    pub problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
     /// Only root or the configured user can start this configuration.
-    pub needs_root: bool,
+    pub(crate) needs_root: bool,
 }
 
 impl Examined {

@@ -12,7 +12,7 @@ use crate::limits::LOOKUPS_MAX;
 use crate::route::Destination;
 
 /// The consequence of a failed lookup, for the log.
-pub const UNKNOWN: &str = "it is tried again, and until then clients of the link get a 502";
+pub(crate) const UNKNOWN: &str = "it is tried again, and until then clients of the link get a 502";
 
 /// A host and the port of its backend.
 type Name = (Box<str>, u16);
@@ -24,7 +24,7 @@ struct Answer {
 }
 
 /// Lookups in progress.
-pub struct HostLookup {
+pub(crate) struct HostLookup {
     answers: Receiver<Answer>,
     /// The resolver's error for each host that failed.
     failures: BTreeMap<Name, String>,
@@ -33,7 +33,7 @@ pub struct HostLookup {
 impl HostLookup {
     /// Starts to resolve all hosts without addresses. None: there are none. `wake` is called from the threads after each
     /// answer.
-    pub fn begin(config: &Config, wake: fn()) -> Option<HostLookup> {
+    pub(crate) fn begin(config: &Config, wake: fn()) -> Option<HostLookup> {
         let mut names: VecDeque<Name> = VecDeque::new();
         for (_, host) in unknown(config) {
             let name = (host.name.clone(), host.port);
@@ -56,7 +56,7 @@ impl HostLookup {
     }
 
     /// Applies the available answers. Returns a log line for each resolved host, and whether the lookup has ended.
-    pub fn take(&mut self, config: &mut Config) -> (Vec<String>, bool) {
+    pub(crate) fn take(&mut self, config: &mut Config) -> (Vec<String>, bool) {
         let mut found = Vec::new();
         loop {
             match self.answers.try_recv() {
@@ -68,7 +68,7 @@ impl HostLookup {
     }
 
     /// Applies answers until all have arrived or the time has passed.
-    pub fn wait(&mut self, config: &mut Config, timeout_ms: u64) {
+    pub(crate) fn wait(&mut self, config: &mut Config, timeout_ms: u64) {
         let give_up = Instant::now() + Duration::from_millis(timeout_ms);
         loop {
             match self.answers.recv_timeout(give_up.saturating_duration_since(Instant::now())) {
@@ -79,7 +79,7 @@ impl HostLookup {
     }
 
     /// A log line for each host that has no addresses after this lookup. `end` is the consequence.
-    pub fn complaints(&self, config: &Config, end: &str) -> Vec<String> {
+    pub(crate) fn complaints(&self, config: &Config, end: &str) -> Vec<String> {
         let complaint = |(_, Host { name, port, place, .. }): (usize, &Host)| {
             let reason = self.failures.get(&(name.clone(), *port)).map_or("there is no answer yet", String::as_str);
             format!("{place}: {name:?} cannot be looked up: {reason}: {end}")
@@ -103,7 +103,7 @@ impl HostLookup {
 }
 
 /// Copies addresses from an older configuration to hosts that have none.
-pub fn keep_known(config: &mut Config, old: &Config) {
+pub(crate) fn keep_known(config: &mut Config, old: &Config) {
     for server in &old.servers {
         for host in &server.hosts {
             if let Some(Destination::Tcp(addresses)) = server.site.links.get(host.link).map(|link| &link.destination)
@@ -116,12 +116,12 @@ pub fn keep_known(config: &mut Config, old: &Config) {
 }
 
 /// Whether a host has no addresses.
-pub fn has_unknown(config: &Config) -> bool {
+pub(crate) fn has_unknown(config: &Config) -> bool {
     unknown(config).next().is_some()
 }
 
 /// Whether all hosts without addresses had none in an older configuration either.
-pub fn are_old(config: &Config, old: &Config) -> bool {
+pub(crate) fn are_old(config: &Config, old: &Config) -> bool {
     let is_same = |one: &Host, other: &Host| (&one.name, one.port) == (&other.name, other.port);
     unknown(config).all(|(_, host)| unknown(old).any(|(_, other)| is_same(host, other)))
 }

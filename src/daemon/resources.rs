@@ -23,7 +23,7 @@ use crate::route::Sites;
 
 /// How to treat resources that cannot be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Missing resources are retried; other failures are errors.
     Start,
     /// Resources that were retried before still are; other failures are errors. At least one address must be open.
@@ -34,7 +34,7 @@ pub enum Mode {
 
 /// A missing resource that is retried.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Awaited {
+pub(crate) enum Awaited {
     /// The folder at this path.
     Folder(String),
     /// A listening address.
@@ -43,7 +43,7 @@ pub enum Awaited {
 
 impl Awaited {
     /// Whether a retry may succeed.
-    pub fn may_be_there(&self) -> bool {
+    pub(crate) fn may_be_there(&self) -> bool {
         match self {
             Awaited::Folder(path) => open_folder(path).is_ok(),
             Awaited::Address(address) => listener::may_be_there(address),
@@ -62,42 +62,42 @@ impl fmt::Display for Awaited {
 
 /// A missing resource and its error.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub(crate) struct Waiting {
     /// The resource.
-    pub awaited: Awaited,
+    pub(crate) awaited: Awaited,
     /// The place in the configuration and the error, for the log.
-    pub sentence: String,
+    pub(crate) sentence: String,
 }
 
 /// The opened resources of a configuration.
 #[derive(Default)]
-pub struct OpenedResources {
+pub(crate) struct OpenedResources {
     /// For the gateway.
-    pub openings: Vec<Opening<OwnedFd>>,
+    pub(crate) openings: Vec<Opening<OwnedFd>>,
     /// The addresses bound, with the actual ports.
-    pub bound: Vec<ListenAddress>,
+    pub(crate) bound: Vec<ListenAddress>,
     /// Inherited addresses in use.
-    pub inherited: Vec<ListenAddress>,
+    pub(crate) inherited: Vec<ListenAddress>,
     /// Missing resources to retry.
-    pub waiting: Vec<Waiting>,
+    pub(crate) waiting: Vec<Waiting>,
     /// The folders, by their paths.
-    pub folders: OpenFolders,
+    pub(crate) folders: OpenFolders,
 }
 
 /// Open folders by path. They are kept over a reload: the user may lack the permission to open what root opened.
-pub type OpenFolders = BTreeMap<String, OwnedFd>;
+pub(crate) type OpenFolders = BTreeMap<String, OwnedFd>;
 
 /// Resources of the running daemon that a new configuration may reuse.
 #[derive(Clone, Copy)]
-pub struct Reusable<'a> {
+pub(crate) struct Reusable<'a> {
     /// Addresses with a listener.
-    pub known: &'a [ListenAddress],
+    pub(crate) known: &'a [ListenAddress],
     /// Inherited listening sockets.
-    pub inherited: &'a [Inherited],
+    pub(crate) inherited: &'a [Inherited],
     /// Open folders, for a retry that cannot open them again.
-    pub folders: &'a OpenFolders,
+    pub(crate) folders: &'a OpenFolders,
     /// Missing resources that are retried already.
-    pub awaited: &'a [Awaited],
+    pub(crate) awaited: &'a [Awaited],
 }
 
 /// What could not be opened.
@@ -143,7 +143,7 @@ impl Failures<'_> {
 }
 
 /// Opens the resources of a configuration. The error lists all that cannot be opened.
-pub fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Result<OpenedResources, Vec<String>> {
+pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Result<OpenedResources, Vec<String>> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -381,7 +381,7 @@ fn is_there(folder: &OwnedFd) -> bool {
 /// Raises RLIMIT_NOFILE to the need of the clients: two descriptors each, a third while connecting. Where the hard limit
 /// is lower, the number of clients is reduced.
 #[allow(clippy::useless_conversion, reason = "a limit of the system has 32 bits on some machines")]
-pub fn raise_descriptors(limits: &mut limits::Process) {
+pub(crate) fn raise_descriptors(limits: &mut limits::Process) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let handshakes = limits.handshakes_max.min(limits.clients_max);
     let needed = 2 * limits.clients_max + handshakes + limits::FDS_RESERVED;

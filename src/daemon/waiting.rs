@@ -12,7 +12,7 @@ use crate::observe::log::{self, Level};
 
 /// Missing resources of the running daemon.
 #[derive(Default)]
-pub struct Waits {
+pub(crate) struct Waits {
     /// Folders and addresses.
     waiting: Vec<Waiting>,
     /// Time of the next retry.
@@ -28,7 +28,7 @@ pub struct Waits {
 
 impl Waits {
     /// For the service manager.
-    pub fn status(&self) -> String {
+    pub(crate) fn status(&self) -> String {
         match &self.waiting[..] {
             [] if self.lookup.is_none() && self.lookup_ms.is_none() => "serving".to_owned(),
             [] => "serving; waiting for hosts of links".to_owned(),
@@ -38,7 +38,7 @@ impl Waits {
     }
 
     /// The folders and addresses.
-    pub fn awaited(&self) -> Vec<Awaited> {
+    pub(crate) fn awaited(&self) -> Vec<Awaited> {
         self.waiting.iter().map(|waiting| waiting.awaited.clone()).collect()
     }
 
@@ -48,14 +48,14 @@ impl Waits {
     }
 
     /// Time of the next action.
-    pub fn next_ms(&self) -> Option<u64> {
+    fn next_ms(&self) -> Option<u64> {
         let look_ms = (!self.waiting.is_empty()).then_some(self.look_ms);
         [look_ms, self.lookup_ms].into_iter().flatten().min()
     }
 }
 
 /// Wakes the loop, which finds a lookup's answer.
-pub fn wake() {
+pub(crate) fn wake() {
     let _ = kill(Pid::this(), LOADED);
 }
 

@@ -8,7 +8,7 @@ use crate::limits::{LOG_LINE_SIZE_MAX, LOG_VALUE_SIZE_MAX};
 
 /// The format of log lines.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Format {
+pub(crate) enum Format {
     /// Time, level and a sentence.
     #[default]
     Text,
@@ -16,27 +16,17 @@ pub enum Format {
     Json,
 }
 
-impl Format {
-    /// The value of `log-format`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::Text => "text",
-            Format::Json => "json",
-        }
-    }
-}
-
 /// How lines are written.
 #[derive(Clone, Copy)]
-pub struct Style {
+pub(crate) struct Style {
     /// Text or JSON.
-    pub format: Format,
+    pub(crate) format: Format,
     /// The journal adds the time and reads a priority prefix (sd-daemon(3)).
-    pub is_journal: bool,
+    pub(crate) is_journal: bool,
 }
 
 /// Replaces `line` by the record's, newline included: at most `LOG_LINE_SIZE_MAX` bytes.
-pub fn write_line(line: &mut String, style: Style, wall: SystemTime, record: &Record<'_>) {
+pub(crate) fn write_line(line: &mut String, style: Style, wall: SystemTime, record: &Record<'_>) {
     line.clear();
     if style.is_journal {
         put(line, format_args!("<{}>", record.level().priority()));
@@ -49,7 +39,7 @@ pub fn write_line(line: &mut String, style: Style, wall: SystemTime, record: &Re
 }
 
 /// A line for standard output with its newline, escaped as log lines are: it may quote paths and values.
-pub fn plain_line(what: fmt::Arguments<'_>) -> String {
+pub(crate) fn plain_line(what: fmt::Arguments<'_>) -> String {
     let mut line = String::new();
     put_escaped(&mut line, Format::Text, usize::MAX, what);
     line.push('\n');

@@ -12,7 +12,7 @@ use crate::limits::{
 
 /// Buffered lines. Times are milliseconds of a monotonic clock.
 #[derive(Default)]
-pub struct Lines {
+pub(crate) struct Lines {
     /// One for each level, so that a flood at one level does not suppress another.
     buckets: [Bucket; 4],
     /// Whole lines, except the first: see `begins_inside_line`.
@@ -29,7 +29,7 @@ pub struct Lines {
 
 /// The number of dropped lines, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LeftOut {
+pub(crate) enum LeftOut {
     /// Over the rate limit.
     TooMany(u64),
     /// Not written; EAGAIN: the reader was too slow.
@@ -50,20 +50,20 @@ impl fmt::Display for LeftOut {
 
 impl Lines {
     /// Whether the rate limit admits a line of this level; if not, it is counted as dropped.
-    pub fn admit(&mut self, level: Level, now_ms: u64) -> bool {
+    pub(crate) fn admit(&mut self, level: Level, now_ms: u64) -> bool {
         let is_admitted = self.buckets[level as usize].take(now_ms);
         self.too_many += u64::from(!is_admitted);
         is_admitted
     }
 
     /// Whether a line of this size fits. LOG_BUFFER_RESERVED is for errors only.
-    pub fn has_room(&self, level: Level, size: usize) -> bool {
+    pub(crate) fn has_room(&self, level: Level, size: usize) -> bool {
         let reserved = if level == Level::Error { 0 } else { LOG_BUFFER_RESERVED };
         self.waiting.len() + size <= LOG_BUFFER_SIZE - reserved
     }
 
     /// Adds a line with its newline, or counts it as dropped where it does not fit.
-    pub fn push(&mut self, level: Level, line: &str) {
+    pub(crate) fn push(&mut self, level: Level, line: &str) {
         if self.has_room(level, line.len()) {
             self.waiting.extend_from_slice(line.as_bytes());
         } else {
@@ -73,20 +73,20 @@ impl Lines {
     }
 
     /// The lines to write next: at most `LOG_WRITE_SIZE_MAX` bytes, including a newline before them.
-    pub fn chunk(&self) -> Option<&[u8]> {
+    pub(crate) fn chunk(&self) -> Option<&[u8]> {
         let most = &self.waiting[..self.waiting.len().min(LOG_WRITE_SIZE_MAX - 1)];
         let end = most.iter().rposition(|byte| *byte == b'\n')?;
         Some(&most[..=end])
     }
 
     /// Whether the beginning of the first line was written already.
-    pub fn begins_inside_line(&self) -> bool {
+    pub(crate) fn begins_inside_line(&self) -> bool {
         self.begins_inside_line
     }
 
     /// Takes the result of writing the chunk. True: write the next chunk. After EAGAIN and EINTR the lines remain; after
     /// any other error all are dropped.
-    pub fn on_written(&mut self, result: Result<usize, Errno>) -> bool {
+    pub(crate) fn on_written(&mut self, result: Result<usize, Errno>) -> bool {
         match result {
             Ok(0) | Err(Errno::EAGAIN | Errno::EINTR) => false,
             Ok(size) => {
@@ -102,7 +102,7 @@ impl Lines {
     }
 
     /// Drops all buffered lines.
-    pub fn leave_out(&mut self, cause: Errno) {
+    pub(crate) fn leave_out(&mut self, cause: Errno) {
         let count = self.waiting.iter().filter(|byte| **byte == b'\n').count();
         if count > 0 {
             self.unwritten += count as u64;
@@ -113,12 +113,12 @@ impl Lines {
     }
 
     /// Whether there is nothing to write and nothing to report.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.unwritten == 0 && self.too_many == 0
     }
 
     /// The report of dropped lines that is due. None: nothing to report, or not yet.
-    pub fn left_out(&self, now_ms: u64) -> Option<LeftOut> {
+    pub(crate) fn left_out(&self, now_ms: u64) -> Option<LeftOut> {
         match (self.unwritten, self.too_many) {
             _ if now_ms < self.tell_ms => None,
             (0, 0) => None,
@@ -128,7 +128,7 @@ impl Lines {
     }
 
     /// The report from `left_out` was written, or could not be.
-    pub fn on_told(&mut self, now_ms: u64, is_told: bool) {
+    pub(crate) fn on_told(&mut self, now_ms: u64, is_told: bool) {
         self.tell_ms = now_ms + LOG_TELL_MS;
         if is_told && self.unwritten > 0 {
             self.unwritten = 0;

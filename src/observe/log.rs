@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-pub use super::format::Format;
-pub use super::record::{Access, Level, Quoted};
-pub use super::sink::LogError;
-pub use super::writer::Settings;
+pub use super::record::{Level, Quoted};
+
+pub(crate) use super::format::Format;
+pub(crate) use super::record::Access;
+pub(crate) use super::sink::LogError;
+pub(crate) use super::writer::Settings;
 
 use super::format::plain_line;
 use super::record::Record;
@@ -25,7 +27,7 @@ static LOG: LazyLock<Mutex<Writer>> = LazyLock::new(|| Mutex::new(Writer::new(Si
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Applies settings and opens their file. May be called again; an error changes nothing.
-pub fn start(settings: &Settings) -> Result<(), LogError> {
+pub(crate) fn start(settings: &Settings) -> Result<(), LogError> {
     log().start(settings, now())?;
     set_level(settings.level);
     Ok(())
@@ -33,7 +35,7 @@ pub fn start(settings: &Settings) -> Result<(), LogError> {
 
 /// Reopens the file after logrotate(8) renamed it; after an error the old file remains in use. Does nothing for standard
 /// error.
-pub fn reopen() -> Result<(), LogError> {
+pub(crate) fn reopen() -> Result<(), LogError> {
     log().reopen(now())
 }
 
@@ -43,7 +45,7 @@ pub fn set_level(level: Level) {
 }
 
 /// Whether events of this level are shown.
-pub fn is_on(level: Level) -> bool {
+fn is_on(level: Level) -> bool {
     level as u8 <= LEVEL.load(Ordering::Relaxed)
 }
 
@@ -55,27 +57,27 @@ pub fn event(level: Level, what: fmt::Arguments<'_>) {
 }
 
 /// Logs an event of the connection `c<id>`, if its level is shown.
-pub fn connection_event(level: Level, id: u64, what: fmt::Arguments<'_>) {
+pub(crate) fn connection_event(level: Level, id: u64, what: fmt::Arguments<'_>) {
     if is_on(level) {
         log().add(&Record::Event { level, connection: Some(id), what }, now());
     }
 }
 
 /// Logs the end of a connection, if its level is shown.
-pub fn access(access: &Access<'_>) {
+pub(crate) fn access(access: &Access<'_>) {
     if is_on(access.level) {
         log().add(&Record::End(access), now());
     }
 }
 
 /// As `flush`, at the end of the process: reports dropped lines even if the report is not due.
-pub fn finish() {
+pub(crate) fn finish() {
     log().finish(now());
 }
 
 /// Writes buffered lines without blocking. Call it at the end of a turn, and before fork(2), which would duplicate the
 /// buffer. False: lines or a report remain.
-pub fn flush() -> bool {
+pub(crate) fn flush() -> bool {
     let mut log = log();
     if !log.is_idle() {
         log.flush(now());

@@ -21,7 +21,7 @@ pub enum Level {
 
 impl Level {
     /// The name that `--log-level` takes.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Level::Error => "error",
             Level::Warn => "warn",
@@ -31,7 +31,7 @@ impl Level {
     }
 
     /// The journal's priority (sd-daemon(3)).
-    pub fn priority(self) -> u8 {
+    pub(crate) fn priority(self) -> u8 {
         match self {
             Level::Error => 3,
             Level::Warn => 4,
@@ -42,33 +42,33 @@ impl Level {
 }
 
 /// The access line of a connection, written at its end.
-pub struct Access<'a> {
+pub(crate) struct Access<'a> {
     /// Severity of the ending.
-    pub level: Level,
+    pub(crate) level: Level,
     /// The connection's number.
-    pub id: u64,
+    pub(crate) id: u64,
     /// The client's address.
-    pub client: &'a dyn fmt::Display,
+    pub(crate) client: &'a dyn fmt::Display,
     /// The hostname of the server; omitted where empty.
-    pub host: &'a str,
+    pub(crate) host: &'a str,
     /// The requested name.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// The status of the last response, 101 for a WebSocket; 0: none was sent, and the field is omitted.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The close code of a WebSocket, including the reserved codes 1005 and 1006 (RFC 6455 section 7.4.1).
-    pub code: Option<u16>,
+    pub(crate) code: Option<u16>,
     /// Time since accept(2).
-    pub lasted_ms: u64,
+    pub(crate) lasted_ms: u64,
     /// Payload bytes from the client to the backend.
-    pub up_bytes: u64,
+    pub(crate) up_bytes: u64,
     /// Messages from the client to the backend.
-    pub up_messages: u64,
+    pub(crate) up_messages: u64,
     /// Payload bytes from the backend to the client.
-    pub down_bytes: u64,
+    pub(crate) down_bytes: u64,
     /// Messages from the backend to the client.
-    pub down_messages: u64,
+    pub(crate) down_messages: u64,
     /// Why it ended.
-    pub ending: &'a dyn fmt::Display,
+    pub(crate) ending: &'a dyn fmt::Display,
 }
 
 /// A value from a peer: quoted, escaped, truncated to LOG_VALUE_SIZE_MAX.
@@ -83,7 +83,7 @@ impl fmt::Display for Quoted<'_> {
 }
 
 /// One log line.
-pub enum Record<'a> {
+pub(crate) enum Record<'a> {
     /// An event.
     Event {
         /// Severity.
@@ -99,7 +99,7 @@ pub enum Record<'a> {
 
 impl Record<'_> {
     /// Severity.
-    pub fn level(&self) -> Level {
+    pub(crate) fn level(&self) -> Level {
         match self {
             Record::Event { level, .. } => *level,
             Record::End(access) => access.level,
@@ -107,7 +107,7 @@ impl Record<'_> {
     }
 
     /// The connection's number. None: the event concerns no single connection.
-    pub fn connection(&self) -> Option<u64> {
+    pub(crate) fn connection(&self) -> Option<u64> {
         match self {
             Record::Event { connection, .. } => *connection,
             Record::End(access) => Some(access.id),

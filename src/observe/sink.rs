@@ -12,7 +12,7 @@ use nix::sys::uio::writev;
 
 /// A log file that cannot be opened. Display names the path and the remedy.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LogError {
+pub(crate) struct LogError {
     path: String,
     errno: Errno,
 }
@@ -32,7 +32,7 @@ impl fmt::Display for LogError {
 }
 
 /// An open destination.
-pub struct Sink {
+pub(crate) struct Sink {
     to: To,
     is_journal: bool,
     /// The last byte written was not a newline.
@@ -47,7 +47,7 @@ enum To {
 
 impl Sink {
     /// Standard error.
-    pub fn standard_error() -> Sink {
+    pub(crate) fn standard_error() -> Sink {
         let to = stderr();
         // Device and inode of the file that systemd connected to the journal (systemd.exec(5)).
         let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
@@ -56,7 +56,7 @@ impl Sink {
     }
 
     /// Opens a file for appending, and creates it if necessary.
-    pub fn open(path: &str) -> Result<Sink, LogError> {
+    pub(crate) fn open(path: &str) -> Result<Sink, LogError> {
         let making = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
         // Without O_LARGEFILE, a log on 32-bit systems is limited to 2 GiB.
         let flags = making | OFlag::O_CLOEXEC | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_LARGEFILE;
@@ -67,18 +67,18 @@ impl Sink {
 
     /// Replaces another sink, which may be the same file: an incomplete last line is ended first. In a new file this
     /// leaves an empty line.
-    pub fn follow(&mut self, before: &Sink) {
+    pub(crate) fn follow(&mut self, before: &Sink) {
         self.is_line_open = before.is_line_open;
     }
 
     /// Whether lines go to the journal.
-    pub fn is_journal(&self) -> bool {
+    pub(crate) fn is_journal(&self) -> bool {
         self.is_journal
     }
 
     /// Writes lines, at most `LOG_WRITE_SIZE_MAX - 1` bytes; returns the number of bytes written. `is_rest`: the bytes
     /// continue the line written incompletely last; otherwise that line is ended first. EAGAIN: the write would block.
-    pub fn write(&mut self, lines: &[u8], is_rest: bool) -> Result<usize, Errno> {
+    pub(crate) fn write(&mut self, lines: &[u8], is_rest: bool) -> Result<usize, Errno> {
         let fd = match &self.to {
             To::StandardError(to) => to.as_fd(),
             To::File(fd) => fd.as_fd(),

@@ -12,26 +12,26 @@ use crate::limits::LOG_TELL_MS;
 
 /// Settings of the log.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The least severe level that is logged.
-    pub level: Level,
+    pub(crate) level: Level,
     /// The format of a line.
-    pub format: Format,
+    pub(crate) format: Format,
     /// The file to append to. None: standard error.
-    pub file: Option<String>,
+    pub(crate) file: Option<String>,
 }
 
 /// One moment on both clocks.
 #[derive(Clone, Copy)]
-pub struct Now {
+pub(crate) struct Now {
     /// Monotonic, in milliseconds: for rate limits.
-    pub ms: u64,
+    pub(crate) ms: u64,
     /// Wall clock: for timestamps.
-    pub wall: SystemTime,
+    pub(crate) wall: SystemTime,
 }
 
 /// Formats events and writes them to a sink. Time is an argument.
-pub struct Writer {
+pub(crate) struct Writer {
     format: Format,
     file: Option<String>,
     sink: Sink,
@@ -44,7 +44,7 @@ pub struct Writer {
 
 impl Writer {
     /// Until it is started, it writes each line at once, as text.
-    pub fn new(sink: Sink) -> Writer {
+    pub(crate) fn new(sink: Sink) -> Writer {
         Writer {
             format: Format::default(),
             file: None,
@@ -56,7 +56,7 @@ impl Writer {
     }
 
     /// See `log::start`. The caller filters by level.
-    pub fn start(&mut self, settings: &Settings, now: Now) -> Result<(), LogError> {
+    pub(crate) fn start(&mut self, settings: &Settings, now: Now) -> Result<(), LogError> {
         let sink = settings.file.as_deref().map_or_else(|| Ok(Sink::standard_error()), Sink::open)?;
         self.change_sink(sink, now);
         self.format = settings.format;
@@ -66,7 +66,7 @@ impl Writer {
     }
 
     /// See `log::reopen`.
-    pub fn reopen(&mut self, now: Now) -> Result<(), LogError> {
+    pub(crate) fn reopen(&mut self, now: Now) -> Result<(), LogError> {
         if let Some(path) = &self.file {
             let sink = Sink::open(path)?;
             self.change_sink(sink, now);
@@ -75,7 +75,7 @@ impl Writer {
     }
 
     /// Adds a record, unless the rate limit is exceeded.
-    pub fn add(&mut self, record: &Record<'_>, now: Now) {
+    pub(crate) fn add(&mut self, record: &Record<'_>, now: Now) {
         let level = record.level();
         if !self.lines.admit(level, now.ms) {
             return;
@@ -92,12 +92,12 @@ impl Writer {
     }
 
     /// Whether `flush` has nothing to do.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.lines.is_idle()
     }
 
     /// Writes buffered lines, as many as the sink takes without blocking.
-    pub fn flush(&mut self, now: Now) {
+    pub(crate) fn flush(&mut self, now: Now) {
         self.tell_left_out(now);
         while let Some(chunk) = self.lines.chunk() {
             let result = self.sink.write(chunk, self.lines.begins_inside_line());
@@ -108,7 +108,7 @@ impl Writer {
     }
 
     /// See `log::finish`.
-    pub fn finish(&mut self, now: Now) {
+    pub(crate) fn finish(&mut self, now: Now) {
         // As if it were due: one line for each of the two reasons.
         (1..=2).for_each(|turn| self.flush(Now { ms: now.ms + turn * LOG_TELL_MS, ..now }));
     }

@@ -6,11 +6,11 @@ use crate::config::syntax::{Data, Element, Setting};
 use crate::config::values;
 
 /// A group whose keys, types and bounds are checked.
-pub struct Group<'t> {
+pub(crate) struct Group<'t> {
     /// Prefix of its keys in reported problems.
     path: String,
     /// Where the group begins.
-    pub location: Location,
+    pub(crate) location: Location,
     found: Vec<Field<'t>>,
     /// Known keys that misspelt keys resemble.
     meant: Vec<&'static str>,
@@ -24,7 +24,7 @@ struct Field<'t> {
 
 impl<'t> Group<'t> {
     /// Checks the settings of the group `path` and reports errors.
-    pub fn read(
+    pub(crate) fn read(
         scope: Scope,
         path: String,
         location: Location,
@@ -62,27 +62,27 @@ impl<'t> Group<'t> {
     }
 
     /// The full name of a key in this group.
-    pub fn path_of(&self, name: &str) -> String {
+    pub(crate) fn path_of(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
     /// Whether a key is set, correctly or not.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.found.iter().any(|field| field.key.name == name)
     }
 
     /// Whether a key is set, or a misspelt form of it.
-    pub fn means(&self, name: &str) -> bool {
+    pub(crate) fn means(&self, name: &str) -> bool {
         self.has(name) || self.meant.contains(&name)
     }
 
     /// The location of a key.
-    pub fn location_of(&self, name: &str) -> Option<Location> {
+    pub(crate) fn location_of(&self, name: &str) -> Option<Location> {
         self.found.iter().find(|field| field.key.name == name).map(|field| field.setting.location)
     }
 
     /// Reports an error of a key; of the whole group if the key is not set.
-    pub fn error(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
+    pub(crate) fn error(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
         match self.location_of(name) {
             Some(location) => problems.error(location, &self.path_of(name), sentence),
             None => problems.error(self.location, &self.path, sentence),
@@ -90,14 +90,14 @@ impl<'t> Group<'t> {
     }
 
     /// Reports a warning about a key that is set.
-    pub fn warn(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
+    pub(crate) fn warn(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
         if let Some(location) = self.location_of(name) {
             problems.warn(location, &self.path_of(name), sentence);
         }
     }
 
     /// The text that names the first of these keys that is set, or the whole group, in an error found later.
-    pub fn describe(&self, problems: &Problems, names: &[&str]) -> String {
+    pub(crate) fn describe(&self, problems: &Problems, names: &[&str]) -> String {
         match names.iter().find_map(|name| Some((self.location_of(name)?, name))) {
             Some((location, name)) => problems.describe(location, &self.path_of(name)),
             None => problems.describe(self.location, &self.path),
@@ -105,21 +105,21 @@ impl<'t> Group<'t> {
     }
 
     /// Reports a missing key, unless a misspelt form of it is set.
-    pub fn require(&self, problems: &mut Problems, name: &str) {
+    pub(crate) fn require(&self, problems: &mut Problems, name: &str) {
         if !self.means(name) {
             problems.error(self.location, &self.path, format_args!("{name} is missing: write {name} = VALUE;"));
         }
     }
 
     /// Reports two keys of the same meaning if both are set.
-    pub fn exclude(&self, problems: &mut Problems, name: &str, other: &str) {
+    pub(crate) fn exclude(&self, problems: &mut Problems, name: &str, other: &str) {
         if self.has(name) && self.has(other) {
             self.error(problems, name, format_args!("{other} is set too: keep one of them"));
         }
     }
 
     /// A string.
-    pub fn text(&self, name: &str) -> Option<&'t str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&'t str> {
         match self.data(name)? {
             Data::Text(text) => Some(text),
             _ => None,
@@ -127,7 +127,7 @@ impl<'t> Group<'t> {
     }
 
     /// A string parsed by a function; its error is reported.
-    pub fn parsed<T>(
+    pub(crate) fn parsed<T>(
         &self,
         problems: &mut Problems,
         name: &str,
@@ -137,7 +137,7 @@ impl<'t> Group<'t> {
     }
 
     /// One or more strings with their locations.
-    pub fn texts(&self, name: &str) -> Vec<(Location, &'t str)> {
+    pub(crate) fn texts(&self, name: &str) -> Vec<(Location, &'t str)> {
         let text = |location, data: &'t Data| match data {
             Data::Text(text) => Some((location, text.as_str())),
             _ => None,
@@ -152,12 +152,12 @@ impl<'t> Group<'t> {
     }
 
     /// The meaning of a word.
-    pub fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
         values::word(words, self.text(name)?)
     }
 
     /// True or false.
-    pub fn flag(&self, name: &str) -> Option<bool> {
+    pub(crate) fn flag(&self, name: &str) -> Option<bool> {
         match self.data(name)? {
             Data::Bool(value) => Some(*value),
             _ => None,
@@ -165,12 +165,12 @@ impl<'t> Group<'t> {
     }
 
     /// A number within its bounds.
-    pub fn number(&self, name: &str) -> Option<u64> {
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
         number(self.data(name)?)
     }
 
     /// A group within this one.
-    pub fn group(&self, name: &str, problems: &mut Problems) -> Option<Group<'t>> {
+    pub(crate) fn group(&self, name: &str, problems: &mut Problems) -> Option<Group<'t>> {
         let field = self.field(name)?;
         match (field.key.kind, &field.setting.data) {
             (Kind::Group(scope), Data::Group(settings)) => {
@@ -181,7 +181,7 @@ impl<'t> Group<'t> {
     }
 
     /// The groups of a list, up to the maximum.
-    pub fn groups(&self, name: &str, most: usize, problems: &mut Problems) -> Vec<Group<'t>> {
+    pub(crate) fn groups(&self, name: &str, most: usize, problems: &mut Problems) -> Vec<Group<'t>> {
         let Some(field) = self.field(name) else { return Vec::new() };
         let (Kind::Groups(scope), Data::List(elements)) = (field.key.kind, &field.setting.data) else {
             return Vec::new();
@@ -203,7 +203,7 @@ impl<'t> Group<'t> {
     }
 
     /// Applies the group `limits`. Limits that it does not set are unchanged.
-    pub fn limits(&self, limits: &mut Limits, problems: &mut Problems) -> Option<Group<'t>> {
+    pub(crate) fn limits(&self, limits: &mut Limits, problems: &mut Problems) -> Option<Group<'t>> {
         let own = self.group("limits", problems)?;
         for field in own.found.iter().filter(|field| field.is_good) {
             if let (Kind::Limit(_, set), Some(value)) = (field.key.kind, number(&field.setting.data)) {
@@ -221,7 +221,7 @@ impl<'t> Group<'t> {
     }
 
     /// The value of a key.
-    pub fn data(&self, name: &str) -> Option<&'t Data> {
+    pub(crate) fn data(&self, name: &str) -> Option<&'t Data> {
         self.field(name).map(|field| &field.setting.data)
     }
 }

@@ -9,7 +9,7 @@ use crate::config::problem::Problems;
 use crate::config::syntax::{Data, Setting};
 
 /// Checks them against `unprotected`. True: the server runs without a protection that it had.
-pub fn check(server: &Group<'_>, problems: &mut Problems) -> bool {
+pub(crate) fn check(server: &Group<'_>, problems: &mut Problems) -> bool {
     let consented = server.texts("unprotected");
     for (location, word) in &consented {
         if keys::guards().all(|guard| guard.name != *word) {

@@ -14,7 +14,7 @@ use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service};
 
 /// Checks a link. Keys that it does not set are taken from `websocket`.
-pub fn link(
+pub(crate) fn link(
     group: &Group<'_>,
     websocket: &Service,
     limits: &Limits,

@@ -18,7 +18,7 @@ use crate::observe::log;
 use group::Group;
 
 /// Checks a tree. `whole` is the place of the file. The result is unusable if `problems` has errors.
-pub fn check(settings: &[Setting], whole: Location, problems: &mut Problems) -> Config {
+pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Problems) -> Config {
     let top = Group::read(Scope::Top, String::new(), whole, settings, problems);
     let mut limits = Limits::default();
     if let Some(own) = top.limits(&mut limits, problems) {

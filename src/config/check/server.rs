@@ -20,17 +20,17 @@ use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Si
 
 /// The servers checked so far.
 #[derive(Default)]
-pub struct Servers {
+pub(crate) struct Servers {
     all: Vec<Server>,
     /// One of them runs without a protection that it had under ouistiti.
-    pub is_unprotected: bool,
+    pub(crate) is_unprotected: bool,
     /// The location and the address of each.
     addresses: Vec<(Location, usize, ListenAddress)>,
 }
 
 impl Servers {
     /// Checks the next server. `limits` are those of the file.
-    pub fn add(&mut self, group: &Group<'_>, limits: &Limits, problems: &mut Problems) {
+    pub(crate) fn add(&mut self, group: &Group<'_>, limits: &Limits, problems: &mut Problems) {
         let listen = addresses(group, problems);
         let number = self.all.len();
         self.addresses.extend(listen.iter().map(|(location, address)| (*location, number, address.clone())));
@@ -75,7 +75,7 @@ impl Servers {
     }
 
     /// All servers, after the check that no two have the same address and host name.
-    pub fn finish(self, problems: &mut Problems) -> Vec<Server> {
+    pub(crate) fn finish(self, problems: &mut Problems) -> Vec<Server> {
         let mut owners: HashMap<(String, String), usize> = HashMap::new();
         let mut wildcards: HashMap<SocketAddr, usize> = HashMap::new();
         for (location, number, address) in &self.addresses {

@@ -21,7 +21,7 @@ const fn limit(
 }
 
 /// They stand in the order of the documentation.
-pub const KEYS: &[ConfigKey] = &[
+pub(crate) const KEYS: &[ConfigKey] = &[
     limit(
         PROCESS,
         "clients",

@@ -39,7 +39,7 @@ pub enum Scope {
 
 impl Scope {
     /// All of them, from the outside in.
-    pub const ALL: [Scope; 10] = [
+    const ALL: [Scope; 10] = [
         Scope::Top,
         Scope::Server,
         Scope::Document,
@@ -84,11 +84,11 @@ impl Scope {
 #[derive(Clone, Default, Debug)]
 pub struct Limits {
     /// Of the whole process.
-    pub process: limits::Process,
+    pub(crate) process: limits::Process,
     /// Of a server.
-    pub http: limits::Http,
+    pub(crate) http: limits::Http,
     /// Of the conversations of a docroot or a link.
-    pub websocket: limits::WebSocket,
+    pub(crate) websocket: limits::WebSocket,
 }
 
 /// What a key may be set to.
@@ -150,7 +150,7 @@ pub fn of(scope: Scope) -> impl Iterator<Item = &'static ConfigKey> {
 }
 
 /// The key of this name in this group.
-pub fn find(scope: Scope, name: &str) -> Option<&'static ConfigKey> {
+pub(crate) fn find(scope: Scope, name: &str) -> Option<&'static ConfigKey> {
     of(scope).find(|key| key.name == name)
 }
 
@@ -162,12 +162,12 @@ impl Kind {
 }
 
 /// The keys that `unprotected` may name.
-pub fn guards() -> impl Iterator<Item = &'static ConfigKey> {
+pub(crate) fn guards() -> impl Iterator<Item = &'static ConfigKey> {
     all().filter(|key| matches!(key.kind, Kind::Guard))
 }
 
 /// What to say about a name that is no key of this group, and the key that it may stand for.
-pub fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>) {
+pub(crate) fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>) {
     let belongs_in = |other: &Scope| find(*other, name).is_some_and(|key| key.kind.is_served());
     if scope.limits().is_some_and(|limits| belongs_in(&limits)) {
         return ("unknown key here: it belongs in limits = { }".to_owned(), None);

@@ -19,7 +19,7 @@ const fn guard(name: &'static str, meaning: &'static str) -> ConfigKey {
 const NO_TLS: &str = "TLS is not there yet: remove the group, and put a TLS proxy in front.";
 
 /// What a meaning says stands behind "is not served: ".
-pub const KEYS: &[ConfigKey] = &[
+pub(crate) const KEYS: &[ConfigKey] = &[
     refused(&[Server], "tls", NO_TLS),
     refused(&[Server], "mbedtls", NO_TLS),
     refused(&[Server], "wolfssl", NO_TLS),

@@ -20,7 +20,7 @@ const fn key(
 }
 
 /// They stand in the order of the documentation.
-pub const KEYS: &[ConfigKey] = &[
+pub(crate) const KEYS: &[ConfigKey] = &[
     key(&[Top], "user", Kind::Text, "none", "The user to run as once the addresses are bound."),
     key(&[Top], "pid-file", Kind::Text, "none", "The file that holds the process id."),
     key(&[Top], "log-file", Kind::Text, "standard error", "The log file."),

@@ -9,7 +9,7 @@ use crate::limits::{CONFIG_NAME_SIZE_MAX, CONFIG_SIZE_MAX, INCLUDE_DEPTH_MAX, IN
 
 /// A pair of brackets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bracket {
+pub(crate) enum Bracket {
     /// `{ }`
     Group,
     /// `( )`
@@ -20,7 +20,7 @@ pub enum Bracket {
 
 impl Bracket {
     /// Its opening and closing character.
-    pub fn pair(self) -> (char, char) {
+    pub(crate) fn pair(self) -> (char, char) {
         match self {
             Bracket::Group => ('{', '}'),
             Bracket::List => ('(', ')'),
@@ -31,7 +31,7 @@ impl Bracket {
 
 /// A token.
 #[derive(Clone, PartialEq, Debug)]
-pub enum SyntaxToken {
+pub(crate) enum SyntaxToken {
     /// `[A-Za-z*][-A-Za-z0-9_*]*`, but neither `true` nor `false`.
     Name(String),
     /// `=` or `:`
@@ -108,7 +108,7 @@ impl Source {
 }
 
 /// Reads token by token.
-pub struct Lexer<'a, 'r> {
+pub(crate) struct Lexer<'a, 'r> {
     read: &'a mut Read<'r>,
     /// The files being read, the innermost include last.
     stack: Vec<Source>,
@@ -120,7 +120,7 @@ pub struct Lexer<'a, 'r> {
 
 impl<'a, 'r> Lexer<'a, 'r> {
     /// Begins with the file of this name.
-    pub fn new(name: &str, read: &'a mut Read<'r>, problems: &mut Problems) -> Lexer<'a, 'r> {
+    pub(crate) fn new(name: &str, read: &'a mut Read<'r>, problems: &mut Problems) -> Lexer<'a, 'r> {
         let end = problems.add_source(name);
         let mut lexer = Lexer { read, stack: Vec::new(), size: 0, files: 0, end };
         if let Err(reason) = lexer.open(name, end) {
@@ -130,7 +130,7 @@ impl<'a, 'r> Lexer<'a, 'r> {
     }
 
     /// The next token and where it begins.
-    pub fn next(&mut self, problems: &mut Problems) -> (Location, SyntaxToken) {
+    pub(crate) fn next(&mut self, problems: &mut Problems) -> (Location, SyntaxToken) {
         loop {
             let Some(source) = self.stack.last_mut() else { return (self.end, SyntaxToken::End) };
             if let Err(begin) = skip_blanks(source) {

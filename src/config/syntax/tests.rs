@@ -7,7 +7,7 @@ use crate::driver::sim::Rng;
 use crate::limits::{CONFIG_DEPTH_MAX, CONFIG_NAME_SIZE_MAX, CONFIG_SIZE_MAX, INCLUDES_MAX, PROBLEMS_MAX};
 
 /// What a text means, and what is said about it.
-pub fn read(files: &[(&str, &[u8])]) -> (Vec<Setting>, Vec<String>) {
+pub(crate) fn read(files: &[(&str, &[u8])]) -> (Vec<Setting>, Vec<String>) {
     let files: HashMap<&str, &[u8]> = files.iter().copied().collect();
     let mut get = |name: &str| files.get(name).map(|text| text.to_vec()).ok_or("is not there".to_owned());
     let mut problems = Problems::default();
@@ -17,7 +17,7 @@ pub fn read(files: &[(&str, &[u8])]) -> (Vec<Setting>, Vec<String>) {
 }
 
 /// One line: `=` stands before every value, a list keeps its brackets.
-pub fn show(settings: &[Setting]) -> String {
+pub(crate) fn show(settings: &[Setting]) -> String {
     let all: Vec<String> =
         settings.iter().map(|setting| format!("{}={}", setting.name, show_data(&setting.data))).collect();
     all.join(" ")
