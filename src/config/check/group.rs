@@ -44,7 +44,7 @@ impl<'t> Group<'t> {
             match key.kind {
                 Kind::Ignored => problems.warn(setting.location, &path, format_args!("is not served: {meaning}")),
                 Kind::Refused => problems.error(setting.location, &path, meaning),
-                // Checked with the whole server (guards.rs).
+                // Checked with the whole server (server.rs).
                 Kind::Guard => group.found.push(Field { key, setting, is_good: setting.data != Data::Bad }),
                 _ => {
                     let is_good = match fault(key, &setting.data) {

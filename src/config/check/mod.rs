@@ -3,8 +3,6 @@
 
 mod group;
 
-mod guards;
-
 mod link;
 
 mod server;

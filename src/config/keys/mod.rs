@@ -2,11 +2,7 @@
 //! with it by tests.
 #![forbid(unsafe_code)]
 
-mod limit;
-
-mod ouistiti;
-
-mod server;
+mod table;
 
 use std::fmt;
 
@@ -141,7 +137,7 @@ pub struct ConfigKey {
 
 /// The whole table.
 pub fn all() -> impl Iterator<Item = &'static ConfigKey> {
-    server::KEYS.iter().chain(limit::KEYS).chain(ouistiti::KEYS)
+    table::KEYS.iter().chain(table::LIMITS).chain(table::NOT_SERVED)
 }
 
 /// The keys of one group.

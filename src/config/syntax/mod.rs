@@ -8,7 +8,9 @@ mod lexer;
 
 mod parser;
 
-use crate::config::problem::{Location, Problems};
+pub use parser::parse;
+
+use crate::config::problem::Location;
 
 /// Reads the file with this name; the error is the reason for the operator.
 pub type Read<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
@@ -68,12 +70,6 @@ impl Data {
             Data::Bad => "no value",
         }
     }
-}
-
-/// Reads a file and what it includes. Names of included files are relative to the folder of the file that
-/// includes them.
-pub fn parse(name: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Setting> {
-    parser::parse(name, read, problems)
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use super::{Data, Element, Read, Setting};
 use crate::config::problem::{Location, Problems};
 use crate::limits::CONFIG_DEPTH_MAX;
 
-/// Reads a file and what it includes.
-pub(crate) fn parse(name: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Setting> {
+/// Reads a file and its includes. Names of included files are relative to the folder of the including file.
+pub fn parse(name: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Setting> {
     let lexer = Lexer::new(name, read, problems);
     let mut parser =
         Parser { lexer, problems, ahead: VecDeque::new(), open: Vec::new(), path: String::new(), long_text: None };

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::config::problem::Problems;
 use crate::driver::sim::Rng;
 use crate::limits::{CONFIG_DEPTH_MAX, CONFIG_NAME_SIZE_MAX, CONFIG_SIZE_MAX, INCLUDES_MAX, PROBLEMS_MAX};
 
