@@ -258,14 +258,14 @@ mod tests {
             (
                 &["--docroot=/d", "--origins=a.example"],
                 &[
-                    "--origins \"a.example\" is no origin: write same, *, or origins such as https://app.example:8443 without a path",
+                    "--origins \"a.example\" is not an origin: write same, *, or origins such as https://app.example:8443 without a path",
                 ],
             ),
             (&["--docroot=/d", "--origins="], &["--origins is empty: write same, * or a list of origins"]),
             (
                 &["--docroot=/d", "--options=direct", "--protocol=lines"],
                 &[
-                    "--protocol is for servers that are proxied, and options has \"direct\": leave one of them out, or write \"stream\"",
+                    "--protocol cannot be combined with \"direct\" in options: leave one of them out, or write \"stream\"",
                 ],
             ),
             (

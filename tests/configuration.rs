@@ -64,8 +64,7 @@ fn user() -> String {
 /// Without the lines about this machine: its folders, and the user of the tests.
 fn without_system(said: &str) -> String {
     let is_of_system = |line: &&str| {
-        line.contains(": the folder ") && line.ends_with(": it is waited for")
-            || line.contains("this daemon stays root")
+        line.contains(": the folder ") && line.ends_with(": waiting for it") || line.contains("this daemon stays root")
     };
     said.lines().filter(|line| !is_of_system(line)).map(|line| format!("{line}\n")).collect()
 }
@@ -105,8 +104,8 @@ fn bytes_that_are_no_utf_8() {
     let folder = Folder::new();
     for (text, said) in [
         (&b"# R\xe9glages\nservers = ({ document = { docroot = \"/w\"; }; });"[..], "a.conf is good\n"),
-        (b"\x01\xaa-", "a.conf:1: a name is wanted here, not \"\\u{1}\u{fffd}-\"\n"),
-        (b"\xff\xfes\0", "a.conf has a NUL byte in line 1: it is no text in UTF-8\n"),
+        (b"\x01\xaa-", "a.conf:1: expected a name, found \"\\u{1}\u{fffd}-\"\n"),
+        (b"\xff\xfes\0", "a.conf has a NUL byte in line 1: save the file as UTF-8\n"),
     ] {
         fs::write(folder.path().join("a.conf"), text).unwrap();
         assert_eq!(without_system(&check(folder.path(), &["-f", "a.conf"]).out), said);
@@ -163,7 +162,7 @@ fn flags_are_checked_with_the_file() {
         (
             &["-f", "hosts.conf", "--www", "/srv"],
             1,
-            &["--www is for one server, and the file has 3: write it in the file"],
+            &["--www applies to one server only, and the file has 3: write it in the file"],
         ),
         (&["--www", "/"], 0, &["what the flags say is good"]),
         (
@@ -284,7 +283,7 @@ fn a_server_that_would_lose_its_protection_does_not_start() {
     fs::write(folder.join("uakari.conf"), text("")).unwrap();
     let Finished { status, out, err } = run(Command::new(UAKARI).arg("-f").arg(folder.join("uakari.conf")), DEADLINE);
     assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
-    assert!(err.contains("servers[0].auth: is not served: nobody is asked for a password"), "{err}");
+    assert!(err.contains("servers[0].auth: is not served: clients are not asked for a password"), "{err}");
     fs::write(folder.join("uakari.conf"), text("unprotected = (\"auth\");")).unwrap();
     let process = Process::start(Command::new(UAKARI).arg("-f").arg(folder.join("uakari.conf")));
     process.out.wait_for(&["listening on http://127.0.0.1:"]);

@@ -81,7 +81,7 @@ fn wrong_use_names_flag_value_and_remedy() {
     let cases: &[(&[&str], &[&str])] = &[
         (&[], &["--docroot DIR", "--www DIR", "--config FILE"]),
         (&["-f", &missing], &[&missing, "cannot be read", "name a file that this user may read"]),
-        (&["-f", &docroot], &[&docroot, "is no regular file", "name another one"]),
+        (&["-f", &docroot], &[&docroot, "is not a regular file", "name another one"]),
         (&["--docroot", &missing], &["--docroot", &missing, "make it"]),
         (&["--docroot", &file], &["--docroot", &file, "another one"]),
         (&["--www", &missing], &["--www", &missing, "make it"]),

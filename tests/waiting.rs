@@ -84,7 +84,7 @@ fn folders_that_come_later() {
     let _echo = daemon.echo("echo", &[]);
     daemon.connect("/echo").finish(1000);
     expect_eq((late("/echo"), late_page().status), (404, 404), "what is not there yet");
-    daemon.log().wait_for(&["warn", "servers[1].websocket.docroot: the folder ", "/disk/run", "it is waited for"]);
+    daemon.log().wait_for(&["warn", "servers[1].websocket.docroot: the folder ", "/disk/run", "waiting for it"]);
     // A reload with the same missing parts changes nothing.
     daemon.signal(Signal::SIGHUP);
     daemon.log().wait_for(&["reloaded: "]);
@@ -98,8 +98,8 @@ fn folders_that_come_later() {
     eventually("the late folder is served", || late("/server") == 101);
     eventually("the late pages are served", || late_page().text() == "the late page");
     server.accept();
-    daemon.log().wait_for(&["info", "the folder ", "/disk/run is there now"]);
-    daemon.log().wait_for(&["info", "the folder ", "/disk/www is there now"]);
+    daemon.log().wait_for(&["info", "the folder ", "/disk/run is available now"]);
+    daemon.log().wait_for(&["info", "the folder ", "/disk/www is available now"]);
     expect_eq(daemon.log().text().matches("/disk/run cannot be opened").count(), 1, "the folder in the log");
 }
 
@@ -139,7 +139,7 @@ fn what_is_no_matter_of_time_is_an_error() {
 fn an_address_that_this_machine_does_not_have() {
     let text = configuration("", "").replace("\"127.0.0.1:0\"", &format!("[\"{NOWHERE}:0\", \"127.0.0.1:0\"]"));
     let daemon = Daemon::start_configured(&text);
-    daemon.log().wait_for(&["warn", "servers[0].listen: cannot listen on http://192.0.2.77:0", "it is waited for"]);
+    daemon.log().wait_for(&["warn", "servers[0].listen: cannot listen on http://192.0.2.77:0", "waiting for it"]);
     expect_eq(daemon.get("/nosuch").status, 404, "the other address");
     // A start waits for its only address; a reload keeps the old one.
     let alone = text.replace(", \"127.0.0.1:0\"", "");
@@ -172,7 +172,7 @@ fn the_only_address_comes_up_later() {
     let begin = "ip link set lo up && exec \"$@\"";
     command.args(["--net", "sh", "-c", begin, "sh", UAKARI, "-f", &folder.join("uakari.conf")]);
     let process = Process::start(&mut command);
-    process.err.wait_for(&["warn", "cannot listen on http://10.77.0.1:8080", "it is waited for"]);
+    process.err.wait_for(&["warn", "cannot listen on http://10.77.0.1:8080", "waiting for it"]);
     process.err.wait_for(&["uakari ", " on io_uring"]);
     let within = |program: &str| {
         let mut command = Command::new("nsenter");
@@ -185,11 +185,11 @@ fn the_only_address_comes_up_later() {
     let mut holder = Process::start(within(UAKARI).args(["-f", &folder.join("free.conf")]));
     holder.out.wait_for(&["listening on http://10.77.0.1:8080"]);
     assert!(run(within("ip").args(["addr", "add", "10.77.0.1/32", "dev", "lo"]), DEADLINE).status.success());
-    process.err.wait_for(&["warn", "10.77.0.1:8080: Address already in use", "it is waited for"]);
+    process.err.wait_for(&["warn", "10.77.0.1:8080: Address already in use", "waiting for it"]);
     holder.signal(Signal::SIGTERM);
     holder.wait(DEADLINE);
     process.out.wait_for(&["listening on http://10.77.0.1:8080"]);
-    process.err.wait_for(&["info", "http://10.77.0.1:8080 is there now"]);
+    process.err.wait_for(&["info", "http://10.77.0.1:8080 is available now"]);
     expect_eq(process.err.text().matches("Address already in use").count(), 1, "lines of the log");
 }
 
@@ -280,7 +280,7 @@ fn what_root_has_opened_stays_open() {
     let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
     expect_eq(daemon.get("/page").text(), "the page".to_owned(), "after the lookup");
     fs::create_dir(daemon.folder().join("late")).unwrap();
-    daemon.log().wait_for(&["info", "/late is there now"]);
+    daemon.log().wait_for(&["info", "/late is available now"]);
     expect_eq(daemon.get("/page").text(), "the page".to_owned(), "after another folder came");
     assert!(!daemon.log().text().contains("/secret/www"), "{}", daemon.log().text());
 }

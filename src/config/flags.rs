@@ -1,4 +1,4 @@
-//! Flags, merged into the settings of a file before the check, so that one check covers both.
+//! Applies command-line flags to the settings of a file. The check follows, and covers both.
 #![forbid(unsafe_code)]
 
 use super::keys::Scope;
@@ -8,13 +8,13 @@ use super::syntax::{Data, Element, Setting};
 /// A flag as a setting.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Flag {
-    /// Its name in reported problems.
+    /// The flag in reported problems.
     pub label: &'static str,
-    /// The group of its key. Flags of a server require that there is only one.
+    /// The group of the key. Flags of a server require a configuration with one server.
     pub scope: Scope,
-    /// Its key.
+    /// The key that it sets.
     pub key: &'static str,
-    /// The value.
+    /// The value that it sets.
     pub value: Value,
 }
 
@@ -25,7 +25,7 @@ pub enum Value {
     On,
     /// A string.
     One(String),
-    /// One string for each use of the flag.
+    /// An array: one string for each use of the flag.
     Several(Vec<String>),
 }
 
@@ -40,8 +40,9 @@ impl Value {
     }
 }
 
-/// Applies the flags to the settings. If no file defines a server, the flags define one.
-pub(crate) fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Location, problems: &mut Problems) {
+/// Replaces settings by those of the flags. If the file defines no server, the flags define one. `whole` is the location
+/// of the file.
+pub(crate) fn apply(settings: &mut Vec<Setting>, flags: &[Flag], whole: Location, problems: &mut Problems) {
     let names_server =
         settings.iter().any(|setting| setting.name == "servers" && setting.data != Data::List(Vec::new()));
     for flag in flags {
@@ -59,7 +60,7 @@ pub(crate) fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Locat
             problems.error(
                 location,
                 "",
-                format_args!("is for one server, and the file has {count}: write it in the file"),
+                format_args!("applies to one server only, and the file has {count}: write it in the file"),
             );
             continue;
         }
@@ -86,7 +87,7 @@ pub(crate) fn lay_over(settings: &mut Vec<Setting>, flags: &[Flag], whole: Locat
     }
 }
 
-/// The value of a name; set to `data` if it is missing.
+/// The value of a setting, which is inserted with the value `data` if it is missing.
 fn descend<'s>(settings: &'s mut Vec<Setting>, name: &str, location: Location, data: Data) -> &'s mut Data {
     let at = settings.iter().position(|setting| setting.name == name).unwrap_or_else(|| {
         settings.push(Setting { name: name.to_owned(), location, data });

@@ -1,14 +1,14 @@
-//! ouistiti's other sources of servers: `server` instead of `servers`, and the files of `config_d`.
+//! Other places where ouistiti defines servers: the key `server`, and the files of `config_d`.
 #![forbid(unsafe_code)]
 
 use super::problem::{Location, Problems};
 use super::syntax::{self, Data, Element, Read, Setting};
 use crate::limits::CONFIG_FILES_MAX;
 
-/// Lists the files of `config_d`; the error is the reason.
+/// Lists the files of `config_d`. The error is the reason for the operator, without the path.
 pub(crate) type List<'a> = dyn FnMut(&str) -> Result<Vec<String>, String> + 'a;
 
-/// Merges all servers into one list in ouistiti's order: those of the file, then those of `config_d`. `file` is the
+/// Collects all servers in `servers`, in ouistiti's order: those of the file, then those of `config_d`. `file` is the
 /// name of the main file.
 pub(crate) fn merge(
     settings: &mut Vec<Setting>,
@@ -28,7 +28,7 @@ pub(crate) fn merge(
     let files = match list(&path) {
         Ok(files) => files,
         Err(reason) => {
-            let sentence = format!("{path} {reason}: mend that, or leave it out");
+            let sentence = format!("{path} {reason}: correct that, or leave it out");
             return problems.error(location, "config_d", sentence);
         }
     };
@@ -42,7 +42,7 @@ pub(crate) fn merge(
     append(settings, location, more);
 }
 
-/// ouistiti reads `server` if `servers` is missing.
+/// Renames `server` to `servers`. As in ouistiti, `server` is read only if `servers` is missing.
 fn rename_server(settings: &mut Vec<Setting>, problems: &mut Problems) {
     if settings.iter().any(|setting| setting.name == "servers") {
         if let Some(at) = settings.iter().position(|setting| setting.name == "server") {
@@ -60,7 +60,7 @@ fn rename_server(settings: &mut Vec<Setting>, problems: &mut Problems) {
     }
 }
 
-/// The servers of a file of `config_d`. Other settings are ignored, as by ouistiti.
+/// The servers of a file of `config_d`. As in ouistiti, other settings are ignored.
 fn servers_of(name: &str, file: &str, read: &mut Read<'_>, problems: &mut Problems) -> Vec<Element> {
     let mut settings = syntax::parse(name, read, problems);
     rename_server(&mut settings, problems);
@@ -74,7 +74,7 @@ fn servers_of(name: &str, file: &str, read: &mut Read<'_>, problems: &mut Proble
                 problems.error(location, "servers", sentence);
             }
             (key, _) => {
-                let sentence = format!("is not used: of a file of config_d only servers is; write it in {file}");
+                let sentence = format!("is not used: a file of config_d sets servers only; write it in {file}");
                 problems.warn(location, key, sentence);
             }
         }

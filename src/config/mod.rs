@@ -1,15 +1,15 @@
-//! What the daemon is to do, checked and typed: from a configuration file, from flags, or from both.
+//! The configuration: read from a file, from flags or from both, checked, and converted to types.
 
 /// The table of all keys.
 pub mod keys;
 
-/// What is said about a configuration.
+/// Errors and warnings.
 pub mod problem;
 
-/// The syntax of files.
+/// libconfig's syntax.
 pub mod syntax;
 
-/// Flags over files.
+/// Command-line flags.
 pub mod flags;
 
 mod check;
@@ -28,50 +28,43 @@ use crate::route::Site;
 use flags::Flag;
 use problem::{Location, Problem, Problems};
 
-/// A value and its place: `-u`, or file, line and key.
+/// A value and where it was set.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct TextSetting {
-    /// The value.
     pub(crate) value: String,
-    /// The place, as an error names it.
+    /// File, line and key, or the flag: the beginning of an error.
     pub(crate) place: String,
 }
 
-/// All that a configuration says.
+/// A checked configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// The user to become once the addresses are taken.
+    /// The user to switch to after the addresses are bound.
     pub(crate) user: Option<TextSetting>,
-    /// The file that holds the process's number.
     pub(crate) pid_file: Option<TextSetting>,
-    /// What is logged, how and where to.
     pub(crate) log: log::Settings,
-    /// Where the log's file was named.
+    /// Where `log-file` was set, as in [`TextSetting`].
     pub(crate) log_place: String,
-    /// The limits of the process.
+    /// Limits of the process.
     pub limits: limits::Process,
-    /// A server does without something of ouistiti's that protected it.
+    /// At least one server lacks a protection that ouistiti gives it.
     pub(crate) is_unprotected: bool,
-    /// At least one.
+    /// Never empty.
     pub servers: Vec<Server>,
 }
 
-/// Where a server's settings were made, as an error names them: `--listen`, or file, line and key.
+/// Where settings of a server were set, as in [`TextSetting`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SettingPlaces {
-    /// Its addresses.
     pub listen: String,
-    /// The servers' folder.
     pub docroot: String,
-    /// The pages' folder.
     pub www: String,
-    /// Which of them were set by flags. Their errors are reported at once, to the user at the terminal.
+    /// Which of them flags set. A resource that a flag names must exist at the start; others are retried.
     pub(crate) by_flag: SetByFlag,
 }
 
-/// Settings of a server that flags have made.
+/// The settings of a server that flags set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs)]
 pub(crate) struct SetByFlag {
     pub listen: bool,
     pub docroot: bool,
@@ -81,46 +74,45 @@ pub(crate) struct SetByFlag {
 /// One element of `servers`.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// Where its settings were made.
     pub(crate) places: SettingPlaces,
-    /// Where it listens; never empty.
+    /// The addresses to listen on; never empty.
     pub listen: Vec<ListenAddress>,
-    /// Whether addresses that the machine does not have are listened on.
+    /// Listen on addresses that the machine does not have (IP_FREEBIND, ip(7)).
     pub(crate) has_freebind: bool,
-    /// The pages' folder.
+    /// The folder of the pages.
     pub www: Option<String>,
-    /// The folder of the UNIX servers' sockets.
+    /// The folder of the backends' sockets.
     pub docroot: Option<String>,
-    /// What is served.
+    /// Rules, links and limits.
     pub site: Site,
-    /// The hosts that its links name.
+    /// The hosts of its links, to be resolved.
     pub(crate) hosts: Vec<Host>,
 }
 
-/// A host that a link names. The link's destination has no addresses before the host is looked up.
+/// The host of a TCP link. The link's destination has no addresses until the host is resolved.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Host {
-    /// The link's number in the site.
+    /// Index into `Site::links`.
     pub(crate) link: usize,
     /// Its name.
     pub(crate) name: Box<str>,
-    /// The port of its server.
+    /// The port of the backend.
     pub(crate) port: u16,
-    /// Where it was named, as an error says it.
+    /// Where it was set, as in [`TextSetting`].
     pub(crate) place: String,
 }
 
-/// A configuration that can be used.
+/// A configuration without errors.
 #[derive(Clone, Debug)]
 pub struct Loaded {
-    /// What it says.
+    /// The checked configuration.
     pub config: Config,
-    /// What its author may not expect.
+    /// Warnings, ordered by file and line.
     pub warnings: Vec<Problem>,
 }
 
-/// Reads a file, if there is one, with all that it includes, lays flags over it and checks the whole. Nothing that it
-/// names is looked at. The error is all that is wrong, and all that is worth a warning, by file and line.
+/// Reads a file and its includes, applies the flags and checks the result. None: flags alone. Resources that the
+/// configuration names are not opened. The error has all errors and warnings, ordered by file and line.
 pub fn load(file: Option<&str>, flags: &[Flag]) -> Result<Loaded, Vec<Problem>> {
     load_through(&mut read, &mut list, file, flags)
 }
@@ -147,21 +139,21 @@ fn load_through(
         return Err(problems.finish());
     }
     let whole = Location { source: 0, line: 0 };
-    flags::lay_over(&mut settings, flags, whole, &mut problems);
+    flags::apply(&mut settings, flags, whole, &mut problems);
     let config = check::check(&settings, whole, &mut problems);
     if problems.has_errors() { Err(problems.finish()) } else { Ok(Loaded { config, warnings: problems.finish() }) }
 }
 
-/// The bytes of a file, and one more than there may be where it is too large.
+/// The bytes of a file, at most `CONFIG_SIZE_MAX + 1`, so that the caller sees a file that is too large.
 fn read(name: &str) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| {
         let text = error.to_string();
         let reason = text.split(" (os error").next().unwrap_or_default();
         format!("cannot be read: {reason}: name a file that this user may read")
     };
-    // Opening a pipe would wait for its writer.
+    // Opening a named pipe would block until it has a writer.
     if !std::fs::metadata(name).map_err(failed)?.is_file() {
-        return Err("is no regular file: name another one".to_owned());
+        return Err("is not a regular file: name another one".to_owned());
     }
     let mut bytes = Vec::new();
     let most = limits::CONFIG_SIZE_MAX as u64 + 1;
@@ -169,8 +161,8 @@ fn read(name: &str) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The files of `config_d`, by name: those of a folder whose names end in `.conf`, or one file. A relative path is
-/// looked for in the working directory, then in /, which is that of ouistiti's packages.
+/// The files of `config_d`, sorted: the files `*.conf` of a folder, or one file. A relative path is resolved in the
+/// working directory, else in /, the working directory of ouistiti's packages.
 fn list(path: &str) -> Result<Vec<String>, String> {
     let reason = |error: std::io::Error| {
         let text = error.to_string();
@@ -185,17 +177,17 @@ fn list(path: &str) -> Result<Vec<String>, String> {
     for entry in std::fs::read_dir(&path).map_err(reason)? {
         let Ok(name) = entry.map_err(reason)?.file_name().into_string() else { continue };
         let file = format!("{}/{name}", path.trim_end_matches('/'));
-        // An editor's lock file is a link that leads nowhere, and hidden.
+        // A hidden file may be an editor's lock file, a dangling link.
         if !name.ends_with(".conf") || name.starts_with('.') {
             continue;
         }
         match std::fs::metadata(&file) {
             Ok(metadata) if metadata.is_dir() => {}
             Ok(metadata) if metadata.is_file() => files.push(file),
-            Ok(_) => return Err(format!("has {name}, which is no regular file")),
-            // ouistiti passes over a link that leads nowhere, too.
+            Ok(_) => return Err(format!("contains {name}, which is not a regular file")),
+            // As in ouistiti, a dangling link is skipped.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(format!("has {name}, which {}", reason(error))),
+            Err(error) => return Err(format!("contains {name}, which {}", reason(error))),
         }
     }
     files.sort();

@@ -6,7 +6,7 @@ use std::fmt;
 use crate::limits::{PROBLEM_SIZE_MAX, PROBLEMS_MAX};
 use crate::observe::log::Level;
 
-/// A location in a source. Line 0 is the source as a whole: a file, or a flag.
+/// A line of a source. Line 0 is the source as a whole: a file, or a flag.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Location {
     /// Index of the source in [`Problems`].
@@ -15,10 +15,10 @@ pub struct Location {
     pub line: u32,
 }
 
-/// A line for the operator. Display names file, line, key and remedy.
+/// An error or a warning. Display is one line for the operator: file, line, key, cause and remedy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
-    /// An error keeps the configuration from being used, a warning does not.
+    /// With an error the configuration is not used, with a warning it is.
     pub level: Level,
     text: String,
 }
@@ -47,7 +47,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Adds a source. The result is the location of the source as a whole.
+    /// Adds a source. Returns the location of the source as a whole.
     pub(crate) fn add_source(&mut self, name: &str) -> Location {
         self.sources.push(name.to_owned());
         Location { source: self.sources.len() as u32 - 1, line: 0 }
@@ -58,7 +58,7 @@ impl Problems {
         self.sources.get(location.source as usize).map_or("", String::as_str)
     }
 
-    /// A location and a key, the beginning of an error found later.
+    /// File, line and key, or the flag: the beginning of an error that is found after the check.
     pub(crate) fn describe(&self, location: Location, key: &str) -> String {
         match location.line {
             0 => self.source(location).trim_end_matches(':').to_owned(),
@@ -72,7 +72,7 @@ impl Problems {
         self.note(Level::Error, location, key, &sentence);
     }
 
-    /// Reports an error after which the structure is ambiguous.
+    /// Reports an error that leaves the structure of the file ambiguous, so that checking it would report nonsense.
     pub(crate) fn broken(&mut self, location: Location, sentence: impl fmt::Display) {
         self.is_broken = true;
         self.error(location, "", sentence);
@@ -88,7 +88,7 @@ impl Problems {
         self.errors > 0
     }
 
-    /// Whether the structure is ambiguous.
+    /// Whether `broken` was called.
     pub(crate) fn is_broken(&self) -> bool {
         self.is_broken
     }
@@ -98,14 +98,14 @@ impl Problems {
         self.found.sort_by_key(|(location, _)| *location);
         let mut all: Vec<Problem> = self.found.into_iter().map(|(_, problem)| problem).collect();
         if self.left_out > 0 {
-            let text = format!("{} problems more are not shown: mend those above first", self.left_out);
+            let text = format!("{} more problems are not shown: correct those above first", self.left_out);
             all.push(Problem { level: if self.errors > 0 { Level::Error } else { Level::Warn }, text });
         }
         all
     }
 
     fn note(&mut self, level: Level, location: Location, key: &str, sentence: &dyn fmt::Display) {
-        // Each level for itself: many warnings must not hide an error.
+        // Counted for each level, so that many warnings do not hide an error.
         if self.found.iter().filter(|(_, problem)| problem.level == level).count() == PROBLEMS_MAX {
             self.left_out += 1;
             return;
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_an_end_to_them() {
+    fn their_number_is_limited() {
         let mut problems = Problems::default();
         let file = problems.add_source("a.conf");
         (0..1000).for_each(|_| problems.warn(file, "", "is odd".repeat(PROBLEM_SIZE_MAX)));
@@ -159,6 +159,6 @@ mod tests {
         assert_eq!(all.len(), PROBLEMS_MAX + 1);
         assert_eq!(all[0].to_string().len(), PROBLEM_SIZE_MAX);
         assert_eq!(all[PROBLEMS_MAX].level, Level::Warn);
-        assert!(all[PROBLEMS_MAX].to_string().starts_with("900 problems more"));
+        assert!(all[PROBLEMS_MAX].to_string().starts_with("900 more problems"));
     }
 }

@@ -1,4 +1,4 @@
-//! Whole configurations: what they mean, and flags over them.
+//! Complete configurations, with and without flags.
 
 mod mistakes;
 
@@ -30,9 +30,9 @@ fn tcp(address: &str) -> ListenAddress {
     ListenAddress::Tcp(address.parse().unwrap())
 }
 
-/// What is loaded goes from one thread to another.
+/// A reload loads in a thread.
 #[test]
-fn it_may_be_loaded_in_a_thread() {
+fn loading_in_a_thread() {
     let load = || load_text("servers = ({ document = { docroot = \"/w\"; }; });", &[]);
     let loaded = std::thread::spawn(load).join().unwrap().unwrap();
     assert_eq!(loaded.config.servers.len(), 1);
@@ -56,7 +56,7 @@ fn defaults() {
     assert_eq!((&*site.service, &site.limits), (&crate::route::Service::default(), &limits::Http::default()));
 }
 
-/// Every key, each with a value of its own where that is possible.
+/// Every key, each with a distinct value where possible.
 const ALL_KEYS: &str = r#"
         user = "www-data"; pid-file = "/p"; log-file = "/l"; log-level = "debug"; log-format = "json";
         limits = {
@@ -94,7 +94,8 @@ const ALL_KEYS: &str = r#"
 fn all_keys() {
     let Loaded { config, warnings } = load_text(ALL_KEYS, &[]).unwrap();
     let warnings: Vec<String> = warnings.iter().map(Problem::to_string).collect();
-    let said = "f:9: servers[0].auth: is not served, and the server is unprotected: nobody is asked for a password";
+    let said =
+        "f:9: servers[0].auth: is not served, and the server is unprotected: clients are not asked for a password";
     assert_eq!(warnings, [said]);
     assert!(config.is_unprotected);
     let said = |value: &str, place: &str| Some(TextSetting { value: value.into(), place: place.into() });
@@ -211,28 +212,28 @@ fn flags_over_files() {
     assert_eq!(server.site.service.message_type, MessageType::Text);
     assert_eq!((server.site.service.protocol, config.log.level), (Protocol::Nul, Level::Warn));
 
-    // A file without servers: the flags make one, at the address of flags.
+    // A file without servers: the flags define one, at the default address of flags.
     for more in ["", "servers = ();"] {
         let config = load_text(&format!("limits = {{ clients = 9; }}; {more}"), &flags[1..2]).unwrap().config;
         assert_eq!((config.limits.clients_max, &config.servers[0].listen[..]), (9, &[tcp("127.0.0.1:8080")][..]));
     }
     assert!(load_text("user = \"a\";", &flags[..1]).unwrap_err()[0].starts_with("f serves nothing: write document"));
 
-    // Several servers: nobody knows which one is meant.
+    // With several servers, a flag of a server is ambiguous.
     let two =
         "servers = ({ port = 1; document = { docroot = \"/w\"; }; }, { port = 2; document = { docroot = \"/w\"; }; });";
     let said: Vec<String> = load_text(two, &flags).unwrap_err();
     assert_eq!(said.len(), 3, "{said:?}");
-    assert_eq!(said[0], "--listen: is for one server, and the file has 2: write it in the file");
+    assert_eq!(said[0], "--listen: applies to one server only, and the file has 2: write it in the file");
     assert!(load_text(two, &flags[3..]).is_ok());
 
-    // What is no list of groups stays as it is, and is told.
+    // A value that is not a list of groups is reported by the check.
     for odd in ["servers = 1;", "servers = (1);", "servers = ({ websocket = 1; });"] {
         assert!(load_text(odd, &flags).unwrap_err().iter().any(|problem| problem.contains("is an integer")), "{odd}");
     }
 }
 
-/// Whatever the keys are set to: an answer. What is good has a server that listens.
+/// Random keys and values: loading terminates, and servers of a valid configuration have an address.
 #[test]
 fn noise() {
     const VALUES: [&str; 24] = [
@@ -268,7 +269,7 @@ fn noise() {
             let key = all[rng.below(all.len())];
             let value = match key.kind {
                 _ if rng.one_in(8) => VALUES[rng.below(VALUES.len())].to_owned(),
-                // No other name is looked up.
+                // Loading must not depend on DNS.
                 _ if key.name == "destination" => ["\"/x\"", "\"[::1]:1\"", "\"127.0.0.1:1\""][rng.below(3)].to_owned(),
                 keys::Kind::Group(scope) => format!("{{ {} }}", group(rng, scope)),
                 keys::Kind::Groups(scope) => format!("({{ {} }}, {{ {} }})", group(rng, scope), group(rng, scope)),

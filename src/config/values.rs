@@ -11,10 +11,10 @@ use crate::limits::{Bounds, WhenOver};
 use crate::observe::log::{Format, Level};
 use crate::route::{MessageType, Protocol};
 
-/// The words of a key and their meanings.
+/// Keywords and their meanings.
 type Words<T, const N: usize> = [(&'static str, T); N];
 
-/// For `protocol`.
+/// Values of `protocol`.
 pub(crate) const PROTOCOLS: Words<Protocol, 5> = [
     ("stream", Protocol::Stream),
     ("packet", Protocol::Packet),
@@ -22,20 +22,19 @@ pub(crate) const PROTOCOLS: Words<Protocol, 5> = [
     ("nul", Protocol::Nul),
     ("frames", Protocol::Frames),
 ];
-/// For `message-type`.
+/// Values of `message-type`.
 pub(crate) const TYPES: Words<MessageType, 3> =
     [("auto", MessageType::Auto), ("text", MessageType::Text), ("binary", MessageType::Binary)];
-/// For `log-level`.
+/// Values of `log-level`.
 pub(crate) const LEVELS: Words<Level, 4> =
     [("error", Level::Error), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug)];
-/// For `log-format`.
+/// Values of `log-format`.
 pub(crate) const FORMATS: Words<Format, 2> = [("text", Format::Text), ("json", Format::Json)];
-/// For `when-over`.
+/// Values of `when-over`.
 pub(crate) const WHEN_OVERS: Words<WhenOver, 2> = [("slow", WhenOver::Slow), ("close", WhenOver::Close)];
 
 /// The kind of a link's backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs)]
 pub(crate) enum LinkKind {
     Unix,
     Tcp,
@@ -43,29 +42,22 @@ pub(crate) enum LinkKind {
     Fifo,
 }
 
-/// For `type` of a link.
+/// Values of a link's `type`.
 pub(crate) const LINKS: Words<LinkKind, 4> =
     [("unix", LinkKind::Unix), ("tcp", LinkKind::Tcp), ("tty", LinkKind::Tty), ("fifo", LinkKind::Fifo)];
 
-/// For `direction` of a link.
+/// Values of a link's `direction`.
 pub(crate) const DIRECTIONS: Words<Direction, 2> = [("read", Direction::Read), ("write", Direction::Write)];
 
-/// The words of [`PROTOCOLS`].
 pub(crate) const PROTOCOL_NAMES: [&str; 5] = names(&PROTOCOLS);
-/// The words of [`TYPES`].
 pub(crate) const TYPE_NAMES: [&str; 3] = names(&TYPES);
-/// The words of [`LEVELS`].
 pub(crate) const LEVEL_NAMES: [&str; 4] = names(&LEVELS);
-/// The words of [`FORMATS`].
 pub(crate) const FORMAT_NAMES: [&str; 2] = names(&FORMATS);
-/// The words of [`WHEN_OVERS`].
 pub(crate) const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
-/// The words of [`LINKS`].
 pub(crate) const LINK_NAMES: [&str; 4] = names(&LINKS);
-/// The words of [`DIRECTIONS`].
 pub(crate) const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
 
-/// Bounds and default of the speed of a terminal line.
+/// The speed of a terminal line in bits a second. Not each number within the bounds is a speed.
 pub(crate) const BAUD: Bounds =
     Bounds { default: 9_600, min: BAUD_RATES[0].0 as u64, max: BAUD_RATES[BAUD_RATES.len() - 1].0 as u64 };
 
@@ -79,7 +71,7 @@ const fn names<T: Copy, const N: usize>(words: &Words<T, N>) -> [&'static str; N
     names
 }
 
-/// The meaning of a word. None: unknown.
+/// None: the word is unknown.
 pub(crate) fn word<T: Copy>(words: &[(&str, T)], value: &str) -> Option<T> {
     words.iter().find(|(name, _)| *name == value).map(|(_, meaning)| *meaning)
 }
@@ -94,10 +86,12 @@ pub(crate) fn origins(list: &str) -> Result<Origins, String> {
     let mut origins = Vec::new();
     for one in elements(list) {
         if matches!(one, "same" | "*") {
-            return Err(format!("{one:?} stands alone: leave the other origins out, or name all of them"));
+            return Err(format!("{one:?} cannot be combined with other origins: write it alone, or list origins only"));
         }
         let origin = authority::origin(one).filter(|origin| !origin.contains('*')).ok_or_else(|| {
-            format!("{one:?} is no origin: write same, *, or origins such as https://app.example:8443 without a path")
+            format!(
+                "{one:?} is not an origin: write same, *, or origins such as https://app.example:8443 without a path"
+            )
         })?;
         origins.push(origin);
     }
@@ -107,7 +101,7 @@ pub(crate) fn origins(list: &str) -> Result<Origins, String> {
     Ok(Origins::List(origins))
 }
 
-/// Parsed `options`.
+/// Parsed `options` of a docroot or a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Options {
     /// Symbolic links may lead out of docroot.
@@ -116,11 +110,10 @@ pub(crate) struct Options {
     pub(crate) direct: bool,
 }
 
-/// The error for `protocol` together with direct mode.
+/// The error of `protocol` for a protocol that direct mode does not support.
 pub(crate) const DIRECT_PROTOCOL: &str =
-    "is for servers that are proxied, and options has \"direct\": leave one of them out, or write \"stream\"";
+    "cannot be combined with \"direct\" in options: leave one of them out, or write \"stream\"";
 
-/// The options of a docroot or a link.
 pub(crate) fn options(list: &str) -> Result<Options, String> {
     let mut options = Options::default();
     for one in elements(list) {
@@ -133,7 +126,7 @@ pub(crate) fn options(list: &str) -> Result<Options, String> {
     Ok(options)
 }
 
-/// The elements of a comma-separated list, without empty ones.
+/// The non-empty elements of a comma-separated list.
 pub(crate) fn elements(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|one| !one.is_empty())
 }
@@ -145,7 +138,7 @@ pub(crate) fn hostname(name: &str) -> Result<Box<str>, String> {
     match authority::unbracket(name).map(str::parse::<Ipv6Addr>) {
         Some(Ok(address)) => Ok(format!("[{address}]").into()),
         None if !bare.is_empty() && bare.bytes().all(is_in_name) => Ok(bare.into()),
-        _ => Err(format!("{name:?} is no host: write a name such as app.example, without a port")),
+        _ => Err(format!("{name:?} is not a host name: write one such as app.example, without a port")),
     }
 }
 
@@ -155,7 +148,7 @@ pub(crate) fn header(value: &str) -> Result<Box<str>, String> {
     if is_good {
         Ok(value.into())
     } else {
-        Err(format!("{value:?} is no value of a header: write one such as \"no-cache\""))
+        Err(format!("{value:?} is not a valid header value: write one such as \"no-cache\""))
     }
 }
 
@@ -188,21 +181,21 @@ const OWN_HEADERS: [&str; 24] = [
     "X-Content-Type-Options",
 ];
 
-/// Validates the name of a page header.
+/// Validates the name of a response field for pages.
 pub(crate) fn page_header_name(name: &str) -> Result<Box<str>, String> {
     if name.is_empty() || !name.bytes().all(is_token_byte) {
-        return Err(format!("{name:?} is no name of a header: write one such as \"Cache-Control\""));
+        return Err(format!("{name:?} is not a valid header name: write one such as \"Cache-Control\""));
     }
     let lower = name.to_ascii_lowercase();
     if lower.starts_with("sec-websocket-") || OWN_HEADERS.iter().any(|own| own.eq_ignore_ascii_case(name)) {
-        return Err(format!("{name:?} is set by uakari alone: leave it out"));
+        return Err(format!("{name:?} is set by uakari itself: leave it out"));
     }
     Ok(name.into())
 }
 
-/// An absolute path.
+/// Validates an absolute path.
 pub(crate) fn path(path: &str) -> Result<Box<str>, String> {
-    if path.starts_with('/') { Ok(path.into()) } else { Err(format!("{path:?} is not absolute: write the whole path")) }
+    if path.starts_with('/') { Ok(path.into()) } else { Err(format!("{path:?} is not absolute: write the full path")) }
 }
 
 /// A TCP backend.
@@ -217,18 +210,18 @@ pub(crate) enum TcpServer {
 /// Parses a TCP backend; `port` is the separate key. Names are not resolved.
 pub(crate) fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
     let wrong =
-        || format!("{destination:?} is no TCP address: write \"127.0.0.1:7000\", \"[::1]:7000\" or \"host:7000\"");
+        || format!("{destination:?} is not a TCP address: write \"127.0.0.1:7000\", \"[::1]:7000\" or \"host:7000\"");
     let (host, digits) = authority::split_port(destination).ok_or_else(wrong)?;
     let written = digits.map(str::parse::<u16>).transpose().map_err(|_| wrong())?;
     let port = match (written, port) {
         (Some(_), Some(_)) => {
-            return Err(format!("{destination:?} has a port, and port has one too: keep one of them"));
+            return Err(format!("{destination:?} has a port, and the key port is set too: keep one of them"));
         }
         (Some(port), None) | (None, Some(port)) => port,
         (None, None) => return Err(wrong()),
     };
     if port == 0 {
-        return Err(format!("{destination:?}: there is no port 0 to connect to: write the server's"));
+        return Err(format!("{destination:?} has port 0, which cannot be connected to: write the port of the backend"));
     }
     if let Some(address) = authority::unbracket(host) {
         let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
@@ -248,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_have_their_names() {
+    fn words() {
         assert!(LEVELS.iter().all(|(name, level)| level.name() == *name));
         assert_eq!(PROTOCOL_NAMES, ["stream", "packet", "lines", "nul", "frames"]);
         assert_eq!(word(&LINKS, "tty"), Some(LinkKind::Tty));
@@ -266,16 +259,16 @@ mod tests {
         assert_eq!(origins("https://a.example, http://b:1,"), Ok(Origins::List(list.clone())));
         assert_eq!(origins("HTTPS://A.example.:, http://b:01"), Ok(Origins::List(list)));
         for (wrong, said) in [
-            ("a.example", "\"a.example\" is no origin"),
+            ("a.example", "\"a.example\" is not an origin"),
             ("https://a/", "without a path"),
             // Browsers send the name in ASCII.
-            ("https://caf\u{e9}.example", "is no origin"),
-            ("same, https://a", "\"same\" stands alone"),
-            ("https://a,*", "\"*\" stands alone"),
-            ("https://*.a", "is no origin"),
-            ("https://user@a", "is no origin"),
-            ("https://a:b", "is no origin"),
-            ("://a", "is no origin"),
+            ("https://caf\u{e9}.example", "is not an origin"),
+            ("same, https://a", "\"same\" cannot be combined"),
+            ("https://a,*", "\"*\" cannot be combined"),
+            ("https://*.a", "is not an origin"),
+            ("https://user@a", "is not an origin"),
+            ("https://a:b", "is not an origin"),
+            ("://a", "is not an origin"),
             (" , ", "is empty"),
         ] {
             assert!(origins(wrong).unwrap_err().contains(said), "{wrong}");
@@ -308,10 +301,10 @@ mod tests {
             assert_eq!(page_header_name(name).as_deref(), Ok(name));
         }
         for name in ["", "A B", "A:", "A\r\nB", "\u{e9}"] {
-            assert!(page_header_name(name).unwrap_err().contains("no name of a header"), "{name:?}");
+            assert!(page_header_name(name).unwrap_err().contains("not a valid header name"), "{name:?}");
         }
         for name in ["Content-Length", "transfer-encoding", "CONNECTION", "Date", "Upgrade", "Sec-WebSocket-Accept"] {
-            assert!(page_header_name(name).unwrap_err().contains("set by uakari alone"), "{name:?}");
+            assert!(page_header_name(name).unwrap_err().contains("set by uakari itself"), "{name:?}");
         }
         for wrong in ["a\r\nb: c", " a", "\u{e9}"] {
             assert!(header(wrong).is_err(), "{wrong}");
@@ -328,14 +321,14 @@ mod tests {
         assert_eq!(tcp("localhost:7000", None), Ok(TcpServer::Host("localhost".into(), 7000)));
         assert_eq!(tcp("plc", Some(1)), Ok(TcpServer::Host("plc".into(), 1)));
         for (wrong, port, said) in [
-            ("127.0.0.1", None, "is no TCP address"),
-            ("127.0.0.1:x", None, "is no TCP address"),
-            ("127.0.0.1:70000", None, "is no TCP address"),
-            ("::1:7000", None, "is no TCP address"),
-            ("[::g]:7000", None, "is no TCP address"),
-            (":7000", None, "is no TCP address"),
-            ("a b:7000", None, "is no TCP address"),
-            ("/run/socket", Some(1), "is no TCP address"),
+            ("127.0.0.1", None, "is not a TCP address"),
+            ("127.0.0.1:x", None, "is not a TCP address"),
+            ("127.0.0.1:70000", None, "is not a TCP address"),
+            ("::1:7000", None, "is not a TCP address"),
+            ("[::g]:7000", None, "is not a TCP address"),
+            (":7000", None, "is not a TCP address"),
+            ("a b:7000", None, "is not a TCP address"),
+            ("/run/socket", Some(1), "is not a TCP address"),
             ("127.0.0.1:1", Some(2), "keep one of them"),
             ("127.0.0.1:0", None, "port 0"),
         ] {

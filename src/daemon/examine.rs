@@ -1,5 +1,5 @@
-//! `--check` on the system: the folders, user and hosts of a configuration. It binds and creates nothing, since a daemon
-//! may be running with the same configuration.
+//! The part of `--check` that needs the system: the folders, user and hosts of a configuration. It binds and creates
+//! nothing, since a daemon may be running with the same configuration.
 
 use std::fs::{Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -19,9 +19,9 @@ use crate::process::privileges::{self, PrivilegeError};
 /// The result of `examine`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Examined {
-    /// Errors prevent a start; warnings name resources that a start would wait for.
+    /// Errors prevent a start. Warnings name resources that a start would retry.
     pub(crate) problems: Vec<Problem>,
-    /// Only root or the configured user can start this configuration.
+    /// Only root or the configured user can start the daemon with this configuration.
     pub(crate) needs_root: bool,
 }
 
@@ -41,7 +41,7 @@ pub fn examine(config: &Config) -> Examined {
     user(config.user.as_ref(), &mut examined);
     if let Some(TextSetting { value, place }) = &config.pid_file {
         let other = |metadata: &Metadata| !metadata.is_file();
-        in_the_way(value, place, other, "is no regular file: name another one", &mut examined);
+        in_the_way(value, place, other, "is not a regular file: name another one", &mut examined);
         parent(value, place, Level::Error, &mut examined);
     }
     if let Some(file) = &config.log.file {
@@ -66,7 +66,7 @@ fn user(user: Option<&TextSetting>, examined: &mut Examined) {
         return;
     };
     let Err(error) = privileges::examine(value) else { return };
-    // --check may run as another user than the daemon.
+    // The user that runs --check need not be the one that starts the daemon.
     let is_permission = matches!(error, PrivilegeError::NotPermitted(_));
     examined.needs_root = is_permission;
     examined.add(if is_permission { Level::Warn } else { Level::Error }, &format!("{place} {value}: {error}"));
@@ -78,26 +78,23 @@ fn folders(server: &Server, examined: &mut Examined) {
         [(&server.docroot, &places.docroot, places.by_flag.docroot), (&server.www, &places.www, places.by_flag.www)]
     {
         if let Some(Err(error)) = path.as_ref().map(|path| open_folder(path)) {
-            let (level, end) = if error.is_missing() && !is_by_flag {
-                (Level::Warn, ": it is waited for")
-            } else {
-                (Level::Error, "")
-            };
+            let (level, end) =
+                if error.is_missing() && !is_by_flag { (Level::Warn, ": waiting for it") } else { (Level::Error, "") };
             examined.add(level, &format!("{place}: {error}{end}"));
         }
     }
     for address in &server.listen {
         if let ListenAddress::Unix(path) = address {
             let other = |metadata: &Metadata| !metadata.file_type().is_socket();
-            in_the_way(path, &places.listen, other, "is in the way, and no socket: choose another path", examined);
-            // A server cannot wait without another address to listen on.
+            in_the_way(path, &places.listen, other, "is in the way and is not a socket: choose another path", examined);
+            // A missing folder is retried only if the server has another address to listen on.
             let may_wait = server.listen.len() > 1 && !places.by_flag.listen;
             parent(path, &places.listen, if may_wait { Level::Warn } else { Level::Error }, examined);
         }
     }
 }
 
-/// Reports an existing file of another type at a path to be created.
+/// Reports a file of another type at the path of a file to be created.
 fn in_the_way(path: &str, place: &str, is_other: fn(&Metadata) -> bool, what: &str, examined: &mut Examined) {
     if std::fs::symlink_metadata(path).is_ok_and(|metadata| is_other(&metadata)) {
         examined.add(Level::Error, &format!("{place}: {path} {what}"));
@@ -108,7 +105,7 @@ fn in_the_way(path: &str, place: &str, is_other: fn(&Metadata) -> bool, what: &s
 fn parent(path: &str, place: &str, level: Level, examined: &mut Examined) {
     let folder = Path::new(path).parent().filter(|folder| !folder.as_os_str().is_empty());
     if folder.is_some_and(|folder| !folder.is_dir()) {
-        examined.add(level, &format!("{place}: {path} cannot be made: its folder does not exist: make it"));
+        examined.add(level, &format!("{place}: {path} cannot be created: its folder does not exist: create it"));
     }
 }
 

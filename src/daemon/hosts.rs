@@ -12,7 +12,7 @@ use crate::limits::LOOKUPS_MAX;
 use crate::route::Destination;
 
 /// The consequence of a failed lookup, for the log.
-pub(crate) const UNKNOWN: &str = "it is tried again, and until then clients of the link get a 502";
+pub(crate) const UNKNOWN: &str = "it will be tried again; until then clients of the link get a 502";
 
 /// A host and the port of its backend.
 type Name = (Box<str>, u16);
@@ -31,8 +31,8 @@ pub(crate) struct HostLookup {
 }
 
 impl HostLookup {
-    /// Starts to resolve all hosts without addresses. None: there are none. `wake` is called from the threads after each
-    /// answer.
+    /// Starts to resolve all hosts without addresses. None: all hosts have some. The threads call `wake` after each answer,
+    /// and after the last one has ended.
     pub(crate) fn begin(config: &Config, wake: fn()) -> Option<HostLookup> {
         let mut names: VecDeque<Name> = VecDeque::new();
         for (_, host) in unknown(config) {
@@ -55,7 +55,8 @@ impl HostLookup {
         Some(HostLookup { answers, failures: BTreeMap::new() })
     }
 
-    /// Applies the available answers. Returns a log line for each resolved host, and whether the lookup has ended.
+    /// Applies the answers that have arrived, without waiting. Returns a log line for each resolved host, and whether the
+    /// lookup has ended.
     pub(crate) fn take(&mut self, config: &mut Config) -> (Vec<String>, bool) {
         let mut found = Vec::new();
         loop {
@@ -78,7 +79,7 @@ impl HostLookup {
         }
     }
 
-    /// A log line for each host that has no addresses after this lookup. `end` is the consequence.
+    /// A log line for each host that still has no addresses. `end` is the consequence.
     pub(crate) fn complaints(&self, config: &Config, end: &str) -> Vec<String> {
         let complaint = |(_, Host { name, port, place, .. }): (usize, &Host)| {
             let reason = self.failures.get(&(name.clone(), *port)).map_or("there is no answer yet", String::as_str);
@@ -115,7 +116,7 @@ pub(crate) fn keep_known(config: &mut Config, old: &Config) {
     }
 }
 
-/// Whether a host has no addresses.
+/// Whether at least one host has no addresses.
 pub(crate) fn has_unknown(config: &Config) -> bool {
     unknown(config).next().is_some()
 }
@@ -164,7 +165,7 @@ fn look_up(names: &Mutex<VecDeque<Name>>, sender: Sender<Answer>, wake: fn()) {
         }
         wake();
     }
-    // The end of the last sender is the end of the lookup, and has to come before the daemon looks.
+    // The lookup ends when the last sender is dropped. Dropped before the wake-up, so that the daemon sees the end.
     drop(sender);
     wake();
 }
@@ -187,9 +188,9 @@ mod tests {
         loaded.unwrap().config
     }
 
-    /// The daemon looks when it is woken: it must find the end of the lookup then, for nothing wakes it again.
+    /// Nothing wakes the daemon after the last wake-up, so it must find the lookup ended then.
     #[test]
-    fn the_last_wake_finds_the_end() {
+    fn the_lookup_has_ended_at_the_last_wake_up() {
         static ANSWERS: Mutex<Option<Receiver<Answer>>> = Mutex::new(None);
         static HAS_ENDED: AtomicBool = AtomicBool::new(false);
         let (sender, receiver) = channel();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_and_what_is_not() {
+    fn known_and_unknown_hosts() {
         let mut one = config(&["127.0.0.1:1", "localhost:2", "no-such-host.invalid:3", "localhost:2"]);
         assert_eq!(unknown(&one).count(), 3);
         let mut lookup = HostLookup::begin(&one, || ()).unwrap();

@@ -4,7 +4,7 @@
 mod examine;
 mod hosts;
 mod resources;
-mod waiting;
+mod retries;
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -29,7 +29,7 @@ use crate::process::privileges;
 use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
 use hosts::{HostLookup, are_old, keep_known};
 use resources::{Mode, OpenFolders, OpenedResources, Reusable, open_all, raise_descriptors};
-use waiting::{Waits, wake};
+use retries::{Retries, wake};
 
 pub use examine::{Examined, examine};
 
@@ -39,8 +39,8 @@ pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 /// A configuration and its opened resources, or all errors.
 type Loaded = Result<(Config, OpenedResources, Option<HostLookup>), Vec<String>>;
 
-/// Blocked signals, read through the ring. SIGXFSZ is only blocked: a log at RLIMIT_FSIZE must not end the daemon. The
-/// loading thread sends LOADED, so that the loop waits in one place.
+/// Blocked signals, read through the ring. SIGXFSZ is ignored when read: it is blocked so that a log at RLIMIT_FSIZE
+/// does not end the daemon. Threads that load or resolve send LOADED, so that the loop waits in one place.
 const SIGNALS: [Signal; 6] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGXFSZ, LOADED];
 const LOADED: Signal = Signal::SIGUSR2;
@@ -50,7 +50,7 @@ pub struct Daemon {
     gateway: Gateway<Uring>,
     config: Config,
     load: Load,
-    /// All sockets inherited from the service manager; a reload may use one that is unused now.
+    /// All sockets inherited from the service manager. A reload may use one that is unused now.
     inherited: Arc<Vec<Inherited>>,
     /// The result of a load in progress.
     loading: Option<Receiver<Loaded>>,
@@ -60,7 +60,7 @@ pub struct Daemon {
     /// The open folders of the configuration.
     folders: OpenFolders,
     /// Missing resources that are retried.
-    waits: Waits,
+    retries: Retries,
     notifier: Notifier,
     /// Time of the next watchdog notification, and the interval.
     watchdog_ms: Option<(u64, u64)>,
@@ -71,7 +71,7 @@ pub struct Daemon {
 impl Daemon {
     /// Binds the addresses, drops privileges, sets io_uring up. The error lists all that cannot be opened.
     pub fn start(mut config: Config, load: Load) -> Result<Daemon, Vec<String>> {
-        // First of all: inherited descriptors are identified by number.
+        // Before anything else is opened: inherited descriptors are identified by number.
         let inherited = inherited_listeners().map_err(alone)?;
         let notifier = Notifier::from_env().map_err(alone)?;
         raise_descriptors(&mut config.limits);
@@ -79,11 +79,11 @@ impl Daemon {
             PidFile::create(Path::new(value)).map_err(|error| alone(format_args!("{place}: {error}")))
         });
         let pid_file = pid_file.transpose()?;
-        let held = Reusable { known: &[], inherited: &inherited, folders: &OpenFolders::new(), awaited: &[] };
+        let held = Reusable { known: &[], inherited: &inherited, folders: &OpenFolders::new(), missing: &[] };
         let opened = open_all(&config, held, Mode::Start)?;
-        let OpenedResources { openings, bound, inherited: taken, waiting, folders } = opened;
+        let OpenedResources { openings, bound, inherited: taken, missing, folders } = opened;
         for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
-            log::event(Level::Warn, format_args!("the inherited {given} is in no server's listen, addr or port"));
+            log::event(Level::Warn, format_args!("the inherited {given} matches no server's listen, addr or port"));
         }
         become_user(&config).map_err(alone)?;
         block(&SIGNALS).map_err(alone)?;
@@ -111,34 +111,34 @@ impl Daemon {
             is_asked_again: false,
             is_stopping: false,
             folders,
-            waits: Waits::default(),
+            retries: Retries::default(),
             notifier,
             watchdog_ms,
             _pid_file: pid_file,
         };
-        daemon.wait_for(waiting, "", "");
+        daemon.set_missing(missing, "");
         daemon.start_lookup();
-        daemon.tell(daemon.notifier.ready(&daemon.waits.status()));
+        daemon.tell(daemon.notifier.ready(&daemon.retries.status()));
         Ok(daemon)
     }
 
-    /// Serves until SIGTERM or SIGINT, and until all connections are closed.
+    /// Serves until SIGTERM or SIGINT, and then until all connections are closed.
     pub fn run(&mut self) -> Result<(), String> {
         let mut completions = Vec::new();
-        // The first turn may wait long for its first event.
+        // Start-up lines are written before the first wait.
         let mut is_all_told = log::flush();
         while !self.gateway.is_over() {
             let watchdog_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
-            // Lines that could not be written must not wait for the next client.
+            // Lines that could not be written are tried again, even without another event.
             let log_ms = (!is_all_told).then_some(limits::LOG_TELL_MS);
-            let waits_ms = self.waits_ms();
-            let wait_ms = [watchdog_ms, log_ms, waits_ms].into_iter().flatten().min();
+            let retry_ms = self.retry_wait_ms();
+            let wait_ms = [watchdog_ms, log_ms, retry_ms].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
             for number in self.gateway.take_signals() {
                 self.on_signal(number);
             }
-            self.look_again();
+            self.retry_due();
             self.feed_watchdog();
             is_all_told = log::flush();
         }
@@ -175,7 +175,7 @@ impl Daemon {
             Ok(Signal::SIGHUP) => self.begin_loading(),
             Ok(LOADED) => {
                 self.end_loading();
-                self.take_answers();
+                self.apply_answers();
             }
             Ok(Signal::SIGUSR1) => {
                 if let Err(error) = log::reopen() {
@@ -186,7 +186,7 @@ impl Daemon {
         }
     }
 
-    /// Loads in a thread: lookups and busy addresses take time, and clients must be served meanwhile.
+    /// Loads in a thread, since lookups and busy addresses take time: clients are served meanwhile.
     fn begin_loading(&mut self) {
         if self.loading.is_some() || self.is_stopping {
             self.is_asked_again = true;
@@ -196,15 +196,15 @@ impl Daemon {
         self.tell(self.notifier.reloading());
         let (sender, receiver) = channel();
         let (load, old, known) = (self.load.clone(), self.config.clone(), self.addresses());
-        let (inherited, awaited) = (self.inherited.clone(), self.waits.awaited());
+        let (inherited, missing) = (self.inherited.clone(), self.retries.names());
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let loaded = load().and_then(|mut config| {
                 let lookup = look_up(&mut config, &old)?;
                 let held =
-                    Reusable { known: &known, inherited: &inherited, folders: &OpenFolders::new(), awaited: &awaited };
+                    Reusable { known: &known, inherited: &inherited, folders: &OpenFolders::new(), missing: &missing };
                 open(config, &old, held).map(|(config, opened)| (config, opened, lookup))
             });
-            // The receiver is there as long as the daemon is.
+            // The receiver lives as long as the daemon.
             let _ = sender.send(loaded);
             let _ = kill(Pid::this(), LOADED);
         });
@@ -212,7 +212,7 @@ impl Daemon {
             Ok(_) => self.loading = Some(receiver),
             Err(error) => {
                 log::event(Level::Error, format_args!("reload: cannot start: {error}"));
-                self.tell(self.notifier.ready(&self.waits.status()));
+                self.tell(self.notifier.ready(&self.retries.status()));
             }
         }
     }
@@ -239,16 +239,16 @@ impl Daemon {
                     log::event(Level::Error, format_args!("reload: {sentence}"));
                 }
                 log::event(Level::Error, format_args!("reload: the old configuration stays"));
-                self.catch_up();
+                self.use_resolved();
             }
         }
-        self.tell(self.notifier.ready(&self.waits.status()));
+        self.tell(self.notifier.ready(&self.retries.status()));
         if self.is_asked_again {
             self.begin_loading();
         }
     }
 
-    /// Where it listens.
+    /// The addresses of all listeners.
     fn addresses(&self) -> Vec<ListenAddress> {
         self.gateway.addresses().cloned().collect()
     }
@@ -263,22 +263,22 @@ impl Daemon {
         announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
         self.folders = opened.folders;
-        self.wait_for(opened.waiting, "", "is waited for no longer");
-        self.wait_for_hosts(lookup);
+        self.set_missing(opened.missing, "is no longer waited for");
+        self.set_lookup(lookup);
         Ok(())
     }
 
-    /// Hosts that a start does not wait for any longer are found later.
+    /// Resolves hosts for up to LOOKUP_START_MS. The lookup continues while the daemon serves.
     fn start_lookup(&mut self) {
         let Some(mut lookup) = HostLookup::begin(&self.config, wake) else { return };
         lookup.wait(&mut self.config, limits::LOOKUP_START_MS);
-        self.open_again("");
-        self.wait_for_hosts(Some(lookup));
+        self.open_again(false);
+        self.set_lookup(Some(lookup));
     }
 }
 
-/// Looks up the hosts of a configuration that is to follow another one. Those that are not found keep their addresses.
-/// The error is those that have none, unless the old one waits for them already.
+/// Resolves the hosts of a new configuration. A host whose lookup fails keeps its addresses of the old configuration.
+/// The error names the hosts without addresses, unless the old configuration has no addresses for them either.
 fn look_up(config: &mut Config, old: &Config) -> Result<Option<HostLookup>, Vec<String>> {
     let Some(mut lookup) = HostLookup::begin(config, wake) else { return Ok(None) };
     lookup.wait(config, limits::LOOKUP_WAIT_MS);
@@ -290,12 +290,12 @@ fn look_up(config: &mut Config, old: &Config) -> Result<Option<HostLookup>, Vec<
         log::event(Level::Warn, format_args!("reload: {complaint}"));
     }
     if !are_old(config, old) {
-        return Err(lookup.complaints(config, "write its address, or see to it that the name is known"));
+        return Err(lookup.complaints(config, "write its address, or make the name resolvable"));
     }
     Ok(Some(lookup))
 }
 
-/// Opens what a configuration names that is to follow another one.
+/// Opens the resources of a new configuration. Settings that only a start applies keep their old values.
 fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config, OpenedResources), Vec<String>> {
     let is_same = |new: &Option<TextSetting>, old: &Option<TextSetting>| match (new, old) {
         (Some(new), Some(old)) => new.value == old.value,
@@ -311,7 +311,7 @@ fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config,
             log::event(Level::Warn, format_args!("reload: {key} takes effect at the next start"));
         }
     }
-    // What holds until then is what the next reload compares with.
+    // The next reload compares with the values in effect.
     config.user.clone_from(&old.user);
     config.pid_file.clone_from(&old.pid_file);
     config.limits.pool_buffers = old.limits.pool_buffers;
@@ -321,7 +321,7 @@ fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config,
     Ok((config, opened))
 }
 
-/// An error that stands for itself.
+/// The only error.
 fn alone(error: impl fmt::Display) -> Vec<String> {
     vec![error.to_string()]
 }
@@ -330,7 +330,7 @@ fn start_log(config: &Config) -> Result<(), String> {
     log::start(&config.log).map_err(|error| format!("{} {error}", config.log_place))
 }
 
-/// The most that there may come to be.
+/// The bounds of the process, for the log.
 struct Bounds<'a>(&'a limits::Process);
 
 impl fmt::Display for Bounds<'_> {
@@ -340,7 +340,7 @@ impl fmt::Display for Bounds<'_> {
     }
 }
 
-/// Blocks signals until the daemon has started: SIGHUP or SIGUSR1 would end it.
+/// Blocks signals that would end the process until the daemon handles them.
 pub fn hold_signals() -> Result<(), String> {
     block(&[Signal::SIGHUP, Signal::SIGUSR1, LOADED, Signal::SIGXFSZ])
 }
@@ -351,7 +351,7 @@ fn block(signals: &[Signal]) -> Result<(), String> {
     mask.thread_block().map_err(|errno| format!("cannot block signals: {}", errno.desc()))
 }
 
-/// Drops the privileges that serving does not need.
+/// Switches to the configured user, and drops the privileges that serving does not need.
 fn become_user(config: &Config) -> Result<(), String> {
     let Some(TextSetting { value: user, place }) = &config.user else {
         return privileges::harden().map_err(|error| error.to_string());
@@ -359,7 +359,8 @@ fn become_user(config: &Config) -> Result<(), String> {
     let mut addresses = config.servers.iter().flat_map(|server| &server.listen);
     let keeps_binding = addresses.any(privileges::is_needed_to_bind);
     if let (Some(file), Ok(Some(entry))) = (&config.log.file, User::from_name(user)) {
-        // The user may not be allowed to make it. One that is there stays whose it is: a link could lead anywhere.
+        // The user may lack the permission to create the file. An existing file keeps its owner: it could be a link to
+        // any file.
         let made = OpenOptions::new().write(true).create_new(true).mode(0o640).open(file);
         let _ = made.and_then(|made| fchown(&made, Some(entry.uid.as_raw()), Some(entry.gid.as_raw())));
     }

@@ -21,7 +21,7 @@ use crate::permit::Count;
 use crate::process::inherited::Inherited;
 use crate::route::Sites;
 
-/// How to treat resources that cannot be opened.
+/// The treatment of resources that cannot be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
     /// Missing resources are retried; other failures are errors.
@@ -32,40 +32,40 @@ pub(crate) enum Mode {
     Retry,
 }
 
-/// A missing resource that is retried.
+/// A resource that a configuration names.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Awaited {
+pub(crate) enum ResourceName {
     /// The folder at this path.
     Folder(String),
     /// A listening address.
     Address(ListenAddress),
 }
 
-impl Awaited {
-    /// Whether a retry may succeed.
+impl ResourceName {
+    /// Whether a retry may succeed. Opens and binds nothing that remains.
     pub(crate) fn may_be_there(&self) -> bool {
         match self {
-            Awaited::Folder(path) => open_folder(path).is_ok(),
-            Awaited::Address(address) => listener::may_be_there(address),
+            ResourceName::Folder(path) => open_folder(path).is_ok(),
+            ResourceName::Address(address) => listener::may_be_there(address),
         }
     }
 }
 
-impl fmt::Display for Awaited {
+impl fmt::Display for ResourceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Awaited::Folder(path) => write!(f, "the folder {path}"),
-            Awaited::Address(address) => address.fmt(f),
+            ResourceName::Folder(path) => write!(f, "the folder {path}"),
+            ResourceName::Address(address) => address.fmt(f),
         }
     }
 }
 
-/// A missing resource and its error.
+/// A missing resource and the error of the last attempt.
 #[derive(Clone, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct MissingResource {
     /// The resource.
-    pub(crate) awaited: Awaited,
-    /// The place in the configuration and the error, for the log.
+    pub(crate) name: ResourceName,
+    /// Where the configuration names it, and the error: a line for the log.
     pub(crate) sentence: String,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct OpenedResources {
     /// Inherited addresses in use.
     pub(crate) inherited: Vec<ListenAddress>,
     /// Missing resources to retry.
-    pub(crate) waiting: Vec<Waiting>,
+    pub(crate) missing: Vec<MissingResource>,
     /// The folders, by their paths.
     pub(crate) folders: OpenFolders,
 }
@@ -87,7 +87,7 @@ pub(crate) struct OpenedResources {
 /// Open folders by path. They are kept over a reload: the user may lack the permission to open what root opened.
 pub(crate) type OpenFolders = BTreeMap<String, OwnedFd>;
 
-/// Resources of the running daemon that a new configuration may reuse.
+/// State of the running daemon that matters when resources are opened.
 #[derive(Clone, Copy)]
 pub(crate) struct Reusable<'a> {
     /// Addresses with a listener.
@@ -97,47 +97,47 @@ pub(crate) struct Reusable<'a> {
     /// Open folders, for a retry that cannot open them again.
     pub(crate) folders: &'a OpenFolders,
     /// Missing resources that are retried already.
-    pub(crate) awaited: &'a [Awaited],
+    pub(crate) missing: &'a [ResourceName],
 }
 
-/// What could not be opened.
+/// Resources that could not be opened.
 struct Failures<'a> {
     mode: Mode,
-    awaited: &'a [Awaited],
+    was_missing: &'a [ResourceName],
     errors: Vec<String>,
-    waiting: Vec<Waiting>,
+    missing: Vec<MissingResource>,
 }
 
 impl Failures<'_> {
     /// Adds a failure once. `may_come`: the resource is missing and may appear.
-    fn add(&mut self, place: &str, awaited: Awaited, may_come: bool, error: &dyn fmt::Display) {
+    fn add(&mut self, place: &str, name: ResourceName, may_come: bool, error: &dyn fmt::Display) {
         let sentence = format!("{place}: {error}");
-        let is_awaited = match self.mode {
+        let is_retried = match self.mode {
             Mode::Start => may_come,
-            Mode::Reload => may_come && self.awaited.contains(&awaited),
+            Mode::Reload => may_come && self.was_missing.contains(&name),
             Mode::Retry => true,
         };
-        if !is_awaited {
+        if !is_retried {
             if !self.errors.contains(&sentence) {
                 self.errors.push(sentence);
             }
-        } else if self.waiting.iter().all(|waiting| waiting.awaited != awaited) {
-            self.waiting.push(Waiting { awaited, sentence });
+        } else if self.missing.iter().all(|missing| missing.name != name) {
+            self.missing.push(MissingResource { name, sentence });
         }
     }
 
-    /// The end: what was opened, or all that keeps it from being used.
+    /// The opened resources, or all errors.
     fn finish(mut self, mut opened: OpenedResources) -> Result<OpenedResources, Vec<String>> {
         if opened.openings.is_empty() && self.mode != Mode::Retry {
-            // A start waits where all addresses of this machine may still come.
-            let ends = |waiting: &&Waiting| match &waiting.awaited {
-                Awaited::Folder(_) => false,
-                Awaited::Address(ListenAddress::Tcp(_)) => self.mode == Mode::Reload,
-                Awaited::Address(ListenAddress::Unix(_)) => true,
+            // A start without any listener continues if a TCP address may still appear.
+            let ends = |missing: &&MissingResource| match &missing.name {
+                ResourceName::Folder(_) => false,
+                ResourceName::Address(ListenAddress::Tcp(_)) => self.mode == Mode::Reload,
+                ResourceName::Address(ListenAddress::Unix(_)) => true,
             };
-            self.errors.extend(self.waiting.iter().filter(ends).map(|waiting| waiting.sentence.clone()));
+            self.errors.extend(self.missing.iter().filter(ends).map(|missing| missing.sentence.clone()));
         }
-        opened.waiting = self.waiting;
+        opened.missing = self.missing;
         if self.errors.is_empty() { Ok(opened) } else { Err(self.errors) }
     }
 }
@@ -156,7 +156,7 @@ pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Resul
     }
     let mut endpoints: BTreeMap<Vec<usize>, Option<Arc<Endpoint<OwnedFd>>>> = BTreeMap::new();
     let mut opened = OpenedResources::default();
-    let mut failures = Failures { mode, awaited: held.awaited, errors: Vec::new(), waiting: Vec::new() };
+    let mut failures = Failures { mode, was_missing: held.missing, errors: Vec::new(), missing: Vec::new() };
     let mut patience_ms = if mode == Mode::Retry { 0 } else { limits::BIND_RETRY_MS };
     for (address, servers) in servers_at {
         let Some(first) = servers.first().and_then(|first| config.servers.get(*first)) else { continue };
@@ -167,7 +167,7 @@ pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Resul
         let binding = Binding { has_freebind, patience_ms };
         let source = match source_of(address, held, &first.site.limits, binding) {
             Ok(source) => source,
-            // Without addr a server listens on all addresses of IPv6 too, if there is such a thing here.
+            // The default addresses include [::], which a machine without IPv6 lacks.
             Err(NoListener::Listen(error))
                 if error.is_without_ipv6() && config.servers.iter().any(|server| has_another(server, address)) =>
             {
@@ -177,10 +177,10 @@ pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Resul
             Err(error) => {
                 let may_come = error.may_come() && !first.places.by_flag.listen;
                 if !may_come {
-                    // Those that are taken as well had as much time to become free.
+                    // Other busy addresses have had the same time to become free.
                     patience_ms = 0;
                 }
-                failures.add(&first.places.listen, Awaited::Address(address.clone()), may_come, &error);
+                failures.add(&first.places.listen, ResourceName::Address(address.clone()), may_come, &error);
                 continue;
             }
         };
@@ -202,26 +202,26 @@ pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Resul
     failures.finish(opened)
 }
 
-/// The listener of an address.
+/// Where the listener of an address comes from.
 enum ListenerSource {
     /// The existing listener.
     Known,
-    /// A copy of an inherited one, since it may stand for an address of IPv4 and one of IPv6.
+    /// A copy of an inherited listener, which may serve both an IPv4 and an IPv6 address.
     Inherited(OwnedFd),
     /// A new listener.
     Bound(Listener),
 }
 
-/// Why there is none. Display is the operator's sentence.
+/// Why an address has no listener. Display is the operator's sentence.
 enum NoListener {
     Copy(ListenAddress, Errno),
-    /// One of the daemon's own keeps it from being made.
+    /// The address, and a listener of this daemon that conflicts with it.
     InTheWay(ListenAddress, ListenAddress),
     Listen(ListenError),
 }
 
 impl NoListener {
-    /// Whether the address, or the folder of a UNIX socket, is not there yet.
+    /// Whether the address, or the folder of a UNIX socket, does not exist yet.
     fn may_come(&self) -> bool {
         matches!(self, NoListener::Listen(error) if error.is_without_address() || error.is_without_folder())
     }
@@ -269,8 +269,7 @@ fn copy_of(given: &Inherited, limits: &limits::Http) -> Result<OwnedFd, Errno> {
     Ok(copy)
 }
 
-/// The one of these whose listener keeps this address from being bound beside it: all addresses and one of them,
-/// with the same port.
+/// The listener that conflicts with an address: one is the wildcard address of the other's family, with the same port.
 fn in_the_way<'a>(address: &ListenAddress, known: &'a [ListenAddress]) -> Option<&'a ListenAddress> {
     let ListenAddress::Tcp(wanted) = address else { return None };
     known.iter().find(|known| {
@@ -280,12 +279,12 @@ fn in_the_way<'a>(address: &ListenAddress, known: &'a [ListenAddress]) -> Option
     })
 }
 
-/// Whether a server listens here and somewhere else too.
+/// Whether a server listens on this address and on another one.
 fn has_another(server: &Server, address: &ListenAddress) -> bool {
     server.listen.contains(address) && server.listen.len() > 1
 }
 
-/// The folders of servers that share an address. A server whose folder is not there is served without it.
+/// The endpoint of servers that share an address. A server whose folder is missing is served without it.
 fn open_endpoint(
     all: &[Server],
     indices: &[usize],
@@ -304,7 +303,7 @@ fn open_endpoint(
             Err(error) => {
                 let held = old.get(path).filter(|folder| failures.mode == Mode::Retry && is_there(folder));
                 if held.is_none() {
-                    failures.add(place, Awaited::Folder(path.clone()), error.is_missing() && !is_by_flag, &error);
+                    failures.add(place, ResourceName::Folder(path.clone()), error.is_missing() && !is_by_flag, &error);
                 }
                 let (one, other) = (held?.try_clone().ok()?, held?.try_clone().ok()?);
                 new.insert(path.clone(), one);
@@ -342,7 +341,7 @@ pub(crate) struct FolderError {
 }
 
 impl FolderError {
-    /// Whether the path does not exist, so that it is worth waiting for.
+    /// Whether the path does not exist, so that opening it may be retried.
     pub(crate) fn is_missing(&self) -> bool {
         self.errno == Errno::ENOENT
     }
@@ -373,13 +372,13 @@ pub(crate) fn open_folder(path: &str) -> Result<OwnedFd, FolderError> {
     fcntl::open(path, flags, stat::Mode::empty()).map_err(|errno| FolderError { path: path.to_owned(), errno })
 }
 
-/// Whether a folder still has a name.
+/// Whether a folder has not been removed.
 fn is_there(folder: &OwnedFd) -> bool {
     fstat(folder).is_ok_and(|status| status.st_nlink > 0)
 }
 
-/// Raises RLIMIT_NOFILE to the need of the clients: two descriptors each, a third while connecting. Where the hard limit
-/// is lower, the number of clients is reduced.
+/// Raises RLIMIT_NOFILE to what the clients need: two descriptors each, a third one during the handshake. If the hard
+/// limit is lower, reduces the number of clients.
 #[allow(clippy::useless_conversion, reason = "a limit of the system has 32 bits on some machines")]
 pub(crate) fn raise_descriptors(limits: &mut limits::Process) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
@@ -387,7 +386,7 @@ pub(crate) fn raise_descriptors(limits: &mut limits::Process) {
     let needed = 2 * limits.clients_max + handshakes + limits::FDS_RESERVED;
     let wanted = if limits.fds_max > 0 { limits.fds_max } else { needed };
     let fds = rlim_t::try_from(wanted).unwrap_or(rlim_t::MAX).min(hard);
-    // What the configuration names is a limit, also where the system would allow more.
+    // `limits.files` is applied even if it is below the soft limit.
     let is_enough = fds <= soft && limits.fds_max == 0;
     let fds = if is_enough || setrlimit(Resource::RLIMIT_NOFILE, fds, hard).is_ok() { fds } else { soft };
     let fds = u64::from(fds);

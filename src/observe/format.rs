@@ -25,7 +25,8 @@ pub(crate) struct Style {
     pub(crate) is_journal: bool,
 }
 
-/// Replaces `line` by the record's, newline included: at most `LOG_LINE_SIZE_MAX` bytes.
+/// Formats a record into `line`, which is cleared first. The result ends in a newline and has at most
+/// `LOG_LINE_SIZE_MAX` bytes.
 pub(crate) fn write_line(line: &mut String, style: Style, wall: SystemTime, record: &Record<'_>) {
     line.clear();
     if style.is_journal {
@@ -38,7 +39,7 @@ pub(crate) fn write_line(line: &mut String, style: Style, wall: SystemTime, reco
     line.push('\n');
 }
 
-/// A line for standard output with its newline, escaped as log lines are: it may quote paths and values.
+/// A line for standard output, newline included. Escaped like log lines, since it may quote paths and values.
 pub(crate) fn plain_line(what: fmt::Arguments<'_>) -> String {
     let mut line = String::new();
     put_escaped(&mut line, Format::Text, usize::MAX, what);
@@ -88,7 +89,7 @@ impl fmt::Display for EndText<'_> {
     }
 }
 
-/// The message comes last and is what is cut, so that the object is always whole.
+/// The message is the last member, and the only one that is cut to fit the line, so that the object is always complete.
 fn write_json(line: &mut String, wall: SystemTime, record: &Record<'_>) {
     put(line, format_args!(r#"{{"time":"{}","level":"{}""#, Timestamp(wall), record.level().name()));
     if let Some(id) = record.connection() {
@@ -140,7 +141,7 @@ fn put(line: &mut String, text: fmt::Arguments<'_>) {
     let _ = line.write_fmt(text);
 }
 
-/// Appends text, escaped; where the line would become longer than `size_max`, it ends with "...".
+/// Appends escaped text. If the line would exceed `size_max` bytes, the text is cut and ends in "...".
 fn put_escaped(line: &mut String, format: Format, size_max: usize, text: fmt::Arguments<'_>) {
     let mut escaped = Escaped { line, format, size_max: size_max - "...".len() };
     if escaped.write_fmt(text).is_err() {
@@ -148,7 +149,7 @@ fn put_escaped(line: &mut String, format: Format, size_max: usize, text: fmt::Ar
     }
 }
 
-/// Refuses what does not fit.
+/// Escapes into a line. A write fails at the first character that does not fit.
 struct Escaped<'a> {
     line: &'a mut String,
     format: Format,
@@ -177,11 +178,12 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// Characters that command a terminal, break a line, or turn the direction of what is behind them. All of them
-/// have four hexadecimal digits at most.
+/// Control characters, line separators, and characters that change the direction of text. All have at most four
+/// hexadecimal digits.
 fn is_hidden(character: char) -> bool {
-    let turns = ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
-    character.is_control() || turns.iter().any(|range| range.contains(&character))
+    let separators_and_directions =
+        ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    character.is_control() || separators_and_directions.iter().any(|range| range.contains(&character))
 }
 
 /// UTC with milliseconds (RFC 3339).
@@ -197,8 +199,8 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Year, month and day from days since 1970-01-01. Years are counted from March, so that the leap day is the last day of
-/// its year.
+/// Year, month and day of a number of days since 1970-01-01. Years are counted from March, so that the leap day is the
+/// last day of its year.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
@@ -305,14 +307,14 @@ mod tests {
             let json = format!(r#"{{"time":"{time}",{json}"#);
             assert_eq!(line(TEXT, &record), format!("{time} {text}"));
             assert_eq!(line(JSON, &record), json);
-            // The journal keeps time by itself; programs find each object complete.
+            // The journal adds the time to text lines. A JSON object has all members everywhere.
             assert_eq!(line(Style { is_journal: true, ..TEXT }, &record), format!("{priority}{text}"));
             assert_eq!(line(Style { is_journal: true, ..JSON }, &record), format!("{priority}{json}"));
         }
     }
 
     #[test]
-    fn nothing_leaves_its_line() {
+    fn control_characters_are_escaped() {
         for (what, text, json) in [
             ("plain ä \u{1f435}", "plain ä \u{1f435}", "plain ä \u{1f435}"),
             ("a\nb\r\tc", r"a\nb\r\tc", r"a\nb\r\tc"),
@@ -320,7 +322,7 @@ mod tests {
             ("\u{7f}\u{85}\u{9b}", r"\u{7f}\u{85}\u{9b}", r"\u007f\u0085\u009b"),
             ("\u{2028}\u{2029}\u{202e}\u{2066}", r"\u{2028}\u{2029}\u{202e}\u{2066}", r"\u2028\u2029\u202e\u2066"),
             ("\u{61c}\u{200e}\u{200f}", r"\u{61c}\u{200e}\u{200f}", r"\u061c\u200e\u200f"),
-            // In text, values are quoted by those who hand them in; here a second time would be one too many.
+            // In text, the caller quotes values.
             (r#""x\y""#, r#""x\y""#, r#"\"x\\y\""#),
         ] {
             assert_eq!(event(TEXT, what), format!("2026-11-21T08:00:00.123Z info  {text}"));

@@ -13,21 +13,21 @@ use crate::limits::{
 /// Buffered lines. Times are milliseconds of a monotonic clock.
 #[derive(Default)]
 pub(crate) struct Lines {
-    /// One for each level, so that a flood at one level does not suppress another.
+    /// The rate limit of each level, so that a flood at one level does not suppress another.
     buckets: [Bucket; 4],
-    /// Whole lines, except the first: see `begins_inside_line`.
+    /// Whole lines with their newlines, except that the first may be the rest of a line: see `begins_inside_line`.
     waiting: Vec<u8>,
     begins_inside_line: bool,
-    /// Dropped by the rate limit since the last report.
+    /// Lines dropped by the rate limit since the last report.
     too_many: u64,
-    /// Dropped since the last report because they could not be written, and the cause.
+    /// Lines dropped since the last report because they could not be written, and the last cause.
     unwritten: u64,
     cause: Option<Errno>,
     /// The earliest time of the next report.
     tell_ms: u64,
 }
 
-/// The number of dropped lines, and why.
+/// A number of dropped lines and the reason. Display is the report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LeftOut {
     /// Over the rate limit.
@@ -42,7 +42,9 @@ impl fmt::Display for LeftOut {
         write!(f, "left out {count} line{} ", if count == 1 { "" } else { "s" })?;
         match self {
             LeftOut::TooMany(_) => f.write_str("(too many in a second)"),
-            LeftOut::Unwritten(_, Errno::EAGAIN) => f.write_str("(the log could not be written: nobody reads it)"),
+            LeftOut::Unwritten(_, Errno::EAGAIN) => {
+                f.write_str("(the log could not be written: its reader is too slow)")
+            }
             LeftOut::Unwritten(_, errno) => write!(f, "(the log could not be written: {})", errno.desc()),
         }
     }
@@ -153,11 +155,11 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// Takes a line's worth, if it is there.
+    /// Takes one line from the bucket. False: less than a line is left.
     fn take(&mut self, now_ms: u64) -> bool {
         let since_ms = now_ms.saturating_sub(self.filled_ms);
         self.filled_ms = self.filled_ms.max(now_ms);
-        // A line a second is a thousandth of a line a millisecond.
+        // One line per second is a thousandth of a line per millisecond.
         let more = since_ms.saturating_mul(LOG_LINES_PER_SECOND_MAX);
         self.level = self.level.saturating_add(more).min(LOG_LINES_BURST_MAX * LINE);
         let has_line = self.level >= LINE;
@@ -179,20 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn floods() {
+    fn rate_limits() {
         let mut lines = Lines::default();
         let (burst, rate) = (LOG_LINES_BURST_MAX, LOG_LINES_PER_SECOND_MAX);
         let mut left_out = 0;
         for (now_ms, level, come, go) in [
             (0, Level::Info, burst + 5, burst),
             (0, Level::Info, 1, 0),
-            // Others are not silenced by it.
+            // Other levels have their own limits.
             (0, Level::Error, 3, 3),
             (0, Level::Warn, burst, burst),
             (500, Level::Info, 2 * rate, rate / 2),
             (1_500, Level::Info, 2 * rate, rate),
             (1_500, Level::Info, 1, 0),
-            // A clock that stands still or goes back neither silences nor floods.
+            // A clock that stands still or goes back changes nothing.
             (1_400, Level::Info, 1, 0),
             (1_000_000_000, Level::Info, 2 * burst, burst),
             (u64::MAX, Level::Info, burst, burst),
@@ -208,7 +210,7 @@ mod tests {
         for (results, waiting, is_inside, left_out) in [
             (&[Ok(4)][..], "two\nthree\n", false, None),
             (&[Ok(4), Ok(10)], "", false, None),
-            // Interrupted in mid-line: the rest follows.
+            // A partial write: the rest of the line follows.
             (&[Ok(6)], "o\nthree\n", true, None),
             (&[Ok(6), Err(Errno::EAGAIN)], "o\nthree\n", true, None),
             (&[Err(Errno::EINTR)], "one\ntwo\nthree\n", false, None),
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_left_out_is_told_once_a_second() {
+    fn dropped_lines_are_reported_once_a_second() {
         let mut lines = Lines::default();
         assert_eq!(lines.left_out(0), None);
         admitted(&mut lines, Level::Info, 0, LOG_LINES_BURST_MAX + 2);
@@ -279,7 +281,7 @@ mod tests {
             (unwritten, "left out 1 line (the log could not be written: No space left on device)"),
             (
                 LeftOut::Unwritten(12, Errno::EAGAIN),
-                "left out 12 lines (the log could not be written: nobody reads it)",
+                "left out 12 lines (the log could not be written: its reader is too slow)",
             ),
         ] {
             assert_eq!(left_out.to_string(), sentence);

@@ -1,4 +1,4 @@
-//! The log's interface, and the only place that prints. One line an event; values from clients are escaped.
+//! The interface of the log, and the only place that prints. Each event is one line. Values from clients are escaped.
 //!
 //! Lines are buffered, and written by `flush` once each turn of the event loop; errors at once, and before `start` all
 //! lines at once. Writes do not block: lines that cannot be written are dropped, counted and reported later.
@@ -39,31 +39,31 @@ pub(crate) fn reopen() -> Result<(), LogError> {
     log().reopen(now())
 }
 
-/// Sets what is shown from now on.
+/// Sets the least severe level that is logged.
 pub fn set_level(level: Level) {
     LEVEL.store(level as u8, Ordering::Relaxed);
 }
 
-/// Whether events of this level are shown.
+/// Whether events of this level are logged.
 fn is_on(level: Level) -> bool {
     level as u8 <= LEVEL.load(Ordering::Relaxed)
 }
 
-/// Logs an event that is no single connection's, if its level is shown.
+/// Logs an event that concerns no single connection, if its level is logged.
 pub fn event(level: Level, what: fmt::Arguments<'_>) {
     if is_on(level) {
         log().add(&Record::Event { level, connection: None, what }, now());
     }
 }
 
-/// Logs an event of the connection `c<id>`, if its level is shown.
+/// Logs an event of the connection `c<id>`, if its level is logged.
 pub(crate) fn connection_event(level: Level, id: u64, what: fmt::Arguments<'_>) {
     if is_on(level) {
         log().add(&Record::Event { level, connection: Some(id), what }, now());
     }
 }
 
-/// Logs the end of a connection, if its level is shown.
+/// Logs the end of a connection, if its level is logged.
 pub(crate) fn access(access: &Access<'_>) {
     if is_on(access.level) {
         log().add(&Record::End(access), now());
@@ -92,7 +92,7 @@ pub fn announce(line: fmt::Arguments<'_>) {
     let _ = out.write_all(plain_line(line).as_bytes()).and_then(|()| out.flush());
 }
 
-/// A poisoned lock is used on: the log stays usable after a panic.
+/// Ignores poisoning: the log stays usable after a panic.
 fn log() -> MutexGuard<'static, Writer> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The log. `log` is its interface and the only place that prints; the other modules are private to it.
+//! The log. `log` is its interface, and the only place that prints.
 
 pub mod log;
 

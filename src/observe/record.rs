@@ -41,7 +41,7 @@ impl Level {
     }
 }
 
-/// The access line of a connection, written at its end.
+/// The values of a connection's access line, which is logged when the connection ends.
 pub(crate) struct Access<'a> {
     /// Severity of the ending.
     pub(crate) level: Level,

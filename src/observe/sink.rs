@@ -40,7 +40,7 @@ pub(crate) struct Sink {
 }
 
 enum To {
-    /// Shared with other processes: O_NONBLOCK is not set.
+    /// O_NONBLOCK is not set, since other processes share the file description.
     StandardError(Stderr),
     File(OwnedFd),
 }
@@ -65,8 +65,8 @@ impl Sink {
         file.map(Sink::from).map_err(|errno| LogError { path: path.to_owned(), errno })
     }
 
-    /// Replaces another sink, which may be the same file: an incomplete last line is ended first. In a new file this
-    /// leaves an empty line.
+    /// Takes over the state of the sink that this one replaces, which may be the same file: an incomplete last line is ended
+    /// first. In a new file that leaves an empty line.
     pub(crate) fn follow(&mut self, before: &Sink) {
         self.is_line_open = before.is_line_open;
     }
@@ -102,8 +102,8 @@ impl From<OwnedFd> for Sink {
     }
 }
 
-/// Whether a write would not block, as with a broken pipe. A writable pipe accepts `PIPE_BUF` bytes (pipe(7)); only a
-/// nearly full terminal could block.
+/// Whether a write would not block. True of a broken pipe, whose write fails. A writable pipe accepts `PIPE_BUF` bytes
+/// (pipe(7)); only a nearly full terminal could block.
 fn is_writable(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(poll(&mut [PollFd::new(fd, PollFlags::POLLOUT)], PollTimeout::ZERO)? > 0)
 }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_broken_line_is_ended() {
+    fn an_incomplete_line_is_ended() {
         for (writes, expected) in [
             (&[("one\n", false), ("two\n", false)][..], "one\ntwo\n"),
             (&[("one\ntw", false), ("three\n", false)], "one\ntw\nthree\n"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_opened_is_named() {
+    fn errors_name_path_and_remedy() {
         let folder = std::env::temp_dir();
         let folder = folder.to_str().unwrap();
         for (path, parts) in [

@@ -21,7 +21,7 @@ pub(crate) struct Settings {
     pub(crate) file: Option<String>,
 }
 
-/// One moment on both clocks.
+/// The time on both clocks.
 #[derive(Clone, Copy)]
 pub(crate) struct Now {
     /// Monotonic, in milliseconds: for rate limits.
@@ -43,7 +43,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Until it is started, it writes each line at once, as text.
+    /// Until `start`, each line is written at once, as text.
     pub(crate) fn new(sink: Sink) -> Writer {
         Writer {
             format: Format::default(),
@@ -109,11 +109,11 @@ impl Writer {
 
     /// See `log::finish`.
     pub(crate) fn finish(&mut self, now: Now) {
-        // As if it were due: one line for each of the two reasons.
+        // At a time when the reports are due: one for each of the two reasons.
         (1..=2).for_each(|turn| self.flush(Now { ms: now.ms + turn * LOG_TELL_MS, ..now }));
     }
 
-    /// Lines that the old sink does not take now are dropped: they may be partial, or in another format.
+    /// Lines that the old sink does not accept now are dropped: they may be partial, or in another format.
     fn change_sink(&mut self, mut sink: Sink, now: Now) {
         self.flush(now);
         self.lines.leave_out(Errno::EAGAIN);
@@ -121,7 +121,7 @@ impl Writer {
         self.sink = sink;
     }
 
-    /// Bypasses the buffer, so that the lines it reports stay counted until it is written.
+    /// Writes the report past the buffer, so that lines stay counted until it is written.
     fn tell_left_out(&mut self, now: Now) {
         if self.lines.begins_inside_line() {
             return;
@@ -153,7 +153,7 @@ mod tests {
     use super::*;
     use crate::limits::{LOG_BUFFER_SIZE, LOG_LINES_BURST_MAX};
 
-    /// A folder of a test's own, gone with it.
+    /// A temporary folder, removed when it is dropped.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -167,7 +167,7 @@ mod tests {
             Settings { file: Some(self.0.join(name).to_str().unwrap().to_owned()), ..Settings::default() }
         }
 
-        /// What was logged, without times.
+        /// The text of a log file, without timestamps.
         fn text(&self, name: &str) -> String {
             let text = fs::read_to_string(self.0.join(name)).unwrap();
             text.replace("1970-01-01T00:00:00.000Z ", "")
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_go_out_with_the_turn_and_errors_at_once() {
+    fn lines_are_written_by_flush_and_errors_at_once() {
         let folder = Folder::new("turn");
         let mut log = Writer::new(Sink::open(&folder.settings("early").file.unwrap()).unwrap());
         say(&mut log, Level::Info, "before the start", 0);
@@ -202,7 +202,7 @@ mod tests {
         say(&mut log, Level::Warn, "two", 0);
         say(&mut log, Level::Error, "three", 0);
         assert_eq!(folder.text("log"), "info  one\nwarn  two\nerror three\n");
-        // A turn that logs more than the buffer holds loses nothing.
+        // More lines than the buffer holds are not lost.
         let long = "x".repeat(1000);
         (0..100).for_each(|_| say(&mut log, Level::Info, &long, 0));
         assert!(folder.text("log").len() > 100_000 - LOG_BUFFER_SIZE);
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renamed_file_is_opened_again() {
+    fn a_renamed_file_is_reopened() {
         let folder = Folder::new("reopen");
         let mut log = Writer::new(Sink::standard_error());
         log.start(&folder.settings("log"), at(0)).unwrap();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_cut_and_told() {
+    fn a_flood_is_limited_and_reported() {
         let folder = Folder::new("flood");
         let mut log = Writer::new(Sink::standard_error());
         log.start(&folder.settings("log"), at(0)).unwrap();
@@ -264,9 +264,9 @@ mod tests {
         }
     }
 
-    /// However recently something was logged.
+    /// Reports of dropped lines are written at the end, even if they are not due.
     #[test]
-    fn at_the_end_all_is_told() {
+    fn dropped_lines_are_reported_at_the_end() {
         let folder = Folder::new("end");
         let mut log = Writer::new(Sink::standard_error());
         log.start(&folder.settings("log"), at(0)).unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_fails_is_told_of() {
+    fn a_failing_sink_is_reported() {
         let folder = Folder::new("fails");
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_stops_nothing() {
+    fn a_full_pipe_does_not_block() {
         let (mut reader, writer) = std::io::pipe().unwrap();
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         // The writer keeps its inherited flags: a write to it blocks.
@@ -339,7 +339,9 @@ mod tests {
         assert!(left_out > 0 && lines.len() * 100 > LOG_BUFFER_SIZE, "{left_out}");
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(
-            told[0].ends_with(&format!("left out {left_out} lines (the log could not be written: nobody reads it)"))
+            told[0].ends_with(&format!(
+                "left out {left_out} lines (the log could not be written: its reader is too slow)"
+            ))
         );
     }
 }

@@ -53,7 +53,7 @@ fn a_reload_may_leave_it_and_take_it_again() {
     let daemon = Daemon::start_inheriting(socket.into(), Folder::new(), &listening(other));
     daemon
         .log()
-        .wait_for(&["warn", &format!("the inherited http://{address} (\"web.socket\") is in no server's listen")]);
+        .wait_for(&["warn", &format!("the inherited http://{address} (\"web.socket\") matches no server's listen")]);
     for _ in 0..2 {
         reload(&daemon, &listening(&both), TAKEN);
         daemon.announced().wait_for(&[&format!("listening on http://{address}")]);

@@ -5,14 +5,14 @@ use crate::config::problem::{Location, Problems};
 use crate::config::syntax::{Data, Element, Setting};
 use crate::config::values;
 
-/// A group whose keys, types and bounds are checked.
+/// A group of settings, checked against the table of keys.
 pub(crate) struct Group<'t> {
-    /// Prefix of its keys in reported problems.
+    /// Path of the group, the prefix of its keys in reported problems. Empty for the file itself.
     path: String,
     /// Where the group begins.
     pub(crate) location: Location,
     found: Vec<Field<'t>>,
-    /// Known keys that misspelt keys resemble.
+    /// Known keys that misspelt keys of the group resemble.
     meant: Vec<&'static str>,
 }
 
@@ -23,7 +23,7 @@ struct Field<'t> {
 }
 
 impl<'t> Group<'t> {
-    /// Checks the settings of the group `path` and reports errors.
+    /// Checks the settings of the group `path`: keys, types and bounds.
     pub(crate) fn read(
         scope: Scope,
         path: String,
@@ -76,12 +76,12 @@ impl<'t> Group<'t> {
         self.has(name) || self.meant.contains(&name)
     }
 
-    /// The location of a key.
+    /// None: the key is not set.
     pub(crate) fn location_of(&self, name: &str) -> Option<Location> {
         self.found.iter().find(|field| field.key.name == name).map(|field| field.setting.location)
     }
 
-    /// Reports an error of a key; of the whole group if the key is not set.
+    /// Reports an error of a key, or of the whole group if the key is not set.
     pub(crate) fn error(&self, problems: &mut Problems, name: &str, sentence: impl std::fmt::Display) {
         match self.location_of(name) {
             Some(location) => problems.error(location, &self.path_of(name), sentence),
@@ -96,7 +96,8 @@ impl<'t> Group<'t> {
         }
     }
 
-    /// The text that names the first of these keys that is set, or the whole group, in an error found later.
+    /// The file, line and key of the first of these keys that is set, else of the whole group: the beginning of an error
+    /// that is found after the check.
     pub(crate) fn describe(&self, problems: &Problems, names: &[&str]) -> String {
         match names.iter().find_map(|name| Some((self.location_of(name)?, name))) {
             Some((location, name)) => problems.describe(location, &self.path_of(name)),
@@ -111,14 +112,14 @@ impl<'t> Group<'t> {
         }
     }
 
-    /// Reports two keys of the same meaning if both are set.
+    /// Reports an error if two keys of the same meaning are both set.
     pub(crate) fn exclude(&self, problems: &mut Problems, name: &str, other: &str) {
         if self.has(name) && self.has(other) {
             self.error(problems, name, format_args!("{other} is set too: keep one of them"));
         }
     }
 
-    /// A string.
+    /// The string that a key is set to. None: the key is not set, or not to a string. The methods below are alike.
     pub(crate) fn text(&self, name: &str) -> Option<&'t str> {
         match self.data(name)? {
             Data::Text(text) => Some(text),
@@ -126,7 +127,7 @@ impl<'t> Group<'t> {
         }
     }
 
-    /// A string parsed by a function; its error is reported.
+    /// A string parsed by a function, whose error is reported.
     pub(crate) fn parsed<T>(
         &self,
         problems: &mut Problems,
@@ -151,12 +152,11 @@ impl<'t> Group<'t> {
         }
     }
 
-    /// The meaning of a word.
+    /// The meaning of the word that a key is set to.
     pub(crate) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
         values::word(words, self.text(name)?)
     }
 
-    /// True or false.
     pub(crate) fn flag(&self, name: &str) -> Option<bool> {
         match self.data(name)? {
             Data::Bool(value) => Some(*value),
@@ -164,12 +164,11 @@ impl<'t> Group<'t> {
         }
     }
 
-    /// A number within its bounds.
+    /// An integer, or the digits of one in a string.
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
         number(self.data(name)?)
     }
 
-    /// A group within this one.
     pub(crate) fn group(&self, name: &str, problems: &mut Problems) -> Option<Group<'t>> {
         let field = self.field(name)?;
         match (field.key.kind, &field.setting.data) {
@@ -180,7 +179,7 @@ impl<'t> Group<'t> {
         }
     }
 
-    /// The groups of a list, up to the maximum.
+    /// The groups of a list. Elements beyond `most` are an error.
     pub(crate) fn groups(&self, name: &str, most: usize, problems: &mut Problems) -> Vec<Group<'t>> {
         let Some(field) = self.field(name) else { return Vec::new() };
         let (Kind::Groups(scope), Data::List(elements)) = (field.key.kind, &field.setting.data) else {
@@ -191,7 +190,7 @@ impl<'t> Group<'t> {
             let path = format!("{}[{number}]", self.path_of(name));
             match data {
                 _ if number >= most => {
-                    problems.error(*location, &path, format_args!("is one too many: there may be {most}"));
+                    problems.error(*location, &path, format_args!("is beyond the maximum of {most}: leave it out"));
                     break;
                 }
                 Data::Group(settings) => groups.push(Group::read(scope, path, *location, settings, problems)),
@@ -220,7 +219,6 @@ impl<'t> Group<'t> {
         self.found.iter().find(|field| field.key.name == name && field.is_good)
     }
 
-    /// The value of a key.
     pub(crate) fn data(&self, name: &str) -> Option<&'t Data> {
         self.field(name).map(|field| &field.setting.data)
     }
@@ -235,7 +233,7 @@ fn number(data: &Data) -> Option<u64> {
     }
 }
 
-/// The violation of type or bounds. None: the value is valid.
+/// The error of a value whose type or bounds are wrong. None: the value is valid.
 fn fault(key: &ConfigKey, data: &Data) -> Option<String> {
     let is_text = |one: &Element| matches!(one.data, Data::Text(_) | Data::Bad);
     match (key.kind, data) {
@@ -249,7 +247,7 @@ fn fault(key: &ConfigKey, data: &Data) -> Option<String> {
         }
         (Kind::Texts, Data::Array(all) | Data::List(all)) => {
             let odd = all.iter().find(|one| !is_text(one)).map_or("no value", |one| one.data.kind());
-            Some(format!("has {odd} in it: write {key}"))
+            Some(format!("contains {odd}: write {key}"))
         }
         (Kind::Word(words), Data::Text(word)) if !words.contains(&word.as_str()) => {
             Some(format!("{word:?} is not known: write one of {}", words.join(", ")))

@@ -1,4 +1,4 @@
-//! One element of `links`.
+//! The check of an element of `links`.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(crate) fn link(
         None => Err("is empty: write patterns such as \"^/gps$\"".to_owned()),
     });
     let options = group.parsed(problems, "options", |list| match values::options(list) {
-        Ok(options) if options.follow => Err("follow is for docroot: leave it out".to_owned()),
+        Ok(options) if options.follow => Err("follow applies to docroot only: leave it out".to_owned()),
         other => other,
     });
     let kind = group.word("type", &values::LINKS)?;
@@ -88,7 +88,7 @@ fn service(
     Service {
         protocol,
         message_type: group.word("message-type", &values::TYPES).unwrap_or(websocket.message_type),
-        // A device gets no record unless the link itself asks for it.
+        // A device receives no hello record unless the link itself sets the key.
         hello: group.flag("hello").unwrap_or(websocket.hello && !is_device),
         is_direct: false,
         limits: limits.websocket,
@@ -96,7 +96,7 @@ fn service(
     }
 }
 
-/// A TCP backend given by host name has no addresses before the lookup.
+/// A TCP backend that is given by host name has no addresses until the lookup is done.
 fn tcp(group: &Group<'_>, problems: &mut Problems) -> Option<(Destination, Option<Host>)> {
     let port = group.number("port").map(|port| port as u16);
     Some(match group.parsed(problems, "destination", |text| values::tcp(text, port))? {
@@ -115,11 +115,7 @@ fn destination(group: &Group<'_>, kind: LinkKind, problems: &mut Problems) -> Op
         LinkKind::Fifo => {
             let direction = group.word("direction", &values::DIRECTIONS).unwrap_or(Direction::Read);
             if direction == Direction::Read && group.flag("hello") == Some(true) {
-                group.error(
-                    problems,
-                    "hello",
-                    "is for what is written to: leave it out, or write direction = \"write\"",
-                );
+                group.error(problems, "hello", "needs direction = \"write\": write that, or leave it out");
             }
             path(problems).map(|path| Destination::Fifo { path, direction })
         }
@@ -129,7 +125,7 @@ fn destination(group: &Group<'_>, kind: LinkKind, problems: &mut Problems) -> Op
                 group.error(
                     problems,
                     "baud",
-                    format_args!("{baud} is no speed of a tty: write one such as 9600 or 115200"),
+                    format_args!("{baud} is not a speed of a tty: write one such as 9600 or 115200"),
                 );
                 None
             });

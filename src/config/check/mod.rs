@@ -1,4 +1,4 @@
-//! Checks a tree of settings and makes a `Config`. Reports all problems, each with its place and remedy.
+//! Checks a tree of settings and builds a `Config`. Reports all problems, each with its location and remedy.
 #![forbid(unsafe_code)]
 
 mod group;
@@ -15,7 +15,7 @@ use crate::limits::SERVERS_MAX;
 use crate::observe::log;
 use group::Group;
 
-/// Checks a tree. `whole` is the place of the file. The result is unusable if `problems` has errors.
+/// `whole` is the location of the file. The result must not be used if `problems` has errors.
 pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Problems) -> Config {
     let top = Group::read(Scope::Top, String::new(), whole, settings, problems);
     let mut limits = Limits::default();
@@ -25,7 +25,7 @@ pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Proble
             own.error(
                 problems,
                 "pool-buffers",
-                format_args!("{buffers} is no power of two: write one such as 64 or 128"),
+                format_args!("{buffers} is not a power of two: write one such as 64 or 128"),
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Elements of `servers`, and conflicts between them.
+//! The check of the elements of `servers`, and of conflicts between them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,14 +23,14 @@ use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Si
 #[derive(Default)]
 pub(crate) struct Servers {
     all: Vec<Server>,
-    /// One of them runs without a protection that it had under ouistiti.
+    /// At least one server lacks a protection that ouistiti gives it.
     pub(crate) is_unprotected: bool,
-    /// The location and the address of each.
+    /// Each address that a server listens on: its location, the server's index, the address.
     addresses: Vec<(Location, usize, ListenAddress)>,
 }
 
 impl Servers {
-    /// Checks the next server. `limits` are those of the file.
+    /// Checks a server. `limits` are those of the file.
     pub(crate) fn add(&mut self, group: &Group<'_>, limits: &Limits, problems: &mut Problems) {
         let listen = addresses(group, problems);
         let number = self.all.len();
@@ -75,7 +75,7 @@ impl Servers {
         self.all.push(Server { places, listen, has_freebind, www, docroot, site, hosts });
     }
 
-    /// All servers, after the check that no two have the same address and host name.
+    /// Reports servers that have both address and host name in common.
     pub(crate) fn finish(self, problems: &mut Problems) -> Vec<Server> {
         let mut owners: HashMap<(String, String), usize> = HashMap::new();
         let mut wildcards: HashMap<SocketAddr, usize> = HashMap::new();
@@ -90,7 +90,7 @@ impl Servers {
                     );
                 }
                 Some(other) => {
-                    let sentence = format!("{address} is that of {} too: give them different hostnames", path(other));
+                    let sentence = format!("{address} is used by {} too: give them different hostnames", path(other));
                     problems.error(*location, &path(*number), sentence);
                 }
                 None => {}
@@ -107,7 +107,7 @@ impl Servers {
             let any = if tcp.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
             let any = SocketAddr::new(any, tcp.port());
             if let Some(other) = wildcards.get(&any).filter(|_| any != *tcp) {
-                let sentence = format!("{any} of {} takes {tcp} too: listen on one of them in both", path(*other));
+                let sentence = format!("{any} of {} includes {tcp}: listen on one of them in both", path(*other));
                 problems.error(*location, &path(*number), sentence);
             }
         }
@@ -138,7 +138,7 @@ fn addresses(group: &Group<'_>, problems: &mut Problems) -> Vec<(Location, Liste
     let port = group.number("port").map_or(80, |port| port as u16);
     let one = group.parsed(problems, "addr", |text| {
         let bare = unbracket(text).unwrap_or(text);
-        bare.parse::<IpAddr>().map_err(|_| format!("{text:?} is no IP address: write one such as 192.0.2.1 or ::1"))
+        bare.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address: write one such as 192.0.2.1 or ::1"))
     });
     let all = match one {
         Some(one) => vec![one],
@@ -149,7 +149,7 @@ fn addresses(group: &Group<'_>, problems: &mut Problems) -> Vec<(Location, Liste
     all.into_iter().map(|ip| (location, ListenAddress::Tcp(SocketAddr::new(ip, port)))).collect()
 }
 
-/// Whether a flag set the key: then its location has no line.
+/// Whether a flag set the key. The location of a flag has line 0.
 fn is_by_flag(group: &Group<'_>, name: &str) -> bool {
     group.location_of(name).is_some_and(|location| location.line == 0)
 }
@@ -192,7 +192,7 @@ fn page_rules(document: &Group<'_>) -> Rules {
     }
 }
 
-/// ouistiti's words: reports functions that a page would miss.
+/// Reports options of ouistiti that are not served.
 fn document_options(document: &Group<'_>, problems: &mut Problems) {
     for word in document.text("options").into_iter().flat_map(values::elements) {
         let sentence = match word {
@@ -230,7 +230,7 @@ fn websocket(
 ) -> Option<TextSetting> {
     let websocket = group.group("websocket", problems)?;
     by_flag.docroot = is_by_flag(&websocket, "docroot");
-    // Flags may set the rest of the group for pages alone.
+    // Line 0: flags alone set the group, which is permitted without docroot.
     if !websocket.means("docroot") && !websocket.means("links") && websocket.location.line > 0 {
         websocket.error(problems, "", "serves nothing: write docroot = \"DIR\"; or links = ( { ... } );");
     }
@@ -258,7 +258,7 @@ fn websocket(
         deny_last: websocket.flag("denylast").unwrap_or(false),
     };
     if site.rules.deny_last && websocket.has("deny") && !websocket.has("allow") {
-        let sentence = "refuses nothing: with denylast, allow is asked first, and its default matches every name";
+        let sentence = "has no effect: with denylast, allow is evaluated first, and its default matches every name";
         websocket.warn(problems, "deny", sentence);
     }
     site.follows_symlinks = options.follow;
@@ -278,8 +278,8 @@ fn websocket(
     text_setting(&websocket, "docroot", problems)
 }
 
-/// Checks the protecting keys of ouistiti, which are not supported: an error, unless the server lists them in
-/// `unprotected`. True: the server runs without a protection that it had.
+/// Reports keys of ouistiti that protect the server and are not supported: an error, or a warning if `unprotected` lists
+/// the key. True: a protection is missing.
 fn check_guards(server: &Group<'_>, problems: &mut Problems) -> bool {
     let consented = server.texts("unprotected");
     for (location, word) in &consented {
@@ -317,11 +317,13 @@ fn check_guards(server: &Group<'_>, problems: &mut Problems) -> bool {
     is_unprotected
 }
 
-/// What is open to everybody without a key that is set. None: it protects nothing.
+/// The consequence of not serving a protecting key that is set. None: its value protects nothing.
 fn loss(name: &str, meaning: &'static str, server: &Group<'_>) -> Option<&'static str> {
     match name {
-        // ouistiti does not serve over plain HTTP what it redirects to TLS.
-        "redirect" => leads_to_tls(server.data(name)?).then_some("what it sends to https is served in clear"),
+        // Pages that ouistiti redirects to TLS are not served over plain HTTP by it.
+        "redirect" => {
+            leads_to_tls(server.data(name)?).then_some("requests that it redirects to https are served unencrypted")
+        }
         "cgi" | "python" => {
             let (scripts, pages) = (docroot_of(server.data(name)?)?, docroot_of(server.data("document")?)?);
             folded(scripts).starts_with(folded(pages)).then_some("its scripts are sent as pages of document")
@@ -330,7 +332,7 @@ fn loss(name: &str, meaning: &'static str, server: &Group<'_>) -> Option<&'stati
     }
 }
 
-/// Removes empty segments and dot segments from a path. Symbolic links are not resolved.
+/// Removes empty segments and dot segments from a path. Does not resolve symbolic links.
 fn folded(path: &str) -> PathBuf {
     let mut folded = PathBuf::new();
     for component in Path::new(path).components() {
@@ -343,7 +345,7 @@ fn folded(path: &str) -> PathBuf {
     folded
 }
 
-/// Whether it redirects to https: by its destination, or by the option "hsts".
+/// Whether a value of `redirect` leads to https: by a destination, or by the option "hsts".
 fn leads_to_tls(data: &Data) -> bool {
     match data {
         Data::Text(text) => text.trim_start().get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:")),

@@ -1,5 +1,4 @@
-//! Every key that a configuration may have: one table, which the checks work through. The documentation is compared
-//! with it by tests.
+//! The keys of a configuration: one table, which the check reads. Tests compare the documentation with it.
 #![forbid(unsafe_code)]
 
 mod table;
@@ -8,7 +7,7 @@ use std::fmt;
 
 use crate::limits::{self, Bounds};
 
-/// The groups that keys stand in.
+/// The kinds of groups. A group defines which keys are known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scope {
     /// The file itself.
@@ -34,7 +33,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// All of them, from the outside in.
+    /// Outermost first.
     const ALL: [Scope; 10] = [
         Scope::Top,
         Scope::Server,
@@ -48,7 +47,7 @@ impl Scope {
         Scope::LinkLimits,
     ];
 
-    /// What it is called in a sentence.
+    /// The group's name in reported problems.
     pub fn title(self) -> &'static str {
         match self {
             Scope::Top => "the file itself",
@@ -64,7 +63,7 @@ impl Scope {
         }
     }
 
-    /// The limits of such a group.
+    /// The group `limits` of this group. None: it has none.
     fn limits(self) -> Option<Scope> {
         match self {
             Scope::Top => Some(Scope::TopLimits),
@@ -76,23 +75,22 @@ impl Scope {
     }
 }
 
-/// All limits that are inherited: from the file to its servers, to `websocket`, to links.
+/// The limits, which are inherited from the file to its servers, to `websocket`, and to links.
 #[derive(Clone, Default, Debug)]
 pub struct Limits {
-    /// Of the whole process.
     pub(crate) process: limits::Process,
-    /// Of a server.
+    /// Of a server's HTTP connections.
     pub(crate) http: limits::Http,
-    /// Of the conversations of a docroot or a link.
+    /// Of a docroot's or a link's WebSockets.
     pub(crate) websocket: limits::WebSocket,
 }
 
-/// What a key may be set to.
+/// The type and bounds of a key's value.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
-    /// A string that is not empty.
+    /// A non-empty string.
     Text,
-    /// A string that may be empty: a list with commas.
+    /// A comma-separated list in a string, which may be empty.
     Commas,
     /// A string, or an array or list of strings.
     Texts,
@@ -104,34 +102,34 @@ pub enum Kind {
     Number(Bounds),
     /// An integer, or a string of its digits.
     Digits(Bounds),
-    /// An integer that goes into the limits.
+    /// An integer, and the function that stores it.
     Limit(Bounds, fn(&mut Limits, u64)),
     /// A group.
     Group(Scope),
     /// A list of groups.
     Groups(Scope),
-    /// A key of ouistiti's that is left aside with a warning.
+    /// A key of ouistiti that is ignored with a warning.
     Ignored,
-    /// A key that must not be left aside.
+    /// A key of ouistiti that must not be ignored: an error.
     Refused,
-    /// A key of ouistiti's that may protect something. Where it does, a server has to name it in `unprotected`.
+    /// A key of ouistiti that may protect a server: an error if it does and `unprotected` does not list it.
     Guard,
 }
 
-/// A key.
+/// A key. Display tells the values that it accepts.
 #[derive(Clone, Copy, Debug)]
 pub struct ConfigKey {
-    /// The groups that it may stand in.
+    /// The groups in which it is known.
     pub scopes: &'static [Scope],
-    /// Its name.
+    /// The name as it is written in a file.
     pub name: &'static str,
-    /// What it may be set to.
+    /// The values that it accepts.
     pub kind: Kind,
-    /// What holds without it; empty: the bounds say it.
+    /// The default in the documentation. Empty: the default of the bounds.
     pub default: &'static str,
-    /// What its number counts.
+    /// The unit of a number; may be empty.
     pub unit: &'static str,
-    /// What it is for, in one sentence. Of one that is not served: what that means.
+    /// One sentence for the documentation. Of a key that is not served: the consequence.
     pub meaning: &'static str,
 }
 
@@ -145,7 +143,7 @@ pub fn of(scope: Scope) -> impl Iterator<Item = &'static ConfigKey> {
     all().filter(move |key| key.scopes.contains(&scope))
 }
 
-/// The key of this name in this group.
+/// None: the group has no key of this name.
 pub(crate) fn find(scope: Scope, name: &str) -> Option<&'static ConfigKey> {
     of(scope).find(|key| key.name == name)
 }
@@ -162,7 +160,7 @@ pub(crate) fn guards() -> impl Iterator<Item = &'static ConfigKey> {
     all().filter(|key| matches!(key.kind, Kind::Guard))
 }
 
-/// What to say about a name that is no key of this group, and the key that it may stand for.
+/// The error for an unknown key, and the known key that it resembles.
 pub(crate) fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>) {
     let belongs_in = |other: &Scope| find(*other, name).is_some_and(|key| key.kind.is_served());
     if scope.limits().is_some_and(|limits| belongs_in(&limits)) {
@@ -182,7 +180,7 @@ pub(crate) fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>
 }
 
 impl ConfigKey {
-    /// What holds without it.
+    /// The default in the documentation.
     pub fn default_text(&self) -> String {
         match self.kind {
             Kind::Number(bounds) | Kind::Digits(bounds) | Kind::Limit(bounds, _) if self.default.is_empty() => {
@@ -193,7 +191,6 @@ impl ConfigKey {
     }
 }
 
-/// What may be written.
 impl fmt::Display for ConfigKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
@@ -215,10 +212,10 @@ impl fmt::Display for ConfigKey {
     }
 }
 
-/// How many letters have to be changed, added, left out or exchanged with their neighbour (Damerau's distance).
+/// Edit distance with substitutions, insertions, deletions and transpositions of neighbours (Damerau-Levenshtein).
 fn distance(one: &str, other: &str) -> usize {
     let (one, other) = (one.as_bytes(), other.as_bytes());
-    // The rows of the table for the last two letters of `one`, and for the present one.
+    // The two previous rows of the distance matrix.
     let (mut before, mut last) = (Vec::new(), (0..=other.len()).collect::<Vec<usize>>());
     for (i, a) in one.iter().enumerate() {
         let mut row = vec![i + 1];
@@ -274,14 +271,14 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_well_made() {
+    fn keys_are_unique_and_documented() {
         for scope in Scope::ALL {
             let mut names: Vec<&str> = of(scope).map(|key| key.name).collect();
             assert!(!names.is_empty(), "{scope:?}");
             let count = names.len();
             names.sort_unstable();
             names.dedup();
-            assert_eq!(names.len(), count, "{scope:?}: a name stands twice");
+            assert_eq!(names.len(), count, "{scope:?}: a name occurs twice");
         }
         for key in all() {
             assert!(key.meaning.ends_with('.') && !key.scopes.is_empty(), "{}", key.name);

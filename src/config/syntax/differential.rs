@@ -1,11 +1,11 @@
-//! The same texts, read by a parser that others wrote (the crate serde-libconfigasaurus).
+//! Differential tests against an independent parser (the crate serde-libconfigasaurus).
 
 use libconfig::{Config, Value};
 
 use super::tests::{read, show};
 use crate::driver::sim::Rng;
 
-/// The tree as the other parser calls it. It tells integers of 32 and of 64 bits apart; both compare as 64.
+/// The tree of the other parser. It distinguishes integers of 32 and 64 bits; both are shown alike.
 fn theirs(text: &str) -> Result<String, String> {
     let value = Config::from_str(text).map_err(|error| error.to_string())?.into_value();
     let Value::Group(map) = &value else { return Err(format!("{value:?}")) };
@@ -36,7 +36,7 @@ fn ours(text: &str) -> Result<String, String> {
 }
 
 #[test]
-fn what_differs_and_why() {
+fn known_differences() {
     // Text, our tree, their tree; None: refused.
     let cases: &[(&str, Option<&str>, Option<&str>, &str)] = &[
         ("a = 0xFFFFFFFF", Some("a=4294967295"), Some("a=-1"), "32 bits must not turn a limit negative"),
@@ -68,7 +68,7 @@ fn what_differs_and_why() {
 }
 
 #[test]
-fn the_same_tree() {
+fn equal_trees() {
     for text in [
         "",
         "# nothing",
@@ -91,7 +91,7 @@ fn the_same_tree() {
 }
 
 #[test]
-fn generated_texts_mean_the_same() {
+fn generated_texts_have_equal_trees() {
     for seed in 0..2_000 {
         let mut rng = Rng(seed);
         let text = settings(&mut rng, 0);
@@ -101,9 +101,9 @@ fn generated_texts_mean_the_same() {
     }
 }
 
-/// A byte more, less or otherwise: where both still read it, they read the same.
+/// One character is inserted, removed or replaced. If both parsers accept the text, the trees are equal.
 #[test]
-fn damaged_texts_mean_the_same_or_nothing() {
+fn damaged_texts_have_equal_trees() {
     let (mut both, mut refused) = (0, 0);
     for seed in 0..4_000 {
         let mut rng = Rng(seed);
@@ -122,7 +122,7 @@ fn damaged_texts_mean_the_same_or_nothing() {
                 both += 1;
             }
             (Err(_), Err(_)) => refused += 1,
-            // The ways in which one of them refuses are in the table above.
+            // `known_differences` lists the texts that only one of them refuses.
             (Ok(_), Err(_)) | (Err(_), Ok(_)) => {}
         }
     }

@@ -29,7 +29,6 @@ impl Bracket {
     }
 }
 
-/// A token.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum SyntaxToken {
     /// `[A-Za-z*][-A-Za-z0-9_*]*`, but neither `true` nor `false`.
@@ -44,15 +43,15 @@ pub(crate) enum SyntaxToken {
     Open(Bracket),
     /// A closing bracket.
     Close(Bracket),
-    /// Case-insensitive.
+    /// `true` or `false`, case-insensitive.
     Bool(bool),
     /// With an optional suffix L or LL.
     Integer(i64),
-    /// Finite.
+    /// With a point or an exponent; finite.
     Float(f64),
     /// One quoted string, escapes replaced.
     Text(Vec<u8>),
-    /// Not a token; the text is the remedy.
+    /// Not a token, and the remedy.
     Junk(String, &'static str),
     /// End of the input.
     End,
@@ -75,7 +74,7 @@ impl fmt::Display for SyntaxToken {
     }
 }
 
-/// A file that is being read.
+/// A file and the position in it.
 struct Source {
     bytes: Vec<u8>,
     at: usize,
@@ -97,7 +96,7 @@ impl Source {
         self.at = end;
     }
 
-    /// Takes the bytes for which `belongs` holds, with those taken before.
+    /// Consumes bytes while `belongs` holds. Its arguments are the bytes consumed so far, and the next one.
     fn run(&mut self, belongs: impl Fn(&[u8], u8) -> bool) -> String {
         let rest = self.rest();
         let end = (0..rest.len()).find(|at| !belongs(&rest[..*at], rest[*at])).unwrap_or(rest.len());
@@ -107,7 +106,7 @@ impl Source {
     }
 }
 
-/// Reads token by token.
+/// Yields the tokens of a file. Included files are read where they are included.
 pub(crate) struct Lexer<'a, 'r> {
     read: &'a mut Read<'r>,
     /// The files being read, the innermost include last.
@@ -119,7 +118,6 @@ pub(crate) struct Lexer<'a, 'r> {
 }
 
 impl<'a, 'r> Lexer<'a, 'r> {
-    /// Begins with the file of this name.
     pub(crate) fn new(name: &str, read: &'a mut Read<'r>, problems: &mut Problems) -> Lexer<'a, 'r> {
         let end = problems.add_source(name);
         let mut lexer = Lexer { read, stack: Vec::new(), size: 0, files: 0, end };
@@ -129,12 +127,12 @@ impl<'a, 'r> Lexer<'a, 'r> {
         lexer
     }
 
-    /// The next token and where it begins.
+    /// The next token and its location.
     pub(crate) fn next(&mut self, problems: &mut Problems) -> (Location, SyntaxToken) {
         loop {
             let Some(source) = self.stack.last_mut() else { return (self.end, SyntaxToken::End) };
             if let Err(begin) = skip_blanks(source) {
-                problems.broken(begin, "the comment that begins here has no end: write */");
+                problems.broken(begin, "the comment that begins here is not terminated: write */");
             }
             let Some(first) = source.peek() else {
                 self.end = source.location;
@@ -165,7 +163,7 @@ impl<'a, 'r> Lexer<'a, 'r> {
         let folder = Path::new(problems.source(location)).parent().unwrap_or(Path::new(""));
         let name = folder.join(path).to_string_lossy().into_owned();
         let opened = if self.stack.len() > INCLUDE_DEPTH_MAX {
-            Err(format!("@include: files nest more than {INCLUDE_DEPTH_MAX} deep: does one include itself?"))
+            Err(format!("@include: files are nested more than {INCLUDE_DEPTH_MAX} deep: does one include itself?"))
         } else if self.files > INCLUDES_MAX {
             Err(format!("@include: more than {INCLUDES_MAX} files are included"))
         } else {
@@ -186,7 +184,7 @@ impl<'a, 'r> Lexer<'a, 'r> {
         }
         if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
             let line = 1 + bytes[..at].iter().filter(|byte| **byte == b'\n').count();
-            return Err(format!("has a NUL byte in line {line}: it is no text in UTF-8"));
+            return Err(format!("has a NUL byte in line {line}: save the file as UTF-8"));
         }
         if bytes.starts_with(b"\xef\xbb\xbf") {
             bytes.drain(..3);
@@ -233,7 +231,7 @@ fn token(source: &mut Source, first: u8, problems: &mut Problems) -> SyntaxToken
         b'"' => return SyntaxToken::Text(text(source, problems)),
         b'+' | b'-' | b'.' | b'0'..=b'9' => return number(source.run(is_in_number)),
         _ if first.is_ascii_alphabetic() || first == b'*' => return word(source.run(|_, byte| is_in_name(byte))),
-        _ => return SyntaxToken::Junk(source.run(is_in_junk), "strings stand in double quotes"),
+        _ => return SyntaxToken::Junk(source.run(is_in_junk), "write strings in double quotes"),
     };
     source.skip(1);
     single
@@ -243,8 +241,8 @@ fn is_in_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*')
 }
 
-/// A sign is the first character, or follows the e of an exponent. Only a hexadecimal number has an x, as its second or
-/// third character.
+/// A sign is the first character, or follows the e of an exponent. A hexadecimal number has an x as its second or third
+/// character, and its e is a digit.
 fn is_in_number(before: &[u8], byte: u8) -> bool {
     let has_x = || before.iter().take(3).any(|byte| matches!(byte, b'x' | b'X'));
     let is_exponent = || matches!(before, [.., b'e' | b'E']) && !has_x();
@@ -262,7 +260,7 @@ fn word(text: String) -> SyntaxToken {
     match () {
         () if text.eq_ignore_ascii_case("true") => SyntaxToken::Bool(true),
         () if text.eq_ignore_ascii_case("false") => SyntaxToken::Bool(false),
-        () if text.len() > CONFIG_NAME_SIZE_MAX => SyntaxToken::Junk(text, "a name is not as long as that"),
+        () if text.len() > CONFIG_NAME_SIZE_MAX => SyntaxToken::Junk(text, "write a shorter name"),
         () => SyntaxToken::Name(text),
     }
 }
@@ -276,7 +274,7 @@ fn number(text: String) -> SyntaxToken {
         _ => 10,
     };
     let is_integer = |digits: &str| !digits.is_empty() && digits.chars().all(|digit| digit.is_digit(radix));
-    // The suffix is in capital letters only.
+    // As in the C library, the suffix is in upper case only.
     let whole = text.strip_suffix("LL").or(text.strip_suffix('L')).unwrap_or(&text);
     let parsed = if radix == 10 {
         is_integer(whole.strip_prefix(['+', '-']).unwrap_or(whole)).then(|| whole.parse())
@@ -292,13 +290,13 @@ fn number(text: String) -> SyntaxToken {
     match lower.parse::<f64>() {
         Ok(float) if is_float && float.is_finite() => SyntaxToken::Float(float),
         _ if lower.starts_with(|first: char| first.is_ascii_digit()) && lower.ends_with(char::is_alphabetic) => {
-            SyntaxToken::Junk(text, "numbers have no unit behind them, and strings stand in double quotes")
+            SyntaxToken::Junk(text, "write numbers without a unit, and strings in double quotes")
         }
-        _ => SyntaxToken::Junk(text, "strings stand in double quotes"),
+        _ => SyntaxToken::Junk(text, "write strings in double quotes"),
     }
 }
 
-/// The text between quotes. A backslash before a character that it does not escape is literal.
+/// The text between quotes. A backslash that begins no known escape sequence is literal.
 fn text(source: &mut Source, problems: &mut Problems) -> Vec<u8> {
     let begin = source.location;
     source.skip(1);
@@ -307,7 +305,7 @@ fn text(source: &mut Source, problems: &mut Problems) -> Vec<u8> {
         let hex = |at| source.rest().get(at).and_then(|byte: &u8| char::from(*byte).to_digit(16));
         let (byte, length) = match (source.peek(), source.rest().get(1).copied()) {
             (None, _) => {
-                problems.broken(begin, "the string that begins here has no end: write \"");
+                problems.broken(begin, "the string that begins here is not terminated: write \"");
                 return bytes;
             }
             (Some(b'"'), _) => {

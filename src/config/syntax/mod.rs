@@ -1,7 +1,7 @@
-//! libconfig's syntax: bytes in, a tree of settings with their locations out. No key is known here.
+//! libconfig's syntax: parses bytes into a tree of settings with their locations. Knows no keys.
 //!
-//! The grammar is that of the libconfig manual, appendix B. A valid file has the same meaning; the tests list the
-//! differences with their reasons.
+//! The grammar is that of the libconfig manual, appendix B. A valid file has the same meaning as in the C library;
+//! the tests list the differences with their reasons.
 #![forbid(unsafe_code)]
 
 mod lexer;
@@ -12,7 +12,7 @@ pub use parser::parse;
 
 use crate::config::problem::Location;
 
-/// Reads the file with this name; the error is the reason for the operator.
+/// Reads a file by name. The error is the reason for the operator, without the name.
 pub type Read<'a> = dyn FnMut(&str) -> Result<Vec<u8>, String> + 'a;
 
 /// A name and its value.
@@ -29,7 +29,7 @@ pub struct Setting {
 /// An element of an array or a list.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Element {
-    /// Location of its first byte.
+    /// Location of the first byte.
     pub location: Location,
     /// The value.
     pub data: Data,
@@ -48,11 +48,11 @@ pub enum Data {
     Text(String),
     /// `[ ]`: scalars of one type.
     Array(Vec<Element>),
-    /// `( )`: anything.
+    /// `( )`: values of any type.
     List(Vec<Element>),
     /// `{ }`: settings.
     Group(Vec<Setting>),
-    /// Not a value; the error is reported already.
+    /// Not a value; the error has been reported.
     Bad,
 }
 

@@ -43,7 +43,7 @@ impl Parser<'_, '_> {
                     return settings;
                 }
                 other => {
-                    self.broken(location, &format!("a name is wanted here, not {other}"));
+                    self.broken(location, &format!("expected a name, found {other}"));
                     match other {
                         SyntaxToken::Semicolon | SyntaxToken::Comma => {}
                         SyntaxToken::Open(_) => self.skip_brackets(1),
@@ -115,9 +115,9 @@ impl Parser<'_, '_> {
             (location, SyntaxToken::Text(bytes)) => self.text(location, bytes),
             (location, SyntaxToken::Open(bracket)) => self.aggregate(location, bracket),
             (location, SyntaxToken::Junk(text, remedy)) => {
-                self.bad(location, &format!("{text:?} is no value: {remedy}"))
+                self.bad(location, &format!("{text:?} is not a value: {remedy}"))
             }
-            (location, other) => self.bad(location, &format!("{other} is no value: strings stand in double quotes")),
+            (location, other) => self.bad(location, &format!("{other} is not a value: write strings in double quotes")),
         }
     }
 
@@ -144,7 +144,7 @@ impl Parser<'_, '_> {
             self.long_text = Some((location, self.peek(0).0));
         }
         match String::from_utf8(bytes) {
-            Ok(text) if text.contains('\0') => self.bad(location, "the string has a NUL in it: leave \\x00 out"),
+            Ok(text) if text.contains('\0') => self.bad(location, "the string contains a NUL: leave \\x00 out"),
             Ok(text) => Data::Text(text),
             Err(_) => self.bad(location, "the string is not UTF-8: save the file as UTF-8"),
         }
@@ -152,7 +152,7 @@ impl Parser<'_, '_> {
 
     fn aggregate(&mut self, location: Location, bracket: Bracket) -> Data {
         if self.open.len() == CONFIG_DEPTH_MAX {
-            self.broken(location, &format!("brackets nest more than {CONFIG_DEPTH_MAX} deep"));
+            self.broken(location, &format!("brackets are nested more than {CONFIG_DEPTH_MAX} deep"));
             self.skip_brackets(1);
             return Data::Bad;
         }
@@ -160,7 +160,7 @@ impl Parser<'_, '_> {
             self.problems.error(
                 location,
                 &self.path,
-                "an array holds no groups, lists or arrays: write a list, ( ) for [ ]",
+                "an array cannot contain groups, lists or arrays: write a list, ( ) in place of [ ]",
             );
         }
         self.open.push((bracket, location));
@@ -179,7 +179,7 @@ impl Parser<'_, '_> {
         match good.find(|element| element.data.kind() != kind) {
             Some(other) => {
                 let (location, other) = (other.location, other.data.kind());
-                self.bad(location, &format!("an array holds one type: {kind} and {other} need a list, ( ) for [ ]"))
+                self.bad(location, &format!("the elements of an array have one type, and these are {kind} and {other}: write a list, ( ) in place of [ ]"))
             }
             None => Data::Array(elements),
         }
@@ -220,15 +220,15 @@ impl Parser<'_, '_> {
                 (_, SyntaxToken::Close(_) | SyntaxToken::End) => {}
                 _ if self.is_at_setting() => {}
                 (location, token) => {
-                    self.broken(location, &format!("a comma is wanted between two elements, not {token}"));
+                    self.broken(location, &format!("expected a comma between two elements, found {token}"));
                     self.recover();
                 }
             }
         }
     }
 
-    /// Whether a closing bracket ends the current group or list. The bracket of an outer one does too: then the inner
-    /// bracket is missing.
+    /// Whether a closing bracket ends the current group or list. The bracket of an outer group or list does too: then the
+    /// closing bracket of the inner one is missing.
     fn leaves(&mut self, bracket: Bracket, location: Location) -> bool {
         match self.open.last().copied() {
             Some((open, _)) if open == bracket => {
@@ -303,13 +303,16 @@ impl Parser<'_, '_> {
         matches!(self.peek(0).1, SyntaxToken::Name(_)) && self.peek(1).1 == SyntaxToken::Equals
     }
 
-    /// Reports a structural error. Text after a forgotten quote looks odd, so the last multi-line string is named.
+    /// Reports a structural error. A missing quote causes errors after the next quote, so a multi-line string that ends
+    /// right before the error is named.
     fn broken(&mut self, location: Location, sentence: &str) {
         match self.long_text {
             Some((from, to)) if to == location && from.line < to.line => {
                 let line = from.line;
-                self.problems
-                    .broken(location, format_args!("{sentence}; does the string of line {line} end too late?"));
+                self.problems.broken(
+                    location,
+                    format_args!("{sentence}; does the string of line {line} lack its closing quote?"),
+                );
             }
             _ => self.problems.broken(location, sentence),
         }

@@ -1,4 +1,4 @@
-//! Texts with the trees that they mean, and what is said about bad ones.
+//! Texts with their trees, and errors of invalid texts.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use crate::config::problem::Problems;
 use crate::driver::sim::Rng;
 use crate::limits::{CONFIG_DEPTH_MAX, CONFIG_NAME_SIZE_MAX, CONFIG_SIZE_MAX, INCLUDES_MAX, PROBLEMS_MAX};
 
-/// What a text means, and what is said about it.
+/// The settings of the file `a`, and the reported problems.
 pub(crate) fn read(files: &[(&str, &[u8])]) -> (Vec<Setting>, Vec<String>) {
     let files: HashMap<&str, &[u8]> = files.iter().copied().collect();
     let mut get = |name: &str| files.get(name).map(|text| text.to_vec()).ok_or("is not there".to_owned());
@@ -17,7 +17,7 @@ pub(crate) fn read(files: &[(&str, &[u8])]) -> (Vec<Setting>, Vec<String>) {
     (settings, problems.finish().iter().map(ToString::to_string).collect())
 }
 
-/// One line: `=` stands before every value, a list keeps its brackets.
+/// A tree on one line.
 pub(crate) fn show(settings: &[Setting]) -> String {
     let all: Vec<String> =
         settings.iter().map(|setting| format!("{}={}", setting.name, show_data(&setting.data))).collect();
@@ -39,7 +39,7 @@ fn show_data(data: &Data) -> String {
 }
 
 #[test]
-fn good_texts() {
+fn valid_texts() {
     let cases: &[(&str, &str)] = &[
         ("", ""),
         ("\u{feff}a = 1", "a=1"),
@@ -76,7 +76,7 @@ fn good_texts() {
 }
 
 #[test]
-fn what_is_said_about_bad_texts() {
+fn invalid_texts() {
     let cases: &[(&[u8], &[&str])] = &[
         (b"a", &["a:1: \"a\" is followed by the end of the file: write a = VALUE;"]),
         (
@@ -84,49 +84,60 @@ fn what_is_said_about_bad_texts() {
             &["a:1: \"a\" is followed by a string: write a = VALUE;", "a:2: a value is missing before a semicolon"],
         ),
         (b"a = \nb = 1", &["a:2: a value is missing before \"b\""]),
-        (b"a = 1;;", &["a:1: a name is wanted here, not a semicolon"]),
-        (b"= 1", &["a:1: a name is wanted here, not ="]),
-        (b"{ a = 1; }", &["a:1: a name is wanted here, not {"]),
-        (b"true = 1", &["a:1: a name is wanted here, not true"]),
-        (b"a = 1 2", &["a:1: a name is wanted here, not a number"]),
-        (b"a = /srv/my www;", &["a:1: a: \"/srv/my\" is no value: strings stand in double quotes"]),
-        (b"a = 'x';", &["a:1: a: \"'x'\" is no value: strings stand in double quotes"]),
-        (b"a = frames;", &["a:1: a: \"frames\" is no value: strings stand in double quotes"]),
+        (b"a = 1;;", &["a:1: expected a name, found a semicolon"]),
+        (b"= 1", &["a:1: expected a name, found ="]),
+        (b"{ a = 1; }", &["a:1: expected a name, found {"]),
+        (b"true = 1", &["a:1: expected a name, found true"]),
+        (b"a = 1 2", &["a:1: expected a name, found a number"]),
+        (b"a = /srv/my www;", &["a:1: a: \"/srv/my\" is not a value: write strings in double quotes"]),
+        (b"a = 'x';", &["a:1: a: \"'x'\" is not a value: write strings in double quotes"]),
+        (b"a = frames;", &["a:1: a: \"frames\" is not a value: write strings in double quotes"]),
+        (b"a = 30s;", &["a:1: a: \"30s\" is not a value: write numbers without a unit, and strings in double quotes"]),
+        (b"a = 127.0.0.1;", &["a:1: a: \"127.0.0.1\" is not a value: write strings in double quotes"]),
         (
-            b"a = 30s;",
-            &["a:1: a: \"30s\" is no value: numbers have no unit behind them, and strings stand in double quotes"],
+            b"a = 9223372036854775808",
+            &["a:1: a: \"9223372036854775808\" is not a value: an integer has 64 bits at most"],
         ),
-        (b"a = 127.0.0.1;", &["a:1: a: \"127.0.0.1\" is no value: strings stand in double quotes"]),
-        (b"a = 9223372036854775808", &["a:1: a: \"9223372036854775808\" is no value: an integer has 64 bits at most"]),
-        (b"a = 0xffffffffffffffff", &["a:1: a: \"0xffffffffffffffff\" is no value: an integer has 64 bits at most"]),
+        (b"a = 0xffffffffffffffff", &["a:1: a: \"0xffffffffffffffff\" is not a value: an integer has 64 bits at most"]),
         (
             b"a = 1e999; b = .; c = 0x; d = +inf; e = 1l; f = 0b2",
             &["\"1e999\"", "\".\"", "\"0x\"", "\"+inf\"", "\"1l\"", "\"0b2\""],
         ),
-        (b"a = \xff\xfe;", &["is no value"]),
+        (b"a = \xff\xfe;", &["is not a value"]),
         (
             b"a = \"\xe9\";\nb = \"\\xe9\"",
             &["a:1: a: the string is not UTF-8: save the file as UTF-8", "a:2: b: the string is not"],
         ),
-        (b"a = \"x\\x00\"", &["a:1: a: the string has a NUL in it: leave \\x00 out"]),
-        (b"a = 1;\n\0", &["a has a NUL byte in line 2: it is no text in UTF-8"]),
-        (b"a = 1;\n/* x", &["a:2: the comment that begins here has no end: write */"]),
-        (b"a = 1;\nb = \"x;\n", &["a:2: the string that begins here has no end: write \""]),
-        (b"a = \"x;\nb = \"y\";", &["a:2: the string that begins", "does the string of line 1 end too late?"]),
+        (b"a = \"x\\x00\"", &["a:1: a: the string contains a NUL: leave \\x00 out"]),
+        (b"a = 1;\n\0", &["a has a NUL byte in line 2: save the file as UTF-8"]),
+        (b"a = 1;\n/* x", &["a:2: the comment that begins here is not terminated: write */"]),
+        (b"a = 1;\nb = \"x;\n", &["a:2: the string that begins here is not terminated: write \""]),
+        (
+            b"a = \"x;\nb = \"y\";",
+            &["a:2: the string that begins", "does the string of line 1 lack its closing quote?"],
+        ),
         (b"a = 1;\nb = 2;\na = 3;", &["a:3: a: is set twice: line 1 sets it too"]),
         (b"a = {\n b = 1;\n", &["a:1: { is not closed: } is missing"]),
         (
             b"a = (\n{ b = 1; ;\n)",
-            &["a:2: a name is wanted", "a:2: { is not closed: } is missing before the ) of line 3"],
+            &["a:2: expected a name", "a:2: { is not closed: } is missing before the ) of line 3"],
         ),
         (b"a = ( 1\nb = 2;", &["a:1: ( is not closed: ) is missing before \"b\" in line 2"]),
         (b"a = 1 }", &["a:1: } closes nothing"]),
-        (b"a = (1; 2)", &["a:1: a comma is wanted between two elements, not a semicolon"]),
-        (b"a = (1 2)", &["a:1: a comma is wanted between two elements, not a number"]),
+        (b"a = (1; 2)", &["a:1: expected a comma between two elements, found a semicolon"]),
+        (b"a = (1 2)", &["a:1: expected a comma between two elements, found a number"]),
         (b"a = (1,,2)", &["a:1: a value is missing before a comma"]),
         (b"a = (=)", &["a:1: a value is missing before ="]),
-        (b"a = [1, 2.5]", &["a:1: a: an array holds one type: an integer and a number with a fraction need a list"]),
-        (b"a = [{}]", &["a:1: a[0]: an array holds no groups, lists or arrays: write a list, ( ) for [ ]"]),
+        (
+            b"a = [1, 2.5]",
+            &[
+                "a:1: a: the elements of an array have one type, and these are an integer and a number with a fraction: write",
+            ],
+        ),
+        (
+            b"a = [{}]",
+            &["a:1: a[0]: an array cannot contain groups, lists or arrays: write a list, ( ) in place of [ ]"],
+        ),
         (b"@include\na = 1", &["a:1: @include names no file: write @include \"FILE\""]),
         (b"@include \"b\"", &["a:1: @include: b is not there"]),
     ];
@@ -152,7 +163,7 @@ fn locations() {
 
 #[test]
 fn includes() {
-    // Relative to the including file, anywhere between tokens, as deep as the limit and no deeper.
+    // Relative to the including file, and anywhere between tokens.
     let (settings, said) = read(&[
         ("a", b"a = (\n @include \"sub/b\"\n, {@include \"/c\"})\nz = 1"),
         ("sub/b", b"@include \"d\"\n"),
@@ -168,7 +179,7 @@ fn includes() {
     );
 
     let (_, said) = read(&[("a", b"@include \"a\"")]);
-    assert_eq!(said, ["a:1: @include: files nest more than 10 deep: does one include itself?"]);
+    assert_eq!(said, ["a:1: @include: files are nested more than 10 deep: does one include itself?"]);
 
     let many = "@include \"b\"\n".repeat(INCLUDES_MAX + 2);
     let (_, said) = read(&[("a", many.as_bytes()), ("b", b"")]);
@@ -185,20 +196,20 @@ fn sizes() {
     let mut over = full.clone();
     over.push(b' ');
     assert_eq!(read(&[("a", &over)]).1, ["a is too large: a configuration has 1048576 bytes at most"]);
-    // However long a word is, each of its bytes is looked at a few times only.
+    // Lexing a long word takes linear time.
     for word in ["1e+", "+", "0x1e+", "x", "\u{e9}"] {
         let text = "a = ".to_owned() + &word.repeat((CONFIG_SIZE_MAX - 4) / word.len());
         assert!(!read(&[("a", text.as_bytes())]).1.is_empty(), "{word}");
     }
     let name = "a".repeat(CONFIG_NAME_SIZE_MAX);
     assert!(read(&[("a", format!("{name} = 1").as_bytes())]).1.is_empty());
-    assert!(read(&[("a", format!("{name}a = 1").as_bytes())]).1[0].starts_with("a:1: a name is wanted here, not \"aa"));
+    assert!(read(&[("a", format!("{name}a = 1").as_bytes())]).1[0].starts_with("a:1: expected a name, found \"aa"));
     let (_, said) = read(&[("a", b"@include \"b\""), ("b", &full)]);
     assert_eq!(said, ["a:1: @include: b is too large: a configuration has 1048576 bytes at most"]);
 }
 
 #[test]
-fn nesting_has_an_end() {
+fn nesting_is_limited() {
     let nested = |depth: usize, open: &str, close: &str| format!("a = {}1{}", open.repeat(depth), close.repeat(depth));
     let fits = nested(CONFIG_DEPTH_MAX, "(", ")");
     assert!(read(&[("a", fits.as_bytes())]).1.is_empty());
@@ -207,7 +218,7 @@ fn nesting_has_an_end() {
         let (_, said) = read(&[("a", deep.as_bytes())]);
         assert_eq!(
             said,
-            ["a:1: brackets nest more than 32 deep", "a:2: a value is missing before a semicolon"],
+            ["a:1: brackets are nested more than 32 deep", "a:2: a value is missing before a semicolon"],
             "{depth}"
         );
         for open in ["(", "a={", "[", "({a=", "{"] {
@@ -217,7 +228,7 @@ fn nesting_has_an_end() {
     }
 }
 
-/// Whatever the bytes: an answer, and no more problems than are shown.
+/// Random input: parsing terminates, and the number of problems is limited.
 #[test]
 fn noise() {
     const WORDS: [&[u8]; 24] = [

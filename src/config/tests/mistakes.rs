@@ -1,4 +1,4 @@
-//! What is said about configurations that are wrong, or that are ouistiti's.
+//! Errors of invalid configurations, and warnings about keys of ouistiti.
 
 use super::*;
 
@@ -9,28 +9,33 @@ fn expect(cases: &[(String, &str)]) {
     }
 }
 
-/// A line more in the file.
+/// A configuration with this line in the file.
 fn top(line: &str) -> String {
     format!("servers = ({{ document = {{ docroot = \"/w\"; }}; }}); {line}")
 }
 
-/// A line more in a server.
+/// A configuration with this line in a server.
 fn server(line: &str) -> String {
     format!("servers = ({{ document = {{ docroot = \"/w\"; }}; {line} }});")
 }
 
-/// A line more in a websocket.
+/// A configuration with this line in `document`.
+fn document(line: &str) -> String {
+    format!("servers = ({{ document = {{ docroot = \"/w\"; {line} }}; }});")
+}
+
+/// A configuration with this line in `websocket`.
 fn websocket(line: &str) -> String {
     format!("servers = ({{ websocket = {{ docroot = \"/d\"; {line} }}; }});")
 }
 
-/// A line more in a link.
+/// A configuration with this line in a link.
 fn link(line: &str) -> String {
     websocket(&format!("links = ({{ origin = \"a\"; {line} }});"))
 }
 
 #[test]
-fn of_the_file_and_servers() {
+fn files_and_servers() {
     expect(&[
         ("".to_owned(), "f has no server: write servers = ( { ... } );"),
         ("servers = ();".to_owned(), "f has no server: write servers = ( { ... } );"),
@@ -43,7 +48,10 @@ fn of_the_file_and_servers() {
         (top("limits = { idle-ms = -1; };"), "f:1: limits.idle-ms: -1 is out of bounds: write 0 to 2592000000 ms"),
         (top("limits = { idle-ms = \"9\"; };"), "f:1: limits.idle-ms: is a string: write 0 to 2592000000 ms"),
         (top("limits = { idle-ms = 1.5; };"), "f:1: limits.idle-ms: is a number with a fraction: write 0 to"),
-        (top("limits = { pool-buffers = 100; };"), "limits.pool-buffers: 100 is no power of two: write one such as 64"),
+        (
+            top("limits = { pool-buffers = 100; };"),
+            "limits.pool-buffers: 100 is not a power of two: write one such as 64",
+        ),
         (top("limits = { when-over = \"x\"; };"), "limits.when-over: \"x\" is not known: write one of slow, close"),
         (
             server("limits = { drain-ms = 1; };"),
@@ -52,18 +60,24 @@ fn of_the_file_and_servers() {
         (server("port = 65536;"), "servers[0].port: 65536 is out of bounds: write 0 to 65535"),
         (server("port = 80; listen = \"[::]:1\";"), "servers[0].port: listen is set too: keep one of them"),
         (server("addr = \"::\"; listen = \"[::]:1\";"), "servers[0].addr: listen is set too: keep one of them"),
-        (server("addr = \"eth0\";"), "servers[0].addr: \"eth0\" is no IP address: write one such as 192.0.2.1 or ::1"),
+        (
+            server("addr = \"eth0\";"),
+            "servers[0].addr: \"eth0\" is not an IP address: write one such as 192.0.2.1 or ::1",
+        ),
         (server("listen = [];"), "servers[0].listen: is empty"),
-        (server("listen = (1);"), "servers[0].listen: has an integer in it: write a string or a list of strings"),
+        (server("listen = (1);"), "servers[0].listen: contains an integer: write a string or a list of strings"),
         (server("listen = (\"[::]:1\", \"80\");"), "servers[0].listen: \"80\" is no address: write 127.0.0.1:8080"),
         (server("listen = [\"[::]:1\", \"[::]:1\"];"), "servers[0]: http://[::]:1 is listed twice: keep one of them"),
-        (server("hostname = \"a:80\";"), "servers[0].hostname: \"a:80\" is no host: write a name such as app.example"),
+        (
+            server("hostname = \"a:80\";"),
+            "servers[0].hostname: \"a:80\" is not a host name: write one such as app.example",
+        ),
         (server("keepalivetimeout = 3601;"), "servers[0].keepalivetimeout: 3601 is out of bounds: write 0 to 3600 s"),
         (server("maxclients = 1; limits = { clients = 1; };"), "maxclients: clients of limits is set too: keep one"),
         (server("keepalivetimeout = 1; limits = { keepalive-ms = 1; };"), "keepalive-ms of limits is set too"),
         (
             server("tls = { crtfile = \"x\"; };"),
-            "servers[0].tls: TLS is not there yet: remove the group, and put a TLS",
+            "servers[0].tls: TLS is not supported yet: remove the group, and put a TLS",
         ),
         (server("websocket = {};"), "servers[0].websocket: serves nothing: write docroot = \"DIR\"; or links"),
         (server("colour = 1;"), "servers[0].colour: unknown key: leave it out"),
@@ -71,56 +85,42 @@ fn of_the_file_and_servers() {
             "servers = ({ document = {}; });".to_owned(),
             "servers[0].document: docroot is missing: write docroot = VALUE;",
         ),
-        (
-            server("x = { };").replace("\"/w\";", "\"/w\"; cache-control = \"a\\n\";").replace("x = { };", ""),
-            "cache-control: \"a\\n\" is no",
-        ),
+        (document("cache-control = \"a\\n\";"), "cache-control: \"a\\n\" is not a valid header value"),
     ]);
 }
 
 #[test]
-fn of_headers_of_pages() {
+fn page_headers() {
+    let headers = |group: &str| document(&format!("headers = ({{ {group} }});"));
     expect(&[
+        (headers("name = \"Date\"; value = \"x\";"), "headers[0].name: \"Date\" is set by uakari itself: leave it out"),
         (
-            server("x = { };")
-                .replace("\"/w\";", "\"/w\"; headers = ({ name = \"Date\"; value = \"x\"; });")
-                .replace("x = { };", ""),
-            "headers[0].name: \"Date\" is set by uakari alone: leave it out",
+            headers("path = \",\"; name = \"X\"; value = \"a\\r\\nY: b\";"),
+            "headers[0].value: \"a\\r\\nY: b\" is not a valid header value",
         ),
+        (headers("name = \"X\";"), "headers[0]: value is missing"),
         (
-            server("x = { };")
-                .replace("\"/w\";", "\"/w\"; headers = ({ path = \",\"; name = \"X\"; value = \"a\\r\\nY: b\"; });")
-                .replace("x = { };", ""),
-            "headers[0].value: \"a\\r\\nY: b\" is no value of a header",
-        ),
-        (
-            server("x = { };").replace("\"/w\";", "\"/w\"; headers = ({ name = \"X\"; });").replace("x = { };", ""),
-            "headers[0]: value is missing",
-        ),
-        (
-            server("x = { };")
-                .replace(
-                    "\"/w\";",
-                    &format!("\"/w\"; headers = ({{ name = \"X\"; value = \"{}\"; }});", "a".repeat(8192)),
-                )
-                .replace("x = { };", ""),
+            headers(&format!("name = \"X\"; value = \"{}\";", "a".repeat(8192))),
             "headers: have more than 8192 bytes in all: write fewer or shorter ones",
         ),
     ]);
 }
 
 #[test]
-fn of_websockets() {
+fn websockets() {
     expect(&[
         (websocket("protocl = \"x\";"), "servers[0].websocket.protocl: unknown key: did you mean \"protocol\"?"),
         (websocket("idle-ms = 1;"), "servers[0].websocket.idle-ms: unknown key here: it belongs in limits = { }"),
         (websocket("hello = 1;"), "servers[0].websocket.hello: is an integer: write true or false"),
         (
             websocket("options = \"direct\"; protocol = \"lines\";"),
-            "servers[0].websocket.protocol: is for servers that are proxied, and options has \"direct\"",
+            "servers[0].websocket.protocol: cannot be combined with \"direct\" in options",
         ),
-        (websocket("origins = \"x\";"), "servers[0].websocket.origins: \"x\" is no origin: write same, *, or origins"),
-        (websocket("origins = (\"same\", \"*\");"), "servers[0].websocket.origins: \"same\" stands alone"),
+        (
+            websocket("origins = \"x\";"),
+            "servers[0].websocket.origins: \"x\" is not an origin: write same, *, or origins",
+        ),
+        (websocket("origins = (\"same\", \"*\");"), "servers[0].websocket.origins: \"same\" cannot be combined"),
         (websocket("type = \"text\"; message-type = \"text\";"), "websocket.message-type: type is set too: keep one"),
         (
             websocket("limits = { head-ms = 1000; };"),
@@ -134,7 +134,7 @@ fn of_websockets() {
 }
 
 #[test]
-fn of_links() {
+fn links() {
     expect(&[
         (
             link("type = \"udp\"; destination = \"/a\";"),
@@ -142,9 +142,9 @@ fn of_links() {
         ),
         (
             link("type = \"unix\"; destination = \"a\";"),
-            "links[0].destination: \"a\" is not absolute: write the whole path",
+            "links[0].destination: \"a\" is not absolute: write the full path",
         ),
-        (link("type = \"tcp\"; destination = \"/a\";"), "links[0].destination: \"/a\" is no TCP address"),
+        (link("type = \"tcp\"; destination = \"/a\";"), "links[0].destination: \"/a\" is not a TCP address"),
         (
             link("type = \"tcp\"; destination = \"::1\"; port = \"x\";"),
             "links[0].port: \"x\" is out of bounds: write 0 to 65535",
@@ -159,7 +159,7 @@ fn of_links() {
         ),
         (
             link("type = \"tty\"; destination = \"/a\"; baud = 9601;"),
-            "links[0].baud: 9601 is no speed of a tty: write one",
+            "links[0].baud: 9601 is not a speed of a tty: write one",
         ),
         (
             link("type = \"tty\"; destination = \"/a\"; baud = \"5000000\";"),
@@ -175,7 +175,7 @@ fn of_links() {
         ),
         (
             link("type = \"unix\"; destination = \"/a\"; options = \"follow\";"),
-            "links[0].options: follow is for docroot: leave",
+            "links[0].options: follow applies to docroot only: leave",
         ),
         (
             link("type = \"tty\"; destination = \"/a\"; options = \"direct\";"),
@@ -183,13 +183,13 @@ fn of_links() {
         ),
         (
             link("type = \"unix\"; destination = \"/a\"; options = \"direct\"; protocol = \"nul\";"),
-            "links[0].protocol: is for servers that are proxied, and options has \"direct\"",
+            "links[0].protocol: cannot be combined with \"direct\" in options",
         ),
         (link("").replace("\"a\"", "\" , \""), "links[0].origin: is empty: write patterns such as \"^/gps$\""),
     ]);
 }
 
-/// A packet protocol that a link inherits is wrong for it as well.
+/// An inherited value may be wrong for a link.
 #[test]
 fn inherited_mistakes() {
     let text = "servers = ({ websocket = { protocol = \"packet\"; links = (\n{ origin = \"a\"; type = \"tty\"; destination = \"/a\"; }); }; });";
@@ -198,13 +198,13 @@ fn inherited_mistakes() {
 }
 
 #[test]
-fn servers_get_on() {
+fn conflicting_servers() {
     let pair = |one: &str, two: &str| {
         let document = "document = { docroot = \"/w\"; };";
         format!("servers = ({{ {document} {one} }},\n{{ {document} {two} }});")
     };
     for (one, two, said) in [
-        ("", "", Some("f:2: servers[1]: http://0.0.0.0:80 is that of servers[0] too: give them different hostnames")),
+        ("", "", Some("f:2: servers[1]: http://0.0.0.0:80 is used by servers[0] too: give them different hostnames")),
         ("hostname = \"a\";", "hostname = \"A\";", Some("different hostnames")),
         ("hostname = \"a\";", "hostname = \"A.\";", Some("different hostnames")),
         ("hostname = \"[::1]\";", "hostname = \"[0::1]\";", Some("different hostnames")),
@@ -214,11 +214,11 @@ fn servers_get_on() {
         (
             "addr = \"127.0.0.1\";",
             "",
-            Some("f:1: servers[0]: 0.0.0.0:80 of servers[1] takes 127.0.0.1:80 too: listen on one"),
+            Some("f:1: servers[0]: 0.0.0.0:80 of servers[1] includes 127.0.0.1:80: listen on one"),
         ),
         ("addr = \"127.0.0.1\"; port = 81;", "", None),
         ("listen = \"127.0.0.1:0\";", "listen = \"0.0.0.0:0\";", None),
-        ("listen = \"unix:/a\";", "listen = \"unix:/a\";", Some("unix:/a is that of servers[0] too")),
+        ("listen = \"unix:/a\";", "listen = \"unix:/a\";", Some("unix:/a is used by servers[0] too")),
         ("listen = \"unix:/a\";", "listen = \"unix:/b\";", None),
     ] {
         let loaded = load_text(&pair(one, two), &[]);
@@ -233,13 +233,13 @@ fn servers_get_on() {
 }
 
 #[test]
-fn as_many_as_there_may_be() {
+fn maximum_numbers() {
     let servers = |count: usize| {
         let one = |number| format!("{{ port = {}; document = {{ docroot = \"/w\"; }}; }},\n", number + 1);
         format!("servers = ({});", (0..count).map(one).collect::<String>())
     };
     assert_eq!(good(&servers(limits::SERVERS_MAX)).servers.len(), limits::SERVERS_MAX);
-    let said = ["f:257: servers[256]: is one too many: there may be 256"];
+    let said = ["f:257: servers[256]: is beyond the maximum of 256: leave it out"];
     assert_eq!(load_text(&servers(limits::SERVERS_MAX + 1), &[]).unwrap_err(), said);
     let addresses: Vec<String> = (0..=limits::LISTEN_MAX).map(|port| format!("\"[::]:{}\"", port + 1)).collect();
     let text = format!("servers = ({{ listen = [{}]; document = {{ docroot = \"/w\"; }}; }});", addresses.join(","));
@@ -247,9 +247,9 @@ fn as_many_as_there_may_be() {
     assert_eq!(load_text(&text, &[]).unwrap_err(), said);
 }
 
-/// What ouistiti knows and uakari does not: each a warning, all of it left aside.
+/// Each key of ouistiti that is not served is ignored with one warning.
 #[test]
-fn keys_of_ouistiti() {
+fn ignored_keys_of_ouistiti() {
     let ignored: Vec<&keys::ConfigKey> = keys::all().filter(|key| matches!(key.kind, keys::Kind::Ignored)).collect();
     assert!(ignored.len() > 25);
     for key in ignored {
@@ -276,8 +276,8 @@ fn files_that_cannot_be_read() {
             "/nonexistent/f",
             "/nonexistent/f cannot be read: No such file or directory: name a file that this user may read",
         ),
-        ("/dev/null", "/dev/null is no regular file: name another one"),
-        ("/", "/ is no regular file: name another one"),
+        ("/dev/null", "/dev/null is not a regular file: name another one"),
+        ("/", "/ is not a regular file: name another one"),
     ] {
         let problems = load(Some(name), &[]).map(|loaded| loaded.config).unwrap_err();
         assert_eq!(problems.iter().map(Problem::to_string).collect::<Vec<_>>(), [said]);
