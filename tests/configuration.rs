@@ -334,7 +334,9 @@ fn what_cannot_be_opened_is_named_with_its_line() {
         ),
         (
             format!("\nlog-file = \"/nonexistent/log\"; {}", servers(&[server(0, "/tmp")])),
-            &["uakari.conf:2: log-file /nonexistent/log: cannot be opened: No such file or directory: make its folder"],
+            &[
+                "uakari.conf:2: log-file /nonexistent/log: cannot be opened: No such file or directory: create its folder",
+            ],
         ),
     ] {
         let folder = Folder::new();

@@ -56,9 +56,9 @@ pub struct Config {
 /// Where settings of a server were set, as in [`TextSetting`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct SettingPlaces {
-    pub listen: String,
-    pub docroot: String,
-    pub www: String,
+    pub(crate) listen: String,
+    pub(crate) docroot: String,
+    pub(crate) www: String,
     /// Which of them flags set. A resource that a flag names must exist at the start; others are retried.
     pub(crate) by_flag: SetByFlag,
 }
@@ -66,9 +66,9 @@ pub(crate) struct SettingPlaces {
 /// The settings of a server that flags set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct SetByFlag {
-    pub listen: bool,
-    pub docroot: bool,
-    pub www: bool,
+    pub(crate) listen: bool,
+    pub(crate) docroot: bool,
+    pub(crate) www: bool,
 }
 
 /// One element of `servers`.

@@ -200,7 +200,7 @@ pub(crate) fn path(path: &str) -> Result<Box<str>, String> {
 
 /// A TCP backend.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum TcpServer {
+pub(crate) enum TcpBackend {
     /// An IP address and port.
     Address(SocketAddr),
     /// A host to resolve, and a port.
@@ -208,7 +208,7 @@ pub(crate) enum TcpServer {
 }
 
 /// Parses a TCP backend; `port` is the separate key. Names are not resolved.
-pub(crate) fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, String> {
+pub(crate) fn tcp(destination: &str, port: Option<u16>) -> Result<TcpBackend, String> {
     let wrong =
         || format!("{destination:?} is not a TCP address: write \"127.0.0.1:7000\", \"[::1]:7000\" or \"host:7000\"");
     let (host, digits) = authority::split_port(destination).ok_or_else(wrong)?;
@@ -225,15 +225,15 @@ pub(crate) fn tcp(destination: &str, port: Option<u16>) -> Result<TcpServer, Str
     }
     if let Some(address) = authority::unbracket(host) {
         let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
-        return Ok(TcpServer::Address(SocketAddr::from((address, port))));
+        return Ok(TcpBackend::Address(SocketAddr::from((address, port))));
     }
     if let Ok(address) = host.parse::<Ipv4Addr>() {
-        return Ok(TcpServer::Address(SocketAddr::from((address, port))));
+        return Ok(TcpBackend::Address(SocketAddr::from((address, port))));
     }
     if hostname(host).is_err() {
         return Err(wrong());
     }
-    Ok(TcpServer::Host(host.into(), port))
+    Ok(TcpBackend::Host(host.into(), port))
 }
 
 #[cfg(test)]
@@ -312,14 +312,14 @@ mod tests {
     }
 
     #[test]
-    fn tcp_servers() {
-        let one = |text: &str| TcpServer::Address(text.parse().unwrap());
+    fn tcp_backends() {
+        let one = |text: &str| TcpBackend::Address(text.parse().unwrap());
         assert_eq!(tcp("127.0.0.1:7000", None), Ok(one("127.0.0.1:7000")));
         assert_eq!(tcp("[::1]:7000", None), Ok(one("[::1]:7000")));
         assert_eq!(tcp("[::1]", Some(7000)), Ok(one("[::1]:7000")));
         assert_eq!(tcp("127.0.0.1", Some(1)), Ok(one("127.0.0.1:1")));
-        assert_eq!(tcp("localhost:7000", None), Ok(TcpServer::Host("localhost".into(), 7000)));
-        assert_eq!(tcp("plc", Some(1)), Ok(TcpServer::Host("plc".into(), 1)));
+        assert_eq!(tcp("localhost:7000", None), Ok(TcpBackend::Host("localhost".into(), 7000)));
+        assert_eq!(tcp("plc", Some(1)), Ok(TcpBackend::Host("plc".into(), 1)));
         for (wrong, port, said) in [
             ("127.0.0.1", None, "is not a TCP address"),
             ("127.0.0.1:x", None, "is not a TCP address"),

@@ -34,10 +34,10 @@ use retries::{Retries, wake};
 pub use examine::{Examined, examine};
 
 /// Loads the configuration from its file and flags.
-pub type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
+type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
 /// A configuration and its opened resources, or all errors.
-type Loaded = Result<(Config, OpenedResources, Option<HostLookup>), Vec<String>>;
+type LoadResult = Result<(Config, OpenedResources, Option<HostLookup>), Vec<String>>;
 
 /// Blocked signals, read through the ring. SIGXFSZ is ignored when read: it is blocked so that a log at RLIMIT_FSIZE
 /// does not end the daemon. Threads that load or resolve send LOADED, so that the loop waits in one place.
@@ -53,9 +53,9 @@ pub struct Daemon {
     /// All sockets inherited from the service manager. A reload may use one that is unused now.
     inherited: Arc<Vec<Inherited>>,
     /// The result of a load in progress.
-    loading: Option<Receiver<Loaded>>,
+    loading: Option<Receiver<LoadResult>>,
     /// A reload was requested during a load: load again.
-    is_asked_again: bool,
+    must_load_again: bool,
     is_stopping: bool,
     /// The open folders of the configuration.
     folders: OpenFolders,
@@ -72,11 +72,11 @@ impl Daemon {
     /// Binds the addresses, drops privileges, sets io_uring up. The error lists all that cannot be opened.
     pub fn start(mut config: Config, load: Load) -> Result<Daemon, Vec<String>> {
         // Before anything else is opened: inherited descriptors are identified by number.
-        let inherited = inherited_listeners().map_err(alone)?;
-        let notifier = Notifier::from_env().map_err(alone)?;
+        let inherited = inherited_listeners().map_err(single)?;
+        let notifier = Notifier::from_env().map_err(single)?;
         raise_descriptors(&mut config.limits);
         let pid_file = config.pid_file.as_ref().map(|TextSetting { value, place }| {
-            PidFile::create(Path::new(value)).map_err(|error| alone(format_args!("{place}: {error}")))
+            PidFile::create(Path::new(value)).map_err(|error| single(format_args!("{place}: {error}")))
         });
         let pid_file = pid_file.transpose()?;
         let held = Reusable { known: &[], inherited: &inherited, folders: &OpenFolders::new(), missing: &[] };
@@ -85,18 +85,18 @@ impl Daemon {
         for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
             log::event(Level::Warn, format_args!("the inherited {given} matches no server's listen, addr or port"));
         }
-        become_user(&config).map_err(alone)?;
-        block(&SIGNALS).map_err(alone)?;
-        let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(alone)?;
+        become_user(&config).map_err(single)?;
+        block(&SIGNALS).map_err(single)?;
+        let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(single)?;
         let token = Token { slot: 0, generation: 0, op: Op::Signal };
         let watched = driver.watch_signals(token, &SIGNALS);
-        watched.map_err(|errno| alone(format_args!("cannot watch signals: {}", errno.desc())))?;
+        watched.map_err(|errno| single(format_args!("cannot watch signals: {}", errno.desc())))?;
         // After all that can fail, so that start-up errors go to standard error.
-        start_log(&config).map_err(alone)?;
+        start_log(&config).map_err(single)?;
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), openings);
         let version = env!("CARGO_PKG_VERSION");
-        log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", Bounds(&config.limits)));
+        log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", ProcessBounds(&config.limits)));
         if config.user.is_none() && privileges::is_root() {
             log::event(Level::Warn, format_args!("{}", privileges::STAYS_ROOT));
         }
@@ -108,7 +108,7 @@ impl Daemon {
             load,
             inherited: Arc::new(inherited),
             loading: None,
-            is_asked_again: false,
+            must_load_again: false,
             is_stopping: false,
             folders,
             retries: Retries::default(),
@@ -189,10 +189,10 @@ impl Daemon {
     /// Loads in a thread, since lookups and busy addresses take time: clients are served meanwhile.
     fn begin_loading(&mut self) {
         if self.loading.is_some() || self.is_stopping {
-            self.is_asked_again = true;
+            self.must_load_again = true;
             return;
         }
-        self.is_asked_again = false;
+        self.must_load_again = false;
         self.tell(self.notifier.reloading());
         let (sender, receiver) = channel();
         let (load, old, known) = (self.load.clone(), self.config.clone(), self.addresses());
@@ -232,7 +232,10 @@ impl Daemon {
         match taken {
             Ok(()) => log::event(
                 Level::Info,
-                format_args!("reloaded: new connections get the new configuration, {}", Bounds(&self.config.limits)),
+                format_args!(
+                    "reloaded: new connections get the new configuration, {}",
+                    ProcessBounds(&self.config.limits)
+                ),
             ),
             Err(sentences) => {
                 for sentence in sentences {
@@ -243,7 +246,7 @@ impl Daemon {
             }
         }
         self.tell(self.notifier.ready(&self.retries.status()));
-        if self.is_asked_again {
+        if self.must_load_again {
             self.begin_loading();
         }
     }
@@ -258,7 +261,7 @@ impl Daemon {
         &mut self,
         (config, opened, lookup): (Config, OpenedResources, Option<HostLookup>),
     ) -> Result<(), Vec<String>> {
-        start_log(&config).map_err(alone)?;
+        start_log(&config).map_err(single)?;
         self.gateway.configure(config.limits.clone(), opened.openings);
         announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
@@ -321,8 +324,8 @@ fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config,
     Ok((config, opened))
 }
 
-/// The only error.
-fn alone(error: impl fmt::Display) -> Vec<String> {
+/// A list of one error.
+fn single(error: impl fmt::Display) -> Vec<String> {
     vec![error.to_string()]
 }
 
@@ -331,9 +334,9 @@ fn start_log(config: &Config) -> Result<(), String> {
 }
 
 /// The bounds of the process, for the log.
-struct Bounds<'a>(&'a limits::Process);
+struct ProcessBounds<'a>(&'a limits::Process);
 
-impl fmt::Display for Bounds<'_> {
+impl fmt::Display for ProcessBounds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let size_mib = self.0.memory_size_max().div_ceil(1024 * 1024);
         write!(f, "{} clients at most, {size_mib} MiB of memory at most", self.0.clients_max)

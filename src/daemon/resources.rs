@@ -350,8 +350,8 @@ impl FolderError {
 impl fmt::Display for FolderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remedy = match self.errno {
-            Errno::ENOENT => "make it, or name another one",
-            Errno::EACCES => "let the daemon's user into it and into the folders above it",
+            Errno::ENOENT => "create it, or name another one",
+            Errno::EACCES => "give the daemon's user access to it and to the folders above it",
             Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
             _ => "name another one",
         };

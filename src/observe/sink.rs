@@ -20,10 +20,10 @@ pub(crate) struct LogError {
 impl fmt::Display for LogError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let remedy = match self.errno {
-            Errno::ENOENT => "make its folder",
+            Errno::ENOENT => "create its folder",
             Errno::EACCES | Errno::EPERM => "let the daemon's user write to the file and its folder",
             Errno::EISDIR => "name a file in this folder",
-            Errno::ENOSPC | Errno::EDQUOT => "make room for it",
+            Errno::ENOSPC | Errno::EDQUOT => "free space for it",
             Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
             _ => "name a file that can be written",
         };
@@ -141,7 +141,7 @@ mod tests {
         let folder = folder.to_str().unwrap();
         for (path, parts) in [
             (folder.to_owned(), &["Is a directory", "name a file in this folder"][..]),
-            (format!("{folder}/no/such/file"), &["No such file or directory", "make its folder"]),
+            (format!("{folder}/no/such/file"), &["No such file or directory", "create its folder"]),
             ("/dev/null/log".to_owned(), &["Not a directory", "name a file that can be written"]),
         ] {
             let error = Sink::open(&path).map(drop).unwrap_err().to_string();

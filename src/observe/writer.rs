@@ -229,7 +229,7 @@ mod tests {
         assert!(log.reopen(at(0)).unwrap_err().to_string().contains("Is a directory"));
         say(&mut log, Level::Error, "three", 0);
         let bad = Settings { format: Format::Json, ..folder.settings("no/such/folder") };
-        assert!(log.start(&bad, at(0)).unwrap_err().to_string().contains("make its folder"));
+        assert!(log.start(&bad, at(0)).unwrap_err().to_string().contains("create its folder"));
         say(&mut log, Level::Error, "four", 0);
         assert_eq!(folder.text("log.2"), "error two\nerror three\nerror four\n");
         // The path to open again is still the old one.

@@ -42,7 +42,7 @@ impl fmt::Display for PidFileError {
                 write!(f, "the pid file {path} was replaced by somebody else while it was opened: start again")
             }
             Fault::Failed(cause) => {
-                write!(f, "the pid file {path} cannot be written: {cause}: make its folder, or name another file")
+                write!(f, "the pid file {path} cannot be written: {cause}: create its folder, or name another file")
             }
         }
     }
@@ -216,7 +216,7 @@ mod tests {
             (folder.file(), "no regular file"),
             (folder.0.clone(), "no regular file"),
             (PathBuf::from("/dev/null"), "no regular file"),
-            (folder.0.join("missing/uakari.pid"), "make its folder"),
+            (folder.0.join("missing/uakari.pid"), "create its folder"),
         ] {
             let sentence = PidFile::create(&path).unwrap_err().to_string();
             assert!(sentence.contains(part) && sentence.contains(path.to_str().unwrap()), "{path:?}: {sentence}");

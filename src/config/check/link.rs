@@ -6,7 +6,7 @@ use super::group::Group;
 use crate::config::Host;
 use crate::config::keys::Limits;
 use crate::config::problem::Problems;
-use crate::config::values::{self, LinkKind, TcpServer};
+use crate::config::values::{self, LinkKind, TcpBackend};
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::limits::DEVICE_CLIENTS_MAX;
 use crate::permit::Count;
@@ -100,8 +100,8 @@ fn service(
 fn tcp(group: &Group<'_>, problems: &mut Problems) -> Option<(Destination, Option<Host>)> {
     let port = group.number("port").map(|port| port as u16);
     Some(match group.parsed(problems, "destination", |text| values::tcp(text, port))? {
-        TcpServer::Address(address) => (Destination::Tcp([address].into()), None),
-        TcpServer::Host(name, port) => {
+        TcpBackend::Address(address) => (Destination::Tcp([address].into()), None),
+        TcpBackend::Host(name, port) => {
             let place = group.describe(problems, &["destination"]);
             (Destination::Tcp(Box::default()), Some(Host { link: 0, name, port, place }))
         }

@@ -97,7 +97,13 @@ pub(super) const KEYS: &[ConfigKey] = &[
         )
     },
     key(&[Server], "document", Kind::Group(Document), "no pages", "The pages."),
-    key(&[Server], "websocket", Kind::Group(WebSocket), "no WebSockets", "The UNIX servers and the links."),
+    key(
+        &[Server],
+        "websocket",
+        Kind::Group(WebSocket),
+        "no WebSockets",
+        "The backends of WebSockets: docroot and links.",
+    ),
     key(&[Server], "limits", Kind::Group(ServerLimits), "the file's", "The limits of this server."),
     key(
         &[Server],
