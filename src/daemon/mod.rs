@@ -126,11 +126,11 @@ impl Daemon {
     pub fn run(&mut self) -> Result<(), String> {
         let mut completions = Vec::new();
         // Start-up lines are written before the first wait.
-        let mut is_all_told = log::flush();
+        let mut is_log_flushed = log::flush();
         while !self.gateway.is_over() {
             let watchdog_ms = self.watchdog_ms.map(|(at_ms, _)| at_ms.saturating_sub(self.gateway.now_ms()));
             // Lines that could not be written are tried again, even without another event.
-            let log_ms = (!is_all_told).then_some(limits::LOG_TELL_MS);
+            let log_ms = (!is_log_flushed).then_some(limits::LOG_TELL_MS);
             let retry_ms = self.retry_wait_ms();
             let wait_ms = [watchdog_ms, log_ms, retry_ms].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
@@ -140,7 +140,7 @@ impl Daemon {
             }
             self.retry_due();
             self.feed_watchdog();
-            is_all_told = log::flush();
+            is_log_flushed = log::flush();
         }
         log::event(Level::Info, format_args!("stopped"));
         log::finish();

@@ -24,28 +24,28 @@ pub(crate) struct Lines {
     unwritten: u64,
     cause: Option<Errno>,
     /// The earliest time of the next report.
-    tell_ms: u64,
+    report_ms: u64,
 }
 
 /// A number of dropped lines and the reason. Display is the report.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum LeftOut {
+pub(crate) enum DropReport {
     /// Over the rate limit.
     TooMany(u64),
     /// Not written; EAGAIN: the reader was too slow.
     Unwritten(u64, Errno),
 }
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for DropReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (LeftOut::TooMany(count) | LeftOut::Unwritten(count, _)) = *self;
+        let (DropReport::TooMany(count) | DropReport::Unwritten(count, _)) = *self;
         write!(f, "left out {count} line{} ", if count == 1 { "" } else { "s" })?;
         match self {
-            LeftOut::TooMany(_) => f.write_str("(too many in a second)"),
-            LeftOut::Unwritten(_, Errno::EAGAIN) => {
+            DropReport::TooMany(_) => f.write_str("(too many in a second)"),
+            DropReport::Unwritten(_, Errno::EAGAIN) => {
                 f.write_str("(the log could not be written: its reader is too slow)")
             }
-            LeftOut::Unwritten(_, errno) => write!(f, "(the log could not be written: {})", errno.desc()),
+            DropReport::Unwritten(_, errno) => write!(f, "(the log could not be written: {})", errno.desc()),
         }
     }
 }
@@ -97,14 +97,14 @@ impl Lines {
                 true
             }
             Err(errno) => {
-                self.leave_out(errno);
+                self.drop_all(errno);
                 false
             }
         }
     }
 
     /// Drops all buffered lines.
-    pub(crate) fn leave_out(&mut self, cause: Errno) {
+    pub(crate) fn drop_all(&mut self, cause: Errno) {
         let count = self.waiting.iter().filter(|byte| **byte == b'\n').count();
         if count > 0 {
             self.unwritten += count as u64;
@@ -120,21 +120,21 @@ impl Lines {
     }
 
     /// The report of dropped lines that is due. None: nothing to report, or not yet.
-    pub(crate) fn left_out(&self, now_ms: u64) -> Option<LeftOut> {
+    pub(crate) fn due_report(&self, now_ms: u64) -> Option<DropReport> {
         match (self.unwritten, self.too_many) {
-            _ if now_ms < self.tell_ms => None,
+            _ if now_ms < self.report_ms => None,
             (0, 0) => None,
-            (0, too_many) => Some(LeftOut::TooMany(too_many)),
-            (unwritten, _) => Some(LeftOut::Unwritten(unwritten, self.cause.unwrap_or(Errno::EAGAIN))),
+            (0, too_many) => Some(DropReport::TooMany(too_many)),
+            (unwritten, _) => Some(DropReport::Unwritten(unwritten, self.cause.unwrap_or(Errno::EAGAIN))),
         }
     }
 
-    /// The report from `left_out` was written, or could not be.
-    pub(crate) fn on_told(&mut self, now_ms: u64, is_told: bool) {
-        self.tell_ms = now_ms + LOG_TELL_MS;
-        if is_told && self.unwritten > 0 {
+    /// The report from `due_report` was written, or could not be.
+    pub(crate) fn on_reported(&mut self, now_ms: u64, is_reported: bool) {
+        self.report_ms = now_ms + LOG_TELL_MS;
+        if is_reported && self.unwritten > 0 {
             self.unwritten = 0;
-        } else if is_told {
+        } else if is_reported {
             self.too_many = 0;
         }
     }
@@ -174,7 +174,7 @@ impl Bucket {
 mod tests {
     use super::*;
 
-    const TAKEN: bool = true;
+    const WRITTEN: bool = true;
 
     fn admitted(lines: &mut Lines, level: Level, now_ms: u64, count: u64) -> u64 {
         (0..count).map(|_| u64::from(lines.admit(level, now_ms))).sum()
@@ -202,7 +202,7 @@ mod tests {
             assert_eq!(admitted(&mut lines, level, now_ms, come), go, "{level:?} at {now_ms}");
             left_out += come - go;
         }
-        assert_eq!(lines.left_out(u64::MAX), Some(LeftOut::TooMany(left_out)));
+        assert_eq!(lines.due_report(u64::MAX), Some(DropReport::TooMany(left_out)));
     }
 
     #[test]
@@ -215,8 +215,8 @@ mod tests {
             (&[Ok(6), Err(Errno::EAGAIN)], "o\nthree\n", true, None),
             (&[Err(Errno::EINTR)], "one\ntwo\nthree\n", false, None),
             (&[Ok(0)], "one\ntwo\nthree\n", false, None),
-            (&[Ok(6), Err(Errno::ENOSPC)], "", false, Some(LeftOut::Unwritten(2, Errno::ENOSPC))),
-            (&[Err(Errno::EPIPE)], "", false, Some(LeftOut::Unwritten(3, Errno::EPIPE))),
+            (&[Ok(6), Err(Errno::ENOSPC)], "", false, Some(DropReport::Unwritten(2, Errno::ENOSPC))),
+            (&[Err(Errno::EPIPE)], "", false, Some(DropReport::Unwritten(3, Errno::EPIPE))),
         ] {
             let mut lines = Lines::default();
             ["one\n", "two\n", "three\n"].iter().for_each(|line| lines.push(Level::Info, line));
@@ -224,7 +224,7 @@ mod tests {
                 assert_eq!(lines.on_written(*result), result.is_ok_and(|size| size > 0), "{results:?}");
             }
             assert_eq!(lines.chunk().unwrap_or_default(), waiting.as_bytes(), "{results:?}");
-            assert_eq!((lines.begins_inside_line(), lines.left_out(0)), (is_inside, left_out), "{results:?}");
+            assert_eq!((lines.begins_inside_line(), lines.due_report(0)), (is_inside, left_out), "{results:?}");
         }
     }
 
@@ -248,39 +248,39 @@ mod tests {
         let most = LOG_BUFFER_SIZE / 1024;
         (0..most).for_each(|_| lines.push(Level::Warn, &line));
         let reserved = LOG_BUFFER_RESERVED / 1024;
-        assert_eq!(lines.left_out(0), Some(LeftOut::Unwritten(reserved as u64, Errno::EAGAIN)));
+        assert_eq!(lines.due_report(0), Some(DropReport::Unwritten(reserved as u64, Errno::EAGAIN)));
         (0..reserved + 1).for_each(|_| lines.push(Level::Error, &line));
-        assert_eq!(lines.left_out(0), Some(LeftOut::Unwritten(reserved as u64 + 1, Errno::EAGAIN)));
+        assert_eq!(lines.due_report(0), Some(DropReport::Unwritten(reserved as u64 + 1, Errno::EAGAIN)));
         assert_eq!(lines.waiting.len(), LOG_BUFFER_SIZE);
     }
 
     #[test]
     fn dropped_lines_are_reported_once_a_second() {
         let mut lines = Lines::default();
-        assert_eq!(lines.left_out(0), None);
+        assert_eq!(lines.due_report(0), None);
         admitted(&mut lines, Level::Info, 0, LOG_LINES_BURST_MAX + 2);
         lines.push(Level::Error, "one\n");
         lines.on_written(Err(Errno::ENOSPC));
-        let (too_many, unwritten) = (LeftOut::TooMany(2), LeftOut::Unwritten(1, Errno::ENOSPC));
+        let (too_many, unwritten) = (DropReport::TooMany(2), DropReport::Unwritten(1, Errno::ENOSPC));
         for (now_ms, told, result) in [
-            (0, Some(unwritten), !TAKEN),
-            (999, None, TAKEN),
-            (1_000, Some(unwritten), TAKEN),
-            (1_999, None, TAKEN),
-            (2_000, Some(too_many), !TAKEN),
-            (3_000, Some(too_many), TAKEN),
-            (4_000, None, TAKEN),
+            (0, Some(unwritten), !WRITTEN),
+            (999, None, WRITTEN),
+            (1_000, Some(unwritten), WRITTEN),
+            (1_999, None, WRITTEN),
+            (2_000, Some(too_many), !WRITTEN),
+            (3_000, Some(too_many), WRITTEN),
+            (4_000, None, WRITTEN),
         ] {
-            assert_eq!(lines.left_out(now_ms), told, "at {now_ms}");
+            assert_eq!(lines.due_report(now_ms), told, "at {now_ms}");
             if told.is_some() {
-                lines.on_told(now_ms, result);
+                lines.on_reported(now_ms, result);
             }
         }
         for (left_out, sentence) in [
-            (LeftOut::TooMany(1234), "left out 1234 lines (too many in a second)"),
+            (DropReport::TooMany(1234), "left out 1234 lines (too many in a second)"),
             (unwritten, "left out 1 line (the log could not be written: No space left on device)"),
             (
-                LeftOut::Unwritten(12, Errno::EAGAIN),
+                DropReport::Unwritten(12, Errno::EAGAIN),
                 "left out 12 lines (the log could not be written: its reader is too slow)",
             ),
         ] {

@@ -98,7 +98,7 @@ impl Writer {
 
     /// Writes buffered lines, as many as the sink takes without blocking.
     pub(crate) fn flush(&mut self, now: Now) {
-        self.tell_left_out(now);
+        self.report_dropped(now);
         while let Some(chunk) = self.lines.chunk() {
             let result = self.sink.write(chunk, self.lines.begins_inside_line());
             if !self.lines.on_written(result) {
@@ -116,23 +116,23 @@ impl Writer {
     /// Lines that the old sink does not accept now are dropped: they may be partial, or in another format.
     fn change_sink(&mut self, mut sink: Sink, now: Now) {
         self.flush(now);
-        self.lines.leave_out(Errno::EAGAIN);
+        self.lines.drop_all(Errno::EAGAIN);
         sink.follow(&self.sink);
         self.sink = sink;
     }
 
     /// Writes the report past the buffer, so that lines stay counted until it is written.
-    fn tell_left_out(&mut self, now: Now) {
+    fn report_dropped(&mut self, now: Now) {
         if self.lines.begins_inside_line() {
             return;
         }
-        let Some(left_out) = self.lines.left_out(now.ms) else { return };
+        let Some(report) = self.lines.due_report(now.ms) else { return };
         let mut line = String::new();
-        let what = format_args!("{left_out}");
+        let what = format_args!("{report}");
         let record = Record::Event { level: Level::Warn, connection: None, what };
         write_line(&mut line, self.style(), now.wall, &record);
-        let is_told = self.sink.write(line.as_bytes(), false) == Ok(line.len());
-        self.lines.on_told(now.ms, is_told);
+        let is_reported = self.sink.write(line.as_bytes(), false) == Ok(line.len());
+        self.lines.on_reported(now.ms, is_reported);
     }
 
     fn style(&self) -> Style {
@@ -274,7 +274,7 @@ mod tests {
         log.flush(at(0));
         (0..7).for_each(|_| say(&mut log, Level::Info, "flood", 0));
         log.lines.push(Level::Error, "lost\n");
-        log.lines.leave_out(Errno::ENOSPC);
+        log.lines.drop_all(Errno::ENOSPC);
         say(&mut log, Level::Error, "an error", 0);
         let before = folder.text("log");
         log.finish(at(0));
