@@ -265,7 +265,7 @@ mod tests {
             (
                 &["--docroot=/d", "--options=direct", "--protocol=lines"],
                 &[
-                    "--protocol cannot be combined with \"direct\" in options: leave one of them out, or write \"stream\"",
+                    "--protocol options has \"direct\", which needs protocol = \"stream\": write that, or leave \"direct\" out",
                 ],
             ),
             (

@@ -112,7 +112,7 @@ pub(crate) struct Options {
 
 /// The error of `protocol` for a protocol that direct mode does not support.
 pub(crate) const DIRECT_PROTOCOL: &str =
-    "cannot be combined with \"direct\" in options: leave one of them out, or write \"stream\"";
+    "options has \"direct\", which needs protocol = \"stream\": write that, or leave \"direct\" out";
 
 pub(crate) fn options(list: &str) -> Result<Options, String> {
     let mut options = Options::default();

@@ -114,7 +114,7 @@ fn websockets() {
         (websocket("hello = 1;"), "servers[0].websocket.hello: is an integer: write true or false"),
         (
             websocket("options = \"direct\"; protocol = \"lines\";"),
-            "servers[0].websocket.protocol: cannot be combined with \"direct\" in options",
+            "servers[0].websocket.protocol: options has \"direct\", which needs protocol = \"stream\"",
         ),
         (
             websocket("origins = \"x\";"),
@@ -183,7 +183,7 @@ fn links() {
         ),
         (
             link("type = \"unix\"; destination = \"/a\"; options = \"direct\"; protocol = \"nul\";"),
-            "links[0].protocol: cannot be combined with \"direct\" in options",
+            "links[0].protocol: options has \"direct\", which needs protocol = \"stream\"",
         ),
         (link("").replace("\"a\"", "\" , \""), "links[0].origin: is empty: write patterns such as \"^/gps$\""),
     ]);
