@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::backend;
 use super::pages::Answers;
+use super::pipes::{Sent, source_bytes};
 use super::world::{Name, World, tcp};
 use crate::driver::Address;
 use crate::driver::sim::{Rng, Sim};
@@ -143,7 +143,7 @@ impl Client {
         self.out.extend(head.bytes());
         if self.name == "source" {
             // `source` accepts no messages.
-            self.stream = backend::source_bytes();
+            self.stream = source_bytes();
             self.ping(rng);
         } else {
             (0..rng.below(12)).for_each(|_| self.say(rng));
@@ -399,9 +399,10 @@ impl Client {
         matches!(self.name, "echo" | "unix" | "tcp" | "tty" | "source" | "sink")
     }
 
-    /// The bytes of its messages, and whether all of them must have reached the backend.
-    pub fn said(&self) -> (&[u8], bool) {
-        (&self.stream, self.close == Some(Some(1_000)) && self.has_closed)
+    /// The bytes of its messages to `sink`. None: a client of another backend.
+    pub fn sent(&self) -> Option<Sent<'_>> {
+        let is_whole = self.close == Some(Some(1_000)) && self.has_closed;
+        (self.name == "sink").then_some(Sent { bytes: &self.stream, is_whole })
     }
 
     /// Describes its progress, for failure messages.

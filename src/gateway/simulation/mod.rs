@@ -8,6 +8,7 @@ mod client;
 mod fairness;
 mod folders;
 mod pages;
+mod pipes;
 mod receiver;
 mod world;
 
@@ -137,7 +138,9 @@ fn run(seed: u64) -> Outcome {
         looks += 1;
     }
     let sim = gateway.driver_mut();
-    backend::check_sinks(&mut backends, &clients, is_stopped, sim);
+    let sent: Vec<_> = clients.iter().filter_map(Client::sent).collect();
+    let received: Vec<_> = backends.iter_mut().filter_map(|backend| backend.received(sim)).collect();
+    pipes::check_sink(&sent, &received, is_stopped);
     assert_eq!(sim.leaks(), "", "leaks");
     let opened = clients.iter().filter(|client| client.has_opened()).map(|client| client.name).collect();
     Outcome { turns, end_ms: sim.now_ms, random: sim.rng.draw(), opened }
