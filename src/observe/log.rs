@@ -26,6 +26,13 @@ static LOG: LazyLock<Mutex<Writer>> = LazyLock::new(|| Mutex::new(Writer::new(Si
 /// The epoch of the log's monotonic clock.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+#[cfg(any(test, feature = "sim"))]
+thread_local! {
+    /// Access lines of this thread as JSON, for the simulations. Neither the level nor the rate limit, which depends on
+    /// real time, applies to them.
+    static ACCESS_LINES: std::cell::RefCell<Vec<String>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// Applies settings and opens their file. May be called again; an error changes nothing.
 pub(crate) fn start(settings: &Settings) -> Result<(), LogError> {
     log().start(settings, now())?;
@@ -65,9 +72,24 @@ pub(crate) fn connection_event(level: Level, id: u64, what: fmt::Arguments<'_>) 
 
 /// Logs the end of a connection, if its level is logged.
 pub(crate) fn access(access: &Access<'_>) {
+    #[cfg(any(test, feature = "sim"))]
+    keep_access_line(access);
     if is_on(access.level) {
         log().add(&Record::End(access), now());
     }
+}
+
+#[cfg(any(test, feature = "sim"))]
+fn keep_access_line(access: &Access<'_>) {
+    let (mut line, style) = (String::new(), super::format::Style { format: Format::Json, is_journal: false });
+    super::format::write_line(&mut line, style, SystemTime::UNIX_EPOCH, &Record::End(access));
+    ACCESS_LINES.with_borrow_mut(|lines| lines.push(line));
+}
+
+/// Removes and returns the access lines of this thread, for the simulations.
+#[cfg(any(test, feature = "sim"))]
+pub fn take_access_lines() -> Vec<String> {
+    ACCESS_LINES.take()
 }
 
 /// As `flush`, at the end of the process: reports dropped lines even if the report is not due.

@@ -4,7 +4,8 @@ use uakari::driver::device::Direction;
 use uakari::limits::{LINE_SIZE_MAX, PACKET_SIZE_MAX, PONGS_PER_VISIT_MAX, WebSocket, WhenOver};
 use uakari::route::{Destination, MessageType, Protocol};
 
-use crate::gateway::{Peer, Run};
+use crate::access::Count;
+use crate::gateway::{Ended, Peer, Run};
 use crate::reference::{Event, Reading, Sizes, frame};
 use crate::replies::Replies;
 
@@ -79,6 +80,7 @@ impl Conversation {
         self.check_up(&heard, run);
         self.check_down(&heard, run);
         if heard.is_relaying {
+            run.passed = [heard.by_client.count(), heard.to_client.count()];
             let count =
                 |reading: &Reading, wanted: fn(&Event) -> bool| reading.events.iter().filter(|e| wanted(e)).count();
             let pings = count(&heard.by_client, |event| matches!(event, Event::Ping(_)));
@@ -89,16 +91,107 @@ impl Conversation {
         }
     }
 
-    /// None: there is no conversation, or the backend has it for itself.
-    fn read(&self, run: &mut Run) -> Option<Heard> {
-        let frames_at = Replies::of(&run.client.heard).frames_at.filter(|_| run.handed_over.is_none())?;
+    /// Asserts that the access line counts what passed: no more than was said, and no less than was heard.
+    pub fn check_access(&self, Ended { access, is_stopped, is_heard }: &Ended, run: &Run) {
+        let replies = Replies::of(&run.client.heard);
+        if *is_heard && !is_stopped {
+            assert_eq!(access.status, replies.statuses.last().copied(), "the status that was heard last");
+        }
+        let to_client = match replies.frames_at {
+            Some(at) if run.handed_over.is_none() => Reading::of(&run.client.heard[at..], false, Sizes::ANY),
+            _ => Reading::default(),
+        };
+        let [up, down] = match access.status {
+            Some(101) if run.handed_over.is_some() => self.tunnel_counts(replies.frames_at, run),
+            Some(101) => [self.up_counts(run), self.down_counts(&to_client, run)],
+            _ => Default::default(),
+        };
+        for (what, counted, [least, most]) in [("up", access.up, up), ("down", access.down, down)] {
+            assert!(counted.covers(least), "{what}: {counted:?} are less than {least:?}, which were heard");
+            assert!(most.covers(counted), "{what}: {counted:?} are more than {most:?}, which were said");
+        }
+        if let Some(code) = close_of(&to_client) {
+            assert_eq!(access.down, to_client.count(), "all messages were heard before the close frame");
+            // A close frame without a code is the client's own (1005) or the backend's (1000).
+            let codes = code.map_or([1_005, 1_000], |code| [code; 2]);
+            let is_right = access.code.is_some_and(|logged| codes.contains(&logged));
+            assert!(is_right || *is_stopped, "{:?} is logged, {code:?} was heard", access.code);
+        }
+    }
+
+    /// The least and the most that an access line may count from the client to the backend.
+    fn up_counts(&self, run: &Run) -> [Count; 2] {
+        if self.gives_only() {
+            return Default::default();
+        }
+        let said = self.by_client(&run.client);
+        let (bytes, sizes) = self.without_hello(&run.backend);
+        let delimiter_size = match self.protocol {
+            Protocol::Frames => {
+                let heard = Reading::of(&bytes, false, Sizes::ANY).count();
+                return [heard.max(run.passed[0]), said.count()];
+            }
+            Protocol::Packet => {
+                let heard = Count { bytes: bytes.len(), messages: sizes.len() };
+                return [heard.max(run.passed[0]), said.count()];
+            }
+            Protocol::Lines | Protocol::Nul => 1,
+            Protocol::Stream => 0,
+        };
+        // Messages of which every byte was heard, and one more: nothing shows where a message ends at the end of a stream.
+        let (mut end, mut heard) = (0, Count { bytes: bytes.len(), messages: 0 });
+        for (_, message) in said.messages() {
+            end += message.len() + delimiter_size;
+            if end + 1 - delimiter_size > bytes.len() {
+                break;
+            }
+            heard = Count { bytes: heard.bytes - delimiter_size, messages: heard.messages + 1 };
+        }
+        [heard.max(run.passed[0]), said.count()]
+    }
+
+    /// The least and the most that an access line may count from the backend to the client.
+    fn down_counts(&self, heard: &Reading, run: &Run) -> [Count; 2] {
+        if self.takes_only() {
+            return Default::default();
+        }
+        let said = &run.backend.said;
+        let most = match self.protocol {
+            Protocol::Frames => Reading::until_close(said, false, self.backend_sizes()).count(),
+            Protocol::Stream => Count { bytes: said.len(), messages: said.len() },
+            Protocol::Packet => Count { bytes: said.len(), messages: run.backend.said_sizes.len() },
+            Protocol::Lines => Count { bytes: said.len(), messages: said.split(|byte| *byte == b'\n').count() },
+            Protocol::Nul => Count { bytes: said.len(), messages: said.split(|byte| *byte == 0).count() },
+        };
+        [heard.count().max(run.passed[1]), most]
+    }
+
+    /// As `up_counts` and `down_counts`, for a client that was handed over: the gateway counts the bytes that it relays
+    /// itself, and no messages.
+    fn tunnel_counts(&self, frames_at: Option<usize>, run: &Run) -> [[Count; 2]; 2] {
+        if run.backend.has_client {
+            return Default::default();
+        }
+        let of = |bytes| Count { bytes, messages: 0 };
+        let (up, down) = (run.client.said.len() - self.head_size, run.backend.said.len());
+        let heard = frames_at.map_or(0, |at| run.client.heard.len() - at);
+        [[of(run.backend.heard.len()), of(up)], [of(heard), of(down)]]
+    }
+
+    /// What the client said after its handshake, up to its close frame.
+    fn by_client(&self, client: &Peer) -> Reading {
         let message_max = match self.protocol {
             Protocol::Packet => self.limits.message_size_max.min(PACKET_SIZE_MAX),
             _ => self.limits.message_size_max,
         };
         let sizes = Sizes { frame_max: self.limits.frame_size_max, message_max };
-        let said = &run.client.said[self.head_size.min(run.client.said.len())..];
-        let by_client = Reading::until_close(said, true, sizes);
+        Reading::until_close(&client.said[self.head_size.min(client.said.len())..], true, sizes)
+    }
+
+    /// None: there is no conversation, or the backend has it for itself.
+    fn read(&self, run: &mut Run) -> Option<Heard> {
+        let frames_at = Replies::of(&run.client.heard).frames_at.filter(|_| run.handed_over.is_none())?;
+        let by_client = self.by_client(&run.client);
         let to_client = Reading::of(&run.client.heard[frames_at..], false, Sizes::ANY);
         assert_eq!(to_client.fault, None, "the gateway breaks the protocol");
         let (to_backend, to_backend_sizes) = self.without_hello(&run.backend);

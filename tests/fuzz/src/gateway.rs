@@ -7,6 +7,9 @@ use uakari::driver::sim::{Handle, Sim};
 use uakari::gateway::Gateway;
 use uakari::gateway::entrance::Opening;
 use uakari::limits::Process;
+use uakari::observe::log;
+
+use crate::access::{AccessLine, Count};
 
 /// Turns in which nothing completes until a kernel with a seed is taken to be at rest.
 const QUIET_TURNS: usize = 12;
@@ -32,7 +35,7 @@ pub struct Peer {
     /// Its wire; None: it is not connected.
     pub wire: Option<usize>,
     /// It has the gateway's end of the client's wire.
-    has_client: bool,
+    pub has_client: bool,
     /// What is to be said and has had no room.
     waiting: VecDeque<Vec<u8>>,
     /// All that it said.
@@ -130,6 +133,23 @@ pub struct Run {
     pub handed_over: Option<Vec<u8>>,
     /// The gateway was told to stop.
     pub is_stopped: bool,
+    /// The client was accepted before the gateway was told to stop.
+    was_accepted: bool,
+    /// What had passed up and down when all that had been said was heard last.
+    pub passed: [Count; 2],
+    /// How the connection ended; None: it has not ended.
+    pub ended: Option<Ended>,
+}
+
+/// The end of a connection.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// What the log says of it.
+    pub access: AccessLine,
+    /// The gateway was told to stop before.
+    pub is_stopped: bool,
+    /// The client had taken all that was sent to it, and had not left.
+    pub is_heard: bool,
 }
 
 impl Run {
@@ -138,8 +158,17 @@ impl Run {
         let mut gateway = Gateway::new(sim, process.clone());
         gateway.configure(process, vec![opening]);
         let client = Peer { wire: Some(client), ..Peer::default() };
-        let (completions, backend) = (Vec::new(), Peer::default());
-        Run { gateway, completions, client, backend, handed_over: None, is_stopped: false }
+        Run {
+            gateway,
+            completions: Vec::new(),
+            client,
+            backend: Peer::default(),
+            handed_over: None,
+            is_stopped: false,
+            was_accepted: false,
+            passed: Default::default(),
+            ended: None,
+        }
     }
 
     /// The kernel.
@@ -162,6 +191,17 @@ impl Run {
             assert!(self.backend.wire.is_none(), "one client has one backend");
             (self.backend.wire, self.backend.has_client) = (Some(client.wire), !client.is_relayed);
             self.handed_over = Some(client.record);
+        }
+        for line in log::take_access_lines() {
+            assert!(self.ended.is_none(), "one connection has a second access line: {line}");
+            self.ended = Some(Ended {
+                access: AccessLine::parse(&line),
+                is_stopped: self.is_stopped,
+                is_heard: self.client.has_left.is_none() && !self.client.was_stalled,
+            });
+            let is_open = |peer: &Peer| peer.wire.is_some_and(|wire| !sim.wires[wire].is_closed);
+            let has_open_end = !self.backend.has_client && (is_open(&self.client) || is_open(&self.backend));
+            assert!(!has_open_end, "an access line before the connection ended: {line}");
         }
         is_busy |= self.client.act(sim) | self.backend.act(sim);
         is_busy || sim.completed > before || sim.timeout_ms == Some(0)
@@ -213,6 +253,9 @@ impl Run {
 
     /// The gateway is told to stop.
     pub fn stop(&mut self) {
+        if !self.is_stopped {
+            self.was_accepted = !self.sim().has_waiting();
+        }
         self.is_stopped = true;
         self.gateway.stop();
     }
@@ -230,6 +273,7 @@ impl Run {
                 // What is still in flight ends: a connection that is watched, an accept.
                 (0..QUIET_TURNS).for_each(|_| _ = self.turn(1));
                 assert!(self.gateway.has_empty_counts(), "something is counted that is not there");
+                assert_eq!(self.ended.is_some(), self.was_accepted, "each accepted client has an access line");
                 return assert_eq!(self.sim().leaks(), "");
             }
             self.turn(1_000);

@@ -9,6 +9,9 @@ pub mod reference;
 /// Trees of configurations.
 pub mod tree;
 
+/// Access lines of the log.
+pub mod access;
+
 /// A gateway on a simulated kernel, and the two ends of its connection.
 pub mod gateway;
 

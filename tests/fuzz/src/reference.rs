@@ -1,5 +1,7 @@
 //! RFC 6455, read the slow and plain way: all bytes at once, one check behind the other, no state to go wrong.
 
+use crate::access::Count;
+
 /// What a stream of frames says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
@@ -94,6 +96,11 @@ impl Reading {
             _ => None,
         };
         self.events.iter().filter_map(message).collect()
+    }
+
+    /// The payload bytes and the whole messages.
+    pub fn count(&self) -> Count {
+        Count { bytes: self.payload().len(), messages: self.messages().len() }
     }
 
     /// Reads one frame; how many bytes it has.

@@ -299,6 +299,9 @@ impl<'a> Script<'a> {
             Some(conversation) => conversation.check(&mut self.run),
             None => drop(Replies::of(&self.run.client.heard)),
         }
+        if let (Some(ended), Some(conversation)) = (&self.run.ended, self.conversation()) {
+            conversation.check_access(ended, &self.run);
+        }
     }
 
     /// The conversation that was asked for.
