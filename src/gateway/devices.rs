@@ -22,4 +22,10 @@ impl Devices {
         self.counts.retain(|_, count| count.held() > 0);
         Permit::take(self.counts.entry(device).or_default(), users_max)
     }
+
+    /// Whether no device has a user.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.counts.values().all(|count| count.held() == 0)
+    }
 }

@@ -52,6 +52,16 @@ impl<H> AsRef<Count> for Endpoint<H> {
 }
 
 impl<H> Endpoint<H> {
+    /// Permits that clients hold of the endpoint and of the services of its sites.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn permits_held(&self) -> u64 {
+        let services = (0..self.folders.len() as u16).flat_map(|index| {
+            let site = self.sites.get(index);
+            std::iter::once(&site.service).chain(site.links.iter().map(|link| &link.service))
+        });
+        self.clients.held() + services.map(|service| service.conversations.held()).sum::<u64>()
+    }
+
     /// The starting folder for paths of a site. None: the site has no such folder.
     pub(crate) fn reach(&self, site: u16, folder: Folder) -> Option<Reach<'_, H>> {
         let folders = self.folders.get(site as usize);

@@ -213,11 +213,12 @@ impl<D: Driver> Gateway<D> {
     /// Whether all counts match the existing objects.
     #[cfg(any(test, feature = "sim"))]
     pub fn has_empty_counts(&self) -> bool {
-        let World { slots, queues, watches, .. } = &self.world;
+        let World { slots, devices, queues, watches, .. } = &self.world;
         self.connections.is_empty()
             && slots.has_no_connection()
             && self.admission.is_empty()
             && self.timers.is_empty()
+            && devices.is_empty()
             && queues.is_empty()
             && watches.is_idle()
     }

@@ -77,7 +77,7 @@ impl Conversation {
         }
         let Some(heard) = self.read(run) else { return };
         self.check_close(&heard, run);
-        self.check_up(&heard, run);
+        self.check_up(&heard);
         self.check_down(&heard, run);
         if heard.is_relaying {
             run.passed = [heard.by_client.count(), heard.to_client.count()];
@@ -308,10 +308,11 @@ impl Conversation {
     }
 
     /// From the client to the backend.
-    fn check_up(&self, heard: &Heard, run: &Run) {
+    fn check_up(&self, heard: &Heard) {
         let (said, bytes) = (&heard.by_client, &heard.to_backend);
         let delimiter: &[u8] = match self.protocol {
-            _ if self.gives_only() => return assert!(run.backend.heard.is_empty(), "it can only be read"),
+            // The simulated kernel refuses to write to it.
+            _ if self.gives_only() => return,
             Protocol::Frames => {
                 return self.check_frames(said, &Reading::of(bytes, false, Sizes::ANY), heard.is_relaying);
             }
@@ -385,7 +386,6 @@ impl Conversation {
                 (Protocol::Stream, MessageType::Text) => {
                     assert!(is_text || message.len() < 4, "but for a cut character")
                 }
-                (Protocol::Stream, MessageType::Auto) => assert!(!is_text || may_be_text),
                 (_, MessageType::Text) => assert!(is_text),
                 (_, MessageType::Auto) => assert_eq!(is_text, may_be_text),
             }

@@ -1,11 +1,12 @@
 //! The gateway on a simulated kernel, with one client and the backend that it asks for.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use uakari::driver::Completion;
 use uakari::driver::sim::{Handle, Sim};
 use uakari::gateway::Gateway;
-use uakari::gateway::entrance::Opening;
+use uakari::gateway::entrance::{Endpoint, Opening};
 use uakari::limits::Process;
 use uakari::observe::log;
 
@@ -124,6 +125,8 @@ impl Peer {
 /// A gateway and what speaks with it.
 pub struct Run {
     gateway: Gateway<Sim>,
+    /// All that were configured.
+    endpoints: Vec<Arc<Endpoint<Handle>>>,
     completions: Vec<Completion<Handle>>,
     /// The client.
     pub client: Peer,
@@ -155,20 +158,20 @@ pub struct Ended {
 impl Run {
     /// A gateway to which the client with this wire connects.
     pub fn new(sim: Sim, process: Process, opening: Opening<Handle>, client: usize) -> Run {
-        let mut gateway = Gateway::new(sim, process.clone());
-        gateway.configure(process, vec![opening]);
-        let client = Peer { wire: Some(client), ..Peer::default() };
-        Run {
-            gateway,
+        let mut run = Run {
+            gateway: Gateway::new(sim, process.clone()),
+            endpoints: Vec::new(),
             completions: Vec::new(),
-            client,
+            client: Peer { wire: Some(client), ..Peer::default() },
             backend: Peer::default(),
             handed_over: None,
             is_stopped: false,
             was_accepted: false,
             passed: Default::default(),
             ended: None,
-        }
+        };
+        run.configure(process, opening);
+        run
     }
 
     /// The kernel.
@@ -260,8 +263,9 @@ impl Run {
         self.gateway.stop();
     }
 
-    /// Reads the same configuration again.
+    /// Reads the configuration, or reads the same again.
     pub fn configure(&mut self, process: Process, opening: Opening<Handle>) {
+        self.endpoints.push(opening.endpoint.clone());
         self.gateway.configure(process, vec![opening]);
     }
 
@@ -273,6 +277,7 @@ impl Run {
                 // What is still in flight ends: a connection that is watched, an accept.
                 (0..QUIET_TURNS).for_each(|_| _ = self.turn(1));
                 assert!(self.gateway.has_empty_counts(), "something is counted that is not there");
+                assert_eq!(self.endpoints.iter().map(|one| one.permits_held()).sum::<u64>(), 0, "permits are held");
                 assert_eq!(self.ended.is_some(), self.was_accepted, "each accepted client has an access line");
                 return assert_eq!(self.sim().leaks(), "");
             }
