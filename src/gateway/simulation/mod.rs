@@ -137,6 +137,10 @@ fn run(seed: u64) -> Outcome {
         gateway.turn(None, &mut completions).expect("the simulated kernel does not fail");
         looks += 1;
     }
+    // A client that waits for its accept when the gateway is stopped has no access line.
+    let access_lines = log::take_access_lines().len();
+    let is_complete = access_lines == clients.len() || stop_at != usize::MAX && access_lines < clients.len();
+    assert!(is_complete, "{access_lines} access lines of {} clients", clients.len());
     let sim = gateway.driver_mut();
     let sent: Vec<_> = clients.iter().filter_map(Client::sent).collect();
     let received: Vec<_> = backends.iter_mut().filter_map(|backend| backend.received(sim)).collect();
