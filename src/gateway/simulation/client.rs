@@ -9,7 +9,6 @@ use crate::driver::Address;
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
 use crate::transport::Records;
-use rfc6455::mask;
 
 /// How a client behaves and ends its conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,9 +206,8 @@ impl Client {
             }
         }
         self.out.extend(key);
-        let mut payload = payload.to_vec();
-        mask::apply(&mut payload, key, 0);
-        self.out.extend(payload);
+        // Not by the function that unmasks it (RFC 6455 section 5.3).
+        self.out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
     }
 
     /// Reads and writes some data, or nothing.

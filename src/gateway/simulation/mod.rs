@@ -89,6 +89,7 @@ fn run(seed: u64) -> Outcome {
     // Some runs reload the configuration midway. Existing connections must not be affected.
     let reload_at = if sim.rng.one_in(3) { sim.rng.below(500) } else { usize::MAX };
     let openings = world.openings(&mut sim, listening);
+    let mut endpoints: Vec<_> = openings.iter().map(|opening| opening.endpoint.clone()).collect();
     let mut gateway = Gateway::new(sim, world.process.clone());
     gateway.configure(world.process.clone(), openings);
     let mut completions = Vec::new();
@@ -107,6 +108,7 @@ fn run(seed: u64) -> Outcome {
         world.deploy(turns, sim);
         if turns == reload_at && !was_stopped {
             let openings = world.openings(sim, listening_again);
+            endpoints.extend(openings.iter().map(|opening| opening.endpoint.clone()));
             gateway.configure(world.process.clone(), openings);
         }
         gateway.turn(None, &mut completions).expect("the simulated kernel does not fail");
@@ -131,6 +133,8 @@ fn run(seed: u64) -> Outcome {
     let is_stopped = stop_at != usize::MAX || world.is_tight();
     clients.iter().for_each(|client| client.check_end(is_stopped));
     assert!(gateway.has_empty_counts(), "connections outlive the deadline, or something is counted that is not there");
+    let held = endpoints.iter().map(|endpoint| endpoint.permits_held()).sum::<u64>();
+    assert_eq!(held, 0, "permits outlive their connections");
     // The reopening of a folder may be in flight.
     let mut looks = 0;
     while !gateway.driver_mut().leaks().is_empty() && looks < LOOK_TURNS_MAX {
