@@ -64,7 +64,7 @@ impl Conversation {
 
     /// Compares all that was said and heard.
     pub fn check(&self, run: &mut Run) {
-        let Some(frames_at) = Replies::of(&run.client.heard).frames_at else {
+        let Some(frames_at) = Replies::of(&run.client).frames_at else {
             let may_miss_reply = run.client.has_left.is_some() || run.client.was_stalled || run.is_stopped;
             return assert!(
                 may_miss_reply || run.backend.heard.is_empty(),
@@ -93,7 +93,7 @@ impl Conversation {
 
     /// Asserts that the access line counts what passed: no more than was said, and no less than was heard.
     pub fn check_access(&self, Ended { access, is_stopped, is_heard }: &Ended, run: &Run) {
-        let replies = Replies::of(&run.client.heard);
+        let replies = Replies::of(&run.client);
         if *is_heard && !is_stopped {
             assert_eq!(access.status, replies.statuses.last().copied(), "the status that was heard last");
         }
@@ -190,7 +190,7 @@ impl Conversation {
 
     /// None: there is no conversation, or the backend has it for itself.
     fn read(&self, run: &mut Run) -> Option<Heard> {
-        let frames_at = Replies::of(&run.client.heard).frames_at.filter(|_| run.handed_over.is_none())?;
+        let frames_at = Replies::of(&run.client).frames_at.filter(|_| run.handed_over.is_none())?;
         let by_client = self.by_client(&run.client);
         let to_client = Reading::of(&run.client.heard[frames_at..], false, Sizes::ANY);
         assert_eq!(to_client.fault, None, "the gateway breaks the protocol");

@@ -1,5 +1,7 @@
 //! Replies of HTTP as a client sees them: where one ends and the next begins must never be in doubt.
 
+use crate::gateway::Peer;
+
 const VERSION: &[u8] = b"HTTP/1.1 ";
 
 /// The replies to one client, the last one maybe not whole.
@@ -9,11 +11,16 @@ pub struct Replies {
     pub statuses: Vec<u16>,
     /// Where the frames after a 101 begin.
     pub frames_at: Option<usize>,
+    /// The last reply is not whole.
+    pub is_cut: bool,
 }
 
 impl Replies {
     /// Reads all that a client has heard, and asserts that the replies are well-formed.
-    pub fn of(heard: &[u8]) -> Replies {
+    pub fn of(client: &Peer) -> Replies {
+        let heard = &client.heard[..];
+        // Only the reply to HEAD has a length and no body.
+        let may_lack_body = client.said.windows(4).any(|part| part == b"HEAD");
         let mut replies = Replies::default();
         let (mut at, mut is_last) = (0, false);
         while let Some(size) = heard[at..].windows(4).position(|part| part == b"\r\n\r\n") {
@@ -27,11 +34,13 @@ impl Replies {
                 return replies;
             }
             let rest = &heard[at..];
-            // The reply to HEAD has no body; no body here begins as a reply does.
-            if rest.starts_with(VERSION) || rest.len() < VERSION.len() && VERSION.starts_with(rest) {
+            // No body here begins as a reply does.
+            let is_next = rest.starts_with(VERSION) || rest.len() < VERSION.len() && VERSION.starts_with(rest);
+            if may_lack_body && is_next {
                 continue;
             }
             if rest.len() < body_size {
+                replies.is_cut = true;
                 return replies;
             }
             at += body_size;
@@ -39,6 +48,7 @@ impl Replies {
         assert!(!is_last || at == heard.len(), "more after the last reply: {}", heard[at..].escape_ascii());
         let rest = &heard[at..heard.len().min(at + VERSION.len())];
         assert!(VERSION.starts_with(rest), "no reply: {}", rest.escape_ascii());
+        replies.is_cut = !rest.is_empty();
         replies
     }
 }

@@ -163,6 +163,8 @@ struct Script<'a> {
     asked: Option<(&'static str, usize)>,
     /// The backend ended while messages flowed.
     is_whole: bool,
+    /// A file became shorter.
+    is_shortened: bool,
     choices: Choices<'a>,
 }
 
@@ -181,7 +183,7 @@ impl<'a> Script<'a> {
         let client = sim.client(0, capacity, Address::Unix);
         let run = Run::new(sim, limits::Process::default(), opening, client);
         let name = NAMES.get(usize::from(name & 0x1f)).copied();
-        let mut script = Script { run, service, asked: None, is_whole: false, choices };
+        let mut script = Script { run, service, asked: None, is_whole: false, is_shortened: false, choices };
         let Some(name) = name else { return script };
         let head = format!(
             "GET /{name} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -234,6 +236,7 @@ impl<'a> Script<'a> {
                 self.run.configure(limits::Process::default(), opening);
             }
             18 => {
+                self.is_shortened = true;
                 let size = choices.byte();
                 self.run.sim().trees[0].insert("large".into(), Node::File(vec![b'x'; size.into()]));
             }
@@ -256,6 +259,9 @@ impl<'a> Script<'a> {
         let long_ms = if self.run.sim().is_plain { LONG_MS } else { LONG_SEEDED_MS };
         self.run.pass(long_ms);
         assert!(!must_close || self.conversation().is_some_and(|one| one.is_closed(&mut self.run)), "no close frame");
+        let client = &self.run.client;
+        let may_be_cut = self.is_shortened || client.has_left.is_some() || client.was_stalled || self.run.is_stopped;
+        assert!(may_be_cut || !Replies::of(client).is_cut, "a part of a reply is held");
         self.run.leave_client(Leave::Finish);
         self.run.settle();
         self.run.stop();
@@ -297,7 +303,7 @@ impl<'a> Script<'a> {
     fn check(&mut self) {
         match self.conversation() {
             Some(conversation) => conversation.check(&mut self.run),
-            None => drop(Replies::of(&self.run.client.heard)),
+            None => drop(Replies::of(&self.run.client)),
         }
         if let (Some(ended), Some(conversation)) = (&self.run.ended, self.conversation()) {
             conversation.check_access(ended, &self.run);
