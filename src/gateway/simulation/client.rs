@@ -399,7 +399,8 @@ impl Client {
 
     /// The bytes of its messages to `sink`. None: a client of another backend.
     pub fn sent(&self) -> Option<Sent<'_>> {
-        let is_whole = self.close == Some(Some(1_000)) && self.has_closed;
+        // `sink` does not close first, so that 1000 answers the client's own close frame.
+        let is_whole = self.close == Some(Some(1_000)) && matches!(self.manner, Manner::Polite | Manner::Hasty);
         (self.name == "sink").then_some(Sent { bytes: &self.stream, is_whole })
     }
 
