@@ -36,6 +36,10 @@ impl Replies {
             let rest = &heard[at..];
             // No body here begins as a reply does.
             let is_next = rest.starts_with(VERSION) || rest.len() < VERSION.len() && VERSION.starts_with(rest);
+            // These statuses answer a request that was understood.
+            if replies.statuses.len() == 1 && matches!(status, 200 | 404) && client.said.starts_with(b"HEAD ") {
+                assert!(is_next, "a body after the reply to HEAD: {}", rest.escape_ascii());
+            }
             if may_lack_body && is_next {
                 continue;
             }
