@@ -274,6 +274,10 @@ pub const FULL_TURNS_MAX: u32 = 64;
 /// Interval at which the deadline is checked of a connection that waits for a buffer, or whose data waits for its turn.
 pub const UNREAD_LOOK_MS: u64 = 10;
 
+/// Memory of an idle proxied WebSocket in bytes, without the overhead of the allocator. Asserted when the gateway is
+/// compiled.
+pub const IDLE_WEBSOCKET_SIZE_MAX: usize = 256;
+
 /// Bytes of a request target.
 pub const TARGET_SIZE_MAX: usize = 8 * 1024;
 /// Bytes of a header line's value that a log line may quote.

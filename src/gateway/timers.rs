@@ -28,7 +28,6 @@ struct Timer {
 }
 
 /// Size in bytes of a timer and its place.
-#[cfg(test)]
 pub(super) const TIMER_SIZE: usize = size_of::<Timer>() + size_of::<u32>();
 
 impl Timers {
