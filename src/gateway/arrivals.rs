@@ -1,12 +1,18 @@
 //! Listener lifecycle (accept, pause, close) and admission of accepted clients.
 
+use std::sync::Arc;
+
 use super::admission::Places;
 use super::connection::Connection;
+use super::entrance::Endpoint;
+use super::timers::Owner;
 use super::{Gateway, list};
 use crate::driver::{Address, Driver, Errno, Op};
 use crate::exchange::Input;
 use crate::limits;
 use crate::observe::log::{self, Level};
+#[cfg(any(test, feature = "sim"))]
+use crate::transport::StageKind;
 use crate::transport::Transport;
 use crate::types::End;
 
@@ -59,23 +65,39 @@ impl<D: Driver> Gateway<D> {
         let Some(entrance) = self.entrances.get(index).filter(|_| self.give_up_ms.is_none()) else {
             return self.world.driver.close(handle);
         };
+        let endpoint = entrance.endpoint.clone();
+        #[cfg(any(test, feature = "sim"))]
+        if endpoint.stage == StageKind::Streams {
+            return self.add_carrier(handle, address, endpoint);
+        }
+        let transport = Transport::with_stage(handle, endpoint.stage);
+        if let Err(transport) = self.begin(address, &endpoint, transport) {
+            transport.close(&mut self.world.driver);
+        }
+    }
+
+    /// Begins the exchange of a client, unless a limit is reached beyond which clients are not even refused: then the
+    /// transport is returned. Returns the slot of the connection.
+    pub(super) fn begin(
+        &mut self,
+        address: Address,
+        endpoint: &Arc<Endpoint<D::Handle>>,
+        transport: Transport<D::Handle>,
+    ) -> Result<Owner, Transport<D::Handle>> {
         let there = self.connections.len() as u64;
-        let Some((places, handshake)) = self.admission.enter(address, &entrance.endpoint, there) else {
-            return self.world.driver.close(handle);
-        };
+        let Some((places, handshake)) = self.admission.enter(address, endpoint, there) else { return Err(transport) };
         let input = match &places {
             Places::Admitted { .. } => Input::Accepted,
             Places::Refused(refusal) => Input::Overload(refusal.full),
         };
-        let stage = places.endpoint().stage;
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
-        let transport = Transport::with_stage(handle, stage);
         let key = self.world.slots.insert_transport(slot, End::Client, transport);
         let connection = Connection::new(self.next_id, slot, key, address, (places, handshake), self.world.now_ms);
         let connection = entry.insert(connection);
         self.next_id += 1;
         connection.handle(input, &mut self.world);
         list(connection, &mut self.touched);
+        Ok(connection.owner())
     }
 }

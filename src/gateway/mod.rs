@@ -3,6 +3,8 @@
 
 mod admission;
 mod arrivals;
+#[cfg(any(test, feature = "sim"))]
+mod carrier;
 mod clock;
 mod connect_queue;
 pub mod connection;
@@ -84,6 +86,9 @@ pub struct Gateway<D: Driver> {
     world: World<D>,
     entrances: Slab<Entrance<D::Handle>>,
     connections: Slab<Connection<D::Handle>>,
+    /// Sockets that carry several exchanges.
+    #[cfg(any(test, feature = "sim"))]
+    carriers: Slab<carrier::Carrier<D::Handle>>,
     admission: Admission,
     timers: Timers,
     watch: Watch,
@@ -136,6 +141,8 @@ impl<D: Driver> Gateway<D> {
             },
             entrances: Slab::new(),
             connections: Slab::new(),
+            #[cfg(any(test, feature = "sim"))]
+            carriers: Slab::new(),
             admission: Admission::new(limits),
             timers: Timers::default(),
             watch: Watch::default(),
@@ -207,6 +214,8 @@ impl<D: Driver> Gateway<D> {
     /// Whether no work remains, so that the process may exit.
     pub fn is_over(&self) -> bool {
         let is_empty = self.connections.is_empty() && self.world.watches.is_empty();
+        #[cfg(any(test, feature = "sim"))]
+        let is_empty = is_empty && self.carriers.is_empty();
         self.give_up_ms.is_some() && (is_empty || self.abort_ms.is_some_and(|ms| self.world.now_ms >= ms))
     }
 
@@ -215,6 +224,7 @@ impl<D: Driver> Gateway<D> {
     pub fn has_empty_counts(&self) -> bool {
         let World { slots, devices, queues, watches, .. } = &self.world;
         self.connections.is_empty()
+            && self.carriers.is_empty()
             && slots.has_no_connection()
             && self.admission.is_empty()
             && self.timers.is_empty()
@@ -330,6 +340,8 @@ impl<D: Driver> Gateway<D> {
     fn on_other(&mut self, user: Option<User>, token: Token, event: Event<D::Handle>) {
         match (user, event) {
             (Some(User::Listener(index)), Event::Accepted { result, more }) => self.on_accepted(index, result, more),
+            #[cfg(any(test, feature = "sim"))]
+            (Some(User::Carrier(index)), event) => self.on_carrier(index, event),
             (Some(User::Folder(look)), Event::Opened(result)) => {
                 self.free_slot(token);
                 self.on_folder(look, result);
@@ -445,6 +457,11 @@ impl<D: Driver> Gateway<D> {
     fn settle(&mut self) {
         self.list_starved();
         self.settle_touched();
+        #[cfg(any(test, feature = "sim"))]
+        {
+            self.settle_carriers();
+            self.settle_touched();
+        }
         self.spill_hoards();
         while self.admission.holds_too_much() && self.break_greediest() {
             self.settle_touched();

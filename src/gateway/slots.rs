@@ -49,6 +49,9 @@ pub(super) enum User {
     Transport(u32, End),
     /// The file or socket that a connection opens, reads or connects to, by its index in the connection table.
     File(u32),
+    /// The socket of a carrier.
+    #[cfg(any(test, feature = "sim"))]
+    Carrier(usize),
 }
 
 /// A slot. `User` is stored in two parts, so that a slot of a transport has no padding.
@@ -63,10 +66,14 @@ struct Slot<H> {
 #[derive(Debug)]
 enum Kind<H> {
     Listener,
-    Folder { epoch: u32 },
+    Folder {
+        epoch: u32,
+    },
     Watch,
     Transport(Transport<H>),
     File,
+    #[cfg(any(test, feature = "sim"))]
+    Carrier(Transport<H>),
 }
 
 impl<H> Slot<H> {
@@ -79,6 +86,8 @@ impl<H> Slot<H> {
             Kind::Transport(_) if self.index.is_multiple_of(2) => User::Transport(self.index / 2, End::Client),
             Kind::Transport(_) => User::Transport(self.index / 2, End::Backend),
             Kind::File => User::File(self.index),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Carrier(_) => User::Carrier(index),
         }
     }
 }
@@ -100,6 +109,12 @@ impl<H> Slots<H> {
     /// Assigns a slot to a transport. There are enough slots for all descriptors (asserted above).
     pub(super) fn insert_transport(&mut self, connection: u32, end: End, transport: Transport<H>) -> Key {
         self.add(2 * connection + u32::from(end == End::Backend), Kind::Transport(transport))
+    }
+
+    /// Assigns a slot to the socket of a carrier.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn insert_carrier(&mut self, index: usize, transport: Transport<H>) -> Key {
+        self.add(index as u32, Kind::Carrier(transport))
     }
 
     /// Assigns a slot to an accept.
@@ -136,6 +151,8 @@ impl<H> Slots<H> {
     pub(super) fn remove_transport(&mut self, key: Key) -> Option<Transport<H>> {
         match self.slots.try_remove(key.index())?.kind {
             Kind::Transport(transport) => Some(transport),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Carrier(transport) => Some(transport),
             _ => None,
         }
     }
@@ -160,6 +177,8 @@ impl<H> Slots<H> {
     pub(super) fn transport(&self, key: Option<Key>) -> Option<&Transport<H>> {
         match &self.slots.get(key?.index())?.kind {
             Kind::Transport(transport) => Some(transport),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Carrier(transport) => Some(transport),
             _ => None,
         }
     }
@@ -167,6 +186,8 @@ impl<H> Slots<H> {
     pub(super) fn transport_mut(&mut self, key: Option<Key>) -> Option<&mut Transport<H>> {
         match &mut self.slots.get_mut(key?.index())?.kind {
             Kind::Transport(transport) => Some(transport),
+            #[cfg(any(test, feature = "sim"))]
+            Kind::Carrier(transport) => Some(transport),
             _ => None,
         }
     }

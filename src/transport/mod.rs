@@ -116,10 +116,30 @@ pub(crate) struct Opposite {
     pub(crate) queue_size_max: usize,
 }
 
-/// State of one file descriptor.
+/// What a transport sends to and receives from.
+#[derive(Debug)]
+enum Port<H> {
+    /// A file descriptor.
+    Descriptor(H),
+    /// A stream of a carrier (`gateway::carrier`), which passes bytes in and pulls bytes out.
+    #[cfg(any(test, feature = "sim"))]
+    Stream,
+}
+
+impl<H> Port<H> {
+    fn handle(&self) -> Option<&H> {
+        match self {
+            Port::Descriptor(handle) => Some(handle),
+            #[cfg(any(test, feature = "sim"))]
+            Port::Stream => None,
+        }
+    }
+}
+
+/// State of one file descriptor, or of one stream of a carrier.
 #[derive(Debug)]
 pub(crate) struct Transport<H> {
-    handle: H,
+    port: Port<H>,
     life: Life,
     receiving: Receiving,
     sending: SendState,
@@ -143,8 +163,12 @@ pub(crate) enum SendResult {
 impl<H> Transport<H> {
     /// Creates the transport of a connected socket.
     pub(crate) fn new(handle: H) -> Transport<H> {
+        Transport::of(Port::Descriptor(handle))
+    }
+
+    fn of(port: Port<H>) -> Transport<H> {
         Transport {
-            handle,
+            port,
             life: Life::Open,
             receiving: Receiving::No,
             sending: SendState::No,
@@ -158,6 +182,37 @@ impl<H> Transport<H> {
     /// A connected socket whose bytes pass a stage.
     pub(crate) fn with_stage(handle: H, kind: StageKind) -> Transport<H> {
         Transport { stage: Stage::new(kind), ..Transport::new(handle) }
+    }
+
+    /// Creates the transport of a stream.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn stream() -> Transport<H> {
+        Transport::of(Port::Stream)
+    }
+
+    /// Whether it is a stream of a carrier.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.handle().is_none()
+    }
+
+    /// Whether nothing more is sent: the carrier sends the end of the stream.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn is_shut(&self) -> bool {
+        self.life >= Life::Shut
+    }
+
+    /// Removes queued bytes of a stream, which the carrier sends. `on_sent` must be called with the batch. None: no bytes
+    /// are queued.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn pull<D: Driver<Handle = H>>(&mut self, driver: &mut D) -> Option<(Batch, Vec<u8>)> {
+        debug_assert!(self.is_stream() && !self.is_sending(), "{:?}", self.sending);
+        let batch = self.outgoing.take_batch(SEND_SEGMENTS_MAX, &mut self.stage, driver)?;
+        let mut bytes = Vec::new();
+        for segment in std::iter::once(&batch.first).chain(&batch.rest) {
+            segment.append_to(driver, &mut bytes);
+        }
+        self.sending = SendState::InFlight;
+        Some((batch, bytes))
     }
 
     /// Creates the transport of an open device.
@@ -191,21 +246,23 @@ impl<H> Transport<H> {
         self.stage.seal(bytes)
     }
 
-    /// The handle.
-    pub(crate) fn handle(&self) -> &H {
-        &self.handle
+    /// The handle. None: a stream.
+    pub(crate) fn handle(&self) -> Option<&H> {
+        self.port.handle()
     }
 
-    /// Whether it may be lent for a hand-over: nothing is queued or in flight for it.
+    /// Whether it may be lent for a hand-over: it has a descriptor, and nothing is queued or in flight for it.
     pub(crate) fn may_lend(&self) -> bool {
-        !self.is_in_flight() && self.outgoing.is_empty() && self.life != Life::Abandoned
+        !self.is_stream() && !self.is_in_flight() && self.outgoing.is_empty() && self.life != Life::Abandoned
     }
 
-    /// Lends the handle to a hand-over, which must end with `take_back`.
-    pub(crate) fn lend(&mut self) -> &H {
-        debug_assert!(self.may_lend(), "lent with something queued or in flight");
+    /// Lends the handle to a hand-over, which must end with `take_back`. None: it may not be lent.
+    pub(crate) fn lend(&mut self) -> Option<&H> {
+        if !self.may_lend() {
+            return None;
+        }
         self.sending = SendState::Lent;
-        &self.handle
+        self.handle()
     }
 
     /// Returns the handle after a hand-over.
@@ -286,7 +343,11 @@ impl<H> Transport<H> {
 
     /// Removes the first arrival.
     pub(crate) fn take_arrival(&mut self) -> Option<Arrival> {
-        self.incoming.take()
+        let arrival = self.incoming.take()?;
+        if self.mode.demand() == Demand::Once {
+            self.mode.set_demand(Demand::Nothing);
+        }
+        Some(arrival)
     }
 
     /// Whether the transport is abandoned: nothing more is queued or received.
@@ -354,8 +415,11 @@ impl<H> Transport<H> {
         self.outgoing.clear(driver);
         self.incoming.clear(driver);
         // A lent handle may already belong to the backend: do not shut it down.
-        if self.is_in_flight() && self.sending != SendState::Lent {
-            driver.shutdown(&self.handle, true);
+        if self.is_in_flight()
+            && self.sending != SendState::Lent
+            && let Some(handle) = self.handle()
+        {
+            driver.shutdown(handle, true);
         }
         self.check_invariants();
     }
@@ -486,6 +550,13 @@ impl<H> Transport<H> {
         if matches!(self.sending, SendState::InFlight | SendState::Lent) {
             return;
         }
+        let Some(handle) = self.port.handle() else {
+            // The carrier pulls what is queued.
+            if self.life == Life::Finishing && self.outgoing.is_empty() {
+                self.life = Life::Shut;
+            }
+            return;
+        };
         // Packet boundaries must be preserved: send one packet per operation.
         let most = if self.mode.demand() == Demand::Packets { 1 } else { SEND_SEGMENTS_MAX };
         match self.outgoing.take_batch(most, &mut self.stage, driver) {
@@ -496,11 +567,11 @@ impl<H> Transport<H> {
                     (false, _) => Sending::Now,
                 };
                 self.sending = SendState::InFlight;
-                driver.send(Token { op: Op::Send, ..token }, &self.handle, batch, how);
+                driver.send(Token { op: Op::Send, ..token }, handle, batch, how);
             }
             None if self.life == Life::Finishing && !self.is_device() => {
                 self.life = Life::Shut;
-                driver.shutdown(&self.handle, false);
+                driver.shutdown(handle, false);
             }
             None => {}
         }
@@ -514,6 +585,9 @@ impl<H> Transport<H> {
         }
         if self.receiving == Receiving::Starved {
             self.receiving = Receiving::No;
+        }
+        if self.is_stream() {
+            return Settled::Done;
         }
         let is_wanted = self.may_deliver(opposite) && self.incoming.is_empty();
         let (demand, is_bulk) = (self.mode.demand(), self.mode.has(Mode::BULK));
@@ -536,8 +610,10 @@ impl<H> Transport<H> {
             Demand::Flow if !is_bulk => (Receive::Multishot, Receiving::Multishot),
             _ => (Receive::Once, Receiving::Once),
         };
-        driver.receive(Token { op: Op::Receive, ..token }, &self.handle, how);
-        self.receiving = receiving;
+        if let Some(handle) = self.port.handle() {
+            driver.receive(Token { op: Op::Receive, ..token }, handle, how);
+            self.receiving = receiving;
+        }
         Settled::Done
     }
 
@@ -549,10 +625,14 @@ impl<H> Transport<H> {
         }
     }
 
-    /// Returns the handle to be closed. Nothing may be in flight.
-    pub(crate) fn into_handle(self) -> H {
+    /// Closes the handle. Nothing may be in flight.
+    pub(crate) fn close<D: Driver<Handle = H>>(self, driver: &mut D) {
         debug_assert!(!self.is_in_flight(), "closed with something in flight");
-        self.handle
+        match self.port {
+            Port::Descriptor(handle) => driver.close(handle),
+            #[cfg(any(test, feature = "sim"))]
+            Port::Stream => {}
+        }
     }
 }
 

@@ -10,15 +10,18 @@ use crate::limits::POOL_HEADROOM;
 
 use super::Arrival;
 
-/// The stage that the clients of an endpoint use.
+/// How the bytes of a client's socket become those of exchanges.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum StageKind {
-    /// Bytes pass unchanged.
+    /// The socket carries one exchange at a time, and its bytes pass unchanged.
     #[default]
     Plain,
-    /// The records of the tests.
+    /// As Plain, but the bytes pass the records of the tests.
     #[cfg(any(test, feature = "sim"))]
     Records,
+    /// The socket carries the streams of the tests, each of them one exchange (`gateway::carrier`).
+    #[cfg(any(test, feature = "sim"))]
+    Streams,
 }
 
 /// The stage of one transport.
@@ -33,6 +36,8 @@ impl Stage {
     pub(super) fn new(kind: StageKind) -> Stage {
         match kind {
             StageKind::Plain => Stage::default(),
+            #[cfg(any(test, feature = "sim"))]
+            StageKind::Streams => Stage::default(),
             #[cfg(any(test, feature = "sim"))]
             StageKind::Records => Stage { records: Some(Box::default()) },
         }

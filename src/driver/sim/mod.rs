@@ -149,6 +149,12 @@ impl Sim {
         self.wires.len() - 1
     }
 
+    /// Creates a wire between two actors of the test.
+    pub fn inner_wire(&mut self, capacity: usize, address: Address) -> usize {
+        self.wires.push(Wire { address, local: Address::Unknown, ..Wire::new(capacity, false) });
+        self.wires.len() - 1
+    }
+
     /// Whether a client waits in an accept queue.
     pub fn has_waiting(&self) -> bool {
         self.ports.iter().any(|port| !port.waiting.is_empty())

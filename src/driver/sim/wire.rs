@@ -144,6 +144,16 @@ impl Wire {
         self.to_gateway.broken || (self.to_gateway.finished && self.to_gateway.chunks.is_empty())
     }
 
+    /// As `finish`, for the direction to the actor.
+    pub fn end_down(&mut self) {
+        self.from_gateway.finished = true;
+    }
+
+    /// Whether the actor has reset the connection.
+    pub fn was_reset(&self) -> bool {
+        self.to_gateway.broken
+    }
+
     /// The holder of a passed end closes it.
     pub fn close_passed(&mut self) {
         self.is_passed = false;

@@ -128,7 +128,8 @@ impl<H> Connection<H> {
 
     fn send_hello<D: Driver<Handle = H>>(&mut self, hello: &Hello, world: &mut World<D>) {
         let client = world.slots.transport(self.client);
-        let local = client.map_or(Address::Unknown, |client| world.driver.local_address(client.handle()));
+        let local =
+            client.and_then(Transport::handle).map_or(Address::Unknown, |handle| world.driver.local_address(handle));
         let record = hello.encode(self.address(), local, self.id.get());
         self.enqueue(End::Backend, Segment::heap(record), world);
     }

@@ -24,7 +24,7 @@ impl<H> Connection<H> {
         let Some(transport) = world.slots.transport_mut(self.client).filter(|client| client.may_lend()) else { return };
         let Some(Parcel { reply, hello }) = opened.handover.take() else { return };
         let (reply, is_staged) = (transport.seal(reply), transport.is_staged());
-        let client = transport.lend();
+        let Some(client) = transport.lend() else { return };
         let mut record = sockaddr(address);
         if let Some(hello) = hello {
             record.extend(hello.encode(address, world.driver.local_address(client), self.id.get()));

@@ -364,15 +364,35 @@ impl<H> Connection<H> {
         }
     }
 
+    /// Handles bytes or the end of a stream, which the carrier received for this connection's client.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn on_stream<D: Driver<Handle = H>>(&mut self, arrival: Arrival, world: &mut World<D>) {
+        let must_wait = self.must_wait(End::Client, &arrival, world);
+        let Some(transport) = world.slots.transport_mut(self.client) else { return };
+        transport.keep(arrival, &mut world.driver);
+        if !must_wait && let Some(arrival) = transport.take_arrival() {
+            self.deliver(End::Client, arrival, world);
+        }
+    }
+
+    /// Slot of the client's transport. None: it is closed.
+    #[cfg(any(test, feature = "sim"))]
+    pub(super) fn client(&self) -> Option<Key> {
+        self.client
+    }
+
     /// Whether an arrival must be queued: behind an earlier arrival, until the opposite send queue drains, or until
-    /// the next turn.
+    /// the next turn. A stream also queues what is not wanted yet, which a socket leaves in the kernel.
     fn must_wait<D: Driver<Handle = H>>(&self, end: End, arrival: &Arrival, world: &World<D>) -> bool {
         let Some(transport) = self.transport(end, world).filter(|transport| !transport.is_abandoned()) else {
             return false;
         };
         let is_data = matches!(arrival, Arrival::Lease(_) | Arrival::Copy(_));
         let has_room = || world.work > 0 && self.may_deliver(end, world);
-        self.exchange.wants().is_conversation() && (transport.has_arrivals() || is_data && !has_room())
+        match transport.is_stream() {
+            true => transport.has_arrivals() || !has_room(),
+            false => self.exchange.wants().is_conversation() && (transport.has_arrivals() || is_data && !has_room()),
+        }
     }
 
     /// Passes the first arrival of each end to the exchange.
@@ -516,7 +536,7 @@ impl<H> Connection<H> {
     /// Installs the backend's transport. If the connection is ending, the backend is closed.
     fn set_backend<D: Driver<Handle = H>>(&mut self, transport: Transport<H>, world: &mut World<D>) {
         if self.is_ending() || self.backend.is_some() {
-            return world.driver.close(transport.into_handle());
+            return transport.close(&mut world.driver);
         }
         self.backend = Some(world.slots.insert_transport(self.slot, End::Backend, transport));
     }
@@ -595,7 +615,7 @@ impl<H> Connection<H> {
             Settled::Starved(share) => Some(share),
             Settled::Closable => {
                 if let Some(transport) = world.slots.remove_transport(key) {
-                    world.driver.close(transport.into_handle());
+                    transport.close(&mut world.driver);
                 }
                 match end {
                     End::Client => self.client = None,

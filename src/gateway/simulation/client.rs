@@ -94,6 +94,18 @@ impl Client {
             _ => tcp(&format!("[2001:db8:0:{host}::1]:{own}")),
         };
         let wire = sim.client(port, capacity, address);
+        Client::on_wire(wire, manner, world.has_records(port), sim, world)
+    }
+
+    /// Creates a client of a trunk.
+    pub fn on_stream(sim: &mut Sim, world: &World, address: Address) -> Client {
+        let manner = MANNERS[sim.rng.below(MANNERS.len())];
+        let capacity = 1 << (10 + sim.rng.below(8));
+        let wire = sim.inner_wire(capacity, address);
+        Client::on_wire(wire, manner, false, sim, world)
+    }
+
+    fn on_wire(wire: usize, manner: Manner, has_records: bool, sim: &mut Sim, world: &World) -> Client {
         let rng = &mut sim.rng;
         let Name { path: name, protocol } = world.names[rng.below(world.names.len())];
         let mut client = Client {
@@ -106,7 +118,7 @@ impl Client {
             may_be_cut: world.is_tight(),
             patience: 0,
             received: Vec::new(),
-            records: world.has_records(port).then(|| (Records::default(), Vec::new())),
+            records: has_records.then(|| (Records::default(), Vec::new())),
             head: None,
             answers: None,
             expected: Vec::new(),

@@ -10,6 +10,7 @@ mod folders;
 mod pages;
 mod pipes;
 mod receiver;
+mod trunk;
 mod world;
 
 use super::Gateway;
@@ -19,6 +20,7 @@ use crate::observe::log::{self, Level};
 use backend::Backend;
 use client::{Client, Manner};
 use receiver::Receiver;
+use trunk::Trunk;
 use world::{World, listening, listening_again};
 
 const SEEDS: u64 = 256;
@@ -52,11 +54,14 @@ fn seeds() {
         return;
     }
     let (seeds, mut missing) = (number("UAKARI_SEEDS").unwrap_or(SEEDS), BACKENDS.to_vec());
+    let mut full_trunks = 0;
     for seed in 0..seeds {
         let outcome = run(seed);
         missing.retain(|name| !outcome.opened.contains(name));
+        full_trunks += usize::from(outcome.has_full_trunk);
     }
     assert!(seeds < SEEDS || missing.is_empty(), "no conversation with {missing:?}");
+    assert!(seeds < SEEDS || full_trunks > 0, "no socket carried three conversations");
 }
 
 #[test]
@@ -76,6 +81,8 @@ struct Outcome {
     random: u64,
     /// Names of the conversations that were opened.
     opened: Vec<&'static str>,
+    /// Whether all clients of a trunk opened a conversation.
+    has_full_trunk: bool,
 }
 
 fn run(seed: u64) -> Outcome {
@@ -85,6 +92,12 @@ fn run(seed: u64) -> Outcome {
     // Some runs are stopped midway, the others after all clients are done.
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
     let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, &world)).collect();
+    let mut trunks = Vec::new();
+    if let Some(port) = world.trunk_port {
+        for _ in 0..1 + sim.rng.below(2) {
+            trunks.push(Trunk::new(port, &mut sim, &world, &mut clients));
+        }
+    }
     let (mut backends, mut receivers): (Vec<Backend>, Vec<Receiver>) = Default::default();
     // Some runs reload the configuration midway. Existing connections must not be affected.
     let reload_at = if sim.rng.one_in(3) { sim.rng.below(500) } else { usize::MAX };
@@ -97,6 +110,7 @@ fn run(seed: u64) -> Outcome {
     while !gateway.is_over() {
         let sim = gateway.driver_mut();
         clients.iter_mut().for_each(|client| client.act(sim));
+        trunks.iter_mut().for_each(|trunk| trunk.act(sim));
         backends.iter_mut().for_each(|backend| backend.act(sim));
         receivers.iter_mut().for_each(|receiver| receiver.act(sim));
         for client in std::mem::take(&mut sim.handed_over) {
@@ -143,13 +157,16 @@ fn run(seed: u64) -> Outcome {
     }
     // A client that waits for its accept when the gateway is stopped has no access line.
     let access_lines = log::take_access_lines().len();
-    let is_complete = access_lines == clients.len() || stop_at != usize::MAX && access_lines < clients.len();
-    assert!(is_complete, "{access_lines} access lines of {} clients", clients.len());
+    let exchanges = clients.len() - trunks.iter().map(Trunk::idle_streams).sum::<usize>();
+    let is_complete = access_lines == exchanges || stop_at != usize::MAX && access_lines < exchanges;
+    assert!(is_complete, "{access_lines} access lines of {exchanges} exchanges");
     let sim = gateway.driver_mut();
     let sent: Vec<_> = clients.iter().filter_map(Client::sent).collect();
     let received: Vec<_> = backends.iter_mut().filter_map(|backend| backend.received(sim)).collect();
     pipes::check_sink(&sent, &received, is_stopped);
     assert_eq!(sim.leaks(), "", "leaks");
     let opened = clients.iter().filter(|client| client.has_opened()).map(|client| client.name).collect();
-    Outcome { turns, end_ms: sim.now_ms, random: sim.rng.draw(), opened }
+    let have_all_opened = |trunk: &Trunk| clients[trunk.clients()].iter().all(Client::has_opened);
+    let has_full_trunk = trunks.iter().any(have_all_opened);
+    Outcome { turns, end_ms: sim.now_ms, random: sim.rng.draw(), opened, has_full_trunk }
 }

@@ -39,6 +39,8 @@ pub struct World {
     pub names: Vec<Name>,
     /// The ports with a listener.
     pub ports: Vec<usize>,
+    /// The port whose sockets carry several clients. None: there is none in this run.
+    pub trunk_port: Option<usize>,
     /// Whether the clients of the last port send and receive records.
     last_has_records: bool,
     /// Whether backends receive a PROXY record with the client's address.
@@ -72,7 +74,10 @@ impl World {
         let process = process_limits(&mut sim);
         let deployments = deployments(&mut sim);
         let last_has_records = sim.rng.one_in(2);
-        (sim, World { site, process, names, ports, last_has_records, has_hello, deployments })
+        // A stream has no descriptor to hand over.
+        let has_trunk = !is_direct && sim.rng.one_in(2);
+        let trunk_port = has_trunk.then(|| sim.port(tcp("[2001:db8::1]:81")));
+        (sim, World { site, process, names, ports, trunk_port, last_has_records, has_hello, deployments })
     }
 
     /// Whether limits are so tight that clients may be cut off for what they or other clients send.
@@ -90,12 +95,14 @@ impl World {
     pub fn openings(&self, sim: &mut Sim, listener: impl Fn(&mut Sim, usize) -> Opened) -> Vec<Opening<Handle>> {
         let stage = |port| if self.has_records(port) { StageKind::Records } else { StageKind::Plain };
         let endpoints = [0, 2].map(|port| endpoint(self.site.fresh(), stage(port), sim));
-        let open = |&port: &usize| {
+        let trunk = endpoint(self.site.fresh(), StageKind::Streams, sim);
+        let mut open = |port: usize, endpoint: &Arc<Endpoint<Handle>>| {
             let (address, listener) = listener(sim, port);
-            let endpoint = endpoints[port / 2].clone();
-            Opening { address, listener, file: None, endpoint }
+            Opening { address, listener, file: None, endpoint: endpoint.clone() }
         };
-        self.ports.iter().map(open).collect()
+        let mut openings: Vec<_> = self.ports.iter().map(|port| open(*port, &endpoints[*port / 2])).collect();
+        openings.extend(self.trunk_port.map(|port| open(port, &trunk)));
+        openings
     }
 
     /// Applies the folder changes scheduled for this turn.
