@@ -15,7 +15,7 @@ impl Count {
         self.bytes >= other.bytes && self.messages >= other.messages
     }
 
-    /// The greater of both numbers each.
+    /// The larger value of each number.
     pub fn max(self, other: Count) -> Count {
         Count { bytes: self.bytes.max(other.bytes), messages: self.messages.max(other.messages) }
     }

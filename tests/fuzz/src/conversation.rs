@@ -91,7 +91,8 @@ impl Conversation {
         }
     }
 
-    /// Asserts that the access line counts what passed: no more than was said, and no less than was heard.
+    /// Asserts that the access line counts no more than was sent and no less than was received, and that it has the last
+    /// status and close code that the client received.
     pub fn check_access(&self, Ended { access, is_stopped, is_heard }: &Ended, run: &Run) {
         let replies = Replies::of(&run.client);
         if *is_heard && !is_stopped {
@@ -119,7 +120,7 @@ impl Conversation {
         }
     }
 
-    /// The least and the most that an access line may count from the client to the backend.
+    /// The least and the most that the access line may count from the client to the backend.
     fn up_counts(&self, run: &Run) -> [Count; 2] {
         if self.gives_only() {
             return Default::default();
@@ -138,7 +139,8 @@ impl Conversation {
             Protocol::Lines | Protocol::Nul => 1,
             Protocol::Stream => 0,
         };
-        // Messages of which every byte was heard, and one more: nothing shows where a message ends at the end of a stream.
+        // A message counts once its delimiter was received. In a stream, a byte of the next message must have been
+        // received: the last one may lack an empty final frame.
         let (mut end, mut heard) = (0, Count { bytes: bytes.len(), messages: 0 });
         for (_, message) in said.messages() {
             end += message.len() + delimiter_size;
@@ -150,7 +152,7 @@ impl Conversation {
         [heard.max(run.passed[0]), said.count()]
     }
 
-    /// The least and the most that an access line may count from the backend to the client.
+    /// The least and the most that the access line may count from the backend to the client.
     fn down_counts(&self, heard: &Reading, run: &Run) -> [Count; 2] {
         if self.takes_only() {
             return Default::default();

@@ -125,7 +125,7 @@ impl Peer {
 /// A gateway and what speaks with it.
 pub struct Run {
     gateway: Gateway<Sim>,
-    /// All that were configured.
+    /// Every endpoint that was configured.
     endpoints: Vec<Arc<Endpoint<Handle>>>,
     completions: Vec<Completion<Handle>>,
     /// The client.
@@ -138,7 +138,7 @@ pub struct Run {
     pub is_stopped: bool,
     /// The client was accepted before the gateway was told to stop.
     was_accepted: bool,
-    /// What had passed up and down when all that had been said was heard last.
+    /// Payload up and down when an idle relay was last checked: everything sent until then had been received.
     pub passed: [Count; 2],
     /// How the connection ended; None: it has not ended.
     pub ended: Option<Ended>,
@@ -147,11 +147,11 @@ pub struct Run {
 /// The end of a connection.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// What the log says of it.
+    /// Its access line.
     pub access: AccessLine,
-    /// The gateway was told to stop before.
+    /// The gateway was told to stop before the end.
     pub is_stopped: bool,
-    /// The client had taken all that was sent to it, and had not left.
+    /// The client always received what was sent to it, and had not left.
     pub is_heard: bool,
 }
 
