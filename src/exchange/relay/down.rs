@@ -136,6 +136,7 @@ impl Relay {
         let mut coalescer = Coalescer::default();
         let mut pongs = Pongs::default();
         let (mut at, mut frames) = (chunk.start, 0);
+        let (mut bytes, mut messages) = (0, 0);
         let end = loop {
             if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
                 context.out.push(Effect::Later { from: End::Backend, start: at });
@@ -145,8 +146,7 @@ impl Relay {
             match self.down.next(&rules, chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
                 Ok(Some(Piece::Data(data))) => {
-                    context.traffic.down_bytes += data.range.len() as u64;
-                    context.traffic.down_messages += u64::from(data.last);
+                    (bytes, messages) = (bytes + data.range.len() as u64, messages + u64::from(data.last));
                     coalescer.add_frame(chunk.buffer, data);
                 }
                 Ok(Some(Piece::Ping(payload))) if self.traits.takes_messages => {
@@ -157,6 +157,8 @@ impl Relay {
                 Err(error) => break Some(Err(error)),
             }
         };
+        context.traffic.down_bytes += bytes;
+        context.traffic.down_messages += messages;
         context.out.add_frames(frames);
         pongs.end(End::Backend, context);
         coalescer.forward(End::Client, context);

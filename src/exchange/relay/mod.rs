@@ -206,6 +206,7 @@ impl Relay {
         let mut coalescer = Coalescer::default();
         let mut pongs = Pongs::default();
         let (mut at, mut frames, mut costly) = (chunk.start, 0, 0);
+        let (mut bytes, mut messages, mut has_data) = (0, 0, false);
         let end = loop {
             if frames == limits::FRAMES_PER_VISIT_MAX && at < chunk.end {
                 context.out.push(Effect::Later { from: End::Client, start: at });
@@ -221,6 +222,8 @@ impl Relay {
                 Ok(Some(Piece::Data(data))) => {
                     let is_short = data.fragment_size.is_some_and(|size| size < limits::FRAGMENT_SIZE_MIN);
                     costly += u64::from(data.last || is_short);
+                    (bytes, messages) = (bytes + data.range.len() as u64, messages + u64::from(data.last));
+                    has_data = true;
                     self.up_data(data, chunk.buffer, &mut coalescer, context);
                 }
                 Ok(Some(Piece::Ping(payload))) => {
@@ -232,6 +235,11 @@ impl Relay {
                 Err(error) => break Some(Err(error)),
             }
         };
+        if has_data {
+            self.keepalive.on_message(context.now_ms);
+            context.traffic.up_bytes += bytes;
+            context.traffic.up_messages += messages;
+        }
         context.out.add_frames(frames);
         pongs.end(End::Client, context);
         coalescer.forward(End::Backend, context);
@@ -284,9 +292,6 @@ impl Relay {
     }
 
     fn up_data(&mut self, data: Data, buffer: &mut [u8], coalescer: &mut Coalescer, context: &mut Context<'_>) {
-        context.traffic.up_bytes += data.range.len() as u64;
-        context.traffic.up_messages += u64::from(data.last);
-        self.keepalive.on_message(context.now_ms);
         match (self.protocol, delimiter(self.protocol)) {
             (_, Some(delimiter)) => coalescer.add_delimited(buffer, data, delimiter),
             (Protocol::Frames, _) => coalescer.add_frame(buffer, data),
