@@ -443,9 +443,6 @@ impl Client {
                 assert!(is_whole || self.manner != Manner::Polite, "{context}");
                 assert!(self.close == Some(Some(code)) || !is_whole && self.close.is_none(), "{context}");
             }
-            Manner::Silent if self.was_pinged && self.name != "deaf" && !is_stopped => {
-                assert!(self.is_over, "{context}");
-            }
             _ => {}
         }
     }

@@ -129,7 +129,7 @@ fn run(seed: u64) -> Outcome {
         turns += 1;
         let waits = |client: &Client| match client.manner {
             Manner::Stalls => false,
-            // The gateway closes a client that answers no ping, unless a backend that does not read has paused it.
+            // The run ends only when the gateway has closed each client that answers no ping, unless a backend that does not read has paused it.
             Manner::Silent => client.was_pinged && !client.is_over && client.name != "deaf",
             Manner::Dawdles | Manner::Browses => !client.is_over,
             _ => !client.is_over && client.name != "deaf",
