@@ -184,6 +184,6 @@ fn opened_of<'a, H, D: Driver<Handle = H>>(
     connection: u32,
     world: &mut World<D>,
 ) -> &'a mut Opened<H> {
-    let rare = rare.get_or_insert_default();
-    rare.opened.get_or_insert_with(|| Opened::new(world.slots.insert_file(connection)))
+    let busy = rare.get_or_insert_default().busy.get_or_insert_default();
+    busy.opened.get_or_insert_with(|| Opened::new(world.slots.insert_file(connection)))
 }

@@ -15,8 +15,9 @@ impl<H> Connection<H> {
     /// to the backend.
     pub(super) fn settle_handover<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         let address = self.address();
-        let Some(rare) = self.rare.as_deref_mut().filter(|rare| rare.ending.is_none()) else { return };
-        let Some(opened) = rare.opened.as_mut().filter(|opened| opened.handover.is_some()) else { return };
+        let busy = self.rare.as_deref_mut().and_then(|rare| rare.busy.as_deref_mut());
+        let Some(busy) = busy.filter(|busy| busy.ending.is_none()) else { return };
+        let Some(opened) = busy.opened.as_mut().filter(|opened| opened.handover.is_some()) else { return };
         if opened.handle().is_none() {
             return;
         }

@@ -34,7 +34,7 @@ pub(super) struct Connection<H> {
     /// Slots of the transports. None: not open.
     client: Option<Key>,
     backend: Option<Key>,
-    /// State that an idle conversation of an IPv4 client does not need.
+    /// None: all of it has its default value.
     rare: Option<Box<Rare<H>>>,
     started: Moment,
     /// When a peer last received data.
@@ -51,11 +51,17 @@ pub(super) struct Connection<H> {
     is_heavy: bool,
 }
 
-/// State of a connection in its handshake, while a page is sent, or at its end.
+/// State that an idle conversation of an IPv4 client does not need. Other clients keep this box, but not `busy`.
 #[derive(Debug)]
 struct Rare<H> {
     /// The client's address. None: IPv4.
     address: Option<Address>,
+    busy: Option<Box<Busy<H>>>,
+}
+
+/// State of a connection in its handshake, while a page is sent, or at its end.
+#[derive(Debug)]
+struct Busy<H> {
     /// None: the handshake is over.
     handshake: Option<Handshake>,
     opened: Option<Opened<H>>,
@@ -67,11 +73,17 @@ struct Rare<H> {
 
 impl<H> Default for Rare<H> {
     fn default() -> Rare<H> {
-        Rare { address: None, handshake: None, opened: None, put_off: None, ending: None }
+        Rare { address: None, busy: None }
     }
 }
 
-impl<H> Rare<H> {
+impl<H> Default for Busy<H> {
+    fn default() -> Busy<H> {
+        Busy { handshake: None, opened: None, put_off: None, ending: None }
+    }
+}
+
+impl<H> Busy<H> {
     /// Whether nothing of it needs attention at the end of a turn.
     fn is_calm(&self) -> bool {
         self.handshake.is_none() && self.opened.is_none() && self.ending.is_none()
@@ -79,7 +91,7 @@ impl<H> Rare<H> {
 
     /// Whether it may be dropped.
     fn is_nothing(&self) -> bool {
-        self.is_calm() && self.address.is_none() && self.put_off.is_none()
+        self.is_calm() && self.put_off.is_none()
     }
 }
 
@@ -106,7 +118,7 @@ impl<H> Connection<H> {
             exchange: Exchange::default(),
             client: Some(client),
             backend: None,
-            rare: Some(Box::new(Rare { address: other, handshake, ..Rare::default() })),
+            rare: Some(Box::new(Rare { address: other, busy: Some(Box::new(Busy { handshake, ..Busy::default() })) })),
             started: Moment::at(now_ms),
             moved: Moment::at(now_ms),
             is_listed: false,
@@ -126,25 +138,36 @@ impl<H> Connection<H> {
         }
     }
 
-    fn rare_mut(&mut self) -> &mut Rare<H> {
-        self.rare.get_or_insert_default()
+    fn busy(&self) -> Option<&Busy<H>> {
+        self.rare.as_ref()?.busy.as_deref()
     }
 
-    /// Frees `rare` if it holds nothing.
-    fn forget_rare(&mut self) {
-        self.rare.take_if(|rare| rare.is_nothing());
+    fn busy_mut(&mut self) -> Option<&mut Busy<H>> {
+        self.rare.as_mut()?.busy.as_deref_mut()
+    }
+
+    fn busy_or_new(&mut self) -> &mut Busy<H> {
+        self.rare.get_or_insert_default().busy.get_or_insert_default()
+    }
+
+    /// Frees what holds nothing.
+    fn forget_busy(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.busy.take_if(|busy| busy.is_nothing());
+        }
+        self.rare.take_if(|rare| rare.busy.is_none() && rare.address.is_none());
     }
 
     fn ending(&self) -> Option<Ending> {
-        self.rare.as_ref().and_then(|rare| rare.ending)
+        self.busy()?.ending
     }
 
     fn opened(&self) -> Option<&Opened<H>> {
-        self.rare.as_ref().and_then(|rare| rare.opened.as_ref())
+        self.busy()?.opened.as_ref()
     }
 
     fn opened_mut(&mut self) -> Option<&mut Opened<H>> {
-        self.rare.as_mut().and_then(|rare| rare.opened.as_mut())
+        self.busy_mut()?.opened.as_mut()
     }
 
     /// The unit of per-address limits that the client belongs to.
@@ -212,7 +235,7 @@ impl<H> Connection<H> {
 
     /// Whether closing has begun irrevocably.
     pub(super) fn is_ending(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.ending.is_some())
+        self.busy().is_some_and(|busy| busy.ending.is_some())
     }
 
     /// Bytes held outside the pool when last settled.
@@ -242,7 +265,7 @@ impl<H> Connection<H> {
     /// timer is early enough.
     pub(super) fn timer_to_set(&self, timer_ms: Option<u64>) -> Option<u64> {
         let deadline_ms = self.exchange.wants().deadline_ms?;
-        let is_put_off = self.rare.as_ref().is_some_and(|rare| rare.put_off.is_some());
+        let is_put_off = self.busy().is_some_and(|busy| busy.put_off.is_some());
         let is_early = timer_ms.is_some_and(|timer_ms| timer_ms <= deadline_ms || is_put_off);
         (!is_early).then_some(deadline_ms)
     }
@@ -256,7 +279,7 @@ impl<H> Connection<H> {
 
     /// Aborts the connection without a close handshake.
     pub(super) fn break_off(&mut self, ending: Ending) {
-        self.rare_mut().ending.get_or_insert(ending);
+        self.busy_or_new().ending.get_or_insert(ending);
     }
 
     /// Returns the time in ms until which an expired timer is postponed, because the awaited data may be unread in the
@@ -269,7 +292,7 @@ impl<H> Connection<H> {
         let waits_here = self.is_backlogged && wants.timeouts.is_none();
         let is_starved = |end| self.transport(end, world).is_some_and(Transport::is_starved);
         let is_unread = waits_here || self.is_starved || is_starved(End::Client) || is_starved(End::Backend);
-        let put_off = self.rare.as_ref().and_then(|rare| rare.put_off);
+        let put_off = self.busy().and_then(|busy| busy.put_off);
         let (put_off_ms, until_ms) = match (is_due, is_unread) {
             (false, _) => (0, 0),
             (true, true) => (taken_ms, taken_ms + limits::UNREAD_LOOK_MS),
@@ -282,13 +305,13 @@ impl<H> Connection<H> {
             },
         };
         if !is_due || taken_ms >= put_off_ms + limits::CATCH_UP_MS {
-            if let Some(rare) = &mut self.rare {
-                rare.put_off = None;
-                self.forget_rare();
+            if let Some(busy) = self.busy_mut() {
+                busy.put_off = None;
+                self.forget_busy();
             }
             return None;
         }
-        self.rare_mut().put_off = Some(Moment::at(put_off_ms));
+        self.busy_or_new().put_off = Some(Moment::at(put_off_ms));
         Some(until_ms)
     }
 
@@ -544,7 +567,7 @@ impl<H> Connection<H> {
     /// Runs at the end of a turn. Some: a receive or a file read waits for a pool buffer of this share.
     pub(super) fn settle<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) -> Option<Share> {
         // Fast path: messages are flowing.
-        let is_calm = self.rare.as_ref().is_none_or(|rare| rare.is_calm());
+        let is_calm = self.busy().is_none_or(Busy::is_calm);
         let is_flowing = is_calm && self.exchange.wants().is_flowing();
         if !is_flowing {
             self.settle_exchange(world);
@@ -635,22 +658,22 @@ impl<H> Connection<H> {
             self.leave_queue(world);
         }
         let has_backend = self.backend.is_some();
-        let rare = self.rare.as_mut()?;
+        let busy = self.busy_mut()?;
         if is_ending || !is_handshake {
-            rare.handshake = None;
+            busy.handshake = None;
         }
         let mut starved = None;
-        if let Some(opened) = &mut rare.opened {
+        if let Some(opened) = &mut busy.opened {
             if is_ending && !has_backend {
                 opened.place = None;
             }
             starved = opened.settle(world.slots.token(opened.key, Op::Read), &mut world.driver);
             if opened.is_over() {
                 world.slots.remove(opened.key);
-                rare.opened = None;
+                busy.opened = None;
             }
         }
-        self.forget_rare();
+        self.forget_busy();
         starved
     }
 
