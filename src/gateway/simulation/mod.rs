@@ -138,7 +138,9 @@ fn run(seed: u64) -> Outcome {
             let waiting: Vec<String> = clients.iter().filter(|client| waits(client)).map(Client::progress).collect();
             panic!("the run does not end: {}", waiting.join("; "));
         }
-        let is_done = turns >= stop_at || (!clients.iter().any(waits) && !gateway.driver_mut().has_waiting());
+        let sim = gateway.driver_mut();
+        let is_received = !sim.has_waiting() && trunks.iter().all(|trunk| trunk.is_received(sim));
+        let is_done = turns >= stop_at || is_received && !clients.iter().any(waits);
         if is_done && !std::mem::replace(&mut was_stopped, true) {
             gateway.stop();
             backends.iter_mut().for_each(|backend| backend.on_stop(gateway.driver_mut()));

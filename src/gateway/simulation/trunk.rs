@@ -57,6 +57,11 @@ impl Trunk {
         self.first..self.first + STREAMS
     }
 
+    /// Whether the gateway has received all that was sent, so that each stream with a byte has its exchange.
+    pub fn is_received(&self, sim: &Sim) -> bool {
+        self.is_over || self.out.is_empty() && sim.wires[self.wire].unread_size() == 0
+    }
+
     /// Number of streams without a byte: they have no exchange.
     pub fn idle_streams(&self) -> usize {
         self.streams.iter().filter(|stream| !stream.has_begun).count()
