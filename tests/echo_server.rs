@@ -67,7 +67,7 @@ fn wrong_use_is_one_line() {
         ),
         (&["-R", &root, "-n", "echo", "--direct", "--protocol", "packet"], &["--direct", "leave --protocol out"]),
         (&["-R", &root, "-n", "echo", "-u", "nosuchuser"], &["-u nosuchuser", "no such user"]),
-        (&["-R", &root, "-n", "file"], &["file", "no socket is in the way"]),
+        (&["-R", &root, "-n", "file"], &["file", "not a socket is in the way"]),
         (&["-R", &below_file], &["-R", &below_file]),
     ] {
         let Finished { status, out, err } = echo(options);
@@ -355,7 +355,7 @@ fn what_is_no_connection_ends_nothing() {
     let echo = start_direct(&path, &[]);
     let file = std::fs::File::open("/dev/null").unwrap();
     hand_over(&UnixStream::connect(&path).unwrap(), &sockaddr_in(([127, 0, 0, 1], 1).into()), file.as_raw_fd());
-    echo.err.wait_for(&["websocket_echo: what was handed over is no connection"]);
+    echo.err.wait_for(&["websocket_echo: the descriptor handed over is not a connection"]);
     let mut client = give(&path);
     client.text("still there");
     client.expect_text("still there");

@@ -41,7 +41,7 @@ impl fmt::Display for InheritError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             InheritError::Variable(name, value) => {
-                write!(f, "{name}={value:?} is no number: unset it, or start the daemon through its socket unit")
+                write!(f, "{name}={value:?} is not a number: unset it, or start the daemon through its socket unit")
             }
             InheritError::Unfit(number, fault) => {
                 write!(f, "the inherited file descriptor {number} {fault}: write ListenStream= in the socket unit")
@@ -89,7 +89,7 @@ pub fn inherited_listeners() -> Result<Vec<Inherited>, InheritError> {
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let names = names.split(':').chain(std::iter::repeat(""));
     let fds = take_sockets(count).map_err(|(number, errno)| match errno {
-        Errno::ENOTSOCK => InheritError::Unfit(number, "is no socket"),
+        Errno::ENOTSOCK => InheritError::Unfit(number, "is not a socket"),
         errno => InheritError::Failed(number, errno),
     })?;
     fds.into_iter().zip(names).map(|(fd, name)| inspect(fd, name)).collect()
@@ -110,7 +110,7 @@ fn inspect(fd: OwnedFd, name: &str) -> Result<Inherited, InheritError> {
     let number = fd.as_raw_fd();
     let failed = |errno| InheritError::Failed(number, errno);
     if getsockopt(&fd, sockopt::SockType) != Ok(SockType::Stream) {
-        return Err(InheritError::Unfit(number, "is no stream socket"));
+        return Err(InheritError::Unfit(number, "is not a stream socket"));
     }
     if !getsockopt(&fd, sockopt::AcceptConn).map_err(failed)? {
         return Err(InheritError::Unfit(number, "does not listen"));
@@ -175,7 +175,7 @@ mod tests {
             let got = announced(for_process, count, 7);
             assert_eq!(got.as_ref().ok(), expected.as_ref(), "{for_process:?} {count:?}");
             if let Err(error) = got {
-                assert!(error.to_string().contains("is no number"), "{error}");
+                assert!(error.to_string().contains("is not a number"), "{error}");
             }
         }
     }
@@ -224,8 +224,8 @@ mod tests {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
         let faults: [(OwnedFd, &str); 4] = [
-            (UdpSocket::bind("127.0.0.1:0").unwrap().into(), "is no stream socket"),
-            (std::io::pipe().unwrap().0.into(), "is no stream socket"),
+            (UdpSocket::bind("127.0.0.1:0").unwrap().into(), "is not a stream socket"),
+            (std::io::pipe().unwrap().0.into(), "is not a stream socket"),
             (client.into(), "does not listen"),
             (UnixStream::pair().unwrap().0.into(), "does not listen"),
         ];
@@ -248,7 +248,7 @@ mod tests {
         for (count, opened, expected) in [
             ("1", "3<&0", address.as_str()),
             ("2", "3<&0 4<&0", "two"),
-            ("1", "3</dev/null", "no socket"),
+            ("1", "3</dev/null", "not a socket"),
             ("2", "3<&0 4<&-", "Bad file number"),
         ] {
             let script =

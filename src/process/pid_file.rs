@@ -37,9 +37,9 @@ impl fmt::Display for PidFileError {
             Fault::Taken(None) => {
                 write!(f, "the pid file {path} belongs to another process, which runs: stop it, or name another file")
             }
-            Fault::NoFile => write!(f, "the pid file {path} is in the way and no regular file: name another one"),
+            Fault::NoFile => write!(f, "the pid file {path} is in the way and is not a regular file: name another one"),
             Fault::Replaced => {
-                write!(f, "the pid file {path} was replaced by somebody else while it was opened: start again")
+                write!(f, "the pid file {path} was replaced while it was being opened: start again")
             }
             Fault::Failed(cause) => {
                 write!(f, "the pid file {path} cannot be written: {cause}: create its folder, or name another file")
@@ -213,9 +213,9 @@ mod tests {
         fs::write(&target, "precious").unwrap();
         symlink(&target, folder.file()).unwrap();
         for (path, part) in [
-            (folder.file(), "no regular file"),
-            (folder.0.clone(), "no regular file"),
-            (PathBuf::from("/dev/null"), "no regular file"),
+            (folder.file(), "not a regular file"),
+            (folder.0.clone(), "not a regular file"),
+            (PathBuf::from("/dev/null"), "not a regular file"),
             (folder.0.join("missing/uakari.pid"), "create its folder"),
         ] {
             let sentence = PidFile::create(&path).unwrap_err().to_string();

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn who_cannot_be_had() {
+    fn users_that_are_refused() {
         for user in ["nosuchuser", "", "0", "nobody\0", "no\nbody"] {
             let error = drop_to(user, false).unwrap_err();
             assert!(matches!(error, PrivilegeError::UnknownUser(_)), "{user:?}: {error}");

@@ -190,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_and_nonsense() {
-        for nobody in [None, Some("")] {
-            let notifier = Notifier::new(nobody.map(OsStr::new)).unwrap();
+    fn absent_and_invalid_sockets() {
+        for absent in [None, Some("")] {
+            let notifier = Notifier::new(absent.map(OsStr::new)).unwrap();
             assert!(notifier.ready("").is_ok() && notifier.watchdog().is_ok());
         }
         let long = format!("/{}", "x".repeat(200));

@@ -42,7 +42,7 @@ impl AccessLine {
         let number = |key: &str| {
             let (_, rest) = line.split_once(&format!(",\"{key}\":"))?;
             let digits = rest.split(',').next().unwrap_or_default();
-            Some(digits.parse::<usize>().unwrap_or_else(|_| panic!("{key} is no number: {line}")))
+            Some(digits.parse::<usize>().unwrap_or_else(|_| panic!("{key} is not a number: {line}")))
         };
         let must = |key: &str| number(key).unwrap_or_else(|| panic!("no {key}: {line}"));
         let short = |key: &str| number(key).map(|number| u16::try_from(number).expect("16 bits"));

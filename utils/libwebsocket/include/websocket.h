@@ -63,7 +63,7 @@ extern "C" {
 #define WS_EPROTOCOL (-5002) /* the client broke the protocol, or its message was too long, and was told so */
 #define WS_EENDED (-5003)    /* the connection has ended, or is closing */
 #define WS_EPLAIN (-5004)    /* a plain local client came and was closed: there is WebSocket alone here */
-#define WS_EHANDOVER (-5005) /* something was handed over that is no client */
+#define WS_EHANDOVER (-5005) /* the descriptor handed over is not a client */
 #define WS_ETEXT (-5006)     /* a text, or a close reason, is not UTF-8 */
 
 typedef struct ws_listener ws_listener;
@@ -72,7 +72,7 @@ typedef struct ws_client ws_client;
 /* Makes the socket file `path` with the access rights `mode` (such as 0666: who may write to it may connect) and
  * listens, with room for `backlog` connections; 0: 1024. A file that a dead server left is replaced. The folder has to
  * be there.
- * -EADDRINUSE: a server listens there. -ENOTSOCK: a file that is no socket is in the way. */
+ * -EADDRINUSE: a server listens there. -ENOTSOCK: a file that is not a socket is in the way. */
 int ws_listen(ws_listener **listener, const char *path, unsigned mode, int backlog);
 
 /* Ends it, and removes its file. Its clients stay. NULL is nothing. */

@@ -69,7 +69,7 @@ impl Settings {
             match std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok()) {
                 Some(number) => wait_ms = number,
                 None => complaints.push(format!(
-                    "WEBSOCKET_WAIT_MS: {} is no number of milliseconds: {WAIT_MS} is used",
+                    "WEBSOCKET_WAIT_MS: {} is not a number of milliseconds: {WAIT_MS} is used",
                     quoted(&value)
                 )),
             }
@@ -268,7 +268,7 @@ mod tests {
             ("WEBSOCKET_TYPE", "\u{7}", Some("\"\\u{7}\" is not auto, text or binary: \"\\u{7}\" is left out")),
             ("WEBSOCKET_WAIT_MS", "250", None),
             ("WEBSOCKET_WAIT_MS", "", None),
-            ("WEBSOCKET_WAIT_MS", "-1", Some("\"-1\" is no number of milliseconds: 100 is used")),
+            ("WEBSOCKET_WAIT_MS", "-1", Some("\"-1\" is not a number of milliseconds: 100 is used")),
         ] {
             let complaints = settings(&[(name, value)]).complaints;
             let expected: Vec<String> = expected.iter().map(|sentence| format!("{name}: {sentence}")).collect();

@@ -58,7 +58,7 @@ pub struct ClientAddress {
 pub enum HandoverError {
     /// A system call failed. EMFILE: this process has no free descriptor for the client.
     Io(Errno),
-    /// The descriptor is no stream socket. A gateway never passes one.
+    /// The descriptor is not a stream socket. A gateway never passes one.
     NoStream,
     /// The message does not begin with an address.
     Address,
@@ -72,9 +72,9 @@ impl fmt::Display for HandoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             HandoverError::Io(errno) => write!(f, "the hand-over cannot be received: {}", errno.desc()),
-            HandoverError::NoStream => f.write_str("what was handed over is no connection"),
+            HandoverError::NoStream => f.write_str("the descriptor handed over is not a connection"),
             HandoverError::Address => f.write_str("a descriptor was handed over without its client's address"),
-            HandoverError::Hello => f.write_str("behind the client's address comes what is no hello record"),
+            HandoverError::Hello => f.write_str("the data after the client's address is not a hello record"),
             HandoverError::Cut => f.write_str("the hello record is cut off"),
         }
     }

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 pub enum PlaceError {
     /// A system call failed for this path.
     Io(PathBuf, Errno),
-    /// The path exists and is no socket.
+    /// The path exists and is not a socket.
     NoSocket(PathBuf),
     /// A server is listening on it.
     Taken(PathBuf),
@@ -28,7 +28,7 @@ impl fmt::Display for PlaceError {
         match self {
             PlaceError::Io(path, errno) => write!(f, "{}: {}", path.display(), errno.desc()),
             PlaceError::NoSocket(path) => {
-                write!(f, "{}: a file that is no socket is in the way: choose another name", path.display())
+                write!(f, "{}: a file that is not a socket is in the way: choose another name", path.display())
             }
             PlaceError::Taken(path) => {
                 write!(f, "{}: another server listens there: choose another name", path.display())

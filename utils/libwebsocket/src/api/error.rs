@@ -41,7 +41,7 @@ pub(crate) fn sentence(number: c_int) -> Option<&'static CStr> {
         PROTOCOL => c"the client broke the protocol, or its message was too long",
         ENDED => c"the connection has ended",
         PLAIN => c"a plain local client was refused, since it passed no connection",
-        HANDOVER => c"something was handed over that is no client",
+        HANDOVER => c"the descriptor handed over is not a client",
         TEXT => c"a text is not UTF-8",
         _ => return None,
     })
