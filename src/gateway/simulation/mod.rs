@@ -15,6 +15,7 @@ mod world;
 
 use super::Gateway;
 use crate::driver::sim::Sim;
+use crate::gateway::carrier::STREAMS;
 use crate::limits;
 use crate::observe::log::{self, Level};
 use backend::Backend;
@@ -88,16 +89,12 @@ struct Outcome {
 fn run(seed: u64) -> Outcome {
     let seed = Seed(seed);
     let (mut sim, world) = World::draw(seed.0);
-    let count = 1 + sim.rng.below(12);
+    // At most 12 clients, those of a trunk included: more take too many turns where messages are cut into single bytes.
+    let count = 1 + sim.rng.below(if world.trunk_port.is_some() { 12 - STREAMS } else { 12 });
     // Some runs are stopped midway, the others after all clients are done.
     let stop_at = if sim.rng.one_in(4) { sim.rng.below(3_000) } else { usize::MAX };
     let mut clients: Vec<Client> = (0..count).map(|_| Client::new(&mut sim, &world)).collect();
-    let mut trunks = Vec::new();
-    if let Some(port) = world.trunk_port {
-        for _ in 0..1 + sim.rng.below(2) {
-            trunks.push(Trunk::new(port, &mut sim, &world, &mut clients));
-        }
-    }
+    let mut trunk = world.trunk_port.map(|port| Trunk::new(port, &mut sim, &world, &mut clients));
     let (mut backends, mut receivers): (Vec<Backend>, Vec<Receiver>) = Default::default();
     // Some runs reload the configuration midway. Existing connections must not be affected.
     let reload_at = if sim.rng.one_in(3) { sim.rng.below(500) } else { usize::MAX };
@@ -110,7 +107,7 @@ fn run(seed: u64) -> Outcome {
     while !gateway.is_over() {
         let sim = gateway.driver_mut();
         clients.iter_mut().for_each(|client| client.act(sim));
-        trunks.iter_mut().for_each(|trunk| trunk.act(sim));
+        trunk.iter_mut().for_each(|trunk| trunk.act(sim));
         backends.iter_mut().for_each(|backend| backend.act(sim));
         receivers.iter_mut().for_each(|receiver| receiver.act(sim));
         for client in std::mem::take(&mut sim.handed_over) {
@@ -139,7 +136,7 @@ fn run(seed: u64) -> Outcome {
             panic!("the run does not end: {}", waiting.join("; "));
         }
         let sim = gateway.driver_mut();
-        let is_received = !sim.has_waiting() && trunks.iter().all(|trunk| trunk.is_received(sim));
+        let is_received = !sim.has_waiting() && trunk.iter().all(|trunk| trunk.is_received(sim));
         let is_done = turns >= stop_at || is_received && !clients.iter().any(waits);
         if is_done && !std::mem::replace(&mut was_stopped, true) {
             gateway.stop();
@@ -159,7 +156,7 @@ fn run(seed: u64) -> Outcome {
     }
     // A client that waits for its accept when the gateway is stopped has no access line.
     let access_lines = log::take_access_lines().len();
-    let exchanges = clients.len() - trunks.iter().map(Trunk::idle_streams).sum::<usize>();
+    let exchanges = clients.len() - trunk.as_ref().map_or(0, Trunk::idle_streams);
     let is_complete = access_lines == exchanges || stop_at != usize::MAX && access_lines < exchanges;
     assert!(is_complete, "{access_lines} access lines of {exchanges} exchanges");
     let sim = gateway.driver_mut();
@@ -169,6 +166,6 @@ fn run(seed: u64) -> Outcome {
     assert_eq!(sim.leaks(), "", "leaks");
     let opened = clients.iter().filter(|client| client.has_opened()).map(|client| client.name).collect();
     let have_all_opened = |trunk: &Trunk| clients[trunk.clients()].iter().all(Client::has_opened);
-    let has_full_trunk = trunks.iter().any(have_all_opened);
+    let has_full_trunk = trunk.as_ref().is_some_and(have_all_opened);
     Outcome { turns, end_ms: sim.now_ms, random: sim.rng.draw(), opened, has_full_trunk }
 }
