@@ -173,7 +173,7 @@ impl Arguments {
 mod tests {
     use super::*;
     use crate::config::{Config, TextSetting};
-    use crate::gateway::listener::ListenAddress;
+    use crate::gateway::listen_socket::ListenAddress;
     use crate::http::upgrade::Origins;
     use crate::route::{MessageType, Protocol};
 

@@ -21,7 +21,7 @@ mod values;
 use std::fs::File;
 use std::io::Read as _;
 
-use crate::gateway::listener::ListenAddress;
+use crate::gateway::listen_socket::ListenAddress;
 use crate::limits;
 use crate::observe::log;
 use crate::route::Site;

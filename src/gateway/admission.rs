@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::entrance::Endpoint;
+use super::endpoint::Endpoint;
 use crate::driver::Address;
 use crate::exchange::Full;
 use crate::limits::{OVERLOAD_REPLIES_MAX, Process};

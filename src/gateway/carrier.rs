@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::entrance::Endpoint;
+use super::endpoint::Endpoint;
 use super::slots::Key;
 use super::timers::Owner;
 use super::{Gateway, count_held, find, list, list_backlog};

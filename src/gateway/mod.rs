@@ -9,9 +9,10 @@ mod clock;
 mod connect_queue;
 pub mod connection;
 mod devices;
-pub mod entrance;
+pub mod endpoint;
 mod fair;
 mod folders;
+pub mod listen_socket;
 pub mod listener;
 mod opened;
 mod slots;
@@ -37,9 +38,9 @@ use clock::Clock;
 use connect_queue::ConnectQueues;
 use connection::{Connection, Kept};
 use devices::Devices;
-use entrance::{Entrance, Opening};
 use fair::FairQueue;
 use folders::Watch;
+use listener::{Listener, ListenerSetup};
 use slots::{Slots, User};
 use timers::{Owner, Timers};
 use watches::Watches;
@@ -85,7 +86,7 @@ impl<D: Driver> World<D> {
 /// The gateway, generic over its driver.
 pub struct Gateway<D: Driver> {
     world: World<D>,
-    entrances: Slab<Entrance<D::Handle>>,
+    listeners: Slab<Listener<D::Handle>>,
     connections: Slab<Connection<D::Handle>>,
     /// Sockets that carry several exchanges.
     #[cfg(any(test, feature = "sim"))]
@@ -140,7 +141,7 @@ impl<D: Driver> Gateway<D> {
                 watches: Watches::default(),
                 effects: Effects::default(),
             },
-            entrances: Slab::new(),
+            listeners: Slab::new(),
             connections: Slab::new(),
             #[cfg(any(test, feature = "sim"))]
             carriers: Slab::new(),
@@ -166,40 +167,40 @@ impl<D: Driver> Gateway<D> {
 
     /// Sets the complete list of listeners. Existing connections keep their configuration; new connections get the new
     /// one.
-    pub fn configure(&mut self, limits: limits::Process, openings: Vec<Opening<D::Handle>>) {
+    pub fn configure(&mut self, limits: limits::Process, setups: Vec<ListenerSetup<D::Handle>>) {
         self.admission.limits = limits;
-        for (_, entrance) in &mut self.entrances {
-            entrance.is_leaving = true;
+        for (_, listener) in &mut self.listeners {
+            listener.is_leaving = true;
         }
-        for Opening { address, listener, file, endpoint } in openings {
+        for ListenerSetup { address, socket, file, endpoint } in setups {
             self.has_rates |= endpoint.sites.have_rates();
-            let known = self.entrances.iter_mut().map(|(_, entrance)| entrance).find(|known| known.address == address);
-            match (known, listener) {
+            let known = self.listeners.iter_mut().map(|(_, listener)| listener).find(|known| known.address == address);
+            match (known, socket) {
                 (Some(known), None) => {
                     known.is_leaving = false;
                     known.endpoint = endpoint;
                 }
-                (_, Some(listener)) => {
-                    let entry = self.entrances.vacant_entry();
+                (_, Some(socket)) => {
+                    let entry = self.listeners.vacant_entry();
                     let index = entry.key();
                     let key = self.world.slots.insert_listener(index);
                     let (is_leaving, is_paused) = (false, false);
-                    entry.insert(Entrance { address, listener, key, file, endpoint, is_leaving, is_paused });
+                    entry.insert(Listener { address, socket, key, file, endpoint, is_leaving, is_paused });
                     self.accept(index);
                 }
                 (None, None) => {}
             }
         }
         let leaving: Vec<usize> =
-            self.entrances.iter().filter(|(_, entrance)| entrance.is_leaving).map(|(index, _)| index).collect();
+            self.listeners.iter().filter(|(_, listener)| listener.is_leaving).map(|(index, _)| index).collect();
         leaving.into_iter().for_each(|index| self.leave(index));
         self.world.tag_salt = tag_salt();
         self.watch_folders();
     }
 
     /// The addresses with an active listener.
-    pub fn addresses(&self) -> impl Iterator<Item = &listener::ListenAddress> {
-        self.entrances.iter().filter(|(_, entrance)| !entrance.is_leaving).map(|(_, entrance)| &entrance.address)
+    pub fn addresses(&self) -> impl Iterator<Item = &listen_socket::ListenAddress> {
+        self.listeners.iter().filter(|(_, listener)| !listener.is_leaving).map(|(_, listener)| &listener.address)
     }
 
     /// Time of this turn in ms.
@@ -283,7 +284,7 @@ impl<D: Driver> Gateway<D> {
         let give_up_ms = now_ms + self.admission.limits.drain_ms;
         self.give_up_ms = Some(give_up_ms);
         self.last_call_ms = Some(give_up_ms.saturating_sub(limits::LAST_CALL_MS));
-        let all: Vec<usize> = self.entrances.iter().map(|(index, _)| index).collect();
+        let all: Vec<usize> = self.listeners.iter().map(|(index, _)| index).collect();
         all.into_iter().for_each(|index| self.leave(index));
         self.stop_watching();
         self.world.watches.stop(&mut self.world.driver);
@@ -414,7 +415,7 @@ impl<D: Driver> Gateway<D> {
         if self.resume_ms.is_some_and(|ms| ms <= self.world.now_ms) {
             self.resume_ms = None;
             let paused: Vec<usize> =
-                self.entrances.iter().filter(|(_, entrance)| entrance.is_paused).map(|(index, _)| index).collect();
+                self.listeners.iter().filter(|(_, listener)| listener.is_paused).map(|(index, _)| index).collect();
             paused.into_iter().for_each(|index| self.accept(index));
         }
     }

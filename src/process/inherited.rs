@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getsockname, getsockopt, setsockopt, sockopt};
 
 use crate::driver::inherit::take_sockets;
-use crate::gateway::listener::ListenAddress;
+use crate::gateway::listen_socket::ListenAddress;
 use crate::observe::log::Quoted;
 
 /// An inherited listening socket.

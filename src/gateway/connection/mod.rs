@@ -7,7 +7,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use super::World;
 use super::admission::{Handshake, Places, Source as Origin, source_of};
-use super::entrance::Endpoint;
+use super::endpoint::Endpoint;
 use super::opened::Opened;
 use super::slots::Key;
 use super::timers::Owner;

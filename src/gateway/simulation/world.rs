@@ -8,8 +8,9 @@ use super::pages;
 use crate::driver::device::Direction;
 use crate::driver::sim::{Handle, Host, Node, Sim};
 use crate::driver::{Address, SocketType};
-use crate::gateway::entrance::{Endpoint, Folders, Held, Opening};
-use crate::gateway::listener::ListenAddress;
+use crate::gateway::endpoint::{Endpoint, Folders, Held};
+use crate::gateway::listen_socket::ListenAddress;
+use crate::gateway::listener::ListenerSetup;
 use crate::limits;
 use crate::permit::Count;
 use crate::route::names::Patterns;
@@ -91,18 +92,18 @@ impl World {
         self.last_has_records && port == 2
     }
 
-    /// The openings of all ports. The first ports share an endpoint.
-    pub fn openings(&self, sim: &mut Sim, listener: impl Fn(&mut Sim, usize) -> Opened) -> Vec<Opening<Handle>> {
+    /// The listeners of all ports. The first ports share an endpoint.
+    pub fn setups(&self, sim: &mut Sim, listen: impl Fn(&mut Sim, usize) -> Listening) -> Vec<ListenerSetup<Handle>> {
         let stage = |port| if self.has_records(port) { StageKind::Records } else { StageKind::Plain };
         let endpoints = [0, 2].map(|port| endpoint(self.site.fresh(), stage(port), sim));
         let trunk = endpoint(self.site.fresh(), StageKind::Streams, sim);
         let mut open = |port: usize, endpoint: &Arc<Endpoint<Handle>>| {
-            let (address, listener) = listener(sim, port);
-            Opening { address, listener, file: None, endpoint: endpoint.clone() }
+            let (address, socket) = listen(sim, port);
+            ListenerSetup { address, socket, file: None, endpoint: endpoint.clone() }
         };
-        let mut openings: Vec<_> = self.ports.iter().map(|port| open(*port, &endpoints[*port / 2])).collect();
-        openings.extend(self.trunk_port.map(|port| open(port, &trunk)));
-        openings
+        let mut setups: Vec<_> = self.ports.iter().map(|port| open(*port, &endpoints[*port / 2])).collect();
+        setups.extend(self.trunk_port.map(|port| open(port, &trunk)));
+        setups
     }
 
     /// Applies the folder changes scheduled for this turn.
@@ -113,16 +114,16 @@ impl World {
     }
 }
 
-/// An address and its listener. None: keep the existing listener.
-type Opened = (ListenAddress, Option<Handle>);
+/// An address and its socket. None: keep the existing one.
+type Listening = (ListenAddress, Option<Handle>);
 
 /// The address of a port with a new listener.
-pub fn listening(sim: &mut Sim, port: usize) -> Opened {
+pub fn listening(sim: &mut Sim, port: usize) -> Listening {
     (ListenAddress::Unix(format!("port {port}")), Some(sim.listener_at(port)))
 }
 
 /// After a reload: the same listener or, as if the address had changed, a new one.
-pub fn listening_again(sim: &mut Sim, port: usize) -> Opened {
+pub fn listening_again(sim: &mut Sim, port: usize) -> Listening {
     if sim.rng.one_in(2) {
         return (ListenAddress::Unix(format!("port {port}")), None);
     }
