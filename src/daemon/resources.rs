@@ -14,13 +14,14 @@ use nix::sys::stat::{self, fstat};
 use crate::config::{Config, Server};
 use crate::driver::tcp;
 use crate::gateway::endpoint::{Endpoint, Folders, Held, StageKind};
-use crate::gateway::listen_socket::{self, Binding, ListenAddress, ListenError, ListenSocket};
+use crate::gateway::listen_socket::{self, Binding, ListenError, ListenSocket};
 use crate::gateway::listener::ListenerSetup;
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::permit::Count;
 use crate::process::inherited::Inherited;
 use crate::route::Sites;
+use crate::types::ListenAddress;
 
 /// The treatment of resources that cannot be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

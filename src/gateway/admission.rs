@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use crate::driver::Address;
 use crate::exchange::Full;
 use crate::limits::{OVERLOAD_REPLIES_MAX, Process};
 use crate::permit::{Count, Permit};
+use crate::types::Address;
 
 /// Unit of per-address limits: an IPv4 address or an IPv6 /64 prefix, the usual allocation of one customer (RFC 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

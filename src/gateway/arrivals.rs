@@ -7,14 +7,14 @@ use super::connection::Connection;
 use super::endpoint::Endpoint;
 use super::timers::Owner;
 use super::{Gateway, list};
-use crate::driver::{Address, Driver, Errno, Op};
+use crate::driver::{Driver, Errno, Op};
 use crate::exchange::Input;
 use crate::limits;
 use crate::observe::log::{self, Level};
 #[cfg(any(test, feature = "sim"))]
 use crate::transport::StageKind;
 use crate::transport::Transport;
-use crate::types::End;
+use crate::types::{Address, End};
 
 impl<D: Driver> Gateway<D> {
     pub(super) fn accept(&mut self, index: usize) {

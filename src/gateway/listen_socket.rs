@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,38 +14,7 @@ use nix::sys::socket::{
 
 use crate::driver::tcp;
 use crate::limits::{BACKLOG_MAX, BIND_PAUSE_MS, Http};
-
-/// Address to listen on.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ListenAddress {
-    /// IPv4 or IPv6. Port 0 lets the kernel choose.
-    Tcp(SocketAddr),
-    /// Path of a UNIX socket.
-    Unix(String),
-}
-
-impl FromStr for ListenAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<ListenAddress, String> {
-        match text.strip_prefix("unix:") {
-            Some("") => Err("the path is missing: write unix:/run/uakari.sock".to_owned()),
-            Some(path) => Ok(ListenAddress::Unix(path.to_owned())),
-            None => text.parse().map(ListenAddress::Tcp).map_err(|_| {
-                format!("{text:?} is no address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock")
-            }),
-        }
-    }
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
-            ListenAddress::Unix(path) => write!(f, "unix:{path}"),
-        }
-    }
-}
+use crate::types::ListenAddress;
 
 /// A failure to listen. Display names the address and the remedy.
 #[derive(Debug)]
@@ -221,23 +189,4 @@ fn listen_unix(path: &Path) -> Result<OwnedFd, Errno> {
     socket::bind(fd.as_raw_fd(), &address)?;
     socket::listen(&fd, Backlog::new(BACKLOG_MAX)?)?;
     Ok(fd)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses() {
-        for (text, shown) in [
-            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
-            ("[::1]:80", "http://[::1]:80"),
-            ("unix:/run/u.sock", "unix:/run/u.sock"),
-        ] {
-            assert_eq!(text.parse::<ListenAddress>().map(|address| address.to_string()), Ok(shown.to_owned()));
-        }
-        for wrong in ["8080", "localhost:80", "127.0.0.1", "unix:", "1.2.3.4:99999"] {
-            assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");
-        }
-    }
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::endpoint::Endpoint;
-use super::listen_socket::{ListenAddress, SocketFile};
+use super::listen_socket::SocketFile;
 use super::slots::Key;
+use crate::types::ListenAddress;
 
 /// An address to listen on, for `Gateway::configure`.
 pub struct ListenerSetup<H> {

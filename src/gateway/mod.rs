@@ -33,6 +33,7 @@ use crate::exchange::{Effects, Ending, Input};
 use crate::http::date::Date;
 use crate::limits;
 use crate::transport::{give_back, is_short};
+use crate::types::ListenAddress;
 use admission::{Admission, Source};
 use clock::Clock;
 use connect_queue::ConnectQueues;
@@ -199,7 +200,7 @@ impl<D: Driver> Gateway<D> {
     }
 
     /// The addresses with an active listener.
-    pub fn addresses(&self) -> impl Iterator<Item = &listen_socket::ListenAddress> {
+    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         self.listeners.iter().filter(|(_, listener)| !listener.is_leaving).map(|(_, listener)| &listener.address)
     }
 

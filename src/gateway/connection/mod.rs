@@ -11,13 +11,13 @@ use super::endpoint::Endpoint;
 use super::opened::Opened;
 use super::slots::Key;
 use super::timers::Owner;
-use crate::driver::{Address, Batch, Driver, Errno, FileId, FileKind, Lease, Op, Received, Share, Token};
+use crate::driver::{Batch, Driver, Errno, FileId, FileKind, Lease, Op, Received, Share, Token};
 use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Surroundings};
 use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
 use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
-use crate::types::{End, Moment, U48};
+use crate::types::{Address, End, Moment, U48};
 use apply::Source;
 
 #[derive(Debug)]

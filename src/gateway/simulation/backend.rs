@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use super::pipes::{Received, source_bytes};
-use crate::driver::Address;
 use crate::driver::sim::Sim;
+use crate::types::Address;
 
 /// Header size of a PROXY protocol version 2 record (haproxy's proxy-protocol.txt, section 2.2).
 const HELLO_HEAD_SIZE: usize = 16;

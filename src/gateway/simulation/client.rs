@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use super::pages::Answers;
 use super::pipes::{Sent, source_bytes};
 use super::world::{Name, World, tcp};
-use crate::driver::Address;
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
 use crate::transport::Records;
+use crate::types::Address;
 
 /// How a client behaves and ends its conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

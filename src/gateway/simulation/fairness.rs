@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::world::{endpoint, listening};
 use super::*;
 use crate::driver::sim::{Handle, Node};
-use crate::driver::{Address, Completion, SocketType};
+use crate::driver::{Completion, SocketType};
 use crate::gateway::listener::ListenerSetup;
 use crate::route::{Protocol, Service, Site};
 use crate::transport::StageKind;
+use crate::types::Address;
 
 const FLOODING: usize = 300;
 /// A flooding client's write: ten pings, the most that one receive returns.

@@ -2,12 +2,13 @@
 
 use super::world::{endpoint, lead, listening};
 use super::{pages, *};
+use crate::driver::Completion;
 use crate::driver::sim::{Handle, Node};
-use crate::driver::{Address, Completion};
 use crate::gateway::listener::ListenerSetup;
 use crate::limits::FOLDER_LOOK_MS;
 use crate::route::Site;
 use crate::transport::StageKind;
+use crate::types::Address;
 
 const REQUEST: &[u8] = b"GET /release HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
 

@@ -1,8 +1,8 @@
 //! A simulated backend in direct mode, which speaks RFC 6455 itself on the descriptor handed to it.
 
 use super::backend::check_hello;
-use crate::driver::Address;
 use crate::driver::sim::{HandedOverClient, Sim};
+use crate::types::Address;
 use rfc6455::close::CloseCode;
 use rfc6455::decoder::{Decoder, Piece, Rules};
 use rfc6455::encoder;

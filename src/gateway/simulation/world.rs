@@ -5,17 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::pages;
+use crate::driver::SocketType;
 use crate::driver::device::Direction;
 use crate::driver::sim::{Handle, Host, Node, Sim};
-use crate::driver::{Address, SocketType};
 use crate::gateway::endpoint::{Endpoint, Folders, Held};
-use crate::gateway::listen_socket::ListenAddress;
 use crate::gateway::listener::ListenerSetup;
 use crate::limits;
 use crate::permit::Count;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service, Site, Sites};
 use crate::transport::StageKind;
+use crate::types::{Address, ListenAddress};
 
 const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Frames, Protocol::Lines, Protocol::Nul];
 /// Names that clients request in docroot. A backend's name states its behaviour; `echo` is three times as likely.
