@@ -296,14 +296,10 @@ fn types_have_names_of_their_own() {
             }
         }
     }
-    let is_shared = |(name, files): &(String, Vec<String>)| files.len() > 1 && !SHARED_NAMES.contains(&name.as_str());
-    let faults: Vec<String> =
-        types.into_iter().filter(is_shared).map(|(name, files)| format!("{name}: {}", files.join(", "))).collect();
+    let shared = types.into_iter().filter(|(_, files)| files.len() > 1);
+    let faults: Vec<String> = shared.map(|(name, files)| format!("{name}: {}", files.join(", "))).collect();
     expect_none(&faults, "several types have one name");
 }
-
-/// Names that two types have and that wait for a better one. None may come.
-const SHARED_NAMES: &[&str] = &["Head", "Source"];
 
 /// The compiler reports unused private functions, but not public ones.
 #[test]

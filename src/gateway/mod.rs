@@ -34,7 +34,7 @@ use crate::http::date::Date;
 use crate::limits;
 use crate::transport::{give_back, is_short};
 use crate::types::ListenAddress;
-use admission::{Admission, Source};
+use admission::{AddressUnit, Admission};
 use clock::Clock;
 use connect_queue::ConnectQueues;
 use connection::{Connection, Kept};
@@ -379,7 +379,7 @@ impl<D: Driver> Gateway<D> {
             let kept = connection.kept(&self.world);
             if kept.has_backlog && connection.has_rest(&self.world) {
                 connection.is_backlogged = true;
-                self.backlog.push_front(connection.source(), owner);
+                self.backlog.push_front(connection.address_unit(), owner);
             }
             list_backlog(connection, kept, &mut self.backlog);
             list(connection, &mut self.touched);
@@ -513,13 +513,13 @@ impl<D: Driver> Gateway<D> {
         let weight = |one: &Connection<D::Handle>| {
             one.held_size() as u64 * (limits::HELD_UNWEIGHED_MS + now_ms.saturating_sub(one.moved_ms()))
         };
-        let mut weights: HashMap<Source, u64> = HashMap::new();
+        let mut weights: HashMap<AddressUnit, u64> = HashMap::new();
         for (_, connection) in self.connections.iter().filter(|(_, one)| !one.is_ending()) {
-            *weights.entry(connection.source()).or_default() += weight(connection);
+            *weights.entry(connection.address_unit()).or_default() += weight(connection);
         }
         let Some((greediest, _)) = weights.into_iter().max_by_key(|(_, weight)| *weight) else { return false };
         let all = self.connections.iter_mut().map(|(_, connection)| connection);
-        let own = all.filter(|one| !one.is_ending() && one.source() == greediest);
+        let own = all.filter(|one| !one.is_ending() && one.address_unit() == greediest);
         let Some(connection) = own.max_by_key(|one| weight(one)) else { return false };
         connection.break_off(Ending::HeldTooMuch);
         list(connection, &mut self.touched);
@@ -543,7 +543,7 @@ impl<D: Driver> Gateway<D> {
             if let Some(queue) = queue
                 && !std::mem::replace(&mut connection.is_starved, true)
             {
-                queue.push(connection.source(), owner, connection.is_heavy());
+                queue.push(connection.address_unit(), owner, connection.is_heavy());
             }
             let kept = connection.kept(&self.world);
             list_backlog(connection, kept, &mut self.backlog);
@@ -598,7 +598,7 @@ fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
 fn list_backlog<H>(connection: &mut Connection<H>, kept: Kept, backlog: &mut FairQueue) {
     if kept.has_backlog && !connection.is_backlogged {
         connection.is_backlogged = true;
-        backlog.push(connection.source(), connection.owner(), connection.is_heavy());
+        backlog.push(connection.address_unit(), connection.owner(), connection.is_heavy());
     }
 }
 
