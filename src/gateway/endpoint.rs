@@ -6,7 +6,7 @@ use crate::driver::Reach;
 use crate::exchange::Folder;
 use crate::permit::Count;
 use crate::route::Sites;
-pub use crate::transport::StageKind;
+pub(crate) use crate::transport::StageKind;
 
 /// A folder held open by file descriptor.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl<H> Endpoint<H> {
     }
 
     /// All folders, in a stable order.
-    pub fn held(&self) -> impl Iterator<Item = &Held<H>> {
+    pub(super) fn held(&self) -> impl Iterator<Item = &Held<H>> {
         self.folders.iter().flat_map(|folders| folders.docroot.iter().chain(&folders.www))
     }
 }

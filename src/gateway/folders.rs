@@ -16,7 +16,7 @@ use crate::observe::log::{self, Level};
 
 /// Schedule and state of the reopening.
 #[derive(Default)]
-pub struct Watch {
+pub(super) struct Watch {
     /// When the folders are due to be reopened, in ms. None: no folder is watched.
     due_ms: Option<u64>,
     folders: Vec<Watched>,

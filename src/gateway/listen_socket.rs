@@ -18,24 +18,24 @@ use crate::types::ListenAddress;
 
 /// A failure to listen. Display names the address and the remedy.
 #[derive(Debug)]
-pub struct ListenError {
+pub(crate) struct ListenError {
     address: ListenAddress,
     errno: Errno,
 }
 
 impl ListenError {
     /// Whether the machine does not have the address yet.
-    pub fn is_without_address(&self) -> bool {
+    pub(crate) fn is_without_address(&self) -> bool {
         matches!(self.address, ListenAddress::Tcp(_)) && self.errno == Errno::EADDRNOTAVAIL
     }
 
     /// Whether the folder of a UNIX socket does not exist yet.
-    pub fn is_without_folder(&self) -> bool {
+    pub(crate) fn is_without_folder(&self) -> bool {
         matches!(self.address, ListenAddress::Unix(_)) && self.errno == Errno::ENOENT
     }
 
     /// Whether the IPv6 wildcard address was requested on a machine without IPv6.
-    pub fn is_without_ipv6(&self) -> bool {
+    pub(crate) fn is_without_ipv6(&self) -> bool {
         let is_any = matches!(self.address, ListenAddress::Tcp(SocketAddr::V6(v6)) if v6.ip().is_unspecified());
         is_any && matches!(self.errno, Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
     }
@@ -58,13 +58,13 @@ impl fmt::Display for ListenError {
 
 /// A listening socket.
 #[derive(Debug)]
-pub struct ListenSocket {
+pub(crate) struct ListenSocket {
     /// The socket.
-    pub fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
     /// Its address, with the port chosen by the kernel.
-    pub address: ListenAddress,
+    pub(crate) address: ListenAddress,
     /// The socket file of a UNIX listener.
-    pub file: Option<SocketFile>,
+    pub(crate) file: Option<SocketFile>,
 }
 
 /// The file of a UNIX listener, removed on drop.
@@ -96,15 +96,15 @@ fn identity(path: &str) -> Option<(u64, u64)> {
 
 /// Options for binding an address.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Binding {
+pub(crate) struct Binding {
     /// Whether to bind an address that the machine does not have (IP_FREEBIND, ip(7)).
-    pub has_freebind: bool,
+    pub(crate) has_freebind: bool,
     /// How long to retry an address in use, in ms.
-    pub patience_ms: u64,
+    pub(crate) patience_ms: u64,
 }
 
 /// Creates a listening socket.
-pub fn listen(address: &ListenAddress, limits: &Http, binding: Binding) -> Result<ListenSocket, ListenError> {
+pub(crate) fn listen(address: &ListenAddress, limits: &Http, binding: Binding) -> Result<ListenSocket, ListenError> {
     let failed = |errno| ListenError { address: address.clone(), errno };
     match address {
         ListenAddress::Tcp(tcp) => {
@@ -119,7 +119,7 @@ pub fn listen(address: &ListenAddress, limits: &Http, binding: Binding) -> Resul
 }
 
 /// Whether binding may succeed: the machine has the address, or the folder of the UNIX socket exists.
-pub fn may_be_there(address: &ListenAddress) -> bool {
+pub(crate) fn may_be_there(address: &ListenAddress) -> bool {
     match address {
         ListenAddress::Tcp(tcp) => {
             let family = if tcp.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };

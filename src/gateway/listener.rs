@@ -21,19 +21,19 @@ pub struct ListenerSetup<H> {
 
 /// An active listener.
 #[derive(Debug)]
-pub struct Listener<H> {
+pub(super) struct Listener<H> {
     /// The address as configured.
-    pub address: ListenAddress,
+    pub(super) address: ListenAddress,
     /// The listening socket.
-    pub socket: H,
+    pub(super) socket: H,
     /// Slot of its accept operation.
     pub(super) key: Key,
     /// UNIX socket file, removed with the listener.
-    pub file: Option<SocketFile>,
+    pub(super) _file: Option<SocketFile>,
     /// Configuration to serve.
-    pub endpoint: Arc<Endpoint<H>>,
+    pub(super) endpoint: Arc<Endpoint<H>>,
     /// Whether it accepts no more clients and closes when its accept has completed.
-    pub is_leaving: bool,
+    pub(super) is_leaving: bool,
     /// Whether it is paused by a lack of file descriptors.
-    pub is_paused: bool,
+    pub(super) is_paused: bool,
 }

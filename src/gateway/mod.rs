@@ -7,12 +7,12 @@ mod arrivals;
 mod carrier;
 mod clock;
 mod connect_queue;
-pub mod connection;
+mod connection;
 mod devices;
 pub mod endpoint;
 mod fair;
 mod folders;
-pub mod listen_socket;
+pub(crate) mod listen_socket;
 pub mod listener;
 mod opened;
 mod slots;
@@ -47,25 +47,25 @@ use timers::{Owner, Timers};
 use watches::Watches;
 
 /// State shared by all connections.
-pub struct World<D: Driver> {
+pub(crate) struct World<D: Driver> {
     /// The I/O driver.
-    pub driver: D,
+    driver: D,
     /// Descriptors with operations in flight, and their owners.
     slots: Slots<D::Handle>,
     /// Time of this turn in ms.
-    pub now_ms: u64,
+    now_ms: u64,
     /// Data received before this time in ms has been read, unless its connection is paused. Deadlines up to this time
     /// have expired.
-    pub taken_ms: u64,
+    taken_ms: u64,
     /// Earliest arrival time in ms of data received in this turn.
-    pub since_ms: u64,
+    since_ms: u64,
     /// Wall-clock date of this turn.
-    pub date: Date,
+    date: Date,
     /// Remaining work units of this turn (`WORK_PER_TURN_MAX`). At zero, received data is deferred to the next turn.
     work: usize,
     /// Salt in the entity tags of files without usable timestamps. It changes with each process and each replaced
     /// folder.
-    pub tag_salt: u64,
+    tag_salt: u64,
     /// Use counts of devices.
     devices: Devices,
     /// Connections waiting for backends with a full listen backlog.
@@ -186,7 +186,7 @@ impl<D: Driver> Gateway<D> {
                     let index = entry.key();
                     let key = self.world.slots.insert_listener(index);
                     let (is_leaving, is_paused) = (false, false);
-                    entry.insert(Listener { address, socket, key, file, endpoint, is_leaving, is_paused });
+                    entry.insert(Listener { address, socket, key, _file: file, endpoint, is_leaving, is_paused });
                     self.accept(index);
                 }
                 (None, None) => {}
@@ -200,17 +200,17 @@ impl<D: Driver> Gateway<D> {
     }
 
     /// The addresses with an active listener.
-    pub fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
         self.listeners.iter().filter(|(_, listener)| !listener.is_leaving).map(|(_, listener)| &listener.address)
     }
 
     /// Time of this turn in ms.
-    pub fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.world.now_ms
     }
 
     /// Removes and returns the signals received since the last call.
-    pub fn take_signals(&mut self) -> Vec<i32> {
+    pub(crate) fn take_signals(&mut self) -> Vec<i32> {
         std::mem::take(&mut self.signals)
     }
 
