@@ -173,9 +173,9 @@ impl Arguments {
 mod tests {
     use super::*;
     use crate::config::{Config, TextSetting};
-    use crate::gateway::listener::ListenAddress;
     use crate::http::upgrade::Origins;
     use crate::route::{MessageType, Protocol};
+    use crate::types::ListenAddress;
 
     /// A flag and its value are written as one here.
     fn parse(arguments: &[&str]) -> Arguments {

@@ -5,7 +5,7 @@
 pub mod limits;
 
 /// Plain words that several modules use.
-mod types;
+pub mod types;
 
 /// Counting by permits.
 pub mod permit;

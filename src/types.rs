@@ -1,6 +1,9 @@
 //! Plain words that several modules use.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::str::FromStr;
 
 /// The two ends that a gateway connects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +23,59 @@ impl End {
         match self {
             End::Client => End::Backend,
             End::Backend => End::Client,
+        }
+    }
+}
+
+/// The address of a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Address {
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// A UNIX socket; clients have no address of their own.
+    Unix,
+    /// The address could not be read, for example because the peer had disconnected.
+    Unknown,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Tcp(address) => address.fmt(f),
+            Address::Unix => f.write_str("unix"),
+            Address::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// Address to listen on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ListenAddress {
+    /// IPv4 or IPv6. Port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// Path of a UNIX socket.
+    Unix(String),
+}
+
+impl FromStr for ListenAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ListenAddress, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("the path is missing: write unix:/run/uakari.sock".to_owned()),
+            Some(path) => Ok(ListenAddress::Unix(path.to_owned())),
+            None => text.parse().map(ListenAddress::Tcp).map_err(|_| {
+                format!("{text:?} is no address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Tcp(address) => write!(f, "http://{address}"),
+            ListenAddress::Unix(path) => write!(f, "unix:{path}"),
         }
     }
 }
@@ -58,8 +114,8 @@ impl U48 {
     }
 }
 
-impl std::fmt::Debug for U48 {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for U48 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
 }
@@ -96,8 +152,8 @@ impl Moment {
     }
 }
 
-impl std::fmt::Debug for Moment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ms().fmt(f)
     }
 }
@@ -118,5 +174,19 @@ mod tests {
         assert_eq!(total.get(), U48::MAX);
         total += 1;
         assert_eq!(total.get(), U48::MAX, "no overflow");
+    }
+
+    #[test]
+    fn listening_addresses_are_read_as_they_are_shown() {
+        for (text, shown) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("[::1]:80", "http://[::1]:80"),
+            ("unix:/run/u.sock", "unix:/run/u.sock"),
+        ] {
+            assert_eq!(text.parse::<ListenAddress>().map(|address| address.to_string()), Ok(shown.to_owned()));
+        }
+        for wrong in ["8080", "localhost:80", "127.0.0.1", "unix:", "1.2.3.4:99999"] {
+            assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");
+        }
     }
 }

@@ -21,10 +21,10 @@ mod values;
 use std::fs::File;
 use std::io::Read as _;
 
-use crate::gateway::listener::ListenAddress;
 use crate::limits;
 use crate::observe::log;
 use crate::route::Site;
+use crate::types::ListenAddress;
 use flags::Flag;
 use problem::{Location, Problem, Problems};
 

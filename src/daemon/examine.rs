@@ -11,10 +11,10 @@ use super::hosts::{HostLookup, UNKNOWN};
 use super::resources::open_folder;
 use crate::config::problem::Problem;
 use crate::config::{Config, Server, TextSetting};
-use crate::gateway::listener::ListenAddress;
 use crate::limits::LOOKUP_WAIT_MS;
 use crate::observe::log::Level;
 use crate::process::privileges::{self, PrivilegeError};
+use crate::types::ListenAddress;
 
 /// The result of `examine`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

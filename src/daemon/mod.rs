@@ -20,13 +20,13 @@ use crate::config::{Config, TextSetting};
 use crate::driver::uring::Uring;
 use crate::driver::{Op, Token};
 use crate::gateway::Gateway;
-use crate::gateway::listener::ListenAddress;
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::process::inherited::{Inherited, inherited_listeners};
 use crate::process::pid_file::PidFile;
 use crate::process::privileges;
 use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
+use crate::types::ListenAddress;
 use hosts::{HostLookup, are_old, keep_known};
 use resources::{Mode, OpenFolders, OpenedResources, Reusable, open_all, raise_descriptors};
 use retries::{Retries, wake};
@@ -81,7 +81,7 @@ impl Daemon {
         let pid_file = pid_file.transpose()?;
         let held = Reusable { known: &[], inherited: &inherited, folders: &OpenFolders::new(), missing: &[] };
         let opened = open_all(&config, held, Mode::Start)?;
-        let OpenedResources { openings, bound, inherited: taken, missing, folders } = opened;
+        let OpenedResources { setups, bound, inherited: taken, missing, folders } = opened;
         for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
             log::event(Level::Warn, format_args!("the inherited {given} matches no server's listen, addr or port"));
         }
@@ -94,7 +94,7 @@ impl Daemon {
         // After all that can fail, so that start-up errors go to standard error.
         start_log(&config).map_err(single)?;
         let mut gateway = Gateway::new(driver, config.limits.clone());
-        gateway.configure(config.limits.clone(), openings);
+        gateway.configure(config.limits.clone(), setups);
         let version = env!("CARGO_PKG_VERSION");
         log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", ProcessBounds(&config.limits)));
         if config.user.is_none() && privileges::is_root() {
@@ -262,7 +262,7 @@ impl Daemon {
         (config, opened, lookup): (Config, OpenedResources, Option<HostLookup>),
     ) -> Result<(), Vec<String>> {
         start_log(&config).map_err(single)?;
-        self.gateway.configure(config.limits.clone(), opened.openings);
+        self.gateway.configure(config.limits.clone(), opened.setups);
         announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
         self.folders = opened.folders;

@@ -13,13 +13,15 @@ use nix::sys::stat::{self, fstat};
 
 use crate::config::{Config, Server};
 use crate::driver::tcp;
-use crate::gateway::entrance::{self, Endpoint, Folders, Opening};
-use crate::gateway::listener::{self, Binding, ListenAddress, ListenError, Listener};
+use crate::gateway::endpoint::{Endpoint, Folders, Held, StageKind};
+use crate::gateway::listen_socket::{self, Binding, ListenError, ListenSocket};
+use crate::gateway::listener::ListenerSetup;
 use crate::limits;
 use crate::observe::log::{self, Level};
 use crate::permit::Count;
 use crate::process::inherited::Inherited;
 use crate::route::Sites;
+use crate::types::ListenAddress;
 
 /// The treatment of resources that cannot be opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +48,7 @@ impl ResourceName {
     pub(crate) fn may_be_there(&self) -> bool {
         match self {
             ResourceName::Folder(path) => open_folder(path).is_ok(),
-            ResourceName::Address(address) => listener::may_be_there(address),
+            ResourceName::Address(address) => listen_socket::may_be_there(address),
         }
     }
 }
@@ -73,7 +75,7 @@ pub(crate) struct MissingResource {
 #[derive(Default)]
 pub(crate) struct OpenedResources {
     /// For the gateway.
-    pub(crate) openings: Vec<Opening<OwnedFd>>,
+    pub(crate) setups: Vec<ListenerSetup<OwnedFd>>,
     /// The addresses bound, with the actual ports.
     pub(crate) bound: Vec<ListenAddress>,
     /// Inherited addresses in use.
@@ -128,7 +130,7 @@ impl Failures<'_> {
 
     /// The opened resources, or all errors.
     fn finish(mut self, mut opened: OpenedResources) -> Result<OpenedResources, Vec<String>> {
-        if opened.openings.is_empty() && self.mode != Mode::Retry {
+        if opened.setups.is_empty() && self.mode != Mode::Retry {
             // A start without any listener continues if a TCP address may still appear.
             let ends = |missing: &&MissingResource| match &missing.name {
                 ResourceName::Folder(_) => false,
@@ -184,19 +186,19 @@ pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Resul
                 continue;
             }
         };
-        let (listener, file) = match source {
+        let (socket, file) = match source {
             ListenerSource::Known => (None, None),
             ListenerSource::Inherited(copy) => {
                 opened.inherited.push(address.clone());
                 (Some(copy), None)
             }
-            ListenerSource::Bound(Listener { fd, address: at, file }) => {
+            ListenerSource::Bound(ListenSocket { fd, address: at, file }) => {
                 opened.bound.push(at);
                 (Some(fd), file)
             }
         };
         if let Some(endpoint) = endpoint {
-            opened.openings.push(Opening { address: address.clone(), listener, file, endpoint });
+            opened.setups.push(ListenerSetup { address: address.clone(), socket, file, endpoint });
         }
     }
     failures.finish(opened)
@@ -209,7 +211,7 @@ enum ListenerSource {
     /// A copy of an inherited listener, which may serve both an IPv4 and an IPv6 address.
     Inherited(OwnedFd),
     /// A new listener.
-    Bound(Listener),
+    Bound(ListenSocket),
 }
 
 /// Why an address has no listener. Display is the operator's sentence.
@@ -257,7 +259,7 @@ fn source_of(
     if let Some(own) = in_the_way(address, known) {
         return Err(NoListener::InTheWay(address.clone(), own.clone()));
     }
-    listener::listen(address, limits, binding).map(ListenerSource::Bound).map_err(NoListener::Listen)
+    listen_socket::listen(address, limits, binding).map(ListenerSource::Bound).map_err(NoListener::Listen)
 }
 
 fn copy_of(given: &Inherited, limits: &limits::Http) -> Result<OwnedFd, Errno> {
@@ -294,7 +296,7 @@ fn open_endpoint(
 ) -> Option<Endpoint<OwnedFd>> {
     let mut open = |path: &Option<String>, place: &str, is_by_flag: bool| {
         let path = path.as_ref()?;
-        let watched = |handle| Some(entrance::Held { handle, path: CString::new(path.as_str()).ok()? });
+        let watched = |handle| Some(Held { handle, path: CString::new(path.as_str()).ok()? });
         match open_folder(path) {
             Ok(folder) => {
                 new.insert(path.clone(), folder.try_clone().ok()?);
@@ -327,7 +329,7 @@ fn open_endpoint(
     Some(Endpoint {
         sites: Sites::new(first, sites.collect()),
         folders,
-        stage: entrance::StageKind::Plain,
+        stage: StageKind::Plain,
         clients_max,
         clients: Count::default(),
     })

@@ -166,7 +166,7 @@ impl Daemon {
             Ok(mut opened) => {
                 announce(opened.bound.iter().chain(&opened.inherited));
                 self.folders = std::mem::take(&mut opened.folders);
-                self.gateway.configure(self.config.limits.clone(), opened.openings);
+                self.gateway.configure(self.config.limits.clone(), opened.setups);
                 self.set_missing(opened.missing, "is available now");
             }
             Err(sentences) => {

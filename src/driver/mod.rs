@@ -23,6 +23,7 @@ pub mod uring;
 pub mod sim;
 
 use crate::limits;
+use crate::types::Address;
 pub use buffers::{Batch, Lease, Segment, Share};
 use device::{Device, DeviceId};
 pub use error::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
@@ -85,27 +86,6 @@ impl Token {
     fn from_bits(bits: u64) -> Option<Token> {
         let op = Op::from_bits(bits as u8)?;
         Some(Token { slot: (bits >> 32) as u32, generation: (bits >> 8) as u32 & Token::GENERATION_MASK, op })
-    }
-}
-
-/// The address of a socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Address {
-    /// A TCP address.
-    Tcp(SocketAddr),
-    /// A UNIX socket; clients have no address of their own.
-    Unix,
-    /// The address could not be read, for example because the peer had disconnected.
-    Unknown,
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Address::Tcp(address) => address.fmt(f),
-            Address::Unix => f.write_str("unix"),
-            Address::Unknown => f.write_str("unknown"),
-        }
     }
 }
 

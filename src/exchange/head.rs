@@ -13,7 +13,7 @@ use crate::types::{Demand, End};
 
 /// A request head that is incomplete.
 #[derive(Debug, Default)]
-pub(crate) struct Head {
+pub(crate) struct RequestHead {
     /// Number of input bytes already searched for the end of the head.
     scanned: u32,
     /// At least one request was answered on this connection.
@@ -28,7 +28,7 @@ pub(crate) struct Head {
     pub(crate) input: Vec<u8>,
 }
 
-impl Head {
+impl RequestHead {
     /// Handles an input; None: process the bytes that are already buffered. True: run the returned phase at once.
     pub(crate) fn step(
         mut self,
@@ -102,8 +102,8 @@ impl Head {
 
     /// The state for the next request on the connection; pipelined bytes are processed first. `is_probe`: all requests
     /// so far were OPTIONS.
-    pub(crate) fn next(is_probe: bool) -> Head {
-        Head { is_next: true, is_probe, ..Head::default() }
+    pub(crate) fn next(is_probe: bool) -> RequestHead {
+        RequestHead { is_next: true, is_probe, ..RequestHead::default() }
     }
 
     fn answer(self, bytes: &mut [u8], name: &mut EcoString, context: &mut Context<'_>) -> (Phase, bool) {

@@ -33,7 +33,7 @@ pub(crate) use ending::{Ending, Full, Step};
 use body::Draining;
 use closing::Closing;
 use ending::Leave;
-use head::Head;
+use head::RequestHead;
 use opening::Opening;
 use relay::Relay;
 use reply::Reply;
@@ -155,7 +155,7 @@ pub(crate) struct Facts {
 #[derive(Debug)]
 enum Phase {
     /// The request head is incomplete.
-    Head(Head),
+    Head(RequestHead),
     /// The request body is incomplete.
     Body(Box<Draining>),
     /// The request is answered with a file or an error reply.
@@ -246,7 +246,7 @@ impl<'a> Context<'a> {
 
 impl Default for Exchange {
     fn default() -> Exchange {
-        Exchange { phase: Phase::Head(Head::default()), facts: Facts::default(), name: EcoString::new() }
+        Exchange { phase: Phase::Head(RequestHead::default()), facts: Facts::default(), name: EcoString::new() }
     }
 }
 

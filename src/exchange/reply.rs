@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::head::Head;
+use super::head::RequestHead;
 use super::{CloseTimeouts, Closing, Context, Effect, Ending, Folder, Input, Phase, Step, over};
 use crate::driver::{FileKind, FileStatus, OpenCause, OpenError, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_variants};
@@ -374,7 +374,7 @@ impl Reply {
         context.out.push(Effect::CloseFile);
         if self.keep_alive {
             context.deadline_in(context.site().limits.keepalive_ms);
-            return (Phase::Head(Head::next(self.is_probe)), true);
+            return (Phase::Head(RequestHead::next(self.is_probe)), true);
         }
         // A client that has already ended is not waited for.
         let last = match self.has_client_ended {

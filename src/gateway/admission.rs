@@ -5,20 +5,34 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::entrance::Endpoint;
-use crate::driver::Address;
+use super::endpoint::Endpoint;
 use crate::exchange::Full;
 use crate::limits::{OVERLOAD_REPLIES_MAX, Process};
 use crate::permit::{Count, Permit};
+use crate::types::Address;
 
 /// Unit of per-address limits: an IPv4 address or an IPv6 /64 prefix, the usual allocation of one customer (RFC 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[allow(missing_docs)]
-pub(crate) enum Source {
+pub(crate) enum AddressUnit {
     V4([u8; 4]),
     V6([u8; 8]),
     /// All clients without an IP address, such as those of a UNIX socket.
     Unknown,
+}
+
+impl AddressUnit {
+    /// The unit of a client's address.
+    pub(crate) fn of(address: Address) -> AddressUnit {
+        let Address::Tcp(address) = address else { return AddressUnit::Unknown };
+        match address.ip().to_canonical() {
+            IpAddr::V4(v4) => AddressUnit::V4(v4.octets()),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+                AddressUnit::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
 }
 
 /// Counts and their limits.
@@ -27,7 +41,7 @@ pub(crate) struct Admission {
     /// Configured process limits.
     pub(crate) limits: Process,
     /// Number of clients per address.
-    sources: HashMap<Source, Arc<Count>>,
+    counts: HashMap<AddressUnit, Arc<Count>>,
     /// Clients being refused with an error response. They do not count against other limits.
     refused: Arc<Count>,
     /// Clients that have not completed a WebSocket handshake.
@@ -75,7 +89,7 @@ impl<H> Places<H> {
 impl Admission {
     /// Creates empty counts.
     pub(crate) fn new(limits: Process) -> Admission {
-        Admission { limits, sources: HashMap::new(), refused: Arc::default(), handshakes: Arc::default(), held_size: 0 }
+        Admission { limits, counts: HashMap::new(), refused: Arc::default(), handshakes: Arc::default(), held_size: 0 }
     }
 
     /// Admits or refuses a new connection. `there` is the number of existing connections, admitted or refused. None:
@@ -86,7 +100,7 @@ impl Admission {
         endpoint: &Arc<Endpoint<H>>,
         there: u64,
     ) -> Option<(Places<H>, Option<Handshake>)> {
-        let full = match self.admit(source_of(address), endpoint, there) {
+        let full = match self.admit(AddressUnit::of(address), endpoint, there) {
             Ok((places, handshake)) => return Some((places, Some(handshake))),
             Err(full) => full,
         };
@@ -97,30 +111,30 @@ impl Admission {
 
     fn admit<H>(
         &mut self,
-        source: Source,
+        unit: AddressUnit,
         endpoint: &Arc<Endpoint<H>>,
         there: u64,
     ) -> Result<(Places<H>, Handshake), Full> {
         if there - self.refused.held() >= self.limits.clients_max {
             return Err(Full::Clients);
         }
-        let address_max = match source {
-            Source::Unknown => u64::MAX,
+        let address_max = match unit {
+            AddressUnit::Unknown => u64::MAX,
             _ if self.limits.clients_per_address_max == 0 => u64::MAX,
             _ => self.limits.clients_per_address_max,
         };
-        let address = Permit::take(self.count_of(source), address_max).ok_or(Full::Address)?;
+        let address = Permit::take(self.count_of(unit), address_max).ok_or(Full::Address)?;
         let endpoint = Permit::take(endpoint, endpoint.clients_max).ok_or(Full::Server)?;
         let handshake = Permit::take(&self.handshakes, self.limits.handshakes_max).ok_or(Full::Handshakes)?;
         Ok((Places::Admitted { endpoint, _address: address }, handshake))
     }
 
     /// The count of an address. Removes addresses without clients before the table would grow.
-    fn count_of(&mut self, source: Source) -> &Arc<Count> {
-        if self.sources.len() == self.sources.capacity() {
-            self.sources.retain(|_, count| count.held() > 0);
+    fn count_of(&mut self, unit: AddressUnit) -> &Arc<Count> {
+        if self.counts.len() == self.counts.capacity() {
+            self.counts.retain(|_, count| count.held() > 0);
         }
-        self.sources.entry(source).or_default()
+        self.counts.entry(unit).or_default()
     }
 
     /// Whether any client has not completed a WebSocket handshake.
@@ -141,20 +155,8 @@ impl Admission {
     /// Whether all counts are zero, as expected after shutdown.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn is_empty(&self) -> bool {
-        let is_nobody = self.sources.values().all(|count| count.held() == 0) && self.refused.held() == 0;
+        let is_nobody = self.counts.values().all(|count| count.held() == 0) && self.refused.held() == 0;
         is_nobody && self.handshakes.held() == 0 && self.held_size == 0
-    }
-}
-
-/// The limit unit of a client address.
-pub(crate) fn source_of(address: Address) -> Source {
-    let Address::Tcp(address) = address else { return Source::Unknown };
-    match address.ip().to_canonical() {
-        IpAddr::V4(v4) => Source::V4(v4.octets()),
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-            Source::V6([a, b, c, d, e, f, g, h])
-        }
     }
 }
 

@@ -4,36 +4,36 @@ use std::sync::Arc;
 
 use super::admission::Places;
 use super::connection::Connection;
-use super::entrance::Endpoint;
+use super::endpoint::Endpoint;
 use super::timers::Owner;
 use super::{Gateway, list};
-use crate::driver::{Address, Driver, Errno, Op};
+use crate::driver::{Driver, Errno, Op};
 use crate::exchange::Input;
 use crate::limits;
 use crate::observe::log::{self, Level};
 #[cfg(any(test, feature = "sim"))]
 use crate::transport::StageKind;
 use crate::transport::Transport;
-use crate::types::End;
+use crate::types::{Address, End};
 
 impl<D: Driver> Gateway<D> {
     pub(super) fn accept(&mut self, index: usize) {
-        let Some(entrance) = self.entrances.get_mut(index) else { return };
-        entrance.is_paused = false;
-        let token = self.world.slots.token(entrance.key, Op::Accept);
-        self.world.driver.accept(token, &entrance.listener);
+        let Some(listener) = self.listeners.get_mut(index) else { return };
+        listener.is_paused = false;
+        let token = self.world.slots.token(listener.key, Op::Accept);
+        self.world.driver.accept(token, &listener.socket);
     }
 
     /// Closes a listener: immediately if nothing is in flight, else after its accept has completed.
     pub(super) fn leave(&mut self, index: usize) {
-        let Some(entrance) = self.entrances.get_mut(index) else { return };
-        entrance.is_leaving = true;
-        if entrance.is_paused {
-            let entrance = self.entrances.remove(index);
-            self.world.slots.remove(entrance.key);
-            self.world.driver.close(entrance.listener);
+        let Some(listener) = self.listeners.get_mut(index) else { return };
+        listener.is_leaving = true;
+        if listener.is_paused {
+            let listener = self.listeners.remove(index);
+            self.world.slots.remove(listener.key);
+            self.world.driver.close(listener.socket);
         } else {
-            self.world.driver.cancel(self.world.slots.token(entrance.key, Op::Accept));
+            self.world.driver.cancel(self.world.slots.token(listener.key, Op::Accept));
         }
     }
 
@@ -49,10 +49,10 @@ impl<D: Driver> Gateway<D> {
                 true
             }
         };
-        let Some(entrance) = self.entrances.get_mut(index).filter(|_| !more) else { return };
+        let Some(listener) = self.listeners.get_mut(index).filter(|_| !more) else { return };
         // Paused means that no accept is in flight, so that `leave` can close the listener.
-        entrance.is_paused = is_failure || entrance.is_leaving;
-        if entrance.is_leaving {
+        listener.is_paused = is_failure || listener.is_leaving;
+        if listener.is_leaving {
             self.leave(index);
         } else if is_failure {
             self.resume_ms = Some(self.world.now_ms + limits::ACCEPT_PAUSE_MS);
@@ -62,10 +62,10 @@ impl<D: Driver> Gateway<D> {
     }
 
     fn admit(&mut self, index: usize, handle: D::Handle, address: Address) {
-        let Some(entrance) = self.entrances.get(index).filter(|_| self.give_up_ms.is_none()) else {
+        let Some(listener) = self.listeners.get(index).filter(|_| self.give_up_ms.is_none()) else {
             return self.world.driver.close(handle);
         };
-        let endpoint = entrance.endpoint.clone();
+        let endpoint = listener.endpoint.clone();
         #[cfg(any(test, feature = "sim"))]
         if endpoint.stage == StageKind::Streams {
             return self.add_carrier(handle, address, endpoint);

@@ -9,14 +9,14 @@
 
 use std::sync::Arc;
 
-use super::entrance::Endpoint;
+use super::endpoint::Endpoint;
 use super::slots::Key;
 use super::timers::Owner;
 use super::{Gateway, count_held, find, list, list_backlog};
-use crate::driver::{Address, Driver, Errno, Event, Op, Received, Segment};
+use crate::driver::{Driver, Errno, Event, Op, Received, Segment};
 use crate::limits::POOL_HEADROOM;
 use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
-use crate::types::{Demand, End};
+use crate::types::{Address, Demand, End};
 
 /// Streams of a carrier.
 pub(crate) const STREAMS: usize = 3;

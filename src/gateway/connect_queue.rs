@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::admission::Source;
+use super::admission::AddressUnit;
 use super::timers::Owner;
 use crate::driver::FileId;
 use crate::limits::{CONNECT_RETRY_MS, CONNECT_RETRY_MS_MAX};
@@ -20,14 +20,14 @@ pub(crate) struct ConnectQueues(HashMap<FileId, Queue>);
 /// Connections that wait for one socket.
 #[derive(Debug)]
 struct Queue {
-    waiting: VecDeque<(Owner, Source)>,
+    waiting: VecDeque<(Owner, AddressUnit)>,
     /// The connection that retries now.
     prober: Option<Owner>,
     /// When the next connection may retry, if there is no prober.
     probe_ms: u64,
     pause_ms: u64,
     /// Turn number of each address's last attempt.
-    turns: HashMap<Source, u64>,
+    turns: HashMap<AddressUnit, u64>,
     turn: u64,
 }
 
@@ -39,7 +39,7 @@ impl ConnectQueues {
 
     /// Queues a connection that found the backlog full or the queue not empty. A prober that failed
     /// returns to the head of the queue.
-    pub(crate) fn wait(&mut self, socket: FileId, owner: Owner, source: Source, now_ms: u64) {
+    pub(crate) fn wait(&mut self, socket: FileId, owner: Owner, unit: AddressUnit, now_ms: u64) {
         let queue = self.0.entry(socket).or_insert_with(|| Queue {
             waiting: VecDeque::new(),
             prober: None,
@@ -50,12 +50,12 @@ impl ConnectQueues {
         });
         if queue.prober == Some(owner) {
             queue.prober = None;
-            queue.turns.remove(&source);
+            queue.turns.remove(&unit);
             queue.pause_ms = (queue.pause_ms * 2).min(CONNECT_RETRY_MS_MAX);
             queue.probe_ms = now_ms + queue.pause_ms;
-            queue.waiting.push_front((owner, source));
+            queue.waiting.push_front((owner, unit));
         } else {
-            queue.waiting.push_back((owner, source));
+            queue.waiting.push_back((owner, unit));
         }
     }
 
@@ -94,11 +94,11 @@ impl Queue {
     /// Removes the first connection of the least recently served address.
     fn take_next(&mut self) -> Option<Owner> {
         let turns = &self.turns;
-        let last_turn = |(_, source): &(Owner, Source)| turns.get(source).copied().unwrap_or(0);
+        let last_turn = |(_, unit): &(Owner, AddressUnit)| turns.get(unit).copied().unwrap_or(0);
         let (at, _) = self.waiting.iter().enumerate().min_by_key(|(_, waiter)| last_turn(waiter))?;
-        let (owner, source) = self.waiting.remove(at)?;
+        let (owner, unit) = self.waiting.remove(at)?;
         self.turn += 1;
-        self.turns.insert(source, self.turn);
+        self.turns.insert(unit, self.turn);
         // An address is kept for at most one round over all waiting connections.
         let oldest = self.turn.saturating_sub(self.waiting.len() as u64 + 1);
         self.turns.retain(|_, turn| *turn >= oldest);
@@ -124,13 +124,13 @@ mod tests {
     #[test]
     fn one_tries_for_all() {
         let mut queues = ConnectQueues::default();
-        (0..1_000).for_each(|slot| queues.wait(SOCKET, owner(slot), Source::Unknown, 0));
+        (0..1_000).for_each(|slot| queues.wait(SOCKET, owner(slot), AddressUnit::Unknown, 0));
         let (mut now_ms, mut probes) = (0, 0);
         while now_ms < 1_000 {
             now_ms = queues.next_ms().unwrap();
             assert_eq!(slots(queues.take_due(now_ms)), [0]);
             assert_eq!((queues.take_due(now_ms).len(), queues.next_ms()), (0, None), "nobody else meanwhile");
-            queues.wait(SOCKET, owner(0), Source::Unknown, now_ms);
+            queues.wait(SOCKET, owner(0), AddressUnit::Unknown, now_ms);
             probes += 1;
         }
         assert!(probes < 25, "{probes} in a second");
@@ -143,7 +143,7 @@ mod tests {
             queues.leave(SOCKET, owner(slot), now_ms);
         }
         assert_eq!(slots(queues.take_due(now_ms)), [5]);
-        queues.wait(SOCKET, owner(5), Source::Unknown, now_ms);
+        queues.wait(SOCKET, owner(5), AddressUnit::Unknown, now_ms);
         assert_eq!(queues.next_ms(), Some(now_ms + 2 * CONNECT_RETRY_MS), "pauses begin small again");
         (0..1_000).for_each(|slot| queues.leave(SOCKET, owner(slot), now_ms));
         assert!(queues.is_empty());
@@ -152,10 +152,10 @@ mod tests {
     #[test]
     fn addresses_have_turns() {
         let mut queues = ConnectQueues::default();
-        let source = |last| Source::V4([192, 0, 2, last]);
-        (0..10).for_each(|slot| queues.wait(SOCKET, owner(slot), source(1), 0));
-        queues.wait(SOCKET, owner(10), source(2), 0);
-        queues.wait(SOCKET, owner(11), source(3), 0);
+        let unit = |last| AddressUnit::V4([192, 0, 2, last]);
+        (0..10).for_each(|slot| queues.wait(SOCKET, owner(slot), unit(1), 0));
+        queues.wait(SOCKET, owner(10), unit(2), 0);
+        queues.wait(SOCKET, owner(11), unit(3), 0);
         let mut order = Vec::new();
         for _ in 0..5 {
             let due = slots(queues.take_due(5));
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(order, [0, 10, 11, 1, 2]);
         // An unsuccessful retry does not use up the turn.
         assert_eq!(slots(queues.take_due(5)), [3]);
-        queues.wait(SOCKET, owner(3), source(1), 5);
+        queues.wait(SOCKET, owner(3), unit(1), 5);
         assert_eq!(slots(queues.take_due(100)), [3]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::admission::Source;
+use super::admission::AddressUnit;
 use super::timers::Owner;
 use crate::limits::LIGHT_VISITS_MAX;
 
@@ -13,8 +13,8 @@ use crate::limits::LIGHT_VISITS_MAX;
 #[derive(Default, Debug)]
 pub(crate) struct FairQueue {
     /// Addresses with waiting connections, in order of service.
-    turns: VecDeque<Source>,
-    waiting: HashMap<Source, Waiting>,
+    turns: VecDeque<AddressUnit>,
+    waiting: HashMap<AddressUnit, Waiting>,
 }
 
 /// The waiting connections of one address.
@@ -46,34 +46,34 @@ impl FairQueue {
     }
 
     /// Appends a connection to those of its address and weight.
-    pub(crate) fn push(&mut self, source: Source, owner: Owner, is_heavy: bool) {
-        let waiting = self.of(source);
+    pub(crate) fn push(&mut self, unit: AddressUnit, owner: Owner, is_heavy: bool) {
+        let waiting = self.of(unit);
         let line = if is_heavy { &mut waiting.heavy } else { &mut waiting.light };
         line.push_back(owner);
     }
 
     /// Inserts a connection before the heavy ones of its address. The address keeps its place in the rotation.
-    pub(crate) fn push_front(&mut self, source: Source, owner: Owner) {
-        self.of(source).heavy.push_front(owner);
+    pub(crate) fn push_front(&mut self, unit: AddressUnit, owner: Owner) {
+        self.of(unit).heavy.push_front(owner);
     }
 
     /// Removes the next connection and moves its address to the end of the rotation.
     pub(crate) fn pop(&mut self) -> Option<Owner> {
-        let source = self.turns.pop_front()?;
-        let waiting = self.waiting.get_mut(&source)?;
+        let unit = self.turns.pop_front()?;
+        let waiting = self.waiting.get_mut(&unit)?;
         let owner = waiting.pop();
         if waiting.is_empty() {
-            self.waiting.remove(&source);
+            self.waiting.remove(&unit);
         } else {
-            self.turns.push_back(source);
+            self.turns.push_back(unit);
         }
         owner
     }
 
-    fn of(&mut self, source: Source) -> &mut Waiting {
-        let waiting = self.waiting.entry(source).or_default();
+    fn of(&mut self, unit: AddressUnit) -> &mut Waiting {
+        let waiting = self.waiting.entry(unit).or_default();
         if waiting.is_empty() {
-            self.turns.push_back(source);
+            self.turns.push_back(unit);
         }
         waiting
     }
@@ -85,21 +85,21 @@ mod tests {
 
     #[test]
     fn addresses_take_turns() {
-        let source = |last| Source::V4([127, 0, 0, last]);
+        let unit = |last| AddressUnit::V4([127, 0, 0, last]);
         let owner = |slot| Owner { slot, generation: 0 };
         let mut queue = FairQueue::default();
         for slot in 0..4 {
-            queue.push(source(1), owner(slot), false);
+            queue.push(unit(1), owner(slot), false);
         }
-        queue.push(source(2), owner(10), false);
-        queue.push(source(3), owner(20), false);
-        queue.push(source(3), owner(21), false);
+        queue.push(unit(2), owner(10), false);
+        queue.push(unit(3), owner(20), false);
+        queue.push(unit(3), owner(21), false);
         let first: Vec<u32> = (0..4).filter_map(|_| queue.pop()).map(|owner| owner.slot).collect();
         assert_eq!(first, [0, 10, 20, 1]);
         // A connection queued again is the last one of its address.
-        queue.push(source(2), owner(10), false);
-        queue.push(source(1), owner(0), false);
-        queue.push_front(source(1), owner(1));
+        queue.push(unit(2), owner(10), false);
+        queue.push(unit(1), owner(0), false);
+        queue.push_front(unit(1), owner(1));
         let rest: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|owner| owner.slot).collect();
         assert_eq!(rest, [21, 2, 10, 3, 0, 1]);
         assert!(queue.is_empty() && queue.waiting.is_empty(), "{queue:?}");
@@ -107,12 +107,12 @@ mod tests {
 
     #[test]
     fn the_heavy_come_behind_the_light_and_come_all_the_same() {
-        let (source, owner) = (Source::Unknown, |slot| Owner { slot, generation: 0 });
+        let (unit, owner) = (AddressUnit::Unknown, |slot| Owner { slot, generation: 0 });
         let mut queue = FairQueue::default();
-        queue.push(source, owner(100), true);
-        queue.push(source, owner(101), true);
-        queue.push_front(source, owner(102));
-        (0..LIGHT_VISITS_MAX as u32 + 2).for_each(|slot| queue.push(source, owner(slot), false));
+        queue.push(unit, owner(100), true);
+        queue.push(unit, owner(101), true);
+        queue.push_front(unit, owner(102));
+        (0..LIGHT_VISITS_MAX as u32 + 2).for_each(|slot| queue.push(unit, owner(slot), false));
         let order: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|owner| owner.slot).collect();
         let (first, rest) = order.split_at(LIGHT_VISITS_MAX);
         assert!(first.iter().all(|slot| *slot < 100), "{order:?}");

@@ -6,7 +6,8 @@ use std::ffi::CString;
 use std::fmt;
 use std::sync::Arc;
 
-use super::entrance::{Endpoint, Entrance, Held};
+use super::endpoint::{Endpoint, Held};
+use super::listener::Listener;
 use super::slots::Look;
 use super::{Gateway, World, tag_salt};
 use crate::driver::{Driver, Errno, FileKind, Op, OpenFor, Reach};
@@ -15,7 +16,7 @@ use crate::observe::log::{self, Level};
 
 /// Schedule and state of the reopening.
 #[derive(Default)]
-pub struct Watch {
+pub(super) struct Watch {
     /// When the folders are due to be reopened, in ms. None: no folder is watched.
     due_ms: Option<u64>,
     folders: Vec<Watched>,
@@ -26,7 +27,7 @@ pub struct Watch {
 /// A folder to reopen.
 struct Watched {
     /// The listener, and the index among its endpoint's folders.
-    entrance: usize,
+    listener: usize,
     index: usize,
     /// Whether a reopening is in flight.
     is_asked: bool,
@@ -54,13 +55,13 @@ impl<D: Driver> Gateway<D> {
     pub(super) fn watch_folders(&mut self) {
         let mut folders = Vec::new();
         let mut seen: Vec<&Arc<Endpoint<D::Handle>>> = Vec::new();
-        for (entrance, Entrance { endpoint, is_leaving, .. }) in &self.entrances {
+        for (listener, Listener { endpoint, is_leaving, .. }) in &self.listeners {
             if *is_leaving || seen.iter().any(|one| Arc::ptr_eq(one, endpoint)) {
                 continue;
             }
             seen.push(endpoint);
             let watched = endpoint.held().enumerate().filter(|(_, held)| !held.path.is_empty());
-            folders.extend(watched.map(|(index, _)| Watched { entrance, index, is_asked: false, misses: 0 }));
+            folders.extend(watched.map(|(index, _)| Watched { listener, index, is_asked: false, misses: 0 }));
         }
         let due_ms = (!folders.is_empty()).then_some(self.world.now_ms + FOLDER_LOOK_MS);
         let epoch = self.watch.epoch.wrapping_add(1);
@@ -86,7 +87,7 @@ impl<D: Driver> Gateway<D> {
         self.watch.due_ms = Some(self.world.now_ms + FOLDER_LOOK_MS);
         let epoch = self.watch.epoch;
         for (index, watched) in self.watch.folders.iter_mut().enumerate().filter(|(_, watched)| !watched.is_asked) {
-            let Some(held) = held(&self.entrances, watched) else { continue };
+            let Some(held) = held(&self.listeners, watched) else { continue };
             let World { slots, driver, .. } = &mut self.world;
             let key = slots.insert_folder(Look { index, epoch });
             watched.is_asked = true;
@@ -105,7 +106,7 @@ impl<D: Driver> Gateway<D> {
             Err(errno) => Err(errno),
         };
         let watched = self.watch.folders.get_mut(look.index).filter(|_| look.epoch == self.watch.epoch);
-        let held = watched.and_then(|watched| Some((held(&self.entrances, watched)?, watched)));
+        let held = watched.and_then(|watched| Some((held(&self.listeners, watched)?, watched)));
         let driver = &mut self.world.driver;
         let Some((held, watched)) = held else {
             return found.map_or((), |handle| driver.close(handle));
@@ -152,6 +153,6 @@ fn searched<H>(held: &Held<H>) -> CString {
     CString::new([held.path.to_bytes(), b"/."].concat()).unwrap_or_default()
 }
 
-fn held<'a, H>(entrances: &'a slab::Slab<Entrance<H>>, watched: &Watched) -> Option<&'a Held<H>> {
-    entrances.get(watched.entrance)?.endpoint.held().nth(watched.index)
+fn held<'a, H>(listeners: &'a slab::Slab<Listener<H>>, watched: &Watched) -> Option<&'a Held<H>> {
+    listeners.get(watched.listener)?.endpoint.held().nth(watched.index)
 }

@@ -7,11 +7,12 @@ mod arrivals;
 mod carrier;
 mod clock;
 mod connect_queue;
-pub mod connection;
+mod connection;
 mod devices;
-pub mod entrance;
+pub mod endpoint;
 mod fair;
 mod folders;
+pub(crate) mod listen_socket;
 pub mod listener;
 mod opened;
 mod slots;
@@ -32,38 +33,39 @@ use crate::exchange::{Effects, Ending, Input};
 use crate::http::date::Date;
 use crate::limits;
 use crate::transport::{give_back, is_short};
-use admission::{Admission, Source};
+use crate::types::ListenAddress;
+use admission::{AddressUnit, Admission};
 use clock::Clock;
 use connect_queue::ConnectQueues;
 use connection::{Connection, Kept};
 use devices::Devices;
-use entrance::{Entrance, Opening};
 use fair::FairQueue;
 use folders::Watch;
+use listener::{Listener, ListenerSetup};
 use slots::{Slots, User};
 use timers::{Owner, Timers};
 use watches::Watches;
 
 /// State shared by all connections.
-pub struct World<D: Driver> {
+pub(crate) struct World<D: Driver> {
     /// The I/O driver.
-    pub driver: D,
+    driver: D,
     /// Descriptors with operations in flight, and their owners.
     slots: Slots<D::Handle>,
     /// Time of this turn in ms.
-    pub now_ms: u64,
+    now_ms: u64,
     /// Data received before this time in ms has been read, unless its connection is paused. Deadlines up to this time
     /// have expired.
-    pub taken_ms: u64,
+    taken_ms: u64,
     /// Earliest arrival time in ms of data received in this turn.
-    pub since_ms: u64,
+    since_ms: u64,
     /// Wall-clock date of this turn.
-    pub date: Date,
+    date: Date,
     /// Remaining work units of this turn (`WORK_PER_TURN_MAX`). At zero, received data is deferred to the next turn.
     work: usize,
     /// Salt in the entity tags of files without usable timestamps. It changes with each process and each replaced
     /// folder.
-    pub tag_salt: u64,
+    tag_salt: u64,
     /// Use counts of devices.
     devices: Devices,
     /// Connections waiting for backends with a full listen backlog.
@@ -85,7 +87,7 @@ impl<D: Driver> World<D> {
 /// The gateway, generic over its driver.
 pub struct Gateway<D: Driver> {
     world: World<D>,
-    entrances: Slab<Entrance<D::Handle>>,
+    listeners: Slab<Listener<D::Handle>>,
     connections: Slab<Connection<D::Handle>>,
     /// Sockets that carry several exchanges.
     #[cfg(any(test, feature = "sim"))]
@@ -140,7 +142,7 @@ impl<D: Driver> Gateway<D> {
                 watches: Watches::default(),
                 effects: Effects::default(),
             },
-            entrances: Slab::new(),
+            listeners: Slab::new(),
             connections: Slab::new(),
             #[cfg(any(test, feature = "sim"))]
             carriers: Slab::new(),
@@ -166,49 +168,49 @@ impl<D: Driver> Gateway<D> {
 
     /// Sets the complete list of listeners. Existing connections keep their configuration; new connections get the new
     /// one.
-    pub fn configure(&mut self, limits: limits::Process, openings: Vec<Opening<D::Handle>>) {
+    pub fn configure(&mut self, limits: limits::Process, setups: Vec<ListenerSetup<D::Handle>>) {
         self.admission.limits = limits;
-        for (_, entrance) in &mut self.entrances {
-            entrance.is_leaving = true;
+        for (_, listener) in &mut self.listeners {
+            listener.is_leaving = true;
         }
-        for Opening { address, listener, file, endpoint } in openings {
+        for ListenerSetup { address, socket, file, endpoint } in setups {
             self.has_rates |= endpoint.sites.have_rates();
-            let known = self.entrances.iter_mut().map(|(_, entrance)| entrance).find(|known| known.address == address);
-            match (known, listener) {
+            let known = self.listeners.iter_mut().map(|(_, listener)| listener).find(|known| known.address == address);
+            match (known, socket) {
                 (Some(known), None) => {
                     known.is_leaving = false;
                     known.endpoint = endpoint;
                 }
-                (_, Some(listener)) => {
-                    let entry = self.entrances.vacant_entry();
+                (_, Some(socket)) => {
+                    let entry = self.listeners.vacant_entry();
                     let index = entry.key();
                     let key = self.world.slots.insert_listener(index);
                     let (is_leaving, is_paused) = (false, false);
-                    entry.insert(Entrance { address, listener, key, file, endpoint, is_leaving, is_paused });
+                    entry.insert(Listener { address, socket, key, _file: file, endpoint, is_leaving, is_paused });
                     self.accept(index);
                 }
                 (None, None) => {}
             }
         }
         let leaving: Vec<usize> =
-            self.entrances.iter().filter(|(_, entrance)| entrance.is_leaving).map(|(index, _)| index).collect();
+            self.listeners.iter().filter(|(_, listener)| listener.is_leaving).map(|(index, _)| index).collect();
         leaving.into_iter().for_each(|index| self.leave(index));
         self.world.tag_salt = tag_salt();
         self.watch_folders();
     }
 
     /// The addresses with an active listener.
-    pub fn addresses(&self) -> impl Iterator<Item = &listener::ListenAddress> {
-        self.entrances.iter().filter(|(_, entrance)| !entrance.is_leaving).map(|(_, entrance)| &entrance.address)
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &ListenAddress> {
+        self.listeners.iter().filter(|(_, listener)| !listener.is_leaving).map(|(_, listener)| &listener.address)
     }
 
     /// Time of this turn in ms.
-    pub fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.world.now_ms
     }
 
     /// Removes and returns the signals received since the last call.
-    pub fn take_signals(&mut self) -> Vec<i32> {
+    pub(crate) fn take_signals(&mut self) -> Vec<i32> {
         std::mem::take(&mut self.signals)
     }
 
@@ -283,7 +285,7 @@ impl<D: Driver> Gateway<D> {
         let give_up_ms = now_ms + self.admission.limits.drain_ms;
         self.give_up_ms = Some(give_up_ms);
         self.last_call_ms = Some(give_up_ms.saturating_sub(limits::LAST_CALL_MS));
-        let all: Vec<usize> = self.entrances.iter().map(|(index, _)| index).collect();
+        let all: Vec<usize> = self.listeners.iter().map(|(index, _)| index).collect();
         all.into_iter().for_each(|index| self.leave(index));
         self.stop_watching();
         self.world.watches.stop(&mut self.world.driver);
@@ -377,7 +379,7 @@ impl<D: Driver> Gateway<D> {
             let kept = connection.kept(&self.world);
             if kept.has_backlog && connection.has_rest(&self.world) {
                 connection.is_backlogged = true;
-                self.backlog.push_front(connection.source(), owner);
+                self.backlog.push_front(connection.address_unit(), owner);
             }
             list_backlog(connection, kept, &mut self.backlog);
             list(connection, &mut self.touched);
@@ -414,7 +416,7 @@ impl<D: Driver> Gateway<D> {
         if self.resume_ms.is_some_and(|ms| ms <= self.world.now_ms) {
             self.resume_ms = None;
             let paused: Vec<usize> =
-                self.entrances.iter().filter(|(_, entrance)| entrance.is_paused).map(|(index, _)| index).collect();
+                self.listeners.iter().filter(|(_, listener)| listener.is_paused).map(|(index, _)| index).collect();
             paused.into_iter().for_each(|index| self.accept(index));
         }
     }
@@ -511,13 +513,13 @@ impl<D: Driver> Gateway<D> {
         let weight = |one: &Connection<D::Handle>| {
             one.held_size() as u64 * (limits::HELD_UNWEIGHED_MS + now_ms.saturating_sub(one.moved_ms()))
         };
-        let mut weights: HashMap<Source, u64> = HashMap::new();
+        let mut weights: HashMap<AddressUnit, u64> = HashMap::new();
         for (_, connection) in self.connections.iter().filter(|(_, one)| !one.is_ending()) {
-            *weights.entry(connection.source()).or_default() += weight(connection);
+            *weights.entry(connection.address_unit()).or_default() += weight(connection);
         }
         let Some((greediest, _)) = weights.into_iter().max_by_key(|(_, weight)| *weight) else { return false };
         let all = self.connections.iter_mut().map(|(_, connection)| connection);
-        let own = all.filter(|one| !one.is_ending() && one.source() == greediest);
+        let own = all.filter(|one| !one.is_ending() && one.address_unit() == greediest);
         let Some(connection) = own.max_by_key(|one| weight(one)) else { return false };
         connection.break_off(Ending::HeldTooMuch);
         list(connection, &mut self.touched);
@@ -541,7 +543,7 @@ impl<D: Driver> Gateway<D> {
             if let Some(queue) = queue
                 && !std::mem::replace(&mut connection.is_starved, true)
             {
-                queue.push(connection.source(), owner, connection.is_heavy());
+                queue.push(connection.address_unit(), owner, connection.is_heavy());
             }
             let kept = connection.kept(&self.world);
             list_backlog(connection, kept, &mut self.backlog);
@@ -596,7 +598,7 @@ fn list<H>(connection: &mut Connection<H>, owners: &mut Vec<Owner>) {
 fn list_backlog<H>(connection: &mut Connection<H>, kept: Kept, backlog: &mut FairQueue) {
     if kept.has_backlog && !connection.is_backlogged {
         connection.is_backlogged = true;
-        backlog.push(connection.source(), connection.owner(), connection.is_heavy());
+        backlog.push(connection.address_unit(), connection.owner(), connection.is_heavy());
     }
 }
 

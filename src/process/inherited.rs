@@ -10,8 +10,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getsockname, getsockopt, setsockopt, sockopt};
 
 use crate::driver::inherit::take_sockets;
-use crate::gateway::listener::ListenAddress;
 use crate::observe::log::Quoted;
+use crate::types::ListenAddress;
 
 /// An inherited listening socket.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::unistd::{Uid, User, getresuid, initgroups, setgid, setuid};
 
-use crate::gateway::listener::ListenAddress;
+use crate::types::ListenAddress;
 
 /// Why privileges could not be dropped. Display names the user and the remedy.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use uakari::driver::Address;
 use uakari::route::hello;
+use uakari::types::Address;
 
 use super::parser::parse_hello;
 use super::{compile, line};

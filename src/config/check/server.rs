@@ -12,12 +12,12 @@ use crate::config::keys::{self, Limits};
 use crate::config::problem::{Location, Problems};
 use crate::config::syntax::{Data, Setting};
 use crate::config::{Host, Server, SetByFlag, SettingPlaces, TextSetting, values};
-use crate::gateway::listener::ListenAddress;
 use crate::http::authority::unbracket;
 use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX, PAGE_HEADERS_SIZE_MAX};
 use crate::permit::Count;
 use crate::route::names::{Patterns, Rules};
 use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Site};
+use crate::types::ListenAddress;
 
 /// The servers checked so far.
 #[derive(Default)]

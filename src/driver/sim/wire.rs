@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::driver::Address;
+use crate::types::Address;
 
 /// A small random number generator (splitmix64): the same seed gives the same sequence on all platforms.
 pub struct Rng(pub u64);

@@ -31,6 +31,7 @@ use super::{
     Sending, Share, SocketType, Token,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
+use crate::types::Address;
 use in_flight::{BackendAddress, InFlight, Lookup, Message};
 use packets::{PacketRequest, packet_token};
 use pool::{Pool, Supply, buffer_of, raw};
@@ -398,7 +399,7 @@ impl Driver for Uring {
         Ok(())
     }
 
-    fn local_address(&self, client: &OwnedFd) -> super::Address {
+    fn local_address(&self, client: &OwnedFd) -> Address {
         address_of(socket::getsockname(client.as_raw_fd()))
     }
 

@@ -9,7 +9,8 @@ use nix::sys::socket::{self, SockaddrStorage};
 use nix::sys::stat::SFlag;
 
 use crate::driver::status::status_of;
-use crate::driver::{Address, Event, FileId, FileKind, FileStatus, OpenFor, device};
+use crate::driver::{Event, FileId, FileKind, FileStatus, OpenFor, device};
+use crate::types::Address;
 
 /// The result of an operation.
 pub(super) fn result_of(entry: &cqueue::Entry) -> Result<usize, Errno> {

@@ -1,7 +1,7 @@
 //! Applies the effects that an exchange requests.
 
 use super::{Connection, Rare};
-use crate::driver::{Address, Driver, Lease, Op, Segment};
+use crate::driver::{Driver, Lease, Op, Segment};
 use crate::exchange::Effect;
 use crate::gateway::World;
 use crate::gateway::opened::{Opened, Parcel};
@@ -10,7 +10,7 @@ use crate::observe::log;
 use crate::route::Destination;
 use crate::route::hello::Hello;
 use crate::transport::{Arrival, Transport, give_back, part_of};
-use crate::types::End;
+use crate::types::{Address, End};
 
 /// Storage of the bytes that an exchange may forward.
 #[derive(Debug)]

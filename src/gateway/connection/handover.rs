@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use super::Connection;
-use crate::driver::{Address, Driver, Errno, FileId, Handover, HandoverStep, Op};
+use crate::driver::{Driver, Errno, FileId, Handover, HandoverStep, Op};
 use crate::exchange::{HandedOver, Input};
 use crate::gateway::World;
 use crate::gateway::opened::Parcel;
 use crate::gateway::watches::Watched;
 use crate::transport::Transport;
+use crate::types::Address;
 
 impl<H> Connection<H> {
     /// Begins a hand-over once nothing is in flight for the client: a pending receive would consume bytes that belong

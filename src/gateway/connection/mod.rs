@@ -6,18 +6,18 @@ mod handover;
 use std::net::{SocketAddr, SocketAddrV4};
 
 use super::World;
-use super::admission::{Handshake, Places, Source as Origin, source_of};
-use super::entrance::Endpoint;
+use super::admission::{AddressUnit, Handshake, Places};
+use super::endpoint::Endpoint;
 use super::opened::Opened;
 use super::slots::Key;
 use super::timers::Owner;
-use crate::driver::{Address, Batch, Driver, Errno, FileId, FileKind, Lease, Op, Received, Share, Token};
+use crate::driver::{Batch, Driver, Errno, FileId, FileKind, Lease, Op, Received, Share, Token};
 use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Surroundings};
 use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access};
 use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
-use crate::types::{End, Moment, U48};
+use crate::types::{Address, End, Moment, U48};
 use apply::Source;
 
 #[derive(Debug)]
@@ -171,8 +171,8 @@ impl<H> Connection<H> {
     }
 
     /// The unit of per-address limits that the client belongs to.
-    pub(super) fn source(&self) -> Origin {
-        source_of(self.address())
+    pub(super) fn address_unit(&self) -> AddressUnit {
+        AddressUnit::of(self.address())
     }
 
     /// When a peer last received data, in ms; initially the time of accept.
@@ -527,7 +527,7 @@ impl<H> Connection<H> {
     fn await_backlog<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         if let Some((opened, socket)) = self.socket_mut() {
             opened.is_queued = true;
-            world.queues.wait(socket, self.owner(), self.source(), world.now_ms);
+            world.queues.wait(socket, self.owner(), self.address_unit(), world.now_ms);
         }
     }
 

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 
 use super::pipes::{Received, source_bytes};
-use crate::driver::Address;
 use crate::driver::sim::Sim;
+use crate::types::Address;
 
 /// Header size of a PROXY protocol version 2 record (haproxy's proxy-protocol.txt, section 2.2).
 const HELLO_HEAD_SIZE: usize = 16;
 
 /// The backend's end of a connection.
-pub struct Backend {
+pub(super) struct Backend {
     wire: usize,
     /// Bytes received of the PROXY record. None: it was parsed, or none is expected.
     hello: Option<Vec<u8>>,
@@ -27,7 +27,7 @@ pub struct Backend {
 }
 
 /// Asserts that a PROXY record has the addresses of one of the clients.
-pub fn check_hello(sim: &Sim, record: &[u8]) {
+pub(super) fn check_hello(sim: &Sim, record: &[u8]) {
     assert!(record.starts_with(b"\r\n\r\n\0\r\nQUIT\n\x21"), "no record: {}", record.escape_ascii());
     let told = &record[HELLO_HEAD_SIZE..];
     let is_right = sim.wires.iter().any(|wire| match (wire.address, wire.local, record[13]) {
@@ -47,7 +47,7 @@ pub fn check_hello(sim: &Sim, record: &[u8]) {
 
 impl Backend {
     /// Creates the backend's end of a new connection.
-    pub fn new(sim: &mut Sim, name: String, wire: usize, has_hello: bool) -> Backend {
+    pub(super) fn new(sim: &mut Sim, name: String, wire: usize, has_hello: bool) -> Backend {
         let patience = sim.rng.below(2_000);
         let owed = if name == "source" { VecDeque::from([source_bytes()]) } else { VecDeque::new() };
         let hello = (has_hello && name != "source").then(Vec::new);
@@ -56,7 +56,7 @@ impl Backend {
 
     /// Echoes some data, or acts as its name says: `dies` aborts, `leaves` closes, `deaf` reads nothing, `sink` reads,
     /// `source` writes.
-    pub fn act(&mut self, sim: &mut Sim) {
+    pub(super) fn act(&mut self, sim: &mut Sim) {
         if self.is_over || sim.rng.one_in(3) {
             return;
         }
@@ -87,12 +87,12 @@ impl Backend {
     }
 
     /// Records that the gateway is being stopped.
-    pub fn on_stop(&mut self, sim: &Sim) {
+    pub(super) fn on_stop(&mut self, sim: &Sim) {
         self.is_stopped = !sim.wires[self.wire].is_closed;
     }
 
     /// Everything that `sink` received, at the end of a run. None: another backend.
-    pub fn received(&mut self, sim: &mut Sim) -> Option<Received<'_>> {
+    pub(super) fn received(&mut self, sim: &mut Sim) -> Option<Received<'_>> {
         if self.name != "sink" {
             return None;
         }

@@ -5,14 +5,14 @@ use std::collections::VecDeque;
 use super::pages::Answers;
 use super::pipes::{Sent, source_bytes};
 use super::world::{Name, World, tcp};
-use crate::driver::Address;
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
 use crate::transport::Records;
+use crate::types::Address;
 
 /// How a client behaves and ends its conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Manner {
+pub(super) enum Manner {
     /// Waits for all answers, closes with 1000 and waits for the close frame.
     Polite,
     /// Closes directly after its last message.
@@ -43,23 +43,23 @@ const MANNERS: [Manner; 8] = [
 ];
 
 /// A simulated client.
-pub struct Client {
+pub(super) struct Client {
     /// Index of its wire.
-    pub wire: usize,
-    pub manner: Manner,
-    pub name: &'static str,
+    pub(super) wire: usize,
+    pub(super) manner: Manner,
+    pub(super) name: &'static str,
     protocol: Protocol,
     out: Vec<u8>,
     written: usize,
     /// Whether the gateway may close it within a message because of what it sends.
-    pub may_be_cut: bool,
+    pub(super) may_be_cut: bool,
     /// Bytes to write before it acts as its manner says.
     patience: usize,
     received: Vec<u8>,
     /// Where its bytes pass the stage of the tests: the reader, and the records of what it writes.
     records: Option<(Records, Vec<u8>)>,
     /// Status line and headers of the response, once complete.
-    pub head: Option<String>,
+    pub(super) head: Option<String>,
     /// Expected responses to its page requests.
     answers: Option<Answers>,
     /// Expected messages, or for a stream their bytes.
@@ -71,15 +71,15 @@ pub struct Client {
     partial: Option<(bool, Vec<u8>)>,
     pings: VecDeque<Vec<u8>>,
     /// Whether the gateway has sent a ping.
-    pub was_pinged: bool,
-    pub close: Option<Option<u16>>,
+    pub(super) was_pinged: bool,
+    pub(super) close: Option<Option<u16>>,
     has_closed: bool,
-    pub is_over: bool,
+    pub(super) is_over: bool,
 }
 
 impl Client {
     /// Creates a client with everything that it will send.
-    pub fn new(sim: &mut Sim, world: &World) -> Client {
+    pub(super) fn new(sim: &mut Sim, world: &World) -> Client {
         let manner = MANNERS[sim.rng.below(MANNERS.len())];
         // A large body must arrive within the request timeout.
         let least = if manner == Manner::Browses { 10 } else { 6 };
@@ -98,7 +98,7 @@ impl Client {
     }
 
     /// Creates a client of a trunk.
-    pub fn on_stream(sim: &mut Sim, world: &World, address: Address) -> Client {
+    pub(super) fn on_stream(sim: &mut Sim, world: &World, address: Address) -> Client {
         let manner = MANNERS[sim.rng.below(MANNERS.len())];
         let capacity = 1 << (10 + sim.rng.below(8));
         let wire = sim.inner_wire(capacity, address);
@@ -223,7 +223,7 @@ impl Client {
     }
 
     /// Reads and writes some data, or nothing.
-    pub fn act(&mut self, sim: &mut Sim) {
+    pub(super) fn act(&mut self, sim: &mut Sim) {
         if self.is_over || sim.rng.one_in(3) {
             return;
         }
@@ -304,7 +304,7 @@ impl Client {
     }
 
     /// Whether the opening handshake succeeded.
-    pub fn has_opened(&self) -> bool {
+    pub(super) fn has_opened(&self) -> bool {
         self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 101 "))
     }
 
@@ -410,21 +410,21 @@ impl Client {
     }
 
     /// The bytes of its messages to `sink`. None: a client of another backend.
-    pub fn sent(&self) -> Option<Sent<'_>> {
+    pub(super) fn sent(&self) -> Option<Sent<'_>> {
         // `sink` does not close first, so that 1000 answers the client's own close frame.
         let is_whole = self.close == Some(Some(1_000)) && matches!(self.manner, Manner::Polite | Manner::Hasty);
         (self.name == "sink").then_some(Sent { bytes: &self.stream, is_whole })
     }
 
     /// Describes its progress, for failure messages.
-    pub fn progress(&self) -> String {
+    pub(super) fn progress(&self) -> String {
         let (written, size) = (self.written, self.out.len());
         let (back, expected) = (self.stream_size.max(self.messages.len()), self.stream.len().max(self.expected.len()));
         format!("{:?} of {:?}: {written} of {size} bytes written, {back} of {expected} back", self.manner, self.name)
     }
 
     /// Asserts at the end of a run everything that the gateway guarantees to this client.
-    pub fn check_end(&self, is_stopped: bool) {
+    pub(super) fn check_end(&self, is_stopped: bool) {
         let context =
             format!("{:?} client of {:?}: head {:?} close {:?}", self.manner, self.name, self.head, self.close);
         match self.manner {

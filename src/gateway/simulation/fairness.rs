@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::world::{endpoint, listening};
 use super::*;
 use crate::driver::sim::{Handle, Node};
-use crate::driver::{Address, Completion, SocketType};
-use crate::gateway::entrance::Opening;
+use crate::driver::{Completion, SocketType};
+use crate::gateway::listener::ListenerSetup;
 use crate::route::{Protocol, Service, Site};
 use crate::transport::StageKind;
+use crate::types::Address;
 
 const FLOODING: usize = 300;
 /// A flooding client's write: ten pings, the most that one receive returns.
@@ -54,12 +55,12 @@ impl Flood {
         let service = Arc::new(Service { protocol: Protocol::Stream, ..Service::default() });
         let site = Site { has_www: true, has_docroot: true, service, ..Site::default() };
         let endpoint = endpoint(site, StageKind::Plain, &mut sim);
-        let (address, listener) = listening(&mut sim, 0);
+        let (address, socket) = listening(&mut sim, 0);
         let wires: Vec<usize> = (0..FLOODING).map(|_| sim.client(0, 1 << 16, host(1))).collect();
         wires.iter().for_each(|wire| _ = sim.wires[*wire].write(HANDSHAKE));
         let process = limits::Process::default();
         let mut gateway = Gateway::new(sim, process.clone());
-        gateway.configure(process, vec![Opening { address, listener, file: None, endpoint }]);
+        gateway.configure(process, vec![ListenerSetup { address, socket, file: None, endpoint }]);
         let mut flood = Flood { gateway, wires, backends: Vec::new(), completions: Vec::new(), read_size: 0, turns: 0 };
         (0..2_000).for_each(|_| flood.turn(false));
         (0..200).for_each(|_| flood.turn(true));

@@ -2,12 +2,13 @@
 
 use super::world::{endpoint, lead, listening};
 use super::{pages, *};
+use crate::driver::Completion;
 use crate::driver::sim::{Handle, Node};
-use crate::driver::{Address, Completion};
-use crate::gateway::entrance::Opening;
+use crate::gateway::listener::ListenerSetup;
 use crate::limits::FOLDER_LOOK_MS;
 use crate::route::Site;
 use crate::transport::StageKind;
+use crate::types::Address;
 
 const REQUEST: &[u8] = b"GET /release HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
 
@@ -25,10 +26,10 @@ impl Server {
         pages::add_second_release(&mut sim.trees[1]);
         lead(&mut sim, Some(&Node::Root(0)));
         let endpoint = endpoint(Site { has_www: true, ..Site::default() }, StageKind::Plain, &mut sim);
-        let (address, listener) = listening(&mut sim, 0);
+        let (address, socket) = listening(&mut sim, 0);
         let mut gateway = Gateway::new(sim, limits::Process::default());
-        let opening = Opening { address, listener, file: None, endpoint };
-        gateway.configure(limits::Process::default(), vec![opening]);
+        let setup = ListenerSetup { address, socket, file: None, endpoint };
+        gateway.configure(limits::Process::default(), vec![setup]);
         Server { gateway, completions: Vec::new() }
     }
 

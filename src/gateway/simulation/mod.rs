@@ -98,10 +98,10 @@ fn run(seed: u64) -> Outcome {
     let (mut backends, mut receivers): (Vec<Backend>, Vec<Receiver>) = Default::default();
     // Some runs reload the configuration midway. Existing connections must not be affected.
     let reload_at = if sim.rng.one_in(3) { sim.rng.below(500) } else { usize::MAX };
-    let openings = world.openings(&mut sim, listening);
-    let mut endpoints: Vec<_> = openings.iter().map(|opening| opening.endpoint.clone()).collect();
+    let setups = world.setups(&mut sim, listening);
+    let mut endpoints: Vec<_> = setups.iter().map(|setup| setup.endpoint.clone()).collect();
     let mut gateway = Gateway::new(sim, world.process.clone());
-    gateway.configure(world.process.clone(), openings);
+    gateway.configure(world.process.clone(), setups);
     let mut completions = Vec::new();
     let (mut turns, mut was_stopped) = (0, false);
     while !gateway.is_over() {
@@ -118,9 +118,9 @@ fn run(seed: u64) -> Outcome {
         }
         world.deploy(turns, sim);
         if turns == reload_at && !was_stopped {
-            let openings = world.openings(sim, listening_again);
-            endpoints.extend(openings.iter().map(|opening| opening.endpoint.clone()));
-            gateway.configure(world.process.clone(), openings);
+            let setups = world.setups(sim, listening_again);
+            endpoints.extend(setups.iter().map(|setup| setup.endpoint.clone()));
+            gateway.configure(world.process.clone(), setups);
         }
         gateway.turn(None, &mut completions).expect("the simulated kernel does not fail");
         turns += 1;

@@ -17,7 +17,7 @@ const FILES: [(&str, usize); 6] = [
 ];
 
 /// Adds the files to the served folder.
-pub fn add_files(sim: &mut Sim) {
+pub(super) fn add_files(sim: &mut Sim) {
     let www = &mut sim.trees[0];
     for (name, size) in FILES {
         www.insert(name.into(), Node::File((0..size).map(|i| i as u8).collect()));
@@ -28,13 +28,13 @@ pub fn add_files(sim: &mut Sim) {
 }
 
 /// Replaces the files by another release, in which each byte of `release` differs.
-pub fn add_second_release(www: &mut Tree) {
+pub(super) fn add_second_release(www: &mut Tree) {
     let bytes = (0..size_of("release")).map(|i| !(i as u8)).collect();
     www.insert("release".into(), Node::File(bytes));
 }
 
 /// Expected responses, in order.
-pub struct Answers(VecDeque<Answer>);
+pub(super) struct Answers(VecDeque<Answer>);
 
 struct Answer {
     path: &'static str,
@@ -49,7 +49,7 @@ struct Answer {
 impl Answers {
     /// Writes random pipelined requests with bodies, conditions and ranges to `out`. The last one closes the
     /// connection.
-    pub fn draw(rng: &mut Rng, out: &mut Vec<u8>) -> Answers {
+    pub(super) fn draw(rng: &mut Rng, out: &mut Vec<u8>) -> Answers {
         let mut answers = VecDeque::new();
         for _ in 0..1 + rng.below(6) {
             answers.push_back(ask(rng, "", out));
@@ -63,7 +63,7 @@ impl Answers {
     }
 
     /// Removes the next response from `received` and checks it. False: it is incomplete.
-    pub fn take(&mut self, received: &mut Vec<u8>) -> bool {
+    pub(super) fn take(&mut self, received: &mut Vec<u8>) -> bool {
         let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
         let answer = self.0.front().expect("an answer that nobody asked for");
         let head = String::from_utf8(received[..at + 2].to_vec()).expect("an ASCII head");
@@ -85,7 +85,7 @@ impl Answers {
     }
 
     /// Whether all responses have been received.
-    pub fn are_complete(&self) -> bool {
+    pub(super) fn are_complete(&self) -> bool {
         self.0.is_empty()
     }
 }

@@ -4,27 +4,27 @@
 const SOURCE_SIZE: usize = 3_000;
 
 /// What `source` sends: byte `i` is `i` modulo 128, so that the data is valid UTF-8.
-pub fn source_bytes() -> Vec<u8> {
+pub(super) fn source_bytes() -> Vec<u8> {
     (0..SOURCE_SIZE).map(|i| i as u8 & 0x7f).collect()
 }
 
 /// The message bytes that a client sent to `sink`.
-pub struct Sent<'a> {
-    pub bytes: &'a [u8],
+pub(super) struct Sent<'a> {
+    pub(super) bytes: &'a [u8],
     /// Whether the client closed in order, so that all bytes must reach `sink`.
-    pub is_whole: bool,
+    pub(super) is_whole: bool,
 }
 
 /// The bytes that `sink` received on one connection.
-pub struct Received<'a> {
-    pub bytes: &'a [u8],
+pub(super) struct Received<'a> {
+    pub(super) bytes: &'a [u8],
     /// Whether the gateway was stopped before it had closed the connection.
-    pub is_cut: bool,
+    pub(super) is_cut: bool,
 }
 
 /// Asserts that `sink` received what its clients sent, completely for clients that closed in order. `is_stopped`: the
 /// gateway was stopped or had tight limits, so that nothing must be complete.
-pub fn check_sink(sent: &[Sent<'_>], received: &[Received<'_>], is_stopped: bool) {
+pub(super) fn check_sink(sent: &[Sent<'_>], received: &[Received<'_>], is_stopped: bool) {
     for received in received {
         assert!(sent.iter().any(|sent| sent.bytes.starts_with(received.bytes)), "no client sent these bytes");
     }

@@ -1,15 +1,15 @@
 //! A simulated backend in direct mode, which speaks RFC 6455 itself on the descriptor handed to it.
 
 use super::backend::check_hello;
-use crate::driver::Address;
 use crate::driver::sim::{HandedOverClient, Sim};
+use crate::types::Address;
 use rfc6455::close::CloseCode;
 use rfc6455::decoder::{Decoder, Piece, Rules};
 use rfc6455::encoder;
 use rfc6455::header::{self, HEADER_SIZE_MAX, Masking, Opcode, ProtocolError};
 
 /// A client that was handed over to a backend.
-pub struct Receiver {
+pub(super) struct Receiver {
     wire: usize,
     /// Whether it received one end of a socketpair instead of the client's own socket.
     is_relayed: bool,
@@ -26,7 +26,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// Creates the receiver of a client that was just handed over.
-    pub fn new(sim: &mut Sim, handed_over: HandedOverClient, has_hello: bool) -> Receiver {
+    pub(super) fn new(sim: &mut Sim, handed_over: HandedOverClient, has_hello: bool) -> Receiver {
         let HandedOverClient { name, wire, client, is_relayed, record } = handed_over;
         let address = sockaddr(sim.wires[client].address);
         assert!(record.starts_with(&address), "not the client's address: {record:?}");
@@ -49,7 +49,7 @@ impl Receiver {
 
     /// Echoes some data, or acts as its name says: `dies` and `leaves` close without a close frame, `deaf` reads
     /// nothing.
-    pub fn act(&mut self, sim: &mut Sim) {
+    pub(super) fn act(&mut self, sim: &mut Sim) {
         if self.is_over || self.name == "deaf" || sim.rng.one_in(3) {
             return;
         }

@@ -8,7 +8,7 @@ use crate::driver::sim::Sim;
 use crate::gateway::carrier::{RECORD_SIZE_MAX, Record, Records, STREAMS};
 
 /// A socket that carries the bytes of several clients. Each client has a wire of its own that ends here.
-pub struct Trunk {
+pub(super) struct Trunk {
     /// Index of its first client.
     first: usize,
     /// The wire to the gateway.
@@ -35,7 +35,7 @@ struct Stream {
 
 impl Trunk {
     /// Creates the trunk of a port, and its clients at the end of `clients`.
-    pub fn new(port: usize, sim: &mut Sim, world: &World, clients: &mut Vec<Client>) -> Trunk {
+    pub(super) fn new(port: usize, sim: &mut Sim, world: &World, clients: &mut Vec<Client>) -> Trunk {
         let address = tcp("[2001:db8:0:9::1]:999");
         let first = clients.len();
         clients.extend((0..STREAMS).map(|_| Client::on_stream(sim, world, address)));
@@ -53,22 +53,22 @@ impl Trunk {
     }
 
     /// Indexes of its clients.
-    pub fn clients(&self) -> Range<usize> {
+    pub(super) fn clients(&self) -> Range<usize> {
         self.first..self.first + STREAMS
     }
 
     /// Whether the gateway has received all that was sent, so that each stream with a byte has its exchange.
-    pub fn is_received(&self, sim: &Sim) -> bool {
+    pub(super) fn is_received(&self, sim: &Sim) -> bool {
         self.is_over || self.out.is_empty() && sim.wires[self.wire].unread_size() == 0
     }
 
     /// Number of streams without a byte: they have no exchange.
-    pub fn idle_streams(&self) -> usize {
+    pub(super) fn idle_streams(&self) -> usize {
         self.streams.iter().filter(|stream| !stream.has_begun).count()
     }
 
     /// Moves some bytes in both directions.
-    pub fn act(&mut self, sim: &mut Sim) {
+    pub(super) fn act(&mut self, sim: &mut Sim) {
         if self.is_over || sim.rng.one_in(3) {
             return;
         }

@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::pages;
+use crate::driver::SocketType;
 use crate::driver::device::Direction;
 use crate::driver::sim::{Handle, Host, Node, Sim};
-use crate::driver::{Address, SocketType};
-use crate::gateway::entrance::{Endpoint, Folders, Held, Opening};
-use crate::gateway::listener::ListenAddress;
+use crate::gateway::endpoint::{Endpoint, Folders, Held};
+use crate::gateway::listener::ListenerSetup;
 use crate::limits;
 use crate::permit::Count;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service, Site, Sites};
 use crate::transport::StageKind;
+use crate::types::{Address, ListenAddress};
 
 const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Frames, Protocol::Lines, Protocol::Nul];
 /// Names that clients request in docroot. A backend's name states its behaviour; `echo` is three times as likely.
@@ -26,31 +27,31 @@ const WWW: &str = "/srv/www";
 
 /// A name that a client may request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Name {
-    pub path: &'static str,
+pub(super) struct Name {
+    pub(super) path: &'static str,
     /// Protocol that determines how its messages return.
-    pub protocol: Protocol,
+    pub(super) protocol: Protocol,
 }
 
 /// Configuration of a run.
-pub struct World {
-    pub site: Site,
-    pub process: limits::Process,
-    pub names: Vec<Name>,
+pub(super) struct World {
+    pub(super) site: Site,
+    pub(super) process: limits::Process,
+    pub(super) names: Vec<Name>,
     /// The ports with a listener.
-    pub ports: Vec<usize>,
+    pub(super) ports: Vec<usize>,
     /// The port whose sockets carry several clients. None: there is none in this run.
-    pub trunk_port: Option<usize>,
+    pub(super) trunk_port: Option<usize>,
     /// Whether the clients of the last port send and receive records.
     last_has_records: bool,
     /// Whether backends receive a PROXY record with the client's address.
-    pub has_hello: bool,
+    pub(super) has_hello: bool,
     /// Turns at which the folder paths change their target. The last target remains.
     deployments: Vec<(usize, Option<Node>)>,
 }
 
 impl World {
-    pub fn draw(seed: u64) -> (Sim, World) {
+    pub(super) fn draw(seed: u64) -> (Sim, World) {
         let mut sim = Sim::new(seed, 0);
         let buffers = [3, 16, limits::POOL_BUFFERS.default as usize][sim.rng.below(3)];
         let mut sim = Sim::new(sim.rng.draw(), buffers);
@@ -81,48 +82,52 @@ impl World {
     }
 
     /// Whether limits are so tight that clients may be cut off for what they or other clients send.
-    pub fn is_tight(&self) -> bool {
+    pub(super) fn is_tight(&self) -> bool {
         let closes = |service: &Service| service.limits.when_over == limits::WhenOver::Close;
         self.process != limits::Process::default() || closes(&self.site.service)
     }
 
     /// Whether the bytes of this port's clients pass the stage of the tests.
-    pub fn has_records(&self, port: usize) -> bool {
+    pub(super) fn has_records(&self, port: usize) -> bool {
         self.last_has_records && port == 2
     }
 
-    /// The openings of all ports. The first ports share an endpoint.
-    pub fn openings(&self, sim: &mut Sim, listener: impl Fn(&mut Sim, usize) -> Opened) -> Vec<Opening<Handle>> {
+    /// The listeners of all ports. The first ports share an endpoint.
+    pub(super) fn setups(
+        &self,
+        sim: &mut Sim,
+        listen: impl Fn(&mut Sim, usize) -> Listening,
+    ) -> Vec<ListenerSetup<Handle>> {
         let stage = |port| if self.has_records(port) { StageKind::Records } else { StageKind::Plain };
         let endpoints = [0, 2].map(|port| endpoint(self.site.fresh(), stage(port), sim));
         let trunk = endpoint(self.site.fresh(), StageKind::Streams, sim);
         let mut open = |port: usize, endpoint: &Arc<Endpoint<Handle>>| {
-            let (address, listener) = listener(sim, port);
-            Opening { address, listener, file: None, endpoint: endpoint.clone() }
+            let (address, socket) = listen(sim, port);
+            ListenerSetup { address, socket, file: None, endpoint: endpoint.clone() }
         };
-        let mut openings: Vec<_> = self.ports.iter().map(|port| open(*port, &endpoints[*port / 2])).collect();
-        openings.extend(self.trunk_port.map(|port| open(port, &trunk)));
-        openings
+        let mut setups: Vec<_> = self.ports.iter().map(|port| open(*port, &endpoints[*port / 2])).collect();
+        setups.extend(self.trunk_port.map(|port| open(port, &trunk)));
+        setups
     }
 
     /// Applies the folder changes scheduled for this turn.
-    pub fn deploy(&self, turn: usize, sim: &mut Sim) {
+    pub(super) fn deploy(&self, turn: usize, sim: &mut Sim) {
         for (_, node) in self.deployments.iter().filter(|(at, _)| *at == turn) {
             lead(sim, node.as_ref());
         }
     }
 }
 
-/// An address and its listener. None: keep the existing listener.
-type Opened = (ListenAddress, Option<Handle>);
+/// An address and its socket. None: keep the existing one.
+type Listening = (ListenAddress, Option<Handle>);
 
 /// The address of a port with a new listener.
-pub fn listening(sim: &mut Sim, port: usize) -> Opened {
+pub(super) fn listening(sim: &mut Sim, port: usize) -> Listening {
     (ListenAddress::Unix(format!("port {port}")), Some(sim.listener_at(port)))
 }
 
 /// After a reload: the same listener or, as if the address had changed, a new one.
-pub fn listening_again(sim: &mut Sim, port: usize) -> Opened {
+pub(super) fn listening_again(sim: &mut Sim, port: usize) -> Listening {
     if sim.rng.one_in(2) {
         return (ListenAddress::Unix(format!("port {port}")), None);
     }
@@ -130,7 +135,7 @@ pub fn listening_again(sim: &mut Sim, port: usize) -> Opened {
 }
 
 /// An endpoint for a site, with the folders that its paths lead to now.
-pub fn endpoint(site: Site, stage: StageKind, sim: &mut Sim) -> Arc<Endpoint<Handle>> {
+pub(super) fn endpoint(site: Site, stage: StageKind, sim: &mut Sim) -> Arc<Endpoint<Handle>> {
     let mut held = |path: &str| {
         let tree = if let Some(Node::Root(tree)) = sim.paths.get(path) { *tree } else { 0 };
         Some(Held { handle: sim.folder(tree), path: CString::new(path).expect("no NUL") })
@@ -141,7 +146,7 @@ pub fn endpoint(site: Site, stage: StageKind, sim: &mut Sim) -> Arc<Endpoint<Han
 }
 
 /// Sets the target of both folder paths. None: they do not exist.
-pub fn lead(sim: &mut Sim, node: Option<&Node>) {
+pub(super) fn lead(sim: &mut Sim, node: Option<&Node>) {
     for path in [DOCROOT, WWW] {
         match node {
             Some(node) => drop(sim.paths.insert(path.into(), node.clone())),
@@ -150,7 +155,7 @@ pub fn lead(sim: &mut Sim, node: Option<&Node>) {
     }
 }
 
-pub fn tcp(address: &str) -> Address {
+pub(super) fn tcp(address: &str) -> Address {
     Address::Tcp(address.parse().expect("an address"))
 }
 

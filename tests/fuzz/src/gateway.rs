@@ -6,7 +6,8 @@ use std::sync::Arc;
 use uakari::driver::Completion;
 use uakari::driver::sim::{Handle, Sim};
 use uakari::gateway::Gateway;
-use uakari::gateway::entrance::{Endpoint, Opening};
+use uakari::gateway::endpoint::Endpoint;
+use uakari::gateway::listener::ListenerSetup;
 use uakari::limits::Process;
 use uakari::observe::log;
 
@@ -157,7 +158,7 @@ pub struct Ended {
 
 impl Run {
     /// A gateway to which the client with this wire connects.
-    pub fn new(sim: Sim, process: Process, opening: Opening<Handle>, client: usize) -> Run {
+    pub fn new(sim: Sim, process: Process, setup: ListenerSetup<Handle>, client: usize) -> Run {
         let mut run = Run {
             gateway: Gateway::new(sim, process.clone()),
             endpoints: Vec::new(),
@@ -170,7 +171,7 @@ impl Run {
             passed: Default::default(),
             ended: None,
         };
-        run.configure(process, opening);
+        run.configure(process, setup);
         run
     }
 
@@ -264,9 +265,9 @@ impl Run {
     }
 
     /// Reads the configuration, or reads the same again.
-    pub fn configure(&mut self, process: Process, opening: Opening<Handle>) {
-        self.endpoints.push(opening.endpoint.clone());
-        self.gateway.configure(process, vec![opening]);
+    pub fn configure(&mut self, process: Process, setup: ListenerSetup<Handle>) {
+        self.endpoints.push(setup.endpoint.clone());
+        self.gateway.configure(process, vec![setup]);
     }
 
     /// Waits until the stopped gateway is over, and asserts that it leaves nothing.

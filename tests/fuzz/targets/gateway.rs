@@ -6,16 +6,17 @@ use std::ffi::CString;
 use std::sync::{Arc, Once};
 
 use libfuzzer_sys::fuzz_target;
+use uakari::driver::SocketType;
 use uakari::driver::device::Direction;
 use uakari::driver::sim::{Handle, Host, Node, Sim};
-use uakari::driver::{Address, SocketType};
-use uakari::gateway::entrance::{Endpoint, Folders, Held, Opening};
-use uakari::gateway::listener::ListenAddress;
+use uakari::gateway::endpoint::{Endpoint, Folders, Held};
+use uakari::gateway::listener::ListenerSetup;
 use uakari::limits::{self, WebSocket, WhenOver};
 use uakari::observe::log::{self, Level};
 use uakari::permit::Count;
 use uakari::route::names::{Patterns, Rules};
 use uakari::route::{Destination, Link, MessageType, Protocol, Service, Site, Sites};
+use uakari::types::{Address, ListenAddress};
 use uakari_fuzz::choices::Choices;
 use uakari_fuzz::conversation::Conversation;
 use uakari_fuzz::gateway::{Leave, Run};
@@ -136,7 +137,7 @@ fn add_backends(sim: &mut Sim, protocol: Protocol) {
 }
 
 /// The one port, served anew.
-fn opening(service: &Service, clients_max: u64, sim: &mut Sim, listener: Option<Handle>) -> Opening<Handle> {
+fn listener_setup(service: &Service, clients_max: u64, sim: &mut Sim, socket: Option<Handle>) -> ListenerSetup<Handle> {
     let first = Site {
         has_www: true,
         has_docroot: true,
@@ -152,7 +153,7 @@ fn opening(service: &Service, clients_max: u64, sim: &mut Sim, listener: Option<
     let sites = Sites::new(Arc::new(first), vec![Arc::new(second)]);
     let endpoint =
         Arc::new(Endpoint { sites, folders, stage: Default::default(), clients_max, clients: Count::default() });
-    Opening { address: ListenAddress::Unix("simulated".into()), listener, file: None, endpoint }
+    ListenerSetup { address: ListenAddress::Unix("simulated".into()), socket, file: None, endpoint }
 }
 
 /// A run and what is still to happen in it.
@@ -179,9 +180,9 @@ impl<'a> Script<'a> {
         add_backends(&mut sim, service.protocol);
         let clients_max = if way & 0x10 == 0 { 9 } else { 0 };
         let listener = Some(sim.listener());
-        let opening = opening(&service, clients_max, &mut sim, listener);
+        let setup = listener_setup(&service, clients_max, &mut sim, listener);
         let client = sim.client(0, capacity, Address::Unix);
-        let run = Run::new(sim, limits::Process::default(), opening, client);
+        let run = Run::new(sim, limits::Process::default(), setup, client);
         let name = NAMES.get(usize::from(name & 0x1f)).copied();
         let mut script = Script { run, service, asked: None, is_whole: false, is_shortened: false, choices };
         let Some(name) = name else { return script };
@@ -232,8 +233,8 @@ impl<'a> Script<'a> {
             }
             16 => self.run.stop(),
             17 => {
-                let opening = opening(&self.service, 9, self.run.sim(), None);
-                self.run.configure(limits::Process::default(), opening);
+                let setup = listener_setup(&self.service, 9, self.run.sim(), None);
+                self.run.configure(limits::Process::default(), setup);
             }
             18 => {
                 self.is_shortened = true;

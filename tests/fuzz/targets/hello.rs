@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
 use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
-use uakari::driver::Address;
 use uakari::limits::HEAD_SIZE_MAX;
 use uakari::route::hello::Hello;
+use uakari::types::Address;
 use uakari_fuzz::choices::Choices;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,15 +1,12 @@
-//! A listener and the configuration served to the clients that it accepts.
+//! The configuration served at an address: sites, folders and limits.
 
 use std::ffi::CString;
-use std::sync::Arc;
 
-use super::listener::{ListenAddress, SocketFile};
-use super::slots::Key;
 use crate::driver::Reach;
 use crate::exchange::Folder;
 use crate::permit::Count;
 use crate::route::Sites;
-pub use crate::transport::StageKind;
+pub(crate) use crate::transport::StageKind;
 
 /// A folder held open by file descriptor.
 #[derive(Debug)]
@@ -77,38 +74,7 @@ impl<H> Endpoint<H> {
     }
 
     /// All folders, in a stable order.
-    pub fn held(&self) -> impl Iterator<Item = &Held<H>> {
+    pub(super) fn held(&self) -> impl Iterator<Item = &Held<H>> {
         self.folders.iter().flat_map(|folders| folders.docroot.iter().chain(&folders.www))
     }
-}
-
-/// An address to listen on.
-pub struct Opening<H> {
-    /// The address as configured.
-    pub address: ListenAddress,
-    /// The listening socket. None: keep the existing one.
-    pub listener: Option<H>,
-    /// The UNIX socket file created by this process, if any.
-    pub file: Option<SocketFile>,
-    /// Configuration to serve.
-    pub endpoint: Arc<Endpoint<H>>,
-}
-
-/// An active listener.
-#[derive(Debug)]
-pub struct Entrance<H> {
-    /// The address as configured.
-    pub address: ListenAddress,
-    /// The listening socket.
-    pub listener: H,
-    /// Slot of its accept operation.
-    pub(super) key: Key,
-    /// UNIX socket file, removed with the listener.
-    pub file: Option<SocketFile>,
-    /// Configuration to serve.
-    pub endpoint: Arc<Endpoint<H>>,
-    /// Whether it accepts no more clients and closes when its accept has completed.
-    pub is_leaving: bool,
-    /// Whether it is paused by a lack of file descriptors.
-    pub is_paused: bool,
 }
