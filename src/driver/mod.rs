@@ -155,7 +155,7 @@ pub enum FileKind {
 
 /// The identity of a file, whatever its path. A new file may reuse the inode number of a removed one, but differs in
 /// the change time.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 pub struct FileId {
     /// Device number of the file system (st_dev).
     pub file_system: u64,

@@ -6,16 +6,16 @@
 //! the number of waiting connections. New connections to the same socket join the queue. Client addresses take turns,
 //! so that an address with many clients does not delay the others.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::admission::AddressUnit;
 use super::timers::Owner;
 use crate::driver::FileId;
 use crate::limits::{CONNECT_RETRY_MS, CONNECT_RETRY_MS_MAX};
 
-/// Queues by socket. A connection in its handshake is in at most one queue, once.
+/// Queues by socket, in an order that is the same in each run. A connection in its handshake is in at most one queue, once.
 #[derive(Default, Debug)]
-pub(crate) struct ConnectQueues(HashMap<FileId, Queue>);
+pub(crate) struct ConnectQueues(BTreeMap<FileId, Queue>);
 
 /// Connections that wait for one socket.
 #[derive(Debug)]
