@@ -39,7 +39,8 @@ impl Trunk {
         let address = tcp("[2001:db8:0:9::1]:999");
         let first = clients.len();
         clients.extend((0..STREAMS).map(|_| Client::on_stream(sim, world, address)));
-        let capacity = 1 << (8 + sim.rng.below(10));
+        // Large bodies of all clients must arrive within the request timeout.
+        let capacity = 1 << (13 + sim.rng.below(5));
         let wire = sim.client(port, capacity, address);
         let stream = |client: &Client| Stream {
             wire: client.wire,
