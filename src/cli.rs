@@ -244,7 +244,7 @@ mod tests {
             (
                 &["--docroot=/d", "--listen=80"],
                 &[
-                    "--listen: \"80\" is no address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock",
+                    "--listen: \"80\" is not an address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock",
                 ],
             ),
             (

@@ -65,7 +65,9 @@ impl FromStr for ListenAddress {
             Some("") => Err("the path is missing: write unix:/run/uakari.sock".to_owned()),
             Some(path) => Ok(ListenAddress::Unix(path.to_owned())),
             None => text.parse().map(ListenAddress::Tcp).map_err(|_| {
-                format!("{text:?} is no address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock")
+                format!(
+                    "{text:?} is not an address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock"
+                )
             }),
         }
     }

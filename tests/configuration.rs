@@ -155,7 +155,7 @@ fn flags_are_checked_with_the_file() {
             &["-f", "pages.conf", "--type", "json", "--listen", "80"],
             1,
             &[
-                "--listen: \"80\" is no address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock",
+                "--listen: \"80\" is not an address: write 127.0.0.1:8080, [::1]:8080, 0.0.0.0:80 or unix:/run/uakari.sock",
                 "--type \"json\" is not known: write one of auto, text, binary",
             ],
         ),

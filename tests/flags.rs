@@ -87,7 +87,7 @@ fn wrong_use_names_flag_value_and_remedy() {
         (&["--www", &missing], &["--www", &missing, "create it"]),
         (&["--docroot", &docroot, "--listen", "192.0.2.1:0"], &["--listen", "192.0.2.1", "no such address"]),
         (&["--docroot", &docroot, "--listen", &unix_nowhere], &["--listen", &missing, "folder does not exist"]),
-        (&["--docroot", &docroot, "--listen", &unix_file], &["--listen", &file, "no socket is in the way"]),
+        (&["--docroot", &docroot, "--listen", &unix_file], &["--listen", &file, "not a socket is in the way"]),
         (&["--docroot", &docroot, "--listen", "127.0.0.1:0", "-u", "nosuchuser"], &["-u nosuchuser", "/etc/passwd"]),
         (
             &["--docroot", &docroot, "--protocol", "udp"],

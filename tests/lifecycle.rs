@@ -226,7 +226,7 @@ fn what_is_taken_already_is_named() {
     assert!(said.contains("front.sock: Address already in use"), "{said}");
     fs::write(folder.join("no-socket"), "").unwrap();
     let said = fail(&folder, &configuration("", "").replace("127.0.0.1:0", "unix:@/no-socket"));
-    assert!(said.contains("a file that is no socket is in the way"), "{said}");
+    assert!(said.contains("a file that is not a socket is in the way"), "{said}");
     // The socket that was made before the failure is removed.
     let both = format!("(\"unix:@/made.sock\", \"{address}\")");
     fail(&folder, &configuration("", "").replace("\"127.0.0.1:0\"", &both));

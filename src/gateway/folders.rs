@@ -41,9 +41,11 @@ struct Remedy(Errno);
 impl fmt::Display for Remedy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            Errno::ENOENT => "make it again",
+            Errno::ENOENT => "create it again",
             Errno::ENOTDIR => "put a folder in its place",
-            Errno::EACCES => "let the daemon's user into it and into the folders above it, or restart after a change",
+            Errno::EACCES => {
+                "give the daemon's user search permission for it and the folders above it, or restart after a change"
+            }
             Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
             _ => "see to it that it can be opened",
         })

@@ -48,7 +48,7 @@ impl fmt::Display for ListenError {
             Errno::EACCES => "ports below 1024 and this path need more rights: start as root with -u USER",
             Errno::EADDRNOTAVAIL => "this machine has no such address",
             Errno::ENOENT => "its folder does not exist",
-            Errno::EEXIST => "a file that is no socket is in the way",
+            Errno::EEXIST => "a file that is not a socket is in the way",
             Errno::EAFNOSUPPORT => "this machine has no IPv6",
             _ => "choose another address",
         };

@@ -66,7 +66,7 @@ fn files_and_servers() {
         ),
         (server("listen = [];"), "servers[0].listen: is empty"),
         (server("listen = (1);"), "servers[0].listen: contains an integer: write a string or a list of strings"),
-        (server("listen = (\"[::]:1\", \"80\");"), "servers[0].listen: \"80\" is no address: write 127.0.0.1:8080"),
+        (server("listen = (\"[::]:1\", \"80\");"), "servers[0].listen: \"80\" is not an address: write 127.0.0.1:8080"),
         (server("listen = [\"[::]:1\", \"[::]:1\"];"), "servers[0]: http://[::]:1 is listed twice: keep one of them"),
         (
             server("hostname = \"a:80\";"),
