@@ -120,7 +120,7 @@ fn a_new_release_is_served_without_a_signal() {
             daemon.log().text().lines().any(|line| parts.iter().all(|part| line.contains(part)))
         });
     };
-    wait_for_line(&["warn", "current/www cannot be opened again: No such file", "make it again"]);
+    wait_for_line(&["warn", "current/www cannot be opened again: No such file", "create it again"]);
     fs::rename(daemon.folder().join("three"), &current).unwrap();
     wait_for_line(&["info", "current/www is there again"]);
     turn_to_file(&current, daemon.folder());
@@ -145,7 +145,7 @@ fn a_release_that_the_user_may_not_enter() {
     let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
     turn(&current, "two");
     let remedy =
-        "current/www cannot be opened again: Permission denied: the old one stays: let the daemon's user into it";
+        "current/www cannot be opened again: Permission denied: the old one stays: give the daemon's user search permission";
     // Folders are checked while clients are connected.
     eventually("the warning", || {
         expect_eq(daemon.get("/page").text(), "one".to_owned(), "the page");
