@@ -166,7 +166,7 @@ fn plain_clients_are_refused() {
     assert!(plain.read(&mut [0]).is_err(), "closed with bytes unread");
     let (_client, far) = tcp_pair();
     hand_over(&connect(&server.path(), Kind::Stream).unwrap(), b"?", far.as_raw_fd());
-    server.says(&["accept: -5005", "no client"]);
+    server.says(&["accept: -5005", "not a client"]);
     expect_echoes(&mut give(&server.path()));
 }
 
