@@ -12,10 +12,10 @@ impl Sim {
         let Object::File(place) = &self.objects[file] else { panic!("not an opened socket") };
         let (name, node) = (place.name(), self.node(place).cloned());
         match node {
-            Some(Node::Server(other) | Node::Narrow(other)) if other != socket_type => Err(Errno::EPROTOTYPE),
+            Some(Node::Backend(other) | Node::Narrow(other)) if other != socket_type => Err(Errno::EPROTOTYPE),
             Some(Node::Narrow(_)) if !self.is_plain && !self.rng.one_in(4) => Err(Errno::EAGAIN),
             Some(Node::Full(until_ms)) if self.now_ms < until_ms => Err(Errno::EAGAIN),
-            Some(Node::Server(_) | Node::Full(_) | Node::Narrow(_)) => Ok(name),
+            Some(Node::Backend(_) | Node::Full(_) | Node::Narrow(_)) => Ok(name),
             _ => Err(Errno::ECONNREFUSED),
         }
     }
@@ -52,7 +52,7 @@ impl Sim {
         let failed = match self.hosts.get(&address).cloned() {
             Some(Host::Silent) => return is_cancelled.then_some(Err(Errno::ECANCELED)),
             _ if self.chance(60) => Errno::EMFILE,
-            Some(Host::Server(name)) => {
+            Some(Host::Backend(name)) => {
                 let (handle, wire) = self.connection(false);
                 self.connected.push((name, wire));
                 return Some(Ok(handle));

@@ -21,7 +21,7 @@ pub enum Node {
     /// A file with these bytes.
     File(Vec<u8>),
     /// A listening socket of this type.
-    Server(SocketType),
+    Backend(SocketType),
     /// A socket without a listener.
     Dead,
     /// A listening socket whose backlog is full until this time, in milliseconds.
@@ -40,7 +40,7 @@ pub enum Node {
 #[derive(Clone)]
 pub enum Host {
     /// A backend with this name.
-    Server(String),
+    Backend(String),
     /// Refuses connections (ECONNREFUSED).
     Refuses,
     /// Drops all packets: a connect completes only when it is cancelled.
@@ -90,7 +90,7 @@ impl Node {
                 file_system: place.file_system(),
                 mount: 1,
             }),
-            Node::Server(_) | Node::Dead | Node::Full(_) | Node::Narrow(_) => {
+            Node::Backend(_) | Node::Dead | Node::Full(_) | Node::Narrow(_) => {
                 FileKind::Socket(FileId { file_system: place.file_system(), inode: place.inode(), ..FileId::default() })
             }
         })

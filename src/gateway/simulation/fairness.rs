@@ -50,7 +50,7 @@ fn host(last: u8) -> Address {
 impl Flood {
     fn start(seed: u64) -> Flood {
         let mut sim = Sim::new(seed, limits::POOL_BUFFERS.default as usize);
-        sim.trees[0].insert("echo".into(), Node::Server(SocketType::Stream));
+        sim.trees[0].insert("echo".into(), Node::Backend(SocketType::Stream));
         pages::add_files(&mut sim);
         let service = Arc::new(Service { protocol: Protocol::Stream, ..Service::default() });
         let site = Site { has_www: true, has_docroot: true, service, ..Site::default() };

@@ -164,13 +164,13 @@ fn add_backends(sim: &mut Sim, protocol: Protocol) {
     let until_ms = if sim.rng.one_in(2) { u64::MAX } else { 2_000 };
     let docroot = &mut sim.trees[0];
     for name in ["echo", "dies", "leaves", "deaf"] {
-        docroot.insert(name.into(), Node::Server(socket_type));
+        docroot.insert(name.into(), Node::Backend(socket_type));
     }
     docroot.insert("dead".into(), Node::Dead);
     docroot.insert("full".into(), Node::Full(until_ms));
     docroot.insert("narrow".into(), Node::Narrow(socket_type));
     docroot.insert("outside".into(), Node::Outside);
-    sim.paths.insert("/run/unix".into(), Node::Server(socket_type));
+    sim.paths.insert("/run/unix".into(), Node::Backend(socket_type));
 }
 
 /// Creates a link to each kind of destination, and the destinations.
@@ -228,7 +228,7 @@ fn addresses(sim: &mut Sim, name: Option<&str>) -> Box<[SocketAddr]> {
     for _ in 0..sim.rng.below(3) {
         hosts.push([Some(Host::Refuses), Some(Host::Silent), None][sim.rng.below(3)].clone());
     }
-    hosts.push(Some(name.map_or(Host::Refuses, |name| Host::Server(name.into()))));
+    hosts.push(Some(name.map_or(Host::Refuses, |name| Host::Backend(name.into()))));
     let mut all = Vec::new();
     for host in hosts {
         let port = 1_000 + sim.hosts.len() as u16 + all.len() as u16;

@@ -104,11 +104,11 @@ fn add_backends(sim: &mut Sim, protocol: Protocol) {
         _ => [SocketType::Stream, SocketType::SeqPacket],
     };
     for (name, node) in [
-        ("x", Node::Server(own)),
-        ("other", Node::Server(other)),
-        ("a", Node::Server(own)),
+        ("x", Node::Backend(own)),
+        ("other", Node::Backend(other)),
+        ("a", Node::Backend(own)),
         ("folder", Node::Folder),
-        ("folder/b", Node::Server(own)),
+        ("folder/b", Node::Backend(own)),
         ("file", Node::File(vec![b'x'; 10])),
         ("outside", Node::Outside),
         ("dead", Node::Dead),
@@ -120,9 +120,9 @@ fn add_backends(sim: &mut Sim, protocol: Protocol) {
         sim.trees[0].insert(name.into(), node);
     }
     for (path, node) in [
-        ("/run/unix", Node::Server(own)),
-        ("/run/direct", Node::Server(SocketType::Stream)),
-        ("/run/dies", Node::Server(SocketType::Stream)),
+        ("/run/unix", Node::Backend(own)),
+        ("/run/direct", Node::Backend(SocketType::Stream)),
+        ("/run/dies", Node::Backend(SocketType::Stream)),
         ("/run/gone", Node::Dead),
         ("/dev/tty", Node::Tty),
         ("/run/fifo", Node::Fifo),
@@ -130,7 +130,7 @@ fn add_backends(sim: &mut Sim, protocol: Protocol) {
         sim.paths.insert(path.into(), node);
     }
     for (address, host) in
-        [("192.0.2.1:1", Host::Silent), ("[2001:db8::1]:2", Host::Server("tcp".into())), ("192.0.2.1:3", Host::Refuses)]
+        [("192.0.2.1:1", Host::Silent), ("[2001:db8::1]:2", Host::Backend("tcp".into())), ("192.0.2.1:3", Host::Refuses)]
     {
         sim.hosts.insert(address.parse().expect("an address"), host);
     }
