@@ -1,4 +1,4 @@
-//! Servers with a full backlog, and many clients that wait for them.
+//! Backends with a full backlog, and many clients that wait for them.
 
 use std::thread;
 use std::time::Duration;
@@ -47,13 +47,13 @@ fn waiting_clients_cost_no_cpu() {
 
 /// connect-ms runs for each waiting client by itself.
 #[test]
-fn each_waits_no_longer_than_it_may() {
+fn each_waiting_client_has_its_own_timeout() {
     let daemon = Daemon::start_configured(&configuration("connect-ms = 400;", ""));
     let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
     let _first = daemon.connect("/server");
     let mut wires: Vec<Wire> = (0..20).map(|_| daemon.wire()).collect();
     wires.iter_mut().for_each(|wire| wire.send(handshake("/server", &[], &[])));
-    // A plain GET of the same name does not wait for the server.
+    // A plain GET of the same name does not wait for the backend.
     assert_eq!(daemon.get("/server").status, 426);
     for wire in &mut wires {
         assert_eq!(wire.response().status, 504);
@@ -68,7 +68,7 @@ fn each_waits_no_longer_than_it_may() {
 }
 
 #[test]
-fn a_client_that_leaves_while_it_waits_delays_no_other() {
+fn a_client_that_disconnects_while_it_waits_does_not_delay_others() {
     let daemon = Daemon::start_configured(&configuration("connect-ms = 60000; handshake-ms = 60000;", ""));
     let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
     let _first = daemon.connect("/server");

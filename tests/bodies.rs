@@ -47,7 +47,7 @@ fn a_body_is_read_and_the_next_request_follows() {
 }
 
 #[test]
-fn a_body_may_come_byte_by_byte() {
+fn a_body_may_arrive_byte_by_byte() {
     let daemon = daemon();
     for (field, body) in bodies().into_iter().filter(|(_, body)| body.len() < 1000) {
         let mut wire = daemon.wire();
@@ -105,7 +105,7 @@ fn an_unread_body_takes_no_memory() {
 
 /// A byte now and then does not extend the time of a request.
 #[test]
-fn a_slow_body_is_given_up() {
+fn a_slow_body_times_out() {
     let daemon = Daemon::start_configured(&configuration("head-ms = 2000;", ""));
     let mut wire = daemon.wire();
     let start = Instant::now();
@@ -164,7 +164,7 @@ fn a_client_that_expects_100_continue_gets_the_answer() {
 }
 
 #[test]
-fn what_smuggles_requests_is_refused() {
+fn request_smuggling_is_refused() {
     let daemon = daemon();
     let smuggled = request("GET", "/style.css", &[]);
     for fields in [
@@ -190,7 +190,7 @@ fn what_smuggles_requests_is_refused() {
 }
 
 #[test]
-fn one_empty_line_may_come_before_a_request() {
+fn one_empty_line_may_precede_a_request() {
     let daemon = daemon();
     let get = request("GET", "/style.css", &[]);
     let mut wire = daemon.wire();

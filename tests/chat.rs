@@ -125,7 +125,7 @@ fn goodbye(name: &str) -> String {
 }
 
 #[test]
-fn every_command_on_every_way() {
+fn every_command_in_every_protocol() {
     for way in BORDERS.into_iter().chain(RECEIVES) {
         let room = Room::open(way, &["-w"]);
         let (mut alice, mut bob, mut carol) = (room.member("alice"), room.member("bob"), room.member("carol"));
@@ -154,7 +154,7 @@ fn every_command_on_every_way() {
 
 /// The gateway may be delayed between connect(2) and the hand-over. The chat serves others meanwhile.
 #[test]
-fn a_hand_over_that_comes_late() {
+fn a_late_hand_over() {
     let room = Room::open(Way::Direct, &["-w"]);
     let mut late = crate::handover::give_late(&room.daemon.socket("chat"), || {
         // A later member is served: so the connection was accepted.
@@ -165,7 +165,7 @@ fn a_hand_over_that_comes_late() {
 }
 
 #[test]
-fn without_w_all_is_told_to_the_others() {
+fn without_w_commands_are_broadcast() {
     for way in BORDERS {
         let room = Room::open(way, &[]);
         let (mut one, mut other, mut third) = (room.enter(), room.enter(), room.enter());
@@ -181,7 +181,7 @@ fn without_w_all_is_told_to_the_others() {
 }
 
 #[test]
-fn an_address_that_is_not_known() {
+fn an_unknown_address() {
     let daemon = Daemon::start(&["--protocol", "lines"]);
     let options = ["-w", "--protocol", "lines"].map(str::to_owned);
     let _chat = start_chat(&daemon, "chat", Way::Proxied("lines"), &options);
@@ -193,7 +193,7 @@ fn an_address_that_is_not_known() {
 }
 
 #[test]
-fn names_are_given_once() {
+fn names_are_unique() {
     let room = Room::open(Way::Proxied("packet"), &["-w"]);
     let mut first = room.member("alice");
     let mut second = room.enter();
@@ -217,7 +217,7 @@ fn names_are_given_once() {
 }
 
 #[test]
-fn no_member_speaks_for_the_server() {
+fn members_cannot_impersonate_the_server() {
     let room = Room::open(Way::Direct, &["-w"]);
     let (mut eve, mut bob) = (room.member("eve"), room.member("bob"));
     for forged in
@@ -230,7 +230,7 @@ fn no_member_speaks_for_the_server() {
 }
 
 #[test]
-fn markup_is_only_text() {
+fn markup_is_escaped() {
     let room = Room::open(Way::Proxied("frames"), &["-w"]);
     let mut bob = room.member("bob");
     let name = r#""><img/src=x/onerror=alert(1)>\"#;
@@ -286,7 +286,7 @@ fn messages_up_to_the_limit() {
 }
 
 #[test]
-fn a_member_that_does_not_read_is_dropped_and_delays_no_other() {
+fn a_member_that_does_not_read_is_disconnected_without_delaying_others() {
     for way in [Way::Proxied("packet"), Way::Proxied("frames"), Way::Direct, Way::Preloaded] {
         let room = Room::open(way, &["-w"]);
         let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
@@ -317,7 +317,7 @@ fn a_member_that_does_not_read_is_dropped_and_delays_no_other() {
 }
 
 #[test]
-fn a_flood_holds_up_its_sender_alone() {
+fn a_flood_delays_only_its_sender() {
     const FLOOD: usize = 4_000;
     for way in [Way::Proxied("lines"), Way::Direct] {
         let room = Room::open(way, &["-w"]);
@@ -350,7 +350,7 @@ fn a_flood_holds_up_its_sender_alone() {
 }
 
 #[test]
-fn members_over_the_limit_wait() {
+fn members_beyond_the_limit_wait() {
     for way in [Way::Proxied("packet"), Way::Direct] {
         let room = Room::open(way, &["-w", "-m", "2"]);
         let (mut alice, mut bob) = (room.member("alice"), room.member("bob"));
@@ -371,7 +371,7 @@ fn members_over_the_limit_wait() {
 }
 
 #[test]
-fn the_chat_ends_and_begins_again() {
+fn the_chat_restarts() {
     for (way, code) in [(Way::Proxied("packet"), 1000), (Way::Proxied("frames"), 1000), (Way::Direct, 1001)] {
         let mut room = Room::open(way, &["-w"]);
         let mut alice = room.member("alice");
@@ -387,7 +387,7 @@ fn the_chat_ends_and_begins_again() {
 
 /// A member over its rate is not read for a moment. That it has closed is then found by a send that fails.
 #[test]
-fn a_member_that_leaves_while_it_is_not_read() {
+fn a_member_that_disconnects_while_reading_is_paused() {
     const SAID: usize = 1_100;
     for way in [Way::Proxied("packet"), Way::Direct] {
         let room = Room::open(way, &["-w"]);
@@ -400,7 +400,7 @@ fn a_member_that_leaves_while_it_is_not_read() {
         while heard(&mut bob) != "990" {}
         drop(eve);
         alice.text("are you still there?");
-        // No further message is needed: both are told.
+        // No further message is needed: both are notified.
         for member in [&mut alice, &mut bob] {
             while heard(member) != goodbye("eve") {}
         }
@@ -409,7 +409,7 @@ fn a_member_that_leaves_while_it_is_not_read() {
 
 /// A name may contain a terminal's control sequence, or a character that reverses the direction of writing.
 #[test]
-fn the_operator_is_told_in_plain_characters() {
+fn control_characters_are_escaped_in_the_log() {
     const LINE_SIZE_MAX: usize = 64 * 1024;
     let room = Room::open(Way::Proxied("lines"), &["-w"]);
     let mut eve = room.member("\u{9b}2J\u{202e}eve");
@@ -433,7 +433,7 @@ fn drive_page(way: Way, more: &[&str]) {
     let shots = std::env::var("UAKARI_SCREENSHOTS").unwrap_or_else(|_| folder.join("screenshots"));
     let mut script = Process::start(command.arg(shots).args(more).env("UAKARI_TOOLS", tools()));
     let is_asked = |lines: &[String]| lines.iter().any(|line| line == "restart the chat").then_some(());
-    // Otherwise the script has ended, and its output tells why.
+    // Otherwise the script has ended, and its output has the reason.
     if script.out.wait_within(SCRIPT_TIME, is_asked).is_some() {
         room.restart();
     }

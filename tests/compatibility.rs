@@ -18,7 +18,7 @@ fn connect() -> (Daemon, Client, Backend) {
     (daemon, client, backend)
 }
 
-/// A daemon with an echo server that keeps messages as they are.
+/// A daemon with an echo backend that keeps messages as they are.
 fn with_echo(options: &[&str]) -> (Daemon, Process) {
     let daemon = Daemon::start(&["--protocol", "frames"]);
     let echo = daemon.echo("echo", &[&["--protocol", "frames"], options].concat());
@@ -72,7 +72,7 @@ fn client_messages_of_64_kib_and_more() {
 }
 
 #[test]
-fn server_messages_over_65530_bytes() {
+fn backend_messages_over_65530_bytes() {
     let (daemon, mut client, mut backend) = connect();
     let message: Vec<u8> = (0..200_000).map(|at| 0x80 | (at % 113) as u8).collect();
     thread::scope(|scope| {
@@ -95,7 +95,7 @@ fn server_messages_over_65530_bytes() {
 }
 
 #[test]
-fn the_pings_payload_comes_back() {
+fn a_pong_echoes_the_payload_of_the_ping() {
     let (_daemon, mut client, mut backend) = connect();
     for payload in [&b""[..], b"x", &[0xff; 125]] {
         client.send(&[Frame::new(PING, payload)]);
@@ -106,7 +106,7 @@ fn the_pings_payload_comes_back() {
 }
 
 #[test]
-fn a_close_is_answered_with_its_own_code() {
+fn a_close_frame_is_answered_with_the_same_code() {
     for code in [1000, 1001, 1003, 1011, 3000, 4999] {
         let (_daemon, mut client, backend) = connect();
         client.close(code);
@@ -117,7 +117,7 @@ fn a_close_is_answered_with_its_own_code() {
 }
 
 /// A case of each class of mistake; the unit tests of the codec have the others. A header is judged before its payload
-/// has come; that of a message over the limit is in `pressure::a_message_has_a_limit`.
+/// has come; that of a message over the limit is in `pressure::a_message_beyond_the_limit_is_1009`.
 #[test]
 fn frames_that_break_the_protocol_are_refused() {
     let daemon = Daemon::start(&[]);
@@ -210,7 +210,7 @@ fn the_11th_client() {
 }
 
 #[test]
-fn a_connection_takes_little_and_no_process() {
+fn a_connection_needs_little_memory_and_no_process() {
     let (daemon, echo) = with_echo(&["-m", "1000"]);
     let talk = |count| -> Vec<Client> {
         (0..count)
@@ -237,7 +237,7 @@ fn a_connection_takes_little_and_no_process() {
 }
 
 #[test]
-fn a_slow_server_loses_nothing() {
+fn a_slow_backend_loses_nothing() {
     let (_daemon, client, mut backend) = connect();
     let message: Vec<u8> = (0..4 << 20).map(|at| (at % 251) as u8).collect();
     let bytes = Frame::new(BINARY, &message).masked().bytes();

@@ -100,7 +100,7 @@ fn each_file_of_the_table() {
 
 /// In a comment any byte may stand; elsewhere what is no UTF-8 is shown as U+FFFD.
 #[test]
-fn bytes_that_are_no_utf_8() {
+fn invalid_utf_8() {
     let folder = Folder::new();
     for (text, said) in [
         (&b"# R\xe9glages\nservers = ({ document = { docroot = \"/w\"; }; });"[..], "a.conf is good\n"),
@@ -136,7 +136,7 @@ fn control_characters_are_escaped() {
 
 /// The daemon refuses to start with the lines that `--check` prints.
 #[test]
-fn a_bad_file_keeps_the_daemon_from_starting() {
+fn an_invalid_file_prevents_the_start() {
     let folder = folder();
     let checked = check(folder.path(), &["-f", "typos.conf"]);
     let mut command = Command::new(UAKARI);
@@ -264,7 +264,7 @@ fn pages_are_allowed_and_denied() {
 
 /// `allow` is for pages: a plain GET of a server's name is still a 426.
 #[test]
-fn a_server_of_a_name_that_is_no_page() {
+fn a_backend_whose_name_is_not_allowed_as_a_page() {
     let text = configuration("", "").replace("@/www\";", "@/www\"; allow = \".html\";");
     let daemon = Daemon::start_configured(&text);
     let _server = daemon.listen("server");
@@ -273,7 +273,7 @@ fn a_server_of_a_name_that_is_no_page() {
 
 /// A server whose protection is not served starts only with `unprotected`.
 #[test]
-fn a_server_that_would_lose_its_protection_does_not_start() {
+fn a_server_that_would_lose_a_protection_is_refused() {
     let text = |unprotected: &str| {
         format!(
             "servers = ({{ listen = \"127.0.0.1:0\"; auth = {{ type = \"Basic\"; }}; {unprotected} document = {{ docroot = \"/\"; }}; }});"
@@ -315,7 +315,7 @@ fn root_without_a_user_is_warned() {
 
 /// All that cannot be opened is reported at once, each with the line that names it.
 #[test]
-fn what_cannot_be_opened_is_named_with_its_line() {
+fn errors_of_opening_name_the_line() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().port();
     let server = |port: u16, docroot: &str| {
@@ -359,7 +359,7 @@ fn shown(page: &str, begin: &str, end: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_files_that_the_documentation_shows_are_good() {
+fn documented_configurations_are_valid() {
     let mut all = shown("docs/configuration.md", "```libconfig", "```");
     all.extend(shown("docs/man/uakari.conf.5", ".Bd -literal", ".Ed"));
     all.push(fs::read_to_string(project().join("utils/install/uakari.conf")).unwrap());

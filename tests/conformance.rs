@@ -14,7 +14,7 @@ fn autobahn() {
     expect_all_cases(foreign::start(&["--protocol", "frames"], &["--protocol", "frames"]));
 }
 
-/// The server speaks WebSocket itself, through utils/websocket.
+/// The backend speaks WebSocket itself, through utils/websocket.
 #[test]
 #[ignore = "wants wstest: run `make conformance`"]
 fn autobahn_in_direct_mode() {

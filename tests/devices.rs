@@ -86,7 +86,7 @@ fn expect_bytes(client: &mut Client, opcode: u8, bytes: &[u8]) {
 }
 
 #[test]
-fn a_line_passes_every_byte_as_it_is() {
+fn a_line_transmits_every_byte_unchanged() {
     let mut line = Line::new();
     // The settings of a new terminal: it echoes, edits lines, and translates line ends.
     assert!(line.settings().local_flags.contains(LocalFlags::ECHO | LocalFlags::ICANON));
@@ -108,7 +108,7 @@ fn a_line_passes_every_byte_as_it_is() {
 }
 
 #[test]
-fn a_line_has_the_speed_that_is_set() {
+fn a_line_has_the_configured_speed() {
     for (set, rate) in [
         ("", BaudRate::B9600),
         ("baud = 4800;", BaudRate::B4800),
@@ -233,7 +233,7 @@ fn a_line_with_several_clients() {
 
 /// Bytes that a device has not taken are not mixed with those of the next client.
 #[test]
-fn a_line_that_takes_nothing_is_not_shared() {
+fn a_stalled_line_is_not_shared() {
     let mut line = Line::new();
     let daemon = line.daemon("message-type = \"binary\"; limits = { stall-ms = 1000; };");
     let mut first = daemon.connect("/tty");
@@ -343,7 +343,7 @@ fn unread(stream: &std::net::TcpStream) -> usize {
 }
 
 #[test]
-fn what_is_no_device() {
+fn files_that_are_not_devices() {
     let daemon = configured(
         "links = ({ origin = \"^/file$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; },
             { origin = \"^/write$\"; type = \"fifo\"; destination = \"@/uakari.conf\"; direction = \"write\"; },

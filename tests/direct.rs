@@ -1,9 +1,9 @@
-//! Direct mode: the client's own socket goes to its server.
+//! Direct mode: the client's own socket goes to its backend.
 
 /// Clients that sent bytes with the handshake.
 mod tunnel;
 
-/// Servers that do not receive the clients' sockets.
+/// Backends that do not receive the clients' sockets.
 mod watched;
 
 use std::io::{Read, Write};
@@ -26,7 +26,7 @@ use crate::wire::{Wire, handshake};
 
 const DIRECT: &[&str] = &["--options", "direct"];
 
-/// The client's address as the server must be given it (ip(7), ipv6(7)).
+/// The client's address as the backend must be given it (ip(7), ipv6(7)).
 fn sockaddr(address: SocketAddr) -> Vec<u8> {
     let port = address.port().to_be_bytes();
     match address {
@@ -68,7 +68,7 @@ fn the_message_byte_by_byte() {
 }
 
 #[test]
-fn clients_of_unix_listeners_have_a_family_alone() {
+fn addresses_of_unix_clients_contain_only_the_family() {
     let daemon = Daemon::start_configured(
         r#"servers = ({ listen = ("127.0.0.1:0", "unix:@/gate"); websocket = { docroot = "@/run"; options = "direct"; }; });"#,
     );
@@ -98,10 +98,10 @@ fn the_hello_record_follows_the_address() {
     assert!(text.contains("/echo") && text.contains("a=b"), "{text}");
 }
 
-/// A client that does not read delays its own 101, and not the server: accept(2) and recvmsg(2) would wait for the
+/// A client that does not read delays its own 101, and not the backend: accept(2) and recvmsg(2) would wait for the
 /// descriptor.
 #[test]
-fn a_client_that_reads_nothing_holds_no_server() {
+fn a_client_that_does_not_read_does_not_block_the_backend() {
     let configured = configuration("", r#"options = "direct"; limits = { connect-ms = 1000; };"#);
     let daemon = Daemon::start_configured(&configured);
     let page = vec![b'p'; 60_000];
@@ -154,7 +154,7 @@ fn the_longest_hello_record() {
 }
 
 #[test]
-fn what_came_with_the_handshake_is_not_lost() {
+fn pipelined_bytes_are_not_lost() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let mut wire = daemon.wire();
@@ -188,7 +188,7 @@ fn what_came_with_the_handshake_is_not_lost() {
 }
 
 #[test]
-fn a_stop_ends_what_is_relayed() {
+fn relayed_connections_end_at_shutdown() {
     let mut daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let mut wire = daemon.wire();
@@ -205,7 +205,7 @@ fn a_stop_ends_what_is_relayed() {
 }
 
 #[test]
-fn no_descriptor_is_left_of_a_client() {
+fn a_served_client_leaks_no_descriptor() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let files = daemon.open_files();
@@ -216,7 +216,7 @@ fn no_descriptor_is_left_of_a_client() {
 }
 
 #[test]
-fn no_descriptor_is_left_of_refused_clients() {
+fn refused_clients_leak_no_descriptor() {
     let daemon = Daemon::start_configured(&configuration("", r#"options = "direct"; limits = { connect-ms = 100; };"#));
     let server = daemon.listen("echo");
     close(daemon.listen("dead"));
@@ -249,13 +249,13 @@ fn conversations_outlive_the_gateway() {
     client.wire.send(&Frame::new(TEXT, b"cut in two").masked().bytes()[7..]);
     given.client.expect(Frame::new(TEXT, b"cut in two").masked().bytes());
     converse(&mut client, &mut given);
-    // The server's end reaches the client.
+    // The backend's end reaches the client.
     drop(given);
     client.wire.expect_end();
 }
 
 #[test]
-fn servers_that_are_not_there() {
+fn missing_backends() {
     let daemon = Daemon::start(DIRECT);
     close(daemon.listen("dead"));
     let _packets = daemon.listen_packets("packets");
@@ -292,7 +292,7 @@ fn a_full_backlog_is_waited_for() {
 }
 
 #[test]
-fn servers_that_end_before_they_take_their_client() {
+fn backends_that_end_before_they_receive_the_client() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("stops");
     let mut waiting = daemon.connect("/stops");
@@ -314,7 +314,7 @@ fn servers_that_end_before_they_take_their_client() {
 }
 
 #[test]
-fn links_may_be_direct_by_themselves() {
+fn direct_mode_of_a_single_link() {
     let daemon = Daemon::start_configured(
         r#"servers = ({ listen = "127.0.0.1:0"; websocket = { docroot = "@/run"; options = "direct"; links = (
             { origin = "^/proxied$"; type = "unix"; destination = "@/run/plain"; options = ""; },

@@ -99,7 +99,7 @@ fn whole_messages_come_back() {
 }
 
 #[test]
-fn no_function_of_libc_is_stood_in_for_whatever_the_environment_says() {
+fn functions_of_libc_are_never_replaced() {
     let server = Server::start_with(&[], &[("WEBSOCKET_SOCKETS", "*")]);
     let mut client = give(&server.path());
     expect_echoes(&mut client);
@@ -138,7 +138,7 @@ fn the_clients_address() {
 }
 
 #[test]
-fn clients_that_break_the_rules() {
+fn clients_that_violate_the_protocol() {
     let server = Server::start(&["1000"]);
     for (frame, code, reason) in [
         (Frame::new(BINARY, &[0; 1001]), 1009, "1000 at most"),
@@ -171,7 +171,7 @@ fn plain_clients_are_refused() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_delays_no_other() {
+fn a_client_that_does_not_read_does_not_delay_others() {
     let server = Server::start(&[]);
     let mut stuck = give(&server.path());
     let (count, mut writer) = (500, stuck.wire.stream().try_clone().unwrap());
@@ -192,7 +192,7 @@ fn a_client_that_reads_nothing_delays_no_other() {
 }
 
 #[test]
-fn nothing_where_something_is_due() {
+fn null_arguments() {
     let folder = Folder::new();
     for language in ["c", "c++"] {
         let finished = run(&mut Command::new(compile(&folder, "nulls", language)), DEADLINE);
@@ -201,7 +201,7 @@ fn nothing_where_something_is_due() {
 }
 
 #[test]
-fn its_end() {
+fn shutdown() {
     let mut server = Server::start(&[]);
     let mut client = give(&server.path());
     expect_echoes(&mut client);
@@ -214,7 +214,7 @@ fn its_end() {
 }
 
 #[test]
-fn the_server_in_c_that_the_page_shows() {
+fn the_documented_server_in_c() {
     let folder = Folder::new();
     let (path, source) = (folder.path().join("direct"), folder.path().join("shown.c"));
     let text = shown("c", "ws_listen");
@@ -236,7 +236,7 @@ fn the_server_in_c_that_the_page_shows() {
 }
 
 #[test]
-fn the_server_in_rust_that_the_page_shows() {
+fn the_documented_server_in_rust() {
     let text = std::fs::read_to_string(project().join("utils/websocket/src/lib.rs")).unwrap();
     let lines = text.lines().skip_while(|line| *line != "//! ```no_run").skip(1).take_while(|line| *line != "//! ```");
     let tested: String =

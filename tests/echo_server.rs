@@ -49,7 +49,7 @@ fn help() {
 }
 
 #[test]
-fn wrong_use_is_one_line() {
+fn usage_errors_are_one_line() {
     let folder = Folder::new();
     let root = folder.join("");
     let file = folder.join("file");
@@ -78,7 +78,7 @@ fn wrong_use_is_one_line() {
 }
 
 #[test]
-fn the_folder_is_made() {
+fn the_folder_is_created() {
     let folder = Folder::new();
     let path = folder.path().join("new/sub/echo");
     let _echo = start_echo(&path, &[]);
@@ -87,7 +87,7 @@ fn the_folder_is_made() {
 
 /// The line names the whole path, and is written once the server listens.
 #[test]
-fn each_sample_server_says_where_it_listens() {
+fn each_sample_server_prints_its_socket() {
     let methods = program("libjsonsql.so");
     for (name, options) in [
         ("websocket_echo", vec!["--direct"]),
@@ -106,7 +106,7 @@ fn each_sample_server_says_where_it_listens() {
 }
 
 #[test]
-fn the_name_is_the_programs_unless_given() {
+fn the_default_name_is_that_of_the_program() {
     let folder = Folder::new();
     let mut process = Process::start(Command::new(program("websocket_echo")).arg("-R").arg(folder.path()));
     let path = folder.path().join("websocket_echo");
@@ -118,7 +118,7 @@ fn the_name_is_the_programs_unless_given() {
 
 /// As getopt(3) parses them, for scripts that started ouistiti's servers.
 #[test]
-fn options_may_be_written_together() {
+fn short_options_may_be_combined() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let mut process = Process::start(
@@ -134,7 +134,7 @@ fn options_may_be_written_together() {
 }
 
 #[test]
-fn clients_over_the_limit_wait() {
+fn clients_beyond_the_limit_wait() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let _echo = start_echo(&path, &["-m", "2"]);
@@ -188,7 +188,7 @@ fn a_stale_socket_is_replaced() {
 }
 
 #[test]
-fn a_live_socket_is_not_stolen() {
+fn a_socket_in_use_is_not_replaced() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let _first = start_echo(&path, &[]);
@@ -243,7 +243,7 @@ fn daemonized_and_stopped_at_once() {
 
 /// Failures after the fork are reported as without `-D`.
 #[test]
-fn a_server_that_does_not_come_up_in_the_background_is_a_failure() {
+fn a_failed_start_in_the_background_is_reported() {
     let folder = Folder::new();
     let finished = echo(&["-D", "-R", &folder.join(""), "-n", "echo", "-u", "nobody-of-this-name"]);
     let expected = "websocket_echo: -u nobody-of-this-name: there is no such user";
@@ -252,7 +252,7 @@ fn a_server_that_does_not_come_up_in_the_background_is_a_failure() {
 }
 
 #[test]
-fn packets_come_back_one_by_one() {
+fn packets_are_echoed_one_by_one() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let _echo = start_echo(&path, &["--protocol", "packet"]);
@@ -266,7 +266,7 @@ fn packets_come_back_one_by_one() {
 }
 
 #[test]
-fn a_client_that_does_not_read_delays_no_other() {
+fn a_client_that_does_not_read_does_not_delay_others() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let _echo = start_echo(&path, &[]);
@@ -349,7 +349,7 @@ fn handed_over_and_served_once() {
 }
 
 #[test]
-fn what_is_no_connection_ends_nothing() {
+fn descriptors_that_are_not_connections_are_ignored() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let echo = start_direct(&path, &[]);
@@ -362,7 +362,7 @@ fn what_is_no_connection_ends_nothing() {
 }
 
 #[test]
-fn handed_over_and_over_the_limit() {
+fn handed_over_beyond_the_limit() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let _echo = start_direct(&path, &["-m", "2"]);
@@ -383,7 +383,7 @@ fn handed_over_and_over_the_limit() {
 }
 
 #[test]
-fn handed_over_and_gone_while_the_gateway_has_a_copy() {
+fn handed_over_and_closed_while_the_gateway_has_a_copy() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let echo = start_direct(&path, &[]);
@@ -399,7 +399,7 @@ fn handed_over_and_gone_while_the_gateway_has_a_copy() {
 }
 
 #[test]
-fn handed_over_without_what_was_asked_for() {
+fn handed_over_without_a_hello_record() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let echo = start_direct(&path, &["--hello"]);
@@ -413,7 +413,7 @@ fn handed_over_without_what_was_asked_for() {
 }
 
 #[test]
-fn handed_over_where_no_descriptor_is_free() {
+fn handed_over_without_a_free_descriptor() {
     let folder = Folder::new();
     let path = folder.path().join("echo");
     let mut few = Command::new("sh");

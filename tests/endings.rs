@@ -20,7 +20,7 @@ fn connect(daemon: &Daemon) -> (Client, Backend) {
 }
 
 #[test]
-fn the_client_closes_and_the_server_sees_the_end() {
+fn a_close_by_the_client_ends_the_stream_of_the_backend() {
     let daemon = Daemon::start(&[]);
     for code in [1000, 1001, 3000, 4999] {
         let (mut client, mut backend) = connect(&daemon);
@@ -40,7 +40,7 @@ fn the_client_closes_and_the_server_sees_the_end() {
 }
 
 #[test]
-fn a_server_that_stays_does_not_hold_up_the_close() {
+fn a_backend_that_stays_open_does_not_delay_the_close() {
     let daemon = Daemon::start(&[]);
     let (mut client, mut backend) = connect(&daemon);
     let start = Instant::now();
@@ -50,7 +50,7 @@ fn a_server_that_stays_does_not_hold_up_the_close() {
 }
 
 #[test]
-fn the_server_closes_and_the_client_gets_1000() {
+fn a_close_by_the_backend_is_1000() {
     let daemon = Daemon::start(&[]);
     let (mut client, mut backend) = connect(&daemon);
     backend.send("last");
@@ -61,7 +61,7 @@ fn the_server_closes_and_the_client_gets_1000() {
 }
 
 #[test]
-fn a_server_that_only_stops_sending_has_closed() {
+fn a_backend_that_shuts_down_writing_has_closed() {
     let daemon = Daemon::start(&[]);
     let (mut client, mut backend) = connect(&daemon);
     backend.stream().shutdown(Shutdown::Write).unwrap();
@@ -70,7 +70,7 @@ fn a_server_that_only_stops_sending_has_closed() {
 }
 
 #[test]
-fn a_server_that_dies_in_mid_message_is_1011() {
+fn a_backend_that_dies_in_mid_message_is_1011() {
     let daemon = Daemon::start(&["--protocol", "frames"]);
     let whole = Frame::new(BINARY, b"hello").bytes();
     let part = Frame::part(BINARY, b"hello").bytes();
@@ -91,7 +91,7 @@ fn a_server_that_dies_in_mid_message_is_1011() {
 }
 
 #[test]
-fn a_server_that_dies_with_unread_bytes_is_1011() {
+fn a_backend_that_dies_with_unread_bytes_is_1011() {
     for flags in [&[][..], &["--protocol", "frames"]] {
         let daemon = Daemon::start(flags);
         let (mut client, backend) = connect(&daemon);
@@ -104,7 +104,7 @@ fn a_server_that_dies_with_unread_bytes_is_1011() {
 }
 
 #[test]
-fn a_killed_server_is_like_one_that_closed() {
+fn a_killed_backend_is_1000() {
     let daemon = Daemon::start(&["--protocol", "frames"]);
     let mut echo = daemon.echo("echo", &["--protocol", "frames"]);
     let mut client = daemon.connect("/echo");
@@ -117,7 +117,7 @@ fn a_killed_server_is_like_one_that_closed() {
 }
 
 #[test]
-fn the_last_answer_still_arrives() {
+fn an_answer_after_the_close_frame_arrives() {
     for flags in [&[][..], &["--protocol", "frames"]] {
         let daemon = Daemon::start(flags);
         let (mut client, mut backend) = connect(&daemon);
@@ -141,7 +141,7 @@ fn the_last_answer_still_arrives() {
 }
 
 #[test]
-fn an_answer_that_takes_long_is_not_waited_for() {
+fn a_late_answer_does_not_delay_the_close() {
     let daemon = Daemon::start(&[]);
     let (mut client, mut backend) = connect(&daemon);
     let start = Instant::now();
@@ -154,7 +154,7 @@ fn an_answer_that_takes_long_is_not_waited_for() {
 }
 
 #[test]
-fn a_client_that_vanishes() {
+fn a_client_that_disconnects_without_a_close_frame() {
     let daemon = Daemon::start(&[]);
     let half = Frame::new(TEXT, b"half a frame").masked().bytes();
     for (what, bytes) in [("nothing", &[][..]), ("half a header", &half[..3]), ("half a frame", &half[..10])] {
@@ -185,7 +185,7 @@ fn a_client_that_vanishes() {
 }
 
 #[test]
-fn what_the_client_sent_last_reaches_the_server() {
+fn the_last_messages_of_the_client_reach_the_backend() {
     let daemon = Daemon::start(&[]);
     let (mut client, mut backend) = connect(&daemon);
     client.text("last words");
@@ -195,7 +195,7 @@ fn what_the_client_sent_last_reaches_the_server() {
 }
 
 #[test]
-fn a_client_that_never_answers_the_close_is_left() {
+fn a_client_that_does_not_answer_the_close_times_out() {
     let daemon = Daemon::start(&[]);
     let (mut client, backend) = connect(&daemon);
     drop(backend);
@@ -208,7 +208,7 @@ fn a_client_that_never_answers_the_close_is_left() {
 }
 
 #[test]
-fn what_follows_a_close_frame_is_ignored() {
+fn bytes_after_a_close_frame_are_ignored() {
     let daemon = Daemon::start(&[]);
     let (mut client, mut backend) = connect(&daemon);
     client.send(&[Frame::close(1000, ""), Frame::new(TEXT, b"too late")]);
@@ -219,7 +219,7 @@ fn what_follows_a_close_frame_is_ignored() {
 }
 
 #[test]
-fn the_log_counts_what_was_carried() {
+fn the_log_has_the_byte_counts() {
     let daemon = Daemon::start(&[]);
     let (mut client, mut backend) = connect(&daemon);
     client.text("12345");
@@ -260,7 +260,7 @@ fn sigterm_closes_every_connection() {
 }
 
 #[test]
-fn sigterm_ends_it_whatever_the_peers_do() {
+fn sigterm_ends_the_daemon_whatever_the_peers_do() {
     let mut daemon = Daemon::start(&[]);
     // Neither end answers or closes.
     let (_client, _backend) = connect(&daemon);

@@ -1,4 +1,4 @@
-//! Faults around the daemon: no descriptors, no buffers, servers and folders that come and go, peers that send garbage.
+//! Faults around the daemon: no descriptors, no buffers, replaced backends and folders, peers that send random bytes.
 
 use std::fs;
 use std::io::Write;
@@ -27,7 +27,7 @@ fn expect_echo(client: &mut Client, text: &str) {
 
 /// The clients within the limits and those that get a 503 need more descriptors than there are.
 #[test]
-fn without_file_descriptors_accepting_pauses() {
+fn accepting_pauses_without_free_descriptors() {
     let daemon = Daemon::start_configured(&configuration("files = 84;", ""));
     let _echo = daemon.echo("echo", &[]);
     let mut clients: Vec<Client> = (0..10).map(|_| daemon.connect("/echo")).collect();
@@ -50,7 +50,7 @@ fn without_file_descriptors_accepting_pauses() {
 }
 
 #[test]
-fn without_a_descriptor_for_it_a_request_is_503() {
+fn a_request_without_a_free_descriptor_is_503() {
     if !has("prlimit") {
         return skipped("there is no prlimit");
     }
@@ -65,7 +65,7 @@ fn without_a_descriptor_for_it_a_request_is_503() {
     let mut browser = daemon.wire();
     fs::write(daemon.folder().join("www/page"), "the page").unwrap();
     expect_eq(browser.get("/page").status, 200, "a page");
-    // Existing connections go on, and the accept in flight has its own limit.
+    // Existing connections continue, and the accept in flight has its own limit.
     limit(3);
     expect_eq(browser.get("/page").status, 503, "a page");
     let response = daemon.upgrade("/echo", &[]);
@@ -87,7 +87,7 @@ fn message(client: usize, number: usize) -> Vec<u8> {
 
 /// More clients than buffers: receives that fail with ENOBUFS are repeated.
 #[test]
-fn without_buffers_nothing_is_lost() {
+fn an_empty_buffer_pool_loses_nothing() {
     let daemon = Daemon::start_configured(&configuration("pool-buffers = 16;", "protocol = \"frames\";"));
     let _echo = daemon.echo("echo", &["--protocol", "frames", "-m", "100"]);
     thread::scope(|scope| {
@@ -112,7 +112,7 @@ fn without_buffers_nothing_is_lost() {
 /// A ring needs locked memory, unless it is root's. The kernel counts it per user: a new user has all of it, while the
 /// user of the tests may have other daemons.
 #[test]
-fn with_little_memory_to_lock() {
+fn a_low_limit_of_locked_memory() {
     let folder = Folder::new();
     let daemon = as_lone_user(&folder);
     let is_alone = daemon.is_some();
@@ -151,7 +151,7 @@ fn with_little_memory_to_lock() {
 }
 
 #[test]
-fn a_folder_that_is_made_anew_is_found() {
+fn a_folder_that_is_created_again_is_found() {
     let daemon = Daemon::start_configured(&configuration("", ""));
     let mut echo = daemon.echo("echo", &[]);
     let mut old = daemon.connect("/echo");
@@ -182,7 +182,7 @@ fn a_folder_that_is_made_anew_is_found() {
 }
 
 #[test]
-fn a_server_that_is_replaced_hands_over() {
+fn a_replaced_backend_receives_new_clients() {
     let daemon = Daemon::start_configured(&configuration("", ""));
     let path = daemon.socket("server");
     let old = daemon.listen("server");
@@ -220,7 +220,7 @@ fn swap(is_over: &AtomicBool, place: &std::path::Path, makers: [&dyn Fn(&std::pa
 /// The file that was checked is the one that is connected: a link that exists for a moment does not lead out of
 /// docroot.
 #[test]
-fn swapping_the_file_leads_nowhere_else() {
+fn swapping_the_socket_file_never_escapes_docroot() {
     let daemon = Daemon::start_configured(&configuration("", ""));
     let (inside, outside) = (daemon.socket("inside"), daemon.folder().path().join("outside"));
     let server = Listener::bind(&inside, Kind::Stream);
@@ -252,9 +252,9 @@ fn swapping_the_file_leads_nowhere_else() {
     assert!(server.is_idle(), "more were connected than were let in");
 }
 
-/// A server that is killed while all its clients talk to it.
+/// A backend that is killed while all its clients talk to it.
 #[test]
-fn a_server_that_is_killed_takes_only_its_own_clients() {
+fn a_killed_backend_ends_only_its_own_clients() {
     let daemon = Daemon::start_configured(&configuration("queued-size = 67108864;", "protocol = \"frames\";"));
     let _other = daemon.echo("other", &["--protocol", "frames"]);
     let mut untouched = daemon.connect("/other");
@@ -283,7 +283,7 @@ fn a_server_that_is_killed_takes_only_its_own_clients() {
             echo.wait(DEADLINE);
         });
         expect_echo(&mut untouched, &format!("round {round}"));
-        expect_eq(daemon.upgrade("/echo", &[]).status, 502, "a server that was killed");
+        expect_eq(daemon.upgrade("/echo", &[]).status, 502, "a killed backend");
     }
     eventually("no file is left open", || daemon.open_files() <= files);
 }

@@ -87,7 +87,7 @@ fn every_reply_has_a_date() {
 }
 
 #[test]
-fn a_head_has_what_a_get_has() {
+fn head_has_the_same_headers_as_get() {
     let daemon = daemon();
     put(&daemon, "both.js", "plain");
     put(&daemon, "both.js.gz", "compressed");
@@ -115,7 +115,7 @@ fn a_head_has_what_a_get_has() {
 }
 
 #[test]
-fn validators_and_what_they_are_good_for() {
+fn validators_and_conditional_requests() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     let response = wire.get("/text.txt");
@@ -161,7 +161,7 @@ fn validators_and_what_they_are_good_for() {
 }
 
 #[test]
-fn cache_control_is_that_of_the_configuration() {
+fn cache_control_is_configurable() {
     let folder = Folder::new();
     let file = folder.join("pages.conf");
     let headers =
@@ -191,7 +191,7 @@ fn cache_control_is_that_of_the_configuration() {
 }
 
 #[test]
-fn parts_of_a_file() {
+fn byte_ranges() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     for (range, content_range, body) in [
@@ -242,7 +242,7 @@ fn files_beyond_4_gib() {
 }
 
 #[test]
-fn a_changed_file_has_another_tag() {
+fn a_changed_file_has_a_new_entity_tag() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     let mut seen = vec![wire.get("/text.txt").field("ETag").to_owned()];
@@ -299,7 +299,7 @@ fn files_that_all_have_one_date() {
 }
 
 #[test]
-fn a_neighbour_that_is_older_than_its_file_is_stale() {
+fn a_precompressed_variant_older_than_its_file_is_ignored() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     let time = |ns: u64| UNIX_EPOCH + Duration::from_secs(MODIFIED_S) + Duration::from_nanos(ns);
@@ -325,7 +325,7 @@ fn a_neighbour_that_is_older_than_its_file_is_stale() {
 }
 
 #[test]
-fn times_that_http_has_no_date_for() {
+fn modification_times_outside_the_range_of_http_dates() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     set_modified(&daemon, "text.txt", UNIX_EPOCH - Duration::from_secs(100_000));
@@ -338,7 +338,7 @@ fn times_that_http_has_no_date_for() {
 }
 
 #[test]
-fn compressed_neighbours() {
+fn precompressed_variants() {
     let daemon = daemon();
     put(&daemon, "app.js", "plain");
     put(&daemon, "app.js.gz", "gzipped");

@@ -70,7 +70,7 @@ fn help_shows_examples() {
 
 /// Mistakes that only the running program finds, and a few of those in `cli::tests`.
 #[test]
-fn wrong_use_names_flag_value_and_remedy() {
+fn usage_errors_name_flag_value_and_remedy() {
     let folder = Folder::new();
     let docroot = folder.join("");
     let missing = folder.join("missing");
@@ -103,7 +103,7 @@ fn wrong_use_names_flag_value_and_remedy() {
 }
 
 #[test]
-fn a_taken_port_is_not_shared() {
+fn a_port_in_use_is_an_error() {
     let folder = Folder::new();
     let owner = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = owner.local_addr().unwrap().to_string();
@@ -114,7 +114,7 @@ fn a_taken_port_is_not_shared() {
 }
 
 #[test]
-fn port_0_takes_a_free_port_and_tells_which() {
+fn port_0_selects_a_free_port_and_prints_it() {
     let daemon = Daemon::start(&[]);
     assert_ne!(daemon.port, 0);
     assert_eq!(daemon.announced().text(), format!("listening on http://127.0.0.1:{}", daemon.port));
@@ -164,7 +164,7 @@ fn a_stale_socket_is_replaced() {
 }
 
 #[test]
-fn a_live_socket_is_not_stolen() {
+fn a_socket_in_use_is_not_replaced() {
     let folder = Folder::new();
     let path = folder.join("gate.sock");
     let _owner = UnixListener::bind(&path).unwrap();

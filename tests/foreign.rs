@@ -11,26 +11,26 @@ use crate::process::{Folder, Process, run};
 /// Deadline of a script of `tests/clients`, in a browser too.
 pub const SCRIPT_TIME: Duration = Duration::from_secs(400);
 
-/// Says that a test needs what `tests/install-tools` brings. `make check` leaves such tests out, which therefore have the
+/// Declares that a test needs a program from `tests/install-tools`. `make check` omits such tests, which have the
 /// attribute `ignore` with the reason "needs NAME"; `make test` runs them all.
 pub fn need(name: &str) {
     let is_bare = std::env::var_os("UAKARI_BARE").is_some();
     assert!(!is_bare, "this test needs {name}: give it the attribute #[ignore = \"needs {name}\"]");
 }
 
-/// A program that is not ours.
+/// A third-party program.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     need(&program.as_ref().display().to_string());
     Command::new(program)
 }
 
-/// The tools' folder: as told, or where `tests/install-tools` puts it.
+/// The tools' folder: UAKARI_TOOLS, or the default of `tests/install-tools`.
 pub fn tools() -> PathBuf {
     need("the tools");
-    let told = std::env::var_os("UAKARI_TOOLS").map(PathBuf::from);
+    let configured = std::env::var_os("UAKARI_TOOLS").map(PathBuf::from);
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || Path::new(&std::env::var_os("HOME").unwrap_or_default()).join(".cache");
-    let tools = told.unwrap_or_else(|| cache.unwrap_or_else(home).join("uakari-tools"));
+    let tools = configured.unwrap_or_else(|| cache.unwrap_or_else(home).join("uakari-tools"));
     assert!(tools.is_dir(), "the folder {} is missing: run `make tools`", tools.display());
     tools
 }

@@ -39,7 +39,7 @@ fn opcodes_and_empty_messages_are_kept() {
 }
 
 #[test]
-fn every_size_of_message() {
+fn messages_of_every_size() {
     let setup = Setup::new();
     let (mut client, mut backend) = setup.connect();
     for size in [1, 125, 126, 127, 65_535, 65_536, 70_000, 1 << 20] {
@@ -56,7 +56,7 @@ fn every_size_of_message() {
 }
 
 #[test]
-fn fragments_both_ways() {
+fn fragments_in_both_directions() {
     let setup = Setup::new();
     let (mut client, mut backend) = setup.connect();
     let parts = [
@@ -81,7 +81,7 @@ fn fragments_both_ways() {
 }
 
 #[test]
-fn a_message_begins_to_arrive_before_it_is_whole() {
+fn a_message_is_forwarded_before_it_is_complete() {
     let setup = Setup::new();
     let (mut client, mut backend) = setup.connect();
     let bytes = Frame::new(BINARY, &[7; 50_000]).masked().bytes();
@@ -102,7 +102,7 @@ fn a_message_begins_to_arrive_before_it_is_whole() {
 }
 
 #[test]
-fn the_servers_ping_is_answered_to_it() {
+fn a_ping_of_the_backend_is_answered() {
     let setup = Setup::new();
     let (mut client, mut backend) = setup.connect();
     for payload in [&b""[..], b"x", &[9; 125]] {
@@ -119,7 +119,7 @@ fn the_servers_ping_is_answered_to_it() {
 }
 
 #[test]
-fn the_clients_ping_is_answered_by_the_gateway() {
+fn a_ping_of_the_client_is_answered_by_the_gateway() {
     let setup = Setup::new();
     let (mut client, mut backend) = setup.connect();
     client.send(&[Frame::new(PING, b"hello"), Frame::new(PONG, b"unasked"), Frame::new(TEXT, b"text")]);
@@ -128,7 +128,7 @@ fn the_clients_ping_is_answered_by_the_gateway() {
 }
 
 #[test]
-fn the_servers_close_code_reaches_the_client() {
+fn the_close_code_of_the_backend_reaches_the_client() {
     let setup = Setup::new();
     for (code, reason) in [(1000, ""), (1001, "moving"), (1008, "no"), (3000, "r\u{e9}ason"), (4999, "bye")] {
         let (mut client, mut backend) = setup.connect();
@@ -146,7 +146,7 @@ fn the_servers_close_code_reaches_the_client() {
 }
 
 #[test]
-fn the_clients_close_code_reaches_the_server() {
+fn the_close_code_of_the_client_reaches_the_backend() {
     let setup = Setup::new();
     for (code, reason) in [(1000, ""), (1001, "leaving"), (4000, "bye")] {
         let (mut client, mut backend) = setup.connect();
@@ -162,7 +162,7 @@ fn the_clients_close_code_reaches_the_server() {
 }
 
 #[test]
-fn a_vanished_clients_server_is_told() {
+fn the_backend_is_notified_of_a_lost_client() {
     let setup = Setup::new();
     let (client, mut backend) = setup.connect();
     drop(client);
@@ -173,7 +173,7 @@ fn a_vanished_clients_server_is_told() {
 }
 
 #[test]
-fn the_servers_mistakes_are_1011() {
+fn protocol_errors_of_the_backend_are_1011() {
     let setup = Setup::new();
     let long_ping = Frame::new(PING, &[0; 126]).bytes();
     let rsv = Frame { rsv: 4, ..Frame::new(TEXT, b"x") }.bytes();
@@ -210,7 +210,7 @@ fn the_servers_mistakes_are_1011() {
 }
 
 #[test]
-fn the_clients_mistakes_are_told_to_the_server() {
+fn protocol_errors_of_the_client_are_reported_to_the_backend() {
     let setup = Setup::new();
     let (mut client, mut backend) = setup.connect();
     client.send(&[Frame::new(TEXT, b"good"), Frame::new(CONTINUATION, b"bad")]);

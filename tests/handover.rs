@@ -1,5 +1,5 @@
-//! Both sides of a hand-over in direct mode: the gateway, which passes a client's socket on, and a server, which receives
-//! it with recvmsg(2) alone.
+//! Both sides of a hand-over in direct mode: the gateway, which passes a client's socket on, and a backend, which
+//! receives it with recvmsg(2) alone.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -40,7 +40,7 @@ pub fn hand_over(connection: &UnixStream, address: &[u8], socket: RawFd) {
     assert_eq!(sent, address.len());
 }
 
-/// A client that was handed over to the server at this path.
+/// A client that was handed over to the backend at this path.
 pub fn give(path: &Path) -> Client {
     give_late(path, || {})
 }

@@ -1,4 +1,4 @@
-//! The opening handshake: origins, subprotocols, and servers that cannot be reached.
+//! The opening handshake: origins, subprotocols, and backends that cannot be reached.
 
 use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
 use crate::daemon::{Daemon, configuration};
@@ -32,7 +32,7 @@ fn pages_of_other_origins_are_refused() {
 }
 
 #[test]
-fn no_extension_is_agreed_to() {
+fn extensions_are_declined() {
     let daemon = Daemon::start(&[]);
     let _server = daemon.listen("echo");
     for offered in ["permessage-deflate; client_max_window_bits", "x-unknown; a=1, x-other"] {
@@ -45,7 +45,7 @@ fn no_extension_is_agreed_to() {
 fn one_subprotocol_is_chosen() {
     let daemon = Daemon::start(&["--deny", "^/secret,^/sub/secret"]);
     let servers = ["echo", "chat", "secret", "sub/echo2", "sub/secret"].map(|name| (name, daemon.listen(name)));
-    // Path and offer; then the server and the subprotocol chosen, or the refusal.
+    // Path and offer; then the backend and the subprotocol chosen, or the refusal.
     for (path, offer, expected) in [
         ("/echo", "", Ok(("echo", ""))),
         ("/echo", "json", Ok(("echo", "json"))),
@@ -88,7 +88,7 @@ fn one_subprotocol_is_chosen() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_404() {
+fn a_file_that_is_not_a_socket_is_404() {
     let daemon = Daemon::start(&[]);
     std::fs::write(daemon.socket("file"), "").unwrap();
     assert_eq!(daemon.upgrade("/file", &[]).status, 404);
@@ -104,7 +104,7 @@ fn a_socket_without_a_listener_is_502() {
 }
 
 #[test]
-fn a_server_that_accepts_late_is_waited_for() {
+fn the_gateway_waits_for_a_backend_that_accepts_late() {
     let daemon = Daemon::start(&[]);
     let path = daemon.socket("late");
     let server = Listener::bind_with_backlog(&path, Kind::Stream, 0);
@@ -119,7 +119,7 @@ fn a_server_that_accepts_late_is_waited_for() {
 }
 
 #[test]
-fn what_follows_the_handshake_at_once_is_not_lost() {
+fn bytes_pipelined_after_the_handshake_are_not_lost() {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("echo");
     let mut wire = daemon.wire();
@@ -136,7 +136,7 @@ fn what_follows_the_handshake_at_once_is_not_lost() {
 }
 
 #[test]
-fn a_client_that_leaves_while_it_waits_is_forgotten() {
+fn a_client_that_disconnects_while_it_waits_is_dropped() {
     let daemon = Daemon::start(&[]);
     let path = daemon.socket("full");
     let server = Listener::bind_with_backlog(&path, Kind::Stream, 0);
@@ -157,7 +157,7 @@ fn a_client_that_leaves_while_it_waits_is_forgotten() {
 }
 
 #[test]
-fn one_client_over_the_limit_gets_a_503() {
+fn one_client_beyond_the_limit_receives_503() {
     // Two descriptors for each client, and 64 in reserve.
     let daemon = Daemon::start_with_few_fds(64 + 2 * 12, &[]);
     let server = daemon.listen("echo");
@@ -190,7 +190,7 @@ fn a_handshake_has_no_body() {
 
 /// The reply that names the version also names Upgrade in Connection (RFC 9110 section 7.8).
 #[test]
-fn another_version_is_told_the_right_one() {
+fn an_unsupported_version_is_answered_with_version_13() {
     let daemon = Daemon::start(&[]);
     let mut wire = daemon.wire();
     wire.send(handshake("/server", &["Sec-WebSocket-Version"], &["Sec-WebSocket-Version: 8"]));
@@ -201,7 +201,7 @@ fn another_version_is_told_the_right_one() {
 
 /// A handshake whose Upgrade or Connection was removed by a proxy gets the answer of a handshake, except for the 101.
 #[test]
-fn a_handshake_that_lost_its_upgrade() {
+fn a_handshake_whose_upgrade_was_removed() {
     let links = "links = ({ origin = \"^/link$\"; type = \"unix\"; destination = \"@/run/sub/echo\"; });";
     let daemon = Daemon::start_configured(&configuration("", &format!("deny = \"^/denied\"; {links}")));
     let servers = ["echo", "denied", "sub/echo"].map(|name| daemon.listen(name));
@@ -244,9 +244,9 @@ fn a_handshake_that_lost_its_upgrade() {
     daemon.log().wait_for(&["warn", "name=\"echo\"", "status=426", "lost its Upgrade", "pass both on"]);
 }
 
-/// A server's name without a page is a 426, or a 404 if it is denied.
+/// A backend's name without a page is a 426, or a 404 if it is denied.
 #[test]
-fn a_page_that_is_a_server() {
+fn a_get_for_the_name_of_a_backend() {
     let links = "links = ({ origin = \"^/link$\"; type = \"unix\"; destination = \"@/run/echo\"; });";
     let websocket = format!("deny = \"^/denied\"; {links}");
     let sockets_alone =
@@ -288,7 +288,7 @@ fn a_page_that_is_a_server() {
 }
 
 #[test]
-fn refusals_tell_the_log_what_did_not_fit() {
+fn refusals_are_logged_with_their_reason() {
     let daemon = Daemon::start(&[]);
     daemon.upgrade("/echo", &["Origin: http://evil.example"]);
     daemon.log().wait_for(&["info", "c1 ", "Origin is \"http://evil.example", "the Host, \"gate.example\""]);
@@ -315,7 +315,7 @@ fn refusals_tell_the_log_what_did_not_fit() {
 
 /// Bytes of other protocols are named in the log.
 #[test]
-fn other_protocols_are_named() {
+fn other_protocols_are_logged_by_name() {
     let daemon = Daemon::start(&[]);
     let request = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
     let v1 = format!("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n{request}");
@@ -350,7 +350,7 @@ fn other_protocols_are_named() {
 
 /// Bearer tokens offered as subprotocols (RFC 6750) are neither chosen nor passed on.
 #[test]
-fn bearer_tokens_are_no_subprotocols() {
+fn bearer_tokens_are_not_subprotocols() {
     let daemon = Daemon::start(&["--hello", "--log-level", "debug"]);
     let servers = ["echo", "bearer.SECRET", "SECRET", "json"].map(|name| (name, daemon.listen(name)));
     for (path, offer, expected) in [

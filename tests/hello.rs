@@ -1,5 +1,5 @@
-//! The hello record: the client's address and request, for servers of each kind, read by the parsers of utils/hello and
-//! foreign ones.
+//! The hello record: the client's address and request, for backends of each kind, read by the parsers of utils/hello
+//! and foreign ones.
 
 #[path = "../utils/hello/hello.rs"]
 mod parser;
@@ -29,7 +29,7 @@ use crate::server::{Backend, Kind, Listener};
 use crate::wire::{Wire, handshake};
 use parser::{Hello, parse_hello, read_hello};
 
-/// A parser as a server for one client: it sends the record's fields, then echoes.
+/// A parser as a backend for one client: it sends the record's fields, then echoes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Parser {
     Python,
@@ -39,7 +39,7 @@ enum Parser {
 
 const PARSERS: [Parser; 3] = [Parser::Python, Parser::C, Parser::Rust];
 
-/// A server process, killed on drop.
+/// A backend process, killed on drop.
 struct Serving(Option<Child>);
 
 impl Drop for Serving {
@@ -113,7 +113,7 @@ fn compile(folder: &Folder, source: &str, flags: &[&str]) -> String {
     program
 }
 
-/// All fields in a line, as the parsers' servers print it.
+/// All fields in a line, as the parsers' backends print it.
 fn line(who: &Hello) -> String {
     let address = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
     let mut line = format!("client={} local={}", address(who.client), address(who.local));
@@ -148,7 +148,7 @@ fn addresses(client: &TcpStream) -> String {
 
 #[test]
 #[ignore = "needs python3"]
-fn each_parser_reads_all_that_was_said() {
+fn each_parser_reads_every_field() {
     for parser in PARSERS {
         let daemon = Daemon::start(&["--hello", "--protocol", "lines", "--origins", "https://page.example"]);
         let server = daemon.listen("whoe");
@@ -177,7 +177,7 @@ fn each_parser_reads_all_that_was_said() {
 
 #[test]
 #[ignore = "needs python3"]
-fn what_was_not_said_is_left_out() {
+fn missing_headers_are_omitted() {
     for parser in PARSERS {
         let daemon = configured(
             "hello = true; protocol = \"lines\"; links = ({ origin = \"*\"; type = \"unix\"; destination = \"@/any\"; });",
@@ -257,9 +257,9 @@ fn the_record_is_the_first_packet() {
     }
 }
 
-/// Unframed, before the first frame, line or byte; what the server sends before it reads the record is passed on.
+/// Unframed, before the first frame, line or byte; what the backend sends before it reads the record is passed on.
 #[test]
-fn the_record_comes_before_all_else() {
+fn the_record_precedes_all_bytes() {
     for (protocol, message) in
         [("stream", &b"text"[..]), ("frames", b"\x81\x04text"), ("lines", b"text\n"), ("nul", b"text\0")]
     {
@@ -281,9 +281,9 @@ fn the_record_comes_before_all_else() {
     }
 }
 
-/// A server that accepts gets a record even if the client has closed.
+/// A backend that accepts gets a record even if the client has closed.
 #[test]
-fn a_client_that_is_gone_has_a_record() {
+fn a_disconnected_client_has_a_record() {
     let daemon = Daemon::start(&["--hello"]);
     let server = daemon.listen("who");
     let client = daemon.connect("/who");
@@ -336,9 +336,9 @@ fn links_with_hello_get_a_record() {
     }
 }
 
-/// A subprotocol may name the server; the record has the path of the request.
+/// A subprotocol may name the backend; the record has the path of the request.
 #[test]
-fn a_server_that_a_subprotocol_names() {
+fn a_backend_named_by_a_subprotocol() {
     let daemon = Daemon::start(&["--hello"]);
     let server = Listener::bind(&daemon.socket("sub/chat"), Kind::Stream);
     let _client = daemon.connect_with("/sub/?q", &["Sec-WebSocket-Protocol: none, chat"]);
@@ -368,9 +368,9 @@ fn the_longest_record() {
     }
 }
 
-/// The echo server reads a record too, on each kind of socket.
+/// The echo backend reads a record too, on each kind of socket.
 #[test]
-fn the_sample_server_prints_who_its_clients_are() {
+fn the_sample_server_prints_the_records_of_its_clients() {
     for protocol in ["stream", "packet", "lines", "nul", "frames"] {
         let daemon = Daemon::start(&["--hello", "--protocol", protocol, "--origins", "*"]);
         let echo = daemon.echo("echo", &["--hello", "--protocol", protocol]);

@@ -48,7 +48,7 @@ pub fn noise(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn files_by_their_names() {
+fn files_and_their_media_types() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     for (path, status, content_type, body) in [
@@ -76,7 +76,7 @@ fn files_by_their_names() {
 }
 
 #[test]
-fn head_has_the_fields_alone() {
+fn head_has_headers_and_no_body() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     for (path, status, size) in [("/", 200, INDEX.len().to_string()), ("/nosuch", 404, String::new())] {
@@ -147,7 +147,7 @@ fn hidden_names_are_not_served() {
 }
 
 #[test]
-fn a_link_out_of_the_folder_is_refused() {
+fn a_symbolic_link_out_of_the_folder_is_refused() {
     let daemon = daemon();
     let www = daemon.folder().path().join("www");
     symlink("../secret.txt", www.join("relative.txt")).unwrap();
@@ -164,7 +164,7 @@ fn a_link_out_of_the_folder_is_refused() {
 }
 
 #[test]
-fn what_is_no_file_is_not_served() {
+fn only_regular_files_are_served() {
     let daemon = daemon();
     let path = daemon.folder().path().join("www/pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -217,7 +217,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn a_request_may_be_followed_by_a_handshake() {
+fn a_handshake_may_follow_a_request() {
     let daemon = daemon();
     let server = daemon.listen("echo");
     let mut wire = daemon.wire();
@@ -238,7 +238,7 @@ fn a_client_that_closes_after_its_requests_is_answered() {
 }
 
 #[test]
-fn keep_alive_is_said_and_kept() {
+fn keep_alive_is_announced_and_honoured() {
     let daemon = daemon();
     for (version, fields, kept) in [
         ("1.1", "", true),
@@ -269,7 +269,7 @@ fn other_methods_are_refused() {
 }
 
 #[test]
-fn a_slow_head_is_given_up() {
+fn a_slow_head_times_out() {
     let daemon = Daemon::start_configured(&configuration("head-ms = 2000;", ""));
     let mut wire = daemon.wire();
     let start = Instant::now();
@@ -291,7 +291,7 @@ fn a_slow_head_is_given_up() {
 
 /// A refusal has a body, a reply to a HEAD has none (RFC 9110 section 9.3.2).
 #[test]
-fn a_refused_head_gets_no_body() {
+fn a_refused_head_request_has_no_body() {
     let daemon = Daemon::start(&[]);
     for text in [
         "HEAD /%zz HTTP/1.1\r\nHost: h\r\n\r\n",

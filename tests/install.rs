@@ -57,7 +57,7 @@ fn shells() -> Vec<Vec<&'static str>> {
 }
 
 #[test]
-fn everything_is_in_its_place() {
+fn all_files_are_installed() {
     let folder = Folder::new();
     make_well("install", &[&format!("DESTDIR={}", folder.join("")), "PREFIX=/usr"]);
     let installed = tree(folder.path());
@@ -101,7 +101,7 @@ fn everything_is_in_its_place() {
 }
 
 #[test]
-fn man_pages_go_where_man_looks() {
+fn manual_pages_are_installed_in_the_search_path_of_man() {
     let folder = Folder::new();
     make_well("install", &[&format!("DESTDIR={}", folder.join("")), "PREFIX=/usr"]);
     let installed = tree(&folder.path().join("usr/share"));
@@ -139,7 +139,7 @@ fn an_edited_configuration_is_kept() {
 }
 
 #[test]
-fn it_says_what_it_did_and_what_is_left_to_do() {
+fn the_output_lists_the_changes_and_the_next_steps() {
     for (init, said, not_said) in [
         ("systemd sysv", &["systemctl enable --now uakari", "update-rc.d uakari defaults"][..], "uakari enable"),
         ("systemd", &["systemd-sysusers && ", "systemctl daemon-reload && "], "init.d"),
@@ -186,7 +186,7 @@ fn init_systems_are_chosen() {
 }
 
 #[test]
-fn wrong_variables_are_named() {
+fn invalid_variables_are_named() {
     let folder = Folder::new();
     let root = format!("DESTDIR={}", folder.join(""));
     let empty = format!("PROGRAMS={}", folder.join(""));
@@ -268,7 +268,7 @@ impl Service {
         Service { folder, shell }
     }
 
-    /// Runs the script; its status must be this one. Returns what it said.
+    /// Runs the script; its status must be this one. Returns its output.
     fn expect(&self, action: &str, status: i32) -> String {
         // A shell cannot trap a signal that was ignored when it started, as SIGHUP is below nohup(1).
         let mut command = Command::new("env");
@@ -283,7 +283,7 @@ impl Service {
         fs::read_to_string(self.folder.join("pid")).ok()?.trim().parse().ok().map(Pid::from_raw)
     }
 
-    fn wait_until_heard(&self, lines: &[&str]) {
+    fn wait_for_log(&self, lines: &[&str]) {
         let heard = || fs::read_to_string(self.folder.join("etc/uakari/uakari.conf.heard")).unwrap_or_default();
         let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
         eventually_eq(heard, &lines, ("the daemon heard", &self.shell));
@@ -308,13 +308,13 @@ fn the_init_script_works_in_every_shell() {
 
         assert!(service.expect("start", 0).contains("started"));
         let pid = service.pid().expect("the number is there as soon as start is over");
-        service.wait_until_heard(&["started"]);
+        service.wait_for_log(&["started"]);
         assert!(service.expect("status", 0).contains(&format!("process {pid}")));
         assert!(service.expect("start", 0).contains("already running"));
         assert!(service.folder.path().join("run/websocket").is_dir());
 
         service.expect("reload", 0);
-        service.wait_until_heard(&["started", "reloaded"]);
+        service.wait_for_log(&["started", "reloaded"]);
         fs::write(service.folder.join("etc/uakari/uakari.conf"), "faulty").unwrap();
         for action in ["reload", "restart", "force-reload"] {
             assert!(service.expect(action, 6).contains("line 1: faulty"));
@@ -322,7 +322,7 @@ fn the_init_script_works_in_every_shell() {
         assert_eq!(service.pid(), Some(pid), "a faulty configuration stops nothing");
 
         service.expect("stop", 0);
-        service.wait_until_heard(&["started", "reloaded", "stopped"]);
+        service.wait_for_log(&["started", "reloaded", "stopped"]);
         assert_eq!(service.pid(), None);
         service.expect("status", 3);
 

@@ -243,10 +243,10 @@ fn the_examples_of_the_specification() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn requests_that_are_cut_or_joined() {
+fn split_and_coalesced_requests() {
     let server = Server::start(&[]);
     let mut client = server.client();
-    // After malformed JSON only a cut tells where the next text begins: these examples are left out.
+    // After malformed JSON only the end of a read marks the start of the next text: these examples are left out.
     let examples: Vec<_> = SPECIFICATION.iter().filter(|(_, answer)| !answer.contains("Parse Error")).collect();
     for (text, answer) in &examples {
         for byte in text.as_bytes() {
@@ -268,7 +268,7 @@ fn requests_that_are_cut_or_joined() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn borders_of_lines_and_nuls() {
+fn requests_separated_by_lines_and_nuls() {
     for (protocol, border) in [("lines", "\n"), ("nul", "\0")] {
         let server = Server::start(&["--protocol", protocol]);
         let mut client = server.client();
@@ -309,7 +309,7 @@ fn large_requests_and_answers() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn the_longest_request_and_one_that_is_longer() {
+fn requests_at_and_beyond_the_size_limit() {
     const SIZE_MAX: usize = 64 * 1024 * 1024;
     let server = Server::start(&["--memory-mib", "1024"]);
     for (size, answer) in [(SIZE_MAX, "Method not found"), (SIZE_MAX + 1, "more than 67108864 bytes")] {
@@ -346,7 +346,7 @@ fn requests_that_are_refused() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn its_end() {
+fn shutdown() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
     let mut server = Server::start_in(folder, &library, &["-C", &log]);
@@ -382,7 +382,7 @@ fn its_end() {
     server.process.signal(Signal::SIGTERM);
     assert!(server.process.wait(DEADLINE).status.success());
     let log = fs::read_to_string(&log).unwrap();
-    assert!(log.ends_with("linger 0\nrelease 0\n"), "a call that nobody hears the answer of ends like others: {log}");
+    assert!(log.ends_with("linger 0\nrelease 0\n"), "a call whose client has disconnected ends like others: {log}");
 }
 
 /// Plays ouistiti's server for each client: one read is one request, whose last byte is dropped, and the answer has

@@ -20,7 +20,7 @@ fn pair(daemon: &Daemon, server: &Listener) -> (Client, Backend) {
     (client, server.accept())
 }
 
-/// A daemon with short limits, and a server.
+/// A daemon with short limits, and a backend.
 fn start(limits: &str) -> (Daemon, Listener) {
     let daemon = Daemon::start_configured(&configuration(limits, ""));
     let server = daemon.listen("server");
@@ -33,7 +33,7 @@ fn expect_ping(client: &mut Client) {
 }
 
 #[test]
-fn a_client_that_answers_stays() {
+fn a_client_that_answers_pings_stays_connected() {
     let (daemon, server) = start("ping-ms = 150; pong-ms = 2000;");
     let start = Instant::now();
     let (mut client, mut backend) = pair(&daemon, &server);
@@ -59,7 +59,7 @@ fn a_client_that_answers_stays() {
 }
 
 #[test]
-fn a_client_that_answers_nothing_is_lost() {
+fn a_client_that_does_not_answer_pings_is_closed() {
     for protocol in ["stream", "frames"] {
         let websocket = format!("protocol = \"{protocol}\"; limits = {{ ping-ms = 200; pong-ms = 300; }};");
         let daemon = Daemon::start_configured(&configuration("", &websocket));
@@ -81,7 +81,7 @@ fn a_client_that_answers_nothing_is_lost() {
 }
 
 #[test]
-fn no_pings_where_they_are_switched_off() {
+fn no_pings_when_they_are_disabled() {
     let links = "limits = { ping-ms = 50; pong-ms = 100; };
         links = ({ origin = \"^/quiet$\"; type = \"unix\"; destination = \"@/run/quiet\"; limits = { ping-ms = 0; }; });";
     let daemon = Daemon::start_configured(&configuration("", links));
@@ -109,9 +109,9 @@ fn write_until_stalled(mut stream: &TcpStream, bytes: &[u8]) -> usize {
     }
 }
 
-/// A client that is not read, because its server does not read, cannot answer pings.
+/// A client that is not read, because its backend does not read, cannot answer pings.
 #[test]
-fn a_client_that_is_held_up_is_not_called_dead() {
+fn backpressure_on_a_client_does_not_count_as_a_lost_connection() {
     let (daemon, server) = start("ping-ms = 150; pong-ms = 200;");
     let (mut client, mut backend) = pair(&daemon, &server);
     let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
@@ -122,7 +122,7 @@ fn a_client_that_is_held_up_is_not_called_dead() {
         its_backend.expect_end();
         drop(silent);
     }
-    // The server reads again, and the client sends the rest of the message.
+    // The backend reads again, and the client sends the rest of the message.
     let rest = (message.len() - sent % message.len()) % message.len();
     let messages = (sent + rest) / message.len();
     thread::scope(|scope| {
@@ -146,7 +146,7 @@ fn a_client_that_is_held_up_is_not_called_dead() {
 
 /// A client under back-pressure is not read: only a send shows that it has left.
 #[test]
-fn a_client_that_leaves_while_it_is_held_up_is_noticed() {
+fn a_disconnect_is_detected_under_backpressure() {
     for reads_first in [true, false] {
         let (daemon, server) = start("ping-ms = 150; pong-ms = 200; stall-ms = 1000;");
         let (client, _backend) = pair(&daemon, &server);
@@ -165,7 +165,7 @@ fn a_client_that_leaves_while_it_is_held_up_is_noticed() {
 
 /// The same for a client over its rate.
 #[test]
-fn a_client_that_leaves_while_it_is_slowed_is_noticed() {
+fn a_disconnect_is_detected_under_a_rate_limit() {
     let (daemon, server) = start("ping-ms = 150; pong-ms = 200; messages-per-second = 1;");
     let (mut client, mut backend) = pair(&daemon, &server);
     client.send(&vec![Frame::new(BINARY, b"x"); 500]);
@@ -178,7 +178,7 @@ fn a_client_that_leaves_while_it_is_slowed_is_noticed() {
 
 /// A slow reader with much data in flight: a ping is delayed, and so is a page.
 #[test]
-fn a_client_that_reads_slowly_is_not_called_dead() {
+fn a_slow_reader_does_not_count_as_a_lost_connection() {
     const SIZE: usize = 64 * 1024;
     const COUNT: usize = 64;
     let (daemon, server) = start("ping-ms = 150; pong-ms = 1500; stall-ms = 1000;");
@@ -254,7 +254,7 @@ fn idle_conversations_are_closed() {
 
 /// The options of accepted sockets, as ss(8) shows them.
 #[test]
-fn the_kernel_asks_too() {
+fn tcp_keepalive_is_enabled() {
     if !has("ss") {
         return skipped("there is no ss (iproute2)");
     }
@@ -277,7 +277,7 @@ fn the_kernel_asks_too() {
 
 /// A link that is cut without a FIN or RST, in a network namespace.
 #[test]
-fn a_client_whose_link_is_cut_is_found_out() {
+fn a_client_whose_network_link_is_down_is_closed() {
     if !can_unshare(&["--net"]) || !has("nsenter") || !has("ip") {
         return skipped("only root with nsenter and ip (iproute2) can cut a link");
     }

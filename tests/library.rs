@@ -24,7 +24,7 @@ fn link(folder: &Folder) -> PathBuf {
 }
 
 /// The names of the functions that replace libc's.
-fn stood_in_for() -> Vec<String> {
+fn replaced_functions() -> Vec<String> {
     let folder = fs::read_dir(project().join("utils/libwebsocket/src/symbols")).unwrap();
     // The variants with 64-bit times exist where time_t has 32 bits.
     let has_short_times = cfg!(target_pointer_width = "32");
@@ -48,7 +48,7 @@ fn entries<'t>(dynamic: &'t str, kind: &str) -> Vec<&'t str> {
 }
 
 #[test]
-fn what_is_installed_offers_its_functions_and_nothing_else() {
+fn installed_libraries_export_only_their_functions() {
     let folder = Folder::new();
     let path = link(&folder);
     let size = fs::metadata(&path).unwrap().len();
@@ -72,7 +72,7 @@ fn what_is_installed_offers_its_functions_and_nothing_else() {
         .collect();
     offered.sort_unstable();
     let own = declared().into_iter().map(|name| format!("{name}@@LIBWEBSOCKET_1"));
-    let mut wanted: Vec<String> = own.chain(stood_in_for()).chain(["LIBWEBSOCKET_1".to_owned()]).collect();
+    let mut wanted: Vec<String> = own.chain(replaced_functions()).chain(["LIBWEBSOCKET_1".to_owned()]).collect();
     wanted.sort_unstable();
     assert!(wanted.len() > 60, "{wanted:?}");
     assert_eq!(offered, wanted);

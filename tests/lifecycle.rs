@@ -101,7 +101,7 @@ fn ask_all(mut client: Client) -> u64 {
 
 #[test]
 fn sigterm_under_traffic_loses_no_answer() {
-    // On a busy machine the servers may take long to answer.
+    // On a busy machine the backends may take long to answer.
     let text = format!("pid-file = \"@/pid\"; {}", configuration("drain-ms = 60000;", "protocol = \"frames\";"))
         .replace("\"127.0.0.1:0\"", "(\"127.0.0.1:0\", \"unix:@/front.sock\")");
     let mut daemon = Daemon::start_configured(&text);
@@ -141,7 +141,7 @@ fn stuck(limits: &str) -> (Daemon, Client, Backend) {
 }
 
 #[test]
-fn the_drain_takes_no_longer_than_it_may() {
+fn the_drain_has_a_deadline() {
     for drain_ms in [0, 700] {
         let (mut daemon, _client, _backend) = stuck(&format!("drain-ms = {drain_ms}; close-ms = 600000;"));
         let start = Instant::now();
@@ -157,7 +157,7 @@ fn the_drain_takes_no_longer_than_it_may() {
 
 /// The backend sends without end, and its client gets the close frame all the same.
 #[test]
-fn a_server_that_goes_on_talking() {
+fn a_backend_that_keeps_sending_during_the_drain() {
     for signals in [1, 2] {
         let (mut daemon, mut client, backend) = stuck(if signals == 1 { "drain-ms = 2000;" } else { "" });
         let talking = thread::spawn(move || {
@@ -178,7 +178,7 @@ fn a_server_that_goes_on_talking() {
 }
 
 #[test]
-fn a_second_sigterm_ends_it_at_once() {
+fn a_second_sigterm_ends_the_daemon_at_once() {
     let (mut daemon, mut client, mut backend) = stuck("drain-ms = 600000; close-ms = 600000;");
     daemon.signal(Signal::SIGTERM);
     backend.expect_end();
@@ -192,7 +192,7 @@ fn a_second_sigterm_ends_it_at_once() {
 
 /// A stopping daemon accepts no client, even after SIGHUP.
 #[test]
-fn sighup_while_it_stops_changes_nothing() {
+fn sighup_is_ignored_during_shutdown() {
     let (mut daemon, mut client, mut backend) = stuck("drain-ms = 600000; close-ms = 600000;");
     daemon.signal(Signal::SIGHUP);
     daemon.signal(Signal::SIGTERM);
@@ -211,7 +211,7 @@ fn sighup_while_it_stops_changes_nothing() {
 }
 
 #[test]
-fn what_is_taken_already_is_named() {
+fn addresses_and_files_in_use_are_named() {
     let folder = Folder::new();
     fs::create_dir(folder.join("run")).unwrap();
     fs::create_dir(folder.join("www")).unwrap();
@@ -275,7 +275,7 @@ impl Manager {
 }
 
 #[test]
-fn a_service_manager_is_told() {
+fn the_service_manager_is_notified() {
     let name = format!("uakari-test-{}", std::process::id());
     let abstract_address = SocketAddr::from_abstract_name(&name).unwrap();
     let folder = Folder::new();

@@ -62,7 +62,7 @@ fn expect_full(wire: &mut Wire, reason: &str) {
 }
 
 #[test]
-fn clients_in_all() {
+fn clients_in_total() {
     let daemon = Daemon::start_configured(&configuration("clients = 5;", ""));
     let server = daemon.listen("server");
     let mut pairs: Vec<_> = (0..5).map(|_| pair(&daemon, &server)).collect();
@@ -79,7 +79,7 @@ fn clients_in_all() {
 
 /// Few clients over the limit get a 503; the others are closed, and existing ones are not affected.
 #[test]
-fn many_clients_over_the_limit() {
+fn many_clients_beyond_the_limit() {
     let daemon = Daemon::start_configured(&configuration("clients = 2;", ""));
     let server = daemon.listen("server");
     let mut pairs = [pair(&daemon, &server), pair(&daemon, &server)];
@@ -105,7 +105,7 @@ fn clients_of_a_server() {
         let server = daemon.listen("server");
         let mut pairs = [pair(&daemon, &server), pair(&daemon, &server)];
         expect_full(&mut daemon.wire(), "maxclients");
-        // The other server has room.
+        // The other backend has room.
         for _ in 0..4 {
             let mut wire = Wire::new(TcpStream::connect(("127.0.0.2", other)).unwrap());
             assert_eq!(wire.upgrade("/nosuch", &[]).status, 404, "{full}");
@@ -135,26 +135,26 @@ fn clients_of_an_address() {
     let server = daemon.listen("server");
     let mut pairs: Vec<_> = (0..3).map(|_| pair(&daemon, &server)).collect();
     expect_full(&mut daemon.wire(), "limits.clients-per-address");
-    let neighbour = Ipv4Addr::new(127, 0, 0, 2);
+    let other = Ipv4Addr::new(127, 0, 0, 2);
     let mut others: Vec<_> = (0..3)
         .map(|_| {
-            let mut wire = wire_from(neighbour, daemon.port);
+            let mut wire = wire_from(other, daemon.port);
             assert_eq!(wire.upgrade("/server", &[]).status, 101);
             (Client::new(wire), server.accept())
         })
         .collect();
-    expect_full(&mut wire_from(neighbour, daemon.port), "limits.clients-per-address");
+    expect_full(&mut wire_from(other, daemon.port), "limits.clients-per-address");
     others.iter_mut().chain(&mut pairs).for_each(exchange);
     drop(others.pop());
     eventually("there is a place", || {
-        let mut wire = wire_from(neighbour, daemon.port);
+        let mut wire = wire_from(other, daemon.port);
         wire.upgrade("/nosuch", &[]).status == 404
     });
 }
 
 /// Clients refused for their address do not count among all clients.
 #[test]
-fn one_address_does_not_shut_others_out() {
+fn one_address_does_not_exhaust_the_limit_of_others() {
     let daemon = Daemon::start_configured(&configuration("clients = 8; clients-per-address = 2;", ""));
     let server = daemon.listen("server");
     let crowd: Vec<Wire> = (0..100).map(|_| wire_from(Ipv4Addr::new(127, 0, 0, 2), daemon.port)).collect();
@@ -252,7 +252,7 @@ fn a_slow_head_is_408() {
 }
 
 #[test]
-fn a_server_that_does_not_accept_is_504_in_time() {
+fn a_backend_that_does_not_accept_is_504() {
     for (limits, least_ms) in [
         ("connect-ms = 200; handshake-ms = 60000;", 200),
         ("connect-ms = 60000; handshake-ms = 300; head-ms = 60000;", 300),
@@ -271,7 +271,7 @@ fn a_server_that_does_not_accept_is_504_in_time() {
 }
 
 #[test]
-fn a_connection_without_a_next_request_is_kept_so_long() {
+fn an_idle_persistent_connection_times_out() {
     for (before, after, least_ms) in [
         ("document", "limits = { keepalive-ms = 400; }; document", 400),
         ("document", "keepalivetimeout = 1; document", 1_000),

@@ -11,10 +11,10 @@ use crate::foreign;
 use crate::process::{Process, eventually};
 use crate::server::Backend;
 
-/// The longest message of a server, as docs/backends.md says.
+/// The longest message of a backend (docs/backends.md).
 const LINE_SIZE_MAX: usize = 65_536;
 
-/// A typical server: it answers each line with repr() and the length.
+/// A typical backend: it answers each line with repr() and the length.
 const PYTHON_LINES: &str = "
 import socket, sys
 server = socket.socket(socket.AF_UNIX)
@@ -44,7 +44,7 @@ while True:
                 connection.sendall(b'%d %a\\0' % (len(message), message[:20]))
 ";
 
-/// A daemon with these flags, a client, and the server's end of its connection.
+/// A daemon with these flags, a client, and the backend's end of its connection.
 fn connect(flags: &[&str]) -> (Daemon, Client, Backend) {
     let daemon = Daemon::start(flags);
     let server = daemon.listen("server");
@@ -53,7 +53,7 @@ fn connect(flags: &[&str]) -> (Daemon, Client, Backend) {
     (daemon, client, backend)
 }
 
-/// A daemon, a Python server and a client.
+/// A daemon, a Python backend and a client.
 fn with_python(protocol: &str, program: &str) -> (Daemon, Process, Client) {
     let daemon = Daemon::start(&["--protocol", protocol]);
     let path = daemon.socket("server");
@@ -65,7 +65,7 @@ fn with_python(protocol: &str, program: &str) -> (Daemon, Process, Client) {
 
 #[test]
 #[ignore = "needs python3"]
-fn a_python_server_of_lines() {
+fn a_python_backend_of_lines() {
     let (_daemon, _server, mut client) = with_python("lines", PYTHON_LINES);
     client.text("one");
     client.expect_text("4 b'one\\n'");
@@ -86,7 +86,7 @@ fn a_python_server_of_lines() {
 
 #[test]
 #[ignore = "needs python3"]
-fn a_python_server_of_nul() {
+fn a_python_backend_of_nul() {
     let (_daemon, _server, mut client) = with_python("nul", PYTHON_NUL);
     client.text("{\n}\r\n");
     client.expect_text("5 b'{\\n}\\r\\n'");
@@ -124,7 +124,7 @@ fn fragments_become_one_message() {
 
 /// Many short messages in one receive: the header's place has room for the line end.
 #[test]
-fn many_short_messages_at_once() {
+fn many_short_messages_in_one_segment() {
     let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
     let (count, numbers) = (20_000, 0..20_000);
     let frames: Vec<u8> =
@@ -146,7 +146,7 @@ fn text(number: u32) -> String {
 }
 
 #[test]
-fn several_lines_in_a_write_and_a_line_in_several() {
+fn several_lines_in_one_write_and_one_line_in_several_writes() {
     for (protocol, written, messages) in [
         (
             "lines",
@@ -170,7 +170,7 @@ fn several_lines_in_a_write_and_a_line_in_several() {
 }
 
 #[test]
-fn a_message_is_as_long_as_a_line_may_be() {
+fn the_longest_line() {
     for (protocol, end) in [("lines", &b"\n"[..]), ("lines", b"\r\n"), ("nul", b"\0")] {
         let (daemon, mut client, mut backend) = connect(&["--protocol", protocol]);
         let longest = vec![b'x'; LINE_SIZE_MAX];
@@ -195,7 +195,7 @@ fn a_message_is_as_long_as_a_line_may_be() {
 
 /// A complete line that arrives in one read is too long as well.
 #[test]
-fn one_byte_more_is_too_long() {
+fn one_byte_over_the_longest_line() {
     for (protocol, end) in [("lines", &b"\n"[..]), ("lines", b"\r\n"), ("nul", b"\0")] {
         let (_daemon, mut client, mut backend) = connect(&["--protocol", protocol]);
         backend.send([&vec![b'x'; LINE_SIZE_MAX + 1], end].concat());
@@ -204,7 +204,7 @@ fn one_byte_more_is_too_long() {
 }
 
 #[test]
-fn the_last_line_needs_no_end() {
+fn the_last_line_needs_no_terminator() {
     for protocol in ["lines", "nul"] {
         let (daemon, mut client, backend) = connect(&["--protocol", protocol]);
         let mut backend = backend;
@@ -244,10 +244,10 @@ fn the_types_of_lines() {
     daemon.log().wait_for(&["warn", "not UTF-8", "1011", "use auto or binary"]);
 }
 
-/// After the client's close frame complete lines of the server are still sent; an incomplete one only if the server has
-/// ended.
+/// After the client's close frame complete lines of the backend are still sent; an incomplete one only if the backend
+/// has ended.
 #[test]
-fn last_words_are_lines() {
+fn lines_after_a_close_frame() {
     let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
     client.text("bye");
     client.close(1000);
@@ -294,16 +294,16 @@ fn the_last_line_when_the_gateway_stops() {
 }
 
 #[test]
-fn packets_are_no_lines() {
+fn packet_sockets_are_refused_in_line_mode() {
     let daemon = Daemon::start(&["--protocol", "lines"]);
     let _server = daemon.listen_packets("packets");
     assert_eq!(daemon.upgrade("/packets", &[]).status, 502);
     daemon.log().wait_for(&["502", "Protocol wrong type for socket"]);
 }
 
-/// A server is not read while its client does not read, and no line is lost.
+/// A backend is not read while its client does not read, and no line is lost.
 #[test]
-fn a_client_that_reads_later_gets_every_line() {
+fn a_late_reader_receives_every_line() {
     let (daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
     let line = |number: u32| format!("{number:0>200}");
     let (count, a_write) = (100_000, 100);
@@ -318,7 +318,7 @@ fn a_client_that_reads_later_gets_every_line() {
             }
             drop(backend);
         });
-        // 20 MB exceed all buffers between a server and its client.
+        // 20 MB exceed all buffers between a backend and its client.
         let (mut last, mut unchanged) = (0, 0);
         eventually("the server's writes come to a halt", || {
             daemon.get("/nosuch");

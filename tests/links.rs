@@ -1,4 +1,4 @@
-//! Links: which link serves a name, UNIX and TCP servers, and the limits of a link.
+//! Links: which link serves a name, UNIX and TCP backends, and the limits of a link.
 
 mod addresses;
 
@@ -34,17 +34,17 @@ pub fn write_configuration(folder: &Folder, websocket: &str) -> String {
     path
 }
 
-/// A link to a UNIX server in the daemon's folder, with further keys.
+/// A link to a UNIX backend in the daemon's folder, with further keys.
 fn unix_link(origin: &str, path: &str, more: &str) -> String {
     format!("{{ origin = \"{origin}\"; type = \"unix\"; destination = \"@/{path}\"; {more} }}")
 }
 
-/// The server of a `unix_link`.
+/// The backend of a `unix_link`.
 fn listen(daemon: &Daemon, path: &str) -> Listener {
     Listener::bind(&daemon.folder().path().join(path), Kind::Stream)
 }
 
-/// A daemon with one link to a UNIX server, a client, and the server's end of its connection.
+/// A daemon with one link to a UNIX backend, a client, and the backend's end of its connection.
 fn connect(more: &str) -> (Daemon, Listener, Client, Backend) {
     let daemon = configured(&format!("links = ({});", unix_link("^/name$", "server", more)));
     let server = listen(&daemon, "server");
@@ -87,7 +87,7 @@ fn a_socket_outside_docroot() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere() {
+fn a_link_to_a_missing_socket() {
     let links = ["missing", "stale", "file", "folder/x"].map(|name| unix_link(&format!("^/{name}$"), name, ""));
     let daemon = configured(&format!("links = ({});", links.join(", ")));
     let path = |name: &str| daemon.folder().path().join(name);
@@ -132,7 +132,7 @@ fn the_first_link_that_matches_serves_a_name() {
 }
 
 #[test]
-fn allow_and_deny_hold_for_links_too() {
+fn allow_and_deny_apply_to_links() {
     let links = format!("links = ({});", unix_link("*", "server", ""));
     for (rules, cases) in [
         ("allow = \"^/good\";", [("/good", 101), ("/goods", 101), ("/bad", 403), ("/good/bad", 101)]),
@@ -177,7 +177,7 @@ fn tcp_link(name: &str, destination: impl std::fmt::Display, more: &str) -> Stri
 }
 
 #[test]
-fn a_tcp_server() {
+fn a_tcp_backend() {
     let (v4, v6) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("[::1]:0"));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let gone = listener.local_addr().unwrap();
@@ -213,7 +213,7 @@ fn a_tcp_server() {
     }
     assert_eq!(daemon.upgrade("/gone", &[]).status, 502);
     daemon.log().wait_for(&["warn", "name=\"gone\"", "502", "Connection refused"]);
-    // The server closes, and the server dies.
+    // The backend closes, and the backend dies.
     for (dies, code) in [(false, 1000), (true, 1011)] {
         let mut client = daemon.connect("/v4");
         let (backend, _) = v4.accept().unwrap();
@@ -243,7 +243,7 @@ fn full_listener(ip: Ipv4Addr) -> (TcpListener, SocketAddr, Vec<TcpStream>) {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_a_504() {
+fn a_backend_that_does_not_answer_is_504() {
     let (_listener, address, _streams) = full_listener(Ipv4Addr::LOCALHOST);
     let links = [
         tcp_link("tcp", address, "limits = { connect-ms = 300; };"),
@@ -270,7 +270,7 @@ fn a_server_that_does_not_answer_is_a_504() {
 }
 
 #[test]
-fn a_links_own_clients() {
+fn client_limits_of_a_link() {
     let links = [unix_link("^/two$", "server", "limits = { clients = 2; };"), unix_link("^/any$", "server", "")];
     let daemon = configured(&format!("links = ({});", links.join(", ")));
     let server = listen(&daemon, "server");
@@ -290,7 +290,7 @@ fn a_links_own_clients() {
 }
 
 #[test]
-fn a_links_own_sizes() {
+fn size_limits_of_a_link() {
     let (_daemon, _server, mut client, mut backend) = connect("limits = { message-size = 1000; frame-size = 900; };");
     client.binary(&[7; 900]);
     backend.expect([7; 900]);
@@ -304,7 +304,7 @@ fn a_links_own_sizes() {
 }
 
 #[test]
-fn a_links_own_times() {
+fn timeouts_of_a_link() {
     let since = Instant::now();
     let (daemon, _server, mut client, mut backend) = connect("limits = { idle-ms = 400; ping-ms = 100; };");
     // Pings and pongs do not count as activity.
@@ -335,7 +335,7 @@ fn a_links_own_times() {
 }
 
 #[test]
-fn a_links_own_rates() {
+fn rate_limits_of_a_link() {
     let (_daemon, _server, mut client, mut backend) =
         connect("limits = { messages-per-second = 100; when-over = \"close\"; };");
     client.send(&vec![Frame::new(TEXT, b"x"); 100]);

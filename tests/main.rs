@@ -63,7 +63,7 @@ mod frames;
 /// Messages as lines, and as text that ends with a NUL.
 mod lines;
 
-/// The hello record, which tells a server its client.
+/// The hello record, which describes the client to the backend.
 mod hello;
 
 /// Links.

@@ -8,7 +8,7 @@ use crate::server::{Kind, Listener};
 
 /// Further spellings are in `route::names::tests::names_from_paths`.
 #[test]
-fn every_way_to_write_a_name() {
+fn every_spelling_of_a_name() {
     let daemon = Daemon::start(&[]);
     let servers = ["echo", "sub/echo2", "a b", "caf\u{e9}"].map(|name| (name, daemon.listen(name)));
     for (path, name) in [
@@ -55,9 +55,9 @@ fn allow_and_deny() {
     }
 }
 
-/// Every way from a request to a server applies the rules, that of the empty name too.
+/// Every way from a request to a backend applies the rules, that of the empty name too.
 #[test]
-fn every_way_to_a_server_is_asked() {
+fn the_rules_apply_to_every_route_to_a_backend() {
     let link =
         |origin: &str| format!("{{ origin = \"{origin}\"; type = \"unix\"; destination = \"@/run/sub/echo\"; }}");
     let all = [link("^/$"), link("^/link$")].join(", ");
@@ -73,7 +73,7 @@ fn every_way_to_a_server_is_asked() {
         ("allow = \"^/link\";", &all, &[("/", "", 403), ("/", "link", 403), ("/link", "", 101), ("/echo", "", 403)]),
         ("allow = \"\";", &all, &[("/", "", 403), ("/link", "", 403), ("/", "echo", 403)]),
         ("deny = \"*\"; allow = \"^/$\"; denylast = true;", &all, &[("/", "", 101), ("/link", "", 403)]),
-        // Without a link the root is where subprotocols name servers; the rules hold for each.
+        // Without a link the root is where subprotocols name backends; the rules hold for each.
         ("deny = \"*\";", "", &[("/", "", 403), ("/", "echo", 403), ("/", "nosuch", 403)]),
         ("deny = \"^/$\";", "", &[("/", "", 403), ("/", "echo", 101), ("/sub", "echo", 101)]),
         ("allow = \"^/echo$\";", "", &[("/", "", 403), ("/", "echo", 101), ("/", "other", 403), ("/sub", "echo", 403)]),
@@ -92,7 +92,7 @@ fn every_way_to_a_server_is_asked() {
 }
 
 #[test]
-fn a_refused_name_says_nothing_of_what_is_there() {
+fn a_denied_name_reveals_nothing() {
     let daemon = Daemon::start(&["--deny", "^/internal"]);
     let _server = daemon.listen("internal");
     let there = daemon.upgrade("/internal", &[]);
@@ -101,7 +101,7 @@ fn a_refused_name_says_nothing_of_what_is_there() {
 }
 
 #[test]
-fn links_that_lead_out_are_refused() {
+fn symbolic_links_out_of_docroot_are_refused() {
     let daemon = Daemon::start(&[]);
     let outside = daemon.folder().path().join("outside");
     let secret = Listener::bind(&outside.join("secret"), Kind::Stream);
@@ -138,7 +138,7 @@ fn links_that_lead_out_are_refused() {
 }
 
 #[test]
-fn links_in_a_circle_are_refused() {
+fn circular_symbolic_links_are_refused() {
     let daemon = Daemon::start(&[]);
     symlink("b", daemon.socket("a")).unwrap();
     symlink("a", daemon.socket("b")).unwrap();
@@ -146,7 +146,7 @@ fn links_in_a_circle_are_refused() {
 }
 
 #[test]
-fn a_long_path_is_no_hindrance() {
+fn a_long_docroot_path_is_supported() {
     let folder = Folder::new();
     let docroot = folder.path().join("d".repeat(120)).join("e".repeat(200));
     let server = Listener::bind(&docroot.join("f".repeat(100)).join("echo"), Kind::Stream);
@@ -157,7 +157,7 @@ fn a_long_path_is_no_hindrance() {
 }
 
 #[test]
-fn a_socket_made_later_is_found() {
+fn a_socket_created_later_is_found() {
     let daemon = Daemon::start(&[]);
     assert_eq!(daemon.upgrade("/late", &[]).status, 404);
     let server = daemon.listen("late");
@@ -166,7 +166,7 @@ fn a_socket_made_later_is_found() {
 }
 
 #[test]
-fn without_a_folder_of_servers_there_are_none() {
+fn without_docroot_there_are_no_backends() {
     let folder = Folder::new();
     let www = folder.join("");
     let mut command = std::process::Command::new(crate::daemon::UAKARI);

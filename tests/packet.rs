@@ -9,7 +9,7 @@ use crate::client::{CONTINUATION, Frame, TEXT};
 use crate::daemon::Daemon;
 
 #[test]
-fn borders_are_kept_both_ways() {
+fn message_boundaries_are_kept_in_both_directions() {
     for flags in [&["--protocol", "packet"][..], &["--protocol", "stream"], &[]] {
         let daemon = Daemon::start(flags);
         let server = daemon.listen_packets("server");
@@ -32,7 +32,7 @@ fn borders_are_kept_both_ways() {
 
 /// Descriptors that a backend sends (SCM_RIGHTS) are closed, and do not fill the gateway's table.
 #[test]
-fn descriptors_that_come_with_messages_are_dropped() {
+fn descriptors_sent_with_messages_are_closed() {
     for protocol in ["packet", "stream"] {
         let daemon = Daemon::start(&["--protocol", protocol]);
         let server = if protocol == "packet" { daemon.listen_packets("server") } else { daemon.listen("server") };
@@ -100,7 +100,7 @@ fn text_where_a_packet_is_utf8_else_binary() {
 }
 
 #[test]
-fn the_largest_packet_and_one_byte_more() {
+fn packets_at_and_beyond_the_size_limit() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
     let server = daemon.listen_packets("server");
     let mut client = daemon.connect("/server");
@@ -119,7 +119,7 @@ fn the_largest_packet_and_one_byte_more() {
 }
 
 #[test]
-fn fragments_over_the_limit_are_too_big_too() {
+fn fragments_beyond_the_limit_are_too_big() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
     let server = daemon.listen_packets("server");
     let mut client = daemon.connect("/server");
@@ -130,7 +130,7 @@ fn fragments_over_the_limit_are_too_big_too() {
 }
 
 #[test]
-fn a_packet_too_large_for_a_message_is_the_servers_mistake() {
+fn a_packet_too_large_for_a_message_is_an_error_of_the_backend() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
     let server = daemon.listen_packets("server");
     let mut client = daemon.connect("/server");
@@ -142,7 +142,7 @@ fn a_packet_too_large_for_a_message_is_the_servers_mistake() {
 }
 
 #[test]
-fn a_stream_server_is_no_packet_server() {
+fn a_stream_backend_is_refused_in_packet_mode() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
     let _server = daemon.listen("server");
     assert_eq!(daemon.upgrade("/server", &[]).status, 502);
@@ -153,7 +153,7 @@ fn a_stream_server_is_no_packet_server() {
 
 /// An empty packet reads like the end, and the end has come too: what lies between is not lost.
 #[test]
-fn an_empty_packet_before_the_end_hides_nothing() {
+fn an_empty_packet_before_the_end_of_file_loses_nothing() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
     let server = daemon.listen_packets("server");
     let mut client = daemon.connect("/server");
@@ -171,7 +171,7 @@ fn an_empty_packet_before_the_end_hides_nothing() {
 
 /// To recv(2) an empty packet and the end are equal, and either may come first.
 #[test]
-fn empty_packets_right_before_the_end_are_told_from_it() {
+fn empty_packets_are_distinguished_from_the_end_of_file() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
     let server = daemon.listen_packets("server");
     for round in 0..200 {

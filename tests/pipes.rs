@@ -62,7 +62,7 @@ fn a_pipe_that_is_read_stays_open_between_its_writers() {
 
 /// A hello record written into it would be read back as a message.
 #[test]
-fn a_pipe_that_is_read_is_told_nothing() {
+fn hello_is_refused_for_a_read_only_pipe() {
     let link =
         |more: &str| format!("links = ({{ origin = \"^/pipe$\"; type = \"fifo\"; destination = \"/pipe\"; {more} }});");
     let folder = Folder::new();
@@ -80,7 +80,7 @@ fn a_pipe_that_is_read_is_told_nothing() {
 }
 
 #[test]
-fn lines_out_of_a_pipe() {
+fn lines_from_a_pipe() {
     let (daemon, path) = with_pipe("read", "protocol = \"lines\";");
     let mut client = daemon.connect("/pipe");
     shell("(printf 'one\\ntwo\\nth' ; printf 'ree\\n') > \"$1\"", &path).wait(DEADLINE);
@@ -119,7 +119,7 @@ fn a_pipe_that_is_written() {
 }
 
 #[test]
-fn a_pipe_whose_reader_leaves() {
+fn a_pipe_whose_reader_closes() {
     let (daemon, path) = with_pipe("write", "");
     let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let mut client = daemon.connect("/pipe");
@@ -213,7 +213,7 @@ fn devices_of(daemon: &Daemon) -> Vec<String> {
 /// The gateway writes no frames of its own into a pipe that is read: another client would receive them. Found by
 /// fuzzing.
 #[test]
-fn no_frame_is_written_into_a_pipe_that_is_read() {
+fn frames_are_never_written_to_a_read_only_pipe() {
     let folder = Folder::new();
     let path = folder.path().join("pipe");
     mkfifo(&path, Mode::S_IRWXU).unwrap();

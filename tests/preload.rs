@@ -91,12 +91,12 @@ impl Server {
         client.binary(&long);
         expect_data(&mut client, &long);
         client.finish(1000);
-        self.expect_mistake_is_told();
+        self.expect_protocol_error();
         self.expect_plain_echo();
     }
 
     /// A client that breaks the protocol gets the close code and the end.
-    fn expect_mistake_is_told(&self) {
+    fn expect_protocol_error(&self) {
         let mut client = self.client();
         client.send(&[Frame::new(TEXT, b"\xff")]);
         client.expect_close(1007);
@@ -173,7 +173,7 @@ fn select_and_blocking_sockets() {
 }
 
 #[test]
-fn epoll_and_sockets_that_do_not_block() {
+fn epoll_and_nonblocking_sockets() {
     let server = Server::compiled("epoll", &[]);
     server.expect_echo();
     server.process.out.wait_for(&["family 2 size 16 127.0.0.1"]);
@@ -235,7 +235,7 @@ fn ncat() {
 
 /// The messages of a server that sends "text", then a byte that is not UTF-8.
 #[test]
-fn what_messages_are_sent_as() {
+fn opcodes_of_messages() {
     let text = |opcode| Frame::new(opcode, b"text");
     let other = |opcode| Frame::new(opcode, b"\xff");
     let refused = Frame::close(1011, "");
@@ -275,7 +275,7 @@ fn what_messages_are_sent_as() {
 
 /// Half a character waits for the rest, with a limit, and precedes the close frame.
 #[test]
-fn a_character_that_a_write_cuts() {
+fn a_character_split_between_writes() {
     let server = Server::compiled("calls", &["cut"]);
     let mut client = server.client();
     let mut said = Vec::new();
@@ -295,7 +295,7 @@ fn a_character_that_a_write_cuts() {
 }
 
 #[test]
-fn a_client_that_comes_late() {
+fn a_late_hand_over() {
     for name in ["select", "epoll", "threads", "forks"] {
         let server = Server::compiled_with(name, &[], &[("WEBSOCKET_WAIT_MS", "0")]);
         let mut client = give_late(&server.path, || {
@@ -310,7 +310,7 @@ fn a_client_that_comes_late() {
 
 /// A server that sends first reaches a plain client at once, and a late client too.
 #[test]
-fn what_is_said_before_a_client_comes_is_not_lost() {
+fn writes_before_the_hand_over_are_not_lost() {
     let server = Server::compiled_with("threads", &["speaks"], &[("WEBSOCKET_WAIT_MS", "0")]);
     const GREETING: &[u8] = b"hello, who is it?";
     let mut plain = server::connect(&server.path, Kind::Stream).unwrap();
@@ -338,7 +338,7 @@ fn what_is_said_before_a_client_comes_is_not_lost() {
 
 #[test]
 #[ignore = "needs python3"]
-fn options_of_a_connection_hold_for_its_client() {
+fn socket_options_apply_to_the_handed_over_client() {
     let server = Server::start(|_, path| {
         let mut command = foreign::command("python3");
         command.arg(project().join("tests/preload/early.py")).arg(path).env("WEBSOCKET_WAIT_MS", "0");
@@ -355,7 +355,7 @@ fn options_of_a_connection_hold_for_its_client() {
 }
 
 #[test]
-fn a_burst_of_clients_that_are_spoken_to_first() {
+fn a_burst_of_clients_that_are_written_to_first() {
     for wait_ms in ["0", "100"] {
         let server = Server::compiled_with("threads", &["speaks"], &[("WEBSOCKET_WAIT_MS", wait_ms)]);
         let mut wires: Vec<Wire> = (0..256).map(|_| server.daemon.wire()).collect();
@@ -374,7 +374,7 @@ fn a_burst_of_clients_that_are_spoken_to_first() {
 }
 
 #[test]
-fn epoll_forgets_a_closed_client_while_the_gateway_has_a_copy() {
+fn a_closed_client_leaves_epoll_while_the_gateway_has_a_copy() {
     let server = Server::compiled("epoll", &[]);
     // It listens before it uses epoll, and may still have its first client.
     eventually("the listener alone is watched", || server.process.watched_files() == 1);
@@ -390,7 +390,7 @@ fn epoll_forgets_a_closed_client_while_the_gateway_has_a_copy() {
 
 /// If the gateway hands nothing over, accept(2) returns after a short time.
 #[test]
-fn a_gateway_that_hands_nothing_over_delays_others_briefly() {
+fn a_missing_hand_over_delays_others_briefly() {
     let server = Server::compiled("select", &[]);
     let mut client = crate::handover::give(&server.path);
     client.text("known");
@@ -403,7 +403,7 @@ fn a_gateway_that_hands_nothing_over_delays_others_briefly() {
 }
 
 #[test]
-fn half_a_header_delays_no_other() {
+fn a_partial_frame_header_does_not_delay_others() {
     for name in ["select", "forks", "threads", "epoll"] {
         let server = Server::compiled(name, &[]);
         let mut slow = server.client();
@@ -420,7 +420,7 @@ fn half_a_header_delays_no_other() {
 }
 
 #[test]
-fn other_sockets_are_left_alone() {
+fn other_sockets_are_unaffected() {
     let server = Server::compiled_with("select", &[], &[("WEBSOCKET_SOCKETS", "/somewhere/else:/run/*")]);
     server.expect_plain_echo();
     let mut client = server.client();

@@ -1,4 +1,4 @@
-//! Slow readers, slow servers, large messages, and the memory that they take.
+//! Slow readers, slow backends, large messages, and the memory that they take.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -60,7 +60,7 @@ fn write_slowly(mut stream: impl Write, mut bytes: &[u8], mut on_stall: impl FnM
     }
 }
 
-/// The server floods the client; the bytes sent before the first stall come through the channel.
+/// The backend floods the client; the bytes sent before the first stall come through the channel.
 fn flood(backend: &Backend, pattern: &Pattern, frame: impl Fn(&[u8]) -> Vec<u8>, stalled: impl Fn(usize)) {
     backend.stream().set_write_timeout(Some(STALL)).unwrap();
     let mut offset = 0;
@@ -92,7 +92,7 @@ fn read_flood(client: &mut Client, pattern: &Pattern) {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_up_its_server() {
+fn backpressure_of_a_client_reaches_the_backend() {
     for flags in [&["--type", "binary"][..], &["--protocol", "frames"]] {
         let is_frames = flags.contains(&"frames");
         let daemon = Daemon::start(flags);
@@ -118,7 +118,7 @@ fn a_client_that_does_not_read_holds_up_its_server() {
 }
 
 #[test]
-fn a_server_that_does_not_read_holds_up_its_client() {
+fn backpressure_of_a_backend_reaches_the_client() {
     for flags in [&[][..], &["--protocol", "frames"]] {
         let is_frames = flags.contains(&"frames");
         let daemon = Daemon::start(flags);
@@ -148,7 +148,7 @@ fn a_server_that_does_not_read_holds_up_its_client() {
 }
 
 #[test]
-fn many_that_do_not_read_leave_room_for_others() {
+fn many_stalled_clients_leave_buffers_for_others() {
     let daemon = Daemon::start(&["--type", "binary"]);
     let server = daemon.listen("server");
     // Each holds a few buffers, together more than the pool has.
@@ -182,7 +182,7 @@ fn many_that_do_not_read_leave_room_for_others() {
 }
 
 #[test]
-fn a_message_of_16_mib_there_and_back() {
+fn a_message_of_16_mib_in_both_directions() {
     let daemon = Daemon::start(&["--protocol", "frames"]);
     let _echo = daemon.echo("echo", &["--protocol", "frames"]);
     let mut client = daemon.connect("/echo");
@@ -201,7 +201,7 @@ fn a_message_of_16_mib_there_and_back() {
 }
 
 #[test]
-fn a_message_has_a_limit() {
+fn a_message_beyond_the_limit_is_1009() {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
     let mut client = daemon.connect("/server");
@@ -215,7 +215,7 @@ fn a_message_has_a_limit() {
 }
 
 #[test]
-fn pings_whose_answers_are_not_read() {
+fn pings_whose_pongs_are_not_read() {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
     let mut client = daemon.connect("/server");
@@ -235,7 +235,7 @@ fn pings_whose_answers_are_not_read() {
 }
 
 #[test]
-fn what_the_server_sent_before_its_end_arrives_at_a_slow_client() {
+fn bytes_before_the_end_of_the_backend_reach_a_slow_client() {
     let daemon = Daemon::start(&["--type", "binary"]);
     let server = daemon.listen("server");
     let mut client = daemon.connect("/server");
@@ -272,7 +272,7 @@ fn many_small_messages_keep_their_order() {
 }
 
 #[test]
-fn a_server_reads_byte_by_byte_and_loses_nothing() {
+fn a_backend_that_reads_byte_by_byte_loses_nothing() {
     let daemon = Daemon::start(&[]);
     let server = daemon.listen("server");
     let mut client = daemon.connect("/server");
@@ -290,7 +290,7 @@ fn a_server_reads_byte_by_byte_and_loses_nothing() {
 
 /// Empty packets have no bytes, and still take memory.
 #[test]
-fn a_flood_of_empty_messages_is_held_up() {
+fn backpressure_applies_to_empty_messages() {
     let daemon = Daemon::start(&["--protocol", "packet"]);
     let server = daemon.listen_packets("server");
     let client = daemon.connect("/server");
@@ -316,9 +316,9 @@ fn write_until_stalled(mut stream: &UnixStream, pattern: &Pattern, size_max: usi
     done
 }
 
-/// All that a server sent before its end arrives, however late a client begins to read.
+/// All that a backend sent before its end arrives, however late a client begins to read.
 #[test]
-fn a_late_reader_gets_a_closed_servers_last_bytes() {
+fn a_late_reader_receives_the_last_bytes_of_a_closed_backend() {
     let daemon = Daemon::start(&["--type", "binary"]);
     let server = daemon.listen("server");
     let pattern = Pattern::new();

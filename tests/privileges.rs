@@ -94,7 +94,7 @@ fn expect_service(daemon: &Daemon) {
 }
 
 #[test]
-fn another_user_has_no_capability_left() {
+fn switching_the_user_drops_all_capabilities() {
     let Some(user) = nobody() else { return };
     let daemon = Daemon::start(&["-u", "nobody"]);
     expect_rights(&daemon, &user, 0);
@@ -102,7 +102,7 @@ fn another_user_has_no_capability_left() {
 }
 
 #[test]
-fn a_port_below_1024_keeps_the_right_to_bind_it_again() {
+fn a_port_below_1024_keeps_cap_net_bind_service() {
     const CAP_NET_BIND_SERVICE: u64 = 1 << 10;
     let Some(user) = nobody() else { return };
     // Another run of the tests may choose the same port.
@@ -119,7 +119,7 @@ fn a_port_below_1024_keeps_the_right_to_bind_it_again() {
 }
 
 #[test]
-fn without_another_user_rights_cannot_grow() {
+fn no_new_privs_is_set_without_a_user_switch() {
     let daemon = Daemon::start(&[]);
     let status = Status::of(&daemon);
     assert_eq!(status.field("NoNewPrivs"), "1");
@@ -130,7 +130,7 @@ fn without_another_user_rights_cannot_grow() {
 }
 
 #[test]
-fn an_unprivileged_user_may_name_itself_alone() {
+fn an_unprivileged_user_may_configure_only_itself() {
     let Some(user) = nobody() else { return };
     let folder = Folder::new();
     let program = reachable_program(&folder);

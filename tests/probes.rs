@@ -12,7 +12,7 @@ use crate::process::{Process, eventually};
 use crate::wire::handshake;
 
 #[test]
-fn options_are_told_whatever_the_name() {
+fn options_requests_are_answered_for_any_name() {
     let websockets =
         "servers = ({ listen = \"127.0.0.1:0\"; websocket = { docroot = \"@/run\"; deny = \"^/denied\"; }; });";
     for text in [&configuration("", "deny = \"^/denied\";"), websockets] {

@@ -63,7 +63,7 @@ fn server(folder: &Folder, name: &str) -> Listener {
 }
 
 /// As `ln -sfn`, or an atomic rename.
-fn turn(link: &Path, to: &str) {
+fn switch(link: &Path, to: &str) {
     let new = link.with_extension("new");
     symlink(to, &new).unwrap();
     fs::rename(new, link).unwrap();
@@ -91,7 +91,7 @@ fn a_new_release_is_served_without_a_signal() {
     let mut old_backend = first.accept();
 
     let start = Instant::now();
-    turn(&current, "two");
+    switch(&current, "two");
     // For proxies that keep their connections, too.
     eventually("the new page", || page(&mut kept_alive).0 == "two");
     eventually("the new server", || {
@@ -102,7 +102,7 @@ fn a_new_release_is_served_without_a_signal() {
     drop(second.accept());
     assert_ne!(page(&mut kept_alive).1, tag);
     expect_eq(daemon.get("/page").text(), "two".to_owned(), "the page of a new connection");
-    // Conversations go on.
+    // Existing connections continue.
     old.text("question");
     old_backend.expect("question");
 
@@ -123,7 +123,7 @@ fn a_new_release_is_served_without_a_signal() {
     wait_for_line(&["warn", "current/www cannot be opened again: No such file", "create it again"]);
     fs::rename(daemon.folder().join("three"), &current).unwrap();
     wait_for_line(&["info", "current/www is there again"]);
-    turn_to_file(&current, daemon.folder());
+    switch_to_file(&current, daemon.folder());
     wait_for_line(&["warn", "current/www cannot be opened again: Not a directory", "put a folder in its place"]);
     let warnings = daemon.log().text().matches("current/www cannot be opened again").count();
     expect_eq(warnings, 2, "warnings");
@@ -131,7 +131,7 @@ fn a_new_release_is_served_without_a_signal() {
 
 /// root may open what the daemon's user may not: such a release is not taken.
 #[test]
-fn a_release_that_the_user_may_not_enter() {
+fn a_release_without_search_permission() {
     if !Uid::effective().is_root() {
         return skipped("only root can become another user");
     }
@@ -143,9 +143,8 @@ fn a_release_that_the_user_may_not_enter() {
     fs::set_permissions(&secret, Permissions::from_mode(0o700)).unwrap();
     let text = "user = \"nobody\"; ".to_owned() + &configuration("", "").replace("@/www", "@/current/www");
     let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
-    turn(&current, "two");
-    let remedy =
-        "current/www cannot be opened again: Permission denied: the old one stays: give the daemon's user search permission";
+    switch(&current, "two");
+    let remedy = "current/www cannot be opened again: Permission denied: the old one stays: give the daemon's user search permission";
     // Folders are checked while clients are connected.
     eventually("the warning", || {
         expect_eq(daemon.get("/page").text(), "one".to_owned(), "the page");
@@ -156,7 +155,7 @@ fn a_release_that_the_user_may_not_enter() {
 }
 
 /// A file where the release was.
-fn turn_to_file(current: &Path, folder: &Folder) {
+fn switch_to_file(current: &Path, folder: &Folder) {
     fs::rename(current, folder.join("away")).unwrap();
     fs::write(current, "").unwrap();
 }

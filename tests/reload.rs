@@ -73,7 +73,7 @@ pub const TAKEN: &str = "reloaded: new connections get the new configuration";
 const KEPT: &str = "reload: the old configuration stays";
 
 #[test]
-fn twenty_reloads_lose_no_message() {
+fn reloads_lose_no_message() {
     let daemon = Daemon::start_configured(&configuration("", ""));
     let _echo = daemon.echo("echo", &[]);
     let traffic = Traffic::start(&daemon, 4);
@@ -90,7 +90,7 @@ fn twenty_reloads_lose_no_message() {
 }
 
 #[test]
-fn new_connections_see_what_is_new_and_old_ones_what_was() {
+fn a_reload_applies_to_new_connections_only() {
     let text = |size: u64, allow: &str, folder: &str, level: &str| {
         let websocket = format!("allow = \"{allow}\"; limits = {{ message-size = {size}; }};");
         let text = configuration("", &websocket).replace("@/run", &format!("@/{folder}"));
@@ -149,7 +149,7 @@ pub fn expect_answer(mut stream: &UnixStream) {
 }
 
 #[test]
-fn listeners_come_and_go() {
+fn listeners_are_added_and_removed() {
     let listening = |addresses: &str| configuration("", "").replace("\"127.0.0.1:0\"", &format!("({addresses})"));
     let daemon = Daemon::start_configured(&listening("\"127.0.0.1:0\", \"unix:@/first.sock\""));
     let _echo = daemon.echo("echo", &[]);
@@ -184,9 +184,9 @@ fn listeners_come_and_go() {
     }
 }
 
-/// A bad file changes nothing, and messages go on.
+/// An invalid file changes nothing; messages are still relayed.
 #[test]
-fn a_configuration_that_cannot_be_taken_changes_nothing() {
+fn a_configuration_that_fails_to_load_changes_nothing() {
     let good = configuration("", "allow = \"^/echo$\";");
     let daemon = Daemon::start_configured(&good);
     let _echo = daemon.echo("echo", &[]);
@@ -227,7 +227,7 @@ fn a_configuration_that_cannot_be_taken_changes_nothing() {
 
 /// The old listener stays until the new one is open, and the kernel gives the port to one of them only.
 #[test]
-fn an_address_within_another_takes_a_restart() {
+fn an_overlapping_address_requires_a_restart() {
     let port = free_port("127.77.0.1");
     let listening = |address: &str| configuration("", "").replace("127.0.0.1:0", &format!("{address}:{port}"));
     let daemon = Daemon::start_configured(&listening("127.77.0.1"));
@@ -238,7 +238,7 @@ fn an_address_within_another_takes_a_restart() {
 }
 
 #[test]
-fn what_takes_effect_at_the_next_start_is_logged() {
+fn settings_that_require_a_restart_are_logged() {
     let good = configuration("", "");
     let daemon = Daemon::start_configured(&good);
     let changed = "user = \"nobody\"; pid-file = \"@/pid\";".to_owned()
@@ -257,7 +257,7 @@ fn what_takes_effect_at_the_next_start_is_logged() {
 
 /// The last file written holds in the end, however fast signals came.
 #[test]
-fn signals_in_a_row() {
+fn repeated_signals() {
     let allowing = |name: &str| configuration("", &format!("allow = \"^/{name}$\";"));
     let daemon = Daemon::start_configured(&allowing("zero"));
     for number in 0..30 {

@@ -40,7 +40,7 @@ fn script(bin: &str, name: &str, line: &str) {
 
 /// As an unprivileged user, on a machine with few programs.
 #[test]
-fn all_that_is_missing_is_named_at_once() {
+fn all_missing_tools_are_listed_at_once() {
     let folder = Folder::new();
     let bin = only_these(&folder, &["apt-get", "cc"]);
     script(&bin, "id", "echo 1000");
@@ -74,7 +74,7 @@ fn all_that_is_missing_is_named_at_once() {
     assert!(err.contains("installed, but unusable: chromium") && !err.contains("sudo"), "{err}");
 }
 
-/// What `tests/tally` says after a command that prints this and ends with this.
+/// The summary of `tests/tally` for a command with this output and exit status.
 fn tally(printed: &str, status: i32) -> String {
     let mut command = Command::new(project().join("tests/tally"));
     let finished =
@@ -85,7 +85,7 @@ fn tally(printed: &str, status: i32) -> String {
 }
 
 #[test]
-fn the_tally_is_true() {
+fn the_tally_counts_correctly() {
     let good = "test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s";
     let bad = "test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s";
     for (printed, status, said) in [
@@ -104,7 +104,7 @@ fn the_tally_is_true() {
 
 /// For libtest a test that returns early has passed.
 #[test]
-fn what_was_left_out_is_listed_and_not_counted_as_passed() {
+fn skipped_tests_are_listed_and_not_counted_as_passed() {
     let printed = "test a::one ... ignored, needs socat\ntest b ... ignored, needs socat\n\
          skipped: c::d: only root can\ntest c::d ... ok\n\
          test result: ok. 5 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s";

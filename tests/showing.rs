@@ -41,7 +41,7 @@ impl Drop for Showing {
 }
 
 #[test]
-fn it_serves_until_it_is_stopped() {
+fn the_demonstration_runs_until_it_is_stopped() {
     let folder = Folder::new();
     // The whole command, with a cargo that builds nothing.
     write_program(folder.join("cargo"), "#!/bin/sh\n");
@@ -94,7 +94,7 @@ fn another_address_of_this_machine() {
 
 /// Mistakes are reported before the build, which takes minutes.
 #[test]
-fn mistakes_are_reported_before_the_build() {
+fn errors_are_reported_before_the_build() {
     let folder = Folder::new();
     let (bin, built) = (only_these(&folder, &[]), folder.join("built"));
     write_program(format!("{bin}/cargo"), &format!("#!/bin/sh\necho >{built}\nexit 1\n"));

@@ -76,7 +76,7 @@ fn talk(daemon: &Daemon, run: &Run, dice: &mut Dice) {
 }
 
 /// A misbehaving client: floods without reading, sends half a request, or asks for a page.
-fn misbehave(daemon: &Daemon, dice: &mut Dice) {
+fn violate_the_protocol(daemon: &Daemon, dice: &mut Dice) {
     let mut wire = daemon.wire();
     match dice.below(4) {
         0 => wire.send(b"GET / HTTP/1.1\r\nHost: h\r\nX-Half: "),
@@ -116,7 +116,7 @@ fn a_day() {
             scope.spawn(move || keep(run, seed, |dice| talk(daemon, run, dice)));
         }
         for seed in 7..10 {
-            scope.spawn(move || keep(run, seed, |dice| misbehave(daemon, dice)));
+            scope.spawn(move || keep(run, seed, |dice| violate_the_protocol(daemon, dice)));
         }
         // A server that is killed and restarted, and reloads, all the time.
         let mut mortal: Option<Process> = None;
@@ -149,7 +149,7 @@ fn rises(sizes: &[u64]) -> (usize, usize) {
 }
 
 #[test]
-fn steps_are_told_from_leaks() {
+fn steps_are_distinguished_from_leaks() {
     let flat = [[5_444; 20], [6_536; 20]].concat();
     assert_eq!(rises(&flat), (1, 6));
     let leak: Vec<u64> = (0..54).map(|at| 5_000 + at * 4 + 300 * (at % 3)).collect();

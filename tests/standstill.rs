@@ -21,7 +21,7 @@ fn state(daemon: &Daemon) -> char {
 
 /// Stops the process, unless this time has passed: a deadline might have come while it ran. Returns whether it was
 /// stopped.
-fn stand_still(daemon: &Daemon, within: (Instant, Duration), meanwhile: impl FnOnce()) -> bool {
+fn suspend(daemon: &Daemon, within: (Instant, Duration), meanwhile: impl FnOnce()) -> bool {
     daemon.signal(Signal::SIGSTOP);
     eventually("the daemon is stopped", || state(daemon) == 'T');
     let (since, time) = within;
@@ -39,7 +39,7 @@ fn until_in_time(attempt: impl Fn() -> bool) {
 }
 
 #[test]
-fn requests_that_came_meanwhile_are_answered() {
+fn requests_during_a_suspension_are_answered() {
     until_in_time(|| {
         let limits = "head-ms = 1000; handshake-ms = 1500; keepalive-ms = 1500; pool-buffers = 16;";
         let daemon = Daemon::start_configured(&configuration(limits, ""));
@@ -61,7 +61,7 @@ fn requests_that_came_meanwhile_are_answered() {
         openings.iter_mut().for_each(|wire| wire.send(&upgrade[..20]));
         // After all those.
         assert_eq!(daemon.get("/page").status, 404);
-        let is_in_time = stand_still(&daemon, (start, Duration::from_millis(900)), || {
+        let is_in_time = suspend(&daemon, (start, Duration::from_millis(900)), || {
             kept.iter_mut().for_each(|wire| wire.send(&page));
             halves.iter_mut().for_each(|wire| wire.send(&page[20..]));
             openings.iter_mut().for_each(|wire| wire.send(&upgrade[20..]));
@@ -83,7 +83,7 @@ fn requests_that_came_meanwhile_are_answered() {
 }
 
 #[test]
-fn conversations_go_on() {
+fn connections_survive_a_suspension() {
     until_in_time(|| {
         let limits = "ping-ms = 1000; pong-ms = 1500; idle-ms = 3000; messages-per-second = 20; when-over = \"close\";
             pool-buffers = 16;";
@@ -92,7 +92,7 @@ fn conversations_go_on() {
         let start = Instant::now();
         let mut clients: Vec<Client> = (0..COUNT).map(|_| daemon.connect("/echo")).collect();
         clients.iter_mut().for_each(|client| assert_eq!(client.frame(), Frame::new(PING, b"")));
-        let is_in_time = stand_still(&daemon, (start, Duration::from_millis(2_400)), || {
+        let is_in_time = suspend(&daemon, (start, Duration::from_millis(2_400)), || {
             // The rate that each of them may send.
             for _ in 0..3 {
                 for client in &mut clients {

@@ -1,10 +1,10 @@
-//! Messages as plain bytes, the default: payloads to the server, and one message for each read.
+//! Messages as plain bytes, the default: payloads to the backend, and one message for each read.
 
 use crate::client::{BINARY, CONTINUATION, Client, Frame, PING, TEXT};
 use crate::daemon::Daemon;
 use crate::server::Backend;
 
-/// A daemon with these flags, a client, and the server's end of its connection.
+/// A daemon with these flags, a client, and the backend's end of its connection.
 fn connect(flags: &[&str]) -> (Daemon, Client, Backend) {
     let daemon = Daemon::start(flags);
     let server = daemon.listen("server");
@@ -14,7 +14,7 @@ fn connect(flags: &[&str]) -> (Daemon, Client, Backend) {
 }
 
 #[test]
-fn the_server_gets_the_payloads_alone() {
+fn the_backend_receives_only_payloads() {
     let (_daemon, mut client, mut backend) = connect(&[]);
     client.text("text");
     client.binary(b"\x00\xff");
@@ -51,7 +51,7 @@ fn one_read_is_one_message() {
 }
 
 #[test]
-fn text_where_it_is_utf8_else_binary() {
+fn valid_utf8_is_text_and_anything_else_is_binary() {
     let (_daemon, mut client, mut backend) = connect(&[]);
     for (bytes, opcode) in [
         (&b"plain"[..], TEXT),
@@ -70,7 +70,7 @@ fn text_where_it_is_utf8_else_binary() {
 }
 
 #[test]
-fn a_cut_character_waits_for_its_rest() {
+fn a_split_character_is_held_until_it_is_complete() {
     let (_daemon, mut client, mut backend) = connect(&[]);
     let text = "a\u{e9}\u{20ac}\u{1f412}".as_bytes();
     for cut in 1..text.len() {
@@ -84,7 +84,7 @@ fn a_cut_character_waits_for_its_rest() {
 }
 
 #[test]
-fn a_cut_character_that_is_none_becomes_binary() {
+fn an_invalid_split_character_becomes_binary() {
     let (_daemon, mut client, mut backend) = connect(&[]);
     backend.send(b"a\xe2\x82");
     client.expect_text("a");
@@ -134,13 +134,13 @@ fn a_fragmented_text_is_checked_as_a_whole() {
 }
 
 #[test]
-fn messages_of_every_size_reach_the_server() {
+fn messages_of_every_size_reach_the_backend() {
     let (_daemon, mut client, mut backend) = connect(&[]);
     for size in [1, 125, 126, 127, 1000, 65_535, 65_536, 67_000, 200_000] {
         let message: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
         client.binary(&message);
         backend.expect(&message);
-        // A large answer may come as several messages: the server's write is read in parts.
+        // A large answer may come as several messages: the backend's write is read in parts.
         std::thread::scope(|scope| {
             scope.spawn(|| backend.send(&message));
             let mut answer = Vec::new();

@@ -281,7 +281,7 @@ fn modules_named(line: &str) -> Vec<&str> {
 
 /// Modules for tests and simulations aside.
 #[test]
-fn types_have_names_of_their_own() {
+fn type_names_are_unique() {
     let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let sources = files(&["src"]);
     let tests = test_paths(&sources);
@@ -323,11 +323,11 @@ fn public_functions_are_called() {
             }
         }
     }
-    expect_none(&faults, "nobody calls these functions");
+    expect_none(&faults, "these functions are never called");
 }
 
 #[test]
-fn every_file_says_what_it_is_for() {
+fn every_file_has_a_summary() {
     let headless = |file: &File| !file.text.starts_with("//! ");
     let mut all = sources();
     all.extend(files(&["tests", "benches"]).into_iter().filter(File::is_rust));
@@ -518,7 +518,7 @@ fn links_in_documents_resolve() {
 }
 
 #[test]
-fn pages_fetch_nothing_from_elsewhere() {
+fn pages_load_no_external_resources() {
     let mut faults = Vec::new();
     for file in files(&["www"]) {
         // Written as browsers read them: what fetches, and what is named.
@@ -556,7 +556,7 @@ fn scripts_run_in_strict_mode() {
 /// `make check` runs without the tools of `tests/install-tools`: tests that use one take it from `foreign::command`, which
 /// sees to it that they are left out there.
 #[test]
-fn tests_ask_for_the_programs_that_others_wrote() {
+fn tests_declare_foreign_programs() {
     // What every machine with a C compiler and Rust has, and what a test does without.
     let base = ["c++", "cat", "cc", "date", "env", "id", "ldd", "make", "readelf", "rustc", "sh"];
     let optional = ["nsenter", "prlimit", "setpriv", "ss", "systemd-analyze", "unshare", "valgrind"];
@@ -575,7 +575,7 @@ fn tests_ask_for_the_programs_that_others_wrote() {
 
 /// What servers load, and the benchmarks, come without the daemon and what it needs (io-uring, argh, caps).
 #[test]
-fn packages_for_servers_do_not_need_the_daemon() {
+fn packages_for_servers_do_not_depend_on_the_daemon() {
     let mut faults = Vec::new();
     for (path, allowed) in [
         ("utils/rfc6455/Cargo.toml", &[][..]),

@@ -1,4 +1,4 @@
-//! What is missing when the daemon starts: it serves all else, reports what it waits for, and finds it later.
+//! Resources that are missing at the start: the daemon serves everything else, reports what it waits for, and retries.
 
 use std::fs;
 use std::net::TcpListener;
@@ -49,7 +49,7 @@ fn check(text: &str) -> Finished {
 }
 
 #[test]
-fn folders_that_come_later() {
+fn folders_created_later() {
     let checked = check(&with_late_folders());
     assert!(checked.status.success() && checked.out.ends_with("uakari.conf is good"), "{checked:?}");
     expect_eq(checked.out.matches("/disk/run cannot be opened: No such file").count(), 1, "the folder in warnings");
@@ -105,7 +105,7 @@ fn folders_that_come_later() {
 
 /// What only the operator can repair still keeps the daemon from starting.
 #[test]
-fn what_is_no_matter_of_time_is_an_error() {
+fn permanent_errors_are_not_retried() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = holder.local_addr().unwrap().to_string();
     for (text, said) in [
@@ -136,7 +136,7 @@ fn what_is_no_matter_of_time_is_an_error() {
 }
 
 #[test]
-fn an_address_that_this_machine_does_not_have() {
+fn an_address_of_another_machine() {
     let text = configuration("", "").replace("\"127.0.0.1:0\"", &format!("[\"{NOWHERE}:0\", \"127.0.0.1:0\"]"));
     let daemon = Daemon::start_configured(&text);
     daemon.log().wait_for(&["warn", "servers[0].listen: cannot listen on http://192.0.2.77:0", "waiting for it"]);
@@ -157,7 +157,7 @@ fn an_address_that_this_machine_does_not_have() {
 
 /// The only address comes with the network. Only root can make the network namespace.
 #[test]
-fn the_only_address_comes_up_later() {
+fn the_only_address_is_assigned_later() {
     if !Uid::effective().is_root() || Command::new("nsenter").arg("-V").stdout(Stdio::null()).status().is_err() {
         return println!("skipped: only root with nsenter can give a machine another address");
     }
@@ -195,7 +195,7 @@ fn the_only_address_comes_up_later() {
 
 /// An unknown host keeps neither its server nor another one down.
 #[test]
-fn a_host_that_cannot_be_looked_up() {
+fn a_host_that_cannot_be_resolved() {
     let text = configuration("", &link("no-such-host.invalid", 80));
     let checked = check(&text);
     assert!(checked.status.success() && checked.out.ends_with("uakari.conf is good"), "{checked:?}");
@@ -225,7 +225,7 @@ fn a_host_that_cannot_be_looked_up() {
 
 /// A hosts file mounted by root has the host later, and then no longer.
 #[test]
-fn a_host_is_found_later_and_kept() {
+fn a_host_is_resolved_later_and_kept() {
     let folder = Folder::new();
     let hosts = folder.join("hosts");
     fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
@@ -263,7 +263,7 @@ fn a_host_is_found_later_and_kept() {
 
 /// The user may not open again what root has opened: it stays open.
 #[test]
-fn what_root_has_opened_stays_open() {
+fn folders_opened_by_root_stay_open() {
     if !Uid::effective().is_root() {
         return println!("skipped: only root can open what another user may not");
     }

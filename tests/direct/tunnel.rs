@@ -15,7 +15,7 @@ use crate::wire::{Wire, handshake};
 
 const EARLY: &[u8] = b"early";
 
-/// A client that is relayed, and its server.
+/// A client that is relayed, and its backend.
 fn relayed(daemon: &Daemon, server: &Listener) -> (Client, Given) {
     relayed_over(daemon.wire(), server)
 }
@@ -28,13 +28,13 @@ fn relayed_over(mut wire: Wire, server: &Listener) -> (Client, Given) {
 }
 
 #[test]
-fn a_server_that_has_said_all_still_hears_all() {
+fn a_backend_that_shut_down_writing_still_receives() {
     let daemon = Daemon::start(DIRECT);
     let (mut client, mut given) = relayed(&daemon, &daemon.listen("echo"));
     given.client.send("all I say");
     given.client.stream().shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.wire.take(9), b"all I say");
-    // More than the kernel buffers for the server, so that the client's end comes while the gateway holds some.
+    // More than the kernel buffers for the backend, so that the client's end comes while the gateway holds some.
     let large = vec![b'x'; 3_000_000];
     thread::scope(|scope| {
         let mut out = client.wire.stream();
@@ -51,9 +51,9 @@ fn a_server_that_has_said_all_still_hears_all() {
 }
 
 #[test]
-fn a_client_hears_a_server_that_does_not_listen_any_more() {
+fn a_backend_that_shut_down_reading_still_sends() {
     let daemon = Daemon::start(DIRECT);
-    // A client that has unsent bytes when the server has gone.
+    // A client that has unsent bytes when the backend has gone.
     let wire = Wire::new(daemon.narrow_stream(4096));
     let (mut client, given) = relayed_over(wire, &daemon.listen("echo"));
     // A close with unread bytes is a reset after the sent bytes.
@@ -67,7 +67,7 @@ fn a_client_hears_a_server_that_does_not_listen_any_more() {
 }
 
 #[test]
-fn a_client_that_resets_has_said_what_it_said() {
+fn bytes_before_a_reset_reach_the_backend() {
     let daemon = Daemon::start_configured(
         r#"servers = ({ listen = ("127.0.0.1:0", "unix:@/gate"); websocket = { docroot = "@/run"; options = "direct"; }; });"#,
     );
@@ -75,7 +75,7 @@ fn a_client_that_resets_has_said_what_it_said() {
     let mut stream = crate::server::connect(&daemon.folder().path().join("gate"), Kind::Stream).unwrap();
     stream.write_all(&[handshake("/echo", &[], &[]).as_bytes(), EARLY].concat()).unwrap();
     let mut given = take(&server);
-    // A little more than the kernel buffers for the server.
+    // A little more than the kernel buffers for the backend.
     let all = vec![b'x'; 300_000];
     stream.write_all(&all).unwrap();
     // Its 101 is unread, so that its close is a reset.
@@ -88,7 +88,7 @@ fn a_client_that_resets_has_said_what_it_said() {
 }
 
 #[test]
-fn a_stop_loses_no_last_words() {
+fn the_last_bytes_are_relayed_at_shutdown() {
     let mut daemon = Daemon::start(DIRECT);
     let (mut client, mut given) = relayed(&daemon, &daemon.listen("echo"));
     given.client.expect(EARLY);

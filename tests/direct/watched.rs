@@ -38,7 +38,7 @@ fn warnings(daemon: &Daemon) -> Vec<String> {
 }
 
 #[test]
-fn a_plain_server_is_named_with_the_remedy() {
+fn a_backend_without_hand_over_is_reported_with_the_remedy() {
     let daemon = Daemon::start(DIRECT);
     // The result of another name of the docroot does not count.
     let files = daemon.open_files();
@@ -59,7 +59,7 @@ fn a_plain_server_is_named_with_the_remedy() {
 }
 
 #[test]
-fn a_server_that_closes_without_reading_is_named() {
+fn a_backend_that_closes_without_reading_is_reported() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("closes");
     eventually("the log names the backend", || {
@@ -95,7 +95,7 @@ fn one_success_is_enough() {
 }
 
 #[test]
-fn one_hand_over_is_watched_at_a_time_and_not_for_long() {
+fn one_hand_over_is_watched_at_a_time_until_a_timeout() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let files = daemon.open_files();
@@ -113,7 +113,7 @@ fn one_hand_over_is_watched_at_a_time_and_not_for_long() {
 
 /// A new file may get the inode number of the old one, on ext4 always.
 #[test]
-fn a_plain_server_in_the_place_of_a_good_one_is_named() {
+fn a_backend_without_hand_over_that_replaces_a_correct_one_is_reported() {
     let daemon = Daemon::start(DIRECT);
     let files = daemon.open_files();
     let good = daemon.listen("server");
@@ -135,7 +135,7 @@ fn a_plain_server_in_the_place_of_a_good_one_is_named() {
 
 /// A watched connection does not count as a client.
 #[test]
-fn what_is_watched_is_no_client() {
+fn a_watched_connection_is_not_counted_as_a_client() {
     let daemon =
         Daemon::start_configured(&configuration("clients = 1;", r#"options = "direct"; limits = { clients = 1; };"#));
     let server = daemon.listen("echo");
@@ -147,7 +147,7 @@ fn what_is_watched_is_no_client() {
 }
 
 #[test]
-fn a_stop_waits_for_no_watch() {
+fn shutdown_does_not_wait_for_watched_connections() {
     let mut daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let (mut client, (mut given, _connection)) = (daemon.connect("/echo"), take_and_keep(&server));
@@ -157,9 +157,9 @@ fn a_stop_waits_for_no_watch() {
     assert_eq!(warnings(&daemon), [""; 0]);
 }
 
-/// A server that uses read(2) gets the record and the end of the stream.
+/// A backend that uses read(2) gets the record and the end of the stream.
 #[test]
-fn a_watched_server_sees_the_end() {
+fn a_watched_backend_receives_the_end_of_file() {
     let daemon = Daemon::start(DIRECT);
     let server = daemon.listen("echo");
     let mut client: Client = daemon.connect("/echo");
@@ -173,7 +173,7 @@ fn a_watched_server_sees_the_end() {
 /// RLIMIT_NOFILE of the gateway whose kernel refuses to pass more descriptors on.
 const FILES: u32 = 128;
 
-/// A server that every user may connect to.
+/// A backend that every user may connect to.
 fn open_to_all(daemon: &Daemon, name: &str) -> Listener {
     let path = daemon.socket(name);
     let server = Listener::bind(&path, Kind::Stream);
@@ -210,11 +210,11 @@ fn too_many_descriptors_in_flight() {
     assert!(waiting.len() > FILES as usize / 2, "{} wait", waiting.len());
     daemon.log().wait_for(&["warn", "status=101", "not handed over (1011): too many clients"]);
     daemon.log().wait_for(&["warn", "status=503", "too many clients that backends in direct mode do not take"]);
-    // All servers in direct mode are refused; conversations that exist go on.
+    // All backends in direct mode are refused; existing connections continue.
     let response = daemon.upgrade("/well", &[]);
     assert!(response.status == 503 && !response.field("Retry-After").is_empty(), "{response:?}");
     converse(&mut first, &mut given);
-    // Once the server receives again, the waiting clients are served, and there is room at once.
+    // Once the backend receives again, the waiting clients are served, and there is room at once.
     take(&never).client.send_frame(&Frame::close(1000, "late"));
     assert_eq!(waiting[0].expect_close(1000), "late");
     drop((take(&never), take(&never)));

@@ -27,7 +27,7 @@ fn the_record() {
     assert_eq!(parse_hello(&record).unwrap(), expected);
 }
 
-/// A daemon, and the server of the page that contains this text.
+/// A daemon, and the backend of the page that contains this text.
 fn serve(part: &str, flags: &[&str]) -> (Daemon, Process) {
     let daemon = Daemon::start(flags);
     let path = daemon.socket("server");
@@ -41,7 +41,7 @@ fn serve(part: &str, flags: &[&str]) -> (Daemon, Process) {
 
 #[test]
 #[ignore = "needs python3"]
-fn the_servers_in_python() {
+fn the_documented_python_servers() {
     let (daemon, _server) = serve("read_hello(client)", &["--hello"]);
     let mut client = connect_eventually(&daemon, "/server?q=1");
     let port = client.wire.stream().local_addr().unwrap().port();
@@ -56,7 +56,7 @@ fn the_servers_in_python() {
 }
 
 #[test]
-fn what_is_compiled() {
+fn the_documented_compiled_servers() {
     let folder = Folder::new();
     let header = project().join("utils/hello");
     std::fs::write(folder.join("serve.c"), shown("c", "hello_read")).unwrap();

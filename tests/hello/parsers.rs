@@ -97,7 +97,7 @@ fn with_size(mut record: Vec<u8>) -> Vec<u8> {
 }
 
 /// What a program prints about these records, which are preceded by their lengths.
-fn told(command: &mut Command, records: &[Vec<u8>]) -> Vec<String> {
+fn outputs(command: &mut Command, records: &[Vec<u8>]) -> Vec<String> {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let output = std::thread::scope(|scope| {
@@ -126,15 +126,15 @@ fn in_one_spelling(line: &str) -> String {
 
 #[test]
 #[ignore = "needs python3"]
-fn all_three_take_the_same_records() {
+fn all_parsers_accept_the_same_records() {
     let folder = Folder::new();
     let records = variations();
     let by_rust: Vec<String> =
         records.iter().map(|record| parse_hello(record).map_or(REFUSED.to_owned(), |who| line(&who))).collect();
-    let by_python = told(foreign::command("python3").arg(project().join("tests/hello/parse.py")), &records);
+    let by_python = outputs(foreign::command("python3").arg(project().join("tests/hello/parse.py")), &records);
     // The C parser reads from memory that ends with the record, under a sanitizer.
     let flags = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-static-libasan"];
-    let by_c = told(&mut Command::new(compile(&folder, "tests/hello/parse.c", &flags)), &records);
+    let by_c = outputs(&mut Command::new(compile(&folder, "tests/hello/parse.c", &flags)), &records);
     assert_eq!((by_rust.len(), by_python.len(), by_c.len()), (records.len(), records.len(), records.len()));
     for (at, record) in records.iter().enumerate() {
         let shown = record.escape_ascii();

@@ -9,7 +9,7 @@ use crate::foreign::tool;
 use crate::process::{DEADLINE, Process, eventually, run};
 use crate::server::{Kind, Listener, connect};
 
-/// Haproxy reads the record, and sends the client's address in version 1 to its server.
+/// Haproxy reads the record, and sends the client's address in version 1 to its backend.
 const HAPROXY: &str = "
 global
     log stdout format raw daemon

@@ -53,7 +53,7 @@ fn sessions_belong_to_connections() {
 }
 
 #[test]
-fn the_password_is_told_once() {
+fn the_first_password_is_printed_once() {
     let folder = Folder::new();
     let (server, password) = start(&folder, "rpc", &[]);
     drop(server);
@@ -71,7 +71,7 @@ fn the_password_is_told_once() {
 }
 
 #[test]
-fn what_is_no_database_of_users() {
+fn files_that_are_not_user_databases() {
     let folder = Folder::new();
     let library = program("libauthrpc.so");
     fs::write(folder.join("text"), "this is long enough to be taken for a database, and is none").unwrap();

@@ -102,7 +102,7 @@ fn a_library_that_waits_for_another_program() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn a_client_that_leaves_with_much_to_do_frees_its_place() {
+fn a_client_that_disconnects_with_pending_requests_frees_its_slot() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
     let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "1000", "-m", "1"]);
@@ -143,7 +143,7 @@ fn a_library_that_leaks() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn an_answer_that_memory_has_no_room_for() {
+fn an_answer_that_exceeds_the_memory_limit() {
     let server = Server::start(&[]);
     let (mut one, mut other) = (server.client(), server.client());
     other.call("count", "");

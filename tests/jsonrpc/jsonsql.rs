@@ -48,7 +48,7 @@ fn queries() {
 }
 
 #[test]
-fn large_results_are_cut() {
+fn large_results_are_truncated() {
     let folder = Folder::new();
     let server = start(&folder, "rpc");
     let path = folder.path().join("run/rpc");
@@ -79,7 +79,7 @@ fn large_results_are_cut() {
 }
 
 #[test]
-fn a_plain_path_is_only_read() {
+fn a_plain_path_is_opened_read_only() {
     let folder = Folder::new();
     drop(start(&folder, "first"));
     let library = program("libjsonsql.so");

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn parameters_are_held_against_the_specification_of_the_method() {
+fn parameters_are_checked_against_the_specification_of_the_method() {
     let server = Server::start(&[]);
     let mut client = server.client();
     for (method, good, bad) in [
@@ -58,7 +58,7 @@ fn errors_of_methods_of_ouistitis_interface() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn jansson_comes_with_the_library_or_is_found_for_it() {
+fn jansson_is_linked_by_the_library_or_loaded_for_it() {
     let needed = |path: &str| {
         let finished = run(Command::new("ldd").arg(path), DEADLINE);
         finished.out.contains("libjansson")
@@ -147,7 +147,7 @@ fn the_example() {
 }
 
 #[test]
-fn the_library_in_rust_that_the_page_shows() {
+fn the_documented_library_in_rust() {
     let page = fs::read_to_string(project().join("docs/jsonrpc.md")).unwrap();
     let shown = page.split("\n```rust\n").nth(1).and_then(|rest| rest.split("\n```\n").next()).unwrap();
     let crate_page = fs::read_to_string(project().join("utils/jsonrpc/native/src/lib.rs")).unwrap();
@@ -203,7 +203,7 @@ fn libraries_that_cannot_be_used() {
 }
 
 #[test]
-fn help_and_wrong_use() {
+fn help_and_usage_errors() {
     for option in ["-h", "--help"] {
         let Finished { status, out, err } = jsonrpc(&[option]);
         assert!(status.success() && err.is_empty(), "{option}: {err}");

@@ -83,7 +83,7 @@ fn handed_over_to_the_preloaded_library() {
 
 #[test]
 #[ignore = "needs libjansson-dev"]
-fn in_the_background_names_mean_what_they_meant() {
+fn relative_paths_in_the_background() {
     let folder = Folder::new();
     ouistiti(&folder);
     let mut command = Command::new(program("websocket_jsonrpc"));

@@ -14,7 +14,7 @@ fn listening(addresses: &str) -> String {
 }
 
 #[test]
-fn a_tcp_socket_is_served_and_survives() {
+fn an_inherited_tcp_socket_is_served_and_survives() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let mut daemon = Daemon::start_inheriting(
@@ -33,7 +33,7 @@ fn a_tcp_socket_is_served_and_survives() {
 }
 
 #[test]
-fn a_unix_socket_is_served_and_its_file_stays() {
+fn an_inherited_unix_socket_is_served_and_its_file_stays() {
     let folder = Folder::new();
     let path = folder.path().join("web.sock");
     let socket = UnixListener::bind(&path).unwrap();
@@ -45,7 +45,7 @@ fn a_unix_socket_is_served_and_its_file_stays() {
 
 /// The service manager keeps listening: no other program can.
 #[test]
-fn a_reload_may_leave_it_and_take_it_again() {
+fn a_reload_may_drop_and_reuse_an_inherited_socket() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let other = "\"unix:@/other.sock\"";

@@ -25,7 +25,7 @@ fn names(log: &str) -> Vec<usize> {
 }
 
 #[test]
-fn a_log_file_is_opened_anew() {
+fn a_log_file_is_reopened() {
     let daemon = Daemon::start_configured(&logging_to("@/log"));
     let (path, moved) = (daemon.folder().join("log"), daemon.folder().join("log.1"));
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -60,7 +60,7 @@ fn a_log_file_is_opened_anew() {
 }
 
 #[test]
-fn a_disk_that_is_always_full_stops_nothing() {
+fn a_full_disk_does_not_stop_the_daemon() {
     let mut daemon = Daemon::start_configured(&logging_to("/dev/full"));
     let _echo = daemon.echo("echo", &[]);
     let mut client = daemon.connect("/echo");
@@ -78,7 +78,7 @@ fn a_disk_that_is_always_full_stops_nothing() {
 
 /// A disk of a few pages that is full for a while.
 #[test]
-fn a_disk_that_is_full_for_a_while_is_reported() {
+fn a_temporarily_full_disk_is_reported() {
     if !can_unshare(&["--mount"]) {
         return skipped("only root can mount a small disk");
     }
@@ -126,7 +126,7 @@ fn read_all(pipe: &mut fs::File, log: &mut Vec<u8>) -> String {
 }
 
 #[test]
-fn a_pipe_without_a_reader_stops_nothing() {
+fn a_pipe_without_a_reader_does_not_stop_the_daemon() {
     let (mut daemon, mut pipe) = start_with_pipe();
     let _echo = daemon.echo("echo", &[]);
     let mut client = daemon.connect("/echo");
@@ -160,7 +160,7 @@ fn a_pipe_without_a_reader_stops_nothing() {
 
 /// Without a client there is no other event.
 #[test]
-fn held_lines_are_written_without_an_event() {
+fn queued_lines_are_written_without_an_event() {
     let (daemon, mut pipe) = start_with_pipe();
     let mut log = Vec::new();
     eventually("it has started", || read_all(&mut pipe, &mut log).contains("info  uakari"));

@@ -59,7 +59,7 @@ impl Slow {
 /// Hundreds of unread downloads take little memory: their bytes can be read from the file again. None is closed for
 /// them, and each continues once it is read.
 #[test]
-fn unread_pages_close_no_connection() {
+fn clients_that_do_not_read_pages_close_no_other_connection() {
     let text = configuration(LIMITS, "protocol = \"frames\";").replace("127.0.0.1:0", "0.0.0.0:0");
     let daemon = Daemon::start_configured(&text);
     let page: Vec<u8> = (0..PAGE_SIZE).map(|at| (at % 251) as u8).collect();

@@ -72,7 +72,7 @@ fn exchange_binary(client: &mut Client, mut backend: Backend) {
 
 /// A client over its rate is read more slowly: all arrives, and late.
 #[test]
-fn a_fast_client_is_read_slowly() {
+fn a_fast_client_is_throttled() {
     thread::scope(|scope| {
         scope.spawn(|| {
             let daemon = Daemon::start_configured(&configuration("", "limits = { messages-per-second = 50; };"));
@@ -126,7 +126,7 @@ fn a_fast_client_is_closed() {
         let mut quiet = pair(&daemon, &server);
         let (mut client, mut backend) = pair(&daemon, &server);
         client.send(&frames);
-        // What was received is passed on, then the server sees the end.
+        // What was received is passed on, then the backend sees the end.
         let sizes = frames.iter().filter(|frame| frame.opcode == BINARY).map(|frame| frame.payload.len());
         backend.expect("x".repeat(sizes.sum()));
         backend.expect_end();
@@ -144,7 +144,7 @@ fn a_fast_client_is_closed() {
 
 /// Fragments of 1 KiB count as bytes: only shorter ones count as messages.
 #[test]
-fn long_fragments_are_one_message() {
+fn fragments_count_as_one_message() {
     let limits = "limits = { when-over = \"close\"; messages-per-second = 20; };";
     let daemon = Daemon::start_configured(&configuration("", limits));
     let server = daemon.listen("server");

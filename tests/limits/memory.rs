@@ -205,7 +205,7 @@ fn handshakes_that_stay_half_open() {
 }
 
 #[test]
-fn a_server_that_never_reads() {
+fn a_backend_that_never_reads() {
     let mut appliance = Appliance::start();
     let server = appliance.daemon.listen("server");
     let (mut clients, backends) = join_many(&appliance.daemon, &server, CROWD / 4);
@@ -222,7 +222,7 @@ fn a_server_that_never_reads() {
 }
 
 #[test]
-fn one_that_floods() {
+fn a_client_that_floods() {
     let mut appliance = Appliance::start();
     let flooding = join(&appliance.daemon, "/echo");
     let mut answers = flooding.try_clone().unwrap();
@@ -231,7 +231,7 @@ fn one_that_floods() {
         let reader = scope.spawn(move || std::io::copy(&mut answers, &mut std::io::sink()));
         let sent = AtomicUsize::new(0);
         let is_flood = |_: &Daemon| sent.load(Ordering::Relaxed) >= 300;
-        measure_beside(&mut appliance, "one that floods", is_flood, || {
+        measure_beside(&mut appliance, "a client that floods", is_flood, || {
             (&flooding).write_all(&message).unwrap();
             sent.fetch_add(1, Ordering::Relaxed);
         });
@@ -240,7 +240,7 @@ fn one_that_floods() {
         println!("{answered:?} bytes came back");
     });
     drop(flooding);
-    appliance.expect_bounded("one that floods");
+    appliance.expect_bounded("a client that floods");
 }
 
 /// A kind of small messages: protocol, direction, and bytes on the wire.

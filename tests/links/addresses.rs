@@ -1,4 +1,4 @@
-//! TCP servers with several addresses.
+//! TCP backends with several addresses.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
@@ -35,7 +35,7 @@ fn with_two_addresses(port: u16, more: &str) -> Option<(Process, Folder, u16)> {
 }
 
 #[test]
-fn the_next_address_where_one_refuses() {
+fn the_next_address_is_tried_after_a_refusal() {
     for address in BOTH {
         let server = TcpListener::bind((address, 0)).unwrap();
         let port = server.local_addr().unwrap().port();
@@ -50,7 +50,7 @@ fn the_next_address_where_one_refuses() {
 
 /// The first address gets its share of the time alone.
 #[test]
-fn the_next_address_where_one_does_not_answer() {
+fn the_next_address_is_tried_after_a_timeout() {
     for (silent, other) in [(BOTH[0], BOTH[1]), (BOTH[1], BOTH[0])] {
         let (_listener, address, _streams) = full_listener(silent);
         let server = TcpListener::bind((other, address.port())).unwrap();

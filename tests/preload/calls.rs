@@ -30,7 +30,7 @@ fn expect_goodbye(client: &mut Client) {
 }
 
 #[test]
-fn a_look_changes_nothing() {
+fn msg_peek_changes_nothing() {
     let (server, mut client) = start("peek");
     client.send(&[Frame::new(PING, b""), Frame::part(TEXT, b"He"), Frame::new(0, b"llo")]);
     server.said(&["peek: 3 Hel", "peek again: 5 Hello", "read: 5 Hello", "read more: EAGAIN"]);
@@ -40,7 +40,7 @@ fn a_look_changes_nothing() {
 
 /// Bytes before a client's mistake are payload, and MSG_PEEK takes none.
 #[test]
-fn a_look_before_a_mistake_changes_nothing() {
+fn msg_peek_before_a_protocol_error_changes_nothing() {
     let (server, mut client) = start("peek mistake");
     client.send(&[Frame::new(TEXT, b"good\xffbad")]);
     server.said(&["peek: 4 good", "read: 4 good", "peek error: ECONNRESET", "error: ECONNRESET", "end: 0 "]);
@@ -49,7 +49,7 @@ fn a_look_before_a_mistake_changes_nothing() {
 }
 
 #[test]
-fn all_that_was_asked_for() {
+fn msg_waitall_fills_the_buffer() {
     let (server, mut client) = start("all");
     // In one segment, for MSG_TRUNC to drop some.
     client.send(&["one", "two", "three", "fourth"].map(|text| Frame::new(TEXT, text.as_bytes())));
@@ -71,7 +71,7 @@ fn byte_by_byte() {
 
 /// Servers made for ouistiti's library, which ended each text with a NUL, read C strings.
 #[test]
-fn what_is_read_is_a_string_where_there_is_room() {
+fn read_data_is_nul_terminated_when_space_remains() {
     let (server, mut client) = start("string");
     for (text, said) in [("Hello world", "string: 11 Hello world"), ("Hi", "string: 2 Hi"), ("Hi!", "string: 3 Hi!")] {
         client.text(text);
@@ -87,14 +87,14 @@ fn what_is_read_is_a_string_where_there_is_room() {
 }
 
 #[test]
-fn copies_of_a_descriptor() {
+fn duplicated_descriptors() {
     let (_server, mut client) = start("dup");
     expect_data(&mut client, b"still hereand here");
     expect_goodbye(&mut client);
 }
 
 #[test]
-fn the_last_message_and_then_the_clients() {
+fn the_last_message_precedes_the_close_of_the_client() {
     let (server, mut client) = start("shutdown");
     expect_data(&mut client, b"bye");
     client.expect_close(1000);
@@ -105,7 +105,7 @@ fn the_last_message_and_then_the_clients() {
 }
 
 #[test]
-fn writing_after_the_end_is_a_signal() {
+fn writing_after_the_close_raises_sigpipe() {
     let (mut server, mut client) = start("pipe");
     client.expect_close(1000);
     let status = server.process.wait(DEADLINE).status;
@@ -113,7 +113,7 @@ fn writing_after_the_end_is_a_signal() {
 }
 
 #[test]
-fn a_mistake_is_an_error_once_and_then_the_end() {
+fn a_protocol_error_is_reported_once_before_the_end_of_file() {
     let (server, mut client) = start("mistake");
     client.send(&[Frame::new(TEXT, b"good"), Frame::new(3, b"bad")]);
     client.expect_close(1002);
@@ -122,7 +122,7 @@ fn a_mistake_is_an_error_once_and_then_the_end() {
 }
 
 #[test]
-fn poll_tells_of_payload_and_of_the_end() {
+fn poll_reports_payload_and_the_end_of_file() {
     let (server, mut client) = start("poll");
     let bytes = Frame::new(TEXT, b"payload").masked().bytes();
     client.wire.send([Frame::new(PING, b"!").masked().bytes(), bytes[..6].to_vec()].concat());
@@ -136,7 +136,7 @@ fn poll_tells_of_payload_and_of_the_end() {
 }
 
 #[test]
-fn a_file_is_a_message() {
+fn sendfile_sends_a_message() {
     let (server, mut client) = start("file");
     expect_data(&mut client, b"2345789");
     server.said(&["sendfile: 4 ", "sendfile: 3 ", "offset 6, place 10", "splice: EINVAL"]);
@@ -159,7 +159,7 @@ fn one_thread_reads_while_another_writes() {
 }
 
 #[test]
-fn empty_frames_keep_no_server_busy() {
+fn empty_frames_do_not_starve_the_server() {
     let (server, mut client) = start("flood");
     let pings = Frame::new(PING, b"").masked().bytes().repeat(1000);
     client.wire.send([pings, Frame::new(TEXT, b"x").masked().bytes()].concat());
@@ -169,7 +169,7 @@ fn empty_frames_keep_no_server_busy() {
 }
 
 #[test]
-fn select_with_more_numbers_than_a_set_has() {
+fn select_with_descriptors_beyond_fd_setsize() {
     let (server, mut client) = start("select");
     client.send(&[Frame::new(PING, b"!")]);
     client.expect_pong(b"!");
@@ -179,7 +179,7 @@ fn select_with_more_numbers_than_a_set_has() {
 }
 
 #[test]
-fn closing_leaves_errno_alone() {
+fn close_preserves_errno() {
     let (server, client) = start("errno");
     server.said(&["write: 9 "]);
     // A reset, so that no close frame can be sent.
@@ -190,7 +190,7 @@ fn closing_leaves_errno_alone() {
 
 /// One of the two sends the close frame.
 #[test]
-fn a_parent_and_its_child_close_at_once() {
+fn a_parent_and_its_child_close_simultaneously() {
     let (server, mut client) = start("both");
     expect_goodbye(&mut client);
     for _ in 0..1000 {
@@ -200,7 +200,7 @@ fn a_parent_and_its_child_close_at_once() {
 
 /// The last process to close answers with the client's code, whichever process has read it.
 #[test]
-fn the_clients_code_is_answered_by_a_process_that_has_not_read_it() {
+fn a_process_that_did_not_read_the_close_echoes_its_code() {
     for call in ["child", "parent"] {
         let (_server, mut client) = start(call);
         client.text("to be read");
@@ -210,7 +210,7 @@ fn the_clients_code_is_answered_by_a_process_that_has_not_read_it() {
 
 /// A server that reads 0 and finds EAGAIN in errno may retry for ever.
 #[test]
-fn what_succeeds_leaves_errno_alone() {
+fn successful_calls_preserve_errno() {
     let (server, mut client) = start("spare");
     for wake in [0, 1, 6] {
         let bytes = Frame::new(TEXT, b"Hello").masked().bytes();
@@ -228,7 +228,7 @@ fn what_succeeds_leaves_errno_alone() {
 }
 
 #[test]
-fn an_exit_says_goodbye_and_a_crash_cannot() {
+fn an_exit_sends_a_close_frame_and_a_crash_does_not() {
     let (_server, mut client) = start("exit");
     expect_goodbye(&mut client);
     let (_server, mut client) = start("crash");
@@ -236,7 +236,7 @@ fn an_exit_says_goodbye_and_a_crash_cannot() {
 }
 
 #[test]
-fn other_programs_that_the_server_starts_do_not_count() {
+fn child_programs_do_not_keep_the_connection_open() {
     let (server, mut client) = start("program");
     expect_goodbye(&mut client);
     server.said(&["system: 0 "]);

@@ -26,7 +26,7 @@ fn expect_goodbye(client: &mut Client) {
 }
 
 #[test]
-fn closed_by_number() {
+fn closed_by_descriptor_number() {
     let (server, mut client) = start("number");
     client.expect_text("bye");
     expect_goodbye(&mut client);
@@ -34,7 +34,7 @@ fn closed_by_number() {
 }
 
 #[test]
-fn copied_by_number() {
+fn duplicated_to_a_descriptor_number() {
     let (server, mut client) = start("copies");
     client.expect_text("still here");
     client.expect_close(1000);
@@ -46,14 +46,14 @@ fn copied_by_number() {
 }
 
 #[test]
-fn other_calls_get_all_their_arguments() {
+fn other_calls_receive_all_their_arguments() {
     let (server, mut client) = start("arguments");
     expect_lines(&server.process.out, &["mmap: 1 ", "tgkill: 0 ", "nothing: ENOSYS"]);
     expect_goodbye(&mut client);
 }
 
 #[test]
-fn a_file_that_has_the_number_of_a_client_is_a_file() {
+fn a_file_that_reuses_the_descriptor_of_a_client() {
     let (server, mut client) = start("file");
     client.close(1000);
     client.expect_close(1000);
@@ -65,7 +65,7 @@ fn a_file_that_has_the_number_of_a_client_is_a_file() {
 }
 
 #[test]
-fn a_socket_that_is_passed_and_gets_the_number_of_a_client_is_a_plain_one() {
+fn a_received_socket_that_reuses_the_descriptor_of_a_client() {
     let (server, mut client) = start("passed");
     expect_lines(&server.process.out, &["same number: 1", "read: 3 raw"]);
     client.expect_text("served");
@@ -74,7 +74,7 @@ fn a_socket_that_is_passed_and_gets_the_number_of_a_client_is_a_plain_one() {
 
 /// The library inspects a new client by a descriptor of its own, which it closes.
 #[test]
-fn numbers_of_a_client_that_was_closed_past_the_library_do_not_harm_the_next() {
+fn a_descriptor_closed_outside_the_library_may_be_reused_by_another_client() {
     let (server, mut client) = start("next");
     server.process.out.wait_for(&["other: 1"]);
     client.wire.expect_end();
@@ -85,7 +85,7 @@ fn numbers_of_a_client_that_was_closed_past_the_library_do_not_harm_the_next() {
 }
 
 #[test]
-fn a_client_that_comes_late_does_not_take_the_place_of_a_file() {
+fn a_late_hand_over_does_not_replace_a_file() {
     let server = Server::compiled_with("descriptors", &["late"], &[("WEBSOCKET_WAIT_MS", "0")]);
     let mut client = give_late(&server.path, || {
         // The first client was the test's probe of the listener.
@@ -103,7 +103,7 @@ fn a_client_that_comes_late_does_not_take_the_place_of_a_file() {
 
 /// A server with a buffer of exactly `struct sockaddr_un` trusts its listener's family.
 #[test]
-fn accept_getsockname_and_getpeername_tell_addresses() {
+fn accept_getsockname_and_getpeername_return_addresses() {
     let (unix, inet) = ("accept: family 1 size 2", "accept: family 2 size 16 127.0.0.1:");
     for (call, accepted) in [("address", unix), ("peer", inet)] {
         let (server, mut client) = start(call);
@@ -120,7 +120,7 @@ fn accept_getsockname_and_getpeername_tell_addresses() {
 
 /// Its bytes come through a socket pair, which has no address.
 #[test]
-fn getpeername_tells_the_address_of_a_client_that_is_relayed() {
+fn getpeername_returns_the_address_of_a_relayed_client() {
     let server = Server::compiled("descriptors", &["peer"]);
     let mut wire: Wire = server.daemon.wire();
     let port = wire.stream().local_addr().unwrap().port();

@@ -372,7 +372,7 @@ fn ten_thousand_wrong_passwords() {
 }
 
 #[test]
-fn an_empty_file_is_made_private() {
+fn an_empty_file_becomes_private() {
     for (before, after) in [(0o644, 0o600), (0o666, 0o600), (0o660, 0o660), (0o600, 0o600)] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("db");
@@ -407,7 +407,7 @@ fn another_database_is_not_changed() {
 }
 
 #[test]
-fn the_last_user_who_can_add_others_stays() {
+fn the_last_administrator_cannot_be_removed() {
     let last = || Err((CONFLICT, "the last of the root group stays".to_owned()));
     for (layout, sql, column) in [("apart", APART, "userid"), ("within", WITHIN, "id"), ("old", OLD, "id")] {
         let world = World::of_ouistiti(sql);

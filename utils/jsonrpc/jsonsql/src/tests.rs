@@ -305,7 +305,7 @@ fn a_statement_that_needs_too_much_fails() {
 }
 
 #[test]
-fn another_writer_is_waited_for() {
+fn a_write_waits_for_another_writer() {
     let world = World::new();
     let mut sql = world.writer();
     let other = Connection::open(world.file()).unwrap();
@@ -352,7 +352,7 @@ fn readers_change_nothing() {
 }
 
 #[test]
-fn other_files_are_out_of_reach() {
+fn other_files_are_inaccessible() {
     let world = World::new();
     let outside = world.folder.path().join("outside");
     let at = |text: &str| text.replace('@', outside.to_str().unwrap());
@@ -405,7 +405,7 @@ fn other_files_are_out_of_reach() {
 }
 
 #[test]
-fn passwords_are_not_served() {
+fn passwords_are_not_readable() {
     let world = World::new();
     let other = Connection::open(world.file()).unwrap();
     for table in ["users (id, name, passwd TEXT)", "passwds (userid, PASSWD TEXT)"] {
@@ -429,7 +429,7 @@ fn passwords_are_not_served() {
 
 /// Clients that write cannot create a table with passwords, with which the database would be refused.
 #[test]
-fn no_client_makes_the_database_unusable() {
+fn clients_cannot_make_the_database_unusable() {
     let world = World::new();
     let mut sql = world.writer();
     for (query, is_refused) in [

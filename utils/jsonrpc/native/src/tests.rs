@@ -79,13 +79,13 @@ fn a_connection_is_opened_called_and_closed() {
     assert_eq!(started, (-32603, "-32603 Some(\"-C has to be hello\") None".to_owned()));
 
     let mut context = std::ptr::null_mut();
-    let nobody = abi::Peer { address: std::ptr::null(), id: std::ptr::null() };
+    let unknown = abi::Peer { address: std::ptr::null(), id: std::ptr::null() };
     // SAFETY: as above.
-    let opened = ask(|reply| unsafe { open(&mut context, c"hi".as_ptr(), &nobody, reply) });
+    let opened = ask(|reply| unsafe { open(&mut context, c"hi".as_ptr(), &unknown, reply) });
     assert_eq!(opened, (-32603, "-32603 Some(\"noaddress\") None".to_owned()));
-    let somebody = abi::Peer { address: c"192.0.2.7".as_ptr(), id: c"c12".as_ptr() };
+    let known = abi::Peer { address: c"192.0.2.7".as_ptr(), id: c"c12".as_ptr() };
     // SAFETY: as above.
-    let opened = ask(|reply| unsafe { open(&mut context, c"hi".as_ptr(), &somebody, reply) });
+    let opened = ask(|reply| unsafe { open(&mut context, c"hi".as_ptr(), &known, reply) });
     assert_eq!((opened.0, context.is_null()), (0, false));
 
     for (method, params, code, said) in [

@@ -29,7 +29,7 @@ fn shown(found: Found) -> String {
 const LF: Separator = Separator::Byte(b'\n');
 
 #[test]
-fn texts_are_found_however_they_are_split() {
+fn texts_split_at_any_offset() {
     let deepest = "[".repeat(NESTING_MAX) + &"]".repeat(NESTING_MAX);
     let too_deep = format!("{{\"a\":[{deepest}]}} [1]");
     let cases: &[(Separator, &str, &[&str])] = &[
@@ -87,7 +87,7 @@ fn the_end_of_a_read_ends_invalid_texts_and_numbers() {
 }
 
 #[test]
-fn a_text_may_be_too_long() {
+fn a_text_beyond_the_size_limit() {
     let mut splitter = Splitter::new(Separator::None);
     let (mut at, piece) = (0, vec![b' '; 1024 * 1024]);
     assert_eq!(splitter.next(b"[", &mut at), None);

@@ -72,7 +72,7 @@ fn golden() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn cut_anywhere_the_meaning_is_the_same() {
+fn decoding_is_the_same_at_every_cut() {
     for (name, bytes) in golden() {
         let whole = decode([&bytes[..]].into_iter());
         assert_eq!(decode(bytes.chunks(1)), whole, "{name}, byte by byte");
@@ -84,7 +84,7 @@ fn cut_anywhere_the_meaning_is_the_same() {
 }
 
 #[test]
-fn golden_meanings() {
+fn golden_outcomes() {
     let meaning = |name: &str| {
         let (_, bytes) = golden().into_iter().find(|(other, _)| *other == name).unwrap();
         decode([&bytes[..]].into_iter())
@@ -142,7 +142,7 @@ fn noise(seed: u64) -> Vec<u8> {
 }
 
 #[test]
-fn noise_means_the_same_at_every_cut() {
+fn random_bytes_decode_the_same_at_every_cut() {
     for seed in 1..300 {
         let bytes = noise(seed);
         let whole = decode([&bytes[..]].into_iter());

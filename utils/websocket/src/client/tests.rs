@@ -32,7 +32,7 @@ fn hear(client: &mut Client) -> Result<Vec<String>, Error> {
 }
 
 #[test]
-fn all_replies_to_one_receive_leave_together() {
+fn all_replies_to_one_receive_are_sent_together() {
     let (mut theirs, mut client) = pair();
     say(&theirs, &[frame(0x81, b"one"), frame(0x89, b"?"), frame(0x82, b"two")]);
     let mut buffer = Buffer::new();
@@ -49,7 +49,7 @@ fn all_replies_to_one_receive_leave_together() {
 }
 
 #[test]
-fn nobody_waits_for_who_goes_on_behind_its_last_word() {
+fn bytes_after_a_close_frame_do_not_delay_the_close() {
     let (mut theirs, mut client) = pair();
     say(&theirs, &[frame(0x88, b"")]);
     client.set_nonblocking(true);
@@ -61,7 +61,7 @@ fn nobody_waits_for_who_goes_on_behind_its_last_word() {
 }
 
 #[test]
-fn pings_alone_keep_no_server_busy() {
+fn pings_do_not_starve_the_server() {
     let (theirs, mut client) = pair();
     client.set_nonblocking(true);
     for round in 0..2 {
@@ -83,7 +83,7 @@ fn pings_alone_keep_no_server_busy() {
 }
 
 #[test]
-fn what_a_dropped_batch_left_comes_next() {
+fn messages_of_a_dropped_batch_are_returned_next() {
     let (theirs, mut client) = pair();
     client.set_nonblocking(true);
     say(&theirs, &[frame(0x81, b"one"), frame(0x81, b"two"), frame(0x81, b"three")]);
@@ -100,7 +100,7 @@ fn what_a_dropped_batch_left_comes_next() {
 }
 
 #[test]
-fn a_ping_is_answered_though_the_server_says_nothing() {
+fn a_ping_is_answered_while_the_server_sends_nothing() {
     let (theirs, mut client) = pair();
     for (frames, heard) in [
         (vec![frame(0x89, b"a")], &[][..]),
@@ -127,7 +127,7 @@ fn pongs_are_dropped_unless_asked_for() {
 }
 
 #[test]
-fn how_conversations_end() {
+fn ends_of_conversations() {
     let closed = |code, reason: &str| Error::Closed { code, reason: reason.into() };
     for (frames, error, answer) in [
         (vec![frame(0x88, b"\x03\xe8bye")], closed(Some(CloseCode::NORMAL), "bye"), &b"\x88\x02\x03\xe8"[..]),
@@ -184,7 +184,7 @@ fn the_server_closes_first() {
 }
 
 #[test]
-fn a_client_that_takes_nothing() {
+fn a_client_that_does_not_read() {
     let (mut theirs, mut client) = pair();
     client.set_nonblocking(true);
     let message = [b'x'; 10_000];
@@ -209,7 +209,7 @@ fn a_client_that_takes_nothing() {
 }
 
 #[test]
-fn what_cannot_be_sent() {
+fn invalid_messages_are_not_sent() {
     let (_theirs, mut client) = pair();
     assert_eq!(client.send(Opcode::Text, b"\xff"), Err(Error::Text));
     for opcode in [Opcode::Continuation, Opcode::Close, Opcode::Ping, Opcode::Pong] {
@@ -218,7 +218,7 @@ fn what_cannot_be_sent() {
 }
 
 /// Runs a call that must not block; fails the test if it does.
-fn within_patience<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+fn within_deadline<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || sender.send(act()));
     receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{what} waits"))
@@ -234,7 +234,7 @@ fn stalled() -> (UnixStream, Client) {
 }
 
 #[test]
-fn pings_whose_answers_nobody_takes_hold_up_no_server() {
+fn pings_whose_pongs_are_not_read_do_not_block_the_server() {
     let (theirs, mut client) = pair();
     theirs.set_write_timeout(Some(Duration::from_secs(20))).unwrap();
     let pinging = std::thread::spawn(move || {
@@ -244,7 +244,7 @@ fn pings_whose_answers_nobody_takes_hold_up_no_server() {
         say(&theirs, &[frame(0x81, b"heard")]);
         theirs
     });
-    let heard = within_patience("a receive", move || {
+    let heard = within_deadline("a receive", move || {
         loop {
             let heard = hear(&mut client).unwrap();
             if !heard.is_empty() {
@@ -257,23 +257,23 @@ fn pings_whose_answers_nobody_takes_hold_up_no_server() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_closed_at_once() {
+fn a_stalled_client_is_closed_at_once() {
     let (theirs, mut client) = stalled();
-    within_patience("close", move || client.close(CloseCode::NORMAL, "").unwrap());
+    within_deadline("close", move || client.close(CloseCode::NORMAL, "").unwrap());
     drop(theirs);
     // The client's own close frame is still received.
     let (theirs, mut client) = stalled();
     say(&theirs, &[frame(0x88, b"\x03\xe8")]);
-    let heard = within_patience("the answer to a close frame", move || hear(&mut client));
+    let heard = within_deadline("the answer to a close frame", move || hear(&mut client));
     assert_eq!(heard, Err(Error::Closed { code: Some(CloseCode::NORMAL), reason: "".into() }));
 }
 
 #[test]
-fn a_server_waits_as_long_as_it_wants() {
+fn socket_timeouts_limit_send_and_receive() {
     let limit = TimeVal::new(0, 60_000);
     let (theirs, mut client) = stalled();
     nix::sys::socket::setsockopt(&client, sockopt::SendTimeout, &limit).unwrap();
-    let results = within_patience("a send", move || [1, 2].map(|_| client.send(Opcode::Binary, &[7; 10_000])));
+    let results = within_deadline("a send", move || [1, 2].map(|_| client.send(Opcode::Binary, &[7; 10_000])));
     assert_eq!(results, [Err(Error::WouldBlock), Err(Error::WouldBlock)]);
     drop(theirs);
     // Pings do not prolong the wait for a message.
@@ -288,7 +288,7 @@ fn a_server_waits_as_long_as_it_wants() {
         }
         theirs
     });
-    let (result, client) = within_patience("a receive", move || {
+    let (result, client) = within_deadline("a receive", move || {
         loop {
             match hear(&mut client) {
                 Ok(_) => {}

@@ -69,7 +69,7 @@ fn a_record_in_two_pieces() {
 }
 
 #[test]
-fn of_several_sockets_the_first_counts_and_none_stays_open() {
+fn the_first_of_several_sockets_is_used_and_the_others_are_closed() {
     for count in [2, 5, 200] {
         let (gateway, server) = UnixStream::pair().unwrap();
         let (client, theirs) = UnixStream::pair().unwrap();
@@ -86,7 +86,7 @@ fn of_several_sockets_the_first_counts_and_none_stays_open() {
 }
 
 #[test]
-fn credentials_beside_it_do_no_harm() {
+fn credentials_with_the_socket_are_ignored() {
     let (gateway, server) = UnixStream::pair().unwrap();
     setsockopt(&server, sockopt::PassCred, &true).unwrap();
     let (_client, theirs) = UnixStream::pair().unwrap();
@@ -114,7 +114,7 @@ fn a_plain_client_keeps_its_bytes() {
 }
 
 #[test]
-fn an_out_of_band_byte_holds_nobody_up() {
+fn an_out_of_band_byte_does_not_block() {
     for wait_ms in [0, 10_000] {
         let (mut plain, server) = UnixStream::pair().unwrap();
         if send(plain.as_raw_fd(), b"!", MsgFlags::MSG_OOB) == Err(Errno::EOPNOTSUPP) {
@@ -135,7 +135,7 @@ fn an_out_of_band_byte_holds_nobody_up() {
 }
 
 #[test]
-fn it_is_waited_for() {
+fn a_late_hand_over_is_waited_for() {
     let (gateway, server) = UnixStream::pair().unwrap();
     let (_client, theirs) = UnixStream::pair().unwrap();
     let waiting = std::thread::spawn(move || receive(server.as_fd(), 10_000));
@@ -144,7 +144,7 @@ fn it_is_waited_for() {
 }
 
 #[test]
-fn only_a_stream_is_a_client() {
+fn only_stream_sockets_are_accepted() {
     let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
     let (pipe, _writer) = std::io::pipe().unwrap();
     let datagrams = OwnedFd::from(UnixDatagram::unbound().unwrap());
@@ -156,7 +156,7 @@ fn only_a_stream_is_a_client() {
 }
 
 #[test]
-fn nonsense_beside_a_socket() {
+fn invalid_data_with_a_socket() {
     let mut wrong_family = sockaddr_in();
     wrong_family[..2].copy_from_slice(&(libc::AF_NETLINK as u16).to_ne_bytes());
     let mut no_hello = hello(10);

@@ -58,7 +58,7 @@ fn the_socket_file() {
 }
 
 #[test]
-fn the_file_of_another_stays() {
+fn a_socket_file_of_another_process_is_kept() {
     let folder = Folder::new("another");
     let path = folder.0.join("echo");
     let listener = nonblocking(&path);
@@ -69,7 +69,7 @@ fn the_file_of_another_stays() {
 }
 
 #[test]
-fn a_hand_over_that_comes_late_holds_nobody_up() {
+fn a_late_hand_over_does_not_block_others() {
     let folder = Folder::new("late");
     let path = folder.0.join("echo");
     let mut listener = nonblocking(&path);
@@ -112,7 +112,7 @@ fn plain_clients_are_refused() {
 }
 
 #[test]
-fn behind_too_many_silent_ones_others_wait() {
+fn clients_wait_after_too_many_silent_connections() {
     let folder = Folder::new("silent");
     let path = folder.0.join("echo");
     let mut listener = nonblocking(&path);
@@ -136,7 +136,7 @@ fn behind_too_many_silent_ones_others_wait() {
 }
 
 #[test]
-fn as_many_as_a_gateway_connects_at_once() {
+fn simultaneous_connections_of_a_gateway() {
     const CLIENTS: usize = 200;
     let folder = Folder::new("crowd");
     let path = folder.0.join("echo");

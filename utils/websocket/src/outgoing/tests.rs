@@ -73,7 +73,7 @@ fn wait(result: Result<(), Errno>) -> bool {
 }
 
 #[test]
-fn a_stream_that_writes_again_what_was_not_taken() {
+fn a_stream_that_repeats_the_unsent_bytes() {
     let texts = ["a".to_owned(), "hello".repeat(30), "".to_owned(), "b".repeat(70_000), "c".to_owned()];
     for takes in TAKES {
         let (mut kernel, mut outgoing) = (Kernel::new(takes), Outgoing::new());
@@ -111,7 +111,7 @@ fn a_stream_that_writes_again_what_was_not_taken() {
 }
 
 #[test]
-fn a_stream_completes_what_it_announced() {
+fn a_stream_completes_an_announced_message() {
     let mut outgoing = Outgoing::new();
     let mut kernel = Kernel::new(&[4, 0, usize::MAX]);
     let mut write =
@@ -138,7 +138,7 @@ fn a_stream_whose_header_alone_was_taken() {
 
 /// A server's writes, and the messages its client receives, however few bytes each send accepts.
 #[test]
-fn each_write_is_judged_and_a_cut_character_waits() {
+fn each_write_has_an_opcode_and_a_split_character_waits() {
     use WriteType::{Auto, Binary, Text, UncheckedText};
     type Row = (WriteType, &'static [&'static [u8]], &'static [&'static str]);
     let table: &[Row] = &[
@@ -189,7 +189,7 @@ fn each_write_is_judged_and_a_cut_character_waits() {
 }
 
 #[test]
-fn what_is_gathered_is_judged_as_what_is_written() {
+fn coalesced_writes_have_the_same_opcode_rules() {
     let (mut kernel, mut outgoing) = (Kernel::new(&[usize::MAX]), Outgoing::new());
     for bytes in [&b"gr\xc3"[..], b"\xbcn", b"\xff", b"\xc3"] {
         outgoing.gather_write(WriteType::Auto, bytes).unwrap();
@@ -203,7 +203,7 @@ fn what_is_gathered_is_judged_as_what_is_written() {
 }
 
 #[test]
-fn of_too_many_pongs_the_newest_stay() {
+fn the_newest_pongs_are_kept() {
     let (mut kernel, mut outgoing) = (Kernel::new(&[usize::MAX]), Outgoing::new());
     for number in 0..1_000_000u32 {
         outgoing.pong(&number.to_be_bytes());
@@ -232,7 +232,7 @@ fn a_close_waits_for_the_announced_bytes_and_nothing_follows_it() {
 }
 
 #[test]
-fn messages_are_taken_whole_or_not_at_all() {
+fn messages_are_sent_whole_or_not_at_all() {
     const KEPT_SIZE_MAX: usize = 400;
     for takes in TAKES {
         let (mut kernel, mut outgoing) = (Kernel::new(takes), Outgoing::new());
@@ -268,7 +268,7 @@ fn a_begun_message_waits_whatever_its_size_and_another_does_not() {
 }
 
 #[test]
-fn gathered_messages_leave_in_one_piece() {
+fn coalesced_messages_are_sent_in_one_write() {
     let (mut kernel, mut outgoing) = (Kernel::new(&[usize::MAX]), Outgoing::new());
     for text in ["one", "", "three"] {
         outgoing.gather(Opcode::Text, text.as_bytes(), 0).unwrap();
@@ -280,7 +280,7 @@ fn gathered_messages_leave_in_one_piece() {
 }
 
 #[test]
-fn other_errors_are_the_servers_to_hear() {
+fn other_errors_are_returned_to_the_server() {
     let broken = |_: &[IoSlice<'_>]| Err(Errno::ECONNRESET);
     let mut outgoing = Outgoing::new();
     assert_eq!(outgoing.write(WriteType::Text, &[IoSlice::new(b"a")], broken), Err(Errno::ECONNRESET));
