@@ -77,7 +77,7 @@ impl<D: Driver> Gateway<D> {
     }
 
     /// Begins the exchange of a client, unless a limit is reached beyond which clients are not even refused: then the
-    /// transport is returned. Returns the slot of the connection.
+    /// transport is returned. Otherwise returns the owner of the connection.
     pub(super) fn begin(
         &mut self,
         address: Address,

@@ -13,7 +13,7 @@ use super::endpoint::Endpoint;
 use super::slots::Key;
 use super::timers::Owner;
 use super::{Gateway, count_held, find, list, list_backlog};
-use crate::driver::{Driver, Errno, Event, Op, Received, Segment};
+use crate::driver::{Driver, Errno, Event, Op, Segment};
 use crate::limits::POOL_HEADROOM;
 use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
 use crate::types::{Address, Demand, End};
@@ -137,19 +137,14 @@ impl<D: Driver> Gateway<D> {
         let driver = &mut self.world.driver;
         let mut end = None;
         match event {
-            Event::Received { result, more } => {
-                let size = if let Received::Data(lease) = &result { Some(lease.len()) } else { None };
-                transport.on_received(size, more, matches!(result, Received::Failed(Errno::ENOBUFS)));
-                match result {
-                    Received::Data(lease) => {
-                        carrier.records.push(&driver.buffer(&lease)[lease.range()]);
-                        driver.release(lease);
-                    }
-                    Received::End => end = Some(Arrival::End),
-                    Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => {}
-                    Received::Failed(errno) => end = Some(Arrival::Failed(errno)),
+            Event::Received { result, more } => match transport.on_received(result, more, driver) {
+                Some(Arrival::Lease(lease)) => {
+                    carrier.records.push(&driver.buffer(&lease)[lease.range()]);
+                    driver.release(lease);
                 }
-            }
+                Some(Arrival::Copy(bytes)) => carrier.records.push(&bytes[POOL_HEADROOM..]),
+                other => end = other,
+            },
             Event::Sent { batch, result } => {
                 if let SendResult::Failed(errno) = transport.on_sent(batch, result, driver) {
                     end = Some(Arrival::Failed(errno));

@@ -17,7 +17,7 @@ mod incoming;
 mod outgoing;
 mod stage;
 
-use crate::driver::{Batch, Driver, Errno, Lease, Op, Receive, Segment, Sending, Share, Token};
+use crate::driver::{Batch, Driver, Errno, Op, Receive, Received, Segment, Sending, Share, Token};
 use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 use crate::types::Demand;
 pub(crate) use incoming::Arrival;
@@ -236,11 +236,6 @@ impl<H> Transport<H> {
         !self.stage.is_plain()
     }
 
-    /// Passes received bytes through the stage. None: no bytes are complete yet.
-    pub(crate) fn open<D: Driver<Handle = H>>(&mut self, lease: Lease, driver: &mut D) -> Option<Arrival> {
-        self.stage.open(lease, driver)
-    }
-
     /// Passes bytes through the stage that are sent without being queued.
     pub(crate) fn seal(&mut self, bytes: Box<[u8]>) -> Box<[u8]> {
         self.stage.seal(bytes)
@@ -430,13 +425,27 @@ impl<H> Transport<H> {
         self.life = self.life.max(Life::Last);
     }
 
-    /// Handles a receive completion. `size` is the number of bytes received, None without data. A starved receive is
-    /// requested again.
-    pub(crate) fn on_received(&mut self, size: Option<usize>, more: bool, is_starved: bool) {
+    /// Handles a receive completion. Returns what was received; None: nothing, or no bytes are complete. A receive that
+    /// found no free buffer, or that completed no bytes, is requested again.
+    pub(crate) fn on_received<D: Driver<Handle = H>>(
+        &mut self,
+        result: Received,
+        more: bool,
+        driver: &mut D,
+    ) -> Option<Arrival> {
+        let size = if let Received::Data(lease) = &result { Some(lease.len()) } else { None };
+        let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
+        let arrival = match result {
+            Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => None,
+            Received::Data(lease) => self.stage.open(lease, driver),
+            Received::End => Some(Arrival::End),
+            Received::Failed(errno) => Some(Arrival::Failed(errno)),
+        };
+        let is_incomplete = is_starved || size.is_some() && arrival.is_none();
         if !more && self.receiving != Receiving::Ended {
             self.receiving = Receiving::No;
         }
-        if self.mode.demand() == Demand::Once && !is_starved {
+        if self.mode.demand() == Demand::Once && !is_incomplete {
             self.mode.set_demand(Demand::Nothing);
         }
         match size {
@@ -445,6 +454,7 @@ impl<H> Transport<H> {
             _ => {}
         }
         self.check_invariants();
+        arrival
     }
 
     /// Handles end of stream or a receive error, after delivery to the exchange.

@@ -351,22 +351,8 @@ impl<H> Connection<H> {
         more: bool,
         world: &mut World<D>,
     ) {
-        let size = match &result {
-            Received::Data(lease) => Some(lease.len()),
-            _ => None,
-        };
-        let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
         let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
-        let arrival = match result {
-            Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => None,
-            Received::Data(lease) => transport.open(lease, &mut world.driver),
-            Received::End => Some(Arrival::End),
-            Received::Failed(errno) => Some(Arrival::Failed(errno)),
-        };
-        // A receive that brought nothing whole is asked for again.
-        let is_nothing = size.is_some() && arrival.is_none();
-        transport.on_received(size, more, is_starved || is_nothing);
-        let Some(arrival) = arrival else { return };
+        let Some(arrival) = transport.on_received(result, more, &mut world.driver) else { return };
         if !self.must_wait(end, &arrival, world) {
             self.deliver(end, arrival, world);
             self.is_heavy = self.has_rest(world);
