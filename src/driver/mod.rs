@@ -29,6 +29,18 @@ use device::{Device, DeviceId};
 pub use error::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
 pub use uring::StartError;
 
+/// Which driver the daemon uses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Choice {
+    /// io_uring where it can be set up, else epoll.
+    #[default]
+    Auto,
+    /// io_uring, or the daemon does not start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
 /// The kind of an operation; the completion carries the same value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -289,6 +301,15 @@ pub struct Completion<H> {
     pub event: Event<H>,
 }
 
+/// What a `wait` has left in the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rest {
+    /// All data that had arrived before the `wait` began was received, as far as receives were in flight.
+    Nothing,
+    /// There may be more; the next `wait` does not block if there is.
+    Possible,
+}
+
 /// The kernel interface of the event loop. Only `wait` blocks. Every operation except `close`, `cancel` and `shutdown`
 /// completes exactly once (receives and accepts: exactly once with `more` false).
 pub trait Driver {
@@ -328,7 +349,8 @@ pub trait Driver {
     /// Closes a handle. No operation may be in flight on it.
     fn close(&mut self, handle: Self::Handle);
     /// Submits all queued operations and waits for completions. `timeout_ms`: the longest wait; None: no limit.
-    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Self::Handle>>) -> Result<(), Errno>;
+    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Self::Handle>>)
+    -> Result<Rest, Errno>;
     /// The local address of a client's connection.
     fn local_address(&self, client: &Self::Handle) -> Address;
     /// The identity of an open folder, without waiting for a file system. None: the kernel does not report it.

@@ -28,7 +28,7 @@ use std::os::fd::OwnedFd;
 
 use slab::Slab;
 
-use crate::driver::{Completion, Driver, Errno, Event, Received, Share, Token};
+use crate::driver::{Completion, Driver, Errno, Event, Received, Rest, Share, Token};
 use crate::exchange::{Effects, Ending, Input};
 use crate::http::date::Date;
 use crate::limits;
@@ -248,14 +248,14 @@ impl<D: Driver> Gateway<D> {
         self.world.taken_ms = self.clock.advance(self.world.driver.now_ms(), Some(0));
         let look_ms = (self.has_rates && !self.connections.is_empty()).then_some(limits::LOOK_AROUND_MS);
         let timeout_ms = [self.timeout_ms(), wait_ms, look_ms].into_iter().flatten().min();
-        self.world.driver.wait(timeout_ms, completions)?;
+        let rest = self.world.driver.wait(timeout_ms, completions)?;
         self.world.now_ms = self.clock.advance(self.world.driver.now_ms(), timeout_ms);
         self.world.since_ms = self.clock.since_ms();
         self.world.date.set(self.world.driver.unix_s());
         // If a backlog remains from the last turn, new data joins it, to keep the round-robin order by address.
         self.world.work = if self.backlog.is_empty() { limits::WORK_PER_TURN_MAX } else { 0 };
         let is_busy = self.world.work == 0;
-        let is_full = completions.len() >= limits::TURN_FULL_MIN && self.full_turns < limits::FULL_TURNS_MAX;
+        let is_full = rest == Rest::Possible && self.full_turns < limits::FULL_TURNS_MAX;
         for Completion { token, event } in completions.drain(..) {
             self.on_completion(token, event);
         }

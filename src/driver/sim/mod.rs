@@ -19,7 +19,7 @@ use slab::Slab;
 
 use super::device::{DeviceId, Direction};
 use super::*;
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, STANDSTILL_MS};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, STANDSTILL_MS, TURN_FULL_MIN};
 pub use objects::Handle;
 use objects::{Ask, NOTHING, Object, Pending};
 use tree::{EPOCH_S, Place};
@@ -508,13 +508,13 @@ impl Driver for Sim {
         }
     }
 
-    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Handle>>) -> Result<(), Errno> {
+    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Handle>>) -> Result<Rest, Errno> {
         self.timeout_ms = timeout_ms;
         if !self.complete_some(completions) {
             let most_ms = if self.is_plain { u64::MAX } else { 1 + self.rng.below(IDLE_MS as usize) as u64 };
             self.now_ms += timeout_ms.unwrap_or(IDLE_MS).min(most_ms);
         }
-        Ok(())
+        Ok(if completions.len() >= TURN_FULL_MIN { Rest::Possible } else { Rest::Nothing })
     }
 
     fn local_address(&self, client: &Handle) -> Address {

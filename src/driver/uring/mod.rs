@@ -27,10 +27,10 @@ use super::connect;
 use super::device::{self, Device};
 use super::status::identity_of;
 use super::{
-    Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Received, Segment,
+    Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Received, Rest, Segment,
     Sending, Share, SocketType, Token,
 };
-use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
+use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX, TURN_FULL_MIN};
 use crate::types::Address;
 use in_flight::{BackendAddress, InFlight, Lookup, Message};
 use packets::{PacketRequest, packet_token};
@@ -378,7 +378,7 @@ impl Driver for Uring {
         self.push(opcode::Close::new(fd).build().user_data(UNWATCHED));
     }
 
-    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<OwnedFd>>) -> Result<(), Errno> {
+    fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<OwnedFd>>) -> Result<Rest, Errno> {
         self.asked = [0; 2];
         // If completions are ready already, do not wait.
         let timeout_ms = if self.ready.is_empty() { timeout_ms } else { Some(0) };
@@ -395,8 +395,9 @@ impl Driver for Uring {
             Err(errno) => return Err(errno),
         }
         self.reap();
+        let is_full = self.ready.len() >= TURN_FULL_MIN;
         completions.append(&mut self.ready);
-        Ok(())
+        Ok(if is_full { Rest::Possible } else { Rest::Nothing })
     }
 
     fn local_address(&self, client: &OwnedFd) -> Address {
