@@ -235,6 +235,18 @@ pub const FRAGMENT_SIZE_MIN: u64 = 1024;
 pub const RING_ENTRIES: u32 = 256;
 /// The smallest ring to run with when RLIMIT_MEMLOCK is low.
 pub const RING_ENTRIES_MIN: u32 = 32;
+/// Events that one epoll_wait(2) returns.
+pub const EPOLL_EVENTS_MAX: usize = 256;
+/// Receives of one descriptor in one `wait` of the epoll driver; further data waits for the next one.
+pub const RECEIVES_PER_WAIT_MAX: usize = 4;
+/// Connections that the epoll driver accepts from one listener in one `wait`.
+pub const ACCEPTS_PER_WAIT_MAX: usize = 64;
+/// Threads of the epoll driver for what a file system may delay.
+pub const WORKERS_MAX: usize = 4;
+/// Bytes of such a thread's stack.
+pub const WORKER_STACK_SIZE: usize = 128 * 1024;
+/// Time without work after which such a thread ends.
+pub const WORKER_IDLE_MS: u64 = 5_000;
 /// Segments gathered into one send.
 pub const SEND_SEGMENTS_MAX: usize = 64;
 

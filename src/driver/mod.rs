@@ -1,8 +1,8 @@
 //! The only code that performs system calls for I/O. It knows no protocol.
 //!
 //! Operations are submitted, completions are returned. An operation owns its buffers until its completion returns them,
-//! so a caller cannot free memory that the kernel still reads or writes. Two implementations: io_uring, and for tests a
-//! simulated kernel with a seed.
+//! so a caller cannot free memory that the kernel still reads or writes. Three implementations: io_uring, epoll where
+//! io_uring is refused, and for tests a simulated kernel with a seed.
 
 use std::ffi::CString;
 use std::net::SocketAddr;
@@ -12,12 +12,17 @@ pub use nix::errno::Errno;
 pub mod buffers;
 mod clock;
 mod connect;
+mod descriptors;
 pub mod device;
+pub mod epoll;
 mod error;
 pub mod inherit;
+mod opening;
+mod rights;
 mod status;
 pub mod tcp;
 pub mod uring;
+mod walk;
 
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;

@@ -3,17 +3,15 @@
 //! All operations but the last are silent on success, and a failed operation cancels the rest of the chain without
 //! completions (io_uring_enter(2), IOSQE_CQE_SKIP_SUCCESS): one completion reports the whole chain.
 
-use std::io::IoSlice;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{self, AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrLike, UnixAddr};
+use nix::sys::socket::{SockaddrLike, UnixAddr};
 
 use super::pool::raw;
-use super::results::set_blocking;
-use crate::driver::{Event, Handover, HandoverStep, SocketType, connect, tcp};
+use crate::driver::{Event, Handover, HandoverStep, SocketType, connect, rights, tcp};
 
 /// Largest number of operations in a chain. The constants below number them in order; the completion carries the
 /// number.
@@ -46,7 +44,7 @@ impl Chain {
     pub(super) fn new(file: &OwnedFd, client: &OwnedFd, handover: Handover) -> Result<Box<Chain>, Errno> {
         let (socket, address) = connect::to_unix(file, SocketType::Stream)?;
         let pair = if handover.is_relayed {
-            Some(new_pair()?)
+            Some(rights::new_pair()?)
         } else {
             tcp::forget_unsent(client);
             None
@@ -90,22 +88,10 @@ impl Chain {
     }
 }
 
-fn new_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-    socket::socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-}
-
 /// Whether the hand-over failed with ETOOMANYREFS. The kernel counts descriptors in transit per user, up to
 /// RLIMIT_NOFILE, for all receivers together (unix(7)).
 pub(super) fn is_one_too_many<H>(event: &Event<H>) -> bool {
     matches!(event, Event::HandedOver(Err((HandoverStep::Pass, Errno::ETOOMANYREFS))))
-}
-
-/// Probes SCM_RIGHTS with a socketpair(2) that is closed at once: an error here would otherwise occur after the reply
-/// was sent.
-pub(super) fn try_passing(client: &OwnedFd) -> Result<(), Errno> {
-    let (near, _far) = new_pair()?;
-    let rights = [ControlMessage::ScmRights(&[client.as_raw_fd()])];
-    socket::sendmsg::<()>(near.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }
 
 /// The result of a chain; `step` is the number of the operation that completed.
@@ -122,7 +108,7 @@ pub(super) fn end(
         (REPLY, Ok(_)) => Err((HandoverStep::Reply, Errno::ECANCELED)),
         (PASS, Err(errno)) => Err((HandoverStep::Pass, errno)),
         // The last operation of a watched hand-over. The ring waits for data only on a blocking socket.
-        (PASS, Ok(_)) => Ok(set_blocking(&socket).ok().map(|()| socket)),
+        (PASS, Ok(_)) => Ok(connect::set_blocking(&socket, true).ok().map(|()| socket)),
         // The client was passed; after a cancelled close the descriptor is still owned here.
         (_, Err(_)) => Ok(pair.map(|(_, kept)| kept)),
         (_, Ok(_)) => {
@@ -140,7 +126,7 @@ mod tests {
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use nix::fcntl::{OFlag, open};
-    use nix::sys::socket::ControlMessageOwned;
+    use nix::sys::socket::{self, ControlMessageOwned, MsgFlags};
     use nix::sys::stat::Mode;
 
     use super::*;
@@ -255,7 +241,7 @@ mod tests {
     #[test]
     fn trying_leaves_nothing_behind() {
         let mut scene = Scene::new("try");
-        try_passing(&scene.client).unwrap();
+        rights::try_passing(&scene.client).unwrap();
         drop(scene.client);
         assert_eq!(scene.far.read(&mut [0; 1]).unwrap(), 0, "nobody else has it");
     }

@@ -1,7 +1,7 @@
 //! The memory of operations that have not completed, which the kernel may still use.
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 
 use io_uring::{opcode, squeue, types};
 use nix::errno::Errno;
@@ -9,8 +9,8 @@ use nix::libc;
 use nix::sys::socket::{SockaddrStorage, UnixAddr};
 
 use super::handover::{self, Chain};
-use super::results::{kind_of, own, set_blocking};
-use crate::driver::{Batch, Completion, Event, OpenFor, Token};
+use crate::driver::opening::{self, kind_of};
+use crate::driver::{Batch, Completion, Event, OpenFor, Token, connect, descriptors};
 use crate::limits::{OPEN_TRIES_MAX, SEND_SEGMENTS_MAX};
 
 /// An operation whose memory the kernel may still use.
@@ -56,8 +56,10 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// A lookup with `OPEN_TRIES_MAX` tries.
-    pub(super) fn new(folder: types::Fd, path: CString, how: types::OpenHow) -> Lookup {
-        Lookup { folder, path, how: Box::new(how), tries_left: OPEN_TRIES_MAX - 1 }
+    pub(super) fn new(path: CString, lookup: opening::Lookup) -> Lookup {
+        let opening::Lookup { folder, flags, resolve } = lookup;
+        let how = types::OpenHow::new().flags(flags.bits() as u64).resolve(resolve);
+        Lookup { folder: types::Fd(folder), path, how: Box::new(how), tries_left: OPEN_TRIES_MAX - 1 }
     }
 
     /// The submission entry. It points into this value, which must outlive the operation.
@@ -85,11 +87,13 @@ pub(super) fn complete(done: InFlight, step: u8, result: Result<usize, Errno>) -
         }
         InFlight::Send { token, batch, .. } => Completion { token, event: Event::Sent { batch, result } },
         InFlight::Open { token, purpose, .. } => {
-            let opened = result.map(own).and_then(|fd| kind_of(&fd, purpose).map(|kind| (fd, kind)));
+            let opened = result
+                .map(|fd| descriptors::own(fd as RawFd))
+                .and_then(|fd| kind_of(&fd, purpose).map(|kind| (fd, kind)));
             Completion { token, event: Event::Opened(opened) }
         }
         InFlight::Connect { token, socket, .. } => {
-            let connected = result.and_then(|_| set_blocking(&socket)).map(|()| socket);
+            let connected = result.and_then(|_| connect::set_blocking(&socket, true)).map(|()| socket);
             Completion { token, event: Event::Connected(connected) }
         }
     }

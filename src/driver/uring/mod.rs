@@ -11,7 +11,7 @@ mod waits;
 
 use std::ffi::CString;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::time::Instant;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
@@ -19,28 +19,24 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket;
 use slab::Slab;
 
 use super::clock::unix_s;
-use super::connect;
 use super::device::{self, Device};
 use super::status::identity_of;
 use super::{
     Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Received, Rest, Segment,
-    Sending, Share, SocketType, Token,
+    Sending, Share, SocketType, Token, connect, descriptors, opening,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX, TURN_FULL_MIN};
 use crate::types::Address;
 use in_flight::{BackendAddress, InFlight, Lookup, Message};
 use packets::{PacketRequest, packet_token};
 use pool::{Pool, Supply, buffer_of, raw};
-use results::{accepted, address_of, result_of};
+use results::{accepted, result_of};
 pub use start::StartError;
 use start::{errno_of, start_error};
 
-/// Flags of an open for reading. O_LARGEFILE permits files of 2 GiB and more on 32-bit targets.
-const READING: libc::c_int = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_LARGEFILE;
 /// User data of completions that are ignored: cancels, closes and provided buffers.
 const UNWATCHED: u64 = 0;
 /// Marker in the byte of the operation kind: the other bits are an index into `in_flight`.
@@ -315,18 +311,7 @@ impl Driver for Uring {
     }
 
     fn open(&mut self, token: Token, reach: Reach<'_, OwnedFd>, path: CString, purpose: OpenFor) {
-        let flags = match purpose {
-            OpenFor::Reading => READING,
-            OpenFor::Connecting => libc::O_PATH,
-            OpenFor::Speaking(device) => device::open_flags(device).bits(),
-        };
-        let (folder, resolve) = match reach {
-            Reach::Beneath(folder) => (raw(folder), libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS),
-            Reach::From(folder) => (raw(folder), libc::RESOLVE_NO_MAGICLINKS),
-            Reach::Anywhere => (types::Fd(libc::AT_FDCWD), 0),
-        };
-        let how = types::OpenHow::new().flags((flags | libc::O_CLOEXEC) as u64).resolve(resolve);
-        let lookup = Lookup::new(folder, path, how);
+        let lookup = Lookup::new(path, opening::Lookup::new(&reach, purpose));
         let entry = lookup.entry();
         let index = self.in_flight.insert(InFlight::Open { token, purpose, lookup });
         self.push_indexed(entry, index);
@@ -367,9 +352,7 @@ impl Driver for Uring {
     fn shutdown(&mut self, socket: &OwnedFd, both: bool) {
         // Not through the ring: the kernel runs IORING_OP_SHUTDOWN on a worker, which looks the descriptor up late,
         // when its number may belong to another connection.
-        let how = if both { socket::Shutdown::Both } else { socket::Shutdown::Write };
-        // A disconnected peer needs no shutdown.
-        let _ = socket::shutdown(socket.as_raw_fd(), how);
+        connect::shutdown(socket, both);
     }
 
     fn close(&mut self, handle: OwnedFd) {
@@ -401,7 +384,7 @@ impl Driver for Uring {
     }
 
     fn local_address(&self, client: &OwnedFd) -> Address {
-        address_of(socket::getsockname(client.as_raw_fd()))
+        connect::local_address(client)
     }
 
     fn identity(&self, folder: &OwnedFd) -> Option<FolderId> {
@@ -409,10 +392,7 @@ impl Driver for Uring {
     }
 
     fn replace(&mut self, old: &OwnedFd, new: OwnedFd) -> Result<(), Errno> {
-        // The descriptor number stays the same, so queued operations remain valid.
-        // SAFETY: both descriptors are open, and `old` stays owned by the caller: only the file that it refers to
-        // changes.
-        Errno::result(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
+        descriptors::replace(old, &new)
     }
 
     fn buffer(&mut self, lease: &Lease) -> &mut [u8] {

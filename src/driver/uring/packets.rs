@@ -11,20 +11,13 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::pool::{Pool, raw};
+use crate::driver::connect::PACKET_CONTROL_SIZE;
 use crate::driver::{Lease, Op, Received, Token};
 use crate::limits::{PACKET_SIZE_MAX, POOL_BUFFER_SIZE, POOL_HEADROOM};
 
-/// Space for one timestamp (cmsg(3), socket(7)). No descriptor from a backend fits after it: the kernel would install
-/// the descriptor in this process, and closes it if there is no space.
-const CONTROL_SIZE: usize = 32;
 /// Size of the header that the kernel writes before a packet (io_uring_prep_recvmsg_multishot(3)).
-const PREFIX_SIZE: usize = 4 * size_of::<u32>() + CONTROL_SIZE;
+const PREFIX_SIZE: usize = 4 * size_of::<u32>() + PACKET_CONTROL_SIZE;
 
-const _: () = {
-    let head_size = size_of::<libc::cmsghdr>();
-    let stamp_size = head_size + size_of::<libc::timeval>();
-    assert!(CONTROL_SIZE >= stamp_size && CONTROL_SIZE < stamp_size + head_size + size_of::<libc::c_int>());
-};
 const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM - PREFIX_SIZE);
 
 /// The msghdr of packet receives. The kernel reads it when the operation is submitted.
@@ -35,7 +28,7 @@ impl PacketRequest {
     pub(super) fn new() -> Box<PacketRequest> {
         // SAFETY: a msghdr of zeros names no address, no segments and no control data.
         let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-        header.msg_controllen = CONTROL_SIZE as _;
+        header.msg_controllen = PACKET_CONTROL_SIZE as _;
         Box::new(PacketRequest(header))
     }
 

@@ -6,13 +6,13 @@ use io_uring::{cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::sys::socket::SockaddrLike;
 
-use super::handover::{self, Chain, STEPS};
+use super::handover::{Chain, STEPS};
 use super::in_flight::{self, BackendAddress, InFlight};
 use super::pool::raw;
 use super::results::result_of;
 use super::{STEP_SHIFT, Uring, index_bits, packet_token};
-use crate::driver::tcp;
 use crate::driver::{Completion, Event, Handover, HandoverStep, Op, Received, Token};
+use crate::driver::{rights, tcp};
 
 /// A timeout of the ring.
 pub(super) fn timespec(ms: u64) -> types::Timespec {
@@ -83,7 +83,7 @@ impl Uring {
             // A connected backend waits for the descriptor: its client must not be able to block it.
             () if !tcp::has_taken_all(client) => Err((HandoverStep::Room, Errno::EAGAIN)),
             () if self.has_too_many_untaken => {
-                handover::try_passing(client).map_err(|errno| (HandoverStep::Connect, errno))
+                rights::try_passing(client).map_err(|errno| (HandoverStep::Connect, errno))
             }
             () => Ok(()),
         };

@@ -1,0 +1,18 @@
+//! Ownership of descriptors that system calls return by number.
+
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Takes ownership of a descriptor that the kernel has just created.
+pub(super) fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: the number is the result of an accept or an open, so it is a new descriptor without another owner.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Lets `old` refer to the file of `new`. Its number stays the same, so operations that name it remain valid.
+pub(super) fn replace(old: &OwnedFd, new: &OwnedFd) -> Result<(), Errno> {
+    // SAFETY: both descriptors are open, and `old` stays owned by the caller: only the file that it refers to changes.
+    Errno::result(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) }).map(drop)
+}
