@@ -78,6 +78,9 @@ pub struct Arguments {
     /// log format: text or json (default text)
     #[argh(option, arg_name = "name")]
     pub log_format: Option<String>,
+    /// kernel interface for I/O: auto, uring or epoll (default auto: io_uring where it can be set up, else epoll)
+    #[argh(option, arg_name = "name")]
+    pub driver: Option<String>,
     /// print the version
     #[argh(switch)]
     pub version: bool,
@@ -162,6 +165,7 @@ impl Arguments {
             text("--log-file", Top, "log-file", &self.log_file),
             text("--log-level", Top, "log-level", &self.log_level),
             text("--log-format", Top, "log-format", &self.log_format),
+            text("--driver", Top, "driver", &self.driver),
         ]
         .into_iter()
         .flatten()
@@ -173,6 +177,7 @@ impl Arguments {
 mod tests {
     use super::*;
     use crate::config::{Config, TextSetting};
+    use crate::driver::Choice;
     use crate::http::upgrade::Origins;
     use crate::route::{MessageType, Protocol};
     use crate::types::ListenAddress;
@@ -213,6 +218,7 @@ mod tests {
             "--log-format=json",
             "-u=nobody",
             "--log-level=debug",
+            "--driver=epoll",
         ]);
         let server = &config.servers[0];
         assert_eq!(server.listen.len(), 2);
@@ -227,6 +233,7 @@ mod tests {
         let said = |value: &str, place: &str| Some(TextSetting { value: value.into(), place: place.into() });
         assert_eq!((config.user, config.pid_file), (said("nobody", "-u"), said("/p", "--pid-file")));
         assert_eq!((config.log.level, config.log.file.as_deref()), (Level::Debug, Some("/l")));
+        assert_eq!((config.driver, &*config.driver_place), (Choice::Epoll, "--driver"));
     }
 
     #[test]
@@ -248,11 +255,12 @@ mod tests {
                 ],
             ),
             (
-                &["--docroot=/d", "--protocol=udp", "--type=json", "--log-level=loud"],
+                &["--docroot=/d", "--protocol=udp", "--type=json", "--log-level=loud", "--driver=poll"],
                 &[
                     "--protocol \"udp\" is not known: write one of stream, packet, lines, nul, frames",
                     "--type \"json\" is not known: write one of auto, text, binary",
                     "--log-level \"loud\" is not known: write one of error, warn, info, debug",
+                    "--driver \"poll\" is not known: write one of auto, uring, epoll",
                 ],
             ),
             (

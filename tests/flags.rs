@@ -29,7 +29,7 @@ fn expect_failure(flags: &[&str], parts: &[&str]) {
     }
 }
 
-/// io_uring refused as container profiles refuse it: one line names the cause and the remedy.
+/// io_uring refused as container profiles refuse it: with `--driver uring`, one line names the cause and the remedy.
 #[test]
 #[ignore = "needs python3"]
 fn io_uring_refused() {
@@ -37,7 +37,7 @@ fn io_uring_refused() {
     let folder = Folder::new();
     for (errno, cause, remedy) in [("1", "seccomp profile", "io_uring_setup"), ("38", "no io_uring", "Linux 6.1")] {
         let mut command = Command::new(project().join("tests/clients/refuse_io_uring.py"));
-        command.args([errno, UAKARI, "--listen", "127.0.0.1:0", "--docroot", &folder.join("")]);
+        command.args([errno, UAKARI, "--driver", "uring", "--listen", "127.0.0.1:0", "--docroot", &folder.join("")]);
         let Finished { status, out, err } = run(&mut command, DEADLINE);
         assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
         let line = err.lines().find(|line| line.contains(" error ")).unwrap_or_default();

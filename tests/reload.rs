@@ -241,17 +241,17 @@ fn an_overlapping_address_requires_a_restart() {
 fn settings_that_require_a_restart_are_logged() {
     let good = configuration("", "");
     let daemon = Daemon::start_configured(&good);
-    let changed = "user = \"nobody\"; pid-file = \"@/pid\";".to_owned()
+    let changed = "user = \"nobody\"; pid-file = \"@/pid\"; driver = \"epoll\";".to_owned()
         + &configuration("pool-buffers = 64; files = 5000; clients = 77;", "");
     let told = |key: &str| count(&daemon, &format!("reload: {key} takes effect at the next start"));
-    let keys = ["user", "pid-file", "limits.pool-buffers", "limits.files"];
+    let keys = ["user", "pid-file", "driver", "limits.pool-buffers", "limits.files"];
     for round in 1..=2 {
         reload(&daemon, &changed, TAKEN);
-        expect_eq(keys.map(told), [round; 4], "warnings: they are still due");
+        expect_eq(keys.map(told), [round; 5], "warnings: they are still due");
     }
     // The file holds again.
     reload(&daemon, &good, TAKEN);
-    expect_eq(keys.map(told), [2; 4], "warnings");
+    expect_eq(keys.map(told), [2; 5], "warnings");
     assert!(!daemon.folder().path().join("pid").exists());
 }
 

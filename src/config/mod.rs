@@ -21,6 +21,7 @@ mod values;
 use std::fs::File;
 use std::io::Read as _;
 
+use crate::driver::Choice;
 use crate::limits;
 use crate::observe::log;
 use crate::route::Site;
@@ -45,6 +46,10 @@ pub struct Config {
     pub(crate) log: log::Settings,
     /// Where `log-file` was set, as in [`TextSetting`].
     pub(crate) log_place: String,
+    /// Which driver the daemon uses.
+    pub driver: Choice,
+    /// Where `driver` was set, as in [`TextSetting`]; the whole file if it was not.
+    pub driver_place: String,
     /// Limits of the process.
     pub limits: limits::Process,
     /// At least one server lacks a protection that ouistiti gives it.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::flags::Value;
 use super::keys::Scope;
 use super::*;
+use crate::driver::Choice;
 use crate::driver::device::Direction;
 use crate::driver::sim::Rng;
 use crate::http::upgrade::Origins;
@@ -42,6 +43,7 @@ fn loading_in_a_thread() {
 fn defaults() {
     let config = good("servers = ({ document = { docroot = \"/w\"; }; websocket = { docroot = \"/d\"; }; });");
     assert_eq!((&config.user, &config.pid_file, &config.log), (&None, &None, &log::Settings::default()));
+    assert_eq!((config.driver, &*config.driver_place), (Choice::Auto, "f"));
     assert_eq!(config.limits, limits::Process::default());
     let server = &config.servers[0];
     assert_eq!(server.listen, [tcp("0.0.0.0:80"), tcp("[::]:80")]);
@@ -59,6 +61,7 @@ fn defaults() {
 /// Every key, each with a distinct value where possible.
 const ALL_KEYS: &str = r#"
         user = "www-data"; pid-file = "/p"; log-file = "/l"; log-level = "debug"; log-format = "json";
+        driver = "uring";
         limits = {
             clients = 10; clients-per-address = 11; handshakes = 12; queued-size = 0x100000; pool-buffers = 32;
             files = 13; drain-ms = 14; head-size = 2048; idle-ms = 15; stall-ms = 1600;
@@ -95,13 +98,14 @@ fn all_keys() {
     let Loaded { config, warnings } = load_text(ALL_KEYS, &[]).unwrap();
     let warnings: Vec<String> = warnings.iter().map(Problem::to_string).collect();
     let said =
-        "f:9: servers[0].auth: is not served, and the server is unprotected: clients are not asked for a password";
+        "f:10: servers[0].auth: is not served, and the server is unprotected: clients are not asked for a password";
     assert_eq!(warnings, [said]);
     assert!(config.is_unprotected);
     let said = |value: &str, place: &str| Some(TextSetting { value: value.into(), place: place.into() });
     assert_eq!(config.user, said("www-data", "f:2: user"));
     assert_eq!(config.pid_file, said("/p", "f:2: pid-file"));
     assert_eq!(config.log, log::Settings { level: Level::Debug, format: Format::Json, file: Some("/l".into()) });
+    assert_eq!((config.driver, &*config.driver_place), (Choice::Uring, "f:3: driver"));
     let process = limits::Process {
         clients_max: 10,
         clients_per_address_max: 11,
@@ -113,7 +117,7 @@ fn all_keys() {
     };
     assert_eq!(config.limits, process);
 
-    assert_eq!(config.servers[0].places.listen, "f:8: servers[0].addr");
+    assert_eq!(config.servers[0].places.listen, "f:9: servers[0].addr");
     let [one, two] = &config.servers[..] else { panic!("{config:#?}") };
     assert_eq!((&one.listen[..], one.site.hostname.as_deref()), (&[tcp("[::1]:81")][..], Some("A.example")));
     let pages = &one.site.page_rules;
@@ -183,7 +187,7 @@ fn all_links(server: &Server, websocket: &limits::WebSocket) {
         link: 4,
         name: "plc.example".into(),
         port: 1,
-        place: "f:24: servers[0].websocket.links[4].destination".into(),
+        place: "f:25: servers[0].websocket.links[4].destination".into(),
     };
     assert_eq!(server.hosts, [host]);
 }
@@ -202,8 +206,9 @@ fn flags_over_files() {
         flag("--www", Scope::Document, "docroot", "/other"),
         flag("--type", Scope::WebSocket, "type", "text"),
         flag("--log-level", Scope::Top, "log-level", "warn"),
+        flag("--driver", Scope::Top, "driver", "uring"),
     ];
-    let text = "log-level = \"debug\"; servers = ({ addr = \"::\"; port = 5; document = { docroot = \"/w\"; };
+    let text = "log-level = \"debug\"; driver = \"epoll\"; servers = ({ addr = \"::\"; port = 5; document = { docroot = \"/w\"; };
         websocket = { docroot = \"/d\"; message-type = \"binary\"; protocol = \"nul\"; }; });";
     let config = load_text(text, &flags).unwrap().config;
     let server = &config.servers[0];
@@ -211,6 +216,7 @@ fn flags_over_files() {
     assert_eq!((&server.places.www[..], &server.places.docroot[..]), ("--www", "f:2: servers[0].websocket.docroot"));
     assert_eq!(server.site.service.message_type, MessageType::Text);
     assert_eq!((server.site.service.protocol, config.log.level), (Protocol::Nul, Level::Warn));
+    assert_eq!((config.driver, &*config.driver_place), (Choice::Uring, "--driver"));
 
     // A file without servers: the flags define one, at the default address of flags.
     for more in ["", "servers = ();"] {

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::driver::Choice;
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::http::authority;
 use crate::http::fields::is_token_byte;
@@ -30,6 +31,9 @@ pub(crate) const LEVELS: Words<Level, 4> =
     [("error", Level::Error), ("warn", Level::Warn), ("info", Level::Info), ("debug", Level::Debug)];
 /// Values of `log-format`.
 pub(crate) const FORMATS: Words<Format, 2> = [("text", Format::Text), ("json", Format::Json)];
+/// Values of `driver`.
+pub(crate) const DRIVERS: Words<Choice, 3> =
+    [("auto", Choice::Auto), ("uring", Choice::Uring), ("epoll", Choice::Epoll)];
 /// Values of `when-over`.
 pub(crate) const WHEN_OVERS: Words<WhenOver, 2> = [("slow", WhenOver::Slow), ("close", WhenOver::Close)];
 
@@ -53,6 +57,7 @@ pub(crate) const PROTOCOL_NAMES: [&str; 5] = names(&PROTOCOLS);
 pub(crate) const TYPE_NAMES: [&str; 3] = names(&TYPES);
 pub(crate) const LEVEL_NAMES: [&str; 4] = names(&LEVELS);
 pub(crate) const FORMAT_NAMES: [&str; 2] = names(&FORMATS);
+pub(crate) const DRIVER_NAMES: [&str; 3] = names(&DRIVERS);
 pub(crate) const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
 pub(crate) const LINK_NAMES: [&str; 4] = names(&LINKS);
 pub(crate) const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
@@ -244,6 +249,7 @@ mod tests {
     fn words() {
         assert!(LEVELS.iter().all(|(name, level)| level.name() == *name));
         assert_eq!(PROTOCOL_NAMES, ["stream", "packet", "lines", "nul", "frames"]);
+        assert_eq!(word(&DRIVERS, "auto"), Some(Choice::default()));
         assert_eq!(word(&LINKS, "tty"), Some(LinkKind::Tty));
         assert_eq!(word(&LINKS, "TTY"), None);
         assert!(BAUD_RATES.is_sorted_by_key(|(bits, _)| *bits));

@@ -307,6 +307,7 @@ fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config,
     for (key, is_same) in [
         ("user", is_same(&config.user, &old.user)),
         ("pid-file", is_same(&config.pid_file, &old.pid_file)),
+        ("driver", config.driver == old.driver),
         ("limits.pool-buffers", config.limits.pool_buffers == old.limits.pool_buffers),
         ("limits.files", config.limits.fds_max == old.limits.fds_max),
     ] {
@@ -317,6 +318,8 @@ fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config,
     // The next reload compares with the values in effect.
     config.user.clone_from(&old.user);
     config.pid_file.clone_from(&old.pid_file);
+    config.driver = old.driver;
+    config.driver_place.clone_from(&old.driver_place);
     config.limits.pool_buffers = old.limits.pool_buffers;
     config.limits.fds_max = old.limits.fds_max;
     raise_descriptors(&mut config.limits);

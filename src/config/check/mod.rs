@@ -47,6 +47,8 @@ pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Proble
             file: top.text("log-file").map(str::to_owned),
         },
         log_place: top.describe(problems, &["log-file"]),
+        driver: top.word("driver", &values::DRIVERS).unwrap_or_default(),
+        driver_place: top.describe(problems, &["driver"]),
         limits: limits.process,
         is_unprotected: servers.is_unprotected,
         servers: servers.finish(problems),

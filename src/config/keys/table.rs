@@ -36,6 +36,13 @@ pub(super) const KEYS: &[ConfigKey] = &[
     key(&[Top], "log-format", Kind::Word(&values::FORMAT_NAMES), "\"text\"", "The format of a log line."),
     key(
         &[Top],
+        "driver",
+        Kind::Word(&values::DRIVER_NAMES),
+        "\"auto\"",
+        "The kernel interface for I/O; auto: io_uring where it can be set up, else epoll.",
+    ),
+    key(
+        &[Top],
         "limits",
         Kind::Group(TopLimits),
         "none",

@@ -44,6 +44,7 @@ fn files_and_servers() {
         ("servers = ({});".to_owned(), "f:1: servers[0]: serves nothing: write document"),
         (top("user = \" \";"), "f:1: user: is empty: write a value, or leave it out"),
         (top("log-level = \"loud\";"), "f:1: log-level: \"loud\" is not known: write one of error, warn, info, debug"),
+        (top("driver = \"poll\";"), "f:1: driver: \"poll\" is not known: write one of auto, uring, epoll"),
         (top("limits = { clients = 0; };"), "f:1: limits.clients: 0 is out of bounds: write 1 to 1000000 clients"),
         (top("limits = { idle-ms = -1; };"), "f:1: limits.idle-ms: -1 is out of bounds: write 0 to 2592000000 ms"),
         (top("limits = { idle-ms = \"9\"; };"), "f:1: limits.idle-ms: is a string: write 0 to 2592000000 ms"),
