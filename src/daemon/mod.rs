@@ -17,7 +17,8 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::{Pid, User};
 
 use crate::config::{Config, TextSetting};
-use crate::driver::uring::Uring;
+use crate::driver::native::{Native, NativeError};
+use crate::driver::uring::StartError;
 use crate::driver::{Op, Token};
 use crate::gateway::Gateway;
 use crate::limits;
@@ -39,7 +40,7 @@ type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 /// A configuration and its opened resources, or all errors.
 type LoadResult = Result<(Config, OpenedResources, Option<HostLookup>), Vec<String>>;
 
-/// Blocked signals, read through the ring. SIGXFSZ is ignored when read: it is blocked so that a log at RLIMIT_FSIZE
+/// Blocked signals, read through the driver. SIGXFSZ is ignored when read: it is blocked so that a log at RLIMIT_FSIZE
 /// does not end the daemon. Threads that load or resolve send LOADED, so that the loop waits in one place.
 const SIGNALS: [Signal; 6] =
     [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGXFSZ, LOADED];
@@ -47,7 +48,7 @@ const LOADED: Signal = Signal::SIGUSR2;
 
 /// A running daemon.
 pub struct Daemon {
-    gateway: Gateway<Uring>,
+    gateway: Gateway<Native>,
     config: Config,
     load: Load,
     /// All sockets inherited from the service manager. A reload may use one that is unused now.
@@ -69,7 +70,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Binds the addresses, drops privileges, sets io_uring up. The error lists all that cannot be opened.
+    /// Binds the addresses, drops privileges, sets the driver up. The error lists all that cannot be opened.
     pub fn start(mut config: Config, load: Load) -> Result<Daemon, Vec<String>> {
         // Before anything else is opened: inherited descriptors are identified by number.
         let inherited = inherited_listeners().map_err(single)?;
@@ -87,16 +88,19 @@ impl Daemon {
         }
         become_user(&config).map_err(single)?;
         block(&SIGNALS).map_err(single)?;
-        let mut driver = Uring::new(config.limits.pool_buffers as u16).map_err(single)?;
+        let (mut driver, refusal) = set_up_driver(&config).map_err(single)?;
         let token = Token { slot: 0, generation: 0, op: Op::Signal };
         let watched = driver.watch_signals(token, &SIGNALS);
         watched.map_err(|errno| single(format_args!("cannot watch signals: {}", errno.desc())))?;
         // After all that can fail, so that start-up errors go to standard error.
         start_log(&config).map_err(single)?;
+        if let Some(error) = refusal {
+            log::event(Level::Warn, format_args!("serving with epoll, which takes more CPU per message: {error}"));
+        }
+        let (version, name) = (env!("CARGO_PKG_VERSION"), driver.name());
+        log::event(Level::Info, format_args!("uakari {version} on {name}, {}", ProcessBounds(&config.limits)));
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), setups);
-        let version = env!("CARGO_PKG_VERSION");
-        log::event(Level::Info, format_args!("uakari {version} on io_uring, {}", ProcessBounds(&config.limits)));
         if config.user.is_none() && privileges::is_root() {
             log::event(Level::Warn, format_args!("{}", privileges::STAYS_ROOT));
         }
@@ -325,6 +329,15 @@ fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config,
     raise_descriptors(&mut config.limits);
     let opened = open_all(&config, held, Mode::Reload)?;
     Ok((config, opened))
+}
+
+/// The driver, and why it is not io_uring although that was tried.
+fn set_up_driver(config: &Config) -> Result<(Native, Option<StartError>), String> {
+    let place = &config.driver_place;
+    Native::new(config.driver, config.limits.pool_buffers as u16).map_err(|error| match error {
+        NativeError::Uring(error) => format!("{place} uring: {error}; or write auto or epoll"),
+        error => error.to_string(),
+    })
 }
 
 /// A list of one error.

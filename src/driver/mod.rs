@@ -17,6 +17,7 @@ pub mod device;
 pub mod epoll;
 mod error;
 pub mod inherit;
+pub mod native;
 mod opening;
 mod rights;
 mod status;

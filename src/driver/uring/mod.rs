@@ -88,6 +88,8 @@ impl Uring {
                 uring.push_unwatched(entry);
             }
         }
+        // A seccomp profile may permit the set-up alone.
+        uring.ring.submit().map_err(|error| start_error(errno_of(&error)))?;
         Ok(uring)
     }
 
