@@ -237,6 +237,8 @@ pub const RING_ENTRIES: u32 = 256;
 pub const RING_ENTRIES_MIN: u32 = 32;
 /// Events that one epoll_wait(2) returns.
 pub const EPOLL_EVENTS_MAX: usize = 256;
+/// With so many events in one poll the epoll driver polls again before it handles what is at hand.
+pub const EPOLL_BUSY_MIN: usize = 4;
 /// Receives of one descriptor in one `wait` of the epoll driver; further data waits for the next one.
 pub const RECEIVES_PER_WAIT_MAX: usize = 4;
 /// Connections that the epoll driver accepts from one listener in one `wait`.

@@ -1,4 +1,4 @@
-//! The part of `--check` that needs the system: the folders, user and hosts of a configuration. It binds and creates
+//! The part of `--check` that needs the system: the driver, folders, user and hosts of a configuration. It binds and creates
 //! nothing, since a daemon may be running with the same configuration.
 
 use std::fs::{Metadata, OpenOptions};
@@ -9,6 +9,7 @@ use nix::fcntl::OFlag;
 
 use super::hosts::{HostLookup, UNKNOWN};
 use super::resources::open_folder;
+use super::set_up_driver;
 use crate::config::problem::Problem;
 use crate::config::{Config, Server, TextSetting};
 use crate::limits::LOOKUP_WAIT_MS;
@@ -39,6 +40,9 @@ impl Examined {
 pub fn examine(config: &Config) -> Examined {
     let mut examined = Examined::default();
     user(config.user.as_ref(), &mut examined);
+    if let Err(sentence) = set_up_driver(config) {
+        examined.add(Level::Error, &sentence);
+    }
     if let Some(TextSetting { value, place }) = &config.pid_file {
         let other = |metadata: &Metadata| !metadata.is_file();
         in_the_way(value, place, other, "is not a regular file: name another one", &mut examined);
