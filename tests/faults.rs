@@ -1,8 +1,9 @@
 //! Faults around the daemon: no descriptors, no buffers, replaced backends and folders, peers that send random bytes.
 
 use std::fs;
-use std::io::Write;
+use std::io::{IoSlice, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{self, ControlMessage, MsgFlags};
 
 use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
 use crate::daemon::{Daemon, UAKARI, configuration, start_echo};
@@ -335,4 +337,32 @@ fn garbage_in_every_phase() {
     }
     expect_echo(&mut untouched, "hello");
     eventually("no file is left open", || daemon.open_files() <= files);
+}
+
+/// What makes a receive end early (tcp(7), MSG_OOB; unix(7), SCM_RIGHTS) hides nothing of what follows. The daemon stands
+/// still until all of it is there.
+#[test]
+fn urgent_bytes_and_descriptors_hide_nothing() {
+    let daemon = Daemon::start(&[]);
+    let listener = daemon.listen("server");
+    let mut client = daemon.connect("/server");
+    let mut backend = listener.accept();
+    let number = client.wire.stream().as_raw_fd();
+    daemon.signal(Signal::SIGSTOP);
+    client.text("before");
+    socket::send(number, b"!", MsgFlags::MSG_OOB).unwrap();
+    client.text("after");
+    let rights = [ControlMessage::ScmRights(&[number])];
+    let parts = [IoSlice::new(b"with a descriptor")];
+    let to = backend.stream().as_raw_fd();
+    socket::sendmsg::<()>(to, &parts, &rights, MsgFlags::empty(), None).unwrap();
+    backend.send(", and after it");
+    daemon.signal(Signal::SIGCONT);
+    backend.expect("beforeafter");
+    let mut received = String::new();
+    while received != "with a descriptor, and after it" {
+        received += std::str::from_utf8(&client.message().1).unwrap();
+    }
+    drop(backend);
+    client.finish(1000);
 }

@@ -17,6 +17,7 @@ pub mod device;
 pub mod epoll;
 mod error;
 pub mod inherit;
+mod mapping;
 pub mod native;
 mod opening;
 mod rights;

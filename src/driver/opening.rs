@@ -12,15 +12,15 @@ use super::{FileId, FileKind, FileStatus, OpenFor, Reach, device};
 
 /// The arguments of an openat2(2) beside its path.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Lookup {
+pub(super) struct OpenRequest {
     /// The base folder. The caller keeps it open until the completion.
     pub(super) folder: RawFd,
     pub(super) flags: OFlag,
     pub(super) resolve: u64,
 }
 
-impl Lookup {
-    pub(super) fn new(reach: &Reach<'_, OwnedFd>, purpose: OpenFor) -> Lookup {
+impl OpenRequest {
+    pub(super) fn new(reach: &Reach<'_, OwnedFd>, purpose: OpenFor) -> OpenRequest {
         // O_LARGEFILE permits files of 2 GiB and more on 32-bit targets.
         let flags = match purpose {
             OpenFor::Reading => OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_LARGEFILE,
@@ -32,7 +32,7 @@ impl Lookup {
             Reach::From(folder) => (folder.as_raw_fd(), libc::RESOLVE_NO_MAGICLINKS),
             Reach::Anywhere => (libc::AT_FDCWD, 0),
         };
-        Lookup { folder, flags: flags | OFlag::O_CLOEXEC, resolve }
+        OpenRequest { folder, flags: flags | OFlag::O_CLOEXEC, resolve }
     }
 }
 

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 
 use super::Epoll;
 use super::workers::{Job, Outcome};
-use crate::driver::opening::{Lookup, kind_of};
+use crate::driver::opening::{OpenRequest, kind_of};
 use crate::driver::walk::walk;
 use crate::driver::{Event, FileKind, Lease, OpenFor, Reach, Received, Share, Token, descriptors};
 use crate::limits::{OPEN_TRIES_MAX, POOL_HEADROOM};
@@ -48,7 +48,7 @@ impl LookupSupport {
 impl Epoll {
     /// Opens a path, at once if its components are in the kernel's cache.
     pub(super) fn begin_open(&mut self, token: Token, reach: Reach<'_, OwnedFd>, path: CString, purpose: OpenFor) {
-        let lookup = Lookup::new(&reach, purpose);
+        let lookup = OpenRequest::new(&reach, purpose);
         // A device's own open may take its time.
         if self.lookup_support == LookupSupport::Cached && !matches!(purpose, OpenFor::Speaking(_)) {
             match openat2(lookup.folder, &path, lookup.flags, lookup.resolve | libc::RESOLVE_CACHED) {
@@ -75,7 +75,9 @@ impl Epoll {
             // Not cached, or not supported by the file system. Linux 5.9 and 5.10 may return 0 before the end of a file
             // (readv(2)).
             Ok(0) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
-                let memory = pool.lend_memory(&lease);
+                let Some(memory) = pool.lend_memory(&lease) else {
+                    return self.push_read(token, lease, Err(Errno::EIO));
+                };
                 self.begin_job(FileJob { token, lease: Some(lease) }, Job::Read { fd, offset, memory });
             }
             Err(errno) => self.push_read(token, lease, Err(errno)),
@@ -138,12 +140,12 @@ impl Epoll {
 
 /// Opens a path and waits as long as it takes.
 pub(super) fn open(
-    lookup: &Lookup,
+    lookup: &OpenRequest,
     support: LookupSupport,
     path: &CStr,
     purpose: OpenFor,
 ) -> Result<(OwnedFd, FileKind), Errno> {
-    let Lookup { folder, flags, resolve } = *lookup;
+    let OpenRequest { folder, flags, resolve } = *lookup;
     let attempt = || match support {
         LookupSupport::None if resolve == 0 => fcntl::open(path, flags, Mode::empty()),
         LookupSupport::None => {

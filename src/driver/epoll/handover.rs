@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{self, ControlMessage, MsgFlags};
 
 use super::Epoll;
-use super::sockets::Kind;
+use super::sockets::SocketKind;
 use crate::driver::{Handover, HandoverStep, SocketType, connect, rights, tcp};
 
 type Step<T> = Result<T, (HandoverStep, Errno)>;
@@ -55,7 +55,7 @@ impl Epoll {
             None => handover.is_watched.then_some(socket),
         };
         if let Some(kept) = &kept {
-            self.sockets.begin(kept.as_raw_fd(), Kind::Unix);
+            self.sockets.begin(kept.as_raw_fd(), SocketKind::Unix);
         }
         Ok(kept)
     }

@@ -36,9 +36,9 @@ use super::{
 use crate::limits::{EPOLL_BUSY_MIN, EPOLL_EVENTS_MAX, Http};
 use crate::types::Address;
 use files::{FileJob, LookupSupport};
-use pool::Pool;
+use pool::BufferPool;
 use send::Waiting;
-use sockets::{Kind, Reading, Registration, Sockets};
+use sockets::{Reading, Registration, SocketKind, Sockets};
 use workers::Workers;
 
 /// Always of interest: data, the peer's end, and urgent data, which ends a receive early (tcp(7)).
@@ -58,7 +58,7 @@ pub struct Epoll {
     /// Sends and connects that wait until their descriptor is writable.
     waiting: Slab<Waiting>,
     /// The shares of the pool, in the order of `Share`.
-    pools: [Pool; 2],
+    pools: [BufferPool; 2],
     /// Receives of each share that were armed since the last `wait`.
     asked: [usize; 2],
     /// Descriptors that were readable when their operation began or had its turn.
@@ -85,12 +85,13 @@ impl Epoll {
     pub fn new(buffers: u16) -> Result<Epoll, Errno> {
         let epoll = epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let workers = Workers::new()?;
+        let new_pool = |share: Share| BufferPool::new(share, share.size(buffers as usize));
         control(&epoll, libc::EPOLL_CTL_ADD, workers.bell().as_raw_fd(), EpollFlags::EPOLLIN)?;
         Ok(Epoll {
             epoll,
             sockets: Sockets::default(),
             waiting: Slab::new(),
-            pools: Share::ALL.map(|share| Pool::new(share, share.size(buffers as usize))),
+            pools: [new_pool(Share::Messages)?, new_pool(Share::Requests)?],
             asked: [0; 2],
             due: Vec::new(),
             ready: Vec::new(),
@@ -144,7 +145,7 @@ impl Epoll {
     fn forget_output(&mut self, fd: RawFd) {
         let socket = self.sockets.at(fd);
         if socket.registration == Registration::Both
-            && socket.kind == Kind::Unix
+            && socket.kind == SocketKind::Unix
             && control(&self.epoll, libc::EPOLL_CTL_MOD, fd, INPUT).is_ok()
         {
             socket.registration = Registration::Input;
@@ -250,7 +251,7 @@ impl Driver for Epoll {
     fn connect(&mut self, token: Token, file: &OwnedFd, socket_type: SocketType) {
         let connected = connect::to_unix(file, socket_type).and_then(|(socket, address)| {
             socket::connect(socket.as_raw_fd(), &address)?;
-            self.sockets.begin(socket.as_raw_fd(), Kind::Unix);
+            self.sockets.begin(socket.as_raw_fd(), SocketKind::Unix);
             Ok(socket)
         });
         self.push(token, Event::Connected(connected));
@@ -286,12 +287,12 @@ impl Driver for Epoll {
         let socket = self.sockets.at(handle.as_raw_fd());
         debug_assert!(socket.reading == Reading::Nothing && socket.waiting.is_none(), "an operation is in flight");
         let kind = socket.kind;
-        if kind == Kind::Listener {
+        if kind == SocketKind::Listener {
             // A service manager or an earlier process may hold it too.
             self.deregister(handle.as_raw_fd());
         }
         self.sockets.end(handle.as_raw_fd());
-        if kind == Kind::Device {
+        if kind == SocketKind::Device {
             // The close of a terminal line waits until its output was sent.
             self.workers.close(handle);
         }

@@ -8,7 +8,7 @@ use nix::libc;
 use nix::sys::socket::{self, MsgFlags, SockFlag};
 
 use super::Epoll;
-use super::sockets::{Kind, Reading, Registration};
+use super::sockets::{Reading, Registration, SocketKind};
 use crate::driver::{Event, Receive, Received, Share, Token, connect, descriptors};
 use crate::limits::{ACCEPTS_PER_WAIT_MAX, POOL_HEADROOM, RECEIVES_PER_WAIT_MAX};
 use crate::types::Address;
@@ -29,8 +29,8 @@ impl Epoll {
         let number = fd.as_raw_fd();
         let socket = self.sockets.at(number);
         match reading {
-            Reading::Accept => socket.kind = Kind::Listener,
-            Reading::Receive(Receive::Device) => socket.kind = Kind::Device,
+            Reading::Accept => socket.kind = SocketKind::Listener,
+            Reading::Receive(Receive::Device) => socket.kind = SocketKind::Device,
             _ => {}
         }
         socket.arm(token, reading);
@@ -53,7 +53,7 @@ impl Epoll {
     /// Attempts the operation that reads a readable descriptor, up to a limit; the rest is due in the next `wait`.
     pub(super) fn try_reading(&mut self, fd: RawFd) {
         let socket = *self.sockets.at(fd);
-        let tries = if socket.kind == Kind::Listener { ACCEPTS_PER_WAIT_MAX } else { RECEIVES_PER_WAIT_MAX };
+        let tries = if socket.kind == SocketKind::Listener { ACCEPTS_PER_WAIT_MAX } else { RECEIVES_PER_WAIT_MAX };
         for _ in 0..tries {
             let socket = self.sockets.at(fd);
             match socket.reading {
@@ -74,7 +74,7 @@ impl Epoll {
             Err(errno) => return self.fail_reading(fd, errno),
             Ok(client) => {
                 let address = connect::peer_address(&client);
-                let kind = if matches!(address, Address::Tcp(_)) { Kind::Tcp } else { Kind::Unix };
+                let kind = if matches!(address, Address::Tcp(_)) { SocketKind::Tcp } else { SocketKind::Unix };
                 self.sockets.begin(client.as_raw_fd(), kind);
                 Ok((client, address))
             }
@@ -92,7 +92,7 @@ impl Epoll {
         let got = match (how, socket.kind) {
             (Receive::Packets, _) => receive_packet(fd, room),
             (Receive::Device, _) => read_device(fd, room),
-            (_, Kind::Tcp) => receive_from_tcp(fd, room),
+            (_, SocketKind::Tcp) => receive_from_tcp(fd, room),
             _ => receive_from_unix(fd, room),
         };
         if let Ok(Got::Bytes { size, .. } | Got::Packet { size }) = got {

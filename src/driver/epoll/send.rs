@@ -9,7 +9,7 @@ use nix::libc;
 use nix::sys::socket::{self, MsgFlags, SockaddrStorage, sockopt};
 
 use super::Epoll;
-use super::sockets::{Key, Kind};
+use super::sockets::{SocketKind, WaitingKey};
 use crate::driver::{Batch, Event, Op, Segment, Sending, Token, connect};
 use crate::limits::{Http, SEND_SEGMENTS_MAX};
 
@@ -36,7 +36,7 @@ impl Epoll {
     pub(super) fn begin_send(&mut self, token: Token, socket: &OwnedFd, batch: Batch, how: Sending) {
         let fd = socket.as_raw_fd();
         if how == Sending::Device {
-            self.sockets.at(fd).kind = Kind::Device;
+            self.sockets.at(fd).kind = SocketKind::Device;
         }
         match self.attempt_send(fd, &batch, how) {
             Err(Errno::EAGAIN) if how != Sending::Now => {
@@ -55,7 +55,7 @@ impl Epoll {
             Err(errno) => return self.push(token, Event::Connected(Err(errno))),
         };
         let fd = socket.as_raw_fd();
-        self.sockets.begin(fd, Kind::Tcp);
+        self.sockets.begin(fd, SocketKind::Tcp);
         match socket::connect(fd, &SockaddrStorage::from(address)) {
             Err(Errno::EINPROGRESS) => self.wait_to_write(fd, token.slot, Waiting::Connect { token, socket }),
             Err(errno) => self.push(token, Event::Connected(Err(errno))),
@@ -64,7 +64,7 @@ impl Epoll {
     }
 
     fn wait_to_write(&mut self, fd: RawFd, slot: u32, waiting: Waiting) {
-        let key = Key::new(self.waiting.insert(waiting));
+        let key = WaitingKey::new(self.waiting.insert(waiting));
         self.sockets.at(fd).waiting = Some(key);
         self.sockets.remember(slot, fd);
         if let Err(errno) = self.register(fd, true) {

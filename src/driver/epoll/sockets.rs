@@ -7,7 +7,7 @@ use crate::driver::{Op, Receive, Token};
 
 /// What a descriptor is, as far as its readiness depends on it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) enum Kind {
+pub(super) enum SocketKind {
     /// A UNIX socket, or not known.
     #[default]
     Unix,
@@ -52,11 +52,11 @@ pub(super) struct Socket {
     slot: u32,
     /// Generation of the operation that reads.
     generation: u32,
-    /// Key of the send or connect that waits.
-    pub(super) waiting: Option<Key>,
+    /// WaitingKey of the send or connect that waits.
+    pub(super) waiting: Option<WaitingKey>,
     pub(super) reading: Reading,
     pub(super) registration: Registration,
-    pub(super) kind: Kind,
+    pub(super) kind: SocketKind,
     /// Data, the end of the stream or an error may be there.
     pub(super) is_readable: bool,
     /// A short receive does not show that nothing is left.
@@ -67,11 +67,11 @@ pub(super) struct Socket {
 
 /// A key in the table of waiting operations, plus one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Key(std::num::NonZeroU32);
+pub(super) struct WaitingKey(std::num::NonZeroU32);
 
-impl Key {
-    pub(super) fn new(index: usize) -> Key {
-        Key(std::num::NonZeroU32::MIN.saturating_add(index as u32))
+impl WaitingKey {
+    pub(super) fn new(index: usize) -> WaitingKey {
+        WaitingKey(std::num::NonZeroU32::MIN.saturating_add(index as u32))
     }
 
     pub(super) fn index(self) -> usize {
@@ -122,13 +122,13 @@ impl Sockets {
     }
 
     /// Begins with a new descriptor.
-    pub(super) fn begin(&mut self, fd: RawFd, kind: Kind) {
+    pub(super) fn begin(&mut self, fd: RawFd, kind: SocketKind) {
         *self.at(fd) = Socket { kind, ..Socket::default() };
     }
 
     /// Forgets a descriptor that is closed.
     pub(super) fn end(&mut self, fd: RawFd) {
-        self.begin(fd, Kind::default());
+        self.begin(fd, SocketKind::default());
     }
 
     /// Remembers the descriptor of a slot's operations.

@@ -11,16 +11,17 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::files::{LookupSupport, open, read_at};
-use crate::driver::opening::Lookup;
+use crate::driver::mapping::Mapping;
+use crate::driver::opening::OpenRequest;
 use crate::driver::{FileKind, OpenFor};
 use crate::limits::{ABORT_MS, POOL_HEADROOM, WORKER_IDLE_MS, WORKER_STACK_SIZE, WORKERS_MAX};
 
 /// A system call to perform.
 pub(super) enum Job {
     /// Open a path.
-    Open { lookup: Lookup, support: LookupSupport, path: CString, purpose: OpenFor },
+    Open { lookup: OpenRequest, support: LookupSupport, path: CString, purpose: OpenFor },
     /// Read into a buffer, behind its headroom. The caller keeps the file open until the completion.
-    Read { fd: RawFd, offset: u64, memory: Box<[u8]> },
+    Read { fd: RawFd, offset: u64, memory: Mapping },
     /// Close a descriptor; it has no outcome.
     Close(OwnedFd),
 }
@@ -28,7 +29,7 @@ pub(super) enum Job {
 /// The result of a job.
 pub(super) enum Outcome {
     Opened(Result<(OwnedFd, FileKind), Errno>),
-    Read { memory: Box<[u8]>, result: Result<usize, Errno> },
+    Read { memory: Mapping, result: Result<usize, Errno> },
 }
 
 impl Job {

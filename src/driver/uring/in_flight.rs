@@ -56,8 +56,8 @@ pub(super) struct Lookup {
 
 impl Lookup {
     /// A lookup with `OPEN_TRIES_MAX` tries.
-    pub(super) fn new(path: CString, lookup: opening::Lookup) -> Lookup {
-        let opening::Lookup { folder, flags, resolve } = lookup;
+    pub(super) fn new(path: CString, lookup: opening::OpenRequest) -> Lookup {
+        let opening::OpenRequest { folder, flags, resolve } = lookup;
         let how = types::OpenHow::new().flags(flags.bits() as u64).resolve(resolve);
         Lookup { folder: types::Fd(folder), path, how: Box::new(how), tries_left: OPEN_TRIES_MAX - 1 }
     }

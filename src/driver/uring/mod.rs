@@ -313,7 +313,7 @@ impl Driver for Uring {
     }
 
     fn open(&mut self, token: Token, reach: Reach<'_, OwnedFd>, path: CString, purpose: OpenFor) {
-        let lookup = Lookup::new(path, opening::Lookup::new(&reach, purpose));
+        let lookup = Lookup::new(path, opening::OpenRequest::new(&reach, purpose));
         let entry = lookup.entry();
         let index = self.in_flight.insert(InFlight::Open { token, purpose, lookup });
         self.push_indexed(entry, index);

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 use io_uring::{Submitter, opcode, squeue};
-use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
+use crate::driver::mapping::Mapping;
 use crate::driver::{Lease, Share};
 use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM};
 
@@ -38,9 +37,9 @@ pub(super) fn buffer_of(number: u16) -> (Share, u16) {
 
 /// One share of the receive pool: a fixed number of buffers of a fixed size. Their memory is allocated on first use.
 pub(super) struct Pool {
-    memory: NonNull<u8>,
+    memory: Mapping,
     /// The shared buffer ring; None: buffers are provided through operations.
-    ring: Option<NonNull<BufRingEntry>>,
+    ring: Option<Mapping>,
     share: Share,
     /// Number of buffers.
     buffers: u16,
@@ -63,13 +62,6 @@ fn ring_size(buffers: u16) -> usize {
     ring_entries(buffers) as usize * size_of::<BufRingEntry>()
 }
 
-fn map(size: usize) -> Result<NonNull<u8>, Errno> {
-    let size = std::num::NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
-    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    // SAFETY: a new private mapping at an address that the kernel chooses aliases nothing.
-    unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_PRIVATE) }.map(NonNull::cast)
-}
-
 impl Pool {
     /// Maps a share of `buffers` buffers. They are to be provided as the buffer group with the share's number.
     pub(super) fn new(
@@ -78,16 +70,15 @@ impl Pool {
         share: Share,
         buffers: u16,
     ) -> Result<Pool, std::io::Error> {
-        let memory = map(memory_size(buffers))?;
+        let memory = Mapping::new(memory_size(buffers))?;
         let mut pool = Pool { memory, ring: None, share, buffers, tail: 0, lent: buffers as usize, reads: 0 };
         if supply == Supply::Ring {
-            let ring = map(ring_size(buffers))?.cast();
+            let ring = Mapping::new(ring_size(buffers))?;
+            let start = ring.start().as_ptr() as u64;
             pool.ring = Some(ring);
             // SAFETY: the ring's memory is page-aligned, of the right size, and lives until the pool is dropped,
             // which is after the operations that use it have ended (`Uring`'s drop).
-            unsafe {
-                submitter.register_buf_ring_with_flags(ring.as_ptr() as u64, ring_entries(buffers), share as u16, 0)
-            }?;
+            unsafe { submitter.register_buf_ring_with_flags(start, ring_entries(buffers), share as u16, 0) }?;
         }
         Ok(pool)
     }
@@ -137,14 +128,14 @@ impl Pool {
     fn at(&self, buffer: u16, offset: usize) -> NonNull<u8> {
         debug_assert!(buffer < self.buffers && offset <= POOL_BUFFER_SIZE);
         // SAFETY: the buffer's number is below `buffers`, so the place lies within the mapping.
-        unsafe { self.memory.add(buffer as usize * POOL_BUFFER_SIZE + offset) }
+        unsafe { self.memory.start().add(buffer as usize * POOL_BUFFER_SIZE + offset) }
     }
 
     /// Provides a buffer to the kernel: at once, or, if an entry is returned, when the entry is submitted.
     pub(super) fn provide(&mut self, buffer: u16) -> Option<squeue::Entry> {
         self.lent -= 1;
         let (address, size) = (self.at(buffer, POOL_HEADROOM).as_ptr(), POOL_BUFFER_SIZE - POOL_HEADROOM);
-        let Some(ring) = self.ring else {
+        let Some(ring) = self.ring.as_ref().map(|ring| ring.start().cast::<BufRingEntry>()) else {
             let provide = opcode::ProvideBuffers::new(address, size as i32, 1, self.share as u16, self.number(buffer));
             return Some(provide.build().flags(squeue::Flags::SKIP_SUCCESS));
         };
@@ -163,17 +154,6 @@ impl Pool {
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         tail.store(self.tail, Ordering::Release);
         None
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // SAFETY: this value owns the mapping, and `Uring` has ended the operations that used it.
-        let _ = unsafe { munmap(self.memory.cast(), memory_size(self.buffers)) };
-        if let Some(ring) = self.ring {
-            // SAFETY: as above.
-            let _ = unsafe { munmap(ring.cast(), ring_size(self.buffers)) };
-        }
     }
 }
 
