@@ -18,6 +18,9 @@ pub mod inherit;
 mod status;
 pub mod tcp;
 pub mod uring;
+// The epoll driver calls it where openat2(2) is missing.
+#[cfg_attr(not(test), expect(dead_code))]
+mod walk;
 
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
