@@ -261,6 +261,11 @@ pub const FDS_RESERVED: u64 = 64;
 pub const BACKLOG_MAX: i32 = 4096;
 /// Attempts of one openat2(2) that fails with EAGAIN because of a concurrent rename.
 pub const OPEN_TRIES_MAX: u32 = 100;
+/// Symbolic links in one path, as in the kernel (path_resolution(7)), where openat2(2) is missing.
+pub const OPEN_LINKS_MAX: u32 = 40;
+/// Folders below the base that one lookup without openat2(2) holds open, each with a file descriptor. A deeper path
+/// fails.
+pub const OPEN_DEPTH_MAX: usize = 32;
 /// Interval between keepalive probes (tcp(7), TCP_KEEPINTVL).
 pub const TCP_KEEPALIVE_INTERVAL_MS: u64 = 10 * SECOND;
 /// Unanswered keepalive probes that end the connection (tcp(7), TCP_KEEPCNT).

@@ -1,11 +1,11 @@
 //! File status through statx(2), whose fields have 64 bits on all targets. On 32-bit targets fstat(2) fails for files
 //! of 2 GiB and more and for inode numbers that exceed 32 bits, and its times end in 2038.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::libc::{self, makedev};
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{Mode, SFlag};
 
 use super::FolderId;
 
@@ -16,6 +16,10 @@ const STATX_MNT_ID_UNIQUE: libc::c_uint = 0x4000;
 pub(super) struct Status {
     /// The file type: `S_IFREG`, `S_IFDIR` and so on.
     pub(super) kind: SFlag,
+    /// The permission bits, with the sticky bit.
+    pub(super) permissions: Mode,
+    /// User ID of the owner.
+    pub(super) owner: u32,
     /// Size in bytes.
     pub(super) size: u64,
     /// Modification time (mtime), in whole seconds since 1970; negative before 1970.
@@ -37,18 +41,18 @@ pub(super) struct Status {
 }
 
 /// The status of an open file, also of one that was opened with `O_PATH`.
-pub(super) fn status_of(fd: &OwnedFd) -> Result<Status, Errno> {
-    ask(fd, libc::AT_STATX_SYNC_AS_STAT)
+pub(super) fn status_of(fd: impl AsFd) -> Result<Status, Errno> {
+    ask(fd.as_fd(), libc::AT_STATX_SYNC_AS_STAT)
 }
 
 /// The identity of a folder; None: the kernel does not report it. Cached attributes are sufficient
 /// (AT_STATX_DONT_SYNC): a network file system may be slow or unreachable.
 pub(super) fn identity_of(folder: &OwnedFd) -> Option<FolderId> {
-    let Status { file_system, inode, mount, .. } = ask(folder, libc::AT_STATX_DONT_SYNC).ok()?;
+    let Status { file_system, inode, mount, .. } = ask(folder.as_fd(), libc::AT_STATX_DONT_SYNC).ok()?;
     Some(FolderId { file_system, inode, mount })
 }
 
-fn ask(fd: &OwnedFd, sync: libc::c_int) -> Result<Status, Errno> {
+fn ask(fd: BorrowedFd<'_>, sync: libc::c_int) -> Result<Status, Errno> {
     // SAFETY: all zeros is a valid struct statx.
     let mut told: libc::statx = unsafe { std::mem::zeroed() };
     let (empty, room) = (c"".as_ptr(), &raw mut told);
@@ -58,6 +62,8 @@ fn ask(fd: &OwnedFd, sync: libc::c_int) -> Result<Status, Errno> {
     Errno::result(result)?;
     Ok(Status {
         kind: SFlag::from_bits_truncate(told.stx_mode.into()) & SFlag::S_IFMT,
+        permissions: Mode::from_bits_truncate(told.stx_mode.into()),
+        owner: told.stx_uid,
         size: told.stx_size,
         modified_s: told.stx_mtime.tv_sec,
         modified_ns: told.stx_mtime.tv_nsec,
@@ -87,7 +93,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let modified = UNIX_EPOCH + Duration::new(BEYOND + 7, 8_000);
         file.set_len(BEYOND + 5).and_then(|()| file.set_times(FileTimes::new().set_modified(modified))).unwrap();
-        let status = status_of(&file.into()).unwrap();
+        let status = status_of(OwnedFd::from(file)).unwrap();
         assert!(status.kind == SFlag::S_IFREG);
         assert!(status.changed_s > 0 && status.changed_s < BEYOND as i64, "no program sets it");
         assert_eq!(status.size, BEYOND + 5);
@@ -96,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_device() {
-        let null = status_of(&File::open("/dev/null").unwrap().into()).unwrap();
+        let null = status_of(File::open("/dev/null").unwrap()).unwrap();
         assert!(null.kind == SFlag::S_IFCHR && null.device == makedev(1, 3));
     }
 }
