@@ -313,7 +313,11 @@ impl Driver for Epoll {
         if is_polling {
             rest = self.poll(if has_work { Some(0) } else { timeout_ms })?;
         }
-        completions.append(&mut self.ready);
+        if completions.is_empty() {
+            std::mem::swap(completions, &mut self.ready);
+        } else {
+            completions.append(&mut self.ready);
+        }
         Ok(if self.due.is_empty() { rest } else { Rest::Possible })
     }
 
