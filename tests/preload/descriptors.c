@@ -18,6 +18,11 @@
 
 #include "say.h"
 
+/* 32-bit ARM has only the call that counts the offset in pages. */
+#ifndef SYS_mmap
+#define SYS_mmap SYS_mmap2
+#endif
+
 /* As io_uring closes, or an instruction of the program's own: libc's function, of which no library hears. */
 static void close_unseen(int fd)
 {
