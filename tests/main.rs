@@ -105,6 +105,9 @@ mod lifecycle;
 /// Faults around the daemon.
 mod faults;
 
+/// The inputs of the fuzz targets.
+mod corpus;
+
 /// Servers whose backlogs are full.
 mod backlog;
 
