@@ -17,7 +17,9 @@ BENCH_TARGET = TARGET / "benches"
 UAKARI = TARGET / "release" / "uakari"
 ECHO = TARGET / "release" / "websocket_echo"
 LIBRARY = TARGET / "release" / "libwebsocket.so"
-LOAD, RELAY, BACKEND = (BENCH_TARGET / "release" / name for name in ("load", "relay", "backend"))
+LOAD, RELAY, RELAY_EPOLL, BACKEND = (
+    BENCH_TARGET / "release" / name for name in ("load", "relay", "relay_epoll", "backend")
+)
 # Programs that tests/install-tools unpacks.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 TOOLS = Path(os.environ.get("UAKARI_TOOLS") or CACHE / "uakari-tools")
@@ -30,6 +32,7 @@ IDLE_ALL = 9500
 # In the benchmark all clients have one address.
 UAKARI_CONFIG = """
 log-level = "error";
+driver = "{driver}";
 limits = {{ clients = 20000; clients-per-address = 0; handshakes = 20000; }};
 servers = ({{ listen = "127.0.0.1:0"; websocket = {{ docroot = "{folder}"; {how}; }}; }});
 """
@@ -112,26 +115,32 @@ class Bench:
         return backend
 
     def start_server(self, name, stack=None):
-        return getattr(self, "start_" + name)(stack)
+        return getattr(self, "start_" + name.replace("-", "_"))(stack)
 
-    def start_gateway(self, stack, how, echo_words, load_words=()):
+    def start_gateway(self, stack, how, echo_words, load_words=(), driver="uring"):
         """uakari before the sample server."""
         folder = self.new_folder()
         words = [*echo_words, "-R", folder, "-n", "echo", "-m", "20000"]
         backend = self.start(self.server_core, *words, stack=stack)
         backend.wait_until(lambda: answers(socket.AF_UNIX, str(folder / "echo")))
         config = folder / "uakari.conf"
-        config.write_text(UAKARI_CONFIG.format(folder=folder, how=how))
+        config.write_text(UAKARI_CONFIG.format(folder=folder, how=how, driver=driver))
         gateway = self.start(self.server_core, UAKARI, "-f", config, stack=stack)
         address = gateway.wait_for_line(r"listening on http://([^\s/]+)")[1]
         return Server(gateway, backend, address, ["--path", "/echo", *load_words], UAKARI)
 
-    def start_uakari(self, stack):
-        return self.start_gateway(stack, 'protocol = "frames"', [ECHO, "--protocol", "frames"])
+    def start_uakari(self, stack, driver="uring"):
+        return self.start_gateway(stack, 'protocol = "frames"', [ECHO, "--protocol", "frames"], driver=driver)
 
-    def start_direct(self, stack):
+    def start_uakari_epoll(self, stack):
+        return self.start_uakari(stack, "epoll")
+
+    def start_direct(self, stack, driver="uring"):
         """The sample server on the Rust API of utils/websocket."""
-        return self.start_gateway(stack, 'options = "direct"', [ECHO, "--direct"])
+        return self.start_gateway(stack, 'options = "direct"', [ECHO, "--direct"], driver=driver)
+
+    def start_direct_epoll(self, stack):
+        return self.start_direct(stack, "epoll")
 
     def start_preload(self, stack):
         """The sample server as it is for streams, which knows nothing of WebSocket."""
@@ -153,13 +162,16 @@ class Bench:
     def start_library(self, stack):
         return self.start_alone("library", stack)
 
-    def start_relay(self, stack):
+    def start_relay(self, stack, binary=RELAY):
         path = self.new_folder() / "raw"
         backend = self.start_backend("raw", path, stack)
-        words = [RELAY, "--listen", "127.0.0.1:0", "--unix", path]
+        words = [binary, "--listen", "127.0.0.1:0", "--unix", path]
         gateway = self.start(self.server_core, *words, stack=stack)
         address = gateway.wait_for_line(r"listening on (\S+)")[1]
-        return Server(gateway, backend, address, ["--raw"], RELAY)
+        return Server(gateway, backend, address, ["--raw"], binary)
+
+    def start_relay_epoll(self, stack):
+        return self.start_relay(stack, RELAY_EPOLL)
 
     def start_nginx(self, stack):
         folder = self.new_folder()

@@ -1,8 +1,21 @@
-"""Renders the results of benches/run as Markdown tables; `tables.py bench.json` does it again."""
+"""Renders the results of benches/run as Markdown tables; `tables.py bench.json` does it again.
+`tables.py --brief bench.json` prints the tables of docs/performance.md: medians alone.
+"""
 
 import json
 import statistics
 import sys
+
+# Each gateway is compared with the raw relay on the same interface, its lower bound, and with nginx; each epoll server
+# also with its counterpart on io_uring.
+COMPARED = (
+    ("uakari", "relay"),
+    ("uakari-epoll", "relay-epoll"),
+    ("uakari", "nginx"),
+    ("uakari-epoll", "nginx"),
+    ("uakari-epoll", "uakari"),
+    ("relay-epoll", "relay"),
+)
 
 
 def render(results):
@@ -11,11 +24,31 @@ def render(results):
     rounds = 1 + max((run["round"] for run in runs), default=0)
     parts = [
         f"{results['machine']}; rounds: {rounds}, of {results['seconds']:g} s; medians (least–most).",
-        *([floor_table(runs, results["floor"])] if "floor" in results else [figures_table(runs), ratios_table(runs)]),
+        *([floor_table(runs, results["floor"])] if "floor" in results else [figures_table(runs), *comparisons(runs)]),
         memory_table(results["memory"]),
         failures(results["runs"]),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def brief(results):
+    """The CPU time of the gateways and its ratios, as medians without spreads."""
+    runs = [run for run in results["runs"] if "error" not in run]
+    servers = names(runs, "server")
+    rows = []
+    for workload in names(runs, "workload"):
+        chosen = [select(runs, workload, server) for server in servers]
+        cells = [number(median_cpu(some)) if some else "failed" for some in chosen]
+        rows.append([workload, *cells])
+    parts = [
+        table(["workload", *(f"{server} µs" for server in servers)], rows),
+        comparison(runs, "workload", "/", lambda both: number(statistics.median(cpu_ratios(both)))),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def median_cpu(chosen):
+    return statistics.median(run["cpu_gateway_us"] for run in chosen)
 
 
 def table(head, rows):
@@ -65,34 +98,35 @@ def floor_table(runs, floor):
                 cpu = median_and_spread([run["cpu_all_us"] for run in chosen])
                 share = number(statistics.median(run["cpu_gateway_us"] for run in chosen))
                 both = pairs(runs, workload, server, floor)
-                rows.append([workload, server, cpu, share, ratio(both, "cpu_all_us") if both else "-", *flow(chosen)])
+                ratio = median_and_spread(cpu_ratios(both, "cpu_all_us")) if both else "-"
+                rows.append([workload, server, cpu, share, ratio, *flow(chosen)])
     return table(head, rows)
 
 
-def ratios_table(runs):
-    """Ratios are taken within a round, where the neighbours were most alike."""
-    subject, *others = names(runs, "server") or [""]
-    if not others:
-        return ""
-    head = ["workload"]
-    for other in others:
-        head += [f"{subject} / {other}", f"with backend, / {other}", f"p50 µs − {other}'s"]
-    rows = [
-        [workload] + [cell for other in others for cell in ratios(runs, workload, subject, other)]
-        for workload in names(runs, "workload")
-    ]
-    return table(head, rows)
-
-
-def ratios(runs, workload, subject, other):
-    both = pairs(runs, workload, subject, other)
-    if not both:
-        return ["failed"] * 3
+def comparisons(runs):
+    """Three tables. Values are compared within a round, where the neighbours were most alike."""
     return [
-        ratio(both, "cpu_gateway_us"),
-        ratio(both, "cpu_all_us"),
-        f"{statistics.median(one['p50_us'] - two['p50_us'] for one, two in both):+.1f}",
+        comparison(runs, "CPU of the gateway", "/", lambda both: median_and_spread(cpu_ratios(both))),
+        comparison(runs, "CPU with backend", "/", lambda both: median_and_spread(cpu_ratios(both, "cpu_all_us"))),
+        comparison(runs, "p50 in µs", "−", latency_difference),
     ]
+
+
+def comparison(runs, title, operator, cell):
+    """A table of one figure: a row for each workload, a column for each two servers."""
+    measured = set(names(runs, "server"))
+    compared = [pair for pair in COMPARED if measured.issuperset(pair)]
+    if not compared:
+        return ""
+    rows = []
+    for workload in names(runs, "workload"):
+        cells = [pairs(runs, workload, *pair) for pair in compared]
+        rows.append([workload, *(cell(both) if both else "failed" for both in cells)])
+    return table([title, *(f"{subject} {operator} {other}" for subject, other in compared)], rows)
+
+
+def latency_difference(both):
+    return f"{statistics.median(one['p50_us'] - two['p50_us'] for one, two in both):+.1f}"
 
 
 def pairs(runs, workload, subject, other):
@@ -102,8 +136,8 @@ def pairs(runs, workload, subject, other):
     return [(ours[turn], theirs[turn]) for turn in ours.keys() & theirs.keys()]
 
 
-def ratio(both, key):
-    return median_and_spread([one[key] / two[key] for one, two in both])
+def cpu_ratios(both, key="cpu_gateway_us"):
+    return [one[key] / two[key] for one, two in both]
 
 
 def memory_table(memory):
@@ -159,5 +193,6 @@ def number(value):
 
 
 if __name__ == "__main__":
-    with open(sys.argv[1], encoding="utf-8") as file:
-        print(render(json.load(file)))
+    *options, path = sys.argv[1:]
+    with open(path, encoding="utf-8") as file:
+        print((brief if options == ["--brief"] else render)(json.load(file)))

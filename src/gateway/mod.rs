@@ -37,7 +37,7 @@ use crate::types::ListenAddress;
 use admission::{AddressUnit, Admission};
 use clock::Clock;
 use connect_queue::ConnectQueues;
-use connection::{Connection, Kept};
+use connection::{Connection, Kept, Settling};
 use devices::Devices;
 use fair::FairQueue;
 use folders::Watch;
@@ -327,7 +327,11 @@ impl<D: Driver> Gateway<D> {
         match (event, end) {
             (Event::Received { result, more }, Some(end)) => connection.on_received(end, result, more, &mut self.world),
             (Event::Received { result, .. }, None) => connection.on_read(result, &mut self.world),
-            (Event::Sent { batch, result }, Some(end)) => connection.on_sent(end, batch, result, &mut self.world),
+            (Event::Sent { batch, result }, Some(end)) => {
+                if connection.on_sent(end, batch, result, &mut self.world) == Settling::NotNeeded {
+                    return;
+                }
+            }
             (Event::Opened(result), _) => connection.on_opened(result, &mut self.world),
             (Event::Connected(result), _) => connection.on_connected(result, &mut self.world),
             (Event::HandedOver(result), _) => connection.on_handed_over(result, &mut self.world),

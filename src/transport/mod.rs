@@ -284,6 +284,11 @@ impl<H> Transport<H> {
         self.outgoing.heap_size() + self.incoming.heap_size()
     }
 
+    /// Whether neither half is to be shut.
+    pub(crate) fn is_open(&self) -> bool {
+        self.life == Life::Open
+    }
+
     /// Whether reading is paused because the opposite send queue is too long.
     pub(crate) fn is_paused(&self) -> bool {
         self.mode.has(Mode::PAUSED)

@@ -33,7 +33,7 @@ use super::{
     Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Rest, Sending, Share,
     SocketType, Token, connect, descriptors,
 };
-use crate::limits::{EPOLL_BUSY_MIN, EPOLL_EVENTS_MAX, Http};
+use crate::limits::{EPOLL_EVENTS_MAX, Http};
 use crate::types::Address;
 use files::{FileJob, LookupSupport};
 use pool::BufferPool;
@@ -68,8 +68,6 @@ pub struct Epoll {
     events: Box<[EpollEvent]>,
     /// Whether the last `wait` polled.
     has_polled: bool,
-    /// Whether the last poll returned several events.
-    is_busy: bool,
     signals: Option<(Token, SignalFd)>,
     workers: Workers,
     /// Opens and reads that threads perform.
@@ -97,7 +95,6 @@ impl Epoll {
             ready: Vec::new(),
             events: vec![EpollEvent::empty(); EPOLL_EVENTS_MAX].into(),
             has_polled: false,
-            is_busy: false,
             signals: None,
             workers,
             jobs: Slab::new(),
@@ -200,7 +197,6 @@ impl Epoll {
             Err(Errno::EINTR) => 0,
             result => result?,
         };
-        self.is_busy = count >= EPOLL_BUSY_MIN;
         for index in 0..count {
             self.on_event(self.events[index]);
         }
@@ -301,9 +297,8 @@ impl Driver for Epoll {
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<OwnedFd>>) -> Result<Rest, Errno> {
         self.asked = [0; 2];
         let has_work = !self.ready.is_empty() || !self.due.is_empty();
-        // What is at hand already goes first, without a system call, but every other wait polls. Under load it is handled
-        // together with new events.
-        let is_polling = !has_work || self.is_busy || !self.has_polled;
+        // What is at hand already goes first, without a system call, but every other wait polls.
+        let is_polling = !has_work || !self.has_polled;
         self.has_polled = is_polling;
         for fd in std::mem::take(&mut self.due) {
             self.sockets.at(fd).is_due = false;
@@ -313,7 +308,11 @@ impl Driver for Epoll {
         if is_polling {
             rest = self.poll(if has_work { Some(0) } else { timeout_ms })?;
         }
-        completions.append(&mut self.ready);
+        if completions.is_empty() {
+            std::mem::swap(completions, &mut self.ready);
+        } else {
+            completions.append(&mut self.ready);
+        }
         Ok(if self.due.is_empty() { rest } else { Rest::Possible })
     }
 

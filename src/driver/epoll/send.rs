@@ -9,7 +9,7 @@ use nix::libc;
 use nix::sys::socket::{self, MsgFlags, SockaddrStorage, sockopt};
 
 use super::Epoll;
-use super::sockets::{SocketKind, WaitingKey};
+use super::sockets::{Registration, SocketKind, WaitingKey};
 use crate::driver::{Batch, Event, Op, Segment, Sending, Token, connect};
 use crate::limits::{Http, SEND_SEGMENTS_MAX};
 
@@ -67,8 +67,13 @@ impl Epoll {
         let key = WaitingKey::new(self.waiting.insert(waiting));
         self.sockets.at(fd).waiting = Some(key);
         self.sockets.remember(slot, fd);
-        if let Err(errno) = self.register(fd, true) {
-            self.end_waiting(fd, Err(errno));
+        match self.register(fd, true) {
+            // No event would follow.
+            Ok(()) if self.sockets.at(fd).registration == Registration::Unpollable => {
+                self.end_waiting(fd, Err(Errno::EAGAIN));
+            }
+            Ok(()) => {}
+            Err(errno) => self.end_waiting(fd, Err(errno)),
         }
     }
 

@@ -84,6 +84,13 @@ impl<H> Default for Busy<H> {
     }
 }
 
+/// Whether a connection has to be settled after a completion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Settling {
+    Needed,
+    NotNeeded,
+}
+
 impl<H> Busy<H> {
     /// Whether nothing of it needs attention at the end of a turn.
     fn is_calm(&self) -> bool {
@@ -427,12 +434,13 @@ impl<H> Connection<H> {
         batch: Batch,
         result: Result<usize, Errno>,
         world: &mut World<D>,
-    ) {
+    ) -> Settling {
         if result.is_ok_and(|taken| taken > 0) {
             self.moved = Moment::at(world.now_ms);
         }
-        let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
-        match (transport.on_sent(batch, result, &mut world.driver), end) {
+        let Some(transport) = world.slots.transport_mut(self.key(end)) else { return Settling::Needed };
+        let (sent, is_device) = (transport.on_sent(batch, result, &mut world.driver), transport.is_device());
+        match (sent, end) {
             // A ping may be queued after much other data for a client that receives slowly but continuously.
             (SendResult::Waiting, End::Client) if self.moved == Moment::at(world.now_ms) => {
                 self.handle(Input::Excused, world)
@@ -440,15 +448,30 @@ impl<H> Connection<H> {
             (SendResult::Drained, End::Client) if self.exchange.wants().drained == Drained::Client => {
                 self.handle(Input::Drained, world);
             }
+            (SendResult::Drained, _) if self.flows_on(end, world) => return Settling::NotNeeded,
             (SendResult::Waiting | SendResult::Drained, _) => {}
             (SendResult::Failed(errno), End::Client) => self.handle(Input::Failed(end, errno.into()), world),
             // A write-only pipe reports errors by its sends only.
-            (SendResult::Failed(errno), End::Backend) if transport.is_device() => {
+            (SendResult::Failed(errno), End::Backend) if is_device => {
                 self.handle(Input::Failed(end, errno.into()), world);
             }
             // Data that the backend has sent may still be unread. Its receive reports how the backend ended.
-            (SendResult::Failed(_), End::Backend) => transport.mute(&mut world.driver),
+            (SendResult::Failed(_), End::Backend) => {
+                if let Some(transport) = world.slots.transport_mut(self.key(end)) {
+                    transport.mute(&mut world.driver);
+                }
+            }
         }
+        Settling::Needed
+    }
+
+    /// Whether messages flow, and a queue that was sent to `end` leaves nothing to do: no memory to count, no receive to
+    /// resume, no end to send.
+    fn flows_on<D: Driver<Handle = H>>(&self, end: End, world: &World<D>) -> bool {
+        let is_open = self.transport(end, world).is_some_and(Transport::is_open);
+        let is_read = self.transport(end.opposite(), world).is_some_and(|other| !other.is_unread());
+        let is_calm = self.busy().is_none_or(Busy::is_calm);
+        self.held_size == 0 && is_open && is_read && is_calm && self.exchange.wants().is_flowing()
     }
 
     /// Runs at the end of a turn. Some: a receive or a file read waits for a pool buffer of this share.
