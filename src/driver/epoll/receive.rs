@@ -29,7 +29,8 @@ impl Epoll {
         let number = fd.as_raw_fd();
         let socket = self.sockets.at(number);
         match reading {
-            Reading::Accept => socket.kind = SocketKind::Listener,
+            // A socket that does not listen may never be readable, and is to fail at once.
+            Reading::Accept => (socket.kind, socket.is_readable) = (SocketKind::Listener, true),
             Reading::Receive(Receive::Device) => socket.kind = SocketKind::Device,
             _ => {}
         }
