@@ -1,6 +1,6 @@
 # The front door; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: run check test test-epoll tools bench conformance fuzz soak crowd lint install uninstall clean help rust
+.PHONY: run check test test-epoll tools bench conformance fuzz kernels soak crowd lint install uninstall clean help rust
 
 # Tests with targets of their own, and one that prints figures alone. `make test` runs all others, also those that need
 # tools and therefore have the attribute `ignore`.
@@ -51,6 +51,11 @@ crowd: rust ## let 1,000 members chat on a release build, 100 messages a second 
 
 fuzz: rust ## feed each fuzz target with made-up inputs for SECONDS (60)
 	@tests/tally bash -c 'tests/install-tools --fuzz && tests/fuzz/run $(or $(SECONDS),60)'
+
+# Kernels are 5.10, 6.1 and 6.12; architectures are x86_64, aarch64 and armv7.
+kernels: rust ## run end-to-end tests in Debian's kernels KERNELS (5.10 6.1 6.12) of ARCH (x86_64), which qemu boots
+	@tests/tally bash -c 'tests/install-tools --kernels "$$@" && tests/kernels/run "$$@"' kernels \
+	  $(or $(ARCH),x86_64) $(or $(KERNELS),5.10 6.1 6.12)
 
 lint: rust ## check formatting, and let clippy look for mistakes
 	cargo fmt --all --check

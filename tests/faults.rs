@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{self, ControlMessage, MsgFlags};
 
@@ -136,7 +136,7 @@ fn a_low_limit_of_locked_memory() {
     fs::write(&path, configuration("", "").replace('@', folder.path().to_str().unwrap())).unwrap();
     ["run", "www"].iter().for_each(|name| fs::create_dir(folder.join(name)).unwrap());
     // The least amount depends on the kernel: the daemon serves, or names the limit.
-    let start = |limit_kib: u64| {
+    let start = |limit_kib: rlim_t| {
         let mut process = Process::start(limited(&limit_kib.to_string()).args(["--driver", "uring", "-f", &path]));
         if let Some(line) = process.out.wait(|lines| lines.first().cloned()) {
             let port = line.rsplit(':').next().unwrap().parse().unwrap();
