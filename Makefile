@@ -1,10 +1,12 @@
 # The front door; `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: run check test tools bench conformance fuzz kernels soak crowd lint install uninstall clean help rust
+.PHONY: run check test test-epoll tools bench conformance fuzz kernels soak crowd lint install uninstall clean help rust
 
 # Tests with targets of their own, and one that prints figures alone. `make test` runs all others, also those that need
 # tools and therefore have the attribute `ignore`.
 LONG_TESTS = conformance::autobahn soak::a_day chat::crowd::a_thousand_members limits::fairness::figures_of_a_flood
+# Tests that start no daemon.
+TESTS_WITHOUT_DAEMON = style:: scripts:: install:: library:: echo_server::
 
 run: ## build all and try it: the sample servers behind the gateway on PORT (8080) of HOST (127.0.0.1), until Ctrl-C
 	@utils/try --build
@@ -19,6 +21,12 @@ test: rust ## run all tests; the last line counts them
 	cargo build --workspace --bins --lib --examples
 	@tests/tally cargo test --workspace --no-fail-fast -- --include-ignored $(LONG_TESTS:%=--skip %)
 
+test-epoll: rust ## run the end-to-end tests with epoll in place of io_uring
+	tests/install-tools
+	cargo build --workspace --bins --lib --examples
+	@UAKARI_DRIVER=epoll tests/tally cargo test --test main --no-fail-fast -- --include-ignored \
+		$(LONG_TESTS:%=--skip %) $(TESTS_WITHOUT_DAEMON:%=--skip %)
+
 tools: ## install what the tests need beside Rust: browser, clients, Autobahn
 	tests/install-tools --conformance
 
@@ -27,7 +35,7 @@ bench: rust ## measure uakari beside its peers, then servers of direct mode besi
 	benches/run
 	benches/run --direct
 
-conformance: rust ## run Autobahn's test suite on a release build
+conformance: rust ## run Autobahn's test suite on a release build, with io_uring and with epoll
 	tests/install-tools --conformance
 	cargo build --release --workspace
 	@tests/tally cargo test --release --test main -- --ignored conformance::autobahn
@@ -69,4 +77,4 @@ rust:
 	@utils/require-rust
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -238,8 +238,9 @@ pub const RING_ENTRIES_MIN: u32 = 32;
 /// Events that one epoll_wait(2) returns. Few, so that what is received is sent while the processor's caches have it:
 /// with 256 a message of 64 KiB costs a twentieth more.
 pub const EPOLL_EVENTS_MAX: usize = 16;
-/// Receives of one descriptor in one `wait` of the epoll driver; further data waits for the next one.
-pub const RECEIVES_PER_WAIT_MAX: usize = 4;
+/// Packets that the epoll driver receives from one backend in one `wait`, so that they are sent together; further ones
+/// wait for the next `wait`, as what does not fit into one buffer of a stream does.
+pub const PACKETS_PER_WAIT_MAX: usize = 8;
 /// Connections that the epoll driver accepts from one listener in one `wait`.
 pub const ACCEPTS_PER_WAIT_MAX: usize = 64;
 /// Threads of the epoll driver for what a file system may delay.

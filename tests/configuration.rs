@@ -9,7 +9,7 @@ use std::process::Command;
 use nix::unistd::{Uid, User};
 use uakari::config::keys::{self, ConfigKey, Scope};
 
-use crate::daemon::{Daemon, UAKARI, configuration, project};
+use crate::daemon::{Daemon, START_LINE, configuration, project, uakari};
 use crate::process::{DEADLINE, Finished, Folder, Process, run};
 use crate::wire::Wire;
 
@@ -53,7 +53,7 @@ fn folder() -> Folder {
 }
 
 fn check(folder: &Path, flags: &[&str]) -> Finished {
-    run(Command::new(UAKARI).current_dir(folder).arg("--check").args(flags), DEADLINE)
+    run(uakari().current_dir(folder).arg("--check").args(flags), DEADLINE)
 }
 
 /// The user who runs the tests.
@@ -139,7 +139,7 @@ fn control_characters_are_escaped() {
 fn an_invalid_file_prevents_the_start() {
     let folder = folder();
     let checked = check(folder.path(), &["-f", "typos.conf"]);
-    let mut command = Command::new(UAKARI);
+    let mut command = uakari();
     let Finished { status, out, err } = run(command.current_dir(folder.path()).args(["-f", "typos.conf"]), DEADLINE);
     assert_eq!((status.code(), out.as_str()), (Some(1), ""));
     let said: Vec<&str> = err.lines().map(|line| line.split_once(" error ").unwrap().1).collect();
@@ -188,7 +188,7 @@ fn a_file_is_served() {
         folder.join("www")
     );
     fs::write(folder.join("uakari.conf"), text).unwrap();
-    let mut command = Command::new(UAKARI);
+    let mut command = uakari();
     let process = Process::start(command.current_dir(folder.path()).args(["-f", "uakari.conf"]));
     let line = process.out.wait_for(&["listening on http://127.0.0.1:"]);
     let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
@@ -250,7 +250,7 @@ fn pages_are_allowed_and_denied() {
             folder.join("www")
         );
         fs::write(folder.join("uakari.conf"), text).unwrap();
-        let process = Process::start(Command::new(UAKARI).arg("-f").arg(folder.join("uakari.conf")));
+        let process = Process::start(uakari().arg("-f").arg(folder.join("uakari.conf")));
         let line = process.out.wait_for(&["listening on http://127.0.0.1:"]);
         let mut wire = Wire::connect(line.rsplit(':').next().unwrap().parse().unwrap());
         for path in *sent {
@@ -281,11 +281,11 @@ fn a_server_that_would_lose_a_protection_is_refused() {
     };
     let folder = Folder::new();
     fs::write(folder.join("uakari.conf"), text("")).unwrap();
-    let Finished { status, out, err } = run(Command::new(UAKARI).arg("-f").arg(folder.join("uakari.conf")), DEADLINE);
+    let Finished { status, out, err } = run(uakari().arg("-f").arg(folder.join("uakari.conf")), DEADLINE);
     assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
     assert!(err.contains("servers[0].auth: is not served: clients are not asked for a password"), "{err}");
     fs::write(folder.join("uakari.conf"), text("unprotected = (\"auth\");")).unwrap();
-    let process = Process::start(Command::new(UAKARI).arg("-f").arg(folder.join("uakari.conf")));
+    let process = Process::start(uakari().arg("-f").arg(folder.join("uakari.conf")));
     process.out.wait_for(&["listening on http://127.0.0.1:"]);
     process.err.wait_for(&[" warn ", "servers[0].auth: is not served, and the server is unprotected"]);
 }
@@ -302,9 +302,9 @@ fn root_without_a_user_is_warned() {
     let checked = check(folder.path(), &flags);
     assert_eq!((checked.out.contains(warning), checked.status.code()), (is_root, Some(0)), "{checked:?}");
     assert!(!check(folder.path(), &by_name).out.contains(warning));
-    let process = Process::start(Command::new(UAKARI).args(flags));
+    let process = Process::start(uakari().args(flags));
     process.out.wait_for(&["listening on "]);
-    process.err.wait_for(&[if is_root { warning } else { " on io_uring" }]);
+    process.err.wait_for(&[if is_root { warning } else { START_LINE }]);
     assert_eq!(process.err.text().contains(warning), is_root);
     // A user that may not switch users can still check the file for root.
     if !is_root {
@@ -342,7 +342,7 @@ fn errors_of_opening_name_the_line() {
         let folder = Folder::new();
         fs::write(folder.join("uakari.conf"), text).unwrap();
         let Finished { status, err, .. } =
-            run(Command::new(UAKARI).current_dir(folder.path()).args(["-f", "uakari.conf"]), DEADLINE);
+            run(uakari().current_dir(folder.path()).args(["-f", "uakari.conf"]), DEADLINE);
         let errors: Vec<&str> = err.lines().filter(|line| line.contains(" error ")).collect();
         assert_eq!((status.code(), errors.len()), (Some(1), expected.len()), "{err}");
         for (line, part) in errors.iter().zip(expected) {
@@ -434,7 +434,7 @@ fn the_manual_page_has_every_key_and_no_other() {
 #[test]
 fn the_manual_page_has_every_flag() {
     let text = fs::read_to_string(project().join("docs/man/uakari.8")).unwrap();
-    let help = run(Command::new(UAKARI).arg("--help"), DEADLINE).out;
+    let help = run(uakari().arg("--help"), DEADLINE).out;
     let mut count = 0;
     for line in help.lines().filter(|line| line.starts_with("  -")) {
         for flag in line.split_whitespace().take(2).map(|word| word.trim_end_matches(',')) {

@@ -1,9 +1,11 @@
 //! The daemon in a new folder, and the other programs of the workspace.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -11,13 +13,85 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage,
 use nix::unistd::Pid;
 
 use crate::client::Client;
+use crate::foreign::need;
 use crate::privileges::as_lone_user;
 use crate::process::{DEADLINE, Finished, Folder, Lines, Process};
 use crate::server::{Kind, Listener};
 use crate::wire::{Response, Wire};
 
-/// The daemon that is tested.
-pub const UAKARI: &str = env!("CARGO_BIN_EXE_uakari");
+/// The daemon that is tested. Tests start it with `uakari()` or `uakari_words()`, which choose its driver.
+pub const UAKARI_PATH: &str = env!("CARGO_BIN_EXE_uakari");
+
+/// The value of `--driver` for each daemon that does not choose one itself: UAKARI_DRIVER. None: the daemon's default.
+static DRIVER: LazyLock<Option<String>> = LazyLock::new(|| {
+    let driver = std::env::var("UAKARI_DRIVER").ok().filter(|driver| !driver.is_empty())?;
+    assert!(["auto", "uring", "epoll"].contains(&&*driver), "UAKARI_DRIVER={driver}: write auto, uring or epoll");
+    Some(driver)
+});
+
+/// The beginning of the start line, which precedes the driver's name.
+pub const START_LINE: &str = concat!("uakari ", env!("CARGO_PKG_VERSION"), " on ");
+
+/// The flags that choose the driver.
+pub fn driver_flags() -> Vec<&'static str> {
+    DRIVER.as_deref().map_or(Vec::new(), |driver| vec!["--driver", driver])
+}
+
+/// The daemon's path and the flags that choose its driver, for a command that executes other programs.
+pub fn uakari_words() -> Vec<&'static str> {
+    match REFUSED.get() {
+        [] => [vec![UAKARI_PATH], driver_flags()].concat(),
+        refused => [&[REFUSER.as_str()], refused, &["--", UAKARI_PATH, "--driver", "epoll"]].concat(),
+    }
+}
+
+/// The daemon with the driver of UAKARI_DRIVER.
+pub fn uakari() -> Command {
+    command_of(&uakari_words())
+}
+
+fn command_of(words: &[&str]) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// Refuses system calls to a program.
+static REFUSER: LazyLock<String> =
+    LazyLock::new(|| project().join("tests/clients/refuse_calls.py").to_str().unwrap().to_owned());
+
+thread_local! {
+    /// The system calls that are refused to the daemons of this test.
+    static REFUSED: Cell<&'static [&'static str]> = const { Cell::new(&[]) };
+}
+
+/// The daemon, which chooses its driver itself, without these system calls: `CALL=ERRNO` of
+/// `tests/clients/refuse_calls.py`.
+pub fn uakari_without(calls: &[&str]) -> Command {
+    need("python3");
+    command_of(&[&[REFUSER.as_str()], calls, &["--", UAKARI_PATH]].concat())
+}
+
+/// Runs tests once more, whose daemons are on epoll and without these system calls.
+pub fn without_calls(calls: &'static [&'static str], tests: &[fn()]) {
+    struct Restore;
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            REFUSED.set(&[]);
+        }
+    }
+    need("python3");
+    let _restore = Restore;
+    REFUSED.set(calls);
+    tests.iter().for_each(|test| test());
+}
+
+/// As `uakari`, with these flags, which may choose another driver.
+fn uakari_with(flags: &[&str]) -> Command {
+    let mut command = if flags.contains(&"--driver") { Command::new(UAKARI_PATH) } else { uakari() };
+    command.args(flags);
+    command
+}
 
 /// The project's folder.
 pub fn project() -> &'static Path {
@@ -40,7 +114,7 @@ pub fn shown_in(document: &str, language: &str, part: &str) -> String {
 
 /// A program of the workspace beside the daemon.
 pub fn program(name: &str) -> PathBuf {
-    let path = Path::new(UAKARI).with_file_name(name);
+    let path = Path::new(UAKARI_PATH).with_file_name(name);
     assert!(path.exists(), "{} is missing: run `cargo build --workspace` first, as `make test` does", path.display());
     path
 }
@@ -62,20 +136,19 @@ impl Daemon {
 
     /// As `start`, in a folder that has files already.
     pub fn start_in(folder: Folder, flags: &[&str]) -> Daemon {
-        let mut command = Command::new(UAKARI);
-        command.args(flags);
-        Daemon::start_command(folder, flags, command)
+        Daemon::start_command(folder, flags, uakari_with(flags))
     }
 
     /// As `start`, with RLIMIT_NOFILE.
     pub fn start_with_few_fds(fds: u32, flags: &[&str]) -> Daemon {
-        Daemon::start_limited(Folder::new(), fds, flags, Command::new(UAKARI))
+        Daemon::start_limited(Folder::new(), fds, flags, uakari())
     }
 
     /// As `start_with_few_fds`, as a user with no other process. None: the tests do not run as root.
     pub fn start_lone_with_few_fds(fds: u32, flags: &[&str]) -> Option<Daemon> {
         let folder = Folder::new();
-        let daemon = as_lone_user(&folder)?;
+        let mut daemon = as_lone_user(&folder)?;
+        daemon.args(driver_flags());
         Some(Daemon::start_limited(folder, fds, flags, daemon))
     }
 
@@ -99,10 +172,10 @@ impl Daemon {
 
     /// Starts a daemon with a configuration file alone, in which `@` stands for its folder.
     pub fn start_configured(text: &str) -> Daemon {
-        Daemon::start_configured_by(Folder::new(), text, Command::new(UAKARI))
+        Daemon::start_configured_by(Folder::new(), text, uakari())
     }
 
-    /// As `start_configured`, by a command that ends with the daemon's path and comes into its own there.
+    /// As `start_configured`, by a command that ends with `uakari_words`.
     pub fn start_configured_by(folder: Folder, text: &str, mut command: Command) -> Daemon {
         configure(&folder, text);
         command.arg("-f").arg(folder.join("uakari.conf"));
@@ -114,7 +187,7 @@ impl Daemon {
         configure(&folder, text);
         let mut command = Command::new("sh");
         let script = "LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web.socket exec \"$0\" \"$@\" 3<&0";
-        command.args(["-c", script, UAKARI, "-f", &folder.join("uakari.conf")]);
+        command.args(["-c", script]).args(uakari_words()).args(["-f", &folder.join("uakari.conf")]);
         Daemon::begin_reading(socket.into(), folder, command)
     }
 
@@ -129,7 +202,29 @@ impl Daemon {
         let process = Process::start_reading(input, &mut command);
         let line = process.out.wait_for(&["listening on "]);
         let port = line.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0);
-        Daemon { process, folder, port }
+        let daemon = Daemon { process, folder, port };
+        daemon.expect_driver(&command);
+        daemon
+    }
+
+    /// The daemon has a ring exactly if its command says so.
+    fn expect_driver(&self, command: &Command) {
+        let words: Vec<_> = command.get_args().collect();
+        let driver = words.windows(2).rfind(|pair| pair[0] == "--driver").and_then(|pair| pair[1].to_str());
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        let mut targets = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        let has_ring = targets.any(|target| target == Path::new("anon_inode:[io_uring]"));
+        match driver {
+            Some("uring") => assert!(has_ring, "{command:?} has no ring"),
+            Some("epoll") => assert!(!has_ring, "{command:?} has a ring"),
+            _ => {}
+        }
+    }
+
+    /// The name of its driver in the start line.
+    pub fn driver(&self) -> String {
+        let line = self.log().wait_for(&[START_LINE]);
+        line.split(START_LINE).nth(1).and_then(|rest| rest.split(',').next()).unwrap().to_owned()
     }
 
     /// The log, past and future lines.

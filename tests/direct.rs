@@ -20,7 +20,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::{Daemon, configuration};
 use crate::handover::{Given, receive, take};
-use crate::process::{close, eventually};
+use crate::process::{close, eventually, measured};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
 
@@ -381,6 +381,6 @@ fn ten_thousand_hand_overs() {
         at_once = taker.join().unwrap();
     });
     eventually("no descriptor is left", || daemon.open_files() <= files + 1);
-    println!("{at_once} of {ALL} descriptors were there when accept(2) returned");
-    assert!(at_once > 0);
+    // Not asserted: it depends on the machine's load, and on epoll the backend runs beside the gateway's next call.
+    measured(&format!("{at_once} of {ALL} descriptors were there when accept(2) returned, on {}", daemon.driver()));
 }

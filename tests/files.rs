@@ -191,7 +191,7 @@ fn cache_control_is_configurable() {
 }
 
 #[test]
-fn byte_ranges() {
+pub fn byte_ranges() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     for (range, content_range, body) in [
@@ -338,7 +338,7 @@ fn modification_times_outside_the_range_of_http_dates() {
 }
 
 #[test]
-fn precompressed_variants() {
+pub fn precompressed_variants() {
     let daemon = daemon();
     put(&daemon, "app.js", "plain");
     put(&daemon, "app.js.gz", "gzipped");

@@ -4,20 +4,18 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
 
-use crate::daemon::{Daemon, UAKARI, project};
-use crate::foreign;
+use crate::daemon::{Daemon, uakari};
 use crate::process::{DEADLINE, Finished, Folder, close, run};
 use crate::wire::{Wire, request};
 
-fn uakari(flags: &[&str]) -> Finished {
-    run(Command::new(UAKARI).args(flags), DEADLINE)
+fn start(flags: &[&str]) -> Finished {
+    run(uakari().args(flags), DEADLINE)
 }
 
 /// Expects a failure with one line that has all these parts.
 fn expect_failure(flags: &[&str], parts: &[&str]) {
-    let Finished { status, out, err } = uakari(flags);
+    let Finished { status, out, err } = start(flags);
     assert_eq!(status.code(), Some(1), "{flags:?}: {err}");
     assert_eq!(out, "", "{flags:?}");
     // A warning about limits may precede it.
@@ -29,32 +27,16 @@ fn expect_failure(flags: &[&str], parts: &[&str]) {
     }
 }
 
-/// io_uring refused as container profiles refuse it: with `--driver uring`, one line names the cause and the remedy.
-#[test]
-#[ignore = "needs python3"]
-fn io_uring_refused() {
-    foreign::need("python3");
-    let folder = Folder::new();
-    for (errno, cause, remedy) in [("1", "seccomp profile", "io_uring_setup"), ("38", "no io_uring", "Linux 6.1")] {
-        let mut command = Command::new(project().join("tests/clients/refuse_io_uring.py"));
-        command.args([errno, UAKARI, "--driver", "uring", "--listen", "127.0.0.1:0", "--docroot", &folder.join("")]);
-        let Finished { status, out, err } = run(&mut command, DEADLINE);
-        assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
-        let line = err.lines().find(|line| line.contains(" error ")).unwrap_or_default();
-        assert!(line.contains(cause) && line.contains(remedy), "errno {errno}: {err}");
-    }
-}
-
 #[test]
 fn version() {
-    let Finished { status, out, err } = uakari(&["--version"]);
+    let Finished { status, out, err } = start(&["--version"]);
     assert!(status.success(), "{err}");
     assert_eq!((out.as_str(), err.as_str()), (concat!("uakari ", env!("CARGO_PKG_VERSION")), ""));
 }
 
 #[test]
 fn help_shows_examples() {
-    let Finished { status, out, err } = uakari(&["--help"]);
+    let Finished { status, out, err } = start(&["--help"]);
     assert!(status.success() && err.is_empty(), "{err}");
     for part in [
         "Usage: uakari",

@@ -48,7 +48,7 @@ pub fn noise(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn files_and_their_media_types() {
+pub fn files_and_their_media_types() {
     let daemon = daemon();
     let mut wire = daemon.wire();
     for (path, status, content_type, body) in [
@@ -90,7 +90,7 @@ fn head_has_headers_and_no_body() {
 }
 
 #[test]
-fn a_folder_without_slash_is_redirected() {
+pub fn a_folder_without_slash_is_redirected() {
     let daemon = Daemon::start(&[]);
     for name in ["sub/empty/x", "a b/x", "caf\u{e9}/x", "50%/x", "evil.example/x", "index.html/x", "xindex.html/x"] {
         put(&daemon, name, "");
@@ -118,7 +118,7 @@ fn a_folder_without_slash_is_redirected() {
 }
 
 #[test]
-fn hidden_names_are_not_served() {
+pub fn hidden_names_are_not_served() {
     let daemon = Daemon::start(&[]);
     for name in [".htpasswd", ".git/config", "sub/.secret", "sub/.d/x", ".well-known/x", ".well-known/.x", "sub/x"] {
         put(&daemon, name, "found");
@@ -147,7 +147,7 @@ fn hidden_names_are_not_served() {
 }
 
 #[test]
-fn a_symbolic_link_out_of_the_folder_is_refused() {
+pub fn a_symbolic_link_out_of_the_folder_is_refused() {
     let daemon = daemon();
     let www = daemon.folder().path().join("www");
     symlink("../secret.txt", www.join("relative.txt")).unwrap();
@@ -164,7 +164,7 @@ fn a_symbolic_link_out_of_the_folder_is_refused() {
 }
 
 #[test]
-fn only_regular_files_are_served() {
+pub fn only_regular_files_are_served() {
     let daemon = daemon();
     let path = daemon.folder().path().join("www/pipe");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();

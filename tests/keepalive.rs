@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
-use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::daemon::{Daemon, configuration, uakari_words};
 use crate::process::{DEADLINE, Folder, Process, can_unshare, eventually, eventually_eq, has, run, skipped};
 use crate::server::{Backend, Listener};
 use crate::wire::{Wire, handshake, request};
@@ -282,7 +282,7 @@ fn a_client_whose_network_link_is_down_is_closed() {
         return skipped("only root with nsenter and ip (iproute2) can cut a link");
     }
     let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh", UAKARI]);
+    command.args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]).args(uakari_words());
     let text = configuration("tcp-user-timeout-ms = 500; ping-ms = 0;", "");
     let daemon = Daemon::start_configured_by(Folder::new(), &text, command);
     let server = daemon.listen("server");

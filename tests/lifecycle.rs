@@ -10,7 +10,6 @@ use std::io::Write;
 use std::net::{Shutdown, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use nix::sys::signal::Signal;
 use uakari::limits::LAST_WORDS_MS;
 
 use crate::client::{CLOSE, Client, Frame, TEXT};
-use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::daemon::{Daemon, configuration, uakari};
 use crate::process::{DEADLINE, Finished, Folder, eventually, expect_eq, run, uninterrupted};
 use crate::server::Backend;
 
@@ -26,7 +25,7 @@ use crate::server::Backend;
 fn fail(folder: &Folder, text: &str) -> String {
     let path = folder.join("uakari.conf");
     fs::write(&path, text.replace('@', folder.path().to_str().unwrap())).unwrap();
-    let Finished { status, out, err } = run(Command::new(UAKARI).args(["-f", &path]), DEADLINE);
+    let Finished { status, out, err } = run(uakari().args(["-f", &path]), DEADLINE);
     assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
     err
 }
@@ -239,7 +238,7 @@ fn a_pid_file_has_one_owner() {
     let folder = Folder::new();
     // The pid file of a killed daemon.
     fs::write(folder.join("pid"), "4194304999\n").unwrap();
-    let mut daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
+    let mut daemon = Daemon::start_configured_by(folder, &text, uakari());
     let said = fail(daemon.folder(), &text);
     let owner = format!("pid-file: the pid file {} belongs to process {}", daemon.folder().join("pid"), daemon.pid());
     assert!(said.contains(&owner), "{said}");
@@ -285,7 +284,7 @@ fn the_service_manager_is_notified() {
         (format!("@{name}"), UnixDatagram::bind_addr(&abstract_address).unwrap()),
     ] {
         let manager = Manager::new(socket);
-        let mut command = Command::new(UAKARI);
+        let mut command = uakari();
         command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "200000");
         let text = configuration("", "");
         let mut daemon = Daemon::start_configured_by(Folder::new(), &text, command);

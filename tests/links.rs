@@ -54,7 +54,7 @@ fn connect(more: &str) -> (Daemon, Listener, Client, Backend) {
 }
 
 #[test]
-fn a_socket_outside_docroot() {
+pub fn a_socket_outside_docroot() {
     // Longer than the address of a socket may be.
     let long = format!("{}/server", "long".repeat(40));
     let links = [
@@ -87,7 +87,7 @@ fn a_socket_outside_docroot() {
 }
 
 #[test]
-fn a_link_to_a_missing_socket() {
+pub fn a_link_to_a_missing_socket() {
     let links = ["missing", "stale", "file", "folder/x"].map(|name| unix_link(&format!("^/{name}$"), name, ""));
     let daemon = configured(&format!("links = ({});", links.join(", ")));
     let path = |name: &str| daemon.folder().path().join(name);
@@ -151,7 +151,7 @@ fn allow_and_deny_apply_to_links() {
 }
 
 #[test]
-fn symbolic_links_out_of_docroot_where_they_are_followed() {
+pub fn symbolic_links_out_of_docroot_where_they_are_followed() {
     for (options, status) in [("", 403), ("options = \"follow\";", 101)] {
         let daemon = configured(options);
         let _outside = listen(&daemon, "outside/server");

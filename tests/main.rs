@@ -1,5 +1,5 @@
-//! End-to-end tests of the daemon: each starts it on a free port, in a folder of its own. Tools first, then the tests
-//! in the order in which a connection meets what they test.
+//! End-to-end tests of the daemon: each starts it on a free port, in a folder of its own. UAKARI_DRIVER (auto, uring or
+//! epoll) chooses its driver, unless a test does.
 //!
 //! First what the tests stand on, then the tests in the order in which a connection meets what they look at.
 
@@ -23,6 +23,9 @@ mod handover;
 
 /// Flags, and failures to start.
 mod flags;
+
+/// Which driver a daemon uses, and refused system calls.
+mod drivers;
 
 /// Privileges that are dropped.
 mod privileges;
@@ -101,6 +104,9 @@ mod lifecycle;
 
 /// Faults around the daemon.
 mod faults;
+
+/// The inputs of the fuzz targets.
+mod corpus;
 
 /// Servers whose backlogs are full.
 mod backlog;

@@ -8,7 +8,7 @@ use crate::server::{Kind, Listener};
 
 /// Further spellings are in `route::names::tests::names_from_paths`.
 #[test]
-fn every_spelling_of_a_name() {
+pub fn every_spelling_of_a_name() {
     let daemon = Daemon::start(&[]);
     let servers = ["echo", "sub/echo2", "a b", "caf\u{e9}"].map(|name| (name, daemon.listen(name)));
     for (path, name) in [
@@ -35,7 +35,7 @@ fn every_spelling_of_a_name() {
 
 /// The flags reach the rules, whose cases are in `route::names::tests`, and the rules see the folded name.
 #[test]
-fn allow_and_deny() {
+pub fn allow_and_deny() {
     let cases: &[(&[&str], &[&str], &[&str])] = &[
         (&[], &["/echo", "/internal"], &[]),
         (&["--allow", "^/ws_ , ^/echo$"], &["/ws_gps", "/sub/../%65cho"], &["/echo2", "/sub/echo", "/internal"]),
@@ -101,7 +101,7 @@ fn a_denied_name_reveals_nothing() {
 }
 
 #[test]
-fn symbolic_links_out_of_docroot_are_refused() {
+pub fn symbolic_links_out_of_docroot_are_refused() {
     let daemon = Daemon::start(&[]);
     let outside = daemon.folder().path().join("outside");
     let secret = Listener::bind(&outside.join("secret"), Kind::Stream);
@@ -138,7 +138,7 @@ fn symbolic_links_out_of_docroot_are_refused() {
 }
 
 #[test]
-fn circular_symbolic_links_are_refused() {
+pub fn circular_symbolic_links_are_refused() {
     let daemon = Daemon::start(&[]);
     symlink("b", daemon.socket("a")).unwrap();
     symlink("a", daemon.socket("b")).unwrap();
@@ -146,7 +146,7 @@ fn circular_symbolic_links_are_refused() {
 }
 
 #[test]
-fn a_long_docroot_path_is_supported() {
+pub fn a_long_docroot_path_is_supported() {
     let folder = Folder::new();
     let docroot = folder.path().join("d".repeat(120)).join("e".repeat(200));
     let server = Listener::bind(&docroot.join("f".repeat(100)).join("echo"), Kind::Stream);
@@ -157,7 +157,7 @@ fn a_long_docroot_path_is_supported() {
 }
 
 #[test]
-fn a_socket_created_later_is_found() {
+pub fn a_socket_created_later_is_found() {
     let daemon = Daemon::start(&[]);
     assert_eq!(daemon.upgrade("/late", &[]).status, 404);
     let server = daemon.listen("late");
@@ -169,7 +169,7 @@ fn a_socket_created_later_is_found() {
 fn without_docroot_there_are_no_backends() {
     let folder = Folder::new();
     let www = folder.join("");
-    let mut command = std::process::Command::new(crate::daemon::UAKARI);
+    let mut command = crate::daemon::uakari();
     command.args(["--listen", "127.0.0.1:0", "--www", &www]);
     let process = crate::process::Process::start(&mut command);
     let line = process.out.wait_for(&["listening on "]);

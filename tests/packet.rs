@@ -37,7 +37,10 @@ fn descriptors_sent_with_messages_are_closed() {
         let daemon = Daemon::start(&["--protocol", protocol]);
         let server = if protocol == "packet" { daemon.listen_packets("server") } else { daemon.listen("server") };
         let mut client = daemon.connect("/server");
-        let backend = server.accept();
+        let mut backend = server.accept();
+        // By the turn that receives a message, what the handshake opened is closed.
+        client.text("hello");
+        backend.expect("hello");
         let files = daemon.open_files();
         let null = std::fs::File::open("/dev/null").unwrap();
         for count in 1..10 {

@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
 use crate::client::{BINARY, Frame, PING, PONG, TEXT};
-use crate::daemon::{Daemon, UAKARI};
+use crate::daemon::{Daemon, uakari};
 use crate::devices::{Line, SIZE, connect_eventually, is_readable};
 use crate::links::{configured_in, write_configuration};
 use crate::process::{DEADLINE, Folder, Process, close, eventually, run};
@@ -73,7 +73,7 @@ fn hello_is_refused_for_a_read_only_pipe() {
         ("hello = true; direction = \"write\";", true),
     ] {
         let path = write_configuration(&folder, &link(more));
-        let finished = run(Command::new(UAKARI).args(["--check", "-f", &path]), DEADLINE);
+        let finished = run(uakari().args(["--check", "-f", &path]), DEADLINE);
         assert_eq!(finished.status.success(), is_good, "{more} {}", finished.out);
         assert_eq!(finished.out.contains("links[0].hello"), !is_good, "{more} {}", finished.out);
     }

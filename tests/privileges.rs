@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::unistd::{Uid, User};
 
-use crate::daemon::{Daemon, UAKARI};
+use crate::daemon::{Daemon, UAKARI_PATH, driver_flags};
 use crate::process::{DEADLINE, Folder, Process, claim, make_program, run, skipped};
 
 /// The text of /proc/PID/status.
@@ -57,7 +57,7 @@ pub fn as_lone_user(folder: &Folder) -> Option<Command> {
 /// A copy of the daemon that every user can run, wherever it was built.
 fn reachable_program(folder: &Folder) -> String {
     let program = folder.join("uakari");
-    std::fs::copy(UAKARI, &program).unwrap();
+    std::fs::copy(UAKARI_PATH, &program).unwrap();
     make_program(&program);
     program
 }
@@ -84,7 +84,7 @@ fn expect_rights(daemon: &Daemon, user: &User, capabilities: u64) {
 }
 
 /// A page and a WebSocket work.
-fn expect_service(daemon: &Daemon) {
+pub fn expect_service(daemon: &Daemon) {
     std::fs::write(daemon.folder().join("www/page"), "hello").unwrap();
     assert_eq!(daemon.get("/page").status, 200);
     let _server = daemon.echo("echo", &[]);
@@ -137,7 +137,7 @@ fn an_unprivileged_user_may_configure_only_itself() {
     let as_nobody = |name: &str| {
         let mut command = Command::new("setpriv");
         let (uid, gid) = (format!("--reuid={}", user.uid), format!("--regid={}", user.gid));
-        command.args([&uid, &gid, "--clear-groups", &program]);
+        command.args([&uid, &gid, "--clear-groups", &program]).args(driver_flags());
         command.args(["--listen", "127.0.0.1:0", "--docroot", &folder.join(""), "-u", name]);
         command
     };

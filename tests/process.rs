@@ -225,6 +225,13 @@ pub fn skipped(reason: &str) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
+/// Prints a value that a test measured, past libtest, which hides the output of passing tests.
+pub fn measured(value: &str) {
+    let thread = thread::current();
+    let line = format!("measured: {}: {value}\n", thread.name().unwrap_or_default());
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
 /// Whether a program is installed.
 pub fn has(program: &str) -> bool {
     Command::new(program).arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()

@@ -3,14 +3,13 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Uid;
 
-use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::daemon::{Daemon, configuration, uakari};
 use crate::http::put;
 use crate::process::{Folder, eventually, expect_eq, skipped};
 use crate::server::{Kind, Listener};
@@ -20,7 +19,7 @@ const NOTICED: Duration = Duration::from_secs(10);
 
 /// openat2(2): with RESOLVE_BENEATH a walk across `..` fails with EAGAIN while anything is renamed anywhere.
 #[test]
-fn renames_elsewhere_have_no_effect() {
+pub fn renames_elsewhere_have_no_effect() {
     let daemon = Daemon::start_configured(&configuration("", ""));
     let _server = daemon.echo("server", &[]);
     for name in ["run/sub", "www/sub"] {
@@ -70,7 +69,7 @@ fn switch(link: &Path, to: &str) {
 }
 
 #[test]
-fn a_new_release_is_served_without_a_signal() {
+pub fn a_new_release_is_served_without_a_signal() {
     let folder = Folder::new();
     let current = folder.path().join("current");
     for name in ["one", "two", "three"] {
@@ -79,7 +78,7 @@ fn a_new_release_is_served_without_a_signal() {
     symlink("one", &current).unwrap();
     let (first, second) = (server(&folder, "one"), server(&folder, "two"));
     let text = configuration("", "").replace("@/www", "@/current/www").replace("@/run", "@/current/run");
-    let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
+    let daemon = Daemon::start_configured_by(folder, &text, uakari());
     let mut kept_alive = daemon.wire();
     let page = |wire: &mut crate::wire::Wire| {
         let response = wire.get("/page");
@@ -142,7 +141,7 @@ fn a_release_without_search_permission() {
     let secret = folder.path().join("two/www");
     fs::set_permissions(&secret, Permissions::from_mode(0o700)).unwrap();
     let text = "user = \"nobody\"; ".to_owned() + &configuration("", "").replace("@/www", "@/current/www");
-    let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
+    let daemon = Daemon::start_configured_by(folder, &text, uakari());
     switch(&current, "two");
     let remedy = "current/www cannot be opened again: Permission denied: the old one stays: give the daemon's user search permission";
     // Folders are checked while clients are connected.

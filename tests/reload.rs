@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::client::{BINARY, Client, Frame};
-use crate::daemon::{Daemon, configuration};
-use crate::process::{DEADLINE, eventually, expect_eq, free_port, uninterrupted};
+use crate::daemon::{Daemon, UAKARI_PATH, configuration};
+use crate::process::{DEADLINE, Folder, eventually, expect_eq, free_port, uninterrupted};
 use crate::server::{Kind, Listener};
 use crate::wire::request;
 
@@ -240,7 +241,8 @@ fn an_overlapping_address_requires_a_restart() {
 #[test]
 fn settings_that_require_a_restart_are_logged() {
     let good = configuration("", "");
-    let daemon = Daemon::start_configured(&good);
+    // A flag would override the file's driver.
+    let daemon = Daemon::start_configured_by(Folder::new(), &good, Command::new(UAKARI_PATH));
     let changed = "user = \"nobody\"; pid-file = \"@/pid\"; driver = \"epoll\";".to_owned()
         + &configuration("pool-buffers = 64; files = 5000; clients = 77;", "");
     let told = |key: &str| count(&daemon, &format!("reload: {key} takes effect at the next start"));

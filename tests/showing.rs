@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
 
 use crate::client::Client;
-use crate::daemon::{UAKARI, project};
+use crate::daemon::{program, project, uakari_words};
 use crate::process::{DEADLINE, Folder, Process, eventually, free_port, run, write_program};
 use crate::scripts::only_these;
 use crate::wire::Wire;
@@ -20,7 +20,13 @@ use crate::wire::Wire;
 fn show(folder: &Folder, host: &str, port: &str) -> Command {
     let release = folder.path().join("release");
     if !release.exists() {
-        symlink(Path::new(UAKARI).parent().unwrap(), release).unwrap();
+        fs::create_dir(&release).unwrap();
+        for name in
+            ["websocket_echo", "websocket_chat", "websocket_jsonrpc", "libauthrpc.so", "libjsonsql.so"].map(program)
+        {
+            symlink(&name, release.join(name.file_name().unwrap())).unwrap();
+        }
+        write_program(release.join("uakari"), &format!("#!/bin/sh\nexec {} \"$@\"\n", uakari_words().join(" ")));
     }
     let mut command = Command::new(project().join("utils/try"));
     command.env("CARGO_TARGET_DIR", folder.path()).env("HOST", host).env("PORT", port);

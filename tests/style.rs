@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use crate::daemon::{UAKARI, project};
+use crate::daemon::{project, uakari};
 use crate::process::{DEADLINE, run};
 
 /// A file of the project.
@@ -363,8 +362,8 @@ fn banned_words() {
                 faults.push(format!("{}:{}: {}", file.path, number + 1, line.trim()));
             }
         }
-        // The simulation prints the seed of a failed run.
-        let printers = ["src/observe/log.rs", "src/gateway/simulation/"];
+        // The simulation prints the seed of a failed run, and the contract its cases.
+        let printers = ["src/observe/log.rs", "src/gateway/simulation/", "src/driver/contract/"];
         let may_print = !file.path.starts_with("src/") || printers.iter().any(|path| file.path.starts_with(path));
         for (number, line) in file.code_without_tests().filter(|_| !may_print) {
             if prints.iter().any(|word| has_word(line, word)) || line.contains("process::exit") {
@@ -427,7 +426,7 @@ fn every_limit_has_a_unit_and_a_reason() {
 
 /// The flags that `--help` lists.
 fn flags() -> Vec<String> {
-    let help = run(Command::new(UAKARI).arg("--help"), DEADLINE).out;
+    let help = run(uakari().arg("--help"), DEADLINE).out;
     let options = help.split("Options:").nth(1).and_then(|rest| rest.split("Examples:").next()).unwrap();
     let firsts = options.lines().filter_map(|line| line.strip_prefix("  -").map(|rest| format!("-{rest}")));
     let words: Vec<String> = firsts

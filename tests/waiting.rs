@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::daemon::{Daemon, START_LINE, configuration, uakari, uakari_words};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, expect_eq, run, uninterrupted};
 use crate::server::{Kind, Listener};
 use crate::wire::handshake;
@@ -45,7 +45,7 @@ fn check(text: &str) -> Finished {
         fs::create_dir(folder.join(name)).unwrap();
     }
     fs::write(folder.join("uakari.conf"), text.replace('@', folder.path().to_str().unwrap())).unwrap();
-    run(Command::new(UAKARI).arg("--check").arg("-f").arg(folder.join("uakari.conf")), DEADLINE)
+    run(uakari().arg("--check").arg("-f").arg(folder.join("uakari.conf")), DEADLINE)
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn folders_created_later() {
         let told = String::from_utf8_lossy(&told[..size]).into_owned();
         assert!(told.contains(part), "{part:?} is not in {told:?}");
     };
-    let mut command = Command::new(UAKARI);
+    let mut command = uakari();
     command.env("NOTIFY_SOCKET", folder.join("notify"));
     let daemon = Daemon::start_configured_by(folder, &with_late_folders(), command);
     // Waiting does not delay the others.
@@ -124,7 +124,7 @@ fn permanent_errors_are_not_retried() {
             fs::create_dir(folder.join(name)).unwrap();
         }
         fs::write(folder.join("uakari.conf"), &text).unwrap();
-        let started = run(Command::new(UAKARI).arg("-f").arg(folder.join("uakari.conf")), DEADLINE);
+        let started = run(uakari().arg("-f").arg(folder.join("uakari.conf")), DEADLINE);
         expect_eq(started.status.code(), Some(1), said);
         assert!(started.err.contains(said), "{said:?} is not in:\n{}", started.err);
         // `--check` binds nothing: the running daemon may have the address.
@@ -170,21 +170,21 @@ fn the_only_address_is_assigned_later() {
     let mut command = Command::new("unshare");
     // Without any interface, every address can be bound.
     let begin = "ip link set lo up && exec \"$@\"";
-    command.args(["--net", "sh", "-c", begin, "sh", UAKARI, "-f", &folder.join("uakari.conf")]);
+    command.args(["--net", "sh", "-c", begin, "sh"]).args(uakari_words()).args(["-f", &folder.join("uakari.conf")]);
     let process = Process::start(&mut command);
     process.err.wait_for(&["warn", "cannot listen on http://10.77.0.1:8080", "waiting for it"]);
-    process.err.wait_for(&["uakari ", " on io_uring"]);
-    let within = |program: &str| {
+    process.err.wait_for(&[START_LINE]);
+    let within = |words: &[&str]| {
         let mut command = Command::new("nsenter");
-        command.args(["--net", "-t", &process.pid().to_string(), program]);
+        command.args(["--net", "-t", &process.pid().to_string()]).args(words);
         command
     };
     // Another program has the port by then, which is reported once.
     let free = text.replace("10.77.0.1:8080\";", "10.77.0.1:8080\"; freebind = true;");
     fs::write(folder.join("free.conf"), free.replace('@', folder.path().to_str().unwrap())).unwrap();
-    let mut holder = Process::start(within(UAKARI).args(["-f", &folder.join("free.conf")]));
+    let mut holder = Process::start(within(&uakari_words()).args(["-f", &folder.join("free.conf")]));
     holder.out.wait_for(&["listening on http://10.77.0.1:8080"]);
-    assert!(run(within("ip").args(["addr", "add", "10.77.0.1/32", "dev", "lo"]), DEADLINE).status.success());
+    assert!(run(&mut within(&["ip", "addr", "add", "10.77.0.1/32", "dev", "lo"]), DEADLINE).status.success());
     process.err.wait_for(&["warn", "10.77.0.1:8080: Address already in use", "waiting for it"]);
     holder.signal(Signal::SIGTERM);
     holder.wait(DEADLINE);
@@ -241,7 +241,7 @@ fn a_host_is_resolved_later_and_kept() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let mut command = as_told();
-    command.arg(UAKARI);
+    command.args(uakari_words());
     let text = configuration("", &link("plc.invalid", port));
     let daemon = Daemon::start_configured_by(folder, &text, command);
     expect_eq(daemon.upgrade("/plc", &[]).status, 502, "a host that is not known");
@@ -277,7 +277,7 @@ fn folders_opened_by_root_stay_open() {
         }}, {{ hostname = \"late\"; listen = \"127.0.0.1:0\"; document = {{ docroot = \"@/late\"; }}; }});",
         link("localhost", 1)
     );
-    let daemon = Daemon::start_configured_by(folder, &text, Command::new(UAKARI));
+    let daemon = Daemon::start_configured_by(folder, &text, uakari());
     expect_eq(daemon.get("/page").text(), "the page".to_owned(), "after the lookup");
     fs::create_dir(daemon.folder().join("late")).unwrap();
     daemon.log().wait_for(&["info", "/late is available now"]);

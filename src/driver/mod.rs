@@ -12,6 +12,8 @@ pub use nix::errno::Errno;
 pub mod buffers;
 mod clock;
 mod connect;
+#[cfg(test)]
+mod contract;
 mod descriptors;
 pub mod device;
 pub mod epoll;

@@ -18,3 +18,20 @@ pub(super) fn try_passing(client: &OwnedFd) -> Result<(), Errno> {
     let rights = [ControlMessage::ScmRights(&[client.as_raw_fd()])];
     socket::sendmsg::<()>(near.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// The kernel's limit counts all processes of a user; tests/direct/untaken.rs reaches it.
+    #[test]
+    fn trying_leaves_nothing_behind() {
+        let (client, mut far) = new_pair().map(|(client, far)| (client, UnixStream::from(far))).unwrap();
+        try_passing(&client).unwrap();
+        drop(client);
+        assert_eq!(far.read(&mut [0; 1]).unwrap(), 0, "nobody else has it");
+    }
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::client::Frame;
-use crate::daemon::{Daemon, UAKARI, configuration};
+use crate::daemon::{Daemon, configuration, uakari_words};
 use crate::foreign;
 use crate::process::{Folder, can_unshare, eventually, expect_eq, skipped};
 use crate::wire::request;
@@ -86,7 +86,7 @@ fn a_temporarily_full_disk_is_reported() {
     fs::create_dir(folder.join("disk")).unwrap();
     let mut command = Command::new("unshare");
     let mount = "mount -t tmpfs -o size=16k none \"$0\" && exec \"$@\"";
-    command.args(["--mount", "sh", "-c", mount, &folder.join("disk"), UAKARI]);
+    command.args(["--mount", "sh", "-c", mount, &folder.join("disk")]).args(uakari_words());
     let daemon = Daemon::start_configured_by(folder, &logging_to("@/disk/log"), command);
     // The path of a disk in the daemon's mount namespace.
     let path = format!("/proc/{}/root{}", daemon.pid(), daemon.folder().join("disk/log"));
@@ -110,7 +110,7 @@ fn start_with_pipe() -> (Daemon, fs::File) {
     let folder = Folder::new();
     let pipe = folder.join("pipe");
     let mut command = Command::new("sh");
-    command.args(["-c", "mkfifo \"$0\" && exec \"$@\" 2<>\"$0\"", &pipe, UAKARI]);
+    command.args(["-c", "mkfifo \"$0\" && exec \"$@\" 2<>\"$0\"", &pipe]).args(uakari_words());
     let daemon = Daemon::start_configured_by(folder, &configuration("", ""), command);
     let flags = nix::libc::O_NONBLOCK;
     let pipe = fs::File::options().read(true).write(true).custom_flags(flags).open(&pipe).unwrap();

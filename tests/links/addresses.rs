@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 
 use super::{full_listener, tcp_link, write_configuration};
-use crate::daemon::UAKARI;
+use crate::daemon::uakari_words;
 use crate::process::{Folder, Process, close, eventually, skipped};
 use crate::wire::Wire;
 
@@ -29,7 +29,7 @@ fn with_two_addresses(port: u16, more: &str) -> Option<(Process, Folder, u16)> {
     }
     let link = tcp_link("two", "two.example", &format!("port = {port}; {more}"));
     let path = write_configuration(&folder, &format!("links = ({link});"));
-    let process = Process::start(&mut as_told(&[UAKARI, "-f", &path, "--listen", "127.0.0.1:0"]));
+    let process = Process::start(as_told(&uakari_words()).args(["-f", &path, "--listen", "127.0.0.1:0"]));
     let line = process.out.wait_for(&["listening on "]);
     Some((process, folder, line.rsplit(':').next().unwrap().parse().unwrap()))
 }

@@ -10,7 +10,7 @@ use nix::sys::socket::{self, MsgFlags, SockFlag};
 use super::Epoll;
 use super::sockets::{Reading, Registration, SocketKind};
 use crate::driver::{Event, Receive, Received, Share, Token, connect, descriptors};
-use crate::limits::{ACCEPTS_PER_WAIT_MAX, POOL_HEADROOM, RECEIVES_PER_WAIT_MAX};
+use crate::limits::{ACCEPTS_PER_WAIT_MAX, PACKETS_PER_WAIT_MAX, POOL_HEADROOM};
 use crate::types::Address;
 
 /// What a system call received.
@@ -29,7 +29,8 @@ impl Epoll {
         let number = fd.as_raw_fd();
         let socket = self.sockets.at(number);
         match reading {
-            Reading::Accept => socket.kind = SocketKind::Listener,
+            // A socket that does not listen may never be readable, and is to fail at once.
+            Reading::Accept => (socket.kind, socket.is_readable) = (SocketKind::Listener, true),
             Reading::Receive(Receive::Device) => socket.kind = SocketKind::Device,
             _ => {}
         }
@@ -52,8 +53,12 @@ impl Epoll {
 
     /// Attempts the operation that reads a readable descriptor, up to a limit; the rest is due in the next `wait`.
     pub(super) fn try_reading(&mut self, fd: RawFd) {
-        let socket = *self.sockets.at(fd);
-        let tries = if socket.kind == SocketKind::Listener { ACCEPTS_PER_WAIT_MAX } else { RECEIVES_PER_WAIT_MAX };
+        let tries = match self.sockets.at(fd).reading {
+            Reading::Accept => ACCEPTS_PER_WAIT_MAX,
+            Reading::Receive(Receive::Packets) => PACKETS_PER_WAIT_MAX,
+            // A stream has filled its buffer, which is sent while the processor's caches have it.
+            Reading::Nothing | Reading::Receive(_) => 1,
+        };
         for _ in 0..tries {
             let socket = self.sockets.at(fd);
             match socket.reading {

@@ -4,6 +4,9 @@
 use super::objects::Object;
 use super::*;
 
+/// Bytes that the send buffer of a client holds at least (tcp(7), tcp_wmem).
+const SEND_BUFFER_SIZE_MIN: usize = 4096;
+
 type HandedOver = Result<Option<Handle>, (HandoverStep, Errno)>;
 
 impl Sim {
@@ -115,7 +118,8 @@ impl Sim {
         handover: Handover,
         is_cancelled: bool,
     ) -> HandedOver {
-        if self.wire(client).from_gateway.size > 0 {
+        let pipe = &self.wire(client).from_gateway;
+        if pipe.size > 0 && !pipe.broken {
             return Err((HandoverStep::Room, Errno::EAGAIN));
         }
         let connected = match self.backend(file, SocketType::Stream) {
@@ -131,6 +135,9 @@ impl Sim {
         let wire = self.wire(client);
         if wire.from_gateway.broken || wire.from_gateway.finished {
             return Err((HandoverStep::Reply, Errno::EPIPE));
+        }
+        if handover.reply.len() > wire.from_gateway.capacity.max(SEND_BUFFER_SIZE_MIN) {
+            return Err((HandoverStep::Reply, Errno::ECANCELED));
         }
         wire.give(&handover.reply);
         if name == "dies" && self.chance(2) {

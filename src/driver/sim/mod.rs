@@ -88,6 +88,8 @@ pub struct Sim {
     pending: Vec<Pending>,
     /// The pool; a buffer's memory is allocated when it is first lent.
     buffers: Vec<Vec<u8>>,
+    /// Receives of each share that were submitted since the last `wait`.
+    asked: [usize; 2],
     /// Free buffers of each share; the buffers of `Share::Requests` follow those of `Share::Messages`.
     free: [Vec<u16>; 2],
 }
@@ -115,6 +117,7 @@ impl Sim {
             objects: Slab::new(),
             pending: Vec::new(),
             buffers: vec![Vec::new(); buffers],
+            asked: [0; 2],
             free: [(0..messages).collect(), (messages..buffers as u16).collect()],
         }
     }
@@ -284,7 +287,7 @@ impl Sim {
             };
         };
         let most = first.len().min(CAPACITY);
-        let share = if how == Receive::Request { Share::Requests } else { Share::Messages };
+        let share = share_of(how);
         if self.free[share as usize].is_empty() {
             return Some(Received::Failed(Errno::ENOBUFS));
         }
@@ -358,7 +361,7 @@ impl Sim {
         if let OpenFor::Speaking(device) = purpose {
             return self.attempt_open_device(&place, &node, device);
         }
-        let kind = node.kind(&place)?;
+        let kind = node.kind(&place, purpose)?;
         let object = match node {
             Node::Root(tree) => Object::Folder(tree),
             _ if place.path.ends_with("/.") && kind != FileKind::Folder => return Err(Errno::ENOTDIR),
@@ -403,6 +406,11 @@ impl Sim {
     }
 }
 
+/// The share that a receive takes its buffer from.
+fn share_of(how: Receive) -> Share {
+    if how == Receive::Request { Share::Requests } else { Share::Messages }
+}
+
 impl Driver for Sim {
     type Handle = Handle;
 
@@ -426,6 +434,7 @@ impl Driver for Sim {
             _ => how != Receive::Device,
         };
         assert!(is_right, "{how:?} of {:?}", self.objects[socket.0]);
+        self.asked[share_of(how) as usize] += 1;
         self.start(token, socket.0, Ask::Receive { how });
     }
 
@@ -510,6 +519,7 @@ impl Driver for Sim {
 
     fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion<Handle>>) -> Result<Rest, Errno> {
         self.timeout_ms = timeout_ms;
+        self.asked = [0; 2];
         if !self.complete_some(completions) {
             let most_ms = if self.is_plain { u64::MAX } else { 1 + self.rng.below(IDLE_MS as usize) as u64 };
             self.now_ms += timeout_ms.unwrap_or(IDLE_MS).min(most_ms);
@@ -552,7 +562,7 @@ impl Driver for Sim {
     }
 
     fn may_receive(&self, share: Share) -> bool {
-        !self.free[share as usize].is_empty()
+        self.free[share as usize].len() > self.asked[share as usize]
     }
 
     fn buffers(&self, share: Share) -> usize {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::driver::device::Device;
-use crate::driver::{Errno, FileId, FileKind, FileStatus, SocketType};
+use crate::driver::{Errno, FileId, FileKind, FileStatus, OpenFor, SocketType};
 
 /// The wall clock at the start, in seconds since 1970; files are slightly older.
 pub const EPOCH_S: u64 = 1_700_000_000;
@@ -75,9 +75,13 @@ impl Place {
 
 impl Node {
     /// The result of an open without `OpenFor::Speaking`.
-    pub(super) fn kind(&self, place: &Place) -> Result<FileKind, Errno> {
+    pub(super) fn kind(&self, place: &Place, purpose: OpenFor) -> Result<FileKind, Errno> {
         Ok(match self {
             Node::Outside => return Err(Errno::EXDEV),
+            // open(2).
+            Node::Backend(_) | Node::Dead | Node::Full(_) | Node::Narrow(_) if purpose == OpenFor::Reading => {
+                return Err(Errno::ENXIO);
+            }
             Node::Folder | Node::Root(_) => FileKind::Folder,
             Node::Tty | Node::Fifo => FileKind::Other,
             Node::File(bytes) => FileKind::Regular(FileStatus {

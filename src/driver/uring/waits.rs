@@ -115,6 +115,7 @@ impl Uring {
             Op::Receive => Some(packet_token(token).to_bits()),
             Op::Readable => Some(Token { op: Op::Receive, ..token }.to_bits()),
             Op::Writable => self.index_of(Token { op: Op::Send, ..token }).map(index_bits),
+            Op::Send | Op::Open => self.index_of(token).map(index_bits),
             Op::Connect => {
                 let index = self.index_of(token);
                 return index
