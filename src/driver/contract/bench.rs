@@ -22,6 +22,8 @@ const LOOK_MS: u64 = 5;
 const REFUSAL_MS: u64 = 20;
 /// The last wait that shows that nothing completes.
 const QUIET_MS: u64 = 10;
+/// The wait that shows that nothing happens.
+const IDLE_MS: u64 = 50;
 /// Lines of the story that a failure tells.
 const STORY_LINES_MAX: usize = 40;
 
@@ -313,6 +315,15 @@ impl<S: Scene> Bench<S> {
             self.pump(Some(wait_ms));
             assert_eq!(self.arrivals(), 0, "nothing was expected");
         }
+    }
+
+    /// Asserts that nothing even wakes the driver up.
+    pub(super) fn expect_idle(&mut self) {
+        let before_ms = self.driver().now_ms();
+        self.pump(Some(IDLE_MS));
+        let passed_ms = self.driver().now_ms() - before_ms;
+        assert_eq!(self.arrivals(), 0, "nothing was expected");
+        assert!(passed_ms >= IDLE_MS / 2, "something has ended the wait after {passed_ms} ms");
     }
 
     /// Looks until there is a result, and lets the driver work meanwhile.

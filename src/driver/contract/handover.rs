@@ -74,16 +74,18 @@ pub(super) fn later_bytes<S: Scene>(bench: &mut Bench<S>) {
             assert!(matches!(hand_over(bench, "backend", &line.handle, handover(false, false)), Ok(None)));
             let (_, passed) = parcel(bench, "backend");
             assert_eq!(bench.hear(&line.far, 5), b"reply");
-            bench.tell(&line.far, b"one");
             bench.expect_quiet();
+            bench.tell(&line.far, b"one");
+            bench.expect_idle();
             let Line { token, handle, far } = line;
             bench.close(token, handle);
             bench.expect_quiet();
             // The next socket may have its number.
             line = bench.line(route);
             bench.receive(line.token, &line.handle, Receive::Multishot);
-            bench.tell(&far, b"two");
             bench.expect_quiet();
+            bench.tell(&far, b"two");
+            bench.expect_idle();
             assert_eq!(bench.hear(&passed, 6), b"onetwo");
             bench.tell(&line.far, b"own");
             assert_eq!(bench.gather(&line, Receive::Multishot, 3), b"own");
