@@ -286,10 +286,11 @@ pub const STANDSTILL_MS: u64 = 1_000;
 pub const CATCH_UP_MS: u64 = 1_000;
 /// Interval at which the loop wakes if rates are limited, so that a standstill is noticed.
 pub const LOOK_AROUND_MS: u64 = 1_000;
-/// A turn with this many completions may have left some in the kernel, which returns 20 at a time (since 6.13).
+/// A turn with this many completions of the ring may have left some in the kernel, which returns 20 at a time (since
+/// 6.13).
 pub const TURN_FULL_MIN: usize = 16;
 /// Full turns after which deadlines are checked in any case.
-pub const FULL_TURNS_MAX: u32 = 64;
+pub const FULL_TURNS_MAX: u32 = 256;
 /// Interval at which the deadline is checked of a connection that waits for a buffer, or whose data waits for its turn.
 pub const UNREAD_LOOK_MS: u64 = 10;
 
@@ -319,7 +320,7 @@ pub const RATE_BURST_MS: u64 = 1_000;
 pub const LAST_WORDS_MS: u64 = 500;
 /// At the end of `drain-ms`, close frames that wait for a backend's last messages have this long to be sent.
 pub const LAST_CALL_MS: u64 = 250;
-/// Then the remaining connections are aborted within this time; so is the ring.
+/// Then the remaining connections are aborted within this time; so are the ring's operations, or epoll's threads.
 pub const ABORT_MS: u64 = 1_000;
 
 /// How long the connection to a direct-mode backend is watched after a hand-over, until it is known that the backend

@@ -16,6 +16,10 @@ use crate::types::Address;
 /// it: the kernel would install the descriptor in this process, and closes it if there is no space.
 pub(super) const PACKET_CONTROL_SIZE: usize = 32;
 
+/// Bytes of a buffer that packets leave free: the header that the ring writes before a packet
+/// (io_uring_prep_recvmsg_multishot(3)). epoll needs none, but is to receive packets of the same sizes.
+pub(super) const PACKET_PREFIX_SIZE: usize = 4 * size_of::<u32>() + PACKET_CONTROL_SIZE;
+
 const _: () = {
     let head_size = size_of::<libc::cmsghdr>();
     let stamp_size = head_size + size_of::<libc::timeval>();

@@ -7,7 +7,7 @@ use nix::libc;
 
 /// Takes ownership of a descriptor that the kernel has just created.
 pub(super) fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the number is the result of an accept or an open, so it is a new descriptor without another owner.
+    // SAFETY: callers pass the result of a call that creates a descriptor, which has no other owner.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

@@ -398,9 +398,10 @@ impl<D: Driver> Gateway<D> {
             Event::Sent { batch, .. } => {
                 batch.into_segments().for_each(|segment| give_back(segment, &mut self.world.driver));
             }
-            Event::Opened(Ok((handle, _))) | Event::Connected(Ok(handle)) | Event::HandedOver(Ok(Some(handle))) => {
-                self.world.driver.close(handle);
-            }
+            Event::Accepted { result: Ok((handle, _)), .. }
+            | Event::Opened(Ok((handle, _)))
+            | Event::Connected(Ok(handle))
+            | Event::HandedOver(Ok(Some(handle))) => self.world.driver.close(handle),
             _ => {}
         }
     }

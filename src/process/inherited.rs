@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockType, SockaddrStorage, UnixAddr, getsockname, getsockopt, setsockopt, sockopt};
 
 use crate::driver::inherit::take_sockets;
@@ -131,10 +130,6 @@ fn inspect(fd: OwnedFd, name: &str) -> Result<Inherited, InheritError> {
         setsockopt(&fd, sockopt::TcpNoDelay, &true).map_err(failed)?;
         is_dual = is_all_of_ipv6(tcp) && !getsockopt(&fd, sockopt::Ipv6V6Only).map_err(failed)?;
     }
-    // A ring waits on a blocking socket only.
-    let flags = fcntl(&fd, FcntlArg::F_GETFL).map_err(failed)?;
-    let flags = OFlag::from_bits_retain(flags) & !OFlag::O_NONBLOCK;
-    fcntl(&fd, FcntlArg::F_SETFL(flags)).map_err(failed)?;
     Ok(Inherited { fd, address, name: name.to_owned(), is_dual })
 }
 
@@ -183,13 +178,10 @@ mod tests {
     #[test]
     fn what_listens_is_known_by_its_address() {
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        tcp.set_nonblocking(true).unwrap();
         let address = ListenAddress::Tcp(tcp.local_addr().unwrap());
         let inherited = inspect(tcp.into(), "web").unwrap();
         assert_eq!((&inherited.address, inherited.name.as_str()), (&address, "web"));
         assert!(inherited.is_for(&address) && !inherited.is_for(&ListenAddress::Tcp(([127, 0, 0, 1], 1).into())));
-        let flags = OFlag::from_bits_retain(fcntl(&inherited.fd, FcntlArg::F_GETFL).unwrap());
-        assert!(!flags.contains(OFlag::O_NONBLOCK));
         assert!(getsockopt(&inherited.fd, sockopt::TcpNoDelay).unwrap());
 
         let name = format!("uakari-test-{}-inherited", std::process::id());

@@ -284,9 +284,9 @@ impl<H> Transport<H> {
         self.outgoing.heap_size() + self.incoming.heap_size()
     }
 
-    /// Whether neither half is to be shut.
-    pub(crate) fn is_open(&self) -> bool {
-        self.life == Life::Open
+    /// Whether nothing is to be sent, neither data, nor a kept pong, nor an end.
+    pub(crate) fn has_nothing_to_send(&self) -> bool {
+        self.life == Life::Open && self.outgoing.has_nothing()
     }
 
     /// Whether reading is paused because the opposite send queue is too long.

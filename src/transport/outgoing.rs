@@ -44,6 +44,11 @@ impl Outgoing {
         self.0.get_or_insert_default().push(segment);
     }
 
+    /// Whether nothing is queued and no pong is kept.
+    pub(super) fn has_nothing(&self) -> bool {
+        self.0.as_ref().is_none_or(|queue| queue.size == 0 && queue.pong.is_none())
+    }
+
     /// Replaces the kept pong and returns the previous one.
     pub(super) fn set_pong(&mut self, frame: Option<Box<[u8]>>) -> Option<Box<[u8]>> {
         match (&mut self.0, frame) {
@@ -104,7 +109,7 @@ impl Outgoing {
     }
 
     fn forget_empty(&mut self) {
-        if self.0.as_ref().is_some_and(|queue| queue.size == 0 && queue.pong.is_none()) {
+        if self.has_nothing() {
             self.0 = None;
         }
     }

@@ -10,6 +10,7 @@ use nix::libc;
 use nix::sys::stat::Mode;
 
 use super::Epoll;
+use super::sockets::SocketKind;
 use super::workers::{Job, Outcome};
 use crate::driver::opening::{OpenRequest, kind_of};
 use crate::driver::walk::walk;
@@ -75,6 +76,7 @@ impl Epoll {
             // Not cached, or not supported by the file system. Linux 5.9 and 5.10 may return 0 before the end of a file
             // (readv(2)).
             Ok(0) | Err(Errno::EAGAIN | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL | Errno::EPERM) => {
+                self.sockets.at(fd).kind = SocketKind::SlowFile;
                 let Some(memory) = pool.lend_memory(&lease) else {
                     return self.push_read(token, lease, Err(Errno::EIO));
                 };
@@ -86,12 +88,14 @@ impl Epoll {
 
     fn begin_job(&mut self, file_job: FileJob, job: Job) {
         let id = self.jobs.insert(file_job);
-        self.workers.begin(id, job);
+        let is_device = matches!(job, Job::Open { purpose: OpenFor::Speaking(_), .. });
+        if is_device { &self.device_workers } else { &self.workers }.begin(id, job);
     }
 
     /// Completes the jobs that threads have finished.
     pub(super) fn take_finished(&mut self) {
-        for (id, outcome) in self.workers.take_finished() {
+        let finished = self.workers.take_finished().into_iter().chain(self.device_workers.take_finished());
+        for (id, outcome) in finished {
             self.end_job(id, outcome);
         }
     }
@@ -99,7 +103,13 @@ impl Epoll {
     fn end_job(&mut self, id: usize, outcome: Outcome) {
         let FileJob { token, lease } = self.jobs.remove(id);
         match (outcome, lease) {
-            (Outcome::Opened(opened), _) => self.push_opened(token, opened),
+            (Outcome::Opened(opened), _) => {
+                let number = opened.as_ref().ok().map(|(fd, kind)| (fd.as_raw_fd(), *kind));
+                self.push_opened(token, opened);
+                if let Some((number, FileKind::Regular(_))) = number {
+                    self.sockets.at(number).kind = SocketKind::SlowFile;
+                }
+            }
             (Outcome::Read { memory, result }, Some(lease)) => {
                 self.pools[lease.share as usize].return_memory(&lease, memory);
                 self.push_read(token, lease, result);
@@ -111,14 +121,14 @@ impl Epoll {
     /// Cancels a job that no thread has begun; another one completes with its result.
     pub(super) fn cancel_job(&mut self, token: Token) {
         let Some((id, _)) = self.jobs.iter().find(|(_, job)| job.token == token) else { return };
-        if let Some(job) = self.workers.cancel(id) {
+        if let Some(job) = self.workers.cancel(id).or_else(|| self.device_workers.cancel(id)) {
             self.end_job(id, job.failed(Errno::ECANCELED));
         }
     }
 
     fn push_opened(&mut self, token: Token, opened: Result<(OwnedFd, FileKind), Errno>) {
         if let Ok((fd, _)) = &opened {
-            self.sockets.begin(fd.as_raw_fd(), Default::default());
+            self.sockets.begin(fd.as_raw_fd(), SocketKind::default());
         }
         self.push(token, Event::Opened(opened));
     }

@@ -1,8 +1,8 @@
 //! The driver on epoll(7), for kernels and containers that refuse io_uring.
 //!
-//! Operations are attempted when their descriptor is ready, and complete with the next `wait`. Interest is
-//! edge-triggered: a descriptor is registered once, and its readiness is kept here until a system call answers EAGAIN or
-//! a short receive shows that nothing is left. So a message costs one receive and one send, and a paused connection
+//! Sends and connects are attempted at once, receives when their descriptor is readable; the next `wait` returns their
+//! completions. Interest is edge-triggered: a descriptor is registered once, and its readiness is kept here until a system
+//! call answers EAGAIN or a short receive shows that nothing is left. So a message costs one receive and one send, and a paused connection
 //! costs nothing. Whatever a file system may delay (an open, a read of a page) is left to threads.
 
 mod files;
@@ -69,7 +69,9 @@ pub struct Epoll {
     /// Whether the last `wait` polled.
     has_polled: bool,
     signals: Option<(Token, SignalFd)>,
+    /// Threads for files, and others for devices, which may take long.
     workers: Workers,
+    device_workers: Workers,
     /// Opens and reads that threads perform.
     jobs: Slab<FileJob>,
     lookup_support: LookupSupport,
@@ -82,9 +84,11 @@ impl Epoll {
     /// Creates the epoll instance and a pool of `buffers` buffers.
     pub fn new(buffers: u16) -> Result<Epoll, Errno> {
         let epoll = epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let workers = Workers::new()?;
+        let (workers, device_workers) = (Workers::new()?, Workers::new()?);
         let new_pool = |share: Share| BufferPool::new(share, share.size(buffers as usize));
-        control(&epoll, libc::EPOLL_CTL_ADD, workers.bell().as_raw_fd(), EpollFlags::EPOLLIN)?;
+        for bell in [workers.bell(), device_workers.bell()] {
+            control(&epoll, libc::EPOLL_CTL_ADD, bell.as_raw_fd(), EpollFlags::EPOLLIN)?;
+        }
         Ok(Epoll {
             epoll,
             sockets: Sockets::default(),
@@ -97,6 +101,7 @@ impl Epoll {
             has_polled: false,
             signals: None,
             workers,
+            device_workers,
             jobs: Slab::new(),
             lookup_support: LookupSupport::find(),
             has_too_many_untaken: false,
@@ -163,7 +168,7 @@ impl Epoll {
     /// Handles the readiness of a descriptor.
     fn on_event(&mut self, event: EpollEvent) {
         let (fd, events) = (event.data() as RawFd, event.events());
-        if fd == self.workers.bell().as_raw_fd() {
+        if [&self.workers, &self.device_workers].iter().any(|workers| workers.bell().as_raw_fd() == fd) {
             return self.take_finished();
         }
         if self.signals.as_ref().is_some_and(|(_, signals)| signals.as_raw_fd() == fd) {
@@ -283,14 +288,17 @@ impl Driver for Epoll {
         let socket = self.sockets.at(handle.as_raw_fd());
         debug_assert!(socket.reading == Reading::Nothing && socket.waiting.is_none(), "an operation is in flight");
         let kind = socket.kind;
-        if kind == SocketKind::Listener {
-            // A service manager or an earlier process may hold it too.
+        if let SocketKind::Listener | SocketKind::Device = kind {
+            // Another process may hold the listener too, and a thread closes the device later.
             self.deregister(handle.as_raw_fd());
         }
         self.sockets.end(handle.as_raw_fd());
-        if kind == SocketKind::Device {
+        match kind {
             // The close of a terminal line waits until its output was sent.
-            self.workers.close(handle);
+            SocketKind::Device => self.device_workers.close(handle),
+            // The close may write to a file server (close(2)).
+            SocketKind::SlowFile => self.workers.close(handle),
+            SocketKind::Unix | SocketKind::Tcp | SocketKind::Listener => {}
         }
     }
 

@@ -172,6 +172,8 @@ fn receive_from_unix(fd: RawFd, room: &mut [u8]) -> Result<Got, Errno> {
 struct Control([u8; connect::PACKET_CONTROL_SIZE]);
 
 fn receive_packet(fd: RawFd, room: &mut [u8]) -> Result<Got, Errno> {
+    let size = room.len() - connect::PACKET_PREFIX_SIZE;
+    let room = &mut room[..size];
     let mut control = Control([0; connect::PACKET_CONTROL_SIZE]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
     let mut parts = [IoSliceMut::new(room)];

@@ -55,8 +55,11 @@ impl Epoll {
             Err(errno) => return self.push(token, Event::Connected(Err(errno))),
         };
         let fd = socket.as_raw_fd();
-        self.sockets.begin(fd, SocketKind::Tcp);
-        match socket::connect(fd, &SockaddrStorage::from(address)) {
+        let connected = socket::connect(fd, &SockaddrStorage::from(address));
+        if let Ok(()) | Err(Errno::EINPROGRESS) = connected {
+            self.sockets.begin(fd, SocketKind::Tcp);
+        }
+        match connected {
             Err(Errno::EINPROGRESS) => self.wait_to_write(fd, token.slot, Waiting::Connect { token, socket }),
             Err(errno) => self.push(token, Event::Connected(Err(errno))),
             Ok(()) => self.push(token, Event::Connected(Ok(socket))),
@@ -91,13 +94,13 @@ impl Epoll {
         };
         if result != Err(Errno::EAGAIN) {
             self.end_waiting(fd, result);
-            self.forget_output(fd);
         }
     }
 
     /// Completes the operation that waits for a descriptor.
     fn end_waiting(&mut self, fd: RawFd, result: Result<usize, Errno>) {
         let Some(key) = self.sockets.at(fd).waiting.take() else { return };
+        self.forget_output(fd);
         match self.waiting.remove(key.index()) {
             Waiting::Send { token, batch, .. } => self.push(token, Event::Sent { batch, result }),
             Waiting::Connect { token, socket } => {

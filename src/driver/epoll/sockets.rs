@@ -17,6 +17,8 @@ pub(super) enum SocketKind {
     Listener,
     /// A terminal line or a named pipe.
     Device,
+    /// A regular file whose open or read was left to a thread.
+    SlowFile,
 }
 
 /// The interest that the kernel has registered.

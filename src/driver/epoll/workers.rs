@@ -53,6 +53,7 @@ impl Job {
     pub(super) fn failed(self, errno: Errno) -> Outcome {
         match self {
             Job::Read { memory, .. } => Outcome::Read { memory, result: Err(errno) },
+            // A close has no outcome and is never taken back.
             Job::Open { .. } | Job::Close(_) => Outcome::Opened(Err(errno)),
         }
     }

@@ -89,8 +89,11 @@ impl Uring {
             }
         }
         // A seccomp profile may permit the set-up alone.
-        uring.ring.submit().map_err(|error| start_error(errno_of(&error)))?;
-        Ok(uring)
+        match uring.ring.submit().map_err(|error| errno_of(&error)) {
+            // The next `wait` submits what was not.
+            Ok(_) | Err(Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(uring),
+            Err(errno) => Err(start_error(errno)),
+        }
     }
 
     /// Reports these signals, which must be blocked, as events with `token`.
@@ -265,6 +268,8 @@ impl Driver for Uring {
     }
 
     fn accept(&mut self, token: Token, listener: &OwnedFd) {
+        // The ring waits on a blocking socket only. If this fails, so does the accept.
+        let _ = connect::set_blocking(listener, true);
         let entry = opcode::AcceptMulti::new(raw(listener)).flags(libc::SOCK_CLOEXEC).build();
         self.push(entry.user_data(token.to_bits()));
     }

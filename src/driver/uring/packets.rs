@@ -11,14 +11,11 @@ use nix::errno::Errno;
 use nix::libc;
 
 use super::pool::{Pool, raw};
-use crate::driver::connect::PACKET_CONTROL_SIZE;
+use crate::driver::connect::{PACKET_CONTROL_SIZE, PACKET_PREFIX_SIZE};
 use crate::driver::{Lease, Op, Received, Token};
 use crate::limits::{PACKET_SIZE_MAX, POOL_BUFFER_SIZE, POOL_HEADROOM};
 
-/// Size of the header that the kernel writes before a packet (io_uring_prep_recvmsg_multishot(3)).
-const PREFIX_SIZE: usize = 4 * size_of::<u32>() + PACKET_CONTROL_SIZE;
-
-const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM - PREFIX_SIZE);
+const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM - PACKET_PREFIX_SIZE);
 
 /// The msghdr of packet receives. The kernel reads it when the operation is submitted.
 pub(super) struct PacketRequest(libc::msghdr);
@@ -49,7 +46,7 @@ impl PacketRequest {
             (false, _) => (Received::End, pool.release(lease)),
             (true, true) => (Received::Failed(Errno::EMSGSIZE), pool.release(lease)),
             (true, false) => {
-                let start = lease.start + PREFIX_SIZE as u32;
+                let start = lease.start + PACKET_PREFIX_SIZE as u32;
                 (Received::Data(Lease { start, end: start + size as u32, ..lease }), None)
             }
         }

@@ -1,4 +1,4 @@
-//! Operations that can be cancelled: polls of devices with the operations linked to them, and connects.
+//! Operations that can be cancelled, and chains: sends, opens, connects, and polls of devices with what is linked to them.
 
 use std::os::fd::OwnedFd;
 

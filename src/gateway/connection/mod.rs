@@ -466,12 +466,12 @@ impl<H> Connection<H> {
     }
 
     /// Whether messages flow, and a queue that was sent to `end` leaves nothing to do: no memory to count, no receive to
-    /// resume, no end to send.
+    /// resume, no pong or end to send.
     fn flows_on<D: Driver<Handle = H>>(&self, end: End, world: &World<D>) -> bool {
-        let is_open = self.transport(end, world).is_some_and(Transport::is_open);
+        let is_sent = self.transport(end, world).is_some_and(Transport::has_nothing_to_send);
         let is_read = self.transport(end.opposite(), world).is_some_and(|other| !other.is_unread());
         let is_calm = self.busy().is_none_or(Busy::is_calm);
-        self.held_size == 0 && is_open && is_read && is_calm && self.exchange.wants().is_flowing()
+        self.held_size == 0 && is_sent && is_read && is_calm && self.exchange.wants().is_flowing()
     }
 
     /// Runs at the end of a turn. Some: a receive or a file read waits for a pool buffer of this share.
