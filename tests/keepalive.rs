@@ -7,8 +7,6 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, configuration, uakari_words};
 use crate::process::{DEADLINE, Folder, Process, can_unshare, eventually, eventually_eq, has, run, skipped};
@@ -305,24 +303,4 @@ fn a_client_whose_network_link_is_down_is_closed() {
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     drop(backend);
     daemon.log().wait_for(&["the client's connection broke (1006)", "timed out"]);
-}
-
-/// A ping and a message that fills much of the client's queue come in one turn of the loop: the daemon stands still until
-/// both are there. The pong waits beside the queue, and is sent after it.
-#[test]
-fn a_pong_follows_a_long_message() {
-    let daemon = Daemon::start(&[]);
-    let server = daemon.listen("server");
-    let mut client = daemon.connect("/server");
-    let mut backend = server.accept();
-    daemon.signal(Signal::SIGSTOP);
-    backend.send(vec![b'x'; 60_000]);
-    client.send(&[Frame::new(PING, b"there?")]);
-    daemon.signal(Signal::SIGCONT);
-    let (mut size, mut pongs) = (0, 0);
-    while size < 60_000 || pongs < 1 {
-        let frame = client.frame();
-        if frame.opcode == PONG { pongs += 1 } else { size += frame.payload.len() }
-    }
-    assert_eq!((size, pongs), (60_000, 1));
 }

@@ -151,6 +151,8 @@ mod tests {
     use std::os::unix::net::{self as unix, UnixListener, UnixStream};
     use std::process::{Command, Stdio};
 
+    use nix::fcntl::{FcntlArg, fcntl};
+
     use super::*;
 
     #[test]

@@ -680,7 +680,9 @@ mod tests {
     fn a_kept_pong_is_sent_before_the_end() {
         let mut sim = Sim::new(1, 2);
         let mut transport = Transport::new(sim.listener());
+        assert!(transport.has_nothing_to_send());
         transport.outgoing.set_pong(Some([0x8a, 0].into()));
+        assert!(!transport.has_nothing_to_send(), "the connection has to be settled again");
         transport.finish();
         let token = Token { slot: 0, generation: 1, op: Op::Receive };
         transport.settle(token, Opposite { queued_size: 0, queue_size_max: 1 }, &mut sim);
