@@ -1,14 +1,17 @@
 //! How a path is opened, and the type of what was opened.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{self, OFlag};
 use nix::libc;
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{Mode, SFlag};
 
 use super::status::status_of;
-use super::{FileId, FileKind, FileStatus, OpenFor, Reach, device};
+use super::walk::walk;
+use super::{FileId, FileKind, FileStatus, OpenFor, Reach, descriptors, device};
+use crate::limits::OPEN_TRIES_MAX;
 
 /// The arguments of an openat2(2) beside its path.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,68 @@ impl OpenRequest {
         };
         OpenRequest { folder, flags: flags | OFlag::O_CLOEXEC, resolve }
     }
+}
+
+/// What the kernel offers to resolve paths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LookupSupport {
+    /// openat2(2) with RESOLVE_CACHED (Linux 5.12).
+    Cached,
+    /// openat2(2) (Linux 5.6).
+    Plain,
+    /// Neither, or a seccomp profile forbids it.
+    None,
+}
+
+impl LookupSupport {
+    /// Finds out by trying.
+    pub(super) fn find() -> LookupSupport {
+        match openat2(libc::AT_FDCWD, c"/", OFlag::O_PATH | OFlag::O_CLOEXEC, libc::RESOLVE_CACHED) {
+            Ok(_) | Err(Errno::EAGAIN) => LookupSupport::Cached,
+            Err(Errno::EINVAL) => LookupSupport::Plain,
+            Err(_) => LookupSupport::None,
+        }
+    }
+}
+
+/// Opens a path and waits as long as it takes.
+pub(super) fn open(
+    lookup: &OpenRequest,
+    support: LookupSupport,
+    path: &CStr,
+    purpose: OpenFor,
+) -> Result<(OwnedFd, FileKind), Errno> {
+    let OpenRequest { folder, flags, resolve } = *lookup;
+    let attempt = || match support {
+        LookupSupport::None if resolve == 0 => fcntl::open(path, flags, Mode::empty()),
+        LookupSupport::None => {
+            // SAFETY: the caller of `Driver::open` keeps the folder open until the completion.
+            let folder = unsafe { BorrowedFd::borrow_raw(folder) };
+            walk(folder, path, flags, resolve & libc::RESOLVE_BENEATH != 0)
+        }
+        _ => openat2(folder, path, flags, resolve),
+    };
+    let is_transient = |result: &Result<OwnedFd, Errno>| matches!(result, Err(Errno::EAGAIN | Errno::EINTR));
+    let mut result = attempt();
+    // With `RESOLVE_BENEATH`, a ".." component fails with EAGAIN while any rename or mount is in progress (openat2(2)).
+    for _ in 1..OPEN_TRIES_MAX {
+        if !is_transient(&result) {
+            break;
+        }
+        result = attempt();
+    }
+    let fd = result?;
+    kind_of(&fd, purpose).map(|kind| (fd, kind))
+}
+
+pub(super) fn openat2(folder: RawFd, path: &CStr, flags: OFlag, resolve: u64) -> Result<OwnedFd, Errno> {
+    // SAFETY: an open_how of zeros asks for nothing.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    (how.flags, how.resolve) = (flags.bits() as u64, resolve);
+    let (name, size) = (path.as_ptr(), size_of::<libc::open_how>());
+    // SAFETY: the path is NUL-terminated, and the kernel reads one open_how of that size.
+    let result = unsafe { libc::syscall(libc::SYS_openat2, folder, name, &raw const how, size) };
+    Errno::result(result).map(|number| descriptors::own(number as RawFd))
 }
 
 /// The type of an opened file, prepared for its purpose.

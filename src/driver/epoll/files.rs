@@ -1,49 +1,24 @@
 //! Opens and reads of files. What the kernel has in its caches is taken at once; the rest is left to threads, since a
 //! disk or a network file system may take any time.
 
-use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{self, OFlag};
 use nix::libc;
-use nix::sys::stat::Mode;
 
 use super::Epoll;
 use super::sockets::SocketKind;
-use super::workers::{Job, Outcome};
-use crate::driver::opening::{OpenRequest, kind_of};
-use crate::driver::walk::walk;
-use crate::driver::{Event, FileKind, Lease, OpenFor, Reach, Received, Share, Token, descriptors};
-use crate::limits::{OPEN_TRIES_MAX, POOL_HEADROOM};
+use super::workers::{Job, Outcome, read_at};
+use crate::driver::opening::{LookupSupport, OpenRequest, kind_of, openat2};
+use crate::driver::{Event, FileKind, Lease, OpenFor, Reach, Received, Share, Token};
+use crate::limits::POOL_HEADROOM;
 
 /// An open or a read that a thread performs.
 pub(super) struct FileJob {
     token: Token,
     /// The buffer that is read into; None: an open.
     lease: Option<Lease>,
-}
-
-/// What the kernel offers to resolve paths.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum LookupSupport {
-    /// openat2(2) with RESOLVE_CACHED (Linux 5.12).
-    Cached,
-    /// openat2(2) (Linux 5.6).
-    Plain,
-    /// Neither, or a seccomp profile forbids it.
-    None,
-}
-
-impl LookupSupport {
-    /// Finds out by trying.
-    pub(super) fn find() -> LookupSupport {
-        match openat2(libc::AT_FDCWD, c"/", OFlag::O_PATH | OFlag::O_CLOEXEC, libc::RESOLVE_CACHED) {
-            Ok(_) | Err(Errno::EAGAIN) => LookupSupport::Cached,
-            Err(Errno::EINVAL) => LookupSupport::Plain,
-            Err(_) => LookupSupport::None,
-        }
-    }
 }
 
 impl Epoll {
@@ -146,59 +121,4 @@ impl Epoll {
         };
         self.push(token, Event::Received { result, more: false });
     }
-}
-
-/// Opens a path and waits as long as it takes.
-pub(super) fn open(
-    lookup: &OpenRequest,
-    support: LookupSupport,
-    path: &CStr,
-    purpose: OpenFor,
-) -> Result<(OwnedFd, FileKind), Errno> {
-    let OpenRequest { folder, flags, resolve } = *lookup;
-    let attempt = || match support {
-        LookupSupport::None if resolve == 0 => fcntl::open(path, flags, Mode::empty()),
-        LookupSupport::None => {
-            // SAFETY: the caller of `Driver::open` keeps the folder open until the completion.
-            let folder = unsafe { BorrowedFd::borrow_raw(folder) };
-            walk(folder, path, flags, resolve & libc::RESOLVE_BENEATH != 0)
-        }
-        _ => openat2(folder, path, flags, resolve),
-    };
-    let is_transient = |result: &Result<OwnedFd, Errno>| matches!(result, Err(Errno::EAGAIN | Errno::EINTR));
-    let mut result = attempt();
-    // With `RESOLVE_BENEATH`, a ".." component fails with EAGAIN while any rename or mount is in progress (openat2(2)).
-    for _ in 1..OPEN_TRIES_MAX {
-        if !is_transient(&result) {
-            break;
-        }
-        result = attempt();
-    }
-    let fd = result?;
-    kind_of(&fd, purpose).map(|kind| (fd, kind))
-}
-
-fn openat2(folder: RawFd, path: &CStr, flags: OFlag, resolve: u64) -> Result<OwnedFd, Errno> {
-    // SAFETY: an open_how of zeros asks for nothing.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    (how.flags, how.resolve) = (flags.bits() as u64, resolve);
-    let (name, size) = (path.as_ptr(), size_of::<libc::open_how>());
-    // SAFETY: the path is NUL-terminated, and the kernel reads one open_how of that size.
-    let result = unsafe { libc::syscall(libc::SYS_openat2, folder, name, &raw const how, size) };
-    Errno::result(result).map(|number| descriptors::own(number as RawFd))
-}
-
-/// Reads from a file at an offset, with the flags of preadv2(2) if there are any. The C library's call has a 32-bit offset
-/// on 32-bit targets.
-pub(super) fn read_at(fd: RawFd, room: &mut [u8], offset: u64, flags: Option<libc::c_int>) -> Result<usize, Errno> {
-    let part = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
-    // The kernel joins two longs; where one holds 64 bits the second is ignored.
-    let (low, high) = (offset as libc::c_long, (offset >> 32) as libc::c_long);
-    let (number, flags) = match flags {
-        Some(flags) => (libc::SYS_preadv2, flags),
-        None => (libc::SYS_preadv, 0),
-    };
-    // SAFETY: the segment lies in `room`, which is writable and lives through the call.
-    let result = unsafe { libc::syscall(number, fd, &raw const part, 1usize, low, high, flags) };
-    Errno::result(result).map(|size| size as usize)
 }

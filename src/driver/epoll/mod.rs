@@ -28,6 +28,7 @@ use slab::Slab;
 
 use super::clock::unix_s;
 use super::device::{self, Device};
+use super::opening::LookupSupport;
 use super::status::identity_of;
 use super::{
     Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Rest, Sending, Share,
@@ -35,7 +36,7 @@ use super::{
 };
 use crate::limits::{EPOLL_EVENTS_MAX, Http};
 use crate::types::Address;
-use files::{FileJob, LookupSupport};
+use files::FileJob;
 use pool::BufferPool;
 use send::Waiting;
 use sockets::{Reading, Registration, SocketKind, Sockets};

@@ -8,11 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::files::{LookupSupport, open, read_at};
 use crate::driver::mapping::Mapping;
-use crate::driver::opening::OpenRequest;
+use crate::driver::opening::{LookupSupport, OpenRequest, open};
 use crate::driver::{FileKind, OpenFor};
 use crate::limits::{ABORT_MS, POOL_HEADROOM, WORKER_IDLE_MS, WORKER_STACK_SIZE, WORKERS_MAX};
 
@@ -199,4 +199,19 @@ impl Drop for Workers {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+/// Reads from a file at an offset, with the flags of preadv2(2) if there are any. The C library's call has a 32-bit offset
+/// on 32-bit targets.
+pub(super) fn read_at(fd: RawFd, room: &mut [u8], offset: u64, flags: Option<libc::c_int>) -> Result<usize, Errno> {
+    let part = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+    // The kernel joins two longs; where one holds 64 bits the second is ignored.
+    let (low, high) = (offset as libc::c_long, (offset >> 32) as libc::c_long);
+    let (number, flags) = match flags {
+        Some(flags) => (libc::SYS_preadv2, flags),
+        None => (libc::SYS_preadv, 0),
+    };
+    // SAFETY: the segment lies in `room`, which is writable and lives through the call.
+    let result = unsafe { libc::syscall(number, fd, &raw const part, 1usize, low, high, flags) };
+    Errno::result(result).map(|size| size as usize)
 }
