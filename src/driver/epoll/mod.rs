@@ -2,8 +2,8 @@
 //!
 //! Sends and connects are attempted at once, receives when their descriptor is readable; the next `wait` returns their
 //! completions. Interest is edge-triggered: a descriptor is registered once, and its readiness is kept here until a system
-//! call answers EAGAIN or a short receive shows that nothing is left. So a message costs one receive and one send, and a paused connection
-//! costs nothing. Whatever a file system may delay (an open, a read of a page) is left to threads.
+//! call answers EAGAIN or a short receive shows that nothing is left. So a message costs one receive and one send, and a
+//! paused connection costs nothing. Whatever a file system may delay (an open, a read of a page) is left to threads.
 
 mod files;
 mod handover;
@@ -75,6 +75,7 @@ pub struct Epoll {
     device_workers: Workers,
     /// Opens and reads that threads perform.
     jobs: Slab<FileJob>,
+    /// What the kernel offers to resolve paths.
     lookup_support: LookupSupport,
     /// The last SCM_RIGHTS send failed with ETOOMANYREFS; probe before the next one.
     has_too_many_untaken: bool,
