@@ -17,12 +17,14 @@ use crate::options::{Options, Protocol};
 use crate::stop;
 
 impl<T> Options<T> {
-    /// Creates the socket (a stale one is replaced, one that a server listens on is not), goes to the background and
-    /// becomes the user if asked to, blocks the stop signals, and prints where the server listens. In the background,
+    /// Blocks the stop signals, creates the socket (a stale one is replaced, one that a server listens on is not), goes to
+    /// the background and becomes the user if asked to, and prints where the server listens. In the background,
     /// the parent process exits only after that. The error is the operator's sentence.
     pub fn listen(&self) -> Result<Listener, String> {
         raise_fd_limit();
         let (program, path) = (self.program.name, make_folder(&self.root)?.join(&self.name));
+        // Whoever finds the socket may stop the server, which removes it then.
+        stop::block()?;
         let kind = if self.protocol == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream };
         let opened = match self.program.direct_message_size_max {
             Some(message_size_max) if self.is_direct => Listener::direct(program, &path, self.mode, message_size_max),
@@ -36,7 +38,6 @@ impl<T> Options<T> {
         if let Some(user) = &self.user {
             become_user(user)?;
         }
-        stop::block()?;
         // A closed standard output does not keep the server from serving. The newline flushes.
         let _ = writeln!(stdout(), "{program}: listening on {}", path.display());
         background.map_or(Ok(()), Background::announce)?;
