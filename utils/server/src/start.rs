@@ -23,7 +23,7 @@ impl<T> Options<T> {
     pub fn listen(&self) -> Result<Listener, String> {
         raise_fd_limit();
         let (program, path) = (self.program.name, make_folder(&self.root)?.join(&self.name));
-        // Whoever finds the socket may stop the server, which removes it then.
+        // Before the socket exists: a client that has connected may stop the server, which must then remove its file.
         stop::block()?;
         let kind = if self.protocol == Protocol::Packet { SockType::SeqPacket } else { SockType::Stream };
         let opened = match self.program.direct_message_size_max {
