@@ -55,33 +55,21 @@ fn scripted(input: &[u8]) -> Vec<Vec<u8>> {
     while !choices.is_empty() {
         match choices.byte() & 0x1f {
             0 | 1 => {
-                let first = first_byte(&mut choices);
+                let first = choices.first_byte();
                 choices.byte();
-                pieces.push(frame(first, &payload(&mut choices)));
+                pieces.push(frame(first, &choices.payload()));
             }
             2 | 3 => pieces.push(choices.counted().to_vec()),
-            4 | 5 => drop(payload(&mut choices)),
+            4 | 5 => drop(choices.payload()),
             6 => {
-                first_byte(&mut choices);
-                payload(&mut choices);
+                choices.first_byte();
+                choices.payload();
             }
             7 | 14 | 15 | 18 => drop(choices.bytes(1)),
             _ => {}
         }
     }
     pieces
-}
-
-fn first_byte(choices: &mut Choices<'_>) -> u8 {
-    let usual = [0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8a];
-    usual.get(usize::from(choices.byte())).copied().unwrap_or_else(|| choices.byte())
-}
-
-fn payload(choices: &mut Choices<'_>) -> Vec<u8> {
-    match choices.byte() {
-        size @ 0..=254 => choices.bytes(size.into()).to_vec(),
-        _ => vec![b'x'; [300, 65_535, 65_536, 66_000][usize::from(choices.byte().saturating_sub(252))]],
-    }
 }
 
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {

@@ -43,6 +43,20 @@ impl<'a> Choices<'a> {
         self.bytes(count.into())
     }
 
+    /// The first byte of a frame, most often a usual one.
+    pub fn first_byte(&mut self) -> u8 {
+        let usual = [0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8a];
+        usual.get(usize::from(self.byte())).copied().unwrap_or_else(|| self.byte())
+    }
+
+    /// Some bytes, or seldom very many, which take long.
+    pub fn payload(&mut self) -> Vec<u8> {
+        match self.byte() {
+            size @ 0..=254 => self.bytes(size.into()).to_vec(),
+            _ => vec![b'x'; [300, 65_535, 65_536, 66_000][usize::from(self.byte().saturating_sub(252))]],
+        }
+    }
+
     /// All that is left.
     pub fn rest(self) -> &'a [u8] {
         self.0

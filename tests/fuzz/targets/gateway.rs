@@ -129,9 +129,11 @@ fn add_backends(sim: &mut Sim, protocol: Protocol) {
     ] {
         sim.paths.insert(path.into(), node);
     }
-    for (address, host) in
-        [("192.0.2.1:1", Host::Silent), ("[2001:db8::1]:2", Host::Backend("tcp".into())), ("192.0.2.1:3", Host::Refuses)]
-    {
+    for (address, host) in [
+        ("192.0.2.1:1", Host::Silent),
+        ("[2001:db8::1]:2", Host::Backend("tcp".into())),
+        ("192.0.2.1:3", Host::Refuses),
+    ] {
         sim.hosts.insert(address.parse().expect("an address"), host);
     }
 }
@@ -206,15 +208,15 @@ impl<'a> Script<'a> {
         let choices = &mut self.choices;
         match event & 0x1f {
             0 | 1 => {
-                let (first, key) = (first_byte(choices), [choices.byte(), 2, 3, 4]);
-                let frame = reference::frame(first, &payload(choices), Some(key));
+                let (first, key) = (choices.first_byte(), [choices.byte(), 2, 3, 4]);
+                let frame = reference::frame(first, &choices.payload(), Some(key));
                 self.run.client.say(&frame);
             }
             2 | 3 => self.run.client.say(choices.counted()),
-            4 | 5 => self.run.backend.say(&payload(choices)),
+            4 | 5 => self.run.backend.say(&choices.payload()),
             6 => {
-                let first = first_byte(choices);
-                self.run.backend.say(&reference::frame(first, &payload(choices), None));
+                let first = choices.first_byte();
+                self.run.backend.say(&reference::frame(first, &choices.payload(), None));
             }
             7 => self.run.pass(1 << (choices.byte() & 0x0f)),
             8 => self.run.pass_to_deadline(),
@@ -327,19 +329,6 @@ impl<'a> Script<'a> {
             head_size,
             is_whole: self.is_whole,
         })
-    }
-}
-
-fn first_byte(choices: &mut Choices<'_>) -> u8 {
-    let usual = [0x81, 0x82, 0x01, 0x02, 0x00, 0x80, 0x88, 0x89, 0x8a];
-    usual.get(usize::from(choices.byte())).copied().unwrap_or_else(|| choices.byte())
-}
-
-/// Some bytes, or seldom very many, which take long.
-fn payload(choices: &mut Choices<'_>) -> Vec<u8> {
-    match choices.byte() {
-        size @ 0..=254 => choices.bytes(size.into()).to_vec(),
-        _ => vec![b'x'; [300, 65_535, 65_536, 66_000][usize::from(choices.byte().saturating_sub(252))]],
     }
 }
 
