@@ -243,7 +243,8 @@ pub const EPOLL_EVENTS_MAX: usize = 16;
 pub const PACKETS_PER_WAIT_MAX: usize = 8;
 /// Connections that the epoll driver accepts from one listener in one `wait`.
 pub const ACCEPTS_PER_WAIT_MAX: usize = 64;
-/// Threads of the epoll driver for what a file system may delay.
+/// Threads of the epoll driver for what a file system may delay, and as many for devices. Their queues hold at most one
+/// open or read of each connection, and the closes of descriptors.
 pub const WORKERS_MAX: usize = 4;
 /// Bytes of such a thread's stack.
 pub const WORKER_STACK_SIZE: usize = 128 * 1024;
@@ -434,6 +435,8 @@ const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADRO
 const _: () = assert!(HEAD_SIZE_MAX.max < (POOL_BUFFER_SIZE - POOL_HEADROOM) as u64);
 const _: () = assert!(TARGET_SIZE_MAX < HEAD_SIZE_MAX.default as usize);
 const _: () = assert!(RING_ENTRIES_MIN <= RING_ENTRIES);
+const _: () =
+    assert!(2 * (WORKERS_MAX * WORKER_STACK_SIZE) as u64 <= PROGRAM_SIZE / 2, "the memory bound counts stacks");
 const _: () = assert!(CLIENTS_PER_ADDRESS_MAX.default < HANDSHAKES_MAX.default);
 const _: () = assert!(HANDSHAKES_MAX.default < CLIENTS_MAX.default);
 const _: () = assert!(CLOSE_MS.default < DRAIN_MS.default);

@@ -49,7 +49,14 @@ impl fmt::Display for NativeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NativeError::Uring(error) => error.fmt(f),
-            NativeError::Epoll(errno) => write!(f, "epoll cannot be set up: {}: raise the limits", errno.desc()),
+            NativeError::Epoll(errno) => {
+                let remedy = match errno {
+                    Errno::EMFILE | Errno::ENFILE => "raise the limit of open files",
+                    Errno::ENOMEM => "lower limits.pool-buffers, or give the daemon more memory",
+                    _ => "run a kernel with epoll(7) and eventfd(2), and allow both",
+                };
+                write!(f, "epoll cannot be set up: {}: {remedy}", errno.desc())
+            }
         }
     }
 }
