@@ -1,5 +1,5 @@
-//! The part of `--check` that needs the system: the driver, folders, user and hosts of a configuration. It binds and creates
-//! nothing, since a daemon may be running with the same configuration.
+//! The part of `--check` that needs the system: the driver, folders, user and hosts of a configuration. It binds no
+//! address and creates no file, since a daemon may be running with the same configuration.
 
 use std::fs::{Metadata, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};

@@ -12,8 +12,8 @@ use super::{SocketType, tcp};
 use crate::limits::Http;
 use crate::types::Address;
 
-/// Space for the control message of a packet, its timestamp (cmsg(3), socket(7)). No descriptor from a backend fits after
-/// it: the kernel would install the descriptor in this process, and closes it if there is no space.
+/// Space for the control message of a packet, its timestamp (cmsg(3), socket(7)). No descriptor from a backend fits
+/// after it: the kernel would install the descriptor in this process, and closes it if there is no space.
 pub(super) const PACKET_CONTROL_SIZE: usize = 32;
 
 /// Bytes of a buffer that packets leave free: the header that the ring writes before a packet

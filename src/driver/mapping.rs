@@ -1,5 +1,5 @@
-//! Memory of the receive pool: pages that the kernel provides when they are first touched. An allocator would clear them
-//! at once.
+//! Memory of the receive pool: pages that the kernel provides when they are first touched. An allocator would clear
+//! them at once.
 
 use std::num::NonZeroUsize;
 use std::ops::{Deref, DerefMut};

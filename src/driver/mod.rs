@@ -126,6 +126,13 @@ pub enum Receive {
     Device,
 }
 
+impl Receive {
+    /// The share that the buffers come from.
+    fn share(self) -> Share {
+        if self == Receive::Request { Share::Requests } else { Share::Messages }
+    }
+}
+
 /// The mode of a send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sending {
@@ -317,6 +324,13 @@ pub enum Rest {
     Nothing,
     /// There may be more; the next `wait` does not block if there is.
     Possible,
+}
+
+impl Rest {
+    /// What a ring has left in the kernel after this many completions.
+    fn of_ring(completions: usize) -> Rest {
+        if completions >= limits::TURN_FULL_MIN { Rest::Possible } else { Rest::Nothing }
+    }
 }
 
 /// The kernel interface of the event loop. Only `wait` blocks. Every operation except `close`, `cancel` and `shutdown`

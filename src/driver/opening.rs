@@ -19,6 +19,7 @@ pub(super) struct OpenRequest {
     /// The base folder. The caller keeps it open until the completion.
     pub(super) folder: RawFd,
     pub(super) flags: OFlag,
+    /// RESOLVE_BENEATH and the like; 0: the path is absolute, and may lead anywhere.
     pub(super) resolve: u64,
 }
 
@@ -87,10 +88,10 @@ pub(super) fn open(
         }
         result = attempt();
     }
-    let fd = result?;
-    kind_of(&fd, purpose).map(|kind| (fd, kind))
+    with_kind(result?, purpose)
 }
 
+/// openat2(2), relative to a folder that the caller keeps open, or to AT_FDCWD.
 pub(super) fn openat2(folder: RawFd, path: &CStr, flags: OFlag, resolve: u64) -> Result<OwnedFd, Errno> {
     // SAFETY: an open_how of zeros asks for nothing.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
@@ -101,8 +102,13 @@ pub(super) fn openat2(folder: RawFd, path: &CStr, flags: OFlag, resolve: u64) ->
     Errno::result(result).map(|number| descriptors::own(number as RawFd))
 }
 
-/// The type of an opened file, prepared for its purpose.
-pub(super) fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno> {
+/// An opened file with its type.
+pub(super) fn with_kind(fd: OwnedFd, purpose: OpenFor) -> Result<(OwnedFd, FileKind), Errno> {
+    kind_of(&fd, purpose).map(|kind| (fd, kind))
+}
+
+/// The type of an opened file. Fails if it does not fit its purpose.
+fn kind_of(fd: &OwnedFd, purpose: OpenFor) -> Result<FileKind, Errno> {
     if let OpenFor::Speaking(device) = purpose {
         return device::identify(fd, device).map(|id| FileKind::Device(id, device));
     }

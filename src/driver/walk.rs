@@ -1,5 +1,5 @@
-//! Path resolution in user space, for kernels without openat2(2) (before Linux 5.6) and for seccomp profiles that forbid
-//! it.
+//! Path resolution in user space, for kernels without openat2(2) (before Linux 5.6) and for seccomp profiles that
+//! forbid it.
 //!
 //! Each component is opened by itself with `O_NOFOLLOW`, relative to the descriptor of its folder, so that no rename
 //! can redirect the kernel. Beneath a folder, ".." returns to the descriptor through which the lookup came: a folder

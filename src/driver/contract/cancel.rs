@@ -222,22 +222,26 @@ pub(super) fn device_send<S: Scene>(bench: &mut Bench<S>) {
     }
 }
 
-/// A connect that is cancelled may have succeeded.
+/// Cancels a connect before it is submitted, or when it may have completed: it may have succeeded.
+fn cancel_early_or_late<S: Scene>(bench: &mut Bench<S>, token: Token, is_late: bool) {
+    if is_late {
+        bench.pump(Some(0));
+    }
+    bench.cancel(token, Op::Connect);
+    match bench.connected(token) {
+        Ok(handle) => bench.driver().close(handle),
+        Err(errno) => assert_eq!(errno, Errno::ECANCELED),
+    }
+    bench.expect_quiet();
+}
+
 pub(super) fn connect<S: Scene>(bench: &mut Bench<S>) {
     bench.scene.add("backend", File::Listening(SocketType::Stream));
     let token = bench.token();
     let file = bench.socket_file(token, "backend");
     for is_late in [false, true] {
         bench.connect(token, &file, SocketType::Stream);
-        if is_late {
-            bench.pump(Some(0));
-        }
-        bench.cancel(token, Op::Connect);
-        match bench.connected(token) {
-            Ok(handle) => bench.driver().close(handle),
-            Err(errno) => assert_eq!(errno, Errno::ECANCELED),
-        }
-        bench.expect_quiet();
+        cancel_early_or_late(bench, token, is_late);
     }
     while bench.scene.arrived("backend").is_some() {}
     bench.connect(token, &file, SocketType::Stream);
@@ -263,15 +267,7 @@ pub(super) fn connect_tcp<S: Scene>(bench: &mut Bench<S>) {
         bench.cancel(token, Op::Connect);
         bench.expect_quiet();
         bench.connect_tcp(token, answering);
-        if is_late {
-            bench.pump(Some(0));
-        }
-        bench.cancel(token, Op::Connect);
-        match bench.connected(token) {
-            Ok(handle) => bench.driver().close(handle),
-            Err(errno) => assert_eq!(errno, Errno::ECANCELED),
-        }
-        bench.expect_quiet();
+        cancel_early_or_late(bench, token, is_late);
     }
 }
 

@@ -10,7 +10,7 @@ use nix::libc;
 use super::Epoll;
 use super::sockets::SocketKind;
 use super::workers::{Job, Outcome, read_at};
-use crate::driver::opening::{LookupSupport, OpenRequest, kind_of, openat2};
+use crate::driver::opening::{LookupSupport, OpenRequest, openat2, with_kind};
 use crate::driver::{Event, FileKind, Lease, OpenFor, Reach, Received, Share, Token};
 use crate::limits::POOL_HEADROOM;
 
@@ -29,10 +29,7 @@ impl Epoll {
         if self.lookup_support == LookupSupport::Cached && !matches!(purpose, OpenFor::Speaking(_)) {
             match openat2(lookup.folder, &path, lookup.flags, lookup.resolve | libc::RESOLVE_CACHED) {
                 Err(Errno::EAGAIN) => {}
-                result => {
-                    let opened = result.and_then(|fd| kind_of(&fd, purpose).map(|kind| (fd, kind)));
-                    return self.push_opened(token, opened);
-                }
+                result => return self.push_opened(token, result.and_then(|fd| with_kind(fd, purpose))),
             }
         }
         let job = Job::Open { lookup, support: self.lookup_support, path, purpose };

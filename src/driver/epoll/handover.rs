@@ -8,35 +8,23 @@ use nix::sys::socket::{self, ControlMessage, MsgFlags};
 
 use super::Epoll;
 use super::sockets::SocketKind;
-use crate::driver::{Handover, HandoverStep, SocketType, connect, rights, tcp};
+use crate::driver::{Handover, HandoverStep, SocketType, connect, rights};
 
 type Step<T> = Result<T, (HandoverStep, Errno)>;
 
 impl Epoll {
-    /// Hands a client over. Everything that may be done before is, so that a connected backend waits for two calls only.
+    /// Hands a client over. All that can be prepared is prepared first, so that a connected backend waits for two system
+    /// calls only.
     pub(super) fn pass(&mut self, file: &OwnedFd, client: &OwnedFd, handover: &Handover) -> Step<Option<OwnedFd>> {
         let failed = |step| move |errno| (step, errno);
-        // A connected backend waits for the descriptor: its client must not be able to block it.
-        if !tcp::has_taken_all(client) {
-            return Err((HandoverStep::Room, Errno::EAGAIN));
-        }
-        if self.has_too_many_untaken {
-            rights::try_passing(client).map_err(failed(HandoverStep::Connect))?;
-            self.has_too_many_untaken = false;
-        }
+        rights::may_hand_over(client, self.has_too_many_untaken)?;
+        self.has_too_many_untaken = false;
         let (socket, address) = connect::to_unix(file, SocketType::Stream).map_err(failed(HandoverStep::Connect))?;
-        let pair = match handover.is_relayed {
-            true => Some(rights::new_pair().map_err(failed(HandoverStep::Connect))?),
-            false => None,
-        };
-        let passed = match &pair {
-            Some((passed, _)) => passed,
-            None => {
-                tcp::forget_unsent(client);
-                self.deregister(client.as_raw_fd());
-                client
-            }
-        };
+        let pair = rights::pair_for(client, handover.is_relayed).map_err(failed(HandoverStep::Connect))?;
+        let passed = pair.as_ref().map_or(client, |(passed, _)| passed);
+        if pair.is_none() {
+            self.deregister(client.as_raw_fd());
+        }
         socket::connect(socket.as_raw_fd(), &address).map_err(failed(HandoverStep::Connect))?;
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         match socket::send(client.as_raw_fd(), &handover.reply, flags) {

@@ -1,9 +1,9 @@
 //! The driver on epoll(7), for kernels and containers that refuse io_uring.
 //!
 //! Sends and connects are attempted at once, receives when their descriptor is readable; the next `wait` returns their
-//! completions. Interest is edge-triggered: a descriptor is registered once, and its readiness is kept here until a system
-//! call answers EAGAIN or a short receive shows that nothing is left. So a message costs one receive and one send, and a
-//! paused connection costs nothing. Whatever a file system may delay (an open, a read of a page) is left to threads.
+//! completions. Interest is edge-triggered: a descriptor is registered once, and its readiness is kept here until a
+//! system call answers EAGAIN or a short receive shows that nothing is left. So a message costs one receive and one
+//! send, and a paused connection costs nothing. Opens and reads that a file system may delay are left to threads.
 
 mod files;
 mod handover;
@@ -21,8 +21,8 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use nix::sys::socket;
 use slab::Slab;
 
@@ -113,8 +113,7 @@ impl Epoll {
 
     /// Reports these signals, which must be blocked, as events with `token`.
     pub fn watch_signals(&mut self, token: Token, signals: &[Signal]) -> Result<(), Errno> {
-        let mask = SigSet::from_iter(signals.iter().copied());
-        let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let fd = descriptors::signals(signals)?;
         control(&self.epoll, libc::EPOLL_CTL_ADD, fd.as_raw_fd(), EpollFlags::EPOLLIN)?;
         self.signals = Some((token, fd));
         Ok(())
@@ -124,8 +123,8 @@ impl Epoll {
         self.ready.push(Completion { token, event });
     }
 
-    /// Registers a descriptor for input, and for output if `is_writing`. A file that cannot be polled is always ready, as
-    /// poll(2) has it.
+    /// Registers a descriptor for input, and for output if `is_writing`. A file that cannot be polled is always ready,
+    /// as for poll(2).
     fn register(&mut self, fd: RawFd, is_writing: bool) -> Result<(), Errno> {
         let socket = self.sockets.at(fd);
         let (operation, interest) = match (socket.registration, is_writing) {
@@ -145,7 +144,7 @@ impl Epoll {
         Ok(())
     }
 
-    /// Ends the interest in output: each packet and each byte that a UNIX peer takes would be an event.
+    /// Ends the interest in output: each read of a UNIX peer would be an event.
     fn forget_output(&mut self, fd: RawFd) {
         let socket = self.sockets.at(fd);
         if socket.registration == Registration::Both
@@ -234,7 +233,7 @@ impl Driver for Epoll {
     }
 
     fn receive(&mut self, token: Token, socket: &OwnedFd, how: Receive) {
-        let share = if how == Receive::Request { Share::Requests } else { Share::Messages };
+        let share = how.share();
         self.asked[share as usize] += 1;
         self.arm(token, socket, Reading::Receive(how));
     }

@@ -9,7 +9,7 @@ use nix::sys::socket::{self, MsgFlags, SockFlag};
 
 use super::Epoll;
 use super::sockets::{Reading, Registration, SocketKind};
-use crate::driver::{Event, Receive, Received, Share, Token, connect, descriptors};
+use crate::driver::{Event, Receive, Received, Token, connect, descriptors};
 use crate::limits::{ACCEPTS_PER_WAIT_MAX, PACKETS_PER_WAIT_MAX, POOL_HEADROOM};
 use crate::types::Address;
 
@@ -73,23 +73,20 @@ impl Epoll {
     }
 
     fn accept_one(&mut self, fd: RawFd) {
-        let accepted = socket::accept4(fd, SockFlag::SOCK_CLOEXEC).map(descriptors::own);
-        let result = match accepted {
+        let client = match socket::accept4(fd, SockFlag::SOCK_CLOEXEC).map(descriptors::own) {
             Err(Errno::EAGAIN) => return self.sockets.at(fd).is_readable = false,
             Err(errno) => return self.fail_reading(fd, errno),
-            Ok(client) => {
-                let address = connect::peer_address(&client);
-                let kind = if matches!(address, Address::Tcp(_)) { SocketKind::Tcp } else { SocketKind::Unix };
-                self.sockets.begin(client.as_raw_fd(), kind);
-                Ok((client, address))
-            }
+            Ok(client) => client,
         };
+        let address = connect::peer_address(&client);
+        let kind = if matches!(address, Address::Tcp(_)) { SocketKind::Tcp } else { SocketKind::Unix };
+        self.sockets.begin(client.as_raw_fd(), kind);
         let token = self.sockets.at(fd).token();
-        self.push(token, Event::Accepted { result, more: true });
+        self.push(token, Event::Accepted { result: Ok((client, address)), more: true });
     }
 
     fn receive_one(&mut self, fd: RawFd, how: Receive) {
-        let share = if how == Receive::Request { Share::Requests } else { Share::Messages };
+        let share = how.share();
         let pool = &mut self.pools[share as usize];
         let Some(mut lease) = pool.take() else { return self.fail_reading(fd, Errno::ENOBUFS) };
         let room = &mut pool.buffer(&lease)[POOL_HEADROOM..];
@@ -155,8 +152,8 @@ fn receive_from_tcp(fd: RawFd, room: &mut [u8]) -> Result<Got, Errno> {
     })
 }
 
-/// A receive from a UNIX socket ends early behind bytes that came with descriptors (unix(7)). Without space for them the
-/// kernel closes them, and says so by MSG_CTRUNC.
+/// A receive from a UNIX socket ends early, after bytes that were sent with descriptors (unix(7)). Without space for the
+/// descriptors the kernel closes them, and sets MSG_CTRUNC.
 fn receive_from_unix(fd: RawFd, room: &mut [u8]) -> Result<Got, Errno> {
     let capacity = room.len();
     let mut parts = [IoSliceMut::new(room)];

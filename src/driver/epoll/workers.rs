@@ -59,7 +59,7 @@ impl Job {
     }
 }
 
-/// The identity of a job without an outcome.
+/// The key of a job without an outcome.
 const NOBODY: usize = usize::MAX;
 
 /// The threads, and their queue.
@@ -185,7 +185,7 @@ impl Workers {
 }
 
 impl Drop for Workers {
-    /// A thread uses descriptors by their numbers, so it is waited for, though not for a file system that hangs.
+    /// Waits for the threads, which use descriptors by their numbers, but at most `ABORT_MS`: a file system may hang.
     fn drop(&mut self) {
         let give_up = Instant::now() + Duration::from_millis(ABORT_MS);
         let mut state = self.shared.lock();
@@ -201,8 +201,8 @@ impl Drop for Workers {
     }
 }
 
-/// Reads from a file at an offset, with the flags of preadv2(2) if there are any. The C library's call has a 32-bit offset
-/// on 32-bit targets.
+/// Reads from a file at an offset, with the flags of preadv2(2) if there are any. On 32-bit targets the C library's
+/// function has a 32-bit offset.
 pub(super) fn read_at(fd: RawFd, room: &mut [u8], offset: u64, flags: Option<libc::c_int>) -> Result<usize, Errno> {
     let part = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
     // The kernel joins two longs; where one holds 64 bits the second is ignored.

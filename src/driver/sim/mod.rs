@@ -19,7 +19,7 @@ use slab::Slab;
 
 use super::device::{DeviceId, Direction};
 use super::*;
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, STANDSTILL_MS, TURN_FULL_MIN};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, STANDSTILL_MS};
 pub use objects::Handle;
 use objects::{Ask, NOTHING, Object, Pending};
 use tree::{EPOCH_S, Place};
@@ -287,7 +287,7 @@ impl Sim {
             };
         };
         let most = first.len().min(CAPACITY);
-        let share = share_of(how);
+        let share = how.share();
         if self.free[share as usize].is_empty() {
             return Some(Received::Failed(Errno::ENOBUFS));
         }
@@ -406,11 +406,6 @@ impl Sim {
     }
 }
 
-/// The share that a receive takes its buffer from.
-fn share_of(how: Receive) -> Share {
-    if how == Receive::Request { Share::Requests } else { Share::Messages }
-}
-
 impl Driver for Sim {
     type Handle = Handle;
 
@@ -434,7 +429,7 @@ impl Driver for Sim {
             _ => how != Receive::Device,
         };
         assert!(is_right, "{how:?} of {:?}", self.objects[socket.0]);
-        self.asked[share_of(how) as usize] += 1;
+        self.asked[how.share() as usize] += 1;
         self.start(token, socket.0, Ask::Receive { how });
     }
 
@@ -524,7 +519,7 @@ impl Driver for Sim {
             let most_ms = if self.is_plain { u64::MAX } else { 1 + self.rng.below(IDLE_MS as usize) as u64 };
             self.now_ms += timeout_ms.unwrap_or(IDLE_MS).min(most_ms);
         }
-        Ok(if completions.len() >= TURN_FULL_MIN { Rest::Possible } else { Rest::Nothing })
+        Ok(Rest::of_ring(completions.len()))
     }
 
     fn local_address(&self, client: &Handle) -> Address {

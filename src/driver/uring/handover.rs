@@ -11,7 +11,7 @@ use nix::libc;
 use nix::sys::socket::{SockaddrLike, UnixAddr};
 
 use super::pool::raw;
-use crate::driver::{Event, Handover, HandoverStep, SocketType, connect, rights, tcp};
+use crate::driver::{Event, Handover, HandoverStep, SocketType, connect, rights};
 
 /// Largest number of operations in a chain. The constants below number them in order; the completion carries the
 /// number.
@@ -43,12 +43,7 @@ impl Chain {
     /// Allocates the memory of a chain. Boxed, since the kernel holds pointers into it.
     pub(super) fn new(file: &OwnedFd, client: &OwnedFd, handover: Handover) -> Result<Box<Chain>, Errno> {
         let (socket, address) = connect::to_unix(file, SocketType::Stream)?;
-        let pair = if handover.is_relayed {
-            Some(rights::new_pair()?)
-        } else {
-            tcp::forget_unsent(client);
-            None
-        };
+        let pair = rights::pair_for(client, handover.is_relayed)?;
         let fd = pair.as_ref().map_or(client.as_raw_fd(), |(passed, _)| passed.as_raw_fd());
         // SAFETY: a cmsghdr consists of integers, for which zeros are valid.
         let mut header: libc::cmsghdr = unsafe { std::mem::zeroed() };

@@ -9,7 +9,7 @@ use nix::libc;
 use nix::sys::socket::{SockaddrStorage, UnixAddr};
 
 use super::handover::{self, Chain};
-use crate::driver::opening::{self, kind_of};
+use crate::driver::opening::{self, with_kind};
 use crate::driver::{Batch, Completion, Event, OpenFor, Token, connect, descriptors};
 use crate::limits::{OPEN_TRIES_MAX, SEND_SEGMENTS_MAX};
 
@@ -87,9 +87,7 @@ pub(super) fn complete(done: InFlight, step: u8, result: Result<usize, Errno>) -
         }
         InFlight::Send { token, batch, .. } => Completion { token, event: Event::Sent { batch, result } },
         InFlight::Open { token, purpose, .. } => {
-            let opened = result
-                .map(|fd| descriptors::own(fd as RawFd))
-                .and_then(|fd| kind_of(&fd, purpose).map(|kind| (fd, kind)));
+            let opened = result.map(|fd| descriptors::own(fd as RawFd)).and_then(|fd| with_kind(fd, purpose));
             Completion { token, event: Event::Opened(opened) }
         }
         InFlight::Connect { token, socket, .. } => {

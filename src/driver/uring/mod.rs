@@ -17,8 +17,8 @@ use std::time::Instant;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::Signal;
+use nix::sys::signalfd::SignalFd;
 use slab::Slab;
 
 use super::clock::unix_s;
@@ -28,7 +28,7 @@ use super::{
     Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Received, Rest, Segment,
     Sending, Share, SocketType, Token, connect, descriptors, opening,
 };
-use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX, TURN_FULL_MIN};
+use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 use crate::types::Address;
 use in_flight::{BackendAddress, InFlight, Lookup, Message};
 use packets::{PacketRequest, packet_token};
@@ -98,8 +98,7 @@ impl Uring {
 
     /// Reports these signals, which must be blocked, as events with `token`.
     pub fn watch_signals(&mut self, token: Token, signals: &[Signal]) -> Result<(), Errno> {
-        let mask = SigSet::from_iter(signals.iter().copied());
-        let fd = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        let fd = descriptors::signals(signals)?;
         self.signals = Some((token, fd));
         self.poll_signals();
         Ok(())
@@ -275,7 +274,7 @@ impl Driver for Uring {
     }
 
     fn receive(&mut self, token: Token, socket: &OwnedFd, how: Receive) {
-        let share = if how == Receive::Request { Share::Requests } else { Share::Messages };
+        let share = how.share();
         self.asked[share as usize] += 1;
         let entry = match how {
             Receive::Once | Receive::Request => opcode::Recv::new(raw(socket), std::ptr::null_mut(), 0)
@@ -385,9 +384,9 @@ impl Driver for Uring {
             Err(errno) => return Err(errno),
         }
         self.reap();
-        let is_full = self.ready.len() >= TURN_FULL_MIN;
+        let rest = Rest::of_ring(self.ready.len());
         completions.append(&mut self.ready);
-        Ok(if is_full { Rest::Possible } else { Rest::Nothing })
+        Ok(rest)
     }
 
     fn local_address(&self, client: &OwnedFd) -> Address {
@@ -421,5 +420,26 @@ impl Driver for Uring {
 
     fn buffers_free(&self, share: Share) -> usize {
         self.pools[share as usize].free()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    use super::*;
+
+    /// An inherited listener may be non-blocking (systemd.socket(5)).
+    #[test]
+    fn a_listener_becomes_blocking() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = OwnedFd::from(listener);
+        let mut ring = Uring::new(2).unwrap();
+        ring.accept(Token { slot: 1, generation: 1, op: Op::Accept }, &listener);
+        let flags = OFlag::from_bits_retain(fcntl(&listener, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK));
     }
 }

@@ -1,4 +1,4 @@
-//! Operations that can be cancelled, and chains: sends, opens, connects, and polls of devices with what is linked to them.
+//! Chains of linked operations (hand-overs, polls of devices), connects, and the cancellation of operations.
 
 use std::os::fd::OwnedFd;
 
@@ -11,8 +11,8 @@ use super::in_flight::{self, BackendAddress, InFlight};
 use super::pool::raw;
 use super::results::result_of;
 use super::{STEP_SHIFT, Uring, index_bits, packet_token};
+use crate::driver::rights;
 use crate::driver::{Completion, Event, Handover, HandoverStep, Op, Received, Token};
-use crate::driver::{rights, tcp};
 
 /// A timeout of the ring.
 pub(super) fn timespec(ms: u64) -> types::Timespec {
@@ -79,14 +79,7 @@ impl Uring {
 
     /// Hands a client over; an error before the submission is returned with the next completions.
     pub(super) fn begin_handover(&mut self, token: Token, file: &OwnedFd, client: &OwnedFd, handover: Handover) {
-        let made = match () {
-            // A connected backend waits for the descriptor: its client must not be able to block it.
-            () if !tcp::has_taken_all(client) => Err((HandoverStep::Room, Errno::EAGAIN)),
-            () if self.has_too_many_untaken => {
-                rights::try_passing(client).map_err(|errno| (HandoverStep::Connect, errno))
-            }
-            () => Ok(()),
-        };
+        let made = rights::may_hand_over(client, self.has_too_many_untaken);
         let made =
             made.and_then(|()| Chain::new(file, client, handover).map_err(|errno| (HandoverStep::Connect, errno)));
         match made {

@@ -465,7 +465,7 @@ impl<H> Connection<H> {
         Settling::Needed
     }
 
-    /// Whether messages flow, and a queue that was sent to `end` leaves nothing to do: no memory to count, no receive to
+    /// Whether messages flow, and the drained queue to `end` leaves nothing to do: no memory to count, no receive to
     /// resume, no pong or end to send.
     fn flows_on<D: Driver<Handle = H>>(&self, end: End, world: &World<D>) -> bool {
         let is_sent = self.transport(end, world).is_some_and(Transport::has_nothing_to_send);
