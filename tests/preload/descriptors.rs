@@ -40,7 +40,7 @@ fn duplicated_to_a_descriptor_number() {
     client.expect_close(1000);
     client.text("you too");
     client.close(1000);
-    expect_lines(&server.process.out, &["dup3: 1 ", "fcntl: 1 ", "shutdown: 0 ", "read: 7 you too"]);
+    expect_lines(&server.process.out, &["dup3: 1 ", "fcntl: 1 ", "fcntl64: 1 ", "shutdown: 0 ", "read: 7 you too"]);
     client.wire.expect_end();
     server.process.out.wait_for(&["close_range: 0"]);
 }

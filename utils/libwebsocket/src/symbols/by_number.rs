@@ -21,11 +21,11 @@ const DUP2: Option<c_long> = None;
 const ACCEPT: Option<c_long> = Some(libc::SYS_accept);
 #[cfg(target_arch = "x86")]
 const ACCEPT: Option<c_long> = None;
-/// fcntl(2) with 64-bit file locks.
+/// fcntl(2) with 64-bit file locks; None: the other one has them.
 #[cfg(target_pointer_width = "32")]
-const FCNTL: c_long = libc::SYS_fcntl64;
+const FCNTL64: Option<c_long> = Some(libc::SYS_fcntl64);
 #[cfg(not(target_pointer_width = "32"))]
-const FCNTL: c_long = libc::SYS_fcntl;
+const FCNTL64: Option<c_long> = None;
 
 /// syscall(2): handles calls that create, duplicate or close descriptors. Reads and writes are not interposed. All
 /// other calls are passed on at once and take no lock: programs implement their own locks with futex(2).
@@ -63,7 +63,9 @@ pub unsafe extern "C" fn syscall(
             copied(fd, call() as c_int).into()
         }
         // Other commands may return more than an int can hold.
-        FCNTL if matches!(second, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) => {
+        _ if (number == libc::SYS_fcntl || Some(number) == FCNTL64)
+            && matches!(second, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC) =>
+        {
             controlled(fd, second, call() as c_int).into()
         }
         libc::SYS_socket => begin(call() as c_int).into(),
