@@ -309,7 +309,7 @@ fn a_member_that_does_not_read_is_disconnected_without_delaying_others() {
         assert!(last.contains(&goodbye("mute")), "{way:?}: {}", &last[..200.min(last.len())]);
         hear(&mut alice, &goodbye("mute"));
         room.chat.err.wait_for(&["mute is dropped", "does not read"]);
-        let peak_kib = room.chat.status_kib("VmHWM");
+        let peak_kib = room.chat.peak_kib();
         println!("{way:?}: dropped after {count} messages; the chat has had {peak_kib} KiB at most");
         assert!(peak_kib < 32 * 1024, "{way:?}: {peak_kib} KiB");
         drop(mute);

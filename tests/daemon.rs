@@ -306,12 +306,12 @@ impl Daemon {
 
     /// The kilobytes of memory it has now.
     pub fn resident_kib(&self) -> u64 {
-        self.process.status_kib("VmRSS")
+        self.process.resident_kib()
     }
 
     /// The most kilobytes of memory it has ever had.
     pub fn peak_kib(&self) -> u64 {
-        self.process.status_kib("VmHWM")
+        self.process.peak_kib()
     }
 
     /// How many files it has open.

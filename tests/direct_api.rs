@@ -182,7 +182,7 @@ fn a_client_that_does_not_read_does_not_delay_others() {
         expect_echoes(&mut other);
     }
     // What waits for it waits in the kernel and, within bounds, in the server.
-    let size_kib = server.process.status_kib("VmHWM");
+    let size_kib = server.process.peak_kib();
     assert!(size_kib < 10_000, "{size_kib} KiB");
     for _ in 0..count {
         assert!(stuck.message() == (BINARY, vec![7; 60_000]));

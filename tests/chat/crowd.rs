@@ -95,12 +95,12 @@ impl Crowd {
             at(0.5),
             at(0.99),
             at(1.0),
-            room.chat.status_kib("VmHWM"),
+            room.chat.peak_kib(),
             room.daemon.peak_kib(),
         );
         assert_eq!(delays_us.len(), messages * (self.members - 1));
         room.expect_none_dropped();
-        assert!(room.chat.status_kib("VmHWM") < 64 * 1024);
+        assert!(room.chat.peak_kib() < 64 * 1024);
     }
 }
 
