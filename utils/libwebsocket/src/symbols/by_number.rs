@@ -21,7 +21,7 @@ const DUP2: Option<c_long> = None;
 const ACCEPT: Option<c_long> = Some(libc::SYS_accept);
 #[cfg(target_arch = "x86")]
 const ACCEPT: Option<c_long> = None;
-/// fcntl(2) with 64-bit file locks; None: the other one has them.
+/// fcntl(2) with 64-bit file locks; None: 64-bit architectures have only SYS_fcntl.
 #[cfg(target_pointer_width = "32")]
 const FCNTL64: Option<c_long> = Some(libc::SYS_fcntl64);
 #[cfg(not(target_pointer_width = "32"))]
