@@ -15,6 +15,7 @@ use crate::observe::log::Level;
 #[argh(
     example = "Pages and servers on port 8080:\n  {command_name} --listen 0.0.0.0:8080 --www /srv/www --docroot /run/websocket",
     example = "Only names that begin with ws_, from the pages of one site, as user nobody:\n  {command_name} --listen 0.0.0.0:80 --docroot /run/websocket --allow '^/ws_' --origins https://app.example -u nobody",
+    example = "https and wss:\n  {command_name} --listen 0.0.0.0:443 --tls-certificate server.crt --tls-key server.key --docroot /run/websocket -u nobody",
     example = "Run or check a configuration file:\n  {command_name} -f /etc/uakari.conf\n  {command_name} -f /etc/uakari.conf --check",
     note = "Patterns of --allow and --deny are searched for in \"/NAME\": ^ anchors the start, $ the end, * is any run\nof characters; a comma separates them. A name is refused if --deny matches, else served if --allow does.\nFlags override the file. Flags of a server need a file with one server.",
     error_code(1, "It could not start or had to stop; the line on standard error says why.")
@@ -36,6 +37,12 @@ pub struct Arguments {
     /// folder of static files; without it none are served
     #[argh(option, arg_name = "dir")]
     pub www: Option<String>,
+    /// PEM file of a certificate: https and wss are served instead of http and ws
+    #[argh(option, arg_name = "file")]
+    pub tls_certificate: Option<String>,
+    /// PEM file of the certificate's private key (default that of --tls-certificate)
+    #[argh(option, arg_name = "file")]
+    pub tls_key: Option<String>,
     /// names to serve (default "*")
     #[argh(option, arg_name = "patterns")]
     pub allow: Option<String>,
@@ -136,7 +143,7 @@ impl Arguments {
 
     /// The given flags as settings.
     fn flags(&self) -> Vec<Flag> {
-        use Scope::{Document, Server, Top, WebSocket};
+        use Scope::{Document, Server, Tls, Top, WebSocket};
         let text = |label, scope, key, value: &Option<String>| {
             value.as_ref().map(|value| Flag { label, scope, key, value: Value::One(value.clone()) })
         };
@@ -152,6 +159,8 @@ impl Arguments {
             listen,
             text("--docroot", WebSocket, "docroot", &self.docroot),
             text("--www", Document, "docroot", &self.www),
+            text("--tls-certificate", Tls, "crtfile", &self.tls_certificate),
+            text("--tls-key", Tls, "keyfile", &self.tls_key),
             text("--allow", WebSocket, "allow", &self.allow),
             text("--deny", WebSocket, "deny", &self.deny),
             switch("--denylast", "denylast", self.denylast),
@@ -212,6 +221,8 @@ mod tests {
             "--deny=b",
             "--denylast",
             "--options=follow",
+            "--tls-certificate=/c",
+            "--tls-key=/k",
             "--hello",
             "--pid-file=/p",
             "--log-file=/l",
@@ -224,14 +235,17 @@ mod tests {
         assert_eq!(server.listen.len(), 2);
         assert_eq!((&server.places.listen[..], &server.places.docroot[..]), ("--listen", "--docroot"));
         assert_eq!(server.places.www, "--www");
+        let said = |value: &str, place: &str| TextSetting { value: value.into(), place: place.into() };
+        let files = server.tls.as_ref().unwrap();
+        assert_eq!(files.certificate, said("/c", "--tls-certificate"));
+        assert_eq!(files.key, said("/k", "--tls-key"));
         let site = &server.site;
         assert_eq!(site.service.protocol, Protocol::Frames);
         assert_eq!(site.service.message_type, MessageType::Binary);
         assert!(site.service.hello && site.follows_symlinks && site.has_www);
         assert!(site.rules.permit("a") && site.rules.permit("ab") && !site.rules.permit("b"));
         assert_eq!(site.origins, Origins::List(vec!["https://a.example".into(), "http://b:1".into()]));
-        let said = |value: &str, place: &str| Some(TextSetting { value: value.into(), place: place.into() });
-        assert_eq!((config.user, config.pid_file), (said("nobody", "-u"), said("/p", "--pid-file")));
+        assert_eq!((config.user, config.pid_file), (Some(said("nobody", "-u")), Some(said("/p", "--pid-file"))));
         assert_eq!((config.log.level, config.log.file.as_deref()), (Level::Debug, Some("/l")));
         assert_eq!((config.driver, &*config.driver_place), (Choice::Epoll, "--driver"));
     }

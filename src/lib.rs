@@ -25,6 +25,9 @@ pub mod driver;
 /// The shell: where driver and exchanges meet.
 pub mod gateway;
 
+/// TLS without I/O: certificates, keys, client authentication.
+pub mod tls;
+
 /// One file descriptor: what is received, what waits to be sent, how it is shut.
 mod transport;
 

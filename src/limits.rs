@@ -33,6 +33,8 @@ pub const CLIENTS_PER_ADDRESS_MAX: Bounds = bounds(1_024, 0, 1_000_000);
 /// Concurrent clients before their 101: reading requests, sending files, connecting backends. More than the limit of one
 /// address, so that it cannot exclude others; fewer than all clients, so that WebSockets have room.
 pub const HANDSHAKES_MAX: Bounds = bounds(1_536, 1, 1_000_000);
+/// Concurrent clients whose TLS handshake is not complete. More than the limit of one address, as above.
+pub const TLS_HANDSHAKES_MAX: Bounds = bounds(1_536, 1, 1_000_000);
 /// Bytes that all connections together may hold beside the pool: heads, what is queued, packets and lines that are
 /// not whole. Beyond it the connection that holds most is closed.
 pub const QUEUED_SIZE_MAX: Bounds = bounds(16 * MIB, MIB, 1024 * 1024 * MIB);
@@ -47,7 +49,10 @@ pub const DRAIN_MS: Bounds = bounds(5 * SECOND, 0, HOUR);
 pub const HEAD_SIZE_MAX: Bounds = bounds(16 * KIB, KIB, 60 * KIB);
 /// Headers of a request.
 pub const HEADERS_MAX: Bounds = bounds(64, 8, 128);
-/// From accept, or from a next request's first byte, to the end of the request's head.
+/// From accept to the end of the TLS handshake.
+pub const TLS_MS: Bounds = bounds(10 * SECOND, 100, HOUR);
+/// From accept (with TLS, from the end of its handshake), or from a next request's first byte, to the end of the
+/// request's head.
 pub const HEAD_MS: Bounds = bounds(10 * SECOND, 100, HOUR);
 /// From the same moment to the 101 of a WebSocket.
 pub const HANDSHAKE_MS: Bounds = bounds(15 * SECOND, 100, HOUR);
@@ -92,10 +97,13 @@ pub struct Process {
     pub clients_max: u64,
     pub clients_per_address_max: u64,
     pub handshakes_max: u64,
+    pub tls_handshakes_max: u64,
     pub queued_size_max: u64,
     pub pool_buffers: u64,
     pub fds_max: u64,
     pub drain_ms: u64,
+    /// At least one server has TLS.
+    pub has_tls: bool,
 }
 
 /// The limits of a server's HTTP connections.
@@ -105,6 +113,7 @@ pub struct Http {
     pub clients_max: u64,
     pub head_size_max: u64,
     pub headers_max: u64,
+    pub tls_ms: u64,
     pub head_ms: u64,
     pub handshake_ms: u64,
     pub keepalive_ms: u64,
@@ -148,7 +157,8 @@ impl Process {
     pub fn memory_size_max(&self) -> u64 {
         let pool_size = self.pool_buffers * POOL_BUFFER_SIZE as u64;
         let turn_size = 2 * pool_size + VISIT_SIZE_MAX;
-        PROGRAM_SIZE + turn_size + self.queued_size_max + self.clients_max * CLIENT_SIZE
+        let tls_size = if self.has_tls { TLS_SIZE + self.clients_max * TLS_CLIENT_SIZE } else { 0 };
+        PROGRAM_SIZE + turn_size + self.queued_size_max + self.clients_max * CLIENT_SIZE + tls_size
     }
 }
 
@@ -158,10 +168,12 @@ impl Default for Process {
             clients_max: CLIENTS_MAX.default,
             clients_per_address_max: CLIENTS_PER_ADDRESS_MAX.default,
             handshakes_max: HANDSHAKES_MAX.default,
+            tls_handshakes_max: TLS_HANDSHAKES_MAX.default,
             queued_size_max: QUEUED_SIZE_MAX.default,
             pool_buffers: POOL_BUFFERS.default,
             fds_max: FDS_MAX.default,
             drain_ms: DRAIN_MS.default,
+            has_tls: false,
         }
     }
 }
@@ -172,6 +184,7 @@ impl Default for Http {
             clients_max: CLIENTS_MAX.max,
             head_size_max: HEAD_SIZE_MAX.default,
             headers_max: HEADERS_MAX.default,
+            tls_ms: TLS_MS.default,
             head_ms: HEAD_MS.default,
             handshake_ms: HANDSHAKE_MS.default,
             keepalive_ms: KEEPALIVE_MS.default,
@@ -204,8 +217,9 @@ impl Default for WebSocket {
 
 /// Bytes of one pool buffer, headroom included: a 64 KiB message and its header arrive in one piece.
 pub const POOL_BUFFER_SIZE: usize = 66 * 1024;
-/// Bytes kept free before the received bytes, so that a frame header can be written in front of them.
-pub const POOL_HEADROOM: usize = 32;
+/// Bytes kept free before the received bytes, so that a frame header can be written in front of them, and the records of
+/// TLS, which are longer than their payload.
+pub const POOL_HEADROOM: usize = 256;
 /// With fewer free buffers than half of a share of the pool, or than this, queued segments are copied out of the pool.
 pub const POOL_FREE_MIN: usize = 2;
 /// Parts of the pool: one is for requests and pages, the others are for messages.
@@ -252,6 +266,22 @@ pub const WORKER_STACK_SIZE: usize = 128 * 1024;
 pub const WORKER_IDLE_MS: u64 = 5_000;
 /// Segments gathered into one send.
 pub const SEND_SEGMENTS_MAX: usize = 64;
+
+/// Bytes that are encrypted together, unless a single segment has more.
+pub const SEAL_SIZE_MAX: usize = 64 * 1024;
+/// Bytes of a pool buffer that are encrypted in place. Fewer are encrypted into a new buffer.
+pub const SEAL_IN_PLACE_SIZE_MIN: usize = 4 * 1024;
+/// Bytes of an incomplete TLS handshake message or record that a connection keeps: a record, and the certificates of a
+/// client.
+pub const TLS_PARTIAL_SIZE_MAX: usize = 32 * 1024;
+/// Memory of the TLS state of a client in bytes, of which rustls takes 3.2 KB. Not counted here are incomplete records,
+/// records to be sent and certificates of the client (`QUEUED_SIZE_MAX`).
+pub const TLS_CLIENT_SIZE: u64 = 5 * KIB;
+/// Memory of certificates, keys and tickets of all servers, in bytes.
+pub const TLS_SIZE: u64 = 2 * MIB;
+/// Steps of TLS handshakes in one turn of the loop. Each may sign and verify, which takes as long as hundreds of
+/// messages; the others wait for the next turn.
+pub const TLS_STEPS_PER_TURN_MAX: usize = 2;
 
 /// Concurrent 503 responses to clients over a limit; further clients are closed without a response.
 pub const OVERLOAD_REPLIES_MAX: u64 = 64;
@@ -303,6 +333,12 @@ pub const IDLE_WEBSOCKET_SIZE_MAX: usize = 256;
 pub const TARGET_SIZE_MAX: usize = 8 * 1024;
 /// Bytes of a header line's value that a log line may quote.
 pub const LOG_VALUE_SIZE_MAX: usize = 200;
+/// Bytes of the subject in the hello record, and of the common name: a client chooses its certificate, which may have
+/// 64 KiB. Longer ones are cut.
+pub const HELLO_SUBJECT_SIZE_MAX: usize = 1024;
+/// Bytes of each other TLS value in the hello record. Names of hosts and of protocols are shorter (RFC 1035 section 3.1,
+/// RFC 7301 section 3.1).
+pub const HELLO_TLS_VALUE_SIZE_MAX: usize = 255;
 /// Subprotocols a client may offer.
 pub const SUBPROTOCOLS_MAX: usize = 16;
 
@@ -400,6 +436,37 @@ pub const LOOKUP_RETRY_MS_MAX: u64 = 30_000;
 /// Concurrent host lookups, one thread each.
 pub const LOOKUPS_MAX: usize = 8;
 
+/// Bytes of a file with certificates, a private key or revocation lists. In a list a revoked certificate takes 35 bytes,
+/// in PEM 47. The signature of a list is verified with each certificate of a client, which takes a time in proportion to
+/// its size.
+pub const TLS_FILE_SIZE_MAX: usize = 1024 * 1024;
+/// Memory for each byte of a file with revocation lists.
+pub const CRL_MEMORY_MAX: u64 = 16;
+/// Certificates in one file.
+pub const CERTIFICATES_MAX: usize = 512;
+/// Certificates that a server sends, if some of them do not belong to the chain of its own.
+pub const CHAIN_MAX: usize = 16;
+/// Bytes of a name, or of a number, in a client's certificate.
+pub const CLIENT_NAME_SIZE_MAX: usize = HELLO_SUBJECT_SIZE_MAX;
+/// From the last change of a certificate's files to the look at them: several files change one after the other.
+pub const TLS_QUIET_MS: u64 = 200;
+/// From the first change to that look, if further changes follow.
+pub const TLS_QUIET_MS_MAX: u64 = 1_000;
+/// From a failed look to the next one: a new certificate and its old key do not match.
+pub const TLS_RETRY_MS: u64 = 500;
+/// How long looks may fail before that is reported.
+pub const TLS_RETRY_MS_MAX: u64 = 10_000;
+/// Interval of looks at files that are watched: inotify(7) does not see changes on a file server.
+pub const TLS_LOOK_MS: u64 = HOUR;
+/// The same for files that cannot be watched.
+pub const TLS_UNWATCHED_LOOK_MS: u64 = 10_000;
+/// Interval of warnings about certificates that have expired or will soon.
+pub const TLS_DATES_MS: u64 = DAY;
+/// Reads of changes in one turn of the event loop.
+pub const INOTIFY_READS_MAX: usize = 16;
+/// Time before the expiry of a certificate from which on it is warned about.
+pub const EXPIRY_WARNING_MS: u64 = 30 * DAY;
+
 // Log.
 
 /// Bytes of a log line, its newline included; a longer one is cut.
@@ -438,6 +505,7 @@ const _: () = assert!(RING_ENTRIES_MIN <= RING_ENTRIES);
 const _: () =
     assert!(2 * (WORKERS_MAX * WORKER_STACK_SIZE) as u64 <= PROGRAM_SIZE / 2, "the memory bound counts stacks");
 const _: () = assert!(CLIENTS_PER_ADDRESS_MAX.default < HANDSHAKES_MAX.default);
+const _: () = assert!(CLIENTS_PER_ADDRESS_MAX.default < TLS_HANDSHAKES_MAX.default);
 const _: () = assert!(HANDSHAKES_MAX.default < CLIENTS_MAX.default);
 const _: () = assert!(CLOSE_MS.default < DRAIN_MS.default);
 const _: () = assert!((WATCHES_MAX as u64) < FDS_RESERVED / 2);

@@ -57,6 +57,16 @@ pub enum ListenAddress {
     Unix(String),
 }
 
+impl ListenAddress {
+    /// As Display, with the scheme of a server that has TLS or not.
+    pub(crate) fn url(&self, has_tls: bool) -> String {
+        match self {
+            ListenAddress::Tcp(address) if has_tls => format!("https://{address}"),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl FromStr for ListenAddress {
     type Err = String;
 
@@ -185,7 +195,9 @@ mod tests {
             ("[::1]:80", "http://[::1]:80"),
             ("unix:/run/u.sock", "unix:/run/u.sock"),
         ] {
-            assert_eq!(text.parse::<ListenAddress>().map(|address| address.to_string()), Ok(shown.to_owned()));
+            let address = text.parse::<ListenAddress>().unwrap();
+            assert_eq!((address.to_string(), address.url(false)), (shown.to_owned(), shown.to_owned()));
+            assert_eq!(address.url(true), shown.replace("http:", "https:"));
         }
         for wrong in ["8080", "localhost:80", "127.0.0.1", "unix:", "1.2.3.4:99999"] {
             assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,7 @@ use uakari::config::keys::{self, ConfigKey, Scope};
 
 use crate::daemon::{Daemon, START_LINE, configuration, project, uakari};
 use crate::process::{DEADLINE, Finished, Folder, Process, run};
-use crate::wire::Wire;
+use crate::wire::{Wire, handshake, request};
 
 /// A file of the table tests/configurations.txt.
 struct Case {
@@ -47,7 +48,9 @@ fn folder() -> Folder {
     for Case { name, text, .. } in cases().1 {
         let path = folder.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::write(&path, text).unwrap();
+        // Keys that others may read are warned about.
+        fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
     }
     folder
 }
@@ -271,6 +274,35 @@ fn a_backend_whose_name_is_not_allowed_as_a_page() {
     assert_eq!((daemon.get("/server").status, daemon.get("/other").status), (426, 403));
 }
 
+/// A server without TLS leads all requests to the one with TLS, here at an address that no machine has (RFC 5737).
+#[test]
+fn a_server_redirects_all_requests_to_https() {
+    let folder = folder();
+    let text = "servers = ({ listen = \"192.0.2.77:8443\"; document = { docroot = \"/\"; };
+        tls = { crtfile = \"conf/server.crt\"; keyfile = \"conf/server.key\"; }; },
+        { listen = \"127.0.0.1:0\"; redirect = { options = \"hsts\"; }; });";
+    fs::write(folder.join("uakari.conf"), text).unwrap();
+    let process = Process::start(uakari().current_dir(folder.path()).args(["-f", "uakari.conf"]));
+    let line = process.out.wait_for(&["listening on http://127.0.0.1:"]);
+    let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();
+    let mut wire = Wire::connect(port);
+    for (asked, status, location) in [
+        (request("GET", "/a%20b?c=%2f", &[]), 301, "https://gate.example:8443/a%20b?c=%2f"),
+        (request("GET", "//evil.example/", &[]), 301, "https://gate.example:8443//evil.example/"),
+        (request("POST", "/x", &["Content-Length: 3"]) + "abc", 308, "https://gate.example:8443/x"),
+        (request("OPTIONS", "*", &[]), 308, "https://gate.example:8443/"),
+        // Bytes that follow a handshake are not read as a request.
+        (handshake("/echo", &[], &[]) + &request("GET", "/", &[]), 301, "https://gate.example:8443/echo"),
+    ] {
+        wire.send(asked);
+        let response = wire.response();
+        assert_eq!((response.status, response.field("Location")), (status, location), "{response:?}");
+        assert_eq!(response.all("Strict-Transport-Security"), [""; 0], "{response:?}");
+    }
+    wire.expect_end();
+    process.err.wait_for(&["end", "name=\"echo\"", "status=301", "answered"]);
+}
+
 /// A server whose protection is not served starts only with `unprotected`.
 #[test]
 fn a_server_that_would_lose_a_protection_is_refused() {
@@ -364,10 +396,12 @@ fn documented_configurations_are_valid() {
     all.extend(shown("docs/man/uakari.conf.5", ".Bd -literal", ".Ed"));
     all.push(fs::read_to_string(project().join("utils/install/uakari.conf")).unwrap());
     assert!(all.len() >= 7, "{} files", all.len());
-    let folder = Folder::new();
+    // It has certificates.
+    let folder = folder();
     for text in all {
         let me = user();
         let text = text.replace("\"www-data\"", &format!("{me:?}")).replace("\"uakari\"", &format!("{me:?}"));
+        let text = text.replace("\"/etc/uakari/", "\"conf/");
         fs::write(folder.join("uakari.conf"), text.replace("/var/log/ouistiti.log", "/tmp/log")).unwrap();
         let Finished { status, out, .. } = check(folder.path(), &["-f", "uakari.conf"]);
         assert!(status.success(), "{out}\n{text}");
@@ -389,6 +423,8 @@ fn rows() -> Vec<(&'static str, Vec<String>)> {
     vec![
         ("The file itself", of(Scope::Top)),
         ("A server", of(Scope::Server)),
+        ("tls", of(Scope::Tls)),
+        ("redirect", of(Scope::Redirect)),
         ("document", of(Scope::Document)),
         ("headers", of(Scope::PageHeader)),
         ("websocket", of(Scope::WebSocket)),

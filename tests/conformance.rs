@@ -4,10 +4,10 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::daemon::{Daemon, project};
+use crate::daemon::project;
 use crate::drivers::{NO_RING, has_io_uring};
-use crate::foreign;
-use crate::process::{Folder, Process, run, skipped};
+use crate::foreign::{self, Way};
+use crate::process::{Folder, run, skipped};
 
 #[test]
 #[ignore = "wants wstest: run `make conformance`"]
@@ -15,13 +15,13 @@ fn autobahn_on_io_uring() {
     if !has_io_uring() {
         return skipped(NO_RING);
     }
-    expect_all_cases(proxied("uring"));
+    expect_all_cases(Way::Proxied, "uring");
 }
 
 #[test]
 #[ignore = "wants wstest: run `make conformance`"]
 fn autobahn_on_epoll() {
-    expect_all_cases(proxied("epoll"));
+    expect_all_cases(Way::Proxied, "epoll");
 }
 
 #[test]
@@ -30,30 +30,52 @@ fn autobahn_in_direct_mode_on_io_uring() {
     if !has_io_uring() {
         return skipped(NO_RING);
     }
-    expect_all_cases(direct("uring"));
+    expect_all_cases(Way::Direct, "uring");
 }
 
 #[test]
 #[ignore = "wants wstest: run `make conformance`"]
 fn autobahn_in_direct_mode_on_epoll() {
-    expect_all_cases(direct("epoll"));
+    expect_all_cases(Way::Direct, "epoll");
 }
 
-fn proxied(driver: &str) -> (Daemon, Process) {
-    foreign::start(&["--driver", driver, "--protocol", "frames"], &["--protocol", "frames"])
+#[test]
+#[ignore = "wants wstest: run `make conformance`"]
+fn autobahn_over_tls_on_io_uring() {
+    if !has_io_uring() {
+        return skipped(NO_RING);
+    }
+    expect_all_cases(Way::ProxiedTls, "uring");
 }
 
-/// The backend speaks WebSocket itself, through utils/websocket.
-fn direct(driver: &str) -> (Daemon, Process) {
-    foreign::start(&["--driver", driver, "--options", "direct"], &["--direct"])
+#[test]
+#[ignore = "wants wstest: run `make conformance`"]
+fn autobahn_over_tls_on_epoll() {
+    expect_all_cases(Way::ProxiedTls, "epoll");
+}
+
+#[test]
+#[ignore = "wants wstest: run `make conformance`"]
+fn autobahn_in_direct_mode_over_tls_on_io_uring() {
+    if !has_io_uring() {
+        return skipped(NO_RING);
+    }
+    expect_all_cases(Way::DirectTls, "uring");
+}
+
+#[test]
+#[ignore = "wants wstest: run `make conformance`"]
+fn autobahn_in_direct_mode_over_tls_on_epoll() {
+    expect_all_cases(Way::DirectTls, "epoll");
 }
 
 /// The results of each case equal tests/conformance/expected.txt.
-fn expect_all_cases((daemon, _echo): (Daemon, Process)) {
+fn expect_all_cases(way: Way, driver: &str) {
     foreign::tool("wstest/bin/wstest");
+    let (daemon, _echo) = way.start(&["--driver", driver]);
     let folder = Folder::new();
     let mut command = Command::new(project().join("tests/conformance/run"));
-    command.arg(format!("ws://127.0.0.1:{}/echo", daemon.port)).arg(folder.path());
+    command.arg(format!("{}/echo", way.url("ws", &daemon))).arg(folder.path());
     command.env("UAKARI_TOOLS", foreign::tools());
     let finished = run(&mut command, Duration::from_secs(20 * 60));
     assert!(finished.status.success(), "{}\n{}", finished.out, finished.err);

@@ -314,6 +314,13 @@ impl Daemon {
         self.process.peak_kib()
     }
 
+    /// The most kilobytes of memory that it should have, as its log tells.
+    pub fn bound_kib(&self) -> u64 {
+        let line = self.log().wait_for(&["MiB of memory at most"]);
+        let before = line.split(" MiB").next().unwrap();
+        before.rsplit(' ').next().unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     /// How many files it has open.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()

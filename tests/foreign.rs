@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::daemon::{Daemon, project};
 use crate::process::{Folder, Process, run};
+use crate::tls::authority;
 
 /// Deadline of a script of `tests/clients`, in a browser too.
 pub const SCRIPT_TIME: Duration = Duration::from_secs(400);
@@ -42,30 +43,58 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// A daemon as the scripts expect it.
-pub fn start(flags: &[&str], server: &[&str]) -> (Daemon, Process) {
-    let www = project().join("www");
-    let daemon = Daemon::start(&[flags, &["--deny", "^/denied", "--www", www.to_str().unwrap()]].concat());
-    let echo = daemon.echo("echo", &[server, &["-m", "2000"]].concat());
-    (daemon, echo)
-}
-
 /// How the clients reach the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
+pub enum Way {
     Proxied,
     Direct,
+    /// With TLS.
+    ProxiedTls,
+    /// With TLS, which the gateway keeps while the backend speaks WebSocket itself.
+    DirectTls,
+}
+
+impl Way {
+    fn has_tls(self) -> bool {
+        matches!(self, Way::ProxiedTls | Way::DirectTls)
+    }
+
+    /// A daemon as the scripts expect it, with these flags more, and its echo server.
+    pub fn start(self, flags: &[&str]) -> (Daemon, Process) {
+        let (own, server) = match self {
+            Way::Proxied | Way::ProxiedTls => (["--protocol", "frames"], &["--protocol", "frames", "-m", "2000"][..]),
+            Way::Direct | Way::DirectTls => (["--options", "direct"], &["--direct", "-m", "2000"][..]),
+        };
+        let (folder, www) = (Folder::new(), project().join("www"));
+        let mut flags = [flags, &own, &["--deny", "^/denied", "--www", www.to_str().unwrap()]].concat();
+        let [certificate, key] = ["server-chain.crt", "server.key"].map(|name| authority::path(&folder, name));
+        if self.has_tls() {
+            authority::issue(&folder);
+            flags.extend(["--tls-certificate", &certificate, "--tls-key", &key]);
+        }
+        let daemon = Daemon::start_in(folder, &flags);
+        let echo = daemon.echo("echo", server);
+        (daemon, echo)
+    }
+
+    /// The daemon's address; `scheme` is "http" or "ws".
+    pub fn url(self, scheme: &str, daemon: &Daemon) -> String {
+        format!("{scheme}{}://127.0.0.1:{}", if self.has_tls() { "s" } else { "" }, daemon.port)
+    }
 }
 
 /// Runs a script, which must print at least one "ok" and no "not ok".
 fn expect_ok(way: Way, program: impl AsRef<OsStr>, script: &str, scheme: &str, more: &[&str]) {
-    let (daemon, _echo) = match way {
-        Way::Proxied => start(&["--protocol", "frames"], &["--protocol", "frames"]),
-        Way::Direct => start(&["--options", "direct"], &["--direct"]),
-    };
+    let (daemon, _echo) = way.start(&[]);
     let mut command = command(program);
-    command.arg(project().join("tests/clients").join(script)).arg(format!("{scheme}://127.0.0.1:{}", daemon.port));
+    command.arg(project().join("tests/clients").join(script)).arg(way.url(scheme, &daemon));
     command.args(more).env("UAKARI_TOOLS", tools());
+    if way.has_tls() {
+        // Of Python, Node and curl, and of our own scripts for browsers.
+        for variable in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE", "UAKARI_AUTHORITY"] {
+            command.env(variable, authority::path(daemon.folder(), "root.crt"));
+        }
+    }
     let finished = run(&mut command, SCRIPT_TIME);
     let (out, err) = (&finished.out, &finished.err);
     assert!(finished.status.success(), "{script}, {way:?}, ended with {}:\n{out}\n{err}", finished.status);
@@ -85,6 +114,18 @@ fn pythons_websockets_direct() {
 }
 
 #[test]
+#[ignore = "needs python3"]
+fn pythons_websockets_over_tls() {
+    expect_ok(Way::ProxiedTls, tool("venv/bin/python"), "websockets_client.py", "ws", &[]);
+}
+
+#[test]
+#[ignore = "needs python3"]
+fn pythons_websockets_direct_over_tls() {
+    expect_ok(Way::DirectTls, tool("venv/bin/python"), "websockets_client.py", "ws", &[]);
+}
+
+#[test]
 #[ignore = "needs node"]
 fn nodes_ws() {
     tool("node_modules/ws");
@@ -99,9 +140,29 @@ fn nodes_ws_direct() {
 }
 
 #[test]
+#[ignore = "needs node"]
+fn nodes_ws_over_tls() {
+    tool("node_modules/ws");
+    expect_ok(Way::ProxiedTls, "node", "ws_client.cjs", "ws", &[]);
+}
+
+#[test]
+#[ignore = "needs node"]
+fn nodes_ws_direct_over_tls() {
+    tool("node_modules/ws");
+    expect_ok(Way::DirectTls, "node", "ws_client.cjs", "ws", &[]);
+}
+
+#[test]
 #[ignore = "needs curl"]
 fn curl() {
     expect_ok(Way::Proxied, "bash", "curl.sh", "http", &[]);
+}
+
+#[test]
+#[ignore = "needs curl"]
+fn curl_over_tls() {
+    expect_ok(Way::ProxiedTls, "bash", "curl.sh", "http", &[]);
 }
 
 #[test]
@@ -118,4 +179,12 @@ fn chromium_direct() {
     tool("node_modules/playwright-core");
     let folder = Folder::new();
     expect_ok(Way::Direct, "node", "browser.mjs", "http", &[&folder.join("screenshots")]);
+}
+
+#[test]
+#[ignore = "needs chromium"]
+fn chromium_over_tls() {
+    tool("node_modules/playwright-core");
+    let folder = Folder::new();
+    expect_ok(Way::ProxiedTls, "node", "browser.mjs", "http", &[&folder.join("screenshots")]);
 }

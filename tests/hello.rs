@@ -2,7 +2,7 @@
 //! and foreign ones.
 
 #[path = "../utils/hello/hello.rs"]
-mod parser;
+pub mod parser;
 
 /// Malformed records.
 mod parsers;
@@ -19,6 +19,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::thread;
+
+use uakari::route::hello;
+use uakari::tls::{ClientFacts, TlsFacts};
 
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::{Daemon, project};
@@ -127,10 +130,49 @@ fn line(who: &Hello) -> String {
     ] {
         line += &format!(" {name}={}", plain(value.as_bytes()));
     }
+    for (name, value) in [
+        ("tls_version", &who.tls_version),
+        ("tls_cipher", &who.tls_cipher),
+        ("sni", &who.sni),
+        ("alpn", &who.alpn),
+        ("common_name", &who.common_name),
+        ("subject", &who.subject),
+        ("serial", &who.serial),
+        ("fingerprint", &who.fingerprint),
+    ] {
+        if !value.is_empty() {
+            line += &format!(" {name}={}", plain(value.as_bytes()));
+        }
+    }
+    if who.is_verified {
+        line += " is_verified";
+    }
     for (kind, value) in &who.others {
         line += &format!(" {kind:#04x}={}", plain(value));
     }
     line + "\n"
+}
+
+/// The gateway's values for a client with TLS and this certificate.
+fn protected(client: Option<ClientFacts>) -> hello::Hello {
+    let tls = TlsFacts {
+        version: "TLSv1.3",
+        cipher: "TLS_AES_128_GCM_SHA256",
+        sni: "gate.example".into(),
+        alpn: "http/1.1".into(),
+        client,
+        ..TlsFacts::default()
+    };
+    hello::Hello { path: "/who".into(), host: "gate.example".into(), tls: Some(Box::new(tls)), ..Default::default() }
+}
+
+fn certificate() -> ClientFacts {
+    ClientFacts {
+        subject: "CN=J\u{fc}rgen\\, admin,O=Ex".into(),
+        common_name: "J\u{fc}rgen, admin".into(),
+        serial: "01ff".into(),
+        fingerprint: "ab".repeat(32).into(),
+    }
 }
 
 fn plain(value: &[u8]) -> String {

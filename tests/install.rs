@@ -76,6 +76,7 @@ fn all_files_are_installed() {
         ("usr/lib/systemd/system/uakari.socket", 0o644),
         ("usr/lib/sysusers.d/uakari.conf", 0o644),
         ("usr/lib/tmpfiles.d/uakari.conf", 0o644),
+        ("usr/share/uakari/certbot-deploy-hook", 0o755),
         ("usr/share/uakari/hello/hello.h", 0o644),
         ("usr/share/uakari/hello/hello.py", 0o644),
         ("usr/share/uakari/hello/hello.rs", 0o644),

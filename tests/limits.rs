@@ -41,7 +41,7 @@ fn wire_from(address: Ipv4Addr, port: u16) -> Wire {
 }
 
 /// As `wire_from`, with SO_RCVBUF.
-fn stream_from(address: Ipv4Addr, port: u16, receive_size: Option<usize>) -> TcpStream {
+pub fn stream_from(address: Ipv4Addr, port: u16, receive_size: Option<usize>) -> TcpStream {
     let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     if let Some(size) = receive_size {
         setsockopt(&fd, sockopt::RcvBuf, &size).unwrap();

@@ -36,6 +36,12 @@ mod configuration;
 /// Folders, addresses and hosts that are missing at the start.
 mod waiting;
 
+/// Certificates and keys as files.
+mod certificates;
+
+/// TLS.
+mod tls;
+
 /// Pages and other plain requests.
 mod http;
 

@@ -19,13 +19,18 @@ use crate::server::{Kind, Listener};
 use crate::wire::request;
 
 /// Clients that exchange numbered messages until they are stopped.
-struct Traffic {
+pub struct Traffic {
     is_over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<(u64, Duration)>>,
 }
 
 impl Traffic {
     fn start(daemon: &Daemon, count: usize) -> Traffic {
+        Traffic::of((0..count).map(|_| daemon.connect("/echo")).collect(), Duration::ZERO)
+    }
+
+    /// The traffic of these clients, each of which waits for this time after an echo.
+    pub fn of(clients: Vec<Client>, pause: Duration) -> Traffic {
         let is_over = Arc::new(AtomicBool::new(false));
         let talk = |mut client: Client| {
             let is_over = is_over.clone();
@@ -37,17 +42,18 @@ impl Traffic {
                     client.expect_text(&format!("message {number}"));
                     number += 1;
                     longest = longest.max(start.elapsed());
+                    thread::sleep(pause);
                 }
                 client.finish(1000);
                 (number, longest)
             })
         };
-        let threads = (0..count).map(|_| talk(daemon.connect("/echo"))).collect();
+        let threads = clients.into_iter().map(talk).collect();
         Traffic { is_over, threads }
     }
 
     /// Ends it: each message was echoed. Returns their number and the longest time.
-    fn finish(self) -> (u64, Duration) {
+    pub fn finish(self) -> (u64, Duration) {
         self.is_over.store(true, Ordering::Relaxed);
         let ends = self.threads.into_iter().map(|thread| thread.join().expect("a client should lose nothing"));
         let (numbers, times): (Vec<u64>, Vec<Duration>) = ends.unzip();

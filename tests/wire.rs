@@ -1,8 +1,10 @@
-//! A TCP connection and HTTP on it, byte by byte.
+//! A TCP connection, with TLS or without, and HTTP on it, byte by byte.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::process::{DEADLINE, uninterrupted};
 
@@ -12,9 +14,48 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// Bytes of either direction that a failure shows.
 const SHOWN_SIZE_MAX: usize = 600;
 
-/// A connection. A failing test prints its bytes.
+/// A connection with TLS.
+pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(bytes),
+            Stream::Tls(stream) => stream.read(bytes),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.write_all(bytes),
+            // The session may hold bytes back until it is flushed.
+            Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
+        }
+    }
+
+    /// Sends close_notify (RFC 8446 section 6.1), if there is TLS.
+    fn close_tls(&mut self) -> std::io::Result<()> {
+        let Stream::Tls(stream) = self else { return Ok(()) };
+        stream.conn.send_close_notify();
+        stream.flush()
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => &stream.sock,
+        }
+    }
+}
+
+/// A connection. A failing test prints its bytes, which are those inside of TLS.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     /// Bytes received; those from `taken` on are not consumed.
     buffer: Vec<u8>,
     taken: usize,
@@ -74,23 +115,40 @@ impl Wire {
 
     /// A connection that exists.
     pub fn new(stream: TcpStream) -> Wire {
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        Wire::over(Stream::Plain(stream))
+    }
+
+    /// A connection with TLS.
+    pub fn over_tls(stream: TlsStream) -> Wire {
+        Wire::over(Stream::Tls(Box::new(stream)))
+    }
+
+    fn over(stream: Stream) -> Wire {
+        stream.tcp().set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.tcp().set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.tcp().set_nodelay(true).unwrap();
         let (first_sent, first_received) = (Vec::new(), Vec::new());
         Wire { stream, buffer: Vec::new(), taken: 0, ended: None, first_sent, first_received }
     }
 
-    /// The stream itself, to send from another thread or to break it.
+    /// The TCP connection itself, to send from another thread or to break it.
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        self.stream.tcp()
+    }
+
+    /// The TLS connection.
+    pub fn tls(&self) -> &ClientConnection {
+        match &self.stream {
+            Stream::Tls(stream) => &stream.conn,
+            Stream::Plain(_) => panic!("this connection has no TLS"),
+        }
     }
 
     /// Sends all these bytes, in one go.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         remember(&mut self.first_sent, bytes);
-        self.stream.write_all(bytes).unwrap_or_else(|error| panic!("cannot send {} bytes: {error}", bytes.len()));
+        self.stream.send(bytes).unwrap_or_else(|error| panic!("cannot send {} bytes: {error}", bytes.len()));
     }
 
     /// Receives once; false at the end of the stream.
@@ -108,6 +166,7 @@ impl Wire {
             Ok(0) => (0, Some("the end of the stream")),
             Ok(size) => (size, None),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => (0, Some("a reset")),
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => (0, Some("an end without close_notify")),
             Err(error) => panic!("nothing came for {DEADLINE:?}: {error}"),
         };
         self.ended = ended;
@@ -136,7 +195,18 @@ impl Wire {
         let rest = self.take_rest();
         assert!(rest.is_empty(), "{} bytes where the end was due: {}", rest.len(), show(&rest));
         assert_eq!(self.ended, Some("the end of the stream"));
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.stream.close_tls();
+        let _ = self.stream().shutdown(Shutdown::Write);
+    }
+
+    /// How the stream ended.
+    pub fn end(&self) -> &'static str {
+        self.ended.unwrap_or("no end")
+    }
+
+    /// Sends close_notify and leaves TCP open.
+    pub fn close_tls(&mut self) {
+        self.stream.close_tls().unwrap();
     }
 
     /// The next response to a request other than HEAD.

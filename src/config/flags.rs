@@ -1,7 +1,7 @@
 //! Applies command-line flags to the settings of a file. The check follows, and covers both.
 #![forbid(unsafe_code)]
 
-use super::keys::Scope;
+use super::keys::{DOCUMENT_GROUPS, Scope, TLS_GROUPS};
 use super::problem::{Location, Problems};
 use super::syntax::{Data, Element, Setting};
 
@@ -71,17 +71,22 @@ pub(crate) fn apply(settings: &mut Vec<Setting>, flags: &[Flag], whole: Location
         if !names_server && !server.iter().any(|setting| setting.name == "listen") {
             set(server, "listen", whole, Data::Text("127.0.0.1:8080".to_owned()));
         }
-        let name = match flag.scope {
-            Scope::Document => "document",
-            Scope::WebSocket => "websocket",
+        let names: &[&str] = match flag.scope {
+            Scope::Tls => &TLS_GROUPS,
+            Scope::Document => &DOCUMENT_GROUPS,
+            Scope::WebSocket => &["websocket"],
             _ => {
                 server.retain(|setting| flag.key != "listen" || (setting.name != "addr" && setting.name != "port"));
                 set(server, flag.key, location, flag.value.at(location));
                 continue;
             }
         };
+        let is_set = |name: &&&str| server.iter().any(|setting| setting.name == **name);
+        let name = names.iter().find(is_set).unwrap_or(&names[0]);
         if let Data::Group(group) = descend(server, name, location, Data::Group(Vec::new())) {
-            group.retain(|setting| flag.key != "type" || setting.name != "message-type");
+            for (key, other) in [("type", "message-type"), ("keyfile", "pemfile")] {
+                group.retain(|setting| flag.key != key || setting.name != other);
+            }
             set(group, flag.key, location, flag.value.at(location));
         }
     }

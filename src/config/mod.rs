@@ -25,6 +25,7 @@ use crate::driver::Choice;
 use crate::limits;
 use crate::observe::log;
 use crate::route::Site;
+use crate::tls::Verify;
 use crate::types::ListenAddress;
 use flags::Flag;
 use problem::{Location, Problem, Problems};
@@ -76,6 +77,23 @@ pub(crate) struct SetByFlag {
     pub(crate) www: bool,
 }
 
+/// The group `tls` of a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct TlsFiles {
+    /// The file of the server's certificate, and possibly of intermediate certificates after it (`crtfile`).
+    pub(crate) certificate: TextSetting,
+    /// The file of its private key (`keyfile`).
+    pub(crate) key: TextSetting,
+    /// The file of further intermediate certificates (`cachain`).
+    pub(crate) chain: Option<TextSetting>,
+    /// The file of the authorities that sign clients' certificates (`clientca`).
+    pub(crate) client_ca: Option<TextSetting>,
+    /// The file of revocation lists (`crlfile`).
+    pub(crate) crl: Option<TextSetting>,
+    /// Whether clients present a certificate (`verify`).
+    pub(crate) verify: Verify,
+}
+
 /// One element of `servers`.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -88,6 +106,8 @@ pub struct Server {
     pub www: Option<String>,
     /// The folder of the backends' sockets.
     pub docroot: Option<String>,
+    /// Certificate and key. None: it serves without TLS.
+    pub(crate) tls: Option<TlsFiles>,
     /// Rules, links and limits.
     pub site: Site,
     /// The hosts of its links, to be resolved.

@@ -2,6 +2,8 @@
 
 mod mistakes;
 
+mod tls;
+
 use std::sync::Arc;
 
 use super::flags::Value;
@@ -63,8 +65,8 @@ const ALL_KEYS: &str = r#"
         user = "www-data"; pid-file = "/p"; log-file = "/l"; log-level = "debug"; log-format = "json";
         driver = "uring";
         limits = {
-            clients = 10; clients-per-address = 11; handshakes = 12; queued-size = 0x100000; pool-buffers = 32;
-            files = 13; drain-ms = 14; head-size = 2048; idle-ms = 15; stall-ms = 1600;
+            clients = 10; clients-per-address = 11; handshakes = 12; tls-handshakes = 27; queued-size = 0x100000; pool-buffers = 32;
+            files = 13; drain-ms = 14; head-size = 2048; tls-ms = 2800; idle-ms = 15; stall-ms = 1600;
         };
         servers = ({
             hostname = "A.example"; addr = "::1"; port = 81; keepalivetimeout = 7; maxclients = 17;
@@ -110,10 +112,12 @@ fn all_keys() {
         clients_max: 10,
         clients_per_address_max: 11,
         handshakes_max: 12,
+        tls_handshakes_max: 27,
         queued_size_max: 1 << 20,
         pool_buffers: 32,
         fds_max: 13,
         drain_ms: 14,
+        has_tls: false,
     };
     assert_eq!(config.limits, process);
 
@@ -130,6 +134,7 @@ fn all_keys() {
     let http = limits::Http {
         clients_max: 17,
         head_size_max: 2048,
+        tls_ms: 2800,
         headers_max: 22,
         keepalive_ms: 7000,
         stall_ms: 2300,
@@ -156,6 +161,7 @@ fn all_keys() {
     let http = limits::Http {
         clients_max: 25,
         head_size_max: 2048,
+        tls_ms: 2800,
         keepalive_ms: 26,
         stall_ms: 1600,
         ..limits::Http::default()

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
+use super::certificates::{Certificates, needs_restart};
 use super::hosts::{HostLookup, UNKNOWN};
 use super::resources::open_folder;
 use super::set_up_driver;
@@ -36,7 +37,7 @@ impl Examined {
     }
 }
 
-/// Checks the resources that a start would open.
+/// Checks the resources that a start would open. The process may have become the configured user afterwards.
 pub fn examine(config: &Config) -> Examined {
     let mut examined = Examined::default();
     user(config.user.as_ref(), &mut examined);
@@ -54,10 +55,28 @@ pub fn examine(config: &Config) -> Examined {
     for server in &config.servers {
         folders(server, &mut examined);
     }
+    let certificates = match Certificates::load(config, &Certificates::default()) {
+        Ok((certificates, warnings)) => {
+            warnings.iter().for_each(|line| examined.add(Level::Warn, line));
+            certificates
+        }
+        Err(errors) => {
+            errors.iter().for_each(|line| examined.add(Level::Error, line));
+            Certificates::default()
+        }
+    };
     let mut config = config.clone();
     if let Some(mut lookup) = HostLookup::begin(&config, || ()) {
         lookup.wait(&mut config, LOOKUP_WAIT_MS);
         lookup.complaints(&config, UNKNOWN).iter().for_each(|complaint| examined.add(Level::Warn, complaint));
+    }
+    // Last, since the rights of root do not return.
+    if let Some(TextSetting { value, .. }) = &config.user
+        && privileges::is_root()
+        && !certificates.is_empty()
+        && privileges::drop_to(value, false).is_ok()
+    {
+        certificates.unreadable().iter().for_each(|error| examined.add(Level::Warn, &needs_restart(error)));
     }
     examined
 }

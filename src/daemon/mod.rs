@@ -1,8 +1,11 @@
 //! The daemon: start, reload and stop. Everything that can fail is opened before a configuration takes effect; it takes
 //! effect as a whole or not at all.
 
+mod certificates;
 mod examine;
+mod file_events;
 mod hosts;
+mod renewal;
 mod resources;
 mod retries;
 
@@ -28,8 +31,10 @@ use crate::process::pid_file::PidFile;
 use crate::process::privileges;
 use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
 use crate::types::ListenAddress;
+use certificates::{Certificates, needs_restart};
 use hosts::{HostLookup, are_old, keep_known};
-use resources::{Mode, OpenFolders, OpenedResources, Reusable, open_all, raise_descriptors};
+use renewal::Renewal;
+use resources::{Mode, OpenFolders, OpenedResources, Reusable, ServedAddress, open_all, raise_descriptors};
 use retries::{Retries, wake};
 
 pub use examine::{Examined, examine};
@@ -37,8 +42,13 @@ pub use examine::{Examined, examine};
 /// Loads the configuration from its file and flags.
 type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
 
-/// A configuration and its opened resources, or all errors.
-type LoadResult = Result<(Config, OpenedResources, Option<HostLookup>), Vec<String>>;
+/// A configuration, its opened resources and certificates.
+struct LoadedConfig {
+    config: Config,
+    opened: OpenedResources,
+    certificates: Certificates,
+    lookup: Option<HostLookup>,
+}
 
 /// Blocked signals, read through the driver. SIGXFSZ is ignored when read: it is blocked so that a log at RLIMIT_FSIZE
 /// does not end the daemon. Threads that load or resolve send LOADED, so that the loop waits in one place.
@@ -54,12 +64,16 @@ pub struct Daemon {
     /// All sockets inherited from the service manager. A reload may use one that is unused now.
     inherited: Arc<Vec<Inherited>>,
     /// The result of a load in progress.
-    loading: Option<Receiver<LoadResult>>,
+    loading: Option<Receiver<Result<LoadedConfig, Vec<String>>>>,
     /// A reload was requested during a load: load again.
     must_load_again: bool,
     is_stopping: bool,
     /// The open folders of the configuration.
     folders: OpenFolders,
+    /// The identities of its servers with TLS.
+    certificates: Certificates,
+    /// Their files, which may change.
+    renewal: Renewal,
     /// Missing resources that are retried.
     retries: Retries,
     notifier: Notifier,
@@ -81,12 +95,21 @@ impl Daemon {
         });
         let pid_file = pid_file.transpose()?;
         let held = Reusable { known: &[], inherited: &inherited, folders: &OpenFolders::new(), missing: &[] };
-        let opened = open_all(&config, held, Mode::Start)?;
+        let (certificates, mut notices) = match Certificates::load(&config, &Certificates::default()) {
+            Ok(loaded) => loaded,
+            Err(mut errors) => {
+                errors.extend(open_all(&config, &Certificates::default(), held, Mode::Start).err().unwrap_or_default());
+                return Err(errors);
+            }
+        };
+        let opened = open_all(&config, &certificates, held, Mode::Start)?;
         let OpenedResources { setups, bound, inherited: taken, missing, folders } = opened;
-        for given in inherited.iter().filter(|given| !taken.iter().any(|address| given.is_for(address))) {
+        for given in inherited.iter().filter(|given| !taken.iter().any(|taken| given.is_for(&taken.address))) {
             log::event(Level::Warn, format_args!("the inherited {given} matches no server's listen, addr or port"));
         }
         become_user(&config).map_err(single)?;
+        let unreadable = certificates.unreadable();
+        notices.extend(unreadable.iter().map(|error| needs_restart(error)));
         block(&SIGNALS).map_err(single)?;
         let (mut driver, refusal) = set_up_driver(&config).map_err(single)?;
         let token = Token { slot: 0, generation: 0, op: Op::Signal };
@@ -98,7 +121,13 @@ impl Daemon {
             log::event(Level::Warn, format_args!("serving with epoll, which takes more CPU per message: {error}"));
         }
         let (version, name) = (env!("CARGO_PKG_VERSION"), driver.name());
-        log::event(Level::Info, format_args!("uakari {version} on {name}, {}", ProcessBounds(&config.limits)));
+        log::event(
+            Level::Info,
+            format_args!("uakari {version} on {name}, {}", ProcessBounds(&config.limits, &certificates)),
+        );
+        for notice in notices {
+            log::event(Level::Warn, format_args!("{notice}"));
+        }
         let mut gateway = Gateway::new(driver, config.limits.clone());
         gateway.configure(config.limits.clone(), setups);
         if config.user.is_none() && privileges::is_root() {
@@ -115,12 +144,15 @@ impl Daemon {
             must_load_again: false,
             is_stopping: false,
             folders,
+            certificates,
+            renewal: Renewal::default(),
             retries: Retries::default(),
             notifier,
             watchdog_ms,
             _pid_file: pid_file,
         };
         daemon.set_missing(missing, "");
+        daemon.begin_renewal(unreadable);
         daemon.start_lookup();
         daemon.tell(daemon.notifier.ready(&daemon.retries.status()));
         Ok(daemon)
@@ -136,13 +168,14 @@ impl Daemon {
             // Lines that could not be written are tried again, even without another event.
             let log_ms = (!is_log_flushed).then_some(limits::LOG_TELL_MS);
             let retry_ms = self.retry_wait_ms();
-            let wait_ms = [watchdog_ms, log_ms, retry_ms].into_iter().flatten().min();
+            let wait_ms = [watchdog_ms, log_ms, retry_ms, self.renewal_wait_ms()].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
             for number in self.gateway.take_signals() {
                 self.on_signal(number);
             }
             self.retry_due();
+            self.renew_due();
             self.feed_watchdog();
             is_log_flushed = log::flush();
         }
@@ -180,6 +213,7 @@ impl Daemon {
             Ok(LOADED) => {
                 self.end_loading();
                 self.apply_answers();
+                self.end_look();
             }
             Ok(Signal::SIGUSR1) => {
                 if let Err(error) = log::reopen() {
@@ -201,12 +235,18 @@ impl Daemon {
         let (sender, receiver) = channel();
         let (load, old, known) = (self.load.clone(), self.config.clone(), self.addresses());
         let (inherited, missing) = (self.inherited.clone(), self.retries.names());
+        let certificates = self.certificates.clone();
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let loaded = load().and_then(|mut config| {
+                let (certificates, notices) = Certificates::load(&config, &certificates)?;
+                for notice in notices {
+                    log::event(Level::Warn, format_args!("reload: {notice}"));
+                }
                 let lookup = look_up(&mut config, &old)?;
                 let held =
                     Reusable { known: &known, inherited: &inherited, folders: &OpenFolders::new(), missing: &missing };
-                open(config, &old, held).map(|(config, opened)| (config, opened, lookup))
+                let (config, opened) = open(config, &certificates, &old, held)?;
+                Ok(LoadedConfig { config, opened, certificates, lookup })
             });
             // The receiver lives as long as the daemon.
             let _ = sender.send(loaded);
@@ -238,7 +278,7 @@ impl Daemon {
                 Level::Info,
                 format_args!(
                     "reloaded: new connections get the new configuration, {}",
-                    ProcessBounds(&self.config.limits)
+                    ProcessBounds(&self.config.limits, &self.certificates)
                 ),
             ),
             Err(sentences) => {
@@ -261,17 +301,17 @@ impl Daemon {
     }
 
     /// Replaces the configuration, or changes nothing.
-    fn take_config(
-        &mut self,
-        (config, opened, lookup): (Config, OpenedResources, Option<HostLookup>),
-    ) -> Result<(), Vec<String>> {
+    fn take_config(&mut self, loaded: LoadedConfig) -> Result<(), Vec<String>> {
+        let LoadedConfig { config, opened, certificates, lookup } = loaded;
         start_log(&config).map_err(single)?;
         self.gateway.configure(config.limits.clone(), opened.setups);
         announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
         self.folders = opened.folders;
+        self.certificates = certificates;
         self.set_missing(opened.missing, "is no longer waited for");
         self.set_lookup(lookup);
+        self.begin_renewal(Vec::new());
         Ok(())
     }
 
@@ -303,7 +343,12 @@ fn look_up(config: &mut Config, old: &Config) -> Result<Option<HostLookup>, Vec<
 }
 
 /// Opens the resources of a new configuration. Settings that only a start applies keep their old values.
-fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config, OpenedResources), Vec<String>> {
+fn open(
+    mut config: Config,
+    certificates: &Certificates,
+    old: &Config,
+    held: Reusable<'_>,
+) -> Result<(Config, OpenedResources), Vec<String>> {
     let is_same = |new: &Option<TextSetting>, old: &Option<TextSetting>| match (new, old) {
         (Some(new), Some(old)) => new.value == old.value,
         (new, old) => new.is_none() && old.is_none(),
@@ -327,7 +372,7 @@ fn open(mut config: Config, old: &Config, held: Reusable<'_>) -> Result<(Config,
     config.limits.pool_buffers = old.limits.pool_buffers;
     config.limits.fds_max = old.limits.fds_max;
     raise_descriptors(&mut config.limits);
-    let opened = open_all(&config, held, Mode::Reload)?;
+    let opened = open_all(&config, certificates, held, Mode::Reload)?;
     Ok((config, opened))
 }
 
@@ -350,11 +395,11 @@ fn start_log(config: &Config) -> Result<(), String> {
 }
 
 /// The bounds of the process, for the log.
-struct ProcessBounds<'a>(&'a limits::Process);
+struct ProcessBounds<'a>(&'a limits::Process, &'a Certificates);
 
 impl fmt::Display for ProcessBounds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size_mib = self.0.memory_size_max().div_ceil(1024 * 1024);
+        let size_mib = (self.0.memory_size_max() + self.1.lists_memory_size()).div_ceil(1024 * 1024);
         write!(f, "{} clients at most, {size_mib} MiB of memory at most", self.0.clients_max)
     }
 }
@@ -386,7 +431,7 @@ fn become_user(config: &Config) -> Result<(), String> {
     privileges::drop_to(user, keeps_binding).map_err(|error| format!("{place} {user}: {error}"))
 }
 
-fn announce<'a>(addresses: impl Iterator<Item = &'a ListenAddress>) {
+fn announce<'a>(addresses: impl Iterator<Item = &'a ServedAddress>) {
     for address in addresses {
         log::announce(format_args!("listening on {address}"));
     }

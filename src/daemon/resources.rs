@@ -11,6 +11,7 @@ use nix::fcntl::{self, OFlag};
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::stat::{self, fstat};
 
+use super::certificates::Certificates;
 use crate::config::{Config, Server};
 use crate::driver::tcp;
 use crate::gateway::endpoint::{Endpoint, Folders, Held, StageKind};
@@ -77,13 +78,27 @@ pub(crate) struct OpenedResources {
     /// For the gateway.
     pub(crate) setups: Vec<ListenerSetup<OwnedFd>>,
     /// The addresses bound, with the actual ports.
-    pub(crate) bound: Vec<ListenAddress>,
+    pub(crate) bound: Vec<ServedAddress>,
     /// Inherited addresses in use.
-    pub(crate) inherited: Vec<ListenAddress>,
+    pub(crate) inherited: Vec<ServedAddress>,
     /// Missing resources to retry.
     pub(crate) missing: Vec<MissingResource>,
     /// The folders, by their paths.
     pub(crate) folders: OpenFolders,
+}
+
+/// An address and its scheme. Display is what is announced.
+pub(crate) struct ServedAddress {
+    /// The address.
+    pub(crate) address: ListenAddress,
+    /// Whether its servers have TLS.
+    pub(crate) has_tls: bool,
+}
+
+impl fmt::Display for ServedAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address.url(self.has_tls))
+    }
 }
 
 /// Open folders by path. They are kept over a reload: the user may lack the permission to open what root opened.
@@ -144,8 +159,13 @@ impl Failures<'_> {
     }
 }
 
-/// Opens the resources of a configuration. The error lists all that cannot be opened.
-pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Result<OpenedResources, Vec<String>> {
+/// Opens the resources of a configuration, whose certificates were loaded. The error lists all that cannot be opened.
+pub(crate) fn open_all(
+    config: &Config,
+    certificates: &Certificates,
+    held: Reusable<'_>,
+    mode: Mode,
+) -> Result<OpenedResources, Vec<String>> {
     // Servers with the same addresses share an endpoint.
     let mut servers_at: Vec<(&ListenAddress, Vec<usize>)> = Vec::new();
     for (index, server) in config.servers.iter().enumerate() {
@@ -162,8 +182,12 @@ pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Resul
     let mut patience_ms = if mode == Mode::Retry { 0 } else { limits::BIND_RETRY_MS };
     for (address, servers) in servers_at {
         let Some(first) = servers.first().and_then(|first| config.servers.get(*first)) else { continue };
-        let open =
-            || open_endpoint(&config.servers, &servers, held.folders, &mut opened.folders, &mut failures).map(Arc::new);
+        let stage = certificates.hosts(&servers).map_or(StageKind::Plain, |hosts| StageKind::Tls(Arc::new(hosts)));
+        let has_tls = matches!(stage, StageKind::Tls(_));
+        let open = || {
+            let folders = (held.folders, &mut opened.folders);
+            open_endpoint(&config.servers, &servers, stage, folders, &mut failures).map(Arc::new)
+        };
         let endpoint = endpoints.entry(servers.clone()).or_insert_with(open).clone();
         let has_freebind = servers.iter().any(|index| config.servers.get(*index).is_some_and(|one| one.has_freebind));
         let binding = Binding { has_freebind, patience_ms };
@@ -189,11 +213,11 @@ pub(crate) fn open_all(config: &Config, held: Reusable<'_>, mode: Mode) -> Resul
         let (socket, file) = match source {
             ListenerSource::Known => (None, None),
             ListenerSource::Inherited(copy) => {
-                opened.inherited.push(address.clone());
+                opened.inherited.push(ServedAddress { address: address.clone(), has_tls });
                 (Some(copy), None)
             }
             ListenerSource::Bound(ListenSocket { fd, address: at, file }) => {
-                opened.bound.push(at);
+                opened.bound.push(ServedAddress { address: at, has_tls });
                 (Some(fd), file)
             }
         };
@@ -290,8 +314,8 @@ fn has_another(server: &Server, address: &ListenAddress) -> bool {
 fn open_endpoint(
     all: &[Server],
     indices: &[usize],
-    old: &OpenFolders,
-    new: &mut OpenFolders,
+    stage: StageKind,
+    (old, new): (&OpenFolders, &mut OpenFolders),
     failures: &mut Failures<'_>,
 ) -> Option<Endpoint<OwnedFd>> {
     let mut open = |path: &Option<String>, place: &str, is_by_flag: bool| {
@@ -326,13 +350,7 @@ fn open_endpoint(
     let mut sites = sites.into_iter();
     let first = sites.next()?;
     let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
-    Some(Endpoint {
-        sites: Sites::new(first, sites.collect()),
-        folders,
-        stage: StageKind::Plain,
-        clients_max,
-        clients: Count::default(),
-    })
+    Some(Endpoint { sites: Sites::new(first, sites.collect()), folders, stage, clients_max, clients: Count::default() })
 }
 
 /// A folder that cannot be opened. Display names the path and the remedy.

@@ -153,7 +153,7 @@ impl Daemon {
     pub(super) fn open_again(&mut self, needs_gain: bool) {
         let (known, inherited) = (&self.addresses()[..], &self.inherited[..]);
         let held = Reusable { known, inherited, folders: &self.folders, missing: &[] };
-        match open_all(&self.config, held, Mode::Retry) {
+        match open_all(&self.config, &self.certificates, held, Mode::Retry) {
             Ok(opened) if needs_gain && self.retries.are_all_in(&opened.missing) => {
                 for MissingResource { name, sentence } in opened.missing {
                     let Some(old) = self.retries.missing.iter_mut().find(|old| old.name == name) else { continue };

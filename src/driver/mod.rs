@@ -34,6 +34,7 @@ pub mod sim;
 use crate::limits;
 use crate::types::Address;
 pub use buffers::{Batch, Lease, Segment, Share};
+pub(crate) use clock::unix_s;
 use device::{Device, DeviceId};
 pub use error::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
 pub use uring::StartError;
@@ -74,12 +75,14 @@ pub enum Op {
     Writable = 9,
     /// Internal to the driver: a receive of packets.
     Packet = 10,
+    /// Changes of files (inotify(7)).
+    Files = 11,
 }
 
 impl Op {
     fn from_bits(bits: u8) -> Option<Op> {
         use Op::*;
-        let all = [Accept, Receive, Send, Open, Connect, Read, Signal, Readable, Writable, Packet];
+        let all = [Accept, Receive, Send, Open, Connect, Read, Signal, Readable, Writable, Packet, Files];
         all.into_iter().find(|op| *op as u8 == bits)
     }
 }
@@ -249,7 +252,7 @@ pub enum Received {
 /// The data of a hand-over, and its variants.
 #[derive(Debug)]
 pub struct Handover {
-    /// The reply, sent to the client before its socket is passed.
+    /// The reply, sent to the client before its socket is passed. Empty: nothing is sent.
     pub reply: Box<[u8]>,
     /// The record that is sent to the backend with the descriptor.
     pub record: Box<[u8]>,
@@ -306,6 +309,8 @@ pub enum Event<H> {
     HandedOver(Result<Option<H>, (HandoverStep, Errno)>),
     /// A signal was received; its number.
     Signal(i32),
+    /// Watched files have changed: the inotify instance is readable.
+    FilesChanged,
 }
 
 /// An event with the token of its operation.

@@ -88,6 +88,12 @@ impl Native {
     pub fn watch_signals(&mut self, token: Token, signals: &[Signal]) -> Result<(), Errno> {
         either!(self, driver => driver.watch_signals(token, signals))
     }
+
+    /// Reports as events with `token` that an inotify instance is readable; each token is used once. The caller reads it
+    /// before the next `wait`. None: none is watched any more.
+    pub(crate) fn watch_files(&mut self, token: Token, inotify: Option<OwnedFd>) -> Result<(), Errno> {
+        either!(self, driver => driver.watch_files(token, inotify))
+    }
 }
 
 impl Driver for Native {
@@ -183,5 +189,64 @@ impl Driver for Native {
 
     fn buffers_free(&self, share: Share) -> usize {
         either!(self, driver => driver.buffers_free(share))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+    use super::*;
+    use crate::driver::{Event, Op};
+
+    /// An inotify instance is reported while it is watched, once for each time that it was read.
+    #[test]
+    fn changes_of_files() {
+        let folder = std::env::temp_dir().join(format!("uakari-changes-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for choice in [Choice::Uring, Choice::Epoll] {
+            let mut driver = Native::new(choice, 2).unwrap().0;
+            let new = || {
+                let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
+                inotify.add_watch(&folder, AddWatchFlags::IN_CLOSE_WRITE).unwrap();
+                inotify
+            };
+            let watched = |inotify: &Inotify| Some(inotify.as_fd().try_clone_to_owned().unwrap());
+            let change = || std::fs::write(folder.join("file"), "").unwrap();
+            let token = |generation| Token { slot: 0, generation, op: Op::Files };
+            // The generations of the events of two waits: a driver may poll in every second one only.
+            let events = |driver: &mut Native, ms| {
+                let mut completions = Vec::new();
+                for _ in 0..2 {
+                    let wait_ms = if completions.is_empty() { ms } else { 0 };
+                    driver.wait(Some(wait_ms), &mut completions).unwrap();
+                }
+                assert!(completions.iter().all(|one| matches!(one.event, Event::FilesChanged)), "{completions:?}");
+                completions.iter().map(|one| one.token.generation).collect::<Vec<_>>()
+            };
+            let first = new();
+            driver.watch_files(token(1), watched(&first)).unwrap();
+            assert_eq!(events(&mut driver, 20), []);
+            for _ in 0..3 {
+                change();
+                assert!(events(&mut driver, 10_000).contains(&1));
+                assert!(!first.read_events().unwrap().is_empty());
+                // One more event may precede the read.
+                events(&mut driver, 0);
+                assert_eq!(events(&mut driver, 20), []);
+            }
+            let second = new();
+            driver.watch_files(token(2), watched(&second)).unwrap();
+            change();
+            assert!(events(&mut driver, 10_000).iter().all(|generation| *generation == 2));
+            second.read_events().unwrap();
+            driver.watch_files(token(3), None).unwrap();
+            events(&mut driver, 0);
+            change();
+            assert_eq!(events(&mut driver, 20), []);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -228,7 +228,7 @@ impl Closing {
 fn end_of(client: Client, backend: Backend, input: Input<'_>, context: &mut Context<'_>) -> (Client, Backend) {
     match input {
         Input::Bytes(End::Client, chunk) => (client.on_bytes(chunk, context), backend),
-        Input::Ended(End::Client) | Input::Failed(End::Client, _) => {
+        Input::Ended(End::Client) | Input::Failed(End::Client, _) | Input::Broken(_) => {
             context.out.push(Effect::Abandon(End::Client));
             (Client::Gone, backend)
         }
@@ -248,7 +248,7 @@ fn end_of(client: Client, backend: Backend, input: Input<'_>, context: &mut Cont
 impl LastWords {
     fn handle(mut self, input: Input<'_>, ending: Ending, context: &mut Context<'_>) -> Closing {
         let is_said = match input {
-            Input::Ended(End::Client) | Input::Failed(End::Client, _) => {
+            Input::Ended(End::Client) | Input::Failed(End::Client, _) | Input::Broken(_) => {
                 return Closing::without_client(ending, self.relay.into_seat(), context);
             }
             Input::Bytes(End::Client, chunk) if self.owes_close => {
@@ -314,7 +314,7 @@ mod tests {
 
     use super::*;
     use crate::driver::{FileId, FileKind};
-    use crate::exchange::{Effects, Exchange, Progress, Surroundings};
+    use crate::exchange::{Effects, Exchange, Progress, Security, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Site, Sites};
 
@@ -323,7 +323,8 @@ mod tests {
     fn a_pipelined_close_frame_leaves_the_service_known() {
         let site = Site { has_docroot: true, ..Site::default() };
         let (date, sites) = (Date::default(), Sites::new(Arc::new(site), Vec::new()));
-        let around = Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
+        let around =
+            Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1, security: Security::Plain };
         let handshake = b"GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let mut bytes = [&handshake[..], &[0x88, 0x80, 0, 0, 0, 0]].concat();

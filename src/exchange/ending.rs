@@ -7,6 +7,7 @@ use crate::http::head::HeadError;
 use crate::http::upgrade::UpgradeError;
 use crate::limits::LINE_SIZE_MAX;
 use crate::observe::log::Level;
+use crate::tls::TlsFailure;
 use rfc6455::close::CloseCode;
 use rfc6455::header::ProtocolError;
 
@@ -14,6 +15,7 @@ use rfc6455::header::ProtocolError;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub(crate) enum Step {
+    Tls,
     Head,
     Body,
     Request,
@@ -32,6 +34,7 @@ pub(crate) enum Ending {
     ClientClosed(Option<CloseCode>),
     ClientLeft,
     ClientFailed(SystemError),
+    Tls(TlsFailure),
     BackendClosed(Option<CloseCode>),
     BackendFailed(SystemError),
     BackendCutShort,
@@ -85,6 +88,7 @@ pub(crate) enum Full {
     Clients,
     Address,
     Handshakes,
+    TlsHandshakes,
     Server,
     Name,
     Descriptors,
@@ -97,6 +101,7 @@ impl fmt::Display for Full {
             Full::Clients => "too many clients (limits.clients)",
             Full::Address => "too many clients from this address (limits.clients-per-address)",
             Full::Handshakes => "too many clients that are no WebSockets yet (limits.handshakes)",
+            Full::TlsHandshakes => "too many clients in their TLS handshake (limits.tls-handshakes)",
             Full::Server => "too many clients of this server (maxclients)",
             Full::Name => "too many clients of this name (limits.clients of its websocket or link)",
             Full::Descriptors => "out of file descriptors (ulimit -n)",
@@ -191,6 +196,7 @@ impl fmt::Display for Ending {
             Ending::ClientClosed(Some(code)) => write!(f, "the client closed with {code}"),
             Ending::ClientClosed(None) => f.write_str("the client closed without a code (1005)"),
             Ending::ClientLeft => f.write_str("the client left without a close frame (1006)"),
+            Ending::Tls(error) => error.fmt(f),
             Ending::ClientFailed(error) => write!(f, "the client's connection broke (1006): {}", error),
             Ending::BackendClosed(Some(code)) => write!(f, "the backend closed with {code}"),
             Ending::BackendClosed(None) => f.write_str("the backend closed"),
@@ -228,11 +234,12 @@ impl fmt::Display for Ending {
             }
             Ending::HandedOver => f.write_str("handed over to the backend"),
             Ending::Tunnelled => {
-                f.write_str("handed over through a socket pair, since the client spoke before it could be")
+                f.write_str("handed over through a socket pair, since the client has TLS or spoke before it could be")
             }
             Ending::Refused(error) => write!(f, "refused with 502: the backend cannot be connected: {}", error),
             Ending::UnknownHost => f.write_str("refused with 502: the host of the link has not been looked up yet"),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
+            Ending::TimedOut(Step::Tls) => f.write_str("timed out: the TLS handshake was too slow"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),
             Ending::TimedOut(Step::Body) => f.write_str("timed out: the request body was too slow (408)"),
             Ending::TimedOut(Step::Request) => f.write_str("idle: no request came"),

@@ -3,12 +3,14 @@
 use ecow::EcoString;
 
 use super::opening::Asked;
-use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Step, over, refuse};
+use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Security, Step, over, refuse};
 use crate::http::body::{Body, Framing};
-use crate::http::head::{self, HeadError};
+use crate::http::head::{self, Head, HeadError};
 use crate::http::upgrade::{self, Origins, UpgradeError};
 use crate::observe::log::{Level, Quoted};
 use crate::route::names;
+use crate::tls::TlsFacts;
+use crate::tls::TlsFailure;
 use crate::types::{Demand, End};
 
 /// A request head that is incomplete.
@@ -22,7 +24,7 @@ pub(crate) struct RequestHead {
     is_probe: bool,
     /// One empty line preceded the request and was skipped (RFC 9112 section 2.2). A second one is refused.
     has_empty_line: bool,
-    /// Arrival time of the request's first byte, or the accept, in milliseconds.
+    /// Arrival time of the request's first byte, the accept, or the end of the TLS handshake, in milliseconds.
     since_ms: u64,
     /// The bytes of the incomplete head.
     pub(crate) input: Vec<u8>,
@@ -47,6 +49,9 @@ impl RequestHead {
             Some(Input::Overload(full)) => {
                 return (refuse(503, &full.to_string(), Ending::Overload(full), context), false);
             }
+            Some(Input::Deadline) if matches!(context.security, Security::Handshaking) => {
+                return (over(Ending::TimedOut(Step::Tls), context), false);
+            }
             Some(Input::Deadline) if bytes.is_empty() => {
                 return (over(Ending::TimedOut(Step::Request), context), false);
             }
@@ -55,8 +60,25 @@ impl RequestHead {
                 return (refuse(408, sentence, Ending::TimedOut(Step::Head), context), false);
             }
             _ if is_stopping => return (over(Ending::Stopping, context), false),
-            // `head_ms` limits the whole head: from the accept, or from the first byte of a later request.
+            Some(Input::Accepted) if matches!(context.security, Security::Handshaking) => {
+                context.deadline_in(context.site().limits.tls_ms);
+            }
+            Some(Input::Bytes(End::Client, _)) if matches!(context.security, Security::HttpOnTlsPort) => {
+                return (refuse_head(HeadError::NotTls, context), false);
+            }
+            // Only an error of the gateway's own could pass on bytes before the server was chosen.
+            Some(Input::Bytes(End::Client, _)) if matches!(context.security, Security::Handshaking) => {
+                return (over(Ending::Tls(TlsFailure::Internal), context), false);
+            }
+            // `head_ms` limits the whole head: from the accept or the end of the TLS handshake, or from the first byte of
+            // a later request.
             Some(Input::Accepted) => self.begin(context),
+            Some(Input::Secured) => {
+                if let Security::Tls(facts) = context.security {
+                    *context.site = facts.site;
+                }
+                self.begin(context);
+            }
             Some(Input::Bytes(End::Client, _)) if self.is_next && self.scanned == 0 => self.begin(context),
             None if self.is_next && !bytes.is_empty() => self.begin(context),
             _ => {}
@@ -117,24 +139,29 @@ impl RequestHead {
         *name = asked.into();
         *context.status = 0;
         *context.site = context.sites.of_host(head.host);
-        if upgrade::is_asked(&head.headers) || upgrade::is_lost(head.method, &head.headers) {
-            if head.framing != Framing::Empty {
-                // The body would be parsed as frames.
-                return (refuse_upgrade(UpgradeError::Body, context), false);
-            }
-            let origins = &context.site().origins;
-            return match upgrade::check(head.method, head.http_1_1, head.host, &head.headers, origins) {
-                Ok(upgrade) => Opening::start(&Asked { name, head: &head, since_ms: self.since_ms }, upgrade, context),
-                Err(error) => {
-                    if error == UpgradeError::Origin {
-                        log_origin(&head, origins, context);
-                    }
-                    (refuse_upgrade(error, context), false)
-                }
-            };
+        if let Security::Tls(facts) = context.security
+            && facts.site != *context.site
+        {
+            return (refuse_misdirected(head.host, facts, context), false);
+        }
+        // A target of CONNECT has no path to redirect to.
+        let redirect = context.site().redirect.as_ref().filter(|_| head.method != "CONNECT");
+        let location = match redirect.map(|redirect| redirect.location(head.host, head.path, head.query)) {
+            Some(None) => return (refuse_head(HeadError::Host, context), false),
+            location => location.flatten(),
+        };
+        let is_handshake = upgrade::is_asked(&head.headers) || upgrade::is_lost(head.method, &head.headers);
+        if is_handshake && location.is_none() {
+            return self.upgrade(&head, name, context);
         }
         let mut reply = Box::new(Reply::new(&head, name, self.is_probe || !self.is_next, context.site()));
-        if head.framing != Framing::Empty {
+        if let Some(location) = location {
+            reply.redirect(head.method, location);
+        }
+        if is_handshake {
+            // Frames may follow.
+            reply.leave_body();
+        } else if head.framing != Framing::Empty {
             // After `Expect: 100-continue` and a final reply, a client may omit the body or send it anyway: the next
             // bytes are ambiguous, so the connection is closed (RFC 9110 section 10.1.1).
             if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
@@ -143,6 +170,25 @@ impl RequestHead {
             reply.leave_body();
         }
         (reply.start(context), false)
+    }
+
+    /// Answers a handshake.
+    fn upgrade(&self, head: &Head<'_>, name: &str, context: &mut Context<'_>) -> (Phase, bool) {
+        if head.framing != Framing::Empty {
+            // The body would be parsed as frames.
+            return (refuse_upgrade(UpgradeError::Body, context), false);
+        }
+        let origins = &context.site().origins;
+        let is_tls = matches!(context.security, Security::Tls(_));
+        match upgrade::check(head.method, head.http_1_1, head.host, is_tls, &head.headers, origins) {
+            Ok(upgrade) => Opening::start(&Asked { name, head, since_ms: self.since_ms }, upgrade, context),
+            Err(error) => {
+                if error == UpgradeError::Origin {
+                    log_origin(head, origins, context);
+                }
+                (refuse_upgrade(error, context), false)
+            }
+        }
     }
 }
 
@@ -156,12 +202,23 @@ fn refuse_bytes(error: HeadError, bytes: &[u8], context: &mut Context<'_>) -> Ph
     refuse_head(if error == HeadError::NotHttp { head::recognize(bytes) } else { error }, context)
 }
 
+/// Refuses a request for another server than the one whose certificate the client has verified (RFC 9110 section 15.5.20).
+fn refuse_misdirected(host: &str, facts: &TlsFacts, context: &mut Context<'_>) -> Phase {
+    let line =
+        format!("refused: Host is {}, the server name of the TLS handshake {}", Quoted(host), Quoted(&facts.sni));
+    context.out.push(Effect::Log(Level::Info, line));
+    refuse_head(HeadError::Misdirected, context)
+}
+
 /// Logs the refused Origin and the values it was compared with.
-fn log_origin(head: &head::Head<'_>, origins: &Origins, context: &mut Context<'_>) {
+fn log_origin(head: &Head<'_>, origins: &Origins, context: &mut Context<'_>) {
     let (origin, host) = (upgrade::shown_origin(&head.headers), Quoted(head.host));
     let line = match origins {
         Origins::List(_) => {
             format!("refused: Origin is {}, which is not one of origins; Host is {host}", Quoted(&origin))
+        }
+        _ if matches!(context.security, Security::Tls(_)) => {
+            format!("refused: Origin is {}, and not https with the Host, {host}", Quoted(&origin))
         }
         _ => format!("refused: Origin is {}, and not that of the Host, {host}", Quoted(&origin)),
     };
@@ -176,3 +233,6 @@ pub(crate) fn refuse_head(error: HeadError, context: &mut Context<'_>) -> Phase 
 fn refuse_upgrade(error: UpgradeError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,18 +14,22 @@ mod closing;
 mod effect;
 mod ending;
 
+use std::borrow::Cow;
 use std::mem;
 
 use ecow::EcoString;
 
 use crate::driver::{ConnectError, FileKind, HandoverStep, OpenError, SystemError};
 use crate::http::date::Date;
+use crate::http::redirect;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
+use crate::tls::TlsFailure;
 use crate::types::{End, Moment, U48};
 use rfc6455::close::CloseCode;
 use rfc6455::encoder;
 
+pub(crate) use crate::tls::Security;
 pub(crate) use closing::CloseTimeouts;
 pub(crate) use effect::{Chunk, Effect, Effects, Folder};
 pub(crate) use ending::{Ending, Full, Step};
@@ -44,6 +48,8 @@ use tunnel::Tunnel;
 pub(crate) enum Input<'a> {
     /// The client was accepted.
     Accepted,
+    /// The TLS handshake is complete.
+    Secured,
     /// The client was accepted although this limit was reached: it is refused with a 503.
     Overload(Full),
     /// Bytes received from this end. They are decoded in place.
@@ -52,6 +58,8 @@ pub(crate) enum Input<'a> {
     Ended(End),
     /// The connection to this end failed.
     Failed(End, SystemError),
+    /// The client's TLS connection failed; its alert is queued.
+    Broken(TlsFailure),
     /// The result of `Effect::Open`.
     Opened(Result<FileKind, OpenError>),
     /// The result of `Effect::Connect` or `Effect::ConnectTcp`.
@@ -127,6 +135,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) sites: &'a Sites,
     /// Salt for the entity tags of files whose timestamps are not reliable.
     pub(crate) tag_salt: u64,
+    /// How the client's connection is protected.
+    pub(crate) security: Security<'a>,
 }
 
 /// The state machine of one connection.
@@ -205,6 +215,7 @@ struct Context<'a> {
     date: &'a Date,
     sites: &'a Sites,
     tag_salt: u64,
+    security: Security<'a>,
     site: &'a mut u16,
     status: &'a mut u16,
     /// The request method is HEAD: the reply has no body.
@@ -222,6 +233,7 @@ impl<'a> Context<'a> {
             date: around.date,
             sites: around.sites,
             tag_salt: around.tag_salt,
+            security: around.security,
             site: &mut facts.site,
             status: &mut facts.status,
             is_head: false,
@@ -233,6 +245,14 @@ impl<'a> Context<'a> {
 
     fn site(&self) -> &'a Site {
         self.sites.get(*self.site)
+    }
+
+    /// The header lines of a reply: these, and that of RFC 6797 where the server sends it.
+    fn fields<'f>(&self, fields: &'f str) -> Cow<'f, str> {
+        match self.site().has_hsts && matches!(self.security, Security::Tls(_)) {
+            true => Cow::Owned(format!("{}{fields}", redirect::HSTS)),
+            false => Cow::Borrowed(fields),
+        }
     }
 
     fn deadline_in(&mut self, ms: u64) {
@@ -460,6 +480,13 @@ impl Exchange {
                 let between = self.between_requests();
                 return self.end(between.unwrap_or(Ending::HttpClientLeft), out);
             }
+            // A client whose handshake failed is waited for, so that it receives its alert.
+            Input::Broken(error) if !matches!(self.phase, Phase::Head(_)) => return self.end(Ending::Tls(*error), out),
+            Input::Broken(error) => {
+                let ending = Ending::Tls(*error);
+                let closing = Closing::of_reply(ending, &mut Context::new(around, &mut self.facts, out));
+                return self.enter(Phase::Closing(Box::new(closing)));
+            }
             Input::Stop => self.facts.is_stopping = true,
             _ => {}
         }
@@ -553,7 +580,8 @@ fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
 /// Sends an error reply and closes the connection after it.
 fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
     *context.status = status;
-    let bytes = crate::http::reply::refusal(status, sentence, "", false, context.is_head, context.date);
+    let fields = context.fields("");
+    let bytes = crate::http::reply::refusal(status, sentence, &fields, false, context.is_head, context.date);
     context.out.push(Effect::Send { to: End::Client, bytes });
     Phase::Closing(Box::new(Closing::of_reply(ending, context)))
 }

@@ -3,7 +3,7 @@
 mod handover;
 
 use super::relay::BackendTraits;
-use super::{Context, Effect, Ending, Folder, Full, Input, Phase, Relay, Step, over, refuse};
+use super::{Context, Effect, Ending, Folder, Full, Input, Phase, Relay, Security, Step, over, refuse};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{ConnectCause, ConnectError, FileKind, OpenCause, OpenError, OpenFor, SocketType};
 use crate::http::fields::single;
@@ -28,7 +28,7 @@ pub(crate) struct Asked<'a> {
 
 impl Asked<'_> {
     /// The record for the backend; the subprotocol is filled in later.
-    fn hello(&self) -> Hello {
+    fn hello(&self, security: Security<'_>) -> Hello {
         let origin = single(&self.head.headers, "origin").and_then(|origin| std::str::from_utf8(origin).ok());
         Hello {
             path: format!("/{}", self.name).into(),
@@ -36,6 +36,10 @@ impl Asked<'_> {
             host: self.head.host.into(),
             origin: origin.unwrap_or_default().into(),
             subprotocol: "".into(),
+            tls: match security {
+                Security::Tls(facts) => Some(Box::new(facts.clone())),
+                _ => None,
+            },
         }
     }
 }
@@ -109,7 +113,7 @@ impl Opening {
             upgrade,
             link,
             address: 0,
-            hello: seat.hello.then(|| Box::new(asked.hello())),
+            hello: seat.hello.then(|| Box::new(asked.hello(context.security))),
             seat,
             candidate: None,
             is_folder: name.is_empty(),

@@ -8,7 +8,7 @@ use crate::driver::{FileKind, FileStatus, OpenCause, OpenError, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_variants};
 use crate::http::conditions::{Conditions, Selection};
 use crate::http::representation::{Representation, Version};
-use crate::http::{files, head, reply};
+use crate::http::{files, head, redirect, reply};
 use crate::observe::log::{Level, Quoted};
 use crate::route::Site;
 use crate::types::{Demand, End};
@@ -51,6 +51,8 @@ enum Stage {
     Missing(u16, &'static str),
     /// A socket with this name is being looked up.
     Looking(u16, &'static str),
+    /// The reply leads the client to https, with this status and Location.
+    Redirected(u16, Box<str>),
     /// The reply lists the allowed methods, whatever the name (RFC 9110 section 9.3.7).
     Options,
     /// A file is being opened.
@@ -123,6 +125,14 @@ impl Reply {
         }
     }
 
+    /// Redirects the request to https, whatever its method and name.
+    pub(crate) fn redirect(&mut self, method: &str, location: String) {
+        self.stage = Stage::Redirected(redirect::status(method), location.into());
+        if !self.is_probe {
+            self.ending = Ending::Served;
+        }
+    }
+
     /// How long the client may accept no bytes.
     pub(crate) fn timeouts(&self) -> CloseTimeouts {
         self.timeouts
@@ -149,9 +159,13 @@ impl Reply {
         // A client may send its whole body before it reads the first byte of a reply.
         let demand = if self.leaves_body { Demand::Flow } else { Demand::Nothing };
         context.out.push(Effect::Demand(End::Client, demand));
-        match self.stage {
-            Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
-            Stage::Missing(status, sentence) => self.look_for_backend(status, sentence, context),
+        match &self.stage {
+            &Stage::Refused(status, sentence) => self.refuse(status, sentence, "", context),
+            &Stage::Missing(status, sentence) => self.look_for_backend(status, sentence, context),
+            Stage::Redirected(status, location) => {
+                let (status, fields) = (*status, redirection(location));
+                self.send(status, &fields, context);
+            }
             Stage::Options => self.send(204, reply::ALLOW, context),
             _ => self.open_next(context),
         }
@@ -340,12 +354,14 @@ impl Reply {
     }
 
     fn send(&mut self, status: u16, fields: &str, context: &mut Context<'_>) {
-        let bytes = reply::head(status, fields, self.keep_alive, context.date).into_bytes().into();
+        let fields = context.fields(fields);
+        let bytes = reply::head(status, &fields, self.keep_alive, context.date).into_bytes().into();
         self.queue(status, bytes, context);
     }
 
     fn refuse(&mut self, status: u16, sentence: &str, fields: &str, context: &mut Context<'_>) {
-        let bytes = reply::refusal(status, sentence, fields, self.keep_alive, self.is_head, context.date);
+        let fields = context.fields(fields);
+        let bytes = reply::refusal(status, sentence, &fields, self.keep_alive, self.is_head, context.date);
         self.queue(status, bytes, context);
     }
 
@@ -366,7 +382,12 @@ impl Reply {
                 }
                 return (Phase::Reply(self), false);
             }
-            Stage::Opening | Stage::Looking(..) | Stage::Refused(..) | Stage::Missing(..) | Stage::Options => {
+            Stage::Opening
+            | Stage::Looking(..)
+            | Stage::Refused(..)
+            | Stage::Missing(..)
+            | Stage::Redirected(..)
+            | Stage::Options => {
                 return (Phase::Reply(self), false);
             }
             Stage::Sending { .. } | Stage::Finishing => {}
@@ -385,7 +406,7 @@ impl Reply {
     }
 }
 
-/// Header fields of a 301. No-cache, because a folder may become a file.
+/// Header fields of a redirection. No-cache, because a folder may become a file, and the port of https may change.
 fn redirection(location: &str) -> String {
     format!("Location: {location}\r\nCache-Control: no-cache\r\nContent-Length: 0\r\n")
 }

@@ -86,12 +86,13 @@ impl Tunnel {
                 context.deadline_in(self.seat.limits.close_ms);
             }
             // The backend still gets the bytes that the client sent before.
-            Input::Failed(End::Client, _) if !self.has_backend => {
+            Input::Failed(End::Client, _) | Input::Broken(_) if !self.has_backend => {
                 self.has_client = false;
                 context.out.push(Effect::Abandon(End::Client));
                 context.out.push(Effect::Finish(End::Backend));
             }
             Input::Failed(End::Client, error) => return Some(Leave::ClientLost(Ending::ClientFailed(error))),
+            Input::Broken(error) => return Some(Leave::ClientLost(Ending::Tls(error))),
             Input::Drained | Input::Deadline => return Some(Leave::Over(Ending::Tunnelled)),
             Input::Stop => self.stop(context),
             _ => {}
@@ -106,7 +107,7 @@ mod tests {
 
     use super::*;
     use crate::driver::SystemError;
-    use crate::exchange::{Chunk, Effects, Facts, Surroundings};
+    use crate::exchange::{Chunk, Effects, Facts, Security, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Site, Sites};
 
@@ -115,7 +116,7 @@ mod tests {
         let (date, sites) = (Date::default(), Sites::new(Arc::new(Site::default()), Vec::new()));
         let (mut facts, mut effects) = (Facts::default(), Effects::default());
         let mut context = Context::new(
-            Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 },
+            Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1, security: Security::Plain },
             &mut facts,
             &mut effects,
         );

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, StageKind};
 use crate::exchange::Full;
 use crate::limits::{OVERLOAD_REPLIES_MAX, Process};
 use crate::permit::{Count, Permit};
@@ -46,6 +46,8 @@ pub(crate) struct Admission {
     refused: Arc<Count>,
     /// Clients that have not completed a WebSocket handshake.
     handshakes: Arc<Count>,
+    /// Clients that have not completed a TLS handshake. They do not count as handshakes yet.
+    tls_handshakes: Arc<Count>,
     held_size: u64,
 }
 
@@ -73,7 +75,7 @@ pub(crate) struct Refusal<H> {
     _permit: Permit<Count>,
 }
 
-/// Permit of a connection that has not completed a WebSocket handshake.
+/// Permit of a connection that has not completed a TLS handshake, or else a WebSocket handshake.
 pub(crate) type Handshake = Permit<Count>;
 
 impl<H> Places<H> {
@@ -89,7 +91,14 @@ impl<H> Places<H> {
 impl Admission {
     /// Creates empty counts.
     pub(crate) fn new(limits: Process) -> Admission {
-        Admission { limits, counts: HashMap::new(), refused: Arc::default(), handshakes: Arc::default(), held_size: 0 }
+        Admission {
+            limits,
+            counts: HashMap::new(),
+            refused: Arc::default(),
+            handshakes: Arc::default(),
+            tls_handshakes: Arc::default(),
+            held_size: 0,
+        }
     }
 
     /// Admits or refuses a new connection. `there` is the number of existing connections, admitted or refused. None:
@@ -125,8 +134,23 @@ impl Admission {
         };
         let address = Permit::take(self.count_of(unit), address_max).ok_or(Full::Address)?;
         let endpoint = Permit::take(endpoint, endpoint.clients_max).ok_or(Full::Server)?;
-        let handshake = Permit::take(&self.handshakes, self.limits.handshakes_max).ok_or(Full::Handshakes)?;
+        let handshake = match endpoint.stage {
+            StageKind::Tls(_) => {
+                Permit::take(&self.tls_handshakes, self.limits.tls_handshakes_max).ok_or(Full::TlsHandshakes)?
+            }
+            _ => self.take_handshake()?,
+        };
         Ok((Places::Admitted { endpoint, _address: address }, handshake))
+    }
+
+    fn take_handshake(&self) -> Result<Handshake, Full> {
+        Permit::take(&self.handshakes, self.limits.handshakes_max).ok_or(Full::Handshakes)
+    }
+
+    /// Exchanges the permit of a TLS handshake, which is complete, for that of a handshake.
+    pub(crate) fn secure(&self, handshake: &mut Handshake) -> Result<(), Full> {
+        *handshake = self.take_handshake()?;
+        Ok(())
     }
 
     /// The count of an address. Removes addresses without clients before the table would grow.
@@ -139,7 +163,7 @@ impl Admission {
 
     /// Whether any client has not completed a WebSocket handshake.
     pub(crate) fn has_handshakes(&self) -> bool {
-        self.handshakes.held() > 0
+        self.handshakes.held() + self.tls_handshakes.held() > 0
     }
 
     /// Updates the held size of one connection from `before` to `now`, in bytes.
@@ -156,7 +180,7 @@ impl Admission {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn is_empty(&self) -> bool {
         let is_nobody = self.counts.values().all(|count| count.held() == 0) && self.refused.held() == 0;
-        is_nobody && self.handshakes.held() == 0 && self.held_size == 0
+        is_nobody && !self.has_handshakes() && self.held_size == 0
     }
 }
 
@@ -164,7 +188,6 @@ impl Admission {
 mod tests {
     use super::*;
     use crate::route::Sites;
-    use crate::transport::StageKind;
 
     fn address(text: &str) -> Address {
         Address::Tcp(text.parse().unwrap())

@@ -8,7 +8,7 @@ use super::endpoint::Endpoint;
 use super::timers::Owner;
 use super::{Gateway, list};
 use crate::driver::{Driver, Errno, Op};
-use crate::exchange::Input;
+use crate::exchange::{Full, Input};
 use crate::limits;
 use crate::observe::log::{self, Level};
 #[cfg(any(test, feature = "sim"))]
@@ -67,10 +67,10 @@ impl<D: Driver> Gateway<D> {
         };
         let endpoint = listener.endpoint.clone();
         #[cfg(any(test, feature = "sim"))]
-        if endpoint.stage == StageKind::Streams {
+        if matches!(endpoint.stage, StageKind::Streams) {
             return self.add_carrier(handle, address, endpoint);
         }
-        let transport = Transport::with_stage(handle, endpoint.stage);
+        let transport = Transport::with_stage(handle, &endpoint.stage);
         if let Err(transport) = self.begin(address, &endpoint, transport) {
             transport.close(&mut self.world.driver);
         }
@@ -82,13 +82,18 @@ impl<D: Driver> Gateway<D> {
         &mut self,
         address: Address,
         endpoint: &Arc<Endpoint<D::Handle>>,
-        transport: Transport<D::Handle>,
+        mut transport: Transport<D::Handle>,
     ) -> Result<Owner, Transport<D::Handle>> {
         let there = self.connections.len() as u64;
         let Some((places, handshake)) = self.admission.enter(address, endpoint, there) else { return Err(transport) };
         let input = match &places {
             Places::Admitted { .. } => Input::Accepted,
-            Places::Refused(refusal) => Input::Overload(refusal.full),
+            Places::Refused(refusal) => {
+                if refusal.full == Full::TlsHandshakes {
+                    transport.refuse_handshake();
+                }
+                Input::Overload(refusal.full)
+            }
         };
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;

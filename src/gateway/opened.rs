@@ -31,6 +31,8 @@ pub(super) struct Opened<H> {
     pub(super) handover: Option<Parcel>,
     /// Whether the hand-over in flight is to be watched.
     pub(super) is_watched: bool,
+    /// The reply to a client whose bytes pass a stage: it is queued when the backend has its end of a socketpair(2).
+    pub(super) late_reply: Option<Box<[u8]>>,
 }
 
 /// Data sent with a client socket.
@@ -56,6 +58,7 @@ impl<H> Opened<H> {
             is_queued: false,
             handover: None,
             is_watched: false,
+            late_reply: None,
         }
     }
 

@@ -86,10 +86,14 @@ pub(crate) fn origin(text: &str) -> Option<String> {
     Some(format!("{scheme}://{host}{}", port.map(|port| format!(":{port}")).unwrap_or_default()))
 }
 
-/// Whether a normalised origin has the same host and port as this Host value. A port missing in Host is the default of
-/// the origin's scheme: a proxy in front may terminate TLS.
-pub(crate) fn is_origin_of(origin: &str, host: &str) -> bool {
+/// Whether a normalised origin has the same host and port as this Host value. With `is_tls`, the request came over TLS:
+/// the origin has the scheme https. Without, a proxy in front may terminate TLS: the scheme is either, and a port missing
+/// in Host is its default.
+pub(crate) fn is_origin_of(origin: &str, host: &str, is_tls: bool) -> bool {
     let Some((scheme @ ("http" | "https"), authority)) = origin.split_once("://") else { return false };
+    if is_tls && scheme != "https" {
+        return false;
+    }
     match (Authority::parse(authority), Authority::parse(host), default_port(scheme)) {
         (Some(page), Some(host), Some(port)) => page.is_same(&host, port),
         _ => false,
@@ -285,31 +289,37 @@ mod tests {
 
     #[test]
     fn origins_of_hosts() {
-        for (text, host, is_same) in [
-            ("http://gate.example:8080", "gate.example:8080", true),
-            ("http://GATE.example", "gate.example", true),
-            ("https://gate.example", "gate.example", true),
-            ("http://gate.example", "gate.example:80", true),
-            ("http://gate.example", "gate.example:", true),
-            ("https://gate.example", "GATE.example:443", true),
-            ("https://gate.example", "gate.example.", true),
-            ("http://gate.example.", "gate.example", true),
-            ("http://gate.example:", "gate.example", true),
-            ("http://[::1]:8080", "[0:0::1]:8080", true),
-            ("http://[::1]", "[::1]", true),
-            ("https://gate.example", "gate.example:80", false),
-            ("http://gate.example", "gate.example:443", false),
-            ("http://gate.example.evil", "gate.example", false),
-            ("http://evil-gate.example", "gate.example", false),
-            ("http://gate.example:81", "gate.example", false),
-            ("http://gate.example", "gate.example:0", false),
-            ("http://[::1]", "[::2]", false),
-            ("ftp://gate.example", "gate.example", false),
-            ("ws://gate.example", "gate.example", false),
-            ("http://gate.example", "", false),
+        for (text, host, is_same, over_tls) in [
+            ("http://gate.example:8080", "gate.example:8080", true, false),
+            ("http://GATE.example", "gate.example", true, false),
+            ("https://gate.example", "gate.example", true, true),
+            ("http://gate.example", "gate.example:80", true, false),
+            ("http://gate.example", "gate.example:", true, false),
+            ("https://gate.example", "GATE.example:443", true, true),
+            ("https://gate.example", "gate.example.", true, true),
+            ("http://gate.example.", "gate.example", true, false),
+            ("http://gate.example:", "gate.example", true, false),
+            ("http://[::1]:8080", "[0:0::1]:8080", true, false),
+            ("http://[::1]", "[::1]", true, false),
+            ("https://gate.example:8443", "gate.example:8443", true, true),
+            ("http://gate.example:443", "gate.example:443", true, false),
+            ("http://gate.example:443", "gate.example", false, false),
+            ("https://gate.example:8443", "gate.example", false, false),
+            ("https://gate.example", "gate.example:8443", false, false),
+            ("https://gate.example", "gate.example:80", false, false),
+            ("http://gate.example", "gate.example:443", false, false),
+            ("http://gate.example.evil", "gate.example", false, false),
+            ("http://evil-gate.example", "gate.example", false, false),
+            ("http://gate.example:81", "gate.example", false, false),
+            ("http://gate.example", "gate.example:0", false, false),
+            ("http://[::1]", "[::2]", false, false),
+            ("ftp://gate.example", "gate.example", false, false),
+            ("ws://gate.example", "gate.example", false, false),
+            ("http://gate.example", "", false, false),
         ] {
             let page = origin(text).unwrap();
-            assert_eq!(is_origin_of(&page, host), is_same, "{text} at {host}");
+            assert_eq!(is_origin_of(&page, host, false), is_same, "{text} at {host}");
+            assert_eq!(is_origin_of(&page, host, true), over_tls, "{text} at {host} over TLS");
         }
     }
 }

@@ -43,6 +43,7 @@ pub struct Head<'a> {
 pub enum HeadError {
     NotHttp,
     Tls,
+    NotTls,
     ProxyProtocol,
     HttpVersion,
     TargetTooLong,
@@ -52,6 +53,7 @@ pub enum HeadError {
     TooManyHeaders(u64),
     Host,
     OtherHost,
+    Misdirected,
     Target,
     Framing,
     Coding,
@@ -65,11 +67,13 @@ impl HeadError {
         match self {
             HeadError::TargetTooLong => 414,
             HeadError::Expectation => 417,
+            HeadError::Misdirected => 421,
             HeadError::TooLarge(_) | HeadError::TooManyHeaders(_) => 431,
             HeadError::Coding => 501,
             HeadError::HttpVersion => 505,
             HeadError::NotHttp
             | HeadError::Tls
+            | HeadError::NotTls
             | HeadError::ProxyProtocol
             | HeadError::Host
             | HeadError::OtherHost
@@ -85,8 +89,9 @@ impl fmt::Display for HeadError {
         match self {
             HeadError::NotHttp => f.write_str("this is not an HTTP/1.1 request"),
             HeadError::Tls => {
-                f.write_str("this is a TLS handshake on a plain port: use http: and ws:, or put a TLS proxy in front")
+                f.write_str("this is a TLS handshake on a plain port: use http: and ws:, or write tls for this server")
             }
+            HeadError::NotTls => f.write_str("this port speaks TLS: write https:// or wss://"),
             HeadError::ProxyProtocol => f.write_str(
                 "this is the PROXY protocol, which is not read here: switch it off in the proxy (send-proxy, proxy_protocol)",
             ),
@@ -96,6 +101,9 @@ impl fmt::Display for HeadError {
             HeadError::TooManyHeaders(headers_max) => write!(f, "the request has over {headers_max} headers"),
             HeadError::Host => f.write_str("a request needs exactly one valid Host header"),
             HeadError::OtherHost => f.write_str("the request target names another host than the Host header"),
+            HeadError::Misdirected => f.write_str(
+                "the Host header names another server than the TLS handshake did (SNI): use a connection of its own",
+            ),
             HeadError::Target => f.write_str("the request target is not a path"),
             HeadError::Framing => f.write_str("the request's Content-Length or Transfer-Encoding is ambiguous"),
             HeadError::Coding => f.write_str("chunked is the only Transfer-Encoding that is read here"),

@@ -27,6 +27,8 @@ pub mod files;
 
 pub mod date;
 
+pub mod redirect;
+
 pub(crate) mod reply;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ fn phrase(status: u16) -> &'static str {
         206 => "Partial Content",
         301 => "Moved Permanently",
         304 => "Not Modified",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
@@ -24,6 +25,7 @@ fn phrase(status: u16) -> &'static str {
         414 => "URI Too Long",
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         426 => "Upgrade Required",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
@@ -110,7 +112,9 @@ mod tests {
 
     #[test]
     fn every_status_has_its_phrase() {
-        for status in [101, 200, 204, 206, 301, 304, 400, 403, 404, 405, 406, 408, 412, 414, 416, 417, 426, 431] {
+        for status in
+            [101, 200, 204, 206, 301, 304, 308, 400, 403, 404, 405, 406, 408, 412, 414, 416, 417, 421, 426, 431]
+        {
             assert_ne!(phrase(status), "Unknown", "{status}");
         }
         for status in [500, 501, 502, 503, 504, 505] {

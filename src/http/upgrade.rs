@@ -18,7 +18,7 @@ const LENIENT: GeneralPurpose =
 /// Which origins may connect (RFC 6455 section 10.2). A request without Origin does not come from a page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origins {
-    /// The host and port of the request only.
+    /// The host and port of the request only; over TLS, with the scheme https.
     Same,
     /// Any origin.
     Any,
@@ -106,11 +106,13 @@ pub(crate) fn is_lost(method: &str, headers: &Fields) -> bool {
     method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
 }
 
-/// Validates a handshake, including one whose Upgrade was lost. `host` is the request's authority.
+/// Validates a handshake, including one whose Upgrade was lost. `host` is the request's authority, `is_tls` whether it
+/// came over TLS.
 pub fn check(
     method: &str,
     http_1_1: bool,
     host: &str,
+    is_tls: bool,
     headers: &Fields,
     origins: &Origins,
 ) -> Result<Upgrade, UpgradeError> {
@@ -131,7 +133,7 @@ pub fn check(
     if !values(headers, "sec-websocket-extensions").all(are_extensions) {
         return Err(UpgradeError::Extensions);
     }
-    check_origin(headers, host, origins)?;
+    check_origin(headers, host, is_tls, origins)?;
     Ok(Upgrade { accept, subprotocols, is_lost })
 }
 
@@ -232,14 +234,14 @@ pub(crate) fn shown_origin(headers: &Fields) -> String {
     all.join(", ")
 }
 
-fn check_origin(headers: &Fields, host: &str, origins: &Origins) -> Result<(), UpgradeError> {
+fn check_origin(headers: &Fields, host: &str, is_tls: bool, origins: &Origins) -> Result<(), UpgradeError> {
     if *origins == Origins::Any || values(headers, "origin").next().is_none() {
         return Ok(());
     }
     let origin = single_text(headers, "origin").and_then(authority::origin).ok_or(UpgradeError::Origin)?;
     let good = match origins {
         Origins::Any => true,
-        Origins::Same => authority::is_origin_of(&origin, host),
+        Origins::Same => authority::is_origin_of(&origin, host, is_tls),
         Origins::List(list) => list.contains(&origin),
     };
     if good { Ok(()) } else { Err(UpgradeError::Origin) }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::driver::device::Direction;
 use crate::http::authority::Authority;
+use crate::http::redirect::Redirect;
 use crate::http::upgrade::Origins;
 use crate::limits;
 use crate::permit::{Count, Permit};
@@ -121,6 +122,10 @@ pub struct Site {
     /// The host that selects this server among those that share an address, in normal form except for case. None:
     /// it serves as the default only.
     pub hostname: Option<Box<str>>,
+    /// Where all requests are redirected to. None: they are served.
+    pub redirect: Option<Redirect>,
+    /// Whether browsers are told to use https only, where a reply goes over TLS (RFC 6797).
+    pub has_hsts: bool,
     /// Whether files are served.
     pub has_www: bool,
     /// Which files may be requested.
@@ -196,6 +201,8 @@ impl Default for Site {
     fn default() -> Site {
         Site {
             hostname: None,
+            redirect: None,
+            has_hsts: false,
             has_www: false,
             page_rules: Rules::default(),
             cache_control: CACHE_CONTROL.into(),

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::outgoing::{give_back, heap_cost};
 use crate::driver::{Driver, Errno, Lease, Segment};
 use crate::limits::POOL_HEADROOM;
+use crate::tls::TlsFailure;
 
 /// A receive result.
 #[derive(Debug)]
@@ -17,14 +18,20 @@ pub(crate) enum Arrival {
     End,
     /// The connection failed.
     Failed(Errno),
+    /// TLS failed, and its alert is queued.
+    Broken(TlsFailure),
 }
 
-/// Arrivals in order. None: the queue is empty.
-#[derive(Default, Debug)]
-pub(super) struct Incoming(Option<Box<Queue>>);
+impl Arrival {
+    /// Bytes, copied to the heap.
+    pub(super) fn copy(bytes: &[u8]) -> Arrival {
+        Arrival::Copy([&[0; POOL_HEADROOM], bytes].concat().into())
+    }
+}
 
+/// Arrivals in order.
 #[derive(Default, Debug)]
-struct Queue {
+pub(super) struct Incoming {
     arrivals: VecDeque<Arrival>,
     heap_size: usize,
     /// The first arrival was partly consumed.
@@ -33,49 +40,48 @@ struct Queue {
 
 impl Incoming {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.arrivals.is_empty()
     }
 
     /// Bytes held outside the pool.
     pub(super) fn heap_size(&self) -> usize {
-        self.0.as_ref().map_or(0, |queue| queue.heap_size)
+        self.heap_size
     }
 
     /// Appends an arrival.
     pub(super) fn push(&mut self, arrival: Arrival) {
-        let queue = self.0.get_or_insert_default();
-        queue.heap_size += cost(&arrival);
-        queue.arrivals.push_back(arrival);
+        self.heap_size += cost(&arrival);
+        self.arrivals.push_back(arrival);
     }
 
     /// Puts the unconsumed rest of an arrival at the front.
     pub(super) fn put_back(&mut self, arrival: Arrival) {
-        let queue = self.0.get_or_insert_default();
-        queue.heap_size += cost(&arrival);
-        queue.arrivals.push_front(arrival);
-        queue.has_rest = true;
+        self.heap_size += cost(&arrival);
+        self.arrivals.push_front(arrival);
+        self.has_rest = true;
     }
 
     /// Whether the first arrival was partly consumed.
     pub(super) fn has_rest(&self) -> bool {
-        self.0.as_ref().is_some_and(|queue| queue.has_rest)
+        self.has_rest
+    }
+
+    /// Whether the first arrival is a failure of TLS.
+    pub(super) fn begins_with_failure(&self) -> bool {
+        matches!(self.arrivals.front(), Some(Arrival::Broken(_)))
     }
 
     /// Removes the first arrival.
     pub(super) fn take(&mut self) -> Option<Arrival> {
-        let queue = self.0.as_mut()?;
-        let arrival = queue.arrivals.pop_front()?;
-        queue.heap_size -= cost(&arrival);
-        queue.has_rest = false;
-        if queue.arrivals.is_empty() {
-            self.0 = None;
-        }
+        let arrival = self.arrivals.pop_front()?;
+        self.heap_size -= cost(&arrival);
+        self.has_rest = false;
         Some(arrival)
     }
 
     /// Drops all arrivals and releases their buffers.
     pub(super) fn clear<D: Driver>(&mut self, driver: &mut D) {
-        for arrival in self.0.take().into_iter().flat_map(|queue| queue.arrivals) {
+        for arrival in std::mem::take(self).arrivals {
             if let Arrival::Lease(lease) = arrival {
                 give_back(Segment::Pool(lease), driver);
             }
@@ -84,12 +90,10 @@ impl Incoming {
 
     /// Copies all arrivals to the heap and releases their buffers.
     pub(super) fn spill<D: Driver>(&mut self, driver: &mut D) {
-        let Some(queue) = &mut self.0 else { return };
-        for arrival in &mut queue.arrivals {
+        for arrival in &mut self.arrivals {
             let Arrival::Lease(lease) = arrival else { continue };
-            let bytes = &driver.buffer(lease)[lease.range()];
-            let copy = Arrival::Copy([&[0; POOL_HEADROOM], bytes].concat().into());
-            queue.heap_size += cost(&copy);
+            let copy = Arrival::copy(&driver.buffer(lease)[lease.range()]);
+            self.heap_size += cost(&copy);
             if let Arrival::Lease(lease) = std::mem::replace(arrival, copy) {
                 give_back(Segment::Pool(lease), driver);
             }
@@ -100,6 +104,6 @@ impl Incoming {
 fn cost(arrival: &Arrival) -> usize {
     match arrival {
         Arrival::Copy(bytes) => heap_cost(bytes.len()),
-        Arrival::Lease(_) | Arrival::End | Arrival::Failed(_) => 0,
+        Arrival::Lease(_) | Arrival::End | Arrival::Failed(_) | Arrival::Broken(_) => 0,
     }
 }

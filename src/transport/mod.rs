@@ -9,16 +9,21 @@
 //! | Last | one | one | nothing: the final segment is queued |
 //! | Finishing | one | one | nothing; the write side is shut down when the queue is empty |
 //! | Shut | one | none | nothing |
-//! | Abandoned | only one already in flight | only one already in flight | nothing; closed when nothing is in flight |
+//! | Abandoned | only one already in flight | one already in flight, or the last records of TLS | nothing; closed when nothing is in flight |
 //!
 //! While a transport is lent for a hand-over it has neither a receive nor a send in flight.
+//!
+//! With TLS, the close_notify is sent before the write side is shut down. An abandoned transport sends it, or an alert,
+//! if that needs no waiting.
 
 mod incoming;
 mod outgoing;
 mod stage;
+mod tls;
 
-use crate::driver::{Batch, Driver, Errno, Op, Receive, Received, Segment, Sending, Share, Token};
+use crate::driver::{Batch, Driver, Errno, Lease, Op, Receive, Received, Segment, Sending, Share, Token};
 use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
+use crate::tls::Security;
 use crate::types::Demand;
 pub(crate) use incoming::Arrival;
 use incoming::Incoming;
@@ -28,6 +33,7 @@ pub(crate) use outgoing::{give_back, is_short, part_of};
 pub(crate) use stage::Records;
 use stage::Stage;
 pub use stage::StageKind;
+use tls::{Session, Taken};
 
 /// Size in bytes of a receive that filled its buffer.
 const FULL: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
@@ -144,9 +150,16 @@ pub(crate) struct Transport<H> {
     receiving: Receiving,
     sending: SendState,
     mode: Mode,
-    incoming: Incoming,
     outgoing: Outgoing,
+    /// None: no stage, and nothing has arrived that waits.
+    extra: Option<Box<Extra>>,
+}
+
+/// What most transports do not need.
+#[derive(Default, Debug)]
+struct Extra {
     stage: Stage,
+    incoming: Incoming,
 }
 
 /// Result of a send completion.
@@ -173,15 +186,91 @@ impl<H> Transport<H> {
             receiving: Receiving::No,
             sending: SendState::No,
             mode: Mode::default(),
-            incoming: Incoming::default(),
             outgoing: Outgoing::default(),
-            stage: Stage::default(),
+            extra: None,
         }
     }
 
     /// A connected socket whose bytes pass a stage.
-    pub(crate) fn with_stage(handle: H, kind: StageKind) -> Transport<H> {
-        Transport { stage: Stage::new(kind), ..Transport::new(handle) }
+    pub(crate) fn with_stage(handle: H, kind: &StageKind) -> Transport<H> {
+        let mut transport = Transport::new(handle);
+        let stage = Stage::new(kind);
+        if !stage.is_plain() {
+            transport.extra = Some(Box::new(Extra { stage, incoming: Incoming::default() }));
+        }
+        transport
+    }
+
+    /// Refuses a client of TLS before its handshake: it gets an alert. Of other clients nothing changes.
+    pub(crate) fn refuse_handshake(&mut self) {
+        if let Some(stage) = self.stage_mut()
+            && stage.tls().is_some()
+        {
+            *stage = Stage::refused();
+            self.take_output();
+        }
+    }
+
+    /// Drops what is queued if the stage has failed.
+    fn drop_after_failure<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        if self.tls().is_some_and(Session::is_closed) {
+            self.outgoing.drop_unsealed(driver);
+        }
+    }
+
+    fn stage(&self) -> Option<&Stage> {
+        self.extra.as_ref().map(|extra| &extra.stage)
+    }
+
+    fn stage_mut(&mut self) -> Option<&mut Stage> {
+        self.extra.as_mut().map(|extra| &mut extra.stage)
+    }
+
+    fn tls(&self) -> Option<&Session> {
+        self.stage()?.tls()
+    }
+
+    fn incoming(&self) -> Option<&Incoming> {
+        self.extra.as_ref().map(|extra| &extra.incoming)
+    }
+
+    fn incoming_mut(&mut self) -> &mut Incoming {
+        &mut self.extra.get_or_insert_default().incoming
+    }
+
+    /// Frees what holds nothing.
+    fn forget_extra(&mut self) {
+        self.extra.take_if(|extra| extra.stage.is_plain() && extra.incoming.is_empty());
+    }
+
+    /// How the connection is protected.
+    pub(crate) fn security(&self) -> Security<'_> {
+        self.stage().map_or(Security::Plain, Stage::security)
+    }
+
+    /// Whether received bytes of a handshake wait for a step.
+    pub(crate) fn awaits_step(&self) -> bool {
+        self.tls().is_some_and(Session::is_waiting)
+    }
+
+    /// Continues a handshake. What it leads to is queued.
+    pub(crate) fn step<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        let Some(session) = self.stage_mut().and_then(Stage::tls_mut) else { return };
+        let Taken { bytes, end } = session.step();
+        self.take_output();
+        self.drop_after_failure(driver);
+        for arrival in bytes.into_iter().chain(end) {
+            self.keep(arrival, driver);
+        }
+    }
+
+    /// Queues the records that the stage has made by itself.
+    fn take_output(&mut self) {
+        if let Some(output) = self.stage_mut().and_then(Stage::tls_mut).and_then(Session::take_output)
+            && self.life < Life::Shut
+        {
+            self.outgoing.push_sealed(Segment::heap(output));
+        }
     }
 
     /// Creates the transport of a stream.
@@ -206,7 +295,7 @@ impl<H> Transport<H> {
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn pull<D: Driver<Handle = H>>(&mut self, driver: &mut D) -> Option<(Batch, Vec<u8>)> {
         debug_assert!(self.is_stream() && !self.is_sending(), "{:?}", self.sending);
-        let batch = self.outgoing.take_batch(SEND_SEGMENTS_MAX, &mut self.stage, driver)?;
+        let batch = self.take_batch(SEND_SEGMENTS_MAX, driver)?;
         let mut bytes = Vec::new();
         for segment in std::iter::once(&batch.first).chain(&batch.rest) {
             segment.append_to(driver, &mut bytes);
@@ -233,12 +322,11 @@ impl<H> Transport<H> {
 
     /// Whether a stage stands between the socket and its exchange, so that the socket cannot be handed over.
     pub(crate) fn is_staged(&self) -> bool {
-        !self.stage.is_plain()
+        self.stage().is_some_and(|stage| !stage.is_plain())
     }
 
-    /// Passes bytes through the stage that are sent without being queued.
-    pub(crate) fn seal(&mut self, bytes: Box<[u8]>) -> Box<[u8]> {
-        self.stage.seal(bytes)
+    fn take_batch<D: Driver<Handle = H>>(&mut self, segments_max: usize, driver: &mut D) -> Option<Batch> {
+        self.outgoing.take_batch(segments_max, self.extra.as_mut().map(|extra| &mut extra.stage), driver)
     }
 
     /// The handle. None: a stream.
@@ -281,7 +369,13 @@ impl<H> Transport<H> {
 
     /// Bytes held outside the pool.
     pub(crate) fn heap_size(&self) -> usize {
-        self.outgoing.heap_size() + self.incoming.heap_size()
+        let extra = self.extra.as_ref().map_or(0, |extra| extra.incoming.heap_size() + extra.stage.heap_size());
+        self.outgoing.heap_size() + extra
+    }
+
+    /// The part of `heap_size` that an idle connection holds.
+    pub(crate) fn idle_size(&self) -> usize {
+        self.tls().map_or(0, Session::idle_size)
     }
 
     /// Whether nothing is to be sent, neither data, nor a kept pong, nor an end.
@@ -297,7 +391,7 @@ impl<H> Transport<H> {
     /// Whether received data may be unread: reading is paused, nothing is demanded, no buffer is free, or arrivals are
     /// queued.
     pub(crate) fn is_unread(&self) -> bool {
-        self.is_paused() || self.mode.demand() == Demand::Nothing || self.is_starved() || !self.incoming.is_empty()
+        self.is_paused() || self.mode.demand() == Demand::Nothing || self.is_starved() || self.has_arrivals()
     }
 
     /// Whether a receive waits for a buffer.
@@ -307,43 +401,57 @@ impl<H> Transport<H> {
 
     /// Whether arrivals may be delivered to the exchange.
     pub(crate) fn may_deliver(&self, opposite: Opposite) -> bool {
+        // What else was to be sent is lost, so that nothing else would end the connection.
+        if self.incoming().is_some_and(Incoming::begins_with_failure) {
+            return true;
+        }
         !self.is_paused() && self.mode.demand() != Demand::Nothing && opposite.queued_size <= opposite.queue_size_max
     }
 
     /// Whether the first arrival was partly consumed.
     pub(crate) fn has_rest(&self) -> bool {
-        self.incoming.has_rest()
+        self.incoming().is_some_and(Incoming::has_rest)
     }
 
     /// Whether arrivals are queued.
     pub(crate) fn has_arrivals(&self) -> bool {
-        !self.incoming.is_empty()
+        self.incoming().is_some_and(|incoming| !incoming.is_empty())
     }
 
     /// Queues an arrival until the exchange takes it. An abandoned transport drops it.
     pub(crate) fn keep<D: Driver<Handle = H>>(&mut self, arrival: Arrival, driver: &mut D) {
-        self.incoming.push(arrival);
+        self.incoming_mut().push(arrival);
         if self.life == Life::Abandoned {
-            self.incoming.clear(driver);
+            self.clear_incoming(driver);
         }
     }
 
     /// As `keep`, but at the front, for the unconsumed rest of an arrival.
     pub(crate) fn put_back<D: Driver<Handle = H>>(&mut self, arrival: Arrival, driver: &mut D) {
-        self.incoming.put_back(arrival);
+        self.incoming_mut().put_back(arrival);
         if self.life == Life::Abandoned {
-            self.incoming.clear(driver);
+            self.clear_incoming(driver);
         }
     }
 
     /// Copies queued arrivals to the heap and releases their pool buffers.
     pub(crate) fn spill_arrivals<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
-        self.incoming.spill(driver);
+        if let Some(extra) = &mut self.extra {
+            extra.incoming.spill(driver);
+        }
+    }
+
+    fn clear_incoming<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
+        if let Some(extra) = &mut self.extra {
+            extra.incoming.clear(driver);
+        }
+        self.forget_extra();
     }
 
     /// Removes the first arrival.
     pub(crate) fn take_arrival(&mut self) -> Option<Arrival> {
-        let arrival = self.incoming.take()?;
+        let arrival = self.extra.as_mut()?.incoming.take()?;
+        self.forget_extra();
         if self.mode.demand() == Demand::Once {
             self.mode.set_demand(Demand::Nothing);
         }
@@ -366,7 +474,7 @@ impl<H> Transport<H> {
 
     /// Queues bytes to send. If the life state forbids it, the segment is released.
     pub(crate) fn enqueue<D: Driver<Handle = H>>(&mut self, segment: Segment, driver: &mut D) {
-        if self.life != Life::Open {
+        if self.life != Life::Open || self.tls().is_some_and(Session::is_closed) {
             return give_back(segment, driver);
         }
         self.outgoing.push(segment);
@@ -403,25 +511,42 @@ impl<H> Transport<H> {
 
     /// Abandons the transport: releases queued data and ends operations in flight.
     pub(crate) fn abandon<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
-        if self.life == Life::Abandoned {
+        let before = std::mem::replace(&mut self.life, Life::Abandoned);
+        if before == Life::Abandoned {
             return;
         }
-        self.life = Life::Abandoned;
         self.mode.set_demand(Demand::Nothing);
         // A receive is no longer wanted. A starved state would postpone the connection's deadline.
         if self.receiving == Receiving::Starved {
             self.receiving = Receiving::No;
         }
-        self.outgoing.clear(driver);
-        self.incoming.clear(driver);
+        let has_farewell = before < Life::Shut && self.keep_farewell(driver);
+        if !has_farewell {
+            self.outgoing.clear(driver);
+        }
+        self.clear_incoming(driver);
         // A lent handle may already belong to the backend: do not shut it down.
-        if self.is_in_flight()
+        if !has_farewell
+            && self.is_in_flight()
             && self.sending != SendState::Lent
             && let Some(handle) = self.handle()
         {
             driver.shutdown(handle, true);
         }
         self.check_invariants();
+    }
+
+    /// Keeps the last records of the stage in the queue, an alert or the close_notify, if they can be sent without waiting.
+    /// False: there are none.
+    fn keep_farewell<D: Driver<Handle = H>>(&mut self, driver: &mut D) -> bool {
+        let session = self.extra.as_mut().and_then(|extra| extra.stage.tls_mut());
+        let Some(session) = session.filter(|_| self.sending == SendState::No) else { return false };
+        self.outgoing.drop_unsealed(driver);
+        session.close();
+        if let Some(output) = session.take_output() {
+            self.outgoing.push_sealed(Segment::heap(output));
+        }
+        !self.outgoing.is_empty()
     }
 
     /// Drops the send queue after the peer stopped receiving. The peer may still send.
@@ -439,16 +564,18 @@ impl<H> Transport<H> {
         driver: &mut D,
     ) -> Option<Arrival> {
         let size = if let Received::Data(lease) = &result { Some(lease.len()) } else { None };
+        let is_end = matches!(result, Received::End);
         let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
         let arrival = match result {
             Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => None,
-            Received::Data(lease) => self.stage.open(lease, driver),
-            Received::End => Some(Arrival::End),
+            Received::Data(lease) => self.pass_stage(lease, driver),
+            Received::End => self.stage_mut().map_or(Some(Arrival::End), Stage::receive_end),
             Received::Failed(errno) => Some(Arrival::Failed(errno)),
         };
         let is_incomplete = is_starved || size.is_some() && arrival.is_none();
         if !more && self.receiving != Receiving::Ended {
-            self.receiving = Receiving::No;
+            // An end that the stage has told before is not delivered.
+            self.receiving = if is_end && arrival.is_none() { Receiving::Ended } else { Receiving::No };
         }
         if self.mode.demand() == Demand::Once && !is_incomplete {
             self.mode.set_demand(Demand::Nothing);
@@ -460,6 +587,25 @@ impl<H> Transport<H> {
         }
         self.check_invariants();
         arrival
+    }
+
+    /// Passes received bytes through the stage. If their end is known too, both are queued.
+    fn pass_stage<D: Driver<Handle = H>>(&mut self, lease: Lease, driver: &mut D) -> Option<Arrival> {
+        let Some(stage) = self.stage_mut() else { return Some(Arrival::Lease(lease)) };
+        if stage.is_plain() {
+            return Some(Arrival::Lease(lease));
+        }
+        let taken = stage.receive(lease, driver);
+        self.take_output();
+        self.drop_after_failure(driver);
+        match taken {
+            Taken { bytes: Some(bytes), end: Some(end) } => {
+                self.keep(bytes, driver);
+                self.keep(end, driver);
+                None
+            }
+            Taken { bytes, end } => bytes.or(end),
+        }
     }
 
     /// Handles end of stream or a receive error, after delivery to the exchange.
@@ -523,7 +669,8 @@ impl<H> Transport<H> {
             self.sending
         );
         let is_abandoned = self.life == Life::Abandoned;
-        let is_empty = self.outgoing.is_empty() && self.incoming.is_empty() && self.mode.demand() == Demand::Nothing;
+        let is_silent = self.outgoing.is_empty() || self.tls().is_some();
+        let is_empty = is_silent && !self.has_arrivals() && self.mode.demand() == Demand::Nothing;
         debug_assert!(!is_abandoned || is_empty, "an abandoned transport keeps something");
         let is_lent = self.sending == SendState::Lent;
         debug_assert!(!is_lent || !self.is_receiving(), "a receive while lent: {:?}", self.receiving);
@@ -548,6 +695,13 @@ impl<H> Transport<H> {
             driver.cancel(Token { op: Op::Writable, ..token });
             self.sending = SendState::Cancelling;
         }
+        if self.sending == SendState::No
+            && let Some(batch) = self.take_batch(SEND_SEGMENTS_MAX, driver)
+            && let Some(handle) = self.port.handle()
+        {
+            self.sending = SendState::InFlight;
+            driver.send(Token { op: Op::Send, ..token }, handle, batch, Sending::Now);
+        }
         if self.is_in_flight() { Settled::Done } else { Settled::Closable }
     }
 
@@ -565,16 +719,24 @@ impl<H> Transport<H> {
         if matches!(self.sending, SendState::InFlight | SendState::Lent) {
             return;
         }
-        let Some(handle) = self.port.handle() else {
+        if self.is_stream() {
             // The carrier pulls what is queued.
             if self.life == Life::Finishing && self.outgoing.is_empty() {
                 self.life = Life::Shut;
             }
             return;
-        };
+        }
         // Packet boundaries must be preserved: send one packet per operation.
         let most = if self.mode.demand() == Demand::Packets { 1 } else { SEND_SEGMENTS_MAX };
-        match self.outgoing.take_batch(most, &mut self.stage, driver) {
+        let batch = match self.take_batch(most, driver) {
+            None if self.life == Life::Finishing => self.take_close_notify(driver),
+            batch => batch,
+        };
+        if let Some(failure) = self.stage_mut().and_then(Stage::tls_mut).and_then(Session::take_failure) {
+            self.keep(failure, driver);
+        }
+        let Some(handle) = self.port.handle() else { return };
+        match batch {
             Some(batch) => {
                 let how = match (self.is_device(), self.sending) {
                     (true, _) => Sending::Device,
@@ -584,12 +746,28 @@ impl<H> Transport<H> {
                 self.sending = SendState::InFlight;
                 driver.send(Token { op: Op::Send, ..token }, handle, batch, how);
             }
-            None if self.life == Life::Finishing && !self.is_device() => {
+            None if self.has_said_all() && !self.is_device() => {
                 self.life = Life::Shut;
                 driver.shutdown(handle, false);
             }
             None => {}
         }
+    }
+
+    /// The close_notify as the last batch. None: it was sent, or something else waits for the handshake to be complete.
+    fn take_close_notify<D: Driver<Handle = H>>(&mut self, driver: &mut D) -> Option<Batch> {
+        if !self.outgoing.is_empty() {
+            return None;
+        }
+        self.stage_mut()?.tls_mut()?.close();
+        self.take_output();
+        self.take_batch(SEND_SEGMENTS_MAX, driver)
+    }
+
+    /// Whether the write side is to be shut down: the queue is empty, and nothing more can be queued or sealed.
+    fn has_said_all(&self) -> bool {
+        let is_last = self.life == Life::Finishing || self.tls().is_some_and(Session::is_closed);
+        is_last && self.outgoing.is_empty()
     }
 
     fn settle_receiving<D: Driver<Handle = H>>(&mut self, token: Token, opposite: Opposite, driver: &mut D) -> Settled {
@@ -604,7 +782,7 @@ impl<H> Transport<H> {
         if self.is_stream() {
             return Settled::Done;
         }
-        let is_wanted = self.may_deliver(opposite) && self.incoming.is_empty();
+        let is_wanted = self.may_deliver(opposite) && !self.has_arrivals() && !self.awaits_step();
         let (demand, is_bulk) = (self.mode.demand(), self.mode.has(Mode::BULK));
         let is_one_by_one = is_bulk && demand != Demand::Packets;
         if self.receiving == Receiving::Multishot && (!is_wanted || is_one_by_one) {

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use super::stage::Stage;
 use crate::driver::{Batch, Driver, Lease, Segment, Share};
-use crate::limits::{ALLOCATION_EXTRA_SIZE, ALLOCATION_SIZE_MIN, POOL_BUFFER_SIZE, POOL_FREE_MIN, SEGMENT_SIZE};
+use crate::limits::{
+    ALLOCATION_EXTRA_SIZE, ALLOCATION_SIZE_MIN, POOL_BUFFER_SIZE, POOL_FREE_MIN, SEAL_SIZE_MAX, SEGMENT_SIZE,
+};
 
 /// Queued segments. The sizes include segments in flight. None: nothing is queued or in flight.
 #[derive(Default, Debug)]
@@ -19,8 +21,8 @@ struct Queue {
     heap_size: usize,
     /// The latest pong that was received while the queue was too long.
     pong: Option<Box<[u8]>>,
-    /// The first segment has passed the stage: a part of it was sent.
-    is_sealed: bool,
+    /// Number of segments at the head of the queue that have passed the stage.
+    sealed: usize,
 }
 
 impl Outgoing {
@@ -44,6 +46,11 @@ impl Outgoing {
         self.0.get_or_insert_default().push(segment);
     }
 
+    /// Queues a segment that has passed the stage: after those that have, before all others.
+    pub(super) fn push_sealed(&mut self, segment: Segment) {
+        self.0.get_or_insert_default().push_sealed(segment);
+    }
+
     /// Whether nothing is queued and no pong is kept.
     pub(super) fn has_nothing(&self) -> bool {
         self.0.as_ref().is_none_or(|queue| queue.size == 0 && queue.pong.is_none())
@@ -57,17 +64,21 @@ impl Outgoing {
         }
     }
 
-    /// Removes the segments of one send. Their size remains counted until `settle` returns the batch.
+    /// Removes the segments of one send, which have passed the stage. Their size remains counted until `settle` returns the
+    /// batch. None: there are none, or the stage can take none now.
     pub(super) fn take_batch<D: Driver>(
         &mut self,
         segments_max: usize,
-        stage: &mut Stage,
+        stage: Option<&mut Stage>,
         driver: &mut D,
     ) -> Option<Batch> {
         let queue = self.0.as_mut()?;
-        match stage.is_plain() {
-            true => queue.take_batch(segments_max),
-            false => queue.take_sealed(segments_max, stage, driver),
+        match stage.filter(|stage| !stage.is_plain()) {
+            Some(stage) => queue.take_sealed(segments_max, stage, driver),
+            None => {
+                queue.sealed = 0;
+                queue.take_batch(segments_max)
+            }
         }
     }
 
@@ -81,10 +92,18 @@ impl Outgoing {
         driver: &mut D,
     ) -> bool {
         let queue = self.0.get_or_insert_default();
-        let is_left = queue.settle(batch, taken, is_sent, driver);
-        queue.is_sealed = is_left;
+        let left = queue.settle(batch, taken, is_sent, driver);
+        queue.sealed += left;
         self.forget_empty();
-        is_left
+        left > 0
+    }
+
+    /// Releases the queued segments that have not passed the stage, and the kept pong.
+    pub(super) fn drop_unsealed<D: Driver>(&mut self, driver: &mut D) {
+        if let Some(queue) = &mut self.0 {
+            queue.drop_unsealed(driver);
+        }
+        self.forget_empty();
     }
 
     /// Releases all queued segments and the kept pong.
@@ -131,23 +150,77 @@ impl Queue {
         Some(Batch { first, rest })
     }
 
-    /// As `take_batch`, past the stage: one segment of all that is taken.
-    fn take_sealed<D: Driver>(&mut self, segments_max: usize, stage: &mut Stage, driver: &mut D) -> Option<Batch> {
-        if std::mem::take(&mut self.is_sealed) {
-            return self.take_batch(1);
+    fn push_sealed(&mut self, segment: Segment) {
+        self.count(&segment);
+        match self.sealed.checked_sub(1) {
+            Some(index) => self.rest.insert(index, segment),
+            None => self.put_first(segment),
         }
-        let mut bytes = Vec::new();
-        for segment in self.take_batch(segments_max)?.into_segments() {
-            segment.append_to(driver, &mut bytes);
-            self.discount(&segment);
-            give_back(segment, driver);
-        }
-        let first = Segment::heap(stage.seal(bytes.into()));
-        self.count(&first);
-        Some(Batch { first, rest: Vec::new() })
+        self.sealed += 1;
     }
 
-    fn settle<D: Driver>(&mut self, batch: Batch, taken: Option<usize>, is_sent: bool, driver: &mut D) -> bool {
+    fn put_first(&mut self, segment: Segment) {
+        if let Some(second) = self.first.replace(segment) {
+            self.rest.push_front(second);
+        }
+    }
+
+    /// As `take_batch`, past the stage: the segments that have passed it, then one segment of what has not.
+    fn take_sealed<D: Driver>(&mut self, segments_max: usize, stage: &mut Stage, driver: &mut D) -> Option<Batch> {
+        if self.sealed == 0 {
+            return self.seal_next(stage, driver).map(|first| Batch { first, rest: Vec::new() });
+        }
+        let ready = self.sealed.min(segments_max);
+        self.sealed -= ready;
+        let mut batch = self.take_batch(ready)?;
+        if ready < segments_max {
+            batch.rest.extend(self.seal_next(stage, driver));
+        }
+        Some(batch)
+    }
+
+    /// Passes the first segment through the stage, joined with those that follow. None: there is none, or the stage
+    /// cannot take it.
+    fn seal_next<D: Driver>(&mut self, stage: &mut Stage, driver: &mut D) -> Option<Segment> {
+        let first = if stage.may_seal() { self.take_first()? } else { return None };
+        self.discount(&first);
+        let sealed = if self.may_join(first.len()) {
+            let mut bytes = Vec::new();
+            let mut next = Some(first);
+            while let Some(segment) = next {
+                segment.append_to(driver, &mut bytes);
+                give_back(segment, driver);
+                next = if self.may_join(bytes.len()) { self.take_first() } else { None };
+                next.iter().for_each(|segment| self.discount(segment));
+            }
+            stage.seal(&bytes).map(Segment::heap)
+        } else {
+            seal_one(first, stage, driver)
+        };
+        let Some(sealed) = sealed else {
+            self.clear(driver);
+            return None;
+        };
+        self.count(&sealed);
+        Some(sealed)
+    }
+
+    /// Whether the first segment may be joined with `size` bytes before it.
+    fn may_join(&self, size: usize) -> bool {
+        self.first.as_ref().is_some_and(|next| size + next.len() <= SEAL_SIZE_MAX)
+    }
+
+    fn take_first(&mut self) -> Option<Segment> {
+        std::mem::replace(&mut self.first, self.rest.pop_front())
+    }
+
+    fn release<D: Driver>(&mut self, segment: Segment, driver: &mut D) {
+        self.discount(&segment);
+        give_back(segment, driver);
+    }
+
+    /// Returns the number of segments that are left.
+    fn settle<D: Driver>(&mut self, batch: Batch, taken: Option<usize>, is_sent: bool, driver: &mut D) -> usize {
         let mut left = Vec::new();
         let (mut taken, is_dropped) = (taken.unwrap_or(0), taken.is_none());
         for mut segment in batch.into_segments() {
@@ -164,20 +237,24 @@ impl Queue {
                 left.push(segment);
             }
         }
-        let is_left = !left.is_empty();
-        for segment in left.into_iter().rev() {
-            if let Some(second) = self.first.replace(segment) {
-                self.rest.push_front(second);
-            }
+        let count = left.len();
+        left.into_iter().rev().for_each(|segment| self.put_first(segment));
+        count
+    }
+
+    fn drop_unsealed<D: Driver>(&mut self, driver: &mut D) {
+        self.pong = None;
+        while usize::from(self.first.is_some()) + self.rest.len() > self.sealed
+            && let Some(segment) = self.rest.pop_back().or_else(|| self.first.take())
+        {
+            self.release(segment, driver);
         }
-        is_left
     }
 
     fn clear<D: Driver>(&mut self, driver: &mut D) {
-        (self.pong, self.is_sealed) = (None, false);
+        (self.pong, self.sealed) = (None, 0);
         for segment in self.first.take().into_iter().chain(std::mem::take(&mut self.rest)) {
-            self.discount(&segment);
-            give_back(segment, driver);
+            self.release(segment, driver);
         }
     }
 
@@ -220,6 +297,23 @@ impl Queue {
         self.size -= cost(segment);
         self.heap_size -= cost_outside(segment);
     }
+}
+
+/// Passes a segment through the stage. None: nothing can be sent any more.
+fn seal_one<D: Driver>(segment: Segment, stage: &mut Stage, driver: &mut D) -> Option<Segment> {
+    let segment = match segment {
+        Segment::Pool(lease) => match stage.seal_in_place(lease, driver) {
+            Ok(sealed) => return sealed.map(Segment::Pool),
+            Err(lease) => Segment::Pool(lease),
+        },
+        heap => heap,
+    };
+    let sealed = match &segment {
+        Segment::Pool(lease) => stage.seal(&driver.buffer(lease)[lease.range()]),
+        Segment::Heap { bytes, start } => stage.seal(&bytes[*start..]),
+    };
+    give_back(segment, driver);
+    sealed.map(Segment::heap)
 }
 
 /// Whether the free buffers of a share are so few that a peer that does not receive may hold none.

@@ -1,21 +1,26 @@
-//! The byte stage between a socket and its exchange, where TLS belongs. Received bytes pass the stage before they are
-//! queued or delivered. Bytes to send pass it when a batch is taken, after small segments were joined.
+//! The byte stage between a socket and its exchange. Received bytes pass the stage before they are queued or delivered.
+//! Bytes to send pass it when a batch is taken, after small segments were joined.
 //!
-//! The plain stage changes nothing and takes no memory. The stage of the tests uses records: its output is longer than
-//! its input, and it holds received bytes back until a record is complete.
+//! The plain stage changes nothing and takes no memory. TLS is in `tls`. The stage of the tests uses records: its output
+//! is longer than its input, and it holds received bytes back until a record is complete.
 
+use std::sync::Arc;
+
+use super::Arrival;
+use super::tls::{Session, Taken};
 use crate::driver::{Driver, Lease};
 #[cfg(any(test, feature = "sim"))]
 use crate::limits::POOL_HEADROOM;
-
-use super::Arrival;
+use crate::tls::{Hosts, Security};
 
 /// How the bytes of a client's socket become those of exchanges.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub enum StageKind {
     /// The socket carries one exchange at a time, and its bytes pass unchanged.
     #[default]
     Plain,
+    /// As Plain, but the bytes pass TLS.
+    Tls(Arc<Hosts>),
     /// As Plain, but the bytes pass the records of the tests.
     #[cfg(any(test, feature = "sim"))]
     Records,
@@ -26,51 +31,118 @@ pub enum StageKind {
 
 /// The stage of one transport.
 #[derive(Default, Debug)]
-pub(super) struct Stage {
+pub(super) enum Stage {
+    /// Bytes pass unchanged.
+    #[default]
+    Plain,
+    Tls(Session),
     #[cfg(any(test, feature = "sim"))]
-    records: Option<Box<Records>>,
+    Records(Records),
 }
 
 impl Stage {
     /// The stage of a new connection.
-    pub(super) fn new(kind: StageKind) -> Stage {
+    pub(super) fn new(kind: &StageKind) -> Stage {
         match kind {
-            StageKind::Plain => Stage::default(),
+            StageKind::Plain => Stage::Plain,
+            StageKind::Tls(hosts) => Stage::Tls(Session::new(hosts.clone())),
             #[cfg(any(test, feature = "sim"))]
-            StageKind::Streams => Stage::default(),
+            StageKind::Streams => Stage::Plain,
             #[cfg(any(test, feature = "sim"))]
-            StageKind::Records => Stage { records: Some(Box::default()) },
+            StageKind::Records => Stage::Records(Records::default()),
         }
+    }
+
+    /// The stage of a client that is refused before its handshake.
+    pub(super) fn refused() -> Stage {
+        Stage::Tls(Session::refused())
     }
 
     /// Whether bytes pass unchanged.
     pub(super) fn is_plain(&self) -> bool {
-        #[cfg(any(test, feature = "sim"))]
-        return self.records.is_none();
-        #[cfg(not(any(test, feature = "sim")))]
-        true
+        matches!(self, Stage::Plain)
     }
 
-    /// Decodes received bytes. None: no record is complete.
-    pub(super) fn open<D: Driver>(&mut self, lease: Lease, driver: &mut D) -> Option<Arrival> {
-        #[cfg(any(test, feature = "sim"))]
-        if let Some(records) = &mut self.records {
-            let mut bytes = vec![0; POOL_HEADROOM];
-            records.decode(&driver.buffer(&lease)[lease.range()], &mut bytes);
-            driver.release(lease);
-            return (bytes.len() > POOL_HEADROOM).then(|| Arrival::Copy(bytes.into()));
+    /// The TLS session. None: the stage is not TLS.
+    pub(super) fn tls(&self) -> Option<&Session> {
+        match self {
+            Stage::Tls(session) => Some(session),
+            _ => None,
         }
-        let _ = driver;
-        Some(Arrival::Lease(lease))
     }
 
-    /// Encodes bytes to send.
-    pub(super) fn seal(&mut self, bytes: Box<[u8]>) -> Box<[u8]> {
-        #[cfg(any(test, feature = "sim"))]
-        if self.records.is_some() {
-            return Records::encode(&bytes).into();
+    /// As `tls`.
+    pub(super) fn tls_mut(&mut self) -> Option<&mut Session> {
+        match self {
+            Stage::Tls(session) => Some(session),
+            _ => None,
         }
-        bytes
+    }
+
+    /// How the connection is protected.
+    pub(super) fn security(&self) -> Security<'_> {
+        self.tls().map_or(Security::Plain, Session::security)
+    }
+
+    /// Bytes held outside the pool.
+    pub(super) fn heap_size(&self) -> usize {
+        self.tls().map_or(0, Session::heap_size)
+    }
+
+    /// Whether `seal` may be called.
+    pub(super) fn may_seal(&self) -> bool {
+        self.tls().is_none_or(Session::may_seal)
+    }
+
+    /// Decodes received bytes.
+    pub(super) fn receive<D: Driver>(&mut self, lease: Lease, driver: &mut D) -> Taken {
+        match self {
+            Stage::Plain => Taken { bytes: Some(Arrival::Lease(lease)), end: None },
+            Stage::Tls(session) => session.receive(lease, driver),
+            #[cfg(any(test, feature = "sim"))]
+            Stage::Records(records) => {
+                let mut bytes = vec![0; POOL_HEADROOM];
+                records.decode(&driver.buffer(&lease)[lease.range()], &mut bytes);
+                driver.release(lease);
+                let bytes = (bytes.len() > POOL_HEADROOM).then(|| Arrival::Copy(bytes.into()));
+                Taken { bytes, end: None }
+            }
+        }
+    }
+
+    /// Handles the end of the stream. None: it was known before.
+    pub(super) fn receive_end(&mut self) -> Option<Arrival> {
+        self.tls_mut().map_or(Some(Arrival::End), Session::receive_end)
+    }
+
+    /// Encodes the bytes of a pool buffer in place. The lease is returned if that is not worth it, or not possible.
+    pub(super) fn seal_in_place<D: Driver>(
+        &mut self,
+        mut lease: Lease,
+        driver: &mut D,
+    ) -> Result<Option<Lease>, Lease> {
+        let range = lease.range();
+        let Some(session) = self.tls_mut().filter(|session| session.seals_in_place(&range)) else { return Err(lease) };
+        match session.seal_in_place(driver.buffer(&lease), range) {
+            Some(range) => {
+                (lease.start, lease.end) = (range.start as u32, range.end as u32);
+                Ok(Some(lease))
+            }
+            None => {
+                driver.release(lease);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Encodes bytes to send. None: nothing can be sent any more.
+    pub(super) fn seal(&mut self, bytes: &[u8]) -> Option<Box<[u8]>> {
+        match self {
+            Stage::Plain => Some(bytes.into()),
+            Stage::Tls(session) => session.seal(bytes),
+            #[cfg(any(test, feature = "sim"))]
+            Stage::Records(_) => Some(Records::encode(bytes).into()),
+        }
     }
 }
 

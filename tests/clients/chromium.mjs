@@ -1,7 +1,9 @@
 // What the scripts that drive a real Chromium have in common.
-import { mkdirSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { trust } from "./nss.mjs";
 
 export const WAIT_MS = 60000;
 const CHROMIUM_ARGS = [
@@ -79,10 +81,18 @@ export async function shoot(page, outdir, name, { colorScheme, viewport: { width
   await page.screenshot({ path: join(outdir, `${name}-${colorScheme}-${width}.png`), fullPage });
 }
 
+// Starts it. If UAKARI_AUTHORITY names the file of an authority, that is trusted.
 export async function launch() {
   if (!process.env.UAKARI_TOOLS) throw new Failure("UAKARI_TOOLS must name the folder whose node_modules has playwright-core");
   const { chromium } = createRequire(process.env.UAKARI_TOOLS + "/")("playwright-core");
-  return chromium.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: CHROMIUM_ARGS });
+  const options = { executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: CHROMIUM_ARGS };
+  const authority = process.env.UAKARI_AUTHORITY;
+  if (!authority) return chromium.launch(options);
+  const home = mkdtempSync(join(tmpdir(), "uakari-chromium-"));
+  trust(join(home, ".pki/nssdb"), authority);
+  const browser = await chromium.launch({ ...options, env: { ...process.env, HOME: home } });
+  browser.on("disconnected", () => rmSync(home, { recursive: true, force: true }));
+  return browser;
 }
 
 // Runs a script with the gateway's address and a folder for screenshots, and says what failed.

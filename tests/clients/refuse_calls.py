@@ -2,8 +2,8 @@
 """Runs a program where system calls are refused, as container profiles and old kernels refuse them.
 
 usage: refuse_calls.py CALL=ERRNO... -- PROGRAM [ARGUMENT ...]
-    CALL: io_uring_setup, io_uring_enter, io_uring_register or openat2
-    ERRNO: EPERM (Docker's profile) or ENOSYS (Podman's profile; a kernel without the call)
+    CALL: io_uring_setup, io_uring_enter, io_uring_register, openat2 or inotify_init1
+    ERRNO: EPERM (Docker's profile), ENOSYS (Podman's profile; a kernel without the call) or another one
 """
 
 import ctypes
@@ -18,6 +18,7 @@ LOAD_WORD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06
 RETURN_ERRNO, RETURN_ALLOW = 0x00050000, 0x7FFF0000
 # Calls of Linux 5.1 and later have the same number on every architecture but Alpha.
 NUMBERS = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "openat2": 437}
+NUMBERS["inotify_init1"] = {"x86_64": 294, "aarch64": 26, "armv7l": 360}.get(os.uname().machine)
 
 
 class Program(ctypes.Structure):

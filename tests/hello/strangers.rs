@@ -1,8 +1,12 @@
 //! Foreign parsers of the PROXY protocol read the record. They come with tests/install-tools.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::Command;
 
+use uakari::tls::ClientFacts;
+use uakari::types::Address;
+
+use super::{certificate, protected};
 use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::foreign::tool;
@@ -50,6 +54,21 @@ fn haproxy() {
     drop(server);
     client.expect_close(1000);
     haproxy.out.wait_for(&[&format!("client={ours} host=gate.example id=c1")]);
+
+    // It skips what it does not know of the facts of TLS.
+    let mut stream = connect(&path, Kind::Stream).unwrap();
+    stream.write_all(&of_tls_client(Some(certificate()))).unwrap();
+    stream.write_all(b"hello").unwrap();
+    let mut server = listener.accept();
+    server.expect("PROXY TCP4 192.0.2.7 192.0.2.8 12345 443\r\nhello");
+    drop((server, stream));
+    haproxy.out.wait_for(&["client=192.0.2.7:12345 host=gate.example id=c12"]);
+}
+
+/// The record of a client with TLS and this certificate.
+fn of_tls_client(certificate: Option<ClientFacts>) -> Box<[u8]> {
+    let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
+    protected(certificate).encode(tcp("192.0.2.7:12345"), tcp("192.0.2.8:443"), 12)
 }
 
 /// What the Python package proxy-protocol reads in it.
@@ -60,14 +79,24 @@ result = ProxyProtocolV2().unpack(bytes.fromhex(sys.argv[1]))
 address = lambda of: '[%s]:%d' % of if of[0].version == 6 else '%s:%d' % of
 print(address(result.source), address(result.dest), result.proxied, result.protocol.name)
 print(result.tlv.authority, result.tlv.unique_id.decode())
-for kind in range(0xe0, 0xe5):
+for kind in range(0xe0, 0xe9):
     print(result.tlv.get(kind, b'none').decode())
+ssl = result.tlv.ssl
+print(result.tlv.alpn, ssl.has_ssl, ssl.has_cert_conn, ssl.has_cert_sess, ssl.verified)
+print(ssl.version, ssl.cipher, ssl.cn)
 ";
+
+/// What it reads in this record.
+fn read_by_package(record: &[u8]) -> String {
+    let hex: String = record.iter().map(|byte| format!("{byte:02x}")).collect();
+    let finished = run(Command::new(tool("venv/bin/python")).args(["-c", PACKAGE, &hex]), DEADLINE);
+    assert_eq!(finished.err, "");
+    finished.out
+}
 
 #[test]
 #[ignore = "needs python3"]
 fn the_python_package_proxy_protocol() {
-    let python = tool("venv/bin/python");
     for listen in ["127.0.0.1:0", "[::1]:0"] {
         if std::net::TcpListener::bind(listen).is_err() {
             eprintln!("there is no IPv6 here; a record of a client over IPv6 was not shown");
@@ -83,9 +112,20 @@ fn the_python_package_proxy_protocol() {
         client.finish(1000);
         let mut record = Vec::new();
         backend.stream().read_to_end(&mut record).unwrap();
-        let hex: String = record.iter().map(|byte| format!("{byte:02x}")).collect();
-        let finished = run(Command::new(&python).args(["-c", PACKAGE, &hex]), DEADLINE);
-        let expected = format!("{known} True SOCK_STREAM\ngate.example c1\n/who\nq=1\nnone\nchat\nnone");
-        assert_eq!((finished.out, finished.err), (expected, String::new()));
+        let expected = format!(
+            "{known} True SOCK_STREAM\ngate.example c1\n/who\nq=1\nnone\nchat\nnone\nnone\nnone\nnone\nnone\n\
+             None False False False False\nNone None None"
+        );
+        assert_eq!(read_by_package(&record), expected);
     }
+    let expected = format!(
+        "192.0.2.7:12345 192.0.2.8:443 True SOCK_STREAM\ngate.example c12\n/who\nnone\nnone\nnone\nnone\n\
+         gate.example\nCN=J\u{fc}rgen\\, admin,O=Ex\n01ff\n{}\n\
+         b'http/1.1' True True True True\nTLSv1.3 TLS_AES_128_GCM_SHA256 J\u{fc}rgen, admin",
+        "ab".repeat(32)
+    );
+    assert_eq!(read_by_package(&of_tls_client(Some(certificate()))), expected);
+    let without = read_by_package(&of_tls_client(None));
+    let expected = "\nnone\nnone\nnone\nb'http/1.1' True False False False\nTLSv1.3 TLS_AES_128_GCM_SHA256 None";
+    assert!(without.ends_with(expected), "{without}");
 }

@@ -36,9 +36,7 @@ impl Appliance {
 
     fn start_with(protocol: &str) -> Appliance {
         let daemon = Daemon::start_configured(&configuration(LIMITS, &format!("protocol = \"{protocol}\";")));
-        let line = daemon.log().wait_for(&["MiB of memory at most"]);
-        let before = line.split(" MiB").next().unwrap();
-        let bound_kib = before.rsplit(' ').next().unwrap().parse::<u64>().unwrap() * 1024;
+        let bound_kib = daemon.bound_kib();
         let echo = daemon.echo("echo", &["--protocol", protocol, "-m", "2000"]);
         let mut appliance = Appliance { quiet: daemon.connect("/echo"), daemon, _echo: echo, bound_kib, files: 0 };
         appliance.measure("quiet");

@@ -11,7 +11,7 @@
  *     else printf("%s:%u asks for %s?%s\n", who.client_ip, who.client_port, who.path, who.query);
  *
  * The texts of `who` are in `buffer` and valid as long as it is. With the default head-size a record of uakari fits
- * into 17 KiB; for a larger one the result is HELLO_TOO_LONG.
+ * into 20 KiB; for a larger one the result is HELLO_TOO_LONG.
  *
  * The record is PROXY protocol version 2 (proxy-protocol.txt of haproxy, section 2.2) with fields for what the
  * handshake said. Its bytes are in docs/backends.md of uakari.
@@ -67,6 +67,21 @@ struct hello {
     const char *origin;
     /* The selected subprotocol. */
     const char *subprotocol;
+    /* The version of TLS, such as "TLSv1.3", and the cipher suite; "" for a client without TLS. */
+    const char *tls_version;
+    const char *tls_cipher;
+    /* The host that the client named in the TLS handshake. */
+    const char *sni;
+    /* The application protocol that ALPN selected. */
+    const char *alpn;
+    /* Whether the client has presented a certificate that the gateway verified. If 0, do not rely on the next four. */
+    int is_verified;
+    /* The certificate's common name and subject (RFC 4514): any characters but NUL. uakari cuts them at 1,024 bytes. */
+    const char *common_name;
+    const char *subject;
+    /* Its serial number, and SHA-256 of all of it: hexadecimal digits. */
+    const char *serial;
+    const char *fingerprint;
     /* Fields of other types, in order. */
     struct hello_field others[HELLO_OTHERS_MAX];
     size_t others_count;
@@ -138,20 +153,35 @@ static inline int hello_is_text(const unsigned char *bytes, size_t size)
     return 1;
 }
 
+/* The field of TLS (PP2_TYPE_SSL): a byte of flags, 4 bytes that are 0 for a valid certificate, fields of its own. */
+#define HELLO_TLS 0x20
+#define HELLO_TLS_HEAD_SIZE 5
+/* The flags of a client that has presented a certificate, in this connection or in this session. */
+#define HELLO_HAS_CERTIFICATE 0x06
+
 /* Stores one field. A text is moved over the type and size before it, which makes room for its NUL. */
-static inline int hello_note(struct hello *hello, unsigned char *field, size_t size, unsigned *seen)
+static inline int hello_note(struct hello *hello, unsigned char *field, size_t size, int is_of_tls, unsigned *seen)
 {
-    struct { unsigned char type; const char **text; } names[6];
+    const struct { int is_of_tls; unsigned char type; const char **text; } names[] = {
+        { 0, 0x02, &hello->host },
+        { 0, 0x05, &hello->id },
+        { 0, 0xe0, &hello->path },
+        { 0, 0xe1, &hello->query },
+        { 0, 0xe2, &hello->origin },
+        { 0, 0xe3, &hello->subprotocol },
+        { 0, 0x01, &hello->alpn },
+        { 0, 0xe5, &hello->sni },
+        { 0, 0xe6, &hello->subject },
+        { 0, 0xe7, &hello->serial },
+        { 0, 0xe8, &hello->fingerprint },
+        { 1, 0x21, &hello->tls_version },
+        { 1, 0x22, &hello->common_name },
+        { 1, 0x23, &hello->tls_cipher },
+    };
     unsigned char type = field[0];
     size_t index;
-    names[0].type = 0x02; names[0].text = &hello->host;
-    names[1].type = 0x05; names[1].text = &hello->id;
-    names[2].type = 0xe0; names[2].text = &hello->path;
-    names[3].type = 0xe1; names[3].text = &hello->query;
-    names[4].type = 0xe2; names[4].text = &hello->origin;
-    names[5].type = 0xe3; names[5].text = &hello->subprotocol;
-    for (index = 0; index < 6; index++) {
-        if (names[index].type != type) continue;
+    for (index = 0; index < sizeof names / sizeof *names; index++) {
+        if (names[index].type != type || names[index].is_of_tls != is_of_tls) continue;
         if (*seen & 1u << index) return HELLO_TWICE;
         *seen |= 1u << index;
         if (!hello_is_text(field + 3, size)) return HELLO_BAD_TEXT;
@@ -160,11 +190,40 @@ static inline int hello_note(struct hello *hello, unsigned char *field, size_t s
         *names[index].text = (const char *)field;
         return HELLO_OK;
     }
+    if (is_of_tls) return HELLO_OK;
     if (hello->others_count == HELLO_OTHERS_MAX) return HELLO_TOO_MANY;
     hello->others[hello->others_count].type = type;
     hello->others[hello->others_count].value = field + 3;
     hello->others[hello->others_count].size = size;
     hello->others_count++;
+    return HELLO_OK;
+}
+
+/* Stores the fields in these bytes, which are those of the field of TLS or of the record. */
+static inline int hello_fields(struct hello *hello, unsigned char *bytes, size_t size, int is_of_tls, unsigned *seen)
+{
+    size_t at = 0;
+    while (at < size) {
+        unsigned char *field = bytes + at, *value;
+        size_t value_size;
+        int result;
+        if (size - at < 3) return HELLO_CUT;
+        value = field + 3;
+        value_size = (size_t)field[1] << 8 | field[2];
+        if (size - at - 3 < value_size) return HELLO_CUT;
+        at += 3 + value_size;
+        if (field[0] == HELLO_TLS && !is_of_tls) {
+            if (*seen & 1u << 31) return HELLO_TWICE;
+            *seen |= 1u << 31;
+            if (value_size < HELLO_TLS_HEAD_SIZE) return HELLO_CUT;
+            hello->is_verified = value[0] & HELLO_HAS_CERTIFICATE && !(value[1] | value[2] | value[3] | value[4]);
+            value_size -= HELLO_TLS_HEAD_SIZE;
+            result = hello_fields(hello, value + HELLO_TLS_HEAD_SIZE, value_size, 1, seen);
+        } else {
+            result = hello_note(hello, field, value_size, is_of_tls, seen);
+        }
+        if (result != HELLO_OK) return result;
+    }
     return HELLO_OK;
 }
 
@@ -178,6 +237,8 @@ static inline int hello_parse(void *record, size_t record_size, struct hello *he
     int result;
     memset(hello, 0, sizeof *hello);
     hello->host = hello->id = hello->path = hello->query = hello->origin = hello->subprotocol = "";
+    hello->tls_version = hello->tls_cipher = hello->sni = hello->alpn = "";
+    hello->common_name = hello->subject = hello->serial = hello->fingerprint = "";
     if (record_size < HELLO_HEAD_SIZE) return HELLO_CUT;
     result = hello_size(bytes, &size);
     if (result != HELLO_OK) return result;
@@ -197,17 +258,7 @@ static inline int hello_parse(void *record, size_t record_size, struct hello *he
         hello->client_port = (unsigned)client[2 * half] << 8 | client[2 * half + 1];
         hello->local_port = (unsigned)client[2 * half + 2] << 8 | client[2 * half + 3];
     }
-    while (at < size) {
-        unsigned char *field = bytes + at;
-        size_t value_size;
-        if (size - at < 3) return HELLO_CUT;
-        value_size = (size_t)field[1] << 8 | field[2];
-        if (size - at - 3 < value_size) return HELLO_CUT;
-        at += 3 + value_size;
-        result = hello_note(hello, field, value_size, &seen);
-        if (result != HELLO_OK) return result;
-    }
-    return HELLO_OK;
+    return hello_fields(hello, bytes + at, size - at, 0, &seen);
 }
 
 static inline int hello_receive(int fd, unsigned char *bytes, size_t size)
@@ -267,6 +318,12 @@ static void print_plain(const char *name, const void *value, size_t size)
         printf(bytes[at] > 0x20 && bytes[at] < 0x7f && bytes[at] != '%' ? "%c" : "%%%02x", bytes[at]);
 }
 
+/* A text that only clients with TLS have. */
+static void print_present(const char *name, const char *text)
+{
+    if (*text) print_plain(name, text, strlen(text));
+}
+
 static void print_address(const char *name, const char *ip, unsigned port)
 {
     printf(strchr(ip, ':') ? "%s=[%s]:%u" : *ip ? "%s=%s:%u" : "%s=", name, ip, port);
@@ -283,6 +340,15 @@ static void print_hello(const struct hello *who)
     print_plain("query", who->query, strlen(who->query));
     print_plain("origin", who->origin, strlen(who->origin));
     print_plain("subprotocol", who->subprotocol, strlen(who->subprotocol));
+    print_present("tls_version", who->tls_version);
+    print_present("tls_cipher", who->tls_cipher);
+    print_present("sni", who->sni);
+    print_present("alpn", who->alpn);
+    print_present("common_name", who->common_name);
+    print_present("subject", who->subject);
+    print_present("serial", who->serial);
+    print_present("fingerprint", who->fingerprint);
+    if (who->is_verified) fputs(" is_verified", stdout);
     for (index = 0; index < who->others_count; index++) {
         char name[5];
         snprintf(name, sizeof name, "0x%02x", who->others[index].type);
@@ -300,19 +366,22 @@ static int parse_copy(const unsigned char *record, size_t size)
     assert(copy);
     memcpy(copy, record, size);
     result = hello_parse(copy, size, &who);
-    assert(result != HELLO_OK || strlen(who.path) + strlen(who.query) <= size);
+    assert(result != HELLO_OK || strlen(who.path) + strlen(who.query) + strlen(who.common_name) <= size);
     free(copy);
     return result;
 }
 
 static int test(void)
 {
-    static const char bytes[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x2e\1\2\3\4\x7f\0\0\1\x30\x39\0\x50"
-        "\x02\0\x04h:80\x05\0\x03" "c12\xe0\0\x05/Gr\xc3\xbc\xe1\0\x03q=1\xe4\0\x04" "anna";
+    static const char bytes[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x54\1\2\3\4\x7f\0\0\1\x30\x39\0\x50"
+        "\x02\0\x04h:80\x05\0\x03" "c12\xe0\0\x05/Gr\xc3\xbc\xe1\0\x03q=1\xe4\0\x04" "anna"
+        /* An unknown field of TLS is skipped. */
+        "\x20\0\x1a\x07\0\0\0\0\x21\0\x03TLS\x22\0\x03" "ann\x24\0\0\x23\0\x03" "AES"
+        "\xe6\0\x06" "CN=ann";
     unsigned char record[sizeof bytes - 1];
-    static const size_t ends[] = { 28, 35, 41, 49, 55, 62 };
+    static const size_t ends[] = { 28, 35, 41, 49, 55, 62, 91, 100 };
     struct hello who;
-    unsigned char buffer[100];
+    unsigned char buffer[200];
     int pair[2];
     size_t size, bit, index;
     for (index = 0; index < 2; index++) {
@@ -324,6 +393,9 @@ static int test(void)
         assert(!strcmp(who.host, "h:80") && !strcmp(who.id, "c12") && !strcmp(who.path, "/Gr\xc3\xbc"));
         assert(!strcmp(who.query, "q=1") && !*who.origin && !*who.subprotocol && who.others_count == 1);
         assert(who.others[0].type == 0xe4 && who.others[0].size == 4 && !memcmp(who.others[0].value, "anna", 4));
+        assert(!strcmp(who.tls_version, "TLS") && !strcmp(who.tls_cipher, "AES") && !*who.sni && !*who.alpn);
+        assert(who.is_verified && !strcmp(who.common_name, "ann") && !strcmp(who.subject, "CN=ann"));
+        assert(!*who.serial && !*who.fingerprint);
         assert(recv(pair[1], buffer, sizeof buffer, 0) == 4 && !memcmp(buffer, "rest", 4));
         close(pair[0]);
         close(pair[1]);

@@ -38,7 +38,25 @@ HEAD_SIZE = 16
 RECORD_SIZE_MAX = HEAD_SIZE + 65535
 
 # The fields that have a name here, by their types.
-FIELDS = {0x02: "host", 0x05: "id", 0xE0: "path", 0xE1: "query", 0xE2: "origin", 0xE3: "subprotocol"}
+FIELDS = {
+    0x02: "host",
+    0x05: "id",
+    0xE0: "path",
+    0xE1: "query",
+    0xE2: "origin",
+    0xE3: "subprotocol",
+    0x01: "alpn",
+    0xE5: "sni",
+    0xE6: "subject",
+    0xE7: "serial",
+    0xE8: "fingerprint",
+}
+# The field of TLS (PP2_TYPE_SSL): a byte of flags, 4 bytes that are 0 for a verified certificate, fields of its own.
+TLS = 0x20
+TLS_HEAD_SIZE = 5
+TLS_FIELDS = {0x21: "tls_version", 0x22: "common_name", 0x23: "tls_cipher"}
+# The flags of a client that has presented a certificate, in this connection or in this session.
+HAS_CERTIFICATE = 0x06
 # Bytes of the addresses of each family: none, IPv4, IPv6, UNIX.
 ADDRESSES_SIZE = (0, 12, 36, 216)
 
@@ -66,6 +84,21 @@ class Hello:
     origin: str = ""
     # The selected subprotocol.
     subprotocol: str = ""
+    # The version of TLS, such as "TLSv1.3", and the cipher suite; empty for a client without TLS.
+    tls_version: str = ""
+    tls_cipher: str = ""
+    # The host that the client named in the TLS handshake.
+    sni: str = ""
+    # The application protocol that ALPN selected.
+    alpn: str = ""
+    # Whether the client has presented a certificate that the gateway verified. If not, do not rely on the next four.
+    is_verified: bool = False
+    # The certificate's common name and subject (RFC 4514): any characters but NUL. uakari cuts them at 1,024 bytes.
+    common_name: str = ""
+    subject: str = ""
+    # Its serial number, and SHA-256 of all of it: hexadecimal digits.
+    serial: str = ""
+    fingerprint: str = ""
     # Fields of other types, in order: type and value.
     others: Tuple[Tuple[int, bytes], ...] = ()
 
@@ -109,22 +142,42 @@ def parse_hello(record):
     if family in (1, 2):
         known["client"], known["local"] = _addresses(record[HEAD_SIZE:at])
     others = []
-    while at < size:
-        if size - at < 3:
-            raise HelloError("the record is cut off in a field's head")
-        kind, length = struct.unpack_from("!BH", record, at)
-        value = bytes(record[at + 3 : at + 3 + length])
-        at += 3 + length
-        if at > size:
-            raise HelloError(f"the record is cut off in the field {kind:#04x}")
-        name = FIELDS.get(kind)
-        if name is None:
-            others.append((kind, value))
-        elif name in known:
-            raise HelloError(f"the {name} is there twice")
+    for kind, value in _fields(record, at):
+        if kind == TLS:
+            _read_tls(value, known)
+        elif kind in FIELDS:
+            _add(known, FIELDS[kind], _text(FIELDS[kind], value))
         else:
-            known[name] = _text(name, value)
+            others.append((kind, value))
     return Hello(others=tuple(others), **known)
+
+
+def _fields(data, at):
+    """Type and value of each field from this offset to the end."""
+    while at < len(data):
+        if len(data) - at < 3:
+            raise HelloError("the record is cut off in a field's head")
+        kind, length = struct.unpack_from("!BH", data, at)
+        at += 3 + length
+        if at > len(data):
+            raise HelloError(f"the record is cut off in the field {kind:#04x}")
+        yield kind, bytes(data[at - length : at])
+
+
+def _read_tls(value, known):
+    if len(value) < TLS_HEAD_SIZE:
+        raise HelloError(f"the record is cut off in the field {TLS:#04x}")
+    flags, verify = struct.unpack_from("!BL", value)
+    _add(known, "is_verified", flags & HAS_CERTIFICATE != 0 and verify == 0)
+    for kind, text in _fields(value, TLS_HEAD_SIZE):
+        if kind in TLS_FIELDS:
+            _add(known, TLS_FIELDS[kind], _text(TLS_FIELDS[kind], text))
+
+
+def _add(known, name, value):
+    if name in known:
+        raise HelloError(f"the {name} is there twice")
+    known[name] = value
 
 
 def _read(connection, size):
@@ -165,7 +218,11 @@ def _line(who):
         return "" if of is None else f"[{of[0]}]:{of[1]}" if ":" in of[0] else f"{of[0]}:{of[1]}"
 
     words = [f"client={address(who.client)}", f"local={address(who.local)}"]
-    words += [f"{name}={plain(getattr(who, name).encode())}" for name in FIELDS.values()]
+    names = ("host", "id", "path", "query", "origin", "subprotocol")
+    words += [f"{name}={plain(getattr(who, name).encode())}" for name in names]
+    names = ("tls_version", "tls_cipher", "sni", "alpn", "common_name", "subject", "serial", "fingerprint")
+    words += [f"{name}={plain(getattr(who, name).encode())}" for name in names if getattr(who, name)]
+    words += ["is_verified"] if who.is_verified else []
     words += [f"{kind:#04x}={plain(value)}" for kind, value in who.others]
     return " ".join(words) + "\n"
 
@@ -181,7 +238,16 @@ def _serve():
 
 
 def _test():
-    fields = (b"\x02\0\x04h:80", b"\x05\0\x03c12", b"\xe0\0\x05/Gr\xc3\xbc", b"\xe1\0\x03q=1", b"\xe4\0\x04anna")
+    fields = (
+        b"\x02\0\x04h:80",
+        b"\x05\0\x03c12",
+        b"\xe0\0\x05/Gr\xc3\xbc",
+        b"\xe1\0\x03q=1",
+        b"\xe4\0\x04anna",
+        # An unknown field of TLS is skipped.
+        b"\x20\0\x1a\x07\0\0\0\0\x21\0\x03TLS\x22\0\x03ann\x24\0\0\x23\0\x03AES",
+        b"\xe6\0\x06CN=ann",
+    )
     body = b"\1\2\3\4\x7f\0\0\1\x30\x39\0\x50" + b"".join(fields)
 
     def with_head(body):
@@ -195,6 +261,11 @@ def _test():
         id="c12",
         path="/Gr\xfc",
         query="q=1",
+        tls_version="TLS",
+        tls_cipher="AES",
+        is_verified=True,
+        common_name="ann",
+        subject="CN=ann",
         others=((0xE4, b"anna"),),
     )
     for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):

@@ -30,6 +30,10 @@ pub const HEAD_SIZE: usize = 16;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const FAMILY_IPV4: u8 = 1;
 const FAMILY_IPV6: u8 = 2;
+/// The field of TLS (PP2_TYPE_SSL): a byte of flags, 4 bytes that are 0 for a verified certificate, fields of its own.
+const TLS: u8 = 0x20;
+/// The flags of a client that has presented a certificate, in this connection or in this session.
+const HAS_CERTIFICATE: u8 = 0x06;
 /// Bytes of the addresses of each family: none, IPv4, IPv6, UNIX.
 const ADDRESSES_SIZE: [usize; 4] = [0, 12, 36, 216];
 
@@ -52,6 +56,24 @@ pub struct Hello {
     pub origin: String,
     /// The selected subprotocol.
     pub subprotocol: String,
+    /// The version of TLS, such as "TLSv1.3"; empty for a client without TLS.
+    pub tls_version: String,
+    /// The cipher suite.
+    pub tls_cipher: String,
+    /// The host that the client named in the TLS handshake.
+    pub sni: String,
+    /// The application protocol that ALPN selected.
+    pub alpn: String,
+    /// Whether the client has presented a certificate that the gateway verified. If not, do not rely on the next four.
+    pub is_verified: bool,
+    /// The certificate's common name: any characters but NUL. uakari cuts it at 1,024 bytes.
+    pub common_name: String,
+    /// Its subject (RFC 4514), with the same limit.
+    pub subject: String,
+    /// Its serial number: hexadecimal digits.
+    pub serial: String,
+    /// SHA-256 of all of it: hexadecimal digits.
+    pub fingerprint: String,
     /// Fields of other types, in order: type and value.
     pub others: Vec<(u8, Vec<u8>)>,
 }
@@ -136,25 +158,42 @@ pub fn parse_hello(record: &[u8]) -> Result<Hello, HelloError> {
         _ => {}
     }
     let mut seen = Vec::new();
-    while let [kind, high, low, tail @ ..] = rest {
-        let size = usize::from(u16::from_be_bytes([*high, *low]));
-        let (value, next) = tail.split_at_checked(size).ok_or(HelloError::Cut)?;
-        rest = next;
-        let Some(text) = hello.text_mut(*kind) else {
-            hello.others.push((*kind, value.to_vec()));
-            continue;
-        };
-        *text = std::str::from_utf8(value)
-            .ok()
-            .filter(|text| !text.contains('\0'))
-            .ok_or(HelloError::BadText(*kind))?
-            .to_owned();
-        if seen.contains(kind) {
-            return Err(HelloError::Twice(*kind));
+    while let Some((kind, value)) = next_field(&mut rest)? {
+        if kind == TLS {
+            hello.read_tls(value, &mut seen)?;
+        } else if let Some(text) = hello.text_mut(kind) {
+            *text = read_text(kind, value, &mut seen)?;
+        } else {
+            hello.others.push((kind, value.to_vec()));
         }
-        seen.push(*kind);
     }
-    if rest.is_empty() { Ok(hello) } else { Err(HelloError::Cut) }
+    Ok(hello)
+}
+
+/// Takes type and value of the next field. None: there is none.
+fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<(u8, &'a [u8])>, HelloError> {
+    let [kind, high, low, tail @ ..] = *rest else {
+        return if rest.is_empty() { Ok(None) } else { Err(HelloError::Cut) };
+    };
+    let size = usize::from(u16::from_be_bytes([*high, *low]));
+    let (value, next) = tail.split_at_checked(size).ok_or(HelloError::Cut)?;
+    *rest = next;
+    Ok(Some((*kind, value)))
+}
+
+fn read_text(kind: u8, value: &[u8], seen: &mut Vec<u8>) -> Result<String, HelloError> {
+    note(kind, seen)?;
+    let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
+    text.map(str::to_owned).ok_or(HelloError::BadText(kind))
+}
+
+/// Refuses a second field of a type. The fields of TLS that have a name have types that no other named field has.
+fn note(kind: u8, seen: &mut Vec<u8>) -> Result<(), HelloError> {
+    if seen.contains(&kind) {
+        return Err(HelloError::Twice(kind));
+    }
+    seen.push(kind);
+    Ok(())
 }
 
 impl Hello {
@@ -167,8 +206,29 @@ impl Hello {
             0xe1 => &mut self.query,
             0xe2 => &mut self.origin,
             0xe3 => &mut self.subprotocol,
+            0x01 => &mut self.alpn,
+            0xe5 => &mut self.sni,
+            0xe6 => &mut self.subject,
+            0xe7 => &mut self.serial,
+            0xe8 => &mut self.fingerprint,
             _ => return None,
         })
+    }
+
+    fn read_tls(&mut self, value: &[u8], seen: &mut Vec<u8>) -> Result<(), HelloError> {
+        note(TLS, seen)?;
+        let ([flags, verify @ ..], mut rest) = value.split_first_chunk::<5>().ok_or(HelloError::Cut)?;
+        self.is_verified = flags & HAS_CERTIFICATE != 0 && *verify == [0; 4];
+        while let Some((kind, value)) = next_field(&mut rest)? {
+            let text = match kind {
+                0x21 => &mut self.tls_version,
+                0x22 => &mut self.common_name,
+                0x23 => &mut self.tls_cipher,
+                _ => continue,
+            };
+            *text = read_text(kind, value, seen)?;
+        }
+        Ok(())
     }
 }
 
@@ -189,8 +249,16 @@ where
 mod tests {
     use super::*;
 
-    const FIELDS: [&[u8]; 5] =
-        [b"\x02\0\x04h:80", b"\x05\0\x03c12", b"\xe0\0\x05/Gr\xc3\xbc", b"\xe1\0\x03q=1", b"\xe4\0\x04anna"];
+    const FIELDS: [&[u8]; 7] = [
+        b"\x02\0\x04h:80",
+        b"\x05\0\x03c12",
+        b"\xe0\0\x05/Gr\xc3\xbc",
+        b"\xe1\0\x03q=1",
+        b"\xe4\0\x04anna",
+        // An unknown field of TLS is skipped.
+        b"\x20\0\x1a\x07\0\0\0\0\x21\0\x03TLS\x22\0\x03ann\x24\0\0\x23\0\x03AES",
+        b"\xe6\0\x06CN=ann",
+    ];
 
     fn body() -> Vec<u8> {
         [&b"\x01\x02\x03\x04\x7f\0\0\x01\x30\x39\0\x50"[..], &FIELDS.concat()].concat()
@@ -209,6 +277,11 @@ mod tests {
             id: "c12".into(),
             path: "/Gr\u{fc}".into(),
             query: "q=1".into(),
+            tls_version: "TLS".into(),
+            tls_cipher: "AES".into(),
+            is_verified: true,
+            common_name: "ann".into(),
+            subject: "CN=ann".into(),
             others: vec![(0xe4, b"anna".to_vec())],
             ..Hello::default()
         };

@@ -43,9 +43,12 @@ impl<'t> Group<'t> {
             let meaning = key.meaning.trim_end_matches('.');
             match key.kind {
                 Kind::Ignored => problems.warn(setting.location, &path, format_args!("is not served: {meaning}")),
-                Kind::Refused => problems.error(setting.location, &path, meaning),
+                Kind::Renamed(new) if settings.iter().any(|setting| setting.name == new) => {
+                    problems.warn(setting.location, &path, format_args!("has no effect: {new}, its new name, is set"));
+                }
+                Kind::Renamed(_) => problems.error(setting.location, &path, meaning),
                 // Checked with the whole server (server.rs).
-                Kind::Guard => group.found.push(Field { key, setting, is_good: setting.data != Data::Bad }),
+                Kind::Guard(_) => group.found.push(Field { key, setting, is_good: setting.data != Data::Bad }),
                 _ => {
                     let is_good = match fault(key, &setting.data) {
                         Some(fault) => {
@@ -110,6 +113,16 @@ impl<'t> Group<'t> {
         if !self.means(name) {
             problems.error(self.location, &self.path, format_args!("{name} is missing: write {name} = VALUE;"));
         }
+    }
+
+    /// The first of several names of a key that is set. Reports the others.
+    pub(crate) fn one_of(&self, names: &[&'static str], problems: &mut Problems) -> Option<&'static str> {
+        let mut set = names.iter().filter(|name| self.has(name));
+        let first = *set.next()?;
+        for other in set {
+            self.error(problems, other, format_args!("{first} is set too: keep one of them"));
+        }
+        Some(first)
     }
 
     /// Reports an error if two keys of the same meaning are both set.

@@ -3,9 +3,15 @@
 
 mod group;
 
+mod guards;
+
 mod link;
 
+mod redirect;
+
 mod server;
+
+mod tls;
 
 use super::keys::{Limits, Scope};
 use super::problem::{Location, Problems};
@@ -37,6 +43,8 @@ pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Proble
     for group in &groups {
         servers.add(group, &limits, problems);
     }
+    servers.finish(problems);
+    limits.process.has_tls = servers.all.iter().any(|server| server.tls.is_some());
     let log = log::Settings::default();
     Config {
         user: text_setting(&top, "user", problems),
@@ -51,7 +59,7 @@ pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Proble
         driver_place: top.describe(problems, &["driver"]),
         limits: limits.process,
         is_unprotected: servers.is_unprotected,
-        servers: servers.finish(problems),
+        servers: servers.all,
     }
 }
 

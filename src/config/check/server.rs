@@ -1,16 +1,17 @@
 //! The check of the elements of `servers`, and of conflicts between them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::group::Group;
+use super::guards;
 use super::link::link;
+use super::redirect::{self, ToTls};
 use super::text_setting;
-use crate::config::keys::{self, Limits};
+use super::tls;
+use crate::config::keys::{DOCUMENT_GROUPS, Limits};
 use crate::config::problem::{Location, Problems};
-use crate::config::syntax::{Data, Setting};
 use crate::config::{Host, Server, SetByFlag, SettingPlaces, TextSetting, values};
 use crate::http::authority::unbracket;
 use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX, PAGE_HEADERS_SIZE_MAX};
@@ -22,11 +23,12 @@ use crate::types::ListenAddress;
 /// The servers checked so far.
 #[derive(Default)]
 pub(crate) struct Servers {
-    all: Vec<Server>,
+    pub(crate) all: Vec<Server>,
     /// At least one server lacks a protection that ouistiti gives it.
     pub(crate) is_unprotected: bool,
     /// Each address that a server listens on: its location, the server's index, the address.
     addresses: Vec<(Location, usize, ListenAddress)>,
+    redirects: Vec<ToTls>,
 }
 
 impl Servers {
@@ -35,7 +37,11 @@ impl Servers {
         let listen = addresses(group, problems);
         let number = self.all.len();
         self.addresses.extend(listen.iter().map(|(location, address)| (*location, number, address.clone())));
-        self.is_unprotected |= check_guards(group, problems);
+        let tls = tls::tls(group, problems);
+        let redirect = group.group("redirect", problems);
+        let has_hsts = redirect.as_ref().is_some_and(|redirect| redirect::has_hsts(redirect, problems));
+        let redirects = has_hsts && tls.is_none();
+        self.is_unprotected |= guards::check(group, redirect.as_ref(), redirects, problems);
         let mut limits = limits.clone();
         let mut site = Site { hostname: hostname(group, problems), ..Site::default() };
         let own = group.limits(&mut limits, problems);
@@ -50,13 +56,23 @@ impl Servers {
         if let Some(seconds) = group.number("keepalivetimeout") {
             limits.http.keepalive_ms = seconds * 1000;
         }
-        if !group.means("document") && !group.means("websocket") {
+        site.has_hsts = has_hsts && tls.is_some();
+        if let Some(redirect) = redirect.as_ref().filter(|_| redirects) {
+            self.redirects.push(ToTls::new(number, group, redirect));
+        }
+        let has_pages = DOCUMENT_GROUPS.iter().any(|name| group.means(name));
+        if !redirects && !has_pages && !group.means("websocket") {
             let sentence =
                 "serves nothing: write document = { docroot = \"DIR\"; }; or websocket = { docroot = \"DIR\"; };";
             group.error(problems, "", sentence);
         }
         let mut by_flag = SetByFlag { listen: is_by_flag(group, "listen"), ..SetByFlag::default() };
         let www = document(group, &mut site, &mut by_flag, problems);
+        let is_hsts = |header: &PageHeader| header.name.eq_ignore_ascii_case("Strict-Transport-Security");
+        if let Some(redirect) = redirect.filter(|_| site.has_hsts && site.page_headers.iter().any(is_hsts)) {
+            let sentence = "\"hsts\" sends Strict-Transport-Security, as headers of document do: keep one of them";
+            redirect.error(problems, "options", sentence);
+        }
         let mut hosts = Vec::new();
         let docroot = websocket(group, &mut site, &mut hosts, &mut by_flag, &limits, problems);
         site.has_www = www.is_some();
@@ -72,25 +88,50 @@ impl Servers {
         let (www, docroot) = (www.map(|set| set.value), docroot.map(|set| set.value));
         let listen = listen.into_iter().map(|(_, address)| address).collect();
         let has_freebind = group.flag("freebind").unwrap_or(false);
-        self.all.push(Server { places, listen, has_freebind, www, docroot, site, hosts });
+        self.all.push(Server { places, listen, has_freebind, www, docroot, tls, site, hosts });
+    }
+
+    /// Reports conflicts between servers, and resolves what one server says about others.
+    pub(crate) fn finish(&mut self, problems: &mut Problems) {
+        self.check_addresses(problems);
+        self.check_tls(problems);
+        for redirect in &self.redirects {
+            self.is_unprotected |= !redirect.lead(&mut self.all, problems);
+        }
+    }
+
+    /// Reports servers that share an address, and of which only one has TLS.
+    fn check_tls(&self, problems: &mut Problems) {
+        let mut firsts: HashMap<String, usize> = HashMap::new();
+        let mut reported = HashSet::new();
+        let has_tls = |number: usize| self.all[number].tls.is_some();
+        for (location, number, address) in &self.addresses {
+            let first = *firsts.entry(address.to_string()).or_insert(*number);
+            if has_tls(first) == has_tls(*number) || !reported.insert((first, *number)) {
+                continue;
+            }
+            let (address, other) = (address.url(has_tls(first)), path(first));
+            let sentence = match has_tls(first) {
+                true => format!("{other} has tls on {address}: write tls here too, or listen on another port"),
+                false => format!("{other} has no tls on {address}: write tls there too, or listen on another port"),
+            };
+            problems.error(*location, &path(*number), sentence);
+        }
     }
 
     /// Reports servers that have both address and host name in common.
-    pub(crate) fn finish(self, problems: &mut Problems) -> Vec<Server> {
+    fn check_addresses(&self, problems: &mut Problems) {
         let mut owners: HashMap<(String, String), usize> = HashMap::new();
         let mut wildcards: HashMap<SocketAddr, usize> = HashMap::new();
         for (location, number, address) in &self.addresses {
-            let host = self.all.get(*number).and_then(|server| server.site.hostname.as_deref()).unwrap_or("");
+            let server = &self.all[*number];
+            let (host, url) = (server.site.hostname.as_deref().unwrap_or(""), address.url(server.tls.is_some()));
             match owners.insert((address.to_string(), host.to_ascii_lowercase()), *number) {
                 Some(other) if other == *number => {
-                    problems.error(
-                        *location,
-                        &path(*number),
-                        format_args!("{address} is listed twice: keep one of them"),
-                    );
+                    problems.error(*location, &path(*number), format_args!("{url} is listed twice: keep one of them"));
                 }
                 Some(other) => {
-                    let sentence = format!("{address} is used by {} too: give them different hostnames", path(other));
+                    let sentence = format!("{url} is used by {} too: give them different hostnames", path(other));
                     problems.error(*location, &path(*number), sentence);
                 }
                 None => {}
@@ -111,7 +152,6 @@ impl Servers {
                 problems.error(*location, &path(*number), sentence);
             }
         }
-        self.all
     }
 }
 
@@ -135,7 +175,8 @@ fn addresses(group: &Group<'_>, problems: &mut Problems) -> Vec<(Location, Liste
         }
         return addresses;
     }
-    let port = group.number("port").map_or(80, |port| port as u16);
+    let default = if tls::is_set(group) { 443 } else { 80 };
+    let port = group.number("port").map_or(default, |port| port as u16);
     let one = group.parsed(problems, "addr", |text| {
         let bare = unbracket(text).unwrap_or(text);
         bare.parse::<IpAddr>().map_err(|_| format!("{text:?} is not an IP address: write one such as 192.0.2.1 or ::1"))
@@ -164,7 +205,7 @@ fn document(
     by_flag: &mut SetByFlag,
     problems: &mut Problems,
 ) -> Option<TextSetting> {
-    let document = group.group("document", problems)?;
+    let document = group.group(group.one_of(&DOCUMENT_GROUPS, problems)?, problems)?;
     by_flag.www = is_by_flag(&document, "docroot");
     document.require(problems, "docroot");
     site.page_rules = page_rules(&document);
@@ -276,92 +317,4 @@ fn websocket(
     }
     site.service = Arc::new(service);
     text_setting(&websocket, "docroot", problems)
-}
-
-/// Reports keys of ouistiti that protect the server and are not supported: an error, or a warning if `unprotected` lists
-/// the key. True: a protection is missing.
-fn check_guards(server: &Group<'_>, problems: &mut Problems) -> bool {
-    let consented = server.texts("unprotected");
-    for (location, word) in &consented {
-        if keys::guards().all(|guard| guard.name != *word) {
-            let known: Vec<&str> = keys::guards().map(|guard| guard.name).collect();
-            let sentence = format!("{word:?} is not known: write one of {}", known.join(", "));
-            problems.error(*location, &server.path_of("unprotected"), sentence);
-        }
-    }
-    let mut is_unprotected = false;
-    for guard in keys::guards() {
-        let (name, meaning) = (guard.name, guard.meaning.trim_end_matches('.'));
-        let loss = if server.has(name) { loss(name, meaning, server) } else { None };
-        match (loss, consented.iter().find(|(_, word)| *word == name)) {
-            (Some(loss), None) => server.error(
-                problems,
-                name,
-                format_args!(
-                    "is not served: {loss}: protect the server by other means, then write unprotected = (\"{name}\");"
-                ),
-            ),
-            (Some(loss), Some(_)) => {
-                is_unprotected = true;
-                server.warn(problems, name, format_args!("is not served, and the server is unprotected: {loss}"));
-            }
-            (None, consent) => {
-                server.warn(problems, name, format_args!("is not served: {meaning}"));
-                if let Some((location, _)) = consent {
-                    let sentence = format!("{name} protects nothing here: leave it out");
-                    problems.warn(*location, &server.path_of("unprotected"), sentence);
-                }
-            }
-        }
-    }
-    is_unprotected
-}
-
-/// The consequence of not serving a protecting key that is set. None: its value protects nothing.
-fn loss(name: &str, meaning: &'static str, server: &Group<'_>) -> Option<&'static str> {
-    match name {
-        // Pages that ouistiti redirects to TLS are not served over plain HTTP by it.
-        "redirect" => {
-            leads_to_tls(server.data(name)?).then_some("requests that it redirects to https are served unencrypted")
-        }
-        "cgi" | "python" => {
-            let (scripts, pages) = (docroot_of(server.data(name)?)?, docroot_of(server.data("document")?)?);
-            folded(scripts).starts_with(folded(pages)).then_some("its scripts are sent as pages of document")
-        }
-        _ => Some(meaning),
-    }
-}
-
-/// Removes empty segments and dot segments from a path. Does not resolve symbolic links.
-fn folded(path: &str) -> PathBuf {
-    let mut folded = PathBuf::new();
-    for component in Path::new(path).components() {
-        match component {
-            Component::ParentDir => drop(folded.pop()),
-            Component::CurDir => {}
-            other => folded.push(other),
-        }
-    }
-    folded
-}
-
-/// Whether a value of `redirect` leads to https: by a destination, or by the option "hsts".
-fn leads_to_tls(data: &Data) -> bool {
-    match data {
-        Data::Text(text) => text.trim_start().get(..6).is_some_and(|start| start.eq_ignore_ascii_case("https:")),
-        Data::Array(all) | Data::List(all) => all.iter().any(|one| leads_to_tls(&one.data)),
-        Data::Group(settings) => settings.iter().any(|Setting { name, data, .. }| {
-            let is_hsts = |text: &str| text.to_ascii_lowercase().contains("hsts");
-            leads_to_tls(data) || matches!(data, Data::Text(text) if name == "options" && is_hsts(text))
-        }),
-        _ => false,
-    }
-}
-
-fn docroot_of(group: &Data) -> Option<&str> {
-    let Data::Group(settings) = group else { return None };
-    settings.iter().find_map(|Setting { name, data, .. }| match data {
-        Data::Text(path) if name == "docroot" => Some(path.as_str()),
-        _ => None,
-    })
 }

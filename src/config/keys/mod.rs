@@ -14,6 +14,10 @@ pub enum Scope {
     Top,
     /// An element of `servers`.
     Server,
+    /// `tls` of a server.
+    Tls,
+    /// `redirect` of a server.
+    Redirect,
     /// `document` of a server.
     Document,
     /// An element of `headers` of a document.
@@ -34,9 +38,11 @@ pub enum Scope {
 
 impl Scope {
     /// Outermost first.
-    const ALL: [Scope; 10] = [
+    const ALL: [Scope; 12] = [
         Scope::Top,
         Scope::Server,
+        Scope::Tls,
+        Scope::Redirect,
         Scope::Document,
         Scope::PageHeader,
         Scope::WebSocket,
@@ -52,6 +58,8 @@ impl Scope {
         match self {
             Scope::Top => "the file itself",
             Scope::Server => "a server",
+            Scope::Tls => "tls",
+            Scope::Redirect => "redirect",
             Scope::Document => "document",
             Scope::PageHeader => "an element of headers",
             Scope::WebSocket => "websocket",
@@ -110,10 +118,10 @@ pub enum Kind {
     Groups(Scope),
     /// A key of ouistiti that is ignored with a warning.
     Ignored,
-    /// A key of ouistiti that must not be ignored: an error.
-    Refused,
-    /// A key of ouistiti that may protect a server: an error if it does and `unprotected` does not list it.
-    Guard,
+    /// A key that ouistiti has renamed to this: an error, unless the new name is set too.
+    Renamed(&'static str),
+    /// A key of ouistiti that may protect a server: an error if it does and `unprotected` does not list this name.
+    Guard(&'static str),
 }
 
 /// A key. Display tells the values that it accepts.
@@ -133,6 +141,12 @@ pub struct ConfigKey {
     pub meaning: &'static str,
 }
 
+/// The names of the group `tls`, its own first. ouistiti has used the others.
+pub(crate) const TLS_GROUPS: [&str; 4] = ["tls", "mbedtls", "openssl", "wolfssl"];
+
+/// The same for the group `document`.
+pub(crate) const DOCUMENT_GROUPS: [&str; 2] = ["document", "static_file"];
+
 /// The whole table.
 pub fn all() -> impl Iterator<Item = &'static ConfigKey> {
     table::KEYS.iter().chain(table::LIMITS).chain(table::NOT_SERVED)
@@ -151,13 +165,16 @@ pub(crate) fn find(scope: Scope, name: &str) -> Option<&'static ConfigKey> {
 impl Kind {
     /// Whether the key has an effect.
     pub fn is_served(self) -> bool {
-        !matches!(self, Kind::Ignored | Kind::Refused | Kind::Guard)
+        !matches!(self, Kind::Ignored | Kind::Renamed(_) | Kind::Guard(_))
     }
 }
 
-/// The keys that `unprotected` may name.
-pub(crate) fn guards() -> impl Iterator<Item = &'static ConfigKey> {
-    all().filter(|key| matches!(key.kind, Kind::Guard))
+/// The keys that may protect a server, each with its name in `unprotected`.
+pub(crate) fn guards() -> impl Iterator<Item = (&'static ConfigKey, &'static str)> {
+    all().filter_map(|key| match key.kind {
+        Kind::Guard(consent) => Some((key, consent)),
+        _ => None,
+    })
 }
 
 /// The error for an unknown key, and the known key that it resembles.
@@ -207,7 +224,7 @@ impl fmt::Display for ConfigKey {
             }
             Kind::Group(_) => f.write_str("a group { }"),
             Kind::Groups(_) => f.write_str("a list of groups ( { }, { } )"),
-            Kind::Ignored | Kind::Refused | Kind::Guard => f.write_str("nothing"),
+            Kind::Ignored | Kind::Renamed(_) | Kind::Guard(_) => f.write_str("nothing"),
         }
     }
 }

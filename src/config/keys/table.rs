@@ -1,7 +1,8 @@
 //! The table of keys: name, groups, type, bounds, default and meaning of each.
 
 use super::Scope::{
-    Document, Link, LinkLimits, PageHeader, Server, ServerLimits, Top, TopLimits, WebSocket, WebSocketLimits,
+    Document, Link, LinkLimits, PageHeader, Redirect, Server, ServerLimits, Tls, Top, TopLimits, WebSocket,
+    WebSocketLimits,
 };
 use super::{ConfigKey, Kind, Limits, Scope};
 use crate::config::values;
@@ -65,10 +66,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "The name in the Host header that selects this server among those that share an address.",
     ),
     key(&[Server], "addr", Kind::Text, "0.0.0.0 and ::", "The IP address to listen on."),
-    ConfigKey {
-        unit: "",
-        ..key(&[Server], "port", Kind::Number(PORT), "", "The TCP port to listen on; 0 takes a free one.")
-    },
+    key(&[Server], "port", Kind::Number(PORT), "80; with tls 443", "The TCP port to listen on; 0 takes a free one."),
     key(
         &[Server],
         "listen",
@@ -103,7 +101,13 @@ pub(super) const KEYS: &[ConfigKey] = &[
             "Maximum number of clients of this server; the same as clients of its limits.",
         )
     },
+    key(&[Server], "tls", Kind::Group(Tls), "none", "TLS with this certificate: https and wss instead of http and ws."),
+    key(&[Server], "mbedtls", Kind::Group(Tls), "none", "Another name of tls."),
+    key(&[Server], "openssl", Kind::Group(Tls), "none", "Another name of tls."),
+    key(&[Server], "wolfssl", Kind::Group(Tls), "none", "Another name of tls."),
+    key(&[Server], "redirect", Kind::Group(Redirect), "none", "The redirection of requests to https."),
     key(&[Server], "document", Kind::Group(Document), "no pages", "The pages."),
+    key(&[Server], "static_file", Kind::Group(Document), "none", "Another name of document."),
     key(
         &[Server],
         "websocket",
@@ -118,6 +122,38 @@ pub(super) const KEYS: &[ConfigKey] = &[
         Kind::Texts,
         "none",
         "Protecting keys of ouistiti, such as \"auth\", without which this server may run.",
+    ),
+    key(&[Tls], "crtfile", Kind::Text, "required", "The PEM file of the certificate; intermediate ones may follow it."),
+    key(
+        &[Tls],
+        "keyfile",
+        Kind::Text,
+        "crtfile",
+        "The PEM file of the private key: PKCS#8, PKCS#1 or SEC1, not encrypted.",
+    ),
+    key(&[Tls], "pemfile", Kind::Text, "none", "Another name of keyfile."),
+    key(&[Tls], "cachain", Kind::Text, "none", "The PEM file of further intermediate certificates."),
+    key(
+        &[Tls],
+        "clientca",
+        Kind::Text,
+        "none",
+        "The PEM file of the authorities whose certificates clients may present.",
+    ),
+    key(&[Tls], "crlfile", Kind::Text, "none", "The PEM file of the revocation lists of these authorities."),
+    key(
+        &[Tls],
+        "verify",
+        Kind::Word(&values::VERIFY_NAMES),
+        "\"none\"; with clientca \"required\"",
+        "A client is not asked for a certificate, may present one, or must.",
+    ),
+    key(
+        &[Redirect],
+        "options",
+        Kind::Commas,
+        "\"\"",
+        "\"hsts\": without tls, every request is redirected to https; with tls, Strict-Transport-Security is sent.",
     ),
     key(&[Document], "docroot", Kind::Text, "required", "The folder of the pages."),
     key(&[Document], "allow", Kind::Commas, "\"*\"", "Patterns of the files that are sent."),
@@ -296,6 +332,14 @@ pub(super) const LIMITS: &[ConfigKey] = &[
     ),
     limit(
         PROCESS,
+        "tls-handshakes",
+        TLS_HANDSHAKES_MAX,
+        "clients",
+        |limits, value| limits.process.tls_handshakes_max = value,
+        "Maximum number of clients whose TLS handshake is not complete; keep it above clients-per-address.",
+    ),
+    limit(
+        PROCESS,
         "queued-size",
         QUEUED_SIZE_MAX,
         "bytes",
@@ -355,11 +399,19 @@ pub(super) const LIMITS: &[ConfigKey] = &[
     ),
     limit(
         HTTP,
+        "tls-ms",
+        TLS_MS,
+        "ms",
+        |limits, value| limits.http.tls_ms = value,
+        "From accept to the end of the TLS handshake.",
+    ),
+    limit(
+        HTTP,
         "head-ms",
         HEAD_MS,
         "ms",
         |limits, value| limits.http.head_ms = value,
-        "From accept, or from a next request's first byte, to the end of the request's head.",
+        "From accept, the end of the TLS handshake, or a next request's first byte, to the end of the request's head.",
     ),
     limit(
         HTTP,
@@ -509,22 +561,16 @@ const fn ignored(scopes: &'static [Scope], name: &'static str, meaning: &'static
     ConfigKey { scopes, name, kind: Kind::Ignored, default: "", unit: "", meaning }
 }
 
-const fn refused(scopes: &'static [Scope], name: &'static str, meaning: &'static str) -> ConfigKey {
-    ConfigKey { scopes, name, kind: Kind::Refused, default: "", unit: "", meaning }
+const fn renamed(scopes: &'static [Scope], name: &'static str, to: &'static str, meaning: &'static str) -> ConfigKey {
+    ConfigKey { scopes, name, kind: Kind::Renamed(to), default: "", unit: "", meaning }
 }
 
 const fn guard(name: &'static str, meaning: &'static str) -> ConfigKey {
-    ConfigKey { scopes: &[Server], name, kind: Kind::Guard, default: "", unit: "", meaning }
+    ConfigKey { scopes: &[Server], name, kind: Kind::Guard(name), default: "", unit: "", meaning }
 }
-
-const NO_TLS: &str = "TLS is not supported yet: remove the group, and put a TLS proxy in front.";
 
 /// Keys of ouistiti that are not served. The meaning follows "is not served: " in a warning.
 pub(super) const NOT_SERVED: &[ConfigKey] = &[
-    refused(&[Server], "tls", NO_TLS),
-    refused(&[Server], "mbedtls", NO_TLS),
-    refused(&[Server], "wolfssl", NO_TLS),
-    refused(&[Server], "openssl", NO_TLS),
     ignored(&[Top], "init_d", "start those programs by other means."),
     ignored(&[Top], "mimetypes", "the types of pages are built in."),
     ignored(&[Top], "maxservers", "the maximum is 256 servers."),
@@ -541,13 +587,16 @@ pub(super) const NOT_SERVED: &[ConfigKey] = &[
     ignored(&[Server], "webstream", "such streams are not sent."),
     ignored(&[Server], "upgrade", "connections are upgraded to WebSocket only."),
     ignored(&[Server], "forward", "requests are not forwarded."),
-    guard("redirect", "requests are not redirected."),
+    ConfigKey {
+        scopes: &[Redirect],
+        name: "links",
+        ..guard("redirect", "requests for single names are not redirected.")
+    },
     ignored(&[Server], "redirect404", "a missing page is answered with 404."),
     ignored(&[Server], "error_redirection", "a missing page is answered with 404."),
     ignored(&[Server], "vhost", "write a server with the same port and another hostname."),
     ignored(&[Server], "vhosts", "write a server with the same port and another hostname."),
     ignored(&[Server], "filestorage", "files cannot be uploaded; document serves files."),
-    ignored(&[Server], "static_file", "write document instead."),
     ignored(&[Server], "methodlock", "pages accept GET, HEAD and OPTIONS only."),
     ignored(&[Server], "tinysvcmdns", "the server is not announced by mDNS."),
     ignored(&[Server], "service", "no service of that name is announced."),
@@ -556,15 +605,17 @@ pub(super) const NOT_SERVED: &[ConfigKey] = &[
     ignored(&[Server], "chunksize", "buffers have fixed sizes; see pool-buffers."),
     ignored(&[Server], "keepalive", "keepalivetimeout sets the time."),
     ignored(&[Server], "root", "write full paths for docroot."),
-    refused(&[Document], "accepted_ext", "ouistiti renamed it to allow: write allow instead."),
-    refused(&[Document], "ignored_ext", "ouistiti renamed it to deny: write deny instead."),
+    ignored(&[Tls], "dhmfile", "finite-field Diffie-Hellman is not used."),
+    ignored(&[Tls], "pers", "the kernel seeds the random numbers."),
+    renamed(&[Document], "accepted_ext", "allow", "ouistiti renamed it to allow: write allow instead."),
+    renamed(&[Document], "ignored_ext", "deny", "ouistiti renamed it to deny: write deny instead."),
     ignored(&[Document], "transfer_type", "there is one way to send files."),
     ignored(&[Document], "transfert_type", "there is one way to send files."),
     ignored(&[Document], "defaultpage", "the page of a folder is index.html."),
     ignored(&[Document], "dochome", "users have no folders of their own."),
-    refused(&[WebSocket], "services", "ouistiti renamed it to allow: write allow instead."),
-    refused(&[WebSocket], "protocols", "ouistiti renamed it to allow: write allow instead."),
+    renamed(&[WebSocket], "services", "allow", "ouistiti renamed it to allow: write allow instead."),
+    renamed(&[WebSocket], "protocols", "allow", "ouistiti renamed it to allow: write allow instead."),
     ignored(&[WebSocket], "mode", "write options instead."),
-    refused(&[WebSocket], "accepted_ext", "ouistiti renamed it to allow: write allow instead."),
-    refused(&[WebSocket], "ignored_ext", "ouistiti renamed it to deny: write deny instead."),
+    renamed(&[WebSocket], "accepted_ext", "allow", "ouistiti renamed it to allow: write allow instead."),
+    renamed(&[WebSocket], "ignored_ext", "deny", "ouistiti renamed it to deny: write deny instead."),
 ];

@@ -76,10 +76,6 @@ fn files_and_servers() {
         (server("keepalivetimeout = 3601;"), "servers[0].keepalivetimeout: 3601 is out of bounds: write 0 to 3600 s"),
         (server("maxclients = 1; limits = { clients = 1; };"), "maxclients: clients of limits is set too: keep one"),
         (server("keepalivetimeout = 1; limits = { keepalive-ms = 1; };"), "keepalive-ms of limits is set too"),
-        (
-            server("tls = { crtfile = \"x\"; };"),
-            "servers[0].tls: TLS is not supported yet: remove the group, and put a TLS",
-        ),
         (server("websocket = {};"), "servers[0].websocket: serves nothing: write docroot = \"DIR\"; or links"),
         (server("colour = 1;"), "servers[0].colour: unknown key: leave it out"),
         (
@@ -252,22 +248,52 @@ fn maximum_numbers() {
 #[test]
 fn ignored_keys_of_ouistiti() {
     let ignored: Vec<&keys::ConfigKey> = keys::all().filter(|key| matches!(key.kind, keys::Kind::Ignored)).collect();
-    assert!(ignored.len() > 25);
+    assert!(ignored.len() > 25, "{}", ignored.len());
     for key in ignored {
         let extra = format!("{} = {{ anything = (1, \"x\"); }};", key.name);
         let place = |scope| if key.scopes == [scope] { extra.as_str() } else { "" };
         let text = format!(
-            "{} servers = ({{ {} document = {{ docroot = \"/w\"; {} }}; websocket = {{ docroot = \"/d\"; {} }}; }});",
+            "{} servers = ({{ {} document = {{ docroot = \"/w\"; {} }}; websocket = {{ docroot = \"/d\"; {} }}; \
+             tls = {{ crtfile = \"/c\"; {} }}; }});",
             place(Scope::Top),
             place(Scope::Server),
             place(Scope::Document),
-            place(Scope::WebSocket)
+            place(Scope::WebSocket),
+            place(Scope::Tls)
         );
         let loaded = load_text(&text, &[]).unwrap();
         let [warning] = &loaded.warnings[..] else { panic!("{}: {:?}", key.name, loaded.warnings) };
         assert_eq!(warning.level, Level::Warn);
         assert!(warning.to_string().contains(&format!("{}: is not served: ", key.name)), "{warning}");
     }
+}
+
+/// An old name of a key is an error, unless the new one is set: ouistiti reads that one alone.
+#[test]
+fn renamed_keys_of_ouistiti() {
+    let renamed = keys::all().filter_map(|key| match key.kind {
+        keys::Kind::Renamed(new) => Some((key.name, new, key.scopes[0])),
+        _ => None,
+    });
+    for (old, new, scope) in renamed {
+        let within = |line: &str| if scope == Scope::Document { document(line) } else { websocket(line) };
+        let key = format!("f:1: servers[0].{}.{old}", scope.title());
+        let text = within(&format!("{old} = \"x\";"));
+        assert_eq!(
+            load_text(&text, &[]).unwrap_err(),
+            [format!("{key}: ouistiti renamed it to {new}: write {new} instead")]
+        );
+        let loaded = load_text(&within(&format!("{old} = \"x\"; {new} = \"y\";")), &[]).unwrap();
+        let said = [format!("{key}: has no effect: {new}, its new name, is set")];
+        assert_eq!(loaded.warnings.iter().map(Problem::to_string).collect::<Vec<_>>(), said);
+    }
+    let config = good("servers = ({ static_file = { docroot = \"/w\"; }; });");
+    assert_eq!(config.servers[0].www.as_deref(), Some("/w"));
+    let text = server("static_file = { docroot = \"/w\"; };");
+    assert_eq!(
+        load_text(&text, &[]).unwrap_err(),
+        ["f:1: servers[0].static_file: document is set too: keep one of them"]
+    );
 }
 
 #[test]

@@ -600,5 +600,6 @@ pub(super) fn describe<H>(event: &Event<H>) -> String {
         Event::Connected(result) => format!("connected {:?}", result.as_ref().map(|_| ())),
         Event::HandedOver(result) => format!("handed over {:?}", result.as_ref().map(|kept| kept.is_some())),
         Event::Signal(number) => format!("signal {number}"),
+        Event::FilesChanged => "files changed".to_owned(),
     }
 }

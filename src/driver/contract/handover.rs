@@ -134,6 +134,24 @@ pub(super) fn relayed<S: Scene>(bench: &mut Bench<S>) {
     }
 }
 
+/// The gateway sends the reply itself, for instance because its bytes pass TLS.
+pub(super) fn without_reply<S: Scene>(bench: &mut Bench<S>) {
+    bench.scene.add("backend", File::Listening(SocketType::Stream));
+    for route in Route::CLIENTS {
+        let client = bench.line(route);
+        let handover = Handover { reply: Box::default(), ..handover(true, false) };
+        let kept = hand_over(bench, "backend", &client.handle, handover).expect("a hand-over").expect("an end");
+        let (_, passed) = parcel(bench, "backend");
+        bench.send_all(&client, b"reply", Sending::Now);
+        assert_eq!(bench.hear(&client.far, 5), b"reply");
+        let relay = Line { token: bench.token(), handle: kept, far: passed };
+        bench.send_all(&relay, b"question", Sending::Now);
+        assert_eq!(bench.hear(&relay.far, 8), b"question");
+        bench.close_line(relay);
+        bench.close_line(client);
+    }
+}
+
 /// The backend takes its client and closes the connection that carried it.
 pub(super) fn watched<S: Scene>(bench: &mut Bench<S>) {
     bench.scene.add("backend", File::Listening(SocketType::Stream));

@@ -252,6 +252,7 @@ fn cases<S: Scene>() -> Vec<Case<S>> {
         ("hand-over: plain", handover::plain, NONE),
         ("hand-over: the client's later bytes are the backend's", handover::later_bytes, NONE),
         ("hand-over: relayed", handover::relayed, NONE),
+        ("hand-over: relayed, without a reply", handover::without_reply, NONE),
         ("hand-over: watched", handover::watched, NONE),
         ("hand-over: watched, other outcomes", handover::outcomes, Some("a plain kernel's backend receives")),
         ("hand-over: the client has not taken all", handover::room, NONE),

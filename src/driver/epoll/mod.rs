@@ -70,6 +70,8 @@ pub struct Epoll {
     /// Whether the last `wait` polled.
     has_polled: bool,
     signals: Option<(Token, SignalFd)>,
+    /// The inotify instance.
+    files: Option<(Token, OwnedFd)>,
     /// Threads for files, and others for devices, which may take long.
     workers: Workers,
     device_workers: Workers,
@@ -102,6 +104,7 @@ impl Epoll {
             events: vec![EpollEvent::empty(); EPOLL_EVENTS_MAX].into(),
             has_polled: false,
             signals: None,
+            files: None,
             workers,
             device_workers,
             jobs: Slab::new(),
@@ -116,6 +119,19 @@ impl Epoll {
         let fd = descriptors::signals(signals)?;
         control(&self.epoll, libc::EPOLL_CTL_ADD, fd.as_raw_fd(), EpollFlags::EPOLLIN)?;
         self.signals = Some((token, fd));
+        Ok(())
+    }
+
+    /// Reports as events with `token` that an inotify instance is readable.
+    pub(super) fn watch_files(&mut self, token: Token, inotify: Option<OwnedFd>) -> Result<(), Errno> {
+        if let Some((_, old)) = self.files.take() {
+            // The caller has the same instance open under another number, so closing this one does not deregister it.
+            control(&self.epoll, libc::EPOLL_CTL_DEL, old.as_raw_fd(), EpollFlags::empty())?;
+        }
+        if let Some(inotify) = inotify {
+            control(&self.epoll, libc::EPOLL_CTL_ADD, inotify.as_raw_fd(), EpollFlags::EPOLLIN)?;
+            self.files = Some((token, inotify));
+        }
         Ok(())
     }
 
@@ -174,6 +190,9 @@ impl Epoll {
         }
         if self.signals.as_ref().is_some_and(|(_, signals)| signals.as_raw_fd() == fd) {
             return self.take_signals();
+        }
+        if let Some((token, _)) = self.files.as_ref().filter(|(_, files)| files.as_raw_fd() == fd) {
+            return self.push(*token, Event::FilesChanged);
         }
         let socket = self.sockets.at(fd);
         socket.is_readable |= events.intersects(READABLE);
@@ -277,7 +296,7 @@ impl Driver for Epoll {
             Op::Accept | Op::Receive | Op::Readable => self.cancel_reading(token),
             Op::Send | Op::Writable | Op::Connect => self.cancel_waiting(token),
             Op::Open | Op::Read => self.cancel_job(token),
-            Op::Signal | Op::Packet => {}
+            Op::Signal | Op::Packet | Op::Files => {}
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Uring {
     pools: [Pool; 2],
     in_flight: Slab<InFlight>,
     signals: Option<(Token, SignalFd)>,
+    /// The inotify instance.
+    files: Option<(Token, OwnedFd)>,
     /// The request of packet receives.
     packets: Box<PacketRequest>,
     /// Receives of each share that were submitted since the last `wait`.
@@ -76,6 +78,7 @@ impl Uring {
             pools,
             in_flight: Slab::new(),
             signals: None,
+            files: None,
             packets: PacketRequest::new(),
             asked: [0; 2],
             ready: Vec::new(),
@@ -106,6 +109,22 @@ impl Uring {
 
     fn poll_signals(&mut self) {
         if let Some((token, fd)) = &self.signals {
+            let entry = opcode::PollAdd::new(raw(fd), libc::POLLIN as u32).build().user_data(token.to_bits());
+            self.push(entry);
+        }
+    }
+
+    /// Reports as events with `token` that an inotify instance is readable.
+    pub(super) fn watch_files(&mut self, token: Token, inotify: Option<OwnedFd>) -> Result<(), Errno> {
+        if let Some((old, _)) = std::mem::replace(&mut self.files, inotify.map(|inotify| (token, inotify))) {
+            self.push(opcode::AsyncCancel::new(old.to_bits()).build().user_data(UNWATCHED));
+        }
+        self.poll_files();
+        Ok(())
+    }
+
+    fn poll_files(&mut self) {
+        if let Some((token, fd)) = &self.files {
             let entry = opcode::PollAdd::new(raw(fd), libc::POLLIN as u32).build().user_data(token.to_bits());
             self.push(entry);
         }
@@ -166,6 +185,12 @@ impl Uring {
                 let number = self.signals.as_ref().and_then(|(_, fd)| fd.read_signal().ok().flatten());
                 self.poll_signals();
                 Event::Signal(number?.ssi_signo as i32)
+            }
+            Op::Files => {
+                // A poll of an earlier instance is not repeated.
+                result_of(entry).ok().filter(|_| self.files.as_ref().is_some_and(|(own, _)| *own == token))?;
+                self.poll_files();
+                Event::FilesChanged
             }
             Op::Readable | Op::Writable => return self.on_wait_failed(token, entry),
             Op::Read => {

@@ -84,7 +84,7 @@ mod tests {
 
     use super::*;
     use crate::driver::{FileId, FileKind, SystemError};
-    use crate::exchange::{Chunk, Effects, Exchange, Input, Surroundings};
+    use crate::exchange::{Chunk, Effects, Exchange, Input, Security, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Service, Site, Sites};
     use crate::types::End;
@@ -98,7 +98,8 @@ mod tests {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
-        let around = Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1 };
+        let around =
+            Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1, security: Security::Plain };
         let (mut exchange, mut effects) = (Exchange::default(), Effects::default());
         let mut bytes = [HANDSHAKE, pipelined].concat().into_bytes();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };

@@ -184,6 +184,7 @@ impl Relay {
             Input::Bytes(End::Backend, chunk) => self.backend_bytes(chunk, context),
             Input::Ended(End::Client) => Some(Leave::ClientLost(Ending::ClientLeft)),
             Input::Failed(End::Client, error) => Some(Leave::ClientLost(Ending::ClientFailed(error))),
+            Input::Broken(error) => Some(Leave::ClientLost(Ending::Tls(error))),
             Input::Ended(End::Backend) => Some(self.backend_end(context)),
             Input::Failed(End::Backend, error) => {
                 self.on_backend_gone();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Connection;
-use crate::driver::{Driver, Errno, FileId, Handover, HandoverStep, Op};
+use crate::driver::{Driver, Errno, FileId, Handover, HandoverStep, Op, Segment};
 use crate::exchange::{HandedOver, Input};
 use crate::gateway::World;
 use crate::gateway::opened::Parcel;
@@ -25,8 +25,11 @@ impl<H> Connection<H> {
         let token = world.slots.token(opened.key, Op::Connect);
         let Some(transport) = world.slots.transport_mut(self.client).filter(|client| client.may_lend()) else { return };
         let Some(Parcel { reply, hello }) = opened.handover.take() else { return };
-        let (reply, is_staged) = (transport.seal(reply), transport.is_staged());
+        let is_staged = transport.is_staged();
         let Some(client) = transport.lend() else { return };
+        // A reply that passed the stage could not be taken back if the connect fails.
+        let (reply, late_reply) = if is_staged { (Box::default(), Some(reply)) } else { (reply, None) };
+        opened.late_reply = late_reply;
         let mut record = sockaddr(address);
         if let Some(hello) = hello {
             record.extend(hello.encode(address, world.driver.local_address(client), self.id.get()));
@@ -54,10 +57,17 @@ impl<H> Connection<H> {
             // Other connections queued for the backend must not wait until this client reads.
             self.leave_queue(world);
         }
+        let mut late_reply = None;
         let watched = self.opened_mut().and_then(|opened| {
             opened.end();
+            late_reply = opened.late_reply.take();
             if std::mem::take(&mut opened.is_watched) { opened.socket } else { None }
         });
+        if let (Some(reply), Ok(_) | Err((HandoverStep::Pass, _))) = (late_reply, &result)
+            && let Some(client) = world.slots.transport_mut(self.client)
+        {
+            client.enqueue(Segment::heap(reply), &mut world.driver);
+        }
         let result = match (result, watched) {
             (Ok(kept), Some(socket)) => {
                 self.begin_watch(socket, kept, world);

@@ -7,16 +7,17 @@ mod open_file;
 use std::net::{SocketAddr, SocketAddrV4};
 
 use super::World;
-use super::admission::{AddressUnit, Handshake, Places};
+use super::admission::{AddressUnit, Admission, Handshake, Places};
 use super::endpoint::Endpoint;
 use super::opened::Opened;
-use super::slots::Key;
+use super::slots::{Key, Slots};
 use super::timers::Owner;
 use crate::driver::{Batch, Driver, Errno, Lease, Op, Received, Share, Token};
-use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Surroundings};
+use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Security, Surroundings};
 use crate::http::date::Date;
 use crate::limits;
-use crate::observe::log::{self, Access};
+use crate::observe::log::{self, Access, Level, Quoted};
+use crate::tls::{ClientFacts, TlsFacts};
 use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
 use crate::types::{Address, End, Moment, U48};
 use apply::Source;
@@ -44,6 +45,8 @@ pub(super) struct Connection<H> {
     pub(super) is_listed: bool,
     /// Whether it is in the gateway's backlog.
     pub(super) is_backlogged: bool,
+    /// Whether it is in the gateway's queue for steps of TLS handshakes.
+    pub(super) is_stepping: bool,
     /// Whether it is in a gateway queue for pool buffers.
     pub(super) is_starved: bool,
     /// Whether it is in the gateway's list of connections with data that the exchange may not take.
@@ -131,6 +134,7 @@ impl<H> Connection<H> {
             moved: Moment::at(now_ms),
             is_listed: false,
             is_backlogged: false,
+            is_stepping: false,
             is_starved: false,
             is_hoarding: false,
             is_heavy: false,
@@ -196,6 +200,7 @@ impl<H> Connection<H> {
         for (transport, opposite) in [(client, up), (backend, down)] {
             let Some(transport) = transport else { continue };
             kept.heap_size += transport.heap_size();
+            kept.awaits_step |= transport.awaits_step();
             if transport.has_arrivals() {
                 let may_deliver = transport.may_deliver(opposite);
                 kept.has_backlog |= may_deliver;
@@ -280,7 +285,13 @@ impl<H> Connection<H> {
 
     /// Passes an input to the exchange and applies the effects.
     pub(super) fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
-        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.now_ms), world.tag_salt);
+        let around = around(
+            self.places.endpoint(),
+            &world.date,
+            (world.since_ms, world.now_ms),
+            world.tag_salt,
+            self.security(&world.slots),
+        );
         self.exchange.handle(around, input, &mut world.effects);
         self.apply(Source::Nothing, world);
     }
@@ -297,7 +308,7 @@ impl<H> Connection<H> {
         let wants = self.exchange.wants();
         let is_due = wants.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= taken_ms);
         // During closing, received data is ignored and does not postpone the deadline.
-        let waits_here = self.is_backlogged && wants.timeouts.is_none();
+        let waits_here = (self.is_backlogged || self.is_stepping) && wants.timeouts.is_none();
         let is_starved = |end| self.transport(end, world).is_some_and(Transport::is_starved);
         let is_unread = waits_here || self.is_starved || is_starved(End::Client) || is_starved(End::Backend);
         let put_off = self.busy().and_then(|busy| busy.put_off);
@@ -345,7 +356,13 @@ impl<H> Connection<H> {
             // Queued data also tests whether the peer is alive. Do not add further pings to the queue.
             (true, _) => self.handle(Input::Excused, world),
         }
-        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.taken_ms), world.tag_salt);
+        let around = around(
+            self.places.endpoint(),
+            &world.date,
+            (world.since_ms, world.taken_ms),
+            world.tag_salt,
+            self.security(&world.slots),
+        );
         self.exchange.handle(around, Input::Deadline, &mut world.effects);
         self.apply(Source::Nothing, world);
     }
@@ -414,12 +431,37 @@ impl<H> Connection<H> {
         }
     }
 
+    /// Continues the client's TLS handshake. `admission` counts the handshakes.
+    pub(super) fn step<D: Driver<Handle = H>>(&mut self, admission: &Admission, world: &mut World<D>) {
+        let Some(client) = world.slots.transport_mut(self.client) else { return };
+        client.step(&mut world.driver);
+        if !matches!(client.security(), Security::Handshaking) {
+            self.secure(admission, world);
+        }
+        self.visit(world);
+    }
+
+    /// The client's next bytes are HTTP: its place among TLS handshakes becomes one among handshakes.
+    fn secure<D: Driver<Handle = H>>(&mut self, admission: &Admission, world: &mut World<D>) {
+        let client = world.slots.transport(self.client).map_or(Security::Plain, Transport::security);
+        if let Security::Tls(TlsFacts { client: Some(ClientFacts { subject, serial, fingerprint, .. }), .. }) = client {
+            let subject = Quoted(subject);
+            let line = format_args!("presents the certificate {subject}, serial {serial}, SHA-256 {fingerprint}");
+            log::connection_event(Level::Info, self.id.get(), line);
+        }
+        let Some(place) = self.busy_mut().and_then(|busy| busy.handshake.as_mut()) else { return };
+        let full = admission.secure(place).err();
+        self.handle(full.map_or(Input::Secured, Input::Overload), world);
+    }
+
     fn deliver<D: Driver<Handle = H>>(&mut self, end: End, arrival: Arrival, world: &mut World<D>) {
         let input = match arrival {
             Arrival::Lease(lease) => return self.handle_lease(lease, Some(end), world),
             Arrival::Copy(bytes) => return self.handle_copy(bytes, end, world),
             Arrival::End => Input::Ended(end),
             Arrival::Failed(errno) => Input::Failed(end, errno.into()),
+            // The end of the stream is still to be received.
+            Arrival::Broken(error) => return self.handle(Input::Broken(error), world),
         };
         if let Some(transport) = world.slots.transport_mut(self.key(end)) {
             transport.on_end();
@@ -471,7 +513,12 @@ impl<H> Connection<H> {
         let is_sent = self.transport(end, world).is_some_and(Transport::has_nothing_to_send);
         let is_read = self.transport(end.opposite(), world).is_some_and(|other| !other.is_unread());
         let is_calm = self.busy().is_none_or(Busy::is_calm);
-        self.held_size == 0 && is_sent && is_read && is_calm && self.exchange.wants().is_flowing()
+        let idle_size = || self.transport(End::Client, world).map_or(0, Transport::idle_size);
+        (self.held_size == 0 || self.held_size as usize == idle_size())
+            && is_sent
+            && is_read
+            && is_calm
+            && self.exchange.wants().is_flowing()
     }
 
     /// Runs at the end of a turn. Some: a receive or a file read waits for a pool buffer of this share.
@@ -585,7 +632,13 @@ impl<H> Connection<H> {
     fn handle_lease<D: Driver<Handle = H>>(&mut self, lease: Lease, from: Option<End>, world: &mut World<D>) {
         let (start, end) = (lease.start as usize, lease.end as usize);
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
-        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.now_ms), world.tag_salt);
+        let around = around(
+            self.places.endpoint(),
+            &world.date,
+            (world.since_ms, world.now_ms),
+            world.tag_salt,
+            self.security(&world.slots),
+        );
         let input = match from {
             Some(from) => Input::Bytes(from, chunk),
             None => Input::FileBytes(chunk),
@@ -599,7 +652,13 @@ impl<H> Connection<H> {
     fn handle_copy<D: Driver<Handle = H>>(&mut self, mut buffer: Box<[u8]>, from: End, world: &mut World<D>) {
         let (start, end) = (limits::POOL_HEADROOM, buffer.len());
         let chunk = Chunk { buffer: &mut buffer, start, end };
-        let around = around(self.places.endpoint(), &world.date, (world.since_ms, world.now_ms), world.tag_salt);
+        let around = around(
+            self.places.endpoint(),
+            &world.date,
+            (world.since_ms, world.now_ms),
+            world.tag_salt,
+            self.security(&world.slots),
+        );
         self.exchange.handle(around, Input::Bytes(from, chunk), &mut world.effects);
         world.spend(end - start);
         self.apply(Source::Copy(buffer), world);
@@ -608,6 +667,14 @@ impl<H> Connection<H> {
     /// As `handle_lease`, for the end of the opened file.
     fn handle_nothing<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         self.handle(Input::FileBytes(Chunk { start: 0, end: 0, buffer: &mut [] }), world);
+    }
+
+    /// The security of the client's connection, for a request.
+    fn security<'w>(&self, slots: &'w Slots<H>) -> Security<'w> {
+        match self.exchange.wants().is_conversation() {
+            true => Security::Plain,
+            false => slots.transport(self.client).map_or(Security::Plain, Transport::security),
+        }
     }
 
     fn key(&self, end: End) -> Option<Key> {
@@ -629,6 +696,8 @@ pub(super) struct Kept {
     pub(super) has_backlog: bool,
     /// Received data that the exchange may not take now.
     pub(super) has_hoard: bool,
+    /// Received bytes of a TLS handshake, which wait for a step.
+    pub(super) awaits_step: bool,
     /// Bytes outside the pool.
     heap_size: usize,
 }
@@ -639,6 +708,7 @@ fn around<'a, H>(
     date: &'a Date,
     (since_ms, now_ms): (u64, u64),
     tag_salt: u64,
+    security: Security<'a>,
 ) -> Surroundings<'a> {
-    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt }
+    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt, security }
 }

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
+use super::codec::Codec;
 use super::pages::Answers;
 use super::pipes::{Sent, source_bytes};
 use super::world::{Name, World, tcp};
 use crate::driver::sim::{Rng, Sim};
 use crate::route::Protocol;
-use crate::transport::Records;
 use crate::types::Address;
 
 /// How a client behaves and ends its conversation.
@@ -56,8 +56,8 @@ pub(super) struct Client {
     /// Bytes to write before it acts as its manner says.
     patience: usize,
     received: Vec<u8>,
-    /// Where its bytes pass the stage of the tests: the reader, and the records of what it writes.
-    records: Option<(Records, Vec<u8>)>,
+    /// What its bytes pass.
+    codec: Codec,
     /// Status line and headers of the response, once complete.
     pub(super) head: Option<String>,
     /// Expected responses to its page requests.
@@ -94,7 +94,8 @@ impl Client {
             _ => tcp(&format!("[2001:db8:0:{host}::1]:{own}")),
         };
         let wire = sim.client(port, capacity, address);
-        Client::on_wire(wire, manner, world.has_records(port), sim, world)
+        let codec = world.codec(port, &mut sim.rng);
+        Client::on_wire(wire, manner, codec, sim, world)
     }
 
     /// Creates a client of a trunk.
@@ -102,10 +103,10 @@ impl Client {
         let manner = MANNERS[sim.rng.below(MANNERS.len())];
         let capacity = 1 << (10 + sim.rng.below(8));
         let wire = sim.inner_wire(capacity, address);
-        Client::on_wire(wire, manner, false, sim, world)
+        Client::on_wire(wire, manner, Codec::Plain, sim, world)
     }
 
-    fn on_wire(wire: usize, manner: Manner, has_records: bool, sim: &mut Sim, world: &World) -> Client {
+    fn on_wire(wire: usize, manner: Manner, codec: Codec, sim: &mut Sim, world: &World) -> Client {
         let rng = &mut sim.rng;
         let Name { path: name, protocol } = world.names[rng.below(world.names.len())];
         let mut client = Client {
@@ -118,7 +119,7 @@ impl Client {
             may_be_cut: world.is_tight(),
             patience: 0,
             received: Vec::new(),
-            records: has_records.then(|| (Records::default(), Vec::new())),
+            codec,
             head: None,
             answers: None,
             expected: Vec::new(),
@@ -255,33 +256,14 @@ impl Client {
 
     fn write(&mut self, sim: &mut Sim) {
         let most = (1 + sim.rng.below(100_000)).min(self.out.len() - self.written).min(self.patience);
-        if most > 0 {
-            let bytes = &self.out[self.written..self.written + most];
-            let written = match &mut self.records {
-                None => sim.wires[self.wire].write(bytes).unwrap_or(0),
-                Some((_, out)) => {
-                    out.extend(Records::encode(bytes));
-                    most
-                }
-            };
-            self.written += written;
-            self.patience = self.patience.saturating_sub(written);
-        }
-        if let Some((_, out)) = &mut self.records
-            && !out.is_empty()
-        {
-            let written = sim.wires[self.wire].write(out).unwrap_or(0);
-            out.drain(..written);
-        }
+        let bytes = &self.out[self.written..self.written + most];
+        let written = self.codec.write(bytes, self.wire, sim);
+        self.written += written;
+        self.patience = self.patience.saturating_sub(written);
     }
 
     fn read(&mut self, sim: &mut Sim) {
-        while let Some(chunk) = sim.wires[self.wire].read() {
-            match &mut self.records {
-                None => self.received.extend(chunk),
-                Some((records, _)) => records.decode(&chunk, &mut self.received),
-            }
-        }
+        self.codec.read(self.wire, sim, &mut self.received);
         if let Some(answers) = &mut self.answers {
             while answers.take(&mut self.received) {}
             return;
@@ -428,6 +410,7 @@ impl Client {
         let context =
             format!("{:?} client of {:?}: head {:?} close {:?}", self.manner, self.name, self.head, self.close);
         match self.manner {
+            _ if self.codec.garbles() => {}
             Manner::Browses if !is_stopped => {
                 assert!(self.answers.as_ref().is_some_and(Answers::are_complete), "an answer is missing; {context}");
             }

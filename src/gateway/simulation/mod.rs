@@ -5,6 +5,7 @@
 
 mod backend;
 mod client;
+mod codec;
 mod fairness;
 mod folders;
 mod pages;

@@ -4,17 +4,18 @@ use std::ffi::CString;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::codec::{self, Codec};
 use super::pages;
 use crate::driver::SocketType;
 use crate::driver::device::Direction;
-use crate::driver::sim::{Handle, Host, Node, Sim};
+use crate::driver::sim::{Handle, Host, Node, Rng, Sim};
 use crate::gateway::endpoint::{Endpoint, Folders, Held};
 use crate::gateway::listener::ListenerSetup;
 use crate::limits;
 use crate::permit::Count;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service, Site, Sites};
-use crate::transport::StageKind;
+use crate::transport::{Records, StageKind};
 use crate::types::{Address, ListenAddress};
 
 const PROTOCOLS: [Protocol; 5] = [Protocol::Stream, Protocol::Packet, Protocol::Frames, Protocol::Lines, Protocol::Nul];
@@ -42,8 +43,8 @@ pub(super) struct World {
     pub(super) ports: Vec<usize>,
     /// The port whose sockets carry several clients. None: there is none in this run.
     pub(super) trunk_port: Option<usize>,
-    /// Whether the clients of the last port send and receive records.
-    last_has_records: bool,
+    /// The stage of the last port.
+    last_stage: StageKind,
     /// Whether backends receive a PROXY record with the client's address.
     pub(super) has_hello: bool,
     /// Turns at which the folder paths change their target. The last target remains.
@@ -74,11 +75,15 @@ impl World {
         let site = Site { has_www: true, has_docroot: true, service: Arc::new(service), links, ..Site::default() };
         let process = process_limits(&mut sim);
         let deployments = deployments(&mut sim);
-        let last_has_records = sim.rng.one_in(2);
+        let last_stage = match sim.rng.below(4) {
+            0 => StageKind::Plain,
+            1 => StageKind::Records,
+            _ => StageKind::Tls(codec::hosts()),
+        };
         // A stream has no descriptor to hand over.
         let has_trunk = !is_direct && sim.rng.one_in(2);
         let trunk_port = has_trunk.then(|| sim.port(tcp("[2001:db8::1]:81")));
-        (sim, World { site, process, names, ports, trunk_port, last_has_records, has_hello, deployments })
+        (sim, World { site, process, names, ports, trunk_port, last_stage, has_hello, deployments })
     }
 
     /// Whether limits are so tight that clients may be cut off for what they or other clients send.
@@ -87,9 +92,17 @@ impl World {
         self.process != limits::Process::default() || closes(&self.site.service)
     }
 
-    /// Whether the bytes of this port's clients pass the stage of the tests.
-    pub(super) fn has_records(&self, port: usize) -> bool {
-        self.last_has_records && port == 2
+    fn stage(&self, port: usize) -> StageKind {
+        if port == 2 { self.last_stage.clone() } else { StageKind::Plain }
+    }
+
+    /// What the bytes of a client of this port pass.
+    pub(super) fn codec(&self, port: usize, rng: &mut Rng) -> Codec {
+        match self.stage(port) {
+            StageKind::Records => Codec::Records(Records::default(), Vec::new()),
+            StageKind::Tls(_) => Codec::tls(rng, self.is_tight()),
+            StageKind::Plain | StageKind::Streams => Codec::Plain,
+        }
     }
 
     /// The listeners of all ports. The first ports share an endpoint.
@@ -98,8 +111,7 @@ impl World {
         sim: &mut Sim,
         listen: impl Fn(&mut Sim, usize) -> Listening,
     ) -> Vec<ListenerSetup<Handle>> {
-        let stage = |port| if self.has_records(port) { StageKind::Records } else { StageKind::Plain };
-        let endpoints = [0, 2].map(|port| endpoint(self.site.fresh(), stage(port), sim));
+        let endpoints = [0, 2].map(|port| endpoint(self.site.fresh(), self.stage(port), sim));
         let trunk = endpoint(self.site.fresh(), StageKind::Streams, sim);
         let mut open = |port: usize, endpoint: &Arc<Endpoint<Handle>>| {
             let (address, socket) = listen(sim, port);
@@ -266,6 +278,7 @@ fn process_limits(sim: &mut Sim) -> limits::Process {
         0 | 1 => limits.clients_max = 1,
         2 => limits.handshakes_max = 2,
         3 => limits.queued_size_max = 20_000,
+        4 => limits.tls_handshakes_max = 2,
         _ => {}
     }
     limits

@@ -17,7 +17,7 @@ fn with<'a>(name: &'a str, value: &'a [u8]) -> Vec<(&'a str, &'a [u8])> {
 }
 
 fn judge(headers: &Fields) -> Result<Upgrade, UpgradeError> {
-    check("GET", true, "gate.example:8080", headers, &Origins::Same)
+    check("GET", true, "gate.example:8080", false, headers, &Origins::Same)
 }
 
 /// The example of RFC 6455 section 1.2. Its Origin is not that of its Host.
@@ -33,7 +33,7 @@ fn the_handshake_of_the_rfc() {
         ("Sec-WebSocket-Version", b"13"),
     ];
     assert!(is_asked(&headers));
-    let check = |origins| check("GET", true, "server.example.com", &headers, &origins);
+    let check = |origins| check("GET", true, "server.example.com", false, &headers, &origins);
     let upgrade = check(Origins::List(vec!["http://example.com".into()])).unwrap();
     assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(upgrade.subprotocols, ["chat", "superchat"]);
@@ -135,8 +135,8 @@ fn headers_of_handshakes() {
 #[test]
 fn refusals() {
     let origins = Origins::Same;
-    assert_eq!(check("POST", true, "h", &GOOD, &origins), Err(UpgradeError::Method));
-    assert_eq!(check("GET", false, "h", &GOOD, &origins), Err(UpgradeError::HttpVersion));
+    assert_eq!(check("POST", true, "h", false, &GOOD, &origins), Err(UpgradeError::Method));
+    assert_eq!(check("GET", false, "h", false, &GOOD, &origins), Err(UpgradeError::HttpVersion));
     let mut twice = GOOD.to_vec();
     twice.push(GOOD[4]);
     assert_eq!(judge(&twice), Err(UpgradeError::Key));
@@ -152,26 +152,29 @@ fn subprotocols_in_order() {
 #[test]
 fn allowed_origins() {
     let list = Origins::List(vec!["https://app.example".into(), "chrome-extension://id".into()]);
-    let cases: &[(&Origins, &str, &str, bool)] = &[
-        (&Origins::Same, "http://gate.example:8080", "gate.example:8080", true),
-        (&Origins::Same, "https://gate.example", "GATE.example.:", true),
-        (&Origins::Same, "http://gate.example.evil", "gate.example", false),
-        (&list, "https://app.example", "x", true),
-        (&list, "HTTPS://APP.example.:443", "x", true),
-        (&list, "https://app.example:", "x", true),
-        (&list, "chrome-extension://id", "x", true),
-        (&list, "https://app.example:80", "x", false),
-        (&list, "https://app.example.evil", "x", false),
-        (&list, "https://app.example@evil", "x", false),
-        (&list, "http://app.example", "x", false),
-        (&list, "https://app.example/", "x", false),
-        (&list, "null", "x", false),
-        (&Origins::Any, "https://anything", "x", true),
-        (&Origins::Any, "null", "x", true),
+    let cases: &[(&Origins, &str, &str, bool, bool)] = &[
+        (&Origins::Same, "http://gate.example:8080", "gate.example:8080", true, false),
+        (&Origins::Same, "https://gate.example", "GATE.example.:", true, true),
+        (&Origins::Same, "http://gate.example.evil", "gate.example", false, false),
+        (&Origins::List(vec!["http://app.example".into()]), "http://app.example", "x", true, true),
+        (&list, "https://app.example", "x", true, true),
+        (&list, "HTTPS://APP.example.:443", "x", true, true),
+        (&list, "https://app.example:", "x", true, true),
+        (&list, "chrome-extension://id", "x", true, true),
+        (&list, "https://app.example:80", "x", false, false),
+        (&list, "https://app.example.evil", "x", false, false),
+        (&list, "https://app.example@evil", "x", false, false),
+        (&list, "http://app.example", "x", false, false),
+        (&list, "https://app.example/", "x", false, false),
+        (&list, "null", "x", false, false),
+        (&Origins::Any, "https://anything", "x", true, true),
+        (&Origins::Any, "null", "x", true, true),
     ];
-    for (origins, origin, host, good) in cases {
-        let result = check_origin(&[("Origin", origin.as_bytes())], host, origins);
-        assert_eq!(result.is_ok(), *good, "{origin} at {host} with {origins:?}");
+    for (origins, origin, host, good, over_tls) in cases {
+        for (is_tls, good) in [(false, good), (true, over_tls)] {
+            let result = check_origin(&[("Origin", origin.as_bytes())], host, is_tls, origins);
+            assert_eq!(result.is_ok(), *good, "{origin} at {host} with {origins:?}, TLS: {is_tls}");
+        }
     }
 }
 
@@ -193,7 +196,7 @@ fn handshakes_without_upgrade() {
     }
     let headers = without("Upgrade");
     for http_1_1 in [true, false] {
-        let judged = check("GET", http_1_1, "gate.example:8080", &headers, &Origins::Same);
+        let judged = check("GET", http_1_1, "gate.example:8080", false, &headers, &Origins::Same);
         assert!(judged.is_ok_and(|upgrade| upgrade.is_lost), "HTTP/1.1: {http_1_1}");
     }
 }

@@ -147,8 +147,10 @@ fn check_upgrade(head: &Head<'_>) {
     if !upgrade::is_asked(&head.headers) {
         return;
     }
-    let check = |origins: &Origins| upgrade::check(head.method, head.http_1_1, head.host, &head.headers, origins);
-    let any = check(&Origins::Any);
+    let check = |is_tls, origins: &Origins| {
+        upgrade::check(head.method, head.http_1_1, head.host, is_tls, &head.headers, origins)
+    };
+    let any = check(false, &Origins::Any);
     if let Ok(upgrade) = &any {
         assert!(head.method == "GET" && head.http_1_1);
         let all = &upgrade.subprotocols;
@@ -157,8 +159,11 @@ fn check_upgrade(head: &Head<'_>) {
         assert!(all.iter().all(is_value) && upgrade.accept.len() == 28);
     }
     for origins in [Origins::Same, Origins::List(vec!["https://a.example".into()])] {
-        let judged = check(&origins);
-        assert!(judged == any || judged == Err(upgrade::UpgradeError::Origin));
+        let (plain, over_tls) = (check(false, &origins), check(true, &origins));
+        for judged in [&plain, &over_tls] {
+            assert!(*judged == any || *judged == Err(upgrade::UpgradeError::Origin));
+        }
+        assert!(plain == any || over_tls != any, "TLS only ever forbids an origin");
     }
 }
 

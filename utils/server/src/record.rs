@@ -53,15 +53,29 @@ impl Record {
 
 /// A record as one line. Any local program may write a record, so that control characters are escaped.
 pub fn describe(hello: &Hello) -> String {
-    let Hello { client, id, path, query, host, origin, subprotocol, .. } = hello;
-    let client = client.map_or("unix".to_owned(), |client| client.to_string());
-    let mut line = format!("{} client={client}", id.escape_debug());
-    for (name, value) in
-        [("path", path), ("query", query), ("host", host), ("origin", origin), ("subprotocol", subprotocol)]
-    {
+    let client = hello.client.map_or("unix".to_owned(), |client| client.to_string());
+    let mut line = format!("{} client={client}", hello.id.escape_debug());
+    for (name, value) in [
+        ("path", &hello.path),
+        ("query", &hello.query),
+        ("host", &hello.host),
+        ("origin", &hello.origin),
+        ("subprotocol", &hello.subprotocol),
+        ("tls_version", &hello.tls_version),
+        ("tls_cipher", &hello.tls_cipher),
+        ("sni", &hello.sni),
+        ("alpn", &hello.alpn),
+        ("common_name", &hello.common_name),
+        ("subject", &hello.subject),
+        ("serial", &hello.serial),
+        ("fingerprint", &hello.fingerprint),
+    ] {
         if !value.is_empty() {
             let _ = write!(line, " {name}={value:?}");
         }
+    }
+    if hello.is_verified {
+        line += " is_verified";
     }
     line
 }
@@ -124,6 +138,11 @@ mod tests {
         }
         let forged = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x08\x05\0\x05c3\n\x1b[";
         assert_eq!(describe(&parse_hello(forged).unwrap()), "c3\\n\\u{1b}[ client=unix");
+        let of_tls = b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\x26\x05\0\x02c3\
+              \x20\0\x14\x05\0\0\0\0\x21\0\x03TLS\x22\0\x06a\x1b[\"\n.\xe6\0\x07CN=a\x1b[.";
+        let names = r#"common_name="a\u{1b}[\"\n." subject="CN=a\u{1b}[.""#;
+        let expected = format!("c3 client=unix tls_version=\"TLS\" {names} is_verified");
+        assert_eq!(describe(&parse_hello(of_tls).unwrap()), expected);
         assert!(matches!(received(SockType::Stream, b"GET / HTTP/1.1\r\n\r\n", 99), Err(HelloError::NoRecord)));
         assert!(matches!(received(SockType::Stream, &FIRST[..20], 99), Err(HelloError::Io(_))));
     }

@@ -1,0 +1,23 @@
+//! TLS without I/O: certificates, keys, client authentication, and the facts of a connection. The bytes of connections
+//! pass `transport::tls`.
+#![forbid(unsafe_code)]
+
+mod clients;
+mod error;
+mod facts;
+mod failure;
+mod hosts;
+mod identity;
+mod material;
+#[cfg(test)]
+mod tests;
+mod x509;
+
+pub(crate) use error::Day;
+pub use error::{MaterialCause, MaterialError, MaterialNotice, MaterialWarning};
+pub(crate) use facts::Security;
+pub use facts::{ClientFacts, TlsFacts};
+pub use failure::TlsFailure;
+pub use hosts::Hosts;
+pub use identity::{CurrentIdentity, Identity, Tickets, Verify};
+pub use material::{FileRole, Fingerprints, Material};

@@ -1,0 +1,710 @@
+//! The TLS stage (RFC 8446, RFC 5246): the records between a client's socket and its exchange. This is the only module
+//! that knows the types of rustls' unbuffered connections.
+//!
+//! Records are decrypted in the pool buffer that received them; rustls 0.23 returns their payload in a buffer of its own,
+//! which is copied back. The bytes of an incomplete record are copied to the heap, so that a slow client holds no pool
+//! buffer. rustls keeps positions in the bytes that it was given and has not consumed, those of an incomplete handshake
+//! message: it panics if it does not see them again, even when it is asked to send. `held` counts them.
+//!
+//! | state | received bytes | becomes |
+//! |---|---|---|
+//! | Hello | the ClientHello is incomplete | Open, once its server name is known; Http, if the first byte is a letter; Failed |
+//! | Open, handshaking | wait for a step, which the gateway grants (`TLS_STEPS_PER_TURN_MAX`) | Open, secured; Failed |
+//! | Open, secured | are decrypted at once | Failed |
+//! | Http | pass unchanged | |
+//! | Failed | are discarded | |
+
+use std::fmt;
+use std::mem;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
+
+use super::Arrival;
+use crate::driver::{Driver, Lease};
+use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, SEAL_IN_PLACE_SIZE_MIN, TLS_PARTIAL_SIZE_MAX};
+use crate::tls::{ClientFacts, Hosts, Identity, Security, TlsFacts, TlsFailure};
+
+/// Bytes of a record's header: content type, version, length (RFC 8446 section 5.1).
+const HEADER_SIZE: usize = 5;
+/// Maximum payload of a record, in bytes (RFC 8446 section 5.1).
+const PAYLOAD_SIZE_MAX: usize = 1 << 14;
+/// Maximum size of a record's encrypted payload, in bytes (RFC 5246 section 6.2.3).
+const RECORD_SIZE_MAX: usize = PAYLOAD_SIZE_MAX + 2048;
+/// At least the bytes that a record is longer than its payload: header, explicit nonce, content type and tag.
+const OVERHEAD_SIZE: usize = 32;
+/// ContentType handshake (RFC 8446 section 5.1).
+const HANDSHAKE: u8 = 22;
+/// A fatal alert in clear: internal_error (RFC 8446 section 6.2).
+const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
+/// As INTERNAL_ERROR: decode_error.
+const DECODE_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 50];
+/// As INTERNAL_ERROR: unexpected_message.
+const UNEXPECTED_MESSAGE: [u8; 7] = [21, 3, 3, 0, 2, 2, 10];
+
+/// The TLS state of one connection.
+pub(super) struct Session {
+    state: State,
+    /// Received bytes of incomplete records and incomplete handshake messages.
+    partial: Vec<u8>,
+    /// Bytes at the beginning of `partial` that `process` has been given and has not consumed, as whole records.
+    held: usize,
+    /// Records to be sent before everything that is not sealed yet.
+    output: Vec<u8>,
+    /// A fatal alert or a close_notify was made: nothing is sealed after it.
+    is_closed: bool,
+    /// The client's close_notify was received, or the connection failed: later bytes are discarded.
+    has_ended: bool,
+    /// Bytes of the handshake wait for a step.
+    is_waiting: bool,
+    /// The keys are exhausted, and the exchange was not told.
+    is_exhausted: bool,
+    /// Bytes of the client's certificates, which rustls keeps.
+    certificates_size: u32,
+}
+
+enum State {
+    Hello(Arc<Hosts>),
+    Handshaking(Box<Handshaking>),
+    Secured(Box<UnbufferedServerConnection>, Box<TlsFacts>),
+    Http,
+    /// With the facts of a connection that failed after its handshake: bytes before the failure may still be delivered.
+    Failed(Option<Box<TlsFacts>>),
+}
+
+/// A handshake after its ClientHello.
+struct Handshaking {
+    connection: Box<UnbufferedServerConnection>,
+    identity: Arc<Identity>,
+    /// Index of the server that the client has named.
+    site: u16,
+    /// The server name of the client. Empty: none.
+    sni: Box<str>,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Hello(_) => "Hello",
+            State::Handshaking(_) => "Handshaking",
+            State::Secured(..) => "Secured",
+            State::Http => "Http",
+            State::Failed(_) => "Failed",
+        };
+        f.debug_struct("Session").field("state", &state).field("partial", &self.partial.len()).finish_non_exhaustive()
+    }
+}
+
+/// What received bytes lead to.
+#[derive(Default, Debug)]
+pub(super) struct Taken {
+    /// The decrypted bytes. None: there are none.
+    pub(super) bytes: Option<Arrival>,
+    /// The end or the failure that follows them. None: neither.
+    pub(super) end: Option<Arrival>,
+}
+
+impl Session {
+    /// The session of a client that has sent nothing yet.
+    pub(super) fn new(hosts: Arc<Hosts>) -> Session {
+        Session::of(State::Hello(hosts))
+    }
+
+    /// The session of a client that is refused before its handshake: it gets an alert.
+    pub(super) fn refused() -> Session {
+        Session { output: INTERNAL_ERROR.into(), is_closed: true, ..Session::of(State::Failed(None)) }
+    }
+
+    fn of(state: State) -> Session {
+        Session {
+            state,
+            partial: Vec::new(),
+            held: 0,
+            output: Vec::new(),
+            is_closed: false,
+            has_ended: false,
+            is_waiting: false,
+            is_exhausted: false,
+            certificates_size: 0,
+        }
+    }
+
+    /// How the connection is protected.
+    pub(super) fn security(&self) -> Security<'_> {
+        match &self.state {
+            State::Secured(_, facts) | State::Failed(Some(facts)) => Security::Tls(facts),
+            State::Http => Security::HttpOnTlsPort,
+            State::Hello(_) | State::Handshaking(_) | State::Failed(None) => Security::Handshaking,
+        }
+    }
+
+    /// Bytes held outside the pool, without what every session holds (`TLS_CLIENT_SIZE`).
+    pub(super) fn heap_size(&self) -> usize {
+        self.partial.capacity() + self.output.capacity() + self.idle_size()
+    }
+
+    /// The part of `heap_size` that an idle connection holds.
+    pub(super) fn idle_size(&self) -> usize {
+        self.certificates_size as usize
+    }
+
+    /// Whether bytes of the handshake wait for a step.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting
+    }
+
+    /// Whether bytes can be sealed now.
+    pub(super) fn may_seal(&self) -> bool {
+        !self.is_closed && matches!(self.state, State::Secured(..) | State::Http)
+    }
+
+    /// Whether nothing can be sealed any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Why nothing can be sent any more, once.
+    pub(super) fn take_failure(&mut self) -> Option<Arrival> {
+        mem::take(&mut self.is_exhausted).then_some(Arrival::Broken(TlsFailure::Exhausted))
+    }
+
+    /// Removes the records to be sent first. None: there are none.
+    pub(super) fn take_output(&mut self) -> Option<Box<[u8]>> {
+        (!self.output.is_empty()).then(|| mem::take(&mut self.output).into())
+    }
+
+    /// Handles received bytes.
+    pub(super) fn receive<D: Driver>(&mut self, lease: Lease, driver: &mut D) -> Taken {
+        match &mut self.state {
+            _ if self.has_ended => {}
+            State::Http => return Taken { bytes: Some(Arrival::Lease(lease)), end: None },
+            State::Secured(connection, _) => {
+                let (partial, held, output) = (&mut self.partial, &mut self.held, &mut self.output);
+                let traffic = Traffic { connection, partial, held, output };
+                let (bytes, end) = traffic.receive(lease, driver);
+                return Taken { bytes, end: end.map(|end| self.end(end)) };
+            }
+            State::Hello(_) | State::Handshaking(_) => {
+                self.partial.extend_from_slice(&driver.buffer(&lease)[lease.range()]);
+                self.is_waiting = true;
+            }
+            State::Failed(_) => {}
+        }
+        driver.release(lease);
+        Taken::default()
+    }
+
+    /// Handles the end of the client's stream. None: its close_notify has told it.
+    pub(super) fn receive_end(&mut self) -> Option<Arrival> {
+        self.is_waiting = false;
+        let has_begun = match &self.state {
+            State::Failed(_) => return Some(Arrival::End),
+            _ if self.has_ended => return None,
+            State::Hello(_) => !self.partial.is_empty(),
+            State::Handshaking(_) => true,
+            State::Secured(..) | State::Http => false,
+        };
+        Some(self.end(if has_begun { End::Failed(TlsFailure::Left) } else { End::Closed }))
+    }
+
+    /// Continues the handshake with the bytes that wait. The handshake may be complete after it: see `security`.
+    pub(super) fn step(&mut self) -> Taken {
+        self.is_waiting = false;
+        match mem::replace(&mut self.state, State::Failed(None)) {
+            State::Hello(hosts) => self.read_hello(hosts),
+            State::Handshaking(handshaking) => self.shake_hands(handshaking),
+            state => {
+                self.state = state;
+                Taken::default()
+            }
+        }
+    }
+
+    /// Reads the ClientHello, which selects the server.
+    fn read_hello(&mut self, hosts: Arc<Hosts>) -> Taken {
+        match self.partial.first() {
+            Some(&HANDSHAKE) | None => {}
+            Some(first) if first.is_ascii_alphabetic() || *first == b'\r' || *first == b'\n' => {
+                self.state = State::Http;
+                return Taken { bytes: Some(Arrival::copy(&mem::take(&mut self.partial))), end: None };
+            }
+            Some(_) => return self.fail(TlsFailure::NotTls, &UNEXPECTED_MESSAGE),
+        }
+        if !may_be_hello(&self.partial) {
+            return self.await_hello(hosts);
+        }
+        let mut acceptor = Acceptor::default();
+        let mut rest = &self.partial[..];
+        let accepted = loop {
+            match acceptor.read_tls(&mut rest) {
+                Ok(1..) => {}
+                Ok(0) => break Ok(None),
+                Err(_) => return self.fail(TlsFailure::TooLarge, &INTERNAL_ERROR),
+            }
+            match acceptor.accept() {
+                Ok(None) => {}
+                accepted => break accepted,
+            }
+        };
+        match accepted {
+            Ok(None) => self.await_hello(hosts),
+            Ok(Some(accepted)) => {
+                let hello = accepted.client_hello();
+                let sni = hello.server_name();
+                let (site, identity) = hosts.of_name(sni);
+                match UnbufferedServerConnection::new(identity.config.clone()) {
+                    Ok(connection) => {
+                        let (connection, sni) = (Box::new(connection), sni.unwrap_or_default().into());
+                        self.shake_hands(Box::new(Handshaking { connection, identity, site, sni }))
+                    }
+                    Err(_) => self.fail(TlsFailure::Internal, &INTERNAL_ERROR),
+                }
+            }
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                // Writing to memory cannot fail. Some errors have no alert.
+                let _ = alert.write_all(&mut bytes);
+                if bytes.is_empty() {
+                    bytes.extend(DECODE_ERROR);
+                }
+                self.fail(TlsFailure::of(&error), &bytes)
+            }
+        }
+    }
+
+    fn await_hello(&mut self, hosts: Arc<Hosts>) -> Taken {
+        if self.partial.len() > TLS_PARTIAL_SIZE_MAX {
+            return self.fail(TlsFailure::TooLarge, &INTERNAL_ERROR);
+        }
+        self.state = State::Hello(hosts);
+        Taken::default()
+    }
+
+    fn shake_hands(&mut self, mut handshaking: Box<Handshaking>) -> Taken {
+        let mut plain = vec![0; POOL_HEADROOM];
+        let (partial, held, output) = (&mut self.partial, &mut self.held, &mut self.output);
+        let end =
+            Traffic { connection: &mut handshaking.connection, partial, held, output }.process_partial(&mut plain);
+        let end = match handshaking.connection.is_handshaking() {
+            true => {
+                self.state = State::Handshaking(handshaking);
+                end
+            }
+            false => match self.secure(*handshaking) {
+                Some(failure) => {
+                    // The client may not be served.
+                    plain.clear();
+                    Some(End::Failed(failure))
+                }
+                None => end,
+            },
+        };
+        let bytes = (plain.len() > POOL_HEADROOM).then(|| Arrival::Copy(plain.into()));
+        Taken { bytes, end: end.map(|end| self.end(end)) }
+    }
+
+    /// Leaves the handshake. Some: the session may not be resumed after all, since a ticket does not tell whether the
+    /// client's certificate is still valid.
+    fn secure(&mut self, handshaking: Handshaking) -> Option<TlsFailure> {
+        let Handshaking { connection, identity, site, sni } = handshaking;
+        let certificates = connection.peer_certificates().unwrap_or_default();
+        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let failure = match identity.config.time_provider.current_time() {
+            Some(now) if is_resumed => identity.still_valid(certificates, now).err(),
+            _ => None,
+        };
+        self.certificates_size = certificates.iter().map(|certificate| certificate.len() as u32).sum();
+        let facts = TlsFacts {
+            site,
+            version: version_of(&connection),
+            cipher: cipher_of(&connection),
+            sni,
+            alpn: String::from_utf8_lossy(connection.alpn_protocol().unwrap_or_default()).into(),
+            is_resumed,
+            client: certificates.first().map(ClientFacts::of),
+        };
+        self.partial.shrink_to_fit();
+        self.state = State::Secured(connection, Box::new(facts));
+        if failure.is_some() {
+            self.close();
+        }
+        failure.map(|error| TlsFailure::of(&error))
+    }
+
+    /// Ends a session before there is a connection that makes its alert.
+    fn fail(&mut self, error: TlsFailure, alert: &[u8]) -> Taken {
+        self.output.extend_from_slice(alert);
+        Taken { bytes: None, end: Some(self.end(End::Failed(error))) }
+    }
+
+    fn end(&mut self, end: End) -> Arrival {
+        self.has_ended = true;
+        match end {
+            End::Closed => {
+                // rustls keeps positions in what is held, and the client may still be sent to.
+                self.partial.truncate(self.held);
+                Arrival::End
+            }
+            End::Failed(error) => {
+                (self.partial, self.held) = (Vec::new(), 0);
+                self.is_closed = true;
+                self.state = match mem::replace(&mut self.state, State::Failed(None)) {
+                    State::Secured(_, facts) => State::Failed(Some(facts)),
+                    _ => State::Failed(None),
+                };
+                Arrival::Broken(error)
+            }
+        }
+    }
+
+    /// Encrypts bytes to send. None: nothing can be sent any more. In TLS 1.2, AES-GCM keys are exhausted after 2^24
+    /// records (RFC 9325 section 4.4), and there are no new ones.
+    pub(super) fn seal(&mut self, bytes: &[u8]) -> Option<Box<[u8]>> {
+        let sealed = match &mut self.state {
+            State::Secured(connection, _) if !self.is_closed => {
+                let records = bytes.len() / PAYLOAD_SIZE_MAX + 1;
+                let encrypt = |traffic: &mut Write<'_>, out: &mut [u8]| traffic.encrypt(bytes, out);
+                let size = bytes.len() + records * OVERHEAD_SIZE;
+                let sealed = write(connection, &mut self.partial[..self.held], size, encrypt, &mut self.output);
+                match self.take_output() {
+                    // Made before them.
+                    Some(output) => sealed.map(|sealed| [output, sealed].concat().into()),
+                    None => sealed,
+                }
+            }
+            State::Http => Some(bytes.into()),
+            State::Secured(..) | State::Hello(_) | State::Handshaking(_) | State::Failed(_) => None,
+        };
+        if sealed.is_none() && !self.is_closed {
+            self.is_closed = true;
+            self.is_exhausted = true;
+        }
+        sealed
+    }
+
+    /// As `seal`, for bytes in a pool buffer, which are replaced: the records begin in the headroom. Returns their range.
+    pub(super) fn seal_in_place(&mut self, buffer: &mut [u8], range: Range<usize>) -> Option<Range<usize>> {
+        let State::Secured(connection, _) = &mut self.state else { return None };
+        let held = &mut self.partial[..self.held];
+        let start = range.start.checked_sub(headroom_for(range.len()))?;
+        let (mut end, mut payload) = (start, Vec::with_capacity(range.len().min(PAYLOAD_SIZE_MAX)));
+        for at in range.clone().step_by(PAYLOAD_SIZE_MAX) {
+            let next = range.end.min(at + PAYLOAD_SIZE_MAX);
+            payload.clear();
+            payload.extend_from_slice(&buffer[at..next]);
+            let encrypt = |traffic: &mut Write<'_>, out: &mut [u8]| traffic.encrypt(&payload, out);
+            match write_to(&mut buffer[end..next], connection, held, encrypt, &mut self.output) {
+                Ok(size) => end += size,
+                Err(_) => {
+                    (self.is_closed, self.is_exhausted) = (true, true);
+                    return None;
+                }
+            }
+        }
+        Some(start..end)
+    }
+
+    /// Whether `seal_in_place` may be called for this range: it is long enough to be worth it, there is room before it, and
+    /// no record precedes it.
+    pub(super) fn seals_in_place(&self, range: &Range<usize>) -> bool {
+        matches!(&self.state, State::Secured(connection, _) if !connection.wants_write())
+            && self.may_seal()
+            && range.len() >= SEAL_IN_PLACE_SIZE_MIN
+            && range.start >= headroom_for(range.len())
+    }
+
+    /// Makes the close_notify, unless the connection has failed.
+    pub(super) fn close(&mut self) {
+        if let State::Secured(connection, _) = &mut self.state
+            && !self.is_closed
+        {
+            let notify = |traffic: &mut Write<'_>, out: &mut [u8]| traffic.queue_close_notify(out);
+            let held = &mut self.partial[..self.held];
+            let bytes = write(connection, held, 2 + OVERHEAD_SIZE, notify, &mut self.output);
+            self.output.extend_from_slice(&bytes.unwrap_or_default());
+        }
+        self.is_closed = true;
+    }
+}
+
+/// How the client's stream ends.
+#[derive(Debug)]
+enum End {
+    /// By close_notify or the end of the stream.
+    Closed,
+    Failed(TlsFailure),
+}
+
+/// A connection that receives.
+struct Traffic<'a> {
+    connection: &'a mut UnbufferedServerConnection,
+    partial: &'a mut Vec<u8>,
+    held: &'a mut usize,
+    output: &'a mut Vec<u8>,
+}
+
+impl Traffic<'_> {
+    /// Decrypts the records of a buffer into that buffer.
+    fn receive<D: Driver>(mut self, mut lease: Lease, driver: &mut D) -> (Option<Arrival>, Option<End>) {
+        let range = lease.range();
+        let buffer = driver.buffer(&lease);
+        let mut first = Vec::new();
+        let (place, end) = self.decrypt(&mut buffer[range.clone()], &mut first);
+        let size = first.len() + place.len();
+        if size == 0 {
+            driver.release(lease);
+            return (None, end);
+        }
+        let mut place = range.start + place.start..range.start + place.end;
+        if POOL_HEADROOM + size > POOL_BUFFER_SIZE {
+            let bytes = Arrival::copy(&[&first, &buffer[place]].concat());
+            driver.release(lease);
+            return (Some(bytes), end);
+        }
+        if place.start < POOL_HEADROOM + first.len() {
+            let start = POOL_HEADROOM + first.len();
+            buffer.copy_within(place.clone(), start);
+            place = start..start + place.len();
+        }
+        place.start -= first.len();
+        buffer[place.start..place.start + first.len()].copy_from_slice(&first);
+        (lease.start, lease.end) = (place.start as u32, place.end as u32);
+        (Some(Arrival::Lease(lease)), end)
+    }
+
+    /// Decrypts received records in place, and returns where the payload is. The payload of what was incomplete before goes
+    /// to `first` and precedes it.
+    fn decrypt(&mut self, received: &mut [u8], first: &mut Vec<u8>) -> (Range<usize>, Option<End>) {
+        let mut at = 0;
+        while !self.partial.is_empty() && at < received.len() {
+            // The first record alone is completed on the heap. An incomplete handshake message stays there.
+            let missing = if *self.held > 0 { usize::MAX } else { missing_size(self.partial) };
+            let size = missing.min(received.len() - at);
+            self.partial.extend_from_slice(&received[at..at + size]);
+            at += size;
+            if *self.held > 0 || missing_size(self.partial) == 0 {
+                let end = self.process_partial(first);
+                if end.is_some() {
+                    return (at..at, end);
+                }
+            }
+        }
+        if !self.partial.is_empty() {
+            return (at..at, None);
+        }
+        let rest = &mut received[at..];
+        let whole = whole_size(rest);
+        let (mut plain, mut size) = (Vec::new(), 0);
+        // A record is longer than its payload, so that there is room in what is consumed.
+        let (used, end) = process(self.connection, rest, &mut plain, self.output, |bytes, used, plain| {
+            debug_assert!(size + plain.len() <= used);
+            bytes[size..size + plain.len()].copy_from_slice(plain);
+            size += plain.len();
+            plain.clear();
+        });
+        *self.partial = rest[used..].to_vec();
+        let end = self.hold(whole, used, end);
+        (at..at + size, end)
+    }
+
+    /// Passes the bytes of `partial` to the connection.
+    fn process_partial(&mut self, plain: &mut Vec<u8>) -> Option<End> {
+        let whole = *self.held + whole_size(&self.partial[*self.held..]);
+        let (used, end) = process(self.connection, self.partial, plain, self.output, |_, _, _| ());
+        self.partial.drain(..used);
+        self.hold(whole, used, end)
+    }
+
+    /// Notes that the connection was given `whole` bytes of whole records, and has consumed `used` bytes.
+    fn hold(&mut self, whole: usize, used: usize, end: Option<End>) -> Option<End> {
+        *self.held = whole.saturating_sub(used);
+        let is_too_large = self.partial.len() > TLS_PARTIAL_SIZE_MAX;
+        end.or(is_too_large.then_some(End::Failed(TlsFailure::TooLarge)))
+    }
+}
+
+/// Bytes before `size` bytes of payload in which the records of these are longer, and a key update (RFC 8446 section 4.6.3).
+fn headroom_for(size: usize) -> usize {
+    (size.div_ceil(PAYLOAD_SIZE_MAX) + 1) * OVERHEAD_SIZE
+}
+
+/// Bytes without which the record at the beginning is incomplete.
+fn missing_size(partial: &[u8]) -> usize {
+    match partial {
+        [_, _, _, high, low, payload @ ..] => {
+            usize::from(u16::from_be_bytes([*high, *low])).saturating_sub(payload.len())
+        }
+        short => HEADER_SIZE - short.len(),
+    }
+}
+
+/// Whether the records have a whole ClientHello, or are none of one. The acceptor reads all records from the first one on,
+/// which would take long for a client that sends them byte by byte.
+fn may_be_hello(bytes: &[u8]) -> bool {
+    let (mut rest, mut message) = (bytes, Vec::new());
+    while missing_size(rest) == 0 && rest[0] == HANDSHAKE {
+        let (record, others) = rest.split_at(whole_record_size(rest));
+        message.extend_from_slice(&record[HEADER_SIZE..]);
+        rest = others;
+    }
+    let is_other = rest.first().is_some_and(|kind| *kind != HANDSHAKE) || missing_size(rest) > RECORD_SIZE_MAX;
+    match message[..] {
+        [_, 0, high, low, ref body @ ..] => is_other || body.len() >= usize::from(u16::from_be_bytes([high, low])),
+        // rustls refuses a message of 64 KiB by its size.
+        [_, _, _, _, ..] => true,
+        _ => is_other,
+    }
+}
+
+/// The size of the whole record at the beginning.
+fn whole_record_size(bytes: &[u8]) -> usize {
+    HEADER_SIZE + usize::from(u16::from_be_bytes([bytes[3], bytes[4]]))
+}
+
+/// The size of the whole records at the beginning.
+fn whole_size(bytes: &[u8]) -> usize {
+    let mut size = 0;
+    while missing_size(&bytes[size..]) == 0 {
+        size += whole_record_size(&bytes[size..]);
+    }
+    size
+}
+
+/// Passes bytes to a connection. Appends payload to `plain` and records to `output`; `on_progress` is called with all
+/// bytes, the number of those that are consumed, and `plain`. Returns this number at the end, and the end of the client's
+/// stream if it was reached.
+fn process(
+    connection: &mut UnbufferedServerConnection,
+    bytes: &mut [u8],
+    plain: &mut Vec<u8>,
+    output: &mut Vec<u8>,
+    mut on_progress: impl FnMut(&mut [u8], usize, &mut Vec<u8>),
+) -> (usize, Option<End>) {
+    let (mut used, mut end) = (0, None);
+    loop {
+        let UnbufferedStatus { mut discard, state } = connection.process_tls_records(&mut bytes[used..]);
+        match state {
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                while let Some(Ok(record)) = traffic.next_record() {
+                    plain.extend_from_slice(record.payload);
+                    discard += record.discard;
+                }
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, output),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => end = Some(End::Closed),
+            Ok(_) => return (used + discard, end),
+            Err(error) => {
+                take_alert(connection, output);
+                return (used + discard, Some(End::Failed(TlsFailure::of(&error))));
+            }
+        }
+        used += discard;
+        on_progress(bytes, used, plain);
+    }
+}
+
+/// Takes the alert that follows an error. rustls must not see the same bytes again.
+fn take_alert(connection: &mut UnbufferedServerConnection, output: &mut Vec<u8>) {
+    while connection.wants_write()
+        && let Ok(ConnectionState::EncodeTlsData(mut data)) = connection.process_tls_records(&mut []).state
+    {
+        encode(&mut data, output);
+    }
+}
+
+fn encode<T>(data: &mut EncodeTlsData<'_, T>, output: &mut Vec<u8>) {
+    let start = output.len();
+    let mut size = 0;
+    loop {
+        output.resize(start + size, 0);
+        match data.encode(&mut output[start..]) {
+            Ok(written) => return output.truncate(start + written),
+            Err(EncodeError::InsufficientSize(error)) if error.required_size > size => size = error.required_size,
+            Err(_) => return output.truncate(start),
+        }
+    }
+}
+
+/// The state in which a connection can send.
+type Write<'a> = WriteTraffic<'a, ServerConnectionData>;
+
+/// Why records cannot be made.
+enum WriteError {
+    /// They need a buffer of this size.
+    TooSmall(usize),
+    /// Nothing can be sent any more.
+    Never,
+}
+
+/// Makes records of a secured connection in `records`, and returns their size. `held`: what `process` has not consumed, in
+/// which rustls keeps the positions of an incomplete handshake message; without these bytes it panics.
+fn write_to(
+    records: &mut [u8],
+    connection: &mut UnbufferedServerConnection,
+    held: &mut [u8],
+    make: impl Fn(&mut Write<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    output: &mut Vec<u8>,
+) -> Result<usize, WriteError> {
+    loop {
+        match connection.process_tls_records(held).state {
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+                return make(&mut traffic, records).map_err(|error| match error {
+                    EncryptError::InsufficientSize(error) => WriteError::TooSmall(error.required_size),
+                    EncryptError::EncryptExhausted => WriteError::Never,
+                });
+            }
+            Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, output),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            Ok(ConnectionState::PeerClosed) => {}
+            _ => return Err(WriteError::Never),
+        }
+    }
+}
+
+/// As `write_to`, in a new buffer. `size` is the one to try first. None: nothing can be sent any more.
+fn write(
+    connection: &mut UnbufferedServerConnection,
+    held: &mut [u8],
+    size: usize,
+    make: impl Fn(&mut Write<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    output: &mut Vec<u8>,
+) -> Option<Box<[u8]>> {
+    let mut records = vec![0; size];
+    loop {
+        match write_to(&mut records, connection, held, &make, output) {
+            Ok(size) => {
+                records.truncate(size);
+                return Some(records.into());
+            }
+            Err(WriteError::TooSmall(size)) if size > records.len() => records.resize(size, 0),
+            Err(_) => return None,
+        }
+    }
+}
+
+fn version_of(connection: &UnbufferedServerConnection) -> &'static str {
+    match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        _ => "TLSv1.2",
+    }
+}
+
+/// The IANA name of the cipher suite. rustls has names of its own for those of TLS 1.3.
+fn cipher_of(connection: &UnbufferedServerConnection) -> &'static str {
+    match connection.negotiated_cipher_suite().map(|suite| suite.suite()) {
+        Some(CipherSuite::TLS13_AES_128_GCM_SHA256) => "TLS_AES_128_GCM_SHA256",
+        Some(CipherSuite::TLS13_AES_256_GCM_SHA384) => "TLS_AES_256_GCM_SHA384",
+        Some(CipherSuite::TLS13_CHACHA20_POLY1305_SHA256) => "TLS_CHACHA20_POLY1305_SHA256",
+        Some(suite) => suite.as_str().unwrap_or_default(),
+        None => "",
+    }
+}
+
+#[cfg(test)]
+mod counterpart;
+#[cfg(test)]
+mod tests;
