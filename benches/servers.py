@@ -23,18 +23,19 @@ LOAD, RELAY, RELAY_EPOLL, BACKEND = (
 # Programs that tests/install-tools unpacks.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 TOOLS = Path(os.environ.get("UAKARI_TOOLS") or CACHE / "uakari-tools")
-NGINX_PLACES = [str(TOOLS / "bin"), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]
-NGINX = shutil.which("nginx", path=os.pathsep.join(NGINX_PLACES))
+PLACES = os.pathsep.join([str(TOOLS / "bin"), os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+NGINX, HAPROXY = (shutil.which(name, path=PLACES) for name in ("nginx", "haproxy"))
 
 IDLE_FIRST = 500
 IDLE_ALL = 9500
+IDLE_ALL_TLS = 5000
 
 # In the benchmark all clients have one address.
 UAKARI_CONFIG = """
 log-level = "error";
 driver = "{driver}";
-limits = {{ clients = 20000; clients-per-address = 0; handshakes = 20000; }};
-servers = ({{ listen = "127.0.0.1:0"; websocket = {{ docroot = "{folder}"; {how}; }}; }});
+limits = {{ clients = 20000; clients-per-address = 0; handshakes = 20000; tls-handshakes = 20000; }};
+servers = ({{ listen = "127.0.0.1:0"; {tls}websocket = {{ docroot = "{folder}"; {how}; }}; }});
 """
 
 NGINX_CONFIG = """{user}
@@ -53,7 +54,8 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     server {{
-        listen {address} backlog=4096;
+        listen {address}{kind} backlog=4096;
+        {tls}
         location / {{
             proxy_pass http://unix:{backend}:/;
             proxy_http_version 1.1;
@@ -62,6 +64,32 @@ http {{
         }}
     }}
 }}
+"""
+
+NGINX_TLS = """
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_session_tickets on;
+"""
+
+HAPROXY_CONFIG = """
+global
+    nbthread 1
+    maxconn {clients}
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+defaults
+    mode http
+    option http-ignore-probes
+    timeout connect 10s
+    timeout client 1h
+    timeout server 1h
+    timeout tunnel 1h
+frontend clients
+    bind {address} backlog 4096 ssl crt {pem}
+    default_backend echo
+backend echo
+    server echo unix@{backend}
 """
 
 
@@ -83,6 +111,11 @@ class Server:
     def outputs(self):
         parts = [line for process in (self.gateway, self.backend) if process for line in process.output]
         return "".join(parts) and "servers' output:\n" + "".join(parts)
+
+
+def free_address():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()
 
 
 class Bench:
@@ -117,23 +150,46 @@ class Bench:
     def start_server(self, name, stack=None):
         return getattr(self, "start_" + name.replace("-", "_"))(stack)
 
-    def start_gateway(self, stack, how, echo_words, load_words=(), driver="uring"):
+    def certificate(self):
+        """The files of a certificate, of its key, and of both (ECDSA P-256), made when they are needed."""
+        certificate, key, pem = (self.folder / name for name in ("certificate.pem", "key.pem", "both.pem"))
+        if not pem.exists():
+            words = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+            words += ["-keyout", key, "-out", certificate, "-subj", "/CN=localhost", "-days", "60"]
+            words += ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"]
+            subprocess.run(words, check=True, capture_output=True)
+            pem.write_text(certificate.read_text() + key.read_text())
+        return certificate, key, pem
+
+    def start_gateway(self, stack, how, echo_words, load_words=(), driver="uring", tls=False):
         """uakari before the sample server."""
         folder = self.new_folder()
         words = [*echo_words, "-R", folder, "-n", "echo", "-m", "20000"]
         backend = self.start(self.server_core, *words, stack=stack)
         backend.wait_until(lambda: answers(socket.AF_UNIX, str(folder / "echo")))
         config = folder / "uakari.conf"
-        config.write_text(UAKARI_CONFIG.format(folder=folder, how=how, driver=driver))
+        security = ""
+        if tls:
+            certificate, key, _ = self.certificate()
+            security = f'tls = {{ crtfile = "{certificate}"; keyfile = "{key}"; }}; '
+            load_words = [*load_words, "--tls", certificate]
+        config.write_text(UAKARI_CONFIG.format(folder=folder, how=how, driver=driver, tls=security))
         gateway = self.start(self.server_core, UAKARI, "-f", config, stack=stack)
-        address = gateway.wait_for_line(r"listening on http://([^\s/]+)")[1]
+        address = gateway.wait_for_line(r"listening on https?://([^\s/]+)")[1]
         return Server(gateway, backend, address, ["--path", "/echo", *load_words], UAKARI)
 
-    def start_uakari(self, stack, driver="uring"):
-        return self.start_gateway(stack, 'protocol = "frames"', [ECHO, "--protocol", "frames"], driver=driver)
+    def start_uakari(self, stack, driver="uring", tls=False):
+        words = [ECHO, "--protocol", "frames"]
+        return self.start_gateway(stack, 'protocol = "frames"', words, driver=driver, tls=tls)
 
     def start_uakari_epoll(self, stack):
         return self.start_uakari(stack, "epoll")
+
+    def start_uakari_tls(self, stack):
+        return self.start_uakari(stack, tls=True)
+
+    def start_uakari_epoll_tls(self, stack):
+        return self.start_uakari(stack, "epoll", tls=True)
 
     def start_direct(self, stack, driver="uring"):
         """The sample server on the Rust API of utils/websocket."""
@@ -173,24 +229,45 @@ class Bench:
     def start_relay_epoll(self, stack):
         return self.start_relay(stack, RELAY_EPOLL)
 
-    def start_nginx(self, stack):
+    def start_nginx(self, stack, tls=False):
         folder = self.new_folder()
         backend = self.start_backend("ws", folder / "ws", stack)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            host, port = probe.getsockname()
+        host, port = free_address()
+        security, load_words = "", []
+        if tls:
+            certificate, key, _ = self.certificate()
+            security = NGINX_TLS.format(certificate=certificate, key=key)
+            load_words = ["--tls", certificate]
         config = NGINX_CONFIG.format(
             user="user root;" if os.geteuid() == 0 else "",
             files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
             folder=folder,
             address=f"{host}:{port}",
             backend=folder / "ws",
+            kind=" ssl" if tls else "",
+            tls=security,
         )
         (folder / "nginx.conf").write_text(config)
         words = [NGINX, "-p", folder, "-c", folder / "nginx.conf", "-e", folder / "error.log"]
         gateway = self.start(self.server_core, *words, stack=stack)
         gateway.wait_until(lambda: answers(socket.AF_INET, (host, port)))
         gateway.wait_until(lambda: len(gateway.pids()) > 1)
-        return Server(gateway, backend, f"{host}:{port}", [], NGINX)
+        return Server(gateway, backend, f"{host}:{port}", load_words, NGINX)
+
+    def start_nginx_tls(self, stack):
+        return self.start_nginx(stack, tls=True)
+
+    def start_haproxy_tls(self, stack):
+        folder = self.new_folder()
+        backend = self.start_backend("ws", folder / "ws", stack)
+        host, port = free_address()
+        certificate, _, pem = self.certificate()
+        config = folder / "haproxy.conf"
+        words = {"address": f"{host}:{port}", "clients": IDLE_ALL, "pem": pem, "backend": folder / "ws"}
+        config.write_text(HAPROXY_CONFIG.format(**words))
+        gateway = self.start(self.server_core, HAPROXY, "-db", "-f", config, stack=stack)
+        gateway.wait_until(lambda: answers(socket.AF_INET, (host, port)))
+        return Server(gateway, backend, f"{host}:{port}", ["--tls", certificate], HAPROXY)
 
     def measure(self, server, workload):
         """One run: a dictionary of figures, or one with `error`."""
@@ -215,7 +292,7 @@ class Bench:
         with contextlib.ExitStack() as stack:
             server = self.start_server(name, stack)
             files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            clients = min(IDLE_ALL, (files - 500) // 2)
+            clients = min(IDLE_ALL_TLS if self.options.tls else IDLE_ALL, (files - 500) // 2)
             empty = server.pss()
             self.hold_idle(server, IDLE_FIRST, stack)
             few = server.pss()

@@ -15,6 +15,11 @@ COMPARED = (
     ("uakari-epoll", "nginx"),
     ("uakari-epoll", "uakari"),
     ("relay-epoll", "relay"),
+    ("uakari-tls", "uakari"),
+    ("uakari-tls", "nginx-tls"),
+    ("uakari-tls", "haproxy-tls"),
+    ("uakari-epoll-tls", "nginx-tls"),
+    ("uakari-epoll-tls", "uakari-tls"),
 )
 
 
@@ -38,11 +43,11 @@ def brief(results):
     rows = []
     for workload in names(runs, "workload"):
         chosen = [select(runs, workload, server) for server in servers]
-        cells = [number(median_cpu(some)) if some else "failed" for some in chosen]
+        cells = [number(median_cpu(some)) if some else "-" for some in chosen]
         rows.append([workload, *cells])
     parts = [
         table(["workload", *(f"{server} µs" for server in servers)], rows),
-        comparison(runs, "workload", "/", lambda both: number(statistics.median(cpu_ratios(both)))),
+        comparison(runs, "workload", "/", lambda both: number(statistics.median(ratios(both)))),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -98,16 +103,17 @@ def floor_table(runs, floor):
                 cpu = median_and_spread([run["cpu_all_us"] for run in chosen])
                 share = number(statistics.median(run["cpu_gateway_us"] for run in chosen))
                 both = pairs(runs, workload, server, floor)
-                ratio = median_and_spread(cpu_ratios(both, "cpu_all_us")) if both else "-"
+                ratio = median_and_spread(ratios(both, "cpu_all_us")) if both else "-"
                 rows.append([workload, server, cpu, share, ratio, *flow(chosen)])
     return table(head, rows)
 
 
 def comparisons(runs):
-    """Three tables. Values are compared within a round, where the neighbours were most alike."""
+    """Four tables. Values are compared within a round, where the neighbours were most alike."""
     return [
-        comparison(runs, "CPU of the gateway", "/", lambda both: median_and_spread(cpu_ratios(both))),
-        comparison(runs, "CPU with backend", "/", lambda both: median_and_spread(cpu_ratios(both, "cpu_all_us"))),
+        comparison(runs, "CPU of the gateway", "/", lambda both: median_and_spread(ratios(both))),
+        comparison(runs, "CPU with backend", "/", lambda both: median_and_spread(ratios(both, "cpu_all_us"))),
+        comparison(runs, "messages/s", "/", lambda both: median_and_spread(ratios(both, "rate"))),
         comparison(runs, "p50 in µs", "−", latency_difference),
     ]
 
@@ -121,7 +127,7 @@ def comparison(runs, title, operator, cell):
     rows = []
     for workload in names(runs, "workload"):
         cells = [pairs(runs, workload, *pair) for pair in compared]
-        rows.append([workload, *(cell(both) if both else "failed" for both in cells)])
+        rows.append([workload, *(cell(both) if both else "-" for both in cells)])
     return table([title, *(f"{subject} {operator} {other}" for subject, other in compared)], rows)
 
 
@@ -136,7 +142,7 @@ def pairs(runs, workload, subject, other):
     return [(ours[turn], theirs[turn]) for turn in ours.keys() & theirs.keys()]
 
 
-def cpu_ratios(both, key="cpu_gateway_us"):
+def ratios(both, key="cpu_gateway_us"):
     return [one[key] / two[key] for one, two in both]
 
 

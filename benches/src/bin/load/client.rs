@@ -3,6 +3,7 @@
 use crate::Options;
 use crate::connection::{Connection, Received};
 use nix::sys::epoll::EpollFlags;
+use rustls::HandshakeKind;
 use std::collections::VecDeque;
 use std::time::Instant;
 use uakari_bench::Result;
@@ -80,7 +81,7 @@ impl Client {
             stage: Stage::Connecting,
             settled: false,
             born: Instant::now(),
-            connection: Connection::begin(context.options.address)?,
+            connection: Connection::begin(context.options.address, context.options.tls.as_ref())?,
             id,
             nonce: bytes,
             decoder: Decoder::default(),
@@ -103,7 +104,7 @@ impl Client {
     pub fn ready(&mut self, flags: EpollFlags, buffer: &mut [u8], context: &mut Context) -> Result<()> {
         if self.stage == Stage::Connecting {
             self.connection.check_connected()?;
-            self.upgrade(context);
+            self.upgrade(context)?;
         }
         let ended = EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         if flags.intersects(EpollFlags::EPOLLIN | ended) {
@@ -146,15 +147,20 @@ impl Client {
         self.connection.flush()
     }
 
-    fn upgrade(&mut self, context: &mut Context) {
+    fn upgrade(&mut self, context: &mut Context) -> Result<()> {
+        if context.options.handshakes {
+            self.stage = Stage::Closing;
+            return self.connection.end();
+        }
         if context.options.raw {
             self.stage = Stage::Open;
-            return;
+            return Ok(());
         }
         let options = context.options;
         let request = handshake::request(&options.path, &options.host, self.nonce);
         self.connection.out.extend_from_slice(request.as_bytes());
         self.stage = Stage::Upgrading;
+        Ok(())
     }
 
     fn queue_message(&mut self, context: &mut Context) {
@@ -188,10 +194,10 @@ impl Client {
             match self.connection.receive(buffer)? {
                 Received::Nothing => return Ok(()),
                 Received::End => return self.on_end(context),
-                Received::Bytes(size) => {
+                Received::Bytes(size, may_be_more) => {
                     context.now = Instant::now();
                     self.on_bytes(&buffer[..size], context)?;
-                    if size < buffer.len() && !until_end {
+                    if !may_be_more && !until_end {
                         return Ok(());
                     }
                 }
@@ -200,9 +206,15 @@ impl Client {
     }
 
     fn on_end(&mut self, context: &Context) -> Result<()> {
-        let agreed = context.options.raw || self.close_received;
+        let options = context.options;
+        let agreed = options.raw || options.handshakes || self.close_received;
         if self.stage < Stage::Closing || !agreed {
             return self.fail("the server ended the connection");
+        }
+        // The first clients have no ticket yet.
+        let resumes = options.resume && self.id as usize >= options.clients;
+        if options.tls.is_some() && self.connection.handshake_kind() != Some(expected_kind(resumes)) {
+            return self.fail(&format!("the handshake is {:?}", self.connection.handshake_kind()));
         }
         self.stage = Stage::Closed;
         Ok(())
@@ -340,4 +352,8 @@ impl Client {
         let Client { id, stage, answered, offset, .. } = self;
         Err(format!("client {id}, {stage:?}, message {answered}, byte {offset}: {what}").into())
     }
+}
+
+fn expected_kind(resumes: bool) -> HandshakeKind {
+    if resumes { HandshakeKind::Resumed } else { HandshakeKind::Full }
 }

@@ -6,8 +6,10 @@
 mod client;
 mod connection;
 mod report;
+mod secure;
 mod swarm;
 
+use secure::Security;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -19,14 +21,18 @@ use uakari_bench::args::Args;
 const USAGE: &str = "load --addr HOST:PORT [--path /echo] [--clients N] [--size BYTES] \
 [--inflight K]
      [--seconds S] [--warmup S] [--raw | --stream] [--idle | --connects N] [--cpu PID[,PID...]]
+     [--tls FILE [--resume] [--handshakes]]
 
   --raw       plain bytes, no WebSocket: blocks of BYTES bytes, the same number back
   --stream    the same bytes back, in whatever messages: the server does not see their borders
   --idle      one message each, then print `ready` and hold all clients open until stdin ends
   --connects  N times connect, upgrade, one echo, close, CLIENTS at once; latencies are theirs
+  --tls       wss to a server with this certificate, in a PEM file
+  --resume    with --connects: every TLS handshake after the first CLIENTS resumes a session
+  --handshakes  with --connects: end each connection after its TLS handshake
   --cpu       also print the CPU microseconds a message of these processes, as cpu_us=A,B,...";
 
-const VALUED: &[&str] = &["addr", "path", "clients", "size", "inflight", "seconds", "warmup", "connects", "cpu"];
+const VALUED: &[&str] = &["addr", "path", "clients", "size", "inflight", "seconds", "warmup", "connects", "cpu", "tls"];
 
 /// The parsed command line.
 struct Options {
@@ -42,6 +48,10 @@ struct Options {
     stream: bool,
     idle: bool,
     connects: usize,
+    /// None: plain.
+    tls: Option<Security>,
+    resume: bool,
+    handshakes: bool,
     cpu_pids: Vec<i32>,
 }
 
@@ -63,7 +73,7 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options> {
-    let args = Args::from_env(VALUED, &["raw", "stream", "idle"])?;
+    let args = Args::from_env(VALUED, &["raw", "stream", "idle", "resume", "handshakes"])?;
     let host = args.required("addr")?.to_owned();
     let options = Options {
         address: host.parse().map_err(|error| format!("{host}: {error}"))?,
@@ -78,6 +88,9 @@ fn options() -> Result<Options> {
         stream: args.flag("stream"),
         idle: args.flag("idle"),
         connects: args.number("connects", 0)?,
+        tls: args.value("tls").map(|file| Security::new(file, args.flag("resume"))).transpose()?,
+        resume: args.flag("resume"),
+        handshakes: args.flag("handshakes"),
         cpu_pids: pids(args.value("cpu").unwrap_or(""))?,
     };
     let has_borders = !options.raw && !options.stream;
