@@ -277,7 +277,7 @@ pub const TLS_PARTIAL_SIZE_MAX: usize = 32 * 1024;
 /// Memory of the TLS state of a client in bytes, of which rustls takes 3.2 KB. Not counted here are incomplete records,
 /// records to be sent and certificates of the client (`QUEUED_SIZE_MAX`).
 pub const TLS_CLIENT_SIZE: u64 = 5 * KIB;
-/// Memory of certificates, keys and tickets of all servers, in bytes.
+/// Memory that TLS takes beside clients and the files of servers, in bytes: code, and the replaced files of one server.
 pub const TLS_SIZE: u64 = 2 * MIB;
 /// Steps of TLS handshakes in one turn of the loop. Each may sign and verify, which takes as long as hundreds of
 /// messages; the others wait for the next turn.
@@ -334,7 +334,7 @@ pub const TARGET_SIZE_MAX: usize = 8 * 1024;
 /// Bytes of a header line's value that a log line may quote.
 pub const LOG_VALUE_SIZE_MAX: usize = 200;
 /// Bytes of the subject in the hello record, and of the common name: a client chooses its certificate, which may have
-/// 64 KiB. Longer ones are cut.
+/// 32 KiB. Longer names are left out before (`CLIENT_NAME_SIZE_MAX`).
 pub const HELLO_SUBJECT_SIZE_MAX: usize = 1024;
 /// Bytes of each other TLS value in the hello record. Names of hosts and of protocols are shorter (RFC 1035 section 3.1,
 /// RFC 7301 section 3.1).
@@ -442,6 +442,8 @@ pub const LOOKUPS_MAX: usize = 8;
 pub const TLS_FILE_SIZE_MAX: usize = 1024 * 1024;
 /// Memory for each byte of a file with revocation lists.
 pub const CRL_MEMORY_MAX: u64 = 16;
+/// Memory for each byte of the other files of a server's certificates, which is parsed and kept in several forms.
+pub const TLS_FILE_MEMORY_MAX: u64 = 4;
 /// Certificates in one file.
 pub const CERTIFICATES_MAX: usize = 512;
 /// Certificates that a server sends, if some of them do not belong to the chain of its own.

@@ -1,6 +1,7 @@
 //! Plain words that several modules use.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
@@ -46,6 +47,12 @@ impl fmt::Display for Address {
             Address::Unknown => f.write_str("unknown"),
         }
     }
+}
+
+/// Why an I/O operation failed, without the error's number.
+pub(crate) fn reason_of(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// Address to listen on.

@@ -26,7 +26,7 @@ use crate::limits;
 use crate::observe::log;
 use crate::route::Site;
 use crate::tls::Verify;
-use crate::types::ListenAddress;
+use crate::types::{ListenAddress, reason_of};
 use flags::Flag;
 use problem::{Location, Problem, Problems};
 
@@ -171,11 +171,7 @@ fn load_through(
 
 /// The bytes of a file, at most `CONFIG_SIZE_MAX + 1`, so that the caller sees a file that is too large.
 fn read(name: &str) -> Result<Vec<u8>, String> {
-    let failed = |error: std::io::Error| {
-        let text = error.to_string();
-        let reason = text.split(" (os error").next().unwrap_or_default();
-        format!("cannot be read: {reason}: name a file that this user may read")
-    };
+    let failed = |error| format!("cannot be read: {}: name a file that this user may read", reason_of(&error));
     // Opening a named pipe would block until it has a writer.
     if !std::fs::metadata(name).map_err(failed)?.is_file() {
         return Err("is not a regular file: name another one".to_owned());
@@ -189,10 +185,7 @@ fn read(name: &str) -> Result<Vec<u8>, String> {
 /// The files of `config_d`, sorted: the files `*.conf` of a folder, or one file. A relative path is resolved in the
 /// working directory, else in /, the working directory of ouistiti's packages.
 fn list(path: &str) -> Result<Vec<String>, String> {
-    let reason = |error: std::io::Error| {
-        let text = error.to_string();
-        format!("cannot be read: {}", text.split(" (os error").next().unwrap_or_default())
-    };
+    let reason = |error| format!("cannot be read: {}", reason_of(&error));
     let is_there = path.starts_with('/') || std::fs::metadata(path).is_ok();
     let path = if is_there { path.to_owned() } else { format!("/{path}") };
     if std::fs::metadata(&path).map_err(reason)?.is_file() {

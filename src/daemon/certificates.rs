@@ -11,11 +11,11 @@ use nix::fcntl::OFlag;
 
 use crate::config::{Config, TextSetting, TlsFiles};
 use crate::driver::unix_s;
-use crate::limits::{CRL_MEMORY_MAX, TLS_FILE_SIZE_MAX};
+use crate::limits::{CRL_MEMORY_MAX, TLS_FILE_MEMORY_MAX, TLS_FILE_SIZE_MAX};
 use crate::tls::{
     CurrentIdentity, Day, FileRole, Fingerprints, Hosts, Identity, Material, MaterialNotice, Tickets, Verify,
 };
-use crate::types::ListenAddress;
+use crate::types::{ListenAddress, reason_of};
 
 /// The identities of a configuration's servers, in the order of `Config::servers`. None: the server has no TLS.
 #[derive(Clone, Default)]
@@ -29,8 +29,7 @@ struct ServerIdentity {
     listen: Vec<ListenAddress>,
     tickets: Tickets,
     fingerprints: Fingerprints,
-    /// Bytes of the revocation lists.
-    lists_size: usize,
+    memory_size: u64,
     current: Arc<CurrentIdentity>,
 }
 
@@ -47,7 +46,8 @@ struct Built {
     identity: Identity,
     tickets: Tickets,
     fingerprints: Fingerprints,
-    lists_size: usize,
+    /// Upper bound of its memory in bytes.
+    memory_size: u64,
     /// A line for each.
     warnings: Vec<String>,
 }
@@ -74,7 +74,7 @@ impl Certificates {
                         listen: server.listen.clone(),
                         tickets: built.tickets,
                         fingerprints: built.fingerprints,
-                        lists_size: built.lists_size,
+                        memory_size: built.memory_size,
                         current: Arc::new(CurrentIdentity::new(built.identity)),
                     }));
                 }
@@ -89,9 +89,9 @@ impl Certificates {
         self.0.iter().all(Option::is_none)
     }
 
-    /// Memory of all revocation lists, which limits do not bound.
-    pub(crate) fn lists_memory_size(&self) -> u64 {
-        self.0.iter().flatten().map(|server| server.lists_size as u64 * CRL_MEMORY_MAX).sum()
+    /// Upper bound of the memory of all identities in bytes, which depends on the sizes of their files.
+    pub(crate) fn memory_size_max(&self) -> u64 {
+        self.0.iter().flatten().map(|server| server.memory_size).sum()
     }
 
     /// The identities of these servers, which share an address. None: they have no TLS.
@@ -161,7 +161,7 @@ impl ServerIdentity {
             changed.join(", ")
         );
         self.current.set(built.identity);
-        (self.tickets, self.fingerprints, self.lists_size) = (built.tickets, built.fingerprints, built.lists_size);
+        (self.tickets, self.fingerprints, self.memory_size) = (built.tickets, built.fingerprints, built.memory_size);
         (line, built.warnings)
     }
 }
@@ -213,8 +213,21 @@ fn build(
         .map_err(|errors| errors.iter().map(|error| describe(files, error.file, &error.cause)).collect::<Vec<_>>())?;
     warnings.extend(noticed.iter().map(|warning| describe(files, warning.file, &warning.notice)));
     warnings.extend(dated_warnings(files, &identity, unix_s()));
-    let lists_size = material.crl.as_ref().map_or(0, Vec::len);
-    Ok(Built { identity, tickets, fingerprints: material.fingerprints(), lists_size, warnings })
+    Ok(Built {
+        identity,
+        tickets,
+        fingerprints: material.fingerprints(),
+        memory_size: memory_size_max(&material),
+        warnings,
+    })
+}
+
+/// Upper bound of the memory of an identity, in bytes.
+fn memory_size_max(material: &Material) -> u64 {
+    let Material { certificate, key, chain, client_ca, crl, .. } = material;
+    let size = |file: &Option<Vec<u8>>| file.as_ref().map_or(0, Vec::len);
+    let files = certificate.len() + key.len() + size(chain) + size(client_ca);
+    files as u64 * TLS_FILE_MEMORY_MAX + size(crl) as u64 * CRL_MEMORY_MAX
 }
 
 fn dated_warnings(files: &TlsFiles, identity: &Identity, now_s: u64) -> Vec<String> {
@@ -283,9 +296,7 @@ impl fmt::Display for FileError {
                  (certbot-deploy-hook, docs/operations.md), and name the copy",
             ),
             FileError::Failed(error) => {
-                let text = error.to_string();
-                let reason = text.split(" (os error").next().unwrap_or_default();
-                write!(f, "cannot be read: {reason}: name another file")
+                write!(f, "cannot be read: {}: name another file", reason_of(error))
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::config::{Config, Server, TextSetting};
 use crate::limits::LOOKUP_WAIT_MS;
 use crate::observe::log::Level;
 use crate::process::privileges::{self, PrivilegeError};
-use crate::types::ListenAddress;
+use crate::types::{ListenAddress, reason_of};
 
 /// The result of `examine`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -139,8 +139,7 @@ fn log_file(path: &str, place: &str, examined: &mut Examined) {
     // Opening a FIFO without a reader must not block.
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
     if let Err(error) = OpenOptions::new().append(true).custom_flags(flags).open(path) {
-        let text = error.to_string();
-        let reason = text.split(" (os error").next().unwrap_or_default();
+        let reason = reason_of(&error);
         examined.add(Level::Error, &format!("{place} {path}: cannot be opened: {reason}: name another file"));
     }
 }

@@ -399,7 +399,7 @@ struct ProcessBounds<'a>(&'a limits::Process, &'a Certificates);
 
 impl fmt::Display for ProcessBounds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size_mib = (self.0.memory_size_max() + self.1.lists_memory_size()).div_ceil(1024 * 1024);
+        let size_mib = (self.0.memory_size_max() + self.1.memory_size_max()).div_ceil(1024 * 1024);
         write!(f, "{} clients at most, {size_mib} MiB of memory at most", self.0.clients_max)
     }
 }

@@ -9,8 +9,7 @@ use crate::http::head::{self, Head, HeadError};
 use crate::http::upgrade::{self, Origins, UpgradeError};
 use crate::observe::log::{Level, Quoted};
 use crate::route::names;
-use crate::tls::TlsFacts;
-use crate::tls::TlsFailure;
+use crate::tls::{TlsFacts, TlsFailure};
 use crate::types::{Demand, End};
 
 /// A request head that is incomplete.

@@ -182,7 +182,7 @@ impl<D: Driver> Gateway<D> {
             (stream.owner, stream.owes_credit) = (Some(owner), matches!(record, Record::Data(_)));
         }
         let arrival = match record {
-            Record::Data(data) => Arrival::Copy([&[0; POOL_HEADROOM], &data[..]].concat().into()),
+            Record::Data(data) => Arrival::copy(&data),
             Record::End => Arrival::End,
             Record::Reset | Record::Credit => Arrival::Failed(Errno::ECONNRESET),
         };

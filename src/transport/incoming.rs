@@ -24,7 +24,7 @@ pub(crate) enum Arrival {
 
 impl Arrival {
     /// Bytes, copied to the heap.
-    pub(super) fn copy(bytes: &[u8]) -> Arrival {
+    pub(crate) fn copy(bytes: &[u8]) -> Arrival {
         Arrival::Copy([&[0; POOL_HEADROOM], bytes].concat().into())
     }
 }

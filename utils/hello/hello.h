@@ -76,7 +76,8 @@ struct hello {
     const char *alpn;
     /* Whether the client has presented a certificate that the gateway verified. If 0, do not rely on the next four. */
     int is_verified;
-    /* The certificate's common name and subject (RFC 4514): any characters but NUL. uakari cuts them at 1,024 bytes. */
+    /* The certificate's common name and subject (RFC 4514): any characters but NUL. Over 1,024 bytes
+       they are left out. */
     const char *common_name;
     const char *subject;
     /* Its serial number, and SHA-256 of all of it: hexadecimal digits. */

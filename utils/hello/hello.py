@@ -93,7 +93,8 @@ class Hello:
     alpn: str = ""
     # Whether the client has presented a certificate that the gateway verified. If not, do not rely on the next four.
     is_verified: bool = False
-    # The certificate's common name and subject (RFC 4514): any characters but NUL. uakari cuts them at 1,024 bytes.
+    # The certificate's common name and subject (RFC 4514): any characters but NUL. Over 1,024 bytes they
+    # are left out.
     common_name: str = ""
     subject: str = ""
     # Its serial number, and SHA-256 of all of it: hexadecimal digits.

@@ -66,7 +66,7 @@ pub struct Hello {
     pub alpn: String,
     /// Whether the client has presented a certificate that the gateway verified. If not, do not rely on the next four.
     pub is_verified: bool,
-    /// The certificate's common name: any characters but NUL. uakari cuts it at 1,024 bytes.
+    /// The certificate's common name: any characters but NUL. Over 1,024 bytes it is left out.
     pub common_name: String,
     /// Its subject (RFC 4514), with the same limit.
     pub subject: String,

@@ -5,7 +5,6 @@ use crate::driver::{Driver, Lease, Op, Segment};
 use crate::exchange::Effect;
 use crate::gateway::World;
 use crate::gateway::opened::{Opened, Parcel};
-use crate::limits::POOL_HEADROOM;
 use crate::observe::log;
 use crate::route::Destination;
 use crate::route::hello::Hello;
@@ -80,8 +79,7 @@ impl<H> Connection<H> {
             }
             (Source::Lease(lease), None) => give_back(Segment::Pool(lease), &mut world.driver),
             (Source::Copy(bytes), Some(Rest { from, start })) => {
-                let buffer = [&[0; POOL_HEADROOM], &bytes[start..]].concat();
-                self.put_back(from, Arrival::Copy(buffer.into()), world);
+                self.put_back(from, Arrival::copy(&bytes[start..]), world);
             }
             (Source::Copy(_) | Source::Nothing | Source::Gone, _) => {}
         }
