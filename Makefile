@@ -2,13 +2,17 @@
 .DEFAULT_GOAL := help
 .PHONY: run check test test-epoll tools bench conformance fuzz kernels soak crowd lint install uninstall clean help rust
 
-# Tests with targets of their own, and one that prints figures alone. `make test` runs all others, also those that need
+# Tests with targets of their own, and some that print figures alone. `make test` runs all others, also those that need
 # tools and therefore have the attribute `ignore`.
-LONG_TESTS = conformance::autobahn soak::a_day chat::crowd::a_thousand_members limits::fairness::figures_of_a_flood
+LONG_TESTS = conformance:: soak::a_day chat::crowd::a_thousand_members limits::fairness::figures_of_a_flood \
+  tls::figures
 # Tests that start no daemon.
 TESTS_WITHOUT_DAEMON = style:: scripts:: install:: library:: echo_server::
 
-run: ## build all and try it: the sample servers behind the gateway on PORT (8080) of HOST (127.0.0.1), until Ctrl-C
+# Most tests wait most of the time: two at once for each core.
+check test test-epoll: export RUST_TEST_THREADS ?= $(shell expr 2 \* $$(nproc))
+
+run: ## build all and try it: the sample servers behind the gateway on PORT (8080) of HOST (127.0.0.1), until Ctrl-C; TLS=1: https
 	@utils/try --build
 
 # PROFILE is one of cargo's (dev); WHAT are arguments of `cargo test` (--workspace).
@@ -53,9 +57,10 @@ crowd: rust ## let 1,000 members chat on a release build, 100 messages a second 
 fuzz: rust ## feed each fuzz target with made-up inputs for SECONDS (60)
 	@tests/tally bash -c 'tests/install-tools --fuzz && tests/fuzz/run $(or $(SECONDS),60)'
 
-# Kernels are 5.10, 6.1 and 6.12; architectures are x86_64, aarch64 and armv7.
+# Kernels are 5.10, 6.1 and 6.12; architectures are x86_64, aarch64 and armv7. WHAT is other arguments for the program
+# with the tests, or autobahn.
 kernels: rust ## run end-to-end tests in Debian's kernels KERNELS (5.10 6.1 6.12) of ARCH (x86_64), which qemu boots
-	@tests/tally bash -c 'tests/install-tools --kernels "$$@" && tests/kernels/run "$$@"' kernels \
+	@tests/tally bash -c 'tests/install-tools --conformance --kernels "$$@" && tests/kernels/run "$$@"' kernels \
 	  $(or $(ARCH),x86_64) $(or $(KERNELS),5.10 6.1 6.12)
 
 lint: rust ## check formatting, and let clippy look for mistakes

@@ -191,12 +191,16 @@ class Bench:
     def start_uakari_epoll_tls(self, stack):
         return self.start_uakari(stack, "epoll", tls=True)
 
-    def start_direct(self, stack, driver="uring"):
+    def start_direct(self, stack, driver="uring", tls=False):
         """The sample server on the Rust API of utils/websocket."""
-        return self.start_gateway(stack, 'options = "direct"', [ECHO, "--direct"], driver=driver)
+        return self.start_gateway(stack, 'options = "direct"', [ECHO, "--direct"], driver=driver, tls=tls)
 
     def start_direct_epoll(self, stack):
         return self.start_direct(stack, "epoll")
+
+    def start_direct_tls(self, stack):
+        """By TLS of the kernel if it has it, else relayed."""
+        return self.start_direct(stack, tls=True)
 
     def start_preload(self, stack):
         """The sample server as it is for streams, which knows nothing of WebSocket."""

@@ -16,6 +16,7 @@ COMPARED = (
     ("uakari-epoll", "uakari"),
     ("relay-epoll", "relay"),
     ("uakari-tls", "uakari"),
+    ("direct-tls", "uakari-tls"),
     ("uakari-tls", "nginx-tls"),
     ("uakari-tls", "haproxy-tls"),
     ("uakari-epoll-tls", "nginx-tls"),

@@ -6,7 +6,7 @@ use crate::config::flags::{Flag, Value};
 use crate::config::keys::Scope;
 use crate::config::problem::Problem;
 use crate::config::{self, Config, Loaded};
-use crate::daemon::Examined;
+use crate::daemon::{Examined, default_tls_dir};
 use crate::observe::log::Level;
 
 /// A WebSocket gateway: HTTP clients in front, ordinary UNIX socket servers behind.
@@ -43,6 +43,14 @@ pub struct Arguments {
     /// PEM file of the certificate's private key (default that of --tls-certificate)
     #[argh(option, arg_name = "file")]
     pub tls_key: Option<String>,
+    /// serve https and wss with a certificate for this host's names and addresses, which uakari-ca, the program
+    /// beside this one, makes and renews with an authority of its own
+    #[argh(switch)]
+    pub tls_self_signed: bool,
+    /// folder of that authority (default /var/lib/uakari/tls for root, else uakari/tls in $XDG_STATE_HOME or
+    /// ~/.local/state)
+    #[argh(option, arg_name = "dir")]
+    pub tls_dir: Option<String>,
     /// names to serve (default "*")
     #[argh(option, arg_name = "patterns")]
     pub allow: Option<String>,
@@ -147,7 +155,7 @@ impl Arguments {
         let text = |label, scope, key, value: &Option<String>| {
             value.as_ref().map(|value| Flag { label, scope, key, value: Value::One(value.clone()) })
         };
-        let switch = |label, key, is_on: bool| is_on.then_some(Flag { label, scope: WebSocket, key, value: Value::On });
+        let switch = |label, scope, key, is_on: bool| is_on.then_some(Flag { label, scope, key, value: Value::On });
         let several = || Value::Several(self.listen.clone());
         let listen = (!self.listen.is_empty()).then(|| Flag {
             label: "--listen:",
@@ -155,19 +163,29 @@ impl Arguments {
             key: "listen",
             value: several(),
         });
+        let default_dir = default_tls_dir().filter(|_| self.tls_self_signed && self.tls_dir.is_none());
+        let default_dir = default_dir.map(|dir| Flag {
+            label: "--tls-self-signed",
+            scope: Tls,
+            key: "dir",
+            value: Value::Default(dir.to_owned()),
+        });
         [
             listen,
             text("--docroot", WebSocket, "docroot", &self.docroot),
             text("--www", Document, "docroot", &self.www),
             text("--tls-certificate", Tls, "crtfile", &self.tls_certificate),
             text("--tls-key", Tls, "keyfile", &self.tls_key),
+            switch("--tls-self-signed", Tls, "self-signed", self.tls_self_signed),
+            text("--tls-dir", Tls, "dir", &self.tls_dir),
+            default_dir,
             text("--allow", WebSocket, "allow", &self.allow),
             text("--deny", WebSocket, "deny", &self.deny),
-            switch("--denylast", "denylast", self.denylast),
+            switch("--denylast", WebSocket, "denylast", self.denylast),
             text("--options", WebSocket, "options", &self.options),
             text("--protocol", WebSocket, "protocol", &self.protocol),
             text("--type", WebSocket, "type", &self.message_type),
-            switch("--hello", "hello", self.hello),
+            switch("--hello", WebSocket, "hello", self.hello),
             text("--origins", WebSocket, "origins", &self.origins),
             text("-u", Top, "user", &self.user),
             text("--pid-file", Top, "pid-file", &self.pid_file),
@@ -239,6 +257,7 @@ mod tests {
         let files = server.tls.as_ref().unwrap();
         assert_eq!(files.certificate, said("/c", "--tls-certificate"));
         assert_eq!(files.key, said("/k", "--tls-key"));
+        assert_eq!(files.authority, None);
         let site = &server.site;
         assert_eq!(site.service.protocol, Protocol::Frames);
         assert_eq!(site.service.message_type, MessageType::Binary);
@@ -248,6 +267,19 @@ mod tests {
         assert_eq!((config.user, config.pid_file), (Some(said("nobody", "-u")), Some(said("/p", "--pid-file"))));
         assert_eq!((config.log.level, config.log.file.as_deref()), (Level::Debug, Some("/l")));
         assert_eq!((config.driver, &*config.driver_place), (Choice::Epoll, "--driver"));
+    }
+
+    #[test]
+    fn certificates_that_uakari_ca_makes() {
+        let said = |value: &str, place: &str| TextSetting { value: value.into(), place: place.into() };
+        let config = load(&["--www=/w", "--tls-self-signed", "--tls-dir=/d/"]);
+        let files = config.servers[0].tls.as_ref().unwrap();
+        assert_eq!(files.authority, Some(said("/d/", "--tls-dir")));
+        assert_eq!(files.certificate, said("/d/issued/server.pem", "--tls-dir"));
+        assert_eq!(files.key, said("/d/issued/server.key", "--tls-dir"));
+        let config = load(&["--www=/w", "--tls-self-signed"]);
+        let dir = &config.servers[0].tls.as_ref().unwrap().authority.as_ref().unwrap();
+        assert!(dir.value.ends_with("/uakari/tls") && dir.place == "--tls-self-signed", "{dir:?}");
     }
 
     #[test]
@@ -294,6 +326,15 @@ mod tests {
                 &["--docroot=/d", "--options=fast"],
                 &["--options \"fast\" is not known: write \"direct\", \"follow\" or nothing"],
             ),
+            (
+                &["--www=/w", "--tls-self-signed", "--tls-certificate=c"],
+                &["--tls-certificate --tls-self-signed is set too: keep one of them"],
+            ),
+            (
+                &["--www=/w", "--tls-self-signed", "--tls-key=k"],
+                &["--tls-key --tls-self-signed is set too: keep one of them"],
+            ),
+            (&["--www=/w", "--tls-dir=d"], &["--tls-dir needs self-signed = true, or --tls-self-signed"]),
             (
                 &["--docroot=/d", "--listen=[::]:1", "--listen=[::]:1"],
                 &["--listen: http://[::]:1 is listed twice: keep one of them"],

@@ -153,12 +153,20 @@ pub enum WhenOver {
 impl Process {
     /// Upper bound of the memory of the process, in bytes. The pool counts twice: one settling may copy all of it to the
     /// heap before the first connection is aborted for it. Bytes queued by a visit are counted when it ends, and a turn
-    /// does no more work while the total is over its limit, so that `VISIT_SIZE_MAX` covers the rest.
+    /// does no more work while the total is over its limit, that of aborted connections included, so that
+    /// `VISIT_SIZE_MAX` covers the rest.
     pub fn memory_size_max(&self) -> u64 {
-        let pool_size = self.pool_buffers * POOL_BUFFER_SIZE as u64;
-        let turn_size = 2 * pool_size + VISIT_SIZE_MAX;
         let tls_size = if self.has_tls { TLS_SIZE + self.clients_max * TLS_CLIENT_SIZE } else { 0 };
-        PROGRAM_SIZE + turn_size + self.queued_size_max + self.clients_max * CLIENT_SIZE + tls_size
+        PROGRAM_SIZE + self.pool_size() + self.held_size_max() + self.clients_max * CLIENT_SIZE + tls_size
+    }
+
+    /// Upper bound of the bytes that all connections together hold outside the pool.
+    pub(crate) fn held_size_max(&self) -> u64 {
+        self.queued_size_max + self.pool_size() + VISIT_SIZE_MAX
+    }
+
+    fn pool_size(&self) -> u64 {
+        self.pool_buffers * POOL_BUFFER_SIZE as u64
     }
 }
 
@@ -234,7 +242,8 @@ pub const FRAMES_PER_VISIT_MAX: usize = if cfg!(test) { 3 } else { 512 };
 /// Units of work in one turn of the loop; the rest waits for the next turn. A frame or a line is a unit, and so are
 /// `WORK_UNIT_SIZE` bytes.
 pub const WORK_PER_TURN_MAX: usize = if cfg!(test) { 32 } else { 16 * 1024 };
-/// The same in a turn that begins with work left from the previous one. Smaller, since a request takes several turns.
+/// The same in a turn that begins with work left from the previous one, or without room. Smaller, since a request takes
+/// several turns.
 pub const WORK_PER_BUSY_TURN_MAX: usize = WORK_PER_TURN_MAX / 16;
 /// Light connections of an address that are visited between two heavy ones.
 pub const LIGHT_VISITS_MAX: usize = 8;
@@ -274,6 +283,12 @@ pub const SEAL_IN_PLACE_SIZE_MIN: usize = 4 * 1024;
 /// Bytes of an incomplete TLS handshake message or record that a connection keeps: a record, and the certificates of a
 /// client.
 pub const TLS_PARTIAL_SIZE_MAX: usize = 32 * 1024;
+/// Bytes of the payload of a TLS record at most (RFC 8446 section 5.1).
+pub const TLS_PAYLOAD_SIZE_MAX: usize = 1 << 14;
+/// As `TLS_PAYLOAD_SIZE_MAX`, with an encrypted content type (RFC 8446 section 5.2).
+pub const TLS_RECORD_SIZE_MAX: usize = TLS_PAYLOAD_SIZE_MAX + 256;
+/// Wait in ms for a connection to the process itself, over which the TLS of the kernel is tried.
+pub const TLS_TRIAL_MS: u64 = 1_000;
 /// Memory of the TLS state of a client in bytes, of which rustls takes 3.2 KB. Not counted here are incomplete records,
 /// records to be sent and certificates of the client (`QUEUED_SIZE_MAX`).
 pub const TLS_CLIENT_SIZE: u64 = 5 * KIB;
@@ -312,6 +327,8 @@ pub const BIND_PAUSE_MS: u64 = 20;
 /// A step of the loop that takes this much longer than expected was a standstill of the process, whose time does not
 /// count. No client can cause a step of this length.
 pub const STANDSTILL_MS: u64 = 1_000;
+/// How long the memory of connections that were aborted for `QUEUED_SIZE_MAX` still counts. It is free within some waits.
+pub const ABORTED_MS: u64 = SECOND;
 /// How long after a standstill received data may have been sent during it, at most. A deadline of a connection that has
 /// just received data is postponed no longer than this.
 pub const CATCH_UP_MS: u64 = 1_000;
@@ -464,8 +481,16 @@ pub const TLS_LOOK_MS: u64 = HOUR;
 pub const TLS_UNWATCHED_LOOK_MS: u64 = 10_000;
 /// Interval of warnings about certificates that have expired or will soon.
 pub const TLS_DATES_MS: u64 = DAY;
+/// How long uakari-ca may take to make a certificate: an old processor without a good source of random numbers.
+pub const AUTHORITY_RUN_MS: u64 = 30_000;
+/// Bytes of what it prints.
+pub const AUTHORITY_OUTPUT_SIZE_MAX: usize = 16 * 1024;
+/// Interval of looks whether it has ended after it has closed its output.
+pub const AUTHORITY_END_MS: u64 = 5;
 /// Reads of changes in one turn of the event loop.
 pub const INOTIFY_READS_MAX: usize = 16;
+/// Messages about addresses that are read in one turn of the event loop.
+pub const NETLINK_READS_MAX: usize = 256;
 /// Time before the expiry of a certificate from which on it is warned about.
 pub const EXPIRY_WARNING_MS: u64 = 30 * DAY;
 
@@ -511,6 +536,7 @@ const _: () = assert!(CLIENTS_PER_ADDRESS_MAX.default < TLS_HANDSHAKES_MAX.defau
 const _: () = assert!(HANDSHAKES_MAX.default < CLIENTS_MAX.default);
 const _: () = assert!(CLOSE_MS.default < DRAIN_MS.default);
 const _: () = assert!((WATCHES_MAX as u64) < FDS_RESERVED / 2);
+const _: () = assert!(AUTHORITY_RUN_MS <= u16::MAX as u64, "a time of poll(2) here");
 const _: () = assert!(LOG_LINE_SIZE_MAX < LOG_WRITE_SIZE_MAX, "a newline may go before a line");
 const _: () = assert!(LOG_BUFFER_SIZE > LOG_BUFFER_RESERVED && LOG_BUFFER_RESERVED > LOG_LINE_SIZE_MAX);
 const _: () = assert!(4 * LOG_VALUE_SIZE_MAX + 400 < LOG_LINE_SIZE_MAX, "three values and the numbers fit into JSON");

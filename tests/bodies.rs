@@ -115,6 +115,8 @@ fn a_slow_body_times_out() {
         wire.send("x");
         match uninterrupted(|| wire.stream().peek(&mut [0])) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            // A busy machine sends fewer bytes in this time.
+            Ok(_) if start.elapsed() >= Duration::from_millis(1_900) => break,
             other => panic!("{other:?} after {:?}", start.elapsed()),
         }
     }

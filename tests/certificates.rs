@@ -289,11 +289,7 @@ fn files_that_cannot_be_watched() {
 /// Without TLS there is no watch, and no thread.
 #[test]
 fn nothing_is_watched_without_tls() {
-    let is_watching = |daemon: &Daemon| {
-        let files = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
-        let mut targets = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok());
-        targets.any(|target| target == Path::new("anon_inode:inotify"))
-    };
+    let is_watching = |daemon: &Daemon| daemon.process.has_open("anon_inode:inotify");
     let daemon = Daemon::start_configured(&crate::daemon::configuration("", ""));
     reload(&daemon, &crate::daemon::configuration("", ""), TAKEN);
     assert!(!is_watching(&daemon));

@@ -2,13 +2,12 @@
 
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::{Daemon, program, project, start_sample};
-use crate::foreign::{self, tool, tools};
+use crate::foreign::{self, SCRIPT_TIME, tool, tools};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect, listens};
 
@@ -416,9 +415,6 @@ fn control_characters_are_escaped_in_the_log() {
     eve.text(&"x".repeat(LINE_SIZE_MAX + 1));
     room.chat.err.wait_for(&["\\u{9b}2J\\u{202e}eve is dropped"]);
 }
-
-/// Two browsers, with all steps of tests/clients/chat.mjs.
-const SCRIPT_TIME: Duration = Duration::from_secs(240);
 
 /// Drives `www/webchat.html` in browsers, with a chat that is restarted on request of the script.
 fn drive_page(way: Way, more: &[&str]) {

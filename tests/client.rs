@@ -155,9 +155,31 @@ impl Client {
         Frame::read(|size| self.wire.take(size))
     }
 
-    /// The next message, joined from its frames.
+    /// The next message, joined from its frames. Keepalive pings, for which a busy machine takes long enough, are
+    /// answered.
     pub fn message(&mut self) -> (u8, Vec<u8>) {
-        Frame::read_message(|| self.frame())
+        Frame::read_message(|| {
+            loop {
+                let frame = self.frame();
+                if frame != Frame::new(PING, b"") {
+                    return frame;
+                }
+                self.send(&[Frame::new(PONG, b"")]);
+            }
+        })
+    }
+
+    /// The size of all messages up to the end of the stream. A close frame may precede it.
+    pub fn rest_size(&mut self) -> usize {
+        let (bytes, mut at, mut size) = (self.wire.take_rest(), 0, 0);
+        while at < bytes.len() {
+            let frame = Frame::read(|size| {
+                at += size;
+                bytes[at - size..at].to_vec()
+            });
+            size += if frame.opcode == CLOSE { 0 } else { frame.payload.len() };
+        }
+        size
     }
 
     /// The next message must be this text.

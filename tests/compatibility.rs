@@ -230,10 +230,7 @@ fn a_connection_needs_little_memory_and_no_process() {
     let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", daemon.pid())).unwrap();
     assert_eq!(children, "", "processes of the daemon");
     drop((first, more));
-    eventually("the echo server has no clients any more", || {
-        let sockets = std::fs::read_dir(format!("/proc/{}/fd", echo.pid())).unwrap().count();
-        sockets < 10
-    });
+    eventually("the echo server has no clients any more", || echo.open_files().len() < 10);
 }
 
 #[test]

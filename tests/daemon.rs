@@ -121,7 +121,7 @@ pub fn program(name: &str) -> PathBuf {
 
 /// A running daemon with a folder of its own: `run` for sockets, `www` for pages.
 pub struct Daemon {
-    process: Process,
+    pub process: Process,
     folder: Folder,
     /// The port of its first TCP address.
     pub port: u16,
@@ -211,9 +211,7 @@ impl Daemon {
     fn expect_driver(&self, command: &Command) {
         let words: Vec<_> = command.get_args().collect();
         let driver = words.windows(2).rfind(|pair| pair[0] == "--driver").and_then(|pair| pair[1].to_str());
-        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
-        let mut targets = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
-        let has_ring = targets.any(|target| target == Path::new("anon_inode:[io_uring]"));
+        let has_ring = self.process.has_open("anon_inode:[io_uring]");
         match driver {
             Some("uring") => assert!(has_ring, "{command:?} has no ring"),
             Some("epoll") => assert!(!has_ring, "{command:?} has a ring"),
@@ -323,7 +321,7 @@ impl Daemon {
 
     /// How many files it has open.
     pub fn open_files(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+        self.process.open_files().len()
     }
 
     /// Writes another text into its configuration file.

@@ -15,7 +15,7 @@ use crate::server::{Kind, connect, listens};
 use crate::wire::Wire;
 
 /// A program of `tests/direct_api`, compiled against the header and the library.
-fn compile(folder: &Folder, name: &str, language: &str) -> PathBuf {
+pub fn compile(folder: &Folder, name: &str, language: &str) -> PathBuf {
     compile_source(folder, &project().join(format!("tests/direct_api/{name}.c")), language)
 }
 
@@ -32,19 +32,25 @@ fn compile_source(folder: &Folder, source: &Path, language: &str) -> PathBuf {
 }
 
 /// The echo server in C, and the folder that its socket is in.
-struct Server {
-    process: Process,
+pub struct Server {
+    pub process: Process,
     folder: Folder,
 }
 
 impl Server {
-    fn start(options: &[&str]) -> Server {
+    /// Starts it.
+    pub fn start(options: &[&str]) -> Server {
         Server::start_with(options, &[])
     }
 
     fn start_with(options: &[&str], environment: &[(&str, &str)]) -> Server {
+        Server::start_program("echo", options, environment)
+    }
+
+    /// Starts another program.
+    pub fn start_program(name: &str, options: &[&str], environment: &[(&str, &str)]) -> Server {
         let folder = Folder::new();
-        let program = compile(&folder, "echo", "c");
+        let program = compile(&folder, name, "c");
         let mut command = Command::new(program);
         command.envs(environment.iter().copied());
         let process = Process::start(command.arg(folder.join("socket")).args(options));
@@ -53,11 +59,13 @@ impl Server {
         server
     }
 
-    fn path(&self) -> PathBuf {
+    /// Where it listens.
+    pub fn path(&self) -> PathBuf {
         self.folder.path().join("socket")
     }
 
-    fn says(&self, parts: &[&str]) {
+    /// Waits for a line with these parts.
+    pub fn says(&self, parts: &[&str]) {
         self.process.out.wait_for(parts);
     }
 }

@@ -20,7 +20,7 @@ use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
 use crate::daemon::{Daemon, UAKARI_PATH, configuration, start_echo};
 use crate::drivers::{NO_RING, has_io_uring};
 use crate::privileges::as_lone_user;
-use crate::process::{DEADLINE, Finished, Folder, Process, close, eventually, expect_eq, has, run, skipped};
+use crate::process::{DEADLINE, Finished, Folder, IsOver, Process, close, eventually, expect_eq, has, run, skipped};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
 
@@ -216,9 +216,9 @@ pub fn a_replaced_backend_receives_new_clients() {
 }
 
 /// Replaces a file by one after the other.
-fn swap(is_over: &AtomicBool, place: &std::path::Path, makers: [&dyn Fn(&std::path::Path); 2]) {
+fn swap(flag: &AtomicBool, place: &std::path::Path, makers: [&dyn Fn(&std::path::Path); 2]) {
     let beside = place.with_extension("beside");
-    while !is_over.load(Ordering::Relaxed) {
+    while !flag.load(Ordering::Relaxed) {
         for make in makers {
             make(&beside);
             fs::rename(&beside, place).unwrap();
@@ -236,24 +236,21 @@ pub fn swapping_the_socket_file_never_escapes_docroot() {
     let secret = Listener::bind(&outside, Kind::Stream);
     let place = daemon.socket("server");
     fs::hard_link(&inside, &place).unwrap();
-    let is_over = AtomicBool::new(false);
+    let flag = AtomicBool::new(false);
     let mut counts = [0; 2];
     thread::scope(|scope| {
+        let _is_over = IsOver(&flag);
         scope.spawn(|| {
             let link = |beside: &std::path::Path| symlink(&outside, beside).unwrap();
-            swap(&is_over, &place, [&link, &|beside| fs::hard_link(&inside, beside).unwrap()]);
+            swap(&flag, &place, [&link, &|beside| fs::hard_link(&inside, beside).unwrap()]);
         });
         for _ in 0..300 {
             match daemon.upgrade("/server", &[]).status {
                 101 => counts[0] += 1,
                 403 => counts[1] += 1,
-                status => {
-                    is_over.store(true, Ordering::Relaxed);
-                    panic!("{status} after {counts:?}");
-                }
+                status => panic!("{status} after {counts:?}"),
             }
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     println!("{counts:?} were let in and refused");
     assert!(secret.is_idle(), "a client was led out of docroot");
@@ -274,11 +271,12 @@ pub fn swapping_a_folder_never_escapes_docroot() {
     let (place, beside) = (daemon.socket("folder"), daemon.folder().path().join("beside"));
     symlink(&outside, &beside).unwrap();
     symlink("folder/../server", daemon.socket("link")).unwrap();
-    let is_over = AtomicBool::new(false);
+    let flag = AtomicBool::new(false);
     let mut statuses = BTreeMap::new();
     thread::scope(|scope| {
+        let _is_over = IsOver(&flag);
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            while !flag.load(Ordering::Relaxed) {
                 renameat2(AT_FDCWD, &place, AT_FDCWD, &beside, RenameFlags::RENAME_EXCHANGE).unwrap();
             }
         });
@@ -286,7 +284,6 @@ pub fn swapping_a_folder_never_escapes_docroot() {
             let path = ["/folder/server", "/link"][number % 2];
             *statuses.entry((path, daemon.upgrade(path, &[]).status)).or_insert(0) += 1;
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     println!("{statuses:?}");
     assert!(secrets.iter().all(Listener::is_idle), "a client was led out of docroot: {statuses:?}");

@@ -61,9 +61,19 @@ impl Way {
 
     /// A daemon as the scripts expect it, with these flags more, and its echo server.
     pub fn start(self, flags: &[&str]) -> (Daemon, Process) {
-        let (own, server) = match self {
-            Way::Proxied | Way::ProxiedTls => (["--protocol", "frames"], &["--protocol", "frames", "-m", "2000"][..]),
-            Way::Direct | Way::DirectTls => (["--options", "direct"], &["--direct", "-m", "2000"][..]),
+        let daemon = self.start_daemon(flags);
+        let echo = match self {
+            Way::Proxied | Way::ProxiedTls => daemon.echo("echo", &["--protocol", "frames", "-m", "2000"]),
+            Way::Direct | Way::DirectTls => daemon.echo("echo", &["--direct", "-m", "2000"]),
+        };
+        (daemon, echo)
+    }
+
+    /// As `start`, without a server.
+    pub fn start_daemon(self, flags: &[&str]) -> Daemon {
+        let own = match self {
+            Way::Proxied | Way::ProxiedTls => ["--protocol", "frames"],
+            Way::Direct | Way::DirectTls => ["--options", "direct"],
         };
         let (folder, www) = (Folder::new(), project().join("www"));
         let mut flags = [flags, &own, &["--deny", "^/denied", "--www", www.to_str().unwrap()]].concat();
@@ -72,9 +82,7 @@ impl Way {
             authority::issue(&folder);
             flags.extend(["--tls-certificate", &certificate, "--tls-key", &key]);
         }
-        let daemon = Daemon::start_in(folder, &flags);
-        let echo = daemon.echo("echo", server);
-        (daemon, echo)
+        Daemon::start_in(folder, &flags)
     }
 
     /// The daemon's address; `scheme` is "http" or "ws".
@@ -88,7 +96,7 @@ fn expect_ok(way: Way, program: impl AsRef<OsStr>, script: &str, scheme: &str, m
     let (daemon, _echo) = way.start(&[]);
     let mut command = command(program);
     command.arg(project().join("tests/clients").join(script)).arg(way.url(scheme, &daemon));
-    command.args(more).env("UAKARI_TOOLS", tools());
+    command.args(more).env("UAKARI_TOOLS", tools()).env("UAKARI_TEST_TIMEOUT", "300");
     if way.has_tls() {
         // Of Python, Node and curl, and of our own scripts for browsers.
         for variable in ["SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE", "UAKARI_AUTHORITY"] {

@@ -13,6 +13,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 
 use crate::client::Client;
+use crate::records::{Route, secure_pair};
 use crate::server::{self, Backend, Kind, Listener};
 use crate::wire::Wire;
 
@@ -60,6 +61,14 @@ pub fn give_late(path: &Path, between: impl FnOnce()) -> Client {
     between();
     hand_over(&connection, &sockaddr_in(near.local_addr().unwrap()), far.as_raw_fd());
     Client::new(Wire::new(near))
+}
+
+/// As `give`, for a client with TLS in the kernel. None: the kernel has none.
+pub fn give_secure(path: &Path, route: Route) -> Option<Client> {
+    let (near, far) = secure_pair(route)?;
+    let connection = server::connect(path, Kind::Stream).unwrap();
+    hand_over(&connection, &sockaddr_in(near.local_addr().unwrap()), far.as_raw_fd());
+    Some(Client::new(Wire::over_records(near)))
 }
 
 /// A client that was received.

@@ -66,6 +66,7 @@ fn all_files_are_installed() {
         ("etc/logrotate.d/uakari", 0o644),
         ("etc/uakari/uakari.conf", 0o644),
         ("usr/bin/uakari", 0o755),
+        ("usr/bin/uakari-ca", 0o755),
         ("usr/bin/websocket_chat", 0o755),
         ("usr/bin/websocket_echo", 0o755),
         ("usr/lib/uakari/authrpc.so", 0o755),
@@ -80,6 +81,7 @@ fn all_files_are_installed() {
         ("usr/share/uakari/hello/hello.h", 0o644),
         ("usr/share/uakari/hello/hello.py", 0o644),
         ("usr/share/uakari/hello/hello.rs", 0o644),
+        ("usr/share/uakari/www/authority.html", 0o644),
         ("usr/share/uakari/www/index.html", 0o644),
         ("usr/share/uakari/www/jsonrpc.js", 0o644),
         ("usr/share/uakari/www/uakari.css", 0o644),
@@ -99,6 +101,8 @@ fn all_files_are_installed() {
     }
     let unit = fs::read_to_string(folder.join("usr/lib/systemd/system/uakari.service")).unwrap();
     assert!(unit.contains("\nExecStart=/usr/bin/uakari -f /etc/uakari/uakari.conf\n"), "{unit}");
+    // /var/lib/uakari has the keys of another authority, and stays root's.
+    assert!(unit.contains("\nStateDirectory=uakari/tls\nStateDirectoryMode=0755\n"), "{unit}");
 }
 
 #[test]
@@ -108,6 +112,7 @@ fn manual_pages_are_installed_in_the_search_path_of_man() {
     let installed = tree(&folder.path().join("usr/share"));
     for (page, place) in [
         ("uakari.8", "man/man8/uakari.8"),
+        ("uakari-ca.8", "man/man8/uakari-ca.8"),
         ("uakari.conf.5", "man/man5/uakari.conf.5"),
         ("libwebsocket.7", "man/man7/libwebsocket.7"),
         ("websocket.3", "man/man3/websocket.3"),

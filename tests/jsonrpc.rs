@@ -5,17 +5,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, configuration, program, project};
-use crate::foreign::{self, tool, tools};
+use crate::foreign::{self, SCRIPT_TIME, tool, tools};
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 use crate::server::{Backend, Kind, connect};
 
 /// Users and their passwords: the library authrpc.so.
-mod authrpc;
+pub mod authrpc;
 
 /// Faulty libraries, and the clients that are not affected.
 mod harm;
@@ -428,7 +427,7 @@ fn the_pages_for_users_and_databases() {
     let mut command = foreign::command("node");
     command.arg(project().join("tests/clients/rpc_pages.mjs")).arg(format!("http://127.0.0.1:{}", daemon.port));
     command.args([&daemon.folder().join("screenshots"), &password]).env("UAKARI_TOOLS", tools());
-    let finished = run(&mut command, Duration::from_secs(150));
+    let finished = run(&mut command, SCRIPT_TIME);
     let (out, err) = (&finished.out, &finished.err);
     assert!(finished.status.success() && out.contains("ok - ") && !out.contains("not ok"), "{out}\n{err}");
 }

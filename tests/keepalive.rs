@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
+use crate::client::{BINARY, CLOSE, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, configuration, uakari_words};
 use crate::process::{DEADLINE, Folder, Process, can_unshare, eventually, eventually_eq, has, run, skipped};
 use crate::server::{Backend, Listener};
@@ -34,7 +34,7 @@ fn expect_ping(client: &mut Client) {
 
 #[test]
 fn a_client_that_answers_pings_stays_connected() {
-    let (daemon, server) = start("ping-ms = 150; pong-ms = 2000;");
+    let (daemon, server) = start("ping-ms = 150; pong-ms = 20000;");
     let start = Instant::now();
     let (mut client, mut backend) = pair(&daemon, &server);
     // Pings come every ping-ms, although pong-ms is much longer.
@@ -42,7 +42,7 @@ fn a_client_that_answers_pings_stays_connected() {
         expect_ping(&mut client);
         client.send(&[Frame::new(PONG, b"")]);
     }
-    assert!(start.elapsed() < Duration::from_millis(2_000), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_millis(10_000), "{:?}", start.elapsed());
     // Any byte counts as an answer.
     expect_ping(&mut client);
     client.wire.send(&Frame::new(TEXT, b"hello").masked().bytes()[..3]);
@@ -68,8 +68,9 @@ fn a_client_that_does_not_answer_pings_is_closed() {
         let (mut client, mut backend) = pair(&daemon, &server);
         client.text("hello");
         expect_ping(&mut client);
-        // No close frame, no further byte.
-        assert_eq!(client.wire.take_rest(), b"", "{protocol}");
+        // No close frame. "hello" may have come after the first ping, and have answered it.
+        let rest = client.wire.take_rest();
+        assert!(rest.is_empty() || rest == Frame::new(PING, b"").bytes(), "{protocol}: {rest:x?}");
         let took = start.elapsed();
         assert!(took >= Duration::from_millis(490) && took < DEADLINE / 2, "{took:?}");
         let hello = Frame::new(TEXT, b"hello").bytes();
@@ -112,7 +113,7 @@ fn write_until_stalled(mut stream: &TcpStream, bytes: &[u8]) -> usize {
 /// A client that is not read, because its backend does not read, cannot answer pings.
 #[test]
 fn backpressure_on_a_client_does_not_count_as_a_lost_connection() {
-    let (daemon, server) = start("ping-ms = 150; pong-ms = 200;");
+    let (daemon, server) = start("ping-ms = 150; pong-ms = 1000;");
     let (mut client, mut backend) = pair(&daemon, &server);
     let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
     let sent = write_until_stalled(client.wire.stream(), &message);
@@ -148,7 +149,7 @@ fn backpressure_on_a_client_does_not_count_as_a_lost_connection() {
 #[test]
 fn a_disconnect_is_detected_under_backpressure() {
     for reads_first in [true, false] {
-        let (daemon, server) = start("ping-ms = 150; pong-ms = 200; stall-ms = 1000;");
+        let (daemon, server) = start("ping-ms = 150; pong-ms = 1000; stall-ms = 1000;");
         let (client, _backend) = pair(&daemon, &server);
         let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
         write_until_stalled(client.wire.stream(), &message);
@@ -166,7 +167,7 @@ fn a_disconnect_is_detected_under_backpressure() {
 /// The same for a client over its rate.
 #[test]
 fn a_disconnect_is_detected_under_a_rate_limit() {
-    let (daemon, server) = start("ping-ms = 150; pong-ms = 200; messages-per-second = 1;");
+    let (daemon, server) = start("ping-ms = 150; pong-ms = 1000; messages-per-second = 1;");
     let (mut client, mut backend) = pair(&daemon, &server);
     client.send(&vec![Frame::new(BINARY, b"x"); 500]);
     backend.expect("x".repeat(500));
@@ -220,22 +221,41 @@ fn idle_conversations_are_closed() {
     let limits = "idle-ms = 600; ping-ms = 100; pong-ms = 2000;";
     let daemon = Daemon::start_configured(&configuration(limits, "protocol = \"frames\";"));
     let server = daemon.listen("server");
-    let (mut client, mut backend) = pair(&daemon, &server);
+    // A busy machine may hold the test up until the time is over.
+    let is_in_time = |_| a_conversation_is_idle_at_its_end(&daemon, &server);
+    assert!((0..3).any(is_in_time));
+    daemon.log().wait_for(&["info", "code=1001", "idle for too long (1001)"]);
+}
+
+/// False: it was idle before its end, by this test's own fault.
+fn a_conversation_is_idle_at_its_end(daemon: &Daemon, server: &Listener) -> bool {
+    const IDLE: Duration = Duration::from_millis(600);
+    let (mut client, mut backend) = pair(daemon, server);
     let mut last = Instant::now();
+    let is_late = |frame: &Frame, last: Instant| frame.opcode == CLOSE && last.elapsed() >= IDLE;
     // A message in either direction restarts the time.
     for number in 0..4 {
         for _ in 0..2 {
-            expect_ping(&mut client);
+            let frame = client.frame();
+            if is_late(&frame, last) {
+                return false;
+            }
+            assert_eq!(frame, Frame::new(PING, b""), "after {:?}", last.elapsed());
             client.send(&[Frame::new(PONG, b"")]);
         }
-        last = Instant::now();
-        if number % 2 == 0 {
-            client.text("up");
-            assert_eq!(backend.message().1, b"up");
+        let before = std::mem::replace(&mut last, Instant::now());
+        let text = ["up", "down"][number % 2];
+        let frame = if text == "up" {
+            client.text(text);
+            backend.frame()
         } else {
-            backend.send_frame(&Frame::new(TEXT, b"down"));
-            while client.frame().opcode != TEXT {}
+            backend.send_frame(&Frame::new(TEXT, text.as_bytes()));
+            std::iter::repeat_with(|| client.frame()).find(|frame| frame.opcode != PING).unwrap()
+        };
+        if is_late(&frame, before) {
+            return false;
         }
+        assert_eq!((frame.opcode, &*frame.payload), (TEXT, text.as_bytes()));
     }
     let mut frame = client.frame();
     while frame.opcode == PING {
@@ -243,13 +263,13 @@ fn idle_conversations_are_closed() {
         frame = client.frame();
     }
     assert_eq!(frame.close_code(), (1001, "idle for too long".to_owned()));
-    assert!(last.elapsed() >= Duration::from_millis(590), "{:?}", last.elapsed());
+    assert!(last.elapsed() >= IDLE - Duration::from_millis(10), "{:?}", last.elapsed());
     client.close(1001);
     assert_eq!(backend.frame().close_code().0, 1001);
     backend.expect_end();
     drop(backend);
     client.wire.expect_end();
-    daemon.log().wait_for(&["info", "code=1001", "idle for too long (1001)"]);
+    true
 }
 
 /// The options of accepted sockets, as ss(8) shows them.

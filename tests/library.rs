@@ -11,7 +11,7 @@ use crate::process::{DEADLINE, Folder, run};
 
 /// It needs a release build.
 const LINK_DEADLINE: Duration = Duration::from_secs(600);
-const SIZE_MAX: u64 = 400 * 1024;
+const SIZE_MAX: u64 = 404 * 1024;
 
 /// The library, linked by the script that `make install` uses.
 fn link(folder: &Folder) -> PathBuf {

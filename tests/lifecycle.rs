@@ -164,7 +164,8 @@ fn a_backend_that_keeps_sending_during_the_drain() {
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        client.expect_text("tick");
+        // Several are one message if the gateway reads late.
+        assert!(client.message().1.starts_with(b"tick"));
         (0..signals).for_each(|_| daemon.signal(Signal::SIGTERM));
         let last = std::iter::repeat_with(|| client.frame()).find(|frame| frame.opcode != TEXT).unwrap();
         expect_eq((last.opcode, last.close_code().0), (CLOSE, 1001), signals);

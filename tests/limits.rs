@@ -232,8 +232,8 @@ fn timed(least_ms: u64, act: impl FnOnce()) {
 
 #[test]
 fn a_slow_head_is_408() {
-    let daemon = Daemon::start_configured(&configuration("head-ms = 300;", ""));
-    timed(300, || {
+    let daemon = Daemon::start_configured(&configuration("head-ms = 1000;", ""));
+    timed(1_000, || {
         let mut first = daemon.wire();
         first.send("GET / HTTP/1.1\r\n");
         assert_eq!(first.response().status, 408);
@@ -241,14 +241,14 @@ fn a_slow_head_is_408() {
     // The next request has the same time, from its first byte on.
     let mut second = daemon.wire();
     assert_eq!(second.get("/nosuch").status, 404);
-    timed(300, || {
+    timed(1_000, || {
         second.send("G");
         assert_eq!(second.response().status, 408);
     });
     drop(second);
     daemon.log().wait_for(&["the request head was too slow (408)"]);
     // A client that sends nothing is closed without a reply.
-    timed(300, || daemon.wire().expect_end());
+    timed(1_000, || daemon.wire().expect_end());
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_backend_that_does_not_accept_is_504() {
 #[test]
 fn an_idle_persistent_connection_times_out() {
     for (before, after, least_ms) in [
-        ("document", "limits = { keepalive-ms = 400; }; document", 400),
+        ("document", "limits = { keepalive-ms = 1500; }; document", 1_500),
         ("document", "keepalivetimeout = 1; document", 1_000),
     ] {
         let daemon = Daemon::start_configured(&configuration("", "").replacen(before, after, 1));

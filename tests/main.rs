@@ -9,6 +9,9 @@ mod process;
 /// The daemon in a new folder, as every test needs it.
 mod daemon;
 
+/// TLS in the kernel, record by record.
+mod records;
+
 /// A TCP connection and HTTP on it, byte by byte, which a library would hide.
 mod wire;
 
@@ -39,8 +42,14 @@ mod waiting;
 /// Certificates and keys as files.
 mod certificates;
 
+/// Certificates that the daemon gets by itself: `--tls-self-signed`.
+mod first_use;
+
 /// TLS.
 mod tls;
+
+/// The certificate authority.
+mod authority;
 
 /// Pages and other plain requests.
 mod http;
@@ -131,6 +140,9 @@ mod chat;
 
 /// JSON-RPC with the methods of libraries.
 mod jsonrpc;
+
+/// The server through which devices enrol.
+mod enrollment;
 
 /// Servers in C that speak WebSocket with the library's functions.
 mod direct_api;

@@ -204,9 +204,7 @@ fn a_device_is_closed_with_its_conversation() {
 
 /// The devices that the daemon has open, without standard output and error.
 fn devices_of(daemon: &Daemon) -> Vec<String> {
-    let entries = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
-    let targets = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
-    let paths = targets.map(|target| target.display().to_string());
+    let paths = daemon.process.open_files().into_iter().map(|target| target.display().to_string());
     paths.filter(|path| path.starts_with("/dev/pts") || path.ends_with("/read") || path.ends_with("/write")).collect()
 }
 

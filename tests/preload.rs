@@ -22,6 +22,9 @@ mod calls;
 /// Descriptors that are closed without close(3).
 mod descriptors;
 
+/// Clients with TLS in the kernel.
+mod records;
+
 /// Servers on foreign runtimes.
 mod runtimes;
 
@@ -55,6 +58,11 @@ impl Server {
     /// Compiles a server of `tests/preload` and starts it.
     fn compiled(name: &str, more: &[&str]) -> Server {
         Server::compiled_with(name, more, &[])
+    }
+
+    /// The same for a server that tells clients by their address from accept(2), so that it waits for a slow gateway.
+    fn patient(name: &str, more: &[&str]) -> Server {
+        Server::compiled_with(name, more, &[("WEBSOCKET_WAIT_MS", "60000")])
     }
 
     fn compiled_with(name: &str, more: &[&str], environment: &[(&str, &str)]) -> Server {
@@ -124,7 +132,7 @@ impl Server {
 }
 
 /// Compiles a server of `tests/preload`: the command that starts it.
-fn compile(
+pub fn compile(
     folder: &Folder,
     path: &str,
     name: &str,
@@ -174,7 +182,7 @@ fn select_and_blocking_sockets() {
 
 #[test]
 fn epoll_and_nonblocking_sockets() {
-    let server = Server::compiled("epoll", &[]);
+    let server = Server::patient("epoll", &[]);
     server.expect_echo();
     server.process.out.wait_for(&["family 2 size 16 127.0.0.1"]);
 }
@@ -375,7 +383,7 @@ fn a_burst_of_clients_that_are_written_to_first() {
 
 #[test]
 fn a_closed_client_leaves_epoll_while_the_gateway_has_a_copy() {
-    let server = Server::compiled("epoll", &[]);
+    let server = Server::patient("epoll", &[]);
     // It listens before it uses epoll, and may still have its first client.
     eventually("the listener alone is watched", || server.process.watched_files() == 1);
     let (mut client, _copy) = give_and_keep(&server.path);

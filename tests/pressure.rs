@@ -328,7 +328,7 @@ fn a_late_reader_receives_the_last_bytes_of_a_closed_backend() {
     let late: Vec<(Client, usize)> = (1..=8)
         .map(|number| {
             let mut client = daemon.connect("/server");
-            let size = write_until_stalled(server.accept().stream(), &pattern, most - number * 48 * 1024);
+            let size = write_until_stalled(server.accept().stream(), &pattern, most.saturating_sub(number * 48 * 1024));
             if number % 2 == 0 {
                 // The backend has gone, which must not drop what is on its way.
                 client.text("are you still there?");

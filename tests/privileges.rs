@@ -30,7 +30,7 @@ impl Status {
 }
 
 /// The user to switch to; None: the tests do not run as root.
-fn nobody() -> Option<User> {
+pub fn nobody() -> Option<User> {
     if !Uid::effective().is_root() {
         skipped("only root can become another user");
         return None;

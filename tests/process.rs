@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +19,15 @@ use nix::unistd::{Pid, Uid, mkdtemp};
 
 /// Deadline of everything that must happen; generous for busy machines.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Tells threads on drop that what they wait for is over, also when the test fails.
+pub struct IsOver<'a>(pub &'a AtomicBool);
+
+impl Drop for IsOver<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 /// The lines of a process so far.
 #[derive(Default)]
@@ -146,6 +156,12 @@ impl Process {
         self.is_ended
     }
 
+    /// Its state (proc_pid_stat(5)).
+    pub fn state(&self) -> char {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        status.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap()
+    }
+
     /// The present memory, page for page. What proc_pid_status(5) calls VmRSS may be 4 MiB too small: before Linux 6.2
     /// a thread adds its pages to that sum after 64 faults, each of up to 16 pages of a file.
     pub fn resident_kib(&self) -> u64 {
@@ -161,6 +177,18 @@ impl Process {
         let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap();
         let line = text.lines().find(|line| line.starts_with(field)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// What its descriptors refer to (proc_pid_fd(5)).
+    pub fn open_files(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        // A descriptor may be closed meanwhile.
+        files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok()).collect()
+    }
+
+    /// Whether a descriptor refers to this.
+    pub fn has_open(&self, target: &str) -> bool {
+        self.open_files().iter().any(|file| file == Path::new(target))
     }
 
     /// Descriptors in its epoll sets (proc_pid_fdinfo(5)).

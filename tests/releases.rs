@@ -11,7 +11,7 @@ use nix::unistd::Uid;
 
 use crate::daemon::{Daemon, configuration, uakari};
 use crate::http::put;
-use crate::process::{Folder, eventually, expect_eq, skipped};
+use crate::process::{Folder, IsOver, eventually, expect_eq, skipped};
 use crate::server::{Kind, Listener};
 
 /// Longer than the promised second, for busy machines.
@@ -30,10 +30,11 @@ pub fn renames_elsewhere_have_no_effect() {
     symlink("sub/../server", daemon.folder().join("run/link")).unwrap();
     let (one, other) = (daemon.folder().join("one"), daemon.folder().join("other"));
     fs::write(&one, "").unwrap();
-    let is_over = AtomicBool::new(false);
+    let flag = AtomicBool::new(false);
     let (pages, sockets) = thread::scope(|scope| {
+        let is_over = IsOver(&flag);
         scope.spawn(|| {
-            while !is_over.load(Ordering::Relaxed) {
+            while !flag.load(Ordering::Relaxed) {
                 fs::rename(&one, &other).unwrap();
                 fs::rename(&other, &one).unwrap();
             }
@@ -41,7 +42,7 @@ pub fn renames_elsewhere_have_no_effect() {
         let mut wire = daemon.wire();
         let mut pages: Vec<u16> = (0..4_000).map(|_| wire.get("/link").status).collect();
         let mut sockets: Vec<u16> = (0..500).map(|_| daemon.upgrade("/link", &[]).status).collect();
-        is_over.store(true, Ordering::Relaxed);
+        drop(is_over);
         pages.retain(|status| *status != 200);
         sockets.retain(|status| *status != 101);
         (pages, sockets)

@@ -1,7 +1,7 @@
 //! `make run`: the sample servers with the gateway, and its failures.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -12,8 +12,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, gets
 
 use crate::client::Client;
 use crate::daemon::{program, project, uakari_words};
+use crate::foreign::{self, SCRIPT_TIME, tool, tools};
 use crate::process::{DEADLINE, Folder, Process, eventually, free_port, run, write_program};
 use crate::scripts::only_these;
+use crate::tls::{shake, trusting};
 use crate::wire::Wire;
 
 /// The script of `make run`, with the programs of this build.
@@ -22,7 +24,8 @@ fn show(folder: &Folder, host: &str, port: &str) -> Command {
     if !release.exists() {
         fs::create_dir(&release).unwrap();
         for name in
-            ["websocket_echo", "websocket_chat", "websocket_jsonrpc", "libauthrpc.so", "libjsonsql.so"].map(program)
+            ["uakari-ca", "websocket_echo", "websocket_chat", "websocket_jsonrpc", "libauthrpc.so", "libjsonsql.so"]
+                .map(program)
         {
             symlink(&name, release.join(name.file_name().unwrap())).unwrap();
         }
@@ -30,6 +33,21 @@ fn show(folder: &Folder, host: &str, port: &str) -> Command {
     }
     let mut command = Command::new(project().join("utils/try"));
     command.env("CARGO_TARGET_DIR", folder.path()).env("HOST", host).env("PORT", port);
+    command
+}
+
+/// `make run` as a whole, with a cargo that builds nothing.
+fn make_run(folder: &Folder, port: u16, variables: &[&str]) -> Command {
+    write_program(folder.join("cargo"), "#!/bin/sh\n");
+    write_program(folder.join("rustc"), "#!/bin/sh\necho rustc 1.91.0\n");
+    let script = show(folder, "", &port.to_string());
+    let mut command = Command::new("make");
+    command.arg("-C").arg(project()).args(["--no-print-directory", "run"]).args(variables);
+    command.envs(script.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("PATH", format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap()));
+    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL"] {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -49,18 +67,7 @@ impl Drop for Showing {
 #[test]
 fn the_demonstration_runs_until_it_is_stopped() {
     let folder = Folder::new();
-    // The whole command, with a cargo that builds nothing.
-    write_program(folder.join("cargo"), "#!/bin/sh\n");
-    write_program(folder.join("rustc"), "#!/bin/sh\necho rustc 1.91.0\n");
-    let script = show(&folder, "", &free_port("127.0.0.1").to_string());
-    let mut command = Command::new("make");
-    command.arg("-C").arg(project()).args(["--no-print-directory", "run"]);
-    command.envs(script.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.env("PATH", format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap()));
-    for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL"] {
-        command.env_remove(name);
-    }
-    let mut showing = Showing(Process::start(&mut command));
+    let mut showing = Showing(Process::start(&mut make_run(&folder, free_port("127.0.0.1"), &[])));
     let Showing(process) = &mut showing;
     process.out.wait_for(&["Ctrl-C stops it."]);
     let text = process.out.text();
@@ -81,6 +88,73 @@ fn the_demonstration_runs_until_it_is_stopped() {
     process.signal(Signal::SIGTERM);
     process.wait(DEADLINE);
     eventually("nothing is left", || !Path::new(sockets).exists());
+}
+
+/// `make run TLS=1`: the authority is kept until the next start.
+#[test]
+fn the_demonstration_over_tls() {
+    let folder = Folder::new();
+    let mut first = None;
+    // A relative folder is none: that of HOME is used.
+    for (action, state) in [("created", "relative".to_owned()), ("kept", folder.join("home/.local/state"))] {
+        let port = free_port("127.0.0.1");
+        let mut command = make_run(&folder, port, &["TLS=1"]);
+        command.env("XDG_STATE_HOME", state).env("HOME", folder.join("home"));
+        let mut showing = Showing(Process::start(&mut command));
+        showing.0.out.wait_for(&["Ctrl-C stops it."]);
+        let authority = folder.join("home/.local/state/uakari/run-tls/ca.pem");
+        let text = showing.0.out.text();
+        for part in [
+            &*format!("https://127.0.0.1:{port}/websocket.html"),
+            &format!("wss://127.0.0.1:{port}/echo"),
+            &format!("https://127.0.0.1:{port}/authority.html"),
+            &format!("curl --cacert {authority} https://127.0.0.1:{port}/"),
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        showing.0.err.wait_for(&[&format!("issued/server.pem was {action}, for localhost,")]);
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut wire = Wire::over_tls(shake(stream, &trusting(&authority), "127.0.0.1").unwrap());
+        assert_eq!(wire.upgrade("/echo", &[]).status, 101);
+        let mut client = Client::new(wire);
+        client.text("hello");
+        client.expect_text("hello");
+        // The authority's own server, which its page asks.
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut wire = Wire::over_tls(shake(stream, &trusting(&authority), "localhost").unwrap());
+        assert_eq!(wire.upgrade("/enroll", &[]).status, 101);
+        let mut client = Client::new(wire);
+        client.text("{\"get\":\"authority\"}");
+        let (_, answer) = client.message();
+        assert!(String::from_utf8(answer).unwrap().contains("BEGIN CERTIFICATE"));
+        let bytes = fs::read(authority.replace("ca.pem", "issued/server.pem")).unwrap();
+        assert_eq!(first.get_or_insert_with(|| bytes.clone()), &bytes);
+        // make passes it on to the script.
+        showing.0.signal(Signal::SIGTERM);
+        showing.0.wait(DEADLINE);
+    }
+    let finished = run(show(&folder, "", "8080").env("TLS", "yes"), DEADLINE);
+    assert!(finished.err.contains("TLS=yes is neither 0 nor 1"), "{finished:?}");
+}
+
+/// On a bare machine Chromium refuses the server. It trusts the authority that is downloaded, or accepts the certificate
+/// of the page; wss works then.
+#[test]
+#[ignore = "needs chromium"]
+fn chromium_meets_the_demonstration() {
+    tool("node_modules/playwright-core");
+    let (folder, port) = (Folder::new(), free_port("127.0.0.1"));
+    let mut command = make_run(&folder, port, &["TLS=1"]);
+    let mut showing = Showing(Process::start(command.env("XDG_STATE_HOME", folder.join("state"))));
+    showing.0.out.wait_for(&["Ctrl-C stops it."]);
+    let mut script = foreign::command("node");
+    script.arg(project().join("tests/clients/first_use.mjs")).arg(port.to_string()).arg(folder.path());
+    let finished = run(script.env("UAKARI_TOOLS", tools()), SCRIPT_TIME);
+    assert!(finished.status.success() && finished.out.matches("ok - two pages chat").count() == 2, "{finished:?}");
+    let authority = fs::read(folder.join("state/uakari/run-tls/ca.pem")).unwrap();
+    assert!(fs::read(folder.join("downloaded.pem")).unwrap() == authority);
+    showing.0.signal(Signal::SIGTERM);
+    showing.0.wait(DEADLINE);
 }
 
 #[test]

@@ -13,17 +13,11 @@ use crate::wire::{Wire, handshake, request};
 /// More than one turn of the loop handles, and than the pool has buffers.
 const COUNT: usize = 200;
 
-/// The state of a process (proc(5)).
-fn state(daemon: &Daemon) -> char {
-    let status = std::fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap();
-    status.rsplit(") ").next().and_then(|rest| rest.chars().next()).unwrap()
-}
-
 /// Stops the process, unless this time has passed: a deadline might have come while it ran. Returns whether it was
 /// stopped.
 fn suspend(daemon: &Daemon, within: (Instant, Duration), meanwhile: impl FnOnce()) -> bool {
     daemon.signal(Signal::SIGSTOP);
-    eventually("the daemon is stopped", || state(daemon) == 'T');
+    eventually("the daemon is stopped", || daemon.process.state() == 'T');
     let (since, time) = within;
     if since.elapsed() >= time {
         return false;

@@ -85,11 +85,16 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("io_uring", &["src/driver/uring/"], "src/"),
     ("httparse", &["src/http/head.rs"], ""),
     ("sha1", &["src/http/upgrade.rs"], ""),
-    ("base64", &["src/http/upgrade.rs", "utils/jsonrpc/"], ""),
+    ("base64", &["src/http/upgrade.rs", "utils/jsonrpc/", "utils/ca/src/enrolment.rs"], ""),
     ("rusqlite", &["utils/jsonrpc/sqlite/", "utils/jsonrpc/authrpc/", "utils/jsonrpc/jsonsql/"], ""),
     ("argon2", &["utils/jsonrpc/authrpc/src/passwords.rs"], ""),
     ("argh", &["src/cli.rs", "src/main.rs"], ""),
-    ("lexopt", &["utils/server/src/options.rs"], ""),
+    ("lexopt", &["utils/server/src/options.rs", "utils/ca/src/options.rs"], ""),
+    // In the daemon it is a dependency of the tests.
+    ("rcgen", &["utils/ca/src/"], "utils/"),
+    ("x509_parser", &["utils/ca/src/request.rs", "utils/ca/src/certificate.rs", "utils/ca/src/crl.rs"], ""),
+    ("p12_keystore", &["utils/ca/src/export.rs"], ""),
+    ("jks", &["utils/ca/src/export.rs"], ""),
     ("caps", &["src/process/privileges.rs"], ""),
     ("rustls", &["src/tls/", "src/transport/tls", "src/gateway/simulation/codec.rs"], "src/"),
     ("der", &["src/tls/"], "src/"),
@@ -140,6 +145,10 @@ fn fences() {
                 "argon2",
                 "argh",
                 "lexopt",
+                "rcgen",
+                "x509_parser",
+                "p12_keystore",
+                "jks",
                 "caps",
                 "rustls",
                 "der",
@@ -193,7 +202,7 @@ const LIBRARY_MODULES: &[(&str, &[&str])] = &[
     ("ledger", &["limits", "real", "lock"]),
     ("client", &["real", "lock", "incoming", "early_writes", "watches", "cut", "ledger"]),
     ("table", &["limits", "client"]),
-    ("leaving", &["incoming", "ledger", "client", "table"]),
+    ("leaving", &["real", "incoming", "ledger", "client", "table"]),
     ("cut_timer", &["limits", "real", "lock", "cut", "client", "leaving"]),
     ("fork", &["ledger", "client", "table", "cut_timer"]),
     ("arrival", &["limits", "real", "settings", "ledger", "client", "table", "leaving", "cut_timer", "fork"]),
@@ -564,7 +573,7 @@ fn scripts_run_in_strict_mode() {
 fn tests_declare_foreign_programs() {
     // What every machine with a C compiler and Rust has, and what a test does without.
     let base = ["c++", "cat", "cc", "date", "env", "id", "ldd", "make", "readelf", "rustc", "sh"];
-    let optional = ["nsenter", "prlimit", "setpriv", "ss", "systemd-analyze", "unshare", "valgrind"];
+    let optional = ["nsenter", "prlimit", "setpriv", "ss", "strace", "systemd-analyze", "unshare", "valgrind"];
     let mut faults = Vec::new();
     for file in files(&["tests"]).iter().filter(|file| file.is_rust() && !file.path.starts_with("tests/fuzz/")) {
         for (number, line) in file.code() {

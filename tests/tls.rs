@@ -30,10 +30,16 @@ mod crowds;
 /// Certificates that change.
 mod renewal;
 
+/// Direct mode, and TLS of the kernel.
+pub mod offload;
+
+/// CPU time of direct and proxied clients.
+mod figures;
+
 use std::fmt;
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
@@ -125,14 +131,13 @@ const TLS_1_2: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 const TLS_1_3: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
 /// A client that trusts the test authority, and presents this certificate of it if there is one.
-fn client_config(
+pub fn client_config(
     daemon: &Daemon,
     versions: &[&'static SupportedProtocolVersion],
     presented: Option<&str>,
 ) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate(daemon, "root")).unwrap();
-    let config = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots);
+    let config = ClientConfig::builder_with_protocol_versions(versions)
+        .with_root_certificates(roots(certificate(daemon, "root")));
     match presented {
         None => config.with_no_client_auth(),
         Some(name) => {
@@ -142,8 +147,20 @@ fn client_config(
     }
 }
 
+fn roots(certificate: CertificateDer<'static>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate).unwrap();
+    roots
+}
+
+/// A client that trusts the authority in this file alone.
+pub fn trusting(path: impl AsRef<Path>) -> Arc<ClientConfig> {
+    let authority = CertificateDer::from_pem_file(path).unwrap();
+    Arc::new(ClientConfig::builder().with_root_certificates(roots(authority)).with_no_client_auth())
+}
+
 /// Shakes hands. An error is what TLS says; with TLS 1.3 the gateway may refuse a certificate later.
-fn shake(stream: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Result<TlsStream, String> {
+pub fn shake(stream: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Result<TlsStream, String> {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut stream = StreamOwned::new(ClientConnection::new(config.clone(), name).unwrap(), stream);
@@ -154,7 +171,7 @@ fn shake(stream: TcpStream, config: &Arc<ClientConfig>, name: &str) -> Result<Tl
 }
 
 /// A connection to this port, whose certificate has to be that of the gateway.
-fn wire(port: u16, config: ClientConfig) -> Wire {
+pub fn wire(port: u16, config: ClientConfig) -> Wire {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     Wire::over_tls(shake(stream, &Arc::new(config), "127.0.0.1").unwrap())
 }

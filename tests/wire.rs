@@ -7,6 +7,7 @@ use std::thread;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::process::{DEADLINE, uninterrupted};
+use crate::records;
 
 /// The key of the handshakes here, and the accept value that answers it (RFC 6455 section 1.3).
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -20,6 +21,8 @@ pub type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
+    /// TLS in the kernel.
+    Records(TcpStream),
 }
 
 impl Stream {
@@ -27,12 +30,13 @@ impl Stream {
         match self {
             Stream::Plain(stream) => stream.read(bytes),
             Stream::Tls(stream) => stream.read(bytes),
+            Stream::Records(stream) => records::receive(stream, bytes),
         }
     }
 
     fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         match self {
-            Stream::Plain(stream) => stream.write_all(bytes),
+            Stream::Plain(stream) | Stream::Records(stream) => stream.write_all(bytes),
             // The session may hold bytes back until it is flushed.
             Stream::Tls(stream) => stream.write_all(bytes).and_then(|()| stream.flush()),
         }
@@ -40,14 +44,19 @@ impl Stream {
 
     /// Sends close_notify (RFC 8446 section 6.1), if there is TLS.
     fn close_tls(&mut self) -> std::io::Result<()> {
-        let Stream::Tls(stream) = self else { return Ok(()) };
-        stream.conn.send_close_notify();
-        stream.flush()
+        match self {
+            Stream::Plain(_) => Ok(()),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush()
+            }
+            Stream::Records(stream) => records::send(stream, records::ALERT, records::CLOSE_NOTIFY),
+        }
     }
 
     fn tcp(&self) -> &TcpStream {
         match self {
-            Stream::Plain(stream) => stream,
+            Stream::Plain(stream) | Stream::Records(stream) => stream,
             Stream::Tls(stream) => &stream.sock,
         }
     }
@@ -123,6 +132,11 @@ impl Wire {
         Wire::over(Stream::Tls(Box::new(stream)))
     }
 
+    /// A connection with TLS in the kernel.
+    pub fn over_records(stream: TcpStream) -> Wire {
+        Wire::over(Stream::Records(stream))
+    }
+
     fn over(stream: Stream) -> Wire {
         stream.tcp().set_read_timeout(Some(DEADLINE)).unwrap();
         stream.tcp().set_write_timeout(Some(DEADLINE)).unwrap();
@@ -140,7 +154,7 @@ impl Wire {
     pub fn tls(&self) -> &ClientConnection {
         match &self.stream {
             Stream::Tls(stream) => &stream.conn,
-            Stream::Plain(_) => panic!("this connection has no TLS"),
+            Stream::Plain(_) | Stream::Records(_) => panic!("this connection has no TLS"),
         }
     }
 

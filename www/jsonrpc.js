@@ -114,7 +114,7 @@ class Rpc {
   }
 }
 
-// Shows the outcome of a form below it.
+// Shows the outcome of a form below it. authority.html uses it too.
 function say(output, kind, text) {
   output.dataset.kind = kind;
   output.textContent = text;

@@ -25,6 +25,8 @@ pub enum Value {
     On,
     /// A string.
     One(String),
+    /// A string, unless the file sets the key.
+    Default(String),
     /// An array: one string for each use of the flag.
     Several(Vec<String>),
 }
@@ -34,7 +36,7 @@ impl Value {
         let text = |text: &String| Data::Text(text.clone());
         match self {
             Value::On => Data::Bool(true),
-            Value::One(one) => text(one),
+            Value::One(one) | Value::Default(one) => text(one),
             Value::Several(all) => Data::Array(all.iter().map(|one| Element { location, data: text(one) }).collect()),
         }
     }
@@ -57,11 +59,11 @@ pub(crate) fn apply(settings: &mut Vec<Setting>, flags: &[Flag], whole: Location
         };
         if servers.len() > 1 {
             let count = servers.len();
-            problems.error(
-                location,
-                "",
-                format_args!("applies to one server only, and the file has {count}: write it in the file"),
-            );
+            let sentence = format_args!("applies to one server only, and the file has {count}: write it in the file");
+            // A default belongs to another flag, which has the same error.
+            if !matches!(flag.value, Value::Default(_)) {
+                problems.error(location, "", sentence);
+            }
             continue;
         }
         if servers.is_empty() {
@@ -86,6 +88,9 @@ pub(crate) fn apply(settings: &mut Vec<Setting>, flags: &[Flag], whole: Location
         if let Data::Group(group) = descend(server, name, location, Data::Group(Vec::new())) {
             for (key, other) in [("type", "message-type"), ("keyfile", "pemfile")] {
                 group.retain(|setting| flag.key != key || setting.name != other);
+            }
+            if matches!(flag.value, Value::Default(_)) && group.iter().any(|setting| setting.name == flag.key) {
+                continue;
             }
             set(group, flag.key, location, flag.value.at(location));
         }

@@ -25,7 +25,7 @@ use crate::driver::Choice;
 use crate::limits;
 use crate::observe::log;
 use crate::route::Site;
-use crate::tls::Verify;
+use crate::tls::{Offload, Verify};
 use crate::types::{ListenAddress, reason_of};
 use flags::Flag;
 use problem::{Location, Problem, Problems};
@@ -92,6 +92,10 @@ pub(crate) struct TlsFiles {
     pub(crate) crl: Option<TextSetting>,
     /// Whether clients present a certificate (`verify`).
     pub(crate) verify: Verify,
+    /// The folder of the authority that makes certificate and key (`dir`). None: the operator does (not `self-signed`).
+    pub(crate) authority: Option<TextSetting>,
+    /// Whose records the kernel makes (`tls-offload` of the server).
+    pub(crate) offload: Offload,
 }
 
 /// One element of `servers`.

@@ -11,7 +11,7 @@ use crate::http::upgrade::Origins;
 use crate::limits::{Bounds, WhenOver};
 use crate::observe::log::{Format, Level};
 use crate::route::{MessageType, Protocol};
-use crate::tls::Verify;
+use crate::tls::{Offload, Verify};
 
 /// Keywords and their meanings.
 type Words<T, const N: usize> = [(&'static str, T); N];
@@ -37,6 +37,9 @@ pub(crate) const DRIVERS: Words<Choice, 3> =
     [("auto", Choice::Auto), ("uring", Choice::Uring), ("epoll", Choice::Epoll)];
 /// Values of `when-over`.
 pub(crate) const WHEN_OVERS: Words<WhenOver, 2> = [("slow", WhenOver::Slow), ("close", WhenOver::Close)];
+/// Values of `tls-offload`.
+pub(crate) const OFFLOADS: Words<Offload, 3> =
+    [("direct", Offload::Direct), ("all", Offload::All), ("off", Offload::Off)];
 /// Values of `verify`.
 pub(crate) const VERIFIES: Words<Verify, 3> =
     [("none", Verify::None), ("optional", Verify::Optional), ("required", Verify::Required)];
@@ -63,6 +66,7 @@ pub(crate) const LEVEL_NAMES: [&str; 4] = names(&LEVELS);
 pub(crate) const FORMAT_NAMES: [&str; 2] = names(&FORMATS);
 pub(crate) const DRIVER_NAMES: [&str; 3] = names(&DRIVERS);
 pub(crate) const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
+pub(crate) const OFFLOAD_NAMES: [&str; 3] = names(&OFFLOADS);
 pub(crate) const VERIFY_NAMES: [&str; 3] = names(&VERIFIES);
 pub(crate) const LINK_NAMES: [&str; 4] = names(&LINKS);
 pub(crate) const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);

@@ -13,7 +13,8 @@ use crate::config::{Config, TextSetting, TlsFiles};
 use crate::driver::unix_s;
 use crate::limits::{CRL_MEMORY_MAX, TLS_FILE_MEMORY_MAX, TLS_FILE_SIZE_MAX};
 use crate::tls::{
-    CurrentIdentity, Day, FileRole, Fingerprints, Hosts, Identity, Material, MaterialNotice, Tickets, Verify,
+    CurrentIdentity, Day, FileRole, Fingerprints, Hosts, Identity, Material, MaterialError, MaterialNotice, Tickets,
+    Verify,
 };
 use crate::types::{ListenAddress, reason_of};
 
@@ -133,7 +134,8 @@ impl Certificates {
     /// The warnings that depend on the time: what has expired, or will soon.
     pub(crate) fn dated_warnings(&self, now_s: u64) -> Vec<String> {
         let mut lines = Vec::new();
-        for server in self.0.iter().flatten() {
+        // The authority of a certificate renews it, or says daily why it cannot.
+        for server in self.0.iter().flatten().filter(|server| server.files.authority.is_none()) {
             add_new(&mut lines, dated_warnings(&server.files, &server.current.get(), now_s));
         }
         lines
@@ -175,9 +177,14 @@ struct ReadFiles {
 
 /// Reads the files of a server. The error lists all files that cannot be read.
 fn read(files: &TlsFiles) -> Result<ReadFiles, Vec<String>> {
+    read_those(files, |_| true)
+}
+
+/// Reads some files of a server.
+fn read_those(files: &TlsFiles, is_read: fn(FileRole) -> bool) -> Result<ReadFiles, Vec<String>> {
     let (mut warnings, mut errors) = (Vec::new(), Vec::new());
-    let mut material = Material { verify: files.verify, ..Material::default() };
-    for (file, setting) in used_settings(files) {
+    let mut material = Material { verify: files.verify, offload: files.offload, ..Material::default() };
+    for (file, setting) in used_settings(files).filter(|(file, _)| is_read(*file)) {
         match read_file(&setting.value, TLS_FILE_SIZE_MAX) {
             Ok((bytes, mode)) => {
                 if file == FileRole::Key && mode & 0o007 != 0 {
@@ -195,6 +202,24 @@ fn read(files: &TlsFiles) -> Result<ReadFiles, Vec<String>> {
         }
     }
     if errors.is_empty() { Ok(ReadFiles { material, warnings }) } else { Err(errors) }
+}
+
+/// Checks the files about clients' certificates of a server whose own certificate does not exist yet. The error lists all
+/// that is wrong.
+pub(super) fn examine_clients(files: &TlsFiles) -> Result<(), Vec<String>> {
+    let is_about_clients = |file| matches!(file, FileRole::ClientCa | FileRole::Crl);
+    let ReadFiles { material, .. } = read_those(files, is_about_clients)?;
+    let describe = |error: &MaterialError| describe(files, error.file, &error.cause);
+    let tickets = Tickets::new(&material).map_err(|error| vec![describe(&error)])?;
+    let found = Identity::new(&material, None, &tickets).err().unwrap_or_default();
+    let errors: Vec<String> = found.iter().filter(|error| is_about_clients(error.file)).map(describe).collect();
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+/// Whether the certificate and the key of these files can be used, whatever is wrong with the others.
+pub(super) fn has_usable_pair(files: &TlsFiles) -> bool {
+    let pair = TlsFiles { chain: None, client_ca: None, crl: None, verify: Verify::None, ..files.clone() };
+    read(&pair).and_then(|read| build(&pair, read, None, None)).is_ok()
 }
 
 /// Builds the identity of a server. Tickets that were valid before stay valid if they may.

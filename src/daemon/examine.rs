@@ -7,9 +7,10 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-use super::certificates::{Certificates, needs_restart};
+use super::certificates::{Certificates, examine_clients, needs_restart};
 use super::hosts::{HostLookup, UNKNOWN};
 use super::resources::open_folder;
+use super::self_signed::examine_program;
 use super::set_up_driver;
 use crate::config::problem::Problem;
 use crate::config::{Config, Server, TextSetting};
@@ -55,7 +56,9 @@ pub fn examine(config: &Config) -> Examined {
     for server in &config.servers {
         folders(server, &mut examined);
     }
-    let certificates = match Certificates::load(config, &Certificates::default()) {
+    let mut config = config.clone();
+    self_signed(&mut config, &mut examined);
+    let certificates = match Certificates::load(&config, &Certificates::default()) {
         Ok((certificates, warnings)) => {
             warnings.iter().for_each(|line| examined.add(Level::Warn, line));
             certificates
@@ -65,7 +68,6 @@ pub fn examine(config: &Config) -> Examined {
             Certificates::default()
         }
     };
-    let mut config = config.clone();
     if let Some(mut lookup) = HostLookup::begin(&config, || ()) {
         lookup.wait(&mut config, LOOKUP_WAIT_MS);
         lookup.complaints(&config, UNKNOWN).iter().for_each(|complaint| examined.add(Level::Warn, complaint));
@@ -93,6 +95,30 @@ fn user(user: Option<&TextSetting>, examined: &mut Examined) {
     let is_permission = matches!(error, PrivilegeError::NotPermitted(_));
     examined.needs_root = is_permission;
     examined.add(if is_permission { Level::Warn } else { Level::Error }, &format!("{place} {value}: {error}"));
+}
+
+/// Ignores certificates that uakari-ca would make at a start: nothing is created here.
+fn self_signed(config: &mut Config, examined: &mut Examined) {
+    for server in &mut config.servers {
+        let Some(files) = &server.tls else { continue };
+        let Some(authority) = &files.authority else { continue };
+        if let Err(error) = examine_program() {
+            examined.add(Level::Error, &format!("{}: {error}", authority.place));
+        }
+        // A missing folder would be created in the first one above it that exists.
+        let mut folders = Path::new(&authority.value).ancestors().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folders.find(|folder| folder.symlink_metadata().is_ok())
+            && !folder.is_dir()
+        {
+            let sentence = format!("{}: {} is not a folder: name another one", authority.place, folder.display());
+            examined.add(Level::Error, &sentence);
+        }
+        if !Path::new(&files.certificate.value).exists() {
+            let errors = examine_clients(files).err().unwrap_or_default();
+            errors.iter().for_each(|line| examined.add(Level::Error, line));
+            server.tls = None;
+        }
+    }
 }
 
 fn folders(server: &Server, examined: &mut Examined) {

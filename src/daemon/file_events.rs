@@ -3,9 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
-use std::{io, mem};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -41,9 +41,9 @@ impl FileEvents {
         Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).map(FileEvents)
     }
 
-    /// Another descriptor of the instance, for a driver.
-    pub(crate) fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.0.as_fd().try_clone_to_owned()
+    /// For a poll.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// FileWatches all files with these paths. What changes after this call is an event, even if it is read later. May wait

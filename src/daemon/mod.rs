@@ -1,13 +1,16 @@
 //! The daemon: start, reload and stop. Everything that can fail is opened before a configuration takes effect; it takes
 //! effect as a whole or not at all.
 
+mod addresses;
 mod certificates;
 mod examine;
 mod file_events;
 mod hosts;
+mod kernel_tls;
 mod renewal;
 mod resources;
 mod retries;
+mod self_signed;
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -33,11 +36,14 @@ use crate::process::systemd::{Notifier, NotifyError, watchdog_interval_ms};
 use crate::types::ListenAddress;
 use certificates::{Certificates, needs_restart};
 use hosts::{HostLookup, are_old, keep_known};
+use kernel_tls::KernelTls;
 use renewal::Renewal;
 use resources::{Mode, OpenFolders, OpenedResources, Reusable, ServedAddress, open_all, raise_descriptors};
 use retries::{Retries, wake};
+use self_signed::log_run;
 
 pub use examine::{Examined, examine};
+pub use self_signed::default_tls_dir;
 
 /// Loads the configuration from its file and flags.
 type Load = Arc<dyn Fn() -> Result<Config, Vec<String>> + Send + Sync>;
@@ -47,6 +53,8 @@ struct LoadedConfig {
     config: Config,
     opened: OpenedResources,
     certificates: Certificates,
+    /// Failures of uakari-ca that were logged.
+    failures: Vec<String>,
     lookup: Option<HostLookup>,
 }
 
@@ -74,6 +82,8 @@ pub struct Daemon {
     certificates: Certificates,
     /// Their files, which may change.
     renewal: Renewal,
+    /// Whether the kernel makes their records.
+    kernel_tls: KernelTls,
     /// Missing resources that are retried.
     retries: Retries,
     notifier: Notifier,
@@ -94,6 +104,7 @@ impl Daemon {
             PidFile::create(Path::new(value)).map_err(|error| single(format_args!("{place}: {error}")))
         });
         let pid_file = pid_file.transpose()?;
+        let run = self_signed::issue_for(&config)?;
         let held = Reusable { known: &[], inherited: &inherited, folders: &OpenFolders::new(), missing: &[] };
         let (certificates, mut notices) = match Certificates::load(&config, &Certificates::default()) {
             Ok(loaded) => loaded,
@@ -107,6 +118,8 @@ impl Daemon {
         for given in inherited.iter().filter(|given| !taken.iter().any(|taken| given.is_for(&taken.address))) {
             log::event(Level::Warn, format_args!("the inherited {given} matches no server's listen, addr or port"));
         }
+        let mut kernel_tls = KernelTls::default();
+        kernel_tls.try_for(&config);
         become_user(&config).map_err(single)?;
         let unreadable = certificates.unreadable();
         notices.extend(unreadable.iter().map(|error| needs_restart(error)));
@@ -128,7 +141,9 @@ impl Daemon {
         for notice in notices {
             log::event(Level::Warn, format_args!("{notice}"));
         }
+        log_run(&run, &config, bound.iter().chain(&taken), "");
         let mut gateway = Gateway::new(driver, config.limits.clone());
+        kernel_tls.enable(&mut gateway);
         gateway.configure(config.limits.clone(), setups);
         if config.user.is_none() && privileges::is_root() {
             log::event(Level::Warn, format_args!("{}", privileges::STAYS_ROOT));
@@ -146,13 +161,14 @@ impl Daemon {
             folders,
             certificates,
             renewal: Renewal::default(),
+            kernel_tls,
             retries: Retries::default(),
             notifier,
             watchdog_ms,
             _pid_file: pid_file,
         };
         daemon.set_missing(missing, "");
-        daemon.begin_renewal(unreadable);
+        daemon.begin_renewal(unreadable, run.failures);
         daemon.start_lookup();
         daemon.tell(daemon.notifier.ready(&daemon.retries.status()));
         Ok(daemon)
@@ -238,6 +254,7 @@ impl Daemon {
         let certificates = self.certificates.clone();
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let loaded = load().and_then(|mut config| {
+                let run = self_signed::issue_for(&config)?;
                 let (certificates, notices) = Certificates::load(&config, &certificates)?;
                 for notice in notices {
                     log::event(Level::Warn, format_args!("reload: {notice}"));
@@ -246,7 +263,8 @@ impl Daemon {
                 let held =
                     Reusable { known: &known, inherited: &inherited, folders: &OpenFolders::new(), missing: &missing };
                 let (config, opened) = open(config, &certificates, &old, held)?;
-                Ok(LoadedConfig { config, opened, certificates, lookup })
+                log_run(&run, &config, opened.bound.iter().chain(&opened.inherited), "reload: ");
+                Ok(LoadedConfig { config, opened, certificates, failures: run.failures, lookup })
             });
             // The receiver lives as long as the daemon.
             let _ = sender.send(loaded);
@@ -302,8 +320,11 @@ impl Daemon {
 
     /// Replaces the configuration, or changes nothing.
     fn take_config(&mut self, loaded: LoadedConfig) -> Result<(), Vec<String>> {
-        let LoadedConfig { config, opened, certificates, lookup } = loaded;
+        let LoadedConfig { config, opened, certificates, failures, lookup } = loaded;
         start_log(&config).map_err(single)?;
+        if self.kernel_tls.try_for(&config) {
+            self.kernel_tls.enable(&mut self.gateway);
+        }
         self.gateway.configure(config.limits.clone(), opened.setups);
         announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
@@ -311,7 +332,7 @@ impl Daemon {
         self.certificates = certificates;
         self.set_missing(opened.missing, "is no longer waited for");
         self.set_lookup(lookup);
-        self.begin_renewal(Vec::new());
+        self.begin_renewal(Vec::new(), failures);
         Ok(())
     }
 

@@ -5,10 +5,15 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
 use super::Daemon;
+use super::addresses::AddressEvents;
 use super::certificates::{Certificates, ReadAgain};
 use super::file_events::{FileEvents, FileWatches};
 use super::retries::wake;
+use super::self_signed;
+use crate::config::TextSetting;
 use crate::driver::{Errno, unix_s};
 use crate::limits::{
     TLS_DATES_MS, TLS_LOOK_MS, TLS_QUIET_MS, TLS_QUIET_MS_MAX, TLS_RETRY_MS, TLS_RETRY_MS_MAX, TLS_UNWATCHED_LOOK_MS,
@@ -21,6 +26,14 @@ pub(crate) struct Renewal {
     /// None: no server has TLS, or inotify is not available.
     events: Option<Arc<FileEvents>>,
     watches: FileWatches,
+    /// Events of the host's addresses. None: no certificate depends on them, or rtnetlink(7) is not available.
+    addresses: Option<AddressEvents>,
+    /// When to run uakari-ca besides the daily run: the addresses have changed, or the last run failed. None: not.
+    issue_ms: Option<u64>,
+    /// Its failures that were logged since the last success, and within a day.
+    failures: Vec<String>,
+    /// It was logged that there are no events of addresses.
+    is_netlink_missing: bool,
     /// When to look. None: no server has TLS.
     look_ms: Option<u64>,
     /// When the first change was reported that no look has begun after.
@@ -46,42 +59,88 @@ struct Look {
     watches: FileWatches,
     /// The servers with TLS.
     servers: Vec<ReadAgain>,
+    /// The failures of uakari-ca. None: it did not run.
+    failures: Option<Vec<String>>,
 }
 
 impl Look {
-    /// FileWatches the files, then reads them.
-    fn at(certificates: &Certificates, events: Option<Arc<FileEvents>>) -> Look {
+    /// Renews the certificates of these authorities if that is due, watches the files, then reads them.
+    fn at(certificates: &Certificates, events: Option<Arc<FileEvents>>, authorities: Option<&[TextSetting]>) -> Look {
+        let failures = authorities.map(self_signed::renew);
         let watches = events.as_ref().map(|events| events.watch(certificates.paths())).unwrap_or_default();
-        Look { events, watches, servers: certificates.read_again() }
+        Look { events, watches, servers: certificates.read_again(), failures }
+    }
+}
+
+impl Renewal {
+    /// When the next look begins. None: no server has TLS.
+    fn due_ms(&self) -> Option<u64> {
+        let look_ms = self.look_ms?;
+        Some(self.issue_ms.map_or(look_ms, |issue_ms| issue_ms.min(look_ms)))
+    }
+
+    /// Schedules the next run of uakari-ca after one with these failures. That for a change of the addresses stays.
+    fn end_run(&mut self, failures: Vec<String>, now_ms: u64) {
+        if !failures.is_empty() {
+            self.issue_ms.get_or_insert(now_ms + TLS_LOOK_MS);
+        }
+        self.failures = failures;
     }
 }
 
 impl Daemon {
-    /// Begins to look at the files of a new configuration, if it has any. `known` are errors that were reported already.
-    pub(super) fn begin_renewal(&mut self, known: Vec<String>) {
+    /// Begins to look at the files of a new configuration, if it has any. `known` are errors that were reported already,
+    /// `failures` those of uakari-ca.
+    pub(super) fn begin_renewal(&mut self, known: Vec<String>, failures: Vec<String>) {
         let now_ms = self.gateway.now_ms();
         let renewal = &mut self.renewal;
         renewal.is_outdated = renewal.looking.is_some();
         (renewal.changed_ms, renewal.failing_ms, renewal.fault) = (None, None, None);
         renewal.reported = known;
+        renewal.end_run(failures, now_ms);
         renewal.dates_s = unix_s();
         renewal.look_ms = (!self.certificates.is_empty()).then_some(now_ms);
+        let depends_on_addresses = !self_signed::authorities_of(&self.config).is_empty();
+        let fits = renewal.look_ms.is_some() && renewal.addresses.is_some() == depends_on_addresses;
         // The kernel ends the watches of a closed instance.
-        if renewal.look_ms.is_none() && renewal.events.take().is_some() {
+        if !fits && (renewal.events.take().is_some() | renewal.addresses.take().is_some()) {
             renewal.watches = FileWatches::default();
             // It is registered, so this cannot fail.
             let _ = self.gateway.watch_files(None);
         }
     }
 
+    /// Opens the events that are not open: of the files, and of the addresses if certificates depend on them.
     fn open_events(&mut self) {
-        let opened = FileEvents::new().and_then(|events| {
-            let copy =
-                events.descriptor().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
-            self.gateway.watch_files(Some(copy))?;
-            Ok(events)
-        });
-        match opened {
+        let depends_on_addresses = !self_signed::authorities_of(&self.config).is_empty();
+        let had_addresses = self.renewal.addresses.is_some();
+        if depends_on_addresses && !had_addresses {
+            match AddressEvents::new() {
+                Ok(addresses) => self.renewal.addresses = Some(addresses),
+                Err(errno) if !std::mem::replace(&mut self.renewal.is_netlink_missing, true) => {
+                    let what = "changes of this host's addresses are noticed once a day only";
+                    log::event(Level::Warn, format_args!("{what}: {}: allow netlink(7) sockets", errno.desc()));
+                }
+                Err(_) => {}
+            }
+        }
+        let events = FileEvents::new();
+        // The addresses are watched without the files too.
+        if events.is_ok() || self.renewal.addresses.is_some() != had_addresses {
+            let descriptors = events.iter().map(FileEvents::descriptor);
+            // A set of epoll(7) is readable when one of its descriptors is.
+            let set = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).and_then(|set| {
+                for descriptor in descriptors.chain(self.renewal.addresses.iter().map(AddressEvents::descriptor)) {
+                    set.add(descriptor, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+                }
+                Ok(set.0)
+            });
+            if let Err(errno) = set.and_then(|set| self.gateway.watch_files(Some(set))) {
+                self.renewal.addresses = None;
+                return self.report_fault(errno);
+            }
+        }
+        match events {
             Ok(events) => self.renewal.events = Some(Arc::new(events)),
             Err(errno) => self.report_fault(errno),
         }
@@ -105,7 +164,7 @@ impl Daemon {
     /// How long the loop may wait for other events. None: no look is due.
     pub(super) fn renewal_wait_ms(&self) -> Option<u64> {
         let is_free = !self.is_stopping && self.loading.is_none() && self.renewal.looking.is_none();
-        let at_ms = self.renewal.look_ms.filter(|_| is_free)?;
+        let at_ms = self.renewal.due_ms().filter(|_| is_free)?;
         Some(at_ms.saturating_sub(self.gateway.now_ms()))
     }
 
@@ -113,10 +172,17 @@ impl Daemon {
     pub(super) fn renew_due(&mut self) {
         let now_ms = self.gateway.now_ms();
         let renewal = &mut self.renewal;
-        if self.gateway.take_changed_files()
-            && let Some(events) = &renewal.events
-            && events.take(&renewal.watches, renewal.looking.is_none())
-        {
+        let mut has_changed = false;
+        if self.gateway.take_changed_files() {
+            if let Some(events) = &renewal.events {
+                has_changed = events.take(&renewal.watches, renewal.looking.is_none());
+            }
+            if renewal.addresses.as_mut().is_some_and(AddressEvents::take) {
+                let quiet_ms = now_ms + TLS_QUIET_MS;
+                renewal.issue_ms = Some(renewal.issue_ms.map_or(quiet_ms, |ms| ms.min(quiet_ms)));
+            }
+        }
+        if has_changed {
             let first_ms = *renewal.changed_ms.get_or_insert(now_ms);
             renewal.look_ms = Some((now_ms + TLS_QUIET_MS).min(first_ms + TLS_QUIET_MS_MAX));
             // What was reported before may have changed.
@@ -124,16 +190,20 @@ impl Daemon {
             renewal.reported.clear();
         }
         let is_free = !self.is_stopping && self.loading.is_none() && renewal.looking.is_none();
-        if is_free && renewal.look_ms.is_some_and(|ms| ms <= now_ms) {
+        if is_free && renewal.due_ms().is_some_and(|ms| ms <= now_ms) {
             self.look();
         }
     }
 
     fn look(&mut self) {
         let now_s = unix_s();
+        let now_ms = self.gateway.now_ms();
+        let mut must_issue = self.renewal.issue_ms.is_some_and(|ms| ms <= now_ms);
         // The clock may have been set.
         if now_s.abs_diff(self.renewal.dates_s) >= TLS_DATES_MS / 1000 {
             self.renewal.dates_s = now_s;
+            must_issue = true;
+            self.renewal.failures.clear();
             for warning in self.certificates.dated_warnings(now_s) {
                 log::event(Level::Warn, format_args!("{warning}"));
             }
@@ -143,17 +213,24 @@ impl Daemon {
         }
         let renewal = &mut self.renewal;
         renewal.changed_ms = None;
-        renewal.look_ms = Some(self.gateway.now_ms() + TLS_UNWATCHED_LOOK_MS);
+        renewal.look_ms = Some(now_ms + TLS_UNWATCHED_LOOK_MS);
+        if must_issue {
+            renewal.issue_ms = None;
+        }
         let (sender, receiver) = channel();
         let (certificates, events) = (self.certificates.clone(), renewal.events.clone());
+        let authorities = must_issue.then(|| self_signed::authorities_of(&self.config));
         let thread = std::thread::Builder::new().name("certificates".to_owned()).spawn(move || {
             // The receiver lives as long as the daemon.
-            let _ = sender.send(Look::at(&certificates, events));
+            let _ = sender.send(Look::at(&certificates, events, authorities.as_deref()));
             wake();
         });
         match thread {
             Ok(_) => renewal.looking = Some(receiver),
-            Err(error) => log::event(Level::Error, format_args!("certificates cannot be read again: {error}")),
+            Err(error) => {
+                log::event(Level::Error, format_args!("certificates cannot be read again: {error}"));
+                renewal.issue_ms = must_issue.then_some(now_ms + TLS_UNWATCHED_LOOK_MS);
+            }
         }
     }
 
@@ -167,7 +244,13 @@ impl Daemon {
         let renewal = &mut self.renewal;
         renewal.looking = None;
         let is_outdated = std::mem::take(&mut renewal.is_outdated);
-        let Some(Look { events, watches, servers }) = look else { return };
+        let Some(Look { events, watches, servers, failures }) = look else { return };
+        if let Some(failures) = failures {
+            for failure in failures.iter().filter(|failure| !renewal.failures.contains(failure)) {
+                log::event(Level::Error, format_args!("{failure}"));
+            }
+            renewal.end_run(failures, self.gateway.now_ms());
+        }
         let mut is_watched = false;
         if let (Some(own), Some(events)) = (&renewal.events, events)
             && Arc::ptr_eq(own, &events)

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 pub use nix::errno::Errno;
 
 pub mod buffers;
+pub(crate) mod child;
 mod clock;
 mod connect;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub mod device;
 pub mod epoll;
 mod error;
 pub mod inherit;
+mod kernel_tls;
 mod mapping;
 pub mod native;
 mod opening;
@@ -37,6 +39,7 @@ pub use buffers::{Batch, Lease, Segment, Share};
 pub(crate) use clock::unix_s;
 use device::{Device, DeviceId};
 pub use error::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
+pub use kernel_tls::{RecordCipher, RecordKey, RecordSuite, RecordSuites, RecordVersion, TlsRecord};
 pub use uring::StartError;
 
 /// Which driver the daemon uses.
@@ -260,6 +263,8 @@ pub struct Handover {
     pub is_relayed: bool,
     /// The connection to the backend is returned instead of closed. Not allowed together with `is_relayed`.
     pub is_watched: bool,
+    /// The kernel makes the client's records: its send knows no MSG_WAITALL, and takes what fits into a record whole.
+    pub has_kernel_tls: bool,
 }
 
 /// The step at which a hand-over failed.
@@ -368,11 +373,27 @@ pub trait Driver {
     /// into the send buffer fails. Neither handle may be closed before the completion; the client's handle still
     /// belongs to the caller then.
     fn hand_over(&mut self, token: Token, file: &Self::Handle, client: &Self::Handle, handover: Handover);
+    /// Prepares a client's connection for `set_record_keys`; until then its bytes pass in clear. No operation may be in
+    /// flight on it. EOPNOTSUPP: the kernel has no records of this suite. After an error nothing has changed.
+    fn begin_records(&mut self, client: &Self::Handle, suite: RecordSuite) -> Result<(), Errno>;
+    /// From here on the kernel makes and opens the connection's records. A receive of a record that is no application
+    /// data is an EIO: see `receive_record`. After an error the connection is of no use.
+    fn set_record_keys(
+        &mut self,
+        client: &Self::Handle,
+        sending: &RecordKey,
+        receiving: &RecordKey,
+    ) -> Result<(), Errno>;
+    /// Receives one record, without waiting.
+    fn receive_record(&mut self, client: &Self::Handle) -> Result<TlsRecord, Errno>;
+    /// Sends one record of this content type after what was sent before, without waiting.
+    fn send_record(&mut self, client: &Self::Handle, kind: u8, bytes: &[u8]) -> Result<(), Errno>;
     /// Reads at most one buffer of `Share::Requests` from a file.
     fn read(&mut self, token: Token, file: &Self::Handle, offset: u64);
     /// Cancels the operations with this token, which then complete with an error.
     fn cancel(&mut self, token: Token);
-    /// Shuts down a connection's sending half, or both halves (shutdown(2)).
+    /// Shuts down a connection's sending half, or both halves (shutdown(2)). Then a send in flight completes in the next
+    /// wait, unless many other operations complete, so that its memory is free.
     fn shutdown(&mut self, socket: &Self::Handle, both: bool);
     /// Closes a handle. No operation may be in flight on it.
     fn close(&mut self, handle: Self::Handle);

@@ -12,8 +12,8 @@ use super::device::Device;
 use super::epoll::Epoll;
 use super::uring::{StartError, Uring};
 use super::{
-    Batch, Choice, Completion, Driver, FolderId, Handover, Lease, OpenFor, Reach, Receive, Rest, Sending, Share,
-    SocketType, Token,
+    Batch, Choice, Completion, Driver, FolderId, Handover, Lease, OpenFor, Reach, Receive, RecordKey, RecordSuite,
+    RecordSuites, Rest, Sending, Share, SocketType, TlsRecord, Token,
 };
 use crate::limits::Http;
 use crate::types::Address;
@@ -94,6 +94,11 @@ impl Native {
     pub(crate) fn watch_files(&mut self, token: Token, inotify: Option<OwnedFd>) -> Result<(), Errno> {
         either!(self, driver => driver.watch_files(token, inotify))
     }
+
+    /// Sets the suites of which the kernel is to make records.
+    pub(crate) fn set_record_suites(&mut self, suites: RecordSuites) {
+        either!(self, driver => driver.record_suites = suites);
+    }
 }
 
 impl Driver for Native {
@@ -137,6 +142,22 @@ impl Driver for Native {
 
     fn hand_over(&mut self, token: Token, file: &OwnedFd, client: &OwnedFd, handover: Handover) {
         either!(self, driver => driver.hand_over(token, file, client, handover));
+    }
+
+    fn begin_records(&mut self, client: &OwnedFd, suite: RecordSuite) -> Result<(), Errno> {
+        either!(self, driver => driver.begin_records(client, suite))
+    }
+
+    fn set_record_keys(&mut self, client: &OwnedFd, sending: &RecordKey, receiving: &RecordKey) -> Result<(), Errno> {
+        either!(self, driver => driver.set_record_keys(client, sending, receiving))
+    }
+
+    fn receive_record(&mut self, client: &OwnedFd) -> Result<TlsRecord, Errno> {
+        either!(self, driver => driver.receive_record(client))
+    }
+
+    fn send_record(&mut self, client: &OwnedFd, kind: u8, bytes: &[u8]) -> Result<(), Errno> {
+        either!(self, driver => driver.send_record(client, kind, bytes))
     }
 
     fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {

@@ -53,7 +53,10 @@ pub(crate) enum Ending {
     Refused(SystemError),
     UnknownHost,
     NotTaken(ConnectError),
-    HandedOver,
+    HandedOver {
+        /// The kernel makes its TLS records.
+        has_kernel_tls: bool,
+    },
     Tunnelled,
     FileCutShort,
     BackendLineTooLong,
@@ -140,7 +143,7 @@ impl Ending {
 impl Ending {
     /// Whether the backend has the client's socket, and therefore the close code too.
     pub(crate) fn is_handed_over(self) -> bool {
-        matches!(self, Ending::HandedOver | Ending::Tunnelled)
+        matches!(self, Ending::HandedOver { .. } | Ending::Tunnelled)
     }
 
     /// The close code of this ending, if it ended a WebSocket (RFC 6455 section 7.4.1).
@@ -232,7 +235,8 @@ impl fmt::Display for Ending {
             Ending::NotTaken(ConnectError { error, .. }) => {
                 write!(f, "the backend did not take its client (1011): {}", error)
             }
-            Ending::HandedOver => f.write_str("handed over to the backend"),
+            Ending::HandedOver { has_kernel_tls: false } => f.write_str("handed over to the backend"),
+            Ending::HandedOver { has_kernel_tls: true } => f.write_str("handed over to the backend, TLS to the kernel"),
             Ending::Tunnelled => {
                 f.write_str("handed over through a socket pair, since the client has TLS or spoke before it could be")
             }

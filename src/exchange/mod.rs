@@ -103,7 +103,10 @@ impl Input<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HandedOver {
     /// The backend has the client's own socket.
-    Away,
+    Away {
+        /// The kernel makes its TLS records.
+        has_kernel_tls: bool,
+    },
     /// The backend has one end of a socketpair(2), and the gateway relays the bytes.
     Relayed,
 }
@@ -410,6 +413,13 @@ impl Exchange {
     /// The name in the latest request.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Frees received bytes of requests, which nothing will read: the connection was given up.
+    pub(crate) fn drop_input(&mut self) {
+        if let Some(input) = self.phase.input_mut() {
+            *input = Vec::new();
+        }
     }
 
     /// Handles one input and appends the effects to `out`. After `Effect::Over` inputs are ignored.

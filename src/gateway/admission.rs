@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::endpoint::{Endpoint, StageKind};
 use crate::exchange::Full;
-use crate::limits::{OVERLOAD_REPLIES_MAX, Process};
+use crate::limits::{ABORTED_MS, OVERLOAD_REPLIES_MAX, Process};
 use crate::permit::{Count, Permit};
 use crate::types::Address;
 
@@ -48,7 +48,38 @@ pub(crate) struct Admission {
     handshakes: Arc<Count>,
     /// Clients that have not completed a TLS handshake. They do not count as handshakes yet.
     tls_handshakes: Arc<Count>,
+    /// Bytes that connections hold outside the pool, without those that end.
     held_size: u64,
+    /// Bytes that connections aborted for the memory limit hold outside the pool. The driver returns them in the next
+    /// waits.
+    aborted_size: u64,
+    /// When `aborted_size` last grew, in ms.
+    aborted_ms: u64,
+}
+
+/// Bytes that a connection holds outside the pool, and whether it was aborted for them, in four bytes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(crate) struct HeldSize(u32);
+
+impl HeldSize {
+    const ABORTED: u32 = 1 << 31;
+
+    /// `size` bytes. More than 2 GiB are counted as 2 GiB.
+    pub(crate) fn new(size: usize, is_aborted: bool) -> HeldSize {
+        let size = u32::try_from(size).unwrap_or(u32::MAX).min(HeldSize::ABORTED - 1);
+        HeldSize(if is_aborted { size | HeldSize::ABORTED } else { size })
+    }
+
+    /// The number of bytes.
+    pub(crate) fn size(self) -> usize {
+        (self.0 & !HeldSize::ABORTED) as usize
+    }
+
+    /// The sizes for `held_size` and `aborted_size`.
+    fn sizes(self) -> (u64, u64) {
+        let size = self.size() as u64;
+        if self.0 & HeldSize::ABORTED == 0 { (size, 0) } else { (0, size) }
+    }
 }
 
 /// Permits of one connection, returned on drop. The permit of its handshake is returned earlier.
@@ -98,6 +129,8 @@ impl Admission {
             handshakes: Arc::default(),
             tls_handshakes: Arc::default(),
             held_size: 0,
+            aborted_size: 0,
+            aborted_ms: 0,
         }
     }
 
@@ -166,21 +199,39 @@ impl Admission {
         self.handshakes.held() + self.tls_handshakes.held() > 0
     }
 
-    /// Updates the held size of one connection from `before` to `now`, in bytes.
-    pub(crate) fn hold(&mut self, before: usize, now: usize) {
-        self.held_size = self.held_size + now as u64 - before as u64;
+    /// Updates what one connection holds from `before` to `now`.
+    pub(crate) fn hold(&mut self, before: HeldSize, now: HeldSize, now_ms: u64) {
+        let ((held_before, aborted_before), (held, aborted)) = (before.sizes(), now.sizes());
+        self.held_size = self.held_size + held - held_before;
+        self.aborted_size = self.aborted_size + aborted - aborted_before;
+        if aborted > aborted_before {
+            self.aborted_ms = now_ms;
+        }
     }
 
-    /// Whether all connections together exceed the memory limit.
+    /// Whether the connections that do not end exceed the memory limit, so that one of them must.
     pub(crate) fn holds_too_much(&self) -> bool {
         self.held_size > self.limits.queued_size_max
+    }
+
+    /// Whether more may be held now. The memory of aborted connections counts for a while, since it is free soon.
+    pub(crate) fn has_room(&self, now_ms: u64) -> bool {
+        let counts_aborted = now_ms.saturating_sub(self.aborted_ms) < ABORTED_MS;
+        let size = self.held_size + if counts_aborted { self.aborted_size } else { 0 };
+        size <= self.limits.queued_size_max
+    }
+
+    /// The bytes that all connections hold outside the pool.
+    #[cfg(test)]
+    pub(crate) fn held_size(&self) -> u64 {
+        self.held_size + self.aborted_size
     }
 
     /// Whether all counts are zero, as expected after shutdown.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn is_empty(&self) -> bool {
         let is_nobody = self.counts.values().all(|count| count.held() == 0) && self.refused.held() == 0;
-        is_nobody && !self.has_handshakes() && self.held_size == 0
+        is_nobody && !self.has_handshakes() && self.held_size + self.aborted_size == 0
     }
 }
 
@@ -251,6 +302,26 @@ mod tests {
             there.push(places);
         }
         assert_eq!(reached(&admission.enter(address("10.0.0.2:1"), &endpoint, there.len() as u64)), None);
+    }
+
+    #[test]
+    fn the_memory_of_aborted_connections_counts_for_a_while() {
+        let limits = Process { queued_size_max: 100, ..Process::default() };
+        let mut admission = Admission::new(limits);
+        let (none, living, aborted) = (HeldSize::default(), HeldSize::new(80, false), HeldSize::new(80, true));
+        admission.hold(none, living, 1);
+        assert!(admission.has_room(1) && !admission.holds_too_much());
+        admission.hold(none, living, 1);
+        assert!(!admission.has_room(1) && admission.holds_too_much());
+        admission.hold(living, aborted, 2);
+        assert!(!admission.holds_too_much(), "no other connection has to be aborted");
+        for (now_ms, has_room) in [(2, false), (1 + ABORTED_MS, false), (2 + ABORTED_MS, true)] {
+            assert_eq!(admission.has_room(now_ms), has_room, "at {now_ms} ms");
+        }
+        admission.hold(aborted, none, 3);
+        admission.hold(living, none, 3);
+        assert!(admission.has_room(3) && admission.is_empty());
+        assert_eq!(HeldSize::new(usize::MAX, true).size(), (1 << 31) - 1);
     }
 
     #[test]

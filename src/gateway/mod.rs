@@ -29,7 +29,7 @@ use std::os::fd::OwnedFd;
 use slab::Slab;
 
 use crate::driver::native::Native;
-use crate::driver::{Completion, Driver, Errno, Event, Op, Received, Rest, Share, Token};
+use crate::driver::{Completion, Driver, Errno, Event, Op, Received, RecordSuites, Rest, Share, Token};
 use crate::exchange::{Effects, Ending, Input};
 use crate::http::date::Date;
 use crate::limits;
@@ -251,6 +251,12 @@ impl<D: Driver> Gateway<D> {
             && watches.is_idle()
     }
 
+    /// The bytes that all connections hold outside the pool.
+    #[cfg(test)]
+    pub(crate) fn held_size(&self) -> u64 {
+        self.admission.held_size()
+    }
+
     /// The driver, for tests.
     #[cfg(any(test, feature = "sim"))]
     pub fn driver_mut(&mut self) -> &mut D {
@@ -267,8 +273,10 @@ impl<D: Driver> Gateway<D> {
         self.world.now_ms = self.clock.advance(self.world.driver.now_ms(), timeout_ms);
         self.world.since_ms = self.clock.since_ms();
         self.world.date.set(self.world.driver.unix_s());
-        // If a backlog remains from the last turn, new data joins it, to keep the round-robin order by address.
-        self.world.work = if self.backlog.is_empty() { limits::WORK_PER_TURN_MAX } else { 0 };
+        // If a backlog remains from the last turn, new data joins it, to keep the round-robin order by address. Without room
+        // it waits there, too.
+        let may_work = self.backlog.is_empty() && self.admission.has_room(self.world.now_ms);
+        self.world.work = if may_work { limits::WORK_PER_TURN_MAX } else { 0 };
         let is_busy = self.world.work == 0;
         let is_full = rest == Rest::Possible && self.full_turns < limits::FULL_TURNS_MAX;
         for Completion { token, event } in completions.drain(..) {
@@ -393,7 +401,8 @@ impl<D: Driver> Gateway<D> {
 
     /// Visits the connections in the backlog until this turn's work units are used up.
     fn visit_backlog(&mut self) {
-        self.world.work = if self.admission.holds_too_much() { 0 } else { limits::WORK_PER_BUSY_TURN_MAX };
+        let has_room = self.admission.has_room(self.world.now_ms);
+        self.world.work = if has_room { limits::WORK_PER_BUSY_TURN_MAX } else { 0 };
         while self.world.work > 0
             && let Some(owner) = self.backlog.pop()
         {
@@ -612,6 +621,11 @@ impl Gateway<Native> {
         let token = Token { slot: 0, generation: self.file_watches, op: Op::Files };
         self.world.driver.watch_files(token, inotify)
     }
+
+    /// Sets the suites of which the kernel is to make TLS records.
+    pub(crate) fn set_record_suites(&mut self, suites: RecordSuites) {
+        self.world.driver.set_record_suites(suites);
+    }
 }
 
 /// Updates the memory held by a connection outside the pool. Above the process limit, the turn does no more work.
@@ -621,10 +635,10 @@ fn count_held<D: Driver>(
     admission: &mut Admission,
     world: &mut World<D>,
 ) {
-    let (before, now) = connection.update_held_size(kept);
+    let (before, now) = connection.update_held(kept);
     if before != now {
-        admission.hold(before, now);
-        if admission.holds_too_much() {
+        admission.hold(before, now, world.now_ms);
+        if !admission.has_room(world.now_ms) {
             world.work = 0;
         }
     }

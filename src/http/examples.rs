@@ -9,7 +9,6 @@ use super::head::{self, Head, HeadError};
 use super::range::{self, Part};
 use super::representation::Representation;
 use crate::limits::Http;
-use crate::route::names;
 
 /// Parses a head that has these lines.
 fn read(lines: &[&str]) -> Result<Head<'static>, HeadError> {
@@ -224,56 +223,6 @@ fn chunks_as_described() {
     ] {
         let read = Body::new(Framing::Chunked).and_then(|mut body| body.read(text.as_bytes()));
         assert_eq!(read, expected, "RFC {section}: {text:?}");
-    }
-}
-
-/// Equivalent paths have the same name.
-#[test]
-fn names_of_paths() {
-    for (section, path, name) in [
-        ("3986 5.2.4", "/a/b/c/./../../g", "a/g"),
-        ("3986 5.2.4", "/mid/content=5/../6", "mid/6"),
-        // The references of section 5.4, unresolved: a client may send "../../../g" as "/b/c/../../../g".
-        ("3986 5.4.1", "/b/c/./g", "b/c/g"),
-        ("3986 5.4.1", "/b/c/g/", "b/c/g"),
-        ("3986 5.4.1", "/b/c/;x", "b/c/;x"),
-        ("3986 5.4.1", "/b/c/g;x", "b/c/g;x"),
-        ("3986 5.4.1", "/b/c/.", "b/c"),
-        ("3986 5.4.1", "/b/c/./", "b/c"),
-        ("3986 5.4.1", "/b/c/..", "b"),
-        ("3986 5.4.1", "/b/c/../", "b"),
-        ("3986 5.4.1", "/b/c/../g", "b/g"),
-        ("3986 5.4.1", "/b/c/../..", ""),
-        ("3986 5.4.1", "/b/c/../../g", "g"),
-        ("3986 5.4.2", "/b/c/../../../g", "g"),
-        ("3986 5.4.2", "/b/c/../../../../g", "g"),
-        ("3986 5.4.2", "/./g", "g"),
-        ("3986 5.4.2", "/../g", "g"),
-        ("3986 5.4.2", "/b/c/g.", "b/c/g."),
-        ("3986 5.4.2", "/b/c/.g", "b/c/.g"),
-        ("3986 5.4.2", "/b/c/g..", "b/c/g.."),
-        ("3986 5.4.2", "/b/c/..g", "b/c/..g"),
-        ("3986 5.4.2", "/b/c/./../g", "b/g"),
-        ("3986 5.4.2", "/b/c/./g/.", "b/c/g"),
-        ("3986 5.4.2", "/b/c/g/./h", "b/c/g/h"),
-        ("3986 5.4.2", "/b/c/g/../h", "b/c/h"),
-        ("3986 5.4.2", "/b/c/g;x=1/./y", "b/c/g;x=1/y"),
-        ("3986 5.4.2", "/b/c/g;x=1/../y", "b/c/y"),
-        ("3986 6.2.2", "/b/c/%7Bfoo%7D", "b/c/{foo}"),
-        ("3986 6.2.2", "/./b/../b/%63/%7bfoo%7d", "b/c/{foo}"),
-        ("9110 4.2.3", "/%7Esmith/home.html", "~smith/home.html"),
-        ("9110 4.2.3", "/%7esmith/home.html", "~smith/home.html"),
-        ("3986 2.5", "/%E3%82%A2", "\u{30a2}"),
-        ("3986 2.5", "/%C3%80", "\u{c0}"),
-        ("3986 3.3", "/name;v=1.1/name,1.1", "name;v=1.1/name,1.1"),
-        // A file name cannot contain a slash: an encoded slash is a separator.
-        ("3986 2.2", "/a%2Fb", "a/b"),
-        ("6455 3", "/chat%23x", "chat#x"),
-    ] {
-        assert_eq!(names::from_path(path).as_deref(), Ok(name), "RFC {section}: {path}");
-    }
-    for path in ["/%", "/%4", "/%zz", "/%E3%82", "/%00"] {
-        assert!(names::from_path(path).is_err(), "RFC 3986 2.1: {path}");
     }
 }
 

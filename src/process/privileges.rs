@@ -54,9 +54,7 @@ impl fmt::Display for PrivilegeError {
 /// Privileges belong to threads: call this before a second thread exists, and before the ring is created, whose workers
 /// have the privileges of their creator.
 pub fn drop_to(user: &str, keeps_binding: bool) -> Result<(), PrivilegeError> {
-    let account = User::from_name(user)
-        .map_err(|errno| PrivilegeError::Lookup(user.to_owned(), errno))?
-        .ok_or_else(|| PrivilegeError::UnknownUser(user.to_owned()))?;
+    let account = account(user)?;
     harden()?;
     if !is_already(account.uid)? {
         // While the process still has the capability to do so.
@@ -76,6 +74,13 @@ pub fn drop_to(user: &str, keeps_binding: bool) -> Result<(), PrivilegeError> {
     Ok(())
 }
 
+/// The account of a user.
+pub fn account(user: &str) -> Result<User, PrivilegeError> {
+    User::from_name(user)
+        .map_err(|errno| PrivilegeError::Lookup(user.to_owned(), errno))?
+        .ok_or_else(|| PrivilegeError::UnknownUser(user.to_owned()))
+}
+
 /// The warning for a daemon that was started as root without `user`.
 pub const STAYS_ROOT: &str = "this daemon stays root, since no user is named: set user, or give -u USER";
 
@@ -86,9 +91,7 @@ pub fn is_root() -> bool {
 
 /// Checks whether this process could become a user, without becoming it.
 pub fn examine(user: &str) -> Result<(), PrivilegeError> {
-    let account = User::from_name(user)
-        .map_err(|errno| PrivilegeError::Lookup(user.to_owned(), errno))?
-        .ok_or_else(|| PrivilegeError::UnknownUser(user.to_owned()))?;
+    let account = account(user)?;
     if is_root() || is_already(account.uid)? { Ok(()) } else { Err(PrivilegeError::NotPermitted(user.to_owned())) }
 }
 

@@ -9,9 +9,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientCertVerifierBuilder, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertRevocationListError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 
-use super::error::{MaterialCause, MaterialError};
-use super::identity::Verify;
-use super::material::{DatedList, FileRole, Material};
+use super::error::{FileRole, MaterialCause, MaterialError};
+use super::material::{DatedList, Material, Verify};
 
 /// Verifies the certificates of clients. With revocation lists, a client's own certificate must be known to be unrevoked,
 /// so that a missing list is noticed; an intermediate certificate must not be known to be revoked, so that the list of

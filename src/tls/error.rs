@@ -4,9 +4,29 @@ use std::fmt;
 
 use der::DateTime;
 
-use super::material::FileRole;
 use super::x509::KeyKind;
 use crate::limits::CERTIFICATES_MAX;
+
+/// A file of the group `tls`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileRole {
+    /// `crtfile`.
+    Certificate,
+    /// `keyfile`.
+    Key,
+    /// `cachain`.
+    Chain,
+    /// `clientca`.
+    ClientCa,
+    /// `crlfile`.
+    Crl,
+}
+
+impl FileRole {
+    /// All of them.
+    pub const ALL: [FileRole; 5] =
+        [FileRole::Certificate, FileRole::Key, FileRole::Chain, FileRole::ClientCa, FileRole::Crl];
+}
 
 /// Why the files cannot be used, and which of them.
 #[derive(Clone, PartialEq, Eq, Debug)]

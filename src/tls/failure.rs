@@ -31,6 +31,10 @@ pub enum TlsFailure {
     Misbehaved,
     /// The keys of the connection have encrypted as many records as they may.
     Exhausted,
+    /// The client changed its keys, which the kernel's records do not support.
+    KeyUpdate,
+    /// The kernel did not take the keys.
+    Kernel,
     /// The handshake failed for a reason of the gateway's own.
     Internal,
 }
@@ -109,6 +113,10 @@ impl fmt::Display for TlsFailure {
             TlsFailure::TooLarge => f.write_str("a TLS handshake message of the client is too large"),
             TlsFailure::Misbehaved => f.write_str("the client violated the TLS protocol"),
             TlsFailure::Exhausted => f.write_str("the keys of TLS 1.2 have encrypted as many records as they may"),
+            TlsFailure::KeyUpdate => {
+                f.write_str("the client changed its TLS keys, which TLS of the kernel does not support")
+            }
+            TlsFailure::Kernel => f.write_str("the kernel did not take the keys of the TLS connection"),
             TlsFailure::Internal => f.write_str("the TLS connection failed"),
         }
     }

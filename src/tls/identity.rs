@@ -9,27 +9,17 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ServerConfig, crypto, version};
 
 use super::clients::ClientVerifier;
-use super::error::{MaterialCause, MaterialError, MaterialNotice, MaterialWarning};
-use super::material::{Dated, FileRole, Fingerprints, Material, name_warning};
+use super::error::{FileRole, MaterialCause, MaterialError, MaterialNotice, MaterialWarning};
+use super::material::{Dated, Fingerprints, Material, Offload, Verify, name_warning};
 use crate::limits::EXPIRY_WARNING_MS;
-
-/// Whether clients present a certificate of their own in the handshake.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Verify {
-    /// They are not asked for one.
-    #[default]
-    None,
-    /// They are asked; one that is presented must be valid.
-    Optional,
-    /// A handshake without a valid certificate fails.
-    Required,
-}
 
 /// The certificate, the key and the rules of a server's handshakes.
 #[derive(Debug)]
 pub struct Identity {
     /// For `rustls`.
     pub(crate) config: Arc<ServerConfig>,
+    /// Whose records the kernel makes.
+    pub(crate) offload: Offload,
     /// The verifier of clients' certificates. None: clients are not asked for one.
     clients: Option<Arc<ClientVerifier>>,
     /// The certificates that are sent; the server's own is the first one.
@@ -70,7 +60,10 @@ impl Identity {
         config.ticketer = tickets.ticketer.clone();
         // Early data can be replayed (RFC 8446 section 8).
         config.max_early_data_size = 0;
-        Ok((Identity { config: Arc::new(config), clients, dates: chain.dates }, warnings))
+        // The keys leave rustls for the kernel.
+        config.enable_secret_extraction = material.offload != Offload::Off;
+        let (config, offload) = (Arc::new(config), material.offload);
+        Ok((Identity { config, offload, clients, dates: chain.dates }, warnings))
     }
 
     /// When the server's own certificate expires, in seconds since 1970.

@@ -12,33 +12,35 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::SigningKey;
 use rustls::{CertificateError, client};
 
-use super::error::{MaterialCause, MaterialError, MaterialNotice, MaterialWarning};
-use super::identity::Verify;
+use super::error::{FileRole, MaterialCause, MaterialError, MaterialNotice, MaterialWarning};
 use super::x509::{self, Certificate, RevocationList, Validity};
 use crate::limits::{CERTIFICATES_MAX, CHAIN_MAX};
 
-/// A file of the group `tls`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FileRole {
-    /// `crtfile`.
-    Certificate,
-    /// `keyfile`.
-    Key,
-    /// `cachain`.
-    Chain,
-    /// `clientca`.
-    ClientCa,
-    /// `crlfile`.
-    Crl,
+/// Whether clients present a certificate of their own in the handshake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Verify {
+    /// They are not asked for one.
+    #[default]
+    None,
+    /// They are asked; one that is presented must be valid.
+    Optional,
+    /// A handshake without a valid certificate fails.
+    Required,
 }
 
-impl FileRole {
-    /// All of them.
-    pub const ALL: [FileRole; 5] =
-        [FileRole::Certificate, FileRole::Key, FileRole::Chain, FileRole::ClientCa, FileRole::Crl];
+/// Whose TLS records the kernel makes and opens, where it can (`tls-offload`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Offload {
+    /// Those of clients that are handed over to a backend.
+    #[default]
+    Direct,
+    /// Those of all clients with a WebSocket.
+    All,
+    /// None.
+    Off,
 }
 
-/// The contents of the files of the group `tls`, in PEM or DER, and `verify`.
+/// The contents of the files of the group `tls`, in PEM or DER, and the settings of handshakes.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Material {
     /// The server's certificate, and possibly intermediate ones.
@@ -53,6 +55,8 @@ pub struct Material {
     pub crl: Option<Vec<u8>>,
     /// Whether clients are asked for certificates.
     pub verify: Verify,
+    /// Whose records the kernel makes.
+    pub offload: Offload,
 }
 
 /// Digests of the files, in the order of `FileRole::ALL`. None: there is no such file.
@@ -199,6 +203,13 @@ impl Material {
             digest.as_ref().try_into().ok()
         }))
     }
+}
+
+/// The SHA-256 digest of the first certificate in PEM, as browsers and openssl show it. None: there is none.
+pub(crate) fn fingerprint(pem: &[u8]) -> Option<String> {
+    let certificate = CertificateDer::from_pem_slice(pem).ok()?;
+    let digest = digest::digest(&digest::SHA256, &certificate);
+    Some(digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":"))
 }
 
 /// A revocation list, with its number in the file, counted from 1.

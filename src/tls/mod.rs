@@ -14,10 +14,11 @@ mod tests;
 mod x509;
 
 pub(crate) use error::Day;
-pub use error::{MaterialCause, MaterialError, MaterialNotice, MaterialWarning};
+pub use error::{FileRole, MaterialCause, MaterialError, MaterialNotice, MaterialWarning};
 pub(crate) use facts::Security;
 pub use facts::{ClientFacts, TlsFacts};
 pub use failure::TlsFailure;
 pub use hosts::Hosts;
-pub use identity::{CurrentIdentity, Identity, Tickets, Verify};
-pub use material::{FileRole, Fingerprints, Material};
+pub use identity::{CurrentIdentity, Identity, Tickets};
+pub(crate) use material::fingerprint;
+pub use material::{Fingerprints, Material, Offload, Verify};

@@ -13,10 +13,11 @@
 //!
 //! While a transport is lent for a hand-over it has neither a receive nor a send in flight.
 //!
-//! With TLS, the close_notify is sent before the write side is shut down. An abandoned transport sends it, or an alert,
-//! if that needs no waiting.
+//! With TLS, the close_notify is sent before the write side is shut down; with TLS of the kernel, in place of that. An
+//! abandoned transport sends it, or an alert, if that needs no waiting.
 
 mod incoming;
+mod offload;
 mod outgoing;
 mod stage;
 mod tls;
@@ -37,6 +38,9 @@ use tls::{Session, Taken};
 
 /// Size in bytes of a receive that filled its buffer.
 const FULL: usize = POOL_BUFFER_SIZE - POOL_HEADROOM;
+
+/// Size in bytes of an alert (RFC 8446 section 6).
+const CLOSE_NOTIFY_SIZE: usize = 2;
 
 /// Life state of a transport. The order is the order of transitions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -322,7 +326,7 @@ impl<H> Transport<H> {
 
     /// Whether a stage stands between the socket and its exchange, so that the socket cannot be handed over.
     pub(crate) fn is_staged(&self) -> bool {
-        self.stage().is_some_and(|stage| !stage.is_plain())
+        self.stage().is_some_and(|stage| !stage.is_clear())
     }
 
     fn take_batch<D: Driver<Handle = H>>(&mut self, segments_max: usize, driver: &mut D) -> Option<Batch> {
@@ -362,9 +366,10 @@ impl<H> Transport<H> {
         }
     }
 
-    /// Bytes in the send queue, including those in flight.
+    /// Bytes in the send queue, including those in flight, and a close_notify for which the kernel has no room yet.
     pub(crate) fn queued_size(&self) -> usize {
-        self.outgoing.size()
+        let owes_end = self.life == Life::Finishing && self.outgoing.is_empty() && self.owes_close_notify();
+        self.outgoing.size() + if owes_end { CLOSE_NOTIFY_SIZE } else { 0 }
     }
 
     /// Bytes held outside the pool.
@@ -539,11 +544,12 @@ impl<H> Transport<H> {
     /// Keeps the last records of the stage in the queue, an alert or the close_notify, if they can be sent without waiting.
     /// False: there are none.
     fn keep_farewell<D: Driver<Handle = H>>(&mut self, driver: &mut D) -> bool {
-        let session = self.extra.as_mut().and_then(|extra| extra.stage.tls_mut());
-        let Some(session) = session.filter(|_| self.sending == SendState::No) else { return false };
+        if self.sending != SendState::No || self.tls().is_none() {
+            return false;
+        }
         self.outgoing.drop_unsealed(driver);
-        session.close();
-        if let Some(output) = session.take_output() {
+        self.close_session(driver);
+        if let Some(output) = self.stage_mut().and_then(Stage::tls_mut).and_then(Session::take_output) {
             self.outgoing.push_sealed(Segment::heap(output));
         }
         !self.outgoing.is_empty()
@@ -566,13 +572,15 @@ impl<H> Transport<H> {
         let size = if let Received::Data(lease) = &result { Some(lease.len()) } else { None };
         let is_end = matches!(result, Received::End);
         let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
+        let is_record = matches!(result, Received::Failed(Errno::EIO)) && self.is_offloaded();
         let arrival = match result {
             Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => None,
             Received::Data(lease) => self.pass_stage(lease, driver),
             Received::End => self.stage_mut().map_or(Some(Arrival::End), Stage::receive_end),
+            Received::Failed(errno) if self.is_offloaded() => self.receive_record(errno, driver),
             Received::Failed(errno) => Some(Arrival::Failed(errno)),
         };
-        let is_incomplete = is_starved || size.is_some() && arrival.is_none();
+        let is_incomplete = is_starved || (size.is_some() || is_record) && arrival.is_none();
         if !more && self.receiving != Receiving::Ended {
             // An end that the stage has told before is not delivered.
             self.receiving = if is_end && arrival.is_none() { Receiving::Ended } else { Receiving::No };
@@ -652,6 +660,7 @@ impl<H> Transport<H> {
         let settled = match self.life {
             Life::Abandoned => self.settle_abandoned(token, driver),
             _ => {
+                self.settle_offload(driver);
                 self.settle_sending(token, driver);
                 self.settle_receiving(token, opposite, driver)
             }
@@ -748,7 +757,10 @@ impl<H> Transport<H> {
             }
             None if self.has_said_all() && !self.is_device() => {
                 self.life = Life::Shut;
-                driver.shutdown(handle, false);
+                // The kernel drops what waits of a record when TCP's stream ends: its close_notify has ended the stream.
+                if !self.is_offloaded() {
+                    driver.shutdown(handle, false);
+                }
             }
             None => {}
         }
@@ -759,14 +771,16 @@ impl<H> Transport<H> {
         if !self.outgoing.is_empty() {
             return None;
         }
-        self.stage_mut()?.tls_mut()?.close();
+        self.close_session(driver);
         self.take_output();
         self.take_batch(SEND_SEGMENTS_MAX, driver)
     }
 
     /// Whether the write side is to be shut down: the queue is empty, and nothing more can be queued or sealed.
     fn has_said_all(&self) -> bool {
-        let is_last = self.life == Life::Finishing || self.tls().is_some_and(Session::is_closed);
+        let is_closed = self.tls().is_some_and(Session::is_closed);
+        // The close_notify of the kernel may wait for room.
+        let is_last = is_closed || self.life == Life::Finishing && !self.is_offloaded();
         is_last && self.outgoing.is_empty()
     }
 

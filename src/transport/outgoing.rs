@@ -51,6 +51,11 @@ impl Outgoing {
         self.0.get_or_insert_default().push_sealed(segment);
     }
 
+    /// Whether something is queued that has passed the stage.
+    pub(super) fn has_sealed(&self) -> bool {
+        self.0.as_ref().is_some_and(|queue| queue.sealed > 0)
+    }
+
     /// Whether nothing is queued and no pong is kept.
     pub(super) fn has_nothing(&self) -> bool {
         self.0.as_ref().is_none_or(|queue| queue.size == 0 && queue.pong.is_none())
@@ -73,7 +78,7 @@ impl Outgoing {
         driver: &mut D,
     ) -> Option<Batch> {
         let queue = self.0.as_mut()?;
-        match stage.filter(|stage| !stage.is_plain()) {
+        match stage.filter(|stage| !stage.is_clear()) {
             Some(stage) => queue.take_sealed(segments_max, stage, driver),
             None => {
                 queue.sealed = 0;

@@ -63,6 +63,14 @@ impl Stage {
         matches!(self, Stage::Plain)
     }
 
+    /// Whether the socket carries the bytes of its exchange: they pass unchanged, or the kernel makes TLS of them.
+    pub(super) fn is_clear(&self) -> bool {
+        match self {
+            Stage::Tls(session) => session.is_offloaded(),
+            stage => stage.is_plain(),
+        }
+    }
+
     /// The TLS session. None: the stage is not TLS.
     pub(super) fn tls(&self) -> Option<&Session> {
         match self {

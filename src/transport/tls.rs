@@ -10,9 +10,12 @@
 //! |---|---|---|
 //! | Hello | the ClientHello is incomplete | Open, once its server name is known; Http, if the first byte is a letter; Failed |
 //! | Open, handshaking | wait for a step, which the gateway grants (`TLS_STEPS_PER_TURN_MAX`) | Open, secured; Failed |
-//! | Open, secured | are decrypted at once | Failed |
+//! | Open, secured | are decrypted at once | Kernel; Failed |
+//! | Kernel | pass unchanged: the kernel opens the records (`tls::kernel`) | Failed |
 //! | Http | pass unchanged | |
 //! | Failed | are discarded | |
+
+mod kernel;
 
 use std::fmt;
 use std::mem;
@@ -25,15 +28,15 @@ use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
 use super::Arrival;
 use crate::driver::{Driver, Lease};
-use crate::limits::{POOL_BUFFER_SIZE, POOL_HEADROOM, SEAL_IN_PLACE_SIZE_MIN, TLS_PARTIAL_SIZE_MAX};
-use crate::tls::{ClientFacts, Hosts, Identity, Security, TlsFacts, TlsFailure};
+use crate::limits::{
+    POOL_BUFFER_SIZE, POOL_HEADROOM, SEAL_IN_PLACE_SIZE_MIN, TLS_PARTIAL_SIZE_MAX, TLS_PAYLOAD_SIZE_MAX,
+};
+use crate::tls::{ClientFacts, Hosts, Identity, Offload, Security, TlsFacts, TlsFailure};
 
 /// Bytes of a record's header: content type, version, length (RFC 8446 section 5.1).
 const HEADER_SIZE: usize = 5;
-/// Maximum payload of a record, in bytes (RFC 8446 section 5.1).
-const PAYLOAD_SIZE_MAX: usize = 1 << 14;
-/// Maximum size of a record's encrypted payload, in bytes (RFC 5246 section 6.2.3).
-const RECORD_SIZE_MAX: usize = PAYLOAD_SIZE_MAX + 2048;
+/// Size of an encrypted payload from which on rustls refuses a record, in bytes (RFC 5246 section 6.2.3).
+const RECORD_SIZE_LIMIT: usize = TLS_PAYLOAD_SIZE_MAX + 2048;
 /// At least the bytes that a record is longer than its payload: header, explicit nonce, content type and tag.
 const OVERHEAD_SIZE: usize = 32;
 /// ContentType handshake (RFC 8446 section 5.1).
@@ -64,12 +67,16 @@ pub(super) struct Session {
     is_exhausted: bool,
     /// Bytes of the client's certificates, which rustls keeps.
     certificates_size: u32,
+    /// When the kernel is to make the records. Off: it cannot.
+    offload: Offload,
 }
 
 enum State {
     Hello(Arc<Hosts>),
     Handshaking(Box<Handshaking>),
     Secured(Box<UnbufferedServerConnection>, Box<TlsFacts>),
+    /// The kernel makes and opens the records.
+    Kernel(Box<TlsFacts>),
     Http,
     /// With the facts of a connection that failed after its handshake: bytes before the failure may still be delivered.
     Failed(Option<Box<TlsFacts>>),
@@ -91,6 +98,7 @@ impl fmt::Debug for Session {
             State::Hello(_) => "Hello",
             State::Handshaking(_) => "Handshaking",
             State::Secured(..) => "Secured",
+            State::Kernel(_) => "Kernel",
             State::Http => "Http",
             State::Failed(_) => "Failed",
         };
@@ -129,13 +137,14 @@ impl Session {
             is_waiting: false,
             is_exhausted: false,
             certificates_size: 0,
+            offload: Offload::Off,
         }
     }
 
     /// How the connection is protected.
     pub(super) fn security(&self) -> Security<'_> {
         match &self.state {
-            State::Secured(_, facts) | State::Failed(Some(facts)) => Security::Tls(facts),
+            State::Secured(_, facts) | State::Kernel(facts) | State::Failed(Some(facts)) => Security::Tls(facts),
             State::Http => Security::HttpOnTlsPort,
             State::Hello(_) | State::Handshaking(_) | State::Failed(None) => Security::Handshaking,
         }
@@ -158,7 +167,7 @@ impl Session {
 
     /// Whether bytes can be sealed now.
     pub(super) fn may_seal(&self) -> bool {
-        !self.is_closed && matches!(self.state, State::Secured(..) | State::Http)
+        !self.is_closed && matches!(self.state, State::Secured(..) | State::Kernel(_) | State::Http)
     }
 
     /// Whether nothing can be sealed any more.
@@ -180,7 +189,7 @@ impl Session {
     pub(super) fn receive<D: Driver>(&mut self, lease: Lease, driver: &mut D) -> Taken {
         match &mut self.state {
             _ if self.has_ended => {}
-            State::Http => return Taken { bytes: Some(Arrival::Lease(lease)), end: None },
+            State::Kernel(_) | State::Http => return Taken { bytes: Some(Arrival::Lease(lease)), end: None },
             State::Secured(connection, _) => {
                 let (partial, held, output) = (&mut self.partial, &mut self.held, &mut self.output);
                 let traffic = Traffic { connection, partial, held, output };
@@ -205,7 +214,7 @@ impl Session {
             _ if self.has_ended => return None,
             State::Hello(_) => !self.partial.is_empty(),
             State::Handshaking(_) => true,
-            State::Secured(..) | State::Http => false,
+            State::Secured(..) | State::Kernel(_) | State::Http => false,
         };
         Some(self.end(if has_begun { End::Failed(TlsFailure::Left) } else { End::Closed }))
     }
@@ -316,6 +325,7 @@ impl Session {
             Some(now) if is_resumed => identity.still_valid(certificates, now).err(),
             _ => None,
         };
+        self.offload = identity.offload;
         self.certificates_size = certificates.iter().map(|certificate| certificate.len() as u32).sum();
         let facts = TlsFacts {
             site,
@@ -352,7 +362,9 @@ impl Session {
                 (self.partial, self.held) = (Vec::new(), 0);
                 self.is_closed = true;
                 self.state = match mem::replace(&mut self.state, State::Failed(None)) {
-                    State::Secured(_, facts) => State::Failed(Some(facts)),
+                    State::Secured(_, facts) | State::Kernel(facts) | State::Failed(Some(facts)) => {
+                        State::Failed(Some(facts))
+                    }
                     _ => State::Failed(None),
                 };
                 Arrival::Broken(error)
@@ -365,7 +377,7 @@ impl Session {
     pub(super) fn seal(&mut self, bytes: &[u8]) -> Option<Box<[u8]>> {
         let sealed = match &mut self.state {
             State::Secured(connection, _) if !self.is_closed => {
-                let records = bytes.len() / PAYLOAD_SIZE_MAX + 1;
+                let records = bytes.len() / TLS_PAYLOAD_SIZE_MAX + 1;
                 let encrypt = |traffic: &mut Write<'_>, out: &mut [u8]| traffic.encrypt(bytes, out);
                 let size = bytes.len() + records * OVERHEAD_SIZE;
                 let sealed = write(connection, &mut self.partial[..self.held], size, encrypt, &mut self.output);
@@ -375,7 +387,7 @@ impl Session {
                     None => sealed,
                 }
             }
-            State::Http => Some(bytes.into()),
+            State::Kernel(_) | State::Http => Some(bytes.into()),
             State::Secured(..) | State::Hello(_) | State::Handshaking(_) | State::Failed(_) => None,
         };
         if sealed.is_none() && !self.is_closed {
@@ -390,9 +402,9 @@ impl Session {
         let State::Secured(connection, _) = &mut self.state else { return None };
         let held = &mut self.partial[..self.held];
         let start = range.start.checked_sub(headroom_for(range.len()))?;
-        let (mut end, mut payload) = (start, Vec::with_capacity(range.len().min(PAYLOAD_SIZE_MAX)));
-        for at in range.clone().step_by(PAYLOAD_SIZE_MAX) {
-            let next = range.end.min(at + PAYLOAD_SIZE_MAX);
+        let (mut end, mut payload) = (start, Vec::with_capacity(range.len().min(TLS_PAYLOAD_SIZE_MAX)));
+        for at in range.clone().step_by(TLS_PAYLOAD_SIZE_MAX) {
+            let next = range.end.min(at + TLS_PAYLOAD_SIZE_MAX);
             payload.clear();
             payload.extend_from_slice(&buffer[at..next]);
             let encrypt = |traffic: &mut Write<'_>, out: &mut [u8]| traffic.encrypt(&payload, out);
@@ -412,6 +424,7 @@ impl Session {
     pub(super) fn seals_in_place(&self, range: &Range<usize>) -> bool {
         matches!(&self.state, State::Secured(connection, _) if !connection.wants_write())
             && self.may_seal()
+            && self.output.is_empty()
             && range.len() >= SEAL_IN_PLACE_SIZE_MIN
             && range.start >= headroom_for(range.len())
     }
@@ -426,7 +439,8 @@ impl Session {
             let bytes = write(connection, held, 2 + OVERHEAD_SIZE, notify, &mut self.output);
             self.output.extend_from_slice(&bytes.unwrap_or_default());
         }
-        self.is_closed = true;
+        // The kernel's is sent by `close_by_kernel`.
+        self.is_closed |= !self.is_offloaded();
     }
 }
 
@@ -528,29 +542,40 @@ impl Traffic<'_> {
 
 /// Bytes before `size` bytes of payload in which the records of these are longer, and a key update (RFC 8446 section 4.6.3).
 fn headroom_for(size: usize) -> usize {
-    (size.div_ceil(PAYLOAD_SIZE_MAX) + 1) * OVERHEAD_SIZE
+    (size.div_ceil(TLS_PAYLOAD_SIZE_MAX) + 1) * OVERHEAD_SIZE
 }
 
-/// Bytes without which the record at the beginning is incomplete.
+/// Bytes without which the record at the beginning is incomplete. A record that is too large needs none: rustls refuses it
+/// by its header, and its payload is not waited for.
 fn missing_size(partial: &[u8]) -> usize {
-    match partial {
-        [_, _, _, high, low, payload @ ..] => {
-            usize::from(u16::from_be_bytes([*high, *low])).saturating_sub(payload.len())
-        }
-        short => HEADER_SIZE - short.len(),
+    match payload_size(partial) {
+        Some(RECORD_SIZE_LIMIT..) => 0,
+        Some(size) => (HEADER_SIZE + size).saturating_sub(partial.len()),
+        None => HEADER_SIZE - partial.len(),
     }
+}
+
+/// The size of the payload that the header at the beginning announces. None: the header is incomplete.
+fn payload_size(bytes: &[u8]) -> Option<usize> {
+    let [_, _, _, high, low, ..] = bytes else { return None };
+    Some(u16::from_be_bytes([*high, *low]).into())
+}
+
+/// Whether the record at the beginning is larger than any may be.
+fn is_too_large(bytes: &[u8]) -> bool {
+    payload_size(bytes).is_some_and(|size| size >= RECORD_SIZE_LIMIT)
 }
 
 /// Whether the records have a whole ClientHello, or are none of one. The acceptor reads all records from the first one on,
 /// which would take long for a client that sends them byte by byte.
 fn may_be_hello(bytes: &[u8]) -> bool {
     let (mut rest, mut message) = (bytes, Vec::new());
-    while missing_size(rest) == 0 && rest[0] == HANDSHAKE {
+    while missing_size(rest) == 0 && rest[0] == HANDSHAKE && !is_too_large(rest) {
         let (record, others) = rest.split_at(whole_record_size(rest));
         message.extend_from_slice(&record[HEADER_SIZE..]);
         rest = others;
     }
-    let is_other = rest.first().is_some_and(|kind| *kind != HANDSHAKE) || missing_size(rest) > RECORD_SIZE_MAX;
+    let is_other = rest.first().is_some_and(|kind| *kind != HANDSHAKE) || is_too_large(rest);
     match message[..] {
         [_, 0, high, low, ref body @ ..] => is_other || body.len() >= usize::from(u16::from_be_bytes([high, low])),
         // rustls refuses a message of 64 KiB by its size.
@@ -559,9 +584,9 @@ fn may_be_hello(bytes: &[u8]) -> bool {
     }
 }
 
-/// The size of the whole record at the beginning.
+/// The size of the whole record at the beginning: all bytes if it is too large.
 fn whole_record_size(bytes: &[u8]) -> usize {
-    HEADER_SIZE + usize::from(u16::from_be_bytes([bytes[3], bytes[4]]))
+    bytes.len().min(HEADER_SIZE + payload_size(bytes).unwrap_or_default())
 }
 
 /// The size of the whole records at the beginning.
@@ -598,7 +623,7 @@ fn process(
             Ok(ConnectionState::PeerClosed) => end = Some(End::Closed),
             Ok(_) => return (used + discard, end),
             Err(error) => {
-                take_alert(connection, output);
+                drain_output(connection, output);
                 return (used + discard, Some(End::Failed(TlsFailure::of(&error))));
             }
         }
@@ -607,8 +632,8 @@ fn process(
     }
 }
 
-/// Takes the alert that follows an error. rustls must not see the same bytes again.
-fn take_alert(connection: &mut UnbufferedServerConnection, output: &mut Vec<u8>) {
+/// Takes the records that the connection has made by itself. After an error, rustls must not see the same bytes again.
+fn drain_output(connection: &mut UnbufferedServerConnection, output: &mut Vec<u8>) {
     while connection.wants_write()
         && let Ok(ConnectionState::EncodeTlsData(mut data)) = connection.process_tls_records(&mut []).state
     {

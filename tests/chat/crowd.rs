@@ -1,7 +1,7 @@
 //! Many members: nothing is lost, and the order of each sender's messages is kept.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::{Room, Way};
-use crate::client::Client;
+use crate::client::{Client, Frame, PONG};
 use crate::process::DEADLINE;
 
 const SENDERS: usize = 50;
@@ -31,12 +31,17 @@ struct Heard {
 }
 
 impl Heard {
-    /// Parses complete frames: short texts, unmasked. Pushes the age of each.
-    fn take(&mut self, bytes: &[u8], now_us: u64, delays_us: &mut Vec<u64>) {
+    /// Parses complete frames: short texts, unmasked. Pushes the age of each. Returns the number of keepalive pings.
+    fn take(&mut self, bytes: &[u8], now_us: u64, delays_us: &mut Vec<u64>) -> usize {
         self.rest.extend_from_slice(bytes);
-        let mut at = 0;
+        let (mut at, mut pings) = (0, 0);
         while let Some([first, second]) = self.rest.get(at..at + 2) {
             let (first, size) = (*first, *second as usize);
+            if (first, size) == (0x89, 0) {
+                at += 2;
+                pings += 1;
+                continue;
+            }
             assert!(matches!(first, 0x81 | 0x82) && size < 126, "no short message: {first:#x} {size}");
             let Some(text) = self.rest.get(at + 2..at + 2 + size) else { break };
             at += 2 + size;
@@ -49,6 +54,7 @@ impl Heard {
             self.count += 1;
         }
         self.rest.drain(..at);
+        pings
     }
 }
 
@@ -131,7 +137,8 @@ fn listen(mut streams: Vec<std::net::TcpStream>, messages: usize, begin: Instant
             };
             assert!(size > 0, "member {number} was dropped after {} messages", members[number].count);
             let member = &mut members[number];
-            member.take(&buffer[..size], begin.elapsed().as_micros() as u64, &mut delays_us);
+            let pings = member.take(&buffer[..size], begin.elapsed().as_micros() as u64, &mut delays_us);
+            streams[number].write_all(&Frame::new(PONG, b"").masked().bytes().repeat(pings)).unwrap();
             finished += usize::from(member.count == wanted(number));
         }
     }

@@ -182,7 +182,7 @@ async function restart(alice, bob) {
   await alice.fill("#text", "a draft");
   console.log("restart the chat");
   await line(alice, "The connection is lost");
-  for (const page of [alice, bob]) await page.waitForSelector("body[data-phase=in]", { timeout: 30000 });
+  for (const page of [alice, bob]) await page.waitForSelector("body[data-phase=in]", { timeout: WAIT_MS });
   check((await alice.inputValue("#text")) === "a draft", "the draft is still there");
   await member(alice, "bob").waitFor();
   await member(bob, "alice").waitFor();

@@ -29,7 +29,9 @@ async function novnc(context, base, outdir) {
 run("recipes.mjs", async (base, outdir) => {
   const browser = await launch();
   try {
-    await { echo, novnc }[process.argv[4]](await browser.newContext(), base, outdir);
+    const context = await browser.newContext();
+    context.setDefaultTimeout(WAIT_MS);
+    await { echo, novnc }[process.argv[4]](context, base, outdir);
   } finally {
     await browser.close();
   }

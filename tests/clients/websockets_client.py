@@ -126,7 +126,7 @@ async def check_ping(base):
         for payload in (b"", b"x", b"\x00\xff" * 62, binary(125)):
             # The library resolves this only on a pong with the very payload.
             answered = await socket.ping(payload)
-            await asyncio.wait_for(answered, 10)
+            await asyncio.wait_for(answered, TIMEOUT_S)
         await exchange(socket, "after the pings")
     return "pings are answered with their payload"
 

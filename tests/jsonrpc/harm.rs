@@ -54,7 +54,7 @@ fn a_library_that_crashes() {
 fn a_library_that_blocks() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
-    let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "2000"]);
+    let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "10000"]);
     let (mut one, mut other) = (server.client(), server.client());
     other.call("count", "");
     other.expect_result("1");
@@ -68,7 +68,7 @@ fn a_library_that_blocks() {
     }
     assert!(!has_an_answer(&one), "the other one had to wait");
     one.expect_error(INTERNAL);
-    server.process.err.wait_for(&["ended in \"block\"", "SIGKILL", "more than 2000 ms"]);
+    server.process.err.wait_for(&["ended in \"block\"", "SIGKILL", "more than 10000 ms"]);
     one.call("count", "");
     one.expect_result("1");
     other.call("count", "");
@@ -85,7 +85,7 @@ fn a_library_that_blocks() {
 fn a_library_that_waits_for_another_program() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
-    let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "1000"]);
+    let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "5000"]);
     let mut one = server.client();
     one.call("wait_for_another", "");
     let mut pid = String::new();

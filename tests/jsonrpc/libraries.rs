@@ -159,10 +159,16 @@ fn the_documented_library_in_rust() {
     let (source, library) = (folder.join("counter.rs"), folder.join("counter.so"));
     fs::write(&source, shown).unwrap();
     let package = program("libjsonrpc_library.rlib");
-    let mut command = Command::new("rustc");
-    command.args(["--edition", "2024", "--crate-type", "cdylib", "-D", "unsafe_op_in_unsafe_fn", "-D", "warnings"]);
-    command.arg("--extern").arg(format!("jsonrpc_library={}", package.display())).args(["-o", &library, &source]);
-    let finished = run(&mut command, DEADLINE);
+    // The package is linked with its own strategy of panics, which is that of its profile.
+    let compile = |panic: &str| {
+        let mut command = Command::new("rustc");
+        command.args(["--edition", "2024", "--crate-type", "cdylib", "-D", "unsafe_op_in_unsafe_fn", "-D", "warnings"]);
+        command.arg(format!("-Cpanic={panic}"));
+        command.arg("--extern").arg(format!("jsonrpc_library={}", package.display())).args(["-o", &library, &source]);
+        run(&mut command, DEADLINE)
+    };
+    let finished = compile("unwind");
+    let finished = if finished.err.contains("panic strategy") { compile("abort") } else { finished };
     assert!(finished.status.success(), "{}", finished.err);
     let server = Server::start_in(folder, &library, &["-C", "41"]);
     let mut client = server.client();

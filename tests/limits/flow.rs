@@ -160,7 +160,8 @@ fn fragments_count_as_one_message() {
 /// Over the budget the heaviest connection is closed, and no other.
 #[test]
 fn the_heaviest_connection_is_closed() {
-    let limits = "queued-size = 1048576; pool-buffers = 16; queue-size = 4194304;";
+    let limits =
+        "queued-size = 1048576; pool-buffers = 16; queue-size = 4194304; head-ms = 60000; handshake-ms = 60000;";
     let daemon = Daemon::start_configured(&configuration(limits, "type = \"binary\";"));
     let server = daemon.listen("server");
     let (mut quiet, quiet_backend) = pair(&daemon, &server);

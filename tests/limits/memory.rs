@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use crate::client::{BINARY, Client, Frame, PING, TEXT};
 use crate::daemon::{Daemon, configuration};
-use crate::process::{DEADLINE, Process, eventually};
+use crate::process::{DEADLINE, IsOver, Process, eventually};
 use crate::server::{Backend, Listener};
 use crate::wire::handshake;
 
-const LIMITS: &str = "clients = 1100; clients-per-address = 0; queued-size = 4194304; pool-buffers = 32;";
+const LIMITS: &str = "clients = 1100; clients-per-address = 0; queued-size = 4194304; pool-buffers = 32;
+    head-ms = 60000; handshake-ms = 60000;";
 const CROWD: usize = 1_000;
 /// Round trips of one measurement.
 const TRIPS: usize = 300;
@@ -113,15 +114,6 @@ fn pour(mut to: impl Write, bytes: &[u8]) -> bool {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return false,
         }
-    }
-}
-
-/// Ends a load on drop, also when the test fails.
-struct IsOver<'a>(&'a AtomicBool);
-
-impl Drop for IsOver<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::client::{Client, Frame, PING, TEXT};
 use crate::process::DEADLINE;
 
 fn start(call: &str) -> (Server, Client) {
-    let server = Server::compiled("calls", &[call]);
+    let server = Server::patient("calls", &[call]);
     let client = server.client();
     (server, client)
 }

@@ -7,7 +7,7 @@ use crate::process::{Lines, eventually};
 use crate::wire::{Wire, handshake};
 
 fn start(call: &str) -> (Server, Client) {
-    let server = Server::compiled("descriptors", &[call]);
+    let server = Server::patient("descriptors", &[call]);
     let client = server.client();
     (server, client)
 }
@@ -106,7 +106,8 @@ fn a_late_hand_over_does_not_replace_a_file() {
 fn accept_getsockname_and_getpeername_return_addresses() {
     let (unix, inet) = ("accept: family 1 size 2", "accept: family 2 size 16 127.0.0.1:");
     for (call, accepted) in [("address", unix), ("peer", inet)] {
-        let (server, mut client) = start(call);
+        let server = Server::patient("descriptors", &[call]);
+        let mut client = server.client();
         let port = client.wire.stream().local_addr().unwrap().port();
         client.text("me");
         server.process.out.wait_for(&["read: 2 me"]);
@@ -121,7 +122,7 @@ fn accept_getsockname_and_getpeername_return_addresses() {
 /// Its bytes come through a socket pair, which has no address.
 #[test]
 fn getpeername_returns_the_address_of_a_relayed_client() {
-    let server = Server::compiled("descriptors", &["peer"]);
+    let server = Server::patient("descriptors", &["peer"]);
     let mut wire: Wire = server.daemon.wire();
     let port = wire.stream().local_addr().unwrap().port();
     wire.send([handshake("/server", &[], &[]).as_bytes(), &Frame::new(TEXT, b"early").masked().bytes()].concat());

@@ -14,7 +14,7 @@ use super::{ALL, Server, client_config, configuration, first_flight, shake, star
 use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::limits::stream_from;
-use crate::process::{Process, measured};
+use crate::process::{IsOver, Process, measured};
 use crate::wire::Wire;
 
 const GREEDY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -97,18 +97,18 @@ fn half_open_handshakes_delay_no_other_address() {
 #[test]
 fn a_flood_of_handshakes() {
     let (daemon, _echo) = serve();
-    let (done, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (done, flag) = (AtomicUsize::new(0), AtomicBool::new(false));
     let start = Instant::now();
     thread::scope(|scope| {
         for _ in 0..FLOODING {
             scope.spawn(|| {
+                let _is_over = IsOver(&flag);
                 while done.fetch_add(1, Ordering::Relaxed) < FLOOD {
                     drop(wire_from(GREEDY, &daemon));
                 }
-                is_over.store(true, Ordering::Relaxed);
             });
         }
-        let result = exchange(&daemon, |count| count >= 100 && is_over.load(Ordering::Relaxed));
+        let result = exchange(&daemon, |count| count >= 100 && flag.load(Ordering::Relaxed));
         tell(&format!("{FLOOD} handshakes in {:?}", start.elapsed()), result, &daemon);
     });
     let (bound, peak) = (daemon.bound_kib(), daemon.peak_kib());

@@ -344,7 +344,8 @@ fn the_deadline_of_the_handshake() {
         assert!(sent.count() < 100);
     }
     // A connection whose handshake is complete has other deadlines.
+    let daemon = start_configured(&configuration("tls-ms = 2000;", &[Server::default()]));
     let mut wire = wire(daemon.port, client_config(&daemon, ALL, None));
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(Duration::from_millis(2_500));
     expect_eq(wire.get("/").status, 200, "a page");
 }

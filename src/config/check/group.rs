@@ -128,6 +128,8 @@ impl<'t> Group<'t> {
     /// Reports an error if two keys of the same meaning are both set.
     pub(crate) fn exclude(&self, problems: &mut Problems, name: &str, other: &str) {
         if self.has(name) && self.has(other) {
+            let by_flag = self.location_of(other).filter(|location| location.line == 0);
+            let other = by_flag.map_or(other.to_owned(), |location| problems.describe(location, other));
             self.error(problems, name, format_args!("{other} is set too: keep one of them"));
         }
     }

@@ -14,23 +14,50 @@ pub(crate) fn is_set(server: &Group<'_>) -> bool {
 
 /// Checks the group `tls`, under any of its names. None: the server has none. The files are not opened.
 pub(crate) fn tls(server: &Group<'_>, problems: &mut Problems) -> Option<TlsFiles> {
-    let name = server.one_of(&TLS_GROUPS, problems)?;
+    let Some(name) = server.one_of(&TLS_GROUPS, problems) else {
+        server.warn(problems, "tls-offload", "has no effect without tls: write tls, or leave it out");
+        return None;
+    };
     let group = server.group(name, problems);
+    let is_self_signed = group.as_ref().is_some_and(|group| group.flag("self-signed") == Some(true));
     if let Some(group) = &group {
-        if group.location.line == 0 && !group.has("crtfile") {
-            problems.error(group.location, "", "needs --tls-certificate FILE");
-        } else {
-            group.require(problems, "crtfile");
+        match is_self_signed {
+            true => self_signed(group, problems),
+            false if group.has("dir") => group.error(problems, "dir", "needs self-signed = true, or --tls-self-signed"),
+            false if group.location.line == 0 && !group.has("crtfile") => {
+                problems.error(group.location, "", "needs --tls-certificate FILE");
+            }
+            false => group.require(problems, "crtfile"),
         }
         group.exclude(problems, "pemfile", "keyfile");
     }
     let text = |name| group.as_ref().and_then(|group| text_setting(group, name, problems));
+    let authority = text("dir").filter(|_| is_self_signed);
+    let made = |name: &str| {
+        let TextSetting { value, place } = authority.as_ref()?;
+        Some(TextSetting { value: format!("{}/issued/{name}", value.trim_end_matches('/')), place: place.clone() })
+    };
     // An error has been reported if it is missing.
-    let certificate = text("crtfile").unwrap_or(TextSetting { value: String::new(), place: String::new() });
-    let (key, chain) = (text("keyfile").or(text("pemfile")), text("cachain"));
+    let missing = TextSetting { value: String::new(), place: String::new() };
+    let certificate = made("server.pem").or(text("crtfile")).unwrap_or(missing);
+    let (key, chain) = (made("server.key").or(text("keyfile")).or(text("pemfile")), text("cachain"));
     let (client_ca, crl) = (text("clientca"), text("crlfile"));
     let verify = group.as_ref().and_then(|group| verify(group, problems)).unwrap_or_default();
-    Some(TlsFiles { key: key.unwrap_or(certificate.clone()), certificate, chain, client_ca, crl, verify })
+    let offload = server.word("tls-offload", &values::OFFLOADS).unwrap_or_default();
+    let key = key.unwrap_or(certificate.clone());
+    Some(TlsFiles { key, certificate, chain, client_ca, crl, verify, authority, offload })
+}
+
+/// A certificate that uakari-ca makes has a folder, and none of the files that an operator names.
+fn self_signed(group: &Group<'_>, problems: &mut Problems) {
+    if group.location.line == 0 && !group.has("dir") {
+        problems.error(group.location, "", "needs --tls-dir DIR: neither XDG_STATE_HOME nor HOME is set");
+    } else {
+        group.require(problems, "dir");
+    }
+    for name in ["crtfile", "keyfile", "pemfile", "cachain"] {
+        group.exclude(problems, name, "self-signed");
+    }
 }
 
 /// Whether clients present a certificate. None: the value is wrong.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::http::redirect::Redirect;
-use crate::tls::Verify;
+use crate::tls::{Offload, Verify};
 
 /// A server with pages and these settings.
 fn server(settings: &str) -> String {
@@ -38,6 +38,8 @@ fn files_of_tls() {
         client_ca: Some(setting("/a", "tls.clientca")),
         crl: Some(setting("/r", "tls.crlfile")),
         verify: Verify::Optional,
+        authority: None,
+        offload: Offload::Direct,
     };
     assert_eq!(config.servers[0].tls, Some(files));
 
@@ -69,6 +71,24 @@ fn whether_clients_present_a_certificate() {
     }
     let text = servers(&[server("tls = { crtfile = \"c\"; clientca = \"a\"; verify = \"none\"; };")]);
     assert_eq!(warnings(&text), ["f:1: servers[0].tls.clientca: has no effect: verify is \"none\""]);
+}
+
+#[test]
+fn whose_records_the_kernel_makes() {
+    let tls = "tls = { crtfile = \"c\"; };";
+    for (key, offload) in [
+        ("", Offload::Direct),
+        ("tls-offload = \"direct\";", Offload::Direct),
+        ("tls-offload = \"all\";", Offload::All),
+        ("tls-offload = \"off\";", Offload::Off),
+    ] {
+        let config = good(&servers(&[server(&format!("{tls} {key}"))]));
+        assert_eq!(config.servers[0].tls.as_ref().unwrap().offload, offload, "{key}");
+    }
+    assert_eq!(
+        warnings(&servers(&[server("tls-offload = \"all\";")])),
+        ["f:1: servers[0].tls-offload: has no effect without tls: write tls, or leave it out"]
+    );
 }
 
 #[test]
@@ -150,6 +170,59 @@ fn tls_by_flags() {
     assert_eq!(config.servers[0].listen, [tcp("127.0.0.1:8080")]);
     let problems = load_text("", &[flags[0].clone(), flags[2].clone()]).map(|loaded| loaded.config).unwrap_err();
     assert_eq!(problems, ["--tls-key needs --tls-certificate FILE"]);
+}
+
+#[test]
+fn self_signed_certificates() {
+    let setting = |value: &str, key: &str| TextSetting { value: value.to_owned(), place: key.to_owned() };
+    let config = good(&servers(&[server("tls = { self-signed = true; dir = \"d\"; clientca = \"a\"; };")]));
+    let files = config.servers[0].tls.as_ref().unwrap();
+    let place = "f:1: servers[0].tls.dir";
+    assert_eq!(files.authority, Some(setting("d", place)));
+    assert_eq!(files.certificate, setting("d/issued/server.pem", place));
+    assert_eq!(files.key, setting("d/issued/server.key", place));
+    assert_eq!(files.verify, Verify::Required);
+    let config = good(&servers(&[server("tls = { self-signed = false; crtfile = \"c\"; };")]));
+    assert_eq!(config.servers[0].tls.as_ref().unwrap().authority, None);
+    for (keys, said) in [
+        ("self-signed = true;", "f:1: servers[0].tls: dir is missing: write dir = VALUE;"),
+        ("crtfile = \"c\"; dir = \"d\";", "f:1: servers[0].tls.dir: needs self-signed = true, or --tls-self-signed"),
+        (
+            "self-signed = true; dir = \"d\"; crtfile = \"c\";",
+            "f:1: servers[0].tls.crtfile: self-signed is set too: keep one of them",
+        ),
+        (
+            "self-signed = true; dir = \"d\"; cachain = \"c\";",
+            "f:1: servers[0].tls.cachain: self-signed is set too: keep one of them",
+        ),
+    ] {
+        assert_eq!(errors(&servers(&[server(&format!("tls = {{ {keys} }};"))])), [said], "{keys}");
+    }
+
+    // The default folder of the flag gives way to that of the file; the flag's own does not.
+    let flag = |label, key, value| Flag { label, scope: Scope::Tls, key, value };
+    let switch = flag("--tls-self-signed", "self-signed", Value::On);
+    let default = flag("--tls-self-signed", "dir", Value::Default("/default".to_owned()));
+    let given = flag("--tls-dir", "dir", Value::One("/given".to_owned()));
+    let (bare, full) = (servers(&[server("")]), servers(&[server("tls = { self-signed = true; dir = \"/file\"; };")]));
+    for (text, dir, folder, place) in [
+        (&bare, &default, "/default", "--tls-self-signed"),
+        (&bare, &given, "/given", "--tls-dir"),
+        (&full, &default, "/file", place),
+        (&full, &given, "/given", "--tls-dir"),
+    ] {
+        let config = load_text(text, &[switch.clone(), dir.clone()]).unwrap().config;
+        let files = config.servers[0].tls.as_ref().unwrap();
+        assert_eq!(files.authority, Some(setting(folder, place)), "{text} {dir:?}");
+    }
+    let text = servers(&[server("tls = { crtfile = \"c\"; };")]);
+    let problems = load_text(&text, &[switch.clone(), default.clone()]).map(|loaded| loaded.config).unwrap_err();
+    assert_eq!(problems, ["f:1: servers[0].tls.crtfile: --tls-self-signed is set too: keep one of them"]);
+    let two = servers(&[server("port = 1;"), server("port = 2;")]);
+    let problems = load_text(&two, &[switch.clone(), default]).map(|loaded| loaded.config).unwrap_err();
+    assert_eq!(problems, ["--tls-self-signed applies to one server only, and the file has 2: write it in the file"]);
+    let problems = load_text(&bare, &[switch]).map(|loaded| loaded.config).unwrap_err();
+    assert_eq!(problems, ["--tls-self-signed needs --tls-dir DIR: neither XDG_STATE_HOME nor HOME is set"]);
 }
 
 /// The port, and the host unless it is that of the request.

@@ -2,7 +2,7 @@
 
 use super::bench::{Bench, Got, Line, Route, batch, pattern};
 use super::{Errno, File, Handle, Heard, READ_SIZE_MAX, Scene};
-use crate::driver::{Driver, Handover, HandoverStep, Receive, Sending, SocketType};
+use crate::driver::{Driver, Handover, HandoverStep, Receive, RecordSuite, Sending, SocketType};
 use crate::limits::TCP_UNSENT_SIZE;
 
 type HandedOver<S> = Result<Option<Handle<S>>, (HandoverStep, Errno)>;
@@ -18,7 +18,7 @@ fn hand_over<S: Scene>(bench: &mut Bench<S>, name: &str, client: &Handle<S>, han
 }
 
 pub(super) fn handover(is_relayed: bool, is_watched: bool) -> Handover {
-    Handover { reply: (*b"reply").into(), record: [1, 0].into(), is_relayed, is_watched }
+    Handover { reply: (*b"reply").into(), record: [1, 0].into(), is_relayed, is_watched, has_kernel_tls: false }
 }
 
 /// The connection that a backend received, and what was passed through it.
@@ -98,6 +98,22 @@ pub(super) fn later_bytes<S: Scene>(bench: &mut Bench<S>) {
             assert_eq!(bench.gather(&line, Receive::Multishot, 3), b"own");
             bench.close_line(line);
         }
+    }
+}
+
+/// A suite that the driver was not told to leave to the kernel: the bytes pass as before.
+pub(super) fn without_records<S: Scene>(bench: &mut Bench<S>) {
+    for route in Route::CLIENTS {
+        let line = bench.line(route);
+        for suite in RecordSuite::all() {
+            let result = bench.driver().begin_records(&line.handle, suite);
+            assert!(matches!(result, Err(Errno::EOPNOTSUPP | Errno::ENOENT)), "{result:?}");
+        }
+        bench.tell(&line.far, b"request");
+        assert_eq!(bench.gather(&line, Receive::Request, 7), b"request");
+        bench.send_all(&line, b"reply", Sending::Now);
+        assert_eq!(bench.hear(&line.far, 5), b"reply");
+        bench.close_line(line);
     }
 }
 

@@ -173,6 +173,29 @@ pub(super) fn wait_and_shut<S: Scene>(bench: &mut Bench<S>) {
     }
 }
 
+/// The memory bound relies on it: all others have bytes that no receive asks for.
+pub(super) fn shut_among_others<S: Scene>(bench: &mut Bench<S>) {
+    for route in Route::ALL {
+        let line = bench.line(route);
+        bench.receive(line.token, &line.handle, Receive::Multishot);
+        bench.block(&line, b"end");
+        let others: Vec<Line<S>> = (0..60).map(|number| bench.line(Route::ALL[number % 4])).collect();
+        for other in &others {
+            bench.tell(&other.far, b"first");
+            assert_eq!(bench.receive_next(other, Receive::Once), Got::Bytes(b"first".to_vec()));
+        }
+        for other in &others {
+            bench.tell(&other.far, b"second");
+        }
+        bench.driver().shutdown(&line.handle, true);
+        bench.pump(Some(0));
+        assert!(bench.has_arrived(line.token, Op::Send), "{route:?}: the send is still in flight");
+        assert_eq!(bench.sent(line.token).1, Err(Errno::EPIPE), "{route:?}");
+        others.into_iter().for_each(|other| bench.close_line(other));
+        bench.close_line(line);
+    }
+}
+
 pub(super) fn left<S: Scene>(bench: &mut Bench<S>) {
     for route in Route::ALL {
         for how in [Sending::Now, Sending::Wait] {

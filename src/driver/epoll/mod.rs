@@ -31,8 +31,8 @@ use super::device::{self, Device};
 use super::opening::LookupSupport;
 use super::status::identity_of;
 use super::{
-    Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Rest, Sending, Share,
-    SocketType, Token, connect, descriptors,
+    Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, RecordKey, RecordSuite,
+    RecordSuites, Rest, Sending, Share, SocketType, TlsRecord, Token, connect, descriptors, kernel_tls,
 };
 use crate::limits::{EPOLL_EVENTS_MAX, Http};
 use crate::types::Address;
@@ -81,6 +81,8 @@ pub struct Epoll {
     lookup_support: LookupSupport,
     /// The last SCM_RIGHTS send failed with ETOOMANYREFS; probe before the next one.
     has_too_many_untaken: bool,
+    /// The suites of which the kernel is to make records.
+    pub(super) record_suites: RecordSuites,
     epoch: Instant,
 }
 
@@ -110,6 +112,7 @@ impl Epoll {
             jobs: Slab::new(),
             lookup_support: LookupSupport::find(),
             has_too_many_untaken: false,
+            record_suites: RecordSuites::default(),
             epoch: Instant::now(),
         })
     }
@@ -287,6 +290,28 @@ impl Driver for Epoll {
         self.push(token, Event::HandedOver(result));
     }
 
+    fn begin_records(&mut self, client: &OwnedFd, suite: RecordSuite) -> Result<(), Errno> {
+        if !self.record_suites.contains(suite) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        kernel_tls::begin(client)?;
+        // A receive ends before a record of another type, which is no event of its own.
+        self.sockets.at(client.as_raw_fd()).is_greedy = true;
+        Ok(())
+    }
+
+    fn set_record_keys(&mut self, client: &OwnedFd, sending: &RecordKey, receiving: &RecordKey) -> Result<(), Errno> {
+        kernel_tls::set_keys(client, sending, receiving)
+    }
+
+    fn receive_record(&mut self, client: &OwnedFd) -> Result<TlsRecord, Errno> {
+        kernel_tls::receive_record(client)
+    }
+
+    fn send_record(&mut self, client: &OwnedFd, kind: u8, bytes: &[u8]) -> Result<(), Errno> {
+        kernel_tls::send_record(client, kind, bytes)
+    }
+
     fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {
         self.begin_read(token, file, offset);
     }
@@ -302,6 +327,10 @@ impl Driver for Epoll {
 
     fn shutdown(&mut self, socket: &OwnedFd, both: bool) {
         connect::shutdown(socket, both);
+        // The event may come after those of many other descriptors. A device is not shut down: its send is cancelled.
+        if both && self.sockets.at(socket.as_raw_fd()).kind != SocketKind::Device {
+            self.try_waiting(socket.as_raw_fd());
+        }
     }
 
     fn close(&mut self, handle: OwnedFd) {

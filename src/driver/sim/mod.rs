@@ -61,10 +61,18 @@ pub struct Sim {
     pub is_plain: bool,
     /// Capacity of a backend's wire in each direction, in bytes; None: random.
     pub capacity: Option<usize>,
+    /// A send that a shutdown ends completes in one of this many waits.
+    pub lateness: usize,
     /// The simulated time in milliseconds.
     pub now_ms: u64,
     /// The process is suspended at random times.
     pub stands_still: bool,
+    /// The kernel has TLS. Its records are not simulated: a client's bytes are those inside of them.
+    pub has_kernel_tls: bool,
+    /// Whether a record that is no application data can be sent without waiting.
+    pub has_room_for_records: bool,
+    /// The keys of records are taken.
+    pub takes_record_keys: bool,
     /// The folders that the gateway holds open.
     pub trees: Vec<Tree>,
     /// The files at absolute paths.
@@ -102,8 +110,12 @@ impl Sim {
             rng: Rng(seed),
             is_plain: false,
             capacity: None,
+            lateness: 1,
             now_ms: 1,
             stands_still: false,
+            has_kernel_tls: false,
+            has_room_for_records: true,
+            takes_record_keys: true,
             trees: vec![Tree::new()],
             paths: BTreeMap::new(),
             hosts: BTreeMap::new(),
@@ -271,7 +283,9 @@ impl Sim {
         let is_device = how == Receive::Device;
         let wakes_up_for_nothing = is_device && self.chance(50);
         let is_joined = how != Receive::Packets && self.is_plain;
-        let pipe = &mut self.wire(object).to_gateway;
+        let wire = self.wire(object);
+        let has_records = !wire.records_to_gateway.is_empty();
+        let pipe = &mut wire.to_gateway;
         if is_joined {
             pipe.join(CAPACITY);
         }
@@ -280,6 +294,7 @@ impl Sim {
         }
         let Some(first) = pipe.chunks.front() else {
             return match () {
+                () if has_records => Some(Received::Failed(Errno::EIO)),
                 () if pipe.finished => Some(Received::End),
                 () if is_cancelled => Some(Received::Failed(Errno::ECANCELED)),
                 () if wakes_up_for_nothing => Some(Received::Failed(Errno::EAGAIN)),
@@ -324,7 +339,7 @@ impl Sim {
         let room = wire.from_gateway.capacity.saturating_sub(wire.from_gateway.size);
         let fits = if packets { room >= batch.len() || wire.from_gateway.size == 0 } else { room > 0 };
         if is_broken {
-            return Some(Err(Errno::EPIPE));
+            return (!wait || self.rng.one_in(self.lateness)).then_some(Err(Errno::EPIPE));
         }
         if !fits {
             return match (is_cancelled, wait) {
@@ -478,6 +493,30 @@ impl Driver for Sim {
         let is_busy = self.pending.iter().any(|op| op.is_on(client.0));
         assert!(!is_busy, "what is in flight would take bytes that are the backend's");
         self.start(token, file.0, Ask::HandOver { client: client.0, handover });
+    }
+
+    fn begin_records(&mut self, client: &Handle, _: RecordSuite) -> Result<(), Errno> {
+        let is_busy = self.pending.iter().any(|op| op.is_on(client.0));
+        assert!(!is_busy, "what is in flight would mix records and their contents");
+        if self.has_kernel_tls { Ok(()) } else { Err(Errno::ENOENT) }
+    }
+
+    fn set_record_keys(&mut self, _: &Handle, _: &RecordKey, _: &RecordKey) -> Result<(), Errno> {
+        self.takes_record_keys.then_some(()).ok_or(Errno::EINVAL)
+    }
+
+    fn receive_record(&mut self, client: &Handle) -> Result<TlsRecord, Errno> {
+        let Object::Wire(wire) = self.objects[client.0] else { panic!("not a socket") };
+        self.wires[wire].records_to_gateway.pop_front().ok_or(Errno::EAGAIN)
+    }
+
+    fn send_record(&mut self, client: &Handle, kind: u8, bytes: &[u8]) -> Result<(), Errno> {
+        let Object::Wire(wire) = self.objects[client.0] else { panic!("not a socket") };
+        if !self.has_room_for_records {
+            return Err(Errno::EAGAIN);
+        }
+        self.wires[wire].records_from_gateway.push(TlsRecord { kind, bytes: bytes.to_vec() });
+        Ok(())
     }
 
     fn read(&mut self, token: Token, file: &Handle, offset: u64) {

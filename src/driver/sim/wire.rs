@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::driver::TlsRecord;
 use crate::types::Address;
 
 /// A small random number generator (splitmix64): the same seed gives the same sequence on all platforms.
@@ -67,6 +68,10 @@ pub struct Wire {
     pub is_closed: bool,
     /// A backend also holds the gateway's end, and closes it.
     pub is_passed: bool,
+    /// Records of the kernel's TLS that are no application data, after all bytes.
+    pub records_to_gateway: VecDeque<TlsRecord>,
+    /// As `records_to_gateway`, sent by the gateway.
+    pub records_from_gateway: Vec<TlsRecord>,
 }
 
 impl Wire {
@@ -74,7 +79,17 @@ impl Wire {
         let pipe = || Pipe { capacity, ..Pipe::default() };
         let (to_gateway, from_gateway) = (pipe(), pipe());
         let (address, local) = (Address::Unix, Address::Unix);
-        Wire { to_gateway, from_gateway, packets, address, local, is_closed: false, is_passed: false }
+        Wire {
+            to_gateway,
+            from_gateway,
+            packets,
+            address,
+            local,
+            is_closed: false,
+            is_passed: false,
+            records_to_gateway: VecDeque::new(),
+            records_from_gateway: Vec::new(),
+        }
     }
 
     /// The actor writes. Returns the number of bytes that fitted. A packet fits whole or not at all (None).

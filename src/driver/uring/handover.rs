@@ -71,8 +71,9 @@ impl Chain {
         let reply = &self.handover.reply;
         // A partial reply is worse than none: with MSG_WAITALL a short send breaks the chain. MSG_DONTWAIT makes the
         // send fail if the buffer is full, since the connected backend is waiting.
+        let whole = if self.handover.has_kernel_tls { 0 } else { libc::MSG_WAITALL };
         let send = opcode::Send::new(raw(client), reply.as_ptr(), reply.len() as u32)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT);
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | whole);
         let pass = opcode::SendMsg::new(raw(&self.socket), &raw const self.message).flags(libc::MSG_NOSIGNAL as u32);
         let close = opcode::Close::new(types::Fd(self.socket.as_raw_fd()));
         let (pass, close) = match self.handover.is_watched {

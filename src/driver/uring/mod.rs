@@ -25,8 +25,9 @@ use super::clock::unix_s;
 use super::device::{self, Device};
 use super::status::identity_of;
 use super::{
-    Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Received, Rest, Segment,
-    Sending, Share, SocketType, Token, connect, descriptors, opening,
+    Batch, Completion, Driver, Event, FolderId, Handover, Lease, Op, OpenFor, Reach, Receive, Received, RecordKey,
+    RecordSuite, RecordSuites, Rest, Segment, Sending, Share, SocketType, TlsRecord, Token, connect, descriptors,
+    kernel_tls, opening,
 };
 use crate::limits::{ABORT_MS, Http, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 use crate::types::Address;
@@ -61,6 +62,8 @@ pub struct Uring {
     ready: Vec<Completion<OwnedFd>>,
     /// The last SCM_RIGHTS send failed with ETOOMANYREFS; probe before the next one.
     has_too_many_untaken: bool,
+    /// The suites of which the kernel is to make records.
+    pub(super) record_suites: RecordSuites,
     epoch: Instant,
 }
 
@@ -83,6 +86,7 @@ impl Uring {
             asked: [0; 2],
             ready: Vec::new(),
             has_too_many_untaken: false,
+            record_suites: RecordSuites::default(),
             epoch: Instant::now(),
         };
         for share in Share::ALL {
@@ -364,6 +368,25 @@ impl Driver for Uring {
 
     fn hand_over(&mut self, token: Token, file: &OwnedFd, client: &OwnedFd, handover: Handover) {
         self.begin_handover(token, file, client, handover);
+    }
+
+    fn begin_records(&mut self, client: &OwnedFd, suite: RecordSuite) -> Result<(), Errno> {
+        if !self.record_suites.contains(suite) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        kernel_tls::begin(client)
+    }
+
+    fn set_record_keys(&mut self, client: &OwnedFd, sending: &RecordKey, receiving: &RecordKey) -> Result<(), Errno> {
+        kernel_tls::set_keys(client, sending, receiving)
+    }
+
+    fn receive_record(&mut self, client: &OwnedFd) -> Result<TlsRecord, Errno> {
+        kernel_tls::receive_record(client)
+    }
+
+    fn send_record(&mut self, client: &OwnedFd, kind: u8, bytes: &[u8]) -> Result<(), Errno> {
+        kernel_tls::send_record(client, kind, bytes)
     }
 
     fn read(&mut self, token: Token, file: &OwnedFd, offset: u64) {

@@ -26,9 +26,9 @@ impl Opening {
     ) -> (Phase, bool) {
         self.is_handing_over = false;
         let phase = match result {
-            Ok(HandedOver::Away) => {
+            Ok(HandedOver::Away { has_kernel_tls }) => {
                 *context.status = 101;
-                over(Ending::HandedOver, context)
+                over(Ending::HandedOver { has_kernel_tls }, context)
             }
             Ok(HandedOver::Relayed) => {
                 *context.status = 101;
@@ -122,7 +122,8 @@ mod tests {
         assert!(effects.iter().any(is_503), "a full backlog is not waited for: {effects:?}");
         let effects = stopped_meanwhile("early", Ok(HandedOver::Relayed));
         assert!(matches!(effects.last(), Some(Effect::Finish(End::Backend))), "{effects:?}");
-        let effects = stopped_meanwhile("", Ok(HandedOver::Away));
-        assert!(matches!(effects[..], [Effect::Over(Ending::HandedOver)]), "{effects:?}");
+        let has_kernel_tls = false;
+        let effects = stopped_meanwhile("", Ok(HandedOver::Away { has_kernel_tls }));
+        assert!(matches!(effects[..], [Effect::Over(Ending::HandedOver { .. })]), "{effects:?}");
     }
 }

@@ -8,6 +8,7 @@ use crate::exchange::{HandedOver, Input};
 use crate::gateway::World;
 use crate::gateway::opened::Parcel;
 use crate::gateway::watches::Watched;
+use crate::limits::TLS_PAYLOAD_SIZE_MAX;
 use crate::transport::Transport;
 use crate::types::Address;
 
@@ -24,8 +25,16 @@ impl<H> Connection<H> {
         }
         let token = world.slots.token(opened.key, Op::Connect);
         let Some(transport) = world.slots.transport_mut(self.client).filter(|client| client.may_lend()) else { return };
+        let has_pipelined = self.exchange.wants().has_pipelined;
+        let fits = |parcel: &Parcel| parcel.reply.len() <= TLS_PAYLOAD_SIZE_MAX;
+        if !has_pipelined && opened.handover.as_ref().is_some_and(fits) && !transport.offload(&mut world.driver) {
+            return;
+        }
         let Some(Parcel { reply, hello }) = opened.handover.take() else { return };
+        let has_kernel_tls = transport.is_offloaded();
         let is_staged = transport.is_staged();
+        // What has arrived, such as the end, the backend cannot receive from the socket.
+        let is_relayed = has_pipelined || is_staged || transport.has_arrivals();
         let Some(client) = transport.lend() else { return };
         // A reply that passed the stage could not be taken back if the connect fails.
         let (reply, late_reply) = if is_staged { (Box::default(), Some(reply)) } else { (reply, None) };
@@ -35,9 +44,9 @@ impl<H> Connection<H> {
             record.extend(hello.encode(address, world.driver.local_address(client), self.id.get()));
         }
         // The end of a relayed conversation is observed anyway.
-        let is_relayed = self.exchange.wants().has_pipelined || is_staged;
         opened.is_watched = !is_relayed && opened.socket.is_some_and(|socket| world.watches.reserve(socket));
-        let handover = Handover { reply, record: record.into(), is_relayed, is_watched: opened.is_watched };
+        let record = record.into();
+        let handover = Handover { reply, record, is_relayed, is_watched: opened.is_watched, has_kernel_tls };
         if let Some(file) = opened.handle() {
             world.driver.hand_over(token, file, client, handover);
         }
@@ -50,8 +59,10 @@ impl<H> Connection<H> {
         result: Result<Option<H>, (HandoverStep, Errno)>,
         world: &mut World<D>,
     ) {
+        let mut has_kernel_tls = false;
         if let Some(client) = world.slots.transport_mut(self.client) {
             client.take_back();
+            has_kernel_tls = client.is_offloaded();
         }
         if matches!(result, Err((HandoverStep::Room, _))) {
             // Other connections queued for the backend must not wait until this client reads.
@@ -71,7 +82,7 @@ impl<H> Connection<H> {
         let result = match (result, watched) {
             (Ok(kept), Some(socket)) => {
                 self.begin_watch(socket, kept, world);
-                Ok(HandedOver::Away)
+                Ok(HandedOver::Away { has_kernel_tls })
             }
             (Err(failed), Some(socket)) => {
                 world.watches.cancel(socket);
@@ -81,8 +92,11 @@ impl<H> Connection<H> {
                 self.set_backend(Transport::new(relay), world);
                 Ok(HandedOver::Relayed)
             }
-            (result, None) => result.map(|_| HandedOver::Away),
+            (result, None) => result.map(|_| HandedOver::Away { has_kernel_tls }),
         };
+        if let (Ok(HandedOver::Away { .. }), Some(client)) = (&result, world.slots.transport_mut(self.client)) {
+            client.leave_stage();
+        }
         let result = result.map_err(|(step, errno)| (step, errno.into()));
         self.handle(Input::HandedOver(result), world);
     }

@@ -7,7 +7,7 @@ mod open_file;
 use std::net::{SocketAddr, SocketAddrV4};
 
 use super::World;
-use super::admission::{AddressUnit, Admission, Handshake, Places};
+use super::admission::{AddressUnit, Admission, Handshake, HeldSize, Places};
 use super::endpoint::Endpoint;
 use super::opened::Opened;
 use super::slots::{Key, Slots};
@@ -27,8 +27,8 @@ pub(super) struct Connection<H> {
     id: U48,
     /// Index in the connection table.
     slot: u32,
-    /// Bytes held outside the pool when last settled, at most `u32::MAX`.
-    held_size: u32,
+    /// What it held outside the pool when last counted.
+    held: HeldSize,
     /// The client's address. None: not IPv4, see `rare`.
     address: Option<SocketAddrV4>,
     places: Places<H>,
@@ -123,7 +123,7 @@ impl<H> Connection<H> {
         Connection {
             id: U48::new(id),
             slot,
-            held_size: 0,
+            held: HeldSize::default(),
             address: v4,
             places,
             exchange: Exchange::default(),
@@ -253,15 +253,17 @@ impl<H> Connection<H> {
 
     /// Bytes held outside the pool when last settled.
     pub(super) fn held_size(&self) -> usize {
-        self.held_size as usize
+        self.held.size()
     }
 
-    /// Updates the bytes held outside the pool and returns the old and the new value. An ending connection counts as
-    /// zero: its data in flight is released in the next turn, so no other connection needs to be aborted for it.
-    pub(super) fn update_held_size(&mut self, kept: Kept) -> (usize, usize) {
-        let held_size = if self.is_ending() { 0 } else { kept.heap_size + self.exchange.wants().held_size };
-        let held_size = u32::try_from(held_size).unwrap_or(u32::MAX);
-        (std::mem::replace(&mut self.held_size, held_size) as usize, held_size as usize)
+    /// Updates what is held outside the pool, and returns the old and the new value. A connection that ends counts only
+    /// if it was aborted for its memory, until it is over.
+    pub(super) fn update_held(&mut self, kept: Kept) -> (HeldSize, HeldSize) {
+        let is_aborted = matches!(self.ending(), Some(Ending::HeldTooMuch));
+        let counts = !self.is_ending() || is_aborted && !self.is_over();
+        let size = if counts { kept.heap_size + self.exchange.wants().held_size } else { 0 };
+        let now = HeldSize::new(size, is_aborted);
+        (std::mem::replace(&mut self.held, now), now)
     }
 
     /// Its slot and generation.
@@ -514,7 +516,7 @@ impl<H> Connection<H> {
         let is_read = self.transport(end.opposite(), world).is_some_and(|other| !other.is_unread());
         let is_calm = self.busy().is_none_or(Busy::is_calm);
         let idle_size = || self.transport(End::Client, world).map_or(0, Transport::idle_size);
-        (self.held_size == 0 || self.held_size as usize == idle_size())
+        (self.held.size() == 0 || self.held.size() == idle_size())
             && is_sent
             && is_read
             && is_calm
@@ -571,6 +573,7 @@ impl<H> Connection<H> {
     }
 
     fn give_all_up<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        self.exchange.drop_input();
         for key in [self.client, self.backend] {
             if let Some(transport) = world.slots.transport_mut(key) {
                 transport.abandon(&mut world.driver);

@@ -8,6 +8,7 @@ mod client;
 mod codec;
 mod fairness;
 mod folders;
+mod memory;
 mod pages;
 mod pipes;
 mod receiver;

@@ -10,12 +10,12 @@ use rustls::{
 use super::*;
 use crate::tls::{CurrentIdentity, Material, Tickets};
 
-const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+pub(super) const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 
 /// A gateway with two servers, and a client that trusts them.
-struct Pair {
-    session: Session,
-    client: ClientConnection,
+pub(super) struct Pair {
+    pub(super) session: Session,
+    pub(super) client: ClientConnection,
     /// What the exchange has received.
     plain: Vec<u8>,
     /// The end that the exchange was told.
@@ -31,7 +31,7 @@ fn identity(name: &str) -> (CertificateDer<'static>, Arc<CurrentIdentity>) {
     (certificate.der().clone(), Arc::new(CurrentIdentity::new(identity)))
 }
 
-fn pair(version: &'static SupportedProtocolVersion, name: &'static str) -> Pair {
+pub(super) fn pair(version: &'static SupportedProtocolVersion, name: &'static str) -> Pair {
     let mut roots = RootCertStore::empty();
     let servers = ["one.example", "two.example"].map(|name| {
         let (certificate, identity) = identity(name);
@@ -48,7 +48,7 @@ fn pair(version: &'static SupportedProtocolVersion, name: &'static str) -> Pair 
 
 impl Pair {
     /// What the client has to send.
-    fn said(&mut self) -> Vec<u8> {
+    pub(super) fn said(&mut self) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.client.wants_write() {
             self.client.write_tls(&mut bytes).unwrap();
@@ -57,7 +57,7 @@ impl Pair {
     }
 
     /// Passes bytes to the gateway, as `receive` and `step` do.
-    fn feed(&mut self, bytes: &[u8]) {
+    pub(super) fn feed(&mut self, bytes: &[u8]) {
         let session = &mut self.session;
         let taken = match &mut session.state {
             State::Secured(connection, _) if !session.has_ended => {
@@ -80,7 +80,7 @@ impl Pair {
     }
 
     /// Passes what the gateway has to send to the client.
-    fn hear(&mut self, more: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(super) fn hear(&mut self, more: &[u8]) -> Result<Vec<u8>, Error> {
         let bytes = [self.session.take_output().unwrap_or_default(), more.into()].concat();
         let (mut rest, mut plain) = (&bytes[..], Vec::new());
         while !rest.is_empty() {
@@ -92,7 +92,7 @@ impl Pair {
     }
 
     /// Completes the handshake, with each flight of the client cut into pieces of this size.
-    fn shake_hands(&mut self, size: usize) {
+    pub(super) fn shake_hands(&mut self, size: usize) {
         for _ in 0..4 {
             let said = self.said();
             said.chunks(size).for_each(|piece| self.feed(piece));
@@ -169,7 +169,7 @@ fn sealed_bytes_come_in_order() {
         for size in [0, 1, 64, 16_384, 16_385, 70_000] {
             let bytes: Vec<u8> = (0..251).cycle().take(size).collect();
             let sealed = pair.session.seal(&bytes).unwrap();
-            assert!(sealed.len() - size <= (size / PAYLOAD_SIZE_MAX + 1) * OVERHEAD_SIZE, "{size}");
+            assert!(sealed.len() - size <= (size / TLS_PAYLOAD_SIZE_MAX + 1) * OVERHEAD_SIZE, "{size}");
             assert!(pair.hear(&sealed).unwrap() == bytes, "{version:?} {size}");
         }
     }

@@ -313,3 +313,46 @@ fn other_records_before_a_hello() {
         }
     }
 }
+
+/// A record that is too large is refused by its header, however its bytes are received: its payload is neither waited for
+/// nor kept.
+#[test]
+fn a_record_that_is_too_large() {
+    for size in [RECORD_SIZE_LIMIT as u16, 0x5000, 0xffff] {
+        let [high, low] = size.to_be_bytes();
+        for payload in [&[1, 1, 1, 1][..], &[1, 0, 0xff, 0xff], &[0, 0, 0, 0]] {
+            let mut record = vec![HANDSHAKE, 3, 1, high, low];
+            record.extend(payload.iter().cycle().take(size.into()));
+            for cut in (1..HEADER_SIZE + 3).chain((1_000..record.len()).step_by(1_000)).chain([record.len()]) {
+                let mut session = Session::new(hosts().1);
+                let mut end = None;
+                for part in [&record[..cut], &record[cut..]] {
+                    session.partial.extend_from_slice(part);
+                    end = session.step().end;
+                    if end.is_some() {
+                        break;
+                    }
+                    assert!(cut < HEADER_SIZE, "{size}: {cut} bytes were kept");
+                }
+                assert!(end.is_some(), "{size}, cut at {cut}");
+                let output = session.take_output();
+                assert!(output.as_deref() == Some(&DECODE_ERROR[..]), "{size}, cut at {cut}: {output:?}");
+            }
+        }
+    }
+}
+
+/// As `a_record_that_is_too_large`, after the handshake: the last byte of the header is enough.
+#[test]
+fn a_record_that_is_too_large_after_the_handshake() {
+    for version in [&TLS13, &TLS12] {
+        for cut in 0..HEADER_SIZE {
+            let header = [APPLICATION, 3, 3, 0xff, 0xff];
+            let (mut session, _) = secured(version);
+            let (_, end) = receive(&mut session, &header[..cut]);
+            assert!(end.is_none(), "cut at {cut}: {end:?}");
+            let (_, end) = receive(&mut session, &header[cut..]);
+            assert!(matches!(end, Some(Arrival::Broken(_))), "cut at {cut}: {end:?}");
+        }
+    }
+}

@@ -130,6 +130,7 @@ fn begin(fd: RawFd, client: &Client, address: ClientAddress) {
     if let Ok(mut place) = client.place.lock() {
         *place = ledger::enter();
     }
+    client.is_tls.store(safe::is_tls(fd), Ordering::Relaxed);
     client.is_handed_over.store(true, Ordering::Release);
 }
 
@@ -216,7 +217,7 @@ fn take_over(fd: RawFd, client: &'static Client, handed: HandedOver) -> Result<(
         client.close(fd, CloseCode::INTERNAL_ERROR);
     }
     if is_ended {
-        leaving::send_close_frame(fd, client);
+        leaving::announce_end(fd, client);
         safe::end(fd, libc::SHUT_WR);
     }
     Ok(())

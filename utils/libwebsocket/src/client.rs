@@ -33,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) fds: AtomicUsize,
     /// The hand-over has arrived. Else it may still arrive.
     pub(crate) is_handed_over: AtomicBool,
+    /// The kernel does TLS on its socket. Set before `is_handed_over`.
+    pub(crate) is_tls: AtomicBool,
     /// Message type: an index of `KINDS`.
     kind: AtomicU8,
     /// Inode of its socket, which no other open socket has; 0: not set yet.
@@ -68,6 +70,7 @@ impl Default for Client {
         Client {
             fds: AtomicUsize::new(1),
             is_handed_over: AtomicBool::new(false),
+            is_tls: AtomicBool::new(false),
             kind: AtomicU8::new(0),
             inode: AtomicUsize::new(0),
             next_inode: AtomicUsize::new(0),
@@ -93,6 +96,7 @@ impl Client {
         let place = KINDS.iter().position(|one| *one == kind).unwrap_or_default();
         client.kind.store(place as u8, Ordering::Relaxed);
         client.is_handed_over.store(false, Ordering::Relaxed);
+        client.is_tls.store(false, Ordering::Relaxed);
         client.inode.store(0, Ordering::Relaxed);
         client.next_inode.store(0, Ordering::Relaxed);
         client.fds.store(1, Ordering::Release);
@@ -161,6 +165,11 @@ impl Client {
     /// Whether the hand-over has arrived.
     pub(crate) fn is_handed_over(&self) -> bool {
         self.is_handed_over.load(Ordering::Acquire)
+    }
+
+    /// Whether the kernel does TLS on its socket.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.is_tls.load(Ordering::Relaxed)
     }
 
     /// The message type.

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use rfc6455::close::CloseCode;
 use rfc6455::decoder::{Decoder, Piece, Rules};
 use rfc6455::header::{Masking, ProtocolError};
+use server::tls::Notice;
 
 /// Why no more payload follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +18,8 @@ pub(crate) enum End {
     Closed(Option<CloseCode>),
     /// A protocol error.
     Broke(ProtocolError),
+    /// A TLS record that is no payload.
+    Notice(Notice),
 }
 
 /// What the next bytes are.
@@ -50,6 +53,12 @@ impl Incoming {
     /// The payload of the last ping, if it was not answered yet.
     pub(crate) fn take_ping(&mut self) -> Option<Box<[u8]>> {
         self.ping.take()
+    }
+
+    /// Notes that this TLS record was received. An alert is a reset of the connection.
+    pub(crate) fn note(&mut self, notice: Notice) {
+        self.end = Some(End::Notice(notice));
+        self.error = (notice == Notice::Broken).then_some(Errno::ECONNRESET);
     }
 
     /// Decodes the first `size` bytes of `parts` in place. Returns the number of payload bytes, which are moved to the

@@ -4,10 +4,12 @@ use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 
 use rfc6455::close::CloseCode;
+use server::outgoing::Outgoing;
 
 use crate::client::{Client, flush_now};
 use crate::incoming::End;
 use crate::ledger;
+use crate::real::safe;
 use crate::table::{self, Entry};
 
 /// Called before `fd` is closed or replaced: afterwards another thread may have got the number.
@@ -101,16 +103,24 @@ fn end(fd: RawFd, client: &Client) {
         if let Some(mut watches) = client.watches.try_lock() {
             watches.end();
         }
-        send_close_frame(fd, client);
+        announce_end(fd, client);
     });
     if let Some(mut place) = client.place.try_lock() {
         *place = None;
     }
 }
 
-/// Sends the close frame if none was sent, without blocking: if the socket buffer is full, it is omitted.
-pub(crate) fn send_close_frame(fd: RawFd, client: &Client) {
+/// Sends the close frame if none was sent, and close_notify to a TLS client, without blocking: if the socket buffer is
+/// full, they are omitted.
+pub(crate) fn announce_end(fd: RawFd, client: &Client) {
     let Ok(mut outgoing) = client.outgoing_now() else { return };
+    send_close_frame(fd, client, &mut outgoing);
+    if client.is_tls() && !outgoing.wants_to_write() {
+        safe::send_close_notify(fd);
+    }
+}
+
+fn send_close_frame(fd: RawFd, client: &Client, outgoing: &mut Outgoing) {
     // A child process may have sent it before.
     let is_first = client.claim_close_frame();
     if !is_first && !outgoing.is_closing() {
@@ -123,14 +133,14 @@ pub(crate) fn send_close_frame(fd: RawFd, client: &Client) {
     // Another process may have read the client's close frame.
     let code = own.or_else(|| client.place().and_then(ledger::close_code)).unwrap_or(Some(CloseCode::NORMAL));
     outgoing.close(code, "");
-    flush_now(fd, &mut outgoing);
+    flush_now(fd, outgoing);
 }
 
 /// Called before shutdown(2) of the sending half.
 pub(crate) fn end_sending(fd: RawFd) {
     let Some(client) = confirmed_client(fd) else { return };
     if client.is_handed_over() {
-        send_close_frame(fd, client);
+        announce_end(fd, client);
     } else if let Ok(mut early) = client.early.lock() {
         early.is_ended = true;
     }

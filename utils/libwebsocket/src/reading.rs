@@ -139,15 +139,28 @@ fn receive_now(
                 let payload_size = incoming.decode(parts, size);
                 answer(fd, client, incoming);
                 if payload_size > 0 {
+                    // A server of edge-triggered events takes a short read for the last one before the next event.
+                    if payload_size < size && size == parts.iter().map(|part| part.len()).sum() {
+                        rearm(client);
+                    }
                     put_nul(parts, payload_size);
                     return Ok(Some(payload_size));
                 }
             }
             Err(Errno::EAGAIN) => return Ok(None),
+            Err(Errno::EIO) if client.is_tls() => take_notice(fd, client, incoming)?,
             Err(errno) => return Err(errno),
         }
     }
     Ok(None)
+}
+
+/// Receives a TLS record that is no payload, which ends the conversation.
+#[cold]
+fn take_notice(fd: RawFd, client: &Client, incoming: &mut Incoming) -> Result<(), Errno> {
+    incoming.note(safe::receive_notice(fd)?);
+    answer(fd, client, incoming);
+    Ok(())
 }
 
 /// Writes a NUL after the payload if there is room: ouistiti's library did so, and servers written for it treat the
@@ -161,16 +174,23 @@ fn put_nul(parts: &mut [IoSliceMut<'_>], mut size: usize) {
     }
 }
 
-/// Handles a ping, a close frame or a protocol error that was just decoded.
+/// Handles a ping, or the end, that was just decoded.
 fn answer(fd: RawFd, client: &Client, incoming: &mut Incoming) {
     if let Some(payload) = incoming.take_ping() {
         client.pong(fd, payload);
     }
-    match incoming.end() {
+    let refusal = match incoming.end() {
         None => return,
         // The server may still send messages: our close frame follows when it closes.
-        Some(End::Closed(code)) => client.note_close_frame(code),
-        Some(End::Broke(error)) => client.close(fd, error.close_code()),
+        Some(End::Closed(code)) => {
+            client.note_close_frame(code);
+            None
+        }
+        Some(End::Broke(error)) => Some(error.close_code()),
+        Some(End::Notice(notice)) => notice.close_code(),
+    };
+    if let Some(code) = refusal {
+        client.close(fd, code);
     }
     // From now on poll(2) reports the end of file that the next read returns.
     safe::end(fd, libc::SHUT_RD);
@@ -180,7 +200,11 @@ fn answer(fd: RawFd, client: &Client, incoming: &mut Incoming) {
 pub(crate) fn wait_for_byte(fd: RawFd, flags: c_int) -> Result<(), Errno> {
     let mut byte = [0];
     let flags = libc::MSG_PEEK | flags & libc::MSG_DONTWAIT;
-    safe::receive(fd, &mut [IoSliceMut::new(&mut byte)], flags).map(drop)
+    match safe::receive(fd, &mut [IoSliceMut::new(&mut byte)], flags) {
+        // A TLS record that is no payload is for the caller's receive.
+        Ok(_) | Err(Errno::EIO) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// The waits of one call. SO_RCVTIMEO limits them together: headers and control frames without payload do not restart
@@ -224,7 +248,7 @@ impl Wait {
         if self.flags & libc::MSG_DONTWAIT == 0 && safe::is_blocking(fd) {
             return Ok(());
         }
-        rearm(fd, client);
+        rearm(client);
         Err(Errno::EAGAIN)
     }
 
@@ -245,9 +269,9 @@ fn poll_for_byte(fd: RawFd, time: Duration) -> Result<(), Errno> {
     if time.is_zero() || !safe::poll_readable(fd, time_ms)? { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
-fn rearm(fd: RawFd, client: &Client) {
+fn rearm(client: &Client) {
     if let Ok(watches) = client.watches.lock() {
-        watches.rearm(fd);
+        watches.rearm();
     }
 }
 
@@ -305,6 +329,10 @@ fn peek_now(fd: RawFd, client: &'static Client, bytes: &mut [u8], wanted_size: u
             Ok(0) => return Ok(Peeked::End),
             Ok(size) => size,
             Err(Errno::EAGAIN) => return Ok(Peeked::Nothing),
+            Err(Errno::EIO) if client.is_tls() => {
+                take_notice(fd, client, &mut incoming)?;
+                continue;
+            }
             Err(errno) => return Err(errno),
         };
         let mut copy = incoming.clone();
@@ -313,7 +341,7 @@ fn peek_now(fd: RawFd, client: &'static Client, bytes: &mut [u8], wanted_size: u
             return Ok(Peeked::Payload { payload_size: payload_size.min(wanted_size), raw_size });
         }
         match copy.end() {
-            Some(End::Closed(_)) => return Ok(Peeked::End),
+            Some(End::Closed(_) | End::Notice(_)) => return Ok(Peeked::End),
             Some(End::Broke(_)) => return Err(Errno::ECONNRESET),
             None => {}
         }
@@ -345,6 +373,10 @@ pub(crate) fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
             Ok(0) => return Ok(Found::End),
             Ok(size) => size,
             Err(Errno::EAGAIN) => return Ok(Found::Nothing),
+            Err(Errno::EIO) if client.is_tls() => {
+                take_notice(fd, client, &mut incoming)?;
+                return Ok(Found::End);
+            }
             Err(errno) => return Err(errno),
         };
         let (skipped, found) = match incoming.look(&mut bytes[..size]) {
@@ -362,7 +394,7 @@ pub(crate) fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
             return Ok(found);
         }
     }
-    rearm(fd, client);
+    rearm(client);
     Ok(Found::Nothing)
 }
 
@@ -370,11 +402,15 @@ pub(crate) fn look(fd: RawFd, client: &'static Client) -> Result<Found, Errno> {
 mod tests {
     use std::io::Write as _;
     use std::net::Shutdown;
+    use std::os::fd::AsRawFd as _;
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread;
 
+    use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
     use super::*;
     use crate::conversation::Conversation;
+    use crate::waiting;
 
     /// A name, the client's bytes before its end of file, the payload, and the result after it.
     type Golden = (&'static str, Vec<u8>, &'static [u8], Result<(), Errno>);
@@ -445,6 +481,35 @@ mod tests {
                         }
                     }
                     assert_eq!(came, payload, "{what}");
+                }
+            }
+        }
+    }
+
+    /// tokio waits for the next event after a read that did not fill its buffer, although headers make each read shorter
+    /// than what was received.
+    #[test]
+    fn a_short_read_of_a_server_of_edge_triggered_events() {
+        for room in [1, 7, 20, 64, 1000] {
+            let conversation = Conversation::start(false);
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+            let event = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
+            epoll.add(conversation.server(), event).unwrap();
+            let event = libc::epoll_event { events: event.events().bits() as u32, u64: 0 };
+            waiting::epoll::note(epoll.0.as_raw_fd(), libc::EPOLL_CTL_ADD, conversation.fd(), Some(event));
+            let message = [b'x'; 200];
+            let bytes = [[0x02, 0x00, 0x80].map(|first| Conversation::frame(first, &message)).concat(), vec![0x89]];
+            conversation.say(&bytes.concat());
+            let (mut read_size, mut reads) = (0, 0);
+            while read_size < 3 * message.len() {
+                let count = epoll.wait(&mut [EpollEvent::empty()], EpollTimeout::ZERO).unwrap();
+                assert_eq!(count, 1, "room for {room}: after {reads} reads and {read_size} bytes there is no event");
+                loop {
+                    let size = call(&conversation, &mut vec![0; room], 0).unwrap();
+                    (read_size, reads) = (read_size + size, reads + 1);
+                    if size < room || read_size == 3 * message.len() {
+                        break;
+                    }
                 }
             }
         }

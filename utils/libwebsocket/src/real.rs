@@ -151,6 +151,8 @@ pub(crate) mod safe {
 
     use nix::sys::socket::{getsockopt, sockopt};
 
+    use server::tls::{self, Notice};
+
     use super::*;
 
     fn size(result: ssize_t) -> Result<usize, Errno> {
@@ -176,6 +178,25 @@ pub(crate) mod safe {
         message.msg_iovlen = parts.len() as _;
         // SAFETY: the message names memory that is only read, and lives through the call.
         size(unsafe { sendmsg(fd, &raw const message, flags) })
+    }
+
+    /// Receives a TLS record that is no payload, without waiting, after a receive that was an EIO.
+    pub(crate) fn receive_notice(fd: RawFd) -> Result<Notice, Errno> {
+        // SAFETY: the message names memory that may be written to, and lives through the call.
+        tls::receive_notice(&mut |message| unsafe { recvmsg(fd, message, libc::MSG_DONTWAIT) })
+    }
+
+    /// Sends close_notify, without waiting. The socket must have TLS.
+    pub(crate) fn send_close_notify(fd: RawFd) {
+        const FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the message names memory that is only read, and lives through the call.
+        tls::send_close_notify(&mut |message| unsafe { sendmsg(fd, message, FLAGS) });
+    }
+
+    /// Whether the kernel does TLS on this socket.
+    pub(crate) fn is_tls(fd: RawFd) -> bool {
+        // SAFETY: borrowed for this call only; a closed descriptor is an EBADF.
+        tls::is_tls(unsafe { BorrowedFd::borrow_raw(fd) })
     }
 
     /// fcntl(2) with a number for an argument.

@@ -113,14 +113,9 @@ impl Watches {
         }
     }
 
-    /// Re-arms all edge-triggered watches: a write that failed with EAGAIN may succeed now.
-    pub(crate) fn rearm_all(&self) {
+    /// Re-arms all edge-triggered watches: there are bytes that were not reported, or a write that failed with EAGAIN may
+    /// succeed now.
+    pub(crate) fn rearm(&self) {
         self.0.iter().filter(|watch| watch.is_edge_triggered()).for_each(|watch| watch.control(libc::EPOLL_CTL_MOD));
-    }
-
-    /// Re-arms edge-triggered watches of `fd`: there are bytes that were not reported.
-    pub(crate) fn rearm(&self, fd: RawFd) {
-        let is_edge_triggered = |watch: &&Watch| watch.fd == fd && watch.is_edge_triggered();
-        self.0.iter().filter(is_edge_triggered).for_each(|watch| watch.control(libc::EPOLL_CTL_MOD));
     }
 }

@@ -76,7 +76,7 @@ fn unlocked(client: &Client) {
         && client.is_refused.swap(false, Ordering::SeqCst)
         && let Ok(watches) = client.watches.lock()
     {
-        watches.rearm_all();
+        watches.rearm();
     }
 }
 
@@ -90,11 +90,20 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(fd: RawFd, client: &'static Client, flags: c_int) -> Sender {
+    fn new(fd: RawFd, client: &'static Client, mut flags: c_int) -> Sender {
+        if client.is_tls() {
+            // With MSG_MORE the record would wait for the next send without end, not 200 ms as in tcp(7). Most others,
+            // which have no effect on TCP, would be an EOPNOTSUPP.
+            flags &= libc::MSG_DONTWAIT;
+        }
         Sender { fd, client, flags: flags | libc::MSG_NOSIGNAL, has_waited: false }
     }
 
     fn send(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        // A send that does not block may leave a part of a TLS record for later, which close(2) would drop.
+        if self.client.is_tls() && !self.has_waited && may_wait(self.fd, self.flags) {
+            return self.wait(parts, 0);
+        }
         let size: usize = parts.iter().map(|part| part.len()).sum();
         let sent = match safe::send(self.fd, parts, self.flags | libc::MSG_DONTWAIT) {
             Ok(sent) => sent,
@@ -207,7 +216,7 @@ mod tests {
             // In a thread of its own, so that the test ends even if the write blocks.
             let other = scope.spawn(|| {
                 let result = write(&conversation, b"other", libc::MSG_DONTWAIT);
-                leaving::send_close_frame(conversation.fd(), conversation.known);
+                leaving::announce_end(conversation.fd(), conversation.known);
                 result
             });
             while !other.is_finished() && start.elapsed() < TIMEOUT {

@@ -119,11 +119,22 @@ pub fn store<V>(slot: &mut V, value: Option<V>) -> bool {
 pub fn run<T>(
     program: &'static Program,
     own: T,
+    flags: Vec<Flag<T>>,
+    serve: impl FnOnce(&Options<T>) -> Result<(), String>,
+) -> ExitCode {
+    run_with(program, own, flags, std::env::args_os().skip(1), serve)
+}
+
+/// As [`run`], with these arguments: the server is a subcommand of another program.
+pub fn run_with<T>(
+    program: &'static Program,
+    own: T,
     mut flags: Vec<Flag<T>>,
+    arguments: impl Iterator<Item = OsString>,
     serve: impl FnOnce(&Options<T>) -> Result<(), String>,
 ) -> ExitCode {
     flags.extend(common_flags(program));
-    let result = parse(program, own, &flags, std::env::args_os().skip(1)).and_then(|options| match options {
+    let result = parse(program, own, &flags, arguments).and_then(|options| match options {
         Some(options) => serve(&options),
         None => {
             // A closed pipe is no failure: its reader may have read enough.

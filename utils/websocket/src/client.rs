@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc::{self, c_int};
 use nix::poll::PollFlags;
 use nix::sys::socket::{MsgFlags, Shutdown, getsockopt, recv, send, sendmsg, shutdown, sockopt};
 use nix::sys::time::TimeVal;
@@ -19,6 +20,7 @@ use crate::handover::{ClientAddress, HandedOver};
 use crate::incoming::{Event, Incoming, Message};
 use crate::limits::{COPIED_SIZE_MAX, GATHERED_SIZE_MAX, IDLE_RECEIVES_MAX, KEPT_SIZE_MAX, RECEIVE_SIZE};
 use crate::outgoing::Outgoing;
+use crate::tls::{self, Notice};
 
 /// A receive buffer. All clients of a thread can share one.
 pub struct Buffer(Box<[u8]>);
@@ -66,14 +68,19 @@ pub struct Client {
     reports_pongs: bool,
     /// A close frame or a protocol error was received; further input is dropped.
     is_over: bool,
+    /// The client ended the connection by a TLS record; nothing more is read.
+    is_ended: bool,
     /// shutdown(2) of the sending half was called.
     is_shut: bool,
+    /// The kernel does TLS on the socket.
+    is_tls: bool,
 }
 
 impl Client {
     /// A client from a hand-over. A message longer than `message_size_max` bytes is closed with 1009.
     pub fn new(handed: HandedOver, message_size_max: usize) -> Client {
         let HandedOver { socket, address, hello } = handed;
+        let is_tls = tls::is_tls(socket.as_fd());
         Client {
             socket,
             address,
@@ -89,7 +96,9 @@ impl Client {
             begun_size: 0,
             reports_pongs: false,
             is_over: false,
+            is_ended: false,
             is_shut: false,
+            is_tls,
         }
     }
 
@@ -146,6 +155,9 @@ impl Client {
             return Ok(start.len());
         }
         loop {
+            if self.is_ended {
+                return Err(Error::Ended);
+            }
             if self.is_nonblocking && self.idle_receives == IDLE_RECEIVES_MAX {
                 self.idle_receives = 0;
                 return Err(Error::WouldBlock);
@@ -160,6 +172,7 @@ impl Client {
                 }
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) if !self.is_nonblocking => self.wait_for_message()?,
+                Err(Errno::EIO) if self.is_tls => return Err(self.end_by_notice()),
                 Err(errno) => {
                     self.idle_receives = 0;
                     return Err(errno.into());
@@ -217,6 +230,24 @@ impl Client {
             Event::Pong | Event::Message(_) => {}
         }
         Ok(None)
+    }
+
+    /// Receives a TLS record that is no payload, which ends the conversation.
+    #[cold]
+    fn end_by_notice(&mut self) -> Error {
+        let socket = self.socket.as_raw_fd();
+        // SAFETY: the message names memory that may be written to, and lives through the call.
+        let received =
+            tls::receive_notice(&mut |message| unsafe { libc::recvmsg(socket, message, libc::MSG_DONTWAIT) });
+        let notice = match received {
+            Ok(notice) => notice,
+            Err(errno) => return errno.into(),
+        };
+        self.is_ended = true;
+        if let Some(code) = notice.close_code() {
+            self.end(Some(code), "");
+        }
+        if notice == Notice::Broken { Errno::ECONNRESET.into() } else { Error::Ended }
     }
 
     /// Sends a text or binary message, after all gathered ones. It is accepted as a whole or not at all: in
@@ -308,17 +339,40 @@ impl Client {
     }
 
     fn flush_or_wait(&mut self, waits: bool) -> Result<(), Error> {
-        let mut sender = Sender::new(self.socket.as_fd(), waits);
+        let mut sender = Sender::new(self.socket.as_fd(), waits, self.is_tls);
         let flushed = self.outgoing.flush(|parts| sender.send(parts));
         self.is_full = self.outgoing.wants_to_write();
         flushed?;
         self.has_gathered = false;
-        if self.is_over && !self.is_shut {
-            self.is_shut = true;
-            // The client may have closed the connection already.
-            let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        if self.is_over && !self.is_shut { self.shut_down(waits) } else { Ok(()) }
+    }
+
+    /// Ends the sending half after the close frame. Out of line, to keep the path of messages short.
+    #[cold]
+    fn shut_down(&mut self, waits: bool) -> Result<(), Error> {
+        let socket = self.socket.as_fd();
+        let deadline =
+            || if waits { Sender::new(socket, waits, true).deadline() } else { Deadline::at(Instant::now()) };
+        // The kernel drops a TLS record that was accepted but did not fit into the socket buffer.
+        if self.is_tls && !deadline().wait(socket, PollFlags::POLLOUT)? {
+            self.is_full = true;
+            return Err(Error::WouldBlock);
         }
+        self.announce_end();
+        // The client may have closed the connection already.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
         Ok(())
+    }
+
+    /// Sends close_notify to a TLS client, once, without waiting.
+    fn announce_end(&mut self) {
+        let socket = self.socket.as_raw_fd();
+        if self.is_tls && !self.is_shut {
+            const FLAGS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            // SAFETY: the message names memory that is only read, and lives through the call.
+            tls::send_close_notify(&mut |message| unsafe { libc::sendmsg(socket, message, FLAGS) });
+        }
+        self.is_shut = true;
     }
 
     /// Like `flush`, but bytes that remain queued are no error. Only data messages are waited for: otherwise a client
@@ -332,7 +386,7 @@ impl Client {
 
     fn send_frame(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
         let waits = !self.is_nonblocking;
-        let mut sender = Sender::new(self.socket.as_fd(), waits);
+        let mut sender = Sender::new(self.socket.as_fd(), waits, self.is_tls);
         // In blocking mode, bytes remain only after SO_SNDTIMEO.
         let kept_size_max = if waits && !self.is_full { usize::MAX } else { KEPT_SIZE_MAX };
         let sent = self.outgoing.send(opcode, payload, kept_size_max, |parts| sender.send(parts));
@@ -367,6 +421,16 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    /// A TLS client is told that the stream ends, unless it ends within a conversation: then another process may go on
+    /// with it.
+    fn drop(&mut self) {
+        if self.outgoing.is_closing() || self.is_ended {
+            self.announce_end();
+        }
+    }
+}
+
 impl AsFd for Client {
     /// For poll(2), select(2) and epoll(7) only; do not read or write it. Remove it from an epoll set before the client
     /// is dropped: the gateway may have a duplicate of the descriptor a moment longer, and until that is closed,
@@ -395,18 +459,21 @@ fn duration(time: TimeVal) -> Option<Duration> {
 struct Sender<'s> {
     socket: BorrowedFd<'s>,
     waits: bool,
+    is_tls: bool,
     /// End of SO_SNDTIMEO; None: the call has not waited yet.
     deadline: Option<Deadline>,
 }
 
 impl<'s> Sender<'s> {
-    fn new(socket: BorrowedFd<'s>, waits: bool) -> Sender<'s> {
-        Sender { socket, waits, deadline: None }
+    fn new(socket: BorrowedFd<'s>, waits: bool, is_tls: bool) -> Sender<'s> {
+        Sender { socket, waits, is_tls, deadline: None }
     }
 
     fn send(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
-        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let mut flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         loop {
+            // A send that does not block may leave a part of a TLS record for later, which close(2) would drop.
+            flags.set(MsgFlags::MSG_DONTWAIT, !(self.is_tls && self.waits && !self.deadline().is_over()));
             let sent = match parts {
                 // send(2) is cheaper than sendmsg(2).
                 [part] => send(self.socket.as_raw_fd(), part, flags),
@@ -422,12 +489,17 @@ impl<'s> Sender<'s> {
 
     /// False: SO_SNDTIMEO has passed.
     fn wait(&mut self) -> Result<bool, Errno> {
+        let deadline = self.deadline();
+        if deadline.is_over() { Ok(false) } else { deadline.wait(self.socket, PollFlags::POLLOUT) }
+    }
+
+    /// The end of SO_SNDTIMEO, which begins with the first call.
+    fn deadline(&mut self) -> Deadline {
         let socket = self.socket;
-        let deadline = *self.deadline.get_or_insert_with(|| {
+        *self.deadline.get_or_insert_with(|| {
             let limit = getsockopt(&socket, sockopt::SendTimeout).map_or(None, duration);
             limit.map_or(Deadline::never(), |limit| Deadline::at(Instant::now() + limit))
-        });
-        if deadline.is_over() { Ok(false) } else { deadline.wait(socket, PollFlags::POLLOUT) }
+        })
     }
 }
 

@@ -39,6 +39,8 @@ pub mod place;
 
 pub mod handover;
 
+pub mod tls;
+
 mod listener;
 
 mod incoming;

@@ -58,17 +58,23 @@ pub(crate) enum Client {
 pub(crate) struct ConnectionCount(Count);
 
 impl Client {
-    /// From an address as text. IPv6 addresses of one /64 count as one, as a client usually has all of them.
+    /// From an address as text.
     pub(crate) fn of(address: Option<&str>) -> Client {
-        match address.map(|text| (text, text.parse::<IpAddr>().map(|address| address.to_canonical()))) {
-            None => Client::Connection(ConnectionCount::default()),
-            Some((_, Ok(IpAddr::V4(address)))) => Client::Address(address.to_string()),
-            Some((_, Ok(IpAddr::V6(address)))) => {
-                let [a, b, c, d, ..] = address.segments();
-                Client::Address(format!("{a:x}:{b:x}:{c:x}:{d:x}::/64"))
-            }
-            Some((text, Err(_))) => Client::Address(text.to_owned()),
+        address
+            .map_or_else(|| Client::Connection(ConnectionCount::default()), |address| Client::Address(group(address)))
+    }
+}
+
+/// The key of the addresses that count as this one: IPv6 addresses of one /64, as a client usually has all of them.
+/// A text that is no address is its own key.
+pub fn group(address: &str) -> String {
+    match address.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(IpAddr::V4(address)) => address.to_string(),
+        Ok(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
         }
+        Err(_) => address.to_owned(),
     }
 }
 
@@ -238,10 +244,7 @@ mod tests {
 
     #[test]
     fn addresses_are_grouped() {
-        let same = |one: &str, other: &str| match (Client::of(Some(one)), Client::of(Some(other))) {
-            (Client::Address(one), Client::Address(other)) => one == other,
-            _ => false,
-        };
+        let same = |one: &str, other: &str| group(one) == group(other);
         assert!(same("2001:db8::1", "2001:db8::2:3"));
         assert!(same("192.0.2.7", "::ffff:192.0.2.7"));
         assert!(!same("2001:db8::1", "2001:db8:0:1::1"));

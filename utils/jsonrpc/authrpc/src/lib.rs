@@ -1,14 +1,20 @@
 //! `authrpc.so`: users for `websocket_jsonrpc`, in an SQLite database that `-C` names. A connection logs in with `auth`.
 //! Only the root group may add, remove and change other users; a user with its password may change that, or remove
 //! itself. Messages for callers have ouistiti's wording.
+//!
+//! Another program of the same machine checks logins with [`log_in`].
 
 mod attempts;
 mod limits;
+mod login;
 mod passwords;
 mod store;
 
+pub use crate::attempts::group;
+pub use crate::login::{Login, LoginError, check_users, log_in};
+
 use jsonrpc_library::{Failure, Methods, Peer, abi};
-use jsonrpc_sqlite::{Settings, failure, params, sqlite_failure};
+use jsonrpc_sqlite::{Settings, failure, params};
 use serde_json::{Map, Value, json};
 
 use crate::attempts::Client;
@@ -148,25 +154,21 @@ impl Auth {
         Err(not_allowed())
     }
 
-    /// A user by name and password. A password that is not stored as argon2id is stored again.
     fn identify(&mut self, name: &str, password: &str) -> Result<User, Failure> {
-        let counted = attempts::count(&self.store.db, &mut self.client, name, attempts::now_ms());
-        let attempt = counted.map_err(|error| sqlite_failure(&error))?.map_err(|wait_ms| Failure {
-            data: json!({ "wait": wait_ms }).to_string(),
-            ..Failure::new(WAIT, &format!("too many attempts: wait {} s", (wait_ms + 999) / 1_000))
-        })?;
-        let user = self.store.user(name)?;
-        let stored = user.as_ref().filter(|user| user.may_log_in).and_then(|user| user.stored.as_deref());
-        let is_right = passwords::verify(stored, name, password)?;
-        let Some(mut user) = user.filter(|_| is_right) else { return Err(not_found()) };
-        attempts::uncount(&self.store.db, &mut self.client, &attempt).map_err(|error| sqlite_failure(&error))?;
-        if user.stored.as_deref().is_some_and(|stored| Kind::of(stored) != Kind::Argon2id) {
-            let stored = passwords::hash(password)?;
-            if self.store.set_password(&user, &stored)? {
-                user.stored = Some(stored);
-            }
+        Ok(login::identify(&self.store, &mut self.client, name, password)?)
+    }
+}
+
+impl From<LoginError> for Failure {
+    fn from(error: LoginError) -> Failure {
+        match error {
+            LoginError::Wrong => not_found(),
+            LoginError::Wait { wait_ms } => Failure {
+                data: json!({ "wait": wait_ms }).to_string(),
+                ..Failure::new(WAIT, &format!("too many attempts: wait {} s", wait_ms.div_ceil(1_000)))
+            },
+            LoginError::Failed(failure) => failure,
         }
-        Ok(user)
     }
 }
 

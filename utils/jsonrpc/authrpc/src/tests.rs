@@ -431,3 +431,25 @@ fn the_last_administrator_cannot_be_removed() {
         assert_eq!(call(&mut root, "rmuser", json!({ "user": "root" })), said("user removed"), "{layout}");
     }
 }
+
+#[test]
+fn another_program_checks_logins() {
+    let world = World::new();
+    let file = world.folder.path().join("db");
+    call(&mut world.as_root(), "adduser", json!({ "user": "alice", "passwd": "first" })).unwrap();
+    assert_eq!(check_users(&file), Ok(()));
+    let log_in = |name: &str, password: &str, address| login::log_in(&file, address, name, password);
+    for (name, password, is_root) in [("root", world.root.as_str(), true), ("alice", "first", false)] {
+        assert_eq!(log_in(name, password, None).unwrap(), Login { name: name.to_owned(), is_root });
+    }
+    for (name, password) in [("alice", "second"), ("nobody", "first"), ("alice", &"x".repeat(257)), ("", "")] {
+        assert!(matches!(log_in(name, password, None), Err(LoginError::Wrong)), "{name}");
+    }
+    let address = Some("192.0.2.7");
+    let mut results = (0..20).map(|_| log_in("bob", "guess", address));
+    assert!(results.any(|result| matches!(result, Err(LoginError::Wait { wait_ms: 1.. }))), "attempts are limited");
+    assert!(matches!(log_in("root", &world.root, address), Err(LoginError::Wait { .. })), "whatever the user");
+    assert!(log_in("root", &world.root, Some("192.0.2.8")).is_ok());
+    let error = check_users(&world.folder.path().join("none")).unwrap_err();
+    assert!(error.contains("none"), "{error}");
+}
