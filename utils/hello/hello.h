@@ -438,8 +438,9 @@ int main(int count, char **arguments)
     }
     print_hello(&who);
     fflush(stdout);
-    while ((size = recv(0, buffer, sizeof buffer, 0)) > 0)
-        if (send(0, buffer, (size_t)size, MSG_NOSIGNAL) != size) return 1;
+    /* EINTR: with SO_RCVTIMEO, SIGCONT suffices (signal(7)). */
+    while ((size = recv(0, buffer, sizeof buffer, 0)) > 0 || (size < 0 && errno == EINTR))
+        if (size > 0 && send(0, buffer, (size_t)size, MSG_NOSIGNAL) != size) return 1;
     return 0;
 }
 

@@ -220,8 +220,14 @@ impl Reaper {
         for ending in &mut self.ending {
             ending.kill_at = ending.kill_at.min(kill_at);
         }
-        while self.count() > 0 && Instant::now() < kill_at + Duration::from_millis(END_MS) {
+        let give_up = kill_at + Duration::from_millis(END_MS);
+        loop {
+            // If this process was suspended past `give_up`, this turn still kills.
+            let is_last = Instant::now() >= give_up;
             self.turn();
+            if is_last || self.count() == 0 {
+                return;
+            }
             std::thread::sleep(Duration::from_millis(REAP_MS));
         }
     }
