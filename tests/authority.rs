@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::client::Client;
-use crate::daemon::{Daemon, program, project, uakari};
+use crate::daemon::{Daemon, patient, program, project, uakari};
 use crate::foreign::{SCRIPT_TIME, command, tools};
 use crate::process::{DEADLINE, Finished, Folder, Process, can_unshare, eventually, has, run, skipped};
 use crate::tls::shake;
@@ -49,7 +49,8 @@ fn founded() -> Folder {
 
 /// The output of `openssl` with these words, in which `@` stands for the folder; it must succeed.
 fn openssl(folder: &Folder, line: &str) -> String {
-    let Finished { status, out, err } = run(&mut openssl_command(folder, line), DEADLINE);
+    // A key of RSA takes a slow machine long.
+    let Finished { status, out, err } = run(&mut openssl_command(folder, line), SCRIPT_TIME);
     assert!(status.success(), "openssl {line}: {out}{err}");
     out + "\n" + &err
 }
@@ -96,11 +97,12 @@ fn connect(daemon: &Daemon, config: &Arc<ClientConfig>) -> Result<Client, String
 /// A gateway with a certificate of the authority in this folder, which requires one of its clients.
 fn gateway(folder: Folder) -> Daemon {
     done(&folder, "issue gate --server --for localhost --for 127.0.0.1");
-    let text = "servers = ({ listen = \"127.0.0.1:0\";
+    let server = "servers = ({ listen = \"127.0.0.1:0\";
         tls = { crtfile = \"@/ca/issued/gate.pem\"; keyfile = \"@/ca/issued/gate.key\";
                 clientca = \"@/ca/ca.pem\"; crlfile = \"@/ca/crl.pem\"; verify = \"required\"; };
-        websocket = { docroot = \"@/run\"; limits = { ping-ms = 0; }; }; });";
-    Daemon::start_configured_by(folder, text, uakari())
+        websocket = { docroot = \"@/run\"; }; });";
+    let text = format!("limits = {{ {} }}; {server}", patient("ping-ms = 0;"));
+    Daemon::start_configured_by(folder, &text, uakari())
 }
 
 /// The authority, the gateway that uses it, and a device, from the first command to the last one. Nothing needs a reload.
@@ -507,9 +509,15 @@ fn twenty_at_once() {
     let folder = founded();
     let start = |line: String| Process::start(&mut ca(&folder, &line));
     let all: Vec<Process> = (0..20).map(|number| start(format!("issue n{number}"))).collect();
-    for mut process in all {
-        let finished = process.wait(DEADLINE);
-        assert!(finished.status.success(), "{finished:?}");
+    let all: Vec<Finished> = all.into_iter().map(|mut process| process.wait(DEADLINE)).collect();
+    for (number, finished) in all.into_iter().enumerate() {
+        // Others may have had the lock for long, if the machine is slow.
+        if finished.err.contains("another process has locked it for") {
+            eprintln!("n{number} is tried again: {finished:?}");
+            done(&folder, &format!("issue n{number}"));
+        } else {
+            assert!(finished.status.success(), "{finished:?}");
+        }
     }
     let index = read(&folder, "ca/index");
     let serials: HashSet<&str> =
@@ -638,7 +646,8 @@ fn a_full_disk_changes_nothing() {
         "-c",
         &format!("exec 3>{}; {script}", folder.join("errors")),
     ]);
-    let finished = run(shell.arg("sh").arg(program("uakari-ca")).arg(folder.join("disk")), DEADLINE);
+    // It runs hundreds of commands.
+    let finished = run(shell.arg("sh").arg(program("uakari-ca")).arg(folder.join("disk")), SCRIPT_TIME);
     assert!(finished.status.success(), "{finished:?}");
     let failures: usize = finished.out.trim().rsplit(' ').next().unwrap().parse().unwrap();
     let errors = read(&folder, "errors");

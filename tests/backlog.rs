@@ -11,6 +11,8 @@ use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
 
 const WAITING: usize = 400;
+/// Clients that wait for long.
+const LONG_WAITS: &str = "head-ms = 600000; connect-ms = 600000; handshake-ms = 600000;";
 
 /// The processor time that the daemon has used (proc(5)).
 fn cpu_ms(daemon: &Daemon) -> u64 {
@@ -24,7 +26,7 @@ fn cpu_ms(daemon: &Daemon) -> u64 {
 #[test]
 fn waiting_clients_cost_no_cpu() {
     for options in ["", "options = \"direct\";"] {
-        let daemon = Daemon::start_configured(&configuration("connect-ms = 60000; handshake-ms = 60000;", options));
+        let daemon = Daemon::start_configured(&configuration(LONG_WAITS, options));
         let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
         let mut wires: Vec<Wire> = (0..WAITING).map(|_| daemon.wire()).collect();
         wires.iter_mut().for_each(|wire| wire.send(handshake("/server", &[], &[])));
@@ -69,7 +71,7 @@ fn each_waiting_client_has_its_own_timeout() {
 
 #[test]
 fn a_client_that_disconnects_while_it_waits_does_not_delay_others() {
-    let daemon = Daemon::start_configured(&configuration("connect-ms = 60000; handshake-ms = 60000;", ""));
+    let daemon = Daemon::start_configured(&configuration(LONG_WAITS, ""));
     let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
     let _first = daemon.connect("/server");
     let mut leaver = daemon.wire();

@@ -1,11 +1,11 @@
 //! Requests with bodies, which are read and dropped, and bodies that hide another request.
 
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, configuration};
-use crate::http::{INDEX, daemon, noise, put};
-use crate::process::{DEADLINE, uninterrupted};
+use crate::http::{INDEX, daemon, expect_too_slow, noise, put};
+use crate::process::eventually;
 use crate::wire::{handshake, request};
 
 /// Bodies that the gateway reads and drops, each as header lines and bytes.
@@ -107,38 +107,24 @@ fn an_unread_body_takes_no_memory() {
 #[test]
 fn a_slow_body_times_out() {
     let daemon = Daemon::start_configured(&configuration("head-ms = 2000;", ""));
-    let mut wire = daemon.wire();
-    let start = Instant::now();
-    wire.send(request("POST", "/", &["Content-Length: 1000"]));
-    wire.stream().set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    for _ in 0..8 {
-        wire.send("x");
-        match uninterrupted(|| wire.stream().peek(&mut [0])) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            // A busy machine sends fewer bytes in this time.
-            Ok(_) if start.elapsed() >= Duration::from_millis(1_900) => break,
-            other => panic!("{other:?} after {:?}", start.elapsed()),
-        }
-    }
-    wire.stream().set_read_timeout(Some(DEADLINE)).unwrap();
-    assert_eq!(wire.response().status, 408);
-    wire.expect_end();
-    let waited = start.elapsed();
-    assert!(waited >= Duration::from_millis(1_900), "{waited:?}");
+    expect_too_slow(&daemon, &request("POST", "/", &["Content-Length: 1000"]));
     daemon.log().wait_for(&["the request body was too slow"]);
 }
 
 #[test]
 fn a_client_that_closes_after_an_unread_body_is_answered_at_once() {
-    let daemon = daemon();
-    let start = Instant::now();
-    let mut wire = daemon.wire();
-    wire.send(request("GET", "/", &["Content-Length: 70000"]) + &"x".repeat(70_000));
-    wire.stream().shutdown(std::net::Shutdown::Write).unwrap();
-    assert_eq!(wire.response().text(), INDEX);
-    wire.expect_end();
-    daemon.log().wait_for(&["end client=", ": answered"]);
-    assert!(start.elapsed() < Duration::from_millis(2_500), "{:?}", start.elapsed());
+    // A busy machine may take as long once, but not every time.
+    eventually("it ends before CLOSE_MS", || {
+        let daemon = daemon();
+        let start = Instant::now();
+        let mut wire = daemon.wire();
+        wire.send(request("GET", "/", &["Content-Length: 70000"]) + &"x".repeat(70_000));
+        wire.stream().shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(wire.response().text(), INDEX);
+        wire.expect_end();
+        daemon.log().wait_for(&["end client=", ": answered"]);
+        start.elapsed() < Duration::from_millis(2_500)
+    });
 }
 
 #[test]

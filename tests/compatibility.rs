@@ -108,8 +108,10 @@ fn a_pong_echoes_the_payload_of_the_ping() {
 #[test]
 fn a_close_frame_is_answered_with_the_same_code() {
     for code in [1000, 1001, 1003, 1011, 3000, 4999] {
-        let (_daemon, mut client, backend) = connect();
+        let (_daemon, mut client, mut backend) = connect();
         client.close(code);
+        // Its end, if it came first, would be the reason.
+        backend.expect_end();
         drop(backend);
         client.expect_close(code);
         client.wire.expect_end();

@@ -10,7 +10,7 @@ use std::process::Command;
 use nix::unistd::{Uid, User};
 use uakari::config::keys::{self, ConfigKey, Scope};
 
-use crate::daemon::{Daemon, START_LINE, configuration, project, uakari};
+use crate::daemon::{Daemon, START_LINE, configuration, patient, project, uakari};
 use crate::process::{DEADLINE, Finished, Folder, Process, run};
 use crate::wire::{Wire, handshake, request};
 
@@ -187,7 +187,8 @@ fn a_file_is_served() {
     fs::create_dir(folder.join("www")).unwrap();
     fs::write(folder.join("www/index.html"), "the page").unwrap();
     let text = format!(
-        "servers = ({{ addr = \"127.0.0.1\"; port = 0; chunksize = 63; document = {{ docroot = \"{}\"; }}; }});",
+        "limits = {{ {} }}; servers = ({{ addr = \"127.0.0.1\"; port = 0; chunksize = 63; document = {{ docroot = \"{}\"; }}; }});",
+        patient(""),
         folder.join("www")
     );
     fs::write(folder.join("uakari.conf"), text).unwrap();
@@ -249,7 +250,8 @@ fn pages_are_allowed_and_denied() {
     }
     for (keys, sent, refused) in cases {
         let text = format!(
-            "servers = ({{ listen = \"127.0.0.1:0\"; document = {{ docroot = \"{}\"; {keys} }}; }});",
+            "limits = {{ {} }}; servers = ({{ listen = \"127.0.0.1:0\"; document = {{ docroot = \"{}\"; {keys} }}; }});",
+            patient(""),
             folder.join("www")
         );
         fs::write(folder.join("uakari.conf"), text).unwrap();
@@ -281,7 +283,7 @@ fn a_server_redirects_all_requests_to_https() {
     let text = "servers = ({ listen = \"192.0.2.77:8443\"; document = { docroot = \"/\"; };
         tls = { crtfile = \"conf/server.crt\"; keyfile = \"conf/server.key\"; }; },
         { listen = \"127.0.0.1:0\"; redirect = { options = \"hsts\"; }; });";
-    fs::write(folder.join("uakari.conf"), text).unwrap();
+    fs::write(folder.join("uakari.conf"), format!("limits = {{ {} }}; {text}", patient(""))).unwrap();
     let process = Process::start(uakari().current_dir(folder.path()).args(["-f", "uakari.conf"]));
     let line = process.out.wait_for(&["listening on http://127.0.0.1:"]);
     let port: u16 = line.rsplit(':').next().unwrap().parse().unwrap();

@@ -84,7 +84,8 @@ fn configuration() -> String {
     let mut links: Vec<String> =
         PROTOCOLS.iter().map(|protocol| link(protocol, &format!("protocol = \"{protocol}\";"))).collect();
     links.push(link("direct", "options = \"direct\";"));
-    crate::daemon::configuration("", &format!("links = ({});", links.join(", ")))
+    // One client is silent all the time.
+    crate::daemon::configuration("ping-ms = 0;", &format!("links = ({});", links.join(", ")))
 }
 
 /// Sends one client's bytes, after a handshake if there is a path, and its end. All that it receives until the

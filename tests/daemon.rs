@@ -29,6 +29,29 @@ static DRIVER: LazyLock<Option<String>> = LazyLock::new(|| {
     Some(driver)
 });
 
+/// The limits of each daemon that does not set them itself: no client or server here is slow on purpose, but on a busy
+/// machine it may stand still for seconds.
+const PATIENCE: [(&str, u32); 6] = [
+    ("tls-ms", 45_000),
+    ("head-ms", 45_000),
+    ("handshake-ms", 45_000),
+    ("keepalive-ms", 45_000),
+    ("connect-ms", 40_000),
+    ("ping-ms", 60_000),
+];
+
+/// These limits, and those of a patient daemon that are not among them.
+pub fn patient(limits: &str) -> String {
+    with_limits(limits, &PATIENCE)
+}
+
+/// These limits, and those of `others` that are not among them.
+pub fn with_limits(limits: &str, others: &[(&str, u32)]) -> String {
+    let has = |name: &str| limits.split([' ', '\n', ';', '=']).any(|word| word == name);
+    let others = others.iter().filter(|(name, _)| !has(name));
+    limits.to_owned() + &others.map(|(name, value)| format!(" {name} = {value};")).collect::<String>()
+}
+
 /// The beginning of the start line, which precedes the driver's name.
 pub const START_LINE: &str = concat!("uakari ", env!("CARGO_PKG_VERSION"), " on ");
 
@@ -166,6 +189,12 @@ impl Daemon {
             if !flags.contains(&flag) {
                 command.args([flag, &value]);
             }
+        }
+        // No flag sets limits.
+        if !flags.contains(&"-f") {
+            let file = folder.join("limits.conf");
+            std::fs::write(&file, format!("limits = {{ {} }}; servers = ({{ }});", patient(""))).unwrap();
+            command.args(["-f", &file]);
         }
         Daemon::begin(folder, command)
     }
@@ -355,6 +384,7 @@ fn configure(folder: &Folder, text: &str) {
 /// A configuration of one server on a free port, with the folders that every daemon here has, these limits, and these
 /// keys of `websocket`.
 pub fn configuration(limits: &str, websocket: &str) -> String {
+    let limits = patient(limits);
     format!(
         "limits = {{ {limits} }};
          servers = ({{

@@ -18,6 +18,7 @@ use nix::sys::termios::{
 use crate::client::{BINARY, Client, Frame, PING};
 use crate::daemon::Daemon;
 use crate::links::{configured, configured_in};
+use crate::pipes::opened;
 use crate::process::{DEADLINE, Folder, eventually, uninterrupted};
 
 /// More than the kernel keeps between a client and the daemon.
@@ -155,7 +156,7 @@ fn a_line_has_one_client() {
     let mut line = Line::new();
     let daemon = line.daemon("");
     for leaves_well in [true, false, true] {
-        let mut client = daemon.connect("/tty");
+        let mut client = connect_eventually(&daemon, "/tty");
         for _ in 0..2 {
             assert_eq!(daemon.upgrade("/tty", &[]).status, 503);
         }
@@ -168,7 +169,7 @@ fn a_line_has_one_client() {
             connect_eventually(&daemon, "/tty").finish(1000);
         }
     }
-    let mut client = daemon.connect("/tty");
+    let mut client = connect_eventually(&daemon, "/tty");
     line.send("to the next one");
     client.expect_text("to the next one");
 }
@@ -225,6 +226,8 @@ fn a_line_with_several_clients() {
         line.expect("bye");
         client.finish(1000);
     }
+    // Of several readers the kernel chooses one.
+    eventually("the others have closed it", || opened(&daemon, &line.path) == 1);
     line.send("still heard");
     expect_bytes(&mut last, BINARY, b"still heard");
     last.finish(1000);

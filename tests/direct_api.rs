@@ -1,6 +1,6 @@
 //! Servers in C on the functions of `websocket.h`, with clients that were handed over.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -85,7 +85,8 @@ fn expect_echoes(client: &mut Client) {
 
 #[test]
 fn whole_messages_come_back() {
-    let server = Server::start(&[]);
+    // With the default limit, and with time for a client that is suspended.
+    let server = Server::start(&["1048576", "60000"]);
     let mut clients = [give(&server.path()), give(&server.path())];
     for client in &mut clients {
         expect_echoes(client);
@@ -168,10 +169,13 @@ fn clients_that_violate_the_protocol() {
 #[test]
 fn plain_clients_are_refused() {
     let server = Server::start(&[]);
-    let mut plain = connect(&server.path(), Kind::Stream).unwrap();
-    plain.write_all(b"hello").unwrap();
+    // A client that is suspended for 5 s before it writes is refused because of that: it finds the end of the stream.
+    eventually("one is closed with bytes unread", || {
+        let mut plain = connect(&server.path(), Kind::Stream).unwrap();
+        let is_sent = plain.write_all(b"hello").is_ok();
+        is_sent && plain.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
+    });
     server.says(&["accept: -5004", "plain local client"]);
-    assert!(plain.read(&mut [0]).is_err(), "closed with bytes unread");
     let (_client, far) = tcp_pair();
     hand_over(&connect(&server.path(), Kind::Stream).unwrap(), b"?", far.as_raw_fd());
     server.says(&["accept: -5005", "not a client"]);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use rcgen::{CertificateParams, KeyPair};
@@ -16,7 +17,7 @@ use crate::client::{Client, Frame};
 use crate::daemon::{Daemon, program, project};
 use crate::foreign::{SCRIPT_TIME, command, tool, tools};
 use crate::jsonrpc::authrpc;
-use crate::process::{DEADLINE, Finished, Folder, Process, eventually, eventually_eq, run, skipped};
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, eventually_eq, run, skipped, uninterrupted};
 use crate::server::{Kind, connect, listener_of, listens};
 use crate::tls::{self, authority};
 
@@ -93,7 +94,7 @@ impl Local {
         let mut line = Vec::new();
         let mut byte = [0];
         while line.last() != Some(&b'\n') {
-            match self.0.read(&mut byte) {
+            match uninterrupted(|| self.0.read(&mut byte)) {
                 Ok(1) => line.extend(byte),
                 Ok(_) => return None,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
@@ -187,7 +188,8 @@ fn devices_enrol_through_the_gateway() {
     let made = |algorithm: &[&str]| {
         let key = folder.join("device.key");
         let genpkey = [&["genpkey", "-quiet", "-out", &key, "-algorithm"], algorithm].concat();
-        assert!(run(command("openssl").args(genpkey), DEADLINE).status.success());
+        // A key of RSA takes a slow machine long.
+        assert!(run(command("openssl").args(genpkey), SCRIPT_TIME).status.success());
         let subject = "/CN=root/O=evil";
         let finished = run(command("openssl").args(["req", "-new", "-key", &key, "-subj", subject]), DEADLINE);
         assert!(finished.status.success(), "{finished:?}");
@@ -299,19 +301,22 @@ fn hostile_messages() {
     let second = client.ask(&renewal);
     // Who repeats a request gets the same one. A revoked certificate is not renewed, nor another one of the same name.
     assert_eq!(pem(&second, "certificate"), pem(&client.ask(&renewal), "certificate"));
+    // Meanwhile the server dismisses clients that say nothing, if the machine is slow.
     ca_well(&folder, &["renew", "device"]);
+    let mut client = Local::new(&folder);
     let third = client.ask(&renewal);
     assert_ne!(pem(&third, "certificate"), pem(&answer, "certificate"));
     let serial = server.err.wait_for(&["enrolment of device: serial "]);
     let serial = serial.split("serial ").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
     let revoked = ca_well(&folder, &["revoke", serial]);
     assert!(revoked.lines().count() == 2 && revoked.contains(serial), "{revoked}");
+    let mut client = Local::new(&folder);
     assert_eq!(client.refusal(&renewal), "refused");
     assert_eq!(client.refusal(&json!({ "certificate": pem(&third, "certificate"), "csr": good })), "refused");
     // The device is not told the operator's commands.
     let taken = ca_well(&folder, &["token", "taken"]);
     ca_well(&folder, &["issue", "taken"]);
-    let answer = client.ask(&json!({ "token": taken, "csr": good }));
+    let answer = Local::new(&folder).ask(&json!({ "token": taken, "csr": good }));
     assert_eq!(answer["error"]["message"], "the name has a valid certificate: ask the operator");
     let log = server.err.text();
     assert!(!log.contains(&token) && !log.contains("-----BEGIN"), "{log}");
@@ -383,6 +388,7 @@ fn wrong_tokens_are_limited_while_others_enrol() {
     let mut refused = 0;
     let mut client = (0..)
         .find_map(|attempt| {
+            let late = enrolment(&token(&folder, &format!("late-{attempt}")));
             // New connections do not help.
             while Local::of(&folder, guesser).refusal(&enrolment("guess")) == "token" {
                 refused += 1;
@@ -390,7 +396,7 @@ fn wrong_tokens_are_limited_while_others_enrol() {
             assert!(refused >= 10, "only {refused} guesses");
             // A right token waits too, unless the wait has passed meanwhile. Then the next one is longer.
             let mut client = Local::of(&folder, guesser);
-            let answer = client.ask(&enrolment(&token(&folder, &format!("late-{attempt}"))));
+            let answer = client.ask(&late);
             if answer["error"].is_null() {
                 return None;
             }
@@ -494,20 +500,31 @@ fn a_server_killed_in_a_request() {
 fn a_stop_signal() {
     let folder = Folder::new();
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut server = start(&folder, &[]);
-        let mut client = Local::new(&folder);
-        let token = token(&folder, signal.as_str());
-        // A request that is in progress, since it waits for the lock.
-        let lock = fs::File::open(folder.join("ca/lock")).unwrap();
-        lock.lock().unwrap();
-        client.send(enrolment(&token).to_string());
-        eventually("the request waits for the lock", || server.has_open(&folder.join("ca/lock")));
-        server.signal(signal);
-        drop(lock);
-        pem(&client.answer().unwrap(), "certificate");
-        assert!(server.wait(DEADLINE).status.success());
-        assert_eq!(client.answer(), None);
-        assert!(!socket(&folder).exists());
+        let is_answered = |round: usize| {
+            let mut server = start(&folder, &[]);
+            let mut client = Local::new(&folder);
+            let token = token(&folder, &format!("{signal}-{round}"));
+            // A request that is in progress, since it waits for the lock.
+            let lock = fs::File::open(folder.join("ca/lock")).unwrap();
+            lock.lock().unwrap();
+            client.send(enrolment(&token).to_string());
+            eventually("the request waits for the lock", || server.has_open(&folder.join("ca/lock")));
+            let start = Instant::now();
+            server.signal(signal);
+            drop(lock);
+            let answer = client.answer();
+            let time = start.elapsed();
+            assert!(server.wait(DEADLINE).status.success());
+            assert!(!socket(&folder).exists());
+            if answer.is_none() && time >= Duration::from_secs(5) {
+                eprintln!("requests have 5 s to end, and this one had {time:?}: once more");
+                return false;
+            }
+            pem(&answer.expect("an answer"), "certificate");
+            assert_eq!(client.answer(), None);
+            true
+        };
+        assert!((0..5).any(is_answered));
     }
     // In the background, from another folder.
     let mut command = Command::new(program("uakari-ca"));
@@ -588,7 +605,7 @@ fn only_the_group_root_manages() {
         rpc.write_all(json!({ "jsonrpc": "2.0", "method": method, "params": params, "id": 1 }).to_string().as_bytes())
             .unwrap();
         let mut buffer = [0; 1_000];
-        let size = rpc.read(&mut buffer).unwrap();
+        let size = uninterrupted(|| rpc.read(&mut buffer)).unwrap();
         assert!(String::from_utf8_lossy(&buffer[..size]).contains("\"result\""), "{method}");
     }
     let server = start(&folder, &["--hello", "--users", &folder.join("users.db")]);

@@ -153,7 +153,8 @@ fn start_beside(script: Option<&str>) -> Finished {
         write_program(folder.join("bin/uakari-ca"), &format!("#!/bin/sh\n{script}\n"));
     }
     let flags = ["--www", "/", "--listen", "127.0.0.1:0", "--tls-self-signed", "--tls-dir", &folder.join("tls")];
-    let finished = run(Command::new(daemon).args(flags).args(driver_flags()), DEADLINE);
+    // It waits for uakari-ca for half of DEADLINE.
+    let finished = run(Command::new(daemon).args(flags).args(driver_flags()), 2 * DEADLINE);
     assert_eq!((finished.status.code(), &*finished.out), (Some(1), ""), "{script:?}: {finished:?}");
     assert_eq!(finished.err.lines().count(), 1, "{script:?}: {finished:?}");
     finished

@@ -1,12 +1,15 @@
 //! Flags, and failures to start: exit code 1 and one line with flag, value and remedy.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use crate::client::Client;
 use crate::daemon::{Daemon, uakari};
-use crate::process::{DEADLINE, Finished, Folder, close, run};
+use crate::process::{DEADLINE, Finished, Folder, Process, close, run};
+use crate::server::{Kind, Listener};
 use crate::wire::{Wire, request};
 
 fn start(flags: &[&str]) -> Finished {
@@ -32,6 +35,27 @@ fn version() {
     let Finished { status, out, err } = start(&["--version"]);
     assert!(status.success(), "{err}");
     assert_eq!((out.as_str(), err.as_str()), (concat!("uakari ", env!("CARGO_PKG_VERSION")), ""));
+}
+
+/// No configuration file is needed.
+#[test]
+fn a_daemon_with_flags_alone() {
+    let folder = Folder::new();
+    for name in ["run", "www"] {
+        fs::create_dir(folder.join(name)).unwrap();
+    }
+    fs::write(folder.join("www/index.html"), "a page").unwrap();
+    let server = Listener::bind(&folder.path().join("run/server"), Kind::Stream);
+    let flags = ["--listen", "127.0.0.1:0", "--docroot", &folder.join("run"), "--www", &folder.join("www")];
+    let daemon = Process::start(uakari().args(flags));
+    let line = daemon.out.wait_for(&["listening on http://127.0.0.1:"]);
+    let port = line.rsplit(':').next().unwrap().parse().unwrap();
+    assert_eq!(Wire::connect(port).get("/").text(), "a page");
+    let mut wire = Wire::connect(port);
+    assert_eq!(wire.upgrade("/server", &[]).status, 101);
+    let mut client = Client::new(wire);
+    client.text("hello");
+    server.accept().expect("hello");
 }
 
 #[test]

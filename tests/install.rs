@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 
 use crate::daemon::{program, project};
+use crate::foreign::SCRIPT_TIME;
 use crate::process::{DEADLINE, Finished, Folder, eventually_eq, run, write_program};
 
 /// `make` with this target and these variables, and with the programs of this build.
@@ -20,7 +21,7 @@ fn make(target: &str, variables: &[&str]) -> Finished {
     for name in ["MAKEFLAGS", "MFLAGS", "MAKELEVEL", "DESTDIR", "PREFIX", "SYSCONFDIR", "INIT", "TARGET"] {
         command.env_remove(name);
     }
-    run(&mut command, DEADLINE)
+    run(&mut command, SCRIPT_TIME)
 }
 
 /// As `make`; it must succeed.
@@ -268,8 +269,9 @@ impl Service {
         write_program(folder.join("usr/bin/uakari"), STAND_IN);
         fs::create_dir(folder.join("etc/default")).unwrap();
         // The tests make no users.
-        let settings =
-            format!("PIDFILE={}\nDOCROOT={}\nACCOUNT={account}\n", folder.join("pid"), folder.join("run/websocket"));
+        let places = format!("PIDFILE={}\nDOCROOT={}\n", folder.join("pid"), folder.join("run/websocket"));
+        // A stand-in that is killed does not tell that it was stopped.
+        let settings = format!("{places}ACCOUNT={account}\nSTOP_SECONDS=60\n");
         fs::write(folder.join("etc/default/uakari"), settings).unwrap();
         Service { folder, shell }
     }
@@ -279,7 +281,7 @@ impl Service {
         // A shell cannot trap a signal that was ignored when it started, as SIGHUP is below nohup(1).
         let mut command = Command::new("env");
         command.arg("--default-signal=HUP").args(&self.shell).args([&self.folder.join("etc/init.d/uakari"), action]);
-        let finished = run(&mut command, DEADLINE);
+        let finished = run(&mut command, SCRIPT_TIME);
         let said = format!("{}{}", finished.out, finished.err);
         assert_eq!(finished.status.code(), Some(status), "{:?} {action}: {said}", self.shell);
         said
@@ -351,14 +353,19 @@ fn the_daemon_does_not_stay_root() {
     for shell in shells().into_iter().take(1) {
         let service = Service::new(shell, "nobody");
         let configuration = service.folder.join("etc/uakari/uakari.conf");
+        let mut heard = Vec::new();
         for (text, flags) in
             [("# user = \"x\";\n", "\0-u\0nobody"), ("user=\"daemon\"\n", ""), (" user : \"nobody\";", "")]
         {
             fs::write(&configuration, text).unwrap();
             service.expect("start", 0);
+            heard.push("started");
+            service.wait_for_log(&heard);
             let command = fs::read_to_string(format!("/proc/{}/cmdline", service.pid().unwrap())).unwrap();
             assert!(command.ends_with(&format!("\0-f\0{configuration}{flags}\0")), "{text}: {command:?}");
             service.expect("stop", 0);
+            heard.push("stopped");
+            service.wait_for_log(&heard);
         }
     }
 }

@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, configuration, program, project};
 use crate::foreign::{self, SCRIPT_TIME, tool, tools};
-use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, eventually_eq, run};
 use crate::server::{Backend, Kind, connect};
 
 /// Users and their passwords: the library authrpc.so.
@@ -27,6 +28,9 @@ mod libraries;
 
 /// Requests through the gateway and in direct mode.
 mod ways;
+
+/// The options of a server whose processes may be suspended in a call.
+const PATIENT: [&str; 2] = ["--call-ms", "60000"];
 
 /// A server and the folder of its socket and its library.
 struct Server {
@@ -66,6 +70,9 @@ impl Server {
     fn start_in(folder: Folder, library: &str, options: &[&str]) -> Server {
         let mut command = Command::new(program("websocket_jsonrpc"));
         command.args(["-R", &folder.join("run"), "-n", "rpc", "-L", library]).args(options);
+        if !options.contains(&PATIENT[0]) {
+            command.args(PATIENT);
+        }
         let process = Process::start(&mut command);
         let server = Server { process, folder };
         eventually("the server listens", || connect(&server.path(), Kind::Stream).is_ok());
@@ -86,6 +93,23 @@ impl Server {
     }
 }
 
+/// Calls until a library has released what it opened. Its process has a second for that before it is killed: only an
+/// attempt that took so long is repeated.
+fn until_released(mut release: impl FnMut() -> bool) {
+    const TRIES: usize = 5;
+    let is_released = (0..TRIES).any(|_| {
+        let start = Instant::now();
+        let is_released = release();
+        let took = start.elapsed();
+        if !is_released {
+            assert!(took >= Duration::from_secs(1), "nothing was released within {took:?}");
+            eprintln!("a process was killed before it released what it had opened: once more");
+        }
+        is_released
+    });
+    assert!(is_released, "nothing was released in {TRIES} tries");
+}
+
 /// The pids of living children of a process.
 fn children(pid: i32) -> Vec<i32> {
     let parent = |pid: &i32| -> Option<i32> {
@@ -95,6 +119,16 @@ fn children(pid: i32) -> Vec<i32> {
     };
     let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     all.filter(|child| parent(child) == Some(pid)).collect()
+}
+
+/// Waits until these processes have ended.
+fn expect_gone(pids: &[i32]) {
+    for pid in pids {
+        eventually("a process has ended", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.is_empty() || stat.contains(") Z ")
+        });
+    }
 }
 
 /// A client without a gateway, and the buffered answers.
@@ -237,7 +271,7 @@ fn the_examples_of_the_specification() {
         }
         client.expect_nothing_else();
     }
-    assert_eq!(server.children().len(), 1, "a client has one process, whatever it calls");
+    eventually_eq(|| server.children().len(), &1, "a client has one process, whatever it calls");
 }
 
 #[test]
@@ -348,40 +382,57 @@ fn requests_that_are_refused() {
 fn shutdown() {
     let folder = Folder::new();
     let (library, log) = (ouistiti(&folder), folder.join("log"));
-    let mut server = Server::start_in(folder, &library, &["-C", &log]);
-    let logged = |words: &str| fs::read_to_string(&log).unwrap_or_default().replace('\n', " ").trim() == words;
-    let mut client = server.client();
-    client.call("count", "");
-    client.expect_result("1");
-    drop(client);
-    eventually("the connection was released", || logged("init 0 count 1 release 1"));
-    eventually("its process has ended", || server.children().is_empty());
+    let server = Server::start_in(folder, &library, &["-C", &log]);
+    let logged = || fs::read_to_string(&log).unwrap_or_default().replace('\n', " ").trim().to_owned();
+    // Whether a client's process logs all of this until it ends, and not only the calls.
+    let ends_with = |server: &Server, calls: &str, release: &str| {
+        eventually("the calls are logged", || logged().contains(calls));
+        eventually("its process has ended", || server.children().is_empty());
+        let words = logged();
+        fs::remove_file(&log).unwrap();
+        assert!(words == calls || words == format!("{calls} {release}"), "{words}");
+        words != calls
+    };
+    until_released(|| {
+        let mut client = server.client();
+        client.call("count", "");
+        client.expect_result("1");
+        drop(client);
+        ends_with(&server, "init 0 count 1", "release 1")
+    });
     // Notifications are executed although the client leaves.
-    let mut client = server.client();
-    client.send(r#"[{"jsonrpc":"2.0","method":"count"},{"jsonrpc":"2.0","method":"count"}]"#);
-    drop(client);
-    eventually("the notifications were heard", || logged("init 0 count 1 release 1 init 0 count 1 count 2 release 2"));
-    fs::remove_file(&log).unwrap();
-    let mut client = server.client();
-    client.call("count", "");
-    client.expect_result("1");
-    let children = server.children();
-    server.process.signal(Signal::SIGTERM);
-    assert!(server.process.wait(DEADLINE).status.success());
-    client.0.expect_end();
-    assert!(logged("init 0 count 1 release 1"), "a server that is stopped releases what it opened");
-    assert!(!server.path().exists());
-    for child in children {
-        assert!(!Path::new(&format!("/proc/{child}")).exists(), "{child} is left");
-    }
-    let mut server = Server::start_in(Folder::new(), &library, &["-C", &log]);
-    let mut client = server.client();
-    client.call("linger", "");
-    eventually("it is in a call", || fs::read_to_string(&log).unwrap().contains("linger"));
-    server.process.signal(Signal::SIGTERM);
-    assert!(server.process.wait(DEADLINE).status.success());
-    let log = fs::read_to_string(&log).unwrap();
-    assert!(log.ends_with("linger 0\nrelease 0\n"), "a call whose client has disconnected ends like others: {log}");
+    until_released(|| {
+        let mut client = server.client();
+        client.send(r#"[{"jsonrpc":"2.0","method":"count"},{"jsonrpc":"2.0","method":"count"}]"#);
+        drop(client);
+        ends_with(&server, "init 0 count 1 count 2", "release 2")
+    });
+    // A server that is stopped releases what it opened.
+    until_released(|| {
+        let mut server = Server::start_in(Folder::new(), &library, &["-C", &log]);
+        let mut client = server.client();
+        client.call("count", "");
+        client.expect_result("1");
+        let children = server.children();
+        server.process.signal(Signal::SIGTERM);
+        assert!(server.process.wait(DEADLINE).status.success());
+        client.0.expect_end();
+        assert!(!server.path().exists());
+        expect_gone(&children);
+        ends_with(&server, "init 0 count 1", "release 1")
+    });
+    // A call whose client has disconnected ends like others.
+    until_released(|| {
+        let mut server = Server::start_in(Folder::new(), &library, &["-C", &log]);
+        let mut client = server.client();
+        client.call("linger", "");
+        eventually("it is in a call", || logged().contains("linger"));
+        let children = server.children();
+        server.process.signal(Signal::SIGTERM);
+        assert!(server.process.wait(DEADLINE).status.success());
+        expect_gone(&children);
+        ends_with(&server, "init 0 linger 0", "release 0")
+    });
 }
 
 /// Plays ouistiti's server for each client: one read is one request, whose last byte is dropped, and the answer has

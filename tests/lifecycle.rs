@@ -40,7 +40,9 @@ fn the_first_lines_are_written_at_once() {
 #[test]
 fn sigterm_waits_for_answers() {
     for protocol in ["stream", "lines", "frames"] {
-        let daemon = Daemon::start_configured(&configuration("", &format!("protocol = \"{protocol}\";")));
+        // On a busy machine the backend may take long to answer.
+        let limits = "drain-ms = 60000; close-ms = 60000;";
+        let daemon = Daemon::start_configured(&configuration(limits, &format!("protocol = \"{protocol}\";")));
         let server = daemon.listen("server");
         let mut client = daemon.connect("/server");
         let mut backend = server.accept();
@@ -101,8 +103,11 @@ fn ask_all(mut client: Client) -> u64 {
 #[test]
 fn sigterm_under_traffic_loses_no_answer() {
     // On a busy machine the backends may take long to answer.
-    let text = format!("pid-file = \"@/pid\"; {}", configuration("drain-ms = 60000;", "protocol = \"frames\";"))
-        .replace("\"127.0.0.1:0\"", "(\"127.0.0.1:0\", \"unix:@/front.sock\")");
+    let text = format!(
+        "pid-file = \"@/pid\"; {}",
+        configuration("drain-ms = 60000; close-ms = 60000;", "protocol = \"frames\";")
+    )
+    .replace("\"127.0.0.1:0\"", "(\"127.0.0.1:0\", \"unix:@/front.sock\")");
     let mut daemon = Daemon::start_configured(&text);
     let (pid, front) = (daemon.folder().path().join("pid"), daemon.folder().path().join("front.sock"));
     expect_eq(fs::read_to_string(&pid).unwrap(), format!("{}\n", daemon.pid()), "the pid file");
@@ -142,15 +147,16 @@ fn stuck(limits: &str) -> (Daemon, Client, Backend) {
 #[test]
 fn the_drain_has_a_deadline() {
     for drain_ms in [0, 700] {
-        let (mut daemon, _client, _backend) = stuck(&format!("drain-ms = {drain_ms}; close-ms = 600000;"));
-        let start = Instant::now();
-        daemon.stop();
-        let took = start.elapsed();
-        let slack = Duration::from_millis(2);
-        assert!(
-            took + slack >= Duration::from_millis(drain_ms) && took < Duration::from_millis(drain_ms + 4_000),
-            "{took:?}"
-        );
+        // A busy machine may take longer once, but not every time.
+        eventually(&format!("the drain ends before its default time, after {drain_ms} ms"), || {
+            let (mut daemon, _client, _backend) = stuck(&format!("drain-ms = {drain_ms}; close-ms = 600000;"));
+            let start = Instant::now();
+            daemon.stop();
+            let took = start.elapsed();
+            assert!(took + Duration::from_millis(2) >= Duration::from_millis(drain_ms), "{took:?}");
+            eprintln!("a drain of {drain_ms} ms took {took:?}");
+            took < Duration::from_millis(drain_ms + 4_000)
+        });
     }
 }
 
@@ -169,8 +175,9 @@ fn a_backend_that_keeps_sending_during_the_drain() {
         (0..signals).for_each(|_| daemon.signal(Signal::SIGTERM));
         let last = std::iter::repeat_with(|| client.frame()).find(|frame| frame.opcode != TEXT).unwrap();
         expect_eq((last.opcode, last.close_code().0), (CLOSE, 1001), signals);
-        client.close(1001);
-        client.wire.expect_end();
+        // A client that is slow to answer finds the connection closed.
+        let _ = client.wire.stream().write_all(&Frame::close(1001, "").masked().bytes());
+        expect_eq(client.wire.take_rest(), Vec::new(), "what follows the close frame");
         let finished = daemon.wait(DEADLINE);
         expect_eq(finished.status.code(), Some(0), &finished.err);
         talking.join().unwrap();
@@ -185,7 +192,7 @@ fn a_second_sigterm_ends_the_daemon_at_once() {
     backend.stream().shutdown(Shutdown::Write).unwrap();
     client.expect_close(1001);
     daemon.signal(Signal::SIGTERM);
-    let finished = daemon.wait(Duration::from_secs(5));
+    let finished = daemon.wait(DEADLINE);
     expect_eq(finished.status.code(), Some(0), &finished.err);
     client.wire.expect_end();
 }
@@ -249,25 +256,16 @@ fn a_pid_file_has_one_owner() {
 }
 
 /// The service manager's notification socket.
-struct Manager(UnixDatagram);
+pub struct Manager(UnixDatagram);
 
 impl Manager {
-    fn new(socket: UnixDatagram) -> Manager {
+    pub fn new(socket: UnixDatagram) -> Manager {
         socket.set_read_timeout(Some(DEADLINE)).unwrap();
         Manager(socket)
     }
 
-    /// The next message other than WATCHDOG=1.
-    fn next(&self) -> String {
-        loop {
-            let message = self.any();
-            if message != "WATCHDOG=1\n" {
-                return message;
-            }
-        }
-    }
-
-    fn any(&self) -> String {
+    /// The next message.
+    pub fn next(&self) -> String {
         let mut bytes = [0; 4096];
         let size = uninterrupted(|| self.0.recv(&mut bytes)).expect("the daemon should tell something");
         String::from_utf8(bytes[..size].to_vec()).unwrap()
@@ -286,14 +284,10 @@ fn the_service_manager_is_notified() {
     ] {
         let manager = Manager::new(socket);
         let mut command = uakari();
-        command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "200000");
+        command.env("NOTIFY_SOCKET", &address);
         let text = configuration("", "");
         let mut daemon = Daemon::start_configured_by(Folder::new(), &text, command);
         expect_eq(manager.next(), "READY=1\nSTATUS=serving\n".to_owned(), &address);
-        // WATCHDOG=1 comes while the daemon is idle too.
-        let start = Instant::now();
-        (0..4).for_each(|number| expect_eq(manager.any(), "WATCHDOG=1\n".to_owned(), number));
-        assert!(start.elapsed() < Duration::from_millis(2_000), "{:?}", start.elapsed());
         for text in [text.as_str(), "nonsense"] {
             daemon.configure(text);
             daemon.signal(Signal::SIGHUP);
@@ -305,4 +299,25 @@ fn the_service_manager_is_notified() {
         expect_eq(manager.next(), "STOPPING=1\n".to_owned(), &address);
         daemon.wait(DEADLINE);
     }
+}
+
+/// WATCHDOG=1 comes while the daemon is idle. With other messages it might not: the socket of a manager that stands
+/// still has room for ten (unix(7), max_dgram_qlen).
+#[test]
+fn the_watchdog_is_fed() {
+    let folder = Folder::new();
+    let path = folder.path().join("notify");
+    let manager = Manager::new(UnixDatagram::bind(&path).unwrap());
+    let mut command = uakari();
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    let _daemon = Daemon::start_configured_by(folder, &configuration("", ""), command);
+    expect_eq(manager.next(), "READY=1\nSTATUS=serving\n".to_owned(), "the first message");
+    // A busy machine may hold them up for a while.
+    let fed = || expect_eq(manager.next(), "WATCHDOG=1\n".to_owned(), "a message");
+    (0..4).for_each(|_| fed());
+    eventually("one follows another within a second", || {
+        let start = Instant::now();
+        fed();
+        start.elapsed() < Duration::from_secs(1)
+    });
 }

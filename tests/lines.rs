@@ -1,12 +1,15 @@
 //! Messages as lines, and as text that ends with a NUL.
 
+use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
 use crate::client::{BINARY, CONTINUATION, Client, Frame, PING, TEXT};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, configuration};
+use crate::endings::expect_last_words;
 use crate::foreign;
 use crate::process::{Process, eventually};
 use crate::server::Backend;
@@ -248,25 +251,29 @@ fn the_types_of_lines() {
 /// has ended.
 #[test]
 fn lines_after_a_close_frame() {
-    let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
-    client.text("bye");
-    client.close(1000);
-    backend.expect("bye\n");
-    backend.expect_end();
-    backend.send("so long\nand th");
-    backend.send("anks");
-    drop(backend);
-    client.expect_text("so long");
-    client.expect_text("and thanks");
-    client.expect_close(1000);
-    client.wire.expect_end();
-
-    let (_daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
-    client.close(4000);
-    backend.send("whole\ncut");
-    client.expect_text("whole");
-    client.expect_close(4000);
-    client.wire.expect_end();
+    let daemon = Daemon::start(&["--protocol", "lines"]);
+    let server = daemon.listen("server");
+    expect_last_words(|| {
+        let (mut client, mut backend) = (daemon.connect("/server"), server.accept());
+        let start = Instant::now();
+        client.text("bye");
+        client.close(1000);
+        backend.expect("bye\n");
+        backend.expect_end();
+        let _ = backend.stream().write_all(b"so long\nand th");
+        let _ = backend.stream().write_all(b"anks");
+        drop(backend);
+        (start, client, vec![Frame::new(TEXT, b"so long"), Frame::new(TEXT, b"and thanks"), Frame::close(1000, "")])
+    });
+    let mut open = Vec::new();
+    expect_last_words(|| {
+        let (mut client, backend) = (daemon.connect("/server"), server.accept());
+        let start = Instant::now();
+        client.close(4000);
+        let _ = backend.stream().write_all(b"whole\ncut");
+        open.push(backend);
+        (start, client, vec![Frame::new(TEXT, b"whole"), Frame::close(4000, "")])
+    });
 }
 
 /// When the gateway stops, a line that the backend has not ended may answer the first part of a message, and is
@@ -277,7 +284,11 @@ fn the_last_line_when_the_gateway_stops() {
     let half_a_header = &Frame::new(TEXT, b"question").masked().bytes()[..3];
     let half_a_message = Frame::part(TEXT, b"ques").masked().bytes();
     for (begun, is_dropped) in [(half_a_ping, false), (half_a_header, false), (&half_a_message, true)] {
-        let (daemon, mut client, mut backend) = connect(&["--protocol", "lines"]);
+        // On a busy machine the backend may take long to answer.
+        let limits = "drain-ms = 60000; close-ms = 60000;";
+        let daemon = Daemon::start_configured(&configuration(limits, "protocol = \"lines\";"));
+        let server = daemon.listen("server");
+        let (mut client, mut backend) = (daemon.connect("/server"), server.accept());
         client.wire.send([&Frame::new(PING, b"").masked().bytes(), begun].concat());
         client.expect_pong(b"");
         daemon.signal(Signal::SIGTERM);

@@ -95,9 +95,12 @@ fn the_rules_apply_to_every_route_to_a_backend() {
 fn a_denied_name_reveals_nothing() {
     let daemon = Daemon::start(&["--deny", "^/internal"]);
     let _server = daemon.listen("internal");
-    let there = daemon.upgrade("/internal", &[]);
-    let not_there = daemon.upgrade("/internal2", &[]);
-    assert_eq!((there.head, there.body), (not_there.head, not_there.body));
+    let [there, not_there] = ["/internal", "/internal2"].map(|path| {
+        let response = daemon.upgrade(path, &[]);
+        let head = response.head.replace(response.field("Date"), "");
+        (head, response.body)
+    });
+    assert_eq!(there, not_there);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::client::{CONTINUATION, Frame, TEXT};
 use crate::daemon::Daemon;
+use crate::process::eventually;
 
 #[test]
 fn message_boundaries_are_kept_in_both_directions() {
@@ -48,7 +49,8 @@ fn descriptors_sent_with_messages_are_closed() {
             let (text, rights) = ([IoSlice::new(b"text")], [ControlMessage::ScmRights(&passed)]);
             sendmsg::<()>(backend.stream().as_raw_fd(), &text, &rights, MsgFlags::empty(), None).unwrap();
             client.expect_text("text");
-            assert_eq!(daemon.open_files(), files, "{protocol}, {count} descriptors");
+            // A folder may be open for a moment, here or above.
+            eventually(&format!("{protocol}, {count} descriptors are closed"), || daemon.open_files() <= files);
         }
     }
 }

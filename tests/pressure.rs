@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::client::{BINARY, Client, Frame, TEXT};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, configuration};
 use crate::process::{DEADLINE, expect_eq, uninterrupted};
 use crate::server::Backend;
 
@@ -52,7 +52,7 @@ impl Pattern {
 /// Writes `bytes`, and reports the first time that the peer stops reading.
 fn write_slowly(mut stream: impl Write, mut bytes: &[u8], mut on_stall: impl FnMut()) {
     while !bytes.is_empty() {
-        match stream.write(bytes) {
+        match uninterrupted(|| stream.write(bytes)) {
             Ok(size) => bytes = &bytes[size..],
             Err(error) if error.kind() == ErrorKind::WouldBlock => on_stall(),
             Err(error) => panic!("{} bytes were not sent: {error}", bytes.len()),
@@ -84,9 +84,9 @@ fn expect_small(daemon: &Daemon) {
 fn read_flood(client: &mut Client, pattern: &Pattern) {
     let mut offset = 0;
     while offset < FLOOD_SIZE {
-        let frame = client.frame();
-        pattern.check(offset, &frame.payload);
-        offset += frame.payload.len();
+        let (_, message) = client.message();
+        pattern.check(offset, &message);
+        offset += message.len();
     }
     expect_eq(offset, FLOOD_SIZE, "bytes in all");
 }
@@ -307,7 +307,7 @@ fn write_until_stalled(mut stream: &UnixStream, pattern: &Pattern, size_max: usi
     stream.set_write_timeout(Some(STALL)).unwrap();
     let mut done = 0;
     while done < size_max {
-        match stream.write(pattern.at(done, (size_max - done).min(16 * 1024))) {
+        match uninterrupted(|| stream.write(pattern.at(done, (size_max - done).min(16 * 1024)))) {
             Ok(size) => done += size,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
             Err(error) => panic!("after {done} bytes: {error}"),
@@ -319,7 +319,8 @@ fn write_until_stalled(mut stream: &UnixStream, pattern: &Pattern, size_max: usi
 /// All that a backend sent before its end arrives, however late a client begins to read.
 #[test]
 fn a_late_reader_receives_the_last_bytes_of_a_closed_backend() {
-    let daemon = Daemon::start(&["--type", "binary"]);
+    // The clients are read one after the other.
+    let daemon = Daemon::start_configured(&configuration("stall-ms = 600000;", "type = \"binary\";"));
     let server = daemon.listen("server");
     let pattern = Pattern::new();
     let _first = daemon.connect("/server");

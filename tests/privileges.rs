@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::unistd::{Uid, User};
 
 use crate::daemon::{Daemon, UAKARI_PATH, driver_flags};
-use crate::process::{DEADLINE, Folder, Process, claim, make_program, run, skipped};
+use crate::process::{DEADLINE, Folder, Process, claim, close, make_program, run, skipped};
 
 /// The text of /proc/PID/status.
 struct Status(String);
@@ -108,7 +108,8 @@ fn a_port_below_1024_keeps_cap_net_bind_service() {
     // Another run of the tests may choose the same port.
     let take = |port: u16| {
         let claim = claim(&format!("port {port}"))?;
-        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some((port, claim))
+        close(TcpListener::bind(("127.0.0.1", port)).ok()?);
+        Some((port, claim))
     };
     let Some((port, _claim)) = (600..1024).rev().find_map(take) else {
         return skipped("no port below 1024 is free");

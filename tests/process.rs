@@ -3,12 +3,13 @@
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -286,12 +287,26 @@ pub fn close<T>(it: T) {
     wait_for_copies();
 }
 
-/// A TCP port of this address that was free just now.
+/// A TCP port of this address that is free and stays so: the kernel gives ports of this range to nobody by itself
+/// (ip(7), ip_local_port_range), and no other test gets the same one.
 pub fn free_port(host: &str) -> u16 {
-    let listener = TcpListener::bind((host, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    close(listener);
-    port
+    // Browsers refuse port 10080.
+    const PORTS: Range<u16> = 11_000..20_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    static CLAIMS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+    // Two runs of the tests begin at different ports.
+    let start = std::process::id() as u16;
+    for _ in PORTS {
+        let number = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + number % PORTS.len() as u16;
+        let Some(claim) = claim(&format!("port {port}")) else { continue };
+        if let Ok(listener) = TcpListener::bind((host, port)) {
+            close(listener);
+            CLAIMS.lock().unwrap().push(claim);
+            return port;
+        }
+    }
+    panic!("no port of {PORTS:?} is free on {host}");
 }
 
 /// Writes a program.

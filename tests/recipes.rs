@@ -162,12 +162,15 @@ fn haproxy() {
             recipe("haproxy", "httpchk"),
             &[
                 ("bind :80", &format!("bind 127.0.0.1:{port}")),
-                ("127.0.0.1:8080", &format!("127.0.0.1:{}", daemon.port)),
+                // One check with a minute of time: a gateway that is suspended is not down.
+                ("option httpchk", "option httpchk\n    option log-health-checks"),
+                ("127.0.0.1:8080 check", &format!("127.0.0.1:{} check inter 60s", daemon.port)),
             ],
         );
         std::fs::write(folder.join("haproxy.cfg"), text).unwrap();
         Process::start(Command::new(tool("bin/haproxy")).args(["-db", "-f", &folder.join("haproxy.cfg")]))
     });
+    haproxy.err.wait_for(&["Health check for server gateway/uakari succeeded"]);
     expect_proxied(port);
     assert!(!haproxy.err.text().contains("DOWN"), "the health check fails:\n{}", haproxy.err.text());
 }

@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::daemon::project;
-use crate::process::{DEADLINE, Folder, run, write_program};
+use crate::foreign::SCRIPT_TIME;
+use crate::process::{Folder, run, write_program};
 
 /// Programs that scripts use and that every machine has.
 const BASE: [&str; 29] = [
@@ -52,7 +53,8 @@ fn all_missing_tools_are_listed_at_once() {
     );
     let install = |flags: &[&str]| {
         let mut command = Command::new(project().join("tests/install-tools"));
-        let finished = run(command.args(flags).env("PATH", &bin).env("UAKARI_TOOLS", folder.join("tools")), DEADLINE);
+        let finished =
+            run(command.args(flags).env("PATH", &bin).env("UAKARI_TOOLS", folder.join("tools")), SCRIPT_TIME);
         assert_eq!((finished.status.code(), finished.out.as_str()), (Some(1), ""), "{finished:?}");
         finished.err
     };
@@ -78,7 +80,7 @@ fn all_missing_tools_are_listed_at_once() {
 fn tally(printed: &str, status: i32) -> String {
     let mut command = Command::new(project().join("tests/tally"));
     let finished =
-        run(command.args(["sh", "-c", "printf '%s\\n' \"$0\"; exit $1", printed, &status.to_string()]), DEADLINE);
+        run(command.args(["sh", "-c", "printf '%s\\n' \"$0\"; exit $1", printed, &status.to_string()]), SCRIPT_TIME);
     let said = finished.out.strip_prefix(printed).unwrap_or_else(|| panic!("{finished:?}")).trim_start().to_owned();
     assert_eq!(finished.status.success(), said.ends_with(" passed, 0 failed"), "{said}");
     said

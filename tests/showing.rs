@@ -64,16 +64,21 @@ impl Drop for Showing {
     }
 }
 
+/// Waits for the line that a server prints when it listens.
+fn expect_listening(showing: &Showing, servers: &[&str]) {
+    for server in servers {
+        showing.0.out.wait_for(&[&format!("{server}: listening on /")]);
+    }
+}
+
 #[test]
 fn the_demonstration_runs_until_it_is_stopped() {
     let folder = Folder::new();
     let mut showing = Showing(Process::start(&mut make_run(&folder, free_port("127.0.0.1"), &[])));
+    showing.0.out.wait_for(&["Ctrl-C stops it."]);
+    expect_listening(&showing, &["websocket_echo", "websocket_chat", "websocket_jsonrpc"]);
     let Showing(process) = &mut showing;
-    process.out.wait_for(&["Ctrl-C stops it."]);
     let text = process.out.text();
-    for server in ["websocket_echo", "websocket_chat", "websocket_jsonrpc"] {
-        process.out.wait_for(&[&format!("{server}: listening on /")]);
-    }
     let url = text.split("http://").nth(1).unwrap().split('/').next().unwrap();
     let port = url.strip_prefix("127.0.0.1:").unwrap().parse().unwrap();
     assert_eq!(Wire::connect(port).get("/").status, 200, "{text}");
@@ -102,6 +107,7 @@ fn the_demonstration_over_tls() {
         command.env("XDG_STATE_HOME", state).env("HOME", folder.join("home"));
         let mut showing = Showing(Process::start(&mut command));
         showing.0.out.wait_for(&["Ctrl-C stops it."]);
+        expect_listening(&showing, &["websocket_echo", "uakari-ca serve"]);
         let authority = folder.join("home/.local/state/uakari/run-tls/ca.pem");
         let text = showing.0.out.text();
         for part in [
@@ -147,6 +153,7 @@ fn chromium_meets_the_demonstration() {
     let mut command = make_run(&folder, port, &["TLS=1"]);
     let mut showing = Showing(Process::start(command.env("XDG_STATE_HOME", folder.join("state"))));
     showing.0.out.wait_for(&["Ctrl-C stops it."]);
+    expect_listening(&showing, &["websocket_echo", "websocket_chat", "uakari-ca serve"]);
     let mut script = foreign::command("node");
     script.arg(project().join("tests/clients/first_use.mjs")).arg(port.to_string()).arg(folder.path());
     let finished = run(script.env("UAKARI_TOOLS", tools()), SCRIPT_TIME);

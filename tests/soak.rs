@@ -53,7 +53,7 @@ fn configuration() -> String {
     format!(
         "limits = {{ queued-size = 4194304; pool-buffers = 32; }};\n\
          servers = ({{ listen = \"127.0.0.1:0\"; document = {{ docroot = \"@/www\"; }};\n\
-         websocket = {{ docroot = \"@/run\"; links = ({}); limits = {{ ping-ms = 1000; pong-ms = 5000; }}; }}; }});",
+         websocket = {{ docroot = \"@/run\"; links = ({}); limits = {{ ping-ms = 1000; pong-ms = 60000; }}; }}; }});",
         links.join(", ")
     )
 }

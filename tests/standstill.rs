@@ -1,41 +1,97 @@
 //! A process that was stopped: what arrived meanwhile is handled before deadlines are judged.
 
+use std::io::{ErrorKind, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::client::{Client, Frame, PING, PONG, TEXT};
+use crate::client::{CLOSE, Client, Frame, PING, PONG, TEXT};
 use crate::daemon::{Daemon, configuration};
-use crate::process::eventually;
+use crate::process::{DEADLINE, eventually};
 use crate::wire::{Wire, handshake, request};
 
 /// More than one turn of the loop handles, and than the pool has buffers.
 const COUNT: usize = 200;
 
-/// Stops the process, unless this time has passed: a deadline might have come while it ran. Returns whether it was
-/// stopped.
-fn suspend(daemon: &Daemon, within: (Instant, Duration), meanwhile: impl FnOnce()) -> bool {
+/// Calls this while the process stands still, so that it sees everything at once.
+pub fn while_stopped<T>(daemon: &Daemon, act: impl FnOnce() -> T) -> T {
     daemon.signal(Signal::SIGSTOP);
     eventually("the daemon is stopped", || daemon.process.state() == 'T');
-    let (since, time) = within;
-    if since.elapsed() >= time {
-        return false;
-    }
-    meanwhile();
+    let result = act();
     daemon.signal(Signal::SIGCONT);
-    true
+    result
 }
 
-/// Retries if a busy machine took too long.
-fn until_in_time(attempt: impl Fn() -> bool) {
-    assert!((0..50).any(|_| attempt()), "this machine is too slow");
+/// Stops the process for a while. False: this time had passed before, so a deadline might have come while it ran.
+fn suspend(daemon: &Daemon, (since, time): (Instant, Duration), meanwhile: impl FnOnce()) -> bool {
+    while_stopped(daemon, || {
+        let is_in_time = since.elapsed() < time;
+        if is_in_time {
+            meanwhile();
+        }
+        is_in_time
+    })
+}
+
+/// Retries while an attempt reports that a busy machine held it up, but not for much longer than DEADLINE.
+pub fn until_in_time(mut attempt: impl FnMut() -> bool) {
+    let give_up = Instant::now() + 3 * DEADLINE;
+    let is_in_time = |number| {
+        let is_in_time = attempt();
+        if !is_in_time {
+            eprintln!("attempt {number} was held up");
+        }
+        is_in_time
+    };
+    let mut attempts = (1..=50).take_while(|number| *number <= 5 || Instant::now() < give_up);
+    assert!(attempts.any(is_in_time), "this machine is too slow, or what is expected does not happen");
+}
+
+/// The longest pause of a peer, which a busy machine may hold up.
+pub struct Pace {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Pace {
+    pub fn start() -> Pace {
+        Pace { last: Instant::now(), longest: Duration::ZERO }
+    }
+
+    /// Ends a pause, and begins the next one.
+    pub fn step(&mut self) {
+        self.longest = self.longest();
+        self.last = Instant::now();
+    }
+
+    /// The longest pause up to now.
+    pub fn longest(&self) -> Duration {
+        self.longest.max(self.last.elapsed())
+    }
+}
+
+/// The next frame from the gateway. None: the connection has ended.
+pub fn frame_or_end(mut stream: impl Read) -> Option<Frame> {
+    let mut is_open = true;
+    let frame = Frame::read(|size| {
+        let mut bytes = vec![0; size];
+        match stream.read_exact(&mut bytes) {
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+                is_open = false;
+            }
+            result => result.unwrap(),
+        }
+        bytes
+    });
+    is_open.then_some(frame)
 }
 
 #[test]
 fn requests_during_a_suspension_are_answered() {
     until_in_time(|| {
-        let limits = "head-ms = 1000; handshake-ms = 1500; keepalive-ms = 1500; pool-buffers = 16;";
+        // A handshake needs some turns more after the suspension: 1.5 s of its time are left then.
+        let limits = "head-ms = 1000; handshake-ms = 2400; keepalive-ms = 1500; pool-buffers = 16;";
         let daemon = Daemon::start_configured(&configuration(limits, ""));
         let server = daemon.listen("server");
         let wires = || (0..COUNT).map(|_| daemon.wire()).collect::<Vec<Wire>>();
@@ -54,7 +110,12 @@ fn requests_during_a_suspension_are_answered() {
         halves.iter_mut().for_each(|wire| wire.send(&page[..20]));
         openings.iter_mut().for_each(|wire| wire.send(&upgrade[..20]));
         // After all those.
-        assert_eq!(daemon.get("/page").status, 404);
+        let mut last = daemon.wire();
+        last.send(&page);
+        if start.elapsed() >= Duration::from_millis(900) {
+            return false;
+        }
+        assert_eq!(last.response().status, 404);
         let is_in_time = suspend(&daemon, (start, Duration::from_millis(900)), || {
             kept.iter_mut().for_each(|wire| wire.send(&page));
             halves.iter_mut().for_each(|wire| wire.send(&page[20..]));
@@ -86,6 +147,7 @@ fn connections_survive_a_suspension() {
         let start = Instant::now();
         let mut clients: Vec<Client> = (0..COUNT).map(|_| daemon.connect("/echo")).collect();
         clients.iter_mut().for_each(|client| assert_eq!(client.frame(), Frame::new(PING, b"")));
+        let mut resumed = start;
         let is_in_time = suspend(&daemon, (start, Duration::from_millis(2_400)), || {
             // The rate that each of them may send.
             for _ in 0..3 {
@@ -95,17 +157,23 @@ fn connections_survive_a_suspension() {
                 }
                 thread::sleep(Duration::from_millis(1_200));
             }
+            resumed = Instant::now();
         });
         if !is_in_time {
             return false;
         }
-        for (number, client) in clients.iter_mut().enumerate() {
+        for (number, client) in clients.iter().enumerate() {
             for _ in 0..36 {
-                let mut frame = client.frame();
-                while frame.opcode == PING {
-                    frame = client.frame();
+                let mut frame = frame_or_end(client.wire.stream());
+                while frame == Some(Frame::new(PING, b"")) {
+                    frame = frame_or_end(client.wire.stream());
                 }
-                assert_eq!(frame, Frame::new(TEXT, b"meanwhile"), "client {number}");
+                // The echo server or this test was held up for so long that another ping has got no answer in time.
+                let is_lost = frame.as_ref().is_none_or(|frame| frame.opcode == CLOSE);
+                if is_lost && resumed.elapsed() >= Duration::from_millis(2_400) {
+                    return false;
+                }
+                assert_eq!(frame, Some(Frame::new(TEXT, b"meanwhile")), "client {number}");
             }
         }
         true

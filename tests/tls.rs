@@ -46,7 +46,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
 
-use crate::daemon::{Daemon, uakari};
+use crate::daemon::{Daemon, uakari, with_limits};
 use crate::process::{DEADLINE, Folder};
 use crate::wire::{TlsStream, Wire};
 
@@ -87,10 +87,22 @@ impl fmt::Display for Server<'_> {
 /// Requires certificates of clients.
 const MEMBERS: &str = "clientca = \"@/tls/members.crt\"; crlfile = \"@/tls/revoked.crl\"; verify = \"required\";";
 
-/// A configuration with these keys of `limits`.
+/// Limits of all servers here. Deadlines of 600 s are beyond DEADLINE: they cause nothing that a test sees.
+const LIMITS: [(&str, u32); 7] = [
+    ("tls-ms", 600_000),
+    ("head-ms", 600_000),
+    ("handshake-ms", 600_000),
+    ("keepalive-ms", 600_000),
+    ("connect-ms", 600_000),
+    ("ping-ms", 0),
+    // Below stall-ms: after this time a close_notify of the kernel is tried again.
+    ("close-ms", 20_000),
+];
+
+/// A configuration with these keys of `limits`, which take precedence over LIMITS.
 fn configuration(limits: &str, servers: &[Server]) -> String {
     let servers: Vec<String> = servers.iter().map(Server::to_string).collect();
-    format!("limits = {{ {limits} }}; servers = ({});", servers.join(", "))
+    format!("limits = {{ {} }}; servers = ({});", with_limits(limits, &LIMITS), servers.join(", "))
 }
 
 /// The page of each server.
@@ -108,6 +120,11 @@ fn new_folder() -> Folder {
 /// Starts a daemon in such a folder.
 fn start_configured(text: &str) -> Daemon {
     Daemon::start_configured_by(new_folder(), text, uakari())
+}
+
+/// Starts a daemon with a server none of whose deadlines passes before DEADLINE.
+fn start_without_deadlines() -> Daemon {
+    start_configured(&configuration("close-ms = 600000;", &[Server::default()]))
 }
 
 /// Starts a daemon with these servers.

@@ -133,9 +133,16 @@ mod tests {
         }
     }
 
-    /// Otherwise its end could not be waited for.
+    /// Otherwise its end could not be waited for. This test has a process of its own, since others wait for children too.
     #[test]
     fn a_process_that_ignores_the_end_of_children() {
+        if std::env::var_os("UAKARI_TEST_CHILDREN").is_none() {
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            alone.args(["--exact", "driver::child::tests::a_process_that_ignores_the_end_of_children"]);
+            let output = alone.env("UAKARI_TEST_CHILDREN", "").output().unwrap();
+            let out = String::from_utf8_lossy(&output.stdout);
+            return assert!(output.status.success() && out.contains("1 passed"), "{out}");
+        }
         // SAFETY: no code of this process runs in a handler.
         unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }.unwrap();
         assert_eq!(run(c"/bin/true", &[c"true"]), (0, String::new()));

@@ -123,7 +123,7 @@ mod tests {
     fn manager(name: &str) -> (UnixDatagram, Notifier) {
         let name = format!("uakari-test-{}-{name}", std::process::id());
         let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         (socket, Notifier::new(Some(OsStr::new(&format!("@{name}")))).unwrap())
     }
 
@@ -165,7 +165,7 @@ mod tests {
     fn by_path_too() {
         let path = std::env::temp_dir().join(format!("uakari-test-notify-{}", std::process::id()));
         let manager = UnixDatagram::bind(&path).unwrap();
-        manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let notifier = Notifier::new(Some(path.as_os_str())).unwrap();
         notifier.stopping().unwrap();
         assert_eq!(heard(&manager), "STOPPING=1\n");

@@ -25,7 +25,7 @@ import javax.net.ssl.TrustManagerFactory;
  * of tls_client.py, without the line of a resumed session.
  */
 class TlsClient {
-    private static final int TIMEOUT_S = 60;
+    private static final int TIMEOUT_S = 300;
     private static final char[] NO_PASSWORD = {};
 
     interface Act {

@@ -2,10 +2,19 @@
 //   UAKARI_TOOLS=<folder with node_modules> node chat.mjs http://127.0.0.1:PORT OUTDIR [talk]
 // The gateway must serve www/ and have a chat server with -w named "chat" and one without named "plain". Where the
 // script says "restart the chat", somebody has to. With "talk" it takes no screenshots.
-import { Failure, LOOKS, WAIT_MS, check, launch, ok, run, shoot, tabTo, watch } from "./chromium.mjs";
+import { Failure, LOOKS, WAIT_MS, check, launch, ok, run, shoot, stretch, tabTo, watch } from "./chromium.mjs";
 
 const LOG_ENTRIES_MAX = 500;
 const MARKUP = "<img src=x onerror=alert(1)><b>bold</b>";
+// How long the page waits for a server that knows commands.
+const WELCOME_MS = 3000;
+
+async function newContext(browser, look) {
+  const context = await browser.newContext(look);
+  context.setDefaultTimeout(WAIT_MS);
+  await stretch(context, WELCOME_MS, "#plain");
+  return context;
+}
 
 // Opens the page and joins by the keyboard alone.
 async function enter(context, base, nickname, server = "chat") {
@@ -181,7 +190,7 @@ async function unread(alice, bob) {
 async function restart(alice, bob) {
   await alice.fill("#text", "a draft");
   console.log("restart the chat");
-  await line(alice, "The connection is lost");
+  for (const page of [alice, bob]) await line(page, "The connection is lost");
   for (const page of [alice, bob]) await page.waitForSelector("body[data-phase=in]", { timeout: WAIT_MS });
   check((await alice.inputValue("#text")) === "a draft", "the draft is still there");
   await member(alice, "bob").waitFor();
@@ -229,8 +238,7 @@ async function bounded(context, base, alice) {
 
 async function screenshots(browser, base, outdir) {
   for (const look of LOOKS) {
-    const context = await browser.newContext(look);
-    context.setDefaultTimeout(WAIT_MS);
+    const context = await newContext(browser, look);
     const page = await context.newPage();
     await page.goto(base + "/webchat.html");
     await page.fill("#nickname", "zoë");
@@ -268,8 +276,7 @@ run("chat.mjs", async (base, outdir) => {
   const browsers = [await launch(), await launch()];
   try {
     const contexts = [];
-    for (const browser of browsers) contexts.push(await browser.newContext());
-    for (const context of contexts) context.setDefaultTimeout(WAIT_MS);
+    for (const browser of browsers) contexts.push(await newContext(browser));
     const seen = contexts.map((context) => watch(context, base, /^WebSocket connection to '.*\/chat' failed/));
     const alice = await enter(contexts[0], base, "alice");
     const bob = await enter(contexts[1], base, "bob");

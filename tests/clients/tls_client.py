@@ -41,7 +41,7 @@ def fetch_again(port, context):
 
 
 async def exchange(port, context):
-    async with connect(f"wss://127.0.0.1:{port}/echo", ssl=context, proxy=None) as client:
+    async with connect(f"wss://127.0.0.1:{port}/echo", ssl=context, proxy=None, open_timeout=TIMEOUT_S) as client:
         await client.send("hello")
         return await client.recv()
 

@@ -23,6 +23,10 @@ const PREFERENCES = {
   "dom.security.https_first": false,
   "network.captive-portal-service.enabled": false,
   "network.connectivity-service.enabled": false,
+  // In seconds.
+  "network.http.connection-timeout": 300,
+  "network.http.tls-handshake-timeout": 300,
+  "network.websocket.timeout.open": 300,
   "security.OCSP.enabled": 0,
   "services.settings.server": "data:,",
   "toolkit.telemetry.enabled": false,

@@ -58,8 +58,9 @@ def text(size):
 
 
 def client(base, name, **options):
-    # An inherited proxy setting must not come between the test and the gateway.
-    settings = {"proxy": None, "max_size": None, "compression": None, "open_timeout": TIMEOUT_S}
+    # An inherited proxy setting must not come between the test and the gateway, nor may the library's own deadlines.
+    settings = {"proxy": None, "max_size": None, "compression": None, "ping_interval": None}
+    settings |= {"open_timeout": TIMEOUT_S, "close_timeout": TIMEOUT_S}
     return connect(f"{base}/{name}", **(settings | options))
 
 
@@ -122,7 +123,7 @@ async def check_order(base):
 
 
 async def check_ping(base):
-    async with client(base, "echo", ping_interval=None) as socket:
+    async with client(base, "echo") as socket:
         for payload in (b"", b"x", b"\x00\xff" * 62, binary(125)):
             # The library resolves this only on a pong with the very payload.
             answered = await socket.ping(payload)
@@ -164,7 +165,7 @@ async def check_crowd(base):
     async def one(number):
         async with contextlib.AsyncExitStack() as stack:
             async with door:
-                socket = await stack.enter_async_context(client(base, "echo", ping_interval=None))
+                socket = await stack.enter_async_context(client(base, "echo"))
             await everybody_is_here.wait()
             for turn in range(MESSAGES_PER_CLIENT):
                 message = f"client {number} turn {turn} " + "." * (number % 200)

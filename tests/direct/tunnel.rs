@@ -6,9 +6,9 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 
-use super::DIRECT;
+use super::{DIRECT, stopped_slowly};
 use crate::client::{Client, Frame};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, configuration};
 use crate::handover::{Given, take};
 use crate::server::{Kind, Listener};
 use crate::wire::{Wire, handshake};
@@ -29,7 +29,9 @@ fn relayed_over(mut wire: Wire, server: &Listener) -> (Client, Given) {
 
 #[test]
 fn a_backend_that_shut_down_writing_still_receives() {
-    let daemon = Daemon::start(DIRECT);
+    // A client whose backend has ended has so long to send.
+    let limits = "options = \"direct\"; limits = { close-ms = 60000; };";
+    let daemon = Daemon::start_configured(&configuration("", limits));
     let (mut client, mut given) = relayed(&daemon, &daemon.listen("echo"));
     given.client.send("all I say");
     given.client.stream().shutdown(Shutdown::Write).unwrap();
@@ -94,7 +96,7 @@ fn bytes_before_a_reset_reach_the_backend() {
 
 #[test]
 fn the_last_bytes_are_relayed_at_shutdown() {
-    let mut daemon = Daemon::start(DIRECT);
+    let mut daemon = stopped_slowly();
     let (mut client, mut given) = relayed(&daemon, &daemon.listen("echo"));
     given.client.expect(EARLY);
     daemon.signal(Signal::SIGTERM);

@@ -1,5 +1,5 @@
 /* A server in C on the functions of websocket.h: sends everything back to all its clients at once, and prints what it
- * hears of them. usage: echo PATH [LIMIT] */
+ * hears of them. usage: echo PATH [LIMIT [END_MS]] */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,6 +16,7 @@
 
 static ws_client *clients[CLIENTS_MAX];
 static char message[1 << 20];
+static unsigned end_ms = 5000;
 static volatile sig_atomic_t is_stopping;
 
 static void on_signal(int signal)
@@ -105,7 +106,7 @@ static void serve(int at, short events)
     if (error) {
         printf("%d %s\n", ws_close_code(client), ws_close_reason(client));
         say("end", error);
-        printf("waited: %d\n", ws_end(client, 5000));
+        printf("waited: %d\n", ws_end(client, end_ms));
         fflush(stdout);
         clients[at] = NULL;
     }
@@ -130,6 +131,8 @@ int main(int count, char **words)
     ws_listener_nonblock(listener, 1);
     if (count > 2)
         ws_limit(listener, (size_t)atol(words[2]));
+    if (count > 3)
+        end_ms = (unsigned)atol(words[3]);
     while (!is_stopping) {
         fds[CLIENTS_MAX].fd = ws_listener_fileno(listener);
         fds[CLIENTS_MAX].events = POLLIN;

@@ -9,8 +9,8 @@ use uakari::types::Address;
 use super::parser::{Hello, parse_hello};
 use crate::daemon::{Daemon, project, shown};
 use crate::devices::connect_eventually;
-use crate::foreign;
-use crate::process::{DEADLINE, Folder, Process, run};
+use crate::foreign::{self, SCRIPT_TIME};
+use crate::process::{Folder, Process, run};
 
 /// The bytes of the record that this text introduces.
 fn record_after(introduction: &str) -> Vec<u8> {
@@ -147,7 +147,7 @@ fn the_documented_compiled_servers() {
         Err(_) => eprintln!("there is no C++ compiler here; the C reader was not shown to one"),
     }
     for mut command in commands {
-        let finished = run(&mut command, DEADLINE);
+        let finished = run(&mut command, SCRIPT_TIME);
         assert!(finished.status.success(), "{command:?}: {}", finished.err);
     }
 }

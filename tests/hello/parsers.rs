@@ -10,8 +10,8 @@ use uakari::types::Address;
 use super::parser::parse_hello;
 use super::{certificate, compile, line, protected};
 use crate::daemon::project;
-use crate::foreign;
-use crate::process::{DEADLINE, Folder, run};
+use crate::foreign::{self, SCRIPT_TIME};
+use crate::process::{Folder, run};
 
 /// What a parser prints about a record that it refuses.
 const REFUSED: &str = "refused\n";
@@ -239,7 +239,7 @@ fn each_parser_tests_itself() {
     }
     runs.push(vec![c]);
     for words in runs {
-        let finished = run(Command::new(&words[0]).args(&words[1..]).arg("--test"), DEADLINE);
+        let finished = run(Command::new(&words[0]).args(&words[1..]).arg("--test"), SCRIPT_TIME);
         assert!(finished.status.success() && finished.out.ends_with(": ok"), "{words:?}: {finished:?}");
     }
 }

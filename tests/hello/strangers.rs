@@ -21,9 +21,9 @@ defaults
     mode tcp
     log global
     log-format \"client=%ci:%cp host=%[fc_pp_authority] id=%[fc_pp_unique_id]\"
-    timeout connect 10s
-    timeout client 20s
-    timeout server 20s
+    timeout connect 60s
+    timeout client 60s
+    timeout server 60s
 listen hello
     bind unix@SOCKET accept-proxy
     server behind unix@BEHIND send-proxy

@@ -7,7 +7,7 @@ use crate::daemon::Daemon;
 pub fn start(folder: &Folder, name: &str, options: &[&str]) -> (Process, String) {
     let mut command = Command::new(program("websocket_jsonrpc"));
     command.args(["-R", &folder.join("run"), "-n", name, "-C", &folder.join("users.db"), "-L"]);
-    let process = Process::start(command.arg(program("libauthrpc.so")).args(options));
+    let process = Process::start(command.arg(program("libauthrpc.so")).args(PATIENT).args(options));
     let line = process.err.wait_for(&["users.db is new", "root has the password"]);
     let password = line.split("password ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
     eventually("the server listens", || connect(&folder.path().join("run").join(name), Kind::Stream).is_ok());
@@ -59,7 +59,7 @@ fn the_first_password_is_printed_once() {
     drop(server);
     let mut command = Command::new(program("websocket_jsonrpc"));
     command.args(["-R", &folder.join("run"), "-n", "rpc", "-C", &folder.join("users.db"), "-L"]);
-    let server = Process::start(command.arg(program("libauthrpc.so")));
+    let server = Process::start(command.arg(program("libauthrpc.so")).args(PATIENT));
     let path = folder.path().join("run/rpc");
     eventually("the server listens", || connect(&path, Kind::Stream).is_ok());
     let mut client = Client::new(&path);

@@ -1,6 +1,7 @@
 //! Faulty libraries: the caller gets an error, and others are not affected.
 
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
@@ -46,7 +47,7 @@ fn a_library_that_crashes() {
     ));
     other.call("count", "");
     other.expect_result("5");
-    assert_eq!(server.children().len(), 2);
+    eventually_eq(|| server.children().len(), &2, "a client has one process");
 }
 
 #[test]
@@ -58,24 +59,41 @@ fn a_library_that_blocks() {
     let (mut one, mut other) = (server.client(), server.client());
     other.call("count", "");
     other.expect_result("1");
-    one.call("block", "");
-    eventually("it blocks", || fs::read_to_string(&log).unwrap().contains("block"));
-    let children = server.children();
-    assert_eq!(children.len(), 2);
-    for count in 2..20 {
-        other.call("count", "");
-        other.expect_result(&count.to_string());
-    }
-    assert!(!has_an_answer(&one), "the other one had to wait");
-    one.expect_error(INTERNAL);
+    let mut count = 1;
+    let blocks = |one: &mut Client| {
+        let logged = || fs::read_to_string(&log).unwrap().matches("block").count();
+        let before = logged();
+        one.call("block", "");
+        eventually("it blocks, or is over", || logged() > before || has_an_answer(one));
+    };
+    let is_served_meanwhile = |_| {
+        let start = Instant::now();
+        blocks(&mut one);
+        for _ in 0..5 {
+            count += 1;
+            other.call("count", "");
+            other.expect_result(&count.to_string());
+        }
+        let children = server.children().len();
+        let is_served = !has_an_answer(&one);
+        assert!(is_served || start.elapsed() >= Duration::from_secs(10), "the call was too short");
+        one.expect_error(INTERNAL);
+        if is_served {
+            assert_eq!(children, 2);
+        } else {
+            eprintln!("the call was over before the other one was served: once more");
+            eventually("its process has ended", || server.children().len() == 1);
+        }
+        is_served
+    };
+    assert!((0..5).any(is_served_meanwhile), "the other one had to wait");
     server.process.err.wait_for(&["ended in \"block\"", "SIGKILL", "more than 10000 ms"]);
     one.call("count", "");
     one.expect_result("1");
     other.call("count", "");
-    other.expect_result("20");
+    other.expect_result(&(count + 1).to_string());
     // A client that leaves during a blocking call leaves nothing.
-    one.call("block", "");
-    eventually("it blocks again", || fs::read_to_string(&log).unwrap().matches("block").count() == 2);
+    blocks(&mut one);
     drop(one);
     eventually("its process has ended", || server.children().len() == 1);
 }
@@ -87,17 +105,18 @@ fn a_library_that_waits_for_another_program() {
     let (library, log) = (ouistiti(&folder), folder.join("log"));
     let server = Server::start_in(folder, &library, &["-C", &log, "--call-ms", "5000"]);
     let mut one = server.client();
-    one.call("wait_for_another", "");
     let mut pid = String::new();
+    // It may be suspended for as long as a call may take.
     eventually("it has started one", || {
-        pid = fs::read_to_string(&log).unwrap_or_default().trim().to_owned();
+        one.call("wait_for_another", "");
+        eventually("it starts one, or is over", || {
+            pid = fs::read_to_string(&log).unwrap_or_default().trim().to_owned();
+            pid.parse::<i32>().is_ok() || has_an_answer(&one)
+        });
+        one.expect_error(INTERNAL);
         pid.parse::<i32>().is_ok()
     });
-    one.expect_error(INTERNAL);
-    eventually("it was killed too", || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        stat.is_empty() || stat.contains(") Z ")
-    });
+    expect_gone(&[pid.parse().unwrap()]);
 }
 
 #[test]
@@ -111,8 +130,14 @@ fn a_client_that_disconnects_with_pending_requests_frees_its_slot() {
     drop(one);
     // It fits once the other is gone.
     let mut other = server.client();
-    other.call("count", "");
-    other.expect_result("1");
+    // Its process may be suspended for as long as a call may take, and is replaced then.
+    eventually("the other one is served", || {
+        other.call("count", "");
+        let answer = other.answer();
+        let is_late = answer.contains(INTERNAL);
+        assert!(is_late || answer == r#"{"jsonrpc":"2.0","result":1,"id":1}"#, "{answer}");
+        !is_late
+    });
 }
 
 #[test]

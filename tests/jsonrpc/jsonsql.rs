@@ -6,7 +6,8 @@ use super::*;
 pub fn start(folder: &Folder, name: &str) -> Process {
     let mut command = Command::new(program("websocket_jsonrpc"));
     command.args(["-R", &folder.join("run"), "-n", name, "-L"]).arg(program("libjsonsql.so"));
-    let process = Process::start(command.args(["-C", &format!("file={},write=1", folder.join("sql.db"))]));
+    command.args(["-C", &format!("file={},write=1", folder.join("sql.db"))]).args(PATIENT);
+    let process = Process::start(&mut command);
     let path = folder.path().join("run").join(name);
     eventually("the server listens", || connect(&path, Kind::Stream).is_ok());
     let mut client = Client::new(&path);
@@ -56,9 +57,16 @@ fn large_results_are_truncated() {
     ask(&mut client, &format!("{COUNTER}) select i, hex(zeroblob(1000)) as z from n"));
     let answer = client.answer();
     assert!(answer.contains("\"truncated\":true") && answer.len() < 1_100_000, "{} bytes", answer.len());
-    ask(&mut client, &format!("{COUNTER} limit 100) select i, hex(zeroblob(5000)) as z from n"));
-    let answer = client.answer();
-    assert!(answer.contains("\"result\":[{\"i\":1,") && answer.len() > 1_000_000, "{} bytes", answer.len());
+    // A statement may take two seconds, for which its process may be suspended.
+    let is_complete = |_| {
+        ask(&mut client, &format!("{COUNTER} limit 100) select i, hex(zeroblob(5000)) as z from n"));
+        let answer = client.answer();
+        let is_late = answer.contains("took longer than");
+        let is_whole = answer.contains("\"result\":[{\"i\":1,") && answer.len() > 1_000_000;
+        assert!(is_whole || is_late, "{} bytes", answer.len());
+        is_whole
+    };
+    assert!((0..5).any(is_complete), "no statement is quick enough");
     for (query, parts) in [
         (format!("{COUNTER}) select count(*) as n from n"), ["took longer than", "took longer than"]),
         // Which of them it meets depends on the machine.
@@ -86,7 +94,7 @@ fn a_plain_path_is_opened_read_only() {
     let database = folder.join("sql.db");
     let mut command = Command::new(program("websocket_jsonrpc"));
     command.args(["-R", &folder.join("run"), "-n", "rpc", "-C", &database, "-L"]);
-    let _server = Process::start(command.arg(&library));
+    let _server = Process::start(command.arg(&library).args(PATIENT));
     let path = folder.path().join("run/rpc");
     eventually("the server listens", || connect(&path, Kind::Stream).is_ok());
     let before = fs::read(&database).unwrap();

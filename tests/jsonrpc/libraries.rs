@@ -165,7 +165,7 @@ fn the_documented_library_in_rust() {
         command.args(["--edition", "2024", "--crate-type", "cdylib", "-D", "unsafe_op_in_unsafe_fn", "-D", "warnings"]);
         command.arg(format!("-Cpanic={panic}"));
         command.arg("--extern").arg(format!("jsonrpc_library={}", package.display())).args(["-o", &library, &source]);
-        run(&mut command, DEADLINE)
+        run(&mut command, SCRIPT_TIME)
     };
     let finished = compile("unwind");
     let finished = if finished.err.contains("panic strategy") { compile("abort") } else { finished };

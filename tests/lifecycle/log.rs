@@ -201,7 +201,10 @@ fn lines_for_programs_are_json() {
     let mut client = daemon.connect("/server");
     client.send(&[Frame::close(4000, "\"quoted\" and\nbroken")]);
     drop((client, server.accept()));
-    eventually("the last one is logged", || daemon.log().text().contains("\"code\":4000"));
+    eventually("all are logged", || {
+        let text = daemon.log().text();
+        text.contains("\"code\":4000") && text.matches("\"event\":\"end\"").count() >= 22
+    });
     let text = daemon.log().text() + "\n";
     let raw: Vec<&str> = text.lines().filter(|line| line.chars().any(|c| c.is_control())).collect();
     assert!(raw.is_empty(), "lines with control characters: {raw:?}");

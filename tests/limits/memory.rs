@@ -1,20 +1,20 @@
 //! Memory, and the bound that the log names. Round trips of a well-behaved client are printed: `cargo test --test main
 //! memory -- --nocapture`.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use super::join;
 use crate::client::{BINARY, Client, Frame, PING, TEXT};
 use crate::daemon::{Daemon, configuration};
 use crate::process::{DEADLINE, IsOver, Process, eventually};
 use crate::server::{Backend, Listener};
-use crate::wire::handshake;
 
 const LIMITS: &str = "clients = 1100; clients-per-address = 0; queued-size = 4194304; pool-buffers = 32;
-    head-ms = 60000; handshake-ms = 60000;";
+    head-ms = 600000; handshake-ms = 600000; ping-ms = 0;";
 const CROWD: usize = 1_000;
 /// Round trips of one measurement.
 const TRIPS: usize = 300;
@@ -85,24 +85,8 @@ impl Appliance {
     }
 }
 
-/// A WebSocket with a small receive buffer.
-fn join(daemon: &Daemon, path: &str) -> TcpStream {
-    let mut stream = daemon.narrow_stream(RECEIVE_SIZE);
-    stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    stream.set_write_timeout(Some(DEADLINE)).unwrap();
-    stream.write_all(handshake(path, &[], &[]).as_bytes()).unwrap();
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        stream.read_exact(&mut byte).unwrap_or_else(|error| panic!("{error} after {}", head.escape_ascii()));
-        head.push(byte[0]);
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101 "), "{}", head.escape_ascii());
-    stream
-}
-
 fn join_many(daemon: &Daemon, server: &Listener, count: usize) -> (Vec<TcpStream>, Vec<Backend>) {
-    (0..count).map(|_| (join(daemon, "/server"), server.accept())).unzip()
+    (0..count).map(|_| (join(daemon.narrow_stream(RECEIVE_SIZE), "/server"), server.accept())).unzip()
 }
 
 /// Writes until the peer takes no more; false: the connection has ended.
@@ -214,7 +198,7 @@ fn a_backend_that_never_reads() {
 #[test]
 fn a_client_that_floods() {
     let mut appliance = Appliance::start();
-    let flooding = join(&appliance.daemon, "/echo");
+    let flooding = join(appliance.daemon.narrow_stream(RECEIVE_SIZE), "/echo");
     let mut answers = flooding.try_clone().unwrap();
     let message = Frame::new(BINARY, &[7; 64 * 1024]).masked().bytes();
     thread::scope(|scope| {

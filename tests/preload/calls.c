@@ -30,6 +30,14 @@ static void *write_much(void *argument)
     return NULL;
 }
 
+/* Waits until so many bytes can be read, headers among them. */
+static void wait_for_bytes(int fd, int size)
+{
+    int waiting = 0;
+    while (!ioctl(fd, FIONREAD, &waiting) && waiting < size)
+        poll(NULL, 0, 1);
+}
+
 static void serve(int fd, const char *call)
 {
     if (!strcmp(call, "peek")) {
@@ -81,12 +89,14 @@ static void serve(int fd, const char *call)
         say("error", read(fd, buffer, 100));
         say("end", read(fd, buffer, 100));
     } else if (!strcmp(call, "poll")) {
+        /* A ping and the header of a message have come. */
         struct pollfd set = { .fd = fd, .events = POLLIN };
+        wait_for_bytes(fd, 13);
         say("nothing", poll(&set, 1, 50));
         shutdown(fd, SHUT_WR);
-        say("something", poll(&set, 1, 10000));
+        say("something", poll(&set, 1, 60000));
         say("read", read(fd, buffer, 100));
-        say("end", poll(&set, 1, 10000));
+        say("end", poll(&set, 1, 60000));
         say("read", read(fd, buffer, 100));
     } else if (!strcmp(call, "file")) {
         int file = memfd_create("file", 0);
@@ -109,11 +119,10 @@ static void serve(int fd, const char *call)
     } else if (!strcmp(call, "flood")) {
         /* No call may take long because of much that is nothing, and no edge may be lost by that. */
         struct epoll_event event = { .events = EPOLLIN | EPOLLET };
-        int epoll = epoll_create1(0), waiting = 0;
+        int epoll = epoll_create1(0);
         fcntl(fd, F_SETFL, O_NONBLOCK);
         epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
-        while (!ioctl(fd, FIONREAD, &waiting) && waiting < 6007)
-            poll(NULL, 0, 1);
+        wait_for_bytes(fd, 6007);
         ssize_t size = recv(fd, buffer, 1, 0);
         say("flood", size);
         while (size < 0 && epoll_wait(epoll, &event, 1, 10000) == 1)

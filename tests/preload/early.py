@@ -25,6 +25,9 @@ with socket.socket(socket.AF_UNIX) as listener:
                         print("waited long enough", flush=True)
                         break
                     continue
+                except OSError:
+                    # A client has gone without reading.
+                    break
                 if not heard:
                     break
                 was_heard = True

@@ -1,19 +1,47 @@
 //! Clients with TLS in the kernel: records that are no payload, and the end of the stream.
 
+use std::net::Shutdown;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::Duration;
 
 use super::Server;
 use crate::client::{BINARY, Client, Frame, PING, PONG, TEXT};
 use crate::devices::is_readable;
 use crate::direct_api;
-use crate::handover::give_secure;
+use crate::handover::{give_secure, hand_over, sockaddr_in};
 use crate::process::{DEADLINE, eventually, skipped};
-use crate::records::{self, ALERT, CLOSE_NOTIFY, HANDSHAKE, NO_TLS, Route};
+use crate::records::{self, ALERT, CLOSE_NOTIFY, HANDSHAKE, NO_TLS, Route, secure_pair};
+use crate::server::{Kind, connect};
+use crate::wire::Wire;
 
 impl Server {
     fn secure_client(&self, route: Route) -> Option<Client> {
         give_secure(&self.path, route)
     }
+}
+
+/// A client that sends payload, then these records and the end of its stream. None: the kernel has no TLS.
+fn give_ending(path: &Path, route: Route, ends: &[(u8, &[u8])], speak: impl FnOnce(&mut Client)) -> Option<Client> {
+    let (near, far) = secure_pair(route)?;
+    let address = sockaddr_in(near.local_addr().unwrap());
+    let mut client = Client::new(Wire::over_records(near));
+    let give = || hand_over(&connect(path, Kind::Stream).unwrap(), &address, far.as_raw_fd());
+    // A record that comes after the server's close resets the connection: several are sent before the server has it.
+    let is_early = ends.len() > 1;
+    if !is_early {
+        give();
+    }
+    speak(&mut client);
+    for (kind, bytes) in ends {
+        records::send(client.wire.stream(), *kind, bytes).unwrap();
+    }
+    // The server may have closed the connection already.
+    let _ = client.wire.stream().shutdown(Shutdown::Write);
+    if is_early {
+        give();
+    }
+    Some(client)
 }
 
 /// After payload: records of these types, then how the server's next two reads end, and the code that the client gets.
@@ -51,16 +79,13 @@ fn records_that_are_no_payload_end_the_stream() {
             for route in routes {
                 for messages in [&[][..], &["da", "", "ta"]] {
                     let what = format!("{way}, {name}, {route:?}, {messages:?}");
-                    let Some(mut client) = server.secure_client(*route) else { return skipped(NO_TLS) };
                     let before = server.process.out.text().lines().count();
-                    for message in messages {
-                        client.send(&[Frame::new(TEXT, message.as_bytes()), Frame::new(PING, b"")]);
-                    }
-                    for (kind, bytes) in *ends {
-                        records::send(client.wire.stream(), *kind, bytes).unwrap();
-                    }
-                    // The server may have closed the connection already.
-                    let _ = client.wire.stream().shutdown(std::net::Shutdown::Write);
+                    let client = give_ending(&server.path, *route, ends, |client| {
+                        for message in messages {
+                            client.send(&[Frame::new(TEXT, message.as_bytes()), Frame::new(PING, b"")]);
+                        }
+                    });
+                    let Some(mut client) = client else { return skipped(NO_TLS) };
                     let said = server.process.out.wait(|said| said.get(before).cloned()).expect("a line");
                     let payload = messages.concat();
                     let shown = if way == "truncate" { "" } else { &payload };
@@ -114,7 +139,7 @@ fn servers_of_all_kinds() {
 #[test]
 fn the_end_is_announced() {
     for (call, code) in [("shutdown", Some(1000)), ("exit", Some(1000)), ("both", Some(1000)), ("crash", None)] {
-        let server = Server::compiled("calls", &[call]);
+        let server = Server::patient("calls", &[call]);
         let Some(mut client) = server.secure_client(Route::Straight) else { return skipped(NO_TLS) };
         if call == "shutdown" {
             super::expect_data(&mut client, b"bye");
@@ -132,7 +157,7 @@ fn the_end_is_announced() {
     }
     // The server closes last, after another process of its own.
     for call in ["child", "parent"] {
-        let server = Server::compiled("calls", &[call]);
+        let server = Server::patient("calls", &[call]);
         let mut client = server.secure_client(Route::Straight).unwrap();
         client.text("to be read");
         client.finish(4000);
@@ -182,12 +207,7 @@ fn programs_that_speak_websocket() {
         for (name, ends, _, code) in CASES {
             for route in [Route::Straight, Route::ByteByByte, Route::AtOnce, Route::BeforeUnreadable] {
                 let what = format!("{}, {name}, {route:?}", path.display());
-                let mut client = give_secure(path, route).unwrap();
-                client.text("data");
-                for (kind, bytes) in *ends {
-                    records::send(client.wire.stream(), *kind, bytes).unwrap();
-                }
-                let _ = client.wire.stream().shutdown(std::net::Shutdown::Write);
+                let mut client = give_ending(path, route, ends, |client| client.text("data")).unwrap();
                 client.expect_text("data");
                 if *code > 1000 {
                     client.expect_close(*code);

@@ -14,8 +14,8 @@ use rcgen::{
 };
 
 use crate::certificates::write_private;
-use crate::foreign::command;
-use crate::process::{DEADLINE, Folder, run};
+use crate::foreign::{SCRIPT_TIME, command};
+use crate::process::{Folder, run};
 
 /// The names of the gateway: each address at which tests reach it, and the Host of `wire::request`.
 const GATEWAY_NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "gate.example"];
@@ -41,7 +41,7 @@ pub fn issue(folder: &Folder) {
 
 /// Writes `rsa.crt` and `rsa.key` there: a pair for the gateway with a key of RSA, which `openssl` makes.
 pub fn issue_rsa(folder: &Folder) {
-    let made = run(command("openssl").args(["genpkey", "-quiet", "-algorithm", "RSA"]), DEADLINE);
+    let made = run(command("openssl").args(["genpkey", "-quiet", "-algorithm", "RSA"]), SCRIPT_TIME);
     assert!(made.status.success(), "{made:?}");
     let key = KeyPair::from_pem(&made.out).unwrap();
     let certificate = params("rsa", Kind::Server, &GATEWAY_NAMES).signed_by(&key, &AUTHORITY.issuer).unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::{ALL, Server, client_config, configuration, first_flight, shake, start_configured};
+use super::{ALL, Server, client_config, first_flight, shake, start};
 use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::limits::stream_from;
@@ -30,7 +30,7 @@ fn serve() -> (Daemon, Process) {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
     let server = Server { listen: "0.0.0.0:0", ..Server::default() };
-    let daemon = start_configured(&configuration("tls-ms = 60000;", &[server]));
+    let daemon = start(&[server]);
     let echo = daemon.echo("echo", &[]);
     (daemon, echo)
 }

@@ -2,16 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
 
-use super::{ALL, Server, TLS_1_2, TLS_1_3, client_config, configuration, start, start_configured, wire};
+use super::{
+    ALL, Server, TLS_1_2, TLS_1_3, client_config, configuration, start, start_configured, start_without_deadlines, wire,
+};
 use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
 use crate::process::{eventually, expect_eq};
 use crate::server::{Backend, Listener};
 use crate::wire::{Wire, request};
-
-/// Less than any deadline of the gateway: what takes longer was not caused by the client's close_notify.
-const AT_ONCE: Duration = Duration::from_secs(4);
 
 /// Expects close_notify, then the end of TCP, without another byte.
 fn expect_end(wire: &mut Wire) {
@@ -94,10 +92,10 @@ fn nothing_is_lost_before_the_end() {
     }
 }
 
-/// The client keeps TCP open: the gateway ends the connection.
+/// The client keeps TCP open: the gateway ends the connection, and none of its deadlines does.
 #[test]
 fn close_notify_of_a_client_is_answered() {
-    let daemon = start(&[Server::default()]);
+    let daemon = start_without_deadlines();
     let server = daemon.listen("server");
     for version in [TLS_1_2, TLS_1_3] {
         let new = || wire(daemon.port, client_config(&daemon, version, None));
@@ -107,14 +105,11 @@ fn close_notify_of_a_client_is_answered() {
             for _ in 0..requests {
                 expect_eq(wire.get("/").status, 200, "a page");
             }
-            let start = Instant::now();
             wire.close_tls();
             expect_end(&mut wire);
-            assert!(start.elapsed() < AT_ONCE, "{requests}: {:?}", start.elapsed());
         }
         let (mut client, mut backend) = join(&server, new());
         client.text("hello");
-        let start = Instant::now();
         client.wire.close_tls();
         backend.expect("hello");
         backend.expect_end();
@@ -122,7 +117,6 @@ fn close_notify_of_a_client_is_answered() {
         let rest = client.wire.take_rest();
         assert!(rest.is_empty() || rest[0] & 0xf == CLOSE, "{rest:x?}");
         expect_tcp_end(&mut client.wire);
-        assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
     }
 }
 

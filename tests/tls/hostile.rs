@@ -9,7 +9,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
 use super::{
-    ALL, PAGE, Server, TLS_1_2, TLS_1_3, client_config, configuration, first_flight, start, start_configured, wire,
+    ALL, PAGE, Server, TLS_1_2, TLS_1_3, client_config, configuration, first_flight, shake, start, start_configured,
+    start_without_deadlines, wire,
 };
 use crate::daemon::Daemon;
 use crate::process::{DEADLINE, eventually, expect_eq};
@@ -69,9 +70,6 @@ pub const TLS_1_2_NUMBER: u16 = 0x0303;
 /// ECDHE with AES-GCM.
 pub const GOOD_SUITES: [u16; 2] = [0xc02b, 0xc02f];
 
-/// Less than any deadline of the gateway.
-pub const AT_ONCE: Duration = Duration::from_secs(9);
-
 pub fn connect(daemon: &Daemon) -> TcpStream {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, daemon.port)).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -92,7 +90,8 @@ pub fn rest(mut stream: &TcpStream) -> Vec<u8> {
 /// The answer to these bytes up to the end.
 fn answer(daemon: &Daemon, bytes: &[u8]) -> Vec<u8> {
     let mut stream = connect(daemon);
-    stream.write_all(bytes).unwrap();
+    // The gateway may have refused the first of them already.
+    let _ = stream.write_all(bytes);
     rest(&stream)
 }
 
@@ -148,7 +147,7 @@ fn an_endless_client_hello() {
         while stream.write_all(&bytes).is_ok() {
             sent += bytes.len() as u64;
             bytes = record(HANDSHAKE, &[7; 16_000]);
-            assert!(start.elapsed() < AT_ONCE, "{sent} bytes were taken");
+            assert!(start.elapsed() < DEADLINE, "{sent} bytes were taken");
         }
         daemon.log().wait_for(&["a TLS handshake message of the client is too large"]);
     }
@@ -284,12 +283,12 @@ fn a_connection_byte_by_byte() {
     }
 }
 
-/// Clients that leave: within the ClientHello, behind it, and after the gateway's part.
+/// Clients that leave: within the ClientHello, behind it, and after the gateway's part. No deadline ends them in time.
 #[test]
 fn a_client_that_leaves_in_its_handshake() {
-    let daemon = start(&[Server::default()]);
+    let daemon = start_without_deadlines();
     expect_served(&daemon);
-    let (files, start) = (daemon.open_files(), Instant::now());
+    let files = daemon.open_files();
     for versions in [TLS_1_2, TLS_1_3] {
         let (_, bytes) = first_flight(&daemon, versions);
         for size in [0, 1, 4, 5, 6, 50, bytes.len() - 1, bytes.len()] {
@@ -313,13 +312,13 @@ fn a_client_that_leaves_in_its_handshake() {
             for more in [&[][..], &bytes] {
                 let mut stream = connect(&daemon);
                 stream.write_all(&[&begin[..], &CLOSE_NOTIFY, more].concat()).unwrap();
-                stream.shutdown(Shutdown::Write).unwrap();
+                // The gateway may have refused it already.
+                let _ = stream.shutdown(Shutdown::Write);
                 rest(&stream);
             }
         }
     }
     eventually("no file is left open", || daemon.open_files() <= files);
-    assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
     expect_served(&daemon);
 }
 
@@ -335,17 +334,29 @@ fn the_deadline_of_the_handshake() {
             let time = start.elapsed();
             assert!(time >= Duration::from_millis(290), "{size} bytes: {time:?}");
         }
-        // A byte each 20 ms puts nothing off.
-        let mut stream = connect(&daemon);
-        let sent = bytes.iter().take_while(|byte| {
-            std::thread::sleep(Duration::from_millis(20));
-            stream.write_all(&[**byte]).is_ok()
-        });
-        assert!(sent.count() < 100);
     }
+    // A byte each 20 ms puts nothing off. All of them would take 80 s.
+    let bytes = record(HANDSHAKE, &[&[CLIENT_HELLO, 0, 0x10, 0][..], &[7; 4_000]].concat());
+    let mut stream = connect(&daemon);
+    let are_taken = bytes.iter().all(|byte| {
+        std::thread::sleep(Duration::from_millis(20));
+        stream.write_all(&[*byte]).is_ok()
+    });
+    assert!(!are_taken, "the gateway has taken {} bytes", bytes.len());
     // A connection whose handshake is complete has other deadlines.
     let daemon = start_configured(&configuration("tls-ms = 2000;", &[Server::default()]));
-    let mut wire = wire(daemon.port, client_config(&daemon, ALL, None));
+    let config = Arc::new(client_config(&daemon, ALL, None));
+    let shaken_in_time = || {
+        let start = Instant::now();
+        let shaken = shake(connect(&daemon), &config, "127.0.0.1");
+        let time = start.elapsed();
+        if time < Duration::from_secs(2) {
+            return Some(shaken.unwrap());
+        }
+        eprintln!("the handshake took {time:?}, once more");
+        None
+    };
+    let stream = (0..20).find_map(|_| shaken_in_time()).expect("a handshake within 2 s");
     std::thread::sleep(Duration::from_millis(2_500));
-    expect_eq(wire.get("/").status, 200, "a page");
+    expect_eq(Wire::over_tls(stream).get("/").status, 200, "a page");
 }

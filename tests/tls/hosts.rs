@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 
 use super::{ALL, Server, client_config, configuration, file, shake, start, start_configured, wire};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, patient};
 use crate::foreign::command;
 use crate::process::{DEADLINE, expect_eq, free_port, run};
 use crate::wire::Wire;
@@ -152,7 +152,8 @@ fn a_sample_of_ouistiti_is_served() {
         unprotected = ("clientfilter");
     });"#;
     let port = free_port("127.0.0.1");
-    let daemon = start_configured(&text.replace("PORT", &port.to_string()));
+    let daemon =
+        start_configured(&format!("limits = {{ {} }}; {}", patient(""), text.replace("PORT", &port.to_string())));
     for warning in
         ["openssl.dhmfile: is not served", "auth: is not served, and the server is unprotected", "expired on "]
     {

@@ -265,8 +265,7 @@ const WAITING: usize = 5;
 
 #[test]
 fn a_full_backlog() {
-    let text = configuration("connect-ms = 60000; handshake-ms = 60000;", &[DIRECT]);
-    let daemon = start_configured(&text);
+    let daemon = start(&[DIRECT]);
     let server = Listener::bind_with_backlog(&daemon.socket("server"), Kind::Stream, 0);
     let mut wires: Vec<Wire> = (0..WAITING).map(|_| wire(daemon.port, client_config(&daemon, ALL, None))).collect();
     wires.iter_mut().for_each(|wire| wire.send(handshake("/server", &[], &[])));

@@ -3,16 +3,15 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
 
 use super::hostile::{
-    ALERT, APPLICATION_DATA, AT_ONCE, FATAL, GOOD_SUITES, GROUPS, HANDSHAKE, HANDSHAKE_FAILURE, TLS_1_2_NUMBER,
-    connect, expect_served, hello, record, rest,
+    ALERT, APPLICATION_DATA, FATAL, GOOD_SUITES, GROUPS, HANDSHAKE, HANDSHAKE_FAILURE, TLS_1_2_NUMBER, connect,
+    expect_served, hello, record, rest,
 };
-use super::{ALL, Server, TLS_1_3, client_config, shake, start, wire};
+use super::{ALL, Server, TLS_1_3, client_config, shake, start, start_without_deadlines, wire};
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::Daemon;
 use crate::wire::handshake;
@@ -67,7 +66,7 @@ impl Crafting {
 /// Records behind the handshake that no client sends: each ends its own connection.
 #[test]
 fn hostile_records_behind_the_handshake() {
-    let daemon = start(&[Server::default()]);
+    let daemon = start_without_deadlines();
     let server = daemon.listen("server");
     let half: &[u8] = &[KEY_UPDATE, 0, 0];
     let whole: &[u8] = &[KEY_UPDATE, 0, 0, 1, 1];
@@ -124,13 +123,12 @@ fn hostile_records_behind_the_handshake() {
             if speaks {
                 own.send("hello");
             }
-            let start = Instant::now();
             act(&mut crafting);
             if speaks {
                 let _ = own.stream().write_all(b"hello");
             }
+            // No deadline of the gateway ends it in time.
             rest(&crafting.stream);
-            assert!(start.elapsed() < AT_ONCE, "{what}: {:?}", start.elapsed());
             neighbour.text(what);
             backend.expect(what);
         }

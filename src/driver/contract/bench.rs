@@ -13,10 +13,10 @@ use crate::limits::{Http, POOL_HEADROOM};
 use crate::types::Address;
 
 /// Waits for one completion, and their length.
-const WAITS_MAX: usize = 20;
+const WAITS_MAX: usize = 60;
 const WAIT_MS: u64 = 1_000;
 /// Looks at a far end, and the wait between two of them.
-const LOOKS_MAX: usize = 4_000;
+const LOOKS_MAX: usize = 12_000;
 const LOOK_MS: u64 = 5;
 /// The wait after a refused send: a delayed acknowledgement takes 40 ms.
 const REFUSAL_MS: u64 = 20;
@@ -423,7 +423,10 @@ impl<S: Scene> Bench<S> {
             let bytes = pattern(50_000);
             self.send(line.token, &line.handle, batch(&bytes), Sending::Now);
             match self.sent(line.token).1 {
-                Ok(size) => sent.extend(&bytes[..size]),
+                Ok(size) => {
+                    sent.extend(&bytes[..size]);
+                    refusals = 0;
+                }
                 Err(Errno::EAGAIN) => {
                     refusals += 1;
                     self.pump(Some(REFUSAL_MS));

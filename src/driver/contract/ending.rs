@@ -158,7 +158,8 @@ pub(super) fn teardown<S: Scene>(bench: &mut Bench<S>) {
     drop((listener, pipe));
     for (far, number) in fars.iter().zip(0..) {
         let mut is_over = false;
-        for _ in 0..2_000 {
+        // The kernel ends a ring in a thread of its own.
+        for _ in 0..12_000 {
             match bench.scene.read(far, READ_SIZE_MAX) {
                 Heard::End | Heard::Reset => is_over = true,
                 Heard::Bytes(_) => continue,

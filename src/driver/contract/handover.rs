@@ -229,7 +229,7 @@ pub(super) fn room<S: Scene>(bench: &mut Bench<S>) {
             assert!(bench.hear(&line.far, sent.len()) == sent, "other bytes");
             // The client's kernel tells that it has everything.
             let mut result = Err((HandoverStep::Room, Errno::EAGAIN));
-            for _ in 0..1_000 {
+            for _ in 0..60_000 {
                 if !matches!(result, Err((HandoverStep::Room, _))) {
                     break;
                 }

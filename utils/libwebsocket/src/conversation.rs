@@ -64,7 +64,7 @@ impl Conversation {
         self.client.shutdown(Shutdown::Write).unwrap();
         let mut set = libc::pollfd { fd: self.fd(), events: libc::POLLRDHUP, revents: 0 };
         // SAFETY: there is one entry.
-        assert_eq!(unsafe { libc::poll(&raw mut set, 1, 20_000) }, 1);
+        assert_eq!(unsafe { libc::poll(&raw mut set, 1, 60_000) }, 1);
     }
 
     /// The server's end.

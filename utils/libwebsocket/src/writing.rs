@@ -194,7 +194,7 @@ mod tests {
     use crate::conversation::Conversation;
     use crate::leaving;
 
-    const TIMEOUT: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(60);
 
     fn write(conversation: &Conversation, bytes: &[u8], flags: c_int) -> Result<usize, Errno> {
         send(conversation.fd(), conversation.known, &[IoSlice::new(bytes)], flags)

@@ -138,7 +138,7 @@ fn an_out_of_band_byte_does_not_block() {
 fn a_late_hand_over_is_waited_for() {
     let (gateway, server) = UnixStream::pair().unwrap();
     let (_client, theirs) = UnixStream::pair().unwrap();
-    let waiting = std::thread::spawn(move || receive(server.as_fd(), 10_000));
+    let waiting = std::thread::spawn(move || receive(server.as_fd(), 60_000));
     give(&gateway, &sockaddr_in(), &[theirs.as_raw_fd()]);
     assert!(matches!(waiting.join().unwrap(), Ok(Received::Client(_))));
 }
