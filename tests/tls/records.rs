@@ -11,7 +11,9 @@ use super::hostile::{
     ALERT, APPLICATION_DATA, FATAL, GOOD_SUITES, GROUPS, HANDSHAKE, HANDSHAKE_FAILURE, TLS_1_2_NUMBER, connect,
     expect_served, hello, record, rest,
 };
-use super::{ALL, Server, TLS_1_3, client_config, shake, start, start_without_deadlines, wire};
+use super::{
+    ALL, Server, TLS_1_3, client_config, configuration, shake, start_configured, start_without_deadlines, wire,
+};
 use crate::client::{Client, Frame, TEXT};
 use crate::daemon::Daemon;
 use crate::wire::handshake;
@@ -139,7 +141,8 @@ fn hostile_records_behind_the_handshake() {
 /// A message of TLS of which a part is missing delays nothing that is sent.
 #[test]
 fn a_part_of_a_message_behind_the_handshake() {
-    let daemon = start(&[Server::default()]);
+    // This client answers no close frame.
+    let daemon = start_configured(&configuration("close-ms = 3000;", &[Server::default()]));
     let server = daemon.listen("server");
     let mut crafting = Crafting::join(&daemon);
     let mut backend = server.accept();
