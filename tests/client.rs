@@ -89,6 +89,18 @@ impl Frame {
         Frame { fin: head[0] & 0x80 != 0, rsv: head[0] >> 4 & 7, opcode: head[0] & 0xf, is_masked, payload }
     }
 
+    /// All frames of these bytes.
+    pub fn all(bytes: &[u8]) -> Vec<Frame> {
+        let (mut frames, mut at) = (Vec::new(), 0);
+        while at < bytes.len() {
+            frames.push(Frame::read(|size| {
+                at += size;
+                bytes[at - size..at].to_vec()
+            }));
+        }
+        frames
+    }
+
     /// Reads the frames of one message.
     pub fn read_message(mut next: impl FnMut() -> Frame) -> (u8, Vec<u8>) {
         let mut message: Option<(u8, Vec<u8>)> = None;
@@ -173,15 +185,8 @@ impl Client {
 
     /// The size of all messages up to the end of the stream. A close frame may precede it.
     pub fn rest_size(&mut self) -> usize {
-        let (bytes, mut at, mut size) = (self.wire.take_rest(), 0, 0);
-        while at < bytes.len() {
-            let frame = Frame::read(|size| {
-                at += size;
-                bytes[at - size..at].to_vec()
-            });
-            size += if frame.opcode == CLOSE { 0 } else { frame.payload.len() };
-        }
-        size
+        let frames = Frame::all(&self.wire.take_rest());
+        frames.iter().filter(|frame| frame.opcode != CLOSE).map(|frame| frame.payload.len()).sum()
     }
 
     /// The next message must be this text.

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::resource::{Resource, getrlimit, rlim_t};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{self, ControlMessage, MsgFlags};
@@ -20,7 +19,9 @@ use crate::client::{BINARY, CLOSE, Client, Frame, TEXT};
 use crate::daemon::{Daemon, UAKARI_PATH, configuration, start_echo};
 use crate::drivers::{NO_RING, has_io_uring};
 use crate::privileges::as_lone_user;
-use crate::process::{DEADLINE, Finished, Folder, IsOver, Process, close, eventually, expect_eq, has, run, skipped};
+use crate::process::{
+    DEADLINE, Finished, Folder, IsOver, Process, close, eventually, exchange_files, expect_eq, has, run, skipped,
+};
 use crate::server::{Kind, Listener};
 use crate::standstill::while_stopped;
 use crate::wire::{Wire, handshake};
@@ -279,7 +280,7 @@ pub fn swapping_a_folder_never_escapes_docroot() {
         let _is_over = IsOver(&flag);
         scope.spawn(|| {
             while !flag.load(Ordering::Relaxed) {
-                renameat2(AT_FDCWD, &place, AT_FDCWD, &beside, RenameFlags::RENAME_EXCHANGE).unwrap();
+                exchange_files(&place, &beside);
             }
         });
         for number in 0..600 {

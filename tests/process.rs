@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, Uid, mkdtemp};
@@ -307,6 +308,11 @@ pub fn free_port(host: &str) -> u16 {
         }
     }
     panic!("no port of {PORTS:?} is free on {host}");
+}
+
+/// Exchanges two files or folders of any kind; neither is missing for a while (renameat2(2)).
+pub fn exchange_files(one: &Path, other: &Path) {
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).unwrap();
 }
 
 /// Writes a program.

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::unistd::Uid;
 
 use crate::daemon::{Daemon, configuration, uakari};
 use crate::http::put;
-use crate::process::{DEADLINE, Folder, IsOver, eventually, expect_eq, skipped};
+use crate::process::{DEADLINE, Folder, IsOver, eventually, exchange_files, expect_eq, skipped};
 use crate::server::{Kind, Listener};
 
 /// openat2(2): with RESOLVE_BENEATH a walk across `..` fails with EAGAIN while anything is renamed anywhere.
@@ -67,11 +66,6 @@ fn switch(link: &Path, to: &str) {
     fs::rename(new, link).unwrap();
 }
 
-/// Exchanges two files or folders of any kind. Neither is missing for a while, which would be logged.
-fn exchange(one: &Path, other: &Path) {
-    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE).unwrap();
-}
-
 #[test]
 pub fn a_new_release_is_served_without_a_signal() {
     let folder = Folder::new();
@@ -111,7 +105,8 @@ pub fn a_new_release_is_served_without_a_signal() {
     old_backend.expect("question");
 
     // Folders that change their names.
-    exchange(&current, &daemon.folder().path().join("three"));
+    // Neither is missing for a while, which would be logged.
+    exchange_files(&current, &daemon.folder().path().join("three"));
     fs::remove_file(daemon.folder().join("three")).unwrap();
     eventually("the third page", || page(&mut kept_alive).0 == "three");
 
@@ -129,7 +124,7 @@ pub fn a_new_release_is_served_without_a_signal() {
     wait_for_line(&["info", "current/www is there again"]);
     let file = daemon.folder().path().join("file");
     fs::write(&file, "").unwrap();
-    exchange(&current, &file);
+    exchange_files(&current, &file);
     wait_for_line(&["warn", "current/www cannot be opened again: Not a directory", "put a folder in its place"]);
     let warnings = daemon.log().text().matches("current/www cannot be opened again").count();
     expect_eq(warnings, 2, "warnings");

@@ -175,12 +175,7 @@ impl Backend {
     pub fn expect_end_of_frames(&mut self) {
         let mut rest = Vec::new();
         let _ = self.0.read_to_end(&mut rest);
-        let mut at = 0;
-        while at < rest.len() {
-            let frame = Frame::read(|size| {
-                at += size;
-                rest[at - size..at].to_vec()
-            });
+        for frame in Frame::all(&rest) {
             assert!(matches!(frame.opcode, PONG | CLOSE), "{frame:?} where the end was due");
         }
     }
