@@ -54,8 +54,8 @@ crowd: rust ## let 1,000 members chat on a release build, 100 messages a second 
 	cargo build --release --workspace
 	cargo test --release --test main -- --ignored --exact chat::crowd::a_thousand_members --nocapture
 
-fuzz: rust ## feed each fuzz target with made-up inputs for SECONDS (60)
-	@tests/tally bash -c 'tests/install-tools --fuzz && tests/fuzz/run $(or $(SECONDS),60)'
+fuzz: rust ## feed each fuzz target with made-up inputs for SECONDS (60), from SEED (random)
+	@SEED=$(SEED) tests/tally bash -c 'tests/install-tools --fuzz && tests/fuzz/run $(or $(SECONDS),60)'
 
 # Kernels are 5.10, 6.1 and 6.12; architectures are x86_64, aarch64 and armv7. WHAT is other arguments for the program
 # with the tests, or autobahn.

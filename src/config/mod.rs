@@ -141,7 +141,7 @@ pub struct Loaded {
 }
 
 /// Reads a file and its includes, applies the flags and checks the result. None: flags alone. Resources that the
-/// configuration names are not opened. The error has all errors and warnings, ordered by file and line.
+/// configuration names are not opened. The error has errors and warnings, ordered and limited by [`Problems::finish`].
 pub fn load(file: Option<&str>, flags: &[Flag]) -> Result<Loaded, Vec<Problem>> {
     load_through(&mut read, &mut list, file, flags)
 }

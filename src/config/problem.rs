@@ -93,9 +93,17 @@ impl Problems {
         self.is_broken
     }
 
-    /// All problems, ordered by file and line.
+    /// The problems, ordered by file and line: at most `PROBLEMS_MAX`, of which errors come before warnings, and one
+    /// line that counts the others.
     pub fn finish(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|(location, _)| *location);
+        let errors = self.found.iter().filter(|(_, problem)| problem.level == Level::Error).count();
+        let (before, mut warnings) = (self.found.len(), 0);
+        self.found.retain(|(_, problem)| {
+            warnings += usize::from(problem.level == Level::Warn);
+            problem.level == Level::Error || errors + warnings <= PROBLEMS_MAX
+        });
+        self.left_out += before - self.found.len();
         let mut all: Vec<Problem> = self.found.into_iter().map(|(_, problem)| problem).collect();
         if self.left_out > 0 {
             let text = format!("{} more problems are not shown: correct those above first", self.left_out);
@@ -105,7 +113,7 @@ impl Problems {
     }
 
     fn note(&mut self, level: Level, location: Location, key: &str, sentence: &dyn fmt::Display) {
-        // Counted for each level, so that many warnings do not hide an error.
+        // Counted for each level, so that many warnings do not hide an error; finish() leaves the excess out.
         if self.found.iter().filter(|(_, problem)| problem.level == level).count() == PROBLEMS_MAX {
             self.left_out += 1;
             return;
@@ -160,5 +168,39 @@ mod tests {
         assert_eq!(all[0].to_string().len(), PROBLEM_SIZE_MAX);
         assert_eq!(all[PROBLEMS_MAX].level, Level::Warn);
         assert!(all[PROBLEMS_MAX].to_string().starts_with("900 more problems"));
+    }
+
+    #[test]
+    fn errors_are_shown_before_warnings() {
+        // Errors, warnings; of them shown.
+        for (errors, warnings, errors_shown, warnings_shown) in [
+            (0, PROBLEMS_MAX, 0, PROBLEMS_MAX),
+            (1, PROBLEMS_MAX, 1, PROBLEMS_MAX - 1),
+            (60, 90, 60, PROBLEMS_MAX - 60),
+            (PROBLEMS_MAX, 1, PROBLEMS_MAX, 0),
+            (500, 500, PROBLEMS_MAX, 0),
+        ] {
+            let mut problems = Problems::default();
+            let file = problems.add_source("a.conf");
+            for at in 0..warnings.max(errors) {
+                let line = Location { line: at as u32 + 1, ..file };
+                if at < warnings {
+                    problems.warn(line, "", "is odd");
+                }
+                if at < errors {
+                    problems.error(line, "", "is wrong");
+                }
+            }
+            let mut all = problems.finish();
+            let left_out = errors + warnings - errors_shown - warnings_shown;
+            if left_out > 0 {
+                let last = all.pop().map(|last| last.to_string()).unwrap_or_default();
+                assert!(last.starts_with(&format!("{left_out} more problems")), "{last}");
+            }
+            let count = |level| all.iter().filter(|problem| problem.level == level).count();
+            assert_eq!((count(Level::Error), count(Level::Warn)), (errors_shown, warnings_shown));
+            let first = all.iter().find(|problem| problem.level == Level::Warn).map(ToString::to_string);
+            assert!(warnings_shown == 0 || first.as_deref() == Some("a.conf:1: is odd"), "{first:?}");
+        }
     }
 }
