@@ -91,8 +91,7 @@ fn check_rates(mut choices: Choices<'_>) {
     let most = |limit: u64, now_ms: u64| limit + now_ms * limit / RATE_MS + 1;
     while !choices.is_empty() {
         let number = choices.below(8);
-        let party =
-            if number < 6 { Party::Address(number.to_string()) } else { Party::Connection(number as u64) };
+        let party = if number < 6 { Party::Address(number.to_string()) } else { Party::Connection(number as u64) };
         let cost = choices.one_of(&[Cost::Request, Cost::Signature, Cost::Enrolment]);
         let times = 1 + choices.below(64);
         let end = choices.one_of(&[End::Done, End::Refused, End::Failed]);

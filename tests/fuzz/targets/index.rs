@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use uakari_ca::Index;
+use uakari_fuzz as _;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(index) = Index::parse(data) {
