@@ -97,11 +97,11 @@ impl Problems {
     /// line that counts the others.
     pub fn finish(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|(location, _)| *location);
-        let errors = self.found.iter().filter(|(_, problem)| problem.level == Level::Error).count();
-        let (before, mut warnings) = (self.found.len(), 0);
+        // The errors among them, then the warnings for which there is room.
+        let (before, mut shown) = (self.found.len(), self.errors.min(PROBLEMS_MAX));
         self.found.retain(|(_, problem)| {
-            warnings += usize::from(problem.level == Level::Warn);
-            problem.level == Level::Error || errors + warnings <= PROBLEMS_MAX
+            shown += usize::from(problem.level == Level::Warn);
+            problem.level == Level::Error || shown <= PROBLEMS_MAX
         });
         self.left_out += before - self.found.len();
         let mut all: Vec<Problem> = self.found.into_iter().map(|(_, problem)| problem).collect();
