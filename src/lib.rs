@@ -31,6 +31,9 @@ pub mod tls;
 /// One file descriptor: what is received, what waits to be sent, how it is shut.
 mod transport;
 
+/// Clients behind proxies: the PROXY protocol, forwarded fields, trusted networks, counts of each address.
+pub mod clients;
+
 /// The core: one exchange, from its request to its last byte, without I/O.
 mod exchange;
 

@@ -49,10 +49,12 @@ pub const DRAIN_MS: Bounds = bounds(5 * SECOND, 0, HOUR);
 pub const HEAD_SIZE_MAX: Bounds = bounds(16 * KIB, KIB, 60 * KIB);
 /// Headers of a request.
 pub const HEADERS_MAX: Bounds = bounds(64, 8, 128);
-/// From accept to the end of the TLS handshake.
+/// From accept to the end of the PROXY header, before TLS.
+pub const PROXY_MS: Bounds = bounds(5 * SECOND, 100, HOUR);
+/// From accept, or from the end of the PROXY header, to the end of the TLS handshake.
 pub const TLS_MS: Bounds = bounds(10 * SECOND, 100, HOUR);
-/// From accept (with TLS, from the end of its handshake), or from a next request's first byte, to the end of the
-/// request's head.
+/// From accept or the end of the PROXY header (with TLS, from the end of its handshake), or from a next request's first
+/// byte, to the end of the request's head.
 pub const HEAD_MS: Bounds = bounds(10 * SECOND, 100, HOUR);
 /// From the same moment to the 101 of a WebSocket.
 pub const HANDSHAKE_MS: Bounds = bounds(15 * SECOND, 100, HOUR);
@@ -113,6 +115,7 @@ pub struct Http {
     pub clients_max: u64,
     pub head_size_max: u64,
     pub headers_max: u64,
+    pub proxy_ms: u64,
     pub tls_ms: u64,
     pub head_ms: u64,
     pub handshake_ms: u64,
@@ -192,6 +195,7 @@ impl Default for Http {
             clients_max: CLIENTS_MAX.max,
             head_size_max: HEAD_SIZE_MAX.default,
             headers_max: HEADERS_MAX.default,
+            proxy_ms: PROXY_MS.default,
             tls_ms: TLS_MS.default,
             head_ms: HEAD_MS.default,
             handshake_ms: HANDSHAKE_MS.default,
@@ -348,6 +352,12 @@ pub const IDLE_WEBSOCKET_SIZE_MAX: usize = 256;
 
 /// Bytes of a request target.
 pub const TARGET_SIZE_MAX: usize = 8 * 1024;
+/// Bytes of a PROXY header, version 2 (haproxy's proxy-protocol.txt): addresses, and the values of one TLS connection.
+pub const PROXY_HEADER_SIZE_MAX: usize = 4 * 1024;
+/// Elements of X-Forwarded-For or Forwarded that are read, one for each proxy on the way.
+pub const FORWARDED_MAX: usize = 32;
+/// Bytes of one of their addresses: IPv6 with a port takes 47.
+pub const FORWARDED_ADDRESS_SIZE_MAX: usize = 64;
 /// Bytes of a header line's value that a log line may quote.
 pub const LOG_VALUE_SIZE_MAX: usize = 200;
 /// Bytes of the subject in the hello record, and of the common name: a client chooses its certificate, which may have
@@ -415,6 +425,10 @@ pub const PAGE_HEADERS_MAX: usize = 64;
 pub const PAGE_HEADERS_SIZE_MAX: usize = 8 * 1024;
 /// Addresses that one server listens on.
 pub const LISTEN_MAX: usize = 64;
+/// Networks of trusted proxies of one server.
+pub const TRUSTED_MAX: usize = 64;
+/// Hosts that one server answers.
+pub const HOSTNAMES_MAX: usize = 64;
 /// Bytes of a configuration, all included files together.
 pub const CONFIG_SIZE_MAX: usize = 1024 * 1024;
 /// Bytes of a key in a configuration.
@@ -527,6 +541,7 @@ const _: () = assert!(POOL_HEADROOM >= 14 + 3, "a header and a cut UTF-8 charact
 const _: () = assert!(POOL_BUFFER_SIZE - POOL_HEADROOM >= 65_536 + 14);
 const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM);
 const _: () = assert!(HEAD_SIZE_MAX.max < (POOL_BUFFER_SIZE - POOL_HEADROOM) as u64);
+const _: () = assert!(PROXY_HEADER_SIZE_MAX <= POOL_BUFFER_SIZE - POOL_HEADROOM);
 const _: () = assert!(TARGET_SIZE_MAX < HEAD_SIZE_MAX.default as usize);
 const _: () = assert!(RING_ENTRIES_MIN <= RING_ENTRIES);
 const _: () =

@@ -49,6 +49,11 @@ impl<T: AsRef<Count>> Permit<T> {
         count.0.fetch_add(1, Relaxed);
         Some(Permit(of.clone()))
     }
+
+    /// What it shares, without counting.
+    pub fn shared(&self) -> Arc<T> {
+        self.0.clone()
+    }
 }
 
 impl<T: AsRef<Count>> Deref for Permit<T> {

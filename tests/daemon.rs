@@ -31,7 +31,8 @@ static DRIVER: LazyLock<Option<String>> = LazyLock::new(|| {
 
 /// The limits of each daemon that does not set them itself: no client or server here is slow on purpose, but on a busy
 /// machine it may stand still for seconds.
-const PATIENCE: [(&str, u32); 6] = [
+const PATIENCE: [(&str, u32); 7] = [
+    ("proxy-ms", 45_000),
     ("tls-ms", 45_000),
     ("head-ms", 45_000),
     ("handshake-ms", 45_000),

@@ -26,7 +26,7 @@ use crate::wire::{Wire, handshake};
 const DIRECT: &[&str] = &["--options", "direct"];
 
 /// The client's address as the backend must be given it (ip(7), ipv6(7)).
-fn sockaddr(address: SocketAddr) -> Vec<u8> {
+pub fn sockaddr(address: SocketAddr) -> Vec<u8> {
     let port = address.port().to_be_bytes();
     match address {
         SocketAddr::V4(v4) => [&2u16.to_ne_bytes()[..], &port, &v4.ip().octets(), &[0; 8]].concat(),

@@ -250,7 +250,7 @@ fn heads() {
 }
 
 /// Takes at least this long.
-fn timed(least_ms: u64, act: impl FnOnce()) {
+pub fn timed(least_ms: u64, act: impl FnOnce()) {
     let start = Instant::now();
     act();
     expect_took(start, least_ms);

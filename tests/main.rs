@@ -81,6 +81,9 @@ mod frames;
 /// Messages as lines, and as text that ends with a NUL.
 mod lines;
 
+/// Behind proxies: the address, scheme and host of the true client.
+mod proxies;
+
 /// The hello record, which describes the client to the backend.
 mod hello;
 

@@ -76,6 +76,18 @@ backend tcp
     server gate 127.0.0.1:GATE check inter 100ms rise 1 fall 1
 ";
 
+/// Whether the server `gate` of this backend of haproxy is up by a check with this result. `socket` serves haproxy's
+/// statistics.
+pub fn is_up(socket: &str, backend: &str, check: &str) -> bool {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.write_all(b"GET /;csv HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let seen = text.lines().find(|line| line.starts_with(&format!("{backend},gate,"))).unwrap();
+    // Before its first check a server counts as up, and has no result. A running check is starred.
+    seen.contains(",UP,") && seen.contains(&format!(",{check},"))
+}
+
 #[test]
 #[ignore = "needs haproxy"]
 fn the_health_checks_of_haproxy_succeed_and_are_not_logged() {
@@ -87,15 +99,7 @@ fn the_health_checks_of_haproxy_succeed_and_are_not_logged() {
     eventually("haproxy listens", || UnixStream::connect(&socket).is_ok());
     for (backend, check) in [("http", "L7OK,204"), ("http_1_1", "L7OK,204"), ("tcp", "L4OK,")] {
         // A check that was held up may have failed.
-        eventually(&format!("{backend} is up by {check}"), || {
-            let mut stream = UnixStream::connect(&socket).unwrap();
-            stream.write_all(b"GET /;csv HTTP/1.0\r\n\r\n").unwrap();
-            let mut text = String::new();
-            stream.read_to_string(&mut text).unwrap();
-            let seen = text.lines().find(|line| line.starts_with(&format!("{backend},gate,"))).unwrap();
-            // Before its first check a server counts as up, and has no result. A running check is starred.
-            seen.contains(",UP,") && seen.contains(&format!(",{check},"))
-        });
+        eventually(&format!("{backend} is up by {check}"), || is_up(&socket, backend, check));
     }
     daemon.get("/nosuch");
     daemon.log().wait_for(&["status=404"]);

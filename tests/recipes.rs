@@ -1,18 +1,16 @@
 //! The blocks of docs/recipes.md, each run with its program.
 
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::Command;
 
 use crate::client::Client;
 use crate::daemon::{Daemon, project, shown_in};
 use crate::foreign::{SCRIPT_TIME, command, tool, tools};
-use crate::process::{Folder, Process, eventually, free_port, run};
+use crate::process::{Folder, Process, eventually, run};
+use crate::proxies::programs::{self, start_on_free_port};
+use crate::proxies::{Proxy, proxy_folder};
 use crate::server::{Kind, connect};
+use crate::tls::authority;
 use crate::wire::{Response, Wire};
-
-/// Free ports that are tried: one can be taken before the program binds it.
-const PORTS_MAX: usize = 5;
 
 fn recipe(language: &str, part: &str) -> String {
     shown_in("docs/recipes.md", language, part)
@@ -27,11 +25,11 @@ fn replace(mut text: String, pairs: &[(&str, &str)]) -> String {
     text
 }
 
-/// The gateway as the recipes for proxies configure it, with an echo server and the project's pages.
-fn behind_a_proxy() -> (Daemon, Process) {
+/// A gateway as a recipe for proxies with this text configures it, with an echo server and the project's pages.
+fn behind_a_proxy(part: &str) -> (Daemon, Process) {
     let www = project().join("www");
     let text = replace(
-        recipe("libconfig", "clients-per-address = 0"),
+        recipe("libconfig", part),
         &[("127.0.0.1:8080", "127.0.0.1:0"), ("/srv/www", www.to_str().unwrap()), ("/run/websocket", "@/run")],
     );
     let daemon = Daemon::start_configured(&text);
@@ -39,49 +37,35 @@ fn behind_a_proxy() -> (Daemon, Process) {
     (daemon, echo)
 }
 
-/// Starts a program with a free TCP port and waits until it listens there.
-fn start_on_free_port(name: &str, start: impl Fn(u16) -> Process) -> (Process, u16) {
-    let mut said = String::new();
-    for _ in 0..PORTS_MAX {
-        let port = free_port("127.0.0.1");
-        let mut process = start(port);
-        let mut has_ended = false;
-        eventually(name, || {
-            has_ended = process.has_ended();
-            has_ended || TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        if !has_ended {
-            return (process, port);
-        }
-        said += &format!("{}{}\n", process.out.text(), process.err.text());
-    }
-    panic!("{name} does not start:\n{said}");
-}
-
-/// A handshake with the Origin and Host of a site on this port.
-fn handshake(port: u16, origin: &str) -> (Wire, Response) {
-    let mut wire = Wire::connect(port);
+/// A handshake of a client with the address 127.0.0.2, with the Origin and Host of a site of this proxy.
+fn handshake(proxy: &Proxy, origin: &str) -> (Wire, Response) {
+    let mut wire = proxy.wire(2);
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     wire.send(format!(
-        "GET /echo HTTP/1.1\r\nHost: www.example.org:{port}\r\nOrigin: {origin}\r\nUpgrade: websocket\r\n\
-         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{key}\r\n\r\n"
+        "GET /echo HTTP/1.1\r\nHost: www.example.org:{}\r\nOrigin: {origin}\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n{key}\r\n\r\n",
+        proxy.port
     ));
     let response = wire.response();
     (wire, response)
 }
 
-/// Every recipe for a proxy: pages and WebSockets of the proxy's own origin alone.
-fn expect_proxied(port: u16) {
-    let (wire, response) = handshake(port, &format!("http://www.example.org:{port}"));
+/// Every recipe for a proxy: WebSockets of the proxy's own origin alone, whose clients one of the gateways knows.
+fn expect_proxied(daemons: &[&Daemon], proxy: &Proxy) {
+    let (wire, response) = handshake(proxy, &format!("{}://www.example.org:{}", proxy.scheme(), proxy.port));
     assert_eq!(response.status, 101, "{response:?}");
     let mut client = Client::new(wire);
     client.text("through the proxy");
     client.expect_text("through the proxy");
     client.finish(1000);
-    let (_wire, response) = handshake(port, "http://evil.example");
+    let (_wire, response) = handshake(proxy, &format!("{}://evil.example", proxy.scheme()));
     assert_eq!(response.status, 403, "{response:?}");
-    let folder = Folder::new();
-    expect_page(port, &folder, "echo");
+    eventually("a log has the client", || {
+        let texts: String = daemons.iter().map(|daemon| daemon.log().text()).collect();
+        ["status=101", "status=403"]
+            .iter()
+            .all(|status| texts.lines().any(|line| line.contains("end client=127.0.0.2:") && line.contains(status)))
+    });
 }
 
 /// Runs the script that opens a recipe's page.
@@ -96,83 +80,115 @@ fn expect_page(port: u16, folder: &Folder, what: &str) {
     assert!(finished.status.success() && out.contains("ok - "), "{what} ended with {}:\n{out}\n{err}", finished.status);
 }
 
+/// The configuration for proxies that tell the client in fields of requests, and for those that send PROXY headers.
+const FIELDS: &str = "the proxy: it tells";
+const HEADERS: &str = "every connection begins with a PROXY header";
+
 #[test]
 #[ignore = "needs nginx and chromium"]
 fn nginx() {
-    let (daemon, _echo) = behind_a_proxy();
+    let (daemon, _echo) = behind_a_proxy(FIELDS);
     let folder = Folder::new();
-    let (_nginx, port) = start_on_free_port("nginx", |port| {
-        let sites = replace(
-            recipe("nginx", "proxy_pass"),
-            &[
-                ("listen 80;", &format!("listen 127.0.0.1:{port};")),
-                ("127.0.0.1:8080", &format!("127.0.0.1:{}", daemon.port)),
-            ],
-        );
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|name| format!("{name}_temp_path {};\n", folder.join(name)))
-            .concat();
-        let text = format!(
-            "daemon off; master_process off; pid {};\nevents {{}}\nhttp {{ access_log off;\n{temporary}{sites} }}\n",
-            folder.join("pid")
-        );
-        std::fs::write(folder.join("nginx.conf"), text).unwrap();
-        let mut command = Command::new(tool("bin/nginx"));
-        Process::start(command.args(["-e", "stderr", "-p", &folder.join(""), "-c", &folder.join("nginx.conf")]))
-    });
-    expect_proxied(port);
+    let proxy = Proxy::plain(programs::nginx(&folder, |port| {
+        let (listen, gate) = (format!("listen 127.0.0.1:{port};"), format!("127.0.0.1:{}", daemon.port));
+        replace(recipe("nginx", "proxy_pass"), &[("listen 80;", &listen), ("127.0.0.1:8080", &gate)])
+    }));
+    expect_proxied(&[&daemon], &proxy);
+    expect_page(proxy.port, &folder, "echo");
 }
 
 #[test]
 #[ignore = "needs apache2 and chromium"]
 fn apache() {
-    let (daemon, _echo) = behind_a_proxy();
+    let (daemon, _echo) = behind_a_proxy(FIELDS);
     let folder = Folder::new();
-    let (_apache, port) = start_on_free_port("apache2", |port| {
-        let site = replace(
-            recipe("apache", "ProxyPass"),
-            &[
-                ("<VirtualHost *:80>", &format!("<VirtualHost 127.0.0.1:{port}>")),
-                ("127.0.0.1:8080", &format!("127.0.0.1:{}", daemon.port)),
-            ],
+    let proxy = Proxy::plain(programs::apache(&folder, &["headers"], |port| {
+        let (host, gate) = (format!("<VirtualHost 127.0.0.1:{port}>"), format!("127.0.0.1:{}", daemon.port));
+        replace(recipe("apache", "ProxyPass"), &[("<VirtualHost *:80>", &host), ("127.0.0.1:8080", &gate)])
+    }));
+    expect_proxied(&[&daemon], &proxy);
+    expect_page(proxy.port, &folder, "echo");
+}
+
+/// haproxy with the recipe that has this text, on a port in place of 80, before this gateway, which is checked once.
+fn start_haproxy(folder: &Folder, part: &str, daemon: &Daemon) -> Proxy {
+    let proxy = Proxy::plain(programs::haproxy(folder, |port| {
+        let gate = format!("127.0.0.1:{}", daemon.port);
+        let text = replace(
+            recipe("haproxy", part),
+            &[("bind :80", &format!("bind 127.0.0.1:{port}")), ("127.0.0.1:8080", &gate)],
         );
-        let modules: String = ["mpm_event", "authz_core", "proxy", "proxy_http"]
-            .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
-            .concat();
-        let (root, pid) = (folder.join(""), folder.join("pid"));
-        let text = format!(
-            "ServerRoot {root}\nServerName localhost\nListen 127.0.0.1:{port}\nPidFile {pid}\nMutex pthread\n\
-             ErrorLog /dev/stderr\n{modules}{site}"
-        );
-        std::fs::write(folder.join("apache.conf"), text).unwrap();
-        // A single process: killed, it leaves no children.
-        let mut program = command("/usr/sbin/apache2");
-        Process::start(program.args(["-X", "-f", &folder.join("apache.conf")]))
-    });
-    expect_proxied(port);
+        // One check with a minute of time: a gateway that is suspended is not down.
+        replace(
+            text,
+            &[("backend gateway", "backend gateway\n    option log-health-checks"), (" check", " inter 60s check")],
+        )
+    }));
+    proxy.process.err.wait_for(&["Health check for server gateway/uakari succeeded"]);
+    proxy
 }
 
 #[test]
 #[ignore = "needs haproxy and chromium"]
 fn haproxy() {
-    let (daemon, _echo) = behind_a_proxy();
+    let (daemon, _echo) = behind_a_proxy(FIELDS);
     let folder = Folder::new();
-    let (haproxy, port) = start_on_free_port("haproxy", |port| {
-        let text = replace(
-            recipe("haproxy", "httpchk"),
+    let proxy = start_haproxy(&folder, "httpchk", &daemon);
+    expect_proxied(&[&daemon], &proxy);
+    expect_page(proxy.port, &folder, "echo");
+    let said = proxy.process.err.text();
+    assert!(!said.contains("DOWN"), "the health check fails:\n{said}");
+}
+
+#[test]
+#[ignore = "needs haproxy"]
+fn haproxy_that_forwards_bytes() {
+    let (daemon, _echo) = behind_a_proxy(HEADERS);
+    let folder = Folder::new();
+    let proxy = start_haproxy(&folder, "check-send-proxy", &daemon);
+    expect_proxied(&[&daemon], &proxy);
+    let said = proxy.process.err.text();
+    assert!(!said.contains("DOWN"), "the health check fails:\n{said}");
+}
+
+/// stunnel with this service of the recipes, which connects to `next` in place of the address in the recipe.
+fn start_stunnel(folder: &Folder, service: &str, address: &str, next: u16) -> Proxy {
+    let started = programs::stunnel(folder, |port| {
+        replace(
+            recipe("ini", service),
             &[
-                ("bind :80", &format!("bind 127.0.0.1:{port}")),
-                // One check with a minute of time: a gateway that is suspended is not down.
-                ("option httpchk", "option httpchk\n    option log-health-checks"),
-                ("127.0.0.1:8080 check", &format!("127.0.0.1:{} check inter 60s", daemon.port)),
+                ("= 443\n", &format!("= 127.0.0.1:{port}\n")),
+                (address, &format!("127.0.0.1:{next}")),
+                ("/etc/stunnel/www.example.org.pem", &authority::path(folder, "gate.pem")),
             ],
-        );
-        std::fs::write(folder.join("haproxy.cfg"), text).unwrap();
-        Process::start(Command::new(tool("bin/haproxy")).args(["-db", "-f", &folder.join("haproxy.cfg")]))
+        )
     });
-    haproxy.err.wait_for(&["Health check for server gateway/uakari succeeded"]);
-    expect_proxied(port);
-    assert!(!haproxy.err.text().contains("DOWN"), "the health check fails:\n{}", haproxy.err.text());
+    Proxy::secure(started, folder)
+}
+
+#[test]
+#[ignore = "needs stunnel"]
+fn stunnel() {
+    let (daemon, _echo) = behind_a_proxy(HEADERS);
+    let folder = proxy_folder();
+    let proxy = start_stunnel(&folder, "[web]", "127.0.0.1:8080", daemon.port);
+    expect_proxied(&[&daemon], &proxy);
+}
+
+#[test]
+#[ignore = "needs stunnel and haproxy"]
+fn stunnel_in_front_of_haproxy() {
+    let gateways = [(); 2].map(|()| behind_a_proxy(FIELDS));
+    let [one, two] = gateways.each_ref().map(|(daemon, _)| daemon);
+    let folders = [proxy_folder(), Folder::new()];
+    let (_haproxy, port) = programs::haproxy(&folders[1], |port| {
+        let [bind, one, two] = [port, one.port, two.port].map(|port| format!("127.0.0.1:{port}"));
+        let addresses = [("127.0.0.1:8443", &*bind), ("127.0.0.1:8080", &one), ("127.0.0.1:8081", &two)];
+        // Checked once, with a minute of time: a gateway that is suspended is not down.
+        replace(replace(recipe("haproxy", "accept-proxy"), &addresses), &[(" check", " inter 60s check")])
+    });
+    let proxy = start_stunnel(&folders[0], "[https]", "127.0.0.1:8443", port);
+    expect_proxied(&[one, two], &proxy);
 }
 
 /// A VNC server, shown by noVNC.

@@ -143,7 +143,7 @@ fn certificate(daemon: &Daemon, name: &str) -> CertificateDer<'static> {
 }
 
 /// Versions that a client supports.
-const ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
+pub const ALL: &[&SupportedProtocolVersion] = rustls::ALL_VERSIONS;
 const TLS_1_2: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 const TLS_1_3: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
@@ -194,7 +194,7 @@ pub fn wire(port: u16, config: ClientConfig) -> Wire {
 }
 
 /// A client's first bytes, and the client.
-fn first_flight(daemon: &Daemon, versions: &[&'static SupportedProtocolVersion]) -> (ClientConnection, Vec<u8>) {
+pub fn first_flight(daemon: &Daemon, versions: &[&'static SupportedProtocolVersion]) -> (ClientConnection, Vec<u8>) {
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let mut client = ClientConnection::new(Arc::new(client_config(daemon, versions, None)), name).unwrap();
     let mut bytes = Vec::new();

@@ -21,6 +21,7 @@ mod values;
 use std::fs::File;
 use std::io::Read as _;
 
+use crate::clients::Trust;
 use crate::driver::Choice;
 use crate::limits;
 use crate::observe::log;
@@ -110,6 +111,8 @@ pub struct Server {
     pub www: Option<String>,
     /// The folder of the backends' sockets.
     pub docroot: Option<String>,
+    /// What it believes about its clients. Servers of one address have the same.
+    pub(crate) trust: Trust,
     /// Certificate and key. None: it serves without TLS.
     pub(crate) tls: Option<TlsFiles>,
     /// Rules, links and limits.

@@ -4,11 +4,14 @@ mod mistakes;
 
 mod tls;
 
+mod trust;
+
 use std::sync::Arc;
 
 use super::flags::Value;
 use super::keys::Scope;
 use super::*;
+use crate::clients::{ForwardedFields, HeaderUse};
 use crate::driver::Choice;
 use crate::driver::device::Direction;
 use crate::driver::sim::Rng;
@@ -66,11 +69,12 @@ const ALL_KEYS: &str = r#"
         driver = "uring";
         limits = {
             clients = 10; clients-per-address = 11; handshakes = 12; tls-handshakes = 27; queued-size = 0x100000; pool-buffers = 32;
-            files = 13; drain-ms = 14; head-size = 2048; tls-ms = 2800; idle-ms = 15; stall-ms = 1600;
+            files = 13; drain-ms = 14; head-size = 2048; proxy-ms = 290; tls-ms = 2800; idle-ms = 15; stall-ms = 1600;
         };
         servers = ({
             hostname = "A.example"; addr = "::1"; port = 81; keepalivetimeout = 7; maxclients = 17;
             freebind = true; unprotected = ("auth"); auth = { type = "Basic"; };
+            hostnames = ("a.example", "*.a.example"); trusted = "10.0.0.0/8"; proxy = "optional"; forwarded = "forwarded";
             document = {
                 docroot = "/w"; allow = ".html"; deny = "^private/"; denylast = true; options = "range";
                 cache-control = "max-age=9"; headers = ({ path = "^/a/"; name = "Cache-Control"; value = "immutable"; }, { name = "X"; value = "y"; });
@@ -90,7 +94,7 @@ const ALL_KEYS: &str = r#"
             };
             limits = { headers = 22; stall-ms = 2300; connect-ms = 24; };
         }, {
-            hostname = "b.example"; listen = "[::1]:81"; limits = { clients = 25; keepalive-ms = 26; };
+            hostname = "b.example"; listen = "[::1]:81"; trusted = "10.0.0.0/8"; proxy = "optional"; forwarded = "forwarded"; limits = { clients = 25; keepalive-ms = 26; };
             websocket = { docroot = "/e"; message-type = "binary"; };
         });
         "#;
@@ -134,6 +138,7 @@ fn all_keys() {
     let http = limits::Http {
         clients_max: 17,
         head_size_max: 2048,
+        proxy_ms: 290,
         tls_ms: 2800,
         headers_max: 22,
         keepalive_ms: 7000,
@@ -141,6 +146,10 @@ fn all_keys() {
         ..limits::Http::default()
     };
     assert_eq!(one.site.limits, http);
+    let hostnames = &one.site.hostnames;
+    assert!(hostnames.has("x.a.example") && !hostnames.has("b.example") && two.site.hostnames.is_empty());
+    assert_eq!((one.trust.header, one.trust.fields), (HeaderUse::Optional, ForwardedFields::Forwarded));
+    assert!(one.trust.proxies.has_ip([10, 0, 0, 1].into()) && one.trust == two.trust);
     assert!(one.site.follows_symlinks && one.site.rules.deny_last);
     assert_eq!(one.site.origins, Origins::List(vec!["https://a.example".into(), "http://b:1".into()]));
     let websocket = limits::WebSocket {
@@ -161,6 +170,7 @@ fn all_keys() {
     let http = limits::Http {
         clients_max: 25,
         head_size_max: 2048,
+        proxy_ms: 290,
         tls_ms: 2800,
         keepalive_ms: 26,
         stall_ms: 1600,
@@ -193,7 +203,7 @@ fn all_links(server: &Server, websocket: &limits::WebSocket) {
         link: 4,
         name: "plc.example".into(),
         port: 1,
-        place: "f:25: servers[0].websocket.links[4].destination".into(),
+        place: "f:26: servers[0].websocket.links[4].destination".into(),
     };
     assert_eq!(server.hosts, [host]);
 }

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::clients::{ForwardedFields, HeaderUse};
 use crate::driver::Choice;
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::http::authority;
@@ -44,6 +45,10 @@ pub(crate) const OFFLOADS: Words<Offload, 3> =
 pub(crate) const VERIFIES: Words<Verify, 3> =
     [("none", Verify::None), ("optional", Verify::Optional), ("required", Verify::Required)];
 
+/// Values of `proxy`.
+pub(crate) const PROXIES: Words<HeaderUse, 3> =
+    [("off", HeaderUse::Off), ("optional", HeaderUse::Optional), ("required", HeaderUse::Required)];
+
 /// The kind of a link's backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LinkKind {
@@ -68,6 +73,7 @@ pub(crate) const DRIVER_NAMES: [&str; 3] = names(&DRIVERS);
 pub(crate) const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
 pub(crate) const OFFLOAD_NAMES: [&str; 3] = names(&OFFLOADS);
 pub(crate) const VERIFY_NAMES: [&str; 3] = names(&VERIFIES);
+pub(crate) const PROXY_NAMES: [&str; 3] = names(&PROXIES);
 pub(crate) const LINK_NAMES: [&str; 4] = names(&LINKS);
 pub(crate) const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
 
@@ -113,6 +119,36 @@ pub(crate) fn origins(list: &str) -> Result<Origins, String> {
         return Err("is empty: write same, * or a list of origins".to_owned());
     }
     Ok(Origins::List(origins))
+}
+
+/// Parses `forwarded`: fields of the X-Forwarded- family, `forwarded` alone, or `none`. The families are not mixed: a
+/// proxy that writes one of them passes a client's own fields of the other one on.
+pub(crate) fn forwarded(list: &str) -> Result<ForwardedFields, String> {
+    let (mut for_, mut proto, mut host) = (false, false, false);
+    let mut alone = None;
+    for one in elements(list) {
+        match one.to_ascii_lowercase().as_str() {
+            "x-forwarded-for" => for_ = true,
+            "x-forwarded-proto" => proto = true,
+            "x-forwarded-host" => host = true,
+            "forwarded" if alone != Some("none") => alone = Some("forwarded"),
+            "none" if alone != Some("forwarded") => alone = Some("none"),
+            "forwarded" | "none" => return Err("\"forwarded\" and \"none\" are both set: keep one of them".to_owned()),
+            _ => {
+                return Err(format!(
+                    "{one:?} is not read: write x-forwarded-for, x-forwarded-proto and x-forwarded-host as the proxy \
+                     sends them, or forwarded, or none"
+                ));
+            }
+        }
+    }
+    match (alone, for_ || proto || host) {
+        (Some(word), true) => Err(format!("{word:?} cannot be combined with other headers: write it alone")),
+        (Some("forwarded"), false) => Ok(ForwardedFields::Forwarded),
+        (Some(_), false) => Ok(ForwardedFields::None),
+        (None, true) => Ok(ForwardedFields::XForwarded { for_, proto, host }),
+        (None, false) => Err("is empty: write names of headers, or none".to_owned()),
+    }
 }
 
 /// Parsed `options` of a docroot or a link.

@@ -350,7 +350,10 @@ fn open_endpoint(
     let mut sites = sites.into_iter();
     let first = sites.next()?;
     let clients_max = servers.iter().map(|server| server.site.limits.clients_max).max().unwrap_or(0);
-    Some(Endpoint { sites: Sites::new(first, sites.collect()), folders, stage, clients_max, clients: Count::default() })
+    let mut sites = Sites::new(first, sites.collect());
+    // The check has compared them.
+    sites.trust = servers.first().map(|server| server.trust.clone()).unwrap_or_default();
+    Some(Endpoint { sites, folders, stage, clients_max, clients: Count::default() })
 }
 
 /// A folder that cannot be opened. Display names the path and the remedy.

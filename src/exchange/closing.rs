@@ -228,7 +228,7 @@ impl Closing {
 fn end_of(client: Client, backend: Backend, input: Input<'_>, context: &mut Context<'_>) -> (Client, Backend) {
     match input {
         Input::Bytes(End::Client, chunk) => (client.on_bytes(chunk, context), backend),
-        Input::Ended(End::Client) | Input::Failed(End::Client, _) | Input::Broken(_) => {
+        Input::Ended(End::Client) | Input::Failed(End::Client, _) | Input::Broken(_) | Input::NoHeader(_) => {
             context.out.push(Effect::Abandon(End::Client));
             (Client::Gone, backend)
         }
@@ -323,8 +323,15 @@ mod tests {
     fn a_pipelined_close_frame_leaves_the_service_known() {
         let site = Site { has_docroot: true, ..Site::default() };
         let (date, sites) = (Date::default(), Sites::new(Arc::new(site), Vec::new()));
-        let around =
-            Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1, security: Security::Plain };
+        let around = Surroundings {
+            now_ms: 1,
+            since_ms: 1,
+            date: &date,
+            sites: &sites,
+            tag_salt: 1,
+            security: Security::Plain,
+            proxied: None,
+        };
         let handshake = b"GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let mut bytes = [&handshake[..], &[0x88, 0x80, 0, 0, 0, 0]].concat();

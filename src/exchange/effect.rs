@@ -4,10 +4,11 @@ use std::ffi::CString;
 use std::ops::Range;
 
 use super::ending::Ending;
+use crate::clients::ClientPlace;
 use crate::driver::{OpenFor, SocketType};
 use crate::observe::log::Level;
 use crate::route::hello::Hello;
-use crate::types::{Demand, End};
+use crate::types::{Address, Demand, End};
 
 /// Received bytes, with headroom in front for a frame header.
 #[derive(Debug)]
@@ -125,6 +126,17 @@ pub(crate) enum Effect {
     Finish(End),
     /// Drop this end: discard its send queue and stop receiving from it.
     Abandon(End),
+    /// The request that is being answered is that of this client of the proxy, or the proxy's own: the address is now
+    /// that of the connection, for its log line and the hello record.
+    Client {
+        /// Its address. Port 0: it is not known.
+        address: Address,
+        /// Its place, which is held until another client or `NoClient` replaces it. None: the request is the proxy's own,
+        /// or it is refused, since all places of its address are taken.
+        place: Option<ClientPlace>,
+    },
+    /// The request of `Client` is answered: its place is given back.
+    NoClient,
     /// Write one line to the log.
     Log(Level, String),
     /// The exchange is finished.

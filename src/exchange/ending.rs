@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::clients::header::HeaderError;
 use crate::driver::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
 use crate::http::head::HeadError;
 use crate::http::upgrade::UpgradeError;
@@ -15,6 +16,7 @@ use rfc6455::header::ProtocolError;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
 pub(crate) enum Step {
+    Header,
     Tls,
     Head,
     Body,
@@ -34,6 +36,7 @@ pub(crate) enum Ending {
     ClientClosed(Option<CloseCode>),
     ClientLeft,
     ClientFailed(SystemError),
+    Header(HeaderError),
     Tls(TlsFailure),
     BackendClosed(Option<CloseCode>),
     BackendFailed(SystemError),
@@ -132,7 +135,9 @@ impl Ending {
             | Ending::TimedOut(Step::Connect)
             | Ending::BackendLineTooLong
             | Ending::HeldTooMuch
-            | Ending::Head(HeadError::ProxyProtocol)
+            | Ending::Header(_)
+            | Ending::TimedOut(Step::Header)
+            | Ending::Head(HeadError::ProxyProtocol | HeadError::UntrustedProxy)
             | Ending::Upgrade(UpgradeError::Lost | UpgradeError::HttpVersion)
             | Ending::Overload(_) => Level::Warn,
             _ => Level::Info,
@@ -199,6 +204,7 @@ impl fmt::Display for Ending {
             Ending::ClientClosed(Some(code)) => write!(f, "the client closed with {code}"),
             Ending::ClientClosed(None) => f.write_str("the client closed without a code (1005)"),
             Ending::ClientLeft => f.write_str("the client left without a close frame (1006)"),
+            Ending::Header(error) => write!(f, "closed: {error}"),
             Ending::Tls(error) => error.fmt(f),
             Ending::ClientFailed(error) => write!(f, "the client's connection broke (1006): {}", error),
             Ending::BackendClosed(Some(code)) => write!(f, "the backend closed with {code}"),
@@ -243,6 +249,7 @@ impl fmt::Display for Ending {
             Ending::Refused(error) => write!(f, "refused with 502: the backend cannot be connected: {}", error),
             Ending::UnknownHost => f.write_str("refused with 502: the host of the link has not been looked up yet"),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
+            Ending::TimedOut(Step::Header) => f.write_str("timed out: the PROXY header was too slow"),
             Ending::TimedOut(Step::Tls) => f.write_str("timed out: the TLS handshake was too slow"),
             Ending::TimedOut(Step::Head) => f.write_str("timed out: the request head was too slow (408)"),
             Ending::TimedOut(Step::Body) => f.write_str("timed out: the request body was too slow (408)"),

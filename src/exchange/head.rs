@@ -3,14 +3,17 @@
 use ecow::EcoString;
 
 use super::opening::Asked;
-use super::{Context, Draining, Effect, Ending, Input, Opening, Phase, Reply, Security, Step, over, refuse};
+use super::{
+    Context, Draining, Effect, Ending, Full, Input, Opening, Phase, Proxied, Reply, Security, Step, over, refuse,
+};
+use crate::clients::{AddressUnit, HeaderUse, forwarded};
 use crate::http::body::{Body, Framing};
 use crate::http::head::{self, Head, HeadError};
 use crate::http::upgrade::{self, Origins, UpgradeError};
 use crate::observe::log::{Level, Quoted};
 use crate::route::names;
 use crate::tls::{TlsFacts, TlsFailure};
-use crate::types::{Demand, End};
+use crate::types::{Address, Demand, End};
 
 /// A request head that is incomplete.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub(crate) struct RequestHead {
     is_next: bool,
     /// All answered requests were OPTIONS.
     is_probe: bool,
+    /// The PROXY header before the first request is incomplete.
+    awaits_header: bool,
     /// One empty line preceded the request and was skipped (RFC 9112 section 2.2). A second one is refused.
     has_empty_line: bool,
     /// Arrival time of the request's first byte, the accept, or the end of the TLS handshake, in milliseconds.
@@ -48,6 +53,9 @@ impl RequestHead {
             Some(Input::Overload(full)) => {
                 return (refuse(503, &full.to_string(), Ending::Overload(full), context), false);
             }
+            Some(Input::Deadline) if self.awaits_header => {
+                return (over(Ending::TimedOut(Step::Header), context), false);
+            }
             Some(Input::Deadline) if matches!(context.security, Security::Handshaking) => {
                 return (over(Ending::TimedOut(Step::Tls), context), false);
             }
@@ -55,15 +63,25 @@ impl RequestHead {
                 return (over(Ending::TimedOut(Step::Request), context), false);
             }
             Some(Input::Deadline) => {
+                disown(context);
                 let sentence = "the request head was too slow";
                 return (refuse(408, sentence, Ending::TimedOut(Step::Head), context), false);
             }
             _ if is_stopping => return (over(Ending::Stopping, context), false),
+            Some(Input::Expecting) => {
+                self.awaits_header = true;
+                context.deadline_in(context.site().limits.proxy_ms);
+            }
             Some(Input::Accepted) if matches!(context.security, Security::Handshaking) => {
+                self.awaits_header = false;
                 context.deadline_in(context.site().limits.tls_ms);
             }
             Some(Input::Bytes(End::Client, _)) if matches!(context.security, Security::HttpOnTlsPort) => {
-                return (refuse_head(HeadError::NotTls, context), false);
+                let error = match head::recognize(bytes) {
+                    HeadError::ProxyProtocol => HeadError::ProxyProtocol,
+                    _ => HeadError::NotTls,
+                };
+                return (refuse_bytes(error, bytes, context), false);
             }
             // Only an error of the gateway's own could pass on bytes before the server was chosen.
             Some(Input::Bytes(End::Client, _)) if matches!(context.security, Security::Handshaking) => {
@@ -71,7 +89,10 @@ impl RequestHead {
             }
             // `head_ms` limits the whole head: from the accept or the end of the TLS handshake, or from the first byte of
             // a later request.
-            Some(Input::Accepted) => self.begin(context),
+            Some(Input::Accepted) => {
+                self.awaits_header = false;
+                self.begin(context);
+            }
             Some(Input::Secured) => {
                 if let Security::Tls(facts) = context.security {
                     *context.site = facts.site;
@@ -122,15 +143,27 @@ impl RequestHead {
     }
 
     /// The state for the next request on the connection; pipelined bytes are processed first. `is_probe`: all requests
-    /// so far were OPTIONS.
-    pub(crate) fn next(is_probe: bool) -> RequestHead {
+    /// so far were OPTIONS. `client`: that of the previous request, whose place is given back.
+    pub(crate) fn next(is_probe: bool, client: Option<Address>, context: &mut Context<'_>) -> RequestHead {
+        if client.is_some() {
+            context.out.push(Effect::NoClient);
+            context.given_back = client.map(AddressUnit::of);
+        }
+        *context.forwarded_tls = None;
         RequestHead { is_next: true, is_probe, ..RequestHead::default() }
     }
 
     fn answer(self, bytes: &mut [u8], name: &mut EcoString, context: &mut Context<'_>) -> (Phase, bool) {
-        let head = match head::parse(bytes, &context.site().limits) {
+        let mut head = match head::parse(bytes, &context.site().limits) {
             Ok(head) => head,
             Err(error) => return (refuse_bytes(error, bytes, context), false),
+        };
+        let client = match identify(&mut head, context) {
+            Ok(client) => client,
+            Err(error) => {
+                disown(context);
+                return (refuse_head(error, context), false);
+            }
         };
         let Ok(asked) = names::from_path(head.path) else {
             return (refuse(400, &names::NameError.to_string(), Ending::Name, context), false);
@@ -138,13 +171,22 @@ impl RequestHead {
         *name = asked.into();
         *context.status = 0;
         *context.site = context.sites.of_host(head.host);
+        let client = match client {
+            Ok(client) => client,
+            Err(full) => return (refuse(503, &full.to_string(), Ending::Overload(full), context), false),
+        };
         if let Security::Tls(facts) = context.security
             && facts.site != *context.site
         {
             return (refuse_misdirected(head.host, facts, context), false);
         }
-        // A target of CONNECT has no path to redirect to.
-        let redirect = context.site().redirect.as_ref().filter(|_| head.method != "CONNECT");
+        // A request of HTTP/1.0 may name no host, as the checks of some proxies do. Browsers always name one.
+        if !head.host.is_empty() && !context.site().hostnames.has(head.host) {
+            return (refuse_hostname(head.host, context), false);
+        }
+        // A target of CONNECT has no path to redirect to. Behind a proxy, what has come by https is served.
+        let may_redirect = head.method != "CONNECT" && context.is_tls() != Some(true);
+        let redirect = context.site().redirect.as_ref().filter(|_| may_redirect);
         let location = match redirect.map(|redirect| redirect.location(head.host, head.path, head.query)) {
             Some(None) => return (refuse_head(HeadError::Host, context), false),
             location => location.flatten(),
@@ -154,6 +196,7 @@ impl RequestHead {
             return self.upgrade(&head, name, context);
         }
         let mut reply = Box::new(Reply::new(&head, name, self.is_probe || !self.is_next, context.site()));
+        reply.client = client;
         if let Some(location) = location {
             reply.redirect(head.method, location);
         }
@@ -178,8 +221,7 @@ impl RequestHead {
             return (refuse_upgrade(UpgradeError::Body, context), false);
         }
         let origins = &context.site().origins;
-        let is_tls = matches!(context.security, Security::Tls(_));
-        match upgrade::check(head.method, head.http_1_1, head.host, is_tls, &head.headers, origins) {
+        match upgrade::check(head.method, head.http_1_1, head.host, context.is_tls(), &head.headers, origins) {
             Ok(upgrade) => Opening::start(&Asked { name, head, since_ms: self.since_ms }, upgrade, context),
             Err(error) => {
                 if error == UpgradeError::Origin {
@@ -191,14 +233,61 @@ impl RequestHead {
     }
 }
 
+/// Applies what the fields of a trusted proxy say about the request: its client, which takes a place of its address,
+/// the scheme and the host. None: the request is the proxy's own; `Full`: its client has no place.
+fn identify(head: &mut Head<'_>, context: &mut Context<'_>) -> Result<Result<Option<Address>, Full>, HeadError> {
+    let Some(proxied) = sender(context) else { return Ok(Ok(None)) };
+    let trust = &context.sites.trust;
+    let read = forwarded::read(trust.fields, &trust.proxies, proxied.peer, &head.headers)?;
+    *context.forwarded_tls = read.is_tls;
+    head.host = read.host.unwrap_or(head.host);
+    let Some(address) = read.client.map(Address::Tcp) else {
+        disown(context);
+        return Ok(Ok(None));
+    };
+    let place = proxied.counts.take_after(context.given_back, AddressUnit::of(address));
+    let is_full = place.is_none();
+    context.out.push(Effect::Client { address, place });
+    Ok(if is_full { Err(Full::Address) } else { Ok(Some(address)) })
+}
+
+/// The trusted proxy that has sent the request. None: the connection is that of one client.
+fn sender<'a>(context: &Context<'a>) -> Option<Proxied<'a>> {
+    let is_trusted = |proxied: &Proxied<'_>| context.sites.trust.proxies.has(proxied.peer);
+    context.proxied.filter(|proxied| proxied.reads_fields).filter(is_trusted)
+}
+
+/// A request that names no client is not that of the client before.
+fn disown(context: &mut Context<'_>) {
+    if let Some(proxied) = sender(context) {
+        context.out.push(Effect::Client { address: proxied.peer, place: None });
+    }
+}
+
 /// As `refuse_head`, for bytes that may not be HTTP.
 fn refuse_bytes(error: HeadError, bytes: &[u8], context: &mut Context<'_>) -> Phase {
+    disown(context);
     if matches!(error, HeadError::Host | HeadError::OtherHost) {
         let (hosts, target) = head::shown_hosts(bytes);
         let line = format!("refused: Host is {}, the request target {}", Quoted(&hosts), Quoted(&target));
         context.out.push(Effect::Log(Level::Info, line));
     }
-    refuse_head(if error == HeadError::NotHttp { head::recognize(bytes) } else { error }, context)
+    let error = match error {
+        HeadError::NotHttp => head::recognize(bytes),
+        error => error,
+    };
+    let is_read_of_others = context.sites.trust.header != HeaderUse::Off && context.proxied.is_none();
+    match error {
+        HeadError::ProxyProtocol if is_read_of_others => refuse_head(HeadError::UntrustedProxy, context),
+        error => refuse_head(error, context),
+    }
+}
+
+/// Refuses a request for a host that is not one of the server's.
+fn refuse_hostname(host: &str, context: &mut Context<'_>) -> Phase {
+    let line = format!("refused: Host is {}, which is not one of hostnames", Quoted(host));
+    context.out.push(Effect::Log(Level::Info, line));
+    refuse_head(HeadError::OtherHostname, context)
 }
 
 /// Refuses a request for another server than the one whose certificate the client has verified (RFC 9110 section 15.5.20).
@@ -216,8 +305,9 @@ fn log_origin(head: &Head<'_>, origins: &Origins, context: &mut Context<'_>) {
         Origins::List(_) => {
             format!("refused: Origin is {}, which is not one of origins; Host is {host}", Quoted(&origin))
         }
-        _ if matches!(context.security, Security::Tls(_)) => {
-            format!("refused: Origin is {}, and not https with the Host, {host}", Quoted(&origin))
+        _ if context.is_tls().is_some() => {
+            let scheme = if context.is_tls() == Some(true) { "https" } else { "http" };
+            format!("refused: Origin is {}, and not {scheme} with the Host, {host}", Quoted(&origin))
         }
         _ => format!("refused: Origin is {}, and not that of the Host, {host}", Quoted(&origin)),
     };
@@ -233,5 +323,7 @@ fn refuse_upgrade(error: UpgradeError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)
 }
 
+#[cfg(test)]
+mod proxied;
 #[cfg(test)]
 mod tests;

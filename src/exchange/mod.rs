@@ -19,13 +19,15 @@ use std::mem;
 
 use ecow::EcoString;
 
+use crate::clients::header::HeaderError;
+use crate::clients::{AddressCounts, AddressUnit};
 use crate::driver::{ConnectError, FileKind, HandoverStep, OpenError, SystemError};
 use crate::http::date::Date;
 use crate::http::redirect;
 use crate::limits;
 use crate::route::{Service, Site, Sites};
 use crate::tls::TlsFailure;
-use crate::types::{End, Moment, U48};
+use crate::types::{Address, End, Moment, U48};
 use rfc6455::close::CloseCode;
 use rfc6455::encoder;
 
@@ -46,7 +48,11 @@ use tunnel::Tunnel;
 /// An event on the connection, passed to `Exchange::handle`.
 #[derive(Debug)]
 pub(crate) enum Input<'a> {
-    /// The client was accepted.
+    /// A trusted proxy was accepted, whose PROXY header comes first: `Accepted`, `Overload` or `NoHeader` follows.
+    Expecting,
+    /// The PROXY header of a trusted proxy is refused.
+    NoHeader(HeaderError),
+    /// The client was accepted, or the PROXY header before its bytes is complete.
     Accepted,
     /// The TLS handshake is complete.
     Secured,
@@ -140,6 +146,22 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) tag_salt: u64,
     /// How the client's connection is protected.
     pub(crate) security: Security<'a>,
+    /// The proxy that has made the connection. None: it is not trusted. Not told to a conversation, which does not depend
+    /// on it.
+    pub(crate) proxied: Option<Proxied<'a>>,
+}
+
+/// A connection of a trusted proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Proxied<'a> {
+    /// The peer of the socket, or the source that its PROXY header gives.
+    pub(crate) peer: Address,
+    /// Whether fields of its requests may give the client. Not after a PROXY header that gives none.
+    pub(crate) reads_fields: bool,
+    /// Whether the source of the PROXY header uses TLS. None: not known.
+    pub(crate) is_tls: Option<bool>,
+    /// The places of all clients.
+    pub(crate) counts: &'a AddressCounts,
 }
 
 /// The state machine of one connection.
@@ -158,6 +180,8 @@ pub(crate) struct Facts {
     pub(crate) site: u16,
     /// Status code of the last reply; 101 for a WebSocket, 0 for no reply yet.
     pub(crate) status: u16,
+    /// Whether the client of the request uses https, as the fields of a trusted proxy say. None: they do not.
+    forwarded_tls: Option<bool>,
     /// Payload relayed so far.
     pub(crate) traffic: Traffic,
     /// Time of the next `Input::Deadline`; None: no deadline.
@@ -219,6 +243,11 @@ struct Context<'a> {
     sites: &'a Sites,
     tag_salt: u64,
     security: Security<'a>,
+    proxied: Option<Proxied<'a>>,
+    forwarded_tls: &'a mut Option<bool>,
+    /// The client whose place is given back by an effect of this input, so that it is still counted. None: there is no
+    /// such place.
+    given_back: Option<AddressUnit>,
     site: &'a mut u16,
     status: &'a mut u16,
     /// The request method is HEAD: the reply has no body.
@@ -237,6 +266,9 @@ impl<'a> Context<'a> {
             sites: around.sites,
             tag_salt: around.tag_salt,
             security: around.security,
+            proxied: around.proxied,
+            forwarded_tls: &mut facts.forwarded_tls,
+            given_back: None,
             site: &mut facts.site,
             status: &mut facts.status,
             is_head: false,
@@ -250,9 +282,17 @@ impl<'a> Context<'a> {
         self.sites.get(*self.site)
     }
 
+    /// Whether the client uses https: to the first proxy that is believed, else to the gateway, whose bytes a proxy that
+    /// announces a client without TLS may have passed on. None: not known, since a
+    /// proxy in front may terminate TLS.
+    fn is_tls(&self) -> Option<bool> {
+        let own = matches!(self.security, Security::Tls(_)).then_some(true);
+        (*self.forwarded_tls).or(own).or(self.proxied.and_then(|proxied| proxied.is_tls))
+    }
+
     /// The header lines of a reply: these, and that of RFC 6797 where the server sends it.
     fn fields<'f>(&self, fields: &'f str) -> Cow<'f, str> {
-        match self.site().has_hsts && matches!(self.security, Security::Tls(_)) {
+        match self.site().has_hsts && self.is_tls() == Some(true) {
             true => Cow::Owned(format!("{}{fields}", redirect::HSTS)),
             false => Cow::Borrowed(fields),
         }
@@ -490,6 +530,7 @@ impl Exchange {
                 let between = self.between_requests();
                 return self.end(between.unwrap_or(Ending::HttpClientLeft), out);
             }
+            Input::NoHeader(error) => return self.end(Ending::Header(*error), out),
             // A client whose handshake failed is waited for, so that it receives its alert.
             Input::Broken(error) if !matches!(self.phase, Phase::Head(_)) => return self.end(Ending::Tls(*error), out),
             Input::Broken(error) => {
@@ -503,13 +544,18 @@ impl Exchange {
         let mut input = Some(input);
         let mut bytes = self.phase.input_mut().map_or_else(Vec::new, mem::take);
         let is_stopping = self.facts.is_stopping;
+        let mut given_back = None;
         loop {
             let phase = self.take_phase();
-            let mut context = Context::new(around, &mut self.facts, out);
+            let mut context = Context { given_back, ..Context::new(around, &mut self.facts, out) };
             let (phase, goes_on) = match phase {
                 Phase::Head(head) => head.step(input.take(), &mut bytes, &mut self.name, is_stopping, &mut context),
                 Phase::Body(body) => (body.step(input.take(), &mut bytes, is_stopping, &mut context), false),
-                Phase::Reply(reply) => reply.step(input.take(), &mut context),
+                Phase::Reply(reply) => {
+                    let next = reply.step(input.take(), &mut context);
+                    given_back = context.given_back;
+                    next
+                }
                 Phase::Opening(opening) => opening.step(input.take(), &mut bytes, &mut context),
                 Phase::Relay(mut relay) => match self.take_input(&mut relay, mem::take(&mut bytes), around, out) {
                     Some(leave) => {

@@ -11,7 +11,7 @@ use crate::http::representation::{Representation, Version};
 use crate::http::{files, head, redirect, reply};
 use crate::observe::log::{Level, Quoted};
 use crate::route::Site;
-use crate::types::{Demand, End};
+use crate::types::{Address, Demand, End};
 
 /// A request that is being answered.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(crate) struct Reply {
     ending: Ending,
     timeouts: CloseTimeouts,
     stage: Stage,
+    /// The client of a trusted proxy that has sent the request. None: the peer itself has.
+    pub(crate) client: Option<Address>,
     /// Pipelined bytes after the request.
     pub(crate) input: Vec<u8>,
 }
@@ -121,6 +123,7 @@ impl Reply {
             },
             timeouts: CloseTimeouts { since_ms: 0, close_ms: site.limits.stall_ms, stall_ms: site.limits.stall_ms },
             stage,
+            client: None,
             input: Vec::new(),
         }
     }
@@ -367,7 +370,8 @@ impl Reply {
 
     fn queue(&mut self, status: u16, bytes: Box<[u8]>, context: &mut Context<'_>) {
         *context.status = status;
-        let line = format!("{} {} {status}", self.method, Quoted(&self.name));
+        let client = self.client.map(|client| format!(" for {client}")).unwrap_or_default();
+        let line = format!("{} {} {status}{client}", self.method, Quoted(&self.name));
         context.out.push(Effect::Log(Level::Debug, line));
         context.out.push(Effect::Send { to: End::Client, bytes });
         self.stage = Stage::Finishing;
@@ -395,7 +399,7 @@ impl Reply {
         context.out.push(Effect::CloseFile);
         if self.keep_alive {
             context.deadline_in(context.site().limits.keepalive_ms);
-            return (Phase::Head(RequestHead::next(self.is_probe)), true);
+            return (Phase::Head(RequestHead::next(self.is_probe, self.client, context)), true);
         }
         // A client that has already ended is not waited for.
         let last = match self.has_client_ended {

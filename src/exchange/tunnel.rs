@@ -116,7 +116,15 @@ mod tests {
         let (date, sites) = (Date::default(), Sites::new(Arc::new(Site::default()), Vec::new()));
         let (mut facts, mut effects) = (Facts::default(), Effects::default());
         let mut context = Context::new(
-            Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1, security: Security::Plain },
+            Surroundings {
+                now_ms: 1,
+                since_ms: 1,
+                date: &date,
+                sites: &sites,
+                tag_salt: 1,
+                security: Security::Plain,
+                proxied: None,
+            },
             &mut facts,
             &mut effects,
         );

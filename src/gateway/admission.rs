@@ -1,49 +1,22 @@
 //! Admission control: limits on clients in total and per address, on connections in their handshake, and on memory
 //! held by all connections.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::endpoint::{Endpoint, StageKind};
+use crate::clients::{AddressCounts, AddressUnit, ClientPlace};
 use crate::exchange::Full;
 use crate::limits::{ABORTED_MS, OVERLOAD_REPLIES_MAX, Process};
 use crate::permit::{Count, Permit};
 use crate::types::Address;
-
-/// Unit of per-address limits: an IPv4 address or an IPv6 /64 prefix, the usual allocation of one customer (RFC 6177).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[allow(missing_docs)]
-pub(crate) enum AddressUnit {
-    V4([u8; 4]),
-    V6([u8; 8]),
-    /// All clients without an IP address, such as those of a UNIX socket.
-    Unknown,
-}
-
-impl AddressUnit {
-    /// The unit of a client's address.
-    pub(crate) fn of(address: Address) -> AddressUnit {
-        let Address::Tcp(address) = address else { return AddressUnit::Unknown };
-        match address.ip().to_canonical() {
-            IpAddr::V4(v4) => AddressUnit::V4(v4.octets()),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
-                AddressUnit::V6([a, b, c, d, e, f, g, h])
-            }
-        }
-    }
-}
 
 /// Counts and their limits.
 #[derive(Debug)]
 pub(crate) struct Admission {
     /// Configured process limits.
     pub(crate) limits: Process,
-    /// Number of clients per address.
-    counts: HashMap<AddressUnit, Arc<Count>>,
     /// Clients being refused with an error response. They do not count against other limits.
-    refused: Arc<Count>,
+    pub(super) refused: Arc<Count>,
     /// Clients that have not completed a WebSocket handshake.
     handshakes: Arc<Count>,
     /// Clients that have not completed a TLS handshake. They do not count as handshakes yet.
@@ -89,8 +62,8 @@ pub(crate) enum Places<H> {
     Admitted {
         /// Permit of the endpoint that serves it.
         endpoint: Permit<Endpoint<H>>,
-        /// Permit of its address.
-        _address: Permit<Count>,
+        /// Place of its client's address. None: the connection of a trusted proxy, whose client is not known.
+        address: Option<ClientPlace>,
     },
     /// The connection gets an error response only.
     Refused(Box<Refusal<H>>),
@@ -117,6 +90,31 @@ impl<H> Places<H> {
             Places::Refused(refusal) => &refusal.endpoint,
         }
     }
+
+    /// Refuses a client that was admitted before it was known, which gives its places to others. Like those that are
+    /// refused at once, it has a permit of `refused`. False: there is none, and nothing changes.
+    pub(crate) fn refuse(&mut self, full: Full, refused: &Arc<Count>) -> bool {
+        let Places::Admitted { endpoint, .. } = self else { return true };
+        let Some(permit) = Permit::take(refused, OVERLOAD_REPLIES_MAX) else { return false };
+        let refusal = Refusal { endpoint: endpoint.shared(), full, _permit: permit };
+        *self = Places::Refused(Box::new(refusal));
+        true
+    }
+
+    /// The limit for which the connection is refused. None: it is served.
+    pub(crate) fn full(&self) -> Option<Full> {
+        match self {
+            Places::Admitted { .. } => None,
+            Places::Refused(refusal) => Some(refusal.full),
+        }
+    }
+
+    /// Replaces the place of the client's address; the one before is returned. A refused connection has none.
+    pub(crate) fn set_client(&mut self, place: Option<ClientPlace>) {
+        if let Places::Admitted { address, .. } = self {
+            *address = place;
+        }
+    }
 }
 
 impl Admission {
@@ -124,7 +122,6 @@ impl Admission {
     pub(crate) fn new(limits: Process) -> Admission {
         Admission {
             limits,
-            counts: HashMap::new(),
             refused: Arc::default(),
             handshakes: Arc::default(),
             tls_handshakes: Arc::default(),
@@ -134,15 +131,17 @@ impl Admission {
         }
     }
 
-    /// Admits or refuses a new connection. `there` is the number of existing connections, admitted or refused. None:
-    /// not even a refusal is possible, so close the socket. A refused connection has no handshake permit.
+    /// Admits or refuses a new connection. `client` is the address of which it takes a place of `counts`; None: a trusted
+    /// proxy, which takes none. `there` is the number of existing connections, admitted or refused. None: not even a
+    /// refusal is possible, so close the socket. A refused connection has no handshake permit.
     pub(crate) fn enter<H>(
-        &mut self,
-        address: Address,
+        &self,
+        client: Option<Address>,
+        counts: &AddressCounts,
         endpoint: &Arc<Endpoint<H>>,
         there: u64,
     ) -> Option<(Places<H>, Option<Handshake>)> {
-        let full = match self.admit(AddressUnit::of(address), endpoint, there) {
+        let full = match self.admit(client, counts, endpoint, there) {
             Ok((places, handshake)) => return Some((places, Some(handshake))),
             Err(full) => full,
         };
@@ -152,20 +151,19 @@ impl Admission {
     }
 
     fn admit<H>(
-        &mut self,
-        unit: AddressUnit,
+        &self,
+        client: Option<Address>,
+        counts: &AddressCounts,
         endpoint: &Arc<Endpoint<H>>,
         there: u64,
     ) -> Result<(Places<H>, Handshake), Full> {
         if there - self.refused.held() >= self.limits.clients_max {
             return Err(Full::Clients);
         }
-        let address_max = match unit {
-            AddressUnit::Unknown => u64::MAX,
-            _ if self.limits.clients_per_address_max == 0 => u64::MAX,
-            _ => self.limits.clients_per_address_max,
+        let address = match client {
+            Some(client) => Some(counts.take(AddressUnit::of(client)).ok_or(Full::Address)?),
+            None => None,
         };
-        let address = Permit::take(self.count_of(unit), address_max).ok_or(Full::Address)?;
         let endpoint = Permit::take(endpoint, endpoint.clients_max).ok_or(Full::Server)?;
         let handshake = match endpoint.stage {
             StageKind::Tls(_) => {
@@ -173,7 +171,7 @@ impl Admission {
             }
             _ => self.take_handshake()?,
         };
-        Ok((Places::Admitted { endpoint, _address: address }, handshake))
+        Ok((Places::Admitted { endpoint, address }, handshake))
     }
 
     fn take_handshake(&self) -> Result<Handshake, Full> {
@@ -184,14 +182,6 @@ impl Admission {
     pub(crate) fn secure(&self, handshake: &mut Handshake) -> Result<(), Full> {
         *handshake = self.take_handshake()?;
         Ok(())
-    }
-
-    /// The count of an address. Removes addresses without clients before the table would grow.
-    fn count_of(&mut self, unit: AddressUnit) -> &Arc<Count> {
-        if self.counts.len() == self.counts.capacity() {
-            self.counts.retain(|_, count| count.held() > 0);
-        }
-        self.counts.entry(unit).or_default()
     }
 
     /// Whether any client has not completed a WebSocket handshake.
@@ -230,8 +220,7 @@ impl Admission {
     /// Whether all counts are zero, as expected after shutdown.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn is_empty(&self) -> bool {
-        let is_nobody = self.counts.values().all(|count| count.held() == 0) && self.refused.held() == 0;
-        is_nobody && !self.has_handshakes() && self.held_size + self.aborted_size == 0
+        self.refused.held() == 0 && !self.has_handshakes() && self.held_size + self.aborted_size == 0
     }
 }
 
@@ -244,8 +233,31 @@ mod tests {
         Address::Tcp(text.parse().unwrap())
     }
 
-    fn admission(clients_max: u64, clients_per_address_max: u64, handshakes_max: u64) -> Admission {
-        Admission::new(Process { clients_max, clients_per_address_max, handshakes_max, ..Process::default() })
+    /// The admission, and the counts of addresses.
+    struct Entrance(Admission, AddressCounts);
+
+    impl Entrance {
+        fn new(limits: Process) -> Entrance {
+            let counts = AddressCounts::new(limits.clients_per_address_max);
+            Entrance(Admission::new(limits), counts)
+        }
+
+        fn enter(
+            &self,
+            client: impl Into<Option<Address>>,
+            endpoint: &Arc<Endpoint<()>>,
+            there: u64,
+        ) -> Option<(Places<()>, Option<Handshake>)> {
+            self.0.enter(client.into(), &self.1, endpoint, there)
+        }
+
+        fn is_empty(&self) -> bool {
+            self.0.is_empty() && self.1.is_empty()
+        }
+    }
+
+    fn admission(clients_max: u64, clients_per_address_max: u64, handshakes_max: u64) -> Entrance {
+        Entrance::new(Process { clients_max, clients_per_address_max, handshakes_max, ..Process::default() })
     }
 
     fn endpoint(clients_max: u64) -> Arc<Endpoint<()>> {
@@ -261,15 +273,12 @@ mod tests {
 
     /// The limit that was reached. None: admitted.
     fn reached(entered: &Option<(Places<()>, Option<Handshake>)>) -> Option<Full> {
-        match &entered.as_ref().expect("a refusal is possible").0 {
-            Places::Admitted { .. } => None,
-            Places::Refused(refusal) => Some(refusal.full),
-        }
+        entered.as_ref().expect("a refusal is possible").0.full()
     }
 
     #[test]
     fn one_address_does_not_take_all_places() {
-        let (mut admission, endpoint, mut there) = (admission(100, 2, 100), endpoint(100), Vec::new());
+        let (admission, endpoint, mut there) = (admission(100, 2, 100), endpoint(100), Vec::new());
         for (from, full) in [
             ("10.0.0.1:1", None),
             ("10.0.0.1:2", None),
@@ -289,10 +298,46 @@ mod tests {
         assert_eq!(reached(&admission.enter(address("10.0.0.1:5"), &endpoint, there.len() as u64)), None);
     }
 
+    /// A trusted proxy has the connections of many clients, each of which takes its place once it is known.
+    #[test]
+    fn a_proxy_takes_no_place_of_an_address() {
+        let (admission, endpoint) = (admission(100, 1, 100), endpoint(100));
+        let mut proxies: Vec<_> = (0..3).map(|number| admission.enter(None, &endpoint, number)).collect();
+        assert!(proxies.iter().all(|places| reached(places).is_none()));
+        let client = AddressUnit::of(address("10.0.0.1:1"));
+        let (places, _) = proxies[0].as_mut().unwrap();
+        places.set_client(admission.1.take(client));
+        assert_eq!(reached(&admission.enter(address("10.0.0.1:2"), &endpoint, 3)), Some(Full::Address));
+        let (places, _) = proxies[0].as_mut().unwrap();
+        places.set_client(None);
+        assert_eq!(reached(&admission.enter(address("10.0.0.1:2"), &endpoint, 3)), None);
+    }
+
+    /// A client that is refused once it is known has no other place than those that are refused at once.
+    #[test]
+    fn clients_refused_after_their_header_are_in_nobodys_way() {
+        let (admission, endpoint) = (admission(2, 1, 9), endpoint(1));
+        let mut refused = Vec::new();
+        for number in 0..OVERLOAD_REPLIES_MAX {
+            let mut entered = admission.enter(None, &endpoint, number);
+            assert_eq!(reached(&entered), None, "after {number} others");
+            let (places, handshake) = entered.as_mut().unwrap();
+            *handshake = None;
+            assert!(places.refuse(Full::Address, &admission.0.refused));
+            assert_eq!(reached(&entered), Some(Full::Address));
+            refused.push(entered);
+        }
+        let mut entered = admission.enter(None, &endpoint, OVERLOAD_REPLIES_MAX);
+        let (places, _) = entered.as_mut().unwrap();
+        assert!(!places.refuse(Full::Address, &admission.0.refused) && places.full().is_none());
+        drop((entered, refused));
+        assert!(admission.is_empty() && endpoint.permits_held() == 0);
+    }
+
     /// With default limits, half-open requests of one address leave handshake permits for other addresses.
     #[test]
     fn one_address_does_not_take_all_places_of_handshakes() {
-        let (mut admission, endpoint) = (Admission::new(Process::default()), endpoint(u64::MAX));
+        let (admission, endpoint) = (Entrance::new(Process::default()), endpoint(u64::MAX));
         let mut there = Vec::new();
         loop {
             let places = admission.enter(address("10.0.0.1:1"), &endpoint, there.len() as u64);
@@ -330,7 +375,7 @@ mod tests {
         assert_eq!(reached(&admission(0, 0, 9).enter(Address::Unix, &some, 0)), Some(Full::Clients));
         assert_eq!(reached(&admission(9, 0, 9).enter(Address::Unix, &none, 0)), Some(Full::Server));
         assert_eq!(reached(&admission(9, 0, 0).enter(Address::Unix, &some, 0)), Some(Full::Handshakes));
-        let mut full = admission(1, 0, 1_000);
+        let full = admission(1, 0, 1_000);
         let mut there = vec![full.enter(Address::Unix, &some, 0)];
         for _ in 0..OVERLOAD_REPLIES_MAX {
             let places = full.enter(Address::Unix, &some, there.len() as u64);
@@ -343,7 +388,7 @@ mod tests {
     /// Refused clients take no permit of the process or of their endpoint.
     #[test]
     fn the_refused_are_in_nobodys_way() {
-        let (mut admission, endpoint) = (admission(4, 1, 9), endpoint(2));
+        let (admission, endpoint) = (admission(4, 1, 9), endpoint(2));
         let mut there = vec![admission.enter(address("10.0.0.1:1"), &endpoint, 0)];
         let mut refused = Vec::new();
         for _ in 0..OVERLOAD_REPLIES_MAX {
@@ -359,6 +404,6 @@ mod tests {
         assert_eq!(reached(&admission.enter(address("10.0.0.3:1"), &endpoint, 2)), Some(Full::Server));
         assert!(!admission.is_empty());
         there.clear();
-        assert!(admission.is_empty() && endpoint.clients.held() == 0, "{admission:?}");
+        assert!(admission.is_empty() && endpoint.clients.held() == 0);
     }
 }

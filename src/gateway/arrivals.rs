@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::admission::Places;
-use super::connection::Connection;
+use super::connection::{Connection, ProxyFacts};
 use super::endpoint::Endpoint;
 use super::timers::Owner;
 use super::{Gateway, list};
+use crate::clients::HeaderUse;
 use crate::driver::{Driver, Errno, Op};
 use crate::exchange::{Full, Input};
 use crate::limits;
@@ -70,7 +71,17 @@ impl<D: Driver> Gateway<D> {
         if matches!(endpoint.stage, StageKind::Streams) {
             return self.add_carrier(handle, address, endpoint);
         }
-        let transport = Transport::with_stage(handle, &endpoint.stage);
+        let trust = &endpoint.sites.trust;
+        let header_use = match (trust.header, trust.proxies.has(address)) {
+            (HeaderUse::Required, false) => {
+                let line = format_args!("closed a connection of {address}: no PROXY header of it is trusted (trusted)");
+                log::event(Level::Info, line);
+                return self.world.driver.close(handle);
+            }
+            (_, false) => HeaderUse::Off,
+            (header_use, true) => header_use,
+        };
+        let transport = Transport::with_stage(handle, &endpoint.stage, header_use);
         if let Err(transport) = self.begin(address, &endpoint, transport) {
             transport.close(&mut self.world.driver);
         }
@@ -85,20 +96,27 @@ impl<D: Driver> Gateway<D> {
         mut transport: Transport<D::Handle>,
     ) -> Result<Owner, Transport<D::Handle>> {
         let there = self.connections.len() as u64;
-        let Some((places, handshake)) = self.admission.enter(address, endpoint, there) else { return Err(transport) };
+        // A proxy has the connections of many clients.
+        let proxied = endpoint.sites.trust.proxies.has(address).then(|| Box::new(ProxyFacts::new(address)));
+        let client = if proxied.is_none() { Some(address) } else { None };
+        let Some((places, handshake)) = self.admission.enter(client, &self.world.counts, endpoint, there) else {
+            return Err(transport);
+        };
         let input = match &places {
-            Places::Admitted { .. } => Input::Accepted,
-            Places::Refused(refusal) => {
-                if refusal.full == Full::TlsHandshakes {
-                    transport.refuse_handshake();
-                }
+            Places::Refused(refusal) if refusal.full == Full::TlsHandshakes => {
+                transport.refuse_handshake();
                 Input::Overload(refusal.full)
             }
+            // A reply cannot be sent before the header, for which a proxy that is refused has no more time than others.
+            _ if transport.awaits_header() => Input::Expecting,
+            Places::Admitted { .. } => Input::Accepted,
+            Places::Refused(refusal) => Input::Overload(refusal.full),
         };
         let entry = self.connections.vacant_entry();
         let slot = entry.key() as u32;
         let key = self.world.slots.insert_transport(slot, End::Client, transport);
-        let connection = Connection::new(self.next_id, slot, key, address, (places, handshake), self.world.now_ms);
+        let places = (places, handshake);
+        let connection = Connection::new(self.next_id, slot, key, address, places, proxied, self.world.now_ms);
         let connection = entry.insert(connection);
         self.next_id += 1;
         connection.handle(input, &mut self.world);

@@ -8,8 +8,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::admission::AddressUnit;
 use super::timers::Owner;
+use crate::clients::AddressUnit;
 use crate::driver::FileId;
 use crate::limits::{CONNECT_RETRY_MS, CONNECT_RETRY_MS_MAX};
 

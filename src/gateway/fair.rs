@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::admission::AddressUnit;
 use super::timers::Owner;
+use crate::clients::AddressUnit;
 use crate::limits::LIGHT_VISITS_MAX;
 
 /// Waiting connections. An address with many connections delays only its own.

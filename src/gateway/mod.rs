@@ -25,17 +25,20 @@ mod simulation;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::clients::{AddressCounts, AddressUnit};
 use crate::driver::native::Native;
 use crate::driver::{Completion, Driver, Errno, Event, Op, Received, RecordSuites, Rest, Share, Token};
 use crate::exchange::{Effects, Ending, Input};
 use crate::http::date::Date;
 use crate::limits;
+use crate::permit::Count;
 use crate::transport::{give_back, is_short};
 use crate::types::ListenAddress;
-use admission::{AddressUnit, Admission};
+use admission::Admission;
 use clock::Clock;
 use connect_queue::ConnectQueues;
 use connection::{Connection, Kept, Settling};
@@ -67,6 +70,10 @@ pub(crate) struct World<D: Driver> {
     /// Salt in the entity tags of files without usable timestamps. It changes with each process and each replaced
     /// folder.
     tag_salt: u64,
+    /// Number of clients per address.
+    counts: AddressCounts,
+    /// Clients being refused with an error response, as `Admission` counts them.
+    refused: Arc<Count>,
     /// Use counts of devices.
     devices: Devices,
     /// Connections waiting for backends with a full listen backlog.
@@ -134,6 +141,7 @@ impl<D: Driver> Gateway<D> {
     /// Creates a gateway without listeners.
     pub fn new(driver: D, limits: limits::Process) -> Gateway<D> {
         let now_ms = driver.now_ms();
+        let admission = Admission::new(limits);
         Gateway {
             world: World {
                 driver,
@@ -144,6 +152,8 @@ impl<D: Driver> Gateway<D> {
                 date: Date::default(),
                 work: limits::WORK_PER_TURN_MAX,
                 tag_salt: tag_salt(),
+                counts: AddressCounts::new(admission.limits.clients_per_address_max),
+                refused: admission.refused.clone(),
                 devices: Devices::default(),
                 queues: ConnectQueues::default(),
                 watches: Watches::default(),
@@ -153,7 +163,7 @@ impl<D: Driver> Gateway<D> {
             connections: Slab::new(),
             #[cfg(any(test, feature = "sim"))]
             carriers: Slab::new(),
-            admission: Admission::new(limits),
+            admission,
             timers: Timers::default(),
             watch: Watch::default(),
             clock: Clock::new(now_ms),
@@ -179,6 +189,7 @@ impl<D: Driver> Gateway<D> {
     /// Sets the complete list of listeners. Existing connections keep their configuration; new connections get the new
     /// one.
     pub fn configure(&mut self, limits: limits::Process, setups: Vec<ListenerSetup<D::Handle>>) {
+        self.world.counts.clients_per_address_max = limits.clients_per_address_max;
         self.admission.limits = limits;
         for (_, listener) in &mut self.listeners {
             listener.is_leaving = true;
@@ -240,11 +251,12 @@ impl<D: Driver> Gateway<D> {
     /// Whether all counts match the existing objects.
     #[cfg(any(test, feature = "sim"))]
     pub fn has_empty_counts(&self) -> bool {
-        let World { slots, devices, queues, watches, .. } = &self.world;
+        let World { slots, counts, devices, queues, watches, .. } = &self.world;
         self.connections.is_empty()
             && self.carriers.is_empty()
             && slots.has_no_connection()
             && self.admission.is_empty()
+            && counts.is_empty()
             && self.timers.is_empty()
             && devices.is_empty()
             && queues.is_empty()

@@ -86,12 +86,12 @@ pub(crate) fn origin(text: &str) -> Option<String> {
     Some(format!("{scheme}://{host}{}", port.map(|port| format!(":{port}")).unwrap_or_default()))
 }
 
-/// Whether a normalised origin has the same host and port as this Host value. With `is_tls`, the request came over TLS:
-/// the origin has the scheme https. Without, a proxy in front may terminate TLS: the scheme is either, and a port missing
-/// in Host is its default.
-pub(crate) fn is_origin_of(origin: &str, host: &str, is_tls: bool) -> bool {
+/// Whether a normalised origin has the same host and port as this Host value. `is_tls` is whether the client uses https,
+/// which is then the scheme of the origin. None: not known, since a proxy in front may terminate TLS: the scheme is
+/// either, and a port missing in Host is its default.
+pub(crate) fn is_origin_of(origin: &str, host: &str, is_tls: Option<bool>) -> bool {
     let Some((scheme @ ("http" | "https"), authority)) = origin.split_once("://") else { return false };
-    if is_tls && scheme != "https" {
+    if is_tls.is_some_and(|is_tls| is_tls != (scheme == "https")) {
         return false;
     }
     match (Authority::parse(authority), Authority::parse(host), default_port(scheme)) {
@@ -318,8 +318,10 @@ mod tests {
             ("http://gate.example", "", false, false),
         ] {
             let page = origin(text).unwrap();
-            assert_eq!(is_origin_of(&page, host, false), is_same, "{text} at {host}");
-            assert_eq!(is_origin_of(&page, host, true), over_tls, "{text} at {host} over TLS");
+            assert_eq!(is_origin_of(&page, host, None), is_same, "{text} at {host}");
+            assert_eq!(is_origin_of(&page, host, Some(true)), over_tls, "{text} at {host} over TLS");
+            let over_plain = is_origin_of(&page, host, Some(false));
+            assert_eq!(over_plain, is_same && !over_tls, "{text} at {host} without TLS");
         }
     }
 }

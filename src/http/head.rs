@@ -45,6 +45,7 @@ pub enum HeadError {
     Tls,
     NotTls,
     ProxyProtocol,
+    UntrustedProxy,
     HttpVersion,
     TargetTooLong,
     /// The limit in bytes.
@@ -54,6 +55,8 @@ pub enum HeadError {
     Host,
     OtherHost,
     Misdirected,
+    OtherHostname,
+    Forwarded,
     Target,
     Framing,
     Coding,
@@ -67,7 +70,7 @@ impl HeadError {
         match self {
             HeadError::TargetTooLong => 414,
             HeadError::Expectation => 417,
-            HeadError::Misdirected => 421,
+            HeadError::Misdirected | HeadError::OtherHostname => 421,
             HeadError::TooLarge(_) | HeadError::TooManyHeaders(_) => 431,
             HeadError::Coding => 501,
             HeadError::HttpVersion => 505,
@@ -75,8 +78,10 @@ impl HeadError {
             | HeadError::Tls
             | HeadError::NotTls
             | HeadError::ProxyProtocol
+            | HeadError::UntrustedProxy
             | HeadError::Host
             | HeadError::OtherHost
+            | HeadError::Forwarded
             | HeadError::Target
             | HeadError::Framing
             | HeadError::Chunks => 400,
@@ -93,8 +98,12 @@ impl fmt::Display for HeadError {
             }
             HeadError::NotTls => f.write_str("this port speaks TLS: write https:// or wss://"),
             HeadError::ProxyProtocol => f.write_str(
-                "this is the PROXY protocol, which is not read here: switch it off in the proxy (send-proxy, proxy_protocol)",
+                "this is the PROXY protocol, which is not read here: write proxy for this server, or switch it off in the \
+                 proxy (send-proxy, proxy_protocol)",
             ),
+            HeadError::UntrustedProxy => {
+                f.write_str("this is a PROXY header from an address that is not trusted: write it into trusted")
+            }
             HeadError::HttpVersion => f.write_str("only HTTP/1.x is spoken here"),
             HeadError::TargetTooLong => write!(f, "the request target is over {TARGET_SIZE_MAX} bytes"),
             HeadError::TooLarge(size_max) => write!(f, "the request head is over {size_max} bytes"),
@@ -104,6 +113,10 @@ impl fmt::Display for HeadError {
             HeadError::Misdirected => f.write_str(
                 "the Host header names another server than the TLS handshake did (SNI): use a connection of its own",
             ),
+            HeadError::OtherHostname => f.write_str("the Host header names none of the hosts of this server (hostnames)"),
+            HeadError::Forwarded => {
+                f.write_str("the proxy's own part of the Forwarded header is malformed, so that its client is not known")
+            }
             HeadError::Target => f.write_str("the request target is not a path"),
             HeadError::Framing => f.write_str("the request's Content-Length or Transfer-Encoding is ambiguous"),
             HeadError::Coding => f.write_str("chunked is the only Transfer-Encoding that is read here"),

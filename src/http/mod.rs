@@ -4,6 +4,8 @@
 
 pub mod authority;
 
+pub mod hostnames;
+
 pub mod target;
 
 pub mod fields;

@@ -18,7 +18,7 @@ const LENIENT: GeneralPurpose =
 /// Which origins may connect (RFC 6455 section 10.2). A request without Origin does not come from a page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Origins {
-    /// The host and port of the request only; over TLS, with the scheme https.
+    /// The host and port of the request only, with its scheme if that is known.
     Same,
     /// Any origin.
     Any,
@@ -106,13 +106,13 @@ pub(crate) fn is_lost(method: &str, headers: &Fields) -> bool {
     method == "GET" && !is_asked(headers) && values(headers, "sec-websocket-key").next().is_some()
 }
 
-/// Validates a handshake, including one whose Upgrade was lost. `host` is the request's authority, `is_tls` whether it
-/// came over TLS.
+/// Validates a handshake, including one whose Upgrade was lost. `host` is the request's authority, `is_tls` whether its
+/// client uses https (None: not known).
 pub fn check(
     method: &str,
     http_1_1: bool,
     host: &str,
-    is_tls: bool,
+    is_tls: Option<bool>,
     headers: &Fields,
     origins: &Origins,
 ) -> Result<Upgrade, UpgradeError> {
@@ -234,7 +234,7 @@ pub(crate) fn shown_origin(headers: &Fields) -> String {
     all.join(", ")
 }
 
-fn check_origin(headers: &Fields, host: &str, is_tls: bool, origins: &Origins) -> Result<(), UpgradeError> {
+fn check_origin(headers: &Fields, host: &str, is_tls: Option<bool>, origins: &Origins) -> Result<(), UpgradeError> {
     if *origins == Origins::Any || values(headers, "origin").next().is_none() {
         return Ok(());
     }

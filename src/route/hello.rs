@@ -2,15 +2,15 @@
 //! in PROXY protocol version 2 (haproxy's proxy-protocol.txt, section 2.2), with TLVs for values of the handshake and the
 //! facts of TLS.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::clients::header::{
+    FLAG_TLS, SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, TLS_FIXED_SIZE, TLV_HEAD_SIZE, TYPE_TLS, UNSPECIFIED,
+    VERSION_AND_PROXY,
+};
 use crate::limits::{HEAD_SIZE_MAX, HELLO_SUBJECT_SIZE_MAX, HELLO_TLS_VALUE_SIZE_MAX};
 use crate::tls::{ClientFacts, TlsFacts};
 use crate::types::Address;
-
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Version 2, command PROXY.
-const VERSION_AND_COMMAND: u8 = 0x21;
 
 /// The selected application protocol (PP2_TYPE_ALPN).
 const TYPE_ALPN: u8 = 0x01;
@@ -18,8 +18,6 @@ const TYPE_ALPN: u8 = 0x01;
 const TYPE_HOST: u8 = 0x02;
 /// The name of the connection in the log (PP2_TYPE_UNIQUE_ID).
 const TYPE_ID: u8 = 0x05;
-/// The TLS connection (PP2_TYPE_SSL): a byte of flags, 4 bytes for `verify`, TLVs of the subtypes.
-const TYPE_TLS: u8 = 0x20;
 /// The first of the types for applications (PP2_TYPE_MIN_CUSTOM). The subtypes of PP2_TYPE_SSL have no such range.
 const TYPE_PATH: u8 = 0xe0;
 const TYPE_QUERY: u8 = 0xe1;
@@ -35,19 +33,16 @@ const SUBTYPE_VERSION: u8 = 0x21;
 const SUBTYPE_COMMON_NAME: u8 = 0x22;
 const SUBTYPE_CIPHER: u8 = 0x23;
 
-/// The client uses TLS (PP2_CLIENT_SSL).
-const FLAG_TLS: u8 = 0x01;
-/// It has presented a certificate in the handshake of this connection (PP2_CLIENT_CERT_CONN).
+/// The client has presented a certificate in the handshake of this connection (PP2_CLIENT_CERT_CONN).
 const FLAG_CERTIFICATE_NOW: u8 = 0x02;
 /// It has presented a certificate in this session, which may be resumed (PP2_CLIENT_CERT_SESS).
 const FLAG_CERTIFICATE: u8 = 0x04;
 
-/// Bytes of a TLV before its value.
-const TLV_HEAD_SIZE: usize = 3;
 /// Bytes of a record beside the handshake's values and the facts of TLS: IPv6 addresses, six TLVs, the longest ID.
 const PLAIN_SIZE_MAX: usize = 36 + 6 * TLV_HEAD_SIZE + "c18446744073709551615".len();
 /// Bytes of the facts of TLS: nine TLVs, the flags and `verify`, two texts of the certificate, six other values.
-const TLS_SIZE_MAX: usize = 9 * TLV_HEAD_SIZE + 5 + 2 * HELLO_SUBJECT_SIZE_MAX + 6 * HELLO_TLS_VALUE_SIZE_MAX;
+const TLS_SIZE_MAX: usize =
+    9 * TLV_HEAD_SIZE + TLS_FIXED_SIZE + 2 * HELLO_SUBJECT_SIZE_MAX + 6 * HELLO_TLS_VALUE_SIZE_MAX;
 // The handshake's values together are shorter than the request head.
 const _: () = assert!(HEAD_SIZE_MAX.max as usize + PLAIN_SIZE_MAX + TLS_SIZE_MAX <= u16::MAX as usize);
 
@@ -76,13 +71,15 @@ impl Hello {
     }
 
     /// Encodes the record. `client` is the remote and `local` the local address of the client's socket, both unknown on a
-    /// UNIX socket; `id` is the connection's number in the log.
+    /// UNIX socket, unless a proxy names the client; `id` is the connection's number in the log.
     pub fn encode(&self, client: Address, local: Address, id: u64) -> Box<[u8]> {
         let (family, addresses) = match (client, local) {
             (Address::Tcp(client), Address::Tcp(local)) => addresses(client, local),
-            _ => (0x00, Vec::new()),
+            // A proxy on a UNIX socket names its clients.
+            (Address::Tcp(client), Address::Unix) => addresses(client, unspecified(client)),
+            _ => (UNSPECIFIED, Vec::new()),
         };
-        let mut record = [&SIGNATURE[..], &[VERSION_AND_COMMAND, family, 0, 0]].concat();
+        let mut record = [&SIGNATURE[..], &[VERSION_AND_PROXY, family, 0, 0]].concat();
         let start = record.len();
         record.extend(addresses);
         for (kind, value) in [
@@ -141,17 +138,27 @@ fn bounded(value: &str, size_max: usize) -> &[u8] {
     if value.contains('\0') { b"" } else { &value.as_bytes()[..value.floor_char_boundary(size_max)] }
 }
 
+/// The unspecified address of the same family (RFC 6890).
+fn unspecified(client: SocketAddr) -> SocketAddr {
+    match client.ip().to_canonical() {
+        IpAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    }
+}
+
 /// TCP over IPv4 or IPv6; an IPv4 address beside an IPv6 one is written as IPv6 (RFC 4291 section 2.5.5.2).
 fn addresses(client: SocketAddr, local: SocketAddr) -> (u8, Vec<u8>) {
     let ports = [client.port().to_be_bytes(), local.port().to_be_bytes()].concat();
     match (client.ip().to_canonical(), local.ip().to_canonical()) {
-        (IpAddr::V4(client), IpAddr::V4(local)) => (0x11, [&client.octets()[..], &local.octets(), &ports].concat()),
+        (IpAddr::V4(client), IpAddr::V4(local)) => {
+            (TCP_OVER_IPV4, [&client.octets()[..], &local.octets(), &ports].concat())
+        }
         (client, local) => {
             let octets = |ip: IpAddr| match ip {
                 IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
                 IpAddr::V6(v6) => v6.octets(),
             };
-            (0x21, [&octets(client)[..], &octets(local), &ports].concat())
+            (TCP_OVER_IPV6, [&octets(client)[..], &octets(local), &ports].concat())
         }
     }
 }
@@ -325,6 +332,8 @@ mod tests {
             (tcp("[::1]:1"), tcp("[::1]:2"), 0x21, 36),
             (tcp("[::ffff:1.2.3.4]:1"), tcp("[::ffff:1.2.3.5]:2"), 0x11, 12),
             (Address::Unix, Address::Unix, 0x00, 0),
+            (tcp("1.2.3.4:1"), Address::Unix, 0x11, 12),
+            (tcp("[::1]:1"), Address::Unix, 0x21, 36),
             (tcp("1.2.3.4:1"), Address::Unknown, 0x00, 0),
         ] {
             let record = hello.encode(client, local, 7);

@@ -8,8 +8,10 @@ pub mod hello;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::clients::Trust;
 use crate::driver::device::Direction;
 use crate::http::authority::Authority;
+use crate::http::hostnames::Hostnames;
 use crate::http::redirect::Redirect;
 use crate::http::upgrade::Origins;
 use crate::limits;
@@ -122,7 +124,9 @@ pub struct Site {
     /// The host that selects this server among those that share an address, in normal form except for case. None:
     /// it serves as the default only.
     pub hostname: Option<Box<str>>,
-    /// Where all requests are redirected to. None: they are served.
+    /// The hosts that requests may name; others get a 421.
+    pub hostnames: Hostnames,
+    /// Where requests that did not come by https are redirected to. None: they are served.
     pub redirect: Option<Redirect>,
     /// Whether browsers are told to use https only, where a reply goes over TLS (RFC 6797).
     pub has_hsts: bool,
@@ -201,6 +205,7 @@ impl Default for Site {
     fn default() -> Site {
         Site {
             hostname: None,
+            hostnames: Hostnames::default(),
             redirect: None,
             has_hsts: false,
             has_www: false,
@@ -223,12 +228,14 @@ impl Default for Site {
 pub struct Sites {
     first: Arc<Site>,
     others: Vec<Arc<Site>>,
+    /// What all of them believe about their clients.
+    pub trust: Trust,
 }
 
 impl Sites {
-    /// `first` is the default.
+    /// `first` is the default. No proxy is trusted.
     pub fn new(first: Arc<Site>, others: Vec<Arc<Site>>) -> Sites {
-        Sites { first, others }
+        Sites { first, others, trust: Trust::default() }
     }
 
     /// The site with an index from `of_host`; the first one if the index is out of range.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::header::Introduction;
 use super::outgoing::{give_back, heap_cost};
 use crate::driver::{Driver, Errno, Lease, Segment};
 use crate::limits::POOL_HEADROOM;
@@ -10,6 +11,8 @@ use crate::tls::TlsFailure;
 /// A receive result.
 #[derive(Debug)]
 pub(crate) enum Arrival {
+    /// What the connection of a trusted proxy begins with. It precedes all bytes.
+    Header(Introduction),
     /// Bytes in a pool buffer.
     Lease(Lease),
     /// Bytes on the heap, after `POOL_HEADROOM` unused bytes.
@@ -104,6 +107,6 @@ impl Incoming {
 fn cost(arrival: &Arrival) -> usize {
     match arrival {
         Arrival::Copy(bytes) => heap_cost(bytes.len()),
-        Arrival::Lease(_) | Arrival::End | Arrival::Failed(_) | Arrival::Broken(_) => 0,
+        Arrival::Header(_) | Arrival::Lease(_) | Arrival::End | Arrival::Failed(_) | Arrival::Broken(_) => 0,
     }
 }

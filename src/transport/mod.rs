@@ -16,16 +16,19 @@
 //! With TLS, the close_notify is sent before the write side is shut down; with TLS of the kernel, in place of that. An
 //! abandoned transport sends it, or an alert, if that needs no waiting.
 
+mod header;
 mod incoming;
 mod offload;
 mod outgoing;
 mod stage;
 mod tls;
 
+use crate::clients::HeaderUse;
 use crate::driver::{Batch, Driver, Errno, Lease, Op, Receive, Received, Segment, Sending, Share, Token};
 use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
 use crate::tls::Security;
 use crate::types::Demand;
+pub(crate) use header::Introduction;
 pub(crate) use incoming::Arrival;
 use incoming::Incoming;
 use outgoing::Outgoing;
@@ -195,10 +198,10 @@ impl<H> Transport<H> {
         }
     }
 
-    /// A connected socket whose bytes pass a stage.
-    pub(crate) fn with_stage(handle: H, kind: &StageKind) -> Transport<H> {
+    /// A connected socket whose bytes pass a stage, after a PROXY header if `header_use` says so.
+    pub(crate) fn with_stage(handle: H, kind: &StageKind, header_use: HeaderUse) -> Transport<H> {
         let mut transport = Transport::new(handle);
-        let stage = Stage::new(kind);
+        let stage = Stage::after_header(kind, header_use);
         if !stage.is_plain() {
             transport.extra = Some(Box::new(Extra { stage, incoming: Incoming::default() }));
         }
@@ -208,7 +211,7 @@ impl<H> Transport<H> {
     /// Refuses a client of TLS before its handshake: it gets an alert. Of other clients nothing changes.
     pub(crate) fn refuse_handshake(&mut self) {
         if let Some(stage) = self.stage_mut()
-            && stage.tls().is_some()
+            && stage.is_tls()
         {
             *stage = Stage::refused();
             self.take_output();
@@ -252,6 +255,18 @@ impl<H> Transport<H> {
         self.stage().map_or(Security::Plain, Stage::security)
     }
 
+    /// No longer awaits a PROXY header that may be absent, and of which nothing was received. False: it is not so.
+    pub(crate) fn give_up_header(&mut self) -> bool {
+        let is_given_up = self.stage_mut().is_some_and(Stage::give_up_header);
+        self.forget_extra();
+        is_given_up
+    }
+
+    /// Whether the PROXY header is incomplete.
+    pub(crate) fn awaits_header(&self) -> bool {
+        matches!(self.stage(), Some(Stage::Header(_)))
+    }
+
     /// Whether received bytes of a handshake wait for a step.
     pub(crate) fn awaits_step(&self) -> bool {
         self.tls().is_some_and(Session::is_waiting)
@@ -260,7 +275,7 @@ impl<H> Transport<H> {
     /// Continues a handshake. What it leads to is queued.
     pub(crate) fn step<D: Driver<Handle = H>>(&mut self, driver: &mut D) {
         let Some(session) = self.stage_mut().and_then(Stage::tls_mut) else { return };
-        let Taken { bytes, end } = session.step();
+        let Taken { bytes, end, .. } = session.step();
         self.take_output();
         self.drop_after_failure(driver);
         for arrival in bytes.into_iter().chain(end) {
@@ -578,7 +593,7 @@ impl<H> Transport<H> {
             Received::Data(lease) => self.pass_stage(lease, driver),
             Received::End => self.stage_mut().map_or(Some(Arrival::End), Stage::receive_end),
             Received::Failed(errno) if self.is_offloaded() => self.receive_record(errno, driver),
-            Received::Failed(errno) => Some(Arrival::Failed(errno)),
+            Received::Failed(errno) => self.stage().and_then(Stage::cut_header).or(Some(Arrival::Failed(errno))),
         };
         let is_incomplete = is_starved || (size.is_some() || is_record) && arrival.is_none();
         if !more && self.receiving != Receiving::Ended {
@@ -597,7 +612,8 @@ impl<H> Transport<H> {
         arrival
     }
 
-    /// Passes received bytes through the stage. If their end is known too, both are queued.
+    /// Passes received bytes through the stage. If their end is known too, both are queued, and so are those after a
+    /// PROXY header.
     fn pass_stage<D: Driver<Handle = H>>(&mut self, lease: Lease, driver: &mut D) -> Option<Arrival> {
         let Some(stage) = self.stage_mut() else { return Some(Arrival::Lease(lease)) };
         if stage.is_plain() {
@@ -607,12 +623,19 @@ impl<H> Transport<H> {
         self.take_output();
         self.drop_after_failure(driver);
         match taken {
-            Taken { bytes: Some(bytes), end: Some(end) } => {
+            Taken { introduction: Some(introduction), bytes, end } => {
+                for arrival in bytes.into_iter().chain(end) {
+                    self.keep(arrival, driver);
+                }
+                self.forget_extra();
+                Some(Arrival::Header(introduction))
+            }
+            Taken { bytes: Some(bytes), end: Some(end), .. } => {
                 self.keep(bytes, driver);
                 self.keep(end, driver);
                 None
             }
-            Taken { bytes, end } => bytes.or(end),
+            Taken { bytes, end, .. } => bytes.or(end),
         }
     }
 

@@ -1,13 +1,17 @@
 //! The byte stage between a socket and its exchange. Received bytes pass the stage before they are queued or delivered.
 //! Bytes to send pass it when a batch is taken, after small segments were joined.
 //!
-//! The plain stage changes nothing and takes no memory. TLS is in `tls`. The stage of the tests uses records: its output
-//! is longer than its input, and it holds received bytes back until a record is complete.
+//! The plain stage changes nothing and takes no memory. TLS is in `tls`, the PROXY header before either in `header`. The
+//! stage of the tests uses records: its output is longer than its input, and it holds received bytes back until a record is
+//! complete.
 
 use std::sync::Arc;
 
 use super::Arrival;
+use super::header::Expected;
 use super::tls::{Session, Taken};
+use crate::clients::HeaderUse;
+use crate::clients::header::HeaderError;
 use crate::driver::{Driver, Lease};
 #[cfg(any(test, feature = "sim"))]
 use crate::limits::POOL_HEADROOM;
@@ -35,6 +39,8 @@ pub(super) enum Stage {
     /// Bytes pass unchanged.
     #[default]
     Plain,
+    /// A PROXY header is awaited. Nothing is sent before it.
+    Header(Expected),
     Tls(Session),
     #[cfg(any(test, feature = "sim"))]
     Records(Records),
@@ -50,6 +56,14 @@ impl Stage {
             StageKind::Streams => Stage::Plain,
             #[cfg(any(test, feature = "sim"))]
             StageKind::Records => Stage::Records(Records::default()),
+        }
+    }
+
+    /// The stage of a trusted proxy's new connection.
+    pub(super) fn after_header(kind: &StageKind, header_use: HeaderUse) -> Stage {
+        match header_use {
+            HeaderUse::Off => Stage::new(kind),
+            HeaderUse::Optional | HeaderUse::Required => Stage::Header(Expected::new(kind.clone(), header_use)),
         }
     }
 
@@ -87,25 +101,58 @@ impl Stage {
         }
     }
 
+    /// Whether the connection begins, or will begin, with a TLS handshake that is not refused yet.
+    pub(super) fn is_tls(&self) -> bool {
+        match self {
+            Stage::Header(expected) => matches!(expected.next, StageKind::Tls(_)),
+            stage => stage.tls().is_some(),
+        }
+    }
+
     /// How the connection is protected.
     pub(super) fn security(&self) -> Security<'_> {
-        self.tls().map_or(Security::Plain, Session::security)
+        match self {
+            Stage::Tls(session) => session.security(),
+            stage if stage.is_tls() => Security::Handshaking,
+            _ => Security::Plain,
+        }
     }
 
     /// Bytes held outside the pool.
     pub(super) fn heap_size(&self) -> usize {
-        self.tls().map_or(0, Session::heap_size)
+        match self {
+            Stage::Header(expected) => expected.heap_size(),
+            stage => stage.tls().map_or(0, Session::heap_size),
+        }
     }
 
     /// Whether `seal` may be called.
     pub(super) fn may_seal(&self) -> bool {
-        self.tls().is_none_or(Session::may_seal)
+        match self {
+            Stage::Header(_) => false,
+            stage => stage.tls().is_none_or(Session::may_seal),
+        }
     }
 
     /// Decodes received bytes.
     pub(super) fn receive<D: Driver>(&mut self, lease: Lease, driver: &mut D) -> Taken {
         match self {
-            Stage::Plain => Taken { bytes: Some(Arrival::Lease(lease)), end: None },
+            Stage::Plain => Taken { bytes: Some(Arrival::Lease(lease)), ..Taken::default() },
+            Stage::Header(expected) => {
+                let mut lease = lease;
+                let Some(introduction) = expected.receive(&mut lease, driver) else {
+                    driver.release(lease);
+                    return Taken::default();
+                };
+                *self = Stage::new(&expected.next);
+                let taken = if introduction.is_ok() && !lease.is_empty() {
+                    self.receive(lease, driver)
+                } else {
+                    driver.release(lease);
+                    Taken::default()
+                };
+                Taken { introduction: Some(introduction), ..taken }
+            }
             Stage::Tls(session) => session.receive(lease, driver),
             #[cfg(any(test, feature = "sim"))]
             Stage::Records(records) => {
@@ -113,14 +160,33 @@ impl Stage {
                 records.decode(&driver.buffer(&lease)[lease.range()], &mut bytes);
                 driver.release(lease);
                 let bytes = (bytes.len() > POOL_HEADROOM).then(|| Arrival::Copy(bytes.into()));
-                Taken { bytes, end: None }
+                Taken { bytes, ..Taken::default() }
             }
         }
     }
 
     /// Handles the end of the stream. None: it was known before.
     pub(super) fn receive_end(&mut self) -> Option<Arrival> {
-        self.tls_mut().map_or(Some(Arrival::End), Session::receive_end)
+        self.cut_header().or_else(|| self.tls_mut().map_or(Some(Arrival::End), Session::receive_end))
+    }
+
+    /// What the end of the stream, or its failure, within a PROXY header means. None: it is not within one.
+    pub(super) fn cut_header(&self) -> Option<Arrival> {
+        match self {
+            Stage::Header(expected) if expected.has_begun() => Some(Arrival::Header(Err(HeaderError::Incomplete))),
+            _ => None,
+        }
+    }
+
+    /// No longer awaits a PROXY header that may be absent, and of which nothing was received. False: it is not so.
+    pub(super) fn give_up_header(&mut self) -> bool {
+        match self {
+            Stage::Header(expected) if !expected.is_required && !expected.has_begun() => {
+                *self = Stage::new(&expected.next);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Encodes the bytes of a pool buffer in place. The lease is returned if that is not worth it, or not possible.
@@ -146,7 +212,7 @@ impl Stage {
     /// Encodes bytes to send. None: nothing can be sent any more.
     pub(super) fn seal(&mut self, bytes: &[u8]) -> Option<Box<[u8]>> {
         match self {
-            Stage::Plain => Some(bytes.into()),
+            Stage::Plain | Stage::Header(_) => Some(bytes.into()),
             Stage::Tls(session) => session.seal(bytes),
             #[cfg(any(test, feature = "sim"))]
             Stage::Records(_) => Some(Records::encode(bytes).into()),

@@ -27,6 +27,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptErr
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
 use super::Arrival;
+use super::header::Introduction;
 use crate::driver::{Driver, Lease};
 use crate::limits::{
     POOL_BUFFER_SIZE, POOL_HEADROOM, SEAL_IN_PLACE_SIZE_MIN, TLS_PARTIAL_SIZE_MAX, TLS_PAYLOAD_SIZE_MAX,
@@ -109,6 +110,8 @@ impl fmt::Debug for Session {
 /// What received bytes lead to.
 #[derive(Default, Debug)]
 pub(super) struct Taken {
+    /// What the connection begins with, once that is known. It precedes all bytes.
+    pub(super) introduction: Option<Introduction>,
     /// The decrypted bytes. None: there are none.
     pub(super) bytes: Option<Arrival>,
     /// The end or the failure that follows them. None: neither.
@@ -189,12 +192,16 @@ impl Session {
     pub(super) fn receive<D: Driver>(&mut self, lease: Lease, driver: &mut D) -> Taken {
         match &mut self.state {
             _ if self.has_ended => {}
-            State::Kernel(_) | State::Http => return Taken { bytes: Some(Arrival::Lease(lease)), end: None },
+            State::Kernel(_) | State::Http => return Taken { bytes: Some(Arrival::Lease(lease)), ..Taken::default() },
             State::Secured(connection, _) => {
                 let (partial, held, output) = (&mut self.partial, &mut self.held, &mut self.output);
                 let traffic = Traffic { connection, partial, held, output };
                 let (bytes, end) = traffic.receive(lease, driver);
-                return Taken { bytes, end: end.map(|end| self.end(end)) };
+                // Nothing follows a close_notify, neither an alert nor the answer to a KeyUpdate.
+                if self.is_closed {
+                    self.output.clear();
+                }
+                return Taken { bytes, end: end.map(|end| self.end(end)), ..Taken::default() };
             }
             State::Hello(_) | State::Handshaking(_) => {
                 self.partial.extend_from_slice(&driver.buffer(&lease)[lease.range()]);
@@ -238,7 +245,8 @@ impl Session {
             Some(&HANDSHAKE) | None => {}
             Some(first) if first.is_ascii_alphabetic() || *first == b'\r' || *first == b'\n' => {
                 self.state = State::Http;
-                return Taken { bytes: Some(Arrival::copy(&mem::take(&mut self.partial))), end: None };
+                let bytes = Some(Arrival::copy(&mem::take(&mut self.partial)));
+                return Taken { bytes, ..Taken::default() };
             }
             Some(_) => return self.fail(TlsFailure::NotTls, &UNEXPECTED_MESSAGE),
         }
@@ -312,7 +320,7 @@ impl Session {
             },
         };
         let bytes = (plain.len() > POOL_HEADROOM).then(|| Arrival::Copy(plain.into()));
-        Taken { bytes, end: end.map(|end| self.end(end)) }
+        Taken { bytes, end: end.map(|end| self.end(end)), ..Taken::default() }
     }
 
     /// Leaves the handshake. Some: the session may not be resumed after all, since a ticket does not tell whether the
@@ -347,7 +355,7 @@ impl Session {
     /// Ends a session before there is a connection that makes its alert.
     fn fail(&mut self, error: TlsFailure, alert: &[u8]) -> Taken {
         self.output.extend_from_slice(alert);
-        Taken { bytes: None, end: Some(self.end(End::Failed(error))) }
+        Taken { end: Some(self.end(End::Failed(error))), ..Taken::default() }
     }
 
     fn end(&mut self, end: End) -> Arrival {

@@ -3,20 +3,20 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::group::Group;
-use super::tls;
 use crate::config::keys::{self, DOCUMENT_GROUPS, Scope};
 use crate::config::problem::Problems;
 use crate::config::syntax::{Data, Setting};
 
 /// Reports keys of ouistiti that protect the server and are not supported: an error, or a warning if `unprotected` lists
 /// the key. True: a protection is missing. `redirects`: all requests of the server are redirected to https.
+/// `uses_tls`: none is served unencrypted.
 pub(crate) fn check(
     server: &Group<'_>,
     redirect: Option<&Group<'_>>,
     redirects: bool,
+    uses_tls: bool,
     problems: &mut Problems,
 ) -> bool {
-    let uses_tls = redirects || tls::is_set(server);
     let consented = server.texts("unprotected");
     for (location, word) in &consented {
         if keys::guards().all(|(_, consent)| consent != *word) {

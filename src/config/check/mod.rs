@@ -13,6 +13,8 @@ mod server;
 
 mod tls;
 
+mod trust;
+
 use super::keys::{Limits, Scope};
 use super::problem::{Location, Problems};
 use super::syntax::Setting;

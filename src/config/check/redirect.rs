@@ -52,8 +52,9 @@ impl ToTls {
     /// Sets `Site::redirect`. False: there is no server to redirect to, and the server consents to being unprotected.
     pub(crate) fn lead(&self, servers: &mut [Server], problems: &mut Problems) -> bool {
         let Some((target, port)) = target(servers, servers[self.number].site.hostname.as_deref()) else {
-            let sentence = "leads to no server with tls on a TCP port: write such a server; behind a TLS proxy, which \
-                redirects by itself, leave \"hsts\" out, since requests would be redirected for ever";
+            let sentence = "leads to no server with tls on a TCP port: write such a server; behind a TLS proxy write \
+                trusted and let it send X-Forwarded-Proto, or leave \"hsts\" out, since requests would be redirected \
+                for ever";
             // Without one of these groups it would serve nothing.
             let is_consented = self.is_consented && !self.unused.is_empty();
             if is_consented {

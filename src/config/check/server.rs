@@ -10,15 +10,20 @@ use super::link::link;
 use super::redirect::{self, ToTls};
 use super::text_setting;
 use super::tls;
+use super::trust;
 use crate::config::keys::{DOCUMENT_GROUPS, Limits};
 use crate::config::problem::{Location, Problems};
 use crate::config::{Host, Server, SetByFlag, SettingPlaces, TextSetting, values};
 use crate::http::authority::unbracket;
+use crate::http::redirect::Redirect;
 use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX, PAGE_HEADERS_SIZE_MAX};
 use crate::permit::Count;
 use crate::route::names::{Patterns, Rules};
 use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Site};
 use crate::types::ListenAddress;
+
+/// The port of https, at which a TLS proxy in front listens.
+const HTTPS_PORT: u16 = 443;
 
 /// The servers checked so far.
 #[derive(Default)]
@@ -31,6 +36,17 @@ pub(crate) struct Servers {
     redirects: Vec<ToTls>,
 }
 
+/// Two servers that listen on the same address.
+struct Shared<'a> {
+    /// Where the other one names the address.
+    location: Location,
+    /// Index of the first server of the address.
+    first: usize,
+    /// Index of the other one.
+    other: usize,
+    address: &'a ListenAddress,
+}
+
 impl Servers {
     /// Checks a server. `limits` are those of the file.
     pub(crate) fn add(&mut self, group: &Group<'_>, limits: &Limits, problems: &mut Problems) {
@@ -40,10 +56,16 @@ impl Servers {
         let tls = tls::tls(group, problems);
         let redirect = group.group("redirect", problems);
         let has_hsts = redirect.as_ref().is_some_and(|redirect| redirect::has_hsts(redirect, problems));
-        let redirects = has_hsts && tls.is_none();
-        self.is_unprotected |= guards::check(group, redirect.as_ref(), redirects, problems);
+        let trust = trust::trust(group, listen.iter().map(|(_, address)| address), problems);
+        // Requests that came to a proxy by https are served, the others are redirected to the proxy.
+        let is_behind_tls = has_hsts && tls.is_none() && trust::knows_scheme(&trust);
+        let redirects = has_hsts && tls.is_none() && !is_behind_tls;
+        let uses_tls = has_hsts || tls.is_some();
+        self.is_unprotected |= guards::check(group, redirect.as_ref(), redirects, uses_tls, problems);
         let mut limits = limits.clone();
-        let mut site = Site { hostname: hostname(group, problems), ..Site::default() };
+        let hostname = hostname(group, problems);
+        let hostnames = trust::hostnames(group, hostname.as_deref(), problems);
+        let mut site = Site { hostname, hostnames, ..Site::default() };
         let own = group.limits(&mut limits, problems);
         for (name, limit) in [("maxclients", "clients"), ("keepalivetimeout", "keepalive-ms")] {
             if own.as_ref().is_some_and(|own| own.has(limit)) && group.has(name) {
@@ -56,7 +78,8 @@ impl Servers {
         if let Some(seconds) = group.number("keepalivetimeout") {
             limits.http.keepalive_ms = seconds * 1000;
         }
-        site.has_hsts = has_hsts && tls.is_some();
+        site.has_hsts = has_hsts && !redirects;
+        site.redirect = is_behind_tls.then(|| Redirect { host: site.hostname.clone(), port: HTTPS_PORT });
         if let Some(redirect) = redirect.as_ref().filter(|_| redirects) {
             self.redirects.push(ToTls::new(number, group, redirect));
         }
@@ -88,13 +111,14 @@ impl Servers {
         let (www, docroot) = (www.map(|set| set.value), docroot.map(|set| set.value));
         let listen = listen.into_iter().map(|(_, address)| address).collect();
         let has_freebind = group.flag("freebind").unwrap_or(false);
-        self.all.push(Server { places, listen, has_freebind, www, docroot, tls, site, hosts });
+        self.all.push(Server { places, listen, has_freebind, www, docroot, trust, tls, site, hosts });
     }
 
     /// Reports conflicts between servers, and resolves what one server says about others.
     pub(crate) fn finish(&mut self, problems: &mut Problems) {
         self.check_addresses(problems);
         self.check_tls(problems);
+        self.check_trust(problems);
         for redirect in &self.redirects {
             self.is_unprotected |= !redirect.lead(&mut self.all, problems);
         }
@@ -102,21 +126,47 @@ impl Servers {
 
     /// Reports servers that share an address, and of which only one has TLS.
     fn check_tls(&self, problems: &mut Problems) {
-        let mut firsts: HashMap<String, usize> = HashMap::new();
-        let mut reported = HashSet::new();
         let has_tls = |number: usize| self.all[number].tls.is_some();
-        for (location, number, address) in &self.addresses {
-            let first = *firsts.entry(address.to_string()).or_insert(*number);
-            if has_tls(first) == has_tls(*number) || !reported.insert((first, *number)) {
-                continue;
-            }
-            let (address, other) = (address.url(has_tls(first)), path(first));
-            let sentence = match has_tls(first) {
-                true => format!("{other} has tls on {address}: write tls here too, or listen on another port"),
-                false => format!("{other} has no tls on {address}: write tls there too, or listen on another port"),
+        for Shared { location, first, other, address } in self.shared() {
+            let (url, path_of_first) = (address.url(has_tls(first)), path(first));
+            let sentence = match (has_tls(first), has_tls(other)) {
+                (true, false) => {
+                    format!("{path_of_first} has tls on {url}: write tls here too, or listen on another port")
+                }
+                (false, true) => {
+                    format!("{path_of_first} has no tls on {url}: write tls there too, or listen on another port")
+                }
+                _ => continue,
             };
-            problems.error(*location, &path(*number), sentence);
+            problems.error(location, &path(other), sentence);
         }
+    }
+
+    /// Reports servers that share an address, and do not believe the same proxies: a client is known before its server.
+    fn check_trust(&self, problems: &mut Problems) {
+        for Shared { location, first, other, address } in self.shared() {
+            let (one, two) = (&self.all[first], &self.all[other]);
+            let Some(key) = trust::difference(&one.trust, &two.trust) else { continue };
+            let (url, path_of_first) = (address.url(one.tls.is_some()), path(first));
+            let sentence = format!(
+                "{key} is not that of {path_of_first} on {url}: write the same in both, or listen on another port"
+            );
+            problems.error(location, &path(other), sentence);
+        }
+    }
+
+    /// Each pair of the first server of an address and another one, once.
+    fn shared(&self) -> Vec<Shared<'_>> {
+        let mut firsts: HashMap<String, usize> = HashMap::new();
+        let mut found = HashSet::new();
+        let mut shared = Vec::new();
+        for (location, other, address) in &self.addresses {
+            let first = *firsts.entry(address.to_string()).or_insert(*other);
+            if first != *other && found.insert((first, *other)) {
+                shared.push(Shared { location: *location, first, other: *other, address });
+            }
+        }
+        shared
     }
 
     /// Reports servers that have both address and host name in common.
@@ -175,7 +225,7 @@ fn addresses(group: &Group<'_>, problems: &mut Problems) -> Vec<(Location, Liste
         }
         return addresses;
     }
-    let default = if tls::is_set(group) { 443 } else { 80 };
+    let default = if tls::is_set(group) { HTTPS_PORT } else { 80 };
     let port = group.number("port").map_or(default, |port| port as u16);
     let one = group.parsed(problems, "addr", |text| {
         let bare = unbracket(text).unwrap_or(text);

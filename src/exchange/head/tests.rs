@@ -1,4 +1,4 @@
-//! The first request of a connection: deadlines, redirections, and what TLS changes.
+//! The first request of a connection: deadlines, hosts, redirections, and what TLS changes.
 
 use std::sync::Arc;
 
@@ -10,29 +10,29 @@ use crate::limits;
 use crate::route::{Site, Sites};
 
 /// A connection to these servers.
-struct Connection {
-    exchange: Exchange,
-    sites: Sites,
-    date: Date,
-    effects: Effects,
+pub(super) struct Connection {
+    pub(super) exchange: Exchange,
+    pub(super) sites: Sites,
+    pub(super) date: Date,
+    pub(super) effects: Effects,
 }
 
 impl Connection {
-    fn to(sites: Sites) -> Connection {
+    pub(super) fn to(sites: Sites) -> Connection {
         let (date, effects) = (Date::default(), Effects::default());
         Connection { exchange: Exchange::default(), sites, date, effects }
     }
 
     /// Handles an input; returns the effects.
-    fn handle(&mut self, now_ms: u64, security: Security<'_>, input: Input<'_>) -> Vec<Effect> {
+    pub(super) fn handle(&mut self, now_ms: u64, security: Security<'_>, input: Input<'_>) -> Vec<Effect> {
         let (date, sites) = (&self.date, &self.sites);
-        let around = Surroundings { now_ms, since_ms: now_ms, date, sites, tag_salt: 1, security };
+        let around = Surroundings { now_ms, since_ms: now_ms, date, sites, tag_salt: 1, security, proxied: None };
         self.exchange.handle(around, input, &mut self.effects);
         self.effects.drain().collect()
     }
 
     /// The bytes that are sent after a request. They contain neither the name of the server nor a date.
-    fn answer(&mut self, security: Security<'_>, request: &str) -> String {
+    pub(super) fn answer(&mut self, security: Security<'_>, request: &str) -> String {
         let mut bytes = request.as_bytes().to_vec();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
         let effects = self.handle(1, security, Input::Bytes(End::Client, chunk));
@@ -43,12 +43,12 @@ impl Connection {
         self.exchange.wants().deadline_ms
     }
 
-    fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> Progress {
         self.exchange.wants().progress
     }
 }
 
-fn sent(effects: &[Effect]) -> String {
+pub(super) fn sent(effects: &[Effect]) -> String {
     let bytes = effects.iter().flat_map(|effect| match effect {
         Effect::Send { to: End::Client, bytes } => bytes.to_vec(),
         _ => Vec::new(),
@@ -56,7 +56,7 @@ fn sent(effects: &[Effect]) -> String {
     String::from_utf8(bytes.collect()).unwrap()
 }
 
-fn logged(effects: &[Effect]) -> Vec<&str> {
+pub(super) fn logged(effects: &[Effect]) -> Vec<&str> {
     let lines = effects.iter().filter_map(|effect| match effect {
         Effect::Log(Level::Info, line) => Some(line.as_str()),
         _ => None,
@@ -64,20 +64,20 @@ fn logged(effects: &[Effect]) -> Vec<&str> {
     lines.collect()
 }
 
-fn sites(all: impl IntoIterator<Item = Site>) -> Sites {
+pub(super) fn sites(all: impl IntoIterator<Item = Site>) -> Sites {
     let mut all = all.into_iter().map(Arc::new);
     Sites::new(all.next().unwrap(), all.collect())
 }
 
-fn site(hostname: &str) -> Site {
+pub(super) fn site(hostname: &str) -> Site {
     Site { hostname: (!hostname.is_empty()).then(|| hostname.into()), has_docroot: true, ..Site::default() }
 }
 
-fn facts(site: u16, sni: &str) -> TlsFacts {
+pub(super) fn facts(site: u16, sni: &str) -> TlsFacts {
     TlsFacts { site, sni: sni.into(), ..TlsFacts::default() }
 }
 
-const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+pub(super) const HANDSHAKE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 #[test]

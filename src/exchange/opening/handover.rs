@@ -98,8 +98,15 @@ mod tests {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
-        let around =
-            Surroundings { now_ms: 1, since_ms: 1, date: &date, sites: &sites, tag_salt: 1, security: Security::Plain };
+        let around = Surroundings {
+            now_ms: 1,
+            since_ms: 1,
+            date: &date,
+            sites: &sites,
+            tag_salt: 1,
+            security: Security::Plain,
+            proxied: None,
+        };
         let (mut exchange, mut effects) = (Exchange::default(), Effects::default());
         let mut bytes = [HANDSHAKE, pipelined].concat().into_bytes();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };

@@ -62,6 +62,8 @@ impl<H> Connection<H> {
                 Effect::Send { to, bytes } => self.enqueue(to, Segment::heap(bytes), world),
                 Effect::Over(ending) => self.break_off(ending),
                 Effect::Log(level, line) => log::connection_event(level, self.id.get(), format_args!("{line}")),
+                Effect::Client { address, place } => self.set_client(address, place),
+                Effect::NoClient => self.leave_place(),
                 Effect::Hello(hello) => self.send_hello(&hello, world),
                 Effect::SendLast { .. }
                 | Effect::Pong { .. }
@@ -125,10 +127,9 @@ impl<H> Connection<H> {
     }
 
     fn send_hello<D: Driver<Handle = H>>(&mut self, hello: &Hello, world: &mut World<D>) {
-        let client = world.slots.transport(self.client);
-        let local =
-            client.and_then(Transport::handle).map_or(Address::Unknown, |handle| world.driver.local_address(handle));
-        let record = hello.encode(self.address(), local, self.id.get());
+        let client = world.slots.transport(self.client).and_then(Transport::handle);
+        let of_socket = || client.map_or(Address::Unknown, |client| world.driver.local_address(client));
+        let record = hello.encode(self.address(), self.announced_local().unwrap_or_else(of_socket), self.id.get());
         self.enqueue(End::Backend, Segment::heap(record), world);
     }
 

@@ -16,7 +16,7 @@ impl<H> Connection<H> {
     /// Begins a hand-over once nothing is in flight for the client: a pending receive would consume bytes that belong
     /// to the backend.
     pub(super) fn settle_handover<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
-        let address = self.address();
+        let (address, announced) = (self.address(), self.announced_local());
         let busy = self.rare.as_deref_mut().and_then(|rare| rare.busy.as_deref_mut());
         let Some(busy) = busy.filter(|busy| busy.ending.is_none()) else { return };
         let Some(opened) = busy.opened.as_mut().filter(|opened| opened.handover.is_some()) else { return };
@@ -41,7 +41,8 @@ impl<H> Connection<H> {
         opened.late_reply = late_reply;
         let mut record = sockaddr(address);
         if let Some(hello) = hello {
-            record.extend(hello.encode(address, world.driver.local_address(client), self.id.get()));
+            let local = announced.unwrap_or_else(|| world.driver.local_address(client));
+            record.extend(hello.encode(address, local, self.id.get()));
         }
         // The end of a relayed conversation is observed anyway.
         opened.is_watched = !is_relayed && opened.socket.is_some_and(|socket| world.watches.reserve(socket));

@@ -3,17 +3,19 @@
 mod apply;
 mod handover;
 mod open_file;
+mod proxied;
 
 use std::net::{SocketAddr, SocketAddrV4};
 
 use super::World;
-use super::admission::{AddressUnit, Admission, Handshake, HeldSize, Places};
+use super::admission::{Admission, Handshake, HeldSize, Places};
 use super::endpoint::Endpoint;
 use super::opened::Opened;
 use super::slots::{Key, Slots};
 use super::timers::Owner;
+use crate::clients::{AddressCounts, AddressUnit};
 use crate::driver::{Batch, Driver, Errno, Lease, Op, Received, Share, Token};
-use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Security, Surroundings};
+use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Proxied, Security, Surroundings};
 use crate::http::date::Date;
 use crate::limits;
 use crate::observe::log::{self, Access, Level, Quoted};
@@ -21,6 +23,7 @@ use crate::tls::{ClientFacts, TlsFacts};
 use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
 use crate::types::{Address, End, Moment, U48};
 use apply::Source;
+pub(super) use proxied::ProxyFacts;
 
 #[derive(Debug)]
 pub(super) struct Connection<H> {
@@ -68,6 +71,8 @@ struct Rare<H> {
 struct Busy<H> {
     /// None: the handshake is over.
     handshake: Option<Handshake>,
+    /// None: not a connection of a trusted proxy, or the handshake is over.
+    proxied: Option<Box<ProxyFacts>>,
     opened: Option<Opened<H>>,
     /// Since when the deadline is postponed because of recent activity. None: not postponed.
     put_off: Option<Moment>,
@@ -83,7 +88,7 @@ impl<H> Default for Rare<H> {
 
 impl<H> Default for Busy<H> {
     fn default() -> Busy<H> {
-        Busy { handshake: None, opened: None, put_off: None, ending: None }
+        Busy { handshake: None, proxied: None, opened: None, put_off: None, ending: None }
     }
 }
 
@@ -114,12 +119,11 @@ impl<H> Connection<H> {
         client: Key,
         address: Address,
         (places, handshake): (Places<H>, Option<Handshake>),
+        proxied: Option<Box<ProxyFacts>>,
         now_ms: u64,
     ) -> Connection<H> {
-        let (v4, other) = match address {
-            Address::Tcp(SocketAddr::V4(v4)) => (Some(v4), None),
-            other => (None, Some(other)),
-        };
+        let (v4, other) = split(address);
+        let busy = Busy { handshake, proxied, ..Busy::default() };
         Connection {
             id: U48::new(id),
             slot,
@@ -129,7 +133,7 @@ impl<H> Connection<H> {
             exchange: Exchange::default(),
             client: Some(client),
             backend: None,
-            rare: Some(Box::new(Rare { address: other, busy: Some(Box::new(Busy { handshake, ..Busy::default() })) })),
+            rare: Some(Box::new(Rare { address: other, busy: Some(Box::new(busy)) })),
             started: Moment::at(now_ms),
             moved: Moment::at(now_ms),
             is_listed: false,
@@ -185,6 +189,13 @@ impl<H> Connection<H> {
     /// The unit of per-address limits that the client belongs to.
     pub(super) fn address_unit(&self) -> AddressUnit {
         AddressUnit::of(self.address())
+    }
+
+    /// The address of which it has a place. None: it has none.
+    #[cfg(test)]
+    pub(super) fn place(&self) -> Option<Address> {
+        let has_place = matches!(&self.places, Places::Admitted { address: Some(_), .. });
+        has_place.then(|| self.address())
     }
 
     /// When a peer last received data, in ms; initially the time of accept.
@@ -293,6 +304,7 @@ impl<H> Connection<H> {
             (world.since_ms, world.now_ms),
             world.tag_salt,
             self.security(&world.slots),
+            self.proxied(&world.counts),
         );
         self.exchange.handle(around, input, &mut world.effects);
         self.apply(Source::Nothing, world);
@@ -342,6 +354,10 @@ impl<H> Connection<H> {
         if wants.deadline_ms.is_none_or(|deadline_ms| deadline_ms > world.taken_ms) {
             return;
         }
+        // A proxy that may omit the header, and is silent, is waited for as others are.
+        if world.slots.transport_mut(self.client).is_some_and(Transport::give_up_header) {
+            return self.on_header(Ok(None), world);
+        }
         let queued = self.queued_size(End::Client, world);
         // During a reply and during closing, the timeout runs from the last byte sent. It is longer while bytes are
         // queued for a peer.
@@ -364,6 +380,7 @@ impl<H> Connection<H> {
             (world.since_ms, world.taken_ms),
             world.tag_salt,
             self.security(&world.slots),
+            self.proxied(&world.counts),
         );
         self.exchange.handle(around, Input::Deadline, &mut world.effects);
         self.apply(Source::Nothing, world);
@@ -410,6 +427,10 @@ impl<H> Connection<H> {
         let Some(transport) = self.transport(end, world).filter(|transport| !transport.is_abandoned()) else {
             return false;
         };
+        // It is first, although what follows it may be queued already.
+        if matches!(arrival, Arrival::Header(_)) {
+            return false;
+        }
         let is_data = matches!(arrival, Arrival::Lease(_) | Arrival::Copy(_));
         let has_room = || world.work > 0 && self.may_deliver(end, world);
         match transport.is_stream() {
@@ -458,6 +479,11 @@ impl<H> Connection<H> {
 
     fn deliver<D: Driver<Handle = H>>(&mut self, end: End, arrival: Arrival, world: &mut World<D>) {
         let input = match arrival {
+            Arrival::Header(introduction) => {
+                self.on_header(introduction, world);
+                // What has been received after it.
+                return self.visit(world);
+            }
             Arrival::Lease(lease) => return self.handle_lease(lease, Some(end), world),
             Arrival::Copy(bytes) => return self.handle_copy(bytes, end, world),
             Arrival::End => Input::Ended(end),
@@ -641,6 +667,7 @@ impl<H> Connection<H> {
             (world.since_ms, world.now_ms),
             world.tag_salt,
             self.security(&world.slots),
+            self.proxied(&world.counts),
         );
         let input = match from {
             Some(from) => Input::Bytes(from, chunk),
@@ -661,6 +688,7 @@ impl<H> Connection<H> {
             (world.since_ms, world.now_ms),
             world.tag_salt,
             self.security(&world.slots),
+            self.proxied(&world.counts),
         );
         self.exchange.handle(around, Input::Bytes(from, chunk), &mut world.effects);
         world.spend(end - start);
@@ -678,6 +706,11 @@ impl<H> Connection<H> {
             true => Security::Plain,
             false => slots.transport(self.client).map_or(Security::Plain, Transport::security),
         }
+    }
+
+    /// The proxy that has made the client's connection, for a request. Conversations do not have it.
+    fn proxied<'w>(&self, counts: &'w AddressCounts) -> Option<Proxied<'w>> {
+        Some(self.busy()?.proxied.as_ref()?.told(counts))
     }
 
     fn key(&self, end: End) -> Option<Key> {
@@ -705,6 +738,14 @@ pub(super) struct Kept {
     heap_size: usize,
 }
 
+/// An IPv4 address, or another one.
+fn split(address: Address) -> (Option<SocketAddrV4>, Option<Address>) {
+    match address {
+        Address::Tcp(SocketAddr::V4(v4)) => (Some(v4), None),
+        other => (None, Some(other)),
+    }
+}
+
 /// The context of an exchange: the time now, and since when the input may have been waiting.
 fn around<'a, H>(
     endpoint: &'a Endpoint<H>,
@@ -712,6 +753,7 @@ fn around<'a, H>(
     (since_ms, now_ms): (u64, u64),
     tag_salt: u64,
     security: Security<'a>,
+    proxied: Option<Proxied<'a>>,
 ) -> Surroundings<'a> {
-    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt, security }
+    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt, security, proxied }
 }

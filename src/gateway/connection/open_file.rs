@@ -124,7 +124,7 @@ impl<H> Connection<H> {
         let has_backend = self.backend.is_some();
         let busy = self.busy_mut()?;
         if is_ending || !is_handshake {
-            busy.handshake = None;
+            (busy.handshake, busy.proxied) = (None, None);
         }
         let mut starved = None;
         if let Some(opened) = &mut busy.opened {

@@ -130,7 +130,8 @@ impl Tls {
 
     fn read(&mut self, mut chunk: &[u8], received: &mut Vec<u8>) {
         while !chunk.is_empty() && !self.has_failed {
-            self.connection.read_tls(&mut chunk).expect("memory does not fail");
+            let size = self.connection.read_tls(&mut chunk).expect("memory does not fail");
+            assert!(size > 0, "bytes follow the close_notify");
             let processed = self.connection.process_new_packets().map(|_| ());
             self.has_failed = processed.is_err();
             let is_refused =

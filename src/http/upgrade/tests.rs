@@ -17,7 +17,7 @@ fn with<'a>(name: &'a str, value: &'a [u8]) -> Vec<(&'a str, &'a [u8])> {
 }
 
 fn judge(headers: &Fields) -> Result<Upgrade, UpgradeError> {
-    check("GET", true, "gate.example:8080", false, headers, &Origins::Same)
+    check("GET", true, "gate.example:8080", None, headers, &Origins::Same)
 }
 
 /// The example of RFC 6455 section 1.2. Its Origin is not that of its Host.
@@ -33,7 +33,7 @@ fn the_handshake_of_the_rfc() {
         ("Sec-WebSocket-Version", b"13"),
     ];
     assert!(is_asked(&headers));
-    let check = |origins| check("GET", true, "server.example.com", false, &headers, &origins);
+    let check = |origins| check("GET", true, "server.example.com", None, &headers, &origins);
     let upgrade = check(Origins::List(vec!["http://example.com".into()])).unwrap();
     assert_eq!(upgrade.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!(upgrade.subprotocols, ["chat", "superchat"]);
@@ -135,8 +135,8 @@ fn headers_of_handshakes() {
 #[test]
 fn refusals() {
     let origins = Origins::Same;
-    assert_eq!(check("POST", true, "h", false, &GOOD, &origins), Err(UpgradeError::Method));
-    assert_eq!(check("GET", false, "h", false, &GOOD, &origins), Err(UpgradeError::HttpVersion));
+    assert_eq!(check("POST", true, "h", None, &GOOD, &origins), Err(UpgradeError::Method));
+    assert_eq!(check("GET", false, "h", None, &GOOD, &origins), Err(UpgradeError::HttpVersion));
     let mut twice = GOOD.to_vec();
     twice.push(GOOD[4]);
     assert_eq!(judge(&twice), Err(UpgradeError::Key));
@@ -171,9 +171,10 @@ fn allowed_origins() {
         (&Origins::Any, "null", "x", true, true),
     ];
     for (origins, origin, host, good, over_tls) in cases {
-        for (is_tls, good) in [(false, good), (true, over_tls)] {
+        let over_plain = *good && !(*over_tls && **origins == Origins::Same);
+        for (is_tls, good) in [(None, *good), (Some(true), *over_tls), (Some(false), over_plain)] {
             let result = check_origin(&[("Origin", origin.as_bytes())], host, is_tls, origins);
-            assert_eq!(result.is_ok(), *good, "{origin} at {host} with {origins:?}, TLS: {is_tls}");
+            assert_eq!(result.is_ok(), good, "{origin} at {host} with {origins:?}, TLS: {is_tls:?}");
         }
     }
 }
@@ -196,7 +197,7 @@ fn handshakes_without_upgrade() {
     }
     let headers = without("Upgrade");
     for http_1_1 in [true, false] {
-        let judged = check("GET", http_1_1, "gate.example:8080", false, &headers, &Origins::Same);
+        let judged = check("GET", http_1_1, "gate.example:8080", None, &headers, &Origins::Same);
         assert!(judged.is_ok_and(|upgrade| upgrade.is_lost), "HTTP/1.1: {http_1_1}");
     }
 }

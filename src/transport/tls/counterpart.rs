@@ -65,7 +65,7 @@ impl Pair {
                 let mut bytes = bytes.to_vec();
                 let (place, end) = Traffic { connection, partial, held, output }.decrypt(&mut bytes, &mut self.plain);
                 self.plain.extend_from_slice(&bytes[place]);
-                Taken { bytes: None, end: end.map(|end| self.session.end(end)) }
+                Taken { end: end.map(|end| self.session.end(end)), ..Taken::default() }
             }
             State::Hello(_) | State::Handshaking(_) => {
                 self.session.partial.extend_from_slice(bytes);
