@@ -34,6 +34,9 @@ mod transport;
 /// Clients behind proxies: the PROXY protocol, forwarded fields, trusted networks, counts of each address.
 pub mod clients;
 
+/// Who may come in: rules of addresses and credentials, and what requests show to meet them.
+pub mod access;
+
 /// The core: one exchange, from its request to its last byte, without I/O.
 mod exchange;
 

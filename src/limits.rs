@@ -425,6 +425,42 @@ pub const PAGE_HEADERS_MAX: usize = 64;
 pub const PAGE_HEADERS_SIZE_MAX: usize = 8 * 1024;
 /// Addresses that one server listens on.
 pub const LISTEN_MAX: usize = 64;
+/// How long an admission is remembered, if the server does not say another time. 0: it is not.
+pub const AUTH_CACHE_MS: Bounds = bounds(60 * SECOND, 0, 300 * SECOND);
+/// Interval at which the credential of an open WebSocket is verified again. 0: it is not.
+pub const AUTH_RECHECK_MS: Bounds = bounds(0, 0, DAY);
+/// The shortest interval.
+pub const AUTH_RECHECK_MS_MIN: u64 = SECOND;
+/// Admissions that are remembered.
+pub const AUTH_CACHE_MAX: usize = 4_096;
+/// How long a request waits for the decision about its credential. The helper gives a UNIX server 5 s.
+pub const AUTH_MS: u64 = 7 * SECOND;
+/// How long a WebSocket stays open while its credential cannot be verified again.
+pub const AUTH_GRACE_MS: u64 = 60 * SECOND;
+/// The same while it is not verified since there were too many attempts: another client may have caused these.
+pub const AUTH_LIMITED_MS: u64 = 600 * SECOND;
+/// Interval of its verifications in that time.
+pub const AUTH_RETRY_MS: u64 = 5 * SECOND;
+/// How long a nonce of Digest is accepted.
+pub const NONCE_MS: u64 = 300 * SECOND;
+/// Bytes of a token, or of user and password.
+pub const CREDENTIAL_SIZE_MAX: usize = 8 * 1024;
+/// Bytes of the fields of a request that a UNIX server gets to decide about it.
+pub const AUTH_HEADERS_SIZE_MAX: usize = 16 * 1024;
+/// Bytes of the name of a user in the hello record; a longer one is left out.
+pub const HELLO_USER_SIZE_MAX: usize = 255;
+/// Rules with paths of one server.
+pub const ACCESS_RULES_MAX: usize = 64;
+/// Users of one `auth`, and groups.
+pub const AUTH_NAMES_MAX: usize = 64;
+/// Files of keys of one `auth`.
+pub const AUTH_KEYS_MAX: usize = 16;
+/// Names of headers that a UNIX server gets.
+pub const AUTH_HEADERS_MAX: usize = 16;
+/// Bytes of a realm, and of `opaque`.
+pub const AUTH_REALM_SIZE_MAX: usize = 255;
+/// Alternatives of one `auth`.
+pub const AUTH_ALTERNATIVES_MAX: usize = 8;
 /// Networks of trusted proxies of one server.
 pub const TRUSTED_MAX: usize = 64;
 /// Hosts that one server answers.
@@ -533,6 +569,47 @@ pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 1024;
 /// Bytes of the names and values of the trailers after a body's chunks.
 pub const TRAILERS_SIZE_MAX: usize = 4 * 1024;
 
+// uakari-auth.
+
+/// Questions to uakari-auth without an answer. It verifies passwords one after the other on two threads.
+pub const AUTH_QUESTIONS_MAX: usize = 64;
+/// Those of them that are kept for open WebSockets whose credentials are verified again.
+pub const AUTH_RECHECKS_MAX: usize = 16;
+/// Those of one address, without those about open WebSockets, so that it does not take all. Clients without an IP address
+/// are not limited.
+pub const AUTH_QUESTIONS_PER_ADDRESS_MAX: usize = 16;
+/// What a client has to wait whose address has reached this number.
+pub const AUTH_ADDRESS_WAIT_MS: u64 = SECOND;
+/// Bytes of questions that wait for uakari-auth to read them.
+pub const AUTH_QUEUE_SIZE_MAX: usize = 1024 * 1024;
+/// Configurations whose rules uakari-auth has: connections keep theirs over a reload.
+pub const AUTH_GENERATIONS_MAX: usize = 2;
+/// Bytes of the name of a user or a group.
+pub const AUTH_USER_SIZE_MAX: usize = 255;
+/// Rules of one configuration.
+pub const AUTH_RULES_MAX: usize = 1_024;
+/// From the end of uakari-auth to its next start; it doubles up to `AUTH_RESTART_MS_MAX`.
+pub const AUTH_RESTART_MS: u64 = 100;
+/// The longest pause before a start of uakari-auth. One that has run longer is started without a pause.
+pub const AUTH_RESTART_MS_MAX: u64 = 10_000;
+/// Killed processes of uakari-auth that the kernel has not ended yet. With these, no other one is started.
+pub const AUTH_LEAVING_MAX: usize = 4;
+/// How long uakari-auth may take to read all files of the rules at a start, a reload or `--check`.
+pub const AUTH_READY_MS: u64 = 30_000;
+/// Interval at which a running uakari-auth is given rules again whose files it could not use.
+pub const AUTH_RULES_RETRY_MS: u64 = 10_000;
+/// Silence of uakari-auth after which it is ended, if it also left `AUTH_LATE_MAX` questions without an answer.
+pub const AUTH_SILENCE_MS: u64 = 30_000;
+/// Questions without an answer at their deadline, one after the other, for the same.
+pub const AUTH_LATE_MAX: u32 = 3;
+/// Bytes of the texts of an admission that is remembered.
+pub const AUTH_CACHE_ENTRY_SIZE_MAX: usize = 1024;
+/// Memory for uakari-auth in this process, in bytes: questions and answers, those of one turn twice, and what is remembered.
+pub const AUTH_SIZE: u64 = (2 * (AUTH_QUEUE_SIZE_MAX + AUTH_QUESTIONS_MAX * auth_wire::limits::FRAME_SIZE_MAX)
+    + AUTH_CACHE_MAX * (AUTH_CACHE_ENTRY_SIZE_MAX + 256)) as u64;
+
+const _: () = assert!(AUTH_QUESTIONS_PER_ADDRESS_MAX < AUTH_QUESTIONS_MAX - AUTH_RECHECKS_MAX);
+const _: () = assert!(AUTH_QUEUE_SIZE_MAX > auth_wire::limits::FRAME_SIZE_MAX);
 const _: () = assert!(CHUNK_EXTENSIONS_SIZE_MAX + TRAILERS_SIZE_MAX < BODY_DRAIN_SIZE_MAX);
 const _: () = assert!(PING_MS.default <= 25 * SECOND, "before a proxy's 30 s are over");
 const _: () = assert!(POOL_BUFFERS.default.is_power_of_two());
@@ -554,5 +631,5 @@ const _: () = assert!((WATCHES_MAX as u64) < FDS_RESERVED / 2);
 const _: () = assert!(AUTHORITY_RUN_MS <= u16::MAX as u64, "a time of poll(2) here");
 const _: () = assert!(LOG_LINE_SIZE_MAX < LOG_WRITE_SIZE_MAX, "a newline may go before a line");
 const _: () = assert!(LOG_BUFFER_SIZE > LOG_BUFFER_RESERVED && LOG_BUFFER_RESERVED > LOG_LINE_SIZE_MAX);
-const _: () = assert!(4 * LOG_VALUE_SIZE_MAX + 400 < LOG_LINE_SIZE_MAX, "three values and the numbers fit into JSON");
+const _: () = assert!(5 * LOG_VALUE_SIZE_MAX + 400 < LOG_LINE_SIZE_MAX, "four values and the numbers fit into JSON");
 const _: () = assert!(LOG_LINES_PER_SECOND_MAX <= LOG_LINES_BURST_MAX);

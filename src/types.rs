@@ -29,7 +29,7 @@ impl End {
 }
 
 /// The address of a socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Address {
     /// A TCP address.
     Tcp(SocketAddr),

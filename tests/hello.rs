@@ -131,6 +131,8 @@ fn line(who: &Hello) -> String {
         line += &format!(" {name}={}", plain(value.as_bytes()));
     }
     for (name, value) in [
+        ("user", &who.user),
+        ("groups", &who.groups),
         ("tls_version", &who.tls_version),
         ("tls_cipher", &who.tls_cipher),
         ("sni", &who.sni),

@@ -67,6 +67,7 @@ fn all_files_are_installed() {
         ("etc/logrotate.d/uakari", 0o644),
         ("etc/uakari/uakari.conf", 0o644),
         ("usr/bin/uakari", 0o755),
+        ("usr/bin/uakari-auth", 0o755),
         ("usr/bin/uakari-ca", 0o755),
         ("usr/bin/websocket_chat", 0o755),
         ("usr/bin/websocket_echo", 0o755),

@@ -51,6 +51,12 @@ mod tls;
 /// The certificate authority.
 mod authority;
 
+/// The helper that verifies passwords and tokens.
+mod auth;
+
+/// The daemon with that helper.
+mod supervision;
+
 /// Pages and other plain requests.
 mod http;
 
@@ -83,6 +89,9 @@ mod lines;
 
 /// Behind proxies: the address, scheme and host of the true client.
 mod proxies;
+
+/// Who may come in: passwords, tokens, addresses.
+mod access;
 
 /// The hello record, which describes the client to the backend.
 mod hello;

@@ -41,7 +41,7 @@ const TRUSTED: &str = "trusted = \"127.0.0.1\";";
 const STRANGERS: &str = "trusted = \"192.0.2.1\";";
 
 /// A configuration with these keys of `limits` and of its server, whose backends get the hello record.
-fn gateway(limits: &str, keys: &str) -> String {
+pub fn gateway(limits: &str, keys: &str) -> String {
     configuration(limits, "hello = true;").replacen("document", &format!("{keys} document"), 1)
 }
 

@@ -1,9 +1,10 @@
 //! The blocks of docs/recipes.md, each run with its program.
 
+use std::fs;
 use std::path::Path;
 
 use crate::client::Client;
-use crate::daemon::{Daemon, project, shown_in};
+use crate::daemon::{Daemon, project, shown_in, uakari};
 use crate::foreign::{SCRIPT_TIME, command, tool, tools};
 use crate::process::{Folder, Process, eventually, run};
 use crate::proxies::programs::{self, start_on_free_port};
@@ -191,6 +192,64 @@ fn stunnel_in_front_of_haproxy() {
     expect_proxied(&[one, two], &proxy);
 }
 
+/// The status of a page for this user and password, which the client of the recipe gets.
+fn status_of_curl(daemon: &Daemon, user: &str) -> String {
+    let url = format!("https://127.0.0.1:{}/page", daemon.port);
+    let authority = authority::path(daemon.folder(), "root.crt");
+    let mut status = String::new();
+    eventually("it is decided", || {
+        let mut curl = command("curl");
+        curl.args(["-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert", &authority, "-u", user, &url]);
+        status = run(&mut curl, SCRIPT_TIME).out;
+        // A helper that is suspended is too late.
+        status != "503"
+    });
+    status
+}
+
+#[test]
+#[ignore = "needs htpasswd and curl"]
+fn a_password_for_a_server() {
+    let folder = Folder::new();
+    authority::issue(&folder);
+    let chain = ["server.crt", "inter.crt"].map(|name| fs::read_to_string(authority::path(&folder, name)).unwrap());
+    fs::write(authority::path(&folder, "chain.crt"), chain.concat()).unwrap();
+    fs::create_dir(folder.join("www")).unwrap();
+    fs::write(folder.join("www/page"), "page").unwrap();
+    let users = folder.join("users");
+    // The second line needs root.
+    let commands = recipe("sh", "htpasswd -c");
+    let (first, owner) = commands.split_once('\n').unwrap();
+    assert!(owner.starts_with("chown root:www-data /etc/uakari/users && chmod 640 /etc/uakari/users"), "{commands}");
+    let add = |flags: &str, user: &str, password: &str| {
+        let texts = [("htpasswd -c", flags), ("/etc/uakari/users", &users), ("alice", user)];
+        let line = replace(first.to_owned(), &texts);
+        let finished = run(command("sh").args(["-c", &format!("printf %s '{password}' | {line}")]), SCRIPT_TIME);
+        assert!(finished.status.success(), "{line}: {}", finished.err);
+    };
+    add("htpasswd -i -c", "alice", "a secret");
+    let text = replace(
+        recipe("libconfig", "/etc/uakari/users"),
+        &[
+            ("user = \"www-data\";\n", ""),
+            ("servers = ({\n", "servers = ({\n    listen = \"127.0.0.1:0\";\n"),
+            ("/etc/uakari/server.crt", &authority::path(&folder, "chain.crt")),
+            ("/etc/uakari/server.key", &authority::path(&folder, "server.key")),
+            ("/srv/www", "@/www"),
+            ("/run/websocket", "@/run"),
+            ("/etc/uakari/users", &users),
+        ],
+    );
+    let daemon = Daemon::start_configured_by(folder, &text, uakari());
+    for (user, status) in [("alice:a secret", "200"), ("alice:a guess", "401"), ("bob:another", "401")] {
+        assert_eq!(status_of_curl(&daemon, user), status, "{user}");
+    }
+    // Without -c another user is added, who may log in without a reload.
+    add("htpasswd -i", "bob", "another");
+    eventually("bob may log in", || status_of_curl(&daemon, "bob:another") == "200");
+    assert_eq!(status_of_curl(&daemon, "alice:a secret"), "200");
+}
+
 /// A VNC server, shown by noVNC.
 #[test]
 #[ignore = "needs Xtigervnc, noVNC and chromium"]
@@ -224,7 +283,7 @@ fn novnc() {
 fn a_server_in_node() {
     let daemon = Daemon::start(&[]);
     let script = daemon.folder().join("upper.js");
-    std::fs::write(&script, recipe("js", "toUpperCase")).unwrap();
+    fs::write(&script, recipe("js", "toUpperCase")).unwrap();
     let path = daemon.socket("upper");
     let node = Process::start(command("node").arg(&script).arg(&path));
     node.out.wait_for(&["listening on "]);

@@ -77,6 +77,13 @@ impl Networks {
         }
     }
 
+    /// The bits of the longest network that has the address; 0 for a client of a UNIX socket. None: it is not listed.
+    pub(crate) fn prefix_of(&self, address: Address) -> Option<u32> {
+        let Address::Tcp(address) = address else { return self.has(address).then_some(0) };
+        let ip = address.ip().to_canonical();
+        self.networks.iter().filter(|network| network.has(ip)).map(|network| network.bits).max()
+    }
+
     /// As `has`.
     pub fn has_ip(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();

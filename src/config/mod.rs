@@ -56,6 +56,12 @@ pub struct Config {
     pub limits: limits::Process,
     /// At least one server lacks a protection that ouistiti gives it.
     pub(crate) is_unprotected: bool,
+    /// The rules of all servers, for uakari-auth.
+    pub(crate) auth_rules: Vec<auth_wire::Rule>,
+    /// Where each of them was set, as in [`TextSetting`].
+    pub(crate) auth_places: Vec<String>,
+    /// The number of these rules, which the daemon sets: it grows when they change.
+    pub(crate) auth_generation: u32,
     /// Never empty.
     pub servers: Vec<Server>,
 }

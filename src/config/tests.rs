@@ -1,5 +1,7 @@
 //! Complete configurations, with and without flags.
 
+mod access;
+
 mod mistakes;
 
 mod tls;
@@ -73,7 +75,7 @@ const ALL_KEYS: &str = r#"
         };
         servers = ({
             hostname = "A.example"; addr = "::1"; port = 81; keepalivetimeout = 7; maxclients = 17;
-            freebind = true; unprotected = ("auth"); auth = { type = "Basic"; };
+            freebind = true; unprotected = ("auth"); auth = { type = "wwwform"; };
             hostnames = ("a.example", "*.a.example"); trusted = "10.0.0.0/8"; proxy = "optional"; forwarded = "forwarded";
             document = {
                 docroot = "/w"; allow = ".html"; deny = "^private/"; denylast = true; options = "range";
@@ -103,9 +105,9 @@ const ALL_KEYS: &str = r#"
 fn all_keys() {
     let Loaded { config, warnings } = load_text(ALL_KEYS, &[]).unwrap();
     let warnings: Vec<String> = warnings.iter().map(Problem::to_string).collect();
-    let said =
-        "f:10: servers[0].auth: is not served, and the server is unprotected: clients are not asked for a password";
-    assert_eq!(warnings, [said]);
+    let said = "f:10: servers[0].auth.type: is not served, as unprotected allows: neither OAuth nor a form asks clients for a password";
+    let admitted = "f:10: servers[0].auth: none of it is served: every client is admitted without a credential";
+    assert_eq!(warnings, [said, admitted]);
     assert!(config.is_unprotected);
     let said = |value: &str, place: &str| Some(TextSetting { value: value.into(), place: place.into() });
     assert_eq!(config.user, said("www-data", "f:2: user"));
@@ -295,6 +297,7 @@ fn noise() {
                 _ if key.name == "destination" => ["\"/x\"", "\"[::1]:1\"", "\"127.0.0.1:1\""][rng.below(3)].to_owned(),
                 keys::Kind::Group(scope) => format!("{{ {} }}", group(rng, scope)),
                 keys::Kind::Groups(scope) => format!("({{ {} }}, {{ {} }})", group(rng, scope), group(rng, scope)),
+                keys::Kind::OneOrMore(scope) => format!("{{ {} }}", group(rng, scope)),
                 keys::Kind::Word(words) => format!("{:?}", words[rng.below(words.len())]),
                 keys::Kind::Flag => "true".to_owned(),
                 keys::Kind::Number(bounds) | keys::Kind::Limit(bounds, _) => bounds.min.to_string(),

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::access::Satisfy;
 use crate::clients::{ForwardedFields, HeaderUse};
 use crate::driver::Choice;
 use crate::driver::device::{BAUD_RATES, Direction};
@@ -49,6 +50,41 @@ pub(crate) const VERIFIES: Words<Verify, 3> =
 pub(crate) const PROXIES: Words<HeaderUse, 3> =
     [("off", HeaderUse::Off), ("optional", HeaderUse::Optional), ("required", HeaderUse::Required)];
 
+/// Values of `satisfy`.
+pub(crate) const SATISFY: Words<Satisfy, 2> = [("all", Satisfy::All), ("any", Satisfy::Any)];
+
+/// The kind of a credential.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AuthType {
+    Basic,
+    Digest,
+    Bearer,
+    Cookie,
+    Query,
+    Unix,
+    ClientCert,
+    None,
+}
+
+/// Values of `type` of `auth`, in lower case: ouistiti accepts them in any.
+pub(crate) const AUTH_TYPES: Words<AuthType, 8> = [
+    ("basic", AuthType::Basic),
+    ("digest", AuthType::Digest),
+    ("bearer", AuthType::Bearer),
+    ("cookie", AuthType::Cookie),
+    ("query", AuthType::Query),
+    ("unix", AuthType::Unix),
+    ("clientcert", AuthType::ClientCert),
+    ("none", AuthType::None),
+];
+
+impl AuthType {
+    /// The word of a configuration.
+    pub(crate) fn name(self) -> &'static str {
+        AUTH_TYPES.iter().find(|(_, other)| *other == self).map_or("", |(name, _)| name)
+    }
+}
+
 /// The kind of a link's backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum LinkKind {
@@ -74,6 +110,8 @@ pub(crate) const WHEN_OVER_NAMES: [&str; 2] = names(&WHEN_OVERS);
 pub(crate) const OFFLOAD_NAMES: [&str; 3] = names(&OFFLOADS);
 pub(crate) const VERIFY_NAMES: [&str; 3] = names(&VERIFIES);
 pub(crate) const PROXY_NAMES: [&str; 3] = names(&PROXIES);
+pub(crate) const AUTH_TYPE_NAMES: [&str; 8] = names(&AUTH_TYPES);
+pub(crate) const SATISFY_NAMES: [&str; 2] = names(&SATISFY);
 pub(crate) const LINK_NAMES: [&str; 4] = names(&LINKS);
 pub(crate) const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
 

@@ -12,6 +12,7 @@ use super::hosts::{HostLookup, UNKNOWN};
 use super::resources::open_folder;
 use super::self_signed::examine_program;
 use super::set_up_driver;
+use super::supervision::examine_rules;
 use crate::config::problem::Problem;
 use crate::config::{Config, Server, TextSetting};
 use crate::limits::LOOKUP_WAIT_MS;
@@ -75,10 +76,18 @@ pub fn examine(config: &Config) -> Examined {
     // Last, since the rights of root do not return.
     if let Some(TextSetting { value, .. }) = &config.user
         && privileges::is_root()
-        && !certificates.is_empty()
+        && !(certificates.is_empty() && config.auth_rules.is_empty())
         && privileges::drop_to(value, false).is_ok()
     {
         certificates.unreadable().iter().for_each(|error| examined.add(Level::Warn, &needs_restart(error)));
+    }
+    match examine_rules(&config) {
+        Ok(warnings) => warnings.iter().for_each(|line| examined.add(Level::Warn, line)),
+        // Another user may be allowed to read the files.
+        Err(errors) => {
+            let level = if examined.needs_root { Level::Warn } else { Level::Error };
+            errors.iter().for_each(|line| examined.add(level, line));
+        }
     }
     examined
 }

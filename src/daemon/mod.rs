@@ -11,6 +11,7 @@ mod renewal;
 mod resources;
 mod retries;
 mod self_signed;
+mod supervision;
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -41,6 +42,7 @@ use renewal::Renewal;
 use resources::{Mode, OpenFolders, OpenedResources, Reusable, ServedAddress, open_all, raise_descriptors};
 use retries::{Retries, wake};
 use self_signed::log_run;
+use supervision::{AuthHelper, examine_rules, number_rules, rules_of};
 
 pub use examine::{Examined, examine};
 pub use self_signed::default_tls_dir;
@@ -84,6 +86,8 @@ pub struct Daemon {
     renewal: Renewal,
     /// Whether the kernel makes their records.
     kernel_tls: KernelTls,
+    /// Verifies passwords and tokens.
+    auth_helper: AuthHelper,
     /// Missing resources that are retried.
     retries: Retries,
     notifier: Notifier,
@@ -100,6 +104,7 @@ impl Daemon {
         let inherited = inherited_listeners().map_err(single)?;
         let notifier = Notifier::from_env().map_err(single)?;
         raise_descriptors(&mut config.limits);
+        number_rules(&mut config, &Config::default());
         let pid_file = config.pid_file.as_ref().map(|TextSetting { value, place }| {
             PidFile::create(Path::new(value)).map_err(|error| single(format_args!("{place}: {error}")))
         });
@@ -121,6 +126,8 @@ impl Daemon {
         let mut kernel_tls = KernelTls::default();
         kernel_tls.try_for(&config);
         become_user(&config).map_err(single)?;
+        // As the daemon's user, which reads their files later on.
+        notices.extend(examine_rules(&config)?);
         let unreadable = certificates.unreadable();
         notices.extend(unreadable.iter().map(|error| needs_restart(error)));
         block(&SIGNALS).map_err(single)?;
@@ -134,16 +141,16 @@ impl Daemon {
             log::event(Level::Warn, format_args!("serving with epoll, which takes more CPU per message: {error}"));
         }
         let (version, name) = (env!("CARGO_PKG_VERSION"), driver.name());
-        log::event(
-            Level::Info,
-            format_args!("uakari {version} on {name}, {}", ProcessBounds(&config.limits, &certificates)),
-        );
+        log::event(Level::Info, format_args!("uakari {version} on {name}, {}", ProcessBounds(&config, &certificates)));
         for notice in notices {
             log::event(Level::Warn, format_args!("{notice}"));
         }
         log_run(&run, &config, bound.iter().chain(&taken), "");
         let mut gateway = Gateway::new(driver, config.limits.clone());
         kernel_tls.enable(&mut gateway);
+        let mut auth_helper = AuthHelper::default();
+        gateway.set_auth_rules(rules_of(&config));
+        auth_helper.start_for(&config, &mut gateway);
         gateway.configure(config.limits.clone(), setups);
         if config.user.is_none() && privileges::is_root() {
             log::event(Level::Warn, format_args!("{}", privileges::STAYS_ROOT));
@@ -162,6 +169,7 @@ impl Daemon {
             certificates,
             renewal: Renewal::default(),
             kernel_tls,
+            auth_helper,
             retries: Retries::default(),
             notifier,
             watchdog_ms,
@@ -184,12 +192,14 @@ impl Daemon {
             // Lines that could not be written are tried again, even without another event.
             let log_ms = (!is_log_flushed).then_some(limits::LOG_TELL_MS);
             let retry_ms = self.retry_wait_ms();
-            let wait_ms = [watchdog_ms, log_ms, retry_ms, self.renewal_wait_ms()].into_iter().flatten().min();
+            let auth_ms = self.auth_helper.wait_ms(self.gateway.now_ms());
+            let wait_ms = [watchdog_ms, log_ms, retry_ms, auth_ms, self.renewal_wait_ms()].into_iter().flatten().min();
             let turned = self.gateway.turn(wait_ms, &mut completions);
             turned.map_err(|errno| format!("the event loop failed: {}", errno.desc()))?;
             for number in self.gateway.take_signals() {
                 self.on_signal(number);
             }
+            self.auth_helper.look_after(&mut self.gateway);
             self.retry_due();
             self.renew_due();
             self.feed_watchdog();
@@ -255,7 +265,9 @@ impl Daemon {
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let loaded = load().and_then(|mut config| {
                 let run = self_signed::issue_for(&config)?;
-                let (certificates, notices) = Certificates::load(&config, &certificates)?;
+                let (certificates, mut notices) = Certificates::load(&config, &certificates)?;
+                number_rules(&mut config, &old);
+                notices.extend(examine_rules(&config)?);
                 for notice in notices {
                     log::event(Level::Warn, format_args!("reload: {notice}"));
                 }
@@ -296,7 +308,7 @@ impl Daemon {
                 Level::Info,
                 format_args!(
                     "reloaded: new connections get the new configuration, {}",
-                    ProcessBounds(&self.config.limits, &self.certificates)
+                    ProcessBounds(&self.config, &self.certificates)
                 ),
             ),
             Err(sentences) => {
@@ -325,6 +337,8 @@ impl Daemon {
         if self.kernel_tls.try_for(&config) {
             self.kernel_tls.enable(&mut self.gateway);
         }
+        self.gateway.set_auth_rules(rules_of(&config));
+        self.auth_helper.start_for(&config, &mut self.gateway);
         self.gateway.configure(config.limits.clone(), opened.setups);
         announce(opened.bound.iter().chain(&opened.inherited));
         self.config = config;
@@ -416,12 +430,15 @@ fn start_log(config: &Config) -> Result<(), String> {
 }
 
 /// The bounds of the process, for the log.
-struct ProcessBounds<'a>(&'a limits::Process, &'a Certificates);
+struct ProcessBounds<'a>(&'a Config, &'a Certificates);
 
 impl fmt::Display for ProcessBounds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size_mib = (self.0.memory_size_max() + self.1.memory_size_max()).div_ceil(1024 * 1024);
-        write!(f, "{} clients at most, {size_mib} MiB of memory at most", self.0.clients_max)
+        let ProcessBounds(config, certificates) = self;
+        let size =
+            config.limits.memory_size_max() + certificates.memory_size_max() + supervision::memory_size_max(config);
+        let size_mib = size.div_ceil(1024 * 1024);
+        write!(f, "{} clients at most, {size_mib} MiB of memory at most", config.limits.clients_max)
     }
 }
 

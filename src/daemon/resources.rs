@@ -186,7 +186,9 @@ pub(crate) fn open_all(
         let has_tls = matches!(stage, StageKind::Tls(_));
         let open = || {
             let folders = (held.folders, &mut opened.folders);
-            open_endpoint(&config.servers, &servers, stage, folders, &mut failures).map(Arc::new)
+            let mut endpoint = open_endpoint(&config.servers, &servers, stage, folders, &mut failures)?;
+            endpoint.sites.generation = config.auth_generation;
+            Some(Arc::new(endpoint))
         };
         let endpoint = endpoints.entry(servers.clone()).or_insert_with(open).clone();
         let has_freebind = servers.iter().any(|index| config.servers.get(*index).is_some_and(|one| one.has_freebind));

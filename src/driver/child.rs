@@ -1,16 +1,23 @@
-//! A program that runs as a child process, with an empty environment and standard input (fork(2), execve(2)). In place of
+//! A program that runs as a child process, with an empty environment (fork(2), execve(2)). In place of
 //! `std::process::Command`, which takes 35 kB of the binary.
 
 use std::ffi::{CStr, c_char};
-use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::fmt;
+use std::io::stderr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::null;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, getppid, pipe2, setgid, setgroups,
     setuid,
@@ -19,25 +26,156 @@ use nix::unistd::{
 /// The exit status of a child that could not become the account, or execute the program.
 pub(crate) const NOT_EXECUTED: i32 = 127;
 
-/// Starts a program with these arguments, its own name first; as this account without supplementary groups, or as the
-/// process's. Returns the child, which the caller waits for, and a pipe with its standard output and standard error.
-/// Descriptors of the process are closed in it. It is killed when this thread ends (PR_SET_PDEATHSIG).
+/// The standard streams of a child.
+struct Streams<'a> {
+    input: BorrowedFd<'a>,
+    output: BorrowedFd<'a>,
+    error: BorrowedFd<'a>,
+}
+
+/// Starts a program with these arguments, its own name first, and an empty standard input; as this account without
+/// supplementary groups, or as the process's. Returns the child, which the caller waits for, and a pipe with its standard
+/// output and standard error. Descriptors of the process are closed in it. It is killed when this thread ends
+/// (PR_SET_PDEATHSIG).
 pub(crate) fn spawn(program: &CStr, arguments: &[&CStr], account: Option<(Uid, Gid)>) -> Result<(Pid, OwnedFd), Errno> {
+    let (output, writer) = pipe2(OFlag::O_CLOEXEC)?;
+    let input = open_null(OFlag::O_RDONLY)?;
+    let streams = Streams { input: input.as_fd(), output: writer.as_fd(), error: writer.as_fd() };
+    Ok((start(program, arguments, account, streams)?, output))
+}
+
+/// As `spawn`, with a connected stream socket as the standard input, whose other end is returned, and the standard error of
+/// the process. What the program prints is dropped.
+pub(crate) fn spawn_with_socket(
+    program: &CStr,
+    arguments: &[&CStr],
+    account: Option<(Uid, Gid)>,
+) -> Result<(Child, OwnedFd), Errno> {
+    let (own, input) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?;
+    let output = open_null(OFlag::O_WRONLY)?;
+    let error = stderr();
+    let streams = Streams { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };
+    Ok((Child(Some(start(program, arguments, account, streams)?)), own))
+}
+
+/// How long the end of a killed child is waited for. One that the kernel does not end, since it waits for a file system,
+/// is left to `reap_left`.
+const END_MS: u64 = 10_000;
+
+/// Killed children that had not ended in time.
+static LEFT: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// A child that is killed when it is dropped, and waited for.
+#[derive(Debug)]
+pub(crate) struct Child(Option<Pid>);
+
+impl Child {
+    /// Kills it unless it has ended. `ended` tells when it has, and how.
+    pub(crate) fn kill(&mut self) {
+        if let Some(pid) = self.0 {
+            // It has not been waited for, so its number is not that of another process. If it has ended before, the signal
+            // does not change how (kill(2)).
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+
+    /// How it ended. None: it has not. Does not wait. After the first result it is not known.
+    pub(crate) fn ended(&mut self) -> Option<ChildEnd> {
+        let Some(pid) = self.0 else { return Some(ChildEnd::Unknown) };
+        let end = match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => return None,
+            Ok(WaitStatus::Exited(_, NOT_EXECUTED)) => ChildEnd::NotExecuted,
+            Ok(WaitStatus::Exited(_, status)) => ChildEnd::Exited(status),
+            Ok(WaitStatus::Signaled(_, signal, _)) => ChildEnd::Signalled(signal),
+            _ => ChildEnd::Unknown,
+        };
+        self.0 = None;
+        Some(end)
+    }
+
+    /// Kills it unless it has ended, waits for its end, and tells how it ended. Not for the event loop: it takes up to
+    /// 10 s.
+    pub(crate) fn end(mut self) -> ChildEnd {
+        self.leave()
+    }
+
+    fn leave(&mut self) -> ChildEnd {
+        self.kill();
+        let end = self.wait(Duration::from_millis(END_MS));
+        left().extend(self.0.take());
+        end.unwrap_or(ChildEnd::Unknown)
+    }
+
+    fn wait(&mut self, time: Duration) -> Option<ChildEnd> {
+        let until = Instant::now() + time;
+        loop {
+            let end = self.ended();
+            if end.is_some() || Instant::now() >= until {
+                return end;
+            }
+            sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+fn left() -> MutexGuard<'static, Vec<Pid>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes from the process table the children that were killed and have ended since.
+fn reap_left() {
+    left().retain(|pid| waitpid(*pid, Some(WaitPidFlag::WNOHANG)) == Ok(WaitStatus::StillAlive));
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ChildEnd {
+    /// It could not become the account, or the program was not executed.
+    NotExecuted,
+    /// With this status.
+    Exited(i32),
+    /// By this signal.
+    Signalled(Signal),
+    /// The process has no such child.
+    Unknown,
+}
+
+impl fmt::Display for ChildEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ChildEnd::NotExecuted => f.write_str("it cannot be executed"),
+            ChildEnd::Exited(status) => write!(f, "it exited with status {status}"),
+            ChildEnd::Signalled(signal) => write!(f, "it was ended by signal {}", *signal as i32),
+            ChildEnd::Unknown => f.write_str("its exit status is unknown"),
+        }
+    }
+}
+
+fn open_null(access: OFlag) -> Result<OwnedFd, Errno> {
+    open("/dev/null", access | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn start(program: &CStr, arguments: &[&CStr], account: Option<(Uid, Gid)>, streams: Streams<'_>) -> Result<Pid, Errno> {
+    reap_left();
     // A process whose parent ignores SIGCHLD ignores it too, and cannot wait for a child then (execve(2), wait(2)).
     // SAFETY: the default action runs no code of this process.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     // This process opens all with close-on-exec. Others may have been left open in it by the program that started it.
     close_at_execution().or_else(|_| close_each_at_execution())?;
     let parent = getpid();
-    let (output, writer) = pipe2(OFlag::O_CLOEXEC)?;
-    let input = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let arguments: Vec<*const c_char> = arguments.iter().map(|argument| argument.as_ptr()).chain([null()]).collect();
     // SAFETY: until it executes the program or exits, the child makes system calls only and allocates no memory, since
     // other threads may have held locks (signal-safety(7)).
     match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok((child, output)),
+        ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            if prepare(parent, account, &input, &writer).is_ok() {
+            if prepare(parent, account, streams).is_ok() {
                 // SAFETY: the strings are borrowed by the caller's slices, and both arrays end with a null pointer.
                 unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), [null()].as_ptr()) };
             }
@@ -67,12 +205,12 @@ fn close_each_at_execution() -> Result<(), Errno> {
     Ok(())
 }
 
-fn prepare(parent: Pid, account: Option<(Uid, Gid)>, input: &OwnedFd, output: &OwnedFd) -> Result<(), Errno> {
+fn prepare(parent: Pid, account: Option<(Uid, Gid)>, streams: Streams<'_>) -> Result<(), Errno> {
     // The event loop's thread blocks signals.
     SigSet::empty().thread_set_mask()?;
-    dup2_stdin(input)?;
-    dup2_stdout(output)?;
-    dup2_stderr(output)?;
+    dup2_stdin(streams.input)?;
+    dup2_stdout(streams.output)?;
+    dup2_stderr(streams.error)?;
     if let Some((uid, gid)) = account {
         setgroups(&[])?;
         setgid(gid)?;
@@ -87,10 +225,12 @@ fn prepare(parent: Pid, account: Option<(Uid, Gid)>, input: &OwnedFd, output: &O
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::Read;
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
     use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
 
-    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::sys::wait::{Id, WaitStatus, waitid, waitpid};
 
     use super::*;
 
@@ -159,6 +299,60 @@ mod tests {
         };
         let child = std::thread::spawn(begin).join().unwrap();
         assert_eq!(waitpid(child, None), Ok(WaitStatus::Signaled(child, Signal::SIGKILL, false)));
+    }
+
+    #[test]
+    fn a_child_with_a_socket() {
+        let (child, socket) = spawn_with_socket(c"/bin/sh", &[c"sh", c"-c", c"cat >&0; exit 3"], None).unwrap();
+        let mut stream = UnixStream::from(socket);
+        stream.write_all(b"hello").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        // It closes its end before its exit: it may be killed in between.
+        let end = child.end();
+        assert!(matches!(end, ChildEnd::Exited(3) | ChildEnd::Signalled(Signal::SIGKILL)), "{end}");
+        assert_eq!(text, "hello");
+        let (child, _socket) = spawn_with_socket(c"/bin/sleep", &[c"sleep", c"1000"], None).unwrap();
+        assert_eq!(child.end(), ChildEnd::Signalled(Signal::SIGKILL));
+        let (child, socket) = spawn_with_socket(c"/missing", &[c"missing"], None).unwrap();
+        assert_eq!(UnixStream::from(socket).read(&mut [0]).unwrap(), 0);
+        let end = child.end();
+        assert!(matches!(end, ChildEnd::NotExecuted | ChildEnd::Signalled(Signal::SIGKILL)), "{end}");
+    }
+
+    #[test]
+    fn the_end_of_a_child_that_is_killed_after_it() {
+        let (mut child, _socket) = spawn_with_socket(c"/bin/sh", &[c"sh", c"-c", c"exit 3"], None).unwrap();
+        // It has ended, and is not waited for.
+        waitid(Id::Pid(child.0.unwrap()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        child.kill();
+        assert_eq!(child.ended(), Some(ChildEnd::Exited(3)));
+        let (child, _socket) = spawn_with_socket(c"/missing", &[c"missing"], None).unwrap();
+        waitid(Id::Pid(child.0.unwrap()), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        assert_eq!(child.end(), ChildEnd::NotExecuted);
+    }
+
+    /// The event loop never waits for a child, even if the kernel does not end it.
+    #[test]
+    fn a_killed_child_that_does_not_end_at_once() {
+        let (mut child, _socket) = spawn_with_socket(c"/bin/sleep", &[c"sleep", c"1000"], None).unwrap();
+        let pid = child.0.unwrap();
+        assert_eq!(child.ended(), None, "it runs");
+        child.kill();
+        assert_eq!(child.wait(Duration::from_secs(60)), Some(ChildEnd::Signalled(Signal::SIGKILL)));
+        assert_eq!((child.ended(), waitpid(pid, None)), (Some(ChildEnd::Unknown), Err(Errno::ECHILD)));
+        // One whose end is not waited for is no zombie for ever.
+        let (mut child, _socket) = spawn_with_socket(c"/bin/sleep", &[c"sleep", c"1000"], None).unwrap();
+        let pid = child.0.take().unwrap();
+        left().push(pid);
+        reap_left();
+        assert!(left().contains(&pid), "it runs");
+        kill(pid, Signal::SIGKILL).unwrap();
+        while left().contains(&pid) {
+            reap_left();
+        }
+        assert_eq!(waitpid(pid, None), Err(Errno::ECHILD));
     }
 
     #[test]

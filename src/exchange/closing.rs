@@ -313,10 +313,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::access::NonceKey;
     use crate::driver::{FileId, FileKind};
     use crate::exchange::{Effects, Exchange, Progress, Security, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Site, Sites};
+    use crate::types::Address;
 
     /// A conversation that ends with what the client has pipelined has the limits of its service all the same.
     #[test]
@@ -330,7 +332,9 @@ mod tests {
             sites: &sites,
             tag_salt: 1,
             security: Security::Plain,
+            client: Address::Unknown,
             proxied: None,
+            nonces: NonceKey::fixed(),
         };
         let handshake = b"GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::ops::Range;
 
 use super::ending::Ending;
+use crate::access::{Admitted, Ask};
 use crate::clients::ClientPlace;
 use crate::driver::{OpenFor, SocketType};
 use crate::observe::log::Level;
@@ -137,6 +138,12 @@ pub(crate) enum Effect {
     },
     /// The request of `Client` is answered: its place is given back.
     NoClient,
+    /// Ask the helper, or the admissions that are remembered: the result is `Input::Answered`. One question at a time.
+    Ask(Box<Ask>),
+    /// The answer is no longer needed: none comes.
+    CancelAsk,
+    /// The client of this request is admitted as this user. None: the next request needs nobody's admission yet.
+    Admitted(Option<Box<Admitted>>),
     /// Write one line to the log.
     Log(Level, String),
     /// The exchange is finished.

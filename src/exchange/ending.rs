@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::access::AccessError;
 use crate::clients::header::HeaderError;
 use crate::driver::{ConnectCause, ConnectError, OpenCause, OpenError, SystemError};
 use crate::http::head::HeadError;
@@ -46,6 +47,12 @@ pub(crate) enum Ending {
     BackendProtocol(ProtocolError),
     Head(HeadError),
     Upgrade(UpgradeError),
+    Access(AccessError),
+    Filtered,
+    Expired,
+    Revoked,
+    Doubtful,
+    Outdated,
     Method,
     Name,
     Denied,
@@ -138,6 +145,8 @@ impl Ending {
             | Ending::Header(_)
             | Ending::TimedOut(Step::Header)
             | Ending::Head(HeadError::ProxyProtocol | HeadError::UntrustedProxy)
+            | Ending::Doubtful
+            | Ending::Access(AccessError::Unavailable | AccessError::TimedOut)
             | Ending::Upgrade(UpgradeError::Lost | UpgradeError::HttpVersion)
             | Ending::Overload(_) => Level::Warn,
             _ => Level::Info,
@@ -164,7 +173,8 @@ impl Ending {
             | Ending::BackendLineTooLong
             | Ending::NotTaken(_)
             | Ending::BackendProtocol(_) => CloseCode::INTERNAL_ERROR,
-            Ending::TooFast => CloseCode::POLICY_VIOLATION,
+            Ending::TooFast | Ending::Expired | Ending::Revoked | Ending::Doubtful => CloseCode::POLICY_VIOLATION,
+            Ending::Outdated => CloseCode::SERVICE_RESTART,
             Ending::TakesNothing => CloseCode::UNSUPPORTED_DATA,
             Ending::Idle | Ending::Stopping => CloseCode::GOING_AWAY,
             _ => CloseCode::ABNORMAL,
@@ -189,6 +199,10 @@ impl Ending {
                 format!("the server sent over {LINE_SIZE_MAX} bytes without an end of message (1011)")
             }
             Ending::Idle => "idle for too long".to_owned(),
+            Ending::Expired => "credentials expired".to_owned(),
+            Ending::Revoked => "access revoked".to_owned(),
+            Ending::Doubtful => "access cannot be verified".to_owned(),
+            Ending::Outdated => "the configuration has changed: connect again".to_owned(),
             _ => self.to_string(),
         }
     }
@@ -223,6 +237,12 @@ impl fmt::Display for Ending {
             Ending::BackendProtocol(error) => write!(f, "the backend broke the frames protocol (1011): {error}"),
             Ending::Head(error) => write!(f, "refused with {}: {error}", error.status()),
             Ending::Upgrade(error) => write!(f, "refused with {}: {error}", error.status()),
+            Ending::Access(error) => write!(f, "refused with {}: {error}", error.status()),
+            Ending::Filtered => f.write_str("closed: clients with this address may not connect (clientfilter)"),
+            Ending::Expired => f.write_str("the client's permission has ended (1008)"),
+            Ending::Revoked => f.write_str("the client's credential is no longer valid (1008)"),
+            Ending::Doubtful => f.write_str("for too long the client's credential could not be verified (1008)"),
+            Ending::Outdated => f.write_str("the rule that admitted the client was replaced by reloads (1012)"),
             Ending::Method => f.write_str("refused with 405: only GET, HEAD and OPTIONS are served"),
             Ending::Name => f.write_str("refused with 400: the path names nothing"),
             Ending::Denied => f.write_str("refused with 403: the name is not allowed"),

@@ -2,18 +2,23 @@
 
 use ecow::EcoString;
 
+use super::asking::{Asker, close_filtered, log_refusal};
 use super::opening::Asked;
 use super::{
-    Context, Draining, Effect, Ending, Full, Input, Opening, Phase, Proxied, Reply, Security, Step, over, refuse,
+    Asking, Context, Draining, Effect, Ending, Full, Input, Opening, Phase, Proxied, Reply, Security, Step, over,
+    refuse, refuse_with,
 };
+use crate::access::{self, AccessError, Admitted, Decision, Demanded, Request, Standing, Subjects};
 use crate::clients::{AddressUnit, HeaderUse, forwarded};
 use crate::http::body::{Body, Framing};
+use crate::http::files;
 use crate::http::head::{self, Head, HeadError};
-use crate::http::upgrade::{self, Origins, UpgradeError};
+use crate::http::upgrade::{self, Origins, Upgrade, UpgradeError};
+use crate::limits::{HEADERS_MAX, Http};
 use crate::observe::log::{Level, Quoted};
 use crate::route::names;
 use crate::tls::{TlsFacts, TlsFailure};
-use crate::types::{Address, Demand, End};
+use crate::types::{Address, Demand, End, U48};
 
 /// A request head that is incomplete.
 #[derive(Debug, Default)]
@@ -24,15 +29,31 @@ pub(crate) struct RequestHead {
     is_next: bool,
     /// All answered requests were OPTIONS.
     is_probe: bool,
+    /// The client of the previous request was admitted as a user.
+    was_admitted: bool,
     /// The PROXY header before the first request is incomplete.
     awaits_header: bool,
     /// One empty line preceded the request and was skipped (RFC 9112 section 2.2). A second one is refused.
     has_empty_line: bool,
     /// Arrival time of the request's first byte, the accept, or the end of the TLS handshake, in milliseconds.
-    since_ms: u64,
+    since_ms: U48,
     /// The bytes of the incomplete head.
     pub(crate) input: Vec<u8>,
 }
+
+/// How an admitted request is served.
+#[derive(Debug, Default)]
+pub(crate) struct Passage {
+    /// The user. None: the request did not have to be admitted.
+    pub(crate) admitted: Option<Box<Admitted>>,
+    /// How long a WebSocket stays admitted. None: for ever.
+    pub(crate) standing: Option<Box<Standing>>,
+    /// Header lines that are added to the reply.
+    pub(crate) fields: String,
+}
+
+/// The client of a request: the one that a trusted proxy has given, and the address that counts.
+type Client = (Option<Address>, Address);
 
 impl RequestHead {
     /// Handles an input; None: process the bytes that are already buffered. True: run the returned phase at once.
@@ -63,6 +84,7 @@ impl RequestHead {
                 return (over(Ending::TimedOut(Step::Request), context), false);
             }
             Some(Input::Deadline) => {
+                self.forget_user(context);
                 disown(context);
                 let sentence = "the request head was too slow";
                 return (refuse(408, sentence, Ending::TimedOut(Step::Head), context), false);
@@ -71,6 +93,9 @@ impl RequestHead {
             Some(Input::Expecting) => {
                 self.awaits_header = true;
                 context.deadline_in(context.site().limits.proxy_ms);
+            }
+            Some(Input::Accepted) if is_filtered(context) => {
+                return (close_filtered(context), false);
             }
             Some(Input::Accepted) if matches!(context.security, Security::Handshaking) => {
                 self.awaits_header = false;
@@ -105,7 +130,10 @@ impl RequestHead {
         }
         let end = match head::scan(bytes, self.scanned as usize) {
             Ok(end) => end,
-            Err(error) => return (refuse_bytes(error, bytes, context), false),
+            Err(error) => {
+                self.forget_user(context);
+                return (refuse_bytes(error, bytes, context), false);
+            }
         };
         let Some(end) = end else {
             // Invalid data is detected in the first bytes; later bytes are checked again only when the head is complete
@@ -117,6 +145,7 @@ impl RequestHead {
                 Ok(())
             };
             if let Err(error) = judged {
+                self.forget_user(context);
                 return (refuse_bytes(error, bytes, context), false);
             }
             self.scanned = bytes.len() as u32;
@@ -124,8 +153,8 @@ impl RequestHead {
             return (Phase::Head(self), false);
         };
         let rest = bytes.split_off(end);
-        let mut whole = std::mem::replace(bytes, rest);
-        self.answer(&mut whole, name, context)
+        let whole = std::mem::replace(bytes, rest);
+        self.answer(whole, name, context)
     }
 
     /// The ending if the client leaves before a request begins.
@@ -138,25 +167,38 @@ impl RequestHead {
     }
 
     fn begin(&mut self, context: &mut Context<'_>) {
-        self.since_ms = context.now_ms;
+        self.since_ms = U48::new(context.now_ms);
         context.deadline_in(context.site().limits.head_ms);
     }
 
     /// The state for the next request on the connection; pipelined bytes are processed first. `is_probe`: all requests
-    /// so far were OPTIONS. `client`: that of the previous request, whose place is given back.
-    pub(crate) fn next(is_probe: bool, client: Option<Address>, context: &mut Context<'_>) -> RequestHead {
+    /// so far were OPTIONS. `client`: that of the previous request, whose place is given back. `was_admitted`: as a user.
+    pub(crate) fn next(
+        is_probe: bool,
+        client: Option<Address>,
+        was_admitted: bool,
+        context: &mut Context<'_>,
+    ) -> RequestHead {
         if client.is_some() {
             context.out.push(Effect::NoClient);
             context.given_back = client.map(AddressUnit::of);
         }
         *context.forwarded_tls = None;
-        RequestHead { is_next: true, is_probe, ..RequestHead::default() }
+        RequestHead { is_next: true, is_probe, was_admitted, ..RequestHead::default() }
     }
 
-    fn answer(self, bytes: &mut [u8], name: &mut EcoString, context: &mut Context<'_>) -> (Phase, bool) {
-        let mut head = match head::parse(bytes, &context.site().limits) {
+    /// The user of the previous request is not that of the next one.
+    fn forget_user(&mut self, context: &mut Context<'_>) {
+        if std::mem::take(&mut self.was_admitted) {
+            context.out.push(Effect::Admitted(None));
+        }
+    }
+
+    fn answer(mut self, mut bytes: Vec<u8>, name: &mut EcoString, context: &mut Context<'_>) -> (Phase, bool) {
+        self.forget_user(context);
+        let mut head = match head::parse(&mut bytes, &context.site().limits) {
             Ok(head) => head,
-            Err(error) => return (refuse_bytes(error, bytes, context), false),
+            Err(error) => return (refuse_bytes(error, &bytes, context), false),
         };
         let client = match identify(&mut head, context) {
             Ok(client) => client,
@@ -191,64 +233,267 @@ impl RequestHead {
             Some(None) => return (refuse_head(HeadError::Host, context), false),
             location => location.flatten(),
         };
-        let is_handshake = upgrade::is_asked(&head.headers) || upgrade::is_lost(head.method, &head.headers);
-        if is_handshake && location.is_none() {
-            return self.upgrade(&head, name, context);
-        }
-        let mut reply = Box::new(Reply::new(&head, name, self.is_probe || !self.is_next, context.site()));
-        reply.client = client;
         if let Some(location) = location {
+            let mut reply = self.reply(&head, name, client, context);
             reply.redirect(head.method, location);
+            return send_reply(reply, &head, context);
         }
-        if is_handshake {
-            // Frames may follow.
-            reply.leave_body();
-        } else if head.framing != Framing::Empty {
-            // After `Expect: 100-continue` and a final reply, a client may omit the body or send it anyway: the next
-            // bytes are ambiguous, so the connection is closed (RFC 9110 section 10.1.1).
-            if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
-                return (Phase::Body(Box::new(Draining::new(body, reply))), true);
+        let upgrade = match check_upgrade(&head, context) {
+            Ok(upgrade) => upgrade,
+            Err(phase) => return (phase, false),
+        };
+        match judge(&head, name, upgrade.is_some(), client, context) {
+            Ok(Decision::Served) => self.serve(&head, name, upgrade, client, Passage::default(), context),
+            Ok(Decision::Admitted(admitted)) => {
+                let passage = Passage { admitted: Some(Box::new(admitted)), ..Passage::default() };
+                self.serve(&head, name, upgrade, client, passage, context)
             }
-            reply.leave_body();
+            Ok(Decision::Asked(questions, worst)) => {
+                let (given, address) = client;
+                let asker = Asker { request: self, host: head.host, given, address };
+                match Asking::start(asker, questions, worst, context) {
+                    Some(mut asking) => {
+                        asking.set_head(bytes);
+                        (Phase::Asking(asking), false)
+                    }
+                    None => {
+                        let error = AccessError::Unavailable;
+                        (refuse(error.status(), error.sentence(), Ending::Access(error), context), false)
+                    }
+                }
+            }
+            Err(error) => self.deny(&head, name, client, error, context),
         }
-        (reply.start(context), false)
     }
 
-    /// Answers a handshake.
-    fn upgrade(&self, head: &Head<'_>, name: &str, context: &mut Context<'_>) -> (Phase, bool) {
-        if head.framing != Framing::Empty {
-            // The body would be parsed as frames.
-            return (refuse_upgrade(UpgradeError::Body, context), false);
+    /// Processes a request further after the decision about its credential. The head was valid before.
+    pub(crate) fn resume(
+        self,
+        bytes: &mut [u8],
+        host: &str,
+        client: Client,
+        passage: Result<Passage, AccessError>,
+        name: &str,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
+        // The deadline was that of the answer. A body may follow.
+        context.deadline_in(context.site().limits.head_ms);
+        // The limits that it has passed may have been those of another server of the address.
+        let limits = Http { head_size_max: u64::MAX, headers_max: HEADERS_MAX.max, ..Http::default() };
+        let mut head = match head::parse(bytes, &limits) {
+            Ok(head) => head,
+            Err(error) => return (refuse_head(error, context), false),
+        };
+        head.host = host;
+        match (passage, check_upgrade(&head, context)) {
+            (_, Err(phase)) => (phase, false),
+            (Ok(passage), Ok(upgrade)) => self.serve(&head, name, upgrade, client, passage, context),
+            (Err(error), Ok(_)) => self.deny(&head, name, client, error, context),
         }
-        let origins = &context.site().origins;
-        match upgrade::check(head.method, head.http_1_1, head.host, context.is_tls(), &head.headers, origins) {
-            Ok(upgrade) => Opening::start(&Asked { name, head, since_ms: self.since_ms }, upgrade, context),
-            Err(error) => {
-                if error == UpgradeError::Origin {
-                    log_origin(head, origins, context);
-                }
-                (refuse_upgrade(error, context), false)
+    }
+
+    /// Answers a request that is admitted. `upgrade`: it is a handshake.
+    fn serve(
+        self,
+        head: &Head<'_>,
+        name: &str,
+        upgrade: Option<Upgrade>,
+        client: Client,
+        passage: Passage,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
+        let Passage { admitted, standing, fields } = passage;
+        let is_admitted = admitted.is_some();
+        if let Some(upgrade) = upgrade {
+            let asked = Asked { name, head, since_ms: self.since_ms.get(), admitted: admitted.as_deref() };
+            let opening = Opening::start(&asked, upgrade, standing, context);
+            if is_admitted {
+                context.out.push(Effect::Admitted(admitted));
             }
+            return opening;
         }
+        if is_admitted {
+            context.out.push(Effect::Admitted(admitted));
+        }
+        let mut reply = self.reply(head, name, client, context);
+        (reply.is_admitted, reply.fields) = (is_admitted, fields.into());
+        let judged = demanded(head, name, false, context);
+        reply.retain_variants(|file| may_send_variant(judged.as_ref(), file, context));
+        send_reply(reply, head, context)
+    }
+
+    /// Refuses a request for what it shows. Handshakes end the connection, as their other errors do.
+    fn deny(
+        self,
+        head: &Head<'_>,
+        name: &str,
+        client: Client,
+        error: AccessError,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
+        log_refusal(error, client.1, context);
+        let is_handshake = is_handshake(head);
+        let (status, fields) = refusal(head, name, is_handshake, error, context);
+        if is_handshake {
+            return (refuse_with(status, error.sentence(), &fields, Ending::Access(error), context), false);
+        }
+        let mut reply = self.reply(head, name, client, context);
+        reply.deny(status, error, fields);
+        send_reply(reply, head, context)
+    }
+
+    fn reply(&self, head: &Head<'_>, name: &str, (given, _): Client, context: &Context<'_>) -> Box<Reply> {
+        let mut reply = Box::new(Reply::new(head, name, self.is_probe || !self.is_next, context.site()));
+        reply.client = given;
+        reply
     }
 }
 
+fn is_handshake(head: &Head<'_>) -> bool {
+    upgrade::is_asked(&head.headers) || upgrade::is_lost(head.method, &head.headers)
+}
+
+/// Starts a reply, after the request's body.
+fn send_reply(mut reply: Box<Reply>, head: &Head<'_>, context: &mut Context<'_>) -> (Phase, bool) {
+    if is_handshake(head) {
+        // Frames may follow.
+        reply.leave_body();
+    } else if head.framing != Framing::Empty {
+        // After `Expect: 100-continue` and a final reply, a client may omit the body or send it anyway: the next
+        // bytes are ambiguous, so the connection is closed (RFC 9110 section 10.1.1).
+        if let (Ok(body), true, false) = (Body::new(head.framing), head.keep_alive, head.expects_continue) {
+            return (Phase::Body(Box::new(Draining::new(body, reply))), true);
+        }
+        reply.leave_body();
+    }
+    (reply.start(context), false)
+}
+
+/// The handshake of a request. None: it is not one. The error is the refusal.
+fn check_upgrade(head: &Head<'_>, context: &mut Context<'_>) -> Result<Option<Upgrade>, Phase> {
+    if !is_handshake(head) {
+        return Ok(None);
+    }
+    if head.framing != Framing::Empty {
+        // The body would be parsed as frames.
+        return Err(refuse_upgrade(UpgradeError::Body, context));
+    }
+    let origins = &context.site().origins;
+    let checked = upgrade::check(head.method, head.http_1_1, head.host, context.is_tls(), &head.headers, origins);
+    checked.map(Some).map_err(|error| {
+        if error == UpgradeError::Origin {
+            log_origin(head, origins, context);
+        }
+        refuse_upgrade(error, context)
+    })
+}
+
+/// What a request needs, by the names of what is served: the file that has the page, the name, or the link.
+fn demanded<'a>(head: &Head<'_>, name: &str, is_handshake: bool, context: &Context<'a>) -> Option<Demanded<'a>> {
+    let site = context.site();
+    let link = site.link_of(name).filter(|_| is_handshake).and_then(|link| site.links.get(link));
+    access::demand(link.and_then(|link| link.access.as_ref()), &site.access, &subjects(head, name, is_handshake))
+}
+
+/// The names by which rules know what is requested.
+fn subjects(head: &Head<'_>, name: &str, is_handshake: bool) -> Subjects {
+    let has_slash = head.path.ends_with('/');
+    match is_handshake {
+        true => Subjects::of_name(name, has_slash),
+        false => Subjects::of_page(name, &files::file_of(name, has_slash), has_slash),
+    }
+}
+
+/// Whether a precompressed variant may be sent in place of a page for which the client may come in: `deny` lets it pass, and
+/// it needs no more than the page.
+fn may_send_variant(judged: Option<&Demanded<'_>>, file: &str, context: &Context<'_>) -> bool {
+    let site = context.site();
+    let needed = access::demand(None, &site.access, &Subjects::of_variant(file));
+    let is_covered = needed.is_none_or(|needed| judged.is_some_and(|judged| judged.covers(&needed)));
+    is_covered && site.page_rules.permit_variant(file)
+}
+
+/// Judges what a request shows.
+fn judge(
+    head: &Head<'_>,
+    name: &str,
+    is_handshake: bool,
+    (_, client): Client,
+    context: &Context<'_>,
+) -> Result<Decision, AccessError> {
+    let site = context.site();
+    if site.access.filter.as_ref().is_some_and(|filter| !filter.admits(client)) {
+        return Err(AccessError::Address);
+    }
+    let Some(demanded) = demanded(head, name, is_handshake, context) else { return Ok(Decision::Served) };
+    // The certificate of a proxy says nothing about its clients, whether it names them or not.
+    let certificate = match context.security {
+        Security::Tls(facts) if context.proxied.is_none() => facts.client.as_ref(),
+        _ => None,
+    };
+    demanded.judge(&Request {
+        head,
+        path: subjects(head, name, is_handshake).path(),
+        query: &site.public_query(name, head.query),
+        client,
+        certificate,
+        generation: context.sites.generation,
+        nonces: context.nonces,
+        unix_s: context.date.unix_s(),
+    })
+}
+
+/// The status of a refusal and its header lines.
+fn refusal(
+    head: &Head<'_>,
+    name: &str,
+    is_handshake: bool,
+    error: AccessError,
+    context: &Context<'_>,
+) -> (u16, String) {
+    match error {
+        AccessError::Limited(wait_s) => (error.status(), format!("Retry-After: {wait_s}\r\n")),
+        error if error.is_challenge() => {
+            let demanded = demanded(head, name, is_handshake, context);
+            let auths = demanded.as_ref().map(Demanded::auths).unwrap_or_default();
+            let has_bearer = access::has_bearer(&head.headers);
+            let lines = access::challenges(auths, error, has_bearer, context.nonces, context.date.unix_s());
+            // Without a challenge it is no 401 (RFC 9110 section 15.5.2).
+            if lines.is_empty() { (403, lines) } else { (401, lines) }
+        }
+        error => (error.status(), String::new()),
+    }
+}
+
+/// The peer of the connection, or the source that its PROXY header gives.
+fn peer(context: &Context<'_>) -> Address {
+    context.proxied.map_or(context.client, |proxied| proxied.peer)
+}
+
+/// Whether no server of the address takes connections of this peer. A trusted proxy has clients with other addresses.
+fn is_filtered(context: &Context<'_>) -> bool {
+    let peer = peer(context);
+    let is_proxy = context.proxied.is_some() && context.sites.trust.proxies.has(peer);
+    !is_proxy && context.sites.filter_out(peer)
+}
+
 /// Applies what the fields of a trusted proxy say about the request: its client, which takes a place of its address,
-/// the scheme and the host. None: the request is the proxy's own; `Full`: its client has no place.
-fn identify(head: &mut Head<'_>, context: &mut Context<'_>) -> Result<Result<Option<Address>, Full>, HeadError> {
-    let Some(proxied) = sender(context) else { return Ok(Ok(None)) };
+/// the scheme and the host. No client: the request is the peer's own; `Full`: its client has no place.
+fn identify(head: &mut Head<'_>, context: &mut Context<'_>) -> Result<Result<Client, Full>, HeadError> {
+    let own = (None, peer(context));
+    let Some(proxied) = sender(context) else { return Ok(Ok(own)) };
     let trust = &context.sites.trust;
     let read = forwarded::read(trust.fields, &trust.proxies, proxied.peer, &head.headers)?;
     *context.forwarded_tls = read.is_tls;
     head.host = read.host.unwrap_or(head.host);
     let Some(address) = read.client.map(Address::Tcp) else {
         disown(context);
-        return Ok(Ok(None));
+        return Ok(Ok(own));
     };
     let place = proxied.counts.take_after(context.given_back, AddressUnit::of(address));
     let is_full = place.is_none();
     context.out.push(Effect::Client { address, place });
-    Ok(if is_full { Err(Full::Address) } else { Ok(Some(address)) })
+    Ok(if is_full { Err(Full::Address) } else { Ok((Some(address), address)) })
 }
 
 /// The trusted proxy that has sent the request. None: the connection is that of one client.
@@ -323,6 +568,8 @@ fn refuse_upgrade(error: UpgradeError, context: &mut Context<'_>) -> Phase {
     refuse(error.status(), &error.to_string(), Ending::Upgrade(error), context)
 }
 
+#[cfg(test)]
+mod admission;
 #[cfg(test)]
 mod proxied;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! and no clock: inputs are passed in, effects are returned, and time is an argument.
 #![forbid(unsafe_code)]
 
+mod asking;
 mod body;
 mod head;
 mod opening;
@@ -17,8 +18,10 @@ mod ending;
 use std::borrow::Cow;
 use std::mem;
 
+use auth_wire::Verdict;
 use ecow::EcoString;
 
+use crate::access::NonceKey;
 use crate::clients::header::HeaderError;
 use crate::clients::{AddressCounts, AddressUnit};
 use crate::driver::{ConnectError, FileKind, HandoverStep, OpenError, SystemError};
@@ -36,6 +39,7 @@ pub(crate) use closing::CloseTimeouts;
 pub(crate) use effect::{Chunk, Effect, Effects, Folder};
 pub(crate) use ending::{Ending, Full, Step};
 
+use asking::Asking;
 use body::Draining;
 use closing::Closing;
 use ending::Leave;
@@ -74,6 +78,14 @@ pub(crate) enum Input<'a> {
     HandedOver(Result<HandedOver, (HandoverStep, ConnectError)>),
     /// The socket of `Effect::Open` was opened, but other clients already wait for its backlog.
     OpenedFull,
+    /// The result of `Effect::Ask`.
+    Answered(Verdict),
+    /// In place of `Answered`: reloads have replaced the rules that the question is about.
+    RulesLeft,
+    /// In place of `Answered`: the question about a request was not asked, since too many others wait.
+    TooManyAsked,
+    /// What admitted the client (`Effect::Admitted`) was revoked.
+    Revoked,
     /// The backlog may have room: retry after `Effect::AwaitBacklog`.
     Retry,
     /// Bytes of the file for `Effect::ReadFile`. An empty chunk means end of file or a failed read.
@@ -146,9 +158,13 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) tag_salt: u64,
     /// How the client's connection is protected.
     pub(crate) security: Security<'a>,
+    /// The client of a connection without a trusted proxy. Not told to a conversation, which does not depend on it.
+    pub(crate) client: Address,
     /// The proxy that has made the connection. None: it is not trusted. Not told to a conversation, which does not depend
     /// on it.
     pub(crate) proxied: Option<Proxied<'a>>,
+    /// The key of the nonces of Digest.
+    pub(crate) nonces: &'a NonceKey,
 }
 
 /// A connection of a trusted proxy.
@@ -193,6 +209,8 @@ pub(crate) struct Facts {
 enum Phase {
     /// The request head is incomplete.
     Head(RequestHead),
+    /// A request that waits for the decision about its credential.
+    Asking(Box<Asking>),
     /// The request body is incomplete.
     Body(Box<Draining>),
     /// The request is answered with a file or an error reply.
@@ -215,6 +233,7 @@ impl Phase {
     fn input_mut(&mut self) -> Option<&mut Vec<u8>> {
         match self {
             Phase::Head(head) => Some(&mut head.input),
+            Phase::Asking(asking) => Some(&mut asking.input),
             Phase::Body(body) => Some(&mut body.reply.input),
             Phase::Reply(reply) => Some(&mut reply.input),
             Phase::Opening(opening) => Some(&mut opening.input),
@@ -243,7 +262,9 @@ struct Context<'a> {
     sites: &'a Sites,
     tag_salt: u64,
     security: Security<'a>,
+    client: Address,
     proxied: Option<Proxied<'a>>,
+    nonces: &'a NonceKey,
     forwarded_tls: &'a mut Option<bool>,
     /// The client whose place is given back by an effect of this input, so that it is still counted. None: there is no
     /// such place.
@@ -266,7 +287,9 @@ impl<'a> Context<'a> {
             sites: around.sites,
             tag_salt: around.tag_salt,
             security: around.security,
+            client: around.client,
             proxied: around.proxied,
+            nonces: around.nonces,
             forwarded_tls: &mut facts.forwarded_tls,
             given_back: None,
             site: &mut facts.site,
@@ -278,13 +301,17 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The wall clock as Unix time in milliseconds.
+    fn unix_ms(&self) -> u64 {
+        self.date.unix_s().saturating_mul(1000)
+    }
+
     fn site(&self) -> &'a Site {
         self.sites.get(*self.site)
     }
 
     /// Whether the client uses https: to the first proxy that is believed, else to the gateway, whose bytes a proxy that
-    /// announces a client without TLS may have passed on. None: not known, since a
-    /// proxy in front may terminate TLS.
+    /// announces a client without TLS may have passed on. None: not known, since a proxy in front may terminate TLS.
     fn is_tls(&self) -> Option<bool> {
         let own = matches!(self.security, Security::Tls(_)).then_some(true);
         (*self.forwarded_tls).or(own).or(self.proxied.and_then(|proxied| proxied.is_tls))
@@ -341,6 +368,8 @@ pub(crate) struct Wants<'a> {
 pub(crate) enum Progress {
     /// A request is being received.
     Request,
+    /// A request waits for the decision about its credential.
+    Asking,
     /// A request is being answered without a backend.
     Reply,
     /// A backend is being looked up or connected.
@@ -379,7 +408,7 @@ impl Wants<'_> {
 
     /// Whether the exchange is still in HTTP: not a WebSocket, a tunnel, or closing.
     pub(crate) fn is_handshake(&self) -> bool {
-        matches!(self.progress, Progress::Request | Progress::Reply | Progress::Opening)
+        matches!(self.progress, Progress::Request | Progress::Asking | Progress::Reply | Progress::Opening)
     }
 
     /// Whether a backend is being looked up or connected.
@@ -408,6 +437,10 @@ impl Exchange {
             Phase::Head(head) => {
                 wants.progress = Progress::Request;
                 wants.held_size += head.input.capacity();
+            }
+            Phase::Asking(asking) => {
+                wants.progress = Progress::Asking;
+                wants.held_size += asking.held_size() + asking.input.capacity();
             }
             Phase::Body(body) => {
                 wants.progress = Progress::Request;
@@ -550,6 +583,7 @@ impl Exchange {
             let mut context = Context { given_back, ..Context::new(around, &mut self.facts, out) };
             let (phase, goes_on) = match phase {
                 Phase::Head(head) => head.step(input.take(), &mut bytes, &mut self.name, is_stopping, &mut context),
+                Phase::Asking(asking) => asking.step(input.take(), &self.name, &mut context),
                 Phase::Body(body) => (body.step(input.take(), &mut bytes, is_stopping, &mut context), false),
                 Phase::Reply(reply) => {
                     let next = reply.step(input.take(), &mut context);
@@ -622,6 +656,9 @@ impl Exchange {
     }
 
     fn end(&mut self, ending: Ending, out: &mut Effects) {
+        if let Phase::Asking(_) = self.phase {
+            out.push(Effect::CancelAsk);
+        }
         out.push(Effect::Over(ending));
         self.enter(Phase::Over);
     }
@@ -635,8 +672,13 @@ fn over(ending: Ending, context: &mut Context<'_>) -> Phase {
 
 /// Sends an error reply and closes the connection after it.
 fn refuse(status: u16, sentence: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
+    refuse_with(status, sentence, "", ending, context)
+}
+
+/// As `refuse`, with further header lines.
+fn refuse_with(status: u16, sentence: &str, fields: &str, ending: Ending, context: &mut Context<'_>) -> Phase {
     *context.status = status;
-    let fields = context.fields("");
+    let fields = context.fields(fields);
     let bytes = crate::http::reply::refusal(status, sentence, &fields, false, context.is_head, context.date);
     context.out.push(Effect::Send { to: End::Client, bytes });
     Phase::Closing(Box::new(Closing::of_reply(ending, context)))

@@ -2,8 +2,10 @@
 
 mod handover;
 
+use super::asking::refuse_revoked;
 use super::relay::BackendTraits;
 use super::{Context, Effect, Ending, Folder, Full, Input, Phase, Relay, Security, Step, over, refuse};
+use crate::access::{self, Admitted, Standing, Subjects};
 use crate::driver::device::{Device, Direction};
 use crate::driver::{ConnectCause, ConnectError, FileKind, OpenCause, OpenError, OpenFor, SocketType};
 use crate::http::fields::single;
@@ -24,19 +26,23 @@ pub(crate) struct Asked<'a> {
     pub(crate) head: &'a Head<'a>,
     /// Arrival time of the request, in milliseconds.
     pub(crate) since_ms: u64,
+    /// The user. None: the client did not have to be admitted.
+    pub(crate) admitted: Option<&'a Admitted>,
 }
 
 impl Asked<'_> {
     /// The record for the backend; the subprotocol is filled in later.
-    fn hello(&self, security: Security<'_>) -> Hello {
+    fn hello(&self, context: &Context<'_>) -> Hello {
         let origin = single(&self.head.headers, "origin").and_then(|origin| std::str::from_utf8(origin).ok());
         Hello {
             path: format!("/{}", self.name).into(),
-            query: self.head.query.unwrap_or_default().into(),
+            query: context.site().public_query(self.name, self.head.query).into(),
             host: self.head.host.into(),
             origin: origin.unwrap_or_default().into(),
             subprotocol: "".into(),
-            tls: match security {
+            user: self.admitted.map_or("".into(), |admitted| admitted.user.clone()),
+            groups: self.admitted.map_or("".into(), |admitted| admitted.groups.clone()),
+            tls: match context.security {
                 Security::Tls(facts) => Some(Box::new(facts.clone())),
                 _ => None,
             },
@@ -59,6 +65,8 @@ pub(crate) struct Opening {
     candidate: Option<usize>,
     /// The name is a folder: subprotocols name sockets in it.
     is_folder: bool,
+    /// The request's path ended with a slash.
+    has_slash: bool,
     /// At least one candidate name was denied by the rules.
     was_denied: bool,
     socket_type: SocketType,
@@ -72,13 +80,22 @@ pub(crate) struct Opening {
     is_handing_over: bool,
     /// The gateway stops; this takes effect when the hand-over completes.
     is_stopping: bool,
+    /// The admission was revoked; this takes effect at the same time.
+    is_revoked: bool,
+    /// How long the client stays admitted. None: for ever.
+    standing: Option<Box<Standing>>,
     /// Pipelined bytes after the handshake.
     pub(crate) input: Vec<u8>,
 }
 
 impl Opening {
     /// Starts the lookup of the backend for a valid handshake.
-    pub(crate) fn start(asked: &Asked<'_>, upgrade: Upgrade, context: &mut Context<'_>) -> (Phase, bool) {
+    pub(crate) fn start(
+        asked: &Asked<'_>,
+        upgrade: Upgrade,
+        standing: Option<Box<Standing>>,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
         let name = asked.name;
         let site = context.site();
         let link = site.link_of(name);
@@ -113,10 +130,11 @@ impl Opening {
             upgrade,
             link,
             address: 0,
-            hello: seat.hello.then(|| Box::new(asked.hello(context.security))),
+            hello: seat.hello.then(|| Box::new(asked.hello(context))),
             seat,
             candidate: None,
             is_folder: name.is_empty(),
+            has_slash: asked.head.path.ends_with('/'),
             was_denied: false,
             socket_type,
             give_up_ms,
@@ -125,6 +143,8 @@ impl Opening {
             awaits_client: false,
             is_handing_over: false,
             is_stopping: false,
+            is_revoked: false,
+            standing,
             input: Vec::new(),
         };
         context.out.push(Effect::Demand(End::Client, Demand::Nothing));
@@ -184,7 +204,8 @@ impl Opening {
 
     /// Heap bytes held for the request.
     pub(crate) fn held_size(&self) -> usize {
-        self.name.len() + self.hello.as_ref().map_or(0, |hello| hello.size())
+        let standing = self.standing.as_ref().map_or(0, |standing| standing.size());
+        self.name.len() + standing + self.hello.as_ref().map_or(0, |hello| hello.size())
     }
 
     /// Handles an input. True: run the returned phase at once.
@@ -224,6 +245,8 @@ impl Opening {
                 context.set_deadline(Some(self.give_up_ms));
             }
             Some(Input::Stop) => return (stop(context), false),
+            Some(Input::Revoked) if self.is_handing_over => self.is_revoked = true,
+            Some(Input::Revoked) => return (refuse_revoked(context), false),
             _ => {}
         }
         (Phase::Opening(self), false)
@@ -244,6 +267,17 @@ impl Opening {
         context.out.push(Effect::open(Folder::Docroot, &self.path(), OpenFor::Connecting));
     }
 
+    /// Whether the decision about the name in the request holds for a name in docroot that a subprotocol gives.
+    fn is_admitted_to(&self, path: &str, context: &Context<'_>) -> bool {
+        let access = &context.site().access;
+        let demanded = |name: &str, has_slash| access::demand(None, access, &Subjects::of_name(name, has_slash));
+        match (demanded(&self.name, self.has_slash), demanded(path, false)) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(judged), Some(other)) => judged.covers(&other),
+        }
+    }
+
     /// Tries the next offered subprotocol whose name is allowed, or ends the search with an error reply.
     fn try_next(mut self, context: &mut Context<'_>) -> (Phase, bool) {
         let first = self.candidate.map_or(0, |index| index + 1);
@@ -254,7 +288,7 @@ impl Opening {
             if path.split('/').any(|segment| segment == "." || segment == "..") {
                 continue;
             }
-            if !context.site().rules.permit(&path) {
+            if !context.site().rules.permit(&path) || !self.is_admitted_to(&path, context) {
                 self.was_denied = true;
                 continue;
             }
@@ -388,7 +422,7 @@ impl Opening {
             Some("binary") => MessageType::Binary,
             _ => self.seat.message_type,
         };
-        Phase::Relay(Relay::new(self.seat, protocol, message_type, traits, context))
+        Phase::Relay(Relay::new(self.seat, protocol, message_type, traits, self.standing, context))
     }
 }
 
@@ -398,7 +432,7 @@ fn until_ms(limits: &WebSocket, since_ms: u64, context: &Context<'_>) -> u64 {
     (context.now_ms + limits.connect_ms).min(handshake_ms).max(context.now_ms)
 }
 
-fn stop(context: &mut Context<'_>) -> Phase {
+pub(crate) fn stop(context: &mut Context<'_>) -> Phase {
     refuse(503, "the gateway stops", Ending::Stopping, context)
 }
 

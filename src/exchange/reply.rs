@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::head::RequestHead;
 use super::{CloseTimeouts, Closing, Context, Effect, Ending, Folder, Input, Phase, Step, over};
+use crate::access::AccessError;
 use crate::driver::{FileKind, FileStatus, OpenCause, OpenError, OpenFor};
 use crate::http::coding::{Coding, Codings, may_have_variants};
 use crate::http::conditions::{Conditions, Selection};
@@ -41,6 +42,10 @@ pub(crate) struct Reply {
     stage: Stage,
     /// The client of a trusted proxy that has sent the request. None: the peer itself has.
     pub(crate) client: Option<Address>,
+    /// It is that of an admitted user.
+    pub(crate) is_admitted: bool,
+    /// Header lines that are added to the reply.
+    pub(crate) fields: Box<str>,
     /// Pipelined bytes after the request.
     pub(crate) input: Vec<u8>,
 }
@@ -124,6 +129,8 @@ impl Reply {
             timeouts: CloseTimeouts { since_ms: 0, close_ms: site.limits.stall_ms, stall_ms: site.limits.stall_ms },
             stage,
             client: None,
+            is_admitted: false,
+            fields: "".into(),
             input: Vec::new(),
         }
     }
@@ -134,6 +141,18 @@ impl Reply {
         if !self.is_probe {
             self.ending = Ending::Served;
         }
+    }
+
+    /// Refuses the request for what it shows, with these header lines.
+    pub(crate) fn deny(&mut self, status: u16, error: AccessError, fields: String) {
+        self.stage = Stage::Refused(status, error.sentence());
+        (self.is_probe, self.ending, self.fields) = (false, Ending::Access(error), fields.into());
+    }
+
+    /// Leaves out the precompressed variants whose path may not be sent.
+    pub(crate) fn retain_variants(&mut self, is_kept: impl Fn(&str) -> bool) {
+        let path = &self.path;
+        self.codings.retain(|coding| is_kept(&variant(path, coding)));
     }
 
     /// How long the client may accept no bytes.
@@ -178,7 +197,7 @@ impl Reply {
 
     /// Heap bytes held for the request.
     pub(crate) fn held_size(&self) -> usize {
-        self.name.len() + self.path.len() + self.query.as_ref().map_or(0, |query| query.len())
+        self.name.len() + self.path.len() + self.fields.len() + self.query.as_ref().map_or(0, |query| query.len())
     }
 
     /// Whether the tail of the send queue is file bytes, which can be read again.
@@ -237,7 +256,7 @@ impl Reply {
 
     fn open(&self, context: &mut Context<'_>) {
         let path = match self.coding {
-            Some(coding) => Cow::Owned(format!("{}{}", self.path, coding.ending())),
+            Some(coding) => Cow::Owned(variant(&self.path, coding)),
             None => Cow::Borrowed(&*self.path),
         };
         context.out.push(Effect::open(Folder::Www, &path, OpenFor::Reading));
@@ -357,15 +376,22 @@ impl Reply {
     }
 
     fn send(&mut self, status: u16, fields: &str, context: &mut Context<'_>) {
-        let fields = context.fields(fields);
+        self.leave_replaced(context);
+        let fields = format!("{}{}", self.fields, context.fields(fields));
         let bytes = reply::head(status, &fields, self.keep_alive, context.date).into_bytes().into();
         self.queue(status, bytes, context);
     }
 
     fn refuse(&mut self, status: u16, sentence: &str, fields: &str, context: &mut Context<'_>) {
-        let fields = context.fields(fields);
+        self.leave_replaced(context);
+        let fields = format!("{}{}", self.fields, context.fields(fields));
         let bytes = reply::refusal(status, sentence, &fields, self.keep_alive, self.is_head, context.date);
         self.queue(status, bytes, context);
+    }
+
+    /// After a reload a client connects again, so that its further requests are judged by the new rules.
+    fn leave_replaced(&mut self, context: &Context<'_>) {
+        self.keep_alive &= !context.sites.are_replaced();
     }
 
     fn queue(&mut self, status: u16, bytes: Box<[u8]>, context: &mut Context<'_>) {
@@ -399,7 +425,7 @@ impl Reply {
         context.out.push(Effect::CloseFile);
         if self.keep_alive {
             context.deadline_in(context.site().limits.keepalive_ms);
-            return (Phase::Head(RequestHead::next(self.is_probe, self.client, context)), true);
+            return (Phase::Head(RequestHead::next(self.is_probe, self.client, self.is_admitted, context)), true);
         }
         // A client that has already ended is not waited for.
         let last = match self.has_client_ended {
@@ -408,6 +434,11 @@ impl Reply {
         };
         (last, false)
     }
+}
+
+/// The path of a precompressed variant of a file.
+fn variant(path: &str, coding: Coding) -> String {
+    format!("{path}{}", coding.ending())
 }
 
 /// Header fields of a redirection. No-cache, because a folder may become a file, and the port of https may change.

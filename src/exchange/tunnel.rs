@@ -94,6 +94,8 @@ impl Tunnel {
             Input::Failed(End::Client, error) => return Some(Leave::ClientLost(Ending::ClientFailed(error))),
             Input::Broken(error) => return Some(Leave::ClientLost(Ending::Tls(error))),
             Input::Drained | Input::Deadline => return Some(Leave::Over(Ending::Tunnelled)),
+            // A close frame would have to go between two of the backend's.
+            Input::Revoked => return Some(Leave::ClientLost(Ending::Revoked)),
             Input::Stop => self.stop(context),
             _ => {}
         }
@@ -106,10 +108,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::access::NonceKey;
     use crate::driver::SystemError;
     use crate::exchange::{Chunk, Effects, Facts, Security, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Site, Sites};
+    use crate::types::Address;
 
     #[test]
     fn a_client_that_failed_says_nothing_more() {
@@ -123,7 +127,9 @@ mod tests {
                 sites: &sites,
                 tag_salt: 1,
                 security: Security::Plain,
+                client: Address::Unknown,
                 proxied: None,
+                nonces: NonceKey::fixed(),
             },
             &mut facts,
             &mut effects,

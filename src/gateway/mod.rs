@@ -3,6 +3,7 @@
 
 mod admission;
 mod arrivals;
+mod asking;
 #[cfg(any(test, feature = "sim"))]
 mod carrier;
 mod clock;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use slab::Slab;
 
+use crate::access::NonceKey;
 use crate::clients::{AddressCounts, AddressUnit};
 use crate::driver::native::Native;
 use crate::driver::{Completion, Driver, Errno, Event, Op, Received, RecordSuites, Rest, Share, Token};
@@ -39,6 +41,7 @@ use crate::permit::Count;
 use crate::transport::{give_back, is_short};
 use crate::types::ListenAddress;
 use admission::Admission;
+use asking::Questions;
 use clock::Clock;
 use connect_queue::ConnectQueues;
 use connection::{Connection, Kept, Settling};
@@ -49,6 +52,8 @@ use listener::{Listener, ListenerSetup};
 use slots::{Slots, User};
 use timers::{Owner, Timers};
 use watches::Watches;
+
+pub(crate) use asking::HelperRules;
 
 /// State shared by all connections.
 pub(crate) struct World<D: Driver> {
@@ -70,6 +75,8 @@ pub(crate) struct World<D: Driver> {
     /// Salt in the entity tags of files without usable timestamps. It changes with each process and each replaced
     /// folder.
     tag_salt: u64,
+    /// The key of the nonces of Digest.
+    nonces: NonceKey,
     /// Number of clients per address.
     counts: AddressCounts,
     /// Clients being refused with an error response, as `Admission` counts them.
@@ -80,6 +87,8 @@ pub(crate) struct World<D: Driver> {
     queues: ConnectQueues,
     /// Hand-overs being watched.
     watches: Watches<D::Handle>,
+    /// Questions to uakari-auth.
+    asking: Questions,
     /// Output of an exchange. Empty between inputs.
     effects: Effects,
 }
@@ -152,11 +161,13 @@ impl<D: Driver> Gateway<D> {
                 date: Date::default(),
                 work: limits::WORK_PER_TURN_MAX,
                 tag_salt: tag_salt(),
+                nonces: NonceKey::random(),
                 counts: AddressCounts::new(admission.limits.clients_per_address_max),
                 refused: admission.refused.clone(),
                 devices: Devices::default(),
                 queues: ConnectQueues::default(),
                 watches: Watches::default(),
+                asking: Questions::default(),
                 effects: Effects::default(),
             },
             listeners: Slab::new(),
@@ -193,6 +204,9 @@ impl<D: Driver> Gateway<D> {
         self.admission.limits = limits;
         for (_, listener) in &mut self.listeners {
             listener.is_leaving = true;
+            if !setups.iter().any(|setup| Arc::ptr_eq(&setup.endpoint, &listener.endpoint)) {
+                listener.endpoint.sites.replace();
+            }
         }
         for ListenerSetup { address, socket, file, endpoint } in setups {
             self.has_rates |= endpoint.sites.have_rates();
@@ -218,6 +232,29 @@ impl<D: Driver> Gateway<D> {
         leaving.into_iter().for_each(|index| self.leave(index));
         self.world.tag_salt = tag_salt();
         self.watch_folders();
+    }
+
+    /// Sets the rules of uakari-auth for the endpoints to come, before they are configured. Connections keep those that
+    /// they have, as long as they are the ones before these and uakari-auth can use them.
+    pub(crate) fn set_auth_rules(&mut self, rules: HelperRules) {
+        self.world.set_auth_rules(rules);
+    }
+
+    /// Takes the gateway's end of the channel to a new uakari-auth; there is none, or `take_helper_end` has told its end.
+    pub(crate) fn connect_helper(&mut self, handle: D::Handle) {
+        self.world.connect_helper(handle);
+    }
+
+    /// Whether the channel to uakari-auth was closed since the last call: it has ended, or is to be ended.
+    pub(crate) fn take_helper_end(&mut self) -> bool {
+        self.world.asking.take_end()
+    }
+
+    /// Closes the channel to uakari-auth, for the end of a simulation.
+    #[cfg(any(test, feature = "sim"))]
+    pub fn disconnect_helper(&mut self) {
+        self.world.disconnect_helper();
+        self.world.settle_helper();
     }
 
     /// The addresses with an active listener.
@@ -251,7 +288,7 @@ impl<D: Driver> Gateway<D> {
     /// Whether all counts match the existing objects.
     #[cfg(any(test, feature = "sim"))]
     pub fn has_empty_counts(&self) -> bool {
-        let World { slots, counts, devices, queues, watches, .. } = &self.world;
+        let World { slots, counts, devices, queues, watches, asking, .. } = &self.world;
         self.connections.is_empty()
             && self.carriers.is_empty()
             && slots.has_no_connection()
@@ -261,6 +298,7 @@ impl<D: Driver> Gateway<D> {
             && devices.is_empty()
             && queues.is_empty()
             && watches.is_idle()
+            && asking.is_idle()
     }
 
     /// The bytes that all connections hold outside the pool.
@@ -305,6 +343,8 @@ impl<D: Driver> Gateway<D> {
         self.look_at_folders();
         self.resume_listeners();
         self.probe_backlogs();
+        self.world.resend_auth_rules();
+        self.deliver_answers();
         self.settle();
         Ok(())
     }
@@ -337,6 +377,8 @@ impl<D: Driver> Gateway<D> {
         let can_feed = |queue: &FairQueue, share| !queue.is_empty() && driver.buffers_free(share) > 0;
         if !self.backlog.is_empty()
             || !self.stepping.is_empty()
+            || self.world.asking.has_due()
+            || self.world.asking.is_starved() && driver.buffers_free(Share::Messages) > 0
             || can_feed(&self.starved_requests, Share::Requests)
             || can_feed(&self.starved, Share::Messages)
         {
@@ -344,9 +386,10 @@ impl<D: Driver> Gateway<D> {
         }
         let end_ms = self.abort_ms.or(self.give_up_ms);
         let (probe_ms, folders_ms) = (self.world.queues.next_ms(), self.folders_due_ms());
-        let watch_ms = self.world.watches.due_ms();
-        let due = [self.timers.next_ms(), probe_ms, folders_ms, watch_ms, self.resume_ms, self.last_call_ms, end_ms];
-        let due_ms = due.into_iter().flatten().min()?;
+        let (watch_ms, rules_ms) = (self.world.watches.due_ms(), self.world.asking.resend_ms());
+        let due = [self.timers.next_ms(), probe_ms, folders_ms, watch_ms, rules_ms];
+        let own = [self.resume_ms, self.last_call_ms, end_ms];
+        let due_ms = due.into_iter().chain(own).flatten().min()?;
         Some(due_ms.saturating_sub(self.world.taken_ms))
     }
 
@@ -397,6 +440,8 @@ impl<D: Driver> Gateway<D> {
                 self.free_slot(token);
                 self.world.watches.on_received(index, result, &mut self.world.driver);
             }
+            (Some(User::Helper), Event::Received { result, more }) => self.world.on_helper_received(result, more),
+            (Some(User::Helper), Event::Sent { batch, result }) => self.world.on_helper_sent(batch, result),
             // A slot is reused only when it has no operation in flight, so a stale completion is an internal bug.
             (_, event) => {
                 debug_assert!(false, "a completion for nobody: {token:?}");
@@ -471,6 +516,22 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
+    /// Passes the answers of uakari-auth, and the permissions that were taken back, to the exchanges.
+    fn deliver_answers(&mut self) {
+        for (owner, decision) in self.world.asking.take_due() {
+            if let Some(connection) = find(&mut self.connections, owner).filter(|connection| !connection.is_ending()) {
+                connection.handle(decision.input(), &mut self.world);
+                list(connection, &mut self.touched);
+            }
+        }
+        for revoked in self.world.asking.take_revoked() {
+            for (_, connection) in self.connections.iter_mut().filter(|(_, one)| one.has_lost(&revoked)) {
+                connection.handle(Input::Revoked, &mut self.world);
+                list(connection, &mut self.touched);
+            }
+        }
+    }
+
     /// Resumes the listeners that were paused by a lack of file descriptors.
     fn resume_listeners(&mut self) {
         if self.resume_ms.is_some_and(|ms| ms <= self.world.now_ms) {
@@ -518,6 +579,8 @@ impl<D: Driver> Gateway<D> {
 
     /// Settles every touched connection: sends queued data, submits wanted operations, frees closed connections.
     fn settle(&mut self) {
+        // Before connections take the buffers that it waits for.
+        self.world.settle_helper();
         self.list_starved();
         self.settle_touched();
         #[cfg(any(test, feature = "sim"))]
@@ -529,6 +592,8 @@ impl<D: Driver> Gateway<D> {
         while self.admission.holds_too_much() && self.break_greediest() {
             self.settle_touched();
         }
+        // The questions of this turn.
+        self.world.settle_helper();
     }
 
     /// If the pool is short, copies to the heap received data that exchanges may not take now.
@@ -617,6 +682,7 @@ impl<D: Driver> Gateway<D> {
             count_held(connection, kept, &mut self.admission, &mut self.world);
             if connection.is_over() {
                 connection.log_end(self.world.now_ms);
+                self.world.cancel_question(owner);
                 self.connections.remove(owner.slot as usize);
                 self.timers.clear(owner.slot);
             }

@@ -49,16 +49,21 @@ pub(super) enum User {
     Transport(u32, End),
     /// The file or socket that a connection opens, reads or connects to, by its index in the connection table.
     File(u32),
+    /// The channel to uakari-auth.
+    Helper,
     /// The socket of a carrier.
     #[cfg(any(test, feature = "sim"))]
     Carrier(usize),
 }
 
+/// The index of the channel to uakari-auth: no connection has it, since there are fewer (asserted above).
+const HELPER: u32 = u32::MAX;
+
 /// A slot. `User` is stored in two parts, so that a slot of a transport has no padding.
 #[derive(Debug)]
 struct Slot<H> {
     generation: u32,
-    /// Index in the owner's table. For a transport: twice the index, plus one for the backend's end.
+    /// Index in the owner's table. For a transport: twice the index, plus one for the backend's end, or `HELPER`.
     index: u32,
     kind: Kind<H>,
 }
@@ -83,6 +88,7 @@ impl<H> Slot<H> {
             Kind::Listener => User::Listener(index),
             Kind::Folder { epoch } => User::Folder(Look { index, epoch: *epoch }),
             Kind::Watch => User::Watch(index),
+            Kind::Transport(_) if self.index == HELPER => User::Helper,
             Kind::Transport(_) if self.index.is_multiple_of(2) => User::Transport(self.index / 2, End::Client),
             Kind::Transport(_) => User::Transport(self.index / 2, End::Backend),
             Kind::File => User::File(self.index),
@@ -115,6 +121,11 @@ impl<H> Slots<H> {
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn insert_carrier(&mut self, index: usize, transport: Transport<H>) -> Key {
         self.add(index as u32, Kind::Carrier(transport))
+    }
+
+    /// Assigns a slot to the channel to uakari-auth.
+    pub(super) fn insert_helper(&mut self, transport: Transport<H>) -> Key {
+        self.add(HELPER, Kind::Transport(transport))
     }
 
     /// Assigns a slot to an accept.
@@ -195,7 +206,7 @@ impl<H> Slots<H> {
     /// Whether no slot belongs to a connection.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn has_no_connection(&self) -> bool {
-        let is_other = |user| matches!(user, User::Listener(_) | User::Folder(_) | User::Watch(_));
+        let is_other = |user| matches!(user, User::Listener(_) | User::Folder(_) | User::Watch(_) | User::Helper);
         self.slots.iter().all(|(_, slot)| is_other(slot.user()))
     }
 }

@@ -66,6 +66,11 @@ impl Codings {
         }
     }
 
+    /// Drops the codings for which this is false.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(Coding) -> bool) {
+        self.tries = self.tries.map(|coding| coding.filter(|coding| is_kept(*coding)));
+    }
+
     /// Removes and returns the next coding.
     pub fn pop(&mut self) -> Option<Coding> {
         self.tries.iter_mut().find_map(Option::take)

@@ -162,12 +162,13 @@ pub(crate) fn recognize(bytes: &[u8]) -> HeadError {
     }
 }
 
-/// The Host values and the request target of a refused head, for the log.
+/// The Host values and the request target of a refused head, for the log. The query is left out: it may have a token.
 pub(crate) fn shown_hosts(bytes: &[u8]) -> (String, String) {
     let is_host = |line: &&[u8]| line.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"host:"));
     let lines = bytes.split(|byte| *byte == b'\n').filter(is_host);
     let hosts: Vec<_> = lines.map(|line| String::from_utf8_lossy(line[5..].trim_ascii())).collect();
-    let target = String::from_utf8_lossy(words(bytes).nth(1).unwrap_or_default());
+    let target = words(bytes).nth(1).and_then(|target| target.split(|byte| *byte == b'?').next());
+    let target = String::from_utf8_lossy(target.unwrap_or_default());
     (hosts.join(", "), target.into_owned())
 }
 

@@ -16,6 +16,7 @@ fn phrase(status: u16) -> &'static str {
         304 => "Not Modified",
         308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
@@ -27,6 +28,7 @@ fn phrase(status: u16) -> &'static str {
         417 => "Expectation Failed",
         421 => "Misdirected Request",
         426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
@@ -112,9 +114,10 @@ mod tests {
 
     #[test]
     fn every_status_has_its_phrase() {
-        for status in
-            [101, 200, 204, 206, 301, 304, 308, 400, 403, 404, 405, 406, 408, 412, 414, 416, 417, 421, 426, 431]
-        {
+        for status in [
+            101, 200, 204, 206, 301, 304, 308, 400, 401, 403, 404, 405, 406, 408, 412, 414, 416, 417, 421, 426, 429,
+            431,
+        ] {
             assert_ne!(phrase(status), "Unknown", "{status}");
         }
         for status in [500, 501, 502, 503, 504, 505] {

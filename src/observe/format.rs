@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::record::{Access, Quoted, Record};
+use super::record::{AccessLine, Quoted, Record};
 use crate::limits::{LOG_LINE_SIZE_MAX, LOG_VALUE_SIZE_MAX};
 
 /// The format of log lines.
@@ -63,7 +63,7 @@ fn write_text(line: &mut String, wall: Option<SystemTime>, record: &Record<'_>) 
 }
 
 /// The end of a connection as a sentence.
-struct EndText<'a>(&'a Access<'a>);
+struct EndText<'a>(&'a AccessLine<'a>);
 
 impl fmt::Display for EndText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,6 +73,9 @@ impl fmt::Display for EndText<'_> {
             write!(f, " host={}", Quoted(access.host))?;
         }
         write!(f, " name={}", Quoted(access.name))?;
+        if !access.user.is_empty() {
+            write!(f, " user={}", Quoted(access.user))?;
+        }
         if access.status != 0 {
             write!(f, " status={}", access.status)?;
         }
@@ -110,7 +113,7 @@ fn write_json(line: &mut String, wall: SystemTime, record: &Record<'_>) {
     line.push_str("\"}");
 }
 
-fn write_json_end(line: &mut String, access: &Access<'_>) {
+fn write_json_end(line: &mut String, access: &AccessLine<'_>) {
     let value = |line: &mut String, key: &str, value: &dyn fmt::Display| {
         put(line, format_args!(",\"{key}\":\""));
         put_escaped(line, Format::Json, line.len() + LOG_VALUE_SIZE_MAX, format_args!("{value}"));
@@ -122,6 +125,9 @@ fn write_json_end(line: &mut String, access: &Access<'_>) {
         value(line, "host", &access.host);
     }
     value(line, "name", &access.name);
+    if !access.user.is_empty() {
+        value(line, "user", &access.user);
+    }
     let number = |line: &mut String, key: &str, number: u64| put(line, format_args!(",\"{key}\":{number}"));
     if access.status != 0 {
         number(line, "status", access.status.into());
@@ -235,13 +241,14 @@ mod tests {
         line(style, &Record::Event { level: Level::Info, connection: None, what: format_args!("{what}") })
     }
 
-    fn access<'a>(host: &'a str, name: &'a str, code: Option<u16>) -> Access<'a> {
-        Access {
+    fn access<'a>(host: &'a str, name: &'a str, code: Option<u16>) -> AccessLine<'a> {
+        AccessLine {
             level: Level::Info,
             id: 12,
             client: &"127.0.0.1:5",
             host,
             name,
+            user: "",
             status: if code.is_some() { 101 } else { 0 },
             code,
             lasted_ms: 61_007,
@@ -356,7 +363,7 @@ mod tests {
     fn a_long_value_leaves_room_for_the_others() {
         let long = "\u{1}".repeat(10_000);
         let ending = long.as_str();
-        let most = Access {
+        let most = AccessLine {
             id: u64::MAX,
             client: &ending,
             lasted_ms: u64::MAX,

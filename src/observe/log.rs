@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 pub use super::record::{Level, Quoted};
 
 pub(crate) use super::format::Format;
-pub(crate) use super::record::Access;
+pub(crate) use super::record::AccessLine;
 pub(crate) use super::sink::LogError;
 pub(crate) use super::writer::Settings;
 
@@ -71,7 +71,7 @@ pub(crate) fn connection_event(level: Level, id: u64, what: fmt::Arguments<'_>) 
 }
 
 /// Logs the end of a connection, if its level is logged.
-pub(crate) fn access(access: &Access<'_>) {
+pub(crate) fn access(access: &AccessLine<'_>) {
     #[cfg(any(test, feature = "sim"))]
     keep_access_line(access);
     if is_on(access.level) {
@@ -80,7 +80,7 @@ pub(crate) fn access(access: &Access<'_>) {
 }
 
 #[cfg(any(test, feature = "sim"))]
-fn keep_access_line(access: &Access<'_>) {
+fn keep_access_line(access: &AccessLine<'_>) {
     let (mut line, style) = (String::new(), super::format::Style { format: Format::Json, is_journal: false });
     super::format::write_line(&mut line, style, SystemTime::UNIX_EPOCH, &Record::End(access));
     ACCESS_LINES.with_borrow_mut(|lines| lines.push(line));

@@ -42,7 +42,7 @@ impl Level {
 }
 
 /// The values of a connection's access line, which is logged when the connection ends.
-pub(crate) struct Access<'a> {
+pub(crate) struct AccessLine<'a> {
     /// Severity of the ending.
     pub(crate) level: Level,
     /// The connection's number.
@@ -53,6 +53,8 @@ pub(crate) struct Access<'a> {
     pub(crate) host: &'a str,
     /// The requested name.
     pub(crate) name: &'a str,
+    /// The user that was admitted; omitted where empty.
+    pub(crate) user: &'a str,
     /// The status of the last response, 101 for a WebSocket; 0: none was sent, and the field is omitted.
     pub(crate) status: u16,
     /// The close code of a WebSocket, including the reserved codes 1005 and 1006 (RFC 6455 section 7.4.1).
@@ -94,7 +96,7 @@ pub(crate) enum Record<'a> {
         what: fmt::Arguments<'a>,
     },
     /// A connection ended.
-    End(&'a Access<'a>),
+    End(&'a AccessLine<'a>),
 }
 
 impl Record<'_> {

@@ -8,7 +8,7 @@ use crate::clients::header::{
     FLAG_TLS, SIGNATURE, TCP_OVER_IPV4, TCP_OVER_IPV6, TLS_FIXED_SIZE, TLV_HEAD_SIZE, TYPE_TLS, UNSPECIFIED,
     VERSION_AND_PROXY,
 };
-use crate::limits::{HEAD_SIZE_MAX, HELLO_SUBJECT_SIZE_MAX, HELLO_TLS_VALUE_SIZE_MAX};
+use crate::limits::{HEAD_SIZE_MAX, HELLO_SUBJECT_SIZE_MAX, HELLO_TLS_VALUE_SIZE_MAX, HELLO_USER_SIZE_MAX};
 use crate::tls::{ClientFacts, TlsFacts};
 use crate::types::Address;
 
@@ -23,11 +23,12 @@ const TYPE_PATH: u8 = 0xe0;
 const TYPE_QUERY: u8 = 0xe1;
 const TYPE_ORIGIN: u8 = 0xe2;
 const TYPE_SUBPROTOCOL: u8 = 0xe3;
-// 0xe4 is reserved for the name of an authenticated user.
+const TYPE_USER: u8 = 0xe4;
 const TYPE_SNI: u8 = 0xe5;
 const TYPE_SUBJECT: u8 = 0xe6;
 const TYPE_SERIAL: u8 = 0xe7;
 const TYPE_FINGERPRINT: u8 = 0xe8;
+const TYPE_GROUPS: u8 = 0xe9;
 
 const SUBTYPE_VERSION: u8 = 0x21;
 const SUBTYPE_COMMON_NAME: u8 = 0x22;
@@ -38,8 +39,9 @@ const FLAG_CERTIFICATE_NOW: u8 = 0x02;
 /// It has presented a certificate in this session, which may be resumed (PP2_CLIENT_CERT_SESS).
 const FLAG_CERTIFICATE: u8 = 0x04;
 
-/// Bytes of a record beside the handshake's values and the facts of TLS: IPv6 addresses, six TLVs, the longest ID.
-const PLAIN_SIZE_MAX: usize = 36 + 6 * TLV_HEAD_SIZE + "c18446744073709551615".len();
+/// Bytes of a record beside the handshake's values and the facts of TLS: IPv6 addresses, eight TLVs, the longest ID, and the
+/// user. The user's groups have the room that is left.
+const PLAIN_SIZE_MAX: usize = 36 + 8 * TLV_HEAD_SIZE + "c18446744073709551615".len() + HELLO_USER_SIZE_MAX;
 /// Bytes of the facts of TLS: nine TLVs, the flags and `verify`, two texts of the certificate, six other values.
 const TLS_SIZE_MAX: usize =
     9 * TLV_HEAD_SIZE + TLS_FIXED_SIZE + 2 * HELLO_SUBJECT_SIZE_MAX + 6 * HELLO_TLS_VALUE_SIZE_MAX;
@@ -59,6 +61,10 @@ pub struct Hello {
     pub origin: Box<str>,
     /// The selected subprotocol.
     pub subprotocol: Box<str>,
+    /// The user as whom the client is admitted.
+    pub user: Box<str>,
+    /// Its groups, separated by commas.
+    pub groups: Box<str>,
     /// The facts of the client's TLS connection. None: it is not protected.
     pub tls: Option<Box<TlsFacts>>,
 }
@@ -66,7 +72,7 @@ pub struct Hello {
 impl Hello {
     /// The size of all values in bytes.
     pub(crate) fn size(&self) -> usize {
-        let values = [&self.path, &self.query, &self.host, &self.origin, &self.subprotocol];
+        let values = [&self.path, &self.query, &self.host, &self.origin, &self.subprotocol, &self.user, &self.groups];
         values.iter().map(|value| value.len()).sum::<usize>() + self.tls.as_ref().map_or(0, |tls| tls.size())
     }
 
@@ -92,9 +98,14 @@ impl Hello {
         ] {
             put(&mut record, kind, value.as_bytes());
         }
+        if self.user.len() <= HELLO_USER_SIZE_MAX {
+            put(&mut record, TYPE_USER, bounded(&self.user, HELLO_USER_SIZE_MAX));
+        }
         if let Some(tls) = &self.tls {
             put_tls(&mut record, tls);
         }
+        let room = usize::from(u16::MAX) - (record.len() - start) - TLV_HEAD_SIZE;
+        put(&mut record, TYPE_GROUPS, whole_groups(&self.groups, room).as_bytes());
         let size = (record.len() - start) as u16;
         record[start - 2..start].copy_from_slice(&size.to_be_bytes());
         record.into()
@@ -136,6 +147,18 @@ fn put_tls(record: &mut Vec<u8>, tls: &TlsFacts) {
 /// for the whole name.
 fn bounded(value: &str, size_max: usize) -> &[u8] {
     if value.contains('\0') { b"" } else { &value.as_bytes()[..value.floor_char_boundary(size_max)] }
+}
+
+/// The groups that fit, each of them whole: a part of a name could be another group's. Empty if one contains a NUL.
+fn whole_groups(groups: &str, size_max: usize) -> &str {
+    if groups.contains('\0') {
+        return "";
+    }
+    if groups.len() <= size_max {
+        return groups;
+    }
+    // The comma may be the byte after those that fit.
+    groups.as_bytes()[..=size_max].iter().rposition(|byte| *byte == b',').map_or("", |at| &groups[..at])
 }
 
 /// The unspecified address of the same family (RFC 6890).
@@ -323,6 +346,27 @@ mod tests {
             })
         );
         assert!(!record.windows(5).any(|bytes| bytes == b"admin"));
+    }
+
+    #[test]
+    fn users_and_groups() {
+        let of = |user: &str, groups: &str| {
+            let hello = Hello { path: "/gps".into(), user: user.into(), groups: groups.into(), ..Hello::default() };
+            hello.encode(tcp("1.2.3.4:12345"), tcp("127.0.0.1:80"), 12)
+        };
+        let record = of("ann", "staff,ops");
+        let expected = [(TYPE_ID, &b"c12"[..]), (TYPE_PATH, b"/gps"), (TYPE_USER, b"ann"), (TYPE_GROUPS, b"staff,ops")];
+        assert_eq!(fields(&record), expected);
+        for (user, groups) in [("ann\0", ""), (&*"x".repeat(256), ""), ("", "a\0,b"), ("", &*"g".repeat(66_000))] {
+            assert_eq!(of(user, groups), of("", ""), "{} {}", user.len(), groups.len());
+        }
+        assert_eq!(of(&"x".repeat(255), "").len(), of("", "").len() + 3 + 255);
+        // Groups of 9 bytes and a comma.
+        let many = format!("{}last", "staff-\u{20ac},".repeat(7_000));
+        let record = of("", &many);
+        let (_, sent) = fields(&record).into_iter().find(|(kind, _)| *kind == TYPE_GROUPS).unwrap();
+        assert!(sent.len() > 65_000 && sent.len() % 10 == 9 && many.as_bytes().starts_with(sent), "{}", sent.len());
+        assert!(sent.ends_with("staff-\u{20ac}".as_bytes()));
     }
 
     #[test]

@@ -5,9 +5,12 @@ pub mod names;
 
 pub mod hello;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use crate::access::{self, Access, AccessRule};
 use crate::clients::Trust;
 use crate::driver::device::Direction;
 use crate::http::authority::Authority;
@@ -16,6 +19,7 @@ use crate::http::redirect::Redirect;
 use crate::http::upgrade::Origins;
 use crate::limits;
 use crate::permit::{Count, Permit};
+use crate::types::Address;
 use names::{Patterns, Rules};
 
 /// How messages are delimited on a backend's stream (docs/backends.md).
@@ -102,6 +106,8 @@ pub struct Link {
     pub destination: Destination,
     /// Protocol and limits.
     pub service: Arc<Service>,
+    /// What its WebSockets need. None: what the server's rules say.
+    pub access: Option<AccessRule>,
 }
 
 /// The default Cache-Control of files: caches revalidate each time, at the cost of a 304. Without it, browsers use
@@ -146,6 +152,8 @@ pub struct Site {
     pub rules: Rules,
     /// Which origins may connect.
     pub origins: Origins,
+    /// Which clients may come in.
+    pub access: Access,
     /// Protocol and limits of the backends in docroot.
     pub service: Arc<Service>,
     /// Matched before docroot, in this order.
@@ -159,6 +167,13 @@ impl Site {
     pub(crate) fn link_of(&self, name: &str) -> Option<usize> {
         let subject = format!("/{name}");
         self.links.iter().position(|link| link.origin.matches(&subject))
+    }
+
+    /// A query as backends and logs get it: without tokens.
+    pub(crate) fn public_query<'q>(&self, name: &str, query: Option<&'q str>) -> Cow<'q, str> {
+        let link = self.link_of(name).and_then(|link| self.links.get(link));
+        let names = self.access.query_names(link.and_then(|link| link.access.as_ref()));
+        access::strip(query.unwrap_or_default(), &names)
     }
 
     /// The configured header lines of a file. Of several fields with one name the first is sent.
@@ -216,6 +231,7 @@ impl Default for Site {
             follows_symlinks: false,
             rules: Rules::default(),
             origins: Origins::Same,
+            access: Access::default(),
             service: Arc::default(),
             links: Vec::new(),
             limits: limits::Http::default(),
@@ -230,17 +246,47 @@ pub struct Sites {
     others: Vec<Arc<Site>>,
     /// What all of them believe about their clients.
     pub trust: Trust,
+    /// The generation of the rules that the helper has for them (`auth_wire`).
+    pub generation: u32,
+    /// A reload has replaced them.
+    replaced: Flag,
+}
+
+/// Is set once, and not a part of what is configured: a clone is not set.
+#[derive(Debug, Default)]
+struct Flag(AtomicBool);
+
+impl Clone for Flag {
+    fn clone(&self) -> Flag {
+        Flag::default()
+    }
 }
 
 impl Sites {
     /// `first` is the default. No proxy is trusted.
     pub fn new(first: Arc<Site>, others: Vec<Arc<Site>>) -> Sites {
-        Sites { first, others, trust: Trust::default() }
+        Sites { first, others, trust: Trust::default(), generation: 0, replaced: Flag::default() }
+    }
+
+    /// Tells the connections that have them: new ones get others.
+    pub(crate) fn replace(&self) {
+        self.replaced.0.store(true, Relaxed);
+    }
+
+    /// Whether a reload has replaced them.
+    pub(crate) fn are_replaced(&self) -> bool {
+        self.replaced.0.load(Relaxed)
     }
 
     /// The site with an index from `of_host`; the first one if the index is out of range.
     pub(crate) fn get(&self, index: u16) -> &Site {
         index.checked_sub(1).and_then(|index| self.others.get(index as usize)).unwrap_or(&self.first)
+    }
+
+    /// Whether the filters of all servers refuse clients with this address.
+    pub(crate) fn filter_out(&self, client: Address) -> bool {
+        let mut sites = std::iter::once(&self.first).chain(&self.others);
+        sites.all(|site| site.access.filter.as_ref().is_some_and(|filter| !filter.admits(client)))
     }
 
     /// Whether any service has a rate limit.

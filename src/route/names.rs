@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+pub use patterns::Patterns;
 use percent_encoding::percent_decode_str;
 
 /// A path that is not a valid name.
@@ -36,76 +37,6 @@ pub fn from_path(path: &str) -> Result<String, NameError> {
     Ok(segments.join("/"))
 }
 
-/// A list of patterns, separated by commas. An element is searched for in "/" + name: "^" anchors its start,
-/// "$" its end, "*" stands for any run of characters, slashes included.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Patterns(Vec<Pattern>);
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Pattern {
-    /// The literal runs between the stars.
-    runs: Vec<String>,
-    at_start: bool,
-    at_end: bool,
-}
-
-impl Patterns {
-    /// Reads a list; blanks around an element are trimmed, an empty element matches nothing.
-    pub fn parse(list: &str) -> Patterns {
-        Patterns(list.split(',').map(str::trim).filter(|one| !one.is_empty()).map(Pattern::parse).collect())
-    }
-
-    /// As `parse`, for paths of files: "^" may be followed by a path without its first slash, as in older versions of
-    /// ouistiti.
-    pub(crate) fn parse_paths(list: &str) -> Patterns {
-        let mut patterns = Patterns::parse(list);
-        for Pattern { runs, at_start, .. } in &mut patterns.0 {
-            let is_path = runs.len() > 1 || !runs.concat().is_empty();
-            if let Some(first) = runs.first_mut().filter(|first| *at_start && is_path && !first.starts_with('/')) {
-                first.insert(0, '/');
-            }
-        }
-        patterns
-    }
-
-    /// Whether any element is found in `subject`.
-    pub fn matches(&self, subject: &str) -> bool {
-        self.0.iter().any(|pattern| pattern.is_found_in(subject))
-    }
-}
-
-impl Pattern {
-    fn parse(element: &str) -> Pattern {
-        let element = element.replace("\\*", "*");
-        let (at_start, element) = element.strip_prefix('^').map_or((false, &element[..]), |rest| (true, rest));
-        let (at_end, element) = element.strip_suffix('$').map_or((false, element), |rest| (true, rest));
-        Pattern { runs: element.split('*').map(str::to_owned).collect(), at_start, at_end }
-    }
-
-    /// Searches each run after the previous one. The leftmost match suffices, since a star matches any text between, so
-    /// the cost of each run is linear in the subject.
-    fn is_found_in(&self, subject: &str) -> bool {
-        let Some((last, before)) = self.runs.split_last() else { return false };
-        let mut rest = subject;
-        for (i, run) in before.iter().enumerate() {
-            rest = match (i == 0 && self.at_start, rest.find(run.as_str())) {
-                (true, _) => match rest.strip_prefix(run.as_str()) {
-                    Some(rest) => rest,
-                    None => return false,
-                },
-                (false, Some(at)) => &rest[at + run.len()..],
-                (false, None) => return false,
-            };
-        }
-        match (before.is_empty() && self.at_start, self.at_end) {
-            (true, true) => rest == last,
-            (true, false) => rest.starts_with(last.as_str()),
-            (false, true) => rest.ends_with(last.as_str()),
-            (false, false) => rest.contains(last.as_str()),
-        }
-    }
-}
-
 /// Which names may be requested.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rules {
@@ -138,6 +69,12 @@ impl Rules {
         let file = format!("/{file}");
         let plain = file.strip_suffix(".gz").or_else(|| file.strip_suffix(".br")).unwrap_or(&file);
         self.permit_any(&[&requested, &folder, &file]) && !self.denies(plain)
+    }
+
+    /// Whether a precompressed variant of a page that may be sent is sent in its place: only `deny` has to let its own
+    /// path pass.
+    pub(crate) fn permit_variant(&self, file: &str) -> bool {
+        !self.denies(&format!("/{file}"))
     }
 
     fn permit_any(&self, subjects: &[&str]) -> bool {
@@ -229,40 +166,6 @@ mod tests {
     }
 
     #[test]
-    fn patterns() {
-        for (list, subject, found) in [
-            ("echo", "/echo", true),
-            ("echo", "/echo2", true),
-            ("echo", "/sub/echo", true),
-            ("echo", "/ech", false),
-            ("^/echo$", "/echo", true),
-            ("^/echo$", "/echo2", false),
-            ("^/echo$", "/sub/echo", false),
-            ("*", "/anything/at/all", true),
-            ("\\*", "/x", true),
-            ("", "/x", false),
-            ("a,", "/x", false),
-            (" ^/ws_ , chat$ ", "/ws_gps", true),
-            (" ^/ws_ , chat$ ", "/webchat", true),
-            ("chat$", "/chats", false),
-            ("^/a*c", "/abbbc", true),
-            ("^/a*c$", "/abcbd", false),
-            ("^/a*c$", "/abcbc", true),
-            ("a*b*c", "/xaybzc", true),
-            ("a*a", "/a", false),
-            ("^/a*a$", "/aa", true),
-            ("^", "/x", true),
-            ("$", "/x", true),
-            ("^/*/x$", "/a/b/x", true),
-            ("^*x", "/ax", true),
-            ("ab*ab$", "/ab", false),
-            ("^/ab*ab$", "/abab", true),
-        ] {
-            assert_eq!(Patterns::parse(list).matches(subject), found, "{list:?} in {subject}");
-        }
-    }
-
-    #[test]
     fn deny_comes_first_unless_last() {
         let mut rules =
             Rules { allow: Patterns::parse("^/ws_"), deny: Patterns::parse("^/ws_internal"), deny_last: false };
@@ -302,6 +205,24 @@ mod tests {
         ] {
             let is_permitted = rules(allow, deny).permit_page(name, has_slash, file);
             assert_eq!(is_permitted, permitted, "{allow:?} {deny:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn variants() {
+        for (allow, deny, deny_last, file, permitted) in [
+            ("*", "", false, "db.sql.gz", true),
+            ("*", ".gz$", false, "db.sql.gz", false),
+            ("*", ".gz$", false, "db.sql.br", true),
+            ("*", ".gz$", true, "db.sql.gz", true),
+            ("*", "^/db.sql.gz$", false, "db.sql.gz", false),
+            ("*", "^db.sql.gz$", false, "sub/db.sql.gz", true),
+            // `allow` is about the page.
+            (".sql$", "", false, "db.sql.gz", true),
+        ] {
+            let (allow, deny) = (Patterns::parse_paths(allow), Patterns::parse_paths(deny));
+            let rules = Rules { allow, deny, deny_last };
+            assert_eq!(rules.permit_variant(file), permitted, "{rules:?} {file}");
         }
     }
 }

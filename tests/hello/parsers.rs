@@ -48,6 +48,8 @@ fn records() -> Vec<Vec<u8>> {
         host: "gate.example:8080".into(),
         origin: "https://page.example".into(),
         subprotocol: "chat".into(),
+        user: "ann \u{1f412}".into(),
+        groups: "staff,caf\u{e9}".into(),
         tls: None,
     };
     let mut records: Vec<Vec<u8>> = [
@@ -193,7 +195,8 @@ fn all_parsers_accept_the_same_records() {
     let taken = by_rust.iter().filter(|told| *told != REFUSED).count();
     assert!(taken > records.len() / 10 && taken < records.len() * 9 / 10, "{taken} of {} are taken", records.len());
     let first = "client=192.0.2.7:65535 local=192.0.2.8:80 host=gate.example:8080 id=c12 \
-         path=/Gr%c3%bc%c3%9fe%0a%20%f0%9f%90%92 query=x=1&y=%2520 origin=https://page.example subprotocol=chat\n";
+         path=/Gr%c3%bc%c3%9fe%0a%20%f0%9f%90%92 query=x=1&y=%2520 origin=https://page.example subprotocol=chat \
+         user=ann%20%f0%9f%90%92 groups=staff,caf%c3%a9\n";
     assert_eq!(by_rust[0], first);
     let ends = [
         "tls_version=TLSv1.3 tls_cipher=TLS_AES_128_GCM_SHA256 sni=gate.example alpn=http/1.1\n",

@@ -1,10 +1,11 @@
 //! Requests for another host than that of the certificate, and the way from http to https.
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::sync::Arc;
 
-use super::{ALL, Server, client_config, configuration, file, shake, start, start_configured, wire};
-use crate::daemon::{Daemon, patient};
+use super::{ALL, Server, client_config, configuration, file, new_folder, shake, start, start_configured, wire};
+use crate::daemon::{Daemon, patient, uakari};
 use crate::foreign::command;
 use crate::process::{DEADLINE, expect_eq, free_port, run};
 use crate::wire::Wire;
@@ -123,7 +124,7 @@ fn requests_are_redirected() {
     assert!(response.field("Strict-Transport-Security").starts_with("max-age="), "{response:?}");
 }
 
-/// A file as ouistiti's own samples of TLS, whose certificate has expired: the operator consents to what is not served.
+/// A file as ouistiti's own samples of TLS, whose certificate has expired, with a password.
 #[test]
 #[ignore = "needs curl"]
 fn a_sample_of_ouistiti_is_served() {
@@ -133,7 +134,7 @@ fn a_sample_of_ouistiti_is_served() {
         port = PORT;
         keepalivetimeout = 5;
         version = "HTTP11";
-        auth = { realm = "here"; type = "Basic"; file = "conf/passwd"; unprotect = "^trust/*"; options = "cookie"; };
+        auth = { realm = "here"; type = "Basic"; file = "@/passwd"; unprotect = "^trust/*"; options = "cookie"; };
         document = { docroot = "@/www"; allow = ".html,.css,.js,*"; deny = "^.htaccess,.php"; options = "range,rest"; };
         openssl = {
             crtfile = "@/tls/expired.crt";
@@ -152,17 +153,28 @@ fn a_sample_of_ouistiti_is_served() {
         unprotected = ("clientfilter");
     });"#;
     let port = free_port("127.0.0.1");
-    let daemon =
-        start_configured(&format!("limits = {{ {} }}; {}", patient(""), text.replace("PORT", &port.to_string())));
-    for warning in
-        ["openssl.dhmfile: is not served", "auth: is not served, and the server is unprotected", "expired on "]
-    {
+    let folder = new_folder();
+    fs::write(folder.join("passwd"), "foo:bar:users:/home/foo\n").unwrap();
+    let text = format!("limits = {{ {} }}; {}", patient(""), text.replace("PORT", &port.to_string()));
+    let daemon = Daemon::start_configured_by(folder, &text, uakari());
+    for warning in ["openssl.dhmfile: is not served", "unprotected: auth is served: leave it out", "expired on "] {
         daemon.log().wait_for(&[warning]);
     }
     let line = daemon.announced().wait_for(&["listening on http://127.0.0.1:"]);
     let plain = line.rsplit(':').next().unwrap();
     let mut curl = command("curl");
-    curl.args(["-sSLk", "--noproxy", "*", "-o", "/dev/null", "-w", "%{http_code} %{url_effective}"]);
+    curl.args([
+        "-sSk",
+        "--location-trusted",
+        "-u",
+        "foo:bar",
+        "--noproxy",
+        "*",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code} %{url_effective}",
+    ]);
     curl.args(["--connect-to", &format!("www.ouistiti.local:{port}:127.0.0.1:{port}")]);
     curl.args(["--connect-to", &format!("www.ouistiti.local:{plain}:127.0.0.1:{plain}")]);
     let finished = run(curl.arg(format!("http://www.ouistiti.local:{plain}/index.html")), DEADLINE);

@@ -67,6 +67,9 @@ struct hello {
     const char *origin;
     /* The selected subprotocol. */
     const char *subprotocol;
+    /* The user that the gateway has admitted, and its groups, separated by commas; "" without auth. */
+    const char *user;
+    const char *groups;
     /* The version of TLS, such as "TLSv1.3", and the cipher suite; "" for a client without TLS. */
     const char *tls_version;
     const char *tls_cipher;
@@ -170,11 +173,13 @@ static inline int hello_note(struct hello *hello, unsigned char *field, size_t s
         { 0, 0xe1, &hello->query },
         { 0, 0xe2, &hello->origin },
         { 0, 0xe3, &hello->subprotocol },
+        { 0, 0xe4, &hello->user },
         { 0, 0x01, &hello->alpn },
         { 0, 0xe5, &hello->sni },
         { 0, 0xe6, &hello->subject },
         { 0, 0xe7, &hello->serial },
         { 0, 0xe8, &hello->fingerprint },
+        { 0, 0xe9, &hello->groups },
         { 1, 0x21, &hello->tls_version },
         { 1, 0x22, &hello->common_name },
         { 1, 0x23, &hello->tls_cipher },
@@ -238,6 +243,7 @@ static inline int hello_parse(void *record, size_t record_size, struct hello *he
     int result;
     memset(hello, 0, sizeof *hello);
     hello->host = hello->id = hello->path = hello->query = hello->origin = hello->subprotocol = "";
+    hello->user = hello->groups = "";
     hello->tls_version = hello->tls_cipher = hello->sni = hello->alpn = "";
     hello->common_name = hello->subject = hello->serial = hello->fingerprint = "";
     if (record_size < HELLO_HEAD_SIZE) return HELLO_CUT;
@@ -341,6 +347,8 @@ static void print_hello(const struct hello *who)
     print_plain("query", who->query, strlen(who->query));
     print_plain("origin", who->origin, strlen(who->origin));
     print_plain("subprotocol", who->subprotocol, strlen(who->subprotocol));
+    print_present("user", who->user);
+    print_present("groups", who->groups);
     print_present("tls_version", who->tls_version);
     print_present("tls_cipher", who->tls_cipher);
     print_present("sni", who->sni);
@@ -375,7 +383,7 @@ static int parse_copy(const unsigned char *record, size_t size)
 static int test(void)
 {
     static const char bytes[] = "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x54\1\2\3\4\x7f\0\0\1\x30\x39\0\x50"
-        "\x02\0\x04h:80\x05\0\x03" "c12\xe0\0\x05/Gr\xc3\xbc\xe1\0\x03q=1\xe4\0\x04" "anna"
+        "\x02\0\x04h:80\x05\0\x03" "c12\xe0\0\x05/Gr\xc3\xbc\xe1\0\x03q=1\xee\0\x04" "anna"
         /* An unknown field of TLS is skipped. */
         "\x20\0\x1a\x07\0\0\0\0\x21\0\x03TLS\x22\0\x03" "ann\x24\0\0\x23\0\x03" "AES"
         "\xe6\0\x06" "CN=ann";
@@ -393,7 +401,7 @@ static int test(void)
         assert(!strcmp(who.local_ip, "127.0.0.1") && who.local_port == 80);
         assert(!strcmp(who.host, "h:80") && !strcmp(who.id, "c12") && !strcmp(who.path, "/Gr\xc3\xbc"));
         assert(!strcmp(who.query, "q=1") && !*who.origin && !*who.subprotocol && who.others_count == 1);
-        assert(who.others[0].type == 0xe4 && who.others[0].size == 4 && !memcmp(who.others[0].value, "anna", 4));
+        assert(who.others[0].type == 0xee && who.others[0].size == 4 && !memcmp(who.others[0].value, "anna", 4));
         assert(!strcmp(who.tls_version, "TLS") && !strcmp(who.tls_cipher, "AES") && !*who.sni && !*who.alpn);
         assert(who.is_verified && !strcmp(who.common_name, "ann") && !strcmp(who.subject, "CN=ann"));
         assert(!*who.serial && !*who.fingerprint);

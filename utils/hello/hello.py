@@ -45,11 +45,13 @@ FIELDS = {
     0xE1: "query",
     0xE2: "origin",
     0xE3: "subprotocol",
+    0xE4: "user",
     0x01: "alpn",
     0xE5: "sni",
     0xE6: "subject",
     0xE7: "serial",
     0xE8: "fingerprint",
+    0xE9: "groups",
 }
 # The field of TLS (PP2_TYPE_SSL): a byte of flags, 4 bytes that are 0 for a verified certificate, fields of its own.
 TLS = 0x20
@@ -84,6 +86,9 @@ class Hello:
     origin: str = ""
     # The selected subprotocol.
     subprotocol: str = ""
+    # The user that the gateway has admitted, and its groups, separated by commas; empty without auth.
+    user: str = ""
+    groups: str = ""
     # The version of TLS, such as "TLSv1.3", and the cipher suite; empty for a client without TLS.
     tls_version: str = ""
     tls_cipher: str = ""
@@ -221,7 +226,8 @@ def _line(who):
     words = [f"client={address(who.client)}", f"local={address(who.local)}"]
     names = ("host", "id", "path", "query", "origin", "subprotocol")
     words += [f"{name}={plain(getattr(who, name).encode())}" for name in names]
-    names = ("tls_version", "tls_cipher", "sni", "alpn", "common_name", "subject", "serial", "fingerprint")
+    names = ("user", "groups", "tls_version", "tls_cipher", "sni", "alpn")
+    names += ("common_name", "subject", "serial", "fingerprint")
     words += [f"{name}={plain(getattr(who, name).encode())}" for name in names if getattr(who, name)]
     words += ["is_verified"] if who.is_verified else []
     words += [f"{kind:#04x}={plain(value)}" for kind, value in who.others]
@@ -244,7 +250,7 @@ def _test():
         b"\x05\0\x03c12",
         b"\xe0\0\x05/Gr\xc3\xbc",
         b"\xe1\0\x03q=1",
-        b"\xe4\0\x04anna",
+        b"\xee\0\x04anna",
         # An unknown field of TLS is skipped.
         b"\x20\0\x1a\x07\0\0\0\0\x21\0\x03TLS\x22\0\x03ann\x24\0\0\x23\0\x03AES",
         b"\xe6\0\x06CN=ann",
@@ -267,7 +273,7 @@ def _test():
         is_verified=True,
         common_name="ann",
         subject="CN=ann",
-        others=((0xE4, b"anna"),),
+        others=((0xEE, b"anna"),),
     )
     for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
         ours, theirs = socket.socketpair(socket.AF_UNIX, kind)

@@ -56,6 +56,10 @@ pub struct Hello {
     pub origin: String,
     /// The selected subprotocol.
     pub subprotocol: String,
+    /// The user that the gateway has admitted; empty without auth.
+    pub user: String,
+    /// The user's groups, separated by commas.
+    pub groups: String,
     /// The version of TLS, such as "TLSv1.3"; empty for a client without TLS.
     pub tls_version: String,
     /// The cipher suite.
@@ -206,11 +210,13 @@ impl Hello {
             0xe1 => &mut self.query,
             0xe2 => &mut self.origin,
             0xe3 => &mut self.subprotocol,
+            0xe4 => &mut self.user,
             0x01 => &mut self.alpn,
             0xe5 => &mut self.sni,
             0xe6 => &mut self.subject,
             0xe7 => &mut self.serial,
             0xe8 => &mut self.fingerprint,
+            0xe9 => &mut self.groups,
             _ => return None,
         })
     }
@@ -254,7 +260,7 @@ mod tests {
         b"\x05\0\x03c12",
         b"\xe0\0\x05/Gr\xc3\xbc",
         b"\xe1\0\x03q=1",
-        b"\xe4\0\x04anna",
+        b"\xee\0\x04anna",
         // An unknown field of TLS is skipped.
         b"\x20\0\x1a\x07\0\0\0\0\x21\0\x03TLS\x22\0\x03ann\x24\0\0\x23\0\x03AES",
         b"\xe6\0\x06CN=ann",
@@ -282,7 +288,7 @@ mod tests {
             is_verified: true,
             common_name: "ann".into(),
             subject: "CN=ann".into(),
-            others: vec![(0xe4, b"anna".to_vec())],
+            others: vec![(0xee, b"anna".to_vec())],
             ..Hello::default()
         };
         let bytes = [&with_head(&body())[..], b"rest"].concat();

@@ -167,6 +167,32 @@ impl<'t> Group<'t> {
         }
     }
 
+    /// Adds each element of a key that is one or more comma-separated lists. False: one of them, or their number, is wrong.
+    pub(crate) fn each(
+        &self,
+        name: &str,
+        most: usize,
+        problems: &mut Problems,
+        mut add: impl FnMut(&str) -> Result<(), String>,
+    ) -> bool {
+        let (mut count, mut is_good) = (0, true);
+        for (location, text) in self.texts(name) {
+            for element in values::elements(text) {
+                count += 1;
+                if let Err(sentence) = add(element) {
+                    problems.error(location, &self.path_of(name), sentence);
+                    is_good = false;
+                }
+            }
+        }
+        if count > most {
+            self.error(problems, name, format_args!("has more than {most} elements: leave some out"));
+        } else if count == 0 && self.data(name).is_some() {
+            self.error(problems, name, "is empty: write a value, or leave it out");
+        }
+        is_good && (1..=most).contains(&count)
+    }
+
     /// The meaning of the word that a key is set to.
     pub(crate) fn word<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Option<T> {
         values::word(words, self.text(name)?)
@@ -194,11 +220,15 @@ impl<'t> Group<'t> {
         }
     }
 
-    /// The groups of a list. Elements beyond `most` are an error.
+    /// The groups of a list, or the one group of `Kind::OneOrMore`. Elements beyond `most` are an error.
     pub(crate) fn groups(&self, name: &str, most: usize, problems: &mut Problems) -> Vec<Group<'t>> {
         let Some(field) = self.field(name) else { return Vec::new() };
-        let (Kind::Groups(scope), Data::List(elements)) = (field.key.kind, &field.setting.data) else {
-            return Vec::new();
+        let (scope, elements) = match (field.key.kind, &field.setting.data) {
+            (Kind::Groups(scope) | Kind::OneOrMore(scope), Data::List(elements)) => (scope, elements),
+            (Kind::OneOrMore(scope), Data::Group(settings)) => {
+                return vec![Group::read(scope, self.path_of(name), field.setting.location, settings, problems)];
+            }
+            _ => return Vec::new(),
         };
         let mut groups = Vec::new();
         for (number, Element { location, data }) in elements.iter().enumerate() {
@@ -276,7 +306,9 @@ fn fault(key: &ConfigKey, data: &Data) -> Option<String> {
             let is_within = digits.parse().is_ok_and(|value: u64| (bounds.min..=bounds.max).contains(&value));
             (!is_within).then(|| format!("{digits:?} is out of bounds: write {key}"))
         }
-        (Kind::Group(_), Data::Group(_)) | (Kind::Groups(_), Data::List(_)) => None,
+        (Kind::Group(_) | Kind::OneOrMore(_), Data::Group(_)) | (Kind::Groups(_), Data::List(_)) => None,
+        (Kind::OneOrMore(_), Data::List(all)) if !all.is_empty() => None,
+        (Kind::OneOrMore(_), Data::List(_)) => Some("is empty: write a value, or leave it out".to_owned()),
         _ => Some(format!("is {}: write {key}", data.kind())),
     }
 }

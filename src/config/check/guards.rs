@@ -19,8 +19,8 @@ pub(crate) fn check(
 ) -> bool {
     let consented = server.texts("unprotected");
     for (location, word) in &consented {
-        if keys::guards().all(|(_, consent)| consent != *word) {
-            let known: Vec<&str> = keys::guards().map(|(_, consent)| consent).collect();
+        if keys::consents().all(|consent| consent != *word) {
+            let known: Vec<&str> = keys::consents().collect();
             let sentence = format!("{word:?} is not known: write one of {}", known.join(", "));
             problems.error(*location, &server.path_of("unprotected"), sentence);
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::access;
 use super::group::Group;
 use crate::config::Host;
 use crate::config::keys::Limits;
@@ -18,6 +19,7 @@ pub(crate) fn link(
     group: &Group<'_>,
     websocket: &Service,
     limits: &Limits,
+    access: &mut access::AccessCheck<'_>,
     problems: &mut Problems,
 ) -> Option<(Link, Option<Host>)> {
     for name in ["origin", "type", "destination"] {
@@ -45,11 +47,12 @@ pub(crate) fn link(
     } else if options.is_some_and(|options| options.direct) && !may_be_direct {
         group.error(problems, "protocol", values::DIRECT_PROTOCOL);
     }
+    let access = access.of_link(group, service.is_direct, problems);
     let (destination, host) = match kind {
         LinkKind::Tcp => tcp(group, problems)?,
         _ => (destination(group, kind, problems)?, None),
     };
-    Some((Link { origin: origin?, destination, service: Arc::new(service) }, host))
+    Some((Link { origin: origin?, destination, service: Arc::new(service), access }, host))
 }
 
 fn name_of(kind: LinkKind) -> &'static str {

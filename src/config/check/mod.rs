@@ -1,6 +1,10 @@
 //! Checks a tree of settings and builds a `Config`. Reports all problems, each with its location and remedy.
 #![forbid(unsafe_code)]
 
+mod access;
+
+mod auth;
+
 mod group;
 
 mod guards;
@@ -19,7 +23,7 @@ use super::keys::{Limits, Scope};
 use super::problem::{Location, Problems};
 use super::syntax::Setting;
 use super::{Config, TextSetting, values};
-use crate::limits::SERVERS_MAX;
+use crate::limits::{AUTH_RULES_MAX, SERVERS_MAX};
 use crate::observe::log;
 use group::Group;
 
@@ -46,9 +50,17 @@ pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Proble
         servers.add(group, &limits, problems);
     }
     servers.finish(problems);
+    let rules = servers.auth_rules.all.len();
+    if rules > AUTH_RULES_MAX {
+        let sentence = format_args!("has {rules} different elements of auth: write at most {AUTH_RULES_MAX}");
+        problems.error(whole, "", sentence);
+    }
     limits.process.has_tls = servers.all.iter().any(|server| server.tls.is_some());
     let log = log::Settings::default();
     Config {
+        auth_rules: servers.auth_rules.all,
+        auth_places: servers.auth_rules.places,
+        auth_generation: 0,
         user: text_setting(&top, "user", problems),
         pid_file: text_setting(&top, "pid-file", problems),
         log: log::Settings {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::access::{self, RuleTable};
 use super::group::Group;
 use super::guards;
 use super::link::link;
@@ -20,7 +21,11 @@ use crate::limits::{LINKS_MAX, LISTEN_MAX, PAGE_HEADERS_MAX, PAGE_HEADERS_SIZE_M
 use crate::permit::Count;
 use crate::route::names::{Patterns, Rules};
 use crate::route::{CACHE_CONTROL, MessageType, PageHeader, Protocol, Service, Site};
+use crate::tls::Verify;
 use crate::types::ListenAddress;
+
+/// The realm of a server without a hostname.
+const DEFAULT_REALM: &str = "uakari";
 
 /// The port of https, at which a TLS proxy in front listens.
 const HTTPS_PORT: u16 = 443;
@@ -31,6 +36,7 @@ pub(crate) struct Servers {
     pub(crate) all: Vec<Server>,
     /// At least one server lacks a protection that ouistiti gives it.
     pub(crate) is_unprotected: bool,
+    pub(crate) auth_rules: RuleTable,
     /// Each address that a server listens on: its location, the server's index, the address.
     addresses: Vec<(Location, usize, ListenAddress)>,
     redirects: Vec<ToTls>,
@@ -97,7 +103,13 @@ impl Servers {
             redirect.error(problems, "options", sentence);
         }
         let mut hosts = Vec::new();
-        let docroot = websocket(group, &mut site, &mut hosts, &mut by_flag, &limits, problems);
+        let realm = site.hostname.clone().unwrap_or(DEFAULT_REALM.into());
+        let has_client_certificates =
+            tls.as_ref().is_some_and(|tls| tls.client_ca.is_some() && tls.verify != Verify::None);
+        let mut access =
+            access::AccessCheck::new(group, &realm, has_client_certificates, &mut self.auth_rules, problems);
+        let docroot = websocket(group, &mut site, &mut access, &mut hosts, &mut by_flag, &limits, problems);
+        self.is_unprotected |= access.finish(group, &mut site, problems);
         site.has_www = www.is_some();
         site.has_docroot = docroot.is_some();
         site.limits = limits.http;
@@ -314,6 +326,7 @@ fn page_header(group: &Group<'_>, problems: &mut Problems) -> Option<PageHeader>
 fn websocket(
     group: &Group<'_>,
     site: &mut Site,
+    access: &mut access::AccessCheck<'_>,
     hosts: &mut Vec<Host>,
     by_flag: &mut SetByFlag,
     limits: &Limits,
@@ -361,7 +374,7 @@ fn websocket(
         }
     }
     for group in websocket.groups("links", LINKS_MAX, problems) {
-        let Some((link, host)) = link(&group, &service, &limits, problems) else { continue };
+        let Some((link, host)) = link(&group, &service, &limits, access, problems) else { continue };
         hosts.extend(host.map(|host| Host { link: site.links.len(), ..host }));
         site.links.push(link);
     }

@@ -31,7 +31,7 @@ pub(crate) fn trust<'a>(
         return Trust::default();
     }
     let mut proxies = Networks::default();
-    each(server, "trusted", TRUSTED_MAX, problems, |text| proxies.add(text));
+    server.each("trusted", TRUSTED_MAX, problems, |text| proxies.add(text));
     let fields = fields.unwrap_or(DEFAULT_FIELDS);
     match (header, fields) {
         (HeaderUse::Off, ForwardedFields::None) => {
@@ -90,36 +90,10 @@ pub(crate) fn difference(one: &Trust, other: &Trust) -> Option<&'static str> {
 /// Checks `hostnames`. `hostname` is that of the server.
 pub(crate) fn hostnames(server: &Group<'_>, hostname: Option<&str>, problems: &mut Problems) -> Hostnames {
     let mut hostnames = Hostnames::default();
-    let is_good = each(server, "hostnames", HOSTNAMES_MAX, problems, |text| hostnames.add(text));
+    let is_good = server.each("hostnames", HOSTNAMES_MAX, problems, |text| hostnames.add(text));
     if let Some(own) = hostname.filter(|own| is_good && !hostnames.has(own)) {
         let sentence = format_args!("{own:?}, the hostname of this server, is not listed: add it");
         server.error(problems, "hostnames", sentence);
     }
     hostnames
-}
-
-/// Adds each element of a key that is one or more comma-separated lists. False: one of them, or their number, is wrong.
-fn each(
-    server: &Group<'_>,
-    name: &str,
-    most: usize,
-    problems: &mut Problems,
-    mut add: impl FnMut(&str) -> Result<(), String>,
-) -> bool {
-    let (mut count, mut is_good) = (0, true);
-    for (location, text) in server.texts(name) {
-        for element in values::elements(text) {
-            count += 1;
-            if let Err(sentence) = add(element) {
-                problems.error(location, &server.path_of(name), sentence);
-                is_good = false;
-            }
-        }
-    }
-    if count > most {
-        server.error(problems, name, format_args!("has more than {most} elements: leave some out"));
-    } else if count == 0 && server.data(name).is_some() {
-        server.error(problems, name, "is empty: write a value, or leave it out");
-    }
-    is_good && (1..=most).contains(&count)
 }

@@ -26,6 +26,18 @@ pub enum Scope {
     WebSocket,
     /// An element of `links`.
     Link,
+    /// `auth`, or one of its elements.
+    Auth,
+    /// An element of `keys` of `auth`.
+    AuthKey,
+    /// An element of `paths`.
+    AccessPath,
+    /// `addresses`.
+    Addresses,
+    /// `userfilter` of a server.
+    UserFilter,
+    /// `clientfilter` of a server.
+    ClientFilter,
     /// `limits` of the file itself.
     TopLimits,
     /// `limits` of a server.
@@ -38,7 +50,7 @@ pub enum Scope {
 
 impl Scope {
     /// Outermost first.
-    const ALL: [Scope; 12] = [
+    const ALL: [Scope; 18] = [
         Scope::Top,
         Scope::Server,
         Scope::Tls,
@@ -47,6 +59,12 @@ impl Scope {
         Scope::PageHeader,
         Scope::WebSocket,
         Scope::Link,
+        Scope::Auth,
+        Scope::AuthKey,
+        Scope::AccessPath,
+        Scope::Addresses,
+        Scope::UserFilter,
+        Scope::ClientFilter,
         Scope::TopLimits,
         Scope::ServerLimits,
         Scope::WebSocketLimits,
@@ -64,6 +82,12 @@ impl Scope {
             Scope::PageHeader => "an element of headers",
             Scope::WebSocket => "websocket",
             Scope::Link => "a link",
+            Scope::Auth => "auth",
+            Scope::AuthKey => "an element of keys",
+            Scope::AccessPath => "an element of paths",
+            Scope::Addresses => "addresses",
+            Scope::UserFilter => "userfilter",
+            Scope::ClientFilter => "clientfilter",
             Scope::TopLimits => "the file's limits",
             Scope::ServerLimits => "a server's limits",
             Scope::WebSocketLimits => "websocket's limits",
@@ -116,6 +140,8 @@ pub enum Kind {
     Group(Scope),
     /// A list of groups.
     Groups(Scope),
+    /// A group, or a list of groups.
+    OneOrMore(Scope),
     /// A key of ouistiti that is ignored with a warning.
     Ignored,
     /// A key that ouistiti has renamed to this: an error, unless the new name is set too.
@@ -147,6 +173,15 @@ pub(crate) const TLS_GROUPS: [&str; 4] = ["tls", "mbedtls", "openssl", "wolfssl"
 /// The same for the group `document`.
 pub(crate) const DOCUMENT_GROUPS: [&str; 2] = ["document", "static_file"];
 
+/// The keys that restrict who may come in. They are served, unless `auth` or `userfilter` need what is not served and
+/// `unprotected` lists them.
+pub(crate) const ACCESS_KEYS: [&str; 3] = ["auth", "userfilter", "clientfilter"];
+
+/// The words of `unprotected`.
+pub(crate) fn consents() -> impl Iterator<Item = &'static str> {
+    ACCESS_KEYS.into_iter().chain(guards().map(|(_, consent)| consent))
+}
+
 /// The whole table.
 pub fn all() -> impl Iterator<Item = &'static ConfigKey> {
     table::KEYS.iter().chain(table::LIMITS).chain(table::NOT_SERVED)
@@ -169,10 +204,10 @@ impl Kind {
     }
 }
 
-/// The keys that may protect a server, each with its name in `unprotected`.
+/// The keys of a server and its `redirect` that may protect it, each with its name in `unprotected`.
 pub(crate) fn guards() -> impl Iterator<Item = (&'static ConfigKey, &'static str)> {
     all().filter_map(|key| match key.kind {
-        Kind::Guard(consent) => Some((key, consent)),
+        Kind::Guard(consent) if key.scopes != [Scope::Auth] => Some((key, consent)),
         _ => None,
     })
 }
@@ -224,6 +259,7 @@ impl fmt::Display for ConfigKey {
             }
             Kind::Group(_) => f.write_str("a group { }"),
             Kind::Groups(_) => f.write_str("a list of groups ( { }, { } )"),
+            Kind::OneOrMore(_) => f.write_str("a group { } or a list of groups ( { }, { } )"),
             Kind::Ignored | Kind::Renamed(_) | Kind::Guard(_) => f.write_str("nothing"),
         }
     }

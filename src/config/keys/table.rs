@@ -1,8 +1,8 @@
 //! The table of keys: name, groups, type, bounds, default and meaning of each.
 
 use super::Scope::{
-    Document, Link, LinkLimits, PageHeader, Redirect, Server, ServerLimits, Tls, Top, TopLimits, WebSocket,
-    WebSocketLimits,
+    AccessPath, Addresses, Auth, AuthKey, ClientFilter, Document, Link, LinkLimits, PageHeader, Redirect, Server,
+    ServerLimits, Tls, Top, TopLimits, UserFilter, WebSocket, WebSocketLimits,
 };
 use super::{ConfigKey, Kind, Limits, Scope};
 use crate::config::values;
@@ -140,6 +140,48 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "with trusted \"x-forwarded-for\", \"x-forwarded-proto\"",
         "Headers of trusted proxies that are read: these, \"x-forwarded-host\"; or \"forwarded\" alone; or \"none\".",
     ),
+    key(
+        &[Server, AccessPath, Link],
+        "auth",
+        Kind::OneOrMore(Auth),
+        "none; in a server's paths and links the server's",
+        "The credential that clients need; of several, one.",
+    ),
+    key(
+        &[Server, AccessPath, Link],
+        "addresses",
+        Kind::Group(Addresses),
+        "all; in a server's paths and links the server's",
+        "The addresses whose clients may come in.",
+    ),
+    key(
+        &[Server, AccessPath, Link],
+        "satisfy",
+        Kind::Word(&values::SATISFY_NAMES),
+        "\"all\"; in a server's paths and links the server's",
+        "Whether a client needs both, an address of addresses and a credential of auth, or one of them.",
+    ),
+    key(
+        &[Server],
+        "paths",
+        Kind::Groups(AccessPath),
+        "none",
+        "Paths for which something else holds; the first decides.",
+    ),
+    key(
+        &[Server],
+        "userfilter",
+        Kind::Group(UserFilter),
+        "none",
+        "ouistiti's database of what each user may request; needs auth.",
+    ),
+    key(
+        &[Server],
+        "clientfilter",
+        Kind::Group(ClientFilter),
+        "none",
+        "ouistiti's patterns of the addresses whose connections are closed; see addresses too.",
+    ),
     key(&[Server], "redirect", Kind::Group(Redirect), "none", "The redirection of requests to https."),
     key(&[Server], "document", Kind::Group(Document), "no pages", "The pages."),
     key(&[Server], "static_file", Kind::Group(Document), "none", "Another name of document."),
@@ -156,8 +198,86 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "unprotected",
         Kind::Texts,
         "none",
-        "Protecting keys of ouistiti, such as \"auth\", without which this server may run.",
+        "Protecting keys of ouistiti, such as \"cgi\", without which this server may run.",
     ),
+    key(
+        &[Auth],
+        "type",
+        Kind::Text,
+        "required",
+        "\"basic\", \"digest\", \"bearer\", \"cookie\", \"query\", \"unix\", \"clientcert\" or \"none\".",
+    ),
+    key(&[Auth], "realm", Kind::Text, "the hostname, else \"uakari\"", "What browsers show beside the question."),
+    key(&[Auth], "file", Kind::Text, "none", "basic, digest: the file of users, of htpasswd or with ouistiti's rows."),
+    key(&[Auth], "dbname", Kind::Text, "none", "basic, digest: the SQLite database of users, of ouistiti or authrpc."),
+    key(&[Auth], "user", Kind::Text, "none", "A user with passwd; or the one with token."),
+    key(&[Auth], "passwd", Kind::Text, "none", "basic, digest: the password of user, or its hash as in a row of file."),
+    key(&[Auth], "group", Kind::Commas, "none", "The groups of user."),
+    key(&[Auth], "tokens", Kind::Text, "none", "bearer, cookie, query: the file of tokens."),
+    key(&[Auth], "token", Kind::Text, "none", "bearer, cookie, query: the token of user, or its hash."),
+    key(
+        &[Auth],
+        "key",
+        Kind::Text,
+        "none",
+        "bearer, cookie, query: the file of a key, or of a set, of JSON Web Tokens.",
+    ),
+    key(&[Auth], "keys", Kind::Groups(AuthKey), "none", "Several such files."),
+    key(
+        &[Auth],
+        "algorithm",
+        Kind::Text,
+        "digest \"SHA-256\"; else the key's own",
+        "digest: \"SHA-256\" or \"MD5\"; with key: \"HS256\", \"RS256\", \"ES256\" or \"EdDSA\".",
+    ),
+    key(&[Auth], "issuer", Kind::Text, "any", "The issuer (iss) of JSON Web Tokens."),
+    key(&[Auth], "audience", Kind::Text, "any", "The audience (aud) that JSON Web Tokens must name."),
+    key(&[Auth], "user-claim", Kind::Text, "\"sub\"", "The claim of JSON Web Tokens that names the user."),
+    key(&[Auth], "name", Kind::Text, "\"token\"", "cookie, query: the name of the cookie, or of the parameter."),
+    key(&[Auth], "path", Kind::Text, "none", "unix: the socket of the server that decides; required there."),
+    key(&[Auth], "headers", Kind::Texts, "none", "unix: the headers of the request that this server gets."),
+    key(&[Auth], "users", Kind::Texts, "all", "The users that may come in; clientcert: the common names."),
+    key(&[Auth], "groups", Kind::Texts, "all", "The groups whose users may come in, beside those of users."),
+    key(&[Auth], "unprotect", Kind::Commas, "\"\"", "Patterns of the paths that need no credential."),
+    key(&[Auth], "protect", Kind::Commas, "\"\"", "Patterns of the paths that need one although unprotect has them."),
+    ConfigKey {
+        unit: "ms",
+        ..key(
+            &[Auth],
+            "cache-ms",
+            Kind::Number(AUTH_CACHE_MS),
+            "",
+            "How long an admission is remembered and the credential not verified again; 0: not at all, as with unix.",
+        )
+    },
+    ConfigKey {
+        unit: "ms",
+        ..key(
+            &[Auth],
+            "recheck-ms",
+            Kind::Number(AUTH_RECHECK_MS),
+            "",
+            "Interval at which the credential of an open WebSocket is verified again; 0: never, else at least 1000.",
+        )
+    },
+    key(&[Auth], "opaque", Kind::Text, "none", "digest: the opaque of challenges (RFC 7616)."),
+    key(&[AuthKey], "file", Kind::Text, "required", "The file of a key, or of a set."),
+    key(&[AuthKey], "id", Kind::Text, "none", "The kid of its tokens."),
+    key(&[AuthKey], "algorithm", Kind::Text, "the key's own", "\"HS256\", \"RS256\", \"ES256\" or \"EdDSA\"."),
+    key(&[AccessPath], "path", Kind::Commas, "required", "Patterns of the paths."),
+    key(&[Addresses], "allow", Kind::Texts, "all", "Networks, addresses or \"unix:\" that may come in."),
+    key(&[Addresses], "deny", Kind::Texts, "none", "Those that may not; the longest prefix that matches decides."),
+    key(&[UserFilter], "dbname", Kind::Text, "required", "The SQLite database."),
+    key(&[UserFilter], "allow", Kind::Commas, "\"\"", "Patterns of the paths for which it is not asked."),
+    key(&[UserFilter], "superuser", Kind::Text, "none", "Has no effect: the database is not created."),
+    key(
+        &[ClientFilter],
+        "allow",
+        Kind::Commas,
+        "\"\"",
+        "Patterns of the addresses that may connect although deny has them.",
+    ),
+    key(&[ClientFilter], "deny", Kind::Commas, "\"\"", "Patterns of the addresses that may not."),
     key(&[Tls], "crtfile", Kind::Text, "required", "The PEM file of the certificate; intermediate ones may follow it."),
     key(
         &[Tls],
@@ -622,8 +742,13 @@ const fn renamed(scopes: &'static [Scope], name: &'static str, to: &'static str,
     ConfigKey { scopes, name, kind: Kind::Renamed(to), default: "", unit: "", meaning }
 }
 
-const fn guard(name: &'static str, meaning: &'static str) -> ConfigKey {
-    ConfigKey { scopes: &[Server], name, kind: Kind::Guard(name), default: "", unit: "", meaning }
+const fn guard(
+    scopes: &'static [Scope],
+    name: &'static str,
+    consent: &'static str,
+    meaning: &'static str,
+) -> ConfigKey {
+    ConfigKey { scopes, name, kind: Kind::Guard(consent), default: "", unit: "", meaning }
 }
 
 /// Keys of ouistiti that are not served. The meaning follows "is not served: " in a warning.
@@ -631,24 +756,29 @@ pub(super) const NOT_SERVED: &[ConfigKey] = &[
     ignored(&[Top], "init_d", "start those programs by other means."),
     ignored(&[Top], "mimetypes", "the types of pages are built in."),
     ignored(&[Top], "maxservers", "the maximum is 256 servers."),
-    guard("auth", "clients are not asked for a password."),
     ignored(&[Server], "authmngt", "there are no users to manage."),
-    guard("userfilter", "every client may request every path."),
-    guard("clientfilter", "every address may connect."),
+    guard(&[Auth], "options", "auth", "no tokens are issued, and no headers or cookies tell pages the user."),
+    guard(&[Auth], "mode", "auth", "no tokens are issued, and no headers or cookies tell pages the user."),
+    guard(&[Auth], "authz", "auth", "the sources of users are those that are set."),
+    guard(&[Auth], "secret", "auth", "no tokens are issued."),
+    guard(&[Auth], "status", "auth", "a user that is set may log in."),
+    ignored(&[Auth], "signin", "clients without a credential get a 401."),
+    ignored(&[Auth], "token_ep", "clients without a credential get a 401."),
+    ignored(&[Auth], "auth_ep", "no other server is asked over HTTP."),
+    ignored(&[Auth], "expire", "no tokens are issued."),
+    ignored(&[Auth], "home", "users have no folders of their own."),
+    ignored(&[UserFilter], "configuri", "rules are not changed over HTTP: write them into the database."),
+    ignored(&[UserFilter], "urlpath", "rules are not changed over HTTP: write them into the database."),
     ignored(&[Server], "unlock_groups", "there are no groups of users."),
     ignored(&[Server], "security", "X-Content-Type-Options is sent; set other headers with headers of document."),
     ignored(&[Server], "signature", "pages are not signed."),
     ignored(&[Server], "cors", "pages of other sites may not read responses; see origins for WebSockets."),
-    guard("cgi", "scripts are not run."),
-    guard("python", "scripts are not run."),
+    guard(&[Server], "cgi", "cgi", "scripts are not run."),
+    guard(&[Server], "python", "python", "scripts are not run."),
     ignored(&[Server], "webstream", "such streams are not sent."),
     ignored(&[Server], "upgrade", "connections are upgraded to WebSocket only."),
     ignored(&[Server], "forward", "requests are not forwarded."),
-    ConfigKey {
-        scopes: &[Redirect],
-        name: "links",
-        ..guard("redirect", "requests for single names are not redirected.")
-    },
+    guard(&[Redirect], "links", "redirect", "requests for single names are not redirected."),
     ignored(&[Server], "redirect404", "a missing page is answered with 404."),
     ignored(&[Server], "error_redirection", "a missing page is answered with 404."),
     ignored(&[Server], "vhost", "write a server with the same port and another hostname."),

@@ -254,12 +254,15 @@ fn ignored_keys_of_ouistiti() {
         let place = |scope| if key.scopes == [scope] { extra.as_str() } else { "" };
         let text = format!(
             "{} servers = ({{ {} document = {{ docroot = \"/w\"; {} }}; websocket = {{ docroot = \"/d\"; {} }}; \
-             tls = {{ crtfile = \"/c\"; {} }}; }});",
+             tls = {{ crtfile = \"/c\"; {} }}; auth = {{ type = \"basic\"; file = \"/f\"; {} }}; \
+             userfilter = {{ dbname = \"/f\"; {} }}; }});",
             place(Scope::Top),
             place(Scope::Server),
             place(Scope::Document),
             place(Scope::WebSocket),
-            place(Scope::Tls)
+            place(Scope::Tls),
+            place(Scope::Auth),
+            place(Scope::UserFilter)
         );
         let loaded = load_text(&text, &[]).unwrap();
         let [warning] = &loaded.warnings[..] else { panic!("{}: {:?}", key.name, loaded.warnings) };

@@ -170,6 +170,14 @@ impl Sim {
         self.wires.len() - 1
     }
 
+    /// Opens a connection between the gateway and an actor of the test, as socketpair(2) does; returns the gateway's end and
+    /// the number of the wire.
+    pub fn socket_pair(&mut self, capacity: usize) -> (Handle, usize) {
+        self.wires.push(Wire::new(capacity, false));
+        let wire = self.wires.len() - 1;
+        (Handle(self.objects.insert(Object::Wire(wire))), wire)
+    }
+
     /// Whether a client waits in an accept queue.
     pub fn has_waiting(&self) -> bool {
         self.ports.iter().any(|port| !port.waiting.is_empty())

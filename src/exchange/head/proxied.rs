@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::tests::{Connection, HANDSHAKE, facts, logged, sent, site, sites};
 use super::*;
+use crate::access::{Access, AccessRule, Auth, AuthKind, NonceKey};
 use crate::clients::{AddressCounts, ClientPlace, ForwardedFields, Trust};
 use crate::driver::{FileId, FileKind, OpenCause, OpenError, SystemError};
 use crate::exchange::{Chunk, Progress, Proxied, Surroundings};
@@ -11,6 +12,7 @@ use crate::http::date::Date;
 use crate::http::hostnames::Hostnames;
 use crate::http::redirect::Redirect;
 use crate::route::{Service, Site, Sites};
+use crate::tls::ClientFacts;
 
 const ALL: ForwardedFields = ForwardedFields::XForwarded { for_: true, proto: true, host: true };
 
@@ -53,14 +55,24 @@ impl<'c> ProxyConnection<'c> {
     }
 
     fn handle_over(&mut self, security: Security<'_>, input: Input<'_>) {
-        let Connection { exchange, sites, date, effects } = &mut self.connection;
+        let Connection { exchange, sites, date, effects, .. } = &mut self.connection;
         let proxied = Some(Proxied {
             peer: self.peer,
             reads_fields: self.reads_fields,
             is_tls: self.is_tls,
             counts: self.counts,
         });
-        let around = Surroundings { now_ms: 1, since_ms: 1, date, sites, tag_salt: 1, security, proxied };
+        let around = Surroundings {
+            now_ms: 1,
+            since_ms: 1,
+            date,
+            sites,
+            tag_salt: 1,
+            security,
+            client: Address::Unknown,
+            proxied,
+            nonces: NonceKey::fixed(),
+        };
         exchange.handle(around, input, effects);
         let effects: Vec<Effect> = effects.drain().collect();
         self.sent += &sent(&effects);
@@ -474,7 +486,9 @@ fn the_host_of_the_client() {
         sites: &sites,
         tag_salt: 1,
         security: Security::Plain,
+        client: Address::Unknown,
         proxied,
+        nonces: NonceKey::fixed(),
     };
     for input in [
         Input::Bytes(End::Client, Chunk { start: 0, end, buffer: &mut bytes }),
@@ -604,4 +618,37 @@ fn a_proxy_header_where_none_is_read() {
         proxy.bytes(bytes);
         assert!(proxy.status() == 400 && proxy.sent.contains("which is not read here"), "{}", proxy.sent);
     }
+}
+
+#[test]
+fn the_certificate_of_a_proxy_is_not_that_of_its_clients() {
+    let counts = AddressCounts::new(9);
+    let own = ClientFacts { common_name: "ann".into(), ..ClientFacts::default() };
+    let facts = TlsFacts { client: Some(own), ..facts(0, "") };
+    let auth = vec![Auth::new(0, "R", AuthKind::ClientCert { users: Vec::new() })];
+    let access = Access { rules: vec![AccessRule { auth, ..AccessRule::default() }], filter: None };
+    let sites = behind_proxies(ALL, [Site { access, has_www: true, ..site("") }]);
+    for (peer, reads_fields, is_tls, fields) in [
+        (PROXY, true, None, "Host: h\nX-Forwarded-For: 192.0.2.1"),
+        (PROXY, true, None, "Host: h\nX-Forwarded-For: 10.0.0.9"),
+        // A proxy that encrypts again what it passes on, and adds no field.
+        (PROXY, true, None, "Host: h"),
+        // The source of a PROXY header: the TLS may be the proxy's own all the same.
+        ("192.0.2.7:5", true, None, "Host: h\nX-Forwarded-For: 192.0.2.1"),
+        ("192.0.2.7:5", true, Some(true), "Host: h"),
+        ("192.0.2.7:5", true, Some(false), "Host: h"),
+        // A PROXY header without a client.
+        (PROXY, false, None, "Host: h"),
+    ] {
+        let mut proxy = ProxyConnection::to(sites.clone(), &counts);
+        (proxy.peer, proxy.reads_fields, proxy.is_tls) = (Address::Tcp(peer.parse().unwrap()), reads_fields, is_tls);
+        let mut bytes = request("GET /a", fields).into_bytes();
+        let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
+        proxy.handle_over(Security::Tls(&facts), Input::Bytes(End::Client, chunk));
+        assert_eq!(proxy.status(), 403, "{peer} {is_tls:?} {fields}: {}", proxy.sent);
+    }
+    // A client that no proxy has passed on.
+    let mut client = Connection::to(sites);
+    client.answer(Security::Tls(&facts), &request("GET /a", "Host: h\nX-Forwarded-For: 192.0.2.1"));
+    assert_eq!(client.progress(), Progress::Reply, "the page is looked up");
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::access::NonceKey;
 use crate::exchange::{Chunk, Effects, Exchange, Progress, Surroundings};
 use crate::http::date::Date;
 use crate::http::redirect::Redirect;
@@ -15,18 +16,29 @@ pub(super) struct Connection {
     pub(super) sites: Sites,
     pub(super) date: Date,
     pub(super) effects: Effects,
+    pub(super) client: Address,
 }
 
 impl Connection {
     pub(super) fn to(sites: Sites) -> Connection {
         let (date, effects) = (Date::default(), Effects::default());
-        Connection { exchange: Exchange::default(), sites, date, effects }
+        Connection { exchange: Exchange::default(), sites, date, effects, client: Address::Unix }
     }
 
     /// Handles an input; returns the effects.
     pub(super) fn handle(&mut self, now_ms: u64, security: Security<'_>, input: Input<'_>) -> Vec<Effect> {
         let (date, sites) = (&self.date, &self.sites);
-        let around = Surroundings { now_ms, since_ms: now_ms, date, sites, tag_salt: 1, security, proxied: None };
+        let around = Surroundings {
+            now_ms,
+            since_ms: now_ms,
+            date,
+            sites,
+            tag_salt: 1,
+            security,
+            client: self.client,
+            proxied: None,
+            nonces: NonceKey::fixed(),
+        };
         self.exchange.handle(around, input, &mut self.effects);
         self.effects.drain().collect()
     }

@@ -2,6 +2,7 @@
 
 use super::{Opening, stop};
 use crate::driver::{ConnectCause, ConnectError, HandoverStep};
+use crate::exchange::asking::refuse_revoked;
 use crate::exchange::tunnel::Tunnel;
 use crate::exchange::{Closing, Context, Effect, Ending, Full, HandedOver, Phase, Step, over, refuse, send_close};
 use rfc6455::close::CloseCode;
@@ -32,6 +33,11 @@ impl Opening {
             }
             Ok(HandedOver::Relayed) => {
                 *context.status = 101;
+                if self.is_revoked {
+                    context.out.push(Effect::CloseFile);
+                    let closing = Closing::without_client(Ending::Revoked, self.seat, context);
+                    return (Phase::Closing(Box::new(closing)), false);
+                }
                 let mut tunnel = Tunnel::new(self.seat, std::mem::take(pipelined), context);
                 if self.is_stopping {
                     tunnel.stop(context);
@@ -39,6 +45,7 @@ impl Opening {
                 Phase::Tunnel(Box::new(tunnel))
             }
             Err((HandoverStep::Room, _)) if self.is_stopping => over(Ending::Stopping, context),
+            Err((HandoverStep::Room, _)) if self.is_revoked => over(Ending::Revoked, context),
             Err((HandoverStep::Room, _)) => {
                 self.awaits_client = true;
                 self.try_later(context);
@@ -55,6 +62,7 @@ impl Opening {
             Err((HandoverStep::Connect, ConnectError { cause: ConnectCause::NoRoom, .. })) if self.is_stopping => {
                 stop(context)
             }
+            Err((HandoverStep::Connect, _)) if self.is_revoked => refuse_revoked(context),
             Err((HandoverStep::Connect, error)) => return self.connected(Err(error), context),
             Err((HandoverStep::Reply, error))
                 if matches!(error.cause, ConnectCause::Cancelled | ConnectCause::NoRoom) =>
@@ -83,18 +91,23 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::access::NonceKey;
     use crate::driver::{FileId, FileKind, SystemError};
     use crate::exchange::{Chunk, Effects, Exchange, Input, Security, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Service, Site, Sites};
-    use crate::types::End;
+    use crate::types::{Address, End};
 
     const HANDSHAKE: &str = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-    /// The effects after a hand-over with this result, for a client with these pipelined bytes, when the gateway was
-    /// told to stop during the hand-over.
-    fn stopped_meanwhile(pipelined: &str, result: Result<HandedOver, (HandoverStep, ConnectError)>) -> Vec<Effect> {
+    /// The effects after a hand-over with this result, for a client with these pipelined bytes, when this input came
+    /// during the hand-over.
+    fn with(
+        meanwhile: Input<'_>,
+        pipelined: &str,
+        result: Result<HandedOver, (HandoverStep, ConnectError)>,
+    ) -> Vec<Effect> {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
@@ -105,13 +118,15 @@ mod tests {
             sites: &sites,
             tag_salt: 1,
             security: Security::Plain,
+            client: Address::Unknown,
             proxied: None,
+            nonces: NonceKey::fixed(),
         };
         let (mut exchange, mut effects) = (Exchange::default(), Effects::default());
         let mut bytes = [HANDSHAKE, pipelined].concat().into_bytes();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
         for input in
-            [Input::Bytes(End::Client, chunk), Input::Opened(Ok(FileKind::Socket(FileId::default()))), Input::Stop]
+            [Input::Bytes(End::Client, chunk), Input::Opened(Ok(FileKind::Socket(FileId::default()))), meanwhile]
         {
             exchange.handle(around, input, &mut effects);
         }
@@ -123,14 +138,39 @@ mod tests {
     #[test]
     fn a_stop_that_came_meanwhile_is_not_forgotten() {
         let full = ConnectError { cause: ConnectCause::NoRoom, error: SystemError::BROKEN_PIPE };
-        let effects = stopped_meanwhile("", Err((HandoverStep::Connect, full)));
+        let effects = with(Input::Stop, "", Err((HandoverStep::Connect, full)));
         let is_503 =
             |effect: &Effect| matches!(effect, Effect::Send { bytes, .. } if bytes.starts_with(b"HTTP/1.1 503"));
         assert!(effects.iter().any(is_503), "a full backlog is not waited for: {effects:?}");
-        let effects = stopped_meanwhile("early", Ok(HandedOver::Relayed));
+        let effects = with(Input::Stop, "early", Ok(HandedOver::Relayed));
         assert!(matches!(effects.last(), Some(Effect::Finish(End::Backend))), "{effects:?}");
         let has_kernel_tls = false;
-        let effects = stopped_meanwhile("", Ok(HandedOver::Away { has_kernel_tls }));
+        let effects = with(Input::Stop, "", Ok(HandedOver::Away { has_kernel_tls }));
+        assert!(matches!(effects[..], [Effect::Over(Ending::HandedOver { .. })]), "{effects:?}");
+    }
+
+    #[test]
+    fn a_revocation_that_came_meanwhile_is_not_forgotten() {
+        for (cause, step) in [
+            (ConnectCause::NoRoom, HandoverStep::Connect),
+            (ConnectCause::WrongType, HandoverStep::Connect),
+            (ConnectCause::NoRoom, HandoverStep::Room),
+        ] {
+            let failure = ConnectError { cause, error: SystemError::BROKEN_PIPE };
+            let effects = with(Input::Revoked, "", Err((step, failure)));
+            let is_403 =
+                |effect: &Effect| matches!(effect, Effect::Send { bytes, .. } if bytes.starts_with(b"HTTP/1.1 403"));
+            let is_over = |effect: &Effect| matches!(effect, Effect::Over(Ending::Revoked));
+            // Without room the client cannot be sent a reply.
+            let is_refused = if step == HandoverStep::Room { is_over } else { is_403 };
+            assert!(effects.iter().any(is_refused), "{effects:?}");
+        }
+        let effects = with(Input::Revoked, "early", Ok(HandedOver::Relayed));
+        let is_sent = |effect: &Effect| matches!(effect, Effect::Send { .. });
+        let is_left = |effect: &Effect| matches!(effect, Effect::Abandon(End::Client));
+        assert!(effects.iter().any(is_left) && !effects.iter().any(is_sent), "{effects:?}");
+        // The backend has the socket.
+        let effects = with(Input::Revoked, "", Ok(HandedOver::Away { has_kernel_tls: false }));
         assert!(matches!(effects[..], [Effect::Over(Ending::HandedOver { .. })]), "{effects:?}");
     }
 }

@@ -5,10 +5,14 @@ mod down;
 mod keepalive;
 mod lines;
 
+use auth_wire::Verdict;
+
 use super::ending::Leave;
 use super::{Chunk, Context, Effect, Ending, Input, send_close};
+use crate::access::{Lapse, Standing};
 use crate::driver::device::Direction;
 use crate::limits::{self, WebSocket, WhenOver};
+use crate::observe::log::Level;
 use crate::route::{Destination, MessageType, Protocol, Seat, Service};
 use crate::types::{Demand, End};
 use coalescer::Coalescer;
@@ -52,11 +56,13 @@ struct Extra {
     /// The client has closed: the backend's remaining messages are relayed.
     is_last: bool,
     alarms: Alarms,
+    /// How long the client stays admitted. None: for ever.
+    standing: Option<Box<Standing>>,
 }
 
 impl Extra {
     fn is_nothing(&self) -> bool {
-        let is_flagged = self.is_backend_gone || self.is_last;
+        let is_flagged = self.is_backend_gone || self.is_last || self.standing.is_some();
         !is_flagged && self.partial.is_empty() && self.cut_size == 0 && self.alarms.is_nothing()
     }
 }
@@ -87,10 +93,11 @@ impl Relay {
         protocol: Protocol,
         message_type: MessageType,
         traits: BackendTraits,
+        standing: Option<Box<Standing>>,
         context: &mut Context<'_>,
     ) -> Relay {
         let (up, down, keepalive) = (Decoder::default(), Decoder::default(), Keepalive::new(context.now_ms));
-        let extra = Some(Box::new(Extra { alarms: Alarms::new(&seat.limits), ..Extra::default() }));
+        let extra = Some(Box::new(Extra { alarms: Alarms::new(&seat.limits), standing, ..Extra::default() }));
         let mut relay = Relay { seat, protocol, message_type, up, down, traits, keepalive, extra };
         relay.forget_extra();
         relay.set_deadline(context);
@@ -107,13 +114,17 @@ impl Relay {
     }
 
     fn set_deadline(&self, context: &mut Context<'_>) {
-        let alarms = self.extra.as_ref().map(|extra| &extra.alarms);
-        context.set_deadline(self.keepalive.next_ms(alarms, &self.seat.limits));
+        let extra = self.extra.as_ref();
+        let next_ms = self.keepalive.next_ms(extra.map(|extra| &extra.alarms), &self.seat.limits);
+        let standing_ms = extra.and_then(|extra| extra.standing.as_ref()?.next_ms());
+        context.set_deadline(next_ms.into_iter().chain(standing_ms).min());
     }
 
     /// Heap bytes held for incomplete messages.
     pub(crate) fn held_size(&self) -> usize {
-        self.extra.as_ref().map_or(0, |extra| extra.partial.capacity())
+        self.extra
+            .as_ref()
+            .map_or(0, |extra| extra.partial.capacity() + extra.standing.as_ref().map_or(0, |standing| standing.size()))
     }
 
     /// The service of the backend.
@@ -191,14 +202,57 @@ impl Relay {
                 Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendFailed(error), context))
             }
             Input::Deadline => self.on_deadline(context),
+            Input::Answered(verdict) => self.answered(&verdict, context),
+            Input::RulesLeft => Some(self.close_client(CloseCode::SERVICE_RESTART, Ending::Outdated, context)),
+            Input::Revoked => Some(self.close_client(CloseCode::POLICY_VIOLATION, Ending::Revoked, context)),
             Input::Stop => {
                 let code = (Some(CloseCode::GOING_AWAY), "");
                 Some(self.part(code, "the gateway stops", Ending::Stopping, context))
             }
             _ => None,
         };
+        if leave.is_some() {
+            self.leave_standing(context);
+        }
         self.forget_extra();
         leave
+    }
+
+    /// The decision about the client's credential, which was asked for again.
+    fn answered(&mut self, verdict: &Verdict, context: &mut Context<'_>) -> Option<Leave> {
+        let time = (context.now_ms, context.unix_ms());
+        let lapse = self.extra.as_mut()?.standing.as_mut()?.answered(verdict, time);
+        if let (Verdict::Unavailable { sentence }, None | Some(Lapse::Doubtful)) = (verdict, &lapse) {
+            context.out.push(Effect::Log(Level::Warn, format!("no decision about an open WebSocket: {sentence}")));
+        }
+        let leave = lapse.and_then(|lapse| self.lapse(lapse, context));
+        self.set_deadline(context);
+        leave
+    }
+
+    fn lapse(&mut self, lapse: Lapse, context: &mut Context<'_>) -> Option<Leave> {
+        let ending = match lapse {
+            Lapse::Expired => Ending::Expired,
+            Lapse::Revoked => Ending::Revoked,
+            Lapse::Doubtful => Ending::Doubtful,
+            Lapse::Ask(ask) => {
+                context.out.push(Effect::Ask(ask));
+                return None;
+            }
+            Lapse::GiveUp => {
+                context.out.push(Effect::CancelAsk);
+                return None;
+            }
+        };
+        Some(self.close_client(CloseCode::POLICY_VIOLATION, ending, context))
+    }
+
+    /// The relay ends: an answer is no longer needed.
+    fn leave_standing(&mut self, context: &mut Context<'_>) {
+        let standing = self.extra.as_mut().and_then(|extra| extra.standing.take());
+        if standing.is_some_and(|standing| standing.is_asked()) {
+            context.out.push(Effect::CancelAsk);
+        }
     }
 
     fn client_bytes(&mut self, chunk: Chunk<'_>, context: &mut Context<'_>) -> Option<Leave> {
@@ -310,6 +364,12 @@ impl Relay {
     }
 
     fn on_deadline(&mut self, context: &mut Context<'_>) -> Option<Leave> {
+        let standing = self.extra.as_mut().and_then(|extra| extra.standing.as_mut());
+        if let Some(lapse) = standing.and_then(|standing| standing.take_due(context.now_ms))
+            && let Some(leave) = self.lapse(lapse, context)
+        {
+            return Some(leave);
+        }
         loop {
             let alarms = &mut self.extra.get_or_insert_default().alarms;
             let Some(due) = self.keepalive.take_due(alarms, &self.seat.limits, context.now_ms) else { break };
@@ -340,8 +400,8 @@ impl Relay {
     /// Starts the closing handshake on behalf of the backend or the gateway.
     fn close_client(&mut self, code: CloseCode, ending: Ending, context: &mut Context<'_>) -> Leave {
         send_close(Some(code), &ending.close_reason(), context);
-        if ending == Ending::Idle {
-            self.tell_backend(Some(CloseCode::GOING_AWAY), "", context);
+        if matches!(ending, Ending::Idle | Ending::Expired | Ending::Revoked | Ending::Doubtful | Ending::Outdated) {
+            self.tell_backend(Some(code), "", context);
         }
         Leave::CloseSent(ending)
     }

@@ -64,6 +64,9 @@ impl<H> Connection<H> {
                 Effect::Log(level, line) => log::connection_event(level, self.id.get(), format_args!("{line}")),
                 Effect::Client { address, place } => self.set_client(address, place),
                 Effect::NoClient => self.leave_place(),
+                Effect::Ask(ask) => world.ask(self.owner(), self.address_unit(), ask),
+                Effect::CancelAsk => world.cancel_question(self.owner()),
+                Effect::Admitted(admitted) => self.rare.get_or_insert_default().admitted = admitted,
                 Effect::Hello(hello) => self.send_hello(&hello, world),
                 Effect::SendLast { .. }
                 | Effect::Pong { .. }

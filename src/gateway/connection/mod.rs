@@ -9,16 +9,18 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use super::World;
 use super::admission::{Admission, Handshake, HeldSize, Places};
+use super::asking::Revoked;
 use super::endpoint::Endpoint;
 use super::opened::Opened;
 use super::slots::{Key, Slots};
 use super::timers::Owner;
+use crate::access::{Admitted, NonceKey};
 use crate::clients::{AddressCounts, AddressUnit};
 use crate::driver::{Batch, Driver, Errno, Lease, Op, Received, Share, Token};
 use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Proxied, Security, Surroundings};
 use crate::http::date::Date;
 use crate::limits;
-use crate::observe::log::{self, Access, Level, Quoted};
+use crate::observe::log::{self, AccessLine, Level, Quoted};
 use crate::tls::{ClientFacts, TlsFacts};
 use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
 use crate::types::{Address, End, Moment, U48};
@@ -58,11 +60,14 @@ pub(super) struct Connection<H> {
     is_heavy: bool,
 }
 
-/// State that an idle conversation of an IPv4 client does not need. Other clients keep this box, but not `busy`.
+/// State that an idle conversation of an IPv4 client without a user does not need. Other clients keep this box, but not
+/// `busy`.
 #[derive(Debug)]
 struct Rare<H> {
     /// The client's address. None: IPv4.
     address: Option<Address>,
+    /// The user as whom the client was admitted. None: it did not have to be.
+    admitted: Option<Box<Admitted>>,
     busy: Option<Box<Busy<H>>>,
 }
 
@@ -82,7 +87,7 @@ struct Busy<H> {
 
 impl<H> Default for Rare<H> {
     fn default() -> Rare<H> {
-        Rare { address: None, busy: None }
+        Rare { address: None, admitted: None, busy: None }
     }
 }
 
@@ -133,7 +138,7 @@ impl<H> Connection<H> {
             exchange: Exchange::default(),
             client: Some(client),
             backend: None,
-            rare: Some(Box::new(Rare { address: other, busy: Some(Box::new(busy)) })),
+            rare: Some(Box::new(Rare { address: other, admitted: None, busy: Some(Box::new(busy)) })),
             started: Moment::at(now_ms),
             moved: Moment::at(now_ms),
             is_listed: false,
@@ -154,6 +159,11 @@ impl<H> Connection<H> {
         }
     }
 
+    /// The user as whom the client of its latest request was admitted. None: it did not have to be.
+    pub(super) fn admitted(&self) -> Option<&Admitted> {
+        self.rare.as_ref()?.admitted.as_deref()
+    }
+
     fn busy(&self) -> Option<&Busy<H>> {
         self.rare.as_ref()?.busy.as_deref()
     }
@@ -171,7 +181,7 @@ impl<H> Connection<H> {
         if let Some(rare) = &mut self.rare {
             rare.busy.take_if(|busy| busy.is_nothing());
         }
-        self.rare.take_if(|rare| rare.busy.is_none() && rare.address.is_none());
+        self.rare.take_if(|rare| rare.busy.is_none() && rare.address.is_none() && rare.admitted.is_none());
     }
 
     fn ending(&self) -> Option<Ending> {
@@ -262,6 +272,12 @@ impl<H> Connection<H> {
         self.busy().is_some_and(|busy| busy.ending.is_some())
     }
 
+    /// Whether what admitted its client was taken back.
+    pub(super) fn has_lost(&self, Revoked { generation, rule, user }: &Revoked) -> bool {
+        let is_revoked = |admitted: &Admitted| admitted.is_revoked_by(*generation, *rule, user);
+        !self.is_ending() && self.admitted().is_some_and(is_revoked)
+    }
+
     /// Bytes held outside the pool when last settled.
     pub(super) fn held_size(&self) -> usize {
         self.held.size()
@@ -300,11 +316,10 @@ impl<H> Connection<H> {
     pub(super) fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
         let around = around(
             self.places.endpoint(),
-            &world.date,
+            (&world.date, world.tag_salt, &world.nonces),
             (world.since_ms, world.now_ms),
-            world.tag_salt,
             self.security(&world.slots),
-            self.proxied(&world.counts),
+            self.origin(&world.counts),
         );
         self.exchange.handle(around, input, &mut world.effects);
         self.apply(Source::Nothing, world);
@@ -376,11 +391,10 @@ impl<H> Connection<H> {
         }
         let around = around(
             self.places.endpoint(),
-            &world.date,
+            (&world.date, world.tag_salt, &world.nonces),
             (world.since_ms, world.taken_ms),
-            world.tag_salt,
             self.security(&world.slots),
-            self.proxied(&world.counts),
+            self.origin(&world.counts),
         );
         self.exchange.handle(around, Input::Deadline, &mut world.effects);
         self.apply(Source::Nothing, world);
@@ -640,12 +654,13 @@ impl<H> Connection<H> {
         let Some(ending) = self.ending() else { return };
         let facts = self.exchange.facts();
         let site = self.places.endpoint().sites.get(facts.site);
-        log::access(&Access {
+        log::access(&AccessLine {
             level: ending.level(),
             id: self.id.get(),
             client: &self.address(),
             host: site.hostname.as_deref().unwrap_or_default(),
             name: self.exchange.name(),
+            user: self.admitted().map_or("", |admitted| &admitted.user),
             status: facts.status,
             code: (facts.status == 101 && !ending.is_handed_over()).then(|| ending.close_code().0),
             lasted_ms: now_ms - self.started.ms(),
@@ -663,11 +678,10 @@ impl<H> Connection<H> {
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
         let around = around(
             self.places.endpoint(),
-            &world.date,
+            (&world.date, world.tag_salt, &world.nonces),
             (world.since_ms, world.now_ms),
-            world.tag_salt,
             self.security(&world.slots),
-            self.proxied(&world.counts),
+            self.origin(&world.counts),
         );
         let input = match from {
             Some(from) => Input::Bytes(from, chunk),
@@ -684,11 +698,10 @@ impl<H> Connection<H> {
         let chunk = Chunk { buffer: &mut buffer, start, end };
         let around = around(
             self.places.endpoint(),
-            &world.date,
+            (&world.date, world.tag_salt, &world.nonces),
             (world.since_ms, world.now_ms),
-            world.tag_salt,
             self.security(&world.slots),
-            self.proxied(&world.counts),
+            self.origin(&world.counts),
         );
         self.exchange.handle(around, Input::Bytes(from, chunk), &mut world.effects);
         world.spend(end - start);
@@ -708,9 +721,12 @@ impl<H> Connection<H> {
         }
     }
 
-    /// The proxy that has made the client's connection, for a request. Conversations do not have it.
-    fn proxied<'w>(&self, counts: &'w AddressCounts) -> Option<Proxied<'w>> {
-        Some(self.busy()?.proxied.as_ref()?.told(counts))
+    /// The client's address and the proxy that has made its connection, for a request. Conversations do not have them.
+    fn origin<'w>(&self, counts: &'w AddressCounts) -> (Address, Option<Proxied<'w>>) {
+        match self.busy() {
+            Some(busy) => (self.address(), busy.proxied.as_ref().map(|proxied| proxied.told(counts))),
+            None => (Address::Unknown, None),
+        }
     }
 
     fn key(&self, end: End) -> Option<Key> {
@@ -749,11 +765,10 @@ fn split(address: Address) -> (Option<SocketAddrV4>, Option<Address>) {
 /// The context of an exchange: the time now, and since when the input may have been waiting.
 fn around<'a, H>(
     endpoint: &'a Endpoint<H>,
-    date: &'a Date,
+    (date, tag_salt, nonces): (&'a Date, u64, &'a NonceKey),
     (since_ms, now_ms): (u64, u64),
-    tag_salt: u64,
     security: Security<'a>,
-    proxied: Option<Proxied<'a>>,
+    (client, proxied): (Address, Option<Proxied<'a>>),
 ) -> Surroundings<'a> {
-    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt, security, proxied }
+    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt, security, client, proxied, nonces }
 }

@@ -406,13 +406,14 @@ impl Client {
     }
 
     /// Asserts at the end of a run everything that the gateway guarantees to this client.
-    pub(super) fn check_end(&self, is_stopped: bool) {
+    pub(super) fn check_end(&self, is_stopped: bool, was_reloaded: bool) {
         let context =
             format!("{:?} client of {:?}: head {:?} close {:?}", self.manner, self.name, self.head, self.close);
         match self.manner {
             _ if self.codec.garbles() => {}
             Manner::Browses if !is_stopped => {
-                assert!(self.answers.as_ref().is_some_and(Answers::are_complete), "an answer is missing; {context}");
+                let are_complete = self.answers.as_ref().is_some_and(|answers| answers.are_complete(was_reloaded));
+                assert!(are_complete, "an answer is missing; {context}");
             }
             Manner::Dawdles if !is_stopped => {
                 assert!(self.head.as_ref().is_some_and(|head| head.starts_with("HTTP/1.1 408 ")), "{context}");

@@ -3,6 +3,7 @@
 //!
 //! `UAKARI_SEED=7 cargo test simulation` replays one seed; `UAKARI_SEEDS=20000` sets the number of seeds.
 
+mod auth;
 mod backend;
 mod client;
 mod codec;
@@ -147,7 +148,8 @@ fn run(seed: u64) -> Outcome {
         }
     }
     let is_stopped = stop_at != usize::MAX || world.is_tight();
-    clients.iter().for_each(|client| client.check_end(is_stopped));
+    let was_reloaded = reload_at < turns;
+    clients.iter().for_each(|client| client.check_end(is_stopped, was_reloaded));
     assert!(gateway.has_empty_counts(), "connections outlive the deadline, or something is counted that is not there");
     let held = endpoints.iter().map(|endpoint| endpoint.permits_held()).sum::<u64>();
     assert_eq!(held, 0, "permits outlive their connections");

@@ -33,8 +33,13 @@ pub(super) fn add_second_release(www: &mut Tree) {
     www.insert("release".into(), Node::File(bytes));
 }
 
-/// Expected responses, in order.
-pub(super) struct Answers(VecDeque<Answer>);
+/// The responses of a connection.
+pub(super) struct Answers {
+    /// Those to come, in order.
+    awaited: VecDeque<Answer>,
+    /// The last one closes the connection.
+    was_closed: bool,
+}
 
 struct Answer {
     path: &'static str,
@@ -59,13 +64,13 @@ impl Answers {
         } else {
             answers.push_back(ask_with_large_body(rng, out));
         }
-        Answers(answers)
+        Answers { awaited: answers, was_closed: false }
     }
 
     /// Removes the next response from `received` and checks it. False: it is incomplete.
     pub(super) fn take(&mut self, received: &mut Vec<u8>) -> bool {
         let Some(at) = received.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
-        let answer = self.0.front().expect("an answer that nobody asked for");
+        let answer = self.awaited.front().expect("an answer that nobody asked for");
         let head = String::from_utf8(received[..at + 2].to_vec()).expect("an ASCII head");
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).expect("a status");
         let length = head.split("Content-Length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
@@ -80,13 +85,14 @@ impl Answers {
         if status != "503" {
             answer.check(status, length, &head, &body);
         }
-        self.0.pop_front();
+        self.awaited.pop_front();
+        self.was_closed |= head.contains("\r\nConnection: close\r\n");
         true
     }
 
-    /// Whether all responses have been received.
-    pub(super) fn are_complete(&self) -> bool {
-        self.0.is_empty()
+    /// Whether all responses have been received: after a reload those until the one that closes the connection.
+    pub(super) fn are_complete(&self, was_reloaded: bool) -> bool {
+        self.awaited.is_empty() || was_reloaded && self.was_closed
     }
 }
 

@@ -229,7 +229,7 @@ fn links(sim: &mut Sim, service: &Service, names: &mut Vec<Name>) -> Vec<Link> {
         let protocol = if service.is_direct { Protocol::Frames } else { service.protocol };
         names.push(Name { path: name, protocol });
         let origin = Patterns::parse(&format!("^/{name}$"));
-        found.push(Link { origin, destination, service: Arc::new(service) });
+        found.push(Link { origin, destination, service: Arc::new(service), access: None });
     }
     found
 }

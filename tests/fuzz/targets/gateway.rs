@@ -92,7 +92,7 @@ fn links(service: &Service) -> Vec<Link> {
             service.protocol = Protocol::Stream;
         }
         service.is_direct = origin == "^/direct$" || origin == "^/dies$";
-        Link { origin: Patterns::parse(origin), destination, service: Arc::new(service) }
+        Link { origin: Patterns::parse(origin), destination, service: Arc::new(service), access: None }
     };
     destinations.map(link).into()
 }

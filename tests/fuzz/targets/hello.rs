@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use libfuzzer_sys::fuzz_target;
 use proxy_header::{ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
-use uakari::limits::{HEAD_SIZE_MAX, HELLO_SUBJECT_SIZE_MAX, HELLO_TLS_VALUE_SIZE_MAX};
+use uakari::limits::{HEAD_SIZE_MAX, HELLO_SUBJECT_SIZE_MAX, HELLO_TLS_VALUE_SIZE_MAX, HELLO_USER_SIZE_MAX};
 use uakari::route::hello::Hello;
 use uakari::tls::{ClientFacts, TlsFacts};
 use uakari::types::Address;
@@ -22,7 +22,9 @@ fuzz_target!(|data: &[u8]| {
     }
     let [path, query, host, origin, subprotocol] = parts.each_ref().map(|part| part.as_str().into());
     let tls = tls(&mut choices);
-    let record = Hello { path, query, host, origin, subprotocol, tls: tls.clone() }.encode(client, local, id);
+    let user = text(&mut choices);
+    let own = Hello { path, query, host, origin, subprotocol, ..Hello::default() };
+    let record = Hello { user: user.as_str().into(), tls: tls.clone(), ..own }.encode(client, local, id);
     let (header, size) = ProxyHeader::parse(&record, ParseConfig::default()).expect("a record");
     assert_eq!(size, record.len());
     check_addresses(header.proxied_address(), client, local);
@@ -52,6 +54,9 @@ fuzz_target!(|data: &[u8]| {
     let id = format!("c{id}").into_bytes();
     assert!(id.len() <= 128, "longer than the specification allows");
     let mut written = vec![(0x02, host), (0x05, id), (0xe0, path), (0xe1, query), (0xe2, origin), (0xe3, subprotocol)];
+    // A part of its name could be another user.
+    let is_whole = user.len() <= HELLO_USER_SIZE_MAX;
+    written.push((0xe4, if is_whole { bounded(&user, HELLO_USER_SIZE_MAX) } else { Vec::new() }));
     if let Some(tls) = tls {
         let short = |value: &str| bounded(value, HELLO_TLS_VALUE_SIZE_MAX);
         let client = tls.client.unwrap_or_default();
@@ -69,10 +74,16 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(read, written);
 });
 
-/// The two addresses, or none where one of them is unknown. An IPv4 address is the same in either form.
+/// The two addresses, or none where one of them is unknown. A UNIX listener, whose proxies name their clients, has the
+/// unspecified one. An IPv4 address is the same in either form.
 fn check_addresses(read: Option<&ProxiedAddress>, client: Address, local: Address) {
     let expected = match (client, local) {
         (Address::Tcp(client), Address::Tcp(local)) => Some((client, local)),
+        (Address::Tcp(client), Address::Unix) => {
+            let is_ipv4 = client.ip().to_canonical().is_ipv4();
+            let ip: IpAddr = if is_ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            Some((client, SocketAddr::new(ip, 0)))
+        }
         _ => None,
     };
     let canonical = |address: SocketAddr| (address.ip().to_canonical(), address.port());

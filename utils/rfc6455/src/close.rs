@@ -27,6 +27,8 @@ impl CloseCode {
     pub const TOO_BIG: CloseCode = CloseCode(1009);
     /// An unexpected condition in the server.
     pub const INTERNAL_ERROR: CloseCode = CloseCode(1011);
+    /// The client may connect again (IANA registry).
+    pub const SERVICE_RESTART: CloseCode = CloseCode(1012);
 
     /// Whether a close frame may have this code. 1004, 1005, 1006 and 1015 are reserved; codes below 1000, above 4999
     /// and unassigned ones are errors (RFC 6455 section 7.4, IANA registry).

@@ -61,6 +61,8 @@ pub fn describe(hello: &Hello) -> String {
         ("host", &hello.host),
         ("origin", &hello.origin),
         ("subprotocol", &hello.subprotocol),
+        ("user", &hello.user),
+        ("groups", &hello.groups),
         ("tls_version", &hello.tls_version),
         ("tls_cipher", &hello.tls_cipher),
         ("sni", &hello.sni),

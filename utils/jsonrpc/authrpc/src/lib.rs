@@ -2,7 +2,7 @@
 //! Only the root group may add, remove and change other users; a user with its password may change that, or remove
 //! itself. Messages for callers have ouistiti's wording.
 //!
-//! Another program of the same machine checks logins with [`log_in`].
+//! Another program of the same machine checks logins with [`log_in`], or looks users up with [`Store::open_read_only`].
 
 mod attempts;
 mod limits;
@@ -12,6 +12,7 @@ mod store;
 
 pub use crate::attempts::group;
 pub use crate::login::{Login, LoginError, check_users, log_in};
+pub use crate::store::{Store, User};
 
 use jsonrpc_library::{Failure, Methods, Peer, abi};
 use jsonrpc_sqlite::{Settings, failure, params};
@@ -20,7 +21,7 @@ use serde_json::{Map, Value, json};
 use crate::attempts::Client;
 use crate::limits::{HOME_SIZE_MAX, NAME_SIZE_MAX, PASSWORD_SIZE_MAX};
 use crate::passwords::Kind;
-use crate::store::{Store, USERS, User};
+use crate::store::USERS;
 
 /// No such user, or another password: the error does not tell which.
 const NOT_FOUND: i32 = 1;

@@ -25,22 +25,30 @@ enum Passwords {
     Apart,
 }
 
-pub(crate) struct Store {
+/// A database of users.
+#[derive(Debug)]
+pub struct Store {
     pub(crate) db: Connection,
     passwords: Passwords,
     has_status: bool,
 }
 
+/// A row of a user.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct User {
+pub struct User {
     pub(crate) id: i64,
-    pub(crate) name: String,
-    pub(crate) group: Option<String>,
-    pub(crate) home: Option<String>,
+    /// The name.
+    pub name: String,
+    /// The name of the group, if it has one.
+    pub group: Option<String>,
+    /// The home folder.
+    pub home: Option<String>,
     /// The stored password, usually a hash.
-    pub(crate) stored: Option<String>,
+    pub stored: Option<String>,
     /// Whether it may log in: ouistiti has users that are not approved yet, and repudiated ones.
-    pub(crate) may_log_in: bool,
+    pub may_log_in: bool,
+    /// Whether it may log in to change its password only: its status is "reapproving".
+    pub must_change: bool,
 }
 
 impl User {
@@ -53,6 +61,19 @@ impl Store {
     /// Opens an existing database, and creates the table of attempts if it is missing. The error is for the operator.
     pub(crate) fn open(file: &Path) -> Result<Store, Failure> {
         let db = jsonrpc_sqlite::open(file, true).map_err(|error| failure_of(file, &error))?;
+        let store = Store::of(db, file)?;
+        // At each opening, since the file may be replaced while the server runs.
+        store.db.execute_batch(attempts::TABLE).map_err(|error| failure_of(file, &error))?;
+        Ok(store)
+    }
+
+    /// Opens an existing database to look users up. The error is for the operator.
+    pub fn open_read_only(file: &Path) -> Result<Store, Failure> {
+        Store::of(jsonrpc_sqlite::open(file, false).map_err(|error| failure_of(file, &error))?, file)
+    }
+
+    /// Recognizes the layout.
+    fn of(db: Connection, file: &Path) -> Result<Store, Failure> {
         let columns = |table: &str| columns(&db, table).map_err(|error| failure_of(file, &error));
         let (users, passwords, groups) = (columns("users")?, columns("passwds")?, columns("groups")?);
         let has = |all: &[String], wanted: &[&str]| wanted.iter().all(|name| all.iter().any(|column| column == name));
@@ -67,8 +88,6 @@ impl Store {
                 file.display()
             )));
         }
-        // At each opening, since the file may be replaced while the server runs.
-        db.execute_batch(attempts::TABLE).map_err(|error| failure_of(file, &error))?;
         let has_status = has(if is_apart { &passwords } else { &users }, &["statusid"]);
         let passwords = if is_apart { Passwords::Apart } else { Passwords::Within };
         Ok(Store { db, passwords, has_status })
@@ -82,7 +101,18 @@ impl Store {
         }
     }
 
-    pub(crate) fn user(&self, name: &str) -> Result<Option<User>, Failure> {
+    /// Whether passwords are in the table `passwds`, as in ouistiti since 2023.
+    pub fn is_apart(&self) -> bool {
+        self.passwords == Passwords::Apart
+    }
+
+    /// Whether users have a status.
+    pub fn has_status(&self) -> bool {
+        self.has_status
+    }
+
+    /// The user of this name.
+    pub fn user(&self, name: &str) -> Result<Option<User>, Failure> {
         // Of several passwords in `passwds`, the one without an issuer.
         let (of, join) = match self.passwords {
             Passwords::Within => ("u", ""),
@@ -106,7 +136,11 @@ impl Store {
                 group: row.get(2)?,
                 home: row.get(3)?,
                 stored: row.get(4)?,
-                may_log_in: matches!(status.as_deref(), None | Some("activated" | "reapproving")),
+                may_log_in: match status.as_deref() {
+                    None => !self.has_status,
+                    Some(status) => matches!(status, "activated" | "reapproving"),
+                },
+                must_change: status.as_deref() == Some("reapproving"),
             })
         });
         row.optional().map_err(|error| sqlite_failure(&error))

@@ -1,0 +1,251 @@
+//! ouistiti's own configurations, which its tests run with: the same statuses and challenges.
+
+use super::*;
+use crate::process::{DEADLINE, expect_eq, free_port, run};
+use crate::tls::authority;
+
+/// The lines that ouistiti's configurations have beside `auth`, but a free port.
+const SERVER: &str = "listen = \"127.0.0.1:0\"; hostname = \"www.ouistiti.net\"; keepalivetimeout = 50;
+    document = { docroot = \"@/www\"; allow = \".html,.htm,.css,.js,.txt,*\"; deny = \".htaccess,.php\"; };";
+
+/// `foo:bar`, as its tests send it.
+const FOO: &str = "Authorization: Basic Zm9vOmJhcg==";
+
+/// Starts a daemon with such a server.
+fn ouistiti(folder: Folder, keys: &str) -> Daemon {
+    let text = format!("limits = {{ {} }}; servers = ({{ {SERVER} {keys} }});", crate::daemon::patient(""));
+    Daemon::start_configured_by(folder, &text, uakari())
+}
+
+/// The statuses of these requests, each with this field.
+fn expect(daemon: &Daemon, cases: &[(&str, &str, u16, &str)]) {
+    for (number, (path, field, status, challenge)) in cases.iter().enumerate() {
+        let fields = if field.is_empty() { vec![] } else { vec![*field] };
+        let response = Visitor::new(daemon, 1 + number as u8).get(path, &fields);
+        let challenges = response.all("WWW-Authenticate");
+        expect_eq(response.status, *status, (path, field, &response));
+        let wanted = if challenge.is_empty() { 0 } else { 1 };
+        assert_eq!(challenges.len(), wanted, "{path} {field}: {response:?}");
+        assert!(challenges.iter().all(|got| got.starts_with(challenge)), "{path} {field}: {response:?}");
+    }
+}
+
+/// test2: a user in the configuration (its tests 010 to 012). The realm is the hostname.
+#[test]
+fn a_user_in_the_configuration() {
+    let daemon = ouistiti(new_folder(), "auth = { type=\"Basic\"; user=\"foo\"; passwd=\"bar\"; };");
+    let challenge = "Basic realm=\"www.ouistiti.net\"";
+    expect(
+        &daemon,
+        &[
+            ("/index.html", "", 401, challenge),
+            // ouistiti's test has `Authorization:test=error`, which is no credential.
+            ("/index.html", &basic("foo", "baz"), 401, challenge),
+            ("/index.html", FOO, 200, ""),
+            ("/.htaccess", "", 401, challenge),
+            ("/.htaccess", FOO, 404, ""),
+        ],
+    );
+}
+
+/// test8 and test19: a file of `ouipasswd -u foo -g users -H /users/foo -p bar -R ouistiti -A SHA-256` (tests 035, 036,
+/// 046).
+#[test]
+fn a_file_of_ouipasswd() {
+    for options in
+        ["", "options = \"header\";", "options = \"jwt,header\"; secret = \"kXp2s5v8y/B?E(H+KbPeShVmYq3t6w9z\";"]
+    {
+        let folder = new_folder();
+        let digest = ring::digest::digest(&ring::digest::SHA256, b"foo:ouistiti:bar");
+        put(&folder, "passwd", &format!("foo:$a5$realm=ouistiti${}:users:/users/foo\n", STANDARD.encode(digest)));
+        let keys = format!("auth = {{ type=\"Basic\"; file=\"@/passwd\"; {options} realm=\"www.ouistiti.net\"; }};");
+        let daemon = ouistiti(folder, &keys);
+        let challenge = "Basic realm=\"www.ouistiti.net\"";
+        expect(
+            &daemon,
+            &[
+                ("/index.html", "", 401, challenge),
+                ("/index.html", &basic("foo", "baz"), 401, challenge),
+                ("/index.html", FOO, 200, ""),
+                ("/nosuch.html", FOO, 404, ""),
+            ],
+        );
+        if !options.is_empty() {
+            daemon.log().wait_for(&["warn", "options", "header"]);
+        }
+    }
+}
+
+/// test14: type None (test 064).
+#[test]
+fn none() {
+    let daemon = ouistiti(new_folder(), "auth = { user = \"www-data\"; type = \"None\"; };");
+    expect(&daemon, &[("/index.html", "", 200, ""), ("/index.html", FOO, 200, ""), ("/nosuch", "", 404, "")]);
+}
+
+/// test15 and test17: an address that is refused. Its own tests only see that others come in.
+#[test]
+fn a_filter_of_clients() {
+    let daemon = ouistiti(new_folder(), "clientfilter = { deny = \"127.1.0.125\"; };");
+    expect(&daemon, &[("/index.html", "", 200, ""), ("/index.html", "", 200, "")]);
+    let mut wire = Visitor::new(&daemon, 125).wire();
+    assert_eq!(wire.take_rest().len(), 0, "{}", wire.end());
+    // A pattern without * is one of a beginning, as in ouistiti.
+    let daemon = ouistiti(new_folder(), "clientfilter = { allow = \"127.1.0.3\"; deny = \"127.*\"; };");
+    assert_eq!(Visitor::new(&daemon, 3).get("/index.html", &[]).status, 200);
+    let mut wire = Visitor::new(&daemon, 125).wire();
+    assert_eq!(wire.take_rest().len(), 0, "{}", wire.end());
+}
+
+/// test17: TLS, pages without a password, and http redirected (tests 072 and 080). Tokens are not issued, which is a
+/// warning.
+#[test]
+fn tls_with_unprotected_pages() {
+    let folder = new_folder();
+    authority::issue(&folder);
+    fs::create_dir(folder.join("www/trust")).unwrap();
+    fs::write(folder.join("www/trust/signin.html"), "signin").unwrap();
+    put(&folder, "passwd", "foo:bar:users:/users/foo\n");
+    let auth = "auth = { realm = \"www.ouistiti.net\"; type = \"Basic\"; file=\"@/passwd\"; \
+        secret = \"I am a great pretender\"; unprotect=\"^/trust/*\"; options = \"cookie\"; algorithm = \"SHA-256\"; };";
+    let tls = "tls = { crtfile = \"@/tls/server-chain.crt\"; keyfile = \"@/tls/server.key\"; \
+        cachain = \"@/tls/inter.crt\"; dhmfile = \"conf/ouistiti_dhparam.key\"; };";
+    // A redirection needs a port that is known before the start.
+    let on_port = |text: &str| text.replace(":0", &format!(":{}", free_port("127.0.0.1")));
+    let http = format!(
+        "{{ {} redirect = {{ options = \"hsts\"; }}; clientfilter = {{ deny = \"192.168.123.125\"; }}; }}",
+        on_port(SERVER.split("document").next().unwrap())
+    );
+    let limits = crate::daemon::patient("");
+    let text = format!("limits = {{ {limits} }}; servers = ({{ {} {auth} {tls} }}, {http});", on_port(SERVER));
+    let daemon = Daemon::start_configured_by(folder, &text, uakari());
+    let port_of = |scheme: &str| {
+        let line = daemon.announced().wait_for(&[&format!("listening on {scheme}://")]);
+        line.rsplit(':').next().unwrap().parse::<u16>().unwrap()
+    };
+    for (path, field, status) in [
+        ("/index.html", "", 401),
+        ("/index.html", FOO, 200),
+        ("/trust/signin.html", "", 200),
+        ("/trust/../index.html", "", 401),
+        ("/trusty", "", 401),
+    ] {
+        let mut wire = crate::tls::wire(port_of("https"), crate::tls::client_config(&daemon, crate::tls::ALL, None));
+        let fields = if field.is_empty() { vec![] } else { vec![field] };
+        wire.send(request("GET", path, &fields));
+        let response = wire.response();
+        expect_eq(response.status, status, (path, field));
+        let wanted = if status == 401 { "Basic realm=\"www.ouistiti.net\", charset=\"UTF-8\"" } else { "" };
+        assert_eq!(response.field("WWW-Authenticate"), wanted, "{path} {field}");
+    }
+    let mut wire = Wire::connect(port_of("http"));
+    wire.send(request("GET", "/index.html", &["Upgrade-Insecure-Requests: 1"]));
+    let response = wire.response();
+    assert_eq!(response.status, 301, "{response:?}");
+    assert!(response.field("Location").starts_with("https://www.ouistiti.net"), "{response:?}");
+}
+
+/// test13: tokens. The secret is no file there, which is an error that says what to write; then the token of its test
+/// 054, which ended in 1970, is refused, as are others.
+#[test]
+fn bearer() {
+    let folder = new_folder();
+    put(&folder, "secret", "kXp2s5v8y/B?E(H+KbPeShVmYq3t6w9z");
+    let auth = "type=\"Bearer\"; options = \"jwt,cookie\"; issuer = \"sqlite\"; realm = \"www.ouistiti.net\"; \
+        token_ep = \"https://auth.ouistiti.net:8080/token\";";
+    let secret = "secret = \"kXp2s5v8y/B?E(H+KbPeShVmYq3t6w9z\";";
+    let text = format!("servers = ({{ {SERVER} auth = {{ {auth} {secret} }}; }});");
+    fs::write(folder.join("uakari.conf"), text.replace('@', folder.path().to_str().unwrap())).unwrap();
+    let finished = run(uakari().args(["--check", "-f"]).arg(folder.join("uakari.conf")), DEADLINE);
+    assert!(!finished.status.success(), "{finished:?}");
+    assert!((finished.err + &finished.out).contains("algorithm = \"HS256\""), "no remedy is named");
+    let key = "key = \"@/secret\"; algorithm = \"HS256\"; user-claim = \"user\";";
+    let daemon = ouistiti(folder, &format!("auth = {{ {auth} {key} }};"));
+    let old = "eyJhbGciOiAiSFMyNTYiLCAidHlwIjogIkpXVCJ9.eyJ1c2VyIjogImZvbyIsICJob21lIjogIi9ob21lL2ZvbyIsICJzdGF0dXMi\
+        OiAiYWN0aXZhdGVkIiwgInJvbGVzIjogInVzZXJzIiwgImV4cCI6IDE4MDAsICJpc3MiOiAic3FsaXRlIn0.s3ceCBoZG55hnZ-1AKRSt-Yn\
+        cJGvWW1TchZJAqBV2HM";
+    let challenge = "Bearer realm=\"www.ouistiti.net\"";
+    expect(
+        &daemon,
+        &[
+            ("/index.html", "", 401, challenge),
+            ("/index.html", FOO, 401, challenge),
+            ("/index.html", &format!("Authorization: Bearer {old}"), 401, challenge),
+            ("/index.html", &format!("Authorization: Bearer f{}", &old[1..]), 401, challenge),
+        ],
+    );
+}
+
+/// Its databases of test12, as ouistiti creates them: users, and rules for them.
+const DATABASES: &str = r#"
+import sqlite3, sys
+users = sqlite3.connect(sys.argv[1] + "/passwd.db")
+users.executescript("""
+create table groups (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+insert into groups values (0, 'root'), (1, 'anonymous'), (2, 'users');
+create table status (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+insert into status values (1, 'approving'), (2, 'activated'), (3, 'repudiated'), (4, 'reapproving');
+create table users (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL, groupid INTEGER DEFAULT 1, home TEXT);
+create table passwds (userid INTEGER NOT NULL, passwd TEXT, issuer TEXT, statusid INTEGER DEFAULT 1);
+insert into users values (1, 'root', 0, null), (2, 'foo', 2, '/home/foo'), (3, 'new', 2, null);
+insert into passwds values (1, 'root', null, 2), (2, 'bar', null, 2), (3, 'bar', null, 1);
+""")
+rules = sqlite3.connect(sys.argv[1] + "/filter.db")
+rules.executescript("""
+create table methods (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+insert into methods (name) values ('GET'), ('POST'), ('PUT'), ('DELETE'), ('HEAD');
+create table roles (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+insert into roles (id, name) values (0, 'root'), (1, 'anonymous'), (2, 'users');
+create table rules (exp TEXT NOT NULL, methodid INTEGER NOT NULL, roleid INTEGER NOT NULL);
+insert into rules values ('^/*', 1, 0), ('^/%g/%u/*', 1, 2), ('^/chat$', 1, 2);
+""")
+"#;
+
+/// test12: a database of users and a userfilter (tests 087 to 090). Bearer with tokens of another host is not served, so
+/// users have passwords here; virtual hosts are servers of the same address.
+#[test]
+#[ignore = "needs python3"]
+fn users_and_their_rules() {
+    let folder = new_folder();
+    let made = run(crate::foreign::command("python3").args(["-c", DATABASES]).arg(folder.path()), DEADLINE);
+    assert!(made.status.success(), "{made:?}");
+    for name in ["users/foo/index.html", "users/root/index.html", "trust/x"] {
+        let path = folder.path().join("www").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name).unwrap();
+    }
+    let keys = "hostnames = (\"www.ouistiti.net\", \"gate.example\"); websocket = { docroot = \"@/run\"; };
+        auth = { type=\"Basic\"; dbname = \"@/passwd.db\"; realm = \"www.ouistiti.local\"; };
+        userfilter = { dbname = \"@/filter.db\"; allow = \"^/token$,^/trust/,^/index.html$\"; superuser = \"root\"; \
+        configuri = \"^/filter/config*\"; };";
+    let daemon = ouistiti(folder, keys);
+    let (foo, root) = (FOO, basic("root", "root"));
+    let challenge = "Basic realm=\"www.ouistiti.local\"";
+    expect(
+        &daemon,
+        &[
+            ("/users/foo/index.html", "", 401, challenge),
+            ("/users/foo/index.html", foo, 200, ""),
+            ("/users/foo/nosuch.html", foo, 404, ""),
+            ("/users/root/index.html", foo, 403, ""),
+            ("/users/foo/../root/index.html", foo, 403, ""),
+            ("/users/root/index.html", &root, 200, ""),
+            ("/index.html", foo, 200, ""),
+            ("/trust/x", foo, 200, ""),
+            ("/trust/../../../../../etc/passwd", foo, 403, ""),
+            ("/page", foo, 403, ""),
+            ("/page", &root, 200, ""),
+            ("/users/foo/index.html", &basic("new", "bar"), 401, challenge),
+            ("/users/foo/index.html", &basic("foo", "' or 1=1 --"), 401, challenge),
+        ],
+    );
+    let post = Visitor::new(&daemon, 50).ask(&request("POST", "/users/foo/index.html", &[foo, "Content-Length: 0"])).1;
+    assert_eq!(post.status, 403, "{post:?}");
+    // WebSockets have the method GET.
+    let servers = ["chat", "other"].map(|name| daemon.listen(name));
+    let visitor = Visitor::new(&daemon, 51);
+    assert_eq!(visitor.upgrade("/chat", &[foo]).status, 101);
+    drop(servers[0].accept());
+    assert_eq!(visitor.upgrade("/other", &[foo]).status, 403);
+    assert!(servers[1].is_idle());
+}
