@@ -313,29 +313,17 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::access::NonceKey;
     use crate::driver::{FileId, FileKind};
-    use crate::exchange::{Effects, Exchange, Progress, Security, Surroundings};
+    use crate::exchange::{Effects, Exchange, Progress, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Site, Sites};
-    use crate::types::Address;
 
     /// A conversation that ends with what the client has pipelined has the limits of its service all the same.
     #[test]
     fn a_pipelined_close_frame_leaves_the_service_known() {
         let site = Site { has_docroot: true, ..Site::default() };
         let (date, sites) = (Date::default(), Sites::new(Arc::new(site), Vec::new()));
-        let around = Surroundings {
-            now_ms: 1,
-            since_ms: 1,
-            date: &date,
-            sites: &sites,
-            tag_salt: 1,
-            security: Security::Plain,
-            client: Address::Unknown,
-            proxied: None,
-            nonces: NonceKey::fixed(),
-        };
+        let around = Surroundings::plain(&date, &sites);
         let handshake = b"GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let mut bytes = [&handshake[..], &[0x88, 0x80, 0, 0, 0, 0]].concat();

@@ -167,6 +167,24 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) nonces: &'a NonceKey,
 }
 
+#[cfg(test)]
+impl<'a> Surroundings<'a> {
+    /// A client without TLS and without a proxy, at the first millisecond.
+    pub(crate) fn plain(date: &'a Date, sites: &'a Sites) -> Surroundings<'a> {
+        Surroundings {
+            now_ms: 1,
+            since_ms: 1,
+            date,
+            sites,
+            tag_salt: 1,
+            security: Security::Plain,
+            client: Address::Unknown,
+            proxied: None,
+            nonces: NonceKey::fixed(),
+        }
+    }
+}
+
 /// A connection of a trusted proxy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Proxied<'a> {

@@ -108,32 +108,16 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::access::NonceKey;
     use crate::driver::SystemError;
-    use crate::exchange::{Chunk, Effects, Facts, Security, Surroundings};
+    use crate::exchange::{Chunk, Effects, Facts, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Site, Sites};
-    use crate::types::Address;
 
     #[test]
     fn a_client_that_failed_says_nothing_more() {
         let (date, sites) = (Date::default(), Sites::new(Arc::new(Site::default()), Vec::new()));
         let (mut facts, mut effects) = (Facts::default(), Effects::default());
-        let mut context = Context::new(
-            Surroundings {
-                now_ms: 1,
-                since_ms: 1,
-                date: &date,
-                sites: &sites,
-                tag_salt: 1,
-                security: Security::Plain,
-                client: Address::Unknown,
-                proxied: None,
-                nonces: NonceKey::fixed(),
-            },
-            &mut facts,
-            &mut effects,
-        );
+        let mut context = Context::new(Surroundings::plain(&date, &sites), &mut facts, &mut effects);
         let seat = Seat::take(&Arc::default(), 1).unwrap();
         let mut tunnel = Tunnel::new(seat, b"early".to_vec(), &mut context);
         assert!(tunnel.handle(Input::Ended(End::Backend), &mut context).is_none());

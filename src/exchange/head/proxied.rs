@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::tests::{Connection, HANDSHAKE, facts, logged, sent, site, sites};
 use super::*;
-use crate::access::{Access, AccessRule, Auth, AuthKind, NonceKey};
+use crate::access::{Access, AccessRule, Auth, AuthKind};
 use crate::clients::{AddressCounts, ClientPlace, ForwardedFields, Trust};
 use crate::driver::{FileId, FileKind, OpenCause, OpenError, SystemError};
 use crate::exchange::{Chunk, Progress, Proxied, Surroundings};
@@ -62,17 +62,7 @@ impl<'c> ProxyConnection<'c> {
             is_tls: self.is_tls,
             counts: self.counts,
         });
-        let around = Surroundings {
-            now_ms: 1,
-            since_ms: 1,
-            date,
-            sites,
-            tag_salt: 1,
-            security,
-            client: Address::Unknown,
-            proxied,
-            nonces: NonceKey::fixed(),
-        };
+        let around = Surroundings { security, proxied, ..Surroundings::plain(date, sites) };
         exchange.handle(around, input, effects);
         let effects: Vec<Effect> = effects.drain().collect();
         self.sent += &sent(&effects);
@@ -479,17 +469,7 @@ fn the_host_of_the_client() {
     let end = bytes.len();
     let (date, sites) = (Date::default(), sites());
     let proxied = Some(Proxied { peer: Address::Unix, reads_fields: true, is_tls: None, counts: &unlimited });
-    let around = Surroundings {
-        now_ms: 1,
-        since_ms: 1,
-        date: &date,
-        sites: &sites,
-        tag_salt: 1,
-        security: Security::Plain,
-        client: Address::Unknown,
-        proxied,
-        nonces: NonceKey::fixed(),
-    };
+    let around = Surroundings { proxied, ..Surroundings::plain(&date, &sites) };
     for input in [
         Input::Bytes(End::Client, Chunk { start: 0, end, buffer: &mut bytes }),
         Input::Opened(Ok(FileKind::Socket(FileId::default()))),

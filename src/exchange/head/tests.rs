@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::access::NonceKey;
 use crate::exchange::{Chunk, Effects, Exchange, Progress, Surroundings};
 use crate::http::date::Date;
 use crate::http::redirect::Redirect;
@@ -28,17 +27,8 @@ impl Connection {
     /// Handles an input; returns the effects.
     pub(super) fn handle(&mut self, now_ms: u64, security: Security<'_>, input: Input<'_>) -> Vec<Effect> {
         let (date, sites) = (&self.date, &self.sites);
-        let around = Surroundings {
-            now_ms,
-            since_ms: now_ms,
-            date,
-            sites,
-            tag_salt: 1,
-            security,
-            client: self.client,
-            proxied: None,
-            nonces: NonceKey::fixed(),
-        };
+        let client = self.client;
+        let around = Surroundings { now_ms, since_ms: now_ms, security, client, ..Surroundings::plain(date, sites) };
         self.exchange.handle(around, input, &mut self.effects);
         self.effects.drain().collect()
     }

@@ -91,12 +91,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::access::NonceKey;
     use crate::driver::{FileId, FileKind, SystemError};
-    use crate::exchange::{Chunk, Effects, Exchange, Input, Security, Surroundings};
+    use crate::exchange::{Chunk, Effects, Exchange, Input, Surroundings};
     use crate::http::date::Date;
     use crate::route::{Service, Site, Sites};
-    use crate::types::{Address, End};
+    use crate::types::End;
 
     const HANDSHAKE: &str = "GET /echo HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -111,17 +110,7 @@ mod tests {
         let service = Arc::new(Service { is_direct: true, ..Service::default() });
         let sites = Sites::new(Arc::new(Site { has_docroot: true, service, ..Site::default() }), Vec::new());
         let date = Date::default();
-        let around = Surroundings {
-            now_ms: 1,
-            since_ms: 1,
-            date: &date,
-            sites: &sites,
-            tag_salt: 1,
-            security: Security::Plain,
-            client: Address::Unknown,
-            proxied: None,
-            nonces: NonceKey::fixed(),
-        };
+        let around = Surroundings::plain(&date, &sites);
         let (mut exchange, mut effects) = (Exchange::default(), Effects::default());
         let mut bytes = [HANDSHAKE, pipelined].concat().into_bytes();
         let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
