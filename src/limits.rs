@@ -594,6 +594,9 @@ pub const AUTH_RESTART_MS: u64 = 100;
 pub const AUTH_RESTART_MS_MAX: u64 = 10_000;
 /// Killed processes of uakari-auth that the kernel has not ended yet. With these, no other one is started.
 pub const AUTH_LEAVING_MAX: usize = 4;
+/// How long the end of a killed child is waited for, but not in the loop. One that the kernel does not end, since it waits
+/// for a file system, is left, and reaped later.
+pub const CHILD_END_MS: u64 = 10_000;
 /// How long uakari-auth may take to read all files of the rules at a start, a reload or `--check`.
 pub const AUTH_READY_MS: u64 = 30_000;
 /// Interval at which a running uakari-auth is given rules again whose files it could not use.

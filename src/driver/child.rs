@@ -23,6 +23,8 @@ use nix::unistd::{
     setuid,
 };
 
+use crate::limits::CHILD_END_MS;
+
 /// The exit status of a child that could not become the account, or execute the program.
 pub(crate) const NOT_EXECUTED: i32 = 127;
 
@@ -57,10 +59,6 @@ pub(crate) fn spawn_with_socket(
     let streams = Streams { input: input.as_fd(), output: output.as_fd(), error: error.as_fd() };
     Ok((Child(Some(start(program, arguments, account, streams)?)), own))
 }
-
-/// How long the end of a killed child is waited for. One that the kernel does not end, since it waits for a file system,
-/// is left to `reap_left`.
-const END_MS: u64 = 10_000;
 
 /// Killed children that had not ended in time.
 static LEFT: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
@@ -101,7 +99,7 @@ impl Child {
 
     fn leave(&mut self) -> ChildEnd {
         self.kill();
-        let end = self.wait(Duration::from_millis(END_MS));
+        let end = self.wait(Duration::from_millis(CHILD_END_MS));
         left().extend(self.0.take());
         end.unwrap_or(ChildEnd::Unknown)
     }
