@@ -10,6 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use nix::sys::signal::Signal;
 
 use crate::daemon::{program, project};
 use crate::foreign::command;
-use crate::process::{DEADLINE, Finished, Folder, Process, run};
+use crate::process::{DEADLINE, Finished, Folder, Process, eventually, run};
 
 /// What a failure waits for at least.
 const FAILURE_TIME: Duration = Duration::from_millis(250);
@@ -287,21 +289,22 @@ fn answers_wait_for_a_slow_reader() {
     const QUESTIONS: u64 = 100_000;
     let mut helper = Helper::start();
     let mut socket = helper.socket.try_clone().unwrap();
+    let written = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&written);
     let writer = thread::spawn(move || {
         for id in 0..QUESTIONS {
             socket.write_all(&frame(&question(id, 0, "ann", "x", ""))).unwrap();
+            counter.store(id + 1, Ordering::Relaxed);
         }
     });
     // The writer stops when all buffers are full, the helper's too.
     let mut before = 0;
-    loop {
-        let resident = helper.process.resident_kib();
-        if resident == before {
-            break;
-        }
-        before = resident;
+    eventually("the helper reads no more questions", || {
         thread::sleep(Duration::from_millis(200));
-    }
+        let now = written.load(Ordering::Relaxed);
+        std::mem::replace(&mut before, now) == now && now > 0
+    });
+    assert!(before < QUESTIONS, "the helper reads whatever waits for the daemon");
     for id in 0..QUESTIONS {
         let (answered, verdict) = helper.answer();
         assert!(answered == id && matches!(verdict, Verdict::Unavailable { .. }), "{answered} {verdict:?}");
