@@ -445,6 +445,8 @@ pub const AUTH_RETRY_MS: u64 = 5 * SECOND;
 pub const NONCE_MS: u64 = 300 * SECOND;
 /// Bytes of a token, or of user and password.
 pub const CREDENTIAL_SIZE_MAX: usize = 8 * 1024;
+/// Parameters of a credential, such as those of a Digest response, which has at most 13 (RFC 7616 section 3.4).
+pub const CREDENTIAL_PARAMETERS_MAX: usize = 32;
 /// Bytes of the fields of a request that a UNIX server gets to decide about it.
 pub const AUTH_HEADERS_SIZE_MAX: usize = 16 * 1024;
 /// Bytes of the name of a user in the hello record; a longer one is left out.
@@ -588,6 +590,8 @@ pub const AUTH_GENERATIONS_MAX: usize = 2;
 pub const AUTH_USER_SIZE_MAX: usize = 255;
 /// Rules of one configuration.
 pub const AUTH_RULES_MAX: usize = 1_024;
+/// Bytes of uakari-auth that are read at once while it reads new rules.
+pub const AUTH_RECEIVE_SIZE: usize = 16 * 1024;
 /// From the end of uakari-auth to its next start; it doubles up to `AUTH_RESTART_MS_MAX`.
 pub const AUTH_RESTART_MS: u64 = 100;
 /// The longest pause before a start of uakari-auth. One that has run longer is started without a pause.

@@ -14,6 +14,9 @@ mod paths;
 /// Servers that decide.
 mod servers;
 
+/// Direct mode.
+mod direct;
+
 /// Credentials that end while their WebSockets are open.
 mod endings;
 

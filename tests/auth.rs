@@ -48,7 +48,7 @@ impl Helper {
         let mut helper = Helper::start();
         let rules =
             files.iter().map(|file| Rule { sources: vec![Source::PasswordFile(file.clone())], ..Rule::default() });
-        helper.tell(&ToHelper::Rules { generation: 1, rules: rules.collect() });
+        helper.tell(&ToHelper::Rules { generation: 1, rules: rules.collect(), is_trial: false });
         let message = helper.hear();
         assert!(matches!(message, ToDaemon::Ready { generation: 1, .. }), "{message:?}");
         helper
@@ -380,7 +380,7 @@ fn rules_and_their_problems() {
     let bad = write(&folder, "bad", "ann:geheim\n");
     let mut helper = Helper::with_files(std::slice::from_ref(&good));
     let rule = |path: &PathBuf| Rule { sources: vec![Source::PasswordFile(path.clone())], ..Rule::default() };
-    helper.tell(&ToHelper::Rules { generation: 2, rules: vec![rule(&good), rule(&bad)] });
+    helper.tell(&ToHelper::Rules { generation: 2, rules: vec![rule(&good), rule(&bad)], is_trial: false });
     let ToDaemon::Problems { generation: 2, problems } = helper.hear() else { panic!("no problems") };
     let sentence = "line 1: the password of ann is neither a hash of a known kind nor in a row with a group";
     assert_eq!((problems.len(), problems[0].rule), (1, 1));
@@ -390,9 +390,9 @@ fn rules_and_their_problems() {
     assert!(matches!(unknown, Verdict::Unavailable { .. }), "{unknown:?}");
     // The largest set of rules.
     let rules = vec![rule(&good); 20_000];
-    let size = frame(&ToHelper::Rules { generation: 3, rules: rules.clone() }).len();
+    let size = frame(&ToHelper::Rules { generation: 3, rules: rules.clone(), is_trial: false }).len();
     assert!(size > 64 * 1024, "{size}");
-    helper.tell(&ToHelper::Rules { generation: 3, rules });
+    helper.tell(&ToHelper::Rules { generation: 3, rules, is_trial: false });
     assert!(matches!(helper.hear(), ToDaemon::Ready { generation: 3, .. }));
     helper.end();
 }
@@ -473,8 +473,16 @@ fn command_lines() {
     }
     let help = output(Command::new(program("uakari-auth")).arg("--help"));
     assert!(help.starts_with("Usage: uakari-auth ") && help.contains("--check"), "{help}");
-    let documented = fs::read_to_string(project().join("docs/auth.md")).unwrap();
-    for flag in ["--check", "--version", "--help"] {
-        assert!(help.contains(flag) && documented.contains(flag), "{flag}");
+    let [documented, page] =
+        ["docs/auth.md", "docs/man/uakari-auth.8"].map(|path| fs::read_to_string(project().join(path)).unwrap());
+    let (options, statuses) = help.split_once("Options:\n").unwrap().1.split_once("Error codes:\n").unwrap();
+    let flags: Vec<&str> = options.split([' ', ',', '\n']).filter(|word| word.starts_with("--")).collect();
+    // The last one is that of the example.
+    assert_eq!(flags, ["--check", "--version", "--help", "--check"]);
+    for flag in flags {
+        assert!(documented.contains(flag) && page.contains(&format!("\n.It Fl {}", &flag[1..])), "{flag}");
+    }
+    for status in statuses.lines().map(|line| line.split_whitespace().next().unwrap()) {
+        assert!(page.contains(&format!("\n.It {status}\n")), "{status}");
     }
 }

@@ -509,7 +509,7 @@ fn the_manual_pages_are_well_formed() {
             eprintln!("{program} is not here; the manual pages were not shown to it");
             continue;
         }
-        for page in ["docs/man/uakari.8", "docs/man/uakari-ca.8", "docs/man/uakari.conf.5"] {
+        for page in ["docs/man/uakari.8", "docs/man/uakari-auth.8", "docs/man/uakari-ca.8", "docs/man/uakari.conf.5"] {
             let Finished { status, out, err } =
                 run(Command::new(program).args(flags).arg(project().join(page)), DEADLINE);
             assert!(status.success() && out.is_empty() && err.is_empty(), "{program} {page}:\n{out}\n{err}");

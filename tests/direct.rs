@@ -40,7 +40,7 @@ fn stopped_slowly() -> Daemon {
 }
 
 /// A message each way.
-fn converse(client: &mut Client, given: &mut Given) {
+pub fn converse(client: &mut Client, given: &mut Given) {
     client.text("to the server");
     given.client.expect(Frame::new(TEXT, b"to the server").masked().bytes());
     given.client.send_frame(&Frame::new(TEXT, b"to the client"));

@@ -114,6 +114,7 @@ fn manual_pages_are_installed_in_the_search_path_of_man() {
     let installed = tree(&folder.path().join("usr/share"));
     for (page, place) in [
         ("uakari.8", "man/man8/uakari.8"),
+        ("uakari-auth.8", "man/man8/uakari-auth.8"),
         ("uakari-ca.8", "man/man8/uakari-ca.8"),
         ("uakari.conf.5", "man/man5/uakari.conf.5"),
         ("libwebsocket.7", "man/man7/libwebsocket.7"),

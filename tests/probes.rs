@@ -9,6 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use crate::daemon::{Daemon, configuration, patient};
 use crate::foreign::tool;
 use crate::process::{Process, eventually};
+use crate::proxies::programs::haproxy_defaults;
 use crate::wire::handshake;
 
 #[test]
@@ -54,27 +55,30 @@ fn later_versions_of_http_1() {
     server.accept();
 }
 
-const HAPROXY: &str = "
-defaults
-    mode http
-    timeout connect 60s
-    timeout client 60s
-    timeout server 60s
-    timeout check 60s
-frontend numbers
-    bind unix@SOCKET
-    stats enable
-    stats uri /
+const BACKENDS: &str = "
 backend http
     option httpchk
-    server gate 127.0.0.1:GATE check inter 100ms rise 1 fall 1
+    server gate GATE check inter 100ms rise 1 fall 1
 backend http_1_1
     option httpchk
     http-check send meth OPTIONS uri * ver HTTP/1.1 hdr Host gate.example
-    server gate 127.0.0.1:GATE check inter 100ms rise 1 fall 1
+    server gate GATE check inter 100ms rise 1 fall 1
 backend tcp
-    server gate 127.0.0.1:GATE check inter 100ms rise 1 fall 1
+    server gate GATE check inter 100ms rise 1 fall 1
 ";
+
+/// Starts haproxy with these backends, in which GATE stands for the daemon's address and PORT for its port. Its statistics
+/// are served at the socket, which is returned.
+pub fn checked_by_haproxy(daemon: &Daemon, backends: &str) -> (Process, String) {
+    let (socket, file) = (daemon.folder().join("numbers"), daemon.folder().join("haproxy.cfg"));
+    let port = daemon.port.to_string();
+    let backends = backends.replace("GATE", &format!("127.0.0.1:{port}")).replace("PORT", &port);
+    let frontend = format!("frontend numbers\n    bind unix@{socket}\n    stats enable\n    stats uri /");
+    std::fs::write(&file, format!("{}{frontend}{backends}", haproxy_defaults("http"))).unwrap();
+    let haproxy = Process::start(Command::new(tool("bin/haproxy")).args(["-db", "-f", &file]));
+    eventually("haproxy listens", || UnixStream::connect(&socket).is_ok());
+    (haproxy, socket)
+}
 
 /// Whether the server `gate` of this backend of haproxy is up by a check with this result. `socket` serves haproxy's
 /// statistics.
@@ -92,11 +96,7 @@ pub fn is_up(socket: &str, backend: &str, check: &str) -> bool {
 #[ignore = "needs haproxy"]
 fn the_health_checks_of_haproxy_succeed_and_are_not_logged() {
     let daemon = Daemon::start(&[]);
-    let (socket, file) = (daemon.folder().join("numbers"), daemon.folder().join("haproxy.cfg"));
-    let text = HAPROXY.replace("SOCKET", &socket).replace("GATE", &daemon.port.to_string());
-    std::fs::write(&file, text).unwrap();
-    let _haproxy = Process::start(Command::new(tool("bin/haproxy")).args(["-db", "-f", &file]));
-    eventually("haproxy listens", || UnixStream::connect(&socket).is_ok());
+    let (_haproxy, socket) = checked_by_haproxy(&daemon, BACKENDS);
     for (backend, check) in [("http", "L7OK,204"), ("http_1_1", "L7OK,204"), ("tcp", "L4OK,")] {
         // A check that was held up may have failed.
         eventually(&format!("{backend} is up by {check}"), || is_up(&socket, backend, check));

@@ -99,6 +99,18 @@ impl Lines {
     }
 }
 
+/// A field of a file of proc(5), in KiB.
+fn kib_of(pid: Pid, file: &str, field: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+    let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The most memory that a process has had, with the error of `Process::resident_kib`.
+pub fn peak_kib_of(pid: Pid) -> u64 {
+    kib_of(pid, "status", "VmHWM:")
+}
+
 /// A running program, killed on drop. A failing test prints its command and output.
 pub struct Process {
     child: Child,
@@ -167,18 +179,12 @@ impl Process {
     /// The present memory, page for page. What proc_pid_status(5) calls VmRSS may be 4 MiB too small: before Linux 6.2
     /// a thread adds its pages to that sum after 64 faults, each of up to 16 pages of a file.
     pub fn resident_kib(&self) -> u64 {
-        self.kib_of("smaps_rollup", "Rss:")
+        kib_of(self.pid(), "smaps_rollup", "Rss:")
     }
 
     /// The most memory that it has had, with the same error.
     pub fn peak_kib(&self) -> u64 {
-        self.kib_of("status", "VmHWM:")
-    }
-
-    fn kib_of(&self, file: &str, field: &str) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap();
-        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+        peak_kib_of(self.pid())
     }
 
     /// What its descriptors refer to (proc_pid_fd(5)).

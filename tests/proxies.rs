@@ -18,18 +18,15 @@ mod hosts;
 mod nodes;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::net::UnixStream;
-use std::process::Command;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 
 use crate::client::Client;
 use crate::daemon::{Daemon, configuration};
-use crate::foreign::tool;
 use crate::hello::parser::{Hello, read_hello};
 use crate::limits::stream_from;
-use crate::probes::is_up;
+use crate::probes::{checked_by_haproxy, is_up};
 use crate::process::{Folder, Process, eventually, expect_eq};
 use crate::server::{Backend, Listener};
 use crate::tls::{authority, shake, trusting};
@@ -300,9 +297,9 @@ fn haproxy_told(told: Told, mode: &str, bind: &str, frontend: &str, server: &str
         let bind = bind.replace("TLS", &authority::path(folder, "gate.pem"));
         programs::haproxy(folder, |port| {
             format!(
-                "defaults\n    mode {mode}\n    timeout connect 60s\n    timeout client 60s\n    timeout server 60s\n\
-                 frontend web\n    bind 127.0.0.1:{port} {bind}\n    {frontend}\n    default_backend gate\n\
-                 backend gate\n    server gate 127.0.0.1:{gate} {server}\n"
+                "{}frontend web\n    bind 127.0.0.1:{port} {bind}\n    {frontend}\n    default_backend gate\n\
+                 backend gate\n    server gate 127.0.0.1:{gate} {server}\n",
+                programs::haproxy_defaults(mode)
             )
         })
     });
@@ -337,16 +334,6 @@ fn haproxy_send_proxy_v2() {
 }
 
 const CHECKS: &str = "
-defaults
-    mode http
-    timeout connect 60s
-    timeout client 60s
-    timeout server 60s
-    timeout check 60s
-frontend numbers
-    bind unix@SOCKET
-    stats enable
-    stats uri /
 backend v1
     option httpchk
     server gate GATE send-proxy check inter 100ms rise 1 fall 1
@@ -369,12 +356,7 @@ backend tcp
 fn haproxy_checks() {
     let text = gateway("clients-per-address = 1;", &format!("{TRUSTED} {}", HEADERS.keys));
     let daemon = Daemon::start_configured(&format!("log-level = \"debug\"; {text}"));
-    let (socket, gate) = (daemon.folder().join("numbers"), format!("127.0.0.1:{}", daemon.port));
-    let text = CHECKS.replace("SOCKET", &socket).replace("GATE", &gate).replace("PORT", &daemon.port.to_string());
-    let file = daemon.folder().join("haproxy.cfg");
-    std::fs::write(&file, text).unwrap();
-    let _haproxy = Process::start(Command::new(tool("bin/haproxy")).args(["-db", "-f", &file]));
-    eventually("haproxy listens", || UnixStream::connect(&socket).is_ok());
+    let (_haproxy, socket) = checked_by_haproxy(&daemon, CHECKS);
     for (backend, check) in
         [("v1", "L7OK,204"), ("v2", "L7OK,204"), ("checksum", "L7OK,204"), ("port", "L7OK,204"), ("tcp", "L4OK,")]
     {

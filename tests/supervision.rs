@@ -9,18 +9,18 @@ use nix::unistd::Pid;
 use crate::daemon::{Daemon, patient, uakari};
 use crate::process::{DEADLINE, Folder, eventually, expect_eq, run};
 use crate::reload::{TAKEN, reload};
-use crate::wire::{Response, Wire, request};
+use crate::wire::{Response, Wire, handshake, request};
 
 /// The user ann with the password "secret", as htpasswd -s writes it.
 const USERS: &str = "ann:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n";
-const ANN: &str = "Authorization: Basic YW5uOnNlY3JldA==";
+pub const ANN: &str = "Authorization: Basic YW5uOnNlY3JldA==";
 /// The password "wrong".
-const WRONG: &str = "Authorization: Basic YW5uOndyb25n";
+pub const WRONG: &str = "Authorization: Basic YW5uOndyb25n";
 /// Questions of one address that wait at a time.
 const OF_ADDRESS_MAX: usize = 16;
 
 /// A configuration whose pages need a password, but for those whose names begin with "open".
-fn configuration(file: &str) -> String {
+pub fn configuration(file: &str) -> String {
     format!(
         "limits = {{ {} }};
          servers = ({{
@@ -34,7 +34,8 @@ fn configuration(file: &str) -> String {
     )
 }
 
-fn folder() -> Folder {
+/// A folder with pages and the file of the users.
+pub fn folder() -> Folder {
     let folder = Folder::new();
     fs::create_dir_all(folder.join("www")).unwrap();
     for page in ["page", "open"] {
@@ -61,7 +62,8 @@ fn get(daemon: &Daemon, path: &str, fields: &[&str]) -> Response {
     wire.response()
 }
 
-fn status(daemon: &Daemon, fields: &[&str]) -> u16 {
+/// The status of a page that needs a password.
+pub fn status(daemon: &Daemon, fields: &[&str]) -> u16 {
     get(daemon, "/page", fields).status
 }
 
@@ -187,7 +189,8 @@ fn connections_that_are_older_than_a_reload() {
         let response = wire.response();
         (response.status, response.field("Connection").to_owned())
     };
-    let mut wires: Vec<Wire> = (0..2).map(|_| daemon.wire()).collect();
+    let _server = daemon.listen("who");
+    let mut wires: Vec<Wire> = (0..3).map(|_| daemon.wire()).collect();
     for wire in &mut wires {
         assert_eq!(get_on(wire, &[ANN]), (200, "keep-alive".to_owned()));
     }
@@ -195,6 +198,10 @@ fn connections_that_are_older_than_a_reload() {
     reload(&daemon, &configuration("@/others"), TAKEN);
     assert_eq!(get_on(&mut wires[0], &[ANN]), (200, "close".to_owned()), "the rules before are kept");
     wires[0].expect_end();
+    // A WebSocket would keep them.
+    wires[2].send(handshake("/who", &[], &[ANN]));
+    let response = wires[2].response();
+    assert_eq!((response.status, response.field("Connection")), (503, "close"), "{response:?}");
     fs::write(daemon.folder().join("more"), USERS.replace("ann", "eve")).unwrap();
     reload(&daemon, &configuration("@/more"), TAKEN);
     assert_eq!(get_on(&mut wires[1], &[ANN]), (503, "close".to_owned()), "they have left");

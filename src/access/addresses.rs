@@ -27,6 +27,12 @@ impl Addresses {
             (None, None) => self.allow.is_empty() && address != Address::Unknown,
         }
     }
+
+    /// One of these networks, or a part of it, that `allow` lists and `deny` does not refuse as a whole. None: there is
+    /// none, or all addresses are listed.
+    pub(crate) fn listed_of(&self, networks: &Networks) -> Option<String> {
+        self.allow.common_without(networks, &self.deny).filter(|_| !self.allow.has_everyone())
+    }
 }
 
 /// ouistiti's `clientfilter`: patterns that are compared with the text of an address.
@@ -53,6 +59,11 @@ impl ClientFilter {
     pub(crate) fn admits(&self, address: Address) -> bool {
         let text = shown_ip(address);
         !self.deny.matches(&text) || self.allow.matches(&text)
+    }
+
+    /// An address of these networks that `allow` matches. None: none was found.
+    pub(crate) fn listed_of(&self, networks: &Networks) -> Option<Address> {
+        networks.first_addresses().find(|address| self.allow.matches(&shown_ip(*address)))
     }
 }
 
@@ -109,6 +120,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn addresses_of_proxies() {
+        for (allow, deny, proxies, found) in [
+            ("127.0.0.1 ::1", "", "127.0.0.1", "127.0.0.1"),
+            ("10.0.0.0/8", "", "10.0.0.1", "10.0.0.1"),
+            ("10.1.0.0/16", "", "10.0.0.0/8", "10.1.0.0/16"),
+            ("unix:", "", "127.0.0.1 unix:", "unix:"),
+            ("unix:", "unix:", "unix:", ""),
+            ("10.0.0.0/8", "10.0.0.1", "10.0.0.1", ""),
+            ("10.0.0.0/8", "10.0.0.0", "10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.0/8", "10.0.0.0/8", "10.0.0.0/8", ""),
+            ("10.0.0.0/8 10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/8", "10.1.0.0/16"),
+            ("10.1.0.0/16", "10.0.0.0/8", "10.1.2.3", "10.1.2.3"),
+            ("10.1.0.0/16", "10.1.2.0/24", "10.1.2.3", ""),
+            ("2001:db8::/32", "", "10.0.0.1 2001:db8:1::/48", "2001:db8:1::/48"),
+            ("10.0.0.0/8", "", "127.0.0.1", ""),
+            ("10.0.0.0/8", "", "", ""),
+            ("", "10.0.0.0/8", "127.0.0.1", ""),
+            ("0.0.0.0/0", "", "127.0.0.1", ""),
+        ] {
+            let addresses = Addresses { allow: networks(allow), deny: networks(deny) };
+            let listed = addresses.listed_of(&networks(proxies)).unwrap_or_default();
+            assert_eq!(listed, found, "{allow} but {deny}: {proxies}");
+        }
+        let filter = ClientFilter::new("127.*", "*");
+        assert_eq!(filter.listed_of(&networks("10.0.0.1 127.0.0.1")).map(shown_ip).as_deref(), Some("127.0.0.1"));
+        assert_eq!(filter.listed_of(&networks("10.0.0.1")), None);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What is asked of the helper, and what is known of an admitted client.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use auth_wire::{Credential, Digest, Question};
 
@@ -13,6 +16,8 @@ pub(crate) struct Ask {
     pub(crate) cache_ms: u64,
     /// Interval in milliseconds at which a WebSocket is asked about again. 0: it is not.
     pub(crate) recheck_ms: u64,
+    /// The path of the UNIX server that decides. None: none does.
+    pub(crate) server: Option<Arc<Path>>,
     /// What the decision depends on beside the credential.
     pub(crate) varies: Varies,
     /// The client has an open WebSocket, about which it is asked again: only what was remembered in the last half of the
@@ -71,13 +76,26 @@ pub(crate) struct Admitted {
     pub(crate) user: Box<str>,
     /// Its groups, separated by commas.
     pub(crate) groups: Box<str>,
-    /// The generation and the rule of `auth_wire` that admitted it. None: no helper did.
-    pub(crate) rule: Option<(u32, u32)>,
+    /// The path of the UNIX server that admitted it. None: none did.
+    pub(crate) server: Option<Arc<Path>>,
 }
 
-impl Admitted {
-    /// Whether a revocation (`auth_wire::ToDaemon::Revoked`) is about this client.
-    pub(crate) fn is_revoked_by(&self, generation: u32, rule: u32, user: &str) -> bool {
-        self.rule == Some((generation, rule)) && &*self.user == user
+/// What UNIX servers have revoked (`auth_wire::ToDaemon::Revoked`): users, by the paths of the servers. It is the same
+/// server in each configuration that has its path.
+#[derive(Debug, Default)]
+pub(crate) struct Revocations(HashMap<PathBuf, HashSet<String>>);
+
+impl Revocations {
+    pub(crate) fn add(&mut self, server: PathBuf, user: String) {
+        self.0.entry(server).or_default().insert(user);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether one is about the user whom this server has admitted.
+    pub(crate) fn contains(&self, server: Option<&Path>, user: &str) -> bool {
+        server.and_then(|server| self.0.get(server)).is_some_and(|users| users.contains(user))
     }
 }

@@ -10,8 +10,9 @@ use ring::rand::SystemRandom;
 use super::ask::{Ask, Varies};
 use crate::limits;
 
-/// The remembered admissions. Refusals are not remembered. No credential is kept: a key is an HMAC of all that a
-/// decision depends on, with a random key of this process.
+/// The remembered admissions, but for those by a UNIX server, which may revoke them: uakari-auth remembers those. Refusals
+/// are not remembered. No credential is kept: a key is an HMAC of all that a decision depends on, with a random key of this
+/// process.
 pub(crate) struct Verdicts {
     key: Option<hmac::Key>,
     entries: HashMap<[u8; 32], Entry>,
@@ -23,7 +24,6 @@ pub(crate) struct Verdicts {
 struct Entry {
     number: u64,
     generation: u32,
-    rule: u32,
     /// When it was remembered, in milliseconds.
     since_ms: u64,
     /// How long the question that was answered lets it be remembered, in milliseconds.
@@ -70,7 +70,7 @@ impl Verdicts {
         let until_ms = match verdict {
             Verdict::Allow { until_ms, .. } => until_ms,
             // A recheck may find that what was admitted before is not any more.
-            Verdict::Deny | Verdict::Forbidden => return drop(self.entries.remove(&digest)),
+            Verdict::Deny | Verdict::Refused { .. } | Verdict::Forbidden => return drop(self.entries.remove(&digest)),
             Verdict::Limited { .. } | Verdict::Unavailable { .. } => return,
         };
         if !ask.may_be_remembered() {
@@ -80,7 +80,6 @@ impl Verdicts {
         let entry = Entry {
             number: self.number,
             generation: ask.question.generation,
-            rule: ask.question.rule,
             since_ms: now_ms,
             cache_ms: ask.cache_ms,
             expires_ms: *until_ms,
@@ -94,14 +93,6 @@ impl Verdicts {
                 self.entries.remove(&digest);
             }
         }
-    }
-
-    /// Forgets what a revocation is about.
-    pub(crate) fn revoke(&mut self, generation: u32, rule: u32, revoked: &str) {
-        self.entries.retain(|_, entry| {
-            let is_user = matches!(&entry.verdict, Verdict::Allow { user, .. } if user == revoked);
-            !(is_user && (entry.generation, entry.rule) == (generation, rule))
-        });
     }
 
     /// Forgets the admissions by older rules than those of this generation.
@@ -155,7 +146,7 @@ mod tests {
         let address = "192.0.2.1".to_owned();
         let question =
             Question { generation: 1, rule: 2, credential, method, host, path, query, address, ..Question::default() };
-        Ask { question, cache_ms: 1_000, recheck_ms: 0, varies: Varies::No, is_recheck: false }
+        Ask { question, cache_ms: 1_000, recheck_ms: 0, server: None, varies: Varies::No, is_recheck: false }
     }
 
     fn allow(user: &str, until_ms: Option<u64>) -> Verdict {
@@ -166,7 +157,12 @@ mod tests {
     fn admissions_are_remembered_for_their_time() {
         let (mut verdicts, ask) = (Verdicts::default(), ask("ann", "secret"));
         assert_eq!(verdicts.get(&ask, 0, 0), None);
-        for verdict in [Verdict::Deny, Verdict::Forbidden, Verdict::Limited { wait_ms: 1 }] {
+        for verdict in [
+            Verdict::Deny,
+            Verdict::Refused { reason: String::new() },
+            Verdict::Forbidden,
+            Verdict::Limited { wait_ms: 1 },
+        ] {
             verdicts.put(&ask, &verdict, 0);
             assert_eq!(verdicts.get(&ask, 0, 0), None, "refusals are not");
         }
@@ -286,24 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn revocations_and_reloads() {
-        let mut verdicts = Verdicts::default();
-        let (ann, bob) = (ask("ann", "a"), ask("bob", "b"));
-        let put = |verdicts: &mut Verdicts| {
-            verdicts.put(&ann, &allow("ann", None), 0);
-            verdicts.put(&bob, &allow("bob", None), 0);
-        };
-        put(&mut verdicts);
-        for (generation, rule, user) in [(2, 2, "ann"), (1, 1, "ann"), (1, 2, "an")] {
-            verdicts.revoke(generation, rule, user);
-            assert!(verdicts.get(&ann, 0, 0).is_some());
-        }
-        verdicts.revoke(1, 2, "ann");
-        assert!(verdicts.get(&ann, 0, 0).is_none() && verdicts.get(&bob, 0, 0).is_some());
-        put(&mut verdicts);
+    fn reloads() {
+        let (mut verdicts, ask) = (Verdicts::default(), ask("ann", "a"));
+        verdicts.put(&ask, &allow("ann", None), 0);
         verdicts.forget_before(1);
-        assert!(verdicts.get(&ann, 0, 0).is_some());
+        assert!(verdicts.get(&ask, 0, 0).is_some());
         verdicts.forget_before(2);
-        assert!(verdicts.get(&ann, 0, 0).is_none() && verdicts.get(&bob, 0, 0).is_none());
+        assert!(verdicts.get(&ask, 0, 0).is_none());
     }
 }

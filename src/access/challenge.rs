@@ -22,13 +22,13 @@ pub(crate) fn challenges(
                 let nonce = nonces.nonce(&auth.realm, unix_s);
                 let algorithm = algorithm_name(*algorithm);
                 let opaque = if opaque.is_empty() { String::new() } else { format!(", opaque={}", quoted(opaque)) };
-                let stale = if error == AccessError::Stale { ", stale=true" } else { "" };
+                let stale = if error.is_stale() { ", stale=true" } else { "" };
                 format!(
                     "Digest realm={realm}, qop=\"auth\", algorithm={algorithm}, nonce=\"{nonce}\"{opaque}{stale}, \
                      charset=UTF-8"
                 )
             }
-            AuthKind::Bearer if has_bearer && error == AccessError::Wrong => {
+            AuthKind::Bearer if has_bearer && matches!(error, AccessError::Wrong | AccessError::WrongAndStale) => {
                 format!("Bearer realm={realm}, error=\"invalid_token\"")
             }
             // Each 401 needs a challenge. That of a bearer token opens no dialogue of browsers.
@@ -51,6 +51,8 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use auth_wire::DigestAlgorithm;
 
     use super::*;
@@ -75,7 +77,11 @@ mod tests {
             ),
             (vec![AuthKind::Bearer], AccessError::Wrong, false, &[r#"Bearer realm="a\"b""#]),
             (
-                vec![AuthKind::Bearer, AuthKind::Query { name: name() }, AuthKind::Unix { headers: Vec::new() }],
+                vec![
+                    AuthKind::Bearer,
+                    AuthKind::Query { name: name() },
+                    AuthKind::Unix { server: Path::new("/s").into(), headers: Vec::new() },
+                ],
                 AccessError::Missing,
                 true,
                 &[r#"Bearer realm="a\"b""#],

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::error::AccessError;
 use crate::http::fields::{Fields, is_token_byte, values};
-use crate::limits::CREDENTIAL_SIZE_MAX;
+use crate::limits::{CREDENTIAL_PARAMETERS_MAX, CREDENTIAL_SIZE_MAX};
 
 /// The scheme of Authorization and what follows it. Two fields are ambiguous: another program on the way may use the
 /// other one.
@@ -65,7 +65,7 @@ pub(crate) fn has_control(text: &str) -> bool {
 pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
-    /// Parses them strictly. None: not valid, or a name occurs twice.
+    /// Parses them strictly. None: not valid, too many, or a name occurs twice.
     pub(crate) fn parse(text: &str) -> Option<Parameters> {
         let mut found: Vec<(String, String)> = Vec::new();
         let mut rest = text.trim_matches(is_blank);
@@ -73,7 +73,8 @@ impl Parameters {
             let (name, after) = rest.split_once('=')?;
             let name = name.trim_matches(is_blank).to_ascii_lowercase();
             let (value, after) = value(after.trim_start_matches(is_blank))?;
-            let is_new = found.iter().all(|(known, _)| *known != name);
+            // Each name is compared with all before it.
+            let is_new = found.len() < CREDENTIAL_PARAMETERS_MAX && found.iter().all(|(known, _)| *known != name);
             if !is_new || name.is_empty() || !name.bytes().all(is_token_byte) {
                 return None;
             }
@@ -232,6 +233,14 @@ mod tests {
             let expected = expected
                 .map(|list| list.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>());
             assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn too_many_parameters() {
+        let of = |count: usize| (0..count).map(|number| format!("p{number}=x")).collect::<Vec<_>>().join(",");
+        for (count, is_valid) in [(CREDENTIAL_PARAMETERS_MAX, true), (CREDENTIAL_PARAMETERS_MAX + 1, false)] {
+            assert_eq!(Parameters::parse(&of(count)).is_some(), is_valid, "{count}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a request needs, and what it shows.
 
 use std::ptr;
+use std::sync::Arc;
 
 use auth_wire::limits::FRAME_SIZE_MAX;
 use auth_wire::{Credential, Question};
@@ -80,9 +81,18 @@ impl Subjects {
     }
 }
 
-/// What a request needs: the rule that decides, and those of its credentials that protect the path.
+/// All that a request needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Demanded<'a> {
+    first: Need<'a>,
+    /// What the server's rule needs for the request's own names, if `first` is that of a derived name. Its user is that
+    /// of the request.
+    second: Option<Need<'a>>,
+}
+
+/// What one rule needs: its addresses, and those of its credentials that protect the path.
+#[derive(Clone, Debug)]
+struct Need<'a> {
     rule: &'a AccessRule,
     auths: Vec<&'a Auth>,
 }
@@ -96,6 +106,8 @@ pub(crate) struct Request<'a> {
     /// The query without tokens.
     pub(crate) query: &'a str,
     pub(crate) client: Address,
+    /// The address is that of a trusted proxy which has named no client: the request may be that of any of its clients.
+    pub(crate) is_of_proxy: bool,
     /// The certificate of the client, which is verified. None: there is none, or it may be that of a proxy.
     pub(crate) certificate: Option<&'a ClientFacts>,
     /// Of the rules of `auth_wire`.
@@ -111,9 +123,37 @@ pub(crate) enum Decision {
     Served,
     /// It is served for this client.
     Admitted(Admitted),
-    /// These questions decide, in this order, unless one before has admitted the client. If none does, the worst answer
-    /// counts, the error given here among them.
-    Asked(Vec<Ask>, Option<AccessError>),
+    /// The answers decide.
+    Asked(Inquiry),
+}
+
+/// Questions about a request.
+#[derive(Debug)]
+pub(crate) struct Inquiry {
+    /// They are asked in this order, until one has admitted the client.
+    pub(crate) questions: Vec<Ask>,
+    /// If none does, the worst answer counts, and this error.
+    pub(crate) worst: Option<AccessError>,
+    /// What follows once one has admitted the client. None: it is served.
+    pub(crate) then: Option<Box<Decision>>,
+}
+
+impl Decision {
+    /// This decision, then another one.
+    fn then(self, next: Decision) -> Decision {
+        match (self, next) {
+            (own, Decision::Served) => own,
+            (Decision::Asked(asked), next) => Decision::Asked(Inquiry { then: Some(Box::new(next)), ..asked }),
+            (Decision::Served | Decision::Admitted(_), next) => next,
+        }
+    }
+
+    /// Heap bytes that its questions take, about.
+    pub(crate) fn size(&self) -> usize {
+        let Decision::Asked(asked) = self else { return 0 };
+        let questions: usize = asked.questions.iter().map(Ask::size).sum();
+        questions + asked.then.as_ref().map_or(0, |then| then.size())
+    }
 }
 
 /// What a request for something with these names needs. `link`: the rule of the link that it is for, which precedes those
@@ -121,8 +161,9 @@ pub(crate) enum Decision {
 ///
 /// Each name has the first rule that matches it. Of those with a path that need anything, that of the name of what is
 /// served decides, then that of the requested name, that of the content, and that of the folder; then the rule of the
-/// server; last that of the name with a slash. So no other name makes the need of a name's own path weaker, in whatever
-/// order the rules are; and one name without a need exempts no other.
+/// server; last that of the name with a slash. If it is that of the content or the folder, the rule of the server is needed
+/// too for the names that have no other. So no derived name makes the need of a name weaker, in whatever order the rules
+/// are; and one name without a need exempts no other.
 pub(crate) fn demand<'a>(
     link: Option<&'a AccessRule>,
     access: &'a Access,
@@ -131,7 +172,7 @@ pub(crate) fn demand<'a>(
     let near = subjects.near.as_ref();
     if let Some(rule) = link {
         let names: Vec<&str> = subjects.all().collect();
-        return Some(Demanded::of(rule, &names, near.map(Near::name))).filter(Demanded::is_demanding);
+        return Some(Need::of(rule, &names, near.map(Near::name))).filter(Need::is_demanding).map(Demanded::one);
     }
     let matches = |rule: &AccessRule, subject: &str| rule.path.as_ref().is_none_or(|path| path.matches(subject));
     let spares_filter = |subject: &str| {
@@ -151,20 +192,28 @@ pub(crate) fn demand<'a>(
         let of_rule = names.iter().filter(|(other, _)| *other == Some(index));
         let of_rule: Vec<&str> = of_rule.map(|(_, subject)| *subject).collect();
         let near = near.filter(|(other, _)| *other == index).map(|(_, near)| near.name());
-        let demanded = match (of_rule.is_empty(), near) {
+        let need = match (of_rule.is_empty(), near) {
             // The name near is the only one of the rule.
-            (true, Some(near)) => Demanded::of(access.rules.get(index)?, &[near], None),
-            (_, near) => Demanded::of(access.rules.get(index)?, &of_rule, near),
+            (true, Some(near)) => Need::of(access.rules.get(index)?, &[near], None),
+            (_, near) => Need::of(access.rules.get(index)?, &of_rule, near),
         };
-        Some(demanded).filter(Demanded::is_demanding)
+        Some(need).filter(Need::is_demanding)
     };
     let is_of_path =
         |index: &usize| access.rules.get(*index).is_some_and(|rule| rule.path.is_some() && !rule.spares_filter);
-    let indices = || names.iter().filter_map(|(index, _)| *index);
+    let (own, content) = names.split_at(subjects.own.len().min(names.len()));
+    let index_of = |(index, _): &(Option<usize>, &str)| *index;
+    if let Some(need) = own.iter().filter_map(index_of).filter(is_of_path).find_map(need) {
+        return Some(Demanded::one(need));
+    }
+    let of_server = |names: &[(Option<usize>, &str)]| {
+        names.iter().filter_map(index_of).filter(|index| !is_of_path(index)).find_map(need)
+    };
     let folder = near.filter(|(_, near)| matches!(near, Near::Plain(_))).map(|(index, _)| index);
-    let of_paths = indices().chain(folder).filter(is_of_path);
-    let of_server = indices().filter(|index| !is_of_path(index));
-    of_paths.chain(of_server).chain(near.map(|(index, _)| index)).find_map(need)
+    match content.iter().filter_map(index_of).chain(folder).filter(is_of_path).find_map(need) {
+        Some(first) => Some(Demanded { first, second: of_server(own) }),
+        None => of_server(&names).or_else(|| need(near?.0)).map(Demanded::one),
+    }
 }
 
 impl AccessRule {
@@ -193,16 +242,48 @@ impl Auth {
 }
 
 impl<'a> Demanded<'a> {
+    fn one(need: Need<'a>) -> Demanded<'a> {
+        Demanded { first: need, second: None }
+    }
+
+    fn needs(&self) -> impl Iterator<Item = &Need<'a>> {
+        [&self.first].into_iter().chain(&self.second)
+    }
+
+    /// The credentials, of which one is needed for each rule.
+    pub(crate) fn auths(&self) -> Vec<&'a Auth> {
+        self.needs().flat_map(|need| &need.auths).copied().collect()
+    }
+
+    /// Whether a request that was served for this is served for `other` too.
+    pub(crate) fn covers(&self, other: &Demanded<'_>) -> bool {
+        other.needs().all(|other| self.needs().any(|need| need.covers(other)))
+    }
+
+    /// Judges what a request shows.
+    pub(crate) fn judge(&self, request: &Request<'_>) -> Result<Decision, AccessError> {
+        if self.needs().any(|need| need.refuses_address(request.client)) {
+            return Err(AccessError::Address);
+        }
+        let first = self.first.judge(request)?;
+        match &self.second {
+            Some(second) => Ok(first.then(second.judge(request)?)),
+            None => Ok(first),
+        }
+    }
+}
+
+impl<'a> Need<'a> {
     /// What the rule needs for these names of its own: that of the first one that needs a credential. A name near needs
     /// only what protects it expressly, if the others need none.
-    fn of(rule: &'a AccessRule, own: &[&str], near: Option<&str>) -> Demanded<'a> {
+    fn of(rule: &'a AccessRule, own: &[&str], near: Option<&str>) -> Need<'a> {
         let auths = |is_needed: &dyn Fn(&Auth) -> bool| {
             let auths: Vec<&Auth> = rule.auth.iter().filter(|auth| is_needed(auth)).collect();
             (!auths.is_empty()).then_some(auths)
         };
         let of_own = own.iter().find_map(|subject| auths(&|auth| auth.protects(subject)));
         let auths = of_own.or_else(|| auths(&|auth| near.is_some_and(|near| auth.protects_expressly(near))));
-        Demanded { rule, auths: auths.unwrap_or_default() }
+        Need { rule, auths: auths.unwrap_or_default() }
     }
 
     /// Whether there are requests that it refuses, or asks about.
@@ -214,26 +295,28 @@ impl<'a> Demanded<'a> {
         }
     }
 
-    /// The credentials of which one is needed.
-    pub(crate) fn auths(&self) -> &[&'a Auth] {
-        &self.auths
-    }
-
     /// Whether a request that was served for this is served for `other` too.
-    pub(crate) fn covers(&self, other: &Demanded<'_>) -> bool {
+    fn covers(&self, other: &Need<'_>) -> bool {
         let is_same = self.auths.len() == other.auths.len()
             && self.auths.iter().zip(&other.auths).all(|(one, other)| ptr::eq(*one, *other));
         ptr::eq(self.rule, other.rule) && is_same && !self.auths.iter().any(|auth| auth.knows_path())
     }
 
-    /// Judges what a request shows.
-    pub(crate) fn judge(&self, request: &Request<'_>) -> Result<Decision, AccessError> {
-        let admits_address = self.rule.admits_address(request.client);
+    /// Whether a client with this address may not come in, whatever it shows.
+    fn refuses_address(&self, client: Address) -> bool {
+        let is_needed = self.rule.satisfy == Satisfy::All || self.rule.auth.is_empty();
+        is_needed && !self.rule.admits_address(client)
+    }
+
+    /// Judges what a request shows whose address is not refused.
+    fn judge(&self, request: &Request<'_>) -> Result<Decision, AccessError> {
         let needs_credential = match self.rule.satisfy {
-            Satisfy::All if !admits_address => return Err(AccessError::Address),
             Satisfy::All => !self.auths.is_empty(),
-            Satisfy::Any if self.rule.auth.is_empty() && !admits_address => return Err(AccessError::Address),
-            Satisfy::Any => !(self.auths.is_empty() || self.rule.addresses.is_some() && admits_address),
+            // The address of a proxy is no credential of its clients.
+            Satisfy::Any => {
+                let admits_client = self.rule.addresses.is_some() && self.rule.admits_address(request.client);
+                !(self.auths.is_empty() || admits_client && !request.is_of_proxy)
+            }
         };
         if needs_credential { self.judge_credentials(request) } else { Ok(Decision::Served) }
     }
@@ -304,9 +387,17 @@ impl<'a> Demanded<'a> {
             }
         }
         match questions.is_empty() {
-            true => Err(worst.unwrap_or(AccessError::Missing)),
-            false => Ok(Decision::Asked(questions, worst)),
+            true if self.has_challenge() => Err(worst.unwrap_or(AccessError::Missing)),
+            // Without a challenge it is no 401 (RFC 9110 section 15.5.2).
+            true if worst.is_some() => Err(AccessError::Forbidden),
+            true => Err(AccessError::NoCertificate),
+            false => Ok(Decision::Asked(Inquiry { questions, worst, then: None })),
         }
+    }
+
+    /// Whether a client can be asked for a credential: all but certificates are sent with a request.
+    fn has_challenge(&self) -> bool {
+        self.auths.iter().any(|auth| !matches!(auth.kind, AuthKind::ClientCert { .. } | AuthKind::None))
     }
 }
 
@@ -321,7 +412,7 @@ fn certified(facts: &ClientFacts, users: &[Box<str>]) -> Option<Admitted> {
 /// The question about a credential.
 fn ask(auth: &Auth, credential: Credential, request: &Request<'_>) -> Result<Ask, AccessError> {
     let mut headers = Vec::new();
-    if let AuthKind::Unix { headers: names } = &auth.kind {
+    if let AuthKind::Unix { headers: names, .. } = &auth.kind {
         for name in names {
             let own = values(&request.head.headers, name);
             headers.extend(own.map(|value| (name.to_string(), String::from_utf8_lossy(value).into_owned())));
@@ -347,10 +438,10 @@ fn ask(auth: &Auth, credential: Credential, request: &Request<'_>) -> Result<Ask
         query: request.query.to_owned(),
         headers,
     };
-    let varies = match (&auth.kind, auth.has_filter) {
-        (AuthKind::Unix { .. }, _) => Varies::All,
-        (_, true) => Varies::Path,
-        (_, false) => Varies::No,
+    let (server, varies) = match (&auth.kind, auth.has_filter) {
+        (AuthKind::Unix { server, .. }, _) => (Some(Arc::clone(server)), Varies::All),
+        (_, true) => (None, Varies::Path),
+        (_, false) => (None, Varies::No),
     };
-    Ok(Ask { question, cache_ms: auth.cache_ms, recheck_ms: auth.recheck_ms, varies, is_recheck: false })
+    Ok(Ask { question, cache_ms: auth.cache_ms, recheck_ms: auth.recheck_ms, server, varies, is_recheck: false })
 }

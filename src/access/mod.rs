@@ -18,17 +18,20 @@ pub(crate) use addresses::shown_ip;
 pub use addresses::{Addresses, ClientFilter};
 #[cfg(test)]
 pub(crate) use ask::Varies;
-pub(crate) use ask::{Admitted, Ask};
+pub(crate) use ask::{Admitted, Ask, Revocations};
 pub(crate) use cache::Verdicts;
 pub(crate) use challenge::challenges;
 pub(crate) use credential::has_bearer;
-pub(crate) use demand::{Decision, Demanded, Request, Subjects, demand};
+pub(crate) use demand::{Decision, Demanded, Inquiry, Request, Subjects, demand};
 pub(crate) use digest::NonceKey;
 pub use error::AccessError;
 pub(crate) use query::strip;
 pub(crate) use standing::{Lapse, Standing};
 
 pub use auth_wire::DigestAlgorithm;
+
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::limits::AUTH_CACHE_MS;
 use patterns::Patterns;
@@ -41,6 +44,8 @@ pub struct Access {
     /// The first rule whose path matches a name holds for it. The server's own is the last one and has no path. Empty:
     /// every request is served.
     pub rules: Vec<AccessRule>,
+    /// The parameters of queries that are tokens for any of the rules. Sorted, without duplicates.
+    query_names: Vec<Box<str>>,
 }
 
 /// What requests for some paths need.
@@ -116,6 +121,8 @@ pub enum AuthKind {
     },
     /// A UNIX server decides, with or without a credential.
     Unix {
+        /// Its path, as in the rule of `auth_wire`.
+        server: Arc<Path>,
         /// The fields of the request that it gets.
         headers: Vec<Box<str>>,
     },
@@ -147,13 +154,50 @@ impl Auth {
 }
 
 impl Access {
-    /// The parameters of queries that are tokens here, whatever the path.
+    /// The access of a server with this filter and these rules.
+    pub fn new(filter: Option<ClientFilter>, rules: Vec<AccessRule>) -> Access {
+        let mut query_names: Vec<Box<str>> = rules.iter().flat_map(AccessRule::query_names).map(Into::into).collect();
+        query_names.sort_unstable();
+        query_names.dedup();
+        Access { filter, rules, query_names }
+    }
+
+    /// The parameters of queries that are tokens here, whatever the path, each once.
     pub(crate) fn query_names<'a>(&'a self, link: Option<&'a AccessRule>) -> Vec<&'a str> {
-        let auths = self.rules.iter().chain(link).flat_map(|rule| &rule.auth);
-        let names = auths.filter_map(|auth| match &auth.kind {
+        let mut names: Vec<&str> = self.query_names.iter().map(|name| &**name).collect();
+        for name in link.into_iter().flat_map(AccessRule::query_names) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+impl AccessRule {
+    /// The parameters of queries that are tokens for this rule.
+    fn query_names(&self) -> impl Iterator<Item = &str> {
+        self.auth.iter().filter_map(|auth| match &auth.kind {
             AuthKind::Query { name } => Some(&**name),
             _ => None,
-        });
-        names.collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names are compared with each parameter of each query.
+    #[test]
+    fn each_name_of_a_token_is_known_once() {
+        let rule = |names: &[&str]| {
+            let kind = |name: &&str| AuthKind::Query { name: (*name).into() };
+            let auth = names.iter().map(|name| Auth::new(0, "R", kind(name))).collect();
+            AccessRule { auth, ..AccessRule::default() }
+        };
+        let access = Access::new(None, vec![rule(&["b", "a", "b"]), rule(&[]), rule(&["a"])]);
+        assert_eq!(access.query_names(None), ["a", "b"]);
+        assert_eq!(access.query_names(Some(&rule(&["b", "c", "c"]))), ["a", "b", "c"]);
     }
 }

@@ -105,7 +105,7 @@ impl Standing {
                 self.until = until(*until_ms, (now_ms, unix_ms));
                 None
             }
-            Verdict::Deny | Verdict::Forbidden => Some(Lapse::Revoked),
+            Verdict::Deny | Verdict::Refused { .. } | Verdict::Forbidden => Some(Lapse::Revoked),
             Verdict::Limited { .. } => recheck.put_off(now_ms),
             Verdict::Unavailable { .. } => recheck.doubt(now_ms),
         }
@@ -162,7 +162,14 @@ mod tests {
     const TIME: (u64, u64) = (1_000, 5_000_000);
 
     fn ask(recheck_ms: u64) -> Ask {
-        Ask { question: Question::default(), cache_ms: 9, recheck_ms, varies: Varies::No, is_recheck: false }
+        Ask {
+            question: Question::default(),
+            cache_ms: 9,
+            recheck_ms,
+            server: None,
+            varies: Varies::No,
+            is_recheck: false,
+        }
     }
 
     fn allow(until_ms: Option<u64>) -> Verdict {
@@ -193,7 +200,7 @@ mod tests {
         assert!((1_230..=1_270).contains(&next_ms(&standing)));
         assert!(standing.answered(&Verdict::Deny, TIME).is_none(), "a late answer");
         assert!(matches!(standing.take_due(1_300), Some(Lapse::Ask(_))));
-        for verdict in [Verdict::Deny, Verdict::Forbidden] {
+        for verdict in [Verdict::Deny, Verdict::Refused { reason: String::new() }, Verdict::Forbidden] {
             assert!(matches!(standing.answered(&verdict, (1_300, 5_000_300)), Some(Lapse::Revoked)));
         }
         assert!(matches!(standing.take_due(1_900), Some(Lapse::Expired)), "the new end");

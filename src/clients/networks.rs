@@ -1,6 +1,7 @@
 //! Networks in CIDR notation (RFC 4632), for lists of trusted proxies and of clients.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
 use super::decimal;
 use crate::types::Address;
@@ -84,6 +85,26 @@ impl Networks {
         self.networks.iter().filter(|network| network.has(ip)).map(|network| network.bits).max()
     }
 
+    /// The first address of each network, with port 0.
+    pub(crate) fn first_addresses(&self) -> impl Iterator<Item = Address> {
+        let firsts = self.networks.iter().map(|network| Address::Tcp(SocketAddr::new(network.address, 0)));
+        firsts.chain(self.has_unix.then_some(Address::Unix))
+    }
+
+    /// A network, or "unix:", that is part of these and of `others`, as a configuration has it. One that `denied` has as a
+    /// whole, in a network as long as that of these or longer, does not count.
+    pub(crate) fn common_without(&self, others: &Networks, denied: &Networks) -> Option<String> {
+        let of_pair = |(own, other): (&Network, &Network)| {
+            let common = [own, other].into_iter().max_by_key(|network| network.bits)?;
+            let is_denied = |network: &Network| network.bits >= own.bits && network.contains(common);
+            let is_common = own.contains(common) && other.contains(common);
+            (is_common && !denied.networks.iter().any(is_denied)).then(|| common.to_string())
+        };
+        let mut pairs = self.networks.iter().flat_map(|own| others.networks.iter().map(move |other| (own, other)));
+        let has_unix = self.has_unix && others.has_unix && !denied.has_unix;
+        pairs.find_map(of_pair).or(has_unix.then(|| "unix:".to_owned()))
+    }
+
     /// As `has`.
     pub fn has_ip(&self, ip: IpAddr) -> bool {
         let ip = ip.to_canonical();
@@ -122,8 +143,20 @@ impl Network {
         Network { address, bits }
     }
 
+    fn contains(&self, other: &Network) -> bool {
+        self.bits <= other.bits && self.has(other.address)
+    }
+
     fn has(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.address.is_ipv4() && Network::of(ip, self.bits) == *self
+    }
+}
+
+impl fmt::Display for Network {
+    /// In CIDR notation; one address alone without its bits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.address)?;
+        if self.bits < bits_of(self.address) { write!(f, "/{}", self.bits) } else { Ok(()) }
     }
 }
 

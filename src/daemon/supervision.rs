@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use auth_wire::{Decoder, ToDaemon, ToHelper, encode};
+use auth_wire::{Decoder, ToDaemon, ToHelper, Zeroizing, encode};
 use nix::errno::Errno;
 
 use crate::config::Config;
@@ -19,12 +19,10 @@ use crate::driver::child::{Child, ChildEnd, spawn_with_socket};
 use crate::driver::native::Native;
 use crate::gateway::{Gateway, HelperRules};
 use crate::limits::{
-    AUTH_GENERATIONS_MAX, AUTH_LEAVING_MAX, AUTH_READY_MS, AUTH_RESTART_MS, AUTH_RESTART_MS_MAX, AUTH_SIZE,
+    AUTH_GENERATIONS_MAX, AUTH_LEAVING_MAX, AUTH_READY_MS, AUTH_RECEIVE_SIZE, AUTH_RESTART_MS, AUTH_RESTART_MS_MAX,
+    AUTH_SIZE,
 };
 use crate::observe::log::{self, Level};
-
-/// Bytes that are read at once.
-const READ_SIZE: usize = 16 * 1024;
 
 /// Why uakari-auth cannot be used. Display names the remedy.
 #[derive(Debug)]
@@ -169,8 +167,8 @@ pub(super) fn memory_size_max(config: &Config) -> u64 {
     if config.auth_rules.is_empty() {
         return 0;
     }
-    let mut message = Vec::new();
-    let rules = ToHelper::Rules { generation: 0, rules: config.auth_rules.clone() };
+    let mut message = Zeroizing::new(Vec::new());
+    let rules = ToHelper::Rules { generation: 0, rules: config.auth_rules.clone(), is_trial: false };
     // It has been sent before.
     let _ = encode(&rules, &mut message);
     // The rules of each configuration, and the message of them while it is sent.
@@ -201,8 +199,9 @@ enum Told {
 
 fn tell(rules: &HelperRules) -> Result<Told, Failure> {
     let until = Instant::now() + Duration::from_millis(AUTH_READY_MS);
-    let mut bytes = Vec::new();
-    let message = ToHelper::Rules { generation: rules.generation, rules: rules.rules.to_vec() };
+    // The rules may have passwords and tokens.
+    let mut bytes = Zeroizing::new(Vec::new());
+    let message = ToHelper::Rules { generation: rules.generation, rules: rules.rules.to_vec(), is_trial: true };
     encode(&message, &mut bytes).map_err(|_| Failure::TooLong)?;
     let (child, socket) = spawn()?;
     let mut stream = UnixStream::from(socket);
@@ -216,7 +215,7 @@ fn tell(rules: &HelperRules) -> Result<Told, Failure> {
         return Err(failed(error, child));
     }
     let mut decoder = Decoder::default();
-    let mut buffer = [0; READ_SIZE];
+    let mut buffer = [0; AUTH_RECEIVE_SIZE];
     loop {
         let received = stream.set_read_timeout(Some(time_left())).and_then(|()| stream.read(&mut buffer));
         let size = match received {

@@ -1,7 +1,7 @@
 //! A program that runs as a child process, with an empty environment (fork(2), execve(2)). In place of
 //! `std::process::Command`, which takes 35 kB of the binary.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_ulong};
 use std::fmt;
 use std::io::stderr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -214,10 +214,27 @@ fn prepare(parent: Pid, account: Option<(Uid, Gid)>, streams: Streams<'_>) -> Re
         setgid(gid)?;
         setuid(uid)?;
     }
+    // CAP_NET_BIND_SERVICE of a service manager (AmbientCapabilities=) is for the daemon alone. Without ambient ones, a user
+    // other than root has no capabilities after execve(2), and no_new_privs adds none. Root keeps its own: it reads the
+    // files of others.
+    clear_ambient_capabilities()?;
     // After setuid(2), which clears it.
     set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have ended before.
     if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH) }
+}
+
+/// Empties the set of the capabilities that execve(2) passes on (capabilities(7)).
+fn clear_ambient_capabilities() -> Result<(), Errno> {
+    const NONE: c_ulong = 0;
+    let operation = libc::PR_CAP_AMBIENT_CLEAR_ALL as c_ulong;
+    // SAFETY: the call has no pointers.
+    let result = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, operation, NONE, NONE, NONE) };
+    match Errno::result(result) {
+        // Linux before 4.3 has no such set.
+        Ok(_) | Err(Errno::EINVAL) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use ecow::EcoString;
 
 use super::head::{Passage, RequestHead};
 use super::{Context, Effect, Ending, Input, Phase, opening, over, refuse};
-use crate::access::{AccessError, Admitted, Ask, Standing, shown_ip};
+use crate::access::{AccessError, Admitted, Ask, Decision, Inquiry, Standing, shown_ip};
 use crate::http::fields::is_token_byte;
 use crate::limits;
 use crate::observe::log::{Level, Quoted};
@@ -28,6 +28,10 @@ pub(crate) struct Asking {
     questions: vec::IntoIter<Ask>,
     /// The worst answer so far.
     worst: Option<AccessError>,
+    /// What follows once an answer has admitted the client. None: the request is served.
+    then: Option<Box<Decision>>,
+    /// The header lines of the answers that have admitted it.
+    fields: String,
     /// Pipelined bytes after the request.
     pub(crate) input: Vec<u8>,
 }
@@ -49,20 +53,16 @@ pub(crate) struct Asker<'a> {
 
 impl Asking {
     /// Asks the first question. None: there is none. The request head is still to be set.
-    pub(crate) fn start(
-        asker: Asker<'_>,
-        questions: Vec<Ask>,
-        worst: Option<AccessError>,
-        context: &mut Context<'_>,
-    ) -> Option<Box<Asking>> {
+    pub(crate) fn start(asker: Asker<'_>, inquiry: Inquiry, context: &mut Context<'_>) -> Option<Box<Asking>> {
         let Asker { request, host, given, address } = asker;
+        let Inquiry { questions, worst, then } = inquiry;
         let mut questions = questions.into_iter();
         let asked = questions.next()?;
         context.out.push(Effect::Demand(End::Client, Demand::Nothing));
         context.deadline_in(limits::AUTH_MS);
         context.out.push(Effect::Ask(Box::new(asked.clone())));
-        let (head, host, input) = (Vec::new(), host.into(), Vec::new());
-        Some(Box::new(Asking { request, head, host, given, address, asked, questions, worst, input }))
+        let (head, host, fields, input) = (Vec::new(), host.into(), String::new(), Vec::new());
+        Some(Box::new(Asking { request, head, host, given, address, asked, questions, worst, then, fields, input }))
     }
 
     /// Sets the whole request head.
@@ -73,7 +73,8 @@ impl Asking {
     /// Heap bytes held for the request.
     pub(crate) fn held_size(&self) -> usize {
         let later: usize = self.questions.as_slice().iter().map(Ask::size).sum();
-        self.head.capacity() + self.host.len() + self.asked.size() + later
+        let then = self.then.as_ref().map_or(0, |then| then.size());
+        self.head.capacity() + self.host.len() + self.fields.len() + self.asked.size() + later + then
     }
 
     /// Handles an input. True: run the returned phase at once.
@@ -115,18 +116,28 @@ impl Asking {
                 AccessError::Wrong
             }
             Verdict::Allow { user, groups, until_ms, headers } => {
-                let admitted = Admitted {
-                    user: user.into(),
-                    groups: joined(&groups).into(),
-                    rule: Some((self.asked.question.generation, self.asked.question.rule)),
+                let admitted =
+                    Admitted { user: user.into(), groups: joined(&groups).into(), server: self.asked.server.clone() };
+                self.fields += &fields(&headers);
+                let then = match self.then.take().map(|then| *then) {
+                    Some(Decision::Asked(Inquiry { questions, worst, then })) => {
+                        (self.questions, self.then) = (questions.into_iter(), then);
+                        return self.ask_next(worst, name, context);
+                    }
+                    Some(Decision::Admitted(admitted)) => Some(admitted),
+                    Some(Decision::Served) | None => None,
                 };
-                let fields = fields(&headers);
                 let time = (context.now_ms, context.unix_ms());
                 let standing = Standing::new(self.asked.clone(), &admitted.user, until_ms, time, self.seed(context));
+                let (admitted, fields) = (then.unwrap_or(admitted), std::mem::take(&mut self.fields));
                 let passage = Passage { admitted: Some(Box::new(admitted)), standing, fields };
                 return self.go_on(Ok(passage), name, context);
             }
             Verdict::Deny => AccessError::Wrong,
+            Verdict::Refused { reason } => {
+                context.out.push(Effect::Log(Level::Info, reason));
+                AccessError::Wrong
+            }
             Verdict::Forbidden => AccessError::Forbidden,
             Verdict::Limited { wait_ms } => return self.deny(AccessError::limited(wait_ms), name, context),
             Verdict::Unavailable { sentence } => {
@@ -136,13 +147,23 @@ impl Asking {
             }
         };
         let worst = self.worst.map_or(error, |worst| worst.worse(error));
+        self.ask_next(Some(worst), name, context)
+    }
+
+    /// Asks the next question. Without one the worst answer so far decides.
+    fn ask_next(
+        mut self: Box<Self>,
+        worst: Option<AccessError>,
+        name: &EcoString,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
         match self.questions.next() {
             Some(asked) => {
                 context.out.push(Effect::Ask(Box::new(asked.clone())));
-                (self.asked, self.worst) = (asked, Some(worst));
+                (self.asked, self.worst) = (asked, worst);
                 (Phase::Asking(self), false)
             }
-            None => self.deny(worst, name, context),
+            None => self.deny(worst.unwrap_or(AccessError::Unavailable), name, context),
         }
     }
 

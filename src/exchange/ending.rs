@@ -53,6 +53,8 @@ pub(crate) enum Ending {
     Revoked,
     Doubtful,
     Outdated,
+    /// A reload has replaced the configuration of a connection that was kept open for the handshake.
+    Replaced,
     Method,
     Name,
     Denied,
@@ -243,6 +245,9 @@ impl fmt::Display for Ending {
             Ending::Revoked => f.write_str("the client's credential is no longer valid (1008)"),
             Ending::Doubtful => f.write_str("for too long the client's credential could not be verified (1008)"),
             Ending::Outdated => f.write_str("the rule that admitted the client was replaced by reloads (1012)"),
+            Ending::Replaced => {
+                f.write_str("refused with 503: a reload has replaced the configuration of the connection")
+            }
             Ending::Method => f.write_str("refused with 405: only GET, HEAD and OPTIONS are served"),
             Ending::Name => f.write_str("refused with 400: the path names nothing"),
             Ending::Denied => f.write_str("refused with 403: the name is not allowed"),

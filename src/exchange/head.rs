@@ -242,16 +242,20 @@ impl RequestHead {
             Ok(upgrade) => upgrade,
             Err(phase) => return (phase, false),
         };
+        // A WebSocket would keep the rules of before for as long as it is open.
+        if upgrade.is_some() && self.is_next && context.sites.are_replaced() {
+            return (refuse(503, "the configuration has changed: connect again", Ending::Replaced, context), false);
+        }
         match judge(&head, name, upgrade.is_some(), client, context) {
             Ok(Decision::Served) => self.serve(&head, name, upgrade, client, Passage::default(), context),
             Ok(Decision::Admitted(admitted)) => {
                 let passage = Passage { admitted: Some(Box::new(admitted)), ..Passage::default() };
                 self.serve(&head, name, upgrade, client, passage, context)
             }
-            Ok(Decision::Asked(questions, worst)) => {
+            Ok(Decision::Asked(inquiry)) => {
                 let (given, address) = client;
                 let asker = Asker { request: self, host: head.host, given, address };
-                match Asking::start(asker, questions, worst, context) {
+                match Asking::start(asker, inquiry, context) {
                     Some(mut asking) => {
                         asking.set_head(bytes);
                         (Phase::Asking(asking), false)
@@ -333,12 +337,12 @@ impl RequestHead {
     ) -> (Phase, bool) {
         log_refusal(error, client.1, context);
         let is_handshake = is_handshake(head);
-        let (status, fields) = refusal(head, name, is_handshake, error, context);
+        let fields = refusal_fields(head, name, is_handshake, error, context);
         if is_handshake {
-            return (refuse_with(status, error.sentence(), &fields, Ending::Access(error), context), false);
+            return (refuse_with(error.status(), error.sentence(), &fields, Ending::Access(error), context), false);
         }
         let mut reply = self.reply(head, name, client, context);
-        reply.deny(status, error, fields);
+        reply.deny(error, fields);
         send_reply(reply, head, context)
     }
 
@@ -436,6 +440,7 @@ fn judge(
         path: subjects(head, name, is_handshake).path(),
         query: &site.public_query(name, head.query),
         client,
+        is_of_proxy: context.sites.trust.proxies.has(client),
         certificate,
         generation: context.sites.generation,
         nonces: context.nonces,
@@ -443,25 +448,23 @@ fn judge(
     })
 }
 
-/// The status of a refusal and its header lines.
-fn refusal(
+/// The header lines of a refusal.
+fn refusal_fields(
     head: &Head<'_>,
     name: &str,
     is_handshake: bool,
     error: AccessError,
     context: &Context<'_>,
-) -> (u16, String) {
+) -> String {
     match error {
-        AccessError::Limited(wait_s) => (error.status(), format!("Retry-After: {wait_s}\r\n")),
+        AccessError::Limited(wait_s) => format!("Retry-After: {wait_s}\r\n"),
         error if error.is_challenge() => {
             let demanded = demanded(head, name, is_handshake, context);
             let auths = demanded.as_ref().map(Demanded::auths).unwrap_or_default();
             let has_bearer = access::has_bearer(&head.headers);
-            let lines = access::challenges(auths, error, has_bearer, context.nonces, context.date.unix_s());
-            // Without a challenge it is no 401 (RFC 9110 section 15.5.2).
-            if lines.is_empty() { (403, lines) } else { (401, lines) }
+            access::challenges(&auths, error, has_bearer, context.nonces, context.date.unix_s())
         }
-        error => (error.status(), String::new()),
+        _ => String::new(),
     }
 }
 

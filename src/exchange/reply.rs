@@ -144,8 +144,8 @@ impl Reply {
     }
 
     /// Refuses the request for what it shows, with these header lines.
-    pub(crate) fn deny(&mut self, status: u16, error: AccessError, fields: String) {
-        self.stage = Stage::Refused(status, error.sentence());
+    pub(crate) fn deny(&mut self, error: AccessError, fields: String) {
+        self.stage = Stage::Refused(error.status(), error.sentence());
         (self.is_probe, self.ending, self.fields) = (false, Ending::Access(error), fields.into());
     }
 

@@ -10,7 +10,7 @@ use auth_wire::{Answer, Decoder, Question, Rule, ToDaemon, ToHelper, Verdict, Wi
 use super::World;
 use super::slots::{Key, Slots};
 use super::timers::Owner;
-use crate::access::{Ask, Verdicts};
+use crate::access::{Ask, Revocations, Verdicts};
 use crate::clients::AddressUnit;
 use crate::driver::{Batch, Driver, Errno, Op, Received, Segment};
 use crate::exchange::Input;
@@ -42,7 +42,7 @@ impl HelperRules {
     }
 
     fn message(&self) -> ToHelper {
-        ToHelper::Rules { generation: self.generation, rules: self.rules.to_vec() }
+        ToHelper::Rules { generation: self.generation, rules: self.rules.to_vec(), is_trial: false }
     }
 }
 
@@ -104,14 +104,6 @@ impl QuestionEnd {
     }
 }
 
-/// A permission that a server has taken back.
-#[derive(Debug)]
-pub(super) struct Revoked {
-    pub(super) generation: u32,
-    pub(super) rule: u32,
-    pub(super) user: String,
-}
-
 /// The state of the channel.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
@@ -141,7 +133,7 @@ pub(super) struct Questions {
     late: u32,
     /// Answers that are to be passed to their exchanges.
     due: VecDeque<(Owner, QuestionEnd)>,
-    revoked: Vec<Revoked>,
+    revoked: Revocations,
 }
 
 /// Bytes of the messages to the helper that wait.
@@ -179,8 +171,8 @@ impl Questions {
         std::mem::take(&mut self.due)
     }
 
-    /// Removes the permissions that were taken back.
-    pub(super) fn take_revoked(&mut self) -> Vec<Revoked> {
+    /// Removes the revocations.
+    pub(super) fn take_revoked(&mut self) -> Revocations {
         std::mem::take(&mut self.revoked)
     }
 
@@ -269,8 +261,9 @@ impl<D: Driver> World<D> {
         }
         asking.problems.clear();
         asking.resend_ms = None;
-        // Without a helper they are sent when it is there.
+        // Without a helper they are sent when it is there. The next turn may be long after this.
         let _ = asking.send(&message, &mut self.slots, &mut self.driver);
+        self.settle_helper();
     }
 
     /// Takes the gateway's end of the channel to a new helper, and sends it all rules.
@@ -288,6 +281,8 @@ impl<D: Driver> World<D> {
         for message in messages {
             let _ = asking.send(&message, &mut self.slots, &mut self.driver);
         }
+        // The next turn may be long after this.
+        self.settle_helper();
     }
 
     /// Closes the channel, for the end of the process.
@@ -404,6 +399,8 @@ impl<D: Driver> World<D> {
         }
     }
 
+    /// Takes what has been received. Revocations are collected for one pass over the connections, since there may be very
+    /// many.
     fn take_messages(&mut self) -> Result<(), Broken> {
         let asking = &mut self.asking;
         while !asking.is_leaving
@@ -455,10 +452,7 @@ impl<D: Driver> World<D> {
                         asking.due.push_back((asked.owner, QuestionEnd::Verdict(verdict)));
                     }
                 }
-                ToDaemon::Revoked { generation, rule, user } => {
-                    asking.verdicts.revoke(generation, rule, &user);
-                    asking.revoked.push(Revoked { generation, rule, user });
-                }
+                ToDaemon::Revoked { server, user } => asking.revoked.add(server, user),
             }
         }
         Ok(())
@@ -504,6 +498,8 @@ fn checked(verdict: Verdict) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use auth_wire::{Credential, Problem};
 
     use super::super::Gateway;
@@ -612,7 +608,7 @@ mod tests {
     fn ask(path: &str) -> Ask {
         let credential = Credential::Token("secret".into());
         let question = Question { generation: 1, credential, path: path.to_owned(), ..Question::default() };
-        Ask { question, cache_ms: 0, recheck_ms: 0, varies: Varies::No, is_recheck: false }
+        Ask { question, cache_ms: 0, recheck_ms: 0, server: None, varies: Varies::No, is_recheck: false }
     }
 
     fn allow(user: &str) -> Verdict {
@@ -798,12 +794,13 @@ mod tests {
         channel.ask_with(2, "unix", remembered());
         assert_eq!(channel.due(), [(2, allow("ann"))]);
         assert_eq!(channel.heard(), []);
-        let user = "ann".to_owned();
-        channel.say(&[ToDaemon::Revoked { generation: 1, rule: 0, user }]);
-        assert!(matches!(&channel.gateway.world.asking.take_revoked()[..], [Revoked { user, .. }] if user == "ann"));
-        channel.ask_with(2, "unix", remembered());
-        assert_eq!(channel.heard().len(), 1, "it was revoked");
+        channel.say(&[ToDaemon::Revoked { server: "/decide".into(), user: "ann".to_owned() }]);
+        let revoked = channel.gateway.world.asking.take_revoked();
+        assert!(revoked.contains(Some(Path::new("/decide")), "ann"));
         // A long answer is not remembered.
+        let other = || Ask { varies: Varies::Path, ..remembered() };
+        channel.ask_with(2, "unix", other());
+        assert_eq!(channel.heard().len(), 1);
         let long = Verdict::Allow {
             user: "ann".to_owned(),
             groups: vec!["g".repeat(200); 10],
@@ -812,7 +809,7 @@ mod tests {
         };
         channel.say(&[answer(2, long)]);
         channel.due();
-        channel.ask_with(2, "unix", remembered());
+        channel.ask_with(2, "unix", other());
         assert_eq!(channel.heard().len(), 1);
     }
 

@@ -516,7 +516,8 @@ impl<D: Driver> Gateway<D> {
         }
     }
 
-    /// Passes the answers of uakari-auth, and the permissions that were taken back, to the exchanges.
+    /// Passes the answers of uakari-auth to the exchanges, and then the revocations, which may be about what they allow. A
+    /// client whose admission follows the revocation in the same turn is refused too, and has to ask again.
     fn deliver_answers(&mut self) {
         for (owner, decision) in self.world.asking.take_due() {
             if let Some(connection) = find(&mut self.connections, owner).filter(|connection| !connection.is_ending()) {
@@ -524,7 +525,8 @@ impl<D: Driver> Gateway<D> {
                 list(connection, &mut self.touched);
             }
         }
-        for revoked in self.world.asking.take_revoked() {
+        let revoked = self.world.asking.take_revoked();
+        if !revoked.is_empty() {
             for (_, connection) in self.connections.iter_mut().filter(|(_, one)| one.has_lost(&revoked)) {
                 connection.handle(Input::Revoked, &mut self.world);
                 list(connection, &mut self.touched);

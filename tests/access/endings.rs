@@ -1,7 +1,6 @@
 //! Credentials that end while their WebSockets are open.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use super::methods::now_s;
 use super::*;
 use crate::process::eventually;
 
@@ -61,11 +60,6 @@ fn an_open_websocket_outlives_the_helper() {
     // The user is found gone by the new one.
     put(daemon.folder(), "users", "bob:secret:guests:\n");
     expect_end(client, backend, "access revoked");
-}
-
-/// Unix time in seconds.
-fn now_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// A token ends 30 s after its `exp`, which is the time by which clocks may differ.

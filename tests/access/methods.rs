@@ -60,7 +60,7 @@ pub fn jwt(folder: &Folder, claims: &str) -> String {
 }
 
 /// Unix time in seconds.
-fn now_s() -> u64 {
+pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
@@ -97,6 +97,7 @@ fn each_kind_of_credential() {
     for (user, weakness) in [("apr", "has a weak hash: $apr1$"), ("sha", "has a weak hash"), ("clear", "clear text")] {
         daemon.log().wait_for(&["warn", "users", &format!("the password of {user} "), weakness]);
     }
+    daemon.log().wait_for(&["warn", "passwd of the configuration: the password of foo is in clear text"]);
     let users = ["file", "two"].map(|prefix| {
         ["argon", "bcrypt", "apr", "sha", "crypt", "clear", "row"].map(|user| {
             let groups = match user {
@@ -200,6 +201,9 @@ fn each_kind_of_credential() {
             "{what}"
         );
     }
+    // Any client can cause this line. It belongs to the client's connection.
+    let line = daemon.log().wait_for(&["the token is for another audience"]);
+    assert!(line.contains(" info  c") && !line.contains("auth:"), "{line}");
     assert!(servers.iter().all(|(_, server)| server.is_idle()), "a backend has a client who may not come in");
     // A good user who may not.
     for (number, (prefix, user)) in [("group", "sha"), ("group", "argon")].into_iter().enumerate() {

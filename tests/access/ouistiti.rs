@@ -249,3 +249,112 @@ fn users_and_their_rules() {
     assert_eq!(visitor.upgrade("/other", &[foo]).status, 403);
     assert!(servers[1].is_idle());
 }
+
+/// Its configuration test12: servers for other hosts within a server, with ports and files of the test.
+const NESTED: &str = "servers = ({ hostname = \"www.ouistiti.local\"; addr = \"127.0.0.1\"; port = 8080; service = \"main\";
+    keepalivetimeout = 5; version = \"HTTP11\";
+    vhost = ({ hostname = \"auth.ouistiti.local\"; service = \"ouistitiauth\"; AUTH },
+        { hostname = \"totp.ouistiti.local\"; service = \"ouistititoto\"; auth = { type = \"Basic\"; authz = \"totp\"; }; });
+    auth = { type = \"Bearer\"; authz = \"jwt\"; options = \"token,cookie\"; secret = \"kXp2s5v8y/B?E(H+KbPeShVmYq3t6w9z\";
+        signin = \"http://auth.ouistiti.local:8080/token\"; };
+    MAIN });";
+
+/// What the host of the passwords has in it.
+const AUTH: &str = "auth = { type = \"Basic\"; dbname = \"@/passwd.db\"; options = \"token,cookie\";
+        secret = \"kXp2s5v8y/B?E(H+KbPeShVmYq3t6w9z\"; unprotect = \"^/trust/*\"; signin = \"/trust/signin.html\"; };
+    redirect = { links = ({ options = \"query,temporary\"; origin = \"^/token\"; }); };
+    document = { docroot = \"@/www\"; allow = \"signin.html,.css,.js,\"; deny = \".htaccess,.php\"; };
+    cors = { origin = \"localhost,ouistiti\"; };";
+
+/// What the first host has in it, but its `auth`.
+const MAIN: &str =
+    "userfilter = { dbname = \"@/filter.db\"; allow = \"^/token$,^/trust/,^/index.html$\"; superuser = \"root\";
+        configuri = \"^/filter/config*\"; };
+    document = { docroot = \"@/www\"; allow = \".html,.htm,.css,.js,.txt,*\"; deny = \".htaccess,.php\"; };
+    redirect = { links = ({ options = \"error\"; origin = 401; }); };
+    cors = { origin = \"localhost,ouistiti\"; };";
+
+/// test12 with its virtual hosts (tests 087 to 090): `--check` says what to write for them, and then each host has the
+/// `auth` of its own.
+#[test]
+#[ignore = "needs python3 and openssl"]
+fn virtual_hosts() {
+    let folder = new_folder();
+    let made = run(crate::foreign::command("python3").args(["-c", DATABASES]).arg(folder.path()), DEADLINE);
+    assert!(made.status.success(), "{made:?}");
+    for name in ["users/root/index.html", "trust/signin.html", "style.css", "index.cgi"] {
+        let path = folder.path().join("www").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name).unwrap();
+    }
+    let place = folder.path().to_str().unwrap().to_owned();
+    fs::write(folder.join("uakari.conf"), NESTED.replace("AUTH", AUTH).replace("MAIN", MAIN).replace('@', &place))
+        .unwrap();
+    let finished = run(uakari().args(["--check", "-f"]).arg(folder.join("uakari.conf")), DEADLINE);
+    let told = finished.err + &finished.out;
+    assert!(!finished.status.success(), "{told}");
+    for part in ["vhost: ", "write a server with the same port and another hostname", "algorithm = \"HS256\""] {
+        assert!(told.contains(part), "no {part:?} in {told}");
+    }
+    // As it says: the keys of each host are in a server of its own. The one whose passwords are used once is not served.
+    put(&folder, "jwt", "kXp2s5v8y/B?E(H+KbPeShVmYq3t6w9z");
+    let listen = format!("listen = \"127.0.0.1:{}\"; keepalivetimeout = 50;", free_port("127.0.0.1"));
+    let main = "auth = { type = \"Bearer\"; options = \"token,cookie\"; key = \"@/jwt\"; algorithm = \"HS256\"; \
+        user-claim = \"user\"; };";
+    let text = format!(
+        "limits = {{ {} }}; servers = ({{ {listen} hostname = \"www.ouistiti.local\"; {main} {MAIN} }},
+            {{ {listen} hostname = \"auth.ouistiti.local\"; {AUTH} }});",
+        crate::daemon::patient("")
+    );
+    let token = |user: &str, roles: &str| {
+        let exp = methods::now_s() + 600;
+        let claims = format!(
+            r#"{{"user":"{user}","home":"/home/foo","status":"activated","roles":"{roles}","exp":{exp},"iss":"sqlite"}}"#
+        );
+        format!("Authorization: Bearer {}", methods::jwt(&folder, &claims))
+    };
+    let (foo, root) = (&*token("foo", "users"), &*token("root", "root"));
+    let daemon = Daemon::start_configured_by(folder, &text, uakari());
+    let [www, auth, totp] = ["www", "auth", "totp"].map(|name| format!("{name}.ouistiti.local"));
+    let (bearer, basic_auth) = ("Bearer realm=\"www.ouistiti.local\"", "Basic realm=\"auth.ouistiti.local\"");
+    for (number, (host, path, field, status, challenge)) in [
+        // 087: ouistiti answers 403, since a client without a token is \"anonymous\" to its filter.
+        ("127.0.0.1", "/index.cgi", FOO, 401, bearer),
+        ("127.0.0.1", "/index.cgi", foo, 403, ""),
+        (&*www, "/index.cgi", root, 200, ""),
+        // 088 and 089, with a token that has not expired.
+        (&www, "/users/foo/index.html", foo, 404, ""),
+        (&www, "/users/root/index.html", foo, 403, ""),
+        (&www, "/users/root/index.html", root, 200, ""),
+        (&www, "/index.html", "", 401, bearer),
+        (&www, "/index.html", FOO, 401, bearer),
+        (&www, "/trust/signin.html", "", 401, bearer),
+        (&www, "/trust/signin.html", foo, 200, ""),
+        // 090.
+        ("127.0.0.1", "/trust/../../../../../etc/passwd", foo, 403, ""),
+        ("127.0.0.1", "/trust/../../../../../etc/passwd", FOO, 401, bearer),
+        // The host of the passwords: what it serves, and no token of the first one.
+        (&auth, "/trust/signin.html", "", 200, ""),
+        (&auth, "/style.css", "", 401, basic_auth),
+        (&auth, "/style.css", foo, 401, basic_auth),
+        (&auth, "/style.css", &basic("foo", "baz"), 401, basic_auth),
+        (&auth, "/style.css", FOO, 200, ""),
+        (&auth, "/trust/../index.html", "", 401, basic_auth),
+        (&auth, "/index.html", FOO, 403, ""),
+        (&auth, "/users/root/index.html", FOO, 403, ""),
+        // A host that is not served has the first one's answer.
+        (&totp, "/style.css", FOO, 401, bearer),
+        (&totp, "/trust/signin.html", "", 401, bearer),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let fields = if field.is_empty() { vec![] } else { vec![field] };
+        let text = request("GET", path, &fields).replace("gate.example", host);
+        let response = Visitor::new(&daemon, 1 + number as u8).ask(&text).1;
+        expect_eq(response.status, status, (host, path, field, &response));
+        let challenges = response.all("WWW-Authenticate");
+        assert_eq!(challenges.len(), usize::from(!challenge.is_empty()), "{host} {path} {field}: {response:?}");
+        assert!(challenges.iter().all(|got| got.starts_with(challenge)), "{host} {path} {field}: {response:?}");
+    }
+}

@@ -73,6 +73,51 @@ fn no_way_leads_around_a_rule() {
     }
 }
 
+/// The rule of a folder's name or of a compressed file's content is one more than the server's for what has another name.
+#[test]
+fn no_rule_of_another_name_replaces_that_of_the_server() {
+    let daemon = start(
+        "auth = { type = \"basic\"; file = \"@/users\"; }; \
+         paths = ({ path = \"^/admin$\"; addresses = { allow = \"127.1.0.1\"; }; satisfy = \"any\"; });",
+    );
+    std::fs::write(daemon.folder().join("www/admin.gz"), "compressed").unwrap();
+    let ann = basic("ann", "secret");
+    for (path, of_address, of_nobody) in [
+        ("/admin", 301, 401),
+        ("/admin/", 401, 401),
+        ("//admin//", 401, 401),
+        ("/admin.gz", 401, 401),
+        ("/admin/index.html", 401, 401),
+        ("/page", 401, 401),
+    ] {
+        for (number, status) in [(1, of_address), (2, of_nobody)] {
+            expect_eq(Visitor::new(&daemon, number).get(path, &[]).status, status, (path, number));
+            let wanted = if path == "/admin" { 301 } else { 200 };
+            let response = Visitor::new(&daemon, number).get(path, &[&ann]);
+            expect_eq(response.status, wanted, (path, number, "with a password"));
+        }
+    }
+    // The database of users is not that of the server: a client needs a password of both.
+    let folder = new_folder();
+    put(&folder, "others", "eve:other:guests:\nann:other:staff:\nbob:secret:guests:\n");
+    let daemon = start_in(
+        folder,
+        "auth = { type = \"basic\"; file = \"@/users\"; }; \
+         paths = ({ path = \"^/admin$\"; auth = { type = \"basic\"; file = \"@/others\"; }; });",
+    );
+    for (number, user, password, path, status) in [
+        (3, "eve", "other", "/admin", 301),
+        (3, "eve", "other", "/admin/", 401),
+        (4, "ann", "secret", "/admin/", 401),
+        (4, "ann", "other", "/admin/", 401),
+        (5, "bob", "secret", "/admin/", 200),
+        (5, "bob", "secret", "/admin", 301),
+    ] {
+        let response = Visitor::new(&daemon, number).get(path, &[&basic(user, password)]);
+        expect_eq(response.status, status, (user, password, path));
+    }
+}
+
 /// A socket that a subprotocol or a link would lead to has the rule of its path.
 #[test]
 fn subprotocols_and_links() {
@@ -162,6 +207,39 @@ fn addresses_behind_a_proxy() {
     let limited = (0..100).map(|_| attempt("192.0.2.1", &wrong)).find(|response| response.status != 401).unwrap();
     assert_eq!(limited.status, 429, "{limited:?}");
     expect_eq(attempt("192.0.2.2", &basic("ann", "secret")).status, 200, "another client");
+}
+
+/// Its address is that of each request whose client it does not name, and stands for no credential.
+#[test]
+fn a_proxy_that_names_no_client() {
+    let daemon = start(
+        "trusted = \"127.1.0.9\"; auth = { type = \"basic\"; file = \"@/users\"; }; satisfy = \"any\"; \
+         addresses = { allow = (\"127.1.0.9\", \"127.1.0.7\", \"192.0.2.0/24\"); };",
+    );
+    daemon
+        .log()
+        .wait_for(&["warn", "servers[0].addresses: allow has 127.1.0.9, proxies of trusted: their requests need"]);
+    let server = daemon.listen("who");
+    let ann = basic("ann", "secret");
+    for (number, fields, status) in [
+        (9, &[][..], 401),
+        (9, &["X-Forwarded-For: 192.0.2.1, nobody"], 401),
+        (9, &["X-Forwarded-For: 127.1.0.9"], 401),
+        (9, &["X-Forwarded-For: 198.51.100.1"], 401),
+        (9, &["X-Forwarded-For: 192.0.2.1"], 200),
+        (9, &[&*ann], 200),
+        (7, &[], 200),
+        (7, &["X-Forwarded-For: 198.51.100.1"], 200),
+    ] {
+        let visitor = Visitor::new(&daemon, number);
+        expect_eq(visitor.get("/page", fields).status, status, (number, fields));
+        let wanted = if status == 200 { 101 } else { status };
+        expect_eq(visitor.upgrade("/who", fields).status, wanted, (number, fields));
+        if wanted == 101 {
+            drop(server.accept());
+        }
+    }
+    assert!(server.is_idle());
 }
 
 #[test]

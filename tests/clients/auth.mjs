@@ -1,11 +1,13 @@
-// Passwords and tokens in a real browser: `node auth.mjs chromium|firefox http://127.0.0.1:PORT`, a daemon as that of
-// tests/access/browsers.rs. Its lines are "ok - WHAT"; after "the token may go now" that token is to be removed from the
+// Passwords and tokens in a real browser: `node auth.mjs chromium|firefox http://127.0.0.1:PORT` or
+// with https, a daemon as that of tests/access/browsers.rs. If UAKARI_AUTHORITY names the file of an authority, that is
+// trusted. Its lines are "ok - WHAT"; after "the token may go now" that token is to be removed from the
 // daemon's file. UAKARI_TOOLS names the folder whose node_modules has playwright-core and ws.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { WAIT_MS, check, launch } from "./chromium.mjs";
 import { Firefox } from "./firefox.mjs";
+import { trust } from "./nss.mjs";
 
 const TOKEN = "0123456789abcdef";
 const [kind, base] = process.argv.slice(2);
@@ -39,6 +41,7 @@ class Chromium {
 class DrivenFirefox {
   async start() {
     this.profile = mkdtempSync(join(tmpdir(), "uakari-firefox-"));
+    if (process.env.UAKARI_AUTHORITY) trust(this.profile, process.env.UAKARI_AUTHORITY);
     this.firefox = new Firefox();
     await this.firefox.start(this.profile);
     this.credentials = new Map();
@@ -88,6 +91,9 @@ const echo = (path) => `new Promise((resolve) => {
   socket.onclose = ({ code }) => resolve("closed with " + code);
 })`;
 
+// Of a page over https, the cookie is not sent without TLS.
+const cookie = (value) => `document.cookie = "sid=${value}; path=/${base.startsWith("https") ? "; secure" : ""}"; 0`;
+
 const status = (path) => `fetch("${path}", { cache: "no-store" }).then((response) => response.status)`;
 
 async function main(browser) {
@@ -108,17 +114,17 @@ async function main(browser) {
   // Cookies and tokens, of a page that everybody may open.
   await value(page, status("/cookie.html"), 401, "no page without a cookie");
   await value(page, echo("/cookie-echo"), "closed with 1006", "no WebSocket without a cookie");
-  await browser.evaluate(page, `document.cookie = "sid=${TOKEN}; path=/; samesite=strict"; 0`);
+  await browser.evaluate(page, cookie(`${TOKEN}; samesite=strict`));
   await value(page, status("/cookie.html"), 200, "a page with a cookie");
   await value(page, echo("/cookie-echo"), "hello", "a WebSocket with a cookie");
   await value(page, echo(`/query-echo?token=${TOKEN}`), "hello", "a WebSocket with a token in the query");
   await value(page, echo("/query-echo?token=0123456789abcdeF"), "closed with 1006", "no WebSocket with another token");
   // Log out.
-  await browser.evaluate(page, `document.cookie = "sid=; path=/; max-age=0"; 0`);
+  await browser.evaluate(page, cookie("; max-age=0"));
   await value(page, status("/cookie.html"), 401, "no page after the logout");
   await value(page, echo("/cookie-echo"), "closed with 1006", "no WebSocket after the logout");
   // A token that ends.
-  await browser.evaluate(page, `document.cookie = "sid=${TOKEN}; path=/; samesite=strict"; 0`);
+  await browser.evaluate(page, cookie(`${TOKEN}; samesite=strict`));
   const open = `new Promise((resolve) => {
     const socket = new WebSocket("${base.replace("http", "ws")}/cookie-echo");
     window.ended = new Promise((end) => { socket.onclose = ({ code, reason }) => end(code + " " + reason); });

@@ -11,19 +11,16 @@ use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::foreign::tool;
 use crate::process::{DEADLINE, Process, eventually, run};
+use crate::proxies::programs::haproxy_defaults;
 use crate::server::{Kind, Listener, connect};
+
+/// What the log refers to.
+const GLOBAL: &str = "global\n    log stdout format raw daemon\n";
 
 /// Haproxy reads the record, and sends the client's address in version 1 to its backend.
 const HAPROXY: &str = "
-global
-    log stdout format raw daemon
-defaults
-    mode tcp
     log global
     log-format \"client=%ci:%cp host=%[fc_pp_authority] id=%[fc_pp_unique_id]\"
-    timeout connect 60s
-    timeout client 60s
-    timeout server 60s
 listen hello
     bind unix@SOCKET accept-proxy
     server behind unix@BEHIND send-proxy
@@ -38,7 +35,7 @@ fn haproxy() {
     let behind = daemon.folder().path().join("behind");
     let listener = Listener::bind(&behind, Kind::Stream);
     let text = HAPROXY.replace("SOCKET", path.to_str().unwrap()).replace("BEHIND", behind.to_str().unwrap());
-    std::fs::write(&file, text).unwrap();
+    std::fs::write(&file, format!("{GLOBAL}{}{text}", haproxy_defaults("tcp"))).unwrap();
     let haproxy = Process::start(Command::new(program).args(["-db", "-f", &file]));
     eventually("haproxy listens", || connect(&path, Kind::Stream).is_ok());
 

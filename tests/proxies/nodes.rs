@@ -78,9 +78,9 @@ fn expect_served_by_the_others(keys: &str, mode: &str, frontend: &str, server: &
         .collect();
     let (_haproxy, inner) = programs::haproxy(&folders[1], |port| {
         format!(
-            "defaults\n    mode {mode}\n    timeout connect 60s\n    timeout client 60s\n    timeout server 60s\n    \
-             option redispatch 1\nfrontend web\n    bind 127.0.0.1:{port} accept-proxy\n    {frontend}\n    \
-             default_backend nodes\nbackend nodes\n    balance roundrobin\n{servers}"
+            "{}    option redispatch 1\nfrontend web\n    bind 127.0.0.1:{port} accept-proxy\n    {frontend}\n    \
+             default_backend nodes\nbackend nodes\n    balance roundrobin\n{servers}",
+            programs::haproxy_defaults(mode)
         )
     });
     let stunnel = programs::stunnel(&folders[0], |port| {

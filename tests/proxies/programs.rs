@@ -72,6 +72,12 @@ pub fn apache(folder: &Folder, modules: &[&str], text: impl Fn(u16) -> String) -
     })
 }
 
+/// The first section of haproxy's configuration in this mode. Its timeouts are those of a busy machine.
+pub fn haproxy_defaults(mode: &str) -> String {
+    let timeouts = ["connect", "client", "server", "check"].map(|name| format!("    timeout {name} 60s\n"));
+    format!("defaults\n    mode {mode}\n{}", timeouts.concat())
+}
+
 /// haproxy with this configuration for a port.
 pub fn haproxy(folder: &Folder, text: impl Fn(u16) -> String) -> (Process, u16) {
     start_on_free_port("haproxy", |port| {

@@ -1,19 +1,22 @@
 //! The check of who may come in: `auth`, `addresses`, `satisfy`, `paths`, `userfilter` and `clientfilter` of a server.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use auth_wire::Rule;
 
 use super::auth::{absolute, auth};
 use super::group::Group;
-use crate::access::{Access, AccessRule, Addresses, Auth, AuthKind, ClientFilter, Satisfy};
-use crate::config::keys::ACCESS_KEYS;
+use crate::access::{self, Access, AccessRule, Addresses, Auth, AuthKind, ClientFilter, Satisfy, Subjects, shown_ip};
+use crate::clients::Networks;
+use crate::config::keys::{ACCESS_KEYS, DOCUMENT_GROUPS};
 use crate::config::problem::Problems;
 use crate::config::values;
 use crate::http::upgrade::Origins;
 use crate::limits::{ACCESS_RULES_MAX, AUTH_ALTERNATIVES_MAX, TRUSTED_MAX};
 use crate::route::Site;
 use crate::route::names::Patterns;
+use crate::types::Address;
 
 /// The rules of uakari-auth for all servers. Equal ones are one.
 #[derive(Default)]
@@ -42,6 +45,8 @@ pub(crate) struct AccessCheck<'a> {
     pub(crate) realm: &'a str,
     /// Clients may present a certificate.
     pub(crate) has_client_certificates: bool,
+    /// The proxies that are trusted.
+    proxies: &'a Networks,
     /// The database of `userfilter`.
     pub(crate) filter: Option<PathBuf>,
     /// The paths for which it is not asked.
@@ -63,6 +68,7 @@ impl<'a> AccessCheck<'a> {
         server: &Group<'_>,
         realm: &'a str,
         has_client_certificates: bool,
+        proxies: &'a Networks,
         rules: &'a mut RuleTable,
         problems: &mut Problems,
     ) -> AccessCheck<'a> {
@@ -73,6 +79,7 @@ impl<'a> AccessCheck<'a> {
         let mut check = AccessCheck {
             realm,
             has_client_certificates,
+            proxies,
             filter: filter.as_ref().and_then(|filter| filter.text("dbname")).map(absolute),
             unfiltered: filter.and_then(|filter| filter.text("allow")).and_then(|list| {
                 values::elements(list).next()?;
@@ -132,7 +139,22 @@ impl<'a> AccessCheck<'a> {
                 satisfy = \"all\";";
             group.error(problems, "satisfy", sentence);
         }
+        self.warn_of_proxies(group, &rule, problems);
         Some(rule)
+    }
+
+    /// Reports that clients whose address a proxy does not pass on have that of the proxy, which may come in.
+    fn warn_of_proxies(&self, group: &Group<'_>, rule: &AccessRule, problems: &mut Problems) {
+        let listed = rule.addresses.as_ref().and_then(|addresses| addresses.listed_of(self.proxies));
+        let Some(name) = ["addresses", "satisfy"].into_iter().find(|name| group.has(name)) else { return };
+        let Some(proxies) = listed else { return };
+        let consequence = match rule.satisfy {
+            Satisfy::Any => "their requests need a credential all the same, since they may be those of any client",
+            Satisfy::All => "every client has such an address if the proxy does not pass on its own",
+        };
+        let sentence =
+            format_args!("allow has {proxies}, proxies of trusted: {consequence}: add deny = \"{proxies}\";");
+        group.warn(problems, name, sentence);
     }
 
     fn alternatives(&mut self, group: &Group<'_>, problems: &mut Problems) -> Vec<Auth> {
@@ -204,8 +226,16 @@ impl<'a> AccessCheck<'a> {
         if self.own != AccessRule::default() {
             rules.push(self.own.clone());
         }
-        site.access = Access { filter: client_filter(server, problems), rules };
+        let filter = client_filter(server, problems);
+        if let Some(proxy) = filter.as_ref().and_then(|filter| filter.listed_of(self.proxies)).map(shown_proxy) {
+            let sentence = format_args!(
+                "allow has {proxy}, a proxy of trusted: every client has this address if the proxy does not pass on its own"
+            );
+            server.warn(problems, "clientfilter", sentence);
+        }
+        site.access = Access::new(filter, rules);
         self.check_conflicts(server, site, problems);
+        warn_of_caches(server, site, problems);
         for name in ACCESS_KEYS {
             if consents(server, name) && !self.lost.contains(&name) {
                 let effect = if server.has(name) { "is served" } else { "protects nothing here" };
@@ -265,9 +295,41 @@ impl<'a> AccessCheck<'a> {
     }
 }
 
+/// Reports a Cache-Control with which caches may give a page that needs something to clients that do not have it.
+fn warn_of_caches(server: &Group<'_>, site: &Site, problems: &mut Problems) {
+    let paths = site.access.rules.iter().filter_map(|rule| rule.path.as_ref());
+    let patterns = site.page_headers.iter().map(|header| &header.path).chain(paths);
+    let files = patterns.flat_map(Patterns::samples).chain(["/x".to_owned()]);
+    let is_given_away = |sample: &String| {
+        let name = sample.trim_matches('/');
+        let is_folder = sample.ends_with('/');
+        let file = if is_folder { format!("{}index.html", &sample[1..]) } else { name.to_owned() };
+        let needed = access::demand(None, &site.access, &Subjects::of_page(name, &file, is_folder));
+        needed.is_some() && may_be_shared(&site.page_fields(&file))
+    };
+    let Some(file) = files.filter(|_| site.has_www).find(is_given_away) else { return };
+    let sentence = format_args!(
+        "Cache-Control lets caches give pages such as {file} to others, although they need a credential or an address: add \
+         private or no-cache"
+    );
+    for name in DOCUMENT_GROUPS {
+        server.warn(problems, name, sentence);
+    }
+}
+
+/// Whether the Cache-Control among these header lines has neither private, no-cache nor no-store.
+fn may_be_shared(fields: &str) -> bool {
+    let mut fields = fields.lines().filter_map(|line| line.split_once(':'));
+    let value = fields.find(|(name, _)| name.eq_ignore_ascii_case("cache-control")).map_or("", |(_, value)| value);
+    let mut directives = value.split(',').filter_map(|directive| directive.split('=').next());
+    let is_strict =
+        |word: &str| ["private", "no-cache", "no-store"].iter().any(|strict| word.trim().eq_ignore_ascii_case(strict));
+    !directives.any(is_strict)
+}
+
 /// Whether a UNIX server decides by what browsers send for the pages of every site.
 fn reads_cookies(kind: &AuthKind) -> bool {
-    matches!(kind, AuthKind::Unix { headers } if headers.iter().any(|name| **name == *"cookie"))
+    matches!(kind, AuthKind::Unix { headers, .. } if headers.iter().any(|name| **name == *"cookie"))
 }
 
 /// In direct mode the client's socket is with the backend.
@@ -289,6 +351,11 @@ fn addresses(group: &Group<'_>, problems: &mut Problems) -> Addresses {
         group.error(problems, "", "restricts nothing: write allow = \"NETWORK\"; or deny = \"NETWORK\";");
     }
     addresses
+}
+
+/// A proxy as `trusted` lists it.
+fn shown_proxy(address: Address) -> Cow<'static, str> {
+    if address == Address::Unix { "unix:".into() } else { shown_ip(address) }
 }
 
 fn client_filter(server: &Group<'_>, problems: &mut Problems) -> Option<ClientFilter> {

@@ -1,6 +1,6 @@
 //! The check of `auth`, one kind of credential.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use auth_wire::{DigestAlgorithm, Jwt, JwtAlgorithm, JwtKey, Rule, Source};
 
@@ -104,7 +104,7 @@ pub(crate) fn auth(group: &Group<'_>, check: &mut AccessCheck<'_>, problems: &mu
             AuthKind::Cookie { name: group.parsed(problems, "name", cookie_name).unwrap_or(DEFAULT_NAME.into()) }
         }
         AuthType::Query => AuthKind::Query { name: group.text("name").unwrap_or(DEFAULT_NAME).into() },
-        AuthType::Unix => AuthKind::Unix { headers: headers(group, problems) },
+        AuthType::Unix => AuthKind::Unix { server: server(&sources).into(), headers: headers(group, problems) },
         AuthType::ClientCert => {
             if !check.has_client_certificates {
                 let sentence = "\"clientcert\" needs the authorities of the clients' certificates: write tls = { \
@@ -263,6 +263,14 @@ fn jwt(group: &Group<'_>, problems: &mut Problems) -> Option<Jwt> {
     }
     let text = |name| group.text(name).map(str::to_owned);
     Some(Jwt { keys, issuer: text("issuer"), audience: text("audience"), user_claim: text("user-claim") })
+}
+
+/// The path of the server that decides. A missing one is an error of its own.
+fn server(sources: &[Source]) -> &Path {
+    match sources {
+        [Source::Server(path)] => path,
+        _ => Path::new(""),
+    }
 }
 
 /// A relative path is one of the working directory, as that of a docroot is.

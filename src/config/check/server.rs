@@ -106,11 +106,17 @@ impl Servers {
         let realm = site.hostname.clone().unwrap_or(DEFAULT_REALM.into());
         let has_client_certificates =
             tls.as_ref().is_some_and(|tls| tls.client_ca.is_some() && tls.verify != Verify::None);
-        let mut access =
-            access::AccessCheck::new(group, &realm, has_client_certificates, &mut self.auth_rules, problems);
+        let mut access = access::AccessCheck::new(
+            group,
+            &realm,
+            has_client_certificates,
+            &trust.proxies,
+            &mut self.auth_rules,
+            problems,
+        );
         let docroot = websocket(group, &mut site, &mut access, &mut hosts, &mut by_flag, &limits, problems);
-        self.is_unprotected |= access.finish(group, &mut site, problems);
         site.has_www = www.is_some();
+        self.is_unprotected |= access.finish(group, &mut site, problems);
         site.has_docroot = docroot.is_some();
         site.limits = limits.http;
         let place_of = |set: &Option<TextSetting>| set.as_ref().map(|set| set.place.clone()).unwrap_or_default();

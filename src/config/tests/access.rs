@@ -117,7 +117,10 @@ fn types_of_auth() {
         (
             "type = \"unix\"; path = \"/s\"; headers = (\"Cookie\", \"x-a, x-b\");",
             rule(vec![Source::Server("/s".into())]),
-            AuthKind::Unix { headers: vec!["cookie".into(), "x-a".into(), "x-b".into()] },
+            AuthKind::Unix {
+                server: Path::new("/s").into(),
+                headers: vec!["cookie".into(), "x-a".into(), "x-b".into()],
+            },
         ),
     ] {
         let (found, auth) = one(&format!("auth = {{ {settings} }};"));
@@ -394,12 +397,73 @@ fn warnings_about_access() {
             "servers[0].websocket.links[0].auth: userfilter does not hold here",
         ),
         (
+            format!(
+                "trusted = \"127.0.0.1\"; auth = {{ {basic} }}; \
+                 paths = ({{ path = \"^/a\"; addresses = {{ allow = (\"127.0.0.1\", \"::1\"); }}; satisfy = \"any\"; }});"
+            ),
+            "servers[0].paths[0].addresses: allow has 127.0.0.1, proxies of trusted: their requests need a credential",
+        ),
+        (
+            format!(
+                "trusted = \"unix:\"; auth = {{ {basic} }}; addresses = {{ allow = \"unix:\"; }}; \
+                 paths = ({{ path = \"^/a\"; auth = {{ type = \"none\"; }}; }});"
+            ),
+            "servers[0].addresses: allow has unix:, proxies of trusted: every client has such an address if the proxy",
+        ),
+        (
+            "trusted = \"127.0.0.1\"; clientfilter = { allow = \"127.*\"; deny = \"*\"; };".to_owned(),
+            "servers[0].clientfilter: allow has 127.0.0.1, a proxy of trusted: every client has this address if",
+        ),
+        (
             format!("auth = {{ {basic} }}; userfilter = {{ dbname = \"/d\"; configuri = \"^/c\"; }};"),
             "userfilter.configuri: is not served: rules are not changed over HTTP",
         ),
     ] {
         let warnings = warnings(&server(&settings));
         assert!(warnings.len() == 1 && warnings[0].contains(said), "{settings}: {warnings:#?}");
+    }
+}
+
+/// What caches keep of protected pages.
+#[test]
+fn warnings_about_caches() {
+    let basic = "auth = { type = \"basic\"; file = \"/f\";";
+    let header = |path: &str, value: &str| {
+        format!("headers = ({{ path = \"{path}\"; name = \"cache-control\"; value = \"{value}\"; }});")
+    };
+    let lan = "addresses = { allow = \"10.0.0.0/8\"; };";
+    for (document, settings, sample) in [
+        (header("*", "max-age=60"), format!("{basic} }};"), Some("/xxx")),
+        (header("*", "max-age=60"), lan.to_owned(), Some("/xxx")),
+        (header("*", "max-age=60"), String::new(), None),
+        (header("*", "max-age=60, Private"), format!("{basic} }};"), None),
+        (header("*", "no-cache=\\\"x\\\""), format!("{basic} }};"), None),
+        (header("*", "no-store"), lan.to_owned(), None),
+        // What needs nothing may be kept.
+        (header("^/assets/", "max-age=60"), format!("{basic} unprotect = \"^/assets/\"; }};"), None),
+        (
+            header("^/assets/", "max-age=60"),
+            format!("{basic} }}; paths = ({{ path = \"^/assets/\"; auth = {{ type = \"none\"; }}; }});"),
+            None,
+        ),
+        (header("^/assets/", "max-age=60"), format!("paths = ({{ path = \"^/admin/\"; {lan} }});"), None),
+        (header("*", "max-age=60"), format!("paths = ({{ path = \"^/admin/\"; {lan} }});"), Some("/admin/x")),
+        (header(".js$", "max-age=60"), format!("{basic} unprotect = \"^/assets/\"; }};"), Some("/x.js")),
+        // The page of a folder alone needs something.
+        (header("*", "max-age=60"), format!("paths = ({{ path = \"^/$\"; {lan} }});"), Some("/")),
+        (header("*", "max-age=60"), format!("paths = ({{ path = \"^/a/$\"; {lan} }});"), Some("/a/")),
+        (header("index.html$", "max-age=60"), format!("paths = ({{ path = \"^/a/$\"; {lan} }});"), Some("/a/")),
+        (header(".js$", "max-age=60"), format!("paths = ({{ path = \"^/a/$\"; {lan} }});"), None),
+        ("cache-control = \"max-age=60\";".to_owned(), lan.to_owned(), Some("/x")),
+        ("cache-control = \"private, max-age=60\";".to_owned(), lan.to_owned(), None),
+    ] {
+        let text = server(&settings).replace("docroot = \"/w\";", &format!("docroot = \"/w\"; {document}"));
+        let said = sample.map(|sample| {
+            format!("servers[0].document: Cache-Control lets caches give pages such as {sample} to others, although")
+        });
+        let warnings = warnings(&text);
+        assert_eq!(warnings.len(), usize::from(said.is_some()), "{text}: {warnings:#?}");
+        assert!(said.is_none_or(|said| warnings[0].contains(&said)), "{text}: {warnings:#?}");
     }
 }
 

@@ -418,7 +418,7 @@ impl<S: Scene> Bench<S> {
         let mut sent = Vec::new();
         let mut refusals = 0;
         // The far end's kernel may acknowledge bytes late, and take some more then.
-        let is_tcp = matches!(self.driver().local_address(&line.handle), Address::Tcp(_));
+        let is_tcp = self.is_tcp(line);
         while refusals < if is_tcp { 4 } else { 1 } {
             let bytes = pattern(50_000);
             self.send(line.token, &line.handle, batch(&bytes), Sending::Now);
@@ -439,18 +439,34 @@ impl<S: Scene> Bench<S> {
 
     /// Lets a send of these bytes wait for space; returns what was sent before.
     pub(super) fn block(&mut self, line: &Line<S>, bytes: &[u8]) -> Vec<u8> {
+        self.block_by(line, || batch(bytes))
+    }
+
+    /// Lets a send of this batch wait for space; returns what was sent before.
+    pub(super) fn block_by(&mut self, line: &Line<S>, batch: impl Fn() -> Batch) -> Vec<u8> {
         let mut sent = Vec::new();
         loop {
             sent.extend(self.fill(line));
-            self.send(line.token, &line.handle, batch(bytes), Sending::Wait);
+            self.send(line.token, &line.handle, batch(), Sending::Wait);
             for wait_ms in [0, QUIET_MS, REFUSAL_MS] {
                 self.pump(Some(wait_ms));
             }
             if !self.has_arrived(line.token, Op::Send) {
                 return sent;
             }
-            sent.extend(&bytes[..self.sent(line.token).1.expect("a send")]);
+            // A busy machine's kernel acknowledges bytes of TCP later than `fill` waits.
+            let (batch, result) = self.sent(line.token);
+            let size = result.expect("a send");
+            assert!(size > 0 && self.is_tcp(line), "a send that waits for space has sent {size} bytes without");
+            let end = sent.len() + size;
+            batch.into_segments().for_each(|segment| segment.append_to(self.driver(), &mut sent));
+            sent.truncate(end);
         }
+    }
+
+    /// Whether a socket is one of TCP. UNIX sockets have room again only when the far end has read.
+    fn is_tcp(&mut self, line: &Line<S>) -> bool {
+        matches!(self.driver().local_address(&line.handle), Address::Tcp(_))
     }
 
     /// A new connection.

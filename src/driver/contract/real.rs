@@ -31,6 +31,8 @@ use crate::types::Address;
 
 /// Bytes of the socket buffers of TCP connections, so that a full one is small.
 const BUFFER_SIZE: usize = 64 * 1024;
+/// Bytes of a segment to a TCP far end.
+const SEGMENT_SIZE: u32 = 1_000;
 /// Connections that wait for a backend.
 const BACKLOG: i32 = 64;
 
@@ -108,6 +110,14 @@ fn new_tcp() -> OwnedFd {
     socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).expect("a socket")
 }
 
+/// Gives the far end of a connection a small buffer and small segments, before it connects or listens. The loopback device
+/// has segments of 64 KiB: of a window with less space the kernel makes no use for 200 ms (RFC 9293 sections 3.8.6.1 and
+/// 3.8.6.2.1), so that a send that could not go on has space again although nobody has read.
+fn receive_little(socket: &OwnedFd) {
+    setsockopt(socket, sockopt::RcvBuf, &BUFFER_SIZE).expect("a small buffer");
+    setsockopt(socket, sockopt::TcpMaxSeg, &SEGMENT_SIZE).expect("small segments");
+}
+
 fn listen(socket: &OwnedFd, backlog: i32) {
     socket::listen(socket, Backlog::new(backlog).expect("a backlog")).expect("a listening socket");
 }
@@ -174,7 +184,7 @@ impl<D: Driver<Handle = OwnedFd>> Scene for Real<D> {
         let fd = match self.port_address(port) {
             Address::Tcp(address) => {
                 let socket = new_tcp();
-                setsockopt(&socket, sockopt::RcvBuf, &BUFFER_SIZE).expect("a small buffer");
+                receive_little(&socket);
                 socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)).expect("a connection");
                 socket
             }
@@ -242,7 +252,7 @@ impl<D: Driver<Handle = OwnedFd>> Scene for Real<D> {
     fn host(&mut self, host: Host) -> SocketAddr {
         let socket = new_tcp();
         let any = SockaddrStorage::from(SocketAddr::from(([127, 0, 0, 1], 0)));
-        setsockopt(&socket, sockopt::RcvBuf, &BUFFER_SIZE).expect("a small buffer");
+        receive_little(&socket);
         socket::bind(socket.as_raw_fd(), &any).expect("a bound socket");
         let Address::Tcp(address) = local_address(&socket) else { panic!("no address") };
         set_blocking(&socket, false).expect("O_NONBLOCK");

@@ -97,9 +97,15 @@ pub(super) fn part<S: Scene>(bench: &mut Bench<S>) {
 pub(super) fn full<S: Scene>(bench: &mut Bench<S>) {
     for route in Route::ALL {
         let line = bench.line(route);
-        let sent = bench.fill(&line);
-        bench.send(line.token, &line.handle, batch(b"more"), Sending::Now);
-        assert_eq!(bench.sent(line.token).1, Err(Errno::EAGAIN), "{route:?}");
+        let mut sent = bench.fill(&line);
+        loop {
+            bench.send(line.token, &line.handle, batch(b"more"), Sending::Now);
+            match bench.sent(line.token).1 {
+                // A busy machine's kernel acknowledges bytes later than `fill` waits.
+                Ok(size) if route.is_tcp() => sent.extend(&b"more"[..size]),
+                result => break assert_eq!(result, Err(Errno::EAGAIN), "{route:?}"),
+            }
+        }
         assert!(bench.hear(&line.far, sent.len()) == sent, "{route:?}: other bytes");
         bench.send_all(&line, b"more", Sending::Wait);
         assert_eq!(bench.hear(&line.far, 4), b"more");
@@ -111,13 +117,13 @@ pub(super) fn wait<S: Scene>(bench: &mut Bench<S>) {
     for route in Route::ALL {
         for count in [1, 3] {
             let line = bench.line(route);
+            let segments = || {
+                let rest = (1..count).map(|_| Segment::heap(pattern(1_000).into())).collect();
+                Batch { first: Segment::heap(pattern(1_000).into()), rest }
+            };
             // A second wait on the same socket.
             for _ in 0..2 {
-                let sent = bench.fill(&line);
-                let rest = (1..count).map(|_| Segment::heap(pattern(1_000).into())).collect();
-                let batch = Batch { first: Segment::heap(pattern(1_000).into()), rest };
-                bench.send(line.token, &line.handle, batch, Sending::Wait);
-                bench.expect_quiet();
+                let sent = bench.block_by(&line, segments);
                 assert!(bench.hear(&line.far, sent.len()) == sent, "{route:?}: other bytes");
                 let (_, result) = bench.sent(line.token);
                 let size = result.expect("a send");

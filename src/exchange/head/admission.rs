@@ -1,5 +1,6 @@
 //! Requests that have to be admitted: what is asked, and what follows from the answers.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use auth_wire::{Credential, DigestAlgorithm, Verdict};
@@ -30,6 +31,10 @@ fn cookie() -> Vec<Auth> {
     vec![auth(AuthKind::Cookie { name: "token".into() })]
 }
 
+fn digest() -> Vec<Auth> {
+    vec![auth(AuthKind::Digest { opaque: "".into(), algorithm: DigestAlgorithm::Sha256 })]
+}
+
 fn query() -> Vec<Auth> {
     vec![auth(AuthKind::Query { name: "token".into() })]
 }
@@ -39,7 +44,7 @@ fn rule(path: &str, auth: Vec<Auth>) -> AccessRule {
 }
 
 fn with_rules(rules: Vec<AccessRule>) -> Sites {
-    let access = Access { rules, ..Access::default() };
+    let access = Access::new(None, rules);
     let mut sites = sites([Site { access, has_www: true, ..site("") }]);
     sites.generation = 3;
     sites
@@ -126,6 +131,11 @@ fn get(path: &str, lines: &str) -> String {
 
 fn allow(user: &str) -> Verdict {
     Verdict::Allow { user: user.to_owned(), groups: Vec::new(), until_ms: None, headers: Vec::new() }
+}
+
+fn allow_with(user: &str, header: &str) -> Verdict {
+    let headers = header.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
+    Verdict::Allow { user: user.to_owned(), groups: Vec::new(), until_ms: None, headers: headers.into_iter().collect() }
 }
 
 fn unavailable() -> Verdict {
@@ -312,6 +322,87 @@ fn the_rule_of_the_own_name_decides() {
     }
 }
 
+/// The rule of a derived name, the content of a file or a folder without its slash, replaces none of the server's.
+#[test]
+fn the_rule_of_a_derived_name_is_one_more() {
+    let mut networks = Networks::default();
+    networks.add("10.0.0.0/8").unwrap();
+    let local = |satisfy, auth| AccessRule {
+        addresses: Some(Addresses { allow: networks.clone(), deny: Networks::default() }),
+        satisfy,
+        ..rule("^/a$", auth)
+    };
+    let (any, all) = (local(Satisfy::Any, of_rule(1)), local(Satisfy::All, Vec::new()));
+    let (near, far) = ("10.0.0.1:5", "192.0.2.1:5");
+    for (own, server, target, from, asked, refused) in [
+        (any.clone(), of_rule(2), "/a/", near, &[2][..], ""),
+        (any.clone(), of_rule(2), "/a.gz", near, &[2], ""),
+        (any.clone(), of_rule(2), "/a.br", far, &[1, 2], ""),
+        (any.clone(), of_rule(2), "/a/", far, &[1, 2], ""),
+        // Its own name.
+        (any.clone(), of_rule(2), "/a", near, &[], ""),
+        (any.clone(), of_rule(2), "/a", far, &[1], ""),
+        (any.clone(), Vec::new(), "/a/", near, &[], ""),
+        (any, Vec::new(), "/a/", far, &[1], ""),
+        (all.clone(), of_rule(2), "/a/", near, &[2], ""),
+        (all, of_rule(2), "/a/", far, &[], "403"),
+        (rule("^/a$", of_rule(1)), of_rule(2), "/a/", near, &[1, 2], ""),
+        (rule("^/a$", vec![auth(AuthKind::None)]), of_rule(2), "/a/", near, &[2], ""),
+        (rule("^/a$", of_rule(1)), cookie(), "/a/", near, &[], "401"),
+        (rule("^/a$", cookie()), of_rule(2), "/a/", near, &[], "401"),
+    ] {
+        let what = format!("{own:?} {server:?} {target} {from}");
+        let mut client = Client::to(with_rules(vec![own, rule("", server)])).from(from);
+        let reply = client.receive(&get(target, ANN));
+        if !refused.is_empty() {
+            assert!(reply.starts_with(&format!("HTTP/1.1 {refused} ")) && client.asked.is_empty(), "{what}: {reply}");
+            // Of both, since both are needed.
+            assert_eq!(
+                reply.matches("WWW-Authenticate").count(),
+                if refused == "401" { 2 } else { 0 },
+                "{what}: {reply}"
+            );
+            continue;
+        }
+        for rule in asked {
+            assert!(client.opened.is_empty(), "{what}");
+            assert_eq!(client.answer(allow_with(&format!("user{rule}"), "X-A: b")), "", "{what}");
+        }
+        let rules: Vec<u32> = client.asked.iter().map(|ask| ask.question.rule).collect();
+        assert_eq!((&rules[..], client.opened.len()), (asked, 1), "{what}");
+        // The user is that of the rule of the own names.
+        let user = asked.last().map(|rule| format!("user{rule}"));
+        assert_eq!(client.user, user, "{what}");
+        let reply = client.not_found() + &client.not_found();
+        assert_eq!(reply.matches("X-A: b\r\n").count(), asked.len(), "{what}: {reply}");
+    }
+    // Each of them refuses.
+    for (verdicts, asked, status) in [
+        (vec![Verdict::Deny], 1, 401),
+        (vec![allow_with("ann", "X-A: b"), Verdict::Forbidden], 2, 403),
+        (vec![allow_with("ann", "X-A: b"), Verdict::Deny], 2, 401),
+        (vec![allow_with("ann", "X-A: b"), unavailable()], 2, 503),
+    ] {
+        let mut client = Client::to(with_rules(vec![rule("^/a$", of_rule(1)), rule("", of_rule(2))]));
+        client.receive(&get("/a/", ANN));
+        let reply: String = verdicts.iter().map(|verdict| client.answer(verdict.clone())).collect();
+        assert!(reply.starts_with(&format!("HTTP/1.1 {status} ")), "{verdicts:?}: {reply}");
+        assert!(client.asked.len() == asked && client.opened.is_empty() && client.user.is_none(), "{verdicts:?}");
+    }
+    // A certificate, and a password.
+    let certificate = || vec![auth(AuthKind::ClientCert { users: Vec::new() })];
+    let own = ClientFacts { common_name: "cert".into(), ..ClientFacts::default() };
+    let facts = TlsFacts { client: Some(own), ..facts(0, "") };
+    for (path, server, user) in [(of_rule(1), certificate(), "cert"), (certificate(), of_rule(2), "ann")] {
+        let mut client = Client::to(with_rules(vec![rule("^/a$", path), rule("", server)]));
+        let mut bytes = get("/a/", ANN).into_bytes();
+        let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
+        client.handle_over(Security::Tls(&facts), 1, Input::Bytes(End::Client, chunk));
+        assert_eq!(client.handle_over(Security::Tls(&facts), 2, Input::Answered(allow("ann"))), "");
+        assert_eq!((client.asked.len(), client.opened.len(), client.user.as_deref()), (1, 1, Some(user)));
+    }
+}
+
 /// An `auth` that protects one name is no alternative to that of another.
 #[test]
 fn alternatives_of_other_names_do_not_count() {
@@ -371,7 +462,9 @@ fn variants_that_need_more_are_not_sent() {
         (vec![rule(".gz$,.br$", basic()), rule("", basic())], "", "db.sql"),
         (vec![rule("", basic())], "", "db.sql.br db.sql.gz db.sql"),
         (vec![rule("^/db.sql", basic()), rule("", basic())], "", "db.sql.br db.sql.gz db.sql"),
-        (vec![rule("^/db.sql$", basic()), rule("", basic())], "", "db.sql.br db.sql.gz db.sql"),
+        // Of their own they need what the server's rule does.
+        (vec![rule("^/db.sql$", basic()), rule("", basic())], "", "db.sql"),
+        (vec![rule("^/db.sql$", basic())], "", "db.sql.br db.sql.gz db.sql"),
         // An exemption of the page is none of its variants.
         (vec![rule("^/db.sql$", none()), rule("", basic())], "", "db.sql"),
         (vec![rule("^/db.sql", none()), rule("", basic())], "", "db.sql.br db.sql.gz db.sql"),
@@ -472,7 +565,7 @@ fn links_have_rules_of_their_own() {
         link("^/as-server$", None),
     ];
     for (rules, protected) in [(Vec::new(), "/own"), (vec![rule("", basic())], "/own /as-server")] {
-        let access = Access { rules: rules.clone(), ..Access::default() };
+        let access = Access::new(None, rules.clone());
         let sites = sites([Site { access, links: links.clone(), ..site("") }]);
         for name in ["/own", "/open", "/as-server"] {
             let expected = protected.split(' ').any(|protected| protected == name);
@@ -487,7 +580,7 @@ fn links_have_rules_of_their_own() {
 fn subprotocols_lead_to_no_protected_name() {
     let unprotected = Auth { unprotect: Some(Patterns::parse_paths("^/$,^/f$")), ..auth(AuthKind::Basic) };
     let filtered = Auth { has_filter: true, ..auth(AuthKind::Basic) };
-    let unix = auth(AuthKind::Unix { headers: Vec::new() });
+    let unix = auth(AuthKind::Unix { server: Path::new("/s").into(), headers: Vec::new() });
     for (rules, path, is_asked, opened) in [
         (Vec::new(), "/", false, "admin other"),
         (vec![rule("^/admin", basic())], "/", false, "other"),
@@ -554,9 +647,11 @@ fn a_request_goes_on_after_its_answer() {
 fn answers() {
     let wait = Verdict::Limited { wait_ms: 1_001 };
     let expired = Verdict::Allow { user: "ann".to_owned(), groups: Vec::new(), until_ms: Some(0), headers: Vec::new() };
+    let refused = Verdict::Refused { reason: "the token has another issuer".to_owned() };
     for lines in [HANDSHAKE, ""] {
         for (verdict, status, field) in [
             (Verdict::Deny, 401, "WWW-Authenticate: Basic realm=\"R\", charset=\"UTF-8\"\r\n"),
+            (refused.clone(), 401, "WWW-Authenticate: Basic realm=\"R\", charset=\"UTF-8\"\r\n"),
             (expired.clone(), 401, "WWW-Authenticate: Basic realm=\"R\""),
             (Verdict::Forbidden, 403, ""),
             (wait.clone(), 429, "Retry-After: 2\r\n"),
@@ -574,6 +669,7 @@ fn answers() {
             let (log, verdict) = (client.log.join("\n"), format!("{verdict:?}"));
             assert!(log.contains(&format!("refused with {status}")) && log.contains("192.0.2.1"), "{log}");
             assert_eq!(log.contains("the helper has died"), verdict.contains("died"), "{log}");
+            assert_eq!(log.contains("the token has another issuer"), verdict.contains("issuer"), "{log}");
             assert!(client.warnings.is_empty(), "strangers cause no warnings: {:?}", client.warnings);
             assert!(!log.contains("secret") && !log.contains("YW5u"), "{log}");
         }
@@ -868,8 +964,7 @@ fn the_size_of_what_waits() {
 
 #[test]
 fn digest_needs_a_nonce_of_ours() {
-    let kind = AuthKind::Digest { opaque: "".into(), algorithm: DigestAlgorithm::Sha256 };
-    let sites = with_rules(vec![rule("", vec![auth(kind)])]);
+    let sites = with_rules(vec![rule("", digest())]);
     let line = |nonce: &str, uri: &str| {
         format!(
             "Authorization: Digest username=\"ann\", realm=\"R\", nonce=\"{nonce}\", uri=\"{uri}\", \
@@ -890,9 +985,25 @@ fn digest_needs_a_nonce_of_ours() {
             expected => {
                 assert!(reply.starts_with("HTTP/1.1 401 ") && client.asked.is_empty(), "{uri}: {reply}");
                 assert_eq!(reply.contains("stale=true"), expected == "stale=true", "{reply}");
+                // A browser whose nonce is too old has not failed.
+                assert_eq!(client.log.join(" ").contains("refused with 401"), expected != "stale=true", "{reply}");
             }
         }
     }
+}
+
+/// A made-up nonce hides no guess of another credential.
+#[test]
+fn a_wrong_token_beside_an_old_nonce() {
+    let auths = [digest(), cookie()].concat();
+    let mut client = Client::to(with_rules(vec![rule("", auths)]));
+    let response = "Authorization: Digest username=\"ann\", realm=\"R\", nonce=\"0000000000000000\", uri=\"/a\", \
+                    algorithm=SHA-256, qop=auth, nc=00000001, cnonce=\"c\", response=\"0a\"\r\n";
+    client.receive(&get("/a", &format!("{response}Cookie: token=guess\r\n")));
+    assert_eq!(client.asked.len(), 1);
+    let reply = client.answer(Verdict::Deny);
+    assert!(reply.starts_with("HTTP/1.1 401 ") && reply.contains("stale=true"), "{reply}");
+    assert!(client.log.join(" ").contains("refused with 401: the credential is not valid; the client is"));
 }
 
 #[test]
@@ -917,7 +1028,30 @@ fn certificates() {
         assert_eq!(client.user.as_deref(), user, "{users:?} {facts:?}");
         assert_eq!(reply.starts_with("HTTP/1.1 403 "), user.is_none(), "{reply}");
         assert!(client.asked.is_empty());
+        // Only who has shown something is logged, with the status of the reply.
+        let is_logged = user.is_none() && facts.client.is_some();
+        assert_eq!(client.log.join(" ").contains("refused with 403: this user may not"), is_logged, "{:?}", client.log);
+        assert!(!client.log.join(" ").contains("401"), "{:?}", client.log);
     }
+    // Beside another credential, for which a client can be asked.
+    let sites = with_rules(vec![rule("", [vec![auth(kind(&["bob"]))], basic()].concat())]);
+    let facts = TlsFacts { client: Some(certificate("ann")), ..facts(0, "") };
+    let mut bytes = get("/a", HANDSHAKE).into_bytes();
+    let chunk = Chunk { start: 0, end: bytes.len(), buffer: &mut bytes };
+    let mut client = Client::to(sites);
+    let reply = client.handle_over(Security::Tls(&facts), 1, Input::Bytes(End::Client, chunk));
+    assert!(reply.starts_with("HTTP/1.1 401 ") && client.log.join(" ").contains("refused with 401"), "{reply}");
+}
+
+/// The line and the ending have the status of the reply.
+#[test]
+fn handshakes_without_a_certificate() {
+    let sites = with_rules(vec![rule("", vec![auth(AuthKind::ClientCert { users: Vec::new() })])]);
+    let mut client = Client::to(sites);
+    let reply = client.receive(&get("/a", HANDSHAKE));
+    client.handle(2, Input::Ended(End::Client));
+    assert!(reply.starts_with("HTTP/1.1 403 "), "{reply}");
+    assert_eq!(client.log, ["refused with 403: a certificate of the client is needed"]);
 }
 
 #[test]
@@ -953,7 +1087,7 @@ fn addresses_and_credentials() {
 
 #[test]
 fn a_filter_closes_the_connection() {
-    let filter = || Access { filter: Some(ClientFilter::new("127.*", "*")), ..Access::default() };
+    let filter = || Access::new(Some(ClientFilter::new("127.*", "*")), Vec::new());
     for (address, is_open) in [("127.0.0.1:5", true), ("192.0.2.1:5", false), ("[::1]:5", false)] {
         for security in [Security::Plain, Security::Handshaking] {
             let mut client = Client::to(sites([Site { access: filter(), ..site("") }])).from(address);
@@ -975,7 +1109,8 @@ fn a_filter_closes_the_connection() {
 
 #[test]
 fn a_unix_server_gets_the_credential() {
-    let sites = with_rules(vec![rule("", vec![auth(AuthKind::Unix { headers: Vec::new() })])]);
+    let sites =
+        with_rules(vec![rule("", vec![auth(AuthKind::Unix { server: Path::new("/s").into(), headers: Vec::new() })])]);
     let password = || Credential::Password { user: "ann".to_owned(), password: "secret".into() };
     for (lines, expected) in [
         ("", Ok(Credential::None)),
@@ -1008,7 +1143,7 @@ fn a_unix_server_gets_the_credential() {
 #[test]
 fn a_unix_server_is_asked_without_a_credential() {
     let headers = ["authorization", "x-team"].map(Into::into).into();
-    let sites = with_rules(vec![rule("", vec![auth(AuthKind::Unix { headers })])]);
+    let sites = with_rules(vec![rule("", vec![auth(AuthKind::Unix { server: Path::new("/s").into(), headers })])]);
     let mut client = Client::to(sites.clone());
     client.receive(&get("/a/", "X-Team: one\r\nX-Team: two\r\nCookie: c\r\n"));
     let question = &client.asked[0].question;
@@ -1052,7 +1187,7 @@ fn relay(recheck_ms: u64, until_ms: Option<u64>) -> Client {
 /// The same with a backend that speaks this protocol.
 fn relay_of(protocol: Protocol, recheck_ms: u64, until_ms: Option<u64>) -> Client {
     let rules = vec![rule("", vec![Auth { recheck_ms, ..auth(AuthKind::Basic) }])];
-    let access = Access { rules, ..Access::default() };
+    let access = Access::new(None, rules);
     let service = Arc::new(Service { protocol, ..Service::default() });
     let mut client = Client::to(sites([Site { access, service, ..site("") }]));
     client.receive(&get("/ws", &format!("{ANN}{HANDSHAKE}")));
@@ -1158,6 +1293,16 @@ fn reloads_have_replaced_the_rules() {
     client.connection.sites.replace();
     let reply = client.handle(2, Input::RulesLeft);
     assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("\r\nConnection: close\r\n"), "{reply}");
+    // A handshake on a connection that was kept open, also if it needs no credential.
+    for rules in [vec![rule("", basic())], Vec::new()] {
+        let mut client = Client::to(with_rules(rules));
+        client.receive(&get("/a", "").replace("GET", "OPTIONS"));
+        client.handle(2, Input::Drained);
+        client.connection.sites.replace();
+        let reply = client.receive(&get("/a", &format!("{ANN}{HANDSHAKE}")));
+        assert!(reply.starts_with("HTTP/1.1 503 ") && reply.contains("\r\nConnection: close\r\n"), "{reply}");
+        assert!(client.asked.is_empty() && client.opened.is_empty(), "{reply}");
+    }
     // One that is served by the rules before: also those of a page that is refused.
     for (lines, status) in [("", "401"), (ANN, "404")] {
         for is_replaced in [false, true] {

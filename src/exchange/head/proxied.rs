@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::tests::{Connection, HANDSHAKE, facts, logged, sent, site, sites};
 use super::*;
-use crate::access::{Access, AccessRule, Auth, AuthKind};
-use crate::clients::{AddressCounts, ClientPlace, ForwardedFields, Trust};
+use crate::access::{Access, AccessRule, Addresses, Auth, AuthKind, Satisfy};
+use crate::clients::{AddressCounts, ClientPlace, ForwardedFields, Networks, Trust};
 use crate::driver::{FileId, FileKind, OpenCause, OpenError, SystemError};
 use crate::exchange::{Chunk, Progress, Proxied, Surroundings};
 use crate::http::date::Date;
@@ -606,7 +606,7 @@ fn the_certificate_of_a_proxy_is_not_that_of_its_clients() {
     let own = ClientFacts { common_name: "ann".into(), ..ClientFacts::default() };
     let facts = TlsFacts { client: Some(own), ..facts(0, "") };
     let auth = vec![Auth::new(0, "R", AuthKind::ClientCert { users: Vec::new() })];
-    let access = Access { rules: vec![AccessRule { auth, ..AccessRule::default() }], filter: None };
+    let access = Access::new(None, vec![AccessRule { auth, ..AccessRule::default() }]);
     let sites = behind_proxies(ALL, [Site { access, has_www: true, ..site("") }]);
     for (peer, reads_fields, is_tls, fields) in [
         (PROXY, true, None, "Host: h\nX-Forwarded-For: 192.0.2.1"),
@@ -631,4 +631,38 @@ fn the_certificate_of_a_proxy_is_not_that_of_its_clients() {
     let mut client = Connection::to(sites);
     client.answer(Security::Tls(&facts), &request("GET /a", "Host: h\nX-Forwarded-For: 192.0.2.1"));
     assert_eq!(client.progress(), Progress::Reply, "the page is looked up");
+}
+
+/// A proxy that names no client has an address, but that of nobody who may come in without a credential.
+#[test]
+fn the_address_of_a_proxy_is_not_that_of_its_clients() {
+    let counts = AddressCounts::new(0);
+    let mut allow = Networks::default();
+    ["10.0.0.0/8", "192.0.2.0/24", "unix:"].iter().for_each(|text| allow.add(text).unwrap());
+    let tcp = |text: &str| Address::Tcp(text.parse().unwrap());
+    for (peer, reads_fields, fields, is_known) in [
+        (tcp(PROXY), true, "Host: h", false),
+        (tcp(PROXY), true, "Host: h\nX-Forwarded-For: 192.0.2.1, nobody", false),
+        (tcp(PROXY), true, "Host: h\nX-Forwarded-For: 192.0.2.1, nobody, 10.0.0.2", false),
+        (tcp(PROXY), true, "Host: h\nX-Forwarded-For: 10.0.0.3, 10.0.0.2", false),
+        (Address::Unix, true, "Host: h", false),
+        // A PROXY header without a client, and one with another proxy as its client.
+        (tcp(PROXY), false, "Host: h", false),
+        (tcp("10.0.0.7:5"), true, "Host: h", false),
+        (tcp(PROXY), true, "Host: h\nX-Forwarded-For: 192.0.2.1", true),
+        (tcp("192.0.2.7:5"), true, "Host: h", true),
+    ] {
+        for (satisfy, auth, status) in [
+            (Satisfy::Any, vec![Auth::new(0, "R", AuthKind::Basic)], if is_known { 204 } else { 401 }),
+            (Satisfy::All, Vec::new(), 204),
+        ] {
+            let addresses = Some(Addresses { allow: allow.clone(), deny: Networks::default() });
+            let rule = AccessRule { addresses, satisfy, auth, ..AccessRule::default() };
+            let access = Access::new(None, vec![rule]);
+            let mut proxy = ProxyConnection::to(behind_proxies(ALL, [Site { access, ..site("") }]), &counts);
+            (proxy.peer, proxy.reads_fields) = (peer, reads_fields);
+            proxy.request("OPTIONS /a", fields);
+            assert_eq!(proxy.status(), status, "{peer} {fields} {satisfy:?}: {}", proxy.sent);
+        }
+    }
 }

@@ -225,6 +225,9 @@ impl Relay {
         if let (Verdict::Unavailable { sentence }, None | Some(Lapse::Doubtful)) = (verdict, &lapse) {
             context.out.push(Effect::Log(Level::Warn, format!("no decision about an open WebSocket: {sentence}")));
         }
+        if let (Verdict::Refused { reason }, Some(_)) = (verdict, &lapse) {
+            context.out.push(Effect::Log(Level::Info, reason.clone()));
+        }
         let leave = lapse.and_then(|lapse| self.lapse(lapse, context));
         self.set_deadline(context);
         leave

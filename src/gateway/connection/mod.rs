@@ -9,12 +9,11 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use super::World;
 use super::admission::{Admission, Handshake, HeldSize, Places};
-use super::asking::Revoked;
 use super::endpoint::Endpoint;
 use super::opened::Opened;
 use super::slots::{Key, Slots};
 use super::timers::Owner;
-use crate::access::{Admitted, NonceKey};
+use crate::access::{Admitted, NonceKey, Revocations};
 use crate::clients::{AddressCounts, AddressUnit};
 use crate::driver::{Batch, Driver, Errno, Lease, Op, Received, Share, Token};
 use crate::exchange::{Chunk, CloseTimeouts, Drained, Ending, Exchange, Input, Proxied, Security, Surroundings};
@@ -272,9 +271,9 @@ impl<H> Connection<H> {
         self.busy().is_some_and(|busy| busy.ending.is_some())
     }
 
-    /// Whether what admitted its client was taken back.
-    pub(super) fn has_lost(&self, Revoked { generation, rule, user }: &Revoked) -> bool {
-        let is_revoked = |admitted: &Admitted| admitted.is_revoked_by(*generation, *rule, user);
+    /// Whether the admission of its client was revoked.
+    pub(super) fn has_lost(&self, revoked: &Revocations) -> bool {
+        let is_revoked = |Admitted { user, server, .. }: &Admitted| revoked.contains(server.as_deref(), user);
         !self.is_ending() && self.admitted().is_some_and(is_revoked)
     }
 

@@ -2,6 +2,7 @@
 //! in without its permission, no request waits beyond its deadline, and nothing is counted or left at the end.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use auth_wire::{Answer, Credential, Decoder, Problem, Question, Rule, ToDaemon, ToHelper, Verdict, encode};
@@ -28,6 +29,8 @@ const RELOAD_TURNS: usize = 400;
 const PAUSE_TURNS_MAX: usize = 300;
 /// What the helper says about a token, which begins with one of these. The status of the response.
 const FATES: [(&str, u16); 5] = [("good", 200), ("bad", 401), ("other", 403), ("often", 429), ("unclear", 503)];
+/// The path of the server that decides.
+const SERVER: &str = "/decide";
 /// The reasons in close frames after a revocation, and after reloads.
 const REVOKED: &str = "access revoked";
 const OUTDATED: &str = "the configuration has changed: connect again";
@@ -89,6 +92,7 @@ struct Said {
 fn token_of(question: &Question) -> String {
     match &question.credential {
         Credential::Token(token) => token.reveal().to_owned(),
+        Credential::None => String::new(),
         other => panic!("the credential of the request is a token: {other:?}"),
     }
 }
@@ -126,9 +130,7 @@ impl Helper {
         }
         if let Some(token) = said.allowed.iter().min().filter(|_| sim.rng.one_in(100)) {
             said.revoked.insert(token.clone());
-            let generation = 1 + sim.rng.below(said.generations as usize) as u32;
-            let revoked = ToDaemon::Revoked { generation, rule: 0, user: token.clone() };
-            self.say(&revoked);
+            self.say(&ToDaemon::Revoked { server: SERVER.into(), user: token.clone() });
         }
         if let Some(size) = sim.wires[self.wire].write(&self.owed) {
             self.owed.drain(..size);
@@ -180,7 +182,7 @@ impl Helper {
                 said.allowed.insert(token.clone());
                 allow(&token)
             }
-            Some("bad") => Verdict::Deny,
+            Some("bad" | "") => Verdict::Deny,
             Some("other") => Verdict::Forbidden,
             Some("often") => Verdict::Limited { wait_ms: sim.rng.below(10_000) as u64 },
             _ => unavailable("it is not clear"),
@@ -365,9 +367,13 @@ fn run(seed: u64) -> (Manner, Outcome) {
     pages::add_files(&mut sim);
     let service = Arc::new(Service { protocol: Protocol::Stream, ..Service::default() });
     let (cache_ms, recheck_ms) = ([0, 60_000][sim.rng.below(2)], [0, 500][sim.rng.below(2)]);
-    let auth = Auth { cache_ms, recheck_ms, ..Auth::new(0, "r", AuthKind::Bearer) };
+    let kind = match sim.rng.below(2) {
+        0 => AuthKind::Bearer,
+        _ => AuthKind::Unix { server: Path::new(SERVER).into(), headers: Vec::new() },
+    };
+    let auth = Auth { cache_ms, recheck_ms, ..Auth::new(0, "r", kind) };
     let rule = AccessRule { auth: vec![auth], ..AccessRule::default() };
-    let access = Access { filter: None, rules: vec![rule] };
+    let access = Access::new(None, vec![rule]);
     let site = Site { has_www: true, has_docroot: true, service, access, ..Site::default() };
     let endpoint_of = |generation: u32, sim: &mut Sim| {
         let mut endpoint = endpoint(site.clone(), StageKind::Plain, sim);

@@ -1,10 +1,12 @@
 //! Counts failed attempts, without a clock: the time is an argument, in milliseconds that never go back.
 //!
-//! Attempts of an address with equal credentials that are judged at the same time count as one. An attempt counts as a
-//! failure from the moment it begins, so that many at once are no way around a limit, and no longer
-//! once it has succeeded. There are three counts. Of an address with one user: after a few failures each further one doubles
-//! the wait. Of an address with any users, within a window. Of a user from all addresses, within the same window: this limit
-//! spares addresses that the user succeeded from before, so that nobody else can lock the user out there.
+//! Attempts of an address with equal credentials that are judged at the same time count as one. There are three counts. Of an
+//! address with one user: after a few failures each further one doubles the wait. Of a user from all addresses, within a
+//! window: this limit spares addresses that the user succeeded from before, so that nobody else can lock the user out there.
+//! In these two an attempt counts as a failure from the moment it begins, so that many at once are no way around a limit, and
+//! no longer once it has succeeded. The third is that of an address with any users, within the same window. It counts what
+//! has failed: many users behind one address log in at once with right passwords, and must not wait for each other. So
+//! `UNIT_PENDING_MAX` attempts that began together may exceed it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -149,7 +151,9 @@ impl Attempts {
         if let Some(client) = self.clients.get_mut(unit) {
             // Nothing is wrong with a question without a credential.
             let wait_ms = shown.and_then(|_| client.failures.wait_ms(UNIT_FAILURES_MAX, now_ms));
-            if let Some(wait_ms) = wait_ms.or((client.pending >= UNIT_PENDING_MAX).then_some(UNIT_PENDING_WAIT_MS)) {
+            // Clients without an address are not one client. The queue bounds them.
+            let is_full = client.pending >= UNIT_PENDING_MAX && unit != Unit::Local;
+            if let Some(wait_ms) = wait_ms.or(is_full.then_some(UNIT_PENDING_WAIT_MS)) {
                 return Err(wait_ms);
             }
         }

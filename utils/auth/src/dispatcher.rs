@@ -3,7 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use auth_wire::{Answer, Credential, Problem, Question, Rule, ToDaemon, ToHelper, Verdict};
@@ -13,8 +14,8 @@ use crate::limits::{DUE_MAX, FAILURE_MS, GENERATIONS_MAX, JOINED_MAX, QUEUE_MAX,
 use crate::rules::{Judgement, LoadedRule, Watched, server_of};
 use crate::server::{Report, Server};
 
-/// Starts the thread that talks to a server, which connects at once if it is wanted, for a rule of a generation.
-pub type StartServer = Box<dyn Fn(&Path, bool, u32, u32) -> std::io::Result<Server>>;
+/// Starts the thread that talks to a server, for a rule of a generation.
+pub type StartServer = Box<dyn Fn(&Path, u32, u32) -> io::Result<Server>>;
 
 /// A credential for a thread to verify.
 #[derive(Debug)]
@@ -80,8 +81,8 @@ pub struct Dispatcher {
     dear: VecDeque<u64>,
     /// By numbers of their own, which the server's thread has in place of the ids.
     asked: HashMap<u64, Asked>,
-    /// Failures, in the order of their time.
-    due: VecDeque<(u64, u64)>,
+    /// Failures: the time of each in order, its question's id, and the answer.
+    due: VecDeque<(u64, u64, Verdict)>,
     out: VecDeque<ToDaemon>,
 }
 
@@ -105,7 +106,7 @@ impl Dispatcher {
     /// A message of the daemon.
     pub fn handle(&mut self, message: ToHelper, now_ms: u64) {
         match message {
-            ToHelper::Rules { generation, rules } => self.load(generation, rules, now_ms),
+            ToHelper::Rules { generation, rules, is_trial } => self.load(generation, rules, is_trial, now_ms),
             ToHelper::Ask(question) => self.ask(*question, now_ms),
             ToHelper::Cancel { id } => self.cancel(id),
         }
@@ -122,9 +123,6 @@ impl Dispatcher {
     /// The result of a task.
     pub fn judged(&mut self, number: u64, judgement: Judgement, now_ms: u64) {
         let Some(job) = self.jobs.remove(&number) else { return };
-        if let Judgement::Wrong(Some(sentence)) = &judgement {
-            self.warn(job.question.generation, vec![sentence.clone()]);
-        }
         let is_counted = judgement != Judgement::Expired;
         let verdict = judgement.verdict();
         match &verdict {
@@ -160,22 +158,27 @@ impl Dispatcher {
                 }
                 self.answer_in_time(id, verdict, asked.asked_ms.saturating_add(FAILURE_MS), now_ms);
             }
-            Report::Revoked { user } => {
-                if self.generations.iter().any(|known| known.number == generation) {
-                    self.out.push_back(ToDaemon::Revoked { generation, rule, user });
+            // Of a generation that is gone, too: what was allowed by it may last.
+            Report::Revoked { server, user } => {
+                for known in &self.generations {
+                    let others =
+                        (0..).zip(&known.rules).filter(|(other, _)| (known.number, *other) != (generation, rule));
+                    let others = others.filter_map(|(_, (_, other))| other.as_ref());
+                    others.for_each(|other| other.revoke(&server));
                 }
+                self.out.push_back(ToDaemon::Revoked { server: server.to_path_buf(), user });
             }
         }
     }
 
     /// Answers the failures whose time has come. Returns the time of the next one.
     pub fn expire(&mut self, now_ms: u64) -> Option<u64> {
-        while let Some((due_ms, id)) = self.due.front().copied() {
+        while let Some((due_ms, id, verdict)) = self.due.pop_front() {
             if due_ms > now_ms {
+                self.due.push_front((due_ms, id, verdict));
                 return Some(due_ms);
             }
-            self.due.pop_front();
-            self.answer(id, Verdict::Deny);
+            self.answer(id, verdict);
         }
         None
     }
@@ -185,47 +188,62 @@ impl Dispatcher {
         self.out.pop_front()
     }
 
-    fn load(&mut self, number: u32, rules: Vec<Rule>, now_ms: u64) {
+    fn load(&mut self, number: u32, rules: Vec<Rule>, is_trial: bool, now_ms: u64) {
         let (mut loaded, mut warnings, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+        let sentence = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         for (rule, settings) in (0..).zip(rules) {
-            let server = server_of(&settings).map(|path| {
-                let mut before =
-                    self.generations.iter().flat_map(|known| &known.rules).filter_map(|(_, server)| server.as_ref());
-                let is_wanted = before.any(|server| server.is_wanted_at(path));
-                (self.start_server)(path, is_wanted, number, rule)
-                    .map_err(|error| vec![format!("{}: {error}", path.display())])
-            });
+            let path = server_of(&settings).map(Path::to_owned);
+            let checked =
+                path.iter().try_for_each(|path| Server::check(path).map_err(|error| vec![sentence(path, error)]));
             let watched = Watched::load(settings, now_ms);
-            match server.transpose().and_then(|server| watched.map(|watched| (watched, server))) {
-                Ok((watched, server)) => {
+            match checked.and(watched) {
+                Ok(watched) => {
                     warnings.extend(watched.warnings());
-                    loaded.push((watched, server));
+                    loaded.push((watched, path));
                 }
                 Err(sentences) => problems.extend(sentences.into_iter().map(|sentence| (rule, sentence))),
             }
         }
         if !problems.is_empty() {
-            let left_out = problems.len().saturating_sub(SENTENCES_MAX);
-            let mut problems: Vec<Problem> = problems
-                .into_iter()
-                .take(SENTENCES_MAX)
-                .map(|(rule, sentence)| Problem { rule, sentence: cut(sentence) })
-                .collect();
-            if let (true, Some(rule)) = (left_out > 0, problems.last().map(|problem| problem.rule)) {
-                problems.push(Problem { rule, sentence: format!("and {left_out} more problems") });
-            }
-            self.out.push_back(ToDaemon::Problems { generation: number, problems });
-            return;
+            return self.refuse(number, problems);
         }
+        if is_trial {
+            return self.warn(number, warnings);
+        }
+        // Only now, so that no server sees connections for rules that are refused.
+        let started = (0..).zip(loaded).map(|(rule, (watched, path))| {
+            let start =
+                |path: PathBuf| (self.start_server)(&path, number, rule).map_err(|error| sentence(&path, error));
+            let server = path.map(start).transpose().map_err(|sentence| (rule, sentence))?;
+            Ok((watched, server))
+        });
+        let rules = match started.collect() {
+            Ok(rules) => rules,
+            Err(problem) => return self.refuse(number, vec![problem]),
+        };
         // A daemon that was told of problems may send the number again.
         let mut gone = vec![number];
         self.generations.retain(|known| known.number != number);
-        self.generations.push_back(Generation { number, rules: loaded });
+        self.generations.push_back(Generation { number, rules });
         while self.generations.len() > GENERATIONS_MAX {
             gone.extend(self.generations.pop_front().map(|generation| generation.number));
         }
         self.abandon(&gone);
         self.warn(number, warnings);
+    }
+
+    /// Sends why the rules cannot be used.
+    fn refuse(&mut self, generation: u32, problems: Vec<(u32, String)>) {
+        let left_out = problems.len().saturating_sub(SENTENCES_MAX);
+        let mut problems: Vec<Problem> = problems
+            .into_iter()
+            .take(SENTENCES_MAX)
+            .map(|(rule, sentence)| Problem { rule, sentence: cut(sentence) })
+            .collect();
+        if let (true, Some(rule)) = (left_out > 0, problems.last().map(|problem| problem.rule)) {
+            problems.push(Problem { rule, sentence: format!("and {left_out} more problems") });
+        }
+        self.out.push_back(ToDaemon::Problems { generation, problems });
     }
 
     /// Questions that the servers of these generations cannot answer any more.
@@ -321,7 +339,7 @@ impl Dispatcher {
     }
 
     fn cancel(&mut self, id: u64) {
-        self.due.retain(|(_, other)| *other != id);
+        self.due.retain(|(_, other, _)| *other != id);
         let number = self.asked.iter().find(|(_, asked)| asked.id == id).map(|(number, _)| *number);
         if let Some((number, asked)) = number.and_then(|number| self.asked.remove_entry(&number)) {
             self.attempts.forget(asked.attempt);
@@ -348,22 +366,23 @@ impl Dispatcher {
     fn count(&mut self, attempt: Attempt, verdict: &Verdict, user: Option<&str>, now_ms: u64) {
         match verdict {
             Verdict::Allow { user: allowed, .. } if user == Some(allowed) => self.attempts.succeed(attempt, now_ms),
-            Verdict::Deny => self.attempts.fail(attempt, now_ms),
+            Verdict::Deny | Verdict::Refused { .. } => self.attempts.fail(attempt, now_ms),
             _ => self.attempts.forget(attempt),
         }
     }
 
     /// A failure is not answered before its time, so that the answer does not tell how it was found out.
     fn answer_in_time(&mut self, id: u64, verdict: Verdict, due_ms: u64, now_ms: u64) {
-        if verdict != Verdict::Deny || due_ms <= now_ms || self.due.len() >= DUE_MAX {
+        let is_failure = matches!(verdict, Verdict::Deny | Verdict::Refused { .. });
+        if !is_failure || due_ms <= now_ms || self.due.len() >= DUE_MAX {
             return self.answer(id, verdict);
         }
-        let at = self.due.partition_point(|(other_ms, _)| *other_ms <= due_ms);
-        self.due.insert(at, (due_ms, id));
+        let at = self.due.partition_point(|(other_ms, ..)| *other_ms <= due_ms);
+        self.due.insert(at, (due_ms, id, verdict));
     }
 
     fn answer(&mut self, id: u64, mut verdict: Verdict) {
-        if let Verdict::Unavailable { sentence } = &mut verdict {
+        if let Verdict::Unavailable { sentence } | Verdict::Refused { reason: sentence } = &mut verdict {
             *sentence = cut(std::mem::take(sentence));
         }
         self.out.push_back(ToDaemon::Answer(Answer { id, verdict }));
@@ -412,7 +431,8 @@ fn cut(mut sentence: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::cell::Cell;
+    use std::rc::Rc;
 
     use auth_wire::{Secret, Source};
 
@@ -422,7 +442,7 @@ mod tests {
     use crate::rules::tests::{BCRYPT, PASSWORD, write};
 
     fn dispatcher() -> Dispatcher {
-        Dispatcher::new(Box::new(|path, is_wanted, _, _| Server::start(path, is_wanted, |_| ())))
+        Dispatcher::new(Box::new(|path, _, _| Server::start(path, |_| ())))
     }
 
     fn user(user: &str, passwd: &str) -> Source {
@@ -436,7 +456,8 @@ mod tests {
     /// With one rule, that has the user ann.
     fn ready() -> Dispatcher {
         let mut dispatcher = dispatcher();
-        dispatcher.handle(ToHelper::Rules { generation: 1, rules: vec![rule(user("ann", PASSWORD))] }, 0);
+        dispatcher
+            .handle(ToHelper::Rules { generation: 1, rules: vec![rule(user("ann", PASSWORD))], is_trial: false }, 0);
         let message = dispatcher.next_message().unwrap();
         assert!(
             matches!(message, ToDaemon::Ready { generation: 1, ref warnings } if warnings.len() == 1),
@@ -470,6 +491,7 @@ mod tests {
         let letter = |verdict| match verdict {
             Verdict::Allow { .. } => 'a',
             Verdict::Deny => 'd',
+            Verdict::Refused { .. } => 'r',
             Verdict::Forbidden => 'f',
             Verdict::Limited { .. } => 'l',
             Verdict::Unavailable { .. } => 'u',
@@ -606,7 +628,7 @@ mod tests {
         let mut dispatcher = dispatcher();
         for generation in 1..=3 {
             let rules = vec![rule(user("ann", &format!("password{generation}")))];
-            dispatcher.handle(ToHelper::Rules { generation, rules }, 0);
+            dispatcher.handle(ToHelper::Rules { generation, rules, is_trial: false }, 0);
             assert!(
                 matches!(dispatcher.next_message(), Some(ToDaemon::Ready { generation: g, .. }) if g == generation)
             );
@@ -621,7 +643,7 @@ mod tests {
         ask(&mut dispatcher, Question { generation: 3, rule: 1, ..question(5, "ann", "password3", "") }, 0);
         assert_eq!(answers(&mut dispatcher), [(5, 'u')], "there is no second rule");
         // The same number again replaces the rules.
-        dispatcher.handle(ToHelper::Rules { generation: 3, rules: vec![rule(user("ann", "new"))] }, 0);
+        dispatcher.handle(ToHelper::Rules { generation: 3, rules: vec![rule(user("ann", "new"))], is_trial: false }, 0);
         assert!(dispatcher.next_message().is_some() && dispatcher.generations.len() == 2);
         ask(&mut dispatcher, Question { generation: 3, ..question(6, "ann", "new", "") }, 0);
         work(&mut dispatcher, 0);
@@ -632,7 +654,7 @@ mod tests {
     fn problems_keep_the_rules_before() {
         let mut dispatcher = ready();
         let rules = vec![rule(user("ann", "a")), Rule::default(), rule(user("bob", "$7$x"))];
-        dispatcher.handle(ToHelper::Rules { generation: 2, rules }, 0);
+        dispatcher.handle(ToHelper::Rules { generation: 2, rules, is_trial: false }, 0);
         let problem = |rule, sentence: &str| Problem { rule, sentence: sentence.to_owned() };
         let problems = vec![
             problem(1, "no source of users or tokens is given"),
@@ -645,7 +667,7 @@ mod tests {
         // A frame has room for all that is sent.
         let long = format!("/{}", "x".repeat(1_000));
         let rules = vec![rule(Source::PasswordFile(PathBuf::from(long))); 5_000];
-        dispatcher.handle(ToHelper::Rules { generation: 2, rules }, 0);
+        dispatcher.handle(ToHelper::Rules { generation: 2, rules, is_trial: false }, 0);
         let message = dispatcher.next_message().unwrap();
         auth_wire::encode(&message, &mut Vec::new()).unwrap();
         let ToDaemon::Problems { problems, .. } = message else { panic!("{message:?}") };
@@ -659,7 +681,7 @@ mod tests {
         write(&path, &format!("ann:{BCRYPT}\n"));
         let mut dispatcher = dispatcher();
         let rules = vec![rule(Source::PasswordFile(path.clone()))];
-        dispatcher.handle(ToHelper::Rules { generation: 1, rules }, 0);
+        dispatcher.handle(ToHelper::Rules { generation: 1, rules, is_trial: false }, 0);
         assert!(dispatcher.next_message().is_some());
         write(&path, "broken\n");
         ask(&mut dispatcher, question(1, "ann", PASSWORD, ""), LOOK_MS);
@@ -676,7 +698,7 @@ mod tests {
     fn with_server() -> Dispatcher {
         let mut dispatcher = dispatcher();
         let rules = vec![rule(Source::Server(PathBuf::from("/nonexistent/server")))];
-        dispatcher.handle(ToHelper::Rules { generation: 1, rules }, 0);
+        dispatcher.handle(ToHelper::Rules { generation: 1, rules, is_trial: false }, 0);
         assert_eq!(dispatcher.next_message(), Some(ToDaemon::Ready { generation: 1, warnings: vec![] }));
         dispatcher
     }
@@ -690,22 +712,43 @@ mod tests {
     }
 
     #[test]
-    fn servers_that_were_asked_are_wanted_again() {
-        let wanted = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-        let seen = std::rc::Rc::clone(&wanted);
-        let mut dispatcher = Dispatcher::new(Box::new(move |path, is_wanted, _, _| {
-            seen.borrow_mut().push(is_wanted);
-            Server::start(path, is_wanted, |_| ())
-        }));
-        let server = |name: &str| rule(Source::Server(PathBuf::from("/nonexistent").join(name)));
-        for generation in 1..=3 {
-            dispatcher.handle(ToHelper::Rules { generation, rules: vec![server("a"), server("b")] }, 0);
-            if generation == 1 {
-                ask(&mut dispatcher, question(1, "ann", "x", ""), 0);
+    fn an_examination_connects_no_server() {
+        let mut dispatcher = Dispatcher::new(Box::new(|path, _, _| panic!("{} is connected", path.display())));
+        let server = |path: PathBuf| rule(Source::Server(path));
+        let good = vec![server("/nonexistent/server".into()), rule(user("ann", "a"))];
+        dispatcher.handle(ToHelper::Rules { generation: 1, rules: good, is_trial: true }, 0);
+        let message = dispatcher.next_message();
+        assert!(matches!(message, Some(ToDaemon::Ready { generation: 1, ref warnings }) if warnings.len() == 1));
+        let bad = vec![server(PathBuf::from("/").join("x".repeat(200)))];
+        dispatcher.handle(ToHelper::Rules { generation: 2, rules: bad, is_trial: true }, 0);
+        let message = dispatcher.next_message();
+        assert!(matches!(message, Some(ToDaemon::Problems { generation: 2, ref problems }) if problems[0].rule == 0));
+        ask(&mut dispatcher, question(1, "ann", "a", ""), 0);
+        assert_eq!(answers(&mut dispatcher), [(1, 'u')], "it decides nothing");
+    }
+
+    /// A server would see a connection and its end each time that the helper is started again.
+    #[test]
+    fn rules_with_problems_connect_no_server() {
+        let started = Rc::new(Cell::new(0));
+        let mut dispatcher = Dispatcher::new(Box::new({
+            let started = Rc::clone(&started);
+            move |path, _, _| {
+                started.set(started.get() + 1);
+                Server::start(path, |_| ())
             }
-            let expected = [generation > 1, false];
-            assert_eq!(wanted.take(), expected, "generation {generation}");
+        }));
+        let server = || rule(Source::Server(PathBuf::from("/nonexistent/server")));
+        for (second, count) in [(rule(Source::PasswordFile("/nonexistent/users".into())), 0), (server(), 2)] {
+            dispatcher.handle(ToHelper::Rules { generation: 1, rules: vec![server(), second], is_trial: false }, 0);
+            let is_ready = matches!(dispatcher.next_message(), Some(ToDaemon::Ready { .. }));
+            assert_eq!((is_ready, started.get()), (count > 0, count));
         }
+        let mut dispatcher = Dispatcher::new(Box::new(|_, _, _| Err(io::Error::other("no thread"))));
+        let rules = vec![rule(user("ann", "a")), server()];
+        dispatcher.handle(ToHelper::Rules { generation: 1, rules, is_trial: false }, 0);
+        let problems = vec![Problem { rule: 1, sentence: "/nonexistent/server: no thread".to_owned() }];
+        assert_eq!(dispatcher.next_message(), Some(ToDaemon::Problems { generation: 1, problems }));
     }
 
     #[test]
@@ -720,7 +763,10 @@ mod tests {
             (Some(0), "", u32::MAX),
         ] {
             let mut dispatcher = dispatcher();
-            dispatcher.handle(ToHelper::Rules { generation: 1, rules: sources.clone().map(rule).to_vec() }, 0);
+            dispatcher.handle(
+                ToHelper::Rules { generation: 1, rules: sources.clone().map(rule).to_vec(), is_trial: false },
+                0,
+            );
             let mut judged = 0;
             for round in 0..5 {
                 for guess in 0..4 {
@@ -813,6 +859,45 @@ mod tests {
         }
     }
 
+    /// Any client can send such tokens: the reason belongs to the request, and is no warning.
+    #[test]
+    fn the_reason_of_a_refusal_is_in_its_answer() {
+        let mut dispatcher = ready();
+        for (id, time_ms) in [(1, 0), (2, FAILURE_MS)] {
+            let credential = Credential::Token(Secret::from("a.b.c"));
+            ask(&mut dispatcher, Question { credential, ..question(id, "", "", "192.0.2.1") }, 0);
+            let task = dispatcher.next_task().unwrap();
+            let reason = "x".repeat(SENTENCE_SIZE_MAX + 1);
+            dispatcher.judged(task.job, Judgement::Wrong(Some(reason)), time_ms);
+            dispatcher.expire(FAILURE_MS);
+            let message = dispatcher.next_message();
+            let Some(ToDaemon::Answer(Answer { id: answered, verdict: Verdict::Refused { reason } })) = message else {
+                panic!("{message:?}");
+            };
+            assert_eq!((answered, reason.len()), (id, SENTENCE_SIZE_MAX));
+            assert_eq!(dispatcher.next_message(), None);
+        }
+        let unit = Unit::of("192.0.2.1");
+        let (credential, count) = (Credential::Token(Secret::from("x")), crate::limits::UNIT_FAILURES_MAX as u64);
+        for id in 2..count {
+            ask(&mut dispatcher, Question { credential: credential.clone(), ..question(id, "", "", "192.0.2.1") }, 0);
+            let task = dispatcher.next_task().unwrap();
+            dispatcher.judged(task.job, Judgement::Wrong(Some(String::new())), FAILURE_MS);
+        }
+        let shown = dispatcher.attempts.shown(1, &credential);
+        assert!(dispatcher.attempts.begin(unit, shown, FAILURE_MS).is_err(), "each was a failure");
+    }
+
+    /// They have no address that could be limited.
+    #[test]
+    fn clients_of_unix_sockets_do_not_refuse_one_another() {
+        let mut dispatcher = with_server();
+        let count = 2 * u64::from(UNIT_PENDING_MAX);
+        (0..count).for_each(|id| ask(&mut dispatcher, Question { id, generation: 1, ..Question::default() }, 0));
+        (0..count).for_each(|id| decide(&mut dispatcher, id, allow(), 0));
+        assert_eq!(answers(&mut dispatcher), (0..count).map(|id| (id, 'a')).collect::<Vec<_>>());
+    }
+
     #[test]
     fn sentences_of_answers_are_cut() {
         let mut dispatcher = with_server();
@@ -826,7 +911,7 @@ mod tests {
     fn an_answer_is_for_one_question() {
         let mut dispatcher = dispatcher();
         let server = || rule(Source::Server(PathBuf::from("/nonexistent/server")));
-        dispatcher.handle(ToHelper::Rules { generation: 1, rules: vec![server(), server()] }, 0);
+        dispatcher.handle(ToHelper::Rules { generation: 1, rules: vec![server(), server()], is_trial: false }, 0);
         assert!(dispatcher.next_message().is_some());
         ask(&mut dispatcher, question(1, "ann", "right", "192.0.2.1"), 0);
         let first = *dispatcher.asked.keys().next().unwrap();
@@ -872,11 +957,25 @@ mod tests {
         dispatcher.reported(1, 0, Report::Answer { id: 7, verdict: allow() }, 10);
         dispatcher.reported(1, 0, Report::Answer { id: 99, verdict: allow() }, 10);
         assert_eq!(answers(&mut dispatcher), []);
-        dispatcher.reported(1, 0, Report::Revoked { user: "ann".to_owned() }, 10);
-        let revoked = ToDaemon::Revoked { generation: 1, rule: 0, user: "ann".to_owned() };
-        assert_eq!(dispatcher.next_message(), Some(revoked));
-        dispatcher.reported(7, 0, Report::Revoked { user: "ann".to_owned() }, 10);
-        assert_eq!(dispatcher.next_message(), None, "of a generation that is gone");
+        // Also on the connection of a generation that is gone.
+        for generation in [1, 7] {
+            let report = Report::Revoked { server: Path::new("/decide").into(), user: "ann".to_owned() };
+            dispatcher.reported(generation, 0, report, 10);
+            let revoked = ToDaemon::Revoked { server: "/decide".into(), user: "ann".to_owned() };
+            assert_eq!(dispatcher.next_message(), Some(revoked), "{generation}");
+        }
+    }
+
+    /// Two rules, each with a connection of its own.
+    #[test]
+    fn a_revocation_reaches_the_other_rules_of_a_server() {
+        let path = Path::new("/nonexistent/server");
+        let mut dispatcher = dispatcher();
+        let rules = vec![rule(Source::Server(path.into())); 2];
+        dispatcher.handle(ToHelper::Rules { generation: 1, rules, is_trial: false }, 0);
+        dispatcher.reported(1, 0, Report::Revoked { server: path.into(), user: "ann".to_owned() }, 0);
+        let told = |rule| dispatcher.server(1, rule).map(Server::is_revoked);
+        assert_eq!([told(0), told(1)], [Some(false), Some(true)]);
     }
 
     #[test]
@@ -912,7 +1011,7 @@ mod tests {
         let mut dispatcher = with_server();
         ask(&mut dispatcher, question(1, "ann", "x", "192.0.2.1"), 0);
         for generation in 2..=3 {
-            dispatcher.handle(ToHelper::Rules { generation, rules: vec![rule(user("ann", "a"))] }, 0);
+            dispatcher.handle(ToHelper::Rules { generation, rules: vec![rule(user("ann", "a"))], is_trial: false }, 0);
         }
         let unavailable = Verdict::Unavailable { sentence: "the rules have changed".to_owned() };
         let messages: Vec<ToDaemon> = std::iter::from_fn(|| dispatcher.next_message()).collect();

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use auth_wire::Secret;
+use auth_wire::{Secret, Zeroizing};
 use nix::libc::O_NONBLOCK;
 
 use crate::limits::FILE_SIZE_MAX;
@@ -60,16 +60,18 @@ pub struct Others {
 /// Reads a regular file of at most `FILE_SIZE_MAX` bytes of UTF-8. The error is the operator's sentence, without the
 /// file's name.
 pub fn read(path: &Path) -> Result<Contents, String> {
-    let (bytes, others) = read_bytes(path)?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+    let (mut bytes, others) = read_bytes(path)?;
+    let text = String::from_utf8(std::mem::take(&mut *bytes)).map_err(|error| {
+        let valid_size = error.utf8_error().valid_up_to();
+        let bytes = Zeroizing::new(error.into_bytes());
+        let line = bytes[..valid_size].iter().filter(|byte| **byte == b'\n').count();
         format!("line {} is no UTF-8", line + 1)
     })?;
     Ok(Contents { text: text.into(), others })
 }
 
 /// As `read`, for any bytes.
-pub fn read_bytes(path: &Path) -> Result<(Vec<u8>, Others), String> {
+pub fn read_bytes(path: &Path) -> Result<(Zeroizing<Vec<u8>>, Others), String> {
     let failed = |error: io::Error| error.to_string();
     // A FIFO without a writer does not delay the open.
     let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path).map_err(failed)?;
@@ -87,10 +89,11 @@ pub fn read_bytes(path: &Path) -> Result<(Vec<u8>, Others), String> {
 
 /// One byte more than the limit shows that the file exceeds it. The memory does not move, which would leave copies, unless
 /// the file grows meanwhile.
-fn read_bounded(file: &File, size: u64) -> io::Result<Vec<u8>> {
+fn read_bounded(file: &File, size: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let size_max = FILE_SIZE_MAX as u64;
     // With a byte left the end is found without more memory.
-    let mut bytes = Vec::with_capacity(usize::try_from(size.min(size_max)).unwrap_or(FILE_SIZE_MAX) + 1);
+    let capacity = usize::try_from(size.min(size_max)).unwrap_or(FILE_SIZE_MAX) + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     file.take(size_max + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use auth_wire::Zeroizing;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
@@ -12,6 +13,16 @@ pub(crate) fn object(text: &[u8]) -> Option<Map<String, Value>> {
     match serde_json::from_slice(text) {
         Ok(Unique(Value::Object(members))) => Some(members),
         _ => None,
+    }
+}
+
+/// Zeroes all texts of a value but the names of members, as they may be secrets.
+pub(crate) fn zero(value: &mut Value) {
+    match value {
+        Value::String(text) => drop(Zeroizing::new(std::mem::take(text))),
+        Value::Array(values) => values.iter_mut().for_each(zero),
+        Value::Object(members) => members.values_mut().for_each(zero),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -112,5 +123,12 @@ mod tests {
         }
         assert_eq!(object(b"{\"a\":\"\xff\"}"), None, "no UTF-8");
         assert_eq!(object(b"\xef\xbb\xbf{}"), None, "a byte order mark");
+    }
+
+    #[test]
+    fn zeroed_values_have_no_text() {
+        let mut value = serde_json::json!({ "a": ["x", { "b": "y" }], "c": "z", "d": 1, "e": null });
+        zero(&mut value);
+        assert_eq!(value, serde_json::json!({ "a": ["", { "b": "" }], "c": "", "d": 1, "e": null }));
     }
 }

@@ -86,8 +86,11 @@ pub(crate) const DUE_MAX: usize = 4_096;
 pub(crate) const GENERATIONS_MAX: usize = 2;
 /// Bytes that are read at once.
 pub(crate) const RECEIVE_SIZE: usize = 64 * 1024;
-/// Bytes that wait for the daemon to read them. With more, no questions are read.
+/// Bytes that wait for the daemon to read them. With more, neither questions nor reports of servers are taken.
 pub(crate) const SEND_QUEUE_SIZE_MAX: usize = 1024 * 1024;
+/// Reports of servers that wait for the main thread. With more, the servers' threads wait, and take nothing from their
+/// servers.
+pub(crate) const REPORTS_MAX: usize = 256;
 /// Sentences of a message.
 pub(crate) const SENTENCES_MAX: usize = 100;
 /// Bytes of a sentence of a message.
@@ -140,6 +143,10 @@ pub(crate) const SERVER_QUESTIONS_MAX: usize = 64;
 pub(crate) const SERVER_QUESTION_SIZE_MAX: usize = 16 * 1024;
 /// Bytes of a message of a server.
 pub(crate) const SERVER_ANSWER_SIZE_MAX: usize = 4 * 1024;
+/// Bytes that are taken of a connection that is to end: more than its socket holds.
+pub(crate) const SERVER_LAST_SIZE_MAX: usize = 1024 * 1024;
+/// Questions and cancellations that are taken before a server is heard again.
+pub(crate) const SERVER_COMMANDS_MAX: usize = 64;
 /// Time of a server for an answer.
 pub(crate) const SERVER_ANSWER_MS: u64 = 5_000;
 /// Time between two connections to a server that failed. It doubles each time.

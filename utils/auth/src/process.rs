@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +19,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt};
 
 use crate::dispatcher::{Dispatcher, Task};
-use crate::limits::{RECEIVE_SIZE, SEND_QUEUE_SIZE_MAX, WORKERS};
+use crate::limits::{RECEIVE_SIZE, REPORTS_MAX, SEND_QUEUE_SIZE_MAX, WORKERS};
 use crate::rules::Judgement;
 use crate::server::{Report, Server};
 
@@ -57,28 +57,25 @@ fn failed<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> ServeError 
     move |error| ServeError::System { action, error: error.into() }
 }
 
-/// What other threads tell the main thread.
+/// The result of a task.
 #[derive(Debug)]
-enum Event {
-    Judged { job: u64, judgement: Judgement },
-    Reported { generation: u32, rule: u32, report: Report },
+struct Judged {
+    job: u64,
+    judgement: Judgement,
 }
 
-/// The other threads' end of the queue of events.
-#[derive(Clone, Debug)]
-struct Notifier {
-    events: Sender<Event>,
-    wake: Arc<EventFd>,
+/// What the server of a rule says.
+#[derive(Debug)]
+struct Reported {
+    generation: u32,
+    rule: u32,
+    report: Report,
 }
 
-impl Notifier {
-    fn send(&self, event: Event) {
-        // The main thread has ended: so does the process.
-        if self.events.send(event).is_ok() {
-            // It fails only if the main thread is woken already.
-            let _ = self.wake.write(1);
-        }
-    }
+/// Wakes the main thread, after something was sent to it.
+fn notify(wake: &EventFd) {
+    // It fails only if the main thread is woken already.
+    let _ = wake.write(1);
 }
 
 /// Serves the daemon at the other end of the socket until the daemon closes it.
@@ -89,18 +86,20 @@ pub fn serve(socket: BorrowedFd<'_>) -> Result<(), ServeError> {
     protect()?;
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let wake = Arc::new(EventFd::from_flags(flags).map_err(failed("eventfd"))?);
-    let (sender, events) = channel();
-    let notifier = Notifier { events: sender, wake };
-    let tasks = start_workers(&notifier)?;
-    let servers = notifier.clone();
-    let dispatcher = Dispatcher::new(Box::new(move |path, is_wanted, generation, rule| {
-        let notifier = servers.clone();
-        Server::start(path, is_wanted, move |report| notifier.send(Event::Reported { generation, rule, report }))
+    let (results, judged) = channel();
+    let tasks = start_workers(&results, &wake)?;
+    let (sender, reported) = sync_channel(REPORTS_MAX);
+    let wake_of_servers = Arc::clone(&wake);
+    let dispatcher = Dispatcher::new(Box::new(move |path, generation, rule| {
+        let (reports, wake) = (sender.clone(), Arc::clone(&wake_of_servers));
+        Server::start(path, move |report| send_report(&reports, &wake, Reported { generation, rule, report }))
     }));
     let mut process = Process {
         socket,
-        wake: notifier.wake,
-        events,
+        wake,
+        judged,
+        reported,
+        has_reports: false,
         tasks,
         idle: WORKERS,
         decoder: Decoder::default(),
@@ -122,23 +121,32 @@ fn protect() -> Result<(), ServeError> {
 }
 
 /// They end with the process.
-fn start_workers(notifier: &Notifier) -> Result<Sender<Task>, ServeError> {
+fn start_workers(results: &Sender<Judged>, wake: &Arc<EventFd>) -> Result<Sender<Task>, ServeError> {
     let (sender, tasks) = channel::<Task>();
     let tasks = Arc::new(Mutex::new(tasks));
     for _ in 0..WORKERS {
-        let (tasks, notifier) = (Arc::clone(&tasks), notifier.clone());
+        let (tasks, results, wake) = (Arc::clone(&tasks), results.clone(), Arc::clone(wake));
         let work = move || {
             loop {
                 // A thread waits for a task with the lock; the others wait for the lock.
                 let task = tasks.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 let Ok(task) = task else { return };
                 let (job, judgement) = task.judge(unix_time_s());
-                notifier.send(Event::Judged { job, judgement });
+                // A worker has one task at a time, so that few results wait. Without the main thread the process ends.
+                let _ = results.send(Judged { job, judgement });
+                notify(&wake);
             }
         };
         thread::Builder::new().name("verify".to_owned()).spawn(work).map_err(failed("a thread cannot be started"))?;
     }
     Ok(sender)
+}
+
+/// Called by the thread of a server, which waits here while `REPORTS_MAX` others wait for the main thread.
+fn send_report(reports: &SyncSender<Reported>, wake: &EventFd, reported: Reported) {
+    // Without the main thread the process ends.
+    let _ = reports.send(reported);
+    notify(wake);
 }
 
 fn unix_time_s() -> u64 {
@@ -148,7 +156,10 @@ fn unix_time_s() -> u64 {
 struct Process<'a> {
     socket: BorrowedFd<'a>,
     wake: Arc<EventFd>,
-    events: Receiver<Event>,
+    judged: Receiver<Judged>,
+    reported: Receiver<Reported>,
+    /// Whether there may be reports of servers that no wake-up follows.
+    has_reports: bool,
     tasks: Sender<Task>,
     /// Workers without a task.
     idle: usize,
@@ -168,17 +179,11 @@ impl Process<'_> {
                 return Ok(());
             }
             let now_ms = self.now_ms();
-            while let Ok(event) = self.events.try_recv() {
-                match event {
-                    Event::Judged { job, judgement } => {
-                        self.idle += 1;
-                        self.dispatcher.judged(job, judgement, now_ms);
-                    }
-                    Event::Reported { generation, rule, report } => {
-                        self.dispatcher.reported(generation, rule, report, now_ms);
-                    }
-                }
+            while let Ok(Judged { job, judgement }) = self.judged.try_recv() {
+                self.idle += 1;
+                self.dispatcher.judged(job, judgement, now_ms);
             }
+            self.has_reports = self.take_reports(now_ms);
             next_due_ms = self.dispatcher.expire(now_ms);
             self.hand_out();
             self.encode();
@@ -188,17 +193,39 @@ impl Process<'_> {
         }
     }
 
+    /// Takes reports of servers, as long as their messages have room. Returns whether there may be more.
+    fn take_reports(&mut self, now_ms: u64) -> bool {
+        for _ in 0..REPORTS_MAX {
+            if self.is_full() {
+                return true;
+            }
+            let Ok(Reported { generation, rule, report }) = self.reported.try_recv() else { return false };
+            self.dispatcher.reported(generation, rule, report, now_ms);
+            self.encode();
+        }
+        true
+    }
+
+    /// Whether the daemon has to read before anything is taken that has an answer.
+    fn is_full(&self) -> bool {
+        self.out.len() >= SEND_QUEUE_SIZE_MAX
+    }
+
     /// Waits for anything to do. Returns whether the socket can be read.
     fn wait(&self, next_due_ms: Option<u64>) -> Result<bool, ServeError> {
         let mut wanted = PollFlags::empty();
-        wanted.set(PollFlags::POLLIN, self.out.len() < SEND_QUEUE_SIZE_MAX);
+        wanted.set(PollFlags::POLLIN, !self.is_full());
         wanted.set(PollFlags::POLLOUT, !self.out.is_empty());
         let mut fds = [PollFd::new(self.socket, wanted), PollFd::new(self.wake.as_fd(), PollFlags::POLLIN)];
-        let timeout = next_due_ms.map_or(PollTimeout::NONE, |due_ms| {
-            let time = Duration::from_millis(due_ms).saturating_sub(self.start.elapsed());
-            // Rounded up, so that the time has come.
-            PollTimeout::try_from(time.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
-        });
+        let timeout = match next_due_ms {
+            _ if self.has_reports && !self.is_full() => PollTimeout::ZERO,
+            None => PollTimeout::NONE,
+            Some(due_ms) => {
+                let time = Duration::from_millis(due_ms).saturating_sub(self.start.elapsed());
+                // Rounded up, so that the time has come.
+                PollTimeout::try_from(time.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX)
+            }
+        };
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(failed("poll")(error)),

@@ -88,7 +88,8 @@ impl Judgement {
                 headers: Vec::new(),
             },
             Judgement::Forbidden => Verdict::Forbidden,
-            Judgement::Wrong(_) | Judgement::Expired => Verdict::Deny,
+            Judgement::Wrong(None) | Judgement::Expired => Verdict::Deny,
+            Judgement::Wrong(Some(reason)) => Verdict::Refused { reason },
             Judgement::Failed(sentence) => Verdict::Unavailable { sentence },
         }
     }
@@ -216,7 +217,7 @@ impl LoadedRule {
         }
     }
 
-    /// The error is that of the source whose signature is right, or else of the last source with JSON Web Tokens.
+    /// The error is `Expired` if a source says so, else that of the last source with JSON Web Tokens.
     fn identity_of_token(&self, token: &Secret, now_s: u64) -> Result<Option<Identity>, JwtError> {
         let mut refused = None;
         for source in &self.sources {
@@ -309,7 +310,9 @@ fn load_source(source: &Source, warnings: &mut Vec<String>) -> Result<LoadedSour
                 Stored::parse_row(passwd.reveal()).map_err(|sentence| format!("the password of {user} {sentence}"))
             });
             let stored = stored.map_err(|sentence| vec![sentence])?;
-            warnings.extend(stored.weakness().map(|weakness| format!("the password of {user} {weakness}")));
+            // There is no file that the sentence could begin with.
+            let warning = |weakness| format!("passwd of the configuration: the password of {user} {weakness}");
+            warnings.extend(stored.weakness().map(warning));
             let identity = Identity { user: user.clone(), groups: groups.clone(), ..Identity::default() };
             Ok(LoadedSource::User(Box::new(User { stored, identity })))
         }
@@ -553,7 +556,7 @@ pub(crate) mod tests {
         write(&path, &format!("ann:{SHA}\nbob:{SHA}\n"));
         let sources = vec![user("ann", "other", &[]), Source::PasswordFile(path)];
         let (rule, warnings) = LoadedRule::load(&Rule { sources, ..Rule::default() }).unwrap();
-        assert_eq!(warnings[0], "the password of ann is in clear text");
+        assert_eq!(warnings[0], "passwd of the configuration: the password of ann is in clear text");
         assert_eq!(warnings.len(), 3, "{warnings:?}");
         for (name, password, expected) in
             [("ann", "other", true), ("ann", PASSWORD, false), ("bob", PASSWORD, true), ("bob", "other", false)]

@@ -5,14 +5,13 @@ mod cache;
 mod dialogue;
 mod link;
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
-use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use auth_wire::{Question, Verdict};
@@ -22,8 +21,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::UnixAddr;
 
 use crate::limits::{
-    SERVER_ANSWER_MS, SERVER_ANSWER_SIZE_MAX, SERVER_QUESTION_SIZE_MAX, SERVER_QUESTIONS_MAX, SERVER_RETRY_MS_MAX,
-    SERVER_RETRY_MS_MIN,
+    SERVER_ANSWER_MS, SERVER_ANSWER_SIZE_MAX, SERVER_COMMANDS_MAX, SERVER_LAST_SIZE_MAX, SERVER_QUESTION_SIZE_MAX,
+    SERVER_QUESTIONS_MAX, SERVER_RETRY_MS_MAX, SERVER_RETRY_MS_MIN,
 };
 use dialogue::{Asked, Dialogue, Outcome};
 use link::Link;
@@ -38,8 +37,10 @@ pub enum Report {
         /// The decision.
         verdict: Verdict,
     },
-    /// It revoked what it allowed to a user.
+    /// It revoked what it allowed to a user, on whichever connection.
     Revoked {
+        /// The server's path.
+        server: Arc<Path>,
         /// The user.
         user: String,
     },
@@ -96,62 +97,62 @@ enum Command {
     Cancel(u64),
 }
 
-/// A server, and the thread that talks to it. The thread ends when this is dropped.
+/// A server, and the thread that talks to it. The thread ends after this was dropped. It is not waited for, since it may
+/// wait in `report` for the thread that drops this.
 #[derive(Debug)]
 pub struct Server {
-    path: PathBuf,
-    /// The thread is to stay connected.
-    is_wanted: Cell<bool>,
+    path: Arc<Path>,
     /// None only while this is dropped.
     commands: Option<Sender<Command>>,
     wake: Arc<EventFd>,
-    thread: Option<JoinHandle<()>>,
+    /// The thread forgets the answers that it has kept before it takes the next question.
+    is_revoked: Arc<AtomicBool>,
 }
 
 impl Server {
-    /// Starts the thread. It connects when there is a question, or at once if it `is_wanted`, and from then on stays
-    /// connected, as it would miss a revocation otherwise. `report` is called by the thread, and has to return soon.
-    pub fn start(path: &Path, is_wanted: bool, report: impl Fn(Report) + Send + 'static) -> io::Result<Server> {
-        Server::start_with(path, is_wanted, SERVER_ANSWER_MS, report)
+    /// Whether a server can have this path.
+    pub fn check(path: &Path) -> io::Result<()> {
+        UnixAddr::new(path)?;
+        Ok(())
     }
 
-    fn start_with(
-        path: &Path,
-        is_wanted: bool,
-        answer_ms: u64,
-        report: impl Fn(Report) + Send + 'static,
-    ) -> io::Result<Server> {
-        let address = UnixAddr::new(path)?;
+    /// Starts the thread. It connects at once and stays connected, as it would miss a revocation otherwise. `report` is
+    /// called by the thread, which takes nothing from the server while it waits there.
+    pub fn start(path: &Path, report: impl Fn(Report) + Send + 'static) -> io::Result<Server> {
+        Server::start_with(path, SERVER_ANSWER_MS, report)
+    }
+
+    fn start_with(path: &Path, answer_ms: u64, report: impl Fn(Report) + Send + 'static) -> io::Result<Server> {
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let wake = Arc::new(wake);
         let (commands, receiver) = mpsc::channel();
-        let mut conversation = Conversation {
-            path: path.to_owned(),
-            address,
-            report: Box::new(report),
-            dialogue: Dialogue::new(answer_ms),
-            link: None,
-            is_wanted,
-            retry: Retry::default(),
-            start: Instant::now(),
-        };
-        let thread = std::thread::Builder::new().name("server".to_owned()).spawn({
+        let mut conversation = Conversation::new(path, answer_ms, report)?;
+        let (path, is_revoked) = (Arc::clone(&conversation.path), Arc::clone(&conversation.is_revoked));
+        std::thread::Builder::new().name("server".to_owned()).spawn({
             let wake = wake.clone();
             move || conversation.run(&receiver, &wake)
         })?;
-        let (path, is_wanted) = (path.to_owned(), Cell::new(is_wanted));
-        Ok(Server { path, is_wanted, commands: Some(commands), wake, thread: Some(thread) })
+        Ok(Server { path, commands: Some(commands), wake, is_revoked })
     }
 
     /// Asks, without waiting.
     pub fn ask(&self, question: Question) {
-        self.is_wanted.set(true);
         self.send(Command::Ask(Box::new(question)));
     }
 
-    /// Whether what this server allowed may have to be revoked by the one at this path.
-    pub(crate) fn is_wanted_at(&self, path: &Path) -> bool {
-        self.is_wanted.get() && self.path == path
+    /// Forgets all answers of the server, if it is the one at this path, which has revoked something on another connection:
+    /// any number of revocations takes no room here.
+    pub(crate) fn revoke(&self, server: &Path) {
+        if *self.path == *server {
+            // The channel puts it before the questions that follow.
+            self.is_revoked.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the next question makes the thread forget.
+    #[cfg(test)]
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.is_revoked.load(Ordering::Relaxed)
     }
 
     /// Drops a question: it gets no answer, unless that was reported already.
@@ -177,9 +178,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.commands = None;
         self.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
@@ -205,47 +203,79 @@ impl Retry {
 
 /// The thread.
 struct Conversation {
-    path: PathBuf,
+    path: Arc<Path>,
     address: UnixAddr,
     report: Box<dyn Fn(Report) + Send>,
     dialogue: Dialogue,
     link: Option<Link>,
-    /// There was a question, in this generation or the one before.
-    is_wanted: bool,
+    /// For connections that a question waits for.
     retry: Retry,
+    /// For connections without a question: how they end does not delay those for one.
+    unasked: Retry,
+    is_revoked: Arc<AtomicBool>,
     start: Instant,
 }
 
 impl Conversation {
+    fn new(path: &Path, answer_ms: u64, report: impl Fn(Report) + Send + 'static) -> io::Result<Conversation> {
+        Ok(Conversation {
+            path: Arc::from(path),
+            address: UnixAddr::new(path)?,
+            report: Box::new(report),
+            dialogue: Dialogue::new(answer_ms),
+            link: None,
+            retry: Retry::default(),
+            unasked: Retry::default(),
+            is_revoked: Arc::default(),
+            start: Instant::now(),
+        })
+    }
+
     fn run(&mut self, commands: &Receiver<Command>, wake: &EventFd) {
-        loop {
-            loop {
-                match commands.try_recv() {
-                    Ok(Command::Ask(question)) => self.ask(&question),
-                    Ok(Command::Cancel(id)) => self.dialogue.cancel(id),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return,
-                }
-            }
+        while self.obey(commands, wake) {
             let now_ms = self.now_ms();
             for id in self.dialogue.expire(now_ms) {
                 self.fail(id, ServerError::TimedOut);
             }
-            if self.is_wanted && self.link.is_none() && now_ms >= self.retry.not_before_ms {
-                // There is no question that could fail with it.
-                let _ = self.connect();
+            if self.reconnect_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+                match Link::connect(&self.address) {
+                    Ok(link) => self.link = Some(link),
+                    // There is no question that could fail with it.
+                    Err(_) => self.unasked.fail(now_ms),
+                }
             }
             self.wait(wake);
             // Reset before the commands are read, so that no wake-up is lost.
             let _ = wake.read();
             self.exchange();
         }
+        // Revocations that were sent to this connection may be on no other.
+        let _ = self.take_all();
+    }
+
+    /// Obeys some of the commands. Returns whether there will be more.
+    fn obey(&mut self, commands: &Receiver<Command>, wake: &EventFd) -> bool {
+        for _ in 0..SERVER_COMMANDS_MAX {
+            match commands.try_recv() {
+                Ok(Command::Ask(question)) => self.ask(&question),
+                Ok(Command::Cancel(id)) => self.dialogue.cancel(id),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        // The wake-up for the others may be gone.
+        let _ = wake.write(1);
+        true
+    }
+
+    /// When to connect without a question. None: there is a connection.
+    fn reconnect_ms(&self) -> Option<u64> {
+        self.link.is_none().then_some(self.retry.not_before_ms.max(self.unasked.not_before_ms))
     }
 
     /// Waits for a command, the server, or the next deadline.
     fn wait(&self, wake: &EventFd) {
-        let reconnect_ms = (self.is_wanted && self.link.is_none()).then_some(self.retry.not_before_ms);
-        let due_ms = self.dialogue.next_due_ms().into_iter().chain(reconnect_ms).min();
+        let due_ms = self.dialogue.next_due_ms().into_iter().chain(self.reconnect_ms()).min();
         let timeout = match due_ms.map(|due_ms| due_ms.saturating_sub(self.now_ms())) {
             None => PollTimeout::NONE,
             // One millisecond more, as the deadline is over only after it.
@@ -262,19 +292,21 @@ impl Conversation {
         if self.link.as_ref().is_some_and(|link| link.queued() >= SERVER_QUESTIONS_MAX) {
             return self.fail(question.id, ServerError::Full);
         }
+        if self.is_revoked.swap(false, Ordering::Relaxed) {
+            self.dialogue.forget();
+        }
         let now_ms = self.now_ms();
         match self.dialogue.ask(question, now_ms) {
             Asked::Known(verdict) => (self.report)(Report::Answer { id: question.id, verdict }),
             Asked::Failed(error) => self.fail(question.id, error),
             Asked::Send(text) => {
-                self.is_wanted = true;
                 let linked = match (&self.link, now_ms >= self.retry.not_before_ms) {
                     (Some(_), _) => Ok(()),
                     (None, true) => self.connect(),
                     (None, false) => Err(ServerError::Waiting),
                 };
                 match (linked, &mut self.link) {
-                    (Ok(()), Some(link)) => link.queue(&text),
+                    (Ok(()), Some(link)) => link.queue(text.reveal()),
                     (Err(error), _) => self.drop_all(error),
                     (Ok(()), None) => self.drop_all(ServerError::Closed),
                 }
@@ -295,37 +327,53 @@ impl Conversation {
         }
     }
 
-    /// Writes what is queued and reads what has arrived.
+    /// Writes what is queued and takes what has arrived.
     fn exchange(&mut self) {
         let Some(link) = &mut self.link else { return };
-        let written = link.write().map_err(ServerError::Failed);
-        // What a server said before it closed the connection is still valid.
-        let (messages, read) = link.read();
-        let mut result = read.and(written);
-        for message in messages {
-            match self.dialogue.message(&message, self.now_ms(), unix_ms()) {
-                Ok(outcome) => {
-                    self.retry.succeed();
-                    self.tell(outcome);
-                }
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
+        let result = match link.write() {
+            Ok(()) => self.take().map(drop),
+            Err(errno) => self.take_all().and(Err(ServerError::Failed(errno))),
+        };
         if let Err(error) = result {
+            let now_ms = self.now_ms();
             self.link = None;
-            self.retry.fail(self.now_ms());
+            let retry = if self.dialogue.is_idle() { &mut self.unasked } else { &mut self.retry };
+            retry.fail(now_ms);
             self.drop_all(error);
         }
+    }
+
+    /// Takes what has arrived on a connection that is to end: what a server said before is still valid.
+    fn take_all(&mut self) -> Result<(), ServerError> {
+        let mut size = 0;
+        while size < SERVER_LAST_SIZE_MAX {
+            let (taken, has_more) = self.take()?;
+            size += taken;
+            if !has_more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes some of the messages that have arrived. Returns their bytes, and whether there may be more.
+    fn take(&mut self) -> Result<(usize, bool), ServerError> {
+        let Some(link) = &mut self.link else { return Ok((0, false)) };
+        let (messages, has_more) = link.read();
+        for message in &messages {
+            let outcome = self.dialogue.message(message, self.now_ms(), unix_ms())?;
+            self.retry.succeed();
+            self.unasked.succeed();
+            self.tell(outcome);
+        }
+        Ok((messages.iter().map(Vec::len).sum(), has_more?))
     }
 
     fn tell(&self, outcome: Outcome) {
         match outcome {
             Outcome::Decided(id, verdict) => (self.report)(Report::Answer { id, verdict }),
             Outcome::Failed(id, error) => self.fail(id, error),
-            Outcome::Revoked(user) => (self.report)(Report::Revoked { user }),
+            Outcome::Revoked(user) => (self.report)(Report::Revoked { server: Arc::clone(&self.path), user }),
             Outcome::Nothing => {}
         }
     }

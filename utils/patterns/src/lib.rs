@@ -51,6 +51,16 @@ impl Patterns {
         self
     }
 
+    /// A path for each element that is found in it.
+    pub fn samples(&self) -> impl Iterator<Item = String> {
+        let of = |pattern: &Pattern| {
+            let start = if pattern.at_start { "" } else { "/x" };
+            let end = if pattern.at_end { "" } else { "x" };
+            format!("{start}{}{end}", pattern.runs.join("x"))
+        };
+        self.0.iter().map(of).filter(|sample| sample.starts_with('/'))
+    }
+
     /// Whether any element is found in `subject`.
     pub fn matches(&self, subject: &str) -> bool {
         self.0.iter().any(|pattern| pattern.is_found_in(subject))
@@ -125,6 +135,14 @@ mod tests {
         ] {
             assert_eq!(Patterns::parse(list).matches(subject), found, "{list:?} in {subject}");
         }
+    }
+
+    #[test]
+    fn samples_match() {
+        let patterns = Patterns::parse("^/a$,.js$,^/b/,*,^/c*d$,x,^e");
+        let samples: Vec<String> = patterns.samples().collect();
+        assert_eq!(samples, ["/a", "/x.js", "/b/x", "/xxx", "/cxd", "/xxx"]);
+        assert!(samples.iter().all(|sample| patterns.matches(sample)));
     }
 
     #[test]

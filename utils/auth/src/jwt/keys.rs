@@ -1,6 +1,6 @@
 //! The keys of JSON Web Tokens, from files: PEM (RFC 7468), JWKs and sets of them (RFC 7517), or a secret's bytes.
 
-use auth_wire::{JwtAlgorithm, JwtKey};
+use auth_wire::{JwtAlgorithm, JwtKey, Zeroizing};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use ring::agreement::{self, ECDH_P256, EphemeralPrivateKey};
@@ -85,9 +85,20 @@ impl Keys {
         text: &[u8],
         warnings: &mut Vec<String>,
     ) -> Result<(), String> {
-        let set = json::object(text).ok_or("this is no JSON object with unique members")?;
+        let mut set = json::object(text).ok_or("this is no JSON object with unique members")?;
+        let added = self.add_jwks(algorithm, &set, warnings);
+        set.values_mut().for_each(json::zero);
+        added
+    }
+
+    fn add_jwks(
+        &mut self,
+        algorithm: Option<JwtAlgorithm>,
+        set: &Map<String, Value>,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), String> {
         let jwks = match set.get("keys") {
-            None => vec![&set],
+            None => vec![set],
             Some(Value::Array(jwks)) => jwks
                 .iter()
                 .map(Value::as_object)
@@ -276,7 +287,7 @@ fn jwk_key(jwk: &Map<String, Value>) -> Result<(Option<String>, Key), String> {
         return Err("verify is not one of its key_ops".to_owned());
     }
     let key = match (text("kty"), text("crv")) {
-        (Some("oct"), _) => secret_of_jwk(&bytes("k")?)?,
+        (Some("oct"), _) => secret_of_jwk(&Zeroizing::new(bytes("k")?))?,
         (Some("RSA"), _) => rsa(&bytes("n")?, &bytes("e")?)?,
         (Some("EC"), Some("P-256")) => {
             let (x, y) = (bytes("x")?, bytes("y")?);

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use auth_wire::{Credential, Question, Verdict};
+use auth_wire::{Credential, Question, Secret, Verdict, Zeroizing};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::digest::{SHA256, digest};
 use serde_json::{Map, Value, json};
 
 use super::ServerError;
@@ -24,7 +27,7 @@ pub(super) enum Asked {
     /// The answer was kept.
     Known(Verdict),
     /// To be sent.
-    Send(String),
+    Send(Secret),
     /// It cannot be asked.
     Failed(ServerError),
 }
@@ -45,7 +48,8 @@ pub(super) enum Outcome {
 /// A question that was sent.
 struct Pending {
     question: u64,
-    params: Map<String, Value>,
+    /// What `Cache` compares of its parameters.
+    traits: Map<String, Value>,
     due_ms: u64,
 }
 
@@ -66,19 +70,16 @@ impl Dialogue {
 
     pub(super) fn ask(&mut self, question: &Question, now_ms: u64) -> Asked {
         let params = params(question);
-        if let Some(verdict) = self.cache.find(&params, now_ms) {
+        let traits = traits_of(&params.0);
+        if let Some(verdict) = self.cache.find(&traits, now_ms) {
             return Asked::Known(verdict);
         }
         if self.pending.len() >= SERVER_QUESTIONS_MAX {
             return Asked::Failed(ServerError::Full);
         }
-        let request = json!({ "jsonrpc": "2.0", "method": "authorize", "params": params, "id": self.next });
-        let text = request.to_string();
-        if text.len() > SERVER_QUESTION_SIZE_MAX {
-            return Asked::Failed(ServerError::QuestionTooLong);
-        }
+        let Some(text) = request(params, self.next) else { return Asked::Failed(ServerError::QuestionTooLong) };
         let due_ms = now_ms.saturating_add(self.answer_ms);
-        self.pending.insert(self.next, Pending { question: question.id, params, due_ms });
+        self.pending.insert(self.next, Pending { question: question.id, traits, due_ms });
         self.next += 1;
         Asked::Send(text)
     }
@@ -86,6 +87,16 @@ impl Dialogue {
     /// Forgets a question. Its answer will be a late one.
     pub(super) fn cancel(&mut self, question: u64) {
         self.pending.retain(|_, pending| pending.question != question);
+    }
+
+    /// Forgets all answers.
+    pub(super) fn forget(&mut self) {
+        self.cache.clear();
+    }
+
+    /// Whether no question waits for an answer.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// The questions whose time is over.
@@ -103,7 +114,7 @@ impl Dialogue {
     /// The questions without an answer, when a connection has ended. Answers are not kept beyond it, since a revocation
     /// may be missed.
     pub(super) fn clear(&mut self) -> Vec<u64> {
-        self.cache.clear();
+        self.forget();
         std::mem::take(&mut self.pending).into_values().map(|pending| pending.question).collect()
     }
 
@@ -121,7 +132,7 @@ impl Dialogue {
         let answer = match (message.get("result"), message.get("error")) {
             (Some(result), None) => {
                 let pending = self.pending.get(&id);
-                let has_credential = pending.is_some_and(|pending| pending.params.contains_key("credential"));
+                let has_credential = pending.is_some_and(|pending| pending.traits.contains_key("credential"));
                 Ok(decision(result, has_credential, unix_ms)?)
             }
             (None, Some(error)) => match error.get("code").and_then(Value::as_i64) {
@@ -134,7 +145,7 @@ impl Dialogue {
         match answer {
             Ok(decision) => {
                 if let Some(kept) = decision.kept(now_ms, unix_ms) {
-                    self.cache.keep(&pending.params, decision.vary, kept);
+                    self.cache.keep(&pending.traits, decision.vary, kept);
                 }
                 Ok(Outcome::Decided(pending.question, decision.verdict))
             }
@@ -156,8 +167,43 @@ impl Dialogue {
     }
 }
 
+/// Members of a request, which may be secrets. Their texts are zeroed in the end.
+struct Members(Map<String, Value>);
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.0.values_mut().for_each(json::zero);
+    }
+}
+
+/// The parameters with a hash in place of each text, as they are kept for as long as the question and its answer.
+fn traits_of(params: &Map<String, Value>) -> Map<String, Value> {
+    let trait_of = |value: &Value| match value {
+        Value::String(text) => Value::from(STANDARD.encode(digest(&SHA256, text.as_bytes()))),
+        Value::Object(members) => Value::Object(traits_of(members)),
+        other => other.clone(),
+    };
+    params.iter().map(|(name, value)| (name.clone(), trait_of(value))).collect()
+}
+
+/// The text of a request with this id. None: it would exceed `SERVER_QUESTION_SIZE_MAX`.
+fn request(mut params: Members, id: u64) -> Option<Secret> {
+    let mut request = Members(Map::new());
+    request.0.insert("jsonrpc".to_owned(), Value::from("2.0"));
+    request.0.insert("method".to_owned(), Value::from("authorize"));
+    request.0.insert("id".to_owned(), Value::from(id));
+    request.0.insert("params".to_owned(), Value::Object(std::mem::take(&mut params.0)));
+    // A buffer that grows would leave copies.
+    let mut text = Zeroizing::new(Vec::with_capacity(SERVER_QUESTION_SIZE_MAX));
+    // Texts and numbers can be written.
+    serde_json::to_writer(&mut *text, &request.0).ok()?;
+    let is_short = text.len() <= SERVER_QUESTION_SIZE_MAX;
+    let text = String::from_utf8(std::mem::take(&mut *text)).ok().map(Secret::from);
+    text.filter(|_| is_short)
+}
+
 /// The parameters of `authorize`.
-fn params(question: &Question) -> Map<String, Value> {
+fn params(question: &Question) -> Members {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in &question.headers {
         let name = name.to_ascii_lowercase();
@@ -177,7 +223,8 @@ fn params(question: &Question) -> Map<String, Value> {
     ] {
         params.insert(name.to_owned(), Value::from(value.as_str()));
     }
-    params.insert("headers".to_owned(), json!(headers));
+    let headers = headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
+    params.insert("headers".to_owned(), Value::Object(headers));
     let credential = match &question.credential {
         // Only the daemon's own helper can verify a response to its challenge.
         Credential::None | Credential::Digest(_) => None,
@@ -185,7 +232,7 @@ fn params(question: &Question) -> Map<String, Value> {
         Credential::Token(token) => Some(json!({ "token": token.reveal() })),
     };
     params.extend(credential.map(|credential| ("credential".to_owned(), credential)));
-    params
+    Members(params)
 }
 
 /// The result of `authorize`.
@@ -206,7 +253,7 @@ impl Decision {
             Verdict::Allow { until_ms, .. } => {
                 cache_ms = cache_ms.min(until_ms.map_or(cache_ms, |until_ms| until_ms.saturating_sub(unix_ms)));
             }
-            Verdict::Deny | Verdict::Forbidden => {}
+            Verdict::Deny | Verdict::Refused { .. } | Verdict::Forbidden => {}
             Verdict::Limited { .. } | Verdict::Unavailable { .. } => return None,
         }
         (cache_ms > 0).then(|| Kept { verdict: self.verdict.clone(), until_ms: now_ms.saturating_add(cache_ms) })

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use auth_wire::Zeroizing;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket};
@@ -19,7 +20,7 @@ pub(super) struct Link {
     /// A message is a packet, not a line.
     has_packets: bool,
     /// To be sent.
-    output: VecDeque<Vec<u8>>,
+    output: VecDeque<Zeroizing<Vec<u8>>>,
     /// An incomplete line.
     input: Vec<u8>,
 }
@@ -52,7 +53,7 @@ impl Link {
     /// Takes a message that has no newline.
     pub(super) fn queue(&mut self, text: &str) {
         let end: &[u8] = if self.has_packets { b"" } else { b"\n" };
-        self.output.push_back([text.as_bytes(), end].concat());
+        self.output.push_back(Zeroizing::new([text.as_bytes(), end].concat()));
     }
 
     /// Messages that are not sent yet.
@@ -75,14 +76,14 @@ impl Link {
         Ok(())
     }
 
-    /// The messages that have arrived, also if the connection has ended after them.
-    pub(super) fn read(&mut self) -> (Vec<Vec<u8>>, Result<(), ServerError>) {
+    /// Messages that have arrived, also if the connection has ended after them, and whether there may be more.
+    pub(super) fn read(&mut self) -> (Vec<Vec<u8>>, Result<bool, ServerError>) {
         let mut messages = Vec::new();
         let result = self.read_into(&mut messages);
         (messages, result)
     }
 
-    fn read_into(&mut self, messages: &mut Vec<Vec<u8>>) -> Result<(), ServerError> {
+    fn read_into(&mut self, messages: &mut Vec<Vec<u8>>) -> Result<bool, ServerError> {
         let mut buffer = [0; SERVER_ANSWER_SIZE_MAX];
         // The size of a whole packet, even if it is larger than the buffer.
         let flags = if self.has_packets { MsgFlags::MSG_TRUNC } else { MsgFlags::empty() };
@@ -105,11 +106,13 @@ impl Link {
                         return Err(ServerError::AnswerTooLong);
                     }
                 }
-                Err(Errno::EAGAIN) => return Ok(()),
-                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(false),
+                // A server that closes before it has read all resets the connection. Of packets, that is told once, before
+                // those that it has sent.
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 Err(errno) => return Err(ServerError::Failed(errno)),
             }
         }
-        Ok(())
+        Ok(true)
     }
 }

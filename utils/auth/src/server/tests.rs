@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -42,9 +43,13 @@ impl Peer {
         self.folder.path().join("decide")
     }
 
+    fn revoked(&self, user: &str) -> Report {
+        Report::Revoked { server: self.path().into(), user: user.to_owned() }
+    }
+
     fn start(&self, answer_ms: u64) -> (Server, Receiver<Report>) {
         let (sender, reports) = channel();
-        (Server::start_with(&self.path(), false, answer_ms, move |report| drop(sender.send(report))).unwrap(), reports)
+        (Server::start_with(&self.path(), answer_ms, move |report| drop(sender.send(report))).unwrap(), reports)
     }
 
     fn accept(&self) -> Connection {
@@ -62,6 +67,12 @@ struct Connection {
 }
 
 impl Connection {
+    /// Waits for a question.
+    fn wait(&self) {
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut fds, PollTimeout::try_from(DEADLINE).unwrap()), Ok(1), "a question");
+    }
+
     /// A question.
     fn receive(&mut self) -> Value {
         let mut buffer = [0; 64 * 1024];
@@ -70,8 +81,7 @@ impl Connection {
                 let line: Vec<u8> = self.input.drain(..=end).collect();
                 return serde_json::from_slice(&line).unwrap();
             }
-            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            assert_eq!(poll(&mut fds, PollTimeout::try_from(DEADLINE).unwrap()), Ok(1), "a question");
+            self.wait();
             let count = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).unwrap();
             assert!(count > 0, "the connection was closed");
             if self.has_packets {
@@ -141,7 +151,7 @@ fn questions_are_answered() {
             connection.answer(question, json!({ "allow": true, "user": user }));
         }
         connection.send_message(&json!({ "jsonrpc": "2.0", "method": "revoked", "params": { "user": "c" } }));
-        for report in [allowed(4, "d"), allowed(3, "c"), allowed(1, "a"), Report::Revoked { user: "c".to_owned() }] {
+        for report in [allowed(4, "d"), allowed(3, "c"), allowed(1, "a"), peer.revoked("c")] {
             assert_eq!(next(&reports), report, "{kind:?}");
         }
         drop(server);
@@ -179,7 +189,7 @@ fn a_server_that_is_slow() {
         let mut connection = peer.accept();
         connection.answer_next(json!({ "allow": true }));
         connection.send_message(&json!({ "jsonrpc": "2.0", "method": "revoked", "params": { "user": "x" } }));
-        assert_eq!(next(&reports), Report::Revoked { user: "x".to_owned() });
+        assert_eq!(next(&reports), peer.revoked("x"));
     }
 }
 
@@ -240,7 +250,7 @@ fn a_server_that_starts_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("decide");
     let (sender, reports) = channel();
-    let server = Server::start_with(&path, false, PATIENT_MS, move |report| drop(sender.send(report))).unwrap();
+    let server = Server::start_with(&path, PATIENT_MS, move |report| drop(sender.send(report))).unwrap();
     server.ask(question(1));
     let sentence = unavailable(&reports, 1);
     assert!(sentence.ends_with("/decide: the server cannot be reached: No such file or directory"), "{sentence}");
@@ -254,16 +264,165 @@ fn a_server_that_starts_later() {
 }
 
 #[test]
-fn a_server_that_is_wanted_is_connected_at_once() {
+fn a_server_is_connected_at_once() {
     for kind in KINDS {
         let peer = Peer::new(kind);
         let (sender, reports) = channel();
-        let server = Server::start(&peer.path(), true, move |report| drop(sender.send(report))).unwrap();
+        let _server = Server::start(&peer.path(), move |report| drop(sender.send(report))).unwrap();
         let connection = peer.accept();
         connection.send_message(&json!({ "jsonrpc": "2.0", "method": "revoked", "params": { "user": "x" } }));
-        assert_eq!(next(&reports), Report::Revoked { user: "x".to_owned() });
-        assert!(server.is_wanted_at(&peer.path()) && !server.is_wanted_at(Path::new("/other")));
+        assert_eq!(next(&reports), peer.revoked("x"));
     }
+}
+
+/// One that has said so on another connection.
+#[test]
+fn a_revocation_on_another_connection() {
+    let peer = Peer::new(SockType::SeqPacket);
+    let (server, reports) = peer.start(PATIENT_MS);
+    let mut connection = peer.accept();
+    let ask = |id| server.ask(Question { id, ..question(1) });
+    ask(1);
+    connection.answer_next(json!({ "allow": true, "user": "ann", "cache": 300 }));
+    assert_eq!(next(&reports), allowed(1, "ann"));
+    server.revoke(Path::new("/other"));
+    ask(2);
+    assert_eq!(next(&reports), allowed(2, "ann"), "another server has revoked it");
+    server.revoke(&peer.path());
+    ask(3);
+    connection.answer_next(json!({ "allow": false }));
+    assert_eq!(next(&reports), Report::Answer { id: 3, verdict: Verdict::Forbidden });
+}
+
+/// The thread waits for room, and takes nothing more from the server.
+#[test]
+fn a_server_that_revokes_without_end() {
+    for kind in KINDS {
+        let peer = Peer::new(kind);
+        let (sender, reports) = std::sync::mpsc::sync_channel(1);
+        let server = Server::start(&peer.path(), move |report| drop(sender.send(report))).unwrap();
+        let connection = peer.accept();
+        nix::sys::socket::setsockopt(&connection.socket, nix::sys::socket::sockopt::SndBuf, &4_096).unwrap();
+        let end = if peer.has_packets { "" } else { "\n" };
+        let message = json!({ "jsonrpc": "2.0", "method": "revoked", "params": { "user": "x" } });
+        let text = format!("{message}{end}");
+        let send = |flags| send(connection.socket.as_raw_fd(), text.as_bytes(), flags | MsgFlags::MSG_NOSIGNAL);
+        let mut sent = 0;
+        // The socket is full before the memory is.
+        while let Ok(size) = send(MsgFlags::MSG_DONTWAIT) {
+            sent += usize::from(size == text.len());
+            assert!(sent < 1_000_000, "{kind:?}: all is taken");
+        }
+        assert_eq!(next(&reports), peer.revoked("x"), "{kind:?}");
+        // The drop does not wait for the thread, which waits for room.
+        drop(server);
+        assert!(reports.iter().all(|report| report == peer.revoked("x")), "the thread has ended");
+    }
+}
+
+/// The thread waits with the first revocation, and the others are in the socket, more than are read at once.
+fn revoked_a_hundred_times(peer: &Peer, asked: Option<Question>) -> (Server, Connection, Receiver<Report>) {
+    let (begun, begins) = channel();
+    let (sender, reports) = std::sync::mpsc::sync_channel(0);
+    let report = move |report| {
+        let _ = begun.send(());
+        let _ = sender.send(report);
+    };
+    let server = Server::start_with(&peer.path(), PATIENT_MS, report).unwrap();
+    let connection = peer.accept();
+    if let Some(question) = asked {
+        server.ask(question);
+        connection.wait();
+    }
+    for count in 0..100 {
+        connection.send_message(&json!({ "jsonrpc": "2.0", "method": "revoked", "params": { "user": "x" } }));
+        if count == 0 {
+            begins.recv_timeout(DEADLINE).unwrap();
+        }
+    }
+    (server, connection, reports)
+}
+
+fn assert_revoked_a_hundred_times(peer: &Peer, reports: &Receiver<Report>) {
+    for count in 0..100 {
+        assert_eq!(next(reports), peer.revoked("x"), "{count}, {}", peer.has_packets);
+    }
+}
+
+#[test]
+fn revocations_before_a_server_is_dropped() {
+    for kind in KINDS {
+        let peer = Peer::new(kind);
+        let (server, _connection, reports) = revoked_a_hundred_times(&peer, None);
+        drop(server);
+        assert_revoked_a_hundred_times(&peer, &reports);
+        assert!(reports.recv().is_err(), "the thread has ended");
+    }
+}
+
+#[test]
+fn revocations_before_a_connection_is_lost() {
+    for kind in KINDS {
+        // The kernel resets the connection if the server has not read a question. The other one cannot be written.
+        for (first, last) in [(false, true), (true, false), (true, true)] {
+            let peer = Peer::new(kind);
+            let (server, connection, reports) = revoked_a_hundred_times(&peer, first.then(|| question(1)));
+            if last {
+                server.ask(question(2));
+            }
+            drop(connection);
+            assert_revoked_a_hundred_times(&peer, &reports);
+            for id in [first.then_some(1), last.then_some(2)].into_iter().flatten() {
+                unavailable(&reports, id);
+            }
+        }
+    }
+}
+
+#[test]
+fn revocations_on_other_connections_take_no_room() {
+    let (sender, commands) = channel();
+    let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap());
+    let path: Arc<Path> = Path::new("/decide").into();
+    let server = Server { path: Arc::clone(&path), commands: Some(sender), wake, is_revoked: Arc::default() };
+    (0..1_000).for_each(|_| server.revoke(&path));
+    assert!(commands.try_recv().is_err() && server.is_revoked());
+}
+
+/// Here the test is the thread.
+#[test]
+fn connections_without_a_question_delay_none() {
+    let peer = Peer::new(SockType::SeqPacket);
+    let (sender, reports) = channel();
+    let report = move |report| drop(sender.send(report));
+    let mut conversation = Conversation::new(&peer.path(), PATIENT_MS, report).unwrap();
+    for _ in 0..5 {
+        conversation.link = Some(Link::connect(&conversation.address).unwrap());
+        drop(peer.accept());
+        conversation.exchange();
+        assert!(conversation.link.is_none() && conversation.unasked.not_before_ms > 0);
+    }
+    conversation.ask(&question(1));
+    conversation.exchange();
+    let mut connection = peer.accept();
+    assert_eq!(connection.receive()["params"]["path"], "/1");
+    drop(connection);
+    conversation.exchange();
+    assert!(unavailable(&reports, 1).ends_with(": the server closed the connection"));
+    assert!(conversation.retry.not_before_ms > 0, "a question has failed");
+}
+
+#[test]
+fn a_server_is_heard_between_many_commands() {
+    let (sender, commands) = channel();
+    let mut conversation = Conversation::new(Path::new("/nonexistent/server"), PATIENT_MS, |_| ()).unwrap();
+    let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap();
+    (0..SERVER_COMMANDS_MAX as u64 + 1).for_each(|id| sender.send(Command::Cancel(id)).unwrap());
+    assert!(conversation.obey(&commands, &wake));
+    assert_eq!(wake.read(), Ok(1), "there are more");
+    assert!(conversation.obey(&commands, &wake) && wake.read().is_err());
+    drop(sender);
+    assert!(!conversation.obey(&commands, &wake));
 }
 
 #[test]
@@ -285,14 +444,14 @@ fn a_server_that_does_not_read() {
 #[test]
 fn paths_that_are_refused() {
     let long = PathBuf::from("/").join("x".repeat(200));
-    assert!(Server::start(&long, false, |_| ()).is_err());
+    assert!(Server::start(&long, |_| ()).is_err() && Server::check(&long).is_err());
     // A folder, and a socket of another kind.
     let folder = tempfile::tempdir().unwrap();
     let datagram = folder.path().join("datagram");
     let _socket = std::os::unix::net::UnixDatagram::bind(&datagram).unwrap();
     for path in [folder.path(), &datagram] {
         let (sender, reports) = channel();
-        let server = Server::start(path, false, move |report| drop(sender.send(report))).unwrap();
+        let server = Server::start(path, move |report| drop(sender.send(report))).unwrap();
         server.ask(question(1));
         assert!(unavailable(&reports, 1).contains(": the server cannot be reached: "));
     }

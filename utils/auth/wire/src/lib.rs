@@ -20,3 +20,4 @@ pub use types::{
     Answer, Credential, Digest, DigestAlgorithm, Jwt, JwtAlgorithm, JwtKey, Layout, Problem, Question, Rule, Source,
     ToDaemon, ToHelper, Verdict,
 };
+pub use zeroize::Zeroizing;

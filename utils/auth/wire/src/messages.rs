@@ -50,6 +50,7 @@ const AUDIENCE: u8 = 29;
 const CLAIM: u8 = 30;
 const FILTER: u8 = 31;
 const PROBLEM: u8 = 32;
+const TRIAL: u8 = 33;
 
 /// The variants of an enum without values, in the order of their bytes.
 fn byte_of<T: PartialEq>(variants: &[T], variant: &T) -> u8 {
@@ -60,6 +61,7 @@ fn of_byte<T: Copy>(variants: &[T], field: u8, byte: u8) -> Result<T, WireError>
     variants.get(usize::from(byte)).copied().ok_or(WireError::Value(field))
 }
 
+const BOOLEANS: [bool; 2] = [false, true];
 const LAYOUTS: [Layout; 3] = [Layout::Passwds, Layout::Status, Layout::Authrpc];
 const JWT_ALGORITHMS: [JwtAlgorithm; 4] =
     [JwtAlgorithm::Hs256, JwtAlgorithm::Rs256, JwtAlgorithm::Es256, JwtAlgorithm::EdDsa];
@@ -70,8 +72,9 @@ impl Message for ToHelper {
 
     fn write(&self, out: &mut Vec<u8>) -> u8 {
         match self {
-            ToHelper::Rules { generation, rules } => {
+            ToHelper::Rules { generation, rules, is_trial } => {
                 put(out, GENERATION, &generation.to_be_bytes());
+                put(out, TRIAL, &[byte_of(&BOOLEANS, is_trial)]);
                 for rule in rules {
                     nest(out, RULE, |out| write_rule(rule, out));
                 }
@@ -93,6 +96,7 @@ impl Message for ToHelper {
             RULES => ToHelper::Rules {
                 generation: fields.u32(GENERATION)?,
                 rules: fields.all(RULE).into_iter().map(read_rule).collect::<Result<_, _>>()?,
+                is_trial: of_byte(&BOOLEANS, TRIAL, fields.byte(TRIAL)?)?,
             },
             ASK => ToHelper::Ask(Box::new(read_question(&mut fields)?)),
             CANCEL => ToHelper::Cancel { id: fields.u64(ID)? },
@@ -128,9 +132,8 @@ impl Message for ToDaemon {
                 write_verdict(&answer.verdict, out);
                 ANSWER
             }
-            ToDaemon::Revoked { generation, rule, user } => {
-                put(out, GENERATION, &generation.to_be_bytes());
-                put(out, RULE, &rule.to_be_bytes());
+            ToDaemon::Revoked { server, user } => {
+                put(out, PATH, path_bytes(server));
                 put(out, USER, user.as_bytes());
                 REVOKED
             }
@@ -151,11 +154,7 @@ impl Message for ToDaemon {
                 }
             }
             ANSWER => ToDaemon::Answer(Answer { id: fields.u64(ID)?, verdict: read_verdict(&mut fields)? }),
-            REVOKED => ToDaemon::Revoked {
-                generation: fields.u32(GENERATION)?,
-                rule: fields.u32(RULE)?,
-                user: fields.text(USER)?,
-            },
+            REVOKED => ToDaemon::Revoked { server: fields.path(PATH)?, user: fields.text(USER)? },
             _ => return Err(WireError::Kind),
         };
         fields.end()?;
@@ -189,6 +188,10 @@ fn write_verdict(verdict: &Verdict, out: &mut Vec<u8>) {
             put(out, VARIANT, &[4]);
             put(out, SENTENCE, sentence.as_bytes());
         }
+        Verdict::Refused { reason } => {
+            put(out, VARIANT, &[5]);
+            put(out, SENTENCE, reason.as_bytes());
+        }
     }
 }
 
@@ -204,6 +207,7 @@ fn read_verdict(fields: &mut Fields<'_>) -> Result<Verdict, WireError> {
         2 => Verdict::Forbidden,
         3 => Verdict::Limited { wait_ms: fields.u64(WAIT)? },
         4 => Verdict::Unavailable { sentence: fields.text(SENTENCE)? },
+        5 => Verdict::Refused { reason: fields.text(SENTENCE)? },
         _ => return Err(WireError::Value(VARIANT)),
     })
 }
@@ -477,8 +481,8 @@ mod tests {
             response: "753927fa".into(),
         };
         vec![
-            ToHelper::Rules { generation: 1, rules: vec![rule, Rule::default()] },
-            ToHelper::Rules { generation: 2, rules: Vec::new() },
+            ToHelper::Rules { generation: 1, rules: vec![rule, Rule::default()], is_trial: false },
+            ToHelper::Rules { generation: 2, rules: Vec::new(), is_trial: true },
             question(Credential::None),
             question(Credential::Password { user: "ann".to_owned(), password: "geheim".into() }),
             question(Credential::Token("token".into())),
@@ -500,10 +504,11 @@ mod tests {
             }),
             answer(Verdict::Allow { user: String::new(), groups: Vec::new(), until_ms: None, headers: Vec::new() }),
             answer(Verdict::Deny),
+            answer(Verdict::Refused { reason: "the token is for another audience".to_owned() }),
             answer(Verdict::Forbidden),
             answer(Verdict::Limited { wait_ms: 1_000 }),
             answer(Verdict::Unavailable { sentence: "the disk is full".to_owned() }),
-            ToDaemon::Revoked { generation: 4, rule: 0, user: "ann".to_owned() },
+            ToDaemon::Revoked { server: PathBuf::from("/run/authorize"), user: "ann".to_owned() },
         ]
     }
 

@@ -14,6 +14,8 @@ pub enum ToHelper {
         generation: u32,
         /// The rules; a question names one by its index.
         rules: Vec<Rule>,
+        /// Whether their files are only to be examined: no question follows, and no server is connected.
+        is_trial: bool,
     },
     /// A question.
     Ask(Box<Question>),
@@ -43,12 +45,10 @@ pub enum ToDaemon {
     },
     /// The answer to a question.
     Answer(Answer),
-    /// A server of `Source::Server` revoked what it allowed: connections of this user are to be closed.
+    /// A server of `Source::Server` revoked what it allowed, by whatever rule: connections of this user are to be closed.
     Revoked {
-        /// The generation of the rule.
-        generation: u32,
-        /// The index of the rule.
-        rule: u32,
+        /// The server's path.
+        server: PathBuf,
         /// The user.
         user: String,
     },
@@ -88,6 +88,11 @@ pub enum Verdict {
     },
     /// The credential is missing or wrong: 401.
     Deny,
+    /// The credential is wrong, as for `Deny`, and the log tells why.
+    Refused {
+        /// The operator's sentence, for the log.
+        reason: String,
+    },
     /// The user is known, but may not do this: 403.
     Forbidden,
     /// Too many failures: 429.

@@ -56,7 +56,7 @@ fn questions_are_written() {
         let params = format!(r#"{{"address":"192.0.2.7",{text}{headers},{common}"#);
         let text = format!(r#"{{"id":{number},"jsonrpc":"2.0","method":"authorize","params":{params}}}"#);
         assert!(!text.contains('\n'), "a line");
-        assert_eq!(asked, Asked::Send(text));
+        assert_eq!(asked, Asked::Send(text.into()));
     }
     let path = "x".repeat(SERVER_QUESTION_SIZE_MAX);
     assert_eq!(dialogue.ask(&Question { path, ..question(9) }, 0), Asked::Failed(ServerError::QuestionTooLong));
@@ -64,6 +64,18 @@ fn questions_are_written() {
         assert!(matches!(dialogue.ask(&question(9), 0), Asked::Send(_)));
     }
     assert_eq!(dialogue.ask(&question(9), 0), Asked::Failed(ServerError::Full));
+}
+
+/// A question waits for seconds, and its answer may be kept for minutes.
+#[test]
+fn secrets_are_not_kept() {
+    let mut dialogue = Dialogue::new(SERVER_ANSWER_MS);
+    let credential = Credential::Password { user: "al".to_owned(), password: "s3cr3t".into() };
+    let headers = vec![("Cookie".to_owned(), "session=s3cr3t".to_owned())];
+    let asked = dialogue.ask(&Question { credential, headers, query: "token=s3cr3t".to_owned(), ..question(9) }, 0);
+    assert!(matches!(asked, Asked::Send(text) if text.reveal().matches("s3cr3t").count() == 3));
+    let kept = serde_json::to_string(&dialogue.pending[&1].traits).unwrap();
+    assert!(kept.contains("cookie") && kept.contains("password") && !kept.contains("s3cr3t"), "{kept}");
 }
 
 #[test]
@@ -202,7 +214,7 @@ fn answers_in_any_order_and_late_ones() {
     dialogue.cancel(20);
     assert_eq!(said(&mut dialogue, 2), Outcome::Nothing, "cancelled");
     assert_eq!((dialogue.next_due_ms(), dialogue.clear()), (None, Vec::new()));
-    assert!(matches!(dialogue.ask(&question(40), 9), Asked::Send(text) if text.contains("\"id\":4,")));
+    assert!(matches!(dialogue.ask(&question(40), 9), Asked::Send(text) if text.reveal().contains("\"id\":4,")));
     assert_eq!(dialogue.clear(), [40]);
     assert_eq!(said(&mut dialogue, 4), Outcome::Nothing, "of an earlier connection");
 }
@@ -296,14 +308,14 @@ fn kept_answers_are_removed() {
     assert!(matches!(dialogue.ask(&question(40), 6), Asked::Send(_)), "a revocation may be missed");
     // The one that expires first makes room.
     let mut cache = Cache::default();
-    let params = |number: usize| params(&Question { query: number.to_string(), ..Question::default() });
+    let traits = |number: usize| traits_of(&params(&Question { query: number.to_string(), ..Question::default() }).0);
     for number in 0..=SERVER_CACHE_MAX {
         let until_ms = 1_000_000 - number as u64;
-        cache.keep(&params(number), None, Kept { verdict: Verdict::Deny, until_ms });
+        cache.keep(&traits(number), None, Kept { verdict: Verdict::Deny, until_ms });
     }
-    let known = (0..=SERVER_CACHE_MAX).filter(|number| cache.find(&params(*number), 0).is_some()).count();
+    let known = (0..=SERVER_CACHE_MAX).filter(|number| cache.find(&traits(*number), 0).is_some()).count();
     assert_eq!(known, SERVER_CACHE_MAX);
     assert!(
-        cache.find(&params(SERVER_CACHE_MAX - 1), 0).is_none() && cache.find(&params(SERVER_CACHE_MAX), 0).is_some()
+        cache.find(&traits(SERVER_CACHE_MAX - 1), 0).is_none() && cache.find(&traits(SERVER_CACHE_MAX), 0).is_some()
     );
 }
