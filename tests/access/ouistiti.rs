@@ -201,19 +201,25 @@ insert into rules values ('^/*', 1, 0), ('^/%g/%u/*', 1, 2), ('^/chat$', 1, 2);
 """)
 "#;
 
+/// A folder with the databases, and with these pages.
+fn with_databases(pages: &[&str]) -> Folder {
+    let folder = new_folder();
+    let made = run(crate::foreign::command("python3").args(["-c", DATABASES]).arg(folder.path()), DEADLINE);
+    assert!(made.status.success(), "{made:?}");
+    for name in pages {
+        let path = folder.path().join("www").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, name).unwrap();
+    }
+    folder
+}
+
 /// test12: a database of users and a userfilter (tests 087 to 090). Bearer with tokens of another host is not served, so
 /// users have passwords here; virtual hosts are servers of the same address.
 #[test]
 #[ignore = "needs python3"]
 fn users_and_their_rules() {
-    let folder = new_folder();
-    let made = run(crate::foreign::command("python3").args(["-c", DATABASES]).arg(folder.path()), DEADLINE);
-    assert!(made.status.success(), "{made:?}");
-    for name in ["users/foo/index.html", "users/root/index.html", "trust/x"] {
-        let path = folder.path().join("www").join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, name).unwrap();
-    }
+    let folder = with_databases(&["users/foo/index.html", "users/root/index.html", "trust/x"]);
     let keys = "hostnames = (\"www.ouistiti.net\", \"gate.example\"); websocket = { docroot = \"@/run\"; };
         auth = { type=\"Basic\"; dbname = \"@/passwd.db\"; realm = \"www.ouistiti.local\"; };
         userfilter = { dbname = \"@/filter.db\"; allow = \"^/token$,^/trust/,^/index.html$\"; superuser = \"root\"; \
@@ -279,14 +285,7 @@ const MAIN: &str =
 #[test]
 #[ignore = "needs python3 and openssl"]
 fn virtual_hosts() {
-    let folder = new_folder();
-    let made = run(crate::foreign::command("python3").args(["-c", DATABASES]).arg(folder.path()), DEADLINE);
-    assert!(made.status.success(), "{made:?}");
-    for name in ["users/root/index.html", "trust/signin.html", "style.css", "index.cgi"] {
-        let path = folder.path().join("www").join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, name).unwrap();
-    }
+    let folder = with_databases(&["users/root/index.html", "trust/signin.html", "style.css", "index.cgi"]);
     let place = folder.path().to_str().unwrap().to_owned();
     fs::write(folder.join("uakari.conf"), NESTED.replace("AUTH", AUTH).replace("MAIN", MAIN).replace('@', &place))
         .unwrap();
