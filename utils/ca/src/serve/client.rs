@@ -12,6 +12,7 @@ use websocket::deadline::Deadline;
 
 use super::Options;
 use super::framing::Finder;
+use super::http::{self, CONTINUE, Found};
 use super::limits::{CLIENT_MS, MESSAGE_SIZE_MAX};
 use super::message::{Refusal, Reply, Request, answer, parse};
 use super::rates::{Cost, Party};
@@ -37,6 +38,10 @@ pub(crate) struct Client {
     pub(crate) address: Option<String>,
     pub(crate) party: Party,
     finder: Finder,
+    /// The request over HTTP, in place of `finder`.
+    http: Option<http::Finder>,
+    /// Its message, until the address is judged.
+    message: Option<Result<Request, Refusal>>,
     /// Received bytes, after `found_size` bytes that the finder has consumed.
     unread: Vec<u8>,
     found_size: usize,
@@ -65,6 +70,8 @@ impl Client {
             party: party_of(address.as_deref(), number),
             address,
             finder: Finder::default(),
+            http: options.own.http.then(http::Finder::default),
+            message: None,
             unread: Vec::new(),
             found_size: 0,
             cost: None,
@@ -114,23 +121,27 @@ impl Client {
         if self.is_last || self.is_gone {
             return Next::Leave;
         }
+        if let Some(message) = self.message.take() {
+            return Next::Answer(message);
+        }
         if let Some(found) = self.find() {
             return Next::Answer(found);
         }
         if self.deadline.is_over() {
             return Next::Leave;
         }
-        if self.record.is_some() { self.receive_record(number) } else { self.receive(buffer) }
+        if self.record.is_some() { self.receive_record(number) } else { self.receive(number, buffer) }
     }
 
     /// Queues an answer.
     pub(crate) fn answer(&mut self, result: &Result<Reply, Refusal>) {
-        let mut text = answer(result);
-        if !self.is_packet {
-            text.push('\n');
-        }
+        let text = match (&self.http, self.is_packet) {
+            (Some(_), _) => http::reply(result),
+            (None, true) => answer(result),
+            (None, false) => answer(result) + "\n",
+        };
         (self.unsent, self.sent_size) = (text.into_bytes(), 0);
-        self.is_last |= result.as_ref().is_err_and(Refusal::is_last);
+        self.is_last |= self.http.is_some() || result.as_ref().is_err_and(Refusal::is_last);
         self.deadline = Deadline::after_ms(CLIENT_MS);
     }
 
@@ -172,7 +183,7 @@ impl Client {
         }
     }
 
-    fn receive(&mut self, buffer: &mut [u8]) -> Next {
+    fn receive(&mut self, number: u64, buffer: &mut [u8]) -> Next {
         let size = match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
             Ok(0) if !self.is_packet || has_hung_up(self.socket.as_fd()) => return Next::Leave,
             Ok(size) => size,
@@ -184,10 +195,32 @@ impl Client {
             let is_long = size > MESSAGE_SIZE_MAX;
             return Next::Answer(if is_long { Err(Refusal::TooLong) } else { parse(bytes) });
         }
+        if self.http.is_some() {
+            let found = self.http.as_mut().and_then(|finder| finder.next(bytes));
+            return found.map_or(Next::Wait, |found| self.take_request(found, number));
+        }
         self.unread = bytes.to_vec();
         match self.find() {
             Some(found) => Next::Answer(found),
             None => Next::Wait,
+        }
+    }
+
+    /// Takes what was found in a request over HTTP.
+    fn take_request(&mut self, found: Found, number: u64) -> Next {
+        match found {
+            Found::Continue => {
+                (self.unsent, self.sent_size) = (CONTINUE.as_bytes().to_vec(), 0);
+                Next::Wait
+            }
+            Found::Message { address, text } => {
+                if let Some(address) = address {
+                    self.address = Some(address.to_string());
+                    self.party = party_of(self.address.as_deref(), number);
+                }
+                self.message = Some(text.and_then(|text| parse(&text)));
+                Next::Known
+            }
         }
     }
 

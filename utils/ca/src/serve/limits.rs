@@ -3,6 +3,9 @@
 /// Bytes of a message: a certificate and a request with a key of RSA 4096 and some dozens of names.
 pub const MESSAGE_SIZE_MAX: usize = 32 * 1024;
 
+/// Bytes of a request's head over HTTP: the longest that the gateway sends.
+pub(crate) const HEAD_SIZE_MAX: usize = 64 * 1024;
+
 /// Time of a client for its hello record and its next message, and for reading an answer.
 pub(crate) const CLIENT_MS: u64 = 30_000;
 /// Messages of one client that are answered before the other clients' turn.

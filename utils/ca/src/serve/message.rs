@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use super::http::PATH;
 use super::limits::{BUSY_MS, MESSAGE_SIZE_MAX};
 
 /// What a client asks for. It has no Debug, since it contains secrets.
@@ -56,6 +57,12 @@ pub enum Refusal {
     TooLong,
     /// A JSON object that is no request.
     Invalid,
+    /// Over HTTP, another path. The connection ends.
+    Path,
+    /// Over HTTP, another method than POST. The connection ends.
+    Method,
+    /// Over HTTP, a body without Content-Length. The connection ends.
+    Length,
     /// The token is unknown, used or expired.
     Token,
     /// The authority refuses the certificate or the signing request, with this reason.
@@ -84,6 +91,9 @@ impl Refusal {
             Refusal::Malformed => "malformed",
             Refusal::TooLong => "too-long",
             Refusal::Invalid => "invalid",
+            Refusal::Path => "path",
+            Refusal::Method => "method",
+            Refusal::Length => "length",
             Refusal::Token => "token",
             Refusal::Refused(_) => "refused",
             Refusal::Login => "login",
@@ -96,10 +106,10 @@ impl Refusal {
 
     /// Whether the connection ends after the answer: the start of the next message is unknown.
     pub(crate) fn is_last(&self) -> bool {
-        matches!(self, Refusal::Malformed | Refusal::TooLong)
+        matches!(self, Refusal::Malformed | Refusal::TooLong | Refusal::Path | Refusal::Method | Refusal::Length)
     }
 
-    fn wait_ms(&self) -> Option<u64> {
+    pub(crate) fn wait_ms(&self) -> Option<u64> {
         match self {
             Refusal::Wait { wait_ms } => Some(*wait_ms),
             Refusal::Busy => Some(BUSY_MS),
@@ -114,6 +124,8 @@ impl fmt::Display for Refusal {
             Refusal::Malformed => f.write_str("a message is one JSON object"),
             Refusal::TooLong => write!(f, "a message has at most {MESSAGE_SIZE_MAX} bytes"),
             Refusal::Invalid => f.write_str("the object is no request: docs/authority.md lists the requests"),
+            Refusal::Path | Refusal::Method => write!(f, "requests are POST {PATH}"),
+            Refusal::Length => f.write_str("a request has Content-Length, and no Transfer-Encoding"),
             Refusal::Token => f.write_str("the token is not valid: it is unknown, used or expired"),
             Refusal::Refused(reason) => f.write_str(reason),
             Refusal::Login => f.write_str("user or password not found"),

@@ -1,12 +1,13 @@
 //! `uakari-ca serve`: a UNIX server through which devices enrol and renew their certificates, and through which the page
 //! `www/authority.html` shows and renews the authority. The authority's key is in this process, never in the gateway's.
 //!
-//! The modules, bottom up: `message.rs` parses messages, `framing.rs` finds them in a stream, `rates.rs` limits them
+//! The modules, bottom up: `message.rs` parses messages, `framing.rs` finds them in a stream, `http.rs` in a request, `rates.rs` limits them
 //! without a clock, `worker.rs` has the threads for the slow work, `client.rs` is a connection, `clients.rs` the loop.
 
 mod client;
 mod clients;
 pub mod framing;
+pub mod http;
 pub mod limits;
 pub mod message;
 pub mod rates;
@@ -15,7 +16,7 @@ mod worker;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use server::options::{Flag, Program, run_with, store};
+use server::options::{Flag, Program, Protocol, run_with, store};
 use time::OffsetDateTime;
 
 use clients::Clients;
@@ -37,13 +38,15 @@ struct Own {
     dir: String,
     /// Database of users.
     users: Option<String>,
+    /// Whether messages are requests of HTTP.
+    http: bool,
 }
 
 type Options = server::options::Options<Own>;
 
 /// Runs the subcommand with its arguments. `dir` is the authority's folder unless `--dir` is among them.
 pub fn run(dir: &str, arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    run_with(&PROGRAM, Own { dir: dir.to_owned(), users: None }, flags(), arguments, serve)
+    run_with(&PROGRAM, Own { dir: dir.to_owned(), users: None, http: false }, flags(), arguments, serve)
 }
 
 fn flags() -> Vec<Flag<Own>> {
@@ -53,10 +56,16 @@ fn flags() -> Vec<Flag<Own>> {
             store(&mut o.own.dir, Some(v).filter(|dir| !dir.is_empty()))
         }),
         Flag::new("--users", "file", users, |o, v| store(&mut o.own.users, Some(Some(v)))),
+        Flag::new("--http", "", "messages are requests of HTTP, for a link of type http", |o, _| {
+            store(&mut o.own.http, Some(true))
+        }),
     ]
 }
 
 fn serve(options: &Options) -> Result<(), String> {
+    if options.own.http && (options.hello || options.protocol == Protocol::Packet) {
+        return Err("--http excludes --hello and --protocol packet: X-Forwarded-For tells the address".to_owned());
+    }
     // Absolute, since -D changes the working directory.
     let absolute =
         |flag: &str, path: &str| std::path::absolute(path).map_err(|error| format!("{flag} {path}: {error}"));
