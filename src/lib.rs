@@ -46,6 +46,9 @@ pub mod http;
 /// From a request's path to the backend that serves it.
 pub mod route;
 
+/// HTTP and WebSocket servers behind the gateway: nodes, clusters, choice, sessions.
+pub mod upstream;
+
 /// The process: privileges, pid file, service manager.
 pub(crate) mod process;
 

@@ -92,6 +92,41 @@ pub const MESSAGES_PER_SECOND_MAX: Bounds = bounds(0, 0, 1_000_000_000);
 /// Bytes a second from a client, including frame headers. 0: no limit.
 pub const BYTES_PER_SECOND_MAX: Bounds = bounds(0, 0, 1 << 62);
 
+/// Requests of a link to HTTP servers that are in progress; further ones get a 503.
+pub const REQUESTS_MAX: Bounds = bounds(1_024, 1, 1_000_000);
+/// Silence of an HTTP server that owes a reply, or the rest of one (504).
+pub const ANSWER_MS: Bounds = bounds(60 * SECOND, 100, DAY);
+/// Silence of a client in the middle of a request body that an HTTP server is to get (408).
+pub const BODY_MS: Bounds = bounds(30 * SECOND, 100, HOUR);
+/// Bytes of a request body that an HTTP server is to get (413).
+pub const BODY_SIZE_MAX: Bounds = bounds(64 * MIB, 0, 1 << 62);
+/// Idle connections that are kept to the nodes of an upstream.
+pub const UPSTREAM_KEEPALIVE_MAX: Bounds = bounds(32, 0, 10_000);
+/// How long an idle connection to an HTTP server is kept. Many servers close theirs after 5 s: a request that meets that
+/// close may have to be refused.
+pub const UPSTREAM_KEEPALIVE_MS: Bounds = bounds(4 * SECOND, 1, HOUR);
+/// Parts into which the time for connecting is divided if there are several nodes: a node that does not answer leaves time
+/// for the others.
+pub const NODE_SHARES_MAX: usize = 3;
+/// Interval at which idle connections are looked through for those whose time is over.
+pub const POOL_LOOK_MS: u64 = 100;
+/// How long a connection may have been idle at most that is used for a request which cannot be repeated.
+pub const REUSE_UNSAFE_MS: u64 = SECOND;
+/// Failures of a node, within the time that it is left for then. 0: they do not count.
+pub const NODE_FAILS_MAX: Bounds = bounds(1, 0, 1_000);
+/// How long a node is left that has failed too often.
+pub const NODE_FAIL_MS: Bounds = bounds(10 * SECOND, 100, DAY);
+/// Share of the requests of a node.
+pub const NODE_WEIGHT_MAX: Bounds = bounds(1, 1, 1_000);
+/// Interval of health checks.
+pub const HEALTH_MS: Bounds = bounds(5 * SECOND, 100, DAY);
+/// How long a health check may take.
+pub const HEALTH_TIMEOUT_MS: Bounds = bounds(2 * SECOND, 10, HOUR);
+/// Health checks in a row that fail until a node counts as down.
+pub const HEALTH_FALLS_MAX: u32 = 3;
+/// Health checks in a row that succeed until a node that is down counts as up.
+pub const HEALTH_RISES_MAX: u32 = 2;
+
 /// The limits of the whole process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
@@ -106,6 +141,12 @@ pub struct Process {
     pub drain_ms: u64,
     /// At least one server has TLS.
     pub has_tls: bool,
+    /// Connections to nodes of upstreams without a client: those that are kept idle, and those of health checks.
+    pub upstream_idle_max: u64,
+    /// Those of them that may have TLS.
+    pub upstream_idle_tls_max: u64,
+    /// At least one link has TLS to its nodes.
+    pub has_upstream_tls: bool,
 }
 
 /// The limits of a server's HTTP connections.
@@ -144,6 +185,18 @@ pub struct WebSocket {
     pub when_over: WhenOver,
 }
 
+/// The limits of the requests of a link to HTTP servers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub struct Forwarding {
+    pub requests_max: u64,
+    pub connect_ms: u64,
+    pub answer_ms: u64,
+    pub body_ms: u64,
+    pub body_size_max: u64,
+    pub queue_size_max: u64,
+}
+
 /// The action on a client over its rate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WhenOver {
@@ -159,8 +212,13 @@ impl Process {
     /// does no more work while the total is over its limit, that of aborted connections included, so that
     /// `VISIT_SIZE_MAX` covers the rest.
     pub fn memory_size_max(&self) -> u64 {
-        let tls_size = if self.has_tls { TLS_SIZE + self.clients_max * TLS_CLIENT_SIZE } else { 0 };
-        PROGRAM_SIZE + self.pool_size() + self.held_size_max() + self.clients_max * CLIENT_SIZE + tls_size
+        let has_any_tls = self.has_tls || self.has_upstream_tls;
+        // A client may have TLS on both sides.
+        let sides = u64::from(self.has_tls) + u64::from(self.has_upstream_tls);
+        let tls_connections = sides * self.clients_max + self.upstream_idle_tls_max;
+        let tls_size = if has_any_tls { TLS_SIZE + tls_connections * TLS_CLIENT_SIZE } else { 0 };
+        let connections_size = (self.clients_max + self.upstream_idle_max) * CLIENT_SIZE;
+        PROGRAM_SIZE + self.pool_size() + self.held_size_max() + connections_size + tls_size
     }
 
     /// Upper bound of the bytes that all connections together hold outside the pool.
@@ -185,6 +243,9 @@ impl Default for Process {
             fds_max: FDS_MAX.default,
             drain_ms: DRAIN_MS.default,
             has_tls: false,
+            upstream_idle_max: 0,
+            upstream_idle_tls_max: 0,
+            has_upstream_tls: false,
         }
     }
 }
@@ -223,6 +284,19 @@ impl Default for WebSocket {
             messages_per_second_max: MESSAGES_PER_SECOND_MAX.default,
             bytes_per_second_max: BYTES_PER_SECOND_MAX.default,
             when_over: WhenOver::Slow,
+        }
+    }
+}
+
+impl Default for Forwarding {
+    fn default() -> Forwarding {
+        Forwarding {
+            requests_max: REQUESTS_MAX.default,
+            connect_ms: CONNECT_MS.default,
+            answer_ms: ANSWER_MS.default,
+            body_ms: BODY_MS.default,
+            body_size_max: BODY_SIZE_MAX.default,
+            queue_size_max: QUEUE_SIZE_MAX.default,
         }
     }
 }
@@ -298,6 +372,10 @@ pub const TLS_TRIAL_MS: u64 = 1_000;
 pub const TLS_CLIENT_SIZE: u64 = 5 * KIB;
 /// Memory that TLS takes beside clients and the files of servers, in bytes: code, and the replaced files of one server.
 pub const TLS_SIZE: u64 = 2 * MIB;
+/// TLS sessions with nodes that an upstream keeps to resume them, 8 for each name.
+pub const NODE_SESSIONS_MAX: usize = 128;
+/// Memory of such a session in bytes: ticket, keys and the node's certificates.
+pub const NODE_SESSION_SIZE: u64 = 8 * KIB;
 /// Steps of TLS handshakes in one turn of the loop. Each may sign and verify, which takes as long as hundreds of
 /// messages; the others wait for the next turn.
 pub const TLS_STEPS_PER_TURN_MAX: usize = 2;
@@ -415,6 +493,31 @@ pub const VISIT_SIZE_MAX: u64 = (FRAMES_PER_VISIT_MAX * 256 + 4 * POOL_BUFFER_SI
 pub const LINE_SIZE_MAX: usize = 64 * 1024;
 /// Clients of a tty or a FIFO: readers would steal each other's bytes.
 pub const DEVICE_CLIENTS_MAX: Bounds = bounds(1, 1, 1_024);
+/// Upstreams in one configuration.
+pub const UPSTREAMS_MAX: usize = 64;
+/// Nodes of one upstream.
+pub const NODES_MAX: usize = 64;
+/// Names of cookies and parameters by which sessions are known.
+pub const STICKY_NAMES_MAX: usize = 8;
+/// Bytes of the head of an HTTP server's reply.
+pub const ANSWER_HEAD_SIZE_MAX: u64 = 60 * KIB;
+/// Header fields of an HTTP server's reply.
+pub const ANSWER_HEADERS_MAX: u64 = 128;
+/// Options in the Connection fields of a message that is passed on.
+pub const CONNECTION_OPTIONS_MAX: usize = 32;
+/// Interim replies (1xx) of an HTTP server before its reply.
+pub const INTERIM_REPLIES_MAX: u32 = 16;
+/// Times that a request may have passed gateways of this name (RFC 9110 section 7.6.3) before it counts as a loop.
+pub const VIA_MAX: usize = 10;
+/// Health checks in progress at once, each with a file descriptor of `FDS_RESERVED`. Others wait.
+pub const HEALTH_CHECKS_MAX: usize = 16;
+/// Bytes of the status line of the reply to a health check.
+pub const HEALTH_LINE_SIZE_MAX: usize = 4096;
+/// The first checks after a start or a reload are distributed over this time, at most.
+pub const HEALTH_SPREAD_MS: u64 = 1_000;
+/// Interval at which the hosts of upstreams are looked up again.
+pub const LOOKUP_AGAIN_MS: u64 = 30_000;
+
 /// Servers in one configuration.
 pub const SERVERS_MAX: usize = 256;
 /// Links of one server.
@@ -566,6 +669,8 @@ pub const LOG_TELL_MS: u64 = 1_000;
 /// Bytes of a request body that are read and discarded to keep the connection open. A larger body ends the connection
 /// after the response.
 pub const BODY_DRAIN_SIZE_MAX: usize = 64 * 1024;
+/// Digits of the size of a chunk, zeros in front included.
+pub const CHUNK_DIGITS_MAX: usize = 16;
 /// Bytes of all extensions of a body's chunks.
 pub const CHUNK_EXTENSIONS_SIZE_MAX: usize = 1024;
 /// Bytes of the names and values of the trailers after a body's chunks.
@@ -622,6 +727,8 @@ const _: () = assert!(PING_MS.default <= 25 * SECOND, "before a proxy's 30 s are
 const _: () = assert!(POOL_BUFFERS.default.is_power_of_two());
 const _: () = assert!(POOL_BUFFERS.max <= 32_768, "the kernel's rings of buffers are no longer");
 const _: () = assert!(POOL_HEADROOM >= 14 + 3, "a header and a cut UTF-8 character go before the payload");
+const _: () =
+    assert!(POOL_HEADROOM >= CHUNK_DIGITS_MAX + 4, "a chunk's size between two line ends goes before its data");
 const _: () = assert!(POOL_BUFFER_SIZE - POOL_HEADROOM >= 65_536 + 14);
 const _: () = assert!(PACKET_SIZE_MAX as usize <= POOL_BUFFER_SIZE - POOL_HEADROOM);
 const _: () = assert!(HEAD_SIZE_MAX.max < (POOL_BUFFER_SIZE - POOL_HEADROOM) as u64);
@@ -634,7 +741,7 @@ const _: () = assert!(CLIENTS_PER_ADDRESS_MAX.default < HANDSHAKES_MAX.default);
 const _: () = assert!(CLIENTS_PER_ADDRESS_MAX.default < TLS_HANDSHAKES_MAX.default);
 const _: () = assert!(HANDSHAKES_MAX.default < CLIENTS_MAX.default);
 const _: () = assert!(CLOSE_MS.default < DRAIN_MS.default);
-const _: () = assert!((WATCHES_MAX as u64) < FDS_RESERVED / 2);
+const _: () = assert!((WATCHES_MAX + HEALTH_CHECKS_MAX) as u64 <= FDS_RESERVED / 2);
 const _: () = assert!(AUTHORITY_RUN_MS <= u16::MAX as u64, "a time of poll(2) here");
 const _: () = assert!(LOG_LINE_SIZE_MAX < LOG_WRITE_SIZE_MAX, "a newline may go before a line");
 const _: () = assert!(LOG_BUFFER_SIZE > LOG_BUFFER_RESERVED && LOG_BUFFER_RESERVED > LOG_LINE_SIZE_MAX);

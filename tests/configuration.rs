@@ -401,6 +401,8 @@ const USERS: &str = "alice:$6$abcdefghijklmnop$J/AWykHqo2Tx5UtavGnFc3ytI33la50Jp
 #[test]
 fn documented_configurations_are_valid() {
     let mut all = shown("docs/configuration.md", "```libconfig", "```");
+    all.extend(shown("docs/upstreams.md", "```libconfig", "```"));
+    all.extend(shown("docs/cluster.md", "```libconfig", "```"));
     all.extend(shown("docs/man/uakari.conf.5", ".Bd -literal", ".Ed"));
     all.push(fs::read_to_string(project().join("utils/install/uakari.conf")).unwrap());
     assert!(all.len() >= 7, "{} files", all.len());
@@ -410,7 +412,7 @@ fn documented_configurations_are_valid() {
     for text in all {
         let me = user();
         let text = text.replace("\"www-data\"", &format!("{me:?}")).replace("\"uakari\"", &format!("{me:?}"));
-        let text = text.replace("\"/etc/uakari/", "\"conf/");
+        let text = text.replace("\"/etc/uakari/", "\"conf/").replace("\"/etc/ssl/", "\"conf/");
         fs::write(folder.join("uakari.conf"), text.replace("/var/log/ouistiti.log", "/tmp/log")).unwrap();
         let Finished { status, out, .. } = check(folder.path(), &["-f", "uakari.conf"]);
         assert!(status.success(), "{out}\n{text}");
@@ -429,8 +431,11 @@ fn rows() -> Vec<(&'static str, Vec<String>)> {
     let of = |scope| keys::of(scope).filter(is_served).map(row).collect::<Vec<String>>();
     let limits = |key: &&ConfigKey| key.scopes.iter().all(|scope| scope.title().ends_with("limits"));
     let gone = |key: &ConfigKey| format!("| `{}` | {} | {} |", key.name, key.scopes[0].title(), key.meaning);
+    let of_upstreams = [Scope::Upstream, Scope::Node, Scope::Sticky, Scope::Health, Scope::UpstreamTls];
+    let upstreams = of_upstreams.into_iter().flat_map(of).collect();
     vec![
         ("The file itself", of(Scope::Top)),
+        ("upstreams", upstreams),
         ("A server", of(Scope::Server)),
         ("Who may come in", of(Scope::AccessPath).into_iter().chain(of(Scope::Addresses)).collect()),
         ("auth", of(Scope::Auth).into_iter().chain(of(Scope::AuthKey)).collect()),
@@ -439,6 +444,7 @@ fn rows() -> Vec<(&'static str, Vec<String>)> {
         ("redirect", of(Scope::Redirect)),
         ("document", of(Scope::Document)),
         ("headers", of(Scope::PageHeader)),
+        ("A link of document", of(Scope::PageLink)),
         ("websocket", of(Scope::WebSocket)),
         ("A link", of(Scope::Link)),
         ("limits", keys::all().filter(limits).map(row).collect()),

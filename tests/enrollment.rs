@@ -14,12 +14,13 @@ use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Frame};
-use crate::daemon::{Daemon, program, project};
+use crate::daemon::{Daemon, patient, program, project};
 use crate::foreign::{SCRIPT_TIME, command, tool, tools};
 use crate::jsonrpc::authrpc;
 use crate::process::{DEADLINE, Finished, Folder, Process, eventually, eventually_eq, run, skipped, uninterrupted};
 use crate::server::{Kind, connect, listener_of, listens};
 use crate::tls::{self, authority};
+use crate::wire;
 
 /// Runs `uakari-ca` on the authority in this folder.
 fn ca(folder: &Folder, arguments: &[&str]) -> Finished {
@@ -233,6 +234,56 @@ fn devices_enrol_through_the_gateway() {
     let keys: HashSet<&str> = answer["status"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["state", "days_left", "not_after", "fingerprint"].into(), "no more than ca.pem tells");
     client.send(&[Frame::close(1000, "")]);
+}
+
+/// Over HTTP, behind a link of type http: enrolment, renewal, and refusals by their statuses.
+#[test]
+#[ignore = "needs openssl"]
+fn devices_enrol_over_http() {
+    const PATH: &str = "/.well-known/uakari/enroll";
+    let folder = Folder::new();
+    let server = start(&folder, &["--http"]);
+    let daemon = Daemon::start_configured(&format!(
+        "limits = {{ {} }}; servers = ({{ listen = \"127.0.0.1:0\"; document = {{ links = (
+             {{ origin = \"^{PATH}$,^/other$\"; type = \"http\"; destination = \"unix:{}\"; }}); }}; }});",
+        patient(""),
+        socket(&folder).display(),
+    ));
+    let send = |method: &str, path: &str, fields: &[&str], body: &str| {
+        let mut wire = daemon.wire();
+        let length = format!("Content-Length: {}", body.len());
+        let fields = if fields.is_empty() { vec![&*length] } else { fields.to_vec() };
+        wire.send(wire::request(method, path, &fields) + body);
+        let response = wire.response();
+        let answer: Value = serde_json::from_slice(&response.body).unwrap_or_else(|_| panic!("{response:?}"));
+        (response, answer)
+    };
+    let (_, csr) = csr();
+    let enrolment = json!({ "token": token(&folder, "device"), "csr": csr }).to_string();
+    let (response, first) = send("POST", PATH, &[], &enrolment);
+    assert_eq!((response.status, response.field("Cache-Control")), (200, "no-store"), "{response:?}");
+    assert!(verify(&folder, &first, "sslclient").contains("device"));
+    let renewal = json!({ "certificate": pem(&first, "certificate"), "csr": csr }).to_string();
+    let (response, second) = send("POST", PATH, &[], &renewal);
+    assert_eq!((response.status, pem(&second, "certificate")), (200, pem(&first, "certificate")));
+    server.err.wait_for(&["enrolment of device: serial ", "for 127.0.0.1"]);
+    server.err.wait_for(&["renewal of device: serial ", "for 127.0.0.1"]);
+    let chunks = format!("{:x}\r\n{enrolment}\r\n0\r\n\r\n", enrolment.len());
+    for (method, path, fields, body, wanted) in [
+        ("POST", PATH, &[][..], &*enrolment, (403, "token")),
+        ("POST", PATH, &[], "{}", (400, "invalid")),
+        ("POST", PATH, &[], "garbage", (400, "malformed")),
+        ("POST", PATH, &[], &"x".repeat(32 * 1024 + 1), (413, "too-long")),
+        ("POST", PATH, &["Transfer-Encoding: chunked"], &chunks, (411, "length")),
+        ("GET", PATH, &["Accept: */*"], "", (405, "method")),
+        ("POST", "/other", &[], "{}", (404, "path")),
+    ] {
+        let (response, answer) = send(method, path, fields, body);
+        assert_eq!((response.status, &*code(&answer)), wanted, "{method} {path} {fields:?}: {response:?}");
+    }
+    let (response, answer) = send("POST", PATH, &[], &json!({ "get": "authority" }).to_string());
+    assert_eq!((response.status, pem(&answer, "authority")), (200, pem(&first, "authority")));
+    server.err.wait_for(&["enrolment refused: the token is not valid", "for 127.0.0.1"]);
 }
 
 /// Messages that are refused, with the code, and whether the connection goes on.

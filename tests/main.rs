@@ -102,6 +102,9 @@ mod links;
 /// Direct mode.
 mod direct;
 
+/// HTTP and WebSocket servers behind the gateway, and clusters of them.
+mod upstreams;
+
 /// Terminal lines.
 mod devices;
 
@@ -110,6 +113,9 @@ mod pipes;
 
 /// How connections end.
 mod endings;
+
+/// Requests that nodes answer, byte by byte.
+mod forwarding;
 
 /// Slow readers, slow servers, large messages, and the memory that they take.
 mod pressure;

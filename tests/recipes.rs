@@ -280,6 +280,36 @@ fn novnc() {
 
 #[test]
 #[ignore = "needs node"]
+fn an_application_with_http_and_websocket() {
+    let folder = Folder::new();
+    fs::write(folder.join("app.js"), recipe("js", "WebSocketServer")).unwrap();
+    let (_application, port) = start_on_free_port("node", |port| {
+        let mut program = command("node");
+        program.arg(folder.join("app.js")).arg(port.to_string());
+        Process::start(program.env("NODE_PATH", tool("node_modules")))
+    });
+    let www = project().join("www");
+    let text = replace(
+        recipe("libconfig", "uploads of 1 GiB"),
+        &[
+            ("127.0.0.1:8080", "127.0.0.1:0"),
+            ("127.0.0.1:3000", &format!("127.0.0.1:{port}")),
+            ("/srv/www", www.to_str().unwrap()),
+        ],
+    );
+    let daemon = Daemon::start_configured(&text);
+    let mut wire = Wire::connect(daemon.port);
+    let response = wire.get("/api/x");
+    assert_eq!((response.status, &*response.text()), (200, "GET /api/x for 127.0.0.1\n"), "{response:?}");
+    assert_eq!(wire.get("/index.html").status, 200);
+    let mut client = daemon.connect("/live");
+    client.text("hello");
+    client.expect_text("hello");
+    client.finish(1000);
+}
+
+#[test]
+#[ignore = "needs node"]
 fn a_server_in_node() {
     let daemon = Daemon::start(&[]);
     let script = daemon.folder().join("upper.js");

@@ -198,6 +198,29 @@ impl Wire {
         self.buffer[self.taken - size..self.taken].to_vec()
     }
 
+    /// The next line, without its CRLF.
+    pub fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\r\n") {
+            line.extend(self.take(1));
+        }
+        String::from_utf8_lossy(&line[..line.len() - 2]).into_owned()
+    }
+
+    /// Passes the next bytes on as they arrive.
+    pub fn stream_through(&mut self, mut left: u64, mut each: impl FnMut(&[u8])) {
+        while left > 0 {
+            if self.taken == self.buffer.len() {
+                assert!(self.fill(), "{} where {left} bytes were due", self.ended.unwrap_or_default());
+            }
+            let rest = &self.buffer[self.taken..];
+            let size = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+            each(&rest[..size]);
+            self.taken += size;
+            left -= size as u64;
+        }
+    }
+
     /// All bytes up to the end of the stream.
     pub fn take_rest(&mut self) -> Vec<u8> {
         while self.fill() {}

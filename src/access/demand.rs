@@ -10,11 +10,13 @@ use super::ask::{Admitted, Ask, Varies};
 use super::error::AccessError;
 use super::{Access, AccessRule, Addresses, Auth, AuthKind, Satisfy, cookie, credential, digest, query, shown_ip};
 use crate::http::fields::values;
+use crate::http::forwarding::path::plain_name;
 use crate::http::head::Head;
 use crate::limits::{AUTH_HEADERS_SIZE_MAX, CREDENTIAL_SIZE_MAX};
 use crate::tls::ClientFacts;
 use crate::types::Address;
 use digest::NonceKey;
+use patterns::Patterns;
 
 /// The names by which the rules know what a request is for, each with "/" in front.
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ pub(crate) struct Subjects {
     /// The name with or without a final slash, as the request does not have it: to programs and people it is the same
     /// thing.
     near: Option<Near>,
+    /// Whether rules match them whatever the case of the letters.
+    ignores_case: bool,
 }
 
 /// A name that differs in its final slash. Its rule counts unless rules before it exempt all other names.
@@ -50,7 +54,7 @@ impl Subjects {
     /// Of a WebSocket. `has_slash`: the request's path ends with a slash.
     pub(crate) fn of_name(name: &str, has_slash: bool) -> Subjects {
         let near = (has_slash && !name.is_empty()).then(|| Near::Slashed(format!("/{name}/")));
-        Subjects { own: vec![format!("/{name}")], content: None, near }
+        Subjects { own: vec![format!("/{name}")], content: None, near, ignores_case: false }
     }
 
     /// Of a page with this file.
@@ -62,7 +66,17 @@ impl Subjects {
             (false, false) => (plain, Some(Near::Slashed(slashed))),
         };
         let content = file.strip_suffix(".gz").or_else(|| file.strip_suffix(".br")).map(str::to_owned);
-        Subjects { own: vec![file, requested], content, near }
+        Subjects { own: vec![file, requested], content, near, ignores_case: false }
+    }
+
+    /// Of a request to a node, where any name may be that of a page. `ignores_case`: rules match whatever the case.
+    fn of_node(name: &str, has_slash: bool, ignores_case: bool) -> Subjects {
+        Subjects { ignores_case, ..Subjects::of_page(name, name, has_slash) }
+    }
+
+    /// Whether one of these patterns is found in a name.
+    fn are_found(&self, patterns: &Patterns, subject: &str) -> bool {
+        if self.ignores_case { patterns.matches_ignoring_case(subject) } else { patterns.matches(subject) }
     }
 
     /// Of the precompressed variant of a page, as if it were requested.
@@ -172,9 +186,12 @@ pub(crate) fn demand<'a>(
     let near = subjects.near.as_ref();
     if let Some(rule) = link {
         let names: Vec<&str> = subjects.all().collect();
-        return Some(Need::of(rule, &names, near.map(Near::name))).filter(Need::is_demanding).map(Demanded::one);
+        return Some(Need::of(rule, subjects, &names, near.map(Near::name)))
+            .filter(Need::is_demanding)
+            .map(Demanded::one);
     }
-    let matches = |rule: &AccessRule, subject: &str| rule.path.as_ref().is_none_or(|path| path.matches(subject));
+    let matches =
+        |rule: &AccessRule, subject: &str| rule.path.as_ref().is_none_or(|path| subjects.are_found(path, subject));
     let spares_filter = |subject: &str| {
         let mut rules = access.rules.iter();
         rules.find(|rule| matches(rule, subject)).is_some_and(|rule| rule.spares_filter)
@@ -194,8 +211,8 @@ pub(crate) fn demand<'a>(
         let near = near.filter(|(other, _)| *other == index).map(|(_, near)| near.name());
         let need = match (of_rule.is_empty(), near) {
             // The name near is the only one of the rule.
-            (true, Some(near)) => Need::of(access.rules.get(index)?, &[near], None),
-            (_, near) => Need::of(access.rules.get(index)?, &of_rule, near),
+            (true, Some(near)) => Need::of(access.rules.get(index)?, subjects, &[near], None),
+            (_, near) => Need::of(access.rules.get(index)?, subjects, &of_rule, near),
         };
         Some(need).filter(Need::is_demanding)
     };
@@ -216,6 +233,34 @@ pub(crate) fn demand<'a>(
     }
 }
 
+/// As `demand`, for a request that a node serves. `has_slash`: its path ends with a slash. The node may ignore the case of
+/// letters, or the parameters of segments (`/admin;x`), as rules do not: where one such reading needs what the name itself
+/// does not, the request is refused with `AccessError::Spelling`.
+pub(crate) fn demand_of_node<'a>(
+    link: Option<&'a AccessRule>,
+    access: &'a Access,
+    name: &str,
+    has_slash: bool,
+) -> Result<Option<Demanded<'a>>, AccessError> {
+    let of = |name: &str, ignores_case| demand(link, access, &Subjects::of_node(name, has_slash, ignores_case));
+    let own = of(name, false);
+    if link.is_none() && access.rules.is_empty() {
+        return Ok(own);
+    }
+    let plain = plain_name(name);
+    let of_plain = |ignores_case| if plain == name { None } else { of(&plain, ignores_case) };
+    let is_missed = |other: &Demanded<'_>| own.as_ref().is_none_or(|own| !own.includes(other));
+    // A question about the path could be answered for the other reading.
+    let asks_path = own.as_ref().is_some_and(|own| own.auths().iter().any(|auth| auth.knows_path()));
+    if asks_path && plain != name {
+        return Err(AccessError::Spelling);
+    }
+    match [of(name, true), of_plain(false), of_plain(true)].iter().flatten().any(is_missed) {
+        true => Err(AccessError::Spelling),
+        false => Ok(own),
+    }
+}
+
 impl AccessRule {
     /// Whether clients with this address may come in.
     fn admits_address(&self, client: Address) -> bool {
@@ -225,14 +270,15 @@ impl AccessRule {
 
 impl Auth {
     /// Whether a path needs it. Below "~" are the folders of users, which ouistiti always protects.
-    fn protects(&self, subject: &str) -> bool {
+    fn protects(&self, subjects: &Subjects, subject: &str) -> bool {
+        // An exemption holds for the very spelling alone.
         let is_unprotected = self.unprotect.as_ref().is_some_and(|list| list.matches(subject));
-        self.protects_expressly(subject) || !is_unprotected
+        self.protects_expressly(subjects, subject) || !is_unprotected
     }
 
     /// Whether a path needs it, whatever `unprotect` has.
-    fn protects_expressly(&self, subject: &str) -> bool {
-        subject.starts_with("/~") || self.protect.as_ref().is_some_and(|list| list.matches(subject))
+    fn protects_expressly(&self, subjects: &Subjects, subject: &str) -> bool {
+        subject.starts_with("/~") || self.protect.as_ref().is_some_and(|list| subjects.are_found(list, subject))
     }
 
     /// Whether the decision depends on the path too.
@@ -260,6 +306,11 @@ impl<'a> Demanded<'a> {
         other.needs().all(|other| self.needs().any(|need| need.covers(other)))
     }
 
+    /// Whether it needs at least what `other` needs.
+    fn includes(&self, other: &Demanded<'_>) -> bool {
+        other.needs().all(|other| self.needs().any(|need| need.is_same(other)))
+    }
+
     /// Judges what a request shows.
     pub(crate) fn judge(&self, request: &Request<'_>) -> Result<Decision, AccessError> {
         if self.needs().any(|need| need.refuses_address(request.client)) {
@@ -276,13 +327,13 @@ impl<'a> Demanded<'a> {
 impl<'a> Need<'a> {
     /// What the rule needs for these names of its own: that of the first one that needs a credential. A name near needs
     /// only what protects it expressly, if the others need none.
-    fn of(rule: &'a AccessRule, own: &[&str], near: Option<&str>) -> Need<'a> {
+    fn of(rule: &'a AccessRule, subjects: &Subjects, own: &[&str], near: Option<&str>) -> Need<'a> {
         let auths = |is_needed: &dyn Fn(&Auth) -> bool| {
             let auths: Vec<&Auth> = rule.auth.iter().filter(|auth| is_needed(auth)).collect();
             (!auths.is_empty()).then_some(auths)
         };
-        let of_own = own.iter().find_map(|subject| auths(&|auth| auth.protects(subject)));
-        let auths = of_own.or_else(|| auths(&|auth| near.is_some_and(|near| auth.protects_expressly(near))));
+        let of_own = own.iter().find_map(|subject| auths(&|auth| auth.protects(subjects, subject)));
+        let auths = of_own.or_else(|| auths(&|auth| near.is_some_and(|near| auth.protects_expressly(subjects, near))));
         Need { rule, auths: auths.unwrap_or_default() }
     }
 
@@ -297,9 +348,14 @@ impl<'a> Need<'a> {
 
     /// Whether a request that was served for this is served for `other` too.
     fn covers(&self, other: &Need<'_>) -> bool {
-        let is_same = self.auths.len() == other.auths.len()
+        self.is_same(other) && !self.auths.iter().any(|auth| auth.knows_path())
+    }
+
+    /// Whether both need the same of a client, as far as the decision does not depend on the path.
+    fn is_same(&self, other: &Need<'_>) -> bool {
+        let are_same = self.auths.len() == other.auths.len()
             && self.auths.iter().zip(&other.auths).all(|(one, other)| ptr::eq(*one, *other));
-        ptr::eq(self.rule, other.rule) && is_same && !self.auths.iter().any(|auth| auth.knows_path())
+        ptr::eq(self.rule, other.rule) && are_same
     }
 
     /// Whether a client with this address may not come in, whatever it shows.
@@ -444,4 +500,126 @@ fn ask(auth: &Auth, credential: Credential, request: &Request<'_>) -> Result<Ask
         (_, false) => (None, Varies::No),
     };
     Ok(Ask { question, cache_ms: auth.cache_ms, recheck_ms: auth.recheck_ms, server, varies, is_recheck: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::AccessRule;
+    use super::*;
+    use crate::http::forwarding::path::is_unambiguous;
+    use crate::route::names;
+
+    fn auth(kind: AuthKind) -> Auth {
+        Auth::new(0, "R", kind)
+    }
+
+    fn rule(path: &str, kind: AuthKind) -> AccessRule {
+        let path = (!path.is_empty()).then(|| Patterns::parse(path));
+        AccessRule { path, auth: vec![auth(kind)], ..AccessRule::default() }
+    }
+
+    /// What a request for this path needs: the index of the rule; "400" where it could miss a rule.
+    fn needed(access: &Access, path: &str) -> String {
+        if !is_unambiguous(path) {
+            return "400 path".to_owned();
+        }
+        let name = names::from_path(path).unwrap();
+        match demand_of_node(None, access, &name, path.ends_with('/')) {
+            Ok(None) => "nothing".to_owned(),
+            Ok(Some(demanded)) => {
+                access.rules.iter().position(|rule| ptr::eq(rule, demanded.first.rule)).unwrap().to_string()
+            }
+            Err(error) => format!("{} spelling", error.status()),
+        }
+    }
+
+    #[test]
+    fn no_spelling_gets_round_a_rule() {
+        let admin = Access::new(None, vec![rule("^/admin", AuthKind::Basic)]);
+        let capital = Access::new(None, vec![rule("^/Admin", AuthKind::Basic)]);
+        let whole = Access::new(None, vec![rule("^/admin$", AuthKind::Basic), rule("^/api/v1/", AuthKind::Bearer)]);
+        let open = Access::new(None, vec![rule("^/public", AuthKind::None), rule("", AuthKind::Basic)]);
+        for (access, path, expected) in [
+            (&admin, "/admin", "0"),
+            (&admin, "/admin/", "0"),
+            (&admin, "/admin/users", "0"),
+            (&admin, "/%61dmin", "0"),
+            (&admin, "/admin;x", "0"),
+            (&admin, "/admin;x/secret", "0"),
+            (&admin, "/admin%3bx", "0"),
+            (&admin, "/ADMIN", "400 spelling"),
+            (&admin, "/aDmin/users", "400 spelling"),
+            (&admin, "/%41DMIN", "400 spelling"),
+            (&admin, "/ADMIN;x", "400 spelling"),
+            (&admin, "/a;x/b", "nothing"),
+            (&admin, "/users", "nothing"),
+            (&admin, "/", "nothing"),
+            (&admin, "//admin", "400 path"),
+            (&admin, "/x/..;/admin", "400 path"),
+            (&admin, "/x/..;a=b/admin", "400 path"),
+            (&admin, "/x/%2e%2e%3b/admin", "400 path"),
+            (&admin, "/;/admin", "400 path"),
+            (&admin, "/x/../admin", "400 path"),
+            (&admin, "/%2e/admin", "400 path"),
+            (&admin, "/admin%2f", "400 path"),
+            (&admin, "/x%2f..%2fadmin", "400 path"),
+            (&admin, "/x\\..\\admin", "400 path"),
+            (&admin, "/admin/.", "400 path"),
+            (&admin, "/admin%00", "400 path"),
+            (&admin, "/admin%0a", "400 path"),
+            (&admin, "/%c0%afadmin", "400 path"),
+            (&capital, "/Admin", "0"),
+            (&capital, "/admin", "400 spelling"),
+            (&capital, "/ADMIN/", "400 spelling"),
+            (&whole, "/admin", "0"),
+            (&whole, "/admin/", "0"),
+            (&whole, "/administration", "nothing"),
+            (&whole, "/admin;x", "400 spelling"),
+            (&whole, "/admin%3Bx", "400 spelling"),
+            (&whole, "/admin%253bx", "400 spelling"),
+            (&whole, "/admin/;x", "400 spelling"),
+            (&whole, "/api;v/v1/x", "400 spelling"),
+            (&whole, "/api/v1/x;y", "1"),
+            (&whole, "/api/v1", "1"),
+            // A server that ignores them may serve less, which is no way round.
+            (&open, "/public/x", "nothing"),
+            (&open, "/PUBLIC/x", "1"),
+            (&open, "/public;x", "nothing"),
+            (&open, "/x;/public", "1"),
+            (&open, "/x", "1"),
+        ] {
+            assert_eq!(needed(access, path), expected, "{path}");
+        }
+    }
+
+    /// The lists of `protect` and `unprotect` are rules, too.
+    #[test]
+    fn no_spelling_gets_round_a_protected_path() {
+        let list = |list: &str| Some(Patterns::parse(list));
+        let basic = Auth { protect: list("^/admin$"), unprotect: list("*"), ..auth(AuthKind::Basic) };
+        let link = AccessRule { auth: vec![basic], ..AccessRule::default() };
+        let access = Access::default();
+        for (name, expected) in [
+            ("admin", Ok(true)),
+            ("ADMIN", Err(AccessError::Spelling)),
+            ("admin;x", Err(AccessError::Spelling)),
+            ("~user", Ok(true)),
+            ("other", Ok(false)),
+        ] {
+            let needed = demand_of_node(Some(&link), &access, name, false).map(|demanded| demanded.is_some());
+            assert_eq!(needed, expected, "{name}");
+        }
+        let basic = Auth { unprotect: list("public"), ..auth(AuthKind::Basic) };
+        let link = AccessRule { auth: vec![basic], ..AccessRule::default() };
+        for (name, expected) in [
+            ("public", Ok(false)),
+            ("PUBLIC", Ok(true)),
+            ("admin", Ok(true)),
+            ("admin;public", Err(AccessError::Spelling)),
+            ("public;x", Ok(false)),
+        ] {
+            let needed = demand_of_node(Some(&link), &access, name, false).map(|demanded| demanded.is_some());
+            assert_eq!(needed, expected, "{name}");
+        }
+    }
 }

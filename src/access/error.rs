@@ -34,13 +34,15 @@ pub enum AccessError {
     Ambiguous,
     /// A credential, or the fields for a UNIX server, are too long.
     TooLarge,
+    /// A server may take the path for another one, for which more is needed.
+    Spelling,
 }
 
 impl AccessError {
     /// The HTTP status of the refusal.
     pub(crate) fn status(self) -> u16 {
         match self {
-            AccessError::Malformed | AccessError::Ambiguous => 400,
+            AccessError::Malformed | AccessError::Ambiguous | AccessError::Spelling => 400,
             AccessError::Missing | AccessError::Wrong | AccessError::Stale | AccessError::WrongAndStale => 401,
             AccessError::Address | AccessError::NoCertificate | AccessError::Forbidden => 403,
             AccessError::Limited(_) => 429,
@@ -106,6 +108,7 @@ impl AccessError {
             AccessError::Malformed => "a request needs at most one valid Authorization header",
             AccessError::Ambiguous => "the request has two different tokens",
             AccessError::TooLarge => "the credential is too long",
+            AccessError::Spelling => "the path is spelled so that a rule for it could be missed",
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) use ask::{Admitted, Ask, Revocations};
 pub(crate) use cache::Verdicts;
 pub(crate) use challenge::challenges;
 pub(crate) use credential::has_bearer;
-pub(crate) use demand::{Decision, Demanded, Inquiry, Request, Subjects, demand};
+pub(crate) use demand::{Decision, Demanded, Inquiry, Request, Subjects, demand, demand_of_node};
 pub(crate) use digest::NonceKey;
 pub use error::AccessError;
 pub(crate) use query::strip;
@@ -163,9 +163,9 @@ impl Access {
     }
 
     /// The parameters of queries that are tokens here, whatever the path, each once.
-    pub(crate) fn query_names<'a>(&'a self, link: Option<&'a AccessRule>) -> Vec<&'a str> {
+    pub(crate) fn query_names<'a>(&'a self, of_links: &[&'a AccessRule]) -> Vec<&'a str> {
         let mut names: Vec<&str> = self.query_names.iter().map(|name| &**name).collect();
-        for name in link.into_iter().flat_map(AccessRule::query_names) {
+        for name in of_links.iter().flat_map(|rule| rule.query_names()) {
             if !names.contains(&name) {
                 names.push(name);
             }
@@ -197,7 +197,7 @@ mod tests {
             AccessRule { auth, ..AccessRule::default() }
         };
         let access = Access::new(None, vec![rule(&["b", "a", "b"]), rule(&[]), rule(&["a"])]);
-        assert_eq!(access.query_names(None), ["a", "b"]);
-        assert_eq!(access.query_names(Some(&rule(&["b", "c", "c"]))), ["a", "b", "c"]);
+        assert_eq!(access.query_names(&[]), ["a", "b"]);
+        assert_eq!(access.query_names(&[&rule(&["b", "c", "c"])]), ["a", "b", "c"]);
     }
 }

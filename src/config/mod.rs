@@ -20,14 +20,16 @@ mod values;
 
 use std::fs::File;
 use std::io::Read as _;
+use std::sync::Arc;
 
 use crate::clients::Trust;
 use crate::driver::Choice;
 use crate::limits;
 use crate::observe::log;
-use crate::route::Site;
-use crate::tls::{Offload, Verify};
+use crate::route::{Destination, Site};
+use crate::tls::{Offload, UpstreamTls, Verify};
 use crate::types::{ListenAddress, reason_of};
+use crate::upstream::{Cluster, Upstream};
 use flags::Flag;
 use problem::{Location, Problem, Problems};
 
@@ -62,6 +64,10 @@ pub struct Config {
     pub(crate) auth_places: Vec<String>,
     /// The number of these rules, which the daemon sets: it grows when they change.
     pub(crate) auth_generation: u32,
+    /// The elements of `upstreams`, and the single nodes that links have as destinations.
+    pub upstreams: Vec<Arc<Cluster>>,
+    /// TLS to their nodes, as far as links use it.
+    pub(crate) upstream_tls: Vec<UpstreamTlsFiles>,
     /// Never empty.
     pub servers: Vec<Server>,
 }
@@ -105,6 +111,22 @@ pub(crate) struct TlsFiles {
     pub(crate) offload: Offload,
 }
 
+/// The group `tls` of an upstream, or of a link to a single node.
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamTlsFiles {
+    /// The name of the cluster.
+    pub(crate) cluster: Box<str>,
+    /// What links and health checks have of it.
+    pub(crate) tls: Arc<UpstreamTls>,
+}
+
+impl UpstreamTlsFiles {
+    /// Whether both are configured alike, wherever that is.
+    fn is_alike(&self, other: &UpstreamTlsFiles) -> bool {
+        (&self.cluster, &self.tls) == (&other.cluster, &other.tls)
+    }
+}
+
 /// One element of `servers`.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -138,6 +160,49 @@ pub(crate) struct Host {
     pub(crate) port: u16,
     /// Where it was set, as in [`TextSetting`].
     pub(crate) place: String,
+}
+
+impl Config {
+    /// Replaces upstreams that an older configuration has alike by those: they keep their connections, and what is known
+    /// about their nodes. So is TLS to them, whose files may have changed. Links are new.
+    pub(crate) fn adopt(&mut self, old: &Config) {
+        let mut left: Vec<&Arc<Cluster>> = old.upstreams.iter().collect();
+        for cluster in &mut self.upstreams {
+            let Some(at) = left.iter().position(|old| *old == cluster) else { continue };
+            let adopted = left.remove(at).clone();
+            replace_cluster(&mut self.servers, cluster, &adopted);
+            *cluster = adopted;
+        }
+        let mut left: Vec<&UpstreamTlsFiles> = old.upstream_tls.iter().collect();
+        for files in &mut self.upstream_tls {
+            let Some(at) = left.iter().position(|old| old.is_alike(files)) else { continue };
+            let adopted = left.remove(at).tls.clone();
+            for upstream in upstreams_of(&mut self.servers) {
+                if upstream.tls.as_ref().is_some_and(|tls| Arc::ptr_eq(tls, &files.tls)) {
+                    Arc::make_mut(upstream).tls = Some(adopted.clone());
+                }
+            }
+            files.tls = adopted;
+        }
+    }
+}
+
+/// Replaces a cluster in all links that lead to it.
+fn replace_cluster(servers: &mut [Server], old: &Arc<Cluster>, new: &Arc<Cluster>) {
+    for upstream in upstreams_of(servers) {
+        if Arc::ptr_eq(&upstream.cluster, old) {
+            Arc::make_mut(upstream).cluster = new.clone();
+        }
+    }
+}
+
+/// The destinations of all links to nodes.
+fn upstreams_of(servers: &mut [Server]) -> impl Iterator<Item = &mut Arc<Upstream>> {
+    let links = servers.iter_mut().flat_map(|server| server.site.links.iter_mut().chain(&mut server.site.page_links));
+    links.filter_map(|link| match &mut link.destination {
+        Destination::Upstream(upstream) => Some(upstream),
+        _ => None,
+    })
 }
 
 /// A configuration without errors.

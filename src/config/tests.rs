@@ -8,6 +8,8 @@ mod tls;
 
 mod trust;
 
+mod upstreams;
+
 use std::sync::Arc;
 
 use super::flags::Value;
@@ -123,7 +125,7 @@ fn all_keys() {
         pool_buffers: 32,
         fds_max: 13,
         drain_ms: 14,
-        has_tls: false,
+        ..limits::Process::default()
     };
     assert_eq!(config.limits, process);
 

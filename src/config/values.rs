@@ -9,11 +9,13 @@ use crate::driver::Choice;
 use crate::driver::device::{BAUD_RATES, Direction};
 use crate::http::authority;
 use crate::http::fields::is_token_byte;
+use crate::http::forwarding::path::is_unambiguous;
 use crate::http::upgrade::Origins;
 use crate::limits::{Bounds, WhenOver};
 use crate::observe::log::{Format, Level};
 use crate::route::{MessageType, Protocol};
 use crate::tls::{Offload, Verify};
+use crate::upstream::{self, Balance};
 
 /// Keywords and their meanings.
 type Words<T, const N: usize> = [(&'static str, T); N];
@@ -92,11 +94,48 @@ pub(crate) enum LinkKind {
     Tcp,
     Tty,
     Fifo,
+    /// WebSocket servers, with TLS or without.
+    Ws(NodeScheme),
 }
 
-/// Values of a link's `type`.
-pub(crate) const LINKS: Words<LinkKind, 4> =
-    [("unix", LinkKind::Unix), ("tcp", LinkKind::Tcp), ("tty", LinkKind::Tty), ("fifo", LinkKind::Fifo)];
+/// How nodes are spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NodeScheme {
+    Plain,
+    Tls,
+}
+
+/// Values of the `type` of a link of `websocket`.
+pub(crate) const LINKS: Words<LinkKind, 6> = [
+    ("unix", LinkKind::Unix),
+    ("tcp", LinkKind::Tcp),
+    ("tty", LinkKind::Tty),
+    ("fifo", LinkKind::Fifo),
+    ("ws", LinkKind::Ws(NodeScheme::Plain)),
+    ("wss", LinkKind::Ws(NodeScheme::Tls)),
+];
+
+/// Values of the `type` of a link of `document`.
+pub(crate) const PAGE_LINKS: Words<NodeScheme, 2> = [("http", NodeScheme::Plain), ("https", NodeScheme::Tls)];
+
+/// Values of `balance`.
+pub(crate) const BALANCES: Words<Balance, 4> = [
+    ("round-robin", Balance::RoundRobin),
+    ("ip-hash", Balance::IpHash),
+    ("least-busy", Balance::LeastBusy),
+    ("random-two", Balance::RandomTwo),
+];
+
+/// Values of `forwarded-headers`.
+pub(crate) const FORWARDED_HEADERS: Words<upstream::ClientFields, 4> = [
+    ("x-forwarded", upstream::ClientFields::XForwarded),
+    ("forwarded", upstream::ClientFields::Forwarded),
+    ("both", upstream::ClientFields::Both),
+    ("none", upstream::ClientFields::None),
+];
+
+/// Values of `upgrade`: whether the bytes after the handshake are passed on as they are.
+pub(crate) const UPGRADES: Words<bool, 2> = [("relay", false), ("pass", true)];
 
 /// Values of a link's `direction`.
 pub(crate) const DIRECTIONS: Words<Direction, 2> = [("read", Direction::Read), ("write", Direction::Write)];
@@ -112,7 +151,11 @@ pub(crate) const VERIFY_NAMES: [&str; 3] = names(&VERIFIES);
 pub(crate) const PROXY_NAMES: [&str; 3] = names(&PROXIES);
 pub(crate) const AUTH_TYPE_NAMES: [&str; 8] = names(&AUTH_TYPES);
 pub(crate) const SATISFY_NAMES: [&str; 2] = names(&SATISFY);
-pub(crate) const LINK_NAMES: [&str; 4] = names(&LINKS);
+pub(crate) const LINK_NAMES: [&str; 6] = names(&LINKS);
+pub(crate) const PAGE_LINK_NAMES: [&str; 2] = names(&PAGE_LINKS);
+pub(crate) const BALANCE_NAMES: [&str; 4] = names(&BALANCES);
+pub(crate) const FORWARDED_HEADER_NAMES: [&str; 4] = names(&FORWARDED_HEADERS);
+pub(crate) const UPGRADE_NAMES: [&str; 2] = names(&UPGRADES);
 pub(crate) const DIRECTION_NAMES: [&str; 2] = names(&DIRECTIONS);
 
 /// The speed of a terminal line in bits a second. Not each number within the bounds is a speed.
@@ -322,6 +365,87 @@ pub(crate) fn tcp(destination: &str, port: Option<u16>) -> Result<TcpBackend, St
         return Err(wrong());
     }
     Ok(TcpBackend::Host(host.into(), port))
+}
+
+/// The place of a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NodeAddress {
+    /// The absolute path of a socket.
+    Unix(Box<str>),
+    Tcp(TcpBackend),
+}
+
+/// Parses the address of a node. Names are not resolved.
+pub(crate) fn node_address(text: &str) -> Result<NodeAddress, String> {
+    let wrong = || {
+        format!(
+            "{text:?} is not the address of a server: write \"127.0.0.1:8080\", \"[::1]:8080\", \"host:8080\" or \
+             \"unix:/run/app.sock\""
+        )
+    };
+    match text.strip_prefix("unix:") {
+        Some(path) if path.starts_with('/') => Ok(NodeAddress::Unix(path.into())),
+        Some(_) => Err(wrong()),
+        None if authority::split_port(text).is_some_and(|(_, port)| port == Some("0")) => {
+            Err(format!("{text:?} has port 0, which cannot be connected to: write the port of the server"))
+        }
+        None => tcp(text, None).map(NodeAddress::Tcp).map_err(|_| wrong()),
+    }
+}
+
+/// A word without the characters that addresses have: the name of an upstream, or a route.
+pub(crate) fn label(word: &str) -> Result<Box<str>, String> {
+    if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        Ok(word.into())
+    } else {
+        Err(format!("{word:?} is not a word of letters, digits, - _ and dots: write one such as \"node1\""))
+    }
+}
+
+/// The name of a cookie or a parameter.
+pub(crate) fn session_name(name: &str) -> Result<Box<str>, String> {
+    if !name.is_empty() && name.bytes().all(is_token_byte) {
+        Ok(name.into())
+    } else {
+        Err(format!("{name:?} is not the name of a cookie: write one such as \"JSESSIONID\""))
+    }
+}
+
+/// A character that divides a path or the value of a session.
+pub(crate) fn delimiter(text: &str) -> Result<char, String> {
+    match text.as_bytes() {
+        [byte] if b"!$&'()*+,;:@.-_~|".contains(byte) => Ok(char::from(*byte)),
+        _ => Err(format!("{text:?} is not one of ! $ & ' ( ) * + , ; : @ . - _ ~ |: write \";\" or \".\"")),
+    }
+}
+
+/// The path of a request to a node.
+pub(crate) fn request_path(path: &str) -> Result<Box<str>, String> {
+    let is_good = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
+    if is_unambiguous(path) && path.bytes().all(is_good) {
+        Ok(path.into())
+    } else {
+        Err(format!("{path:?} is not a path: write one such as \"/app/\", percent-encoded and without a query"))
+    }
+}
+
+/// The target of a health check: a path, and possibly a query.
+pub(crate) fn request_target(target: &str) -> Result<Box<str>, String> {
+    if target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+        Ok(target.into())
+    } else {
+        Err(format!("{target:?} is not a path: write one such as \"/health\", percent-encoded"))
+    }
+}
+
+/// The Host of requests to a node.
+pub(crate) fn host_header(host: &str) -> Result<Box<str>, String> {
+    let is_good = host.bytes().all(|byte| byte.is_ascii_graphic()) && authority::Authority::parse(host).is_some();
+    if is_good {
+        Ok(host.into())
+    } else {
+        Err(format!("{host:?} is not a host: write one such as \"app.example\" or \"app.example:8080\""))
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The files of the groups `tls`, and the identities that they make: for a start, a reload, `--check`, and when a file
-//! changes.
+//! changes. Those of TLS to nodes are in `node_certificates`.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 
+use super::node_certificates::{BuiltRules, NodeCertificates};
 use crate::config::{Config, TextSetting, TlsFiles};
 use crate::driver::unix_s;
 use crate::limits::{CRL_MEMORY_MAX, TLS_FILE_MEMORY_MAX, TLS_FILE_SIZE_MAX};
@@ -18,9 +19,13 @@ use crate::tls::{
 };
 use crate::types::{ListenAddress, reason_of};
 
-/// The identities of a configuration's servers, in the order of `Config::servers`. None: the server has no TLS.
+/// The identities of a configuration's servers, and the rules for the nodes of its upstreams.
 #[derive(Clone, Default)]
-pub(crate) struct Certificates(Vec<Option<ServerIdentity>>);
+pub(crate) struct Certificates {
+    /// In the order of `Config::servers`. None: the server has no TLS.
+    servers: Vec<Option<ServerIdentity>>,
+    nodes: Vec<NodeCertificates>,
+}
 
 /// The identity of a server, and what it was made from.
 #[derive(Clone)]
@@ -34,12 +39,18 @@ struct ServerIdentity {
     current: Arc<CurrentIdentity>,
 }
 
-/// The files of a server, read again.
+/// The files of a server or of an upstream, read again.
 pub(super) struct ReadAgain {
-    /// Its index in `Certificates`.
+    /// The index in `Certificates::servers` or `Certificates::nodes`.
     index: usize,
-    /// The new identity. None: no file has changed. The error lists all that is wrong.
-    result: Result<Option<Built>, Vec<String>>,
+    /// What the files make. None: none of them has changed. The error lists all that is wrong.
+    result: Result<Option<BuiltAgain>, Vec<String>>,
+}
+
+/// What files make that were read again.
+enum BuiltAgain {
+    Server(Box<Built>),
+    Nodes(Box<BuiltRules>),
 }
 
 /// An identity made from the files of a server.
@@ -65,7 +76,7 @@ impl Certificates {
             };
             let hostname = &server.site.hostname;
             let is_same = |old: &&ServerIdentity| old.hostname == *hostname && old.listen == server.listen;
-            let tickets = old.0.iter().flatten().find(is_same).map(|old| &old.tickets);
+            let tickets = old.servers.iter().flatten().find(is_same).map(|old| &old.tickets);
             match read(files).and_then(|read| build(files, read, hostname.as_deref(), tickets)) {
                 Ok(built) => {
                     add_new(&mut warnings, built.warnings);
@@ -82,23 +93,25 @@ impl Certificates {
                 Err(more) => add_new(&mut errors, more),
             }
         }
-        if errors.is_empty() { Ok((Certificates(all), warnings)) } else { Err(errors) }
+        let nodes = NodeCertificates::load(config, &old.nodes, &mut warnings, &mut errors);
+        if errors.is_empty() { Ok((Certificates { servers: all, nodes }, warnings)) } else { Err(errors) }
     }
 
-    /// Whether no server has TLS.
+    /// Whether neither a server nor an upstream has TLS.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(Option::is_none)
+        self.servers.iter().all(Option::is_none) && self.nodes.is_empty()
     }
 
-    /// Upper bound of the memory of all identities in bytes, which depends on the sizes of their files.
+    /// Upper bound of the memory of all identities and rules in bytes, which depends on the sizes of their files.
     pub(crate) fn memory_size_max(&self) -> u64 {
-        self.0.iter().flatten().map(|server| server.memory_size).sum()
+        let servers = self.servers.iter().flatten().map(|server| server.memory_size);
+        servers.chain(self.nodes.iter().map(NodeCertificates::memory_size)).sum()
     }
 
     /// The identities of these servers, which share an address. None: they have no TLS.
     pub(crate) fn hosts(&self, servers: &[usize]) -> Option<Hosts> {
         let host = |index: &usize| {
-            let identity = self.0.get(*index)?.as_ref()?;
+            let identity = self.servers.get(*index)?.as_ref()?;
             Some((identity.hostname.clone(), identity.current.clone()))
         };
         Hosts::new(servers.iter().map(host).collect::<Option<_>>()?)
@@ -106,36 +119,55 @@ impl Certificates {
 
     /// The paths of all files.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
-        let servers = self.0.iter().flatten();
-        servers.flat_map(|server| used_settings(&server.files).map(|(_, setting)| &*setting.value))
+        let servers = self.servers.iter().flatten();
+        let servers = servers.flat_map(|server| used_settings(&server.files).map(|(_, setting)| &*setting.value));
+        servers.chain(self.nodes.iter().flat_map(NodeCertificates::paths))
     }
 
-    /// The errors of each server whose files this process cannot read now.
+    /// The errors of each server and upstream whose files this process cannot read now.
     pub(crate) fn unreadable(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for server in self.0.iter().flatten() {
+        for server in self.servers.iter().flatten() {
             add_new(&mut lines, read(&server.files).err().unwrap_or_default());
+        }
+        for nodes in &self.nodes {
+            add_new(&mut lines, nodes.unreadable());
         }
         lines
     }
 
-    /// Reads the files of all servers again.
+    /// Reads all files again.
     pub(super) fn read_again(&self) -> Vec<ReadAgain> {
-        let servers = self.0.iter().enumerate().filter_map(|(index, server)| Some((index, server.as_ref()?)));
-        servers.map(|(index, server)| ReadAgain { index, result: server.read_again() }).collect()
+        let servers = self.servers.iter().enumerate().filter_map(|(index, server)| {
+            let built =
+                server.as_ref()?.read_again().map(|built| built.map(|built| BuiltAgain::Server(Box::new(built))));
+            Some(ReadAgain { index, result: built })
+        });
+        let nodes = self.nodes.iter().enumerate().map(|(index, nodes)| {
+            let result = nodes.read_again().map(|built| built.map(|built| BuiltAgain::Nodes(Box::new(built))));
+            ReadAgain { index, result }
+        });
+        servers.chain(nodes).collect()
     }
 
-    /// Uses the new identity of a server, if there is one, for new handshakes. Returns a line about it, and the warnings.
+    /// Uses what the files of a server or an upstream make, if they have changed, for new handshakes. Returns a line about
+    /// it, and the warnings.
     pub(super) fn renew(&mut self, read: ReadAgain) -> Result<Option<(String, Vec<String>)>, Vec<String>> {
-        let server = self.0.get_mut(read.index).and_then(Option::as_mut);
-        Ok(read.result?.zip(server).map(|(built, server)| server.renew(built)))
+        Ok(match read.result? {
+            Some(BuiltAgain::Server(built)) => {
+                let server = self.servers.get_mut(read.index).and_then(Option::as_mut);
+                server.map(|server| server.renew(*built))
+            }
+            Some(BuiltAgain::Nodes(built)) => self.nodes.get_mut(read.index).map(|nodes| nodes.renew(*built)),
+            None => None,
+        })
     }
 
     /// The warnings that depend on the time: what has expired, or will soon.
     pub(crate) fn dated_warnings(&self, now_s: u64) -> Vec<String> {
         let mut lines = Vec::new();
         // The authority of a certificate renews it, or says daily why it cannot.
-        for server in self.0.iter().flatten().filter(|server| server.files.authority.is_none()) {
+        for server in self.servers.iter().flatten().filter(|server| server.files.authority.is_none()) {
             add_new(&mut lines, dated_warnings(&server.files, &server.current.get(), now_s));
         }
         lines
@@ -287,12 +319,12 @@ pub(crate) fn needs_restart(error: &str) -> String {
 }
 
 /// A line about a file.
-fn sentence(setting: &TextSetting, text: &dyn fmt::Display) -> String {
+pub(super) fn sentence(setting: &TextSetting, text: &dyn fmt::Display) -> String {
     format!("{} {}: {text}", setting.place, setting.value)
 }
 
 /// Adds lines, each of them once: several servers may have the same files.
-fn add_new(lines: &mut Vec<String>, more: Vec<String>) {
+pub(super) fn add_new(lines: &mut Vec<String>, more: Vec<String>) {
     for line in more {
         if !lines.contains(&line) {
             lines.push(line);
@@ -302,7 +334,7 @@ fn add_new(lines: &mut Vec<String>, more: Vec<String>) {
 
 /// Why a file cannot be read. Display is the end of a sentence for the operator.
 #[derive(Debug)]
-enum FileError {
+pub(super) enum FileError {
     NotRegular,
     TooLarge(usize),
     Failed(io::Error),
@@ -328,7 +360,7 @@ impl fmt::Display for FileError {
 }
 
 /// The bytes of a file and its mode.
-fn read_file(path: &str, size_max: usize) -> Result<(Vec<u8>, u32), FileError> {
+pub(super) fn read_file(path: &str, size_max: usize) -> Result<(Vec<u8>, u32), FileError> {
     // Opening a named pipe would block until it has a writer.
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(FileError::Failed)?;

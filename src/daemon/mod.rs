@@ -7,6 +7,7 @@ mod examine;
 mod file_events;
 mod hosts;
 mod kernel_tls;
+mod node_certificates;
 mod renewal;
 mod resources;
 mod retries;
@@ -264,6 +265,7 @@ impl Daemon {
         let certificates = self.certificates.clone();
         let thread = std::thread::Builder::new().name("load".to_owned()).spawn(move || {
             let loaded = load().and_then(|mut config| {
+                config.adopt(&old);
                 let run = self_signed::issue_for(&config)?;
                 let (certificates, mut notices) = Certificates::load(&config, &certificates)?;
                 number_rules(&mut config, &old);

@@ -402,13 +402,15 @@ fn is_there(folder: &OwnedFd) -> bool {
     fstat(folder).is_ok_and(|status| status.st_nlink > 0)
 }
 
-/// Raises RLIMIT_NOFILE to what the clients need: two descriptors each, a third one during the handshake. If the hard
+/// Raises RLIMIT_NOFILE to what the clients need: two descriptors each, a third one during the handshake;
+/// and to what connections to nodes without a client need. If the hard
 /// limit is lower, reduces the number of clients.
 #[allow(clippy::useless_conversion, reason = "a limit of the system has 32 bits on some machines")]
 pub(crate) fn raise_descriptors(limits: &mut limits::Process) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let handshakes = limits.handshakes_max.min(limits.clients_max);
-    let needed = 2 * limits.clients_max + handshakes + limits::FDS_RESERVED;
+    let reserved = limits::FDS_RESERVED + limits.upstream_idle_max;
+    let needed = 2 * limits.clients_max + handshakes + reserved;
     let wanted = if limits.fds_max > 0 { limits.fds_max } else { needed };
     let fds = rlim_t::try_from(wanted).unwrap_or(rlim_t::MAX).min(hard);
     // `limits.files` is applied even if it is below the soft limit.
@@ -416,7 +418,7 @@ pub(crate) fn raise_descriptors(limits: &mut limits::Process) {
     let fds = if is_enough || setrlimit(Resource::RLIMIT_NOFILE, fds, hard).is_ok() { fds } else { soft };
     let fds = u64::from(fds);
     if fds < needed {
-        let clients_max = (fds.saturating_sub(limits::FDS_RESERVED) / 2).max(1);
+        let clients_max = (fds.saturating_sub(reserved) / 2).max(1);
         if clients_max < limits.clients_max {
             let whose = if fds == limits.fds_max { "limits.files" } else { "ulimit -n" };
             log::event(Level::Warn, format_args!("{fds} file descriptors ({whose}) allow {clients_max} clients only"));

@@ -4,10 +4,10 @@
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
-use super::hosts::{HostLookup, UNKNOWN, has_unknown};
+use super::hosts::{HostLookup, Refresh, UNKNOWN, has_names, has_unknown};
 use super::resources::{MissingResource, Mode, ResourceName, Reusable, open_all};
 use super::{Daemon, LOADED, announce};
-use crate::limits::{LOOKUP_RETRY_MS, LOOKUP_RETRY_MS_MAX, WAIT_RETRY_MS};
+use crate::limits::{LOOKUP_AGAIN_MS, LOOKUP_RETRY_MS, LOOKUP_RETRY_MS_MAX, WAIT_RETRY_MS};
 use crate::observe::log::{self, Level};
 
 /// Missing resources of the running daemon, and when to look for them again. Times are those of the event loop.
@@ -23,7 +23,11 @@ pub(crate) struct Retries {
     lookup_ms: Option<u64>,
     /// The pause before the next lookup.
     lookup_pause_ms: u64,
-    /// Hosts were resolved during a reload, and their addresses are not in use yet.
+    /// The lookups of hosts of nodes that were resolved before.
+    refresh: Refresh,
+    /// Time of the next of these lookups. None: no node has a name.
+    refresh_ms: Option<u64>,
+    /// Hosts of links were resolved during a reload, and their addresses are not in use yet.
     has_unused_addresses: bool,
 }
 
@@ -51,7 +55,7 @@ impl Retries {
     /// Time of the next attempt or lookup. None: nothing is missing.
     fn next_ms(&self) -> Option<u64> {
         let open_ms = (!self.missing.is_empty()).then_some(self.open_ms);
-        [open_ms, self.lookup_ms].into_iter().flatten().min()
+        [open_ms, self.lookup_ms, self.refresh_ms].into_iter().flatten().min()
     }
 }
 
@@ -89,17 +93,22 @@ impl Daemon {
         if has_unknown(&self.config) && self.retries.lookup.is_none() {
             self.retries.lookup_ms = Some(self.gateway.now_ms());
         }
+        let refresh_ms = self.retries.refresh_ms.unwrap_or(self.gateway.now_ms() + LOOKUP_AGAIN_MS);
+        self.retries.refresh_ms = has_names(&self.config).then_some(refresh_ms);
         self.apply_answers();
     }
 
-    /// Applies the answers of the lookup.
+    /// Applies the answers of the lookups.
     pub(super) fn apply_answers(&mut self) {
+        for (level, line) in self.retries.refresh.take(&self.config) {
+            log::event(level, format_args!("{line}"));
+        }
         let Some(lookup) = &mut self.retries.lookup else { return };
-        let (found, is_over) = lookup.take(&mut self.config);
-        for line in &found {
+        let found = lookup.take(&mut self.config);
+        for line in &found.lines {
             log::event(Level::Info, format_args!("{line}"));
         }
-        if is_over {
+        if found.is_over {
             self.retries.lookup = None;
             if has_unknown(&self.config) {
                 self.retries.lookup_ms = Some(self.gateway.now_ms() + self.retries.lookup_pause_ms);
@@ -108,8 +117,8 @@ impl Daemon {
         }
         // A reload relies on the listeners that existed when it began.
         if self.loading.is_some() {
-            self.retries.has_unused_addresses |= !found.is_empty();
-        } else if !found.is_empty() {
+            self.retries.has_unused_addresses |= found.is_of_link;
+        } else if found.is_of_link {
             self.open_again(false);
         }
     }
@@ -132,6 +141,10 @@ impl Daemon {
             self.retries.lookup = HostLookup::begin(&self.config, wake);
             // If no thread could be started, there is no wake-up.
             self.apply_answers();
+        }
+        if self.retries.refresh_ms.is_some_and(|ms| ms <= now_ms) {
+            self.retries.refresh_ms = Some(now_ms + LOOKUP_AGAIN_MS);
+            self.retries.refresh.begin(&self.config, wake);
         }
         if !self.retries.missing.is_empty() && self.retries.open_ms <= now_ms {
             self.retries.open_ms = now_ms + WAIT_RETRY_MS;

@@ -3,7 +3,8 @@
 //!
 //! The gateway shuts down its sending half towards the client first and waits for the client's end of stream: closing a
 //! socket that has unread bytes resets the connection and destroys bytes in transit to the client. The backend gets all
-//! bytes queued for it, then the end of its input.
+//! bytes queued for it, then the end of its input. A node that was sent a close frame is not sent the end of its input: it
+//! ends first (RFC 6455 section 7.1.1), and is waited for like any backend.
 //!
 //! | state | input | effects | next state |
 //! |---|---|---|---|
@@ -89,6 +90,8 @@ enum Backend {
     /// the next client.
     OwesEnd {
         _seat: Seat,
+        /// It is a node that was sent a close frame, and that closes first.
+        is_told: bool,
     },
     Gone,
 }
@@ -123,7 +126,7 @@ impl Closing {
     pub(crate) fn without_client(ending: Ending, seat: Seat, context: &mut Context<'_>) -> Closing {
         context.out.push(Effect::Abandon(End::Client));
         let limits = CloseLimits::of(&seat.limits, context.now_ms);
-        Closing::new(Client::Gone, Backend::OwesEnd { _seat: seat }, ending, limits, context)
+        Closing::new(Client::Gone, Backend::OwesEnd { _seat: seat, is_told: false }, ending, limits, context)
     }
 
     /// Closes a relay, as `leave` says.
@@ -132,9 +135,10 @@ impl Closing {
             Leave::LastWords(frame, ending) => Closing::last_words(relay, frame, ending, context),
             Leave::CloseSent(ending) => {
                 let limits = CloseLimits::of(relay.limits(), context.now_ms);
+                let is_told = relay.is_node_told();
                 let (up, backend) = relay.into_parts();
                 let client = Client::OwesClose(Box::new(up));
-                Closing::new(client, Backend::of(backend), ending, limits, context)
+                Closing::new(client, Backend::of(backend, is_told), ending, limits, context)
             }
             Leave::ClientLost(ending) => Closing::without_client(ending, relay.into_seat(), context),
             Leave::Over(ending) => return over(ending, context),
@@ -145,7 +149,9 @@ impl Closing {
     fn last_words(relay: Relay, frame: Box<[u8]>, ending: Ending, context: &mut Context<'_>) -> Closing {
         let owes_close = ending == Ending::Stopping;
         let is_cut = owes_close && relay.is_amid_message();
-        context.out.push(Effect::Finish(End::Backend));
+        if !relay.is_node_told() {
+            context.out.push(Effect::Finish(End::Backend));
+        }
         context.deadline_in(if owes_close { relay.silence_ms() } else { limits::LAST_WORDS_MS });
         Closing { state: State::LastWords(LastWords { relay: Box::new(relay), frame, owes_close, is_cut }), ending }
     }
@@ -166,10 +172,11 @@ impl Closing {
             Client::OwesClose(_) => context.out.push(Effect::Demand(End::Client, Demand::Flow)),
             Client::Gone => {}
         }
-        context.out.push(match backend {
-            Backend::OwesEnd { .. } => Effect::Finish(End::Backend),
-            Backend::Gone => Effect::Abandon(End::Backend),
-        });
+        match backend {
+            Backend::OwesEnd { is_told: true, .. } => {}
+            Backend::OwesEnd { .. } => context.out.push(Effect::Finish(End::Backend)),
+            Backend::Gone => context.out.push(Effect::Abandon(End::Backend)),
+        }
         context.deadline_in(limits.timeouts.close_ms);
         Closing { state: State::Ends { client, backend, limits }, ending }
     }
@@ -228,11 +235,14 @@ impl Closing {
 fn end_of(client: Client, backend: Backend, input: Input<'_>, context: &mut Context<'_>) -> (Client, Backend) {
     match input {
         Input::Bytes(End::Client, chunk) => (client.on_bytes(chunk, context), backend),
-        Input::Ended(End::Client) | Input::Failed(End::Client, _) | Input::Broken(_) | Input::NoHeader(_) => {
+        Input::Ended(End::Client)
+        | Input::Failed(End::Client, _)
+        | Input::Broken(End::Client, _)
+        | Input::NoHeader(_) => {
             context.out.push(Effect::Abandon(End::Client));
             (Client::Gone, backend)
         }
-        Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
+        Input::Ended(End::Backend) | Input::Failed(End::Backend, _) | Input::Broken(End::Backend, _) => {
             context.out.push(Effect::Abandon(End::Backend));
             (client, Backend::Gone)
         }
@@ -248,7 +258,7 @@ fn end_of(client: Client, backend: Backend, input: Input<'_>, context: &mut Cont
 impl LastWords {
     fn handle(mut self, input: Input<'_>, ending: Ending, context: &mut Context<'_>) -> Closing {
         let is_said = match input {
-            Input::Ended(End::Client) | Input::Failed(End::Client, _) | Input::Broken(_) => {
+            Input::Ended(End::Client) | Input::Failed(End::Client, _) | Input::Broken(End::Client, _) => {
                 return Closing::without_client(ending, self.relay.into_seat(), context);
             }
             Input::Bytes(End::Client, chunk) if self.owes_close => {
@@ -263,7 +273,7 @@ impl LastWords {
                 }
                 self.relay.last_words(chunk, context)
             }
-            Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
+            Input::Ended(End::Backend) | Input::Failed(End::Backend, _) | Input::Broken(End::Backend, _) => {
                 self.relay.on_backend_gone();
                 true
             }
@@ -279,9 +289,10 @@ impl LastWords {
         relay.send_rest(is_cut, context);
         context.out.push(Effect::SendLast { to: End::Client, bytes: frame });
         let limits = CloseLimits::of(relay.limits(), context.now_ms);
+        let is_told = relay.is_node_told();
         let (up, backend) = relay.into_parts();
         let client = if owes_close { Client::OwesClose(Box::new(up)) } else { Client::OwesEnd };
-        Closing::new(client, Backend::of(backend), ending, limits, context)
+        Closing::new(client, Backend::of(backend, is_told), ending, limits, context)
     }
 }
 
@@ -303,8 +314,8 @@ impl Client {
 
 impl Backend {
     /// The backend's state; None: the backend has already ended.
-    fn of(seat: Option<Seat>) -> Backend {
-        seat.map_or(Backend::Gone, |seat| Backend::OwesEnd { _seat: seat })
+    fn of(seat: Option<Seat>, is_told: bool) -> Backend {
+        seat.map_or(Backend::Gone, |seat| Backend::OwesEnd { _seat: seat, is_told })
     }
 }
 

@@ -2,14 +2,17 @@
 
 use std::ffi::CString;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::ending::Ending;
 use crate::access::{Admitted, Ask};
 use crate::clients::ClientPlace;
 use crate::driver::{OpenFor, SocketType};
+use crate::limits::POOL_HEADROOM;
 use crate::observe::log::Level;
 use crate::route::hello::Hello;
 use crate::types::{Address, Demand, End};
+use crate::upstream::{Node, NodeLink};
 
 /// Received bytes, with headroom in front for a frame header.
 #[derive(Debug)]
@@ -98,6 +101,29 @@ pub(crate) enum Effect {
         /// Index of the address in the link's addresses.
         address: usize,
     },
+    /// Connect to a node of an upstream; the result is `Input::Connected`.
+    ConnectNode {
+        /// The node, which is a TCP server.
+        node: Arc<Node>,
+        /// Index of the address in the node's addresses.
+        address: usize,
+    },
+    /// Use an idle connection to a node as the backend's; the result is `Input::TookIdle`.
+    TakeIdle {
+        /// The node.
+        link: NodeLink,
+        /// How long it may have been idle, in milliseconds.
+        idle_ms_max: u64,
+    },
+    /// The bytes to and from the backend, which was just connected, pass TLS.
+    Secure(NodeLink),
+    /// The reply of the backend is whole, or it has ended: the connection is idle, or is closed.
+    LeaveNode {
+        /// The node.
+        link: NodeLink,
+        /// How long the connection may lie idle, in milliseconds. 0: it is closed.
+        idle_ms: u64,
+    },
     /// Hand the client over to the opened socket, as soon as no other operation is in flight for the client; the result
     /// is `Input::HandedOver`.
     HandOver {
@@ -179,6 +205,18 @@ impl Effects {
     /// Removes all effects, in order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Effect> + '_ {
         self.list.drain(..)
+    }
+
+    /// Moves all effects to `out`. What they forward is in a buffer outside the pool, so it is sent as a copy.
+    pub(crate) fn copy_to(&mut self, buffer: &[u8], out: &mut Effects) {
+        out.add_frames(self.take_frames());
+        out.extend(self.drain().map(|effect| match effect {
+            Effect::Forward { to, range } => Effect::Send { to, bytes: buffer[range].into() },
+            Effect::Later { from, start } => {
+                Effect::LaterBytes { from, buffer: [&[0; POOL_HEADROOM][..], &buffer[start..]].concat().into() }
+            }
+            other => other,
+        }));
     }
 
     /// Adds to the number of decoded frames and lines.

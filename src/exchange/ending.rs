@@ -9,7 +9,8 @@ use crate::http::head::HeadError;
 use crate::http::upgrade::UpgradeError;
 use crate::limits::LINE_SIZE_MAX;
 use crate::observe::log::Level;
-use crate::tls::TlsFailure;
+use crate::tls::{NodeFailure, TlsFailure};
+use crate::upstream::UpstreamError;
 use rfc6455::close::CloseCode;
 use rfc6455::header::ProtocolError;
 
@@ -41,7 +42,10 @@ pub(crate) enum Ending {
     Tls(TlsFailure),
     BackendClosed(Option<CloseCode>),
     BackendFailed(SystemError),
+    BackendTls(TlsFailure),
     BackendCutShort,
+    /// A node ended its connection without a close frame.
+    BackendLeft,
     BackendNotUtf8,
     ClientProtocol(ProtocolError),
     BackendProtocol(ProtocolError),
@@ -64,12 +68,14 @@ pub(crate) enum Ending {
     NoLookUp(OpenError),
     Refused(SystemError),
     UnknownHost,
+    Upstream(UpstreamError),
     NotTaken(ConnectError),
     HandedOver {
         /// The kernel makes its TLS records.
         has_kernel_tls: bool,
     },
     Tunnelled,
+    PassedOn,
     FileCutShort,
     BackendLineTooLong,
     ClientSilent,
@@ -106,6 +112,7 @@ pub(crate) enum Full {
     TlsHandshakes,
     Server,
     Name,
+    Requests,
     Descriptors,
     Untaken,
 }
@@ -119,6 +126,7 @@ impl fmt::Display for Full {
             Full::TlsHandshakes => "too many clients in their TLS handshake (limits.tls-handshakes)",
             Full::Server => "too many clients of this server (maxclients)",
             Full::Name => "too many clients of this name (limits.clients of its websocket or link)",
+            Full::Requests => "too many requests of this name (limits.requests of its link)",
             Full::Descriptors => "out of file descriptors (ulimit -n)",
             Full::Untaken => "too many clients that backends in direct mode do not take (ulimit -n)",
         })
@@ -131,6 +139,7 @@ impl Ending {
         match self {
             Ending::Probed | Ending::SaidNothing => Level::Debug,
             Ending::BackendFailed(_)
+            | Ending::BackendTls(_)
             | Ending::BackendCutShort
             | Ending::BackendNotUtf8
             | Ending::BackendProtocol(_)
@@ -139,6 +148,7 @@ impl Ending {
             | Ending::NoLookUp(_)
             | Ending::Refused(_)
             | Ending::UnknownHost
+            | Ending::Upstream(_)
             | Ending::NotTaken(_)
             | Ending::FileCutShort
             | Ending::TimedOut(Step::Connect)
@@ -159,7 +169,7 @@ impl Ending {
 impl Ending {
     /// Whether the backend has the client's socket, and therefore the close code too.
     pub(crate) fn is_handed_over(self) -> bool {
-        matches!(self, Ending::HandedOver { .. } | Ending::Tunnelled)
+        matches!(self, Ending::HandedOver { .. } | Ending::Tunnelled | Ending::PassedOn)
     }
 
     /// The close code of this ending, if it ended a WebSocket (RFC 6455 section 7.4.1).
@@ -170,7 +180,9 @@ impl Ending {
             Ending::BackendClosed(None) => CloseCode::NORMAL,
             Ending::ClientProtocol(error) => error.close_code(),
             Ending::BackendFailed(_)
+            | Ending::BackendTls(_)
             | Ending::BackendCutShort
+            | Ending::BackendLeft
             | Ending::BackendNotUtf8
             | Ending::BackendLineTooLong
             | Ending::NotTaken(_)
@@ -192,7 +204,10 @@ impl Ending {
                 "the server sent a packet that is larger than a receive buffer (1011)".to_owned()
             }
             Ending::BackendFailed(error) => format!("the server died (1011): {error}"),
+            // Names and authorities are not the client's business.
+            Ending::BackendTls(_) => "the server died (1011)".to_owned(),
             Ending::BackendCutShort => "the server died in mid-message (1011)".to_owned(),
+            Ending::BackendLeft => "the server left without a close frame (1011)".to_owned(),
             Ending::BackendNotUtf8 => {
                 "the server sent bytes that are not UTF-8 although type is text (1011): use auto or binary".to_owned()
             }
@@ -229,7 +244,9 @@ impl fmt::Display for Ending {
                 f.write_str("the backend sent a packet that is larger than a receive buffer (1011)")
             }
             Ending::BackendFailed(error) => write!(f, "the backend died (1011): {}", error),
+            Ending::BackendTls(failure) => NodeFailure { failure: *failure, name: None }.fmt(f),
             Ending::BackendCutShort => f.write_str("the backend died in mid-message (1011)"),
+            Ending::BackendLeft => f.write_str("the backend left without a close frame (1011)"),
             Ending::BackendNotUtf8 => f.write_str(
                 "the backend sent bytes that are not UTF-8 although type is text (1011): use auto or binary",
             ),
@@ -271,8 +288,11 @@ impl fmt::Display for Ending {
             Ending::Tunnelled => {
                 f.write_str("handed over through a socket pair, since the client has TLS or spoke before it could be")
             }
+            Ending::PassedOn => f.write_str("passed on to the node as it was, frames unread"),
             Ending::Refused(error) => write!(f, "refused with 502: the backend cannot be connected: {}", error),
             Ending::UnknownHost => f.write_str("refused with 502: the host of the link has not been looked up yet"),
+            Ending::Upstream(error @ (UpstreamError::Cut | UpstreamError::Chunks)) => write!(f, "cut: {error}"),
+            Ending::Upstream(error) => write!(f, "refused with {}: the node's fault: {error}", error.status()),
             Ending::FileCutShort => f.write_str("the file became shorter while it was sent"),
             Ending::TimedOut(Step::Header) => f.write_str("timed out: the PROXY header was too slow"),
             Ending::TimedOut(Step::Tls) => f.write_str("timed out: the TLS handshake was too slow"),
@@ -307,6 +327,7 @@ mod tests {
         let endings = [
             Ending::BackendFailed(SystemError::MESSAGE_TOO_LARGE),
             Ending::BackendCutShort,
+            Ending::BackendLeft,
             Ending::BackendNotUtf8,
             Ending::BackendLineTooLong,
         ];

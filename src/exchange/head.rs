@@ -3,7 +3,8 @@
 use ecow::EcoString;
 
 use super::asking::{Asker, close_filtered, log_refusal};
-use super::opening::Asked;
+use super::forward::{self, Forward, Shown};
+use super::opening::{self, Asked};
 use super::{
     Asking, Context, Draining, Effect, Ending, Full, Input, Opening, Phase, Proxied, Reply, Security, Step, over,
     refuse, refuse_with,
@@ -16,7 +17,7 @@ use crate::http::head::{self, Head, HeadError};
 use crate::http::upgrade::{self, Origins, Upgrade, UpgradeError};
 use crate::limits::{HEADERS_MAX, Http};
 use crate::observe::log::{Level, Quoted};
-use crate::route::names;
+use crate::route::{Destination, Link, names};
 use crate::tls::{TlsFacts, TlsFailure};
 use crate::types::{Address, Demand, End, U48};
 
@@ -53,7 +54,7 @@ pub(crate) struct Passage {
 }
 
 /// The client of a request: the one that a trusted proxy has given, and the address that counts.
-type Client = (Option<Address>, Address);
+pub(crate) type Client = (Option<Address>, Address);
 
 impl RequestHead {
     /// Handles an input; None: process the bytes that are already buffered. True: run the returned phase at once.
@@ -306,6 +307,10 @@ impl RequestHead {
         passage: Passage,
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
+        let link = context.site().link_for(name, upgrade.is_some()).filter(|_| head.has_path);
+        if let Some(link) = link.filter(|link| matches!(link.destination, Destination::Upstream(_))) {
+            return self.forward(head, (name, link), upgrade, client, passage, context);
+        }
         let Passage { admitted, standing, fields } = passage;
         let is_admitted = admitted.is_some();
         if let Some(upgrade) = upgrade {
@@ -321,9 +326,43 @@ impl RequestHead {
         }
         let mut reply = self.reply(head, name, client, context);
         (reply.is_admitted, reply.fields) = (is_admitted, fields.into());
-        let judged = demanded(head, name, false, context);
+        let judged = demanded(head, name, false, context).ok().flatten();
         reply.retain_variants(|file| may_send_variant(judged.as_ref(), file, context));
         send_reply(reply, head, context)
+    }
+
+    /// Has a node answer a request that is admitted.
+    fn forward(
+        self,
+        head: &Head<'_>,
+        (name, link): (&str, &Link),
+        upgrade: Option<Upgrade>,
+        client: Client,
+        passage: Passage,
+        context: &mut Context<'_>,
+    ) -> (Phase, bool) {
+        let upgrade = match upgrade {
+            Some(_) if !context.site().rules.permit_node(name, head.path.ends_with('/')) => {
+                return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
+            }
+            Some(upgrade) => match opening::take_seat(name, &upgrade, context) {
+                Ok((_, seat)) => Some((upgrade, seat)),
+                Err(refused) => return (refused, false),
+            },
+            None if matches!(head.method, "CONNECT" | "TRACE") => {
+                return (refuse_head(HeadError::Unforwarded, context), false);
+            }
+            None if !context.site().page_rules.permit_node(name, head.path.ends_with('/')) => {
+                return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
+            }
+            None => None,
+        };
+        let demanded = demanded(head, name, upgrade.is_some(), context).ok().flatten();
+        let auths = demanded.as_ref().map(Demanded::auths).unwrap_or_default();
+        let shown = Shown::of(&auths, context.site().credential_cookies());
+        let asked =
+            forward::ForwardedRequest { name, head, link, client, passage, shown, since_ms: self.since_ms.get() };
+        Forward::start(asked, upgrade, context)
     }
 
     /// Refuses a request for what it shows. Handshakes end the connection, as their other errors do.
@@ -392,11 +431,24 @@ fn check_upgrade(head: &Head<'_>, context: &mut Context<'_>) -> Result<Option<Up
     })
 }
 
-/// What a request needs, by the names of what is served: the file that has the page, the name, or the link.
-fn demanded<'a>(head: &Head<'_>, name: &str, is_handshake: bool, context: &Context<'a>) -> Option<Demanded<'a>> {
+/// What a request needs, by the names of what is served: the file that has the page, the name, or the link. An error: a
+/// node could take its path for another one that needs more.
+fn demanded<'a>(
+    head: &Head<'_>,
+    name: &str,
+    is_handshake: bool,
+    context: &Context<'a>,
+) -> Result<Option<Demanded<'a>>, AccessError> {
     let site = context.site();
-    let link = site.link_of(name).filter(|_| is_handshake).and_then(|link| site.links.get(link));
-    access::demand(link.and_then(|link| link.access.as_ref()), &site.access, &subjects(head, name, is_handshake))
+    let link = site.link_for(name, is_handshake);
+    let rule = link.and_then(|link| link.access.as_ref());
+    if !link.is_some_and(|link| matches!(link.destination, Destination::Upstream(_))) {
+        return Ok(access::demand(rule, &site.access, &subjects(head, name, is_handshake)));
+    }
+    if site.is_near_protected_link(name, is_handshake) {
+        return Err(AccessError::Spelling);
+    }
+    access::demand_of_node(rule, &site.access, name, head.path.ends_with('/'))
 }
 
 /// The names by which rules know what is requested.
@@ -429,15 +481,20 @@ fn judge(
     if site.access.filter.as_ref().is_some_and(|filter| !filter.admits(client)) {
         return Err(AccessError::Address);
     }
-    let Some(demanded) = demanded(head, name, is_handshake, context) else { return Ok(Decision::Served) };
+    let Some(demanded) = demanded(head, name, is_handshake, context)? else { return Ok(Decision::Served) };
     // The certificate of a proxy says nothing about its clients, whether it names them or not.
     let certificate = match context.security {
         Security::Tls(facts) if context.proxied.is_none() => facts.client.as_ref(),
         _ => None,
     };
+    let path = match site.link_for(name, is_handshake).map(|link| &link.destination) {
+        Some(Destination::Upstream(_)) if head.path.ends_with('/') && !name.is_empty() => format!("/{name}/"),
+        Some(Destination::Upstream(_)) => format!("/{name}"),
+        _ => subjects(head, name, is_handshake).path().to_owned(),
+    };
     demanded.judge(&Request {
         head,
-        path: subjects(head, name, is_handshake).path(),
+        path: &path,
         query: &site.public_query(name, head.query),
         client,
         is_of_proxy: context.sites.trust.proxies.has(client),
@@ -459,7 +516,7 @@ fn refusal_fields(
     match error {
         AccessError::Limited(wait_s) => format!("Retry-After: {wait_s}\r\n"),
         error if error.is_challenge() => {
-            let demanded = demanded(head, name, is_handshake, context);
+            let demanded = demanded(head, name, is_handshake, context).ok().flatten();
             let auths = demanded.as_ref().map(Demanded::auths).unwrap_or_default();
             let has_bearer = access::has_bearer(&head.headers);
             access::challenges(&auths, error, has_bearer, context.nonces, context.date.unix_s())

@@ -4,6 +4,7 @@
 
 mod asking;
 mod body;
+mod forward;
 mod head;
 mod opening;
 mod relay;
@@ -33,6 +34,7 @@ use crate::tls::TlsFailure;
 use crate::types::{Address, End, Moment, U48};
 use rfc6455::close::CloseCode;
 use rfc6455::encoder;
+use rfc6455::mask::MaskKeys;
 
 pub(crate) use crate::tls::Security;
 pub(crate) use closing::CloseTimeouts;
@@ -43,6 +45,7 @@ use asking::Asking;
 use body::Draining;
 use closing::Closing;
 use ending::Leave;
+use forward::{Forward, Next};
 use head::RequestHead;
 use opening::Opening;
 use relay::Relay;
@@ -68,12 +71,16 @@ pub(crate) enum Input<'a> {
     Ended(End),
     /// The connection to this end failed.
     Failed(End, SystemError),
-    /// The client's TLS connection failed; its alert is queued.
-    Broken(TlsFailure),
+    /// The TLS connection to this end failed; its alert is queued.
+    Broken(End, TlsFailure),
     /// The result of `Effect::Open`.
     Opened(Result<FileKind, OpenError>),
     /// The result of `Effect::Connect` or `Effect::ConnectTcp`.
     Connected(Result<(), ConnectError>),
+    /// The result of `Effect::TakeIdle`: whether an idle connection to the node is now that of the backend.
+    TookIdle(bool),
+    /// In place of `Deadline` while a request is forwarded: bytes are still queued for this end.
+    Stalled(End),
     /// The result of `Effect::HandOver`; an error names the step that failed.
     HandedOver(Result<HandedOver, (HandoverStep, ConnectError)>),
     /// The socket of `Effect::Open` was opened, but other clients already wait for its backlog.
@@ -165,12 +172,15 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) proxied: Option<Proxied<'a>>,
     /// The key of the nonces of Digest.
     pub(crate) nonces: &'a NonceKey,
+    /// The masking keys of frames to nodes.
+    pub(crate) masks: &'a MaskKeys,
 }
 
 #[cfg(test)]
 impl<'a> Surroundings<'a> {
     /// A client without TLS and without a proxy, at the first millisecond.
     pub(crate) fn plain(date: &'a Date, sites: &'a Sites) -> Surroundings<'a> {
+        static MASKS: std::sync::LazyLock<MaskKeys> = std::sync::LazyLock::new(MaskKeys::default);
         Surroundings {
             now_ms: 1,
             since_ms: 1,
@@ -181,6 +191,7 @@ impl<'a> Surroundings<'a> {
             client: Address::Unknown,
             proxied: None,
             nonces: NonceKey::fixed(),
+            masks: &MASKS,
         }
     }
 }
@@ -235,6 +246,8 @@ enum Phase {
     Reply(Box<Reply>),
     /// A WebSocket handshake that waits for its backend.
     Opening(Box<Opening>),
+    /// A node of an upstream answers the request.
+    Forward(Box<Forward>),
     /// Messages are relayed in both directions.
     Relay(Relay),
     /// Bytes are copied in both directions after a hand-over through a socketpair(2).
@@ -255,6 +268,7 @@ impl Phase {
             Phase::Body(body) => Some(&mut body.reply.input),
             Phase::Reply(reply) => Some(&mut reply.input),
             Phase::Opening(opening) => Some(&mut opening.input),
+            Phase::Forward(forward) => Some(&mut forward.input),
             Phase::Relay(_) | Phase::Tunnel(_) | Phase::Closing(_) | Phase::Over => None,
         }
     }
@@ -283,6 +297,7 @@ struct Context<'a> {
     client: Address,
     proxied: Option<Proxied<'a>>,
     nonces: &'a NonceKey,
+    masks: &'a MaskKeys,
     forwarded_tls: &'a mut Option<bool>,
     /// The client whose place is given back by an effect of this input, so that it is still counted. None: there is no
     /// such place.
@@ -308,6 +323,7 @@ impl<'a> Context<'a> {
             client: around.client,
             proxied: around.proxied,
             nonces: around.nonces,
+            masks: around.masks,
             forwarded_tls: &mut facts.forwarded_tls,
             given_back: None,
             site: &mut facts.site,
@@ -392,6 +408,8 @@ pub(crate) enum Progress {
     Reply,
     /// A backend is being looked up or connected.
     Opening,
+    /// A node has the request.
+    Forward,
     /// Messages are relayed in both directions.
     Relay,
     /// Raw bytes are copied in both directions.
@@ -419,14 +437,27 @@ impl Wants<'_> {
         matches!(self.progress, Progress::Relay | Progress::Closing)
     }
 
+    /// Whether received bytes take their turn among those of other connections.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.is_conversation() || self.progress == Progress::Forward
+    }
+
     /// Whether the exchange is an open relay, without a handshake or a close in progress.
     pub(crate) fn is_flowing(&self) -> bool {
         self.progress == Progress::Relay
     }
 
+    /// Whether a node has the request.
+    pub(crate) fn is_forwarding(&self) -> bool {
+        self.progress == Progress::Forward
+    }
+
     /// Whether the exchange is still in HTTP: not a WebSocket, a tunnel, or closing.
     pub(crate) fn is_handshake(&self) -> bool {
-        matches!(self.progress, Progress::Request | Progress::Asking | Progress::Reply | Progress::Opening)
+        matches!(
+            self.progress,
+            Progress::Request | Progress::Asking | Progress::Reply | Progress::Opening | Progress::Forward
+        )
     }
 
     /// Whether a backend is being looked up or connected.
@@ -473,6 +504,14 @@ impl Exchange {
                 (wants.progress, wants.service) = (Progress::Opening, Some(opening.service()));
                 wants.held_size += opening.held_size() + opening.input.capacity();
                 wants.has_pipelined = !opening.input.is_empty();
+            }
+            Phase::Forward(forward) => {
+                wants.progress = if forward.is_opening() { Progress::Opening } else { Progress::Forward };
+                wants.timeouts = forward.timeouts();
+                wants.drained = if forward.is_finishing() { Drained::Client } else { Drained::No };
+                wants.queue_size_max = forward.queue_size_max();
+                wants.held_size += forward.held_size();
+                wants.has_pipelined = !forward.input.is_empty();
             }
             Phase::Relay(relay) => {
                 (wants.progress, wants.service) = (Progress::Relay, Some(relay.service()));
@@ -523,6 +562,7 @@ impl Exchange {
         let leave = match &mut self.phase {
             Phase::Relay(relay) => relay.handle(input, &mut context),
             Phase::Tunnel(tunnel) => tunnel.handle(input, &mut context),
+            Phase::Forward(_) => return self.forward(around, input, out),
             Phase::Closing(_) => return self.close(around, input, out),
             Phase::Over => return,
             _ => return self.handle_http(around, input, out),
@@ -548,6 +588,39 @@ impl Exchange {
         if let Phase::Closing(closing) = self.take_phase() {
             let next = closing.handle(input, &mut Context::new(around, &mut self.facts, out));
             self.enter(next);
+        }
+    }
+
+    /// Handles an input while a node has the request.
+    fn forward(&mut self, around: Surroundings<'_>, input: Input<'_>, out: &mut Effects) {
+        self.facts.is_stopping |= matches!(input, Input::Stop);
+        let Phase::Forward(forward) = &mut self.phase else { return };
+        let then = forward.handle(input, &mut Context::new(around, &mut self.facts, out));
+        let Some(then) = then else { return };
+        let Phase::Forward(forward) = self.take_phase() else { return };
+        let next = forward.follow(then, &mut Context::new(around, &mut self.facts, out));
+        self.go_on(next, around, out);
+    }
+
+    /// Goes on after a request that was forwarded.
+    fn go_on(&mut self, next: Next, around: Surroundings<'_>, out: &mut Effects) {
+        match next {
+            Next::Phase(phase) => self.enter(phase),
+            Next::Request(head, bytes, given_back) => {
+                self.enter(Phase::Head(head));
+                self.run(None, (bytes, given_back), around, out);
+            }
+            Next::Relay(mut relay, of_client, of_backend) => {
+                let leave = self
+                    .take_input(&mut relay, of_backend, End::Backend, around, out)
+                    .or_else(|| self.take_input(&mut relay, of_client, End::Client, around, out));
+                let relay = Phase::Relay(*relay);
+                let next = match leave {
+                    Some(leave) => relay.leave(leave, &mut Context::new(around, &mut self.facts, out)),
+                    None => relay,
+                };
+                self.enter(next);
+            }
         }
     }
 
@@ -583,8 +656,10 @@ impl Exchange {
             }
             Input::NoHeader(error) => return self.end(Ending::Header(*error), out),
             // A client whose handshake failed is waited for, so that it receives its alert.
-            Input::Broken(error) if !matches!(self.phase, Phase::Head(_)) => return self.end(Ending::Tls(*error), out),
-            Input::Broken(error) => {
+            Input::Broken(End::Client, error) if !matches!(self.phase, Phase::Head(_)) => {
+                return self.end(Ending::Tls(*error), out);
+            }
+            Input::Broken(End::Client, error) => {
                 let ending = Ending::Tls(*error);
                 let closing = Closing::of_reply(ending, &mut Context::new(around, &mut self.facts, out));
                 return self.enter(Phase::Closing(Box::new(closing)));
@@ -592,10 +667,20 @@ impl Exchange {
             Input::Stop => self.facts.is_stopping = true,
             _ => {}
         }
-        let mut input = Some(input);
-        let mut bytes = self.phase.input_mut().map_or_else(Vec::new, mem::take);
+        let bytes = self.phase.input_mut().map_or_else(Vec::new, mem::take);
+        self.run(Some(input), (bytes, None), around, out);
+    }
+
+    /// Runs one phase of HTTP after another while there is input for them; `bytes` are those received and not processed,
+    /// `given_back` is that of a `Context`.
+    fn run(
+        &mut self,
+        mut input: Option<Input<'_>>,
+        (mut bytes, mut given_back): (Vec<u8>, Option<AddressUnit>),
+        around: Surroundings<'_>,
+        out: &mut Effects,
+    ) {
         let is_stopping = self.facts.is_stopping;
-        let mut given_back = None;
         loop {
             let phase = self.take_phase();
             let mut context = Context { given_back, ..Context::new(around, &mut self.facts, out) };
@@ -609,13 +694,19 @@ impl Exchange {
                     next
                 }
                 Phase::Opening(opening) => opening.step(input.take(), &mut bytes, &mut context),
-                Phase::Relay(mut relay) => match self.take_input(&mut relay, mem::take(&mut bytes), around, out) {
-                    Some(leave) => {
-                        let mut context = Context::new(around, &mut self.facts, out);
-                        (Phase::Relay(relay).leave(leave, &mut context), false)
+                Phase::Forward(mut forward) => {
+                    forward.input = mem::take(&mut bytes);
+                    (Phase::Forward(forward), false)
+                }
+                Phase::Relay(mut relay) => {
+                    match self.take_input(&mut relay, mem::take(&mut bytes), End::Client, around, out) {
+                        Some(leave) => {
+                            let mut context = Context::new(around, &mut self.facts, out);
+                            (Phase::Relay(relay).leave(leave, &mut context), false)
+                        }
+                        None => (Phase::Relay(relay), false),
                     }
-                    None => (Phase::Relay(relay), false),
-                },
+                }
                 other => (other, false),
             };
             self.enter(phase);
@@ -643,11 +734,12 @@ impl Exchange {
         matches!(&self.phase, Phase::Reply(reply) if reply.leaves_body())
     }
 
-    /// Passes the bytes that the client pipelined after its handshake to the relay.
+    /// Passes bytes that arrived after the handshake, before the relay began, to the relay.
     fn take_input(
         &mut self,
         relay: &mut Relay,
         input: Vec<u8>,
+        from: End,
         around: Surroundings<'_>,
         out: &mut Effects,
     ) -> Option<Leave> {
@@ -660,16 +752,8 @@ impl Exchange {
         let mut effects = Effects::default();
         let mut context = Context::new(around, &mut self.facts, &mut effects);
         let end = buffer.len();
-        let next = relay.handle(Input::Bytes(End::Client, Chunk { buffer: &mut buffer, start, end }), &mut context);
-        out.add_frames(effects.take_frames());
-        // These bytes are not in a pool buffer, so they cannot be forwarded: they are sent as a copy.
-        out.extend(effects.drain().map(|effect| match effect {
-            Effect::Forward { to, range } => Effect::Send { to, bytes: buffer[range].into() },
-            Effect::Later { from, start: rest } => {
-                Effect::LaterBytes { from, buffer: [&buffer[..start], &buffer[rest..]].concat().into() }
-            }
-            other => other,
-        }));
+        let next = relay.handle(Input::Bytes(from, Chunk { buffer: &mut buffer, start, end }), &mut context);
+        effects.copy_to(&buffer, out);
         next
     }
 

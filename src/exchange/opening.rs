@@ -97,28 +97,9 @@ impl Opening {
         context: &mut Context<'_>,
     ) -> (Phase, bool) {
         let name = asked.name;
-        let site = context.site();
-        let link = site.link_of(name);
-        // The root of docroot is not a backend. A socket in it that a subprotocol names is checked under that name.
-        let is_search = name.is_empty() && link.is_none() && !upgrade.subprotocols.is_empty();
-        if !is_search && !site.rules.permit(name) {
-            return (refuse(403, "this name is not allowed", Ending::Denied, context), false);
-        }
-        let service = match link.and_then(|link| site.links.get(link)) {
-            Some(link) => &link.service,
-            None if site.has_docroot => &site.service,
-            None => return (refuse(404, "no server has this name", Ending::NoSuchBackend, context), false),
-        };
-        if upgrade.is_lost && link.is_some() {
-            return (refuse_lost(context), false);
-        }
-        let destination = link.and_then(|link| site.links.get(link)).map(|link| &link.destination);
-        if matches!(destination, Some(Destination::Tcp(addresses)) if addresses.is_empty()) {
-            return (refuse(502, "the server cannot be connected", Ending::UnknownHost, context), false);
-        }
-        let Some(seat) = Seat::take(service, service.limits.clients_max) else {
-            let full = Full::Name;
-            return (refuse(503, &full.to_string(), Ending::Overload(full), context), false);
+        let (link, seat) = match take_seat(name, &upgrade, context) {
+            Ok(seat) => seat,
+            Err(refused) => return (refused, false),
         };
         let socket_type = match seat.protocol {
             Protocol::Packet => SocketType::SeqPacket,
@@ -163,6 +144,7 @@ impl Opening {
         let (path, purpose) = match destination {
             Destination::Tcp(addresses) => return self.connect_tcp(link, addresses.len(), context),
             Destination::Unix(path) => (path, OpenFor::Connecting),
+            Destination::Upstream(_) => return,
             Destination::Tty { path, baud } => (path, OpenFor::Speaking(Device::Tty { baud: *baud })),
             Destination::Fifo { path, direction } => (path, OpenFor::Speaking(Device::Fifo(*direction))),
         };
@@ -424,6 +406,39 @@ impl Opening {
         };
         Phase::Relay(Relay::new(self.seat, protocol, message_type, traits, self.standing, context))
     }
+}
+
+/// The link of a handshake (None: a socket in docroot), and a seat among the WebSockets of its service. The error is the
+/// refusal.
+pub(crate) fn take_seat(
+    name: &str,
+    upgrade: &Upgrade,
+    context: &mut Context<'_>,
+) -> Result<(Option<usize>, Seat), Phase> {
+    let site = context.site();
+    let link = site.link_of(name);
+    // The root of docroot is not a backend. A socket in it that a subprotocol names is checked under that name.
+    let is_search = name.is_empty() && link.is_none() && !upgrade.subprotocols.is_empty();
+    if !is_search && !site.rules.permit(name) {
+        return Err(refuse(403, "this name is not allowed", Ending::Denied, context));
+    }
+    let service = match link.and_then(|link| site.links.get(link)) {
+        Some(link) => &link.service,
+        None if site.has_docroot => &site.service,
+        None => return Err(refuse(404, "no server has this name", Ending::NoSuchBackend, context)),
+    };
+    if upgrade.is_lost && link.is_some() {
+        return Err(refuse_lost(context));
+    }
+    let destination = link.and_then(|link| site.links.get(link)).map(|link| &link.destination);
+    if matches!(destination, Some(Destination::Tcp(addresses)) if addresses.is_empty()) {
+        return Err(refuse(502, "the server cannot be connected", Ending::UnknownHost, context));
+    }
+    let Some(seat) = Seat::take(service, service.limits.clients_max) else {
+        let full = Full::Name;
+        return Err(refuse(503, &full.to_string(), Ending::Overload(full), context));
+    };
+    Ok((link, seat))
 }
 
 /// The time in milliseconds at which the connect attempt is given up.

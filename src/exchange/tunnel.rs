@@ -5,11 +5,14 @@ use super::ending::Leave;
 use super::{CloseTimeouts, Context, Effect, Ending, Input};
 use crate::route::{Seat, Service};
 use crate::types::{Demand, End};
+use crate::upstream::NodePermit;
 
 /// Copies raw bytes in both directions.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     seat: Seat,
+    /// The node counts it as busy. None: the backend is not a node.
+    node: Option<NodePermit>,
     has_client: bool,
     has_backend: bool,
     /// The gateway stops: further bytes of the client are discarded.
@@ -30,7 +33,22 @@ impl Tunnel {
         }
         context.out.push(Effect::Demand(End::Client, Demand::Flow));
         context.out.push(Effect::Demand(End::Backend, Demand::Flow));
-        Tunnel { seat, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }
+        Tunnel { seat, node: None, has_client: true, has_backend: true, is_stopping: false, ended_ms: None }
+    }
+
+    /// As `new`, to a node, of which bytes have already arrived after its 101.
+    pub(crate) fn to_node(
+        seat: Seat,
+        node: Option<NodePermit>,
+        (of_client, of_node): (Vec<u8>, Vec<u8>),
+        context: &mut Context<'_>,
+    ) -> Tunnel {
+        let tunnel = Tunnel::new(seat, of_client, context);
+        if !of_node.is_empty() {
+            context.traffic.down_bytes += of_node.len() as u64;
+            context.out.push(Effect::Send { to: End::Client, bytes: of_node.into() });
+        }
+        Tunnel { node, ..tunnel }
     }
 
     /// The service of the backend.
@@ -79,21 +97,24 @@ impl Tunnel {
                 context.out.push(Effect::Finish(End::Backend));
             }
             // A backend that closes with unread bytes is reported as a reset after its last bytes.
-            Input::Ended(End::Backend) | Input::Failed(End::Backend, _) => {
+            Input::Ended(End::Backend) | Input::Failed(End::Backend, _) | Input::Broken(End::Backend, _) => {
                 self.has_backend = false;
                 self.ended_ms = Some(context.now_ms);
                 context.out.push(Effect::Finish(End::Client));
                 context.deadline_in(self.seat.limits.close_ms);
             }
             // The backend still gets the bytes that the client sent before.
-            Input::Failed(End::Client, _) | Input::Broken(_) if !self.has_backend => {
+            Input::Failed(End::Client, _) | Input::Broken(End::Client, _) if !self.has_backend => {
                 self.has_client = false;
                 context.out.push(Effect::Abandon(End::Client));
                 context.out.push(Effect::Finish(End::Backend));
             }
             Input::Failed(End::Client, error) => return Some(Leave::ClientLost(Ending::ClientFailed(error))),
-            Input::Broken(error) => return Some(Leave::ClientLost(Ending::Tls(error))),
-            Input::Drained | Input::Deadline => return Some(Leave::Over(Ending::Tunnelled)),
+            Input::Broken(End::Client, error) => return Some(Leave::ClientLost(Ending::Tls(error))),
+            Input::Drained | Input::Deadline => {
+                let is_of_node = self.node.is_some();
+                return Some(Leave::Over(if is_of_node { Ending::PassedOn } else { Ending::Tunnelled }));
+            }
             // A close frame would have to go between two of the backend's.
             Input::Revoked => return Some(Leave::ClientLost(Ending::Revoked)),
             Input::Stop => self.stop(context),

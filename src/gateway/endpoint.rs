@@ -1,12 +1,18 @@
 //! The configuration served at an address: sites, folders and limits.
 
 use std::ffi::CString;
+#[cfg(any(test, feature = "sim"))]
+use std::sync::Arc;
 
 use crate::driver::Reach;
 use crate::exchange::Folder;
 use crate::permit::Count;
+#[cfg(any(test, feature = "sim"))]
+use crate::route::Destination;
 use crate::route::Sites;
 pub(crate) use crate::transport::StageKind;
+#[cfg(any(test, feature = "sim"))]
+use crate::upstream::Upstream;
 
 /// A folder held open by file descriptor.
 #[derive(Debug)]
@@ -49,14 +55,26 @@ impl<H> AsRef<Count> for Endpoint<H> {
 }
 
 impl<H> Endpoint<H> {
-    /// Permits that clients hold of the endpoint and of the services of its sites.
+    /// Permits that clients hold of the endpoint, of the services of its sites and of the upstreams of their links, and the
+    /// idle connections to these.
     #[cfg(any(test, feature = "sim"))]
     pub fn permits_held(&self) -> u64 {
-        let services = (0..self.folders.len() as u16).flat_map(|index| {
-            let site = self.sites.get(index);
-            std::iter::once(&site.service).chain(site.links.iter().map(|link| &link.service))
+        let sites = || (0..self.folders.len() as u16).map(|index| self.sites.get(index));
+        let services =
+            sites().flat_map(|site| std::iter::once(&site.service).chain(site.links.iter().map(|link| &link.service)));
+        let links = sites().flat_map(|site| site.links.iter().chain(&site.page_links));
+        let upstreams = links.filter_map(|link| match &link.destination {
+            Destination::Upstream(upstream) => Some(upstream),
+            _ => None,
         });
-        self.clients.held() + services.map(|service| service.conversations.held()).sum::<u64>()
+        let of_upstream = |upstream: &Arc<Upstream>| {
+            let cluster = &upstream.cluster;
+            let busy = cluster.nodes.iter().map(|node| node.busy.held()).sum::<u64>();
+            upstream.requests.held() + cluster.idle.held() + busy
+        };
+        self.clients.held()
+            + services.map(|service| service.conversations.held()).sum::<u64>()
+            + upstreams.map(of_upstream).sum::<u64>()
     }
 
     /// The starting folder for paths of a site. None: the site has no such folder.

@@ -13,9 +13,11 @@ mod devices;
 pub mod endpoint;
 mod fair;
 mod folders;
+mod health;
 pub(crate) mod listen_socket;
 pub mod listener;
 mod opened;
+mod pool;
 mod slots;
 mod timers;
 mod watches;
@@ -26,6 +28,7 @@ mod simulation;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::OwnedFd;
+use std::ptr;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -38,8 +41,10 @@ use crate::exchange::{Effects, Ending, Input};
 use crate::http::date::Date;
 use crate::limits;
 use crate::permit::Count;
+use crate::route::distinct;
 use crate::transport::{give_back, is_short};
 use crate::types::ListenAddress;
+use crate::upstream::Cluster;
 use admission::Admission;
 use asking::Questions;
 use clock::Clock;
@@ -48,7 +53,10 @@ use connection::{Connection, Kept, Settling};
 use devices::Devices;
 use fair::FairQueue;
 use folders::Watch;
+use health::Checks;
 use listener::{Listener, ListenerSetup};
+use pool::IdlePool;
+use rfc6455::mask::MaskKeys;
 use slots::{Slots, User};
 use timers::{Owner, Timers};
 use watches::Watches;
@@ -77,6 +85,8 @@ pub(crate) struct World<D: Driver> {
     tag_salt: u64,
     /// The key of the nonces of Digest.
     nonces: NonceKey,
+    /// The masking keys of frames to nodes.
+    masks: MaskKeys,
     /// Number of clients per address.
     counts: AddressCounts,
     /// Clients being refused with an error response, as `Admission` counts them.
@@ -85,10 +95,14 @@ pub(crate) struct World<D: Driver> {
     devices: Devices,
     /// Connections waiting for backends with a full listen backlog.
     queues: ConnectQueues,
+    /// Idle connections to nodes.
+    pool: IdlePool,
     /// Hand-overs being watched.
     watches: Watches<D::Handle>,
     /// Questions to uakari-auth.
     asking: Questions,
+    /// Health checks of nodes.
+    checks: Checks<D::Handle>,
     /// Output of an exchange. Empty between inputs.
     effects: Effects,
 }
@@ -162,12 +176,15 @@ impl<D: Driver> Gateway<D> {
                 work: limits::WORK_PER_TURN_MAX,
                 tag_salt: tag_salt(),
                 nonces: NonceKey::random(),
+                masks: MaskKeys::default(),
                 counts: AddressCounts::new(admission.limits.clients_per_address_max),
                 refused: admission.refused.clone(),
                 devices: Devices::default(),
                 queues: ConnectQueues::default(),
+                pool: IdlePool::default(),
                 watches: Watches::default(),
                 asking: Questions::default(),
+                checks: Checks::default(),
                 effects: Effects::default(),
             },
             listeners: Slab::new(),
@@ -208,6 +225,11 @@ impl<D: Driver> Gateway<D> {
                 listener.endpoint.sites.replace();
             }
         }
+        let clusters = distinct(setups.iter().flat_map(|setup| setup.endpoint.sites.clusters()));
+        self.world.configure_checks(&clusters);
+        let is_used = |cluster: &Cluster| clusters.iter().any(|used| ptr::eq(Arc::as_ptr(used), cluster));
+        let World { pool, slots, driver, .. } = &mut self.world;
+        pool.retain(is_used, slots, driver);
         for ListenerSetup { address, socket, file, endpoint } in setups {
             self.has_rates |= endpoint.sites.have_rates();
             let known = self.listeners.iter_mut().map(|(_, listener)| listener).find(|known| known.address == address);
@@ -279,7 +301,8 @@ impl<D: Driver> Gateway<D> {
 
     /// Whether no work remains, so that the process may exit.
     pub fn is_over(&self) -> bool {
-        let is_empty = self.connections.is_empty() && self.world.watches.is_empty();
+        let World { watches, pool, checks, .. } = &self.world;
+        let is_empty = self.connections.is_empty() && watches.is_empty() && pool.is_empty() && checks.is_empty();
         #[cfg(any(test, feature = "sim"))]
         let is_empty = is_empty && self.carriers.is_empty();
         self.give_up_ms.is_some() && (is_empty || self.abort_ms.is_some_and(|ms| self.world.now_ms >= ms))
@@ -288,7 +311,7 @@ impl<D: Driver> Gateway<D> {
     /// Whether all counts match the existing objects.
     #[cfg(any(test, feature = "sim"))]
     pub fn has_empty_counts(&self) -> bool {
-        let World { slots, counts, devices, queues, watches, asking, .. } = &self.world;
+        let World { slots, counts, devices, queues, pool, watches, asking, checks, .. } = &self.world;
         self.connections.is_empty()
             && self.carriers.is_empty()
             && slots.has_no_connection()
@@ -297,8 +320,10 @@ impl<D: Driver> Gateway<D> {
             && self.timers.is_empty()
             && devices.is_empty()
             && queues.is_empty()
+            && pool.is_empty()
             && watches.is_idle()
             && asking.is_idle()
+            && checks.is_idle()
     }
 
     /// The bytes that all connections hold outside the pool.
@@ -365,6 +390,9 @@ impl<D: Driver> Gateway<D> {
         all.into_iter().for_each(|index| self.leave(index));
         self.stop_watching();
         self.world.watches.stop(&mut self.world.driver);
+        let World { pool, slots, driver, .. } = &mut self.world;
+        pool.stop(slots, driver);
+        self.world.stop_checks();
         for (_, connection) in &mut self.connections {
             connection.handle(Input::Stop, &mut self.world);
             list(connection, &mut self.touched);
@@ -378,7 +406,8 @@ impl<D: Driver> Gateway<D> {
         if !self.backlog.is_empty()
             || !self.stepping.is_empty()
             || self.world.asking.has_due()
-            || self.world.asking.is_starved() && driver.buffers_free(Share::Messages) > 0
+            || (self.world.asking.is_starved() || self.world.checks.is_starved())
+                && driver.buffers_free(Share::Messages) > 0
             || can_feed(&self.starved_requests, Share::Requests)
             || can_feed(&self.starved, Share::Messages)
         {
@@ -387,7 +416,8 @@ impl<D: Driver> Gateway<D> {
         let end_ms = self.abort_ms.or(self.give_up_ms);
         let (probe_ms, folders_ms) = (self.world.queues.next_ms(), self.folders_due_ms());
         let (watch_ms, rules_ms) = (self.world.watches.due_ms(), self.world.asking.resend_ms());
-        let due = [self.timers.next_ms(), probe_ms, folders_ms, watch_ms, rules_ms];
+        let (pool_ms, checks_ms) = (self.world.pool.look_ms(), self.world.checks.due_ms());
+        let due = [self.timers.next_ms(), pool_ms, checks_ms, probe_ms, folders_ms, watch_ms, rules_ms];
         let own = [self.resume_ms, self.last_call_ms, end_ms];
         let due_ms = due.into_iter().chain(own).flatten().min()?;
         Some(due_ms.saturating_sub(self.world.taken_ms))
@@ -440,6 +470,15 @@ impl<D: Driver> Gateway<D> {
                 self.free_slot(token);
                 self.world.watches.on_received(index, result, &mut self.world.driver);
             }
+            (Some(User::Idle(index)), Event::Received { result, more }) => {
+                let World { pool, slots, driver, .. } = &mut self.world;
+                pool.on_received(index, (result, more), slots, driver);
+            }
+            (Some(User::Idle(index)), Event::Sent { batch, result }) => {
+                let World { pool, slots, driver, .. } = &mut self.world;
+                pool.on_sent(index, (batch, result), slots, driver);
+            }
+            (Some(User::Check(index)), event) => self.world.on_check(index, event),
             (Some(User::Helper), Event::Received { result, more }) => self.world.on_helper_received(result, more),
             (Some(User::Helper), Event::Sent { batch, result }) => self.world.on_helper_sent(batch, result),
             // A slot is reused only when it has no operation in flight, so a stale completion is an internal bug.
@@ -565,6 +604,9 @@ impl<D: Driver> Gateway<D> {
             }
         }
         self.world.watches.on_time(taken_ms, &mut self.world.driver);
+        let World { pool, slots, driver, .. } = &mut self.world;
+        pool.expire(taken_ms, slots, driver);
+        self.world.advance_checks();
         let mut put_off = Vec::new();
         while let Some(slot) = self.timers.pop_due(taken_ms) {
             let Some(connection) = self.connections.get_mut(slot as usize) else { continue };
@@ -583,6 +625,7 @@ impl<D: Driver> Gateway<D> {
     fn settle(&mut self) {
         // Before connections take the buffers that it waits for.
         self.world.settle_helper();
+        self.world.settle_checks();
         self.list_starved();
         self.settle_touched();
         #[cfg(any(test, feature = "sim"))]

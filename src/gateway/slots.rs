@@ -6,12 +6,12 @@ use std::num::NonZeroU32;
 use slab::Slab;
 
 use crate::driver::{Op, Token};
-use crate::limits::FDS_MAX;
+use crate::limits::{FDS_MAX, NODES_MAX, UPSTREAMS_MAX};
 use crate::transport::Transport;
 use crate::types::End;
 
 /// A connection has a slot for each descriptor, and one for a path that is being opened.
-const _: () = assert!(4 * FDS_MAX.max < u32::MAX as u64);
+const _: () = assert!(4 * FDS_MAX.max < IDLE as u64);
 
 /// Index of a slot in the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +51,10 @@ pub(super) enum User {
     File(u32),
     /// The channel to uakari-auth.
     Helper,
+    /// An idle connection to a node, by its index in the pool.
+    Idle(usize),
+    /// The health check with this index.
+    Check(usize),
     /// The socket of a carrier.
     #[cfg(any(test, feature = "sim"))]
     Carrier(usize),
@@ -59,11 +63,19 @@ pub(super) enum User {
 /// The index of the channel to uakari-auth: no connection has it, since there are fewer (asserted above).
 const HELPER: u32 = u32::MAX;
 
+/// The first index of an idle connection of the pool: connections have smaller ones.
+const IDLE: u32 = 1 << 31;
+/// The index of the transport of the first health check: no connection has it or a greater one.
+const CHECKS: u32 = 3 << 30;
+
+const _: () = assert!(2 * FDS_MAX.max < CHECKS as u64 && ((UPSTREAMS_MAX * NODES_MAX) as u32) < HELPER - CHECKS);
+
 /// A slot. `User` is stored in two parts, so that a slot of a transport has no padding.
 #[derive(Debug)]
 struct Slot<H> {
     generation: u32,
-    /// Index in the owner's table. For a transport: twice the index, plus one for the backend's end, or `HELPER`.
+    /// Index in the owner's table. For a transport: twice the index, plus one for the backend's end; or `HELPER`; or `IDLE`
+    /// plus the index in the pool, or `CHECKS` plus that of a health check.
     index: u32,
     kind: Kind<H>,
 }
@@ -77,6 +89,7 @@ enum Kind<H> {
     Watch,
     Transport(Transport<H>),
     File,
+    Check,
     #[cfg(any(test, feature = "sim"))]
     Carrier(Transport<H>),
 }
@@ -89,9 +102,12 @@ impl<H> Slot<H> {
             Kind::Folder { epoch } => User::Folder(Look { index, epoch: *epoch }),
             Kind::Watch => User::Watch(index),
             Kind::Transport(_) if self.index == HELPER => User::Helper,
+            Kind::Transport(_) if self.index >= CHECKS => User::Check((self.index - CHECKS) as usize),
+            Kind::Transport(_) if self.index >= IDLE => User::Idle((self.index - IDLE) as usize),
             Kind::Transport(_) if self.index.is_multiple_of(2) => User::Transport(self.index / 2, End::Client),
             Kind::Transport(_) => User::Transport(self.index / 2, End::Backend),
             Kind::File => User::File(self.index),
+            Kind::Check => User::Check(index),
             #[cfg(any(test, feature = "sim"))]
             Kind::Carrier(_) => User::Carrier(index),
         }
@@ -128,6 +144,16 @@ impl<H> Slots<H> {
         self.add(HELPER, Kind::Transport(transport))
     }
 
+    /// Assigns a slot to the open and the connects of a health check.
+    pub(super) fn insert_check(&mut self, index: usize) -> Key {
+        self.add(index as u32, Kind::Check)
+    }
+
+    /// Assigns a slot to the connection of a health check.
+    pub(super) fn insert_check_transport(&mut self, index: usize, transport: Transport<H>) -> Key {
+        self.add(CHECKS + index as u32, Kind::Transport(transport))
+    }
+
     /// Assigns a slot to an accept.
     pub(super) fn insert_listener(&mut self, index: usize) -> Key {
         self.add(index as u32, Kind::Listener)
@@ -146,6 +172,22 @@ impl<H> Slots<H> {
     /// Assigns a slot to the opened file of a connection.
     pub(super) fn insert_file(&mut self, connection: u32) -> Key {
         self.add(connection, Kind::File)
+    }
+
+    /// Makes the transport of a backend an idle connection of the pool. Operations in flight stay in flight.
+    pub(super) fn give_to_pool(&mut self, key: Key, index: usize) {
+        self.change(key, IDLE + index as u32);
+    }
+
+    /// Makes an idle connection of the pool the transport of a connection's backend.
+    pub(super) fn give_to_connection(&mut self, key: Key, connection: u32) {
+        self.change(key, 2 * connection + 1);
+    }
+
+    fn change(&mut self, key: Key, index: u32) {
+        if let Some(slot) = self.slots.get_mut(key.index()) {
+            slot.index = index;
+        }
     }
 
     fn add(&mut self, index: u32, kind: Kind<H>) -> Key {
@@ -206,7 +248,8 @@ impl<H> Slots<H> {
     /// Whether no slot belongs to a connection.
     #[cfg(any(test, feature = "sim"))]
     pub(super) fn has_no_connection(&self) -> bool {
-        let is_other = |user| matches!(user, User::Listener(_) | User::Folder(_) | User::Watch(_) | User::Helper);
+        let is_other =
+            |user| matches!(user, User::Listener(_) | User::Folder(_) | User::Watch(_) | User::Helper | User::Idle(_));
         self.slots.iter().all(|(_, slot)| is_other(slot.user()))
     }
 }

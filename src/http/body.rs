@@ -1,7 +1,8 @@
-//! A request body, parsed to find its end and discarded (RFC 9112 sections 6 and 7): the next request follows it.
+//! The end of a message body, found by its framing (RFC 9112 sections 6 and 7), and request bodies that are discarded:
+//! the next request follows them.
 
 use super::fields::is_token_byte;
-use crate::limits::{BODY_DRAIN_SIZE_MAX, CHUNK_EXTENSIONS_SIZE_MAX, TRAILERS_SIZE_MAX};
+use crate::limits::{BODY_DRAIN_SIZE_MAX, CHUNK_DIGITS_MAX, CHUNK_EXTENSIONS_SIZE_MAX, TRAILERS_SIZE_MAX};
 
 /// How a body is delimited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,18 +18,72 @@ pub enum Framing {
 /// Why reading a body failed. Its end is unknown, so the connection must be closed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyError {
-    /// Exceeds BODY_DRAIN_SIZE_MAX.
+    /// Exceeds the limit on its size, or a chunk size has more than CHUNK_DIGITS_MAX digits.
     TooLarge,
     /// Violates RFC 9112 section 7.1, or exceeds the limits of extensions or trailers.
     Malformed,
 }
 
+/// A request body that is parsed to find its end and discarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Body(BodyDecoder);
+
+impl Body {
+    /// A body before its first byte. Fails if Content-Length exceeds BODY_DRAIN_SIZE_MAX.
+    pub fn new(framing: Framing) -> Result<Body, BodyError> {
+        BodyDecoder::new(framing, BODY_DRAIN_SIZE_MAX as u64, Counted::All).map(Body)
+    }
+
+    /// Consumes bytes. Some: the body ends after this number of them. None: it has not ended.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, BodyError> {
+        let mut at = 0;
+        while !self.0.is_ended() {
+            let Some(step) = self.0.step(&bytes[at..])? else { return Ok(None) };
+            at += step.size();
+        }
+        Ok(Some(at))
+    }
+}
+
+/// What the limit on a body's size counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Counted {
+    /// Payload alone.
+    Payload,
+    /// Payload and the framing of chunks.
+    All,
+}
+
+/// What the next bytes of a body are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BodyPiece {
+    /// This number of bytes of payload, at least 1.
+    Payload(usize),
+    /// One byte of chunk framing.
+    Framing,
+    /// One byte of a trailer's name or value, or the colon between them.
+    Trailer,
+    /// The CR after a trailer.
+    TrailerEnd,
+}
+
+impl BodyPiece {
+    /// Number of bytes.
+    pub(super) fn size(self) -> usize {
+        match self {
+            BodyPiece::Payload(size) => size,
+            BodyPiece::Framing | BodyPiece::Trailer | BodyPiece::TrailerEnd => 1,
+        }
+    }
+}
+
 /// Parser state of one body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Body {
+pub(super) struct BodyDecoder {
     state: State,
+    counted: Counted,
     /// Bytes left within the limits on the whole body, on chunk extensions and on trailers.
-    left: usize,
+    left: u64,
     extensions_left: usize,
     trailers_left: usize,
 }
@@ -37,8 +92,10 @@ pub struct Body {
 enum State {
     /// Bytes left of a body with Content-Length.
     Sized(u64),
-    /// A chunk size so far. None: no digit yet.
-    Size(Option<u64>),
+    /// Data until the end of the connection.
+    UntilClose,
+    /// A chunk size so far, and the number of its digits.
+    Size(u64, usize),
     /// Blanks after a chunk size, before an extension.
     Blank(u64),
     /// Blanks before an extension's name, or its name (RFC 9112 section 7.1.1).
@@ -66,38 +123,63 @@ enum State {
     End,
 }
 
-impl Body {
-    /// A body before its first byte. Fails if Content-Length exceeds BODY_DRAIN_SIZE_MAX.
-    pub fn new(framing: Framing) -> Result<Body, BodyError> {
+impl BodyDecoder {
+    /// A body before its first byte. Fails if Content-Length exceeds `size_max`.
+    pub(super) fn new(framing: Framing, size_max: u64, counted: Counted) -> Result<BodyDecoder, BodyError> {
         let state = match framing {
             Framing::Empty => State::End,
-            Framing::Sized(size) if size > BODY_DRAIN_SIZE_MAX as u64 => return Err(BodyError::TooLarge),
+            Framing::Sized(size) if size > size_max => return Err(BodyError::TooLarge),
+            Framing::Sized(0) => State::End,
             Framing::Sized(size) => State::Sized(size),
-            Framing::Chunked => State::Size(None),
+            Framing::Chunked => State::Size(0, 0),
         };
-        Ok(Body {
-            state,
-            left: BODY_DRAIN_SIZE_MAX,
-            extensions_left: CHUNK_EXTENSIONS_SIZE_MAX,
-            trailers_left: TRAILERS_SIZE_MAX,
-        })
+        Ok(BodyDecoder::at(state, size_max, counted))
     }
 
-    /// Consumes bytes. Some: the body ends after this number of them. None: it has not ended.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, BodyError> {
-        let mut at = 0;
-        while self.state != State::End {
-            let Some(&byte) = bytes.get(at) else { return Ok(None) };
-            let size = match self.state {
-                // Data is skipped as a whole.
-                State::Sized(left) | State::Data(left) => left.min((bytes.len() - at) as u64) as usize,
-                _ => 1,
-            };
-            self.left = self.left.checked_sub(size).ok_or(BodyError::TooLarge)?;
-            self.state = self.next(byte, size as u64)?;
-            at += size;
+    /// A body of any size that ends with its connection.
+    pub(super) fn until_close() -> BodyDecoder {
+        BodyDecoder::at(State::UntilClose, u64::MAX, Counted::Payload)
+    }
+
+    fn at(state: State, size_max: u64, counted: Counted) -> BodyDecoder {
+        BodyDecoder {
+            state,
+            counted,
+            left: size_max,
+            extensions_left: CHUNK_EXTENSIONS_SIZE_MAX,
+            trailers_left: TRAILERS_SIZE_MAX,
         }
-        Ok(Some(at))
+    }
+
+    /// Whether the last byte of the body was consumed.
+    pub(super) fn is_ended(&self) -> bool {
+        self.state == State::End
+    }
+
+    /// Whether the end of the connection ends the body.
+    pub(super) fn is_until_close(&self) -> bool {
+        self.state == State::UntilClose
+    }
+
+    /// Consumes bytes of a body that has not ended, all of a kind. None: there are no bytes. After an error it must
+    /// not be called again.
+    pub(super) fn step(&mut self, bytes: &[u8]) -> Result<Option<BodyPiece>, BodyError> {
+        let Some(&byte) = bytes.first() else { return Ok(None) };
+        // Data is skipped as a whole.
+        let size = match self.state {
+            State::Sized(left) | State::Data(left) => left.min(bytes.len() as u64) as usize,
+            State::UntilClose => bytes.len(),
+            _ => 0,
+        };
+        let counted = if size > 0 { size as u64 } else { u64::from(self.counted == Counted::All) };
+        self.left = self.left.checked_sub(counted).ok_or(BodyError::TooLarge)?;
+        self.state = self.next(byte, size as u64)?;
+        Ok(Some(match self.state {
+            _ if size > 0 => BodyPiece::Payload(size),
+            State::TrailerName | State::TrailerValue => BodyPiece::Trailer,
+            State::TrailerLf => BodyPiece::TrailerEnd,
+            _ => BodyPiece::Framing,
+        }))
     }
 
     /// The state after this byte, or after `size` bytes of data.
@@ -106,10 +188,15 @@ impl Body {
         Ok(match (self.state, byte) {
             (Sized(left), _) if left == size => End,
             (Sized(left), _) => Sized(left - size),
-            (Size(so_far), _) if byte.is_ascii_hexdigit() => Size(Some(add_digit(so_far.unwrap_or(0), byte)?)),
-            (Size(Some(chunk)), b'\r') => SizeEnd(self.check_size(chunk)?),
-            (Size(Some(chunk)), b';') => ExtensionStart(self.check_size(chunk)?),
-            (Size(Some(chunk)), b' ' | b'\t') => {
+            (UntilClose, _) => UntilClose,
+            (Size(chunk, digits), _) if byte.is_ascii_hexdigit() => {
+                let chunk = add_digit(chunk, byte)?;
+                // Zeros in front could go on forever.
+                Size(chunk, if digits < CHUNK_DIGITS_MAX { digits + 1 } else { return Err(BodyError::TooLarge) })
+            }
+            (Size(chunk, 1..), b'\r') => SizeEnd(self.check_size(chunk)?),
+            (Size(chunk, 1..), b';') => ExtensionStart(self.check_size(chunk)?),
+            (Size(chunk, 1..), b' ' | b'\t') => {
                 take(&mut self.extensions_left)?;
                 Blank(chunk)
             }
@@ -118,7 +205,7 @@ impl Body {
             (Data(left), _) if left == size => DataCr,
             (Data(left), _) => Data(left - size),
             (DataCr, b'\r') => DataLf,
-            (DataLf, b'\n') => Size(None),
+            (DataLf, b'\n') => Size(0, 0),
             (Trailer, b'\r') => EndLf,
             (Trailer | TrailerName, _) if is_token_byte(byte) => {
                 take(&mut self.trailers_left)?;
@@ -163,7 +250,7 @@ impl Body {
 
     /// Refuses a chunk larger than the remaining limit before its data arrives.
     fn check_size(&self, chunk: u64) -> Result<u64, BodyError> {
-        if chunk > self.left as u64 { Err(BodyError::TooLarge) } else { Ok(chunk) }
+        if chunk > self.left { Err(BodyError::TooLarge) } else { Ok(chunk) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A request head: parsing and validation into a `Head`. The only file that uses httparse.
+//! A request head: parsing and validation into a `Head`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,7 +8,7 @@ use super::authority::Authority;
 use super::body::Framing;
 use super::fields::{Fields, elements, has_token, values};
 use super::target::{self, Target};
-use crate::limits::{HEADERS_MAX, Http, TARGET_SIZE_MAX};
+use crate::limits::{CONNECTION_OPTIONS_MAX, HEADERS_MAX, Http, TARGET_SIZE_MAX};
 
 type Headers<'a> = [MaybeUninit<httparse::Header<'a>>; HEADERS_MAX.max as usize];
 
@@ -23,6 +23,8 @@ pub struct Head<'a> {
     pub path: &'a str,
     /// The query, without the question mark.
     pub query: Option<&'a str>,
+    /// Whether the target has a path; false for "*" and for CONNECT.
+    pub has_path: bool,
     /// HTTP/1.1 or a later 1.x; false for 1.0.
     pub http_1_1: bool,
     /// The authority of the target, else the value of Host; empty where an HTTP/1.0 request has neither.
@@ -58,6 +60,12 @@ pub enum HeadError {
     OtherHostname,
     Forwarded,
     Target,
+    Ambiguous,
+    Connection,
+    Loop,
+    Unforwarded,
+    /// The limit in bytes.
+    BodyTooLarge(u64),
     Framing,
     Coding,
     Chunks,
@@ -68,12 +76,14 @@ impl HeadError {
     /// The HTTP status of the refusal.
     pub fn status(self) -> u16 {
         match self {
+            HeadError::BodyTooLarge(_) => 413,
             HeadError::TargetTooLong => 414,
             HeadError::Expectation => 417,
             HeadError::Misdirected | HeadError::OtherHostname => 421,
             HeadError::TooLarge(_) | HeadError::TooManyHeaders(_) => 431,
-            HeadError::Coding => 501,
+            HeadError::Coding | HeadError::Unforwarded => 501,
             HeadError::HttpVersion => 505,
+            HeadError::Loop => 508,
             HeadError::NotHttp
             | HeadError::Tls
             | HeadError::NotTls
@@ -83,6 +93,8 @@ impl HeadError {
             | HeadError::OtherHost
             | HeadError::Forwarded
             | HeadError::Target
+            | HeadError::Ambiguous
+            | HeadError::Connection
             | HeadError::Framing
             | HeadError::Chunks => 400,
         }
@@ -118,6 +130,15 @@ impl fmt::Display for HeadError {
                 f.write_str("the proxy's own part of the Forwarded header is malformed, so that its client is not known")
             }
             HeadError::Target => f.write_str("the request target is not a path"),
+            HeadError::Ambiguous => f.write_str(
+                "the path has an empty or a dot segment, an encoded slash or a backslash: servers understand it differently",
+            ),
+            HeadError::Unforwarded => f.write_str("CONNECT and TRACE are not forwarded"),
+            HeadError::Connection => write!(f, "the Connection header has over {CONNECTION_OPTIONS_MAX} options"),
+            HeadError::Loop => f.write_str("the request has passed this gateway too often: its upstream leads back to it"),
+            HeadError::BodyTooLarge(size_max) => {
+                write!(f, "the request body is over {size_max} bytes (limits.body-size)")
+            }
             HeadError::Framing => f.write_str("the request's Content-Length or Transfer-Encoding is ambiguous"),
             HeadError::Coding => f.write_str("chunked is the only Transfer-Encoding that is read here"),
             HeadError::Chunks => f.write_str("the chunks of the request's body are malformed"),
@@ -204,6 +225,7 @@ pub fn parse<'a>(bytes: &'a mut [u8], limits: &Http) -> Result<Head<'a>, HeadErr
         method,
         path,
         query,
+        has_path: method != "CONNECT" && target != "*",
         http_1_1,
         host: host(&headers, authority, http_1_1)?,
         keep_alive: keeps_alive(&headers, http_1_1),
@@ -271,7 +293,7 @@ fn host<'a>(
 }
 
 /// Body framing. Content-Length together with Transfer-Encoding is refused (RFC 9112 section 6.3).
-fn framing(fields: &Fields, http_1_1: bool) -> Result<Framing, HeadError> {
+pub(super) fn framing(fields: &Fields, http_1_1: bool) -> Result<Framing, HeadError> {
     let (mut lengths, mut codings) = (values(fields, "content-length"), values(fields, "transfer-encoding"));
     match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
         (None, _, None, _) => Ok(Framing::Empty),
@@ -286,7 +308,7 @@ fn framing(fields: &Fields, http_1_1: bool) -> Result<Framing, HeadError> {
 }
 
 /// A decimal number without a sign.
-fn number(digits: &[u8]) -> Option<u64> {
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(digits).ok()?;
     // u64's parser accepts a plus sign.
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
@@ -315,7 +337,8 @@ fn expects_continue(fields: &Fields, http_1_1: bool) -> Result<bool, HeadError> 
     if is_known { Ok(is_any && http_1_1) } else { Err(HeadError::Expectation) }
 }
 
-fn keeps_alive(fields: &Fields, http_1_1: bool) -> bool {
+/// Whether the connection persists (RFC 9112 section 9.3).
+pub(super) fn keeps_alive(fields: &Fields, http_1_1: bool) -> bool {
     let has = |token| has_token(fields, "connection", token);
     !has("close") && (http_1_1 || has("keep-alive"))
 }

@@ -17,6 +17,10 @@ pub mod upgrade;
 
 pub mod body;
 
+pub mod transfer;
+
+pub mod response;
+
 pub mod conditions;
 
 pub mod range;
@@ -32,6 +36,8 @@ pub mod date;
 pub mod redirect;
 
 pub(crate) mod reply;
+
+pub(crate) mod forwarding;
 
 #[cfg(test)]
 mod examples;

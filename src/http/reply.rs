@@ -23,6 +23,7 @@ fn phrase(status: u16) -> &'static str {
         406 => "Not Acceptable",
         408 => "Request Timeout",
         412 => "Precondition Failed",
+        413 => "Content Too Large",
         414 => "URI Too Long",
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
@@ -36,6 +37,7 @@ fn phrase(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        508 => "Loop Detected",
         _ => "Unknown",
     }
 }
@@ -115,12 +117,12 @@ mod tests {
     #[test]
     fn every_status_has_its_phrase() {
         for status in [
-            101, 200, 204, 206, 301, 304, 308, 400, 401, 403, 404, 405, 406, 408, 412, 414, 416, 417, 421, 426, 429,
-            431,
+            101, 200, 204, 206, 301, 304, 308, 400, 401, 403, 404, 405, 406, 408, 412, 413, 414, 416, 417, 421, 426,
+            429, 431,
         ] {
             assert_ne!(phrase(status), "Unknown", "{status}");
         }
-        for status in [500, 501, 502, 503, 504, 505] {
+        for status in [500, 501, 502, 503, 504, 505, 508] {
             assert_ne!(phrase(status), "Unknown", "{status}");
         }
     }

@@ -33,6 +33,8 @@ pub struct Upgrade {
     pub accept: String,
     /// The offered subprotocols, in the client's order of preference. Bearer tokens among them are left out.
     pub subprotocols: Vec<String>,
+    /// The bearer tokens among the offered subprotocols.
+    pub(crate) tokens: Vec<String>,
     /// Upgrade or Connection is missing, so that a 101 is not possible.
     pub(crate) is_lost: bool,
 }
@@ -42,6 +44,21 @@ impl Upgrade {
     /// requires encoded payload.
     pub(crate) fn preferred(&self) -> Option<&str> {
         self.subprotocols.iter().map(String::as_str).find(|name| *name != "base64")
+    }
+}
+
+impl Upgrade {
+    /// Whether a 101 with these fields completes the handshake (RFC 6455 section 4.1). `may_extend`: extensions were offered.
+    pub(crate) fn is_accepted_by(&self, headers: &Fields, may_extend: bool) -> bool {
+        let chosen: Vec<&[u8]> = elements(headers, "sec-websocket-protocol").collect();
+        let mut all = self.subprotocols.iter().chain(&self.tokens);
+        let mut is_offered = |name: &[u8]| all.any(|offered| offered.as_bytes() == name);
+        let extends = values(headers, "sec-websocket-extensions").any(|value| !value.is_empty());
+        is_asked(headers)
+            && single_text(headers, "sec-websocket-accept") == Some(&*self.accept)
+            && chosen.len() <= 1
+            && chosen.into_iter().all(&mut is_offered)
+            && (may_extend || !extends)
     }
 }
 
@@ -128,13 +145,13 @@ pub fn check(
         return Err(UpgradeError::Version);
     }
     let accept = single_text(headers, "sec-websocket-key").and_then(accept_key).ok_or(UpgradeError::Key)?;
-    let subprotocols = subprotocols(headers).ok_or(UpgradeError::Subprotocols)?;
+    let (subprotocols, tokens) = subprotocols(headers).ok_or(UpgradeError::Subprotocols)?;
     // No extension is implemented, but a malformed offer fails the handshake (RFC 6455 section 9.1).
     if !values(headers, "sec-websocket-extensions").all(are_extensions) {
         return Err(UpgradeError::Extensions);
     }
     check_origin(headers, host, is_tls, origins)?;
-    Ok(Upgrade { accept, subprotocols, is_lost })
+    Ok(Upgrade { accept, subprotocols, tokens, is_lost })
 }
 
 /// Sec-WebSocket-Accept for a key. None: the key is not base64 of 16 bytes.
@@ -148,8 +165,8 @@ fn accept_key(key: &str) -> Option<String> {
     Some(STANDARD.encode(sha1.finalize()))
 }
 
-/// The offered subprotocols without bearer tokens. None: an element is not a token, is repeated, or there are too many.
-fn subprotocols(headers: &Fields) -> Option<Vec<String>> {
+/// The offered subprotocols, and the bearer tokens among them. None: an element is not a token, is repeated, or there are too many.
+fn subprotocols(headers: &Fields) -> Option<(Vec<String>, Vec<String>)> {
     let mut offered: Vec<&str> = Vec::new();
     for element in elements(headers, "sec-websocket-protocol") {
         let token = std::str::from_utf8(element).ok().filter(|token| token.bytes().all(is_token_byte))?;
@@ -159,8 +176,10 @@ fn subprotocols(headers: &Fields) -> Option<Vec<String>> {
         offered.push(token);
     }
     let before = std::iter::once("").chain(offered.iter().copied());
-    let names = offered.iter().zip(before).filter(|(element, before)| !is_bearer_token(element, before));
-    Some(names.map(|(element, _)| (*element).to_owned()).collect())
+    let (tokens, names): (Vec<_>, Vec<_>) =
+        offered.iter().zip(before).partition(|(element, before)| is_bearer_token(element, before));
+    let owned = |all: Vec<(&&str, &str)>| all.into_iter().map(|(element, _)| (*element).to_owned()).collect();
+    Some((owned(names), owned(tokens)))
 }
 
 /// Scripts cannot set Authorization, so some offer a bearer token (RFC 6750) as a subprotocol: with a prefix, or after an

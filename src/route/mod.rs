@@ -10,16 +10,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::access::{self, Access, AccessRule};
+use crate::access::{self, Access, AccessRule, AuthKind};
 use crate::clients::Trust;
 use crate::driver::device::Direction;
 use crate::http::authority::Authority;
+use crate::http::forwarding::path::plain_name;
 use crate::http::hostnames::Hostnames;
 use crate::http::redirect::Redirect;
 use crate::http::upgrade::Origins;
 use crate::limits;
 use crate::permit::{Count, Permit};
 use crate::types::Address;
+use crate::upstream::{Cluster, Upstream};
 use names::{Patterns, Rules};
 
 /// How messages are delimited on a backend's stream (docs/backends.md).
@@ -95,6 +97,8 @@ pub enum Destination {
         /// Whether the gateway reads or writes it.
         direction: Direction,
     },
+    /// HTTP or WebSocket servers.
+    Upstream(Arc<Upstream>),
 }
 
 /// Names served by a backend outside docroot.
@@ -144,6 +148,9 @@ pub struct Site {
     pub cache_control: Box<str>,
     /// Further header fields of files.
     pub page_headers: Vec<PageHeader>,
+    /// Names of pages that HTTP servers serve (`links` of `document`); matched before files, in this order. The
+    /// destination of each is `Destination::Upstream`.
+    pub page_links: Vec<Link>,
     /// Whether the backends in docroot are served.
     pub has_docroot: bool,
     /// Whether symbolic links may lead out of docroot.
@@ -163,16 +170,58 @@ pub struct Site {
 }
 
 impl Site {
-    /// The index of the first link whose `origin` matches a name.
+    /// The index of the first link for WebSockets that serves a name.
     pub(crate) fn link_of(&self, name: &str) -> Option<usize> {
-        let subject = format!("/{name}");
-        self.links.iter().position(|link| link.origin.matches(&subject))
+        position(&self.links, name)
+    }
+
+    /// The first link that serves a name: of those for pages, or for WebSockets.
+    pub(crate) fn link_for(&self, name: &str, is_handshake: bool) -> Option<&Link> {
+        let links = if is_handshake { &self.links } else { &self.page_links };
+        links.get(position(links, name)?)
+    }
+
+    /// Whether a name that differs in the case of its letters, or in parameters of its segments, has another link with
+    /// rules of its own: a node that takes the two for the same would serve what that link protects.
+    pub(crate) fn is_near_protected_link(&self, name: &str, is_handshake: bool) -> bool {
+        let links = if is_handshake { &self.links } else { &self.page_links };
+        if links.iter().all(|link| link.access.is_none()) {
+            return false;
+        }
+        let own = position(links, name);
+        let is_of = |link: &Link, name: &str| {
+            [format!("/{name}"), format!("/{name}/")].iter().any(|subject| link.origin.matches_ignoring_case(subject))
+        };
+        [name, &plain_name(name)].into_iter().any(|name| {
+            let other = links.iter().position(|link| is_of(link, name));
+            other != own && other.and_then(|other| links.get(other)).is_some_and(|link| link.access.is_some())
+        })
+    }
+
+    /// The clusters of its links, in their order; a cluster may occur more than once.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.links.iter().chain(&self.page_links).filter_map(|link| match &link.destination {
+            Destination::Upstream(upstream) => Some(&upstream.cluster),
+            _ => None,
+        })
+    }
+
+    /// The cookies that are credentials for any of the rules of the server and its links.
+    pub(crate) fn credential_cookies(&self) -> Vec<&str> {
+        let of_links = self.links.iter().chain(&self.page_links).filter_map(|link| link.access.as_ref());
+        let auths = self.access.rules.iter().chain(of_links).flat_map(|rule| &rule.auth);
+        let cookies = auths.filter_map(|auth| match &auth.kind {
+            AuthKind::Cookie { name } => Some(&**name),
+            _ => None,
+        });
+        cookies.collect()
     }
 
     /// A query as backends and logs get it: without tokens.
     pub(crate) fn public_query<'q>(&self, name: &str, query: Option<&'q str>) -> Cow<'q, str> {
-        let link = self.link_of(name).and_then(|link| self.links.get(link));
-        let names = self.access.query_names(link.and_then(|link| link.access.as_ref()));
+        let links = [self.link_for(name, true), self.link_for(name, false)];
+        let rules: Vec<&AccessRule> = links.into_iter().flatten().filter_map(|link| link.access.as_ref()).collect();
+        let names = self.access.query_names(&rules);
         access::strip(query.unwrap_or_default(), &names)
     }
 
@@ -196,10 +245,53 @@ impl Site {
     pub(crate) fn fresh(&self) -> Site {
         let mut site = self.clone();
         site.service = Arc::new(Service::clone(&site.service));
-        for link in &mut site.links {
+        for link in site.links.iter_mut().chain(&mut site.page_links) {
             link.service = Arc::new(Service::clone(&link.service));
         }
         site
+    }
+}
+
+/// The clusters without repetitions, in their order.
+pub(crate) fn distinct<'a>(clusters: impl Iterator<Item = &'a Arc<Cluster>>) -> Vec<&'a Arc<Cluster>> {
+    let mut list: Vec<&Arc<Cluster>> = Vec::new();
+    for cluster in clusters {
+        if !list.iter().any(|known| Arc::ptr_eq(known, cluster)) {
+            list.push(cluster);
+        }
+    }
+    list
+}
+
+/// The index of the first link that serves a name.
+fn position(links: &[Link], name: &str) -> Option<usize> {
+    if links.is_empty() {
+        return None;
+    }
+    let (plain, slashed) = (format!("/{name}"), format!("/{name}/"));
+    links.iter().position(|link| match &link.destination {
+        Destination::Upstream(_) => link.beginning(&plain, &slashed).is_some(),
+        _ => link.origin.matches(&plain),
+    })
+}
+
+impl Link {
+    /// What `path` of a link to an upstream takes the place of: the beginning of the request's path, which is empty if the
+    /// path is kept. `plain` and `slashed` are "/" and the name, without and with a final slash: to programs and people they
+    /// are the same thing. None: the link does not serve the name.
+    fn beginning<'a>(&self, plain: &'a str, slashed: &'a str) -> Option<&'a str> {
+        let has_path = matches!(&self.destination, Destination::Upstream(upstream) if upstream.path.is_some());
+        [plain, slashed].into_iter().find_map(|subject| match has_path {
+            true => self.origin.matched(subject),
+            false => self.origin.matches(subject).then_some(""),
+        })
+    }
+
+    /// What `path` takes the place of in a request for this name. None: the path is kept.
+    pub(crate) fn replaced(&self, name: &str) -> Option<String> {
+        let (plain, slashed) = (format!("/{name}"), format!("/{name}/"));
+        let replaced = self.beginning(&plain, &slashed)?;
+        (!replaced.is_empty()).then(|| replaced.to_owned())
     }
 }
 
@@ -227,6 +319,7 @@ impl Default for Site {
             page_rules: Rules::default(),
             cache_control: CACHE_CONTROL.into(),
             page_headers: Vec::new(),
+            page_links: Vec::new(),
             has_docroot: false,
             follows_symlinks: false,
             rules: Rules::default(),
@@ -266,6 +359,11 @@ impl Sites {
     /// `first` is the default. No proxy is trusted.
     pub fn new(first: Arc<Site>, others: Vec<Arc<Site>>) -> Sites {
         Sites { first, others, trust: Trust::default(), generation: 0, replaced: Flag::default() }
+    }
+
+    /// The clusters of all sites, each once.
+    pub(crate) fn clusters(&self) -> Vec<&Arc<Cluster>> {
+        distinct(std::iter::once(&self.first).chain(&self.others).flat_map(|site| site.clusters()))
     }
 
     /// Tells the connections that have them: new ones get others.
@@ -314,6 +412,66 @@ impl Sites {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::ClientFields;
+
+    /// A link to a node with this origin, `path`, and rules of its own.
+    fn node_link(origin: &str, path: Option<&str>, is_protected: bool) -> Link {
+        let upstream = Upstream {
+            cluster: Arc::new(Cluster::new("one", Vec::new())),
+            node: None,
+            tls: None,
+            path: path.map(Into::into),
+            host: None,
+            forwarded: ClientFields::None,
+            rewrites_replies: false,
+            passes_credentials: false,
+            is_tunnel: false,
+            limits: limits::Forwarding::default(),
+            requests: Count::default(),
+        };
+        Link {
+            origin: Patterns::parse(origin),
+            destination: Destination::Upstream(Arc::new(upstream)),
+            service: Arc::default(),
+            access: is_protected.then(AccessRule::default),
+        }
+    }
+
+    #[test]
+    fn links_of_spellings() {
+        let links = |links: &[(&str, Option<&str>, bool)]| {
+            links.iter().map(|(origin, path, is_protected)| node_link(origin, *path, *is_protected)).collect::<Vec<_>>()
+        };
+        let folder = [("^/admin/", None, true), ("^/", None, false)];
+        let styles = [(".css$", None, false), ("^/", None, true)];
+        let segments = [("^/ws/one", Some("/ws"), false), ("^/ws", Some("/ws"), false)];
+        let root = [("^/app", Some("/"), false)];
+        // The links, a name, the link that serves it, and whether another one with rules could be meant.
+        for (all, name, serving, is_near) in [
+            (&folder[..], "admin", Some(0), false),
+            (&folder, "admin/x", Some(0), false),
+            (&folder, "administrator", Some(1), false),
+            (&folder, "Admin/x", Some(1), true),
+            (&folder, "ADMIN", Some(1), true),
+            (&folder, "admin;a/x", Some(1), true),
+            (&folder, "other", Some(1), false),
+            (&styles, "x.css", Some(0), false),
+            (&styles, "secret;.css", Some(0), true),
+            (&styles, "x.css;v=1", Some(1), false),
+            (&segments, "ws/one", Some(0), false),
+            (&segments, "ws/one/x", Some(0), false),
+            (&segments, "ws/one10", Some(1), false),
+            (&segments, "ws;a=b", Some(1), false),
+            (&segments, "wsx", None, false),
+            (&root, "app/x", Some(0), false),
+            (&root, "appadmin", None, false),
+            (&root, "app../x", None, false),
+        ] {
+            let site = Site { page_links: links(all), ..Site::default() };
+            assert_eq!(position(&site.page_links, name), serving, "{name} of {all:?}");
+            assert_eq!(site.is_near_protected_link(name, false), is_near, "{name} of {all:?}");
+        }
+    }
 
     #[test]
     fn page_headers() {

@@ -5,6 +5,8 @@ use std::fmt;
 pub use patterns::Patterns;
 use percent_encoding::percent_decode_str;
 
+use crate::http::forwarding::path::plain_name;
+
 /// A path that is not a valid name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NameError;
@@ -69,6 +71,21 @@ impl Rules {
         let file = format!("/{file}");
         let plain = file.strip_suffix(".gz").or_else(|| file.strip_suffix(".br")).unwrap_or(&file);
         self.permit_any(&[&requested, &folder, &file]) && !self.denies(plain)
+    }
+
+    /// As `permit_page`, for a request to a node, which may ignore the case of letters or the parameters of segments: what
+    /// `deny` has in any such reading is refused. `allow` has to have the name as it is, with and without parameters.
+    pub(crate) fn permit_node(&self, name: &str, has_slash: bool) -> bool {
+        let plain = plain_name(name);
+        let is_denied = |name: &str| {
+            let content = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".br")).unwrap_or(name);
+            let folder = if has_slash { format!("/{name}/") } else { String::new() };
+            let subjects = [format!("/{name}"), format!("/{content}"), folder];
+            subjects.iter().any(|subject| !subject.is_empty() && self.deny.matches_ignoring_case(subject))
+        };
+        let is_denied = !self.deny_last && (is_denied(name) || is_denied(&plain));
+        let is_allowed = |name: &str| self.permit_page(name, has_slash, name);
+        !is_denied && is_allowed(name) && (*plain == *name || is_allowed(&plain))
     }
 
     /// Whether a precompressed variant of a page that may be sent is sent in its place: only `deny` has to let its own
@@ -205,6 +222,33 @@ mod tests {
         ] {
             let is_permitted = rules(allow, deny).permit_page(name, has_slash, file);
             assert_eq!(is_permitted, permitted, "{allow:?} {deny:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn pages_of_nodes() {
+        for (allow, deny, deny_last, name, has_slash, permitted) in [
+            ("*", "", false, "Admin", false, true),
+            ("*", "^/admin", false, "admin", false, false),
+            ("*", "^/admin", false, "ADMIN", false, false),
+            ("*", "^/admin$", false, "admin;x", false, false),
+            ("*", "^/admin$", false, "Admin;x", false, false),
+            ("*", "^/admin/secret$", false, "admin;x/secret", false, false),
+            ("*", "^/admin/", false, "admin", true, false),
+            ("*", "/$", false, "admin", false, true),
+            ("*", "^/admin$", false, "admin", true, false),
+            ("*", "^/Admin", false, "admin", false, false),
+            ("*", ".php$", false, "a.PHP", false, false),
+            ("*", ".php$", false, "a.php;x", false, false),
+            ("*", "^/admin", true, "admin", false, true),
+            ("^/api/", "", false, "api/x", false, true),
+            ("^/api/", "", false, "api", true, true),
+            ("^/api/", "", false, "API/x", false, false),
+            ("^/api$", "", false, "api;x", false, false),
+        ] {
+            let (allow, deny) = (Patterns::parse_paths(allow), Patterns::parse_paths(deny));
+            let rules = Rules { allow, deny, deny_last };
+            assert_eq!(rules.permit_node(name, has_slash), permitted, "{rules:?} {name}");
         }
     }
 

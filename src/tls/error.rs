@@ -16,7 +16,7 @@ pub enum FileRole {
     Key,
     /// `cachain`.
     Chain,
-    /// `clientca`.
+    /// `clientca`; of an upstream, `cafile`.
     ClientCa,
     /// `crlfile`.
     Crl,

@@ -49,7 +49,8 @@ pub struct Material {
     pub key: Vec<u8>,
     /// Further intermediate certificates.
     pub chain: Option<Vec<u8>>,
-    /// The authorities that sign clients' certificates. Not used unless clients are asked for certificates.
+    /// The authorities that sign the certificates of clients, or of nodes. Those of clients are not used unless they are
+    /// asked for certificates.
     pub client_ca: Option<Vec<u8>>,
     /// Their revocation lists. Not used unless clients are asked for certificates.
     pub crl: Option<Vec<u8>>,
@@ -252,7 +253,7 @@ fn order_of_chain(certificates: &[Certificate<'_>], leaf: usize) -> Vec<usize> {
 }
 
 /// The certificates of a file, in PEM or one in DER.
-fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialCause> {
+pub(super) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, MaterialCause> {
     let certificates: Vec<CertificateDer<'static>> = sections(bytes)?;
     match certificates.len() {
         0 => Err(MaterialCause::NoCertificate),

@@ -11,14 +11,17 @@ mod identity;
 mod material;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod x509;
 
 pub(crate) use error::Day;
 pub use error::{FileRole, MaterialCause, MaterialError, MaterialNotice, MaterialWarning};
 pub(crate) use facts::Security;
 pub use facts::{ClientFacts, TlsFacts};
-pub use failure::TlsFailure;
+pub(crate) use failure::NodeFailure;
+pub use failure::{CertificateFault, TlsFailure};
 pub use hosts::Hosts;
 pub use identity::{CurrentIdentity, Identity, Tickets};
 pub(crate) use material::fingerprint;
 pub use material::{Fingerprints, Material, Offload, Verify};
+pub use upstream::{CurrentNodeRules, NodeRules, UpstreamFile, UpstreamTls};

@@ -26,7 +26,7 @@ mod tls;
 use crate::clients::HeaderUse;
 use crate::driver::{Batch, Driver, Errno, Lease, Op, Receive, Received, Segment, Sending, Share, Token};
 use crate::limits::{PAGE_KEPT_SIZE, POOL_BUFFER_SIZE, POOL_HEADROOM, SEND_SEGMENTS_MAX};
-use crate::tls::Security;
+use crate::tls::{Security, UpstreamTls};
 use crate::types::Demand;
 pub(crate) use header::Introduction;
 pub(crate) use incoming::Arrival;
@@ -208,6 +208,21 @@ impl<H> Transport<H> {
         transport
     }
 
+    /// A socket that is connected to a node, whose bytes pass TLS with the gateway as the client. The ClientHello is sent
+    /// at the next `settle`, and what is queued after it once the handshake is complete. `host` is that of the node's
+    /// address; the files of `tls` were read. Without them, or if `host` is no name, the connection fails.
+    pub(crate) fn with_client_tls(handle: H, tls: &UpstreamTls, host: &str) -> Transport<H> {
+        let mut transport = Transport::new(handle);
+        transport.secure(tls, host);
+        transport
+    }
+
+    /// The bytes of a connected socket, to which nothing was sent yet, pass TLS to a node.
+    pub(crate) fn secure(&mut self, tls: &UpstreamTls, host: &str) {
+        self.extra = Some(Box::new(Extra { stage: Stage::to_node(tls, host), incoming: Incoming::default() }));
+        self.take_output();
+    }
+
     /// Refuses a client of TLS before its handshake: it gets an alert. Of other clients nothing changes.
     pub(crate) fn refuse_handshake(&mut self) {
         if let Some(stage) = self.stage_mut()
@@ -381,6 +396,11 @@ impl<H> Transport<H> {
         }
     }
 
+    /// Whether one piece of data is wanted.
+    pub(crate) fn asks_once(&self) -> bool {
+        self.mode.demand() == Demand::Once
+    }
+
     /// Bytes in the send queue, including those in flight, and a close_notify for which the kernel has no room yet.
     pub(crate) fn queued_size(&self) -> usize {
         let owes_end = self.life == Life::Finishing && self.outgoing.is_empty() && self.owes_close_notify();
@@ -401,6 +421,12 @@ impl<H> Transport<H> {
     /// Whether nothing is to be sent, neither data, nor a kept pong, nor an end.
     pub(crate) fn has_nothing_to_send(&self) -> bool {
         self.life == Life::Open && self.outgoing.has_nothing()
+    }
+
+    /// Whether it may lie idle: it is open and read without limits, and nothing is queued or in flight but its receive.
+    pub(crate) fn may_idle(&self) -> bool {
+        let is_read = self.mode.demand() == Demand::Flow && !self.is_paused() && self.receiving != Receiving::Ended;
+        self.has_nothing_to_send() && self.sending == SendState::No && is_read && !self.has_arrivals()
     }
 
     /// Whether reading is paused because the opposite send queue is too long.
@@ -586,7 +612,9 @@ impl<H> Transport<H> {
     ) -> Option<Arrival> {
         let size = if let Received::Data(lease) = &result { Some(lease.len()) } else { None };
         let is_end = matches!(result, Received::End);
-        let is_starved = matches!(result, Received::Failed(Errno::ENOBUFS));
+        // A receive that was cancelled for an earlier demand completes after the next one.
+        let is_nothing =
+            matches!(result, Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN));
         let is_record = matches!(result, Received::Failed(Errno::EIO)) && self.is_offloaded();
         let arrival = match result {
             Received::Failed(Errno::ENOBUFS | Errno::ECANCELED | Errno::EINTR | Errno::EAGAIN) => None,
@@ -595,7 +623,7 @@ impl<H> Transport<H> {
             Received::Failed(errno) if self.is_offloaded() => self.receive_record(errno, driver),
             Received::Failed(errno) => self.stage().and_then(Stage::cut_header).or(Some(Arrival::Failed(errno))),
         };
-        let is_incomplete = is_starved || (size.is_some() || is_record) && arrival.is_none();
+        let is_incomplete = is_nothing || (size.is_some() || is_record) && arrival.is_none();
         if !more && self.receiving != Receiving::Ended {
             // An end that the stage has told before is not delivered.
             self.receiving = if is_end && arrival.is_none() { Receiving::Ended } else { Receiving::No };

@@ -15,7 +15,7 @@ use crate::clients::header::HeaderError;
 use crate::driver::{Driver, Lease};
 #[cfg(any(test, feature = "sim"))]
 use crate::limits::POOL_HEADROOM;
-use crate::tls::{Hosts, Security};
+use crate::tls::{Hosts, Security, UpstreamTls};
 
 /// How the bytes of a client's socket become those of exchanges.
 #[derive(Clone, Default, Debug)]
@@ -70,6 +70,11 @@ impl Stage {
     /// The stage of a client that is refused before its handshake.
     pub(super) fn refused() -> Stage {
         Stage::Tls(Session::refused())
+    }
+
+    /// The stage of a new connection to a node. `host`: of its address.
+    pub(super) fn to_node(tls: &UpstreamTls, host: &str) -> Stage {
+        Stage::Tls(Session::to_node(tls, host))
     }
 
     /// Whether bytes pass unchanged.

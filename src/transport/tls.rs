@@ -1,5 +1,5 @@
-//! The TLS stage (RFC 8446, RFC 5246): the records between a client's socket and its exchange. This is the only module
-//! that knows the types of rustls' unbuffered connections.
+//! The TLS stage (RFC 8446, RFC 5246): the records between a socket and its exchange. The gateway is the server of a
+//! client, and the client of a node. This is the only module that knows the types of rustls' unbuffered connections.
 //!
 //! Records are decrypted in the pool buffer that received them; rustls 0.23 returns their payload in a buffer of its own,
 //! which is copied back. The bytes of an incomplete record are copied to the heap, so that a slow client holds no pool
@@ -13,7 +13,11 @@
 //! | Open, secured | are decrypted at once | Kernel; Failed |
 //! | Kernel | pass unchanged: the kernel opens the records (`tls::kernel`) | Failed |
 //! | Http | pass unchanged | |
+//! | Connecting | wait for a step | Connected; Failed |
+//! | Connected | are decrypted at once; tickets and changes of keys deliver nothing | Failed |
 //! | Failed | are discarded | |
+//!
+//! A client may end its stream without a close_notify. A node may not: its stream is truncated.
 
 mod kernel;
 
@@ -22,8 +26,12 @@ use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedConnectionCommon, UnbufferedStatus,
+    WriteTraffic,
+};
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
 use super::Arrival;
@@ -32,7 +40,7 @@ use crate::driver::{Driver, Lease};
 use crate::limits::{
     POOL_BUFFER_SIZE, POOL_HEADROOM, SEAL_IN_PLACE_SIZE_MIN, TLS_PARTIAL_SIZE_MAX, TLS_PAYLOAD_SIZE_MAX,
 };
-use crate::tls::{ClientFacts, Hosts, Identity, Offload, Security, TlsFacts, TlsFailure};
+use crate::tls::{ClientFacts, Hosts, Identity, NodeRules, Offload, Security, TlsFacts, TlsFailure, UpstreamTls};
 
 /// Bytes of a record's header: content type, version, length (RFC 8446 section 5.1).
 const HEADER_SIZE: usize = 5;
@@ -42,6 +50,8 @@ const RECORD_SIZE_LIMIT: usize = TLS_PAYLOAD_SIZE_MAX + 2048;
 const OVERHEAD_SIZE: usize = 32;
 /// ContentType handshake (RFC 8446 section 5.1).
 const HANDSHAKE: u8 = 22;
+/// ContentType change_cipher_spec, alert, handshake and application_data.
+const RECORD_TYPES: Range<u8> = 20..24;
 /// A fatal alert in clear: internal_error (RFC 8446 section 6.2).
 const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
 /// As INTERNAL_ERROR: decode_error.
@@ -60,13 +70,13 @@ pub(super) struct Session {
     output: Vec<u8>,
     /// A fatal alert or a close_notify was made: nothing is sealed after it.
     is_closed: bool,
-    /// The client's close_notify was received, or the connection failed: later bytes are discarded.
+    /// The peer's close_notify was received, or the connection failed: later bytes are discarded.
     has_ended: bool,
     /// Bytes of the handshake wait for a step.
     is_waiting: bool,
-    /// The keys are exhausted, and the exchange was not told.
-    is_exhausted: bool,
-    /// Bytes of the client's certificates, which rustls keeps.
+    /// Why nothing can be sent. None: the exchange was told, or there is nothing to tell.
+    failure: Option<TlsFailure>,
+    /// Bytes of the peer's certificates, which rustls keeps.
     certificates_size: u32,
     /// When the kernel is to make the records. Off: it cannot.
     offload: Offload,
@@ -79,8 +89,20 @@ enum State {
     /// The kernel makes and opens the records.
     Kernel(Box<TlsFacts>),
     Http,
+    /// A node's handshake.
+    Connecting(Box<Connecting>),
+    /// A node's connection is secured.
+    Connected(Box<UnbufferedClientConnection>),
     /// With the facts of a connection that failed after its handshake: bytes before the failure may still be delivered.
     Failed(Option<Box<TlsFacts>>),
+}
+
+/// The handshake with a node.
+struct Connecting {
+    connection: UnbufferedClientConnection,
+    rules: Arc<NodeRules>,
+    /// The name that the node's certificate has to have.
+    name: Box<str>,
 }
 
 /// A handshake after its ClientHello.
@@ -101,6 +123,8 @@ impl fmt::Debug for Session {
             State::Secured(..) => "Secured",
             State::Kernel(_) => "Kernel",
             State::Http => "Http",
+            State::Connecting(_) => "Connecting",
+            State::Connected(_) => "Connected",
             State::Failed(_) => "Failed",
         };
         f.debug_struct("Session").field("state", &state).field("partial", &self.partial.len()).finish_non_exhaustive()
@@ -129,6 +153,28 @@ impl Session {
         Session { output: INTERNAL_ERROR.into(), is_closed: true, ..Session::of(State::Failed(None)) }
     }
 
+    /// The session with a node, whose ClientHello is to be sent. `host`: of the node's address.
+    pub(super) fn to_node(tls: &UpstreamTls, host: &str) -> Session {
+        let name = tls.name_of(host);
+        let rules = tls.rules().ok_or(TlsFailure::Internal);
+        let connecting = rules.and_then(|rules| {
+            let name_of_node = NodeRules::server_name(name).ok_or(TlsFailure::Internal)?;
+            let connection = UnbufferedClientConnection::new(rules.config().clone(), name_of_node);
+            let connection = connection.map_err(|error| TlsFailure::of(&error))?;
+            Ok(Box::new(Connecting { connection, rules, name: name.into() }))
+        });
+        match connecting {
+            Ok(connecting) => {
+                let mut session = Session::of(State::Failed(None));
+                session.connect(connecting);
+                session
+            }
+            Err(failure) => {
+                Session { is_closed: true, has_ended: true, failure: Some(failure), ..Session::of(State::Failed(None)) }
+            }
+        }
+    }
+
     fn of(state: State) -> Session {
         Session {
             state,
@@ -138,18 +184,19 @@ impl Session {
             is_closed: false,
             has_ended: false,
             is_waiting: false,
-            is_exhausted: false,
+            failure: None,
             certificates_size: 0,
             offload: Offload::Off,
         }
     }
 
-    /// How the connection is protected.
+    /// How the client's connection is protected. That of a node is not known here.
     pub(super) fn security(&self) -> Security<'_> {
         match &self.state {
             State::Secured(_, facts) | State::Kernel(facts) | State::Failed(Some(facts)) => Security::Tls(facts),
             State::Http => Security::HttpOnTlsPort,
             State::Hello(_) | State::Handshaking(_) | State::Failed(None) => Security::Handshaking,
+            State::Connecting(_) | State::Connected(_) => Security::Handshaking,
         }
     }
 
@@ -170,7 +217,8 @@ impl Session {
 
     /// Whether bytes can be sealed now.
     pub(super) fn may_seal(&self) -> bool {
-        !self.is_closed && matches!(self.state, State::Secured(..) | State::Kernel(_) | State::Http)
+        let is_open = matches!(self.state, State::Secured(..) | State::Kernel(_) | State::Http | State::Connected(_));
+        is_open && !self.is_closed
     }
 
     /// Whether nothing can be sealed any more.
@@ -180,7 +228,7 @@ impl Session {
 
     /// Why nothing can be sent any more, once.
     pub(super) fn take_failure(&mut self) -> Option<Arrival> {
-        mem::take(&mut self.is_exhausted).then_some(Arrival::Broken(TlsFailure::Exhausted))
+        self.failure.take().map(Arrival::Broken)
     }
 
     /// Removes the records to be sent first. None: there are none.
@@ -193,17 +241,24 @@ impl Session {
         match &mut self.state {
             _ if self.has_ended => {}
             State::Kernel(_) | State::Http => return Taken { bytes: Some(Arrival::Lease(lease)), ..Taken::default() },
-            State::Secured(connection, _) => {
+            State::Secured(..) | State::Connected(_) => {
                 let (partial, held, output) = (&mut self.partial, &mut self.held, &mut self.output);
-                let traffic = Traffic { connection, partial, held, output };
-                let (bytes, end) = traffic.receive(lease, driver);
+                let (bytes, end) = match &mut self.state {
+                    State::Secured(connection, _) => {
+                        Traffic { connection, partial, held, output }.receive(lease, driver)
+                    }
+                    State::Connected(connection) => {
+                        Traffic { connection, partial, held, output }.receive(lease, driver)
+                    }
+                    _ => return Taken::default(),
+                };
                 // Nothing follows a close_notify, neither an alert nor the answer to a KeyUpdate.
                 if self.is_closed {
                     self.output.clear();
                 }
                 return Taken { bytes, end: end.map(|end| self.end(end)), ..Taken::default() };
             }
-            State::Hello(_) | State::Handshaking(_) => {
+            State::Hello(_) | State::Handshaking(_) | State::Connecting(_) => {
                 self.partial.extend_from_slice(&driver.buffer(&lease)[lease.range()]);
                 self.is_waiting = true;
             }
@@ -213,17 +268,18 @@ impl Session {
         Taken::default()
     }
 
-    /// Handles the end of the client's stream. None: its close_notify has told it.
+    /// Handles the end of the peer's stream. None: its close_notify has told it.
     pub(super) fn receive_end(&mut self) -> Option<Arrival> {
         self.is_waiting = false;
-        let has_begun = match &self.state {
+        let end = match &self.state {
             State::Failed(_) => return Some(Arrival::End),
             _ if self.has_ended => return None,
-            State::Hello(_) => !self.partial.is_empty(),
-            State::Handshaking(_) => true,
-            State::Secured(..) | State::Kernel(_) | State::Http => false,
+            State::Hello(_) if self.partial.is_empty() => End::Closed,
+            State::Hello(_) | State::Handshaking(_) | State::Connecting(_) => End::Failed(TlsFailure::Left),
+            State::Connected(_) => End::Failed(TlsFailure::Truncated),
+            State::Secured(..) | State::Kernel(_) | State::Http => End::Closed,
         };
-        Some(self.end(if has_begun { End::Failed(TlsFailure::Left) } else { End::Closed }))
+        Some(self.end(end))
     }
 
     /// Continues the handshake with the bytes that wait. The handshake may be complete after it: see `security`.
@@ -232,6 +288,7 @@ impl Session {
         match mem::replace(&mut self.state, State::Failed(None)) {
             State::Hello(hosts) => self.read_hello(hosts),
             State::Handshaking(handshaking) => self.shake_hands(handshaking),
+            State::Connecting(connecting) => self.connect(connecting),
             state => {
                 self.state = state;
                 Taken::default()
@@ -352,6 +409,46 @@ impl Session {
         failure.map(|error| TlsFailure::of(&error))
     }
 
+    /// Continues the handshake with a node.
+    fn connect(&mut self, mut connecting: Box<Connecting>) -> Taken {
+        // At first rustls has nothing, and at the border of records it begins with a content type.
+        let is_tls = self.held > 0 || self.partial.first().is_none_or(|kind| RECORD_TYPES.contains(kind));
+        let mut plain = vec![0; POOL_HEADROOM];
+        let (partial, held, output) = (&mut self.partial, &mut self.held, &mut self.output);
+        let end = Traffic { connection: &mut connecting.connection, partial, held, output }.process_partial(&mut plain);
+        let end = match (connecting.connection.is_handshaking(), end) {
+            (true, end) => {
+                self.state = State::Connecting(connecting);
+                end.map(|end| if is_tls { end } else { End::Failed(TlsFailure::NotTls) })
+            }
+            (false, end) => match self.trust(*connecting) {
+                Some(failure) => {
+                    plain.clear();
+                    Some(End::Failed(failure))
+                }
+                None => end,
+            },
+        };
+        let bytes = (plain.len() > POOL_HEADROOM).then(|| Arrival::Copy(plain.into()));
+        Taken { bytes, end: end.map(|end| self.end(end)), ..Taken::default() }
+    }
+
+    /// Leaves the handshake with a node. Some: its session may not be resumed after all, since a ticket does not tell
+    /// whether the node's certificate is still valid.
+    fn trust(&mut self, connecting: Connecting) -> Option<TlsFailure> {
+        let Connecting { connection, rules, name } = connecting;
+        let certificates = connection.peer_certificates().unwrap_or_default();
+        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        let failure = if is_resumed { rules.still_valid(certificates, &name).err() } else { None };
+        self.certificates_size = certificates.iter().map(|certificate| certificate.len() as u32).sum();
+        self.partial.shrink_to_fit();
+        self.state = State::Connected(Box::new(connection));
+        if failure.is_some() {
+            self.close();
+        }
+        failure.map(|error| TlsFailure::of(&error))
+    }
+
     /// Ends a session before there is a connection that makes its alert.
     fn fail(&mut self, error: TlsFailure, alert: &[u8]) -> Taken {
         self.output.extend_from_slice(alert);
@@ -383,12 +480,10 @@ impl Session {
     /// Encrypts bytes to send. None: nothing can be sent any more. In TLS 1.2, AES-GCM keys are exhausted after 2^24
     /// records (RFC 9325 section 4.4), and there are no new ones.
     pub(super) fn seal(&mut self, bytes: &[u8]) -> Option<Box<[u8]>> {
-        let sealed = match &mut self.state {
-            State::Secured(connection, _) if !self.is_closed => {
+        let sealed = match &self.state {
+            State::Secured(..) | State::Connected(_) if !self.is_closed => {
                 let records = bytes.len() / TLS_PAYLOAD_SIZE_MAX + 1;
-                let encrypt = |traffic: &mut Write<'_>, out: &mut [u8]| traffic.encrypt(bytes, out);
-                let size = bytes.len() + records * OVERHEAD_SIZE;
-                let sealed = write(connection, &mut self.partial[..self.held], size, encrypt, &mut self.output);
+                let sealed = self.write(Content::Data(bytes), bytes.len() + records * OVERHEAD_SIZE);
                 match self.take_output() {
                     // Made before them.
                     Some(output) => sealed.map(|sealed| [output, sealed].concat().into()),
@@ -396,30 +491,27 @@ impl Session {
                 }
             }
             State::Kernel(_) | State::Http => Some(bytes.into()),
-            State::Secured(..) | State::Hello(_) | State::Handshaking(_) | State::Failed(_) => None,
+            _ => None,
         };
         if sealed.is_none() && !self.is_closed {
             self.is_closed = true;
-            self.is_exhausted = true;
+            self.failure = Some(TlsFailure::Exhausted);
         }
         sealed
     }
 
     /// As `seal`, for bytes in a pool buffer, which are replaced: the records begin in the headroom. Returns their range.
     pub(super) fn seal_in_place(&mut self, buffer: &mut [u8], range: Range<usize>) -> Option<Range<usize>> {
-        let State::Secured(connection, _) = &mut self.state else { return None };
-        let held = &mut self.partial[..self.held];
         let start = range.start.checked_sub(headroom_for(range.len()))?;
         let (mut end, mut payload) = (start, Vec::with_capacity(range.len().min(TLS_PAYLOAD_SIZE_MAX)));
         for at in range.clone().step_by(TLS_PAYLOAD_SIZE_MAX) {
             let next = range.end.min(at + TLS_PAYLOAD_SIZE_MAX);
             payload.clear();
             payload.extend_from_slice(&buffer[at..next]);
-            let encrypt = |traffic: &mut Write<'_>, out: &mut [u8]| traffic.encrypt(&payload, out);
-            match write_to(&mut buffer[end..next], connection, held, encrypt, &mut self.output) {
+            match self.write_to(&mut buffer[end..next], Content::Data(&payload)) {
                 Ok(size) => end += size,
                 Err(_) => {
-                    (self.is_closed, self.is_exhausted) = (true, true);
+                    (self.is_closed, self.failure) = (true, Some(TlsFailure::Exhausted));
                     return None;
                 }
             }
@@ -430,7 +522,12 @@ impl Session {
     /// Whether `seal_in_place` may be called for this range: it is long enough to be worth it, there is room before it, and
     /// no record precedes it.
     pub(super) fn seals_in_place(&self, range: &Range<usize>) -> bool {
-        matches!(&self.state, State::Secured(connection, _) if !connection.wants_write())
+        let is_ready = match &self.state {
+            State::Secured(connection, _) => !connection.wants_write(),
+            State::Connected(connection) => !connection.wants_write(),
+            _ => false,
+        };
+        is_ready
             && self.may_seal()
             && self.output.is_empty()
             && range.len() >= SEAL_IN_PLACE_SIZE_MIN
@@ -439,20 +536,41 @@ impl Session {
 
     /// Makes the close_notify, unless the connection has failed.
     pub(super) fn close(&mut self) {
-        if let State::Secured(connection, _) = &mut self.state
-            && !self.is_closed
-        {
-            let notify = |traffic: &mut Write<'_>, out: &mut [u8]| traffic.queue_close_notify(out);
-            let held = &mut self.partial[..self.held];
-            let bytes = write(connection, held, 2 + OVERHEAD_SIZE, notify, &mut self.output);
+        if !self.is_closed {
+            let bytes = self.write(Content::CloseNotify, 2 + OVERHEAD_SIZE);
             self.output.extend_from_slice(&bytes.unwrap_or_default());
         }
         // The kernel's is sent by `close_by_kernel`.
         self.is_closed |= !self.is_offloaded();
     }
+
+    /// Makes records in a new buffer. `size` is the one to try first. None: nothing can be sent, or not any more.
+    fn write(&mut self, content: Content<'_>, size: usize) -> Option<Box<[u8]>> {
+        let mut records = vec![0; size];
+        loop {
+            match self.write_to(&mut records, content) {
+                Ok(size) => {
+                    records.truncate(size);
+                    return Some(records.into());
+                }
+                Err(WriteError::TooSmall(size)) if size > records.len() => records.resize(size, 0),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Makes records of a secured connection in `records`, and returns their size.
+    fn write_to(&mut self, records: &mut [u8], content: Content<'_>) -> Result<usize, WriteError> {
+        let (held, output) = (&mut self.partial[..self.held], &mut self.output);
+        match &mut self.state {
+            State::Secured(connection, _) => write_to(records, connection, held, content, output),
+            State::Connected(connection) => write_to(records, connection, held, content, output),
+            _ => Err(WriteError::Never),
+        }
+    }
 }
 
-/// How the client's stream ends.
+/// How the peer's stream ends.
 #[derive(Debug)]
 enum End {
     /// By close_notify or the end of the stream.
@@ -460,15 +578,42 @@ enum End {
     Failed(TlsFailure),
 }
 
+/// The end that the gateway is, as a type of rustls.
+trait Side: Sized {
+    /// Handles the next of these records.
+    fn process<'c, 'i>(
+        connection: &'c mut UnbufferedConnectionCommon<Self>,
+        bytes: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self>;
+}
+
+impl Side for ServerConnectionData {
+    fn process<'c, 'i>(
+        connection: &'c mut UnbufferedConnectionCommon<Self>,
+        bytes: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self> {
+        connection.process_tls_records(bytes)
+    }
+}
+
+impl Side for ClientConnectionData {
+    fn process<'c, 'i>(
+        connection: &'c mut UnbufferedConnectionCommon<Self>,
+        bytes: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self> {
+        connection.process_tls_records(bytes)
+    }
+}
+
 /// A connection that receives.
-struct Traffic<'a> {
-    connection: &'a mut UnbufferedServerConnection,
+struct Traffic<'a, S> {
+    connection: &'a mut UnbufferedConnectionCommon<S>,
     partial: &'a mut Vec<u8>,
     held: &'a mut usize,
     output: &'a mut Vec<u8>,
 }
 
-impl Traffic<'_> {
+impl<S: Side> Traffic<'_, S> {
     /// Decrypts the records of a buffer into that buffer.
     fn receive<D: Driver>(mut self, mut lease: Lease, driver: &mut D) -> (Option<Arrival>, Option<End>) {
         let range = lease.range();
@@ -607,10 +752,10 @@ fn whole_size(bytes: &[u8]) -> usize {
 }
 
 /// Passes bytes to a connection. Appends payload to `plain` and records to `output`; `on_progress` is called with all
-/// bytes, the number of those that are consumed, and `plain`. Returns this number at the end, and the end of the client's
+/// bytes, the number of those that are consumed, and `plain`. Returns this number at the end, and the end of the peer's
 /// stream if it was reached.
-fn process(
-    connection: &mut UnbufferedServerConnection,
+fn process<S: Side>(
+    connection: &mut UnbufferedConnectionCommon<S>,
     bytes: &mut [u8],
     plain: &mut Vec<u8>,
     output: &mut Vec<u8>,
@@ -618,7 +763,7 @@ fn process(
 ) -> (usize, Option<End>) {
     let (mut used, mut end) = (0, None);
     loop {
-        let UnbufferedStatus { mut discard, state } = connection.process_tls_records(&mut bytes[used..]);
+        let UnbufferedStatus { mut discard, state } = S::process(connection, &mut bytes[used..]);
         match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                 while let Some(Ok(record)) = traffic.next_record() {
@@ -641,9 +786,9 @@ fn process(
 }
 
 /// Takes the records that the connection has made by itself. After an error, rustls must not see the same bytes again.
-fn drain_output(connection: &mut UnbufferedServerConnection, output: &mut Vec<u8>) {
+fn drain_output<S: Side>(connection: &mut UnbufferedConnectionCommon<S>, output: &mut Vec<u8>) {
     while connection.wants_write()
-        && let Ok(ConnectionState::EncodeTlsData(mut data)) = connection.process_tls_records(&mut []).state
+        && let Ok(ConnectionState::EncodeTlsData(mut data)) = S::process(connection, &mut []).state
     {
         encode(&mut data, output);
     }
@@ -662,8 +807,21 @@ fn encode<T>(data: &mut EncodeTlsData<'_, T>, output: &mut Vec<u8>) {
     }
 }
 
-/// The state in which a connection can send.
-type Write<'a> = WriteTraffic<'a, ServerConnectionData>;
+/// What records are made of.
+#[derive(Clone, Copy)]
+enum Content<'a> {
+    Data(&'a [u8]),
+    CloseNotify,
+}
+
+impl Content<'_> {
+    fn write<S>(self, traffic: &mut WriteTraffic<'_, S>, records: &mut [u8]) -> Result<usize, EncryptError> {
+        match self {
+            Content::Data(bytes) => traffic.encrypt(bytes, records),
+            Content::CloseNotify => traffic.queue_close_notify(records),
+        }
+    }
+}
 
 /// Why records cannot be made.
 enum WriteError {
@@ -675,17 +833,17 @@ enum WriteError {
 
 /// Makes records of a secured connection in `records`, and returns their size. `held`: what `process` has not consumed, in
 /// which rustls keeps the positions of an incomplete handshake message; without these bytes it panics.
-fn write_to(
+fn write_to<S: Side>(
     records: &mut [u8],
-    connection: &mut UnbufferedServerConnection,
+    connection: &mut UnbufferedConnectionCommon<S>,
     held: &mut [u8],
-    make: impl Fn(&mut Write<'_>, &mut [u8]) -> Result<usize, EncryptError>,
+    content: Content<'_>,
     output: &mut Vec<u8>,
 ) -> Result<usize, WriteError> {
     loop {
-        match connection.process_tls_records(held).state {
+        match S::process(connection, held).state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                return make(&mut traffic, records).map_err(|error| match error {
+                return content.write(&mut traffic, records).map_err(|error| match error {
                     EncryptError::InsufficientSize(error) => WriteError::TooSmall(error.required_size),
                     EncryptError::EncryptExhausted => WriteError::Never,
                 });
@@ -694,27 +852,6 @@ fn write_to(
             Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
             Ok(ConnectionState::PeerClosed) => {}
             _ => return Err(WriteError::Never),
-        }
-    }
-}
-
-/// As `write_to`, in a new buffer. `size` is the one to try first. None: nothing can be sent any more.
-fn write(
-    connection: &mut UnbufferedServerConnection,
-    held: &mut [u8],
-    size: usize,
-    make: impl Fn(&mut Write<'_>, &mut [u8]) -> Result<usize, EncryptError>,
-    output: &mut Vec<u8>,
-) -> Option<Box<[u8]>> {
-    let mut records = vec![0; size];
-    loop {
-        match write_to(&mut records, connection, held, &make, output) {
-            Ok(size) => {
-                records.truncate(size);
-                return Some(records.into());
-            }
-            Err(WriteError::TooSmall(size)) if size > records.len() => records.resize(size, 0),
-            Err(_) => return None,
         }
     }
 }
@@ -739,5 +876,7 @@ fn cipher_of(connection: &UnbufferedServerConnection) -> &'static str {
 
 #[cfg(test)]
 mod counterpart;
+#[cfg(test)]
+mod nodes;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::access;
 use super::group::Group;
+use super::upstream::Upstreams;
 use crate::config::Host;
 use crate::config::keys::Limits;
 use crate::config::problem::Problems;
@@ -14,12 +15,17 @@ use crate::permit::Count;
 use crate::route::names::Patterns;
 use crate::route::{Destination, Link, Protocol, Service};
 
+/// The keys of links to nodes.
+const NODE_KEYS: [&str; 8] =
+    ["route", "path", "host", "forwarded-headers", "rewrite", "pass-credentials", "upgrade", "tls"];
+
 /// Checks a link. Keys that it does not set are taken from `websocket`.
 pub(crate) fn link(
     group: &Group<'_>,
     websocket: &Service,
     limits: &Limits,
     access: &mut access::AccessCheck<'_>,
+    upstreams: &mut Upstreams,
     problems: &mut Problems,
 ) -> Option<(Link, Option<Host>)> {
     for name in ["origin", "type", "destination"] {
@@ -39,7 +45,22 @@ pub(crate) fn link(
             group.error(problems, name, format_args!("is for type = \"{}\" only: leave it out", name_of(needed)));
         }
     }
-    let mut service = service(group, kind, websocket, limits, problems);
+    match kind {
+        LinkKind::Ws(_) => {
+            for name in ["protocol", "message-type", "hello", "options"] {
+                let sentence = "is not for type = \"ws\" or \"wss\", whose nodes speak WebSocket: leave it out";
+                if group.has(name) {
+                    group.error(problems, name, sentence);
+                }
+            }
+        }
+        _ => {
+            for name in NODE_KEYS.into_iter().filter(|name| group.has(name)) {
+                group.error(problems, name, "is for type = \"ws\" or \"wss\" only: leave it out");
+            }
+        }
+    }
+    let (mut service, own_limits) = service(group, kind, websocket, limits, problems);
     let may_be_direct = kind == LinkKind::Unix && service.protocol == Protocol::Stream;
     service.is_direct = options.map_or(websocket.is_direct, |options| options.direct) && may_be_direct;
     if options.is_some_and(|options| options.direct) && kind != LinkKind::Unix {
@@ -48,6 +69,18 @@ pub(crate) fn link(
         group.error(problems, "protocol", values::DIRECT_PROTOCOL);
     }
     let access = access.of_link(group, service.is_direct, problems);
+    if let LinkKind::Ws(scheme) = kind {
+        // No connection to a node is used again after a WebSocket.
+        let upstream = upstreams.of_link(group, scheme, 0, own_limits.upstream, problems)?;
+        let is_rechecked = access.as_ref().is_some_and(|rule| rule.auth.iter().any(|auth| auth.recheck_ms > 0));
+        if upstream.is_tunnel && is_rechecked {
+            let sentence =
+                "\"pass\" cannot be used with recheck-ms: an open WebSocket is not closed; leave one of them out";
+            group.error(problems, "upgrade", sentence);
+        }
+        let destination = Destination::Upstream(Arc::new(upstream));
+        return Some((Link { origin: origin?, destination, service: Arc::new(service), access }, None));
+    }
     let (destination, host) = match kind {
         LinkKind::Tcp => tcp(group, problems)?,
         _ => (destination(group, kind, problems)?, None),
@@ -65,7 +98,7 @@ fn service(
     websocket: &Service,
     limits: &Limits,
     problems: &mut Problems,
-) -> Service {
+) -> (Service, Limits) {
     let is_device = matches!(kind, LinkKind::Tty | LinkKind::Fifo);
     let mut limits = limits.clone();
     let own = group.limits(&mut limits, problems);
@@ -84,19 +117,25 @@ fn service(
             (_, None) => limits.websocket.clients_max = DEVICE_CLIENTS_MAX.default,
         }
     }
+    if let LinkKind::Ws(_) = kind {
+        limits.upstream.requests_max = limits.websocket.clients_max;
+        let service = Service { protocol: Protocol::Frames, limits: limits.websocket.clone(), ..Service::default() };
+        return (service, limits);
+    }
     let protocol = group.word("protocol", &values::PROTOCOLS).unwrap_or(websocket.protocol);
     if protocol == Protocol::Packet && kind != LinkKind::Unix {
         group.error(problems, "protocol", "packet needs type = \"unix\": write another protocol in the link");
     }
-    Service {
+    let service = Service {
         protocol,
         message_type: group.word("message-type", &values::TYPES).unwrap_or(websocket.message_type),
         // A device receives no hello record unless the link itself sets the key.
         hello: group.flag("hello").unwrap_or(websocket.hello && !is_device),
         is_direct: false,
-        limits: limits.websocket,
+        limits: limits.websocket.clone(),
         conversations: Count::default(),
-    }
+    };
+    (service, limits)
 }
 
 /// A TCP backend that is given by host name has no addresses until the lookup is done.
@@ -134,6 +173,6 @@ fn destination(group: &Group<'_>, kind: LinkKind, problems: &mut Problems) -> Op
             });
             Some(Destination::Tty { path: path(problems)?, baud: baud? })
         }
-        LinkKind::Tcp => None,
+        LinkKind::Tcp | LinkKind::Ws(_) => None,
     }
 }

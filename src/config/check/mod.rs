@@ -19,6 +19,8 @@ mod tls;
 
 mod trust;
 
+mod upstream;
+
 use super::keys::{Limits, Scope};
 use super::problem::{Location, Problems};
 use super::syntax::Setting;
@@ -26,6 +28,7 @@ use super::{Config, TextSetting, values};
 use crate::limits::{AUTH_RULES_MAX, SERVERS_MAX};
 use crate::observe::log;
 use group::Group;
+use upstream::Upstreams;
 
 /// `whole` is the location of the file. The result must not be used if `problems` has errors.
 pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Problems) -> Config {
@@ -45,9 +48,10 @@ pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Proble
     if groups.is_empty() && !(top.means("servers") && problems.has_errors()) {
         problems.error(whole, "", "has no server: write servers = ( { ... } );");
     }
+    let mut upstreams = Upstreams::read(&top, problems);
     let mut servers = server::Servers::default();
     for group in &groups {
-        servers.add(group, &limits, problems);
+        servers.add(group, &limits, &mut upstreams, problems);
     }
     servers.finish(problems);
     let rules = servers.auth_rules.all.len();
@@ -56,6 +60,7 @@ pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Proble
         problems.error(whole, "", sentence);
     }
     limits.process.has_tls = servers.all.iter().any(|server| server.tls.is_some());
+    let (upstreams, upstream_tls) = upstreams.finish(&mut servers.all, &mut limits.process, problems);
     let log = log::Settings::default();
     Config {
         auth_rules: servers.auth_rules.all,
@@ -73,6 +78,8 @@ pub(crate) fn check(settings: &[Setting], whole: Location, problems: &mut Proble
         driver_place: top.describe(problems, &["driver"]),
         limits: limits.process,
         is_unprotected: servers.is_unprotected,
+        upstreams,
+        upstream_tls,
         servers: servers.all,
     }
 }

@@ -12,6 +12,7 @@ use super::redirect::{self, ToTls};
 use super::text_setting;
 use super::tls;
 use super::trust;
+use super::upstream::{Upstreams, page_link};
 use crate::config::keys::{DOCUMENT_GROUPS, Limits};
 use crate::config::problem::{Location, Problems};
 use crate::config::{Host, Server, SetByFlag, SettingPlaces, TextSetting, values};
@@ -55,7 +56,13 @@ struct Shared<'a> {
 
 impl Servers {
     /// Checks a server. `limits` are those of the file.
-    pub(crate) fn add(&mut self, group: &Group<'_>, limits: &Limits, problems: &mut Problems) {
+    pub(crate) fn add(
+        &mut self,
+        group: &Group<'_>,
+        limits: &Limits,
+        upstreams: &mut Upstreams,
+        problems: &mut Problems,
+    ) {
         let listen = addresses(group, problems);
         let number = self.all.len();
         self.addresses.extend(listen.iter().map(|(location, address)| (*location, number, address.clone())));
@@ -96,7 +103,8 @@ impl Servers {
             group.error(problems, "", sentence);
         }
         let mut by_flag = SetByFlag { listen: is_by_flag(group, "listen"), ..SetByFlag::default() };
-        let www = document(group, &mut site, &mut by_flag, problems);
+        let document = document_of(group, problems);
+        let www = document.as_ref().and_then(|document| pages(document, &mut site, &mut by_flag, problems));
         let is_hsts = |header: &PageHeader| header.name.eq_ignore_ascii_case("Strict-Transport-Security");
         if let Some(redirect) = redirect.filter(|_| site.has_hsts && site.page_headers.iter().any(is_hsts)) {
             let sentence = "\"hsts\" sends Strict-Transport-Security, as headers of document do: keep one of them";
@@ -114,7 +122,15 @@ impl Servers {
             &mut self.auth_rules,
             problems,
         );
-        let docroot = websocket(group, &mut site, &mut access, &mut hosts, &mut by_flag, &limits, problems);
+        if let Some(document) = &document {
+            let mut limits = limits.clone();
+            document.limits(&mut limits, problems);
+            let links = document.groups("links", LINKS_MAX, problems);
+            let links = links.iter().filter_map(|group| page_link(group, &limits, &mut access, upstreams, problems));
+            site.page_links = links.collect();
+        }
+        let docroot =
+            websocket(group, &mut site, &mut access, upstreams, &mut hosts, (&limits, &mut by_flag), problems);
         site.has_www = www.is_some();
         self.is_unprotected |= access.finish(group, &mut site, problems);
         site.has_docroot = docroot.is_some();
@@ -267,17 +283,24 @@ fn hostname(group: &Group<'_>, problems: &mut Problems) -> Option<Box<str>> {
     group.parsed(problems, "hostname", values::hostname)
 }
 
-fn document(
-    group: &Group<'_>,
+fn document_of<'t>(group: &Group<'t>, problems: &mut Problems) -> Option<Group<'t>> {
+    group.group(group.one_of(&DOCUMENT_GROUPS, problems)?, problems)
+}
+
+/// Checks the keys of `document` about files.
+fn pages(
+    document: &Group<'_>,
     site: &mut Site,
     by_flag: &mut SetByFlag,
     problems: &mut Problems,
 ) -> Option<TextSetting> {
-    let document = group.group(group.one_of(&DOCUMENT_GROUPS, problems)?, problems)?;
-    by_flag.www = is_by_flag(&document, "docroot");
-    document.require(problems, "docroot");
-    site.page_rules = page_rules(&document);
-    document_options(&document, problems);
+    by_flag.www = is_by_flag(document, "docroot");
+    if !document.means("docroot") && !document.means("links") {
+        let sentence = "serves nothing: write docroot = \"DIR\"; or links = ( { ... } );";
+        document.error(problems, "", sentence);
+    }
+    site.page_rules = page_rules(document);
+    document_options(document, problems);
     let cache_control = document.parsed(problems, "cache-control", values::header);
     site.cache_control = cache_control.unwrap_or(CACHE_CONTROL.into());
     let headers = document.groups("headers", PAGE_HEADERS_MAX, problems);
@@ -287,7 +310,7 @@ fn document(
         let sentence = format_args!("have more than {PAGE_HEADERS_SIZE_MAX} bytes in all: write fewer or shorter ones");
         document.error(problems, "headers", sentence);
     }
-    text_setting(&document, "docroot", problems)
+    text_setting(document, "docroot", problems)
 }
 
 /// `denylast` without `allow` would make `deny` ineffective, since the default of `allow` matches every file. As in
@@ -333,9 +356,9 @@ fn websocket(
     group: &Group<'_>,
     site: &mut Site,
     access: &mut access::AccessCheck<'_>,
+    upstreams: &mut Upstreams,
     hosts: &mut Vec<Host>,
-    by_flag: &mut SetByFlag,
-    limits: &Limits,
+    (limits, by_flag): (&Limits, &mut SetByFlag),
     problems: &mut Problems,
 ) -> Option<TextSetting> {
     let websocket = group.group("websocket", problems)?;
@@ -380,7 +403,7 @@ fn websocket(
         }
     }
     for group in websocket.groups("links", LINKS_MAX, problems) {
-        let Some((link, host)) = link(&group, &service, &limits, access, problems) else { continue };
+        let Some((link, host)) = link(&group, &service, &limits, access, upstreams, problems) else { continue };
         hosts.extend(host.map(|host| Host { link: site.links.len(), ..host }));
         site.links.push(link);
     }

@@ -12,6 +12,14 @@ use crate::limits::{self, Bounds};
 pub enum Scope {
     /// The file itself.
     Top,
+    /// An element of `upstreams`.
+    Upstream,
+    /// An element of `servers` of an upstream.
+    Node,
+    /// `sticky` of an upstream.
+    Sticky,
+    /// `health` of an upstream.
+    Health,
     /// An element of `servers`.
     Server,
     /// `tls` of a server.
@@ -22,10 +30,14 @@ pub enum Scope {
     Document,
     /// An element of `headers` of a document.
     PageHeader,
+    /// An element of `links` of a document.
+    PageLink,
     /// `websocket` of a server.
     WebSocket,
-    /// An element of `links`.
+    /// An element of `links` of `websocket`.
     Link,
+    /// `tls` of an upstream, or of a link to nodes.
+    UpstreamTls,
     /// `auth`, or one of its elements.
     Auth,
     /// An element of `keys` of `auth`.
@@ -42,23 +54,33 @@ pub enum Scope {
     TopLimits,
     /// `limits` of a server.
     ServerLimits,
+    /// `limits` of `document`.
+    DocumentLimits,
+    /// `limits` of a link of `document`.
+    PageLinkLimits,
     /// `limits` of `websocket`.
     WebSocketLimits,
-    /// `limits` of a link.
+    /// `limits` of a link of `websocket`.
     LinkLimits,
 }
 
 impl Scope {
     /// Outermost first.
-    const ALL: [Scope; 18] = [
+    const ALL: [Scope; 26] = [
         Scope::Top,
+        Scope::Upstream,
+        Scope::Node,
+        Scope::Sticky,
+        Scope::Health,
         Scope::Server,
         Scope::Tls,
         Scope::Redirect,
         Scope::Document,
         Scope::PageHeader,
+        Scope::PageLink,
         Scope::WebSocket,
         Scope::Link,
+        Scope::UpstreamTls,
         Scope::Auth,
         Scope::AuthKey,
         Scope::AccessPath,
@@ -67,6 +89,8 @@ impl Scope {
         Scope::ClientFilter,
         Scope::TopLimits,
         Scope::ServerLimits,
+        Scope::DocumentLimits,
+        Scope::PageLinkLimits,
         Scope::WebSocketLimits,
         Scope::LinkLimits,
     ];
@@ -75,13 +99,19 @@ impl Scope {
     pub fn title(self) -> &'static str {
         match self {
             Scope::Top => "the file itself",
+            Scope::Upstream => "an upstream",
+            Scope::Node => "a server of an upstream",
+            Scope::Sticky => "sticky",
+            Scope::Health => "health",
             Scope::Server => "a server",
             Scope::Tls => "tls",
             Scope::Redirect => "redirect",
             Scope::Document => "document",
             Scope::PageHeader => "an element of headers",
+            Scope::PageLink => "a link of document",
             Scope::WebSocket => "websocket",
             Scope::Link => "a link",
+            Scope::UpstreamTls => "tls of an upstream",
             Scope::Auth => "auth",
             Scope::AuthKey => "an element of keys",
             Scope::AccessPath => "an element of paths",
@@ -90,6 +120,8 @@ impl Scope {
             Scope::ClientFilter => "clientfilter",
             Scope::TopLimits => "the file's limits",
             Scope::ServerLimits => "a server's limits",
+            Scope::DocumentLimits => "document's limits",
+            Scope::PageLinkLimits => "a document link's limits",
             Scope::WebSocketLimits => "websocket's limits",
             Scope::LinkLimits => "a link's limits",
         }
@@ -100,6 +132,8 @@ impl Scope {
         match self {
             Scope::Top => Some(Scope::TopLimits),
             Scope::Server => Some(Scope::ServerLimits),
+            Scope::Document => Some(Scope::DocumentLimits),
+            Scope::PageLink => Some(Scope::PageLinkLimits),
             Scope::WebSocket => Some(Scope::WebSocketLimits),
             Scope::Link => Some(Scope::LinkLimits),
             _ => None,
@@ -107,7 +141,7 @@ impl Scope {
     }
 }
 
-/// The limits, which are inherited from the file to its servers, to `websocket`, and to links.
+/// The limits, which are inherited from the file to its servers, to `document` and `websocket`, and to links.
 #[derive(Clone, Default, Debug)]
 pub struct Limits {
     pub(crate) process: limits::Process,
@@ -115,6 +149,8 @@ pub struct Limits {
     pub(crate) http: limits::Http,
     /// Of a docroot's or a link's WebSockets.
     pub(crate) websocket: limits::WebSocket,
+    /// Of the requests of a link to nodes.
+    pub(crate) upstream: limits::Forwarding,
 }
 
 /// The type and bounds of a key's value.
@@ -222,13 +258,16 @@ pub(crate) fn unknown(scope: Scope, name: &str) -> (String, Option<&'static str>
     if !others.is_empty() {
         return (format!("unknown key here: it belongs in {}", others.join(" or ")), None);
     }
-    let near = |key: &'static ConfigKey| (distance(key.name, name), key.name);
-    match of(scope).filter(|key| key.kind.is_served()).map(near).min() {
-        Some((distance, nearest)) if distance <= 1 + nearest.len().min(name.len()) / 4 => {
-            (format!("unknown key: did you mean {nearest:?}?"), Some(nearest))
-        }
-        _ => ("unknown key: leave it out".to_owned(), None),
+    match nearest(name, of(scope).filter(|key| key.kind.is_served()).map(|key| key.name)) {
+        Some(nearest) => (format!("unknown key: did you mean {nearest:?}?"), Some(nearest)),
+        None => ("unknown key: leave it out".to_owned(), None),
     }
+}
+
+/// The known name that an unknown one resembles. None: it resembles none of them.
+pub(crate) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let (distance, nearest) = known.map(|known| (distance(known, name), known)).min()?;
+    (distance <= 1 + nearest.len().min(name.len()) / 4).then_some(nearest)
 }
 
 impl ConfigKey {

@@ -1,8 +1,9 @@
 //! The table of keys: name, groups, type, bounds, default and meaning of each.
 
 use super::Scope::{
-    AccessPath, Addresses, Auth, AuthKey, ClientFilter, Document, Link, LinkLimits, PageHeader, Redirect, Server,
-    ServerLimits, Tls, Top, TopLimits, UserFilter, WebSocket, WebSocketLimits,
+    AccessPath, Addresses, Auth, AuthKey, ClientFilter, Document, DocumentLimits, Health, Link, LinkLimits, Node,
+    PageHeader, PageLink, PageLinkLimits, Redirect, Server, ServerLimits, Sticky, Tls, Top, TopLimits, Upstream,
+    UpstreamTls, UserFilter, WebSocket, WebSocketLimits,
 };
 use super::{ConfigKey, Kind, Limits, Scope};
 use crate::config::values;
@@ -58,6 +59,112 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "none",
         "A folder: adds the servers of each file in it whose name ends in .conf; or a single file.",
     ),
+    key(
+        &[Top],
+        "upstreams",
+        Kind::Groups(Upstream),
+        "none",
+        "HTTP and WebSocket servers for links to name: the nodes of each, and how one is chosen.",
+    ),
+    key(
+        &[Upstream],
+        "name",
+        Kind::Text,
+        "required",
+        "The name by which links lead to it: letters, digits, - _ and dots.",
+    ),
+    key(&[Upstream], "servers", Kind::Groups(Node), "required", "Its nodes."),
+    key(
+        &[Upstream],
+        "balance",
+        Kind::Word(&values::BALANCE_NAMES),
+        "\"round-robin\"",
+        "How the node of a request is chosen that belongs to no session.",
+    ),
+    key(&[Upstream], "sticky", Kind::Group(Sticky), "none", "Sessions that stay with a node, known by its route."),
+    key(&[Upstream], "health", Kind::Group(Health), "none", "Requests by which the nodes are checked."),
+    ConfigKey {
+        unit: "connections",
+        ..key(
+            &[Upstream],
+            "keepalive",
+            Kind::Number(UPSTREAM_KEEPALIVE_MAX),
+            "",
+            "Idle connections that are kept to all of its nodes together.",
+        )
+    },
+    ConfigKey {
+        unit: "ms",
+        ..key(
+            &[Upstream],
+            "keepalive-ms",
+            Kind::Number(UPSTREAM_KEEPALIVE_MS),
+            "",
+            "How long an idle connection to a node is kept; keep it below the node's own time.",
+        )
+    },
+    key(
+        &[Upstream],
+        "tls",
+        Kind::Group(UpstreamTls),
+        "the authorities of the system",
+        "TLS to the nodes, for links of type \"https\" and \"wss\".",
+    ),
+    key(
+        &[Node],
+        "address",
+        Kind::Text,
+        "required",
+        "\"HOST:PORT\", \"[ADDR6]:PORT\", or \"unix:PATH\" with the absolute path of a socket.",
+    ),
+    ConfigKey {
+        unit: "",
+        ..key(
+            &[Node],
+            "weight",
+            Kind::Number(NODE_WEIGHT_MAX),
+            "",
+            "Its share of the requests, beside those of the others.",
+        )
+    },
+    key(
+        &[Node],
+        "route",
+        Kind::Text,
+        "none",
+        "The word at the end of a session's value, such as \"nodeID1\", that binds the session to this node.",
+    ),
+    key(&[Node], "backup", Kind::Flag, "false", "It is used only while no other node can be."),
+    ConfigKey {
+        unit: "failures",
+        ..key(
+            &[Node],
+            "max-fails",
+            Kind::Number(NODE_FAILS_MAX),
+            "",
+            "Failures within fail-ms after which it is not used for fail-ms; 0: they do not count.",
+        )
+    },
+    ConfigKey { unit: "ms", ..key(&[Node], "fail-ms", Kind::Number(NODE_FAIL_MS), "", "See max-fails.") },
+    key(
+        &[Sticky],
+        "names",
+        Kind::Texts,
+        "required",
+        "Names of cookies, and of parameters in query and path, in the order in which they are tried.",
+    ),
+    key(&[Sticky], "path-delimiter", Kind::Text, "\";\"", "The character before a parameter in the path."),
+    key(&[Sticky], "route-separator", Kind::Text, "\".\"", "The character before the route in a session's value."),
+    key(&[Health], "path", Kind::Text, "required", "What is requested; a reply of 2xx or 3xx is good."),
+    ConfigKey {
+        unit: "ms",
+        ..key(&[Health], "interval-ms", Kind::Number(HEALTH_MS), "", "From the end of a check to the next one.")
+    },
+    ConfigKey {
+        unit: "ms",
+        ..key(&[Health], "timeout-ms", Kind::Number(HEALTH_TIMEOUT_MS), "", "How long a check may take.")
+    },
+    key(&[Health], "host", Kind::Text, "the node's address", "The Host header of the checks."),
     key(
         &[Server],
         "hostname",
@@ -141,21 +248,21 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "Headers of trusted proxies that are read: these, \"x-forwarded-host\"; or \"forwarded\" alone; or \"none\".",
     ),
     key(
-        &[Server, AccessPath, Link],
+        &[Server, AccessPath, PageLink, Link],
         "auth",
         Kind::OneOrMore(Auth),
         "none; in a server's paths and links the server's",
         "The credential that clients need; of several, one.",
     ),
     key(
-        &[Server, AccessPath, Link],
+        &[Server, AccessPath, PageLink, Link],
         "addresses",
         Kind::Group(Addresses),
         "all; in a server's paths and links the server's",
         "The addresses whose clients may come in.",
     ),
     key(
-        &[Server, AccessPath, Link],
+        &[Server, AccessPath, PageLink, Link],
         "satisfy",
         Kind::Word(&values::SATISFY_NAMES),
         "\"all\"; in a server's paths and links the server's",
@@ -324,7 +431,7 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "\"\"",
         "\"hsts\": requests without TLS are redirected to https; with TLS, Strict-Transport-Security is sent.",
     ),
-    key(&[Document], "docroot", Kind::Text, "required", "The folder of the pages."),
+    key(&[Document], "docroot", Kind::Text, "none", "The folder of the pages; optional if there are links."),
     key(&[Document], "allow", Kind::Commas, "\"*\"", "Patterns of the files that are sent."),
     key(&[Document], "deny", Kind::Commas, "\"\"", "Patterns of the files that are refused; evaluated before allow."),
     key(
@@ -343,6 +450,8 @@ pub(super) const KEYS: &[ConfigKey] = &[
     ),
     key(&[Document], "cache-control", Kind::Text, "\"no-cache\"", "The Cache-Control header of the pages."),
     key(&[Document], "headers", Kind::Groups(PageHeader), "none", "Additional headers for some pages."),
+    key(&[Document], "links", Kind::Groups(PageLink), "none", "Names that HTTP servers serve; matched before docroot."),
+    key(&[Document], "limits", Kind::Group(DocumentLimits), "the server's", "The limits of the requests of its links."),
     key(&[PageHeader], "path", Kind::Commas, "\"*\"", "Patterns of the files that get the header."),
     key(&[PageHeader], "name", Kind::Text, "required", "The name of the header; not one that uakari sets itself."),
     key(&[PageHeader], "value", Kind::Text, "required", "The value of the header."),
@@ -406,14 +515,89 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "the server's",
         "The limits of its WebSocket conversations.",
     ),
-    key(&[Link], "origin", Kind::Commas, "required", "Patterns of the names that the link serves."),
+    key(&[PageLink, Link], "origin", Kind::Commas, "required", "Patterns of the names that the link serves."),
+    key(&[PageLink], "type", Kind::Word(&values::PAGE_LINK_NAMES), "required", "How its nodes are spoken to."),
     key(&[Link], "type", Kind::Word(&values::LINK_NAMES), "required", "The kind of backend."),
+    key(
+        &[PageLink],
+        "destination",
+        Kind::Text,
+        "required",
+        "The name of an upstream, or one node: \"HOST:PORT\", \"[ADDR6]:PORT\" or \"unix:PATH\".",
+    ),
     key(
         &[Link],
         "destination",
         Kind::Text,
         "required",
-        "The absolute path of a socket, terminal line or pipe; for tcp, \"HOST:PORT\" or \"[ADDR6]:PORT\".",
+        "A path; for tcp \"HOST:PORT\" or \"[ADDR6]:PORT\"; for ws and wss such an address, \"unix:PATH\" or an upstream.",
+    ),
+    key(&[PageLink, Link], "route", Kind::Text, "none", "The route of the only node of the upstream that is used."),
+    key(
+        &[PageLink, Link],
+        "path",
+        Kind::Text,
+        "none",
+        "Takes the place of what origin has matched in the path; each pattern then begins with ^/ and has no star.",
+    ),
+    key(&[PageLink, Link], "host", Kind::Text, "the client's", "The Host header of requests to the nodes."),
+    key(
+        &[PageLink, Link],
+        "forwarded-headers",
+        Kind::Word(&values::FORWARDED_HEADER_NAMES),
+        "\"x-forwarded\"",
+        "Headers that tell the nodes about the client: the X-Forwarded- ones, Forwarded, both or none.",
+    ),
+    key(
+        &[PageLink, Link],
+        "rewrite",
+        Kind::Flag,
+        "with path true, else false",
+        "Location, and Path of Set-Cookie, that lead to path in replies are made to lead to origin.",
+    ),
+    key(
+        &[PageLink, Link],
+        "pass-credentials",
+        Kind::Flag,
+        "false",
+        "Nodes get the credentials that the gateway has verified.",
+    ),
+    key(
+        &[Link],
+        "upgrade",
+        Kind::Word(&values::UPGRADE_NAMES),
+        "\"relay\"",
+        "Whether frames are checked and relayed, or all bytes after the handshake passed on as they are.",
+    ),
+    key(
+        &[PageLink, Link],
+        "tls",
+        Kind::Group(UpstreamTls),
+        "the authorities of the system",
+        "TLS to the node, for https and wss with an address as destination; an upstream has its own.",
+    ),
+    key(&[PageLink], "limits", Kind::Group(PageLinkLimits), "document's", "The limits of its requests."),
+    key(
+        &[UpstreamTls],
+        "cafile",
+        Kind::Text,
+        "those of the system",
+        "The PEM file of the authorities of the nodes' certificates.",
+    ),
+    key(
+        &[UpstreamTls],
+        "crtfile",
+        Kind::Text,
+        "none",
+        "The PEM file of the certificate that the gateway presents; intermediate ones may follow it.",
+    ),
+    key(&[UpstreamTls], "keyfile", Kind::Text, "crtfile", "The PEM file of its private key."),
+    key(
+        &[UpstreamTls],
+        "servername",
+        Kind::Text,
+        "the node's host",
+        "The name that the nodes' certificates have, and that they are sent (SNI).",
     ),
     key(&[Link], "port", Kind::Digits(PORT), "in destination", "The port, if the destination of tcp has none."),
     ConfigKey {
@@ -461,6 +645,9 @@ pub(super) const KEYS: &[ConfigKey] = &[
 const PROCESS: &[Scope] = &[TopLimits];
 const HTTP: &[Scope] = &[TopLimits, ServerLimits];
 const CONVERSATION: &[Scope] = &[TopLimits, ServerLimits, WebSocketLimits, LinkLimits];
+const REQUEST: &[Scope] = &[TopLimits, ServerLimits, DocumentLimits, PageLinkLimits];
+/// Of WebSockets, and of requests of links to nodes.
+const BOTH: &[Scope] = &[TopLimits, ServerLimits, DocumentLimits, PageLinkLimits, WebSocketLimits, LinkLimits];
 
 const fn limit(
     scopes: &'static [Scope],
@@ -622,6 +809,38 @@ pub(super) const LIMITS: &[ConfigKey] = &[
         |limits, value| limits.http.tcp_user_timeout_ms = value,
         "How long sent bytes may stay unacknowledged before the connection is closed; 0: the kernel's default.",
     ),
+    limit(
+        REQUEST,
+        "requests",
+        REQUESTS_MAX,
+        "requests",
+        |limits, value| limits.upstream.requests_max = value,
+        "Maximum number of requests of a link to HTTP servers in progress; the next one gets a 503.",
+    ),
+    limit(
+        REQUEST,
+        "answer-ms",
+        ANSWER_MS,
+        "ms",
+        |limits, value| limits.upstream.answer_ms = value,
+        "Silence of a node that owes a reply, or the rest of one.",
+    ),
+    limit(
+        REQUEST,
+        "body-ms",
+        BODY_MS,
+        "ms",
+        |limits, value| limits.upstream.body_ms = value,
+        "Silence of a client in the middle of a request's body.",
+    ),
+    limit(
+        REQUEST,
+        "body-size",
+        BODY_SIZE_MAX,
+        "bytes",
+        |limits, value| limits.upstream.body_size_max = value,
+        "Size of a request's body; a larger one gets a 413.",
+    ),
     ConfigKey {
         default: "none",
         ..limit(
@@ -634,11 +853,14 @@ pub(super) const LIMITS: &[ConfigKey] = &[
         )
     },
     limit(
-        CONVERSATION,
+        BOTH,
         "connect-ms",
         CONNECT_MS,
         "ms",
-        |limits, value| limits.websocket.connect_ms = value,
+        |limits, value| {
+            limits.websocket.connect_ms = value;
+            limits.upstream.connect_ms = value;
+        },
         "From the request to the established connection to the backend.",
     ),
     limit(
@@ -701,11 +923,14 @@ pub(super) const LIMITS: &[ConfigKey] = &[
         "Size of a message, whole or in fragments; with packet at most 65536.",
     ),
     limit(
-        CONVERSATION,
+        BOTH,
         "queue-size",
         QUEUE_SIZE_MAX,
         "bytes",
-        |limits, value| limits.websocket.queue_size_max = value,
+        |limits, value| {
+            limits.websocket.queue_size_max = value;
+            limits.upstream.queue_size_max = value;
+        },
         "Bytes queued for one side above which the other side is no longer read.",
     ),
     limit(

@@ -80,7 +80,7 @@ fn files_and_servers() {
         (server("colour = 1;"), "servers[0].colour: unknown key: leave it out"),
         (
             "servers = ({ document = {}; });".to_owned(),
-            "servers[0].document: docroot is missing: write docroot = VALUE;",
+            "servers[0].document: serves nothing: write docroot = \"DIR\"; or links = ( { ... } );",
         ),
         (document("cache-control = \"a\\n\";"), "cache-control: \"a\\n\" is not a valid header value"),
     ]);

@@ -3,10 +3,12 @@
 use super::super::{Context, Effect};
 use crate::types::End;
 use rfc6455::decoder::Data;
-use rfc6455::header::{self, Opcode};
+use rfc6455::header::{self, KEY_SIZE, Opcode};
+use rfc6455::mask;
 
-/// A range of the buffer. The output never outgrows the input: a header without a mask is shorter than one with a mask,
-/// and the headroom precedes the first piece.
+/// A range of the buffer. The output never outgrows the input: a piece is not longer than its frame, so its header is
+/// not longer than the one that was received. Only frames of a client are masked for a node, and their headers have a
+/// key too. The header of the first piece, which may have been received earlier, has the headroom.
 #[derive(Default)]
 pub(crate) struct Coalescer {
     start: usize,
@@ -37,22 +39,30 @@ impl Coalescer {
         }
     }
 
-    /// Appends each piece as a frame of its own, so that a control frame may be sent between two receives.
-    pub(crate) fn add_frame(&mut self, buffer: &mut [u8], data: Data) {
+    /// Appends each piece as a frame of its own, so that a control frame may be sent between two receives. With a key,
+    /// the frame is masked.
+    pub(crate) fn add_frame(&mut self, buffer: &mut [u8], data: Data, key: Option<[u8; KEY_SIZE]>) {
         let size = data.range.len();
         let opcode = if data.first { data.opcode } else { Opcode::Continuation };
-        if self.start == self.end {
-            self.start = header::write_before(buffer, data.range.start, data.last, opcode, size);
-            self.end = data.range.end;
-        } else {
-            let payload = self.end + header::size_of(size);
+        let mut payload = data.range.start;
+        if self.start != self.end {
+            payload = self.end + header::size_of(size) + key.map_or(0, |key| key.len());
             debug_assert!(payload <= data.range.start);
             if payload != data.range.start {
                 buffer.copy_within(data.range, payload);
             }
-            header::write_before(buffer, payload, data.last, opcode, size);
-            self.end = payload + size;
         }
+        let start = match key {
+            Some(key) => {
+                mask::apply(&mut buffer[payload..payload + size], key, 0);
+                header::write_masked_before(buffer, payload, data.last, opcode, size, key)
+            }
+            None => header::write_before(buffer, payload, data.last, opcode, size),
+        };
+        if self.start == self.end {
+            self.start = start;
+        }
+        self.end = payload + size;
     }
 
     /// Sends the coalesced range unless it is empty.

@@ -24,6 +24,11 @@ impl Relay {
         Some(match self.down_frames(chunk, context)? {
             Ok((code, reason)) => {
                 send_close(code, &reason, context);
+                // A node's close frame is answered with the same code and no reason. The backends of a docroot have no
+                // closing handshake.
+                if self.traits.masks() {
+                    self.tell_backend(code, "", context);
+                }
                 Leave::CloseSent(Ending::BackendClosed(code))
             }
             Err(error) => self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendProtocol(error), context),
@@ -147,10 +152,11 @@ impl Relay {
                 Ok(None) => break None,
                 Ok(Some(Piece::Data(data))) => {
                     (bytes, messages) = (bytes + data.range.len() as u64, messages + u64::from(data.last));
-                    coalescer.add_frame(chunk.buffer, data);
+                    coalescer.add_frame(chunk.buffer, data, None);
                 }
-                Ok(Some(Piece::Ping(payload))) if self.traits.takes_messages => {
-                    pongs.answer(End::Backend, payload, context);
+                // No frame follows the close frame to a node (RFC 6455 section 5.5.1).
+                Ok(Some(Piece::Ping(payload))) if self.traits.takes_messages() && !self.is_node_told() => {
+                    pongs.answer(End::Backend, payload, self.traits.masks(), context);
                 }
                 Ok(Some(Piece::Ping(_) | Piece::Pong)) => {}
                 Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
@@ -160,7 +166,7 @@ impl Relay {
         context.traffic.down_bytes += bytes;
         context.traffic.down_messages += messages;
         context.out.add_frames(frames);
-        pongs.end(End::Backend, context);
+        pongs.end(End::Backend, self.traits.masks(), context);
         coalescer.forward(End::Client, context);
         end
     }

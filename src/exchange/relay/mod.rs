@@ -1,9 +1,28 @@
 //! Relays messages in both directions. Frames are decoded in place and forwarded from the receive buffer.
+//!
+//! To a node of an upstream the gateway is a client of RFC 6455: its frames are masked, those of the node may not be, and
+//! neither end leaves without the closing handshake (section 7):
+//!
+//! | what ends a WebSocket of a node | the node is sent | the client is sent |
+//! |---|---|---|
+//! | the client's close frame | the code and the reason | after the node's last messages: the code |
+//! | an error of the client in its frames | the code and the error | after the node's last messages: the same |
+//! | the gateway stops | 1001 | after the node's last messages: 1001 |
+//! | `idle-ms`, the end of the client's permission | 1001, 1008, 1012 | the code and the reason |
+//! | the node's close frame | the code | the code and the reason |
+//! | an error of the node in its frames | the code and the error | 1011 |
+//! | the node's connection ends or fails without a close frame, which is 1006 and may not be sent | | 1011 |
+//! | the client's connection ends or fails without a close frame | the end of the stream alone, which is 1006 to the node | |
+//!
+//! The node closes its connection first (section 7.1.1): after a close frame the sending half towards it stays open
+//! until the node has ended, or `close-ms` is over.
 
 mod coalescer;
 mod down;
 mod keepalive;
 mod lines;
+#[cfg(test)]
+mod tests;
 
 use auth_wire::Verdict;
 
@@ -15,6 +34,7 @@ use crate::limits::{self, WebSocket, WhenOver};
 use crate::observe::log::Level;
 use crate::route::{Destination, MessageType, Protocol, Seat, Service};
 use crate::types::{Demand, End};
+use crate::upstream::NodePermit;
 use coalescer::Coalescer;
 use keepalive::{Alarms, Due, Keepalive};
 use lines::delimiter;
@@ -55,6 +75,10 @@ struct Extra {
     is_backend_gone: bool,
     /// The client has closed: the backend's remaining messages are relayed.
     is_last: bool,
+    /// The node was sent a close frame.
+    is_node_told: bool,
+    /// The node counts it as busy. None: the backend is not a node.
+    node: Option<NodePermit>,
     alarms: Alarms,
     /// How long the client stays admitted. None: for ever.
     standing: Option<Box<Standing>>,
@@ -62,27 +86,49 @@ struct Extra {
 
 impl Extra {
     fn is_nothing(&self) -> bool {
-        let is_flagged = self.is_backend_gone || self.is_last || self.standing.is_some();
+        let is_flagged =
+            self.is_backend_gone || self.is_last || self.is_node_told || self.standing.is_some() || self.node.is_some();
         !is_flagged && self.partial.is_empty() && self.cut_size == 0 && self.alarms.is_nothing()
     }
 }
 
-/// Properties of a backend.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BackendTraits {
-    /// Whether the backend accepts messages. A read-only pipe does not.
-    takes_messages: bool,
-    /// Whether the backend sees the end of its input and ends after its last answer. No device does.
-    ends: bool,
+/// What kind of backend a relay has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BackendTraits {
+    /// A socket of docroot or of a link.
+    Socket,
+    /// A terminal line, or a pipe that is written.
+    Device,
+    /// A pipe that is read.
+    Source,
+    /// A WebSocket server: a node of an upstream. The gateway is its client.
+    Node,
 }
 
 impl BackendTraits {
     /// The traits of a link's destination; None: the traits of a socket in docroot.
     pub(crate) fn of(destination: Option<&Destination>) -> BackendTraits {
-        BackendTraits {
-            takes_messages: !matches!(destination, Some(Destination::Fifo { direction: Direction::Read, .. })),
-            ends: !matches!(destination, Some(Destination::Tty { .. } | Destination::Fifo { .. })),
+        match destination {
+            Some(Destination::Fifo { direction: Direction::Read, .. }) => BackendTraits::Source,
+            Some(Destination::Fifo { .. } | Destination::Tty { .. }) => BackendTraits::Device,
+            Some(Destination::Upstream(upstream)) if !upstream.is_tunnel => BackendTraits::Node,
+            _ => BackendTraits::Socket,
         }
+    }
+
+    /// Whether the backend accepts messages.
+    fn takes_messages(self) -> bool {
+        self != BackendTraits::Source
+    }
+
+    /// Whether the backend sees the end of its input and ends after its last answer. No device does.
+    fn ends(self) -> bool {
+        matches!(self, BackendTraits::Socket | BackendTraits::Node)
+    }
+
+    /// Whether frames to the backend are masked, and a close frame is answered with one.
+    fn masks(self) -> bool {
+        self == BackendTraits::Node
     }
 }
 
@@ -106,6 +152,11 @@ impl Relay {
 
     fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// Counts as busy with its node for as long as it lasts.
+    pub(crate) fn hold_node(&mut self, node: Option<NodePermit>) {
+        self.extra_mut().node = node;
     }
 
     /// Frees `extra` if it has its default value.
@@ -144,12 +195,17 @@ impl Relay {
 
     /// Whether the backend sees the end of its input and ends after its last answer. No device does.
     pub(crate) fn ends(&self) -> bool {
-        self.traits.ends
+        self.traits.ends()
     }
 
     /// The backend has ended or failed.
     pub(crate) fn on_backend_gone(&mut self) {
         self.extra_mut().is_backend_gone = true;
+    }
+
+    /// Whether a node was sent a close frame: it ends its connection.
+    pub(crate) fn is_node_told(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.is_node_told)
     }
 
     /// The seat among the clients of its service.
@@ -195,11 +251,15 @@ impl Relay {
             Input::Bytes(End::Backend, chunk) => self.backend_bytes(chunk, context),
             Input::Ended(End::Client) => Some(Leave::ClientLost(Ending::ClientLeft)),
             Input::Failed(End::Client, error) => Some(Leave::ClientLost(Ending::ClientFailed(error))),
-            Input::Broken(error) => Some(Leave::ClientLost(Ending::Tls(error))),
+            Input::Broken(End::Client, error) => Some(Leave::ClientLost(Ending::Tls(error))),
             Input::Ended(End::Backend) => Some(self.backend_end(context)),
             Input::Failed(End::Backend, error) => {
                 self.on_backend_gone();
                 Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendFailed(error), context))
+            }
+            Input::Broken(End::Backend, failure) => {
+                self.on_backend_gone();
+                Some(self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendTls(failure), context))
             }
             Input::Deadline => self.on_deadline(context),
             Input::Answered(verdict) => self.answered(&verdict, context),
@@ -273,7 +333,7 @@ impl Relay {
             frames += 1;
             match self.up.next(&rules, chunk.buffer, &mut at, chunk.end) {
                 Ok(None) => break None,
-                Ok(Some(Piece::Data(_))) if !self.traits.takes_messages => {
+                Ok(Some(Piece::Data(_))) if !self.traits.takes_messages() => {
                     let (code, reason) = (Some(CloseCode::UNSUPPORTED_DATA), Ending::TakesNothing.to_string());
                     return Some(self.part((code, &reason), &reason, Ending::TakesNothing, context));
                 }
@@ -286,7 +346,7 @@ impl Relay {
                 }
                 Ok(Some(Piece::Ping(payload))) => {
                     costly += 1;
-                    pongs.answer(End::Client, payload, context);
+                    pongs.answer(End::Client, payload, false, context);
                 }
                 Ok(Some(Piece::Pong)) => costly += 1,
                 Ok(Some(Piece::Close(code, reason))) => break Some(Ok((code, reason))),
@@ -299,7 +359,7 @@ impl Relay {
             context.traffic.up_messages += messages;
         }
         context.out.add_frames(frames);
-        pongs.end(End::Client, context);
+        pongs.end(End::Client, false, context);
         coalescer.forward(End::Backend, context);
         match end {
             // A close frame is answered with the same code and no reason; a protocol error with the error's text.
@@ -346,13 +406,16 @@ impl Relay {
     /// How long a backend may be silent during a shutdown, in milliseconds: `close_ms` if it sees the end of its input,
     /// but at least `LAST_WORDS_MS`.
     pub(crate) fn silence_ms(&self) -> u64 {
-        if self.traits.ends { limits::LAST_WORDS_MS.max(self.seat.limits.close_ms) } else { limits::LAST_WORDS_MS }
+        if self.traits.ends() { limits::LAST_WORDS_MS.max(self.seat.limits.close_ms) } else { limits::LAST_WORDS_MS }
     }
 
     fn up_data(&mut self, data: Data, buffer: &mut [u8], coalescer: &mut Coalescer, context: &mut Context<'_>) {
         match (self.protocol, delimiter(self.protocol)) {
             (_, Some(delimiter)) => coalescer.add_delimited(buffer, data, delimiter),
-            (Protocol::Frames, _) => coalescer.add_frame(buffer, data),
+            (Protocol::Frames, _) => {
+                let key = self.traits.masks().then(|| context.masks.next());
+                coalescer.add_frame(buffer, data, key);
+            }
             (Protocol::Packet, _) => {
                 let bytes = &buffer[data.range];
                 if !data.last {
@@ -396,6 +459,9 @@ impl Relay {
         if !self.down.is_between_messages() {
             return self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendCutShort, context);
         }
+        if self.traits.masks() {
+            return self.close_client(CloseCode::INTERNAL_ERROR, Ending::BackendLeft, context);
+        }
         self.send_rest(false, context);
         self.close_client(CloseCode::NORMAL, Ending::BackendClosed(None), context)
     }
@@ -406,13 +472,22 @@ impl Relay {
         if matches!(ending, Ending::Idle | Ending::Expired | Ending::Revoked | Ending::Doubtful | Ending::Outdated) {
             self.tell_backend(Some(code), "", context);
         }
+        if let Ending::BackendProtocol(error) = ending
+            && self.traits.masks()
+        {
+            self.tell_backend(Some(error.close_code()), &error.to_string(), context);
+        }
         Leave::CloseSent(ending)
     }
 
     /// Sends the close code and reason to a backend that speaks frames.
     fn tell_backend(&mut self, code: Option<CloseCode>, reason: &str, context: &mut Context<'_>) {
-        if self.protocol == Protocol::Frames && self.traits.takes_messages {
-            context.out.push(Effect::SendLast { to: End::Backend, bytes: encoder::close_frame(code, reason) });
+        if self.protocol == Protocol::Frames && self.traits.takes_messages() {
+            let bytes = masked_if(self.traits.masks(), encoder::close_frame(code, reason), context);
+            context.out.push(Effect::SendLast { to: End::Backend, bytes });
+            if self.traits.masks() {
+                self.extra_mut().is_node_told = true;
+            }
         }
     }
 }
@@ -426,24 +501,33 @@ struct Pongs {
 }
 
 impl Pongs {
-    fn answer(&mut self, to: End, payload: Box<[u8]>, context: &mut Context<'_>) {
+    fn answer(&mut self, to: End, payload: Box<[u8]>, is_masked: bool, context: &mut Context<'_>) {
         if self.sent < limits::PONGS_PER_VISIT_MAX {
             self.sent += 1;
-            pong(to, &payload, context);
+            pong(to, &payload, is_masked, context);
         } else {
             self.last = Some(payload);
         }
     }
 
-    fn end(self, to: End, context: &mut Context<'_>) {
+    fn end(self, to: End, is_masked: bool, context: &mut Context<'_>) {
         if let Some(payload) = self.last {
-            pong(to, &payload, context);
+            pong(to, &payload, is_masked, context);
         }
     }
 }
 
-fn pong(to: End, payload: &[u8], context: &mut Context<'_>) {
-    context.out.push(Effect::Pong { to, bytes: encoder::control_frame(Opcode::Pong, payload) });
+fn pong(to: End, payload: &[u8], is_masked: bool, context: &mut Context<'_>) {
+    let bytes = masked_if(is_masked, encoder::control_frame(Opcode::Pong, payload), context);
+    context.out.push(Effect::Pong { to, bytes });
+}
+
+/// A control frame, masked for a node. Its header has two bytes.
+fn masked_if(is_masked: bool, frame: Box<[u8]>, context: &Context<'_>) -> Box<[u8]> {
+    match is_masked {
+        true => encoder::masked_frame(frame[0], &frame[2..], context.masks.next()).into(),
+        false => frame,
+    }
 }
 
 /// What a relay accepts from its client.

@@ -1,6 +1,6 @@
 //! Applies the effects that an exchange requests.
 
-use super::{Connection, Rare};
+use super::{Connection, Rare, Told};
 use crate::driver::{Driver, Lease, Op, Segment};
 use crate::exchange::Effect;
 use crate::gateway::World;
@@ -10,6 +10,7 @@ use crate::route::Destination;
 use crate::route::hello::Hello;
 use crate::transport::{Arrival, Transport, give_back, part_of};
 use crate::types::{Address, End};
+use crate::upstream::NodePlace;
 
 /// Storage of the bytes that an exchange may forward.
 #[derive(Debug)]
@@ -154,6 +155,39 @@ impl<H> Connection<H> {
                 let opened = opened_of(&mut self.rare, self.slot, world);
                 opened.begin_connecting();
                 world.driver.connect_tcp(world.slots.token(opened.key, Op::Connect), *address, &site.limits);
+            }
+            Effect::ConnectNode { node, address } => {
+                let NodePlace::Tcp(place) = &node.place else { return };
+                let Some(address) = place.addresses().get(address).copied() else {
+                    // The addresses have just become fewer.
+                    self.rare.get_or_insert_default().busy.get_or_insert_default().told = Some(Told::NoAddress);
+                    return;
+                };
+                let limits = &self.places.endpoint().sites.get(self.exchange.facts().site).limits;
+                let opened = opened_of(&mut self.rare, self.slot, world);
+                opened.begin_connecting();
+                world.driver.connect_tcp(world.slots.token(opened.key, Op::Connect), address, limits);
+            }
+            Effect::TakeIdle { link, idle_ms_max } => {
+                let key = match self.backend {
+                    None => world.pool.take(&link, idle_ms_max, world.now_ms),
+                    Some(_) => None,
+                };
+                if let Some(key) = key {
+                    world.slots.give_to_connection(key, self.slot);
+                    self.backend = Some(key);
+                }
+                self.busy_or_new().told = Some(Told::TookIdle(key.is_some()));
+            }
+            Effect::LeaveNode { link, idle_ms } => {
+                if let Some(key) = self.backend.take() {
+                    world.pool.put(key, (&link, idle_ms), world.now_ms, &mut world.slots, &mut world.driver);
+                }
+            }
+            Effect::Secure(link) => {
+                if let (Some(tls), Some(transport)) = (&link.upstream.tls, world.slots.transport_mut(self.backend)) {
+                    transport.secure(tls, link.node.host());
+                }
             }
             Effect::AwaitBacklog => self.await_backlog(world),
             Effect::UseDevice => {

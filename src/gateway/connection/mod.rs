@@ -22,9 +22,10 @@ use crate::limits;
 use crate::observe::log::{self, AccessLine, Level, Quoted};
 use crate::tls::{ClientFacts, TlsFacts};
 use crate::transport::{Arrival, Opposite, SendResult, Settled, Transport};
-use crate::types::{Address, End, Moment, U48};
+use crate::types::{Address, Demand, End, Moment, U48};
 use apply::Source;
 pub(super) use proxied::ProxyFacts;
+use rfc6455::mask::MaskKeys;
 
 #[derive(Debug)]
 pub(super) struct Connection<H> {
@@ -80,8 +81,19 @@ struct Busy<H> {
     opened: Option<Opened<H>>,
     /// Since when the deadline is postponed because of recent activity. None: not postponed.
     put_off: Option<Moment>,
+    /// What the exchange is to be told at the end of the turn.
+    told: Option<Told>,
     /// How it ends. None: it has not ended.
     ending: Option<Ending>,
+}
+
+/// The result of an effect that has no completion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Told {
+    /// Whether an idle connection was taken.
+    TookIdle(bool),
+    /// The node has no such address.
+    NoAddress,
 }
 
 impl<H> Default for Rare<H> {
@@ -92,7 +104,7 @@ impl<H> Default for Rare<H> {
 
 impl<H> Default for Busy<H> {
     fn default() -> Busy<H> {
-        Busy { handshake: None, proxied: None, opened: None, put_off: None, ending: None }
+        Busy { handshake: None, proxied: None, opened: None, put_off: None, told: None, ending: None }
     }
 }
 
@@ -106,7 +118,7 @@ pub(super) enum Settling {
 impl<H> Busy<H> {
     /// Whether nothing of it needs attention at the end of a turn.
     fn is_calm(&self) -> bool {
-        self.handshake.is_none() && self.opened.is_none() && self.ending.is_none()
+        self.handshake.is_none() && self.opened.is_none() && self.told.is_none() && self.ending.is_none()
     }
 
     /// Whether it may be dropped.
@@ -315,7 +327,7 @@ impl<H> Connection<H> {
     pub(super) fn handle<D: Driver<Handle = H>>(&mut self, input: Input<'_>, world: &mut World<D>) {
         let around = around(
             self.places.endpoint(),
-            (&world.date, world.tag_salt, &world.nonces),
+            (&world.date, world.tag_salt, &world.nonces, &world.masks),
             (world.since_ms, world.now_ms),
             self.security(&world.slots),
             self.origin(&world.counts),
@@ -336,7 +348,8 @@ impl<H> Connection<H> {
         let wants = self.exchange.wants();
         let is_due = wants.deadline_ms.is_some_and(|deadline_ms| deadline_ms <= taken_ms);
         // During closing, received data is ignored and does not postpone the deadline.
-        let waits_here = (self.is_backlogged || self.is_stepping) && wants.timeouts.is_none();
+        let is_closing = wants.timeouts.is_some() && !wants.is_forwarding();
+        let waits_here = (self.is_backlogged || self.is_stepping) && !is_closing;
         let is_starved = |end| self.transport(end, world).is_some_and(Transport::is_starved);
         let is_unread = waits_here || self.is_starved || is_starved(End::Client) || is_starved(End::Backend);
         let put_off = self.busy().and_then(|busy| busy.put_off);
@@ -365,6 +378,7 @@ impl<H> Connection<H> {
     /// Handles a fired timer. The deadline may have moved since the timer was set.
     pub(super) fn on_timer<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
         let wants = self.exchange.wants();
+        let is_forwarding = wants.is_forwarding();
         if wants.deadline_ms.is_none_or(|deadline_ms| deadline_ms > world.taken_ms) {
             return;
         }
@@ -388,14 +402,19 @@ impl<H> Connection<H> {
             // Queued data also tests whether the peer is alive. Do not add further pings to the queue.
             (true, _) => self.handle(Input::Excused, world),
         }
+        let input = match is_forwarding {
+            true if queued > 0 => Input::Stalled(End::Client),
+            true if self.queued_size(End::Backend, world) > 0 => Input::Stalled(End::Backend),
+            _ => Input::Deadline,
+        };
         let around = around(
             self.places.endpoint(),
-            (&world.date, world.tag_salt, &world.nonces),
+            (&world.date, world.tag_salt, &world.nonces, &world.masks),
             (world.since_ms, world.taken_ms),
             self.security(&world.slots),
             self.origin(&world.counts),
         );
-        self.exchange.handle(around, Input::Deadline, &mut world.effects);
+        self.exchange.handle(around, input, &mut world.effects);
         self.apply(Source::Nothing, world);
     }
 
@@ -408,12 +427,17 @@ impl<H> Connection<H> {
         world: &mut World<D>,
     ) {
         let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
+        let asks_once = transport.asks_once();
         let Some(arrival) = transport.on_received(result, more, &mut world.driver) else { return };
         if !self.must_wait(end, &arrival, world) {
             self.deliver(end, arrival, world);
             self.is_heavy = self.has_rest(world);
         } else if let Some(transport) = world.slots.transport_mut(self.key(end)) {
             transport.keep(arrival, &mut world.driver);
+            // What was asked for has not been delivered.
+            if asks_once {
+                transport.set_demand(Demand::Once);
+            }
         }
     }
 
@@ -448,7 +472,8 @@ impl<H> Connection<H> {
         let has_room = || world.work > 0 && self.may_deliver(end, world);
         match transport.is_stream() {
             true => transport.has_arrivals() || !has_room(),
-            false => self.exchange.wants().is_conversation() && (transport.has_arrivals() || is_data && !has_room()),
+            // After a forwarded request the next head may still be queued: what follows it must not overtake it.
+            false => transport.has_arrivals() || self.exchange.wants().is_streaming() && is_data && !has_room(),
         }
     }
 
@@ -467,11 +492,13 @@ impl<H> Connection<H> {
         }
     }
 
-    /// Continues the client's TLS handshake. `admission` counts the handshakes.
+    /// Continues the TLS handshake of the client, or that with a node. `admission` counts the clients' handshakes.
     pub(super) fn step<D: Driver<Handle = H>>(&mut self, admission: &Admission, world: &mut World<D>) {
-        let Some(client) = world.slots.transport_mut(self.client) else { return };
-        client.step(&mut world.driver);
-        if !matches!(client.security(), Security::Handshaking) {
+        let awaits_step = |end: &End| self.transport(*end, world).is_some_and(Transport::awaits_step);
+        let Some(end) = End::BOTH.into_iter().find(awaits_step) else { return };
+        let Some(transport) = world.slots.transport_mut(self.key(end)) else { return };
+        transport.step(&mut world.driver);
+        if end == End::Client && !matches!(transport.security(), Security::Handshaking) {
             self.secure(admission, world);
         }
         self.visit(world);
@@ -502,7 +529,7 @@ impl<H> Connection<H> {
             Arrival::End => Input::Ended(end),
             Arrival::Failed(errno) => Input::Failed(end, errno.into()),
             // The end of the stream is still to be received.
-            Arrival::Broken(error) => return self.handle(Input::Broken(error), world),
+            Arrival::Broken(error) => return self.handle(Input::Broken(end, error), world),
         };
         if let Some(transport) = world.slots.transport_mut(self.key(end)) {
             transport.on_end();
@@ -599,6 +626,9 @@ impl<H> Connection<H> {
 
     /// Reports to the exchange an end or a drained queue for which there is no completion.
     fn settle_ends<D: Driver<Handle = H>>(&mut self, world: &mut World<D>) {
+        while let Some(told) = self.busy_mut().and_then(|busy| busy.told.take()) {
+            self.handle(told.input(), world);
+        }
         let wants = self.exchange.wants();
         // A device has no end of stream: its end is reached once everything is written.
         let is_drained = || self.transport(End::Backend, world).is_some_and(Transport::is_drained_device);
@@ -677,7 +707,7 @@ impl<H> Connection<H> {
         let chunk = Chunk { buffer: world.driver.buffer(&lease), start, end };
         let around = around(
             self.places.endpoint(),
-            (&world.date, world.tag_salt, &world.nonces),
+            (&world.date, world.tag_salt, &world.nonces, &world.masks),
             (world.since_ms, world.now_ms),
             self.security(&world.slots),
             self.origin(&world.counts),
@@ -697,7 +727,7 @@ impl<H> Connection<H> {
         let chunk = Chunk { buffer: &mut buffer, start, end };
         let around = around(
             self.places.endpoint(),
-            (&world.date, world.tag_salt, &world.nonces),
+            (&world.date, world.tag_salt, &world.nonces, &world.masks),
             (world.since_ms, world.now_ms),
             self.security(&world.slots),
             self.origin(&world.counts),
@@ -740,6 +770,15 @@ impl<H> Connection<H> {
     }
 }
 
+impl Told {
+    fn input(self) -> Input<'static> {
+        match self {
+            Told::TookIdle(is_taken) => Input::TookIdle(is_taken),
+            Told::NoAddress => Input::Connected(Err(Errno::EADDRNOTAVAIL.into())),
+        }
+    }
+}
+
 /// Summary of the data queued at a connection's transports.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Kept {
@@ -764,10 +803,10 @@ fn split(address: Address) -> (Option<SocketAddrV4>, Option<Address>) {
 /// The context of an exchange: the time now, and since when the input may have been waiting.
 fn around<'a, H>(
     endpoint: &'a Endpoint<H>,
-    (date, tag_salt, nonces): (&'a Date, u64, &'a NonceKey),
+    (date, tag_salt, nonces, masks): (&'a Date, u64, &'a NonceKey, &'a MaskKeys),
     (since_ms, now_ms): (u64, u64),
     security: Security<'a>,
     (client, proxied): (Address, Option<Proxied<'a>>),
 ) -> Surroundings<'a> {
-    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt, security, client, proxied, nonces }
+    Surroundings { now_ms, since_ms, date, sites: &endpoint.sites, tag_salt, security, client, proxied, nonces, masks }
 }

@@ -106,7 +106,7 @@ impl Client {
         Client::on_wire(wire, manner, Codec::Plain, sim, world)
     }
 
-    fn on_wire(wire: usize, manner: Manner, codec: Codec, sim: &mut Sim, world: &World) -> Client {
+    pub(super) fn on_wire(wire: usize, manner: Manner, codec: Codec, sim: &mut Sim, world: &World) -> Client {
         let rng = &mut sim.rng;
         let Name { path: name, protocol } = world.names[rng.below(world.names.len())];
         let mut client = Client {
@@ -388,7 +388,7 @@ impl Client {
 
     /// Whether its backend echoes, sends or reads everything and stays until the end.
     fn has_faithful_backend(&self) -> bool {
-        matches!(self.name, "echo" | "unix" | "tcp" | "tty" | "source" | "sink")
+        matches!(self.name, "echo" | "unix" | "tcp" | "tty" | "source" | "sink" | "ws")
     }
 
     /// The bytes of its messages to `sink`. None: a client of another backend.

@@ -10,11 +10,13 @@ mod codec;
 mod fairness;
 mod folders;
 mod memory;
+mod nodes;
 mod pages;
 mod pipes;
 mod proxy;
 mod receiver;
 mod trunk;
+mod upstreams;
 mod world;
 
 use super::Gateway;

@@ -86,6 +86,20 @@ impl World {
         (sim, World { site, process, names, ports, trunk_port, last_stage, has_hello, deployments })
     }
 
+    /// One whose WebSockets have this name, at the first port.
+    pub(super) fn of_name(name: Name, process: limits::Process) -> World {
+        World {
+            site: Site::default(),
+            process,
+            names: vec![name],
+            ports: vec![0],
+            trunk_port: None,
+            last_stage: StageKind::Plain,
+            has_hello: false,
+            deployments: Vec::new(),
+        }
+    }
+
     /// Whether limits are so tight that clients may be cut off for what they or other clients send.
     pub(super) fn is_tight(&self) -> bool {
         let closes = |service: &Service| service.limits.when_over == limits::WhenOver::Close;

@@ -8,7 +8,7 @@ use std::mem;
 
 use rustls::{CipherSuite, ConnectionTrafficSecrets, ProtocolVersion};
 
-use super::{End, HANDSHAKE, Session, State, Write, WriteError, drain_output, write_to};
+use super::{Content, End, HANDSHAKE, Session, State, WriteError, drain_output, write_to};
 use crate::driver::{Driver, Errno, RecordCipher, RecordKey, RecordSuite, RecordVersion, TlsRecord};
 use crate::tls::{Offload, TlsFailure};
 use crate::transport::Arrival;
@@ -46,8 +46,7 @@ impl Session {
         }
         let suite = suite_of(connection.protocol_version(), connection.negotiated_cipher_suite()?.suite())?;
         // The answer to a KeyUpdate waits until something is sent, and would be lost: an attempt without room queues it.
-        let attempt = |traffic: &mut Write<'_>, _: &mut [u8]| traffic.encrypt(&[0], &mut []);
-        let attempted = write_to(&mut [], connection, &mut [], attempt, &mut self.output);
+        let attempted = write_to(&mut [], connection, &mut [], Content::Data(&[0]), &mut self.output);
         drain_output(connection, &mut self.output);
         if !self.output.is_empty() || !matches!(attempted, Err(WriteError::TooSmall(_))) {
             return None;

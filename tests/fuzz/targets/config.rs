@@ -20,6 +20,7 @@ use uakari::limits::{
 };
 use uakari::observe::log::Level;
 use uakari::route::{Destination, Link, Protocol, Service};
+use uakari::upstream::Upstream;
 use uakari_fuzz::tree;
 
 /// What parts one file from the next; no text has it.
@@ -193,6 +194,12 @@ fn check_config(config: &Config) {
         within(site.limits.head_size_max, limits::HEAD_SIZE_MAX);
         within(site.limits.keepalive_ms, limits::KEEPALIVE_MS);
         check_service(&site.service);
+        for Link { destination, .. } in &site.page_links {
+            match destination {
+                Destination::Upstream(upstream) => check_upstream(upstream),
+                other => panic!("pages of {other:?}"),
+            }
+        }
         for Link { destination, service, .. } in &site.links {
             check_service(service);
             let (path, clients_max) = match destination {
@@ -204,6 +211,10 @@ fn check_config(config: &Config) {
                 Destination::Tty { path, .. } | Destination::Fifo { path, .. } => {
                     (&**path, limits::DEVICE_CLIENTS_MAX.max)
                 }
+                Destination::Upstream(upstream) => {
+                    check_upstream(upstream);
+                    ("/", u64::MAX)
+                }
             };
             assert!(path.starts_with('/') && service.limits.clients_max <= clients_max, "{destination:?}");
             assert!(service.protocol != Protocol::Packet || matches!(destination, Destination::Unix(_)));
@@ -211,6 +222,24 @@ fn check_config(config: &Config) {
             assert!(!service.hello || !is_only_read, "a pipe that is only read would be written");
         }
     }
+}
+
+fn check_upstream(upstream: &Upstream) {
+    let (own, nodes) = (&upstream.limits, &upstream.cluster.nodes);
+    within(own.requests_max, limits::REQUESTS_MAX);
+    within(own.connect_ms, limits::CONNECT_MS);
+    within(own.answer_ms, limits::ANSWER_MS);
+    within(own.body_ms, limits::BODY_MS);
+    within(own.body_size_max, limits::BODY_SIZE_MAX);
+    within(upstream.cluster.keepalive_max, limits::UPSTREAM_KEEPALIVE_MAX);
+    assert!((1..=limits::NODES_MAX).contains(&nodes.len()), "{} nodes", nodes.len());
+    assert!(upstream.node.is_none_or(|node| node < nodes.len()), "{:?} of {} nodes", upstream.node, nodes.len());
+    for node in nodes {
+        within(node.weight.into(), limits::NODE_WEIGHT_MAX);
+        within(node.fail_ms, limits::NODE_FAIL_MS);
+    }
+    let is_path = |path: &str| path.starts_with('/') && !path.contains("//");
+    assert!(upstream.path.as_deref().is_none_or(is_path), "{:?}", upstream.path);
 }
 
 fn check_service(service: &Service) {

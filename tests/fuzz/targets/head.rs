@@ -242,6 +242,7 @@ fn check_values(bytes: &[u8]) {
         method: "GET",
         path: "/",
         query: None,
+        has_path: true,
         http_1_1: true,
         host: "",
         headers: fields,

@@ -65,6 +65,37 @@ impl Patterns {
     pub fn matches(&self, subject: &str) -> bool {
         self.0.iter().any(|pattern| pattern.is_found_in(subject))
     }
+
+    /// As `matches`, whatever the case of the letters.
+    pub fn matches_ignoring_case(&self, subject: &str) -> bool {
+        let subject = fold(subject);
+        self.0.iter().any(|pattern| {
+            let runs = pattern.runs.iter().map(|run| fold(run)).collect();
+            Pattern { runs, ..*pattern }.is_found_in(&subject)
+        })
+    }
+
+    /// The beginning of `subject` that an element stands for: the first one found in it that begins with "^", has no star
+    /// and ends with a segment. None: no such element is found.
+    pub fn matched<'s>(&self, subject: &'s str) -> Option<&'s str> {
+        let ends_segment = |run: &str| {
+            let rest = subject.get(run.len()..).unwrap_or_default();
+            rest.is_empty() || run.ends_with('/') || rest.starts_with(['/', ';'])
+        };
+        let literal = |pattern: &Pattern| match &pattern.runs[..] {
+            [run] if pattern.at_start && pattern.is_found_in(subject) && ends_segment(run) => subject.get(..run.len()),
+            _ => None,
+        };
+        self.0.iter().find_map(literal)
+    }
+}
+
+/// The letters without their case. Some have one capital in common, such as "s" and the long s.
+fn fold(text: &str) -> String {
+    match text.is_ascii() {
+        true => text.to_ascii_lowercase(),
+        false => text.to_uppercase().to_lowercase(),
+    }
 }
 
 impl Pattern {
@@ -134,6 +165,45 @@ mod tests {
             ("^/ab*ab$", "/abab", true),
         ] {
             assert_eq!(Patterns::parse(list).matches(subject), found, "{list:?} in {subject}");
+        }
+    }
+
+    #[test]
+    fn case_is_ignored() {
+        for (list, subject, found) in [
+            ("^/Admin", "/admin", true),
+            ("^/admin$", "/ADMIN", true),
+            ("^/admin$", "/ADMINS", false),
+            ("^/a*C$", "/AbbbC", true),
+            ("\u{fc}ber", "/\u{dc}BER", true),
+            // The Kelvin sign and the long s.
+            ("^/keys", "/\u{212a}ey\u{17f}", true),
+            ("^/\u{17f}", "/s", true),
+            ("", "/x", false),
+        ] {
+            assert_eq!(Patterns::parse(list).matches_ignoring_case(subject), found, "{list:?} in {subject}");
+        }
+    }
+
+    #[test]
+    fn literal_beginnings() {
+        for (list, subject, expected) in [
+            ("^/websocket", "/websocket/x", Some("/websocket")),
+            ("^/websocket", "/websocket;a=b", Some("/websocket")),
+            ("^/websocket", "/websockets", None),
+            ("^/websockets, ^/websocket", "/websockets/x", Some("/websockets")),
+            ("^/websocket/", "/websocket", None),
+            ("^/x$", "/x", Some("/x")),
+            ("^/x$", "/x/y", None),
+            ("^", "/x", Some("")),
+            ("^/a*b, ^/a", "/a/cb", Some("/a")),
+            ("^/a*b", "/acb", None),
+            ("*", "/x", None),
+            ("x", "/x", None),
+            ("^/b, ^/x/y, ^/x", "/x/y/z", Some("/x/y")),
+            ("", "/x", None),
+        ] {
+            assert_eq!(Patterns::parse(list).matched(subject), expected, "{list:?} in {subject}");
         }
     }
 

@@ -27,14 +27,12 @@ pub fn close_frame(code: Option<CloseCode>, reason: &str) -> Box<[u8]> {
 /// A masked frame, as a client sends it. `first` is its first byte (FIN, reserved bits and opcode), unchecked, so that
 /// tests can send invalid frames.
 pub fn masked_frame(first: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
-    let size = header::size_of(payload.len());
+    let size = header::size_of(payload.len()) + key.len();
     let mut frame = vec![0; size];
-    header::write_before(&mut frame, size, true, Opcode::Binary, payload.len());
+    header::write_masked_before(&mut frame, size, true, Opcode::Binary, payload.len(), key);
     frame[0] = first;
-    frame[1] |= 0x80;
-    frame.extend_from_slice(&key);
     frame.extend_from_slice(payload);
-    mask::apply(&mut frame[size + key.len()..], key, 0);
+    mask::apply(&mut frame[size..], key, 0);
     frame
 }
 

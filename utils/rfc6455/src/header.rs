@@ -6,6 +6,8 @@ use crate::close::{CloseCode, CloseError};
 
 /// The longest header: two bytes, a 64-bit length, a masking key.
 pub const HEADER_SIZE_MAX: usize = 14;
+/// The size of a masking key.
+pub const KEY_SIZE: usize = 4;
 /// The longest payload of a control frame (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD_SIZE_MAX: u64 = 125;
 
@@ -199,6 +201,23 @@ pub fn write_before(buffer: &mut [u8], payload_start: usize, fin: bool, opcode: 
     start
 }
 
+/// As `write_before`, with the masking key of a client's frame in the header, which is `KEY_SIZE` bytes longer. The
+/// payload is masked by the caller.
+pub fn write_masked_before(
+    buffer: &mut [u8],
+    payload_start: usize,
+    fin: bool,
+    opcode: Opcode,
+    length: usize,
+    key: [u8; KEY_SIZE],
+) -> usize {
+    let key_start = payload_start - KEY_SIZE;
+    buffer[key_start..payload_start].copy_from_slice(&key);
+    let start = write_before(buffer, key_start, fin, opcode, length);
+    buffer[start + 1] |= 0x80;
+    start
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,6 +257,10 @@ mod tests {
             let start = write_before(&mut buffer, HEADER_SIZE_MAX, true, Opcode::Binary, length);
             let header = Header { fin: true, opcode: Opcode::Binary, key: None, length: length as u64 };
             assert_eq!(parse(&buffer[start..], Masking::Forbidden), Ok(Some((header, size_of(length)))));
+            let key = [1, 2, 3, 4];
+            let start = write_masked_before(&mut buffer, HEADER_SIZE_MAX, true, Opcode::Binary, length, key);
+            let header = Header { key: Some(key), ..header };
+            assert_eq!(parse(&buffer[start..], Masking::Required), Ok(Some((header, size_of(length) + KEY_SIZE))));
         }
     }
 }

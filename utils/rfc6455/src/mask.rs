@@ -1,5 +1,24 @@
 //! Masking (RFC 6455 section 5.3): payload byte i of a client's frame XOR key byte i mod 4.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The masking keys of a client's frames: no key can be predicted from earlier ones (RFC 6455 section 10.3). Each is the
+/// hash of a counter (SipHash) under a random secret, so that a frame costs no system call.
+#[derive(Default, Debug)]
+pub struct MaskKeys {
+    secret: RandomState,
+    count: AtomicU64,
+}
+
+impl MaskKeys {
+    /// A new key, for one frame.
+    pub fn next(&self) -> [u8; 4] {
+        let hash = self.secret.hash_one(self.count.fetch_add(1, Ordering::Relaxed));
+        ((hash >> 32) as u32).to_ne_bytes()
+    }
+}
+
 /// Bytes handled at once, so that the compiler uses vector registers.
 const LANE: usize = 32;
 
@@ -29,7 +48,17 @@ pub fn apply(payload: &mut [u8], key: [u8; 4], offset: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::apply;
+    use super::{MaskKeys, apply};
+
+    /// The keys of two sources, and of one source, differ. Of 64 keys, a pair is equal once in two million runs.
+    #[test]
+    fn keys_differ() {
+        let sources = [MaskKeys::default(), MaskKeys::default()];
+        let mut keys: Vec<_> = sources.iter().flat_map(|keys| (0..32).map(|_| keys.next())).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert!(keys.len() > 60, "{keys:?}");
+    }
 
     #[test]
     fn equals_the_naive_way_at_every_alignment_length_and_offset() {
