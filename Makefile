@@ -34,11 +34,12 @@ test-epoll: rust ## run the end-to-end tests with epoll in place of io_uring
 tools: ## install what the tests need beside Rust: browser, clients, Autobahn
 	tests/install-tools --conformance
 
-bench: rust ## measure uakari beside its peers, without and with TLS, then servers of direct mode beside theirs
+bench: rust ## measure uakari beside its peers, without and with TLS, then servers of direct mode beside theirs, and HTTP
 	tests/install-tools
 	benches/run
 	benches/run --tls
 	benches/run --direct
+	benches/http
 
 conformance: rust ## run Autobahn's test suite on a release build, with io_uring and with epoll
 	tests/install-tools --conformance
